@@ -74,7 +74,7 @@ def test_without_a_running_gateway_the_error_advises_to_start_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # What it says of itself is said in this process too.
+    # The hint is printed in this process too.
     monkeypatch.setattr("toolbus_common.observability.logging.configure", lambda *_: None)
     assert runner.main(command.split()) == 1
     shown = capsys.readouterr()
@@ -101,7 +101,7 @@ def test_an_unknown_command_is_rejected(tmp_path: Path) -> None:
 
 
 def test_an_invalid_file_stops_up_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "toolbus.yaml").write_text("keys:\n  bot: {tool: []}\n  two: {team: nobody}\n")
+    (tmp_path / "toolbus.yaml").write_text("keys:\n  bot: {tool: []}\n  two: {team: unknown}\n")
     message = refused(tmp_path, "up").splitlines()
     assert [each.partition(" ")[0] for each in message[:-1]] == [
         "toolbus.yaml:2:",
@@ -164,7 +164,7 @@ def test_doctor_reports_problems_of_the_configuration(tmp_path: Path) -> None:
 
 def test_running_services_imports_nothing_of_the_cli() -> None:
     code = (
-        "import sys; sys.argv = ['toolbus', 'run', 'nobody']\n"
+        "import sys; sys.argv = ['toolbus', 'run', 'unknown']\n"
         "from toolbus_cli.main import main\n"
         "main(); print(sorted({'typer', 'rich', 'yaml', 'click'} & set(sys.modules)))"
     )

@@ -75,7 +75,7 @@ async def test_connecting_ends_in_time_although_the_client_ignores_cancellation(
 
 
 async def losing_a_cancellation(ended: asyncio.Event) -> None:
-    """Try for ever, as the client of the bus does; the first word to end is not heard."""
+    """Retry forever and ignore the first cancellation, as the bus client does."""
     try:
         try:
             await asyncio.sleep(3600)

@@ -27,11 +27,11 @@ scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
 def test_an_error_round_trips_over_the_bus(
     cls: type[ToolbusError], reason: str, data: dict[str, object]
 ) -> None:
-    frame = decode_reply(CallError(cls(reason, **data)).encode())
-    assert isinstance(frame, CallError)
-    assert type(frame.error) is cls
-    assert (frame.error.reason, frame.error.data) == (reason, data)
-    assert frame.error.retryable == cls.retryable
+    reply = decode_reply(CallError(cls(reason, **data)).encode())
+    assert isinstance(reply, CallError)
+    assert type(reply.error) is cls
+    assert (reply.error.reason, reply.error.data) == (reason, data)
+    assert reply.error.retryable == cls.retryable
 
 
 def test_an_unknown_code_is_still_an_error_with_its_message() -> None:
@@ -54,7 +54,7 @@ def test_a_hidden_and_a_missing_tool_are_reported_alike() -> None:
     assert str(UnknownToolError.named("git__push")) == "Unknown tool: git__push"
 
 
-@pytest.mark.parametrize("frame", [b"", b"x{}", b"{}"])
-def test_bytes_that_are_no_reply_message_are_rejected(frame: bytes) -> None:
+@pytest.mark.parametrize("reply", [b"", b"x{}", b"{}"])
+def test_bytes_that_are_no_reply_message_are_rejected(reply: bytes) -> None:
     with pytest.raises(ValueError, match="unknown reply message"):
-        decode_reply(frame)
+        decode_reply(reply)

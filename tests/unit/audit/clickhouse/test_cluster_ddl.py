@@ -23,7 +23,7 @@ SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1"""
 
 @pytest.fixture(scope="module")
 def canonical() -> Iterator[Callable[[str], str]]:
-    """A statement as the engine's parser understands it."""
+    """Yield a function that formats a statement with the engine's parser."""
     handle = connect(":memory:")
 
     def parsed(sql: str) -> str:

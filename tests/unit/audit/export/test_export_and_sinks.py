@@ -70,7 +70,7 @@ def test_a_sink_leads_to_a_host_and_port(url: str) -> None:
 
 def test_a_problem_of_a_sink_has_its_line() -> None:
     loaded = load("sinks:\n  siem:\n    url: syslog+tls://siem.example\n", {})
-    assert [(fault.line, fault.path) for fault in loaded.problems] == [(3, "sinks.siem.url")]
+    assert [(problem.line, problem.path) for problem in loaded.problems] == [(3, "sinks.siem.url")]
 
 
 def test_an_unset_variable_is_a_warning() -> None:
@@ -121,9 +121,9 @@ def test_a_destination_declared_over_http_needs_permission(
     sections: dict[str, Any], place: str
 ) -> None:
     new = declared(**sections)
-    assert [fault["place"] for fault in RemoteRestrictions().violations(Configuration(), new)] == [
-        place
-    ]
+    assert [
+        problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)
+    ] == [place]
     assert RemoteRestrictions().violations(new, new) == []
     narrowed = {
         section: {"far": {**entries["far"], "customers": ["acme"]}}
@@ -134,8 +134,8 @@ def test_a_destination_declared_over_http_needs_permission(
 
 def test_a_variable_newly_sent_to_an_existing_sink_needs_permission() -> None:
     old = declared(sinks={"far": {**SIEM, "headers": {}}})
-    (fault,) = RemoteRestrictions().violations(old, declared(sinks={"far": SIEM}))
-    assert fault["place"] == "sinks.far.headers.Authorization"
+    (problem,) = RemoteRestrictions().violations(old, declared(sinks={"far": SIEM}))
+    assert problem["place"] == "sinks.far.headers.Authorization"
     assert (
         RemoteRestrictions(variables=("HEC",)).violations(old, declared(sinks={"far": SIEM})) == []
     )

@@ -15,7 +15,7 @@ VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: Tr
 
 
 def event(name: str, **given: Any) -> dict[str, Any]:
-    """An event with every field given, as its line has it."""
+    """Return an event with every field set, as in its line."""
     cls = EVENTS[name]
     fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
     body: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
@@ -23,7 +23,7 @@ def event(name: str, **given: Any) -> dict[str, Any]:
 
 
 def bare(cls: type[Event]) -> dict[str, Any]:
-    """An event with nothing but what it must have."""
+    """Return an event with its required fields only."""
     fields = {
         each: _sample(field.annotation)
         for each, field in cls.model_fields.items()
@@ -121,7 +121,7 @@ def test_an_invalid_line_has_no_ocsf_event(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "problem"),
     [
         ({"type_uid": 7}, "type_uid"),
         ({"severity_id": 42}, "severity_id"),
@@ -130,6 +130,6 @@ def test_an_invalid_line_has_no_ocsf_event(line: bytes) -> None:
         ({"actor": {}}, "actor."),
     ],
 )
-def test_the_schema_check_finds_invalid_events(change: dict[str, Any], fault: str) -> None:
+def test_the_schema_check_finds_invalid_events(change: dict[str, Any], problem: str) -> None:
     shown = ocsf_event_of(event("call.allowed")) | change
-    assert any(each.startswith(fault) for each in faults(shown))
+    assert any(each.startswith(problem) for each in faults(shown))

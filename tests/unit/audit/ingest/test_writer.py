@@ -109,7 +109,7 @@ class Slow(Store):
 
 
 def full(pull: Pull, first: int) -> list[StoredMessage]:
-    """A pull that fills a batch."""
+    """Return messages that fill a batch."""
     return [pull.message(first + n, BATCH_EVENTS // PULL_MESSAGES) for n in range(PULL_MESSAGES)]
 
 

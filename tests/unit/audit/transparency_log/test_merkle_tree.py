@@ -36,7 +36,7 @@ VECTORS = (
 
 
 def hash_of(leaves: list[bytes]) -> bytes:
-    """The definition of RFC 6962, section 2.1, word for word."""
+    """Compute the tree hash as defined in RFC 6962, section 2.1."""
     if not leaves:
         return sha256(b"").digest()
     if len(leaves) == 1:

@@ -24,7 +24,7 @@ PARAMETERS = "{since:DateTime}, {least:UInt8}"
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("entered", "expected"),
     [
         ("now", "2026-11-21 12:30:00"),
         ("30m", "2026-11-21 12:00:00"),
@@ -35,14 +35,14 @@ PARAMETERS = "{since:DateTime}, {least:UInt8}"
         ("2026-11-17T02:47+01:00", "2026-11-17 01:47:00"),
     ],
 )
-def test_a_time_is_parsed_from_common_forms(said: str, expected: str) -> None:
-    assert written(moment(said, NOW)) == expected
+def test_a_time_is_parsed_from_common_forms(entered: str, expected: str) -> None:
+    assert written(moment(entered, NOW)) == expected
 
 
-@pytest.mark.parametrize("said", ["", "yesterday", "-7d", "7", "999999w", "2026-13-01"])
-def test_an_invalid_time_is_rejected(said: str) -> None:
+@pytest.mark.parametrize("entered", ["", "yesterday", "-7d", "7", "999999w", "2026-13-01"])
+def test_an_invalid_time_is_rejected(entered: str) -> None:
     with pytest.raises(InvalidError, match="is not a time"):
-        moment(said, NOW)
+        moment(entered, NOW)
 
 
 def test_every_packaged_query_has_a_description() -> None:
@@ -65,7 +65,7 @@ def test_parameters_are_bound_as_text_and_times_as_dates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "entered"),
     [
         ("here", "SELECT 1", "must begin"),
         ("here", HEADER + "1", "exactly the parameters"),
@@ -73,8 +73,10 @@ def test_parameters_are_bound_as_text_and_times_as_dates() -> None:
         ("No Name", "-- One.\nSELECT 1", "not a valid query name"),
     ],
 )
-def test_a_query_without_declared_parameters_is_rejected(name: str, text: str, said: str) -> None:
-    with pytest.raises(InvalidError, match=said):
+def test_a_query_without_declared_parameters_is_rejected(
+    name: str, text: str, entered: str
+) -> None:
+    with pytest.raises(InvalidError, match=entered):
         saved.read(name, text)
 
 

@@ -315,7 +315,7 @@ def test_a_response_to_a_server_request_is_posted_in_the_session() -> None:
 def test_an_http_failure_becomes_the_requests_error(
     answer: Handled | None, code: int, message: str, request_id: Any
 ) -> None:
-    with endpoint(lambda _asked: answer) as scripted, connected(scripted.url) as client:
+    with endpoint(lambda _request: answer) as scripted, connected(scripted.url) as client:
         reply = client.request(request_id, "tools/call", name="a", _meta=META)
     assert reply["id"] == request_id
     assert type(reply["id"]) is type(request_id)

@@ -74,7 +74,7 @@ def test_a_call_that_waited_for_approval_may_now_be_rejected() -> None:
 
 
 def test_a_call_with_a_requested_approval_counts_as_waiting() -> None:
-    """As those whose clients were shown a page, or given a task."""
+    """The client was shown a page or received a task."""
     request = {"rule": "new", "event": "approval.requested", "environment": "prod"}
     assert replayed(PROD, request, effect="approve")["same"] == 1
     assert replayed(PROD, request)["refused"] == 1
@@ -89,6 +89,6 @@ def test_labels_are_those_of_the_current_configuration() -> None:
 
 def test_the_customer_is_the_recorded_one_or_none() -> None:
     acme = 'forbid(principal in Customer::"acme", action, resource);'
-    nobody = 'forbid(principal, action, resource) when { principal.customer == "" };'
+    without_customer = 'forbid(principal, action, resource) when { principal.customer == "" };'
     assert replayed(acme, {"customer": "acme"}, {})["refused"] == 1
-    assert replayed(nobody, {"customer": "acme"}, {})["refused"] == 1
+    assert replayed(without_customer, {"customer": "acme"}, {})["refused"] == 1

@@ -18,7 +18,7 @@ EVERYTHING = EffectiveGrants((("*",),))
 TABLE = {"[UNK]": (0, 0), "mail": (1, 0), "letter": (1, 0.1), "issue": (0, 1), "bug": (0.1, 1)}
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
+def namespace(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
     opened: dict[str, Any] = {"properties": {"title": {}, "labels": {}}}
     issue = {"description": "Create an issue. It is public.", "inputSchema": opened}
     listed = {"description": "List the issues of a repository."}
@@ -31,15 +31,15 @@ def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
 def found(
     query: str, most: int = 5, *, bounds: EffectiveGrants = EVERYTHING, model: str = ""
 ) -> list[str]:
-    """The paths a search tells, best first."""
+    """Return the paths a search finds, best first."""
     library = DocumentCache(EmbeddingModel(model) if model else None)
-    index = asyncio.run(library.index(shelf(bounds).tools()))
+    index = asyncio.run(library.index(namespace(bounds).tools()))
     return [tool.path for tool in index.best(query, most)]
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    """A model of four words, in the form model2vec writes."""
+    """Write a model of four words in the format of model2vec."""
     vectors = np.array(list(TABLE.values()), dtype=np.float32)
     save_file({"embeddings": vectors}, tmp_path / "model.safetensors")
     words = {
@@ -78,7 +78,7 @@ def test_with_a_model_a_synonym_finds_the_tool(model: str) -> None:
 
 
 def test_the_packaged_model_finds_synonyms() -> None:
-    assert found("message somebody", 1, model="wordllama") == ["mail.send"]
+    assert found("message someone", 1, model="wordllama") == ["mail.send"]
 
 
 def test_exact_words_count_along_with_embeddings(model: str) -> None:

@@ -16,19 +16,19 @@ def test_concurrent_calls_never_exceed_the_cap(
     most: int, calls: list[tuple[int, int, bool]]
 ) -> None:
     budget = RunBudget(Cap(most / MICRO, "key:bot"))
-    under_way: list[tuple[int, int]] = []
+    reserved: list[tuple[int, int]] = []
     for price, charge, wait in calls:
         amount = budget.hold(price)
         if price <= (budget.most(amount) or 0):  # policy allows it
-            under_way.append((amount, min(charge, price)))
+            reserved.append((amount, min(charge, price)))
         else:
             budget.settle(amount, 0)
         if not wait:
-            for each in under_way:
+            for each in reserved:
                 budget.settle(*each)
-            under_way.clear()
+            reserved.clear()
         assert budget.held + budget.spent <= most
-    assert budget.held == sum(amount for amount, _ in under_way)
+    assert budget.held == sum(amount for amount, _ in reserved)
 
 
 def test_a_cap_in_dollars_is_exact_to_the_micro_dollar() -> None:

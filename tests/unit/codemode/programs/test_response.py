@@ -20,7 +20,7 @@ JSON = st.recursive(
 )
 
 
-class Shelf:
+class ResultStore:
     """A store in this process."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Shelf:
         return "now" if name in self.kept else ""
 
 
-def results(store: Shelf | None = None) -> Results:
+def results(store: ResultStore | None = None) -> Results:
     async def opened() -> Store:
         if store is None:
             raise BusDownError("The bus is down.")
@@ -59,7 +59,7 @@ async def test_no_result_is_returned_as_null() -> None:
 
 
 async def test_a_large_result_is_stored_and_previewed() -> None:
-    kept = results(Shelf())
+    kept = results(ResultStore())
     answer = await answered(ProgramResult(ROWS, prints="so many\n"), kept)
     assert answer.kept == 1
     assert answer.text.startswith("so many\nThe result has ")
@@ -71,19 +71,21 @@ async def test_a_large_result_is_stored_and_previewed() -> None:
 
 
 async def test_the_handle_is_shown_in_the_language_of_the_program() -> None:
-    answer = await answered(ProgramResult(ROWS), results(Shelf()), "python")
+    answer = await answered(ProgramResult(ROWS), results(ResultStore()), "python")
     assert '(await results.read("r' in answer.text
 
 
 async def test_large_output_is_stored_next_to_a_small_result() -> None:
     prints = "line\n" * LONGEST_ANSWER
-    answer = await answered(ProgramResult(5, prints=prints), results(Shelf()))
+    answer = await answered(ProgramResult(5, prints=prints), results(ResultStore()))
     assert answer.text.startswith("The print has ")
     assert answer.text.endswith("\n5")
 
 
 async def test_of_result_and_output_too_large_together_the_larger_is_stored() -> None:
-    answer = await answered(ProgramResult("r" * 40_000, prints="p" * 50_000), results(Shelf()))
+    answer = await answered(
+        ProgramResult("r" * 40_000, prints="p" * 50_000), results(ResultStore())
+    )
     assert answer.kept == 1
     assert answer.text.startswith("The print has 50,000 characters")
     assert answer.text.endswith("r" * 40_000)
@@ -96,14 +98,14 @@ async def test_a_result_that_cannot_be_stored_is_cut_with_the_reason() -> None:
 
 
 async def test_an_error_follows_the_output() -> None:
-    error = ProgramError("runtime", "It broke.", 3, hint="Mend it.")
+    error = ProgramError("runtime", "It broke.", 3, hint="Fix it.")
     answer = await answered(ProgramResult(error=error, prints="so far\n"), results())
-    assert answer.text == "so far\nruntime (line 3): It broke.\nMend it."
+    assert answer.text == "so far\nruntime (line 3): It broke.\nFix it."
     assert answer.is_error
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ([], "list of 0"),
         ([1, "a", None], "list of 3 int | str | None"),
@@ -113,8 +115,8 @@ async def test_an_error_follows_the_output() -> None:
         ({str(n): n for n in range(40)}, ", … 10 more}"),
     ],
 )
-def test_a_value_is_shown_by_its_shape(value: Any, told: str) -> None:
-    assert shape(value).endswith(told)
+def test_a_value_is_shown_by_its_shape(value: Any, expected: str) -> None:
+    assert shape(value).endswith(expected)
 
 
 @given(JSON)

@@ -37,11 +37,11 @@ CALL = CallAdmitted(
 SECRET = "what-a-tool-answered"
 
 
-def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
+def run(content: str, events: list[Event], source: str = "result = 1\n") -> Run:
     key = Key.model_validate({"team": "support", "content": content})
     declared = Configuration(keys={"bot": key}, teams={"support": Team()})
     principal = principal_of("bot", key, declared)
-    return Run(CALL, principal, Program(source), RunBudget(spent=5), Tally(3, 1, 1), said.append)
+    return Run(CALL, principal, Program(source), RunBudget(spent=5), Tally(3, 1, 1), events.append)
 
 
 @pytest.mark.parametrize("content", ["full", "digest"])
@@ -63,14 +63,16 @@ def test_a_program_too_long_to_run_is_not_published_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message", "told"),
+    ("name", "message", "expected"),
     [
         ("tool_failed", f"tool_error: {SECRET}", "tool_error"),
         ("runtime", f"ValueError: {SECRET}", ""),
         ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
     ],
 )
-def test_a_failures_reason_holds_no_unrecorded_content(name: str, message: str, told: str) -> None:
+def test_a_failures_reason_holds_no_unrecorded_content(
+    name: str, message: str, expected: str
+) -> None:
     ended = ProgramResult(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
     messages: list[Event] = []
     for content in ("digest", "full"):
@@ -78,7 +80,7 @@ def test_a_failures_reason_holds_no_unrecorded_content(name: str, message: str, 
     without, whole = messages
     assert isinstance(without, RunFailed)
     assert isinstance(whole, RunFailed)
-    assert (without.code, without.at_line, without.reason) == (name, 7, told)
+    assert (without.code, without.at_line, without.reason) == (name, 7, expected)
     assert SECRET not in without.model_dump_json()
     assert whole.reason == message
 
@@ -124,11 +126,11 @@ def test_an_unknown_outcome_advises_to_check_first(
     assert "before repeating it" in failure_of(error).message
 
 
-@pytest.mark.parametrize("ending", [InputRequired(b"{}"), TaskCreated(b"{}")])
+@pytest.mark.parametrize("outcome", [InputRequired(b"{}"), TaskCreated(b"{}")])
 def test_a_tool_that_needs_the_client_is_to_be_called_outside_a_program(
-    ending: InputRequired | TaskCreated,
+    outcome: InputRequired | TaskCreated,
 ) -> None:
-    failure = _outcome(ending).failure
+    failure = _outcome(outcome).failure
     assert failure is not None
     assert failure.code == "input_required"
     assert "Call it as a tool of its own" in failure.message

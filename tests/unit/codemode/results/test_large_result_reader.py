@@ -96,13 +96,13 @@ async def test_an_invalid_read_is_rejected_before_any_call(
 
 
 def test_a_link_is_found_in_a_tools_result() -> None:
-    words = {"type": "text", "text": "[9000000 bytes, too large to tell at once."}
+    words = {"type": "text", "text": "[9000000 bytes, too large to return at once."}
     assert uri_in([words, LINK]) == uri_in(LINK) == uri_in(HANDLE.uri()) == HANDLE.uri()
     assert uri_in([LINK, LINK]) is uri_in([words]) is uri_in(None) is uri_in("r0abc") is None
 
 
 def test_a_structure_too_large_for_a_program_is_a_link() -> None:
-    words = {"type": "text", "text": "[9000000 bytes, too large to tell at once."}
+    words = {"type": "text", "text": "[9000000 bytes, too large to return at once."}
     body = msgspec.json.encode({"content": [words, LINK], "isError": True})
     assert outcome_of(body).value == [words, LINK]
     failed = msgspec.json.encode({"content": [words], "isError": True})

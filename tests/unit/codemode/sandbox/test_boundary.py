@@ -94,7 +94,7 @@ def test_a_forbidden_call_from_native_code_kills_the_child() -> None:
     assert body["survivors"] == {}
 
 
-async def receive(frame: bytes) -> tuple[object, list[ToolCall]]:
+async def receive(data: bytes) -> tuple[object, list[ToolCall]]:
     """Return the session's outcome and calls after a child sends this and closes."""
     made: list[ToolCall] = []
 
@@ -105,7 +105,7 @@ async def receive(frame: bytes) -> tuple[object, list[ToolCall]]:
     own_end, child_end = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=own_end)
     talk = Session(Program("1", tools=TOOLS), call, reader, writer)
-    child_end.sendall(frame)
+    child_end.sendall(data)
     child_end.shutdown(socket.SHUT_WR)
     try:
         return await talk.hold(), made

@@ -16,14 +16,14 @@ PATIENT = 60.0
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """One engine, which nobody has started."""
+    """Yield a sandbox with one engine that has not started."""
     made = Sandbox(SandboxSettings(engines=("starlark",), spares=2))
     yield made
     await made.close()
 
 
 def waiting(launcher: Launcher) -> list[int]:
-    """The handles of the processes that are there and wait."""
+    """Return the handles of the processes that wait for a program."""
     there = [each.result() for each in launcher.spare if each.done()]
     return [each.handle for each in there if each is not None]
 

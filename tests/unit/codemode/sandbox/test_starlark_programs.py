@@ -150,7 +150,7 @@ async def test_a_program_waiting_for_a_tool_is_ended_and_its_call_cancelled(
 ) -> None:
     taken_back = asyncio.Event()
 
-    async def never(_asked: ToolCall) -> ToolOutcome:
+    async def never(_call: ToolCall) -> ToolOutcome:
         try:
             await asyncio.Event().wait()
         finally:

@@ -145,8 +145,8 @@ def test_a_principal_is_cached_until_its_key_or_the_configuration_changes() -> N
     assert directory.now.principal("cat").bounds.cover("b__x")
     assert not cat.bounds.cover("b__x")
     server = Server(url="http://127.0.0.1:1/mcp", expose=("read",))
-    narrower = Configuration(servers={"a": server}, keys={"bot": bot.own})
-    directory.apply_change(Change(CONFIGURATION, narrower.model_dump_json().encode(), 3))
+    changed_server = Configuration(servers={"a": server}, keys={"bot": bot.own})
+    directory.apply_change(Change(CONFIGURATION, changed_server.model_dump_json().encode(), 3))
     assert directory.now.principal("bot").bounds.cover("a__read")
     assert not directory.now.principal("bot").bounds.cover("a__write")
     assert bot.bounds.cover("a__write")
@@ -217,7 +217,7 @@ def seen(snapshot: ConfigSnapshot) -> object:
 
 
 def expected(entries: dict[str, bytes | None]) -> object:
-    """The same, as simply as it can be said."""
+    """Return the expected snapshot, computed in the simplest way."""
     configuration = Configuration.model_validate_json(entries.get(CONFIGURATION) or b"{}")
     keys = dict(configuration.keys)
     for name, value in entries.items():

@@ -1,4 +1,4 @@
-"""A keyring never changes, and those made of it are what they would be if made anew."""
+"""A key index is immutable, and an index derived from another equals one built from scratch."""
 
 from hypothesis import given
 from hypothesis import strategies as st

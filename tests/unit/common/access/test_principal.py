@@ -49,8 +49,8 @@ def test_a_denial_wins_at_every_level(level: str) -> None:
         "customers": {"c": {}},
         "groups": {"g": {"tools": ["*"]}},
     }
-    for thing in sections[level].values():
-        thing["deny"] = ["git__push"]
+    for entry in sections[level].values():
+        entry["deny"] = ["git__push"]
     found = principal(sections["keys"]["bot"], **{k: v for k, v in sections.items() if k != "keys"})
     assert usable(found) == ["docs__search", "docs__delete", "git__log"]
 

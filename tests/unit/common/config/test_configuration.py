@@ -101,14 +101,14 @@ def test_an_unknown_family_is_rejected_with_the_known_ones(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "reason"),
     [
         ({"sse": "https://a.example/sse", "protocol": "modern"}, "leave protocol out"),
         ({"openapi": "https://a.example/api.json", "protocol": "legacy"}, "belongs to MCP servers"),
     ],
 )
-def test_a_family_applies_to_mcp_servers_only(kind: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_family_applies_to_mcp_servers_only(kind: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         Server(**kind)
 
 
@@ -173,7 +173,8 @@ def test_a_remote_configuration_cannot_allow_anonymous_callers_or_name_variables
     given = {"command": ["allowed"], "oauth": {**OWN, "env": "LD_PRELOAD"}}
     new = Configuration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
     found = {
-        fault["place"] for fault in RemoteRestrictions(commands=("allowed",)).violations(old, new)
+        problem["place"]
+        for problem in RemoteRestrictions(commands=("allowed",)).violations(old, new)
     }
     assert {"anonymous", "servers.s.oauth.env"} <= found
     assert not RemoteRestrictions(commands=("allowed",), variables=("LD_*",)).violations(

@@ -1,4 +1,4 @@
-"""The configuration file: each fault with its line and a mend, and a faulty file gives nothing."""
+"""The configuration file: problems with line and fix; an invalid file is not loaded."""
 
 from pathlib import Path
 
@@ -27,22 +27,22 @@ prices: {"docs__search": 0.002, "*": 0}
 """
 
 
-def faults(text: str, **environ: str) -> list[tuple[int, str]]:
-    return [(fault.line, str(fault)) for fault in load(text, environ).problems]
+def problems(text: str, **environ: str) -> list[tuple[int, str]]:
+    return [(problem.line, str(problem)) for problem in load(text, environ).problems]
 
 
 def only_problem(text: str, **environ: str) -> tuple[int, str]:
-    (found,) = faults(text, **environ)
+    (found,) = problems(text, **environ)
     return found
 
 
 def clean(text: str, **environ: str) -> Loaded:
     loaded = load(text, environ)
-    assert [str(fault) for fault in loaded.problems] == []
+    assert [str(problem) for problem in loaded.problems] == []
     return loaded
 
 
-def test_the_documented_form_is_taken_whole() -> None:
+def test_the_documented_form_is_loaded() -> None:
     loaded = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x")
     declared = loaded.configuration
     assert list(declared.servers) == ["docs", "git"]
@@ -53,29 +53,29 @@ def test_the_documented_form_is_taken_whole() -> None:
     assert loaded.warnings == ()
 
 
-def test_a_reference_of_a_server_is_left_for_the_executor() -> None:
+def test_a_servers_reference_is_left_for_the_executor() -> None:
     declared = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x").configuration
     assert declared.servers["docs"].headers == {"Authorization": "${env:DOCS_TOKEN}"}
 
 
-def test_a_reader_without_a_secret_is_warned_of() -> None:
+def test_a_reader_without_a_secret_is_a_warning() -> None:
     text = f'readers: {{a: {{customers: [acme]}}, b: {{customers: [x], secret: "{SECRET}"}}}}'
     (warning,) = clean(text).warnings
     assert str(warning).startswith("readers.a: has no secret")
 
 
-def test_a_secret_is_nowhere_in_what_is_declared() -> None:
+def test_a_configuration_holds_no_secret() -> None:
     loaded = clean(f'keys: {{bot: {{secret: "{SECRET}"}}}}')
     assert SECRET not in loaded.configuration.model_dump_json()
     assert SECRET not in repr(loaded)
 
 
-def test_an_empty_file_declares_nothing() -> None:
+def test_an_empty_file_is_an_empty_configuration() -> None:
     assert clean("").configuration == Configuration()
     assert clean("servers:\nkeys:\n").configuration == Configuration()
 
 
-def test_every_problem_is_told_with_its_line() -> None:
+def test_every_problem_is_reported() -> None:
     text = """\
 servers:
   docs: {url: "ftp://docs"}
@@ -86,94 +86,109 @@ keys:
     budget: {usd: -1, per: day}
 teams: {support: {}}
 """
-    assert [line for line, _ in faults(text)] == [2, 5, 6, 7]
+    assert [line for line, _ in problems(text)] == [2, 5, 6, 7]
 
 
-def test_an_unknown_field_is_reported_with_the_nearest_name() -> None:
-    assert only_problem('keys:\n  bot: {tols: ["*"]}') == (
-        2,
-        "keys.bot.tols: is unknown; did you mean 'tools'?",
-    )
+MESSAGES = {
+    "unknown field": (
+        'keys:\n  bot: {tols: ["*"]}', 2, "keys.bot.tols: is unknown; did you mean 'tools'?",
+    ),
+    "unknown team": (
+        "teams: {support: {}}\nkeys:\n  bot: {team: suport}", 3,
+        "keys.bot.team: no team 'suport' is configured; did you mean 'support'?",
+    ),
+    "repeated name": (
+        "keys:\n  bot: {}\n  bot: {}", 3, "keys.bot: is given twice; the first is on line 2",
+    ),
+}  # fmt: skip
 
 
-def test_an_unknown_section_is_reported_with_the_nearest_name() -> None:
-    line, message = only_problem("server: {}")
-    assert line == 1
-    assert "did you mean 'servers'?" in message
+@pytest.mark.parametrize(("text", "line", "message"), MESSAGES.values(), ids=MESSAGES)
+def test_a_problem_names_its_field_and_a_fix(text: str, line: int, message: str) -> None:
+    assert only_problem(text) == (line, message)
 
 
-def test_a_thing_of_a_later_version_is_reported_as_such() -> None:
-    message = only_problem('hooks: {a: {url: "http://a.example"}}')[1]
-    assert "is not supported by this version" in message
+ALIASES = """servers:
+  docs:
+    url: "http://docs.example/mcp"
+    tools:
+      a: {alias: c}
+      b: {alias: c}
+"""
+TWO_CUSTOMERS = """customers: {a: {}, b: {}}
+teams: {t: {customer: a}}
+users: {u: {customer: b}}
+keys: {k: {team: t, user: u}}
+"""
+NO_SECTIONS, BAD_NAME = "must have sections", "is not a valid name: use at most 32"
+PROBLEMS = {
+    "unknown section": ("server: {}", 1, "did you mean 'servers'?"),
+    "later section": ('hooks: {a: {url: "http://a"}}', 1, "is not supported by this version"),
+    "unknown customer": (
+        "teams:\n  support:\n    customer: acme", 3, "no customer 'acme' is configured",
+    ),
+    "missing variable": (
+        'keys:\n  bot: {secret: "${env:BOT_KEY}"}', 2, "the environment has no BOT_KEY; set it",
+    ),
+    "two kinds": ('servers:\n\n  a: {url: "http://a", command: [b]}', 3, "exactly one of url"),
+    "unknown group": (
+        "groups: {readers: {tools: ['*']}}\nkeys: {a: {groups: [reader]}}", 2,
+        "did you mean 'readers'?",
+    ),
+    "two customers": (TWO_CUSTOMERS, 4, "only one customer can pay"),
+    "one alias": (ALIASES, 4, "a and b would both be called c; give one another alias"),
+    "reserved name": ('servers: {toolbus: {url: "http://a.example"}}', 1, "reserved for Toolbus"),
+    "a list": ("- a\n- b\n", 1, NO_SECTIONS),
+    "words": ("just words", 1, NO_SECTIONS),
+    "a number": ("7", 1, NO_SECTIONS),
+    "name with separator": ('keys:\n  "a__b": {}', 2, BAD_NAME),
+    "name with space": ('keys:\n  "has space": {}', 2, BAD_NAME),
+    "name too long": (f'keys:\n  "{"x" * 33}": {{}}', 2, BAD_NAME),
+    "name with dash first": ('keys:\n  "-a": {}', 2, BAD_NAME),
+}  # fmt: skip
 
 
-def test_an_unknown_team_is_reported_with_the_nearest_name() -> None:
-    line, message = only_problem("teams: {support: {}}\nkeys:\n  bot: {team: suport}")
+@pytest.mark.parametrize(("text", "line", "words"), PROBLEMS.values(), ids=PROBLEMS)
+def test_a_problem_is_reported_on_its_line(text: str, line: int, words: str) -> None:
+    found, message = only_problem(text)
+    assert found == line
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "words"),
+    [
+        ("keys:\n  bot:\n    secret: hunter2", "hunter2", "shorter than 24 characters"),
+        (
+            f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}", SECRET,
+            "also the secret of the key 'a'",
+        ),
+    ],
+    ids=["too short", "used twice"],
+)  # fmt: skip
+def test_a_problem_of_a_secret_does_not_show_it(text: str, secret: str, words: str) -> None:
+    line, message = only_problem(text)
     assert line == 3
-    assert message == "keys.bot.team: no team 'suport' is configured; did you mean 'support'?"
+    assert words in message
+    assert secret not in message
 
 
-def test_an_unknown_customer_is_reported() -> None:
-    line, message = only_problem("teams:\n  support:\n    customer: acme")
-    assert line == 3
-    assert "no customer 'acme' is configured" in message
-
-
-def test_a_name_given_twice_is_reported_with_both_lines() -> None:
-    line, message = only_problem("keys:\n  bot: {}\n  bot: {}")
-    assert line == 3
-    assert message == "keys.bot: is given twice; the first is on line 2"
-
-
-def test_a_short_secret_is_reported_and_not_shown() -> None:
-    line, message = only_problem("keys:\n  bot:\n    secret: hunter2")
-    assert line == 3
-    assert "shorter than 24 characters" in message
-    assert "hunter2" not in message
-
-
-def test_a_missing_variable_is_reported_by_its_name() -> None:
-    line, message = only_problem('keys:\n  bot: {secret: "${env:BOT_KEY}"}')
-    assert line == 2
-    assert "the environment has no BOT_KEY; set it" in message
-
-
-def test_a_secret_shared_by_two_keys_is_reported_and_not_shown() -> None:
-    line, message = only_problem(f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}")
-    assert line == 3
-    assert "also the secret of the key 'a'" in message
-    assert SECRET not in message
-
-
-def test_a_server_of_both_kinds_is_reported_on_its_line() -> None:
-    line, message = only_problem('servers:\n\n  a: {url: "http://a.example", command: [b]}')
-    assert line == 3
-    assert "exactly one of url" in message
-
-
-@pytest.mark.parametrize("name", ["a__b", "has space", "x" * 33, "-a"])
-def test_a_name_that_is_none_is_reported_with_the_rule(name: str) -> None:
-    line, message = only_problem(f"keys:\n  {name!r}: {{}}".replace("'", '"'))
-    assert line == 2
-    assert "is not a valid name: use at most 32" in message
-
-
-def test_a_text_that_is_no_yaml_is_reported_with_its_line() -> None:
+def test_invalid_yaml_is_reported_with_its_line() -> None:
     line, message = only_problem("keys:\n  bot: {tools: [")
     assert line >= 2
     assert "this is not YAML" in message
 
 
 @pytest.mark.parametrize("text", ["- " * 50_000 + "x", "keys: " + "[" * 50_000])
-def test_a_text_nested_without_end_is_reported(text: str) -> None:
-    (fault,) = read(text).problems
-    assert fault.message == "this is nested too deeply"
+def test_deep_nesting_is_reported(text: str) -> None:
+    (problem,) = read(text).problems
+    assert problem.message == "this is nested too deeply"
 
 
 @pytest.mark.parametrize(
     "text", [WHOLE, "a: &x {b: [1, 2.5, null]}\nc: *x\nd: |\n  text\n\n  more\ne: {<<: *x, f: 'g'}"]
 )
-def test_both_parsers_read_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_yaml_parsers_agree(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for quick in (yaml.__with_libyaml__, False):
         monkeypatch.setattr(yaml, "__with_libyaml__", quick)
@@ -182,23 +197,18 @@ def test_both_parsers_read_the_same(text: str, monkeypatch: pytest.MonkeyPatch) 
     assert found[0].data
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "7"])
-def test_a_text_without_sections_is_reported(text: str) -> None:
-    assert "must have sections" in only_problem(text)[1]
-
-
-def test_a_tag_runs_nothing(tmp_path: Path) -> None:
+def test_a_python_tag_is_not_executed(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    assert faults(f'keys: !!python/object/apply:os.system ["touch {trace}"]')
-    assert faults(f"keys: {{a: {{team: !!python/object/apply:os.mkdir [{trace}]}}}}")
+    assert problems(f'keys: !!python/object/apply:os.system ["touch {trace}"]')
+    assert problems(f"keys: {{a: {{team: !!python/object/apply:os.mkdir [{trace}]}}}}")
     assert not trace.exists()
 
 
 def test_an_unknown_tag_is_reported() -> None:
-    assert any("is unknown here" in message for _, message in faults("keys: {a: {team: !x y}}"))
+    assert any("is unknown here" in message for _, message in problems("keys: {a: {team: !x y}}"))
 
 
-def test_a_bomb_of_aliases_is_refused() -> None:
+def test_an_alias_bomb_is_rejected() -> None:
     lines = ["a0: &a0 {x: 1}"]
     lines += [
         f"a{n}: &a{n} {{" + ", ".join(f"k{i}: *a{n - 1}" for i in range(9)) + "}"
@@ -209,21 +219,21 @@ def test_a_bomb_of_aliases_is_refused() -> None:
     assert "'toolbus keys create'" in message
 
 
-def test_a_file_that_is_too_large_is_reported_with_what_to_do(tmp_path: Path) -> None:
+def test_an_oversized_file_is_reported_with_a_fix(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text("#" * (LARGEST_FILE + 1))
     with pytest.raises(CommandError, match="'toolbus keys create'"):
         load_file(path, {})
 
 
-def test_a_pattern_of_no_server_is_a_warning_only() -> None:
+def test_a_pattern_without_a_server_is_a_warning() -> None:
     loaded = clean('servers: {docs: {url: "http://a.example"}}\nkeys:\n  a: {tools: ["dogs__*"]}')
     (warning,) = loaded.warnings
     assert warning.line == 3
     assert "did you mean 'docs'?" in str(warning)
 
 
-def test_a_faulty_file_tells_its_path_and_lines_and_gives_nothing(tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported_with_path_and_lines(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text("keys:\n  bot: {tols: []}\nservers: 3\n")
     with pytest.raises(ConfigurationError) as result:
@@ -234,42 +244,16 @@ def test_a_faulty_file_tells_its_path_and_lines_and_gives_nothing(tmp_path: Path
     assert lines[2] == f"{path} has 2 errors; nothing was applied."
 
 
-def test_a_missing_file_is_one_sentence_with_the_fix(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_a_fix(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"cannot be read .* name another with -c"):
         load_file(tmp_path / "none.yaml", {})
 
 
-def test_a_file_that_is_not_text_is_one_message(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_bytes(b"\xff\xfe\x00k")
     with pytest.raises(CommandError, match="not UTF-8"):
         load_file(path, {})
-
-
-def test_two_tools_of_one_alias_are_a_problem_with_its_line() -> None:
-    text = """servers:
-  docs:
-    url: "http://docs.example/mcp"
-    tools:
-      a: {alias: c}
-      b: {alias: c}
-"""
-    line, message = only_problem(text)
-    assert line == 4
-    assert "a and b would both be called c; give one another alias" in message
-
-
-def test_a_group_nobody_declared_is_named() -> None:
-    text = "groups: {readers: {tools: ['*']}}\nkeys: {a: {groups: [reader]}}"
-    assert "did you mean 'readers'?" in only_problem(text)[1]
-
-
-def test_a_key_of_two_customers_is_a_problem() -> None:
-    text = (
-        "customers: {a: {}, b: {}}\nteams: {t: {customer: a}}\nusers: {u: {customer: b}}\n"
-        "keys: {k: {team: t, user: u}}"
-    )
-    assert "only one customer can pay" in only_problem(text)[1]
 
 
 RULES = """\
@@ -285,26 +269,22 @@ rules:
 """
 
 
-def test_every_faulty_rule_is_told_with_its_line_and_a_fix() -> None:
-    found = faults(RULES)
+def test_every_invalid_rule_is_reported_with_its_line_and_a_fix() -> None:
+    found = problems(RULES)
     assert [line for line, _ in found] == [4, 6]
     assert "test it first: context.arguments has path" in found[0][1]
     assert found[1][1] == "rules.broken.cedar: is not Cedar: unexpected end of input"
 
 
-def test_a_name_in_a_rule_that_leads_nowhere_is_warned_of() -> None:
+def test_an_unknown_name_in_a_rule_is_a_warning() -> None:
     (warning,) = load(RULES, {}).warnings
     assert warning.line == 8
     assert "did you mean 'support'?" in str(warning)
 
 
-def test_a_server_by_our_own_name_is_a_problem() -> None:
-    assert (
-        "reserved for Toolbus" in only_problem('servers: {toolbus: {url: "http://a.example"}}')[1]
-    )
-
-
-def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path: Path) -> None:
+def test_an_api_has_references_and_a_file_path_relative_to_the_configuration(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text(
         "servers:\n"
@@ -321,7 +301,7 @@ def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path
     assert (warning.line, warning.path) == (4, "servers.crm.credentials.token")
 
 
-def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
+def test_replicas_are_urls_with_optional_weights(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text(
         "servers:\n"
@@ -352,9 +332,7 @@ def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
         ("{python: 'os.system'}", "write package.module:function"),
     ],
 )
-def test_what_is_wrong_with_an_api_or_a_function_is_reported_on_its_line(
-    server: str, words: str
-) -> None:
+def test_an_invalid_server_is_reported_on_its_line(server: str, words: str) -> None:
     line, message = only_problem(f"keys: {{}}\nservers:\n  a: {server}")
     assert line == 3
     assert words in message

@@ -44,14 +44,14 @@ sections = st.dictionaries(st.sampled_from([*Configuration.model_fields, "else"]
 @given(st.text(max_size=300))
 def test_no_text_makes_the_loader_fail(text: str) -> None:
     loaded = load(text, {})
-    assert all(1 <= fault.line <= text.count("\n") + len(text) + 1 for fault in loaded.problems)
+    assert all(1 <= problem.line <= text.count("\n") + len(text) + 1 for problem in loaded.problems)
 
 
 @given(sections)
 def test_no_structure_makes_the_loader_fail(data: dict[str, object]) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     loaded = load(text, {})
-    assert all(1 <= fault.line <= text.count("\n") + 1 for fault in loaded.problems)
+    assert all(1 <= problem.line <= text.count("\n") + 1 for problem in loaded.problems)
     assert not loaded.problems or loaded.configuration == Configuration()
 
 
@@ -74,8 +74,8 @@ def test_a_difference_is_reported_exactly_where_there_is_one(
 def test_a_planted_problem_is_found_on_its_line(data: dict[str, object], field: str) -> None:
     text = yaml.safe_dump(data, allow_unicode=True, width=100_000) if data else ""
     planted = f"{text}planted-{field}: 1\n"
-    (fault,) = load(planted, {}).problems
-    assert (fault.line, fault.path) == (planted.count("\n"), f"planted-{field}")
+    (problem,) = load(planted, {}).problems
+    assert (problem.line, problem.path) == (planted.count("\n"), f"planted-{field}")
 
 
 @given(sections)

@@ -55,7 +55,7 @@ def test_members_are_sorted_by_utf_16_code_units() -> None:
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:
-    """The same JSON value, its members in another order."""
+    """Return the same JSON value with its members in another order."""
     if isinstance(value, dict):
         members = [(name, shuffled(inner, chance)) for name, inner in value.items()]
         chance.shuffle(members)

@@ -37,7 +37,7 @@ def test_audits_signing_key_is_not_the_key_of_ingress(monkeypatch: pytest.Monkey
     assert AuditSettings().signing_key == Path("/of/audit")
 
 
-def test_a_signing_key_or_seed_is_written_atomically(
+def test_creating_a_key_twice_keeps_the_first_and_no_temporary_file(
     tmp_path: Path,
 ) -> None:
     assert (

@@ -25,7 +25,7 @@ BODY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DRIPS
 
 @contextmanager
 def dripping(beginning: bytes, wrap: Callable[[socket.socket], socket.socket]) -> Iterator[int]:
-    """A server that answers one request without ever being silent for long."""
+    """Run a server that responds to one request without ever being silent for long."""
 
     def serve() -> None:
         with suppress(OSError), wrap(listening.accept()[0]) as opened:
@@ -64,7 +64,7 @@ def test_a_dripping_server_is_abandoned_at_the_deadline(
 
 
 def _arrived(connection: HTTPConnection) -> int:
-    """How many drips there were before it was over."""
+    """Return how many pieces arrived before the end."""
     try:
         answer = connection.getresponse()
         return len(answer.headers.get("x-slow", "") or answer.read())

@@ -192,7 +192,7 @@ async def test_a_message_links_the_recorded_spans_of_its_events(
 ) -> None:
     class Nowhere:
         def take(self, _span: Span) -> None:
-            """Nobody looks at them here."""
+            """Drop the spans."""
 
     stream = Stream()
     events = writer(stream, tmp_path)

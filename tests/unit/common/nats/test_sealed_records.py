@@ -10,7 +10,7 @@ from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.sealed_records import RecordKey, Records
 
 OLD, NEW = bytes(32), bytes(range(32))
-RECORD = b"arguments of somebody"
+RECORD = b"arguments of a call"
 
 
 def test_a_record_opens_at_its_location() -> None:

@@ -48,7 +48,7 @@ def test_a_secret_is_redacted_in_message_fields_and_traceback(
     except ValueError:
         traceback = sys.exc_info()
     line = formatter.format(
-        record(f"said {canary}", field=canary, nested={"headers": [canary]}, exc_info=traceback)
+        record(f"message {canary}", field=canary, nested={"headers": [canary]}, exc_info=traceback)
     )
     assert leaks(line) == []
     assert "[redacted]" in line

@@ -19,7 +19,7 @@ STRING = {"type": "string"}
 
 
 def api(paths: dict[str, Any], source: str = SOURCE, **more: Any) -> Api:
-    """The API of a document with these paths."""
+    """Return the API of a document with these paths."""
     settings = {name: more.pop(name) for name in ("base_url", "include") if name in more}
     return translated(
         {"openapi": "3.0.3", "info": INFO, "paths": paths, **more}, source, **settings
@@ -27,7 +27,7 @@ def api(paths: dict[str, Any], source: str = SOURCE, **more: Any) -> Api:
 
 
 def posted(schema: Any, **components: Any) -> dict[str, Any]:
-    """The schema of a body, as a tool has it."""
+    """Return the schema of a request body as in its tool."""
     content = {"application/json": {"schema": schema}}
     paths = {"/x": {"post": {"operationId": "x", "requestBody": {"content": content}}}}
     made = api(paths, components={"schemas": components})

@@ -36,7 +36,7 @@ class Writing:
         self.lines += envelope.payload.split(b"\n")
 
     async def published(self, event: Event) -> dict[str, Any]:
-        """An event as it was written."""
+        """Publish an event; return its line."""
         await self.writer.publish_durable(event)
         found: dict[str, Any] = json.loads(self.lines[-1])
         return found

@@ -98,7 +98,7 @@ CASES = st.builds(
 
 
 def everything(rules: dict[str, Rule], case: Case, arguments: Any, now: float) -> Verdict:
-    """Every rule asked on its own, with all there is to know."""
+    """Evaluate every rule on its own, with all the arguments."""
     context = {**case.settled, "arguments": arguments, "time": moment(now)}
     request = {**case.request, "context": json.dumps(context)}
     matched, failed = [], []
@@ -208,7 +208,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize("clause", ["when", "unless"])
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_an_unconditional_rejection_equals_the_engines(condition: str, clause: str) -> None:
+def test_a_denial_for_any_argument_equals_the_full_evaluation(condition: str, clause: str) -> None:
     rules = {"r": Rule(cedar=f"forbid(principal, action, resource) {clause} {{ {condition} }};")}
     case = Case(Asker("a"), "tools/call", "s", "t")
     part = Rulebook(rules).slice(case)

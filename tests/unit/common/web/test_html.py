@@ -25,7 +25,7 @@ def test_a_page_has_one_heading_a_language_and_the_allowed_style() -> None:
         assert other not in page
 
 
-def test_a_form_may_be_sent_only_to_its_own_targets() -> None:
+def test_a_page_restricts_form_targets_unless_its_form_leads_on() -> None:
     assert "form-action 'self'" in policy()
     assert "form-action" not in policy(leads_on=True)
     for each in (policy(), policy(leads_on=True)):
@@ -43,9 +43,9 @@ def test_foreign_text_is_escaped_and_fully_visible(text: str) -> None:
 
 
 def test_a_failed_page_is_html_for_browsers_and_json_for_programs() -> None:
-    failed = UnavailableError("Nobody answers <there>.")
+    failed = UnavailableError("No service responds <there>.")
     shown = pages._error_response(failed, {b"accept": b"text/html,*/*;q=0.8"})
-    assert (shown.status, b"Nobody answers &lt;there&gt;." in shown.body) == (503, True)
+    assert (shown.status, b"No service responds &lt;there&gt;." in shown.body) == (503, True)
     assert (b"content-type", b"text/html; charset=utf-8") in shown.headers
     page = pages._error_response(failed, {b"accept": b"*/*"})
     assert (page.status, page.body[:1]) == (503, b"{")

@@ -21,9 +21,9 @@ KEY = ProofKey.new()
 NONCE = b'DPoP error="use_dpop_nonce"'
 
 
-def bearer(*told: UpstreamTokenReply) -> Bearer:
-    """One whose oauth tells these, one after the other."""
-    left = list(told)
+def bearer(*replies: UpstreamTokenReply) -> Bearer:
+    """Return a bearer whose OAuth service returns these replies in order."""
+    left = list(replies)
 
     async def request(_: Any) -> UpstreamTokenReply:
         return left.pop(0) if len(left) > 1 else left[0]
@@ -37,7 +37,7 @@ def token(name: str, key: str = KEY.kept) -> UpstreamTokenReply:
 
 @dataclass
 class Far:
-    """A server that answers as it is told to; `seen` are the heads of its requests."""
+    """A server with scripted responses; `seen` holds the heads of its requests."""
 
     answer: Callable[[int, dict[str, str]], tuple[int, str]]
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Far:
             await writer.wait_closed()
 
 
-async def asked(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
+async def sent(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
     transport = Transport(far.url, {}, Dialer(named=lambda: True))
     transport.bearer = shown
     try:
@@ -76,7 +76,7 @@ async def asked(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
 
 
 def proved(far: Far, at: int) -> dict[str, Any]:
-    """What the proof of a request says."""
+    """Return the claims of the proof of a request."""
     return read(far.seen[at][1]["dpop"])[0]
 
 
@@ -84,7 +84,7 @@ async def test_each_request_has_the_token_and_its_own_proof() -> None:
     async with Far(lambda *_: (200, "")).serving() as far:
         shown = bearer(token("one"))
         for _ in range(2):
-            assert (await asked(far, shown, b"/mcp?session=x")).status == 200
+            assert (await sent(far, shown, b"/mcp?session=x")).status == 200
     first, second = (proved(far, at) for at in (0, 1))
     assert first["jti"] != second["jti"]
     assert (first["htm"], first["htu"], first["ath"]) == ("POST", far.url, digest_of("one"))
@@ -101,7 +101,7 @@ async def test_a_required_nonce_causes_one_retry_and_is_then_remembered() -> Non
 
     async with Far(answer).serving() as far:
         shown = bearer(token("one"))
-        assert [(await asked(far, shown)).status for _ in range(2)] == [200, 200]
+        assert [(await sent(far, shown)).status for _ in range(2)] == [200, 200]
     assert [proved(far, at).get("nonce") for at in range(3)] == [None, "n-1", "n-1"]
     assert len({proved(far, at)["jti"] for at in range(3)}) == 3
 
@@ -112,14 +112,14 @@ async def test_a_rejected_token_is_replaced_and_the_known_nonce_reused() -> None
         return (200, "") if fine else (401, "DPoP-Nonce: n-1\r\n")
 
     async with Far(answer).serving() as far:
-        assert (await asked(far, bearer(token("one"), token("two")))).status == 200
+        assert (await sent(far, bearer(token("one"), token("two")))).status == 200
     assert [each["authorization"] for _, each in far.seen] == ["DPoP one", "DPoP two"]
     assert proved(far, 1)["nonce"] == "n-1"
 
 
 async def test_an_unbound_token_is_sent_without_a_proof() -> None:
     async with Far(lambda *_: (200, "")).serving() as far:
-        assert (await asked(far, bearer(token("one", "")))).status == 200
+        assert (await sent(far, bearer(token("one", "")))).status == 200
     assert far.seen[0][1]["authorization"] == "Bearer one"
     assert "dpop" not in far.seen[0][1]
 

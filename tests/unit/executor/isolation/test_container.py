@@ -1,4 +1,4 @@
-"""What an engine is told about a server in a container."""
+"""The command line that starts a server in a container."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from toolbus_executor.settings import Settings
 IMAGE = "registry.example/mcp/notes@sha256:" + "0a" * 32
 
 
-def server(**told: Any) -> Server:
-    return Server(container={"image": IMAGE, "args": ["--verbose"]}, **told)
+def server(**fields: Any) -> Server:
+    return Server(container={"image": IMAGE, "args": ["--verbose"]}, **fields)
 
 
 def words(declared: Server, **settings: Any) -> list[str]:

@@ -83,7 +83,7 @@ async def test_a_recently_called_server_is_not_probed() -> None:
         (GarbageError("nonsense"), False),
     ],
 )
-async def test_any_well_formed_response_counts_as_healthy(
+async def test_the_error_of_a_probe_decides_the_health(
     error: ToolbusError | None, *, well: bool
 ) -> None:
     server = Server(error)

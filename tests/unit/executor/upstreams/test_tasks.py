@@ -136,7 +136,7 @@ def test_any_bytes_as_a_task_are_a_result_or_an_upstream_error(text: bytes) -> N
                     )
                 except (ToolbusError, TimeoutError):
                     continue
-                except ValueError:  # not one of ours: the test reads what was passed on
+                except ValueError:  # an error of the test: it reads the forwarded result
                     assert len(server.requests) == 1
 
     asyncio.run(every())

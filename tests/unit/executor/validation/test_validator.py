@@ -164,7 +164,7 @@ async def test_no_schema_makes_the_check_raise(schema: Any) -> None:
 
 
 def expanding(levels: int) -> dict[str, Any]:
-    """Each part refers to the next one twice: small to read, and endless to follow."""
+    """Return a schema whose parts refer to the next one twice: small, but endless to follow."""
     parts = {
         f"a{each}": {"allOf": [{"$ref": f"#/$defs/a{each + 1}"}] * 2} for each in range(levels)
     }
@@ -208,7 +208,7 @@ def nested(levels: int) -> Any:
 
 async def test_a_recursive_schema_is_checked_at_any_depth() -> None:
     assert "'left.value' must be an integer" in await refusal(TREE, nested(1))
-    # Deep down the answer is still no, but nobody looks for the words: that would repeat itself.
+    # A violation deep down is still found, but its place is not searched: the search would recur.
     assert "the schema does not allow" in await refusal(TREE, nested(30))
     assert await refusal(TREE, {"left": {"right": {"value": 1}}}) == ""
 

@@ -96,7 +96,7 @@ def test_bound_and_bearer_tokens_are_not_interchangeable() -> None:
     assert shown(identity, "Bearer", PLAIN)
 
 
-def test_a_rule_that_requires_bound_tokens_rejects_older_bearer_tokens() -> None:
+def test_a_rule_that_requires_bound_tokens_rejects_bearer_tokens() -> None:
     identity = edge(dpop=True)
     assert "only bound access tokens" in refused(identity, "Bearer", PLAIN).reason
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))

@@ -31,7 +31,7 @@ def test_the_requests_trace_applies_to_a_message_without_one() -> None:
     trace = trace_context_of({}, head(traceparent=THEIRS, tracestate="h=1", baggage="user=x"))
     assert trace.traceparent[3:35] == THEIRS[3:35]
     assert (trace.parent, trace.state) == (THEIRS[36:52], "h=1")
-    assert trace.baggage == "", "it was said to us, not to the server"
+    assert trace.baggage == "", "the baggage is for the gateway, not for the server"
     assert (trace.run, trace.carrier) == ("", "")
 
 

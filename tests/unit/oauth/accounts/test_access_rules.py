@@ -5,20 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toolbus_common.access.config_snapshot import (
-    ConfigProjection,
-)
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import Bearer
-from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
-from toolbus_ingress.auth.dpop import DPoPVerifier
-from toolbus_ingress.auth.protected_resource import ProtectedResource
 from toolbus_oauth.accounts.access_rules import matching_rule, user_name
-
-BASE = "https://gateway.test"
 
 
 def declared(**sections: Any) -> Configuration:
@@ -75,26 +63,3 @@ def test_only_an_issuer_with_a_user_claim_may_use_declared_names() -> None:
 def test_rules_and_issuers_that_would_grant_too_much_are_rejected(section: str, entry: Any) -> None:
     with pytest.raises(ValidationError):
         declared(**{section: {"x": entry}})
-
-
-class Asks(RequestReply):
-    """Oauth as the edge hears it, without a bus between; it counts."""
-
-    def __init__(self, told: Bearer | Exception) -> None:
-        super().__init__("ingress", Bus("ingress", "nats://127.0.0.1:9"))
-        self.told, self.asked = told, 0
-
-    async def request(self, question: Any, answer: Any, seconds: float = 5.0) -> Any:  # noqa: ARG002
-        self.asked += 1
-        if isinstance(self.told, Exception):
-            raise self.told
-        return self.told
-
-
-def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, Asks]:
-    directory, asks = ConfigProjection(), Asks(told)
-    access = {"staff": {"tools": ["*"]}}
-    made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.apply_change(None)
-    return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks

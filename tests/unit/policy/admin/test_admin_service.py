@@ -244,7 +244,7 @@ class Papers:
         return self.now
 
     async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
-        """Somebody else is as fast, and changes the next revision."""
+        """Another administrator changes the next revision at the same time."""
         made = make(self.now.configuration)
         teams = {name: Team(environment="of another") for name in made.teams}
         self.now = StoredConfiguration(made.model_copy(update={"teams": teams}), 9)

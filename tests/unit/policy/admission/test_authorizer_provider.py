@@ -17,7 +17,7 @@ SERVER = Server(url="http://127.0.0.1:1/mcp")
 
 
 class Court:
-    """A bench that hears of a server with two tools, and of the keys ann and bob."""
+    """A provider with a server of two tools, and the keys ann and bob."""
 
     def __init__(self) -> None:
         self.bench = AuthorizerProvider()

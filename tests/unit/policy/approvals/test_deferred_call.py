@@ -99,7 +99,7 @@ def test_the_next_step_follows_from_the_approval() -> None:
     )
     for ended in over:
         assert next_step(task, ended, NOW) is Step.END
-    assert next_step(task, approval, 200.0) is Step.END, "nobody decided in time"
+    assert next_step(task, approval, 200.0) is Step.END, "no decision in time"
     assert next_step(task, granted, 300.0) is Step.END, "it could not be made in time"
 
 
@@ -115,12 +115,12 @@ def test_a_running_call_is_not_taken_over_before_its_deadline() -> None:
 def test_a_call_that_was_not_dispatched_is_retried_later() -> None:
     granted = approvals.granted(pending_approval(), "boss", "", 300.0)
     before = waiting(granted)
-    task = tasks.postponed(tasks.running(before, "c2", NOW, 5.0), before, "Nobody is there.")
+    task = tasks.postponed(tasks.running(before, "c2", NOW, 5.0), before, "No executor responds.")
     assert next_step(task, granted, NOW) is Step.NOTHING
     assert next_step(task, granted, NOW + 1.0) is Step.RUN
     error = end_error(task, None)
     assert isinstance(error, ApprovalRequiredError)
-    assert "Nobody is there." in error.reason
+    assert "No executor responds." in error.reason
 
 
 def test_an_ended_task_is_readable_for_an_hour() -> None:

@@ -56,7 +56,7 @@ def environment(endpoint: str) -> dict[str, str]:
 
 
 def on_a_terminal(endpoint: str, *options: str) -> str:
-    """What a terminal is sent."""
+    """Run the command on a terminal; return its output."""
     ours, theirs = pty.openpty()
     ran = subprocess.Popen(command(*options), env=environment(endpoint), stdout=theirs)
     os.close(theirs)
@@ -64,7 +64,7 @@ def on_a_terminal(endpoint: str, *options: str) -> str:
     try:
         while part := os.read(ours, 4096):
             sent += part
-    except OSError:  # how the end of a terminal is told on Linux
+    except OSError:  # Linux signals the end of a terminal so
         pass
     finally:
         os.close(ours)
