@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from harness.builders.configurations import configuration_change
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
@@ -14,8 +15,6 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim, ProtocolFamily
 from toolbus_common.contracts.replies import ReplyMessage
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
 
 KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
@@ -50,7 +49,7 @@ def directory() -> ConfigProjection:
     key = {"tools": ["*"], "secret_hash": hash_of(KEY_DIGEST)}
     declared = Configuration.model_validate({"keys": {"bot": key}})
     known = ConfigProjection()
-    known.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
+    known.apply_change(configuration_change(declared))
     known.apply_change(None)
     return known
 

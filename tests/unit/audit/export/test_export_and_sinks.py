@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from harness.builders.configurations import configured
 from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.delivery.reconciler import Reconciler
 from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
@@ -30,10 +31,6 @@ from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 KEYS = {"access_key": "AKIA", "secret_key": "${env:S3_SECRET}"}
 LAKE = {"to": "s3://events/lake", "endpoint": "https://s3.example", "credentials": KEYS}
 SIEM = {"url": "https://siem.example/in", "headers": {"Authorization": "Splunk ${env:HEC}"}}
-
-
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
 
 
 # -- what may be declared --------------------------------------------------------------------
@@ -86,17 +83,19 @@ def test_an_unset_variable_is_a_warning() -> None:
 
 def test_credentials_are_never_shown_and_stay_bound_to_their_location() -> None:
     literal = {**LAKE, "credentials": {"access_key": "AKIA", "secret_key": "canary-secret"}}
-    old = declared(exports={"lake": literal}, sinks={"siem": {**SIEM, "headers": {"A": "canary"}}})
+    old = configured(
+        exports={"lake": literal}, sinks={"siem": {**SIEM, "headers": {"A": "canary"}}}
+    )
     shown = exported(old)
     assert "canary" not in str(shown)
-    assert restored(declared(**shown), old) == old
+    assert restored(configured(**shown), old) == old
     for section, name, elsewhere in (
         ("exports", "lake", {"endpoint": "https://other.example"}),
         ("sinks", "siem", {"url": "https://other.example"}),
     ):
         moved = {**shown, section: {name: {**shown[section][name], **elsewhere}}}
         with pytest.raises(FaultyError):
-            restored(declared(**moved), old)
+            restored(configured(**moved), old)
 
 
 def test_an_operators_approval_covers_the_destination_only() -> None:
@@ -120,7 +119,7 @@ def test_an_operators_approval_covers_the_destination_only() -> None:
 def test_a_destination_declared_over_http_needs_permission(
     sections: dict[str, Any], place: str
 ) -> None:
-    new = declared(**sections)
+    new = configured(**sections)
     assert [
         problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)
     ] == [place]
@@ -129,15 +128,16 @@ def test_a_destination_declared_over_http_needs_permission(
         section: {"far": {**entries["far"], "customers": ["acme"]}}
         for section, entries in sections.items()
     }
-    assert RemoteRestrictions().violations(new, declared(**narrowed)) == []
+    assert RemoteRestrictions().violations(new, configured(**narrowed)) == []
 
 
 def test_a_variable_newly_sent_to_an_existing_sink_needs_permission() -> None:
-    old = declared(sinks={"far": {**SIEM, "headers": {}}})
-    (problem,) = RemoteRestrictions().violations(old, declared(sinks={"far": SIEM}))
+    old = configured(sinks={"far": {**SIEM, "headers": {}}})
+    (problem,) = RemoteRestrictions().violations(old, configured(sinks={"far": SIEM}))
     assert problem["place"] == "sinks.far.headers.Authorization"
     assert (
-        RemoteRestrictions(variables=("HEC",)).violations(old, declared(sinks={"far": SIEM})) == []
+        RemoteRestrictions(variables=("HEC",)).violations(old, configured(sinks={"far": SIEM}))
+        == []
     )
 
 
@@ -228,7 +228,7 @@ def test_a_line_a_sink_cannot_accept_is_skipped_and_counted(form: str) -> None:
 
 
 async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
-    declared, running = {"a": 1, "b": 1}, set()
+    configured, running = {"a": 1, "b": 1}, set()
 
     async def work(name: str, entry: int) -> None:
         running.add((name, entry))
@@ -238,9 +238,9 @@ async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
             running.discard((name, entry))
 
     async with asyncio.timeout(60):
-        task = asyncio.create_task(Reconciler(lambda: declared, work).run())
+        task = asyncio.create_task(Reconciler(lambda: configured, work).run())
         for now in ({"a": 1, "b": 1}, {"a": 2}, {}):
-            declared = now
+            configured = now
             while running != set(now.items()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.builders.configurations import configuration_change
 from toolbus_common.access.config_snapshot import (
     ConfigProjection,
     ConfigSnapshot,
@@ -27,7 +28,7 @@ def key(secret: str, **fields: object) -> Key:
 
 
 def declared(revision: int = 1, **keys: Key) -> Change:
-    return Change(CONFIGURATION, Configuration(keys=keys).model_dump_json().encode(), revision)
+    return configuration_change(Configuration(keys=keys), revision)
 
 
 def own(name: str, made: Key | None, revision: int) -> Change:
@@ -146,7 +147,7 @@ def test_a_principal_is_cached_until_its_key_or_the_configuration_changes() -> N
     assert not cat.bounds.cover("b__x")
     server = Server(url="http://127.0.0.1:1/mcp", expose=("read",))
     changed_server = Configuration(servers={"a": server}, keys={"bot": bot.own})
-    directory.apply_change(Change(CONFIGURATION, changed_server.model_dump_json().encode(), 3))
+    directory.apply_change(configuration_change(changed_server, 3))
     assert directory.now.principal("bot").bounds.cover("a__read")
     assert not directory.now.principal("bot").bounds.cover("a__write")
     assert bot.bounds.cover("a__write")

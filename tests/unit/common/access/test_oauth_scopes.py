@@ -7,6 +7,8 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
+from harness.builders.access_tokens import bearer
+from harness.builders.configurations import configuration_change
 from toolbus_common.access import oauth_scopes as scopes
 from toolbus_common.access.administrators import Administrator, of_person
 from toolbus_common.access.config_snapshot import (
@@ -21,7 +23,6 @@ from toolbus_common.config import Access, Configuration
 from toolbus_common.contracts import (
     AdminRequest,
     ApprovalsReply,
-    Bearer,
     CatalogEntry,
     Listing,
     ServerState,
@@ -31,8 +32,6 @@ from toolbus_common.errors import (
     InsufficientScopeError,
     UnknownToolError,
 )
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc
 from toolbus_oauth.accounts.access_rules import entitled_rule
@@ -44,8 +43,6 @@ from toolbus_policy.admin.service import AdminService
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals import model
 from toolbus_policy.approvals.approvers import Approver, approver_for_key
-
-BASE = "https://gateway.test"
 
 TOKEN = "eyJh.eyJp.c2ln"
 
@@ -74,14 +71,9 @@ def declared(**sections: Any) -> Configuration:
     return Configuration.model_validate(fields)
 
 
-def bearer(scope: str, **changes: Any) -> Bearer:
-    fields = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
-    return Bearer(**{**fields, "ends": time() + 600, "scope": scope, **changes})
-
-
 def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> ConfigSnapshot:
     bearers = TokenCache()
-    bearers.take(hash_of(KEY_DIGEST), bearer(scope, actors=actors))
+    bearers.take(hash_of(KEY_DIGEST), bearer(scope=scope, actors=actors))
     return ConfigSnapshot.of(declared(**sections), bearers=bearers)
 
 
@@ -219,9 +211,9 @@ def test_a_rule_without_a_role_grants_no_administration() -> None:
 def directory(scope: str, **access: Any) -> ConfigProjection:
     made = ConfigProjection()
     result = declared(access={"staff": {**ACCESS["staff"], **access}})
-    made.apply_change(Change(CONFIGURATION, result.model_dump_json().encode(), 1))
+    made.apply_change(configuration_change(result))
     made.apply_change(None)
-    made.bearers.take(hash_of(KEY_DIGEST), bearer(scope, handle="3f"))
+    made.bearers.take(hash_of(KEY_DIGEST), bearer(scope=scope, handle="3f"))
     return made
 
 
@@ -260,9 +252,12 @@ def test_without_a_role_or_after_expiry_there_is_no_administrator() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_a_token_never_exceeds_the_role(role: Any) -> None:
     for scope in scopes.ADMINISTRATION:
-        person: Administrator = of_person(bearer(scope), role)
+        person: Administrator = of_person(bearer(scope=scope), role)
         assert all(may(role, right) for right in person.rights)
-    assert of_person(bearer("tools"), role).rights == of_person(bearer("admin:read"), role).rights
+    assert (
+        of_person(bearer(scope="tools"), role).rights
+        == of_person(bearer(scope="admin:read"), role).rights
+    )
 
 
 class ApprovalServiceStub:
@@ -287,7 +282,7 @@ CALL = model.Approval(
 async def test_an_administrator_remains_the_caller_of_their_own_calls() -> None:
     approvals, unused = ApprovalServiceStub(), cast("Any", None)
     for signed_in, own in (("ann", True), ("bo", False)):
-        person = of_person(bearer("admin", user=signed_in), "operator")
+        person = of_person(bearer(scope="admin", user=signed_in), "operator")
 
         async def found(_: str, person: Administrator = person) -> Administrator:
             return person

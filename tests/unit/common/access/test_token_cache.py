@@ -1,36 +1,24 @@
 """Cached access tokens: their holders as principals, revocation, eviction."""
 
 from time import time
-from typing import Any
 
 import pytest
 
+from harness.builders.access_tokens import bearer
+from harness.builders.configurations import configured
 from toolbus_common.access.config_snapshot import (
     ConfigSnapshot,
     hash_of,
     key_digest_of,
 )
 from toolbus_common.access.token_cache import TokenCache
-from toolbus_common.config import Configuration
-from toolbus_common.contracts import Bearer
 from toolbus_common.nats.kv_bucket import Change
-
-BASE = "https://gateway.test"
 
 TOKEN = "eyJh.eyJp.c2ln"
 
 
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
-
-
-def bearer(**changes: Any) -> Bearer:
-    fields = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
-    return Bearer(**{**fields, "ends": time() + 600, **changes})
-
-
 def test_a_tokens_holder_is_a_principal_with_its_hierarchy() -> None:
-    made = declared(
+    made = configured(
         customers={"acme": {}},
         teams={"ops": {"customer": "acme", "tools": ["docs__*"]}},
         users={"ann": {"deny": ["docs__burn"]}},
@@ -51,7 +39,7 @@ def test_a_tokens_holder_is_a_principal_with_its_hierarchy() -> None:
     assert snapshot.principal_of("staff:bob", time()) is None
     assert snapshot.principal_of("gone:ann", time()) is None
     assert (
-        ConfigSnapshot.of(declared(), bearers=bearers).principal_for(key_digest_of(TOKEN), time())
+        ConfigSnapshot.of(configured(), bearers=bearers).principal_for(key_digest_of(TOKEN), time())
         is None
     )
 
@@ -77,16 +65,10 @@ def test_expired_tokens_are_evicted() -> None:
 def test_a_person_without_a_token_is_forgotten() -> None:
     bearers = TokenCache()
     for name in ("one", "two"):
-        bearers.apply_change(Change(name, _bearer().encode(), 1))
-    held = _bearer().name
+        bearers.apply_change(Change(name, bearer(handle="h").encode(), 1))
+    held = bearer(handle="h").name
     bearers.apply_change(Change("one", None, 2))
     assert bearers.user_of(held) == "ann"
     bearers.apply_change(Change("two", None, 3))
     with pytest.raises(KeyError):
         bearers.user_of(held)
-
-
-def _bearer() -> Bearer:
-    return Bearer(
-        access="staff", user="ann", client="c", resource="https://a.test/mcp", ends=9e9, handle="h"
-    )

@@ -1,19 +1,13 @@
 """Configured issuers: validation, their secret in the redacted view, changes over HTTP."""
 
-from typing import Any
-
 import pytest
 
+from harness.builders.configurations import configured
 from toolbus_common.config import OWN_ISSUERS, Configuration
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.errors import FaultyError
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
-
-
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
-
 
 CORP = {"url": "https://login.test", "client_id": "c", "secret": "${env:CORP}"}
 
@@ -36,12 +30,12 @@ def test_an_issuer_cannot_have_a_reserved_name(name: str) -> None:
 
 
 def test_an_issuers_secret_is_hidden_and_restored_only_for_the_same_url() -> None:
-    old = declared(issuers={"corp": {**CORP, "secret": "literal-secret"}})
+    old = configured(issuers={"corp": {**CORP, "secret": "literal-secret"}})
     shown = exported(old)["issuers"]["corp"]
     assert shown["secret"] == HIDDEN
-    again = restored(declared(issuers={"corp": shown}), old)
+    again = restored(configured(issuers={"corp": shown}), old)
     assert again.issuers["corp"].secret == "literal-secret"
-    elsewhere = declared(issuers={"corp": {**shown, "url": "https://evil.test"}})
+    elsewhere = configured(issuers={"corp": {**shown, "url": "https://evil.test"}})
     with pytest.raises(FaultyError):
         restored(elsewhere, old)
 
@@ -52,10 +46,10 @@ def test_an_issuers_secret_and_address_over_http_need_permission() -> None:
             problem["place"] for problem in RemoteRestrictions((), variables).violations(old, new)
         ]
 
-    corp = declared(issuers={"corp": CORP})
-    assert places(corp, declared()) == ["issuers.corp.secret"]
-    assert places(corp, declared(), "CORP") == []
-    moved = declared(issuers={"corp": {**CORP, "url": "https://evil.test"}})
+    corp = configured(issuers={"corp": CORP})
+    assert places(corp, configured()) == ["issuers.corp.secret"]
+    assert places(corp, configured(), "CORP") == []
+    moved = configured(issuers={"corp": {**CORP, "url": "https://evil.test"}})
     assert places(moved, corp) == ["issuers.corp.secret"]
-    inside = declared(issuers={"corp": {**CORP, "url": "http://127.0.0.1:9"}})
+    inside = configured(issuers={"corp": {**CORP, "url": "http://127.0.0.1:9"}})
     assert places(inside, corp, "CORP") == ["issuers.corp.url"]

@@ -4,13 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import time
 from typing import Any
 
 import pytest
-from azure.core.credentials import AccessToken
 from azure.keyvault.keys.crypto import CryptographyClient
 
+from harness.builders.azure import SignedIn
 from harness.certificates import Authority
 from harness.keyservices import KeyServices
 from harness.secretstores import ROLE, ROLE_SECRET
@@ -101,13 +100,6 @@ def test_google_wraps_with_a_key_of_a_ring() -> None:
                 google.wrap("projects/p", KEY)
 
 
-class Credential:
-    """One that has a token already."""
-
-    def get_token(self, *_customers: str, **_more: Any) -> AccessToken:
-        return AccessToken("azure-token", int(time()) + 3600)
-
-
 def test_azure_wraps_with_a_version_and_unwraps_with_the_same(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate = authority.vouched("localhost")
@@ -117,7 +109,7 @@ def test_azure_wraps_with_a_version_and_unwraps_with_the_same(tmp_path: Path) ->
         def client(_vault: str, key: str) -> CryptographyClient:
             url = f"https://localhost:{services.port}/keys/{key}"
             options = {"verify_challenge_resource": False, "connection_verify": authority.ca}
-            credential: Any = Credential()
+            credential: Any = SignedIn()
             return CryptographyClient(url, credential, **options)
 
         azure = AzureKeys(client)

@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from time import time
 from typing import Any
 
 import pytest
-from azure.core.credentials import AccessToken
 from azure.keyvault.secrets import SecretClient
 
+from harness.builders.azure import SignedIn
 from harness.certificates import Authority
 from harness.secretstores import ROLE, ROLE_SECRET, SecretStores
 from toolbus_common.secrets import SecretError, Secrets, filled, references_in, stores_of
@@ -196,13 +195,6 @@ async def test_google_returns_a_version_and_names_unknown_secrets() -> None:
                 await read("${gcp:projects/p/secrets/t}", gcp=Google(client))
 
 
-class Credential:
-    """One that has a token already."""
-
-    def get_token(self, *_customers: str, **_more: Any) -> AccessToken:
-        return AccessToken("azure-token", int(time()) + 3600)
-
-
 async def test_azure_returns_a_secret_after_its_challenge(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     stores = SecretStores(
@@ -210,7 +202,7 @@ async def test_azure_returns_a_secret_after_its_challenge(tmp_path: Path) -> Non
     )
     with stores:
         url = f"https://localhost:{stores.port}"
-        credential: Any = Credential()
+        credential: Any = SignedIn()
         options = {"verify_challenge_resource": False, "connection_verify": authority.ca}
         with SecretClient(url, credential, **options) as client:
             assert await read("${azure:own-vault/app}", azure=Azure(lambda _: client)) == VALUE

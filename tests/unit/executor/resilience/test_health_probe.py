@@ -18,7 +18,7 @@ from toolbus_executor.resilience.health_probe import Health
 
 
 class Server:
-    """Asked whether it is there, and watched: it keeps count."""
+    """A probed server; counts the probes and the checks for idleness."""
 
     def __init__(self, error: ToolbusError | None = None) -> None:
         self.call_count = 0
@@ -50,26 +50,16 @@ async def watching(server: Server, idle: Callable[[], bool], ends: Awaitable[Non
     return health
 
 
-async def test_a_server_in_use_is_not_probed() -> None:
+@pytest.mark.parametrize(("idle", "calls"), [(False, 0), (True, 1)], ids=["busy", "just called"])
+async def test_a_server_in_use_is_not_probed(*, idle: bool, calls: int) -> None:
     server = Server()
 
-    def idle() -> bool:
+    def is_idle() -> bool:
         server.looks += 1
-        return False
+        server.call_count += calls  # between two looks
+        return idle
 
-    await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))
-    assert server.probes == 0
-
-
-async def test_a_recently_called_server_is_not_probed() -> None:
-    server = Server()
-
-    def idle() -> bool:
-        server.looks += 1
-        server.call_count += 1  # by the next time
-        return True
-
-    await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))
+    await watching(server, is_idle, until(lambda: server.looks >= 5, "five looks at it"))
     assert server.probes == 0
 
 

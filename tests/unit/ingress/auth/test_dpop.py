@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.builders.configurations import configuration_change
 from harness.proofs import Holder
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.config import Configuration
@@ -16,8 +17,6 @@ from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.dpop import DPoPVerifier, InvalidProofError, challenge_headers
 from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
@@ -32,7 +31,7 @@ def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
     """Return an edge that knows a bound token of ann's, and one that is not."""
     directory = ConfigProjection()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    directory.apply_change(configuration_change(made))
     directory.apply_change(None)
     for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
         bearer = Bearer(

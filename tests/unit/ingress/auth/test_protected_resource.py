@@ -1,38 +1,25 @@
 """Access tokens at the edge: verification, metadata documents, challenges."""
 
 import json
-from time import time
 from typing import Any
 
 import pytest
 
+from harness.builders.access_tokens import BASE, bearer
+from harness.builders.configurations import configuration_change, configured
 from harness.operating import key
 from toolbus_common.access.config_snapshot import (
     ConfigProjection,
     key_digest_of,
 )
-from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource
 
-BASE = "https://gateway.test"
-
 TOKEN = "eyJh.eyJp.c2ln"
-
-
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
-
-
-def bearer(**changes: Any) -> Bearer:
-    fields = {"access": "staff", "user": "ann", "client": "c", "resource": f"{BASE}/mcp"}
-    return Bearer(**{**fields, "ends": time() + 600, **changes})
 
 
 class OAuthStub(RequestReply):
@@ -52,8 +39,8 @@ class OAuthStub(RequestReply):
 def edge(reply: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, OAuthStub]:
     directory, oauth = ConfigProjection(), OAuthStub(reply)
     access = {"staff": {"tools": ["*"]}}
-    made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    made = configured(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
+    directory.apply_change(configuration_change(made))
     directory.apply_change(None)
     return ProtectedResource(directory, oauth, DPoPVerifier(BASE)), oauth
 

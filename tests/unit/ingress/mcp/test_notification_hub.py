@@ -9,21 +9,18 @@ from typing import Any, cast
 
 import pytest
 
+from harness.builders.configurations import ConfigFeed, configured, listing_of
 from harness.waiting import PATIENCE, until
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
-from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import (
-    CatalogEntry,
-    Listing,
     ProtocolFamily,
     ServerNotification,
-    ServerState,
 )
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
@@ -52,21 +49,17 @@ class Edge:
         )
         self.directory.on_key.append(self.notifications.key_changed)
         self.sessions.on_ended = self.notifications.session_ended
-        self._revision = 0
-        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
-        self._change(CONFIGURATION, declared.model_dump_json())
+        self.feed = ConfigFeed(self.directory.apply_change)
+        self.feed.declare(configured(servers={"s": {"url": "http://127.0.0.1:9/mcp"}}))
         self.grant("*")
-        self.directory.apply_change(None)
+        self.feed.loaded()
         self.offer("one", "two")
 
     def grant(self, *tools: str, revoked: bool = False) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST), revoked=revoked)
-        self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
+        self.feed.key("bot", KEY_DIGEST, *tools, revoked=revoked)
 
     def offer(self, *tools: str, **more: Any) -> None:
-        offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
-        listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
-        self.catalogue.apply(Change("s", listing.encode(), 1))
+        self.catalogue.apply(Change("s", listing_of("s", *tools, **more).encode(), 1))
 
     def ttl_ms(self) -> int:
         """Return how long a stateless client may cache its tools."""
@@ -97,10 +90,6 @@ class Edge:
         assert found is not None
         raw = self.catalogue.list_body("tools/list", grants or found[1], "", ProtocolFamily.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
-
-    def _change(self, name: str, value: str) -> None:
-        self._revision += 1
-        self.directory.apply_change(Change(name, value.encode(), self._revision))
 
 
 class Stream:

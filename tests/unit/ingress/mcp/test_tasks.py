@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
-from toolbus_common.config import Configuration, Key, Server
+from harness.builders.configurations import ConfigFeed, configured
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.mcp import tasks
@@ -30,18 +28,16 @@ class Edge:
     """One key that may use the tools of one server."""
 
     def __init__(self) -> None:
-        self._directory = ConfigProjection()
-        self.catalogue = Catalogue(self._directory)
+        directory = ConfigProjection()
+        self.catalogue = Catalogue(directory)
         self.tasks = Tasks(ClaimSealer(b"k" * KEY_BYTES), self.catalogue)
-        self._revision = 0
-        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
-        self._change(CONFIGURATION, declared.model_dump_json())
+        self._feed = ConfigFeed(directory.apply_change)
+        self._feed.declare(configured(servers={"s": {"url": "http://127.0.0.1:9/mcp"}}))
         self.grant("s__*")
-        self._directory.apply_change(None)
+        self._feed.loaded()
 
     def grant(self, *tools: str) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST))
-        self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
+        self._feed.key("bot", KEY_DIGEST, *tools)
 
     def caller(self, server: str = "") -> Caller:
         found = self.catalogue.holder(KEY_DIGEST, ())
@@ -58,10 +54,6 @@ class Edge:
     def completed(self, result: bytes = RESULT) -> str:
         """Return the handle of a call that was answered at once."""
         return str(json.loads(self.tasks.completed(result, _call()))["task"]["taskId"])
-
-    def _change(self, name: str, value: str) -> None:
-        self._revision += 1
-        self._directory.apply_change(Change(name, value.encode(), self._revision))
 
 
 def _call() -> CallRequested:

@@ -5,12 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toolbus_common.config import Configuration
+from harness.builders.configurations import configured
 from toolbus_oauth.accounts.access_rules import matching_rule, user_name
-
-
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
 
 
 def test_the_first_matching_rule_applies() -> None:
@@ -20,7 +16,7 @@ def test_the_first_matching_rule_applies() -> None:
         "staff": {"claims": {"groups": "staff"}, "tools": ["b__*"]},
         "corp": {"issuer": "corp", "tools": ["c__*"]},
     }
-    made = declared(access=access)
+    made = configured(access=access)
     fields = {"groups": ["staff", "root"], "email": "a@example.org"}
     assert matching_rule(made, "local", fields) == "admins"
     assert matching_rule(made, "local", {**fields, "groups": ["staff"]}) == "verified"
@@ -37,7 +33,7 @@ def test_only_an_issuer_with_a_user_claim_may_use_declared_names() -> None:
         name: {"url": f"https://{name}.test", **more}
         for name, more in {"plain": {}, "corp": naming, "else": naming}.items()
     }
-    made = declared(issuers=issuers, users={"ann": {}})
+    made = configured(issuers=issuers, users={"ann": {}})
     assert user_name(made, "local", {"sub": "ann"}) == "ann"
     assert user_name(made, "corp", {"sub": "1", "login": "ann"}) == "ann"
     assert user_name(made, "plain", {"sub": "ann", "login": "ann"}) == "plain/ann"
@@ -62,4 +58,4 @@ def test_only_an_issuer_with_a_user_claim_may_use_declared_names() -> None:
 )
 def test_rules_and_issuers_that_would_grant_too_much_are_rejected(section: str, entry: Any) -> None:
     with pytest.raises(ValidationError):
-        declared(**{section: {"x": entry}})
+        configured(**{section: {"x": entry}})

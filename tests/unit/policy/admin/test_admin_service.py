@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 import pytest
 import yaml
 
+from harness.builders.configurations import configured
 from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
@@ -30,10 +31,6 @@ from toolbus_policy.admin.service import AdminService
 
 HASH = "a" * 64
 URL = "https://docs.example/mcp"
-
-
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
 
 
 # -- roles ----------------------------------------------------------------------------------------
@@ -62,12 +59,12 @@ def test_an_auditor_changes_nothing() -> None:
             assert not may("auditor", operation.right)
 
 
-# -- shown and taken back -------------------------------------------------------------------------
+# -- shown and restored -------------------------------------------------------------------
 
 
 def test_a_hidden_credential_is_not_restored_for_another_address() -> None:
-    old = declared(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
-    new = declared(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
+    old = configured(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
+    new = configured(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
     with pytest.raises(FaultyError, match=r"servers\.docs\.headers\.X"):
         restored(new, old)
 
@@ -79,7 +76,7 @@ def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
     assert len(json.loads(result)["secret_digest"]) == 16
 
 
-# -- from afar ------------------------------------------------------------------------------------
+# -- over HTTP ------------------------------------------------------------------------------------
 
 STDIO = {"command": ["sh", "-c", "true"]}
 VARIABLE = {"url": URL, "headers": {"Authorization": "Bearer ${env:DOCS_TOKEN}"}}
@@ -91,7 +88,7 @@ API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DO
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_programs_and_variables_need_permission(server: dict[str, Any]) -> None:
-    new = declared(servers={"far": server})
+    new = configured(servers={"far": server})
     assert len(RemoteRestrictions().violations(Configuration(), new)) == 1
     assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).violations(Configuration(), new) == []
     assert RemoteRestrictions(("other",), ("OTHER_*",)).violations(Configuration(), new) != []
@@ -99,7 +96,7 @@ def test_programs_and_variables_need_permission(server: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
 def test_a_secret_of_a_store_needs_permission_for_the_store(kept: str) -> None:
-    new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
+    new = configured(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
     (problem,) = RemoteRestrictions((), ("*", "other:*")).violations(Configuration(), new)
     assert kept in problem["reason"]
     assert RemoteRestrictions((), (kept,)).violations(Configuration(), new) == []
@@ -113,16 +110,16 @@ def test_a_secret_of_an_oauth_client_needs_permission(field: str) -> None:
         "tokens": "shared",
         "clients": {"https://a.test": client},
     }
-    new = declared(servers={"far": {"url": URL, "oauth": oauth}})
+    new = configured(servers={"far": {"url": URL, "oauth": oauth}})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
     assert problem["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
-    moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
+    moved = configured(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
     assert RemoteRestrictions().violations(new, moved) != []
     assert RemoteRestrictions().violations(new, new) == []
 
 
 def test_a_file_of_the_executors_machine_is_not_permitted() -> None:
-    new = declared(servers={"far": {"openapi": "/etc/hosts"}})
+    new = configured(servers={"far": {"openapi": "/etc/hosts"}})
     (problem,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
     assert problem["place"] == "servers.far.openapi"
     assert RemoteRestrictions().violations(new, new) == []
@@ -130,9 +127,9 @@ def test_a_file_of_the_executors_machine_is_not_permitted() -> None:
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_existing_entries_may_stay_unchanged(server: dict[str, Any]) -> None:
-    old = declared(servers={"far": server})
+    old = configured(servers={"far": server})
     assert (
-        RemoteRestrictions().violations(old, declared(servers={"far": {**server, "timeout": 9}}))
+        RemoteRestrictions().violations(old, configured(servers={"far": {**server, "timeout": 9}}))
         == []
     )
 
@@ -158,22 +155,25 @@ def test_existing_entries_may_stay_unchanged(server: dict[str, Any]) -> None:
 def test_an_existing_entry_may_not_become_another(
     server: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    old = declared(servers={"far": server})
+    old = configured(servers={"far": server})
     assert (
-        RemoteRestrictions().violations(old, declared(servers={"far": {**server, **change}})) != []
+        RemoteRestrictions().violations(old, configured(servers={"far": {**server, **change}}))
+        != []
     )
 
 
-def test_arguments_may_not_turn_a_permitted_program_into_another() -> None:
-    given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
+def test_variables_may_not_turn_a_permitted_program_into_another() -> None:
+    given = configured(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
     (problem,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
     assert problem["place"] == "servers.far.env.NODE_OPTIONS"
     assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
 
 
 @pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
-def test_the_search_path_of_a_permitted_program_may_not_change(server: dict[str, Any]) -> None:
-    given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
+def test_the_working_directory_of_a_permitted_program_needs_permission(
+    server: dict[str, Any],
+) -> None:
+    given = configured(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
     (problem,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
     assert problem["place"] == "servers.far.cwd"
     assert (
@@ -183,14 +183,14 @@ def test_the_search_path_of_a_permitted_program_may_not_change(server: dict[str,
 
 
 def test_a_webhooks_signing_variable_needs_permission() -> None:
-    hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
-    new = declared(webhooks={"far": hook})
+    hook = {"url": "https://collector.example", "secret": "${env:OTHERS_TOKEN}"}
+    new = configured(webhooks={"far": hook})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
     assert problem["place"] == "webhooks.far.secret"
-    assert RemoteRestrictions((), ("SOMEBODYS_*",)).violations(Configuration(), new) == []
-    result_with_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
+    assert RemoteRestrictions((), ("OTHERS_*",)).violations(Configuration(), new) == []
+    result_with_more = configured(webhooks={"far": {**hook, "events": ["key.*"]}})
     assert RemoteRestrictions().violations(new, result_with_more) == []
-    elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
+    elsewhere = configured(webhooks={"far": {**hook, "url": "https://else.example"}})
     assert RemoteRestrictions().violations(new, elsewhere) != []
 
 
@@ -207,17 +207,17 @@ def test_a_webhooks_signing_variable_needs_permission() -> None:
     ],
 )
 def test_a_forbidden_address_is_not_permitted(server: dict[str, Any], place: str) -> None:
-    new = declared(servers={"far": server})
+    new = configured(servers={"far": server})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
     assert problem["place"] == f"servers.far.{place}"
     assert (
-        RemoteRestrictions().violations(new, declared(servers={"far": {**server, "timeout": 9}}))
+        RemoteRestrictions().violations(new, configured(servers={"far": {**server, "timeout": 9}}))
         == []
     )
 
 
 def test_a_listed_address_is_permitted_for_servers_and_webhooks() -> None:
-    new = declared(
+    new = configured(
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
@@ -240,7 +240,7 @@ class Papers:
     def __init__(self, configuration: Configuration) -> None:
         self.now = StoredConfiguration(configuration, 7)
 
-    async def declared(self) -> StoredConfiguration:
+    async def configured(self) -> StoredConfiguration:
         return self.now
 
     async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
@@ -267,7 +267,7 @@ def admin_service(role: Role, papers: Papers) -> AdminService:
 
 
 async def test_an_entry_is_not_returned_under_another_kind() -> None:
-    papers = Papers(declared(admins={"root": {"role": "admin"}}))
+    papers = Papers(configured(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
         request = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
@@ -295,7 +295,7 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 
         return working
 
-    papers = Papers(declared(teams={"ops": {}}))
+    papers = Papers(configured(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
     admin = admin_service("admin", papers)
@@ -341,7 +341,7 @@ def test_a_query_with_too_many_parameters_is_rejected() -> None:
 
 
 def test_an_earlier_problem_does_not_block_another_change() -> None:
-    old = declared(teams={"lost": {"customer": "nobody"}})
+    old = configured(teams={"lost": {"customer": "nobody"}})
     new = reading.with_entry(old, "users", "ann", {})
     assert set(new.users) == {"ann"}
     with pytest.raises(FaultyError, match=r"users\.ann\.customer"):

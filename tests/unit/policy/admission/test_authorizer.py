@@ -44,9 +44,20 @@ def test_a_granted_tool_is_admitted() -> None:
     assert admission.payer.key == "bot"
 
 
-def test_a_tool_no_grant_names_is_denied() -> None:
-    with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
-        authorizer({}).authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+@pytest.mark.parametrize(
+    ("grants", "server", "method", "message"),
+    [
+        ([], "docs", TOOLS_CALL, "Unknown tool: docs__search"),
+        (["*"], "undeclared", TOOLS_CALL, "Unknown tool: undeclared__search"),
+        (["*"], "docs", "sampling/createMessage", "Unknown"),
+    ],
+    ids=["not granted", "undeclared server", "unknown method"],
+)
+def test_a_call_without_grant_server_or_method_is_unknown(
+    grants: list[str], server: str, method: str, message: str
+) -> None:
+    with pytest.raises(UnknownToolError, match=message):
+        authorizer({"tools": grants}).authorize(KEY_DIGEST, server, method, "search", time())
 
 
 def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
@@ -76,13 +87,6 @@ def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
     assert admission.charge == 1_000_000
 
 
-def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
-    with pytest.raises(UnknownToolError):
-        authorizer({"tools": ["*"]}).authorize(
-            KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time()
-        )
-
-
 def test_a_team_limits_its_keys() -> None:
     decide = authorizer(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
@@ -92,19 +96,18 @@ def test_a_team_limits_its_keys() -> None:
         decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
 
 
-@pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
-def test_an_unknown_revoked_or_expired_key_is_rejected(key: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("digest", "key"),
+    [
+        (KEY_DIGEST, {"revoked": True}),
+        (KEY_DIGEST, {"expires": date(2020, 1, 1)}),
+        (hash_of(KEY_DIGEST), {}),
+    ],
+    ids=["revoked", "expired", "stored hash as digest"],
+)
+def test_a_revoked_expired_or_unknown_key_is_rejected(digest: str, key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
-        authorizer({"tools": ["*"], **key}).authorize(
-            KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
-        )
-
-
-def test_the_stored_hash_is_not_accepted_as_a_digest() -> None:
-    with pytest.raises(UnauthorizedError):
-        authorizer({"tools": ["*"]}).authorize(
-            hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time()
-        )
+        authorizer({"tools": ["*"], **key}).authorize(digest, "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_key_on_its_last_day_is_accepted() -> None:
@@ -178,13 +181,6 @@ def test_a_quarantined_prompt_has_no_completion() -> None:
         with pytest.raises(UnknownToolError):
             found(KEY_DIGEST, "docs", method, "fill", time())
     found(KEY_DIGEST, "docs", "completion/complete", "x://y", time())
-
-
-def test_an_unknown_method_is_never_admitted() -> None:
-    with pytest.raises(UnknownToolError):
-        authorizer({"tools": ["*"]}).authorize(
-            KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
-        )
 
 
 def test_a_call_that_needs_approval_names_the_level() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from harness.builders.approvals import pending_approval
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
@@ -36,22 +37,16 @@ def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
     )  # fmt: skip
 
 
-def pending() -> Approval:
-    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    principal = ConfigSnapshot.of(declared).principal("bot")
-    return approvals.new_approval(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
-
-
 def every_state() -> dict[State, Approval]:
-    pending_approval = pending()
-    granted = approvals.granted(pending_approval, "key:boss", "Fine.", 300.0)
+    pending = pending_approval(call())
+    granted = approvals.granted(pending, "key:boss", "Fine.", 300.0)
     return {
-        State.PENDING: pending_approval,
+        State.PENDING: pending,
         State.GRANTED: granted,
-        State.REJECTED: approvals.rejected(pending_approval, "key:boss", "No.", 200.0),
+        State.REJECTED: approvals.rejected(pending, "key:boss", "No.", 200.0),
         State.USED: approvals.used(granted, 400.0, "c1"),
-        State.EXPIRED: approvals.expired(pending_approval),
-        State.WITHDRAWN: approvals.withdrawn(pending_approval),
+        State.EXPIRED: approvals.expired(pending),
+        State.WITHDRAWN: approvals.withdrawn(pending),
     }
 
 
@@ -87,28 +82,28 @@ def test_the_requested_event_holds_what_rules_read() -> None:
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
     assert (event.family, event.charge, event.arguments) == ("modern", 7, "")
-    assert "rule" not in event_of(pending(), 150.0).model_dump(exclude_defaults=True)
+    assert "rule" not in event_of(pending_approval(call()), 150.0).model_dump(exclude_defaults=True)
 
 
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
     read = approvals.rule_input(call(), principal, 0)
-    assert b"canary" in event_of(pending(), 150.0, read=read).encode()
+    assert b"canary" in event_of(pending_approval(call()), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
             assert b"canary" not in event_of(approval, 150.0, read=read).encode()
 
 
 def test_ids_cannot_be_guessed() -> None:
-    assert len({pending().id for _ in range(100)}) == 100
-    assert all(len(pending().id) == 32 for _ in range(10))
+    assert len({pending_approval(call()).id for _ in range(100)}) == 100
+    assert all(len(pending_approval(call()).id) == 32 for _ in range(10))
 
 
 @pytest.mark.parametrize(("now", "is_current"), [(150.0, True), (200.0, False), (1e9, False)])
 def test_an_approval_is_current_until_it_ends(now: float, is_current: bool) -> None:  # noqa: FBT001
-    assert pending().is_current(now) is is_current
-    assert pending().applies_to("", now) is is_current
+    assert pending_approval(call()).is_current(now) is is_current
+    assert pending_approval(call()).applies_to("", now) is is_current
 
 
 def test_a_used_approval_accepts_each_state_once() -> None:
@@ -130,8 +125,11 @@ def test_an_approved_call_continues_a_limited_number_of_times() -> None:
 
 
 def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
-    assert (state_of(pending(), 4).arguments, state_of(pending(), 4).cut) == ('{"pa', True)
-    whole = state_of(pending(), MAX_ARGUMENT_BYTES)
+    assert (
+        state_of(pending_approval(call()), 4).arguments,
+        state_of(pending_approval(call()), 4).cut,
+    ) == ('{"pa', True)
+    whole = state_of(pending_approval(call()), MAX_ARGUMENT_BYTES)
     assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
 
 
@@ -193,6 +191,8 @@ def test_only_clients_with_url_elicitation_get_a_page(capabilities: str, can: bo
 
 
 def test_the_elicitation_does_not_show_the_arguments() -> None:
-    pending_approval = approval_elicitation(pending(), "https://gateway.example/approvals/x")
-    assert b"canary" not in pending_approval.body
-    assert json.loads(pending_approval.body)["inputRequests"]["approval"]["params"]["mode"] == "url"
+    elicitation = approval_elicitation(
+        pending_approval(call()), "https://gateway.example/approvals/x"
+    )
+    assert b"canary" not in elicitation.body
+    assert json.loads(elicitation.body)["inputRequests"]["approval"]["params"]["mode"] == "url"

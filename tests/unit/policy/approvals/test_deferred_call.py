@@ -5,8 +5,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import ConfigSnapshot
-from toolbus_common.config import Configuration
+from harness.builders.approvals import pending_approval
 from toolbus_common.contracts import (
     DEFERRED,
     CallError,
@@ -22,7 +21,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.model import Approval, Cause
+from toolbus_policy.approvals.model import Approval
 from toolbus_policy.approvals.tasks import model as tasks
 from toolbus_policy.approvals.tasks.model import (
     MAX_RESULT_BYTES,
@@ -49,12 +48,6 @@ def call(**given: object) -> CallRequested:
         "arguments": b'{"page":7}',
     }  # fmt: skip
     return CallRequested.model_validate({**result, **given})
-
-
-def pending_approval() -> Approval:
-    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    principal = ConfigSnapshot.of(declared).principal("bot")
-    return approvals.new_approval(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def waiting(approval: Approval) -> DeferredCall:
@@ -84,7 +77,7 @@ def test_a_call_becomes_a_task_only_for_a_caller_that_supports_tasks(
 
 
 def test_the_next_step_follows_from_the_approval() -> None:
-    approval = pending_approval()
+    approval = pending_approval(call())
     task = waiting(approval)
     granted = approvals.granted(approval, "boss", "", 300.0)
     assert next_step(task, approval, NOW) is Step.NOTHING
@@ -104,7 +97,9 @@ def test_the_next_step_follows_from_the_approval() -> None:
 
 
 def test_a_running_call_is_not_taken_over_before_its_deadline() -> None:
-    approval = approvals.used(approvals.granted(pending_approval(), "boss", "", 300.0), 300.0, "c2")
+    approval = approvals.used(
+        approvals.granted(pending_approval(call()), "boss", "", 300.0), 300.0, "c2"
+    )
     task = tasks.running(waiting(approval), "c2", NOW, 5.0)
     assert task.seconds == 20.0
     assert next_step(task, approval, NOW + 24.0) is Step.NOTHING
@@ -113,7 +108,7 @@ def test_a_running_call_is_not_taken_over_before_its_deadline() -> None:
 
 
 def test_a_call_that_was_not_dispatched_is_retried_later() -> None:
-    granted = approvals.granted(pending_approval(), "boss", "", 300.0)
+    granted = approvals.granted(pending_approval(call()), "boss", "", 300.0)
     before = waiting(granted)
     task = tasks.postponed(tasks.running(before, "c2", NOW, 5.0), before, "No executor responds.")
     assert next_step(task, granted, NOW) is Step.NOTHING
@@ -124,7 +119,7 @@ def test_a_call_that_was_not_dispatched_is_retried_later() -> None:
 
 
 def test_an_ended_task_is_readable_for_an_hour() -> None:
-    approval = pending_approval()
+    approval = pending_approval(call())
     task = tasks.ended(waiting(approval), CallResult(b'{"content":[]}'), NOW)
     assert (task.stage, task.call) == (Stage.ENDED, "")
     assert next_step(task, None, NOW + RETENTION_SECONDS - 1) is Step.NOTHING
@@ -132,7 +127,7 @@ def test_an_ended_task_is_readable_for_an_hour() -> None:
 
 
 def test_a_result_that_a_task_cannot_store_is_an_error() -> None:
-    task = waiting(pending_approval())
+    task = waiting(pending_approval(call()))
     for outcome, word in (
         (CallResult(b"x" * MAX_RESULT_BYTES), "exceeds the limit"),
         (InputRequired(b"{}"), "requested input"),
@@ -144,7 +139,7 @@ def test_a_result_that_a_task_cannot_store_is_an_error() -> None:
 
 
 def test_a_deferred_call_is_made_as_requested_without_its_client() -> None:
-    made = tasks.rebuild_request(waiting(pending_approval()), b'{"page":7}', "c2", "r2", NOW)
+    made = tasks.rebuild_request(waiting(pending_approval(call())), b'{"page":7}', "c2", "r2", NOW)
     assert (made.call_id, made.parent_id, made.reply_to, made.key_digest) == ("c2", "c1", "r2", "")
     assert (made.server, made.tool, made.arguments) == ("docs", "burn", b'{"page":7}')
     assert made.deadline == NOW + 20.0
