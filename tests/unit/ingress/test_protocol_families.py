@@ -52,11 +52,6 @@ def test_a_request_without_modern_marks_is_legacy(method: str, heads: dict[bytes
     assert parse_request(message(method), b"1", heads).family is ProtocolFamily.LEGACY
 
 
-def test_a_modern_body_without_the_version_header_is_a_mismatch() -> None:
-    status, error = refusal(message(meta=modern_meta()), {b"mcp-method": b"tools/list"})
-    assert (status, error["code"]) == (400, -32020)
-
-
 @pytest.mark.parametrize("meta", [None, {VERSION: NOW}, {CAPABILITIES: {}}])
 def test_a_modern_request_needs_version_and_capabilities_in_meta(meta: Any) -> None:
     status, error = refusal(message(meta=meta), headers())
@@ -70,28 +65,32 @@ def test_an_unsupported_version_is_rejected_with_the_supported_ones() -> None:
     assert error["data"] == {"supported": [NOW], "requested": "2099-01-01"}
 
 
-@pytest.mark.parametrize("body", [None, "tools/call"])
-def test_the_method_header_must_repeat_the_body(body: str | None) -> None:
-    heads = headers()
-    del heads[b"mcp-method"]
-    if body:
-        heads[b"mcp-method"] = body.encode()
-    status, error = refusal(message(meta=modern_meta()), heads)
+LIST = message(meta=modern_meta())
+CALL = message("tools/call", modern_meta(), name="a__b")
+TASK = message("tasks/get", modern_meta(), taskId="t1")
+
+
+@pytest.mark.parametrize(
+    ("body", "heads"),
+    [
+        (LIST, {b"mcp-method": b"tools/list"}),
+        (LIST, {b"mcp-protocol-version": NOW.encode()}),
+        (LIST, headers("tools/call")),
+        (CALL, headers("tools/call", "a__c")),
+        (TASK, headers("tasks/get", "t2")),
+    ],
+    ids=["no version", "no method", "another method", "another tool", "another task"],
+)
+def test_headers_that_do_not_repeat_the_body_are_a_mismatch(
+    body: dict[str, Any], heads: dict[bytes, bytes]
+) -> None:
+    status, error = refusal(body, heads)
     assert (status, error["code"]) == (400, -32020)
 
 
-def test_the_name_header_must_repeat_the_tool() -> None:
-    body = message("tools/call", modern_meta(), name="a__b")
-    status, error = refusal(body, headers("tools/call", "a__c"))
-    assert (status, error["code"]) == (400, -32020)
-    assert parse_request(body, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
-
-
-def test_the_name_header_of_a_task_may_be_left_out_but_not_differ() -> None:
-    body = message("tasks/get", modern_meta(), taskId="t1")
-    assert parse_request(body, b"1", headers("tasks/get")).params["taskId"] == "t1"
-    status, error = refusal(body, headers("tasks/get", "t2"))
-    assert (status, error["code"]) == (400, -32020)
+def test_the_name_header_repeats_the_tool_and_is_optional_for_a_task() -> None:
+    assert parse_request(CALL, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
+    assert parse_request(TASK, b"1", headers("tasks/get")).params["taskId"] == "t1"
 
 
 def test_an_encoded_name_header_is_decoded() -> None:

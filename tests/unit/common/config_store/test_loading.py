@@ -219,13 +219,6 @@ def test_an_alias_bomb_is_rejected() -> None:
     assert "'toolbus keys create'" in message
 
 
-def test_an_oversized_file_is_reported_with_a_fix(tmp_path: Path) -> None:
-    path = tmp_path / "toolbus.yaml"
-    path.write_text("#" * (LARGEST_FILE + 1))
-    with pytest.raises(CommandError, match="'toolbus keys create'"):
-        load_file(path, {})
-
-
 def test_a_pattern_without_a_server_is_a_warning() -> None:
     loaded = clean('servers: {docs: {url: "http://a.example"}}\nkeys:\n  a: {tools: ["dogs__*"]}')
     (warning,) = loaded.warnings
@@ -242,18 +235,6 @@ def test_an_invalid_file_is_reported_with_path_and_lines(tmp_path: Path) -> None
     assert lines[0].startswith(f"{path}:2: keys.bot.tols")
     assert lines[1].startswith(f"{path}:3: servers")
     assert lines[2] == f"{path} has 2 errors; nothing was applied."
-
-
-def test_a_missing_file_is_reported_with_a_fix(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"cannot be read .* name another with -c"):
-        load_file(tmp_path / "none.yaml", {})
-
-
-def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "toolbus.yaml"
-    path.write_bytes(b"\xff\xfe\x00k")
-    with pytest.raises(CommandError, match="not UTF-8"):
-        load_file(path, {})
 
 
 RULES = """\
@@ -280,6 +261,25 @@ def test_an_unknown_name_in_a_rule_is_a_warning() -> None:
     (warning,) = load(RULES, {}).warnings
     assert warning.line == 8
     assert "did you mean 'support'?" in str(warning)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"#" * (LARGEST_FILE + 1), "'toolbus keys create'"),
+        (b"\xff\xfe\x00k", "not UTF-8"),
+        (None, r"cannot be read .* name another with -c"),
+    ],
+    ids=["too large", "no text", "missing"],
+)
+def test_a_file_that_cannot_be_read_is_reported_with_a_fix(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "toolbus.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match=message):
+        load_file(path, {})
 
 
 def test_an_api_has_references_and_a_file_path_relative_to_the_configuration(

@@ -207,14 +207,19 @@ def test_a_created_task_has_the_form_of_the_callers_family() -> None:
     assert isinstance(reply_of(b'{"task":{"taskId":"1"}}'), TaskCreated)
 
 
-def test_a_malformed_task_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamFaultError, match="malformed"):
-        reply_of(b'{"resultType":"task","taskId":7}', family=ProtocolFamily.LEGACY)
-
-
-def test_an_unknown_result_type_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamFaultError, match="resultType that Toolbus does not support"):
-        reply_of(b'{"resultType":"strange"}')
+@pytest.mark.parametrize(
+    ("raw", "family", "message"),
+    [
+        (b'{"resultType":"task","taskId":7}', ProtocolFamily.LEGACY, "malformed"),
+        (b'{"resultType":"strange"}', ProtocolFamily.MODERN, "that Toolbus does not support"),
+    ],
+    ids=["malformed task", "unknown resultType"],
+)
+def test_an_invalid_result_is_an_upstream_error(
+    raw: bytes, family: ProtocolFamily, message: str
+) -> None:
+    with pytest.raises(UpstreamFaultError, match=message):
+        reply_of(raw, family=family)
 
 
 @given(st.binary(max_size=80))

@@ -75,14 +75,18 @@ def test_query_arguments_are_encoded_in_each_style(
     assert encoded == [several, members]
 
 
-def test_allowed_reserved_characters_do_not_end_the_value() -> None:
-    written = parameter("query", "form", explode=True, reserved=True)
-    assert in_query(written, "a/b:c?d&e=f#g+h") == [("color", "a/b:c?d%26e%3Df%23g%2Bh")]
-
-
-def test_a_parameter_with_a_media_type_is_json() -> None:
-    written = parameter("query", "form", explode=True, as_json=True)
-    assert in_query(written, {"a": [1]}) == [("color", "%7B%22a%22%3A%5B1%5D%7D")]
+@pytest.mark.parametrize(
+    ("option", "value", "encoded"),
+    [
+        ("reserved", "a/b:c?d&e=f#g+h", "a/b:c?d%26e%3Df%23g%2Bh"),
+        ("as_json", {"a": [1]}, "%7B%22a%22%3A%5B1%5D%7D"),
+    ],
+)
+def test_reserved_characters_and_json_stay_within_their_query_value(
+    option: str, value: Any, encoded: str
+) -> None:
+    written = parameter("query", "form", explode=True, **{option: True})
+    assert in_query(written, value) == [("color", encoded)]
 
 
 def test_scalars_are_written_as_in_json_and_text_unquoted() -> None:
