@@ -22,7 +22,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 MOST_LINES = 400
 HEADINGS = ["subscribes", "publishes", "owns"]
-IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors are promised a single file
+IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors get a single file
 
 
 def name(path: Path) -> str:

@@ -84,7 +84,7 @@ def test_a_truncated_log_is_found_with_a_later_checkpoint(
     log: World,
 ) -> None:
     cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
-    assert cut.verified().text()["sound"]  # it cannot know by itself
+    assert cut.verified().text()["sound"]  # without that checkpoint it cannot know
     assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
 
 

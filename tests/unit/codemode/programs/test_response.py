@@ -21,7 +21,7 @@ JSON = st.recursive(
 
 
 class ResultStore:
-    """A store in this process."""
+    """A result store in memory."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}

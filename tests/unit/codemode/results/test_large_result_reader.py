@@ -16,7 +16,7 @@ LINK = {"type": "resource_link", "uri": HANDLE.uri(), "name": "result of export"
 
 
 class Store:
-    """The pieces of one result, as an executor answers them."""
+    """The pieces of one result, as executor returns them."""
 
     def __init__(self, value: bytes, media: str = "text/plain", most: int = 1 << 20) -> None:
         self.value = value

@@ -55,7 +55,7 @@ async def test_a_program_returns_its_value(sandbox: Sandbox, source: str, value:
     assert (end.error, end.value) == (None, value)
 
 
-# Modules of the engine's own standard library, and names that mean something to a program.
+# Modules of the engine's standard library, and names with a meaning in programs.
 AWKWARD = (
     "time", "math", "re", "os", "sys", "datetime", "pathlib", "json", "asyncio", "typing", "random",
     "collections", "itertools", "functools", "dataclasses", "decimal", "hashlib", "base64", "copy",

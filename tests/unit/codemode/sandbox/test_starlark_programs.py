@@ -157,7 +157,7 @@ async def test_a_program_waiting_for_a_tool_is_ended_and_its_call_cancelled(
             taken_back.set()
         return ToolOutcome()
 
-    # Time enough to come to the call, on the busiest of machines.
+    # Enough time to reach the call on a busy machine.
     program = Program("github.get_issue(1)", tools=TOOLS, limits=Limits(deadline=3.0))
     end = await sandbox.run(program, never)
     assert end.error

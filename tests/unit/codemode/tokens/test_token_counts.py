@@ -11,7 +11,7 @@ EVERYTHING = EffectiveGrants((("*",),))
 
 
 class Counted(Tokens):
-    """Tokens that remember what they were asked for."""
+    """A token counter that keeps the counted texts."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -209,7 +209,7 @@ def test_incremental_changes_equal_a_full_load(
 
 
 def seen(snapshot: ConfigSnapshot) -> object:
-    """Everything a reader can see of the keys."""
+    """Return all a reader can observe of the keys."""
     found = {each: snapshot.principal_for(key_digest_of(each), NOW) for each in "stuv"}
     opened = {secret: principal and principal.key for secret, principal in found.items()}
     assert len(snapshot.keys) == len(list(snapshot.keys))

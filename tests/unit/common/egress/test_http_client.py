@@ -16,9 +16,7 @@ from toolbus_common.egress import target_of
 from toolbus_common.egress.http_client import open_connection
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
-DRIPS = (
-    400  # of a twentieth of a second each: a client that waits for all of them gets the whole body
-)
+DRIPS = 400  # of 50 ms each: a client that waits for all of them gets the whole body
 HEAD = b"HTTP/1.1 200 OK\r\nX-Slow: "
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DRIPS
 

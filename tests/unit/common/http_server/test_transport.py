@@ -10,7 +10,7 @@ HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"
 
 
 class Transport:
-    """As uvloop's: a closed one refuses to be written to."""
+    """A transport like uvloop's: writing to a closed one raises."""
 
     def __init__(self, *, closed: bool = False) -> None:
         self.closed = closed

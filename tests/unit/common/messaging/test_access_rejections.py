@@ -13,7 +13,7 @@ from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 
 class Published(list[Event]):
-    """Published events, as rejected access."""
+    """Keeps the published events of rejected access."""
 
     @property
     def events(self) -> list[AccessRejected]:

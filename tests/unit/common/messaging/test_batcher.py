@@ -10,7 +10,7 @@ from toolbus_common.observability.tracing import bind, bound
 
 
 class Recorder:
-    """A flush that doubles numbers, remembers its batches, and can be held."""
+    """A flush function that doubles numbers, keeps its batches, and can be paused."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

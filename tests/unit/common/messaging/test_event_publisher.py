@@ -17,7 +17,7 @@ from toolbus_common.observability.tracing import INTERNAL, Span
 
 
 class Stream:
-    """A stream that can be down, and knows when something reached it."""
+    """A stream that can be down, and signals the arrival of a message."""
 
     def __init__(self) -> None:
         self.up = True

@@ -15,7 +15,7 @@ envelopes = st.builds(Envelope, subjects, subjects, st.binary(max_size=300))
 
 
 def crashing(spool: Outbox, written: list[Envelope]) -> None:
-    """Write, then let go of the file as a dead process does."""
+    """Write, then release the file as a dead process does."""
     spool.append(written)
     spool.close()
 

@@ -11,7 +11,7 @@ BUSY = ServiceStatus(service="audit", instance="a", pid=1, ready=True, since=0.0
 
 
 class LateBus:
-    """Has nothing at first, and what a busy service says where that is not enough."""
+    """A bus with no reply at first, then the reply of a busy service."""
 
     async def gather(
         self, _subject: str, _payload: bytes, _seconds: float, enough: Callable[[list[bytes]], bool]

@@ -25,7 +25,7 @@ VALUES = TEXT | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(all
 
 class Nowhere:
     def take(self, span: Span) -> None:
-        """Whoever made it has it."""
+        """Drop the span."""
 
 
 def span(name: str = "toolbus.decide", **attributes: Any) -> Span:
@@ -44,7 +44,7 @@ def options_for(collector: Collector, **more: str) -> Exporting:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """One that whoever ends waits for, however busy the machine is."""
+    """Yield a collector; closing the exporter waits for it on a busy machine too."""
     monkeypatch.setattr("toolbus_common.observability.tracing.exporter.LAST_SECONDS", PATIENCE)
     with Collector() as made:
         yield made

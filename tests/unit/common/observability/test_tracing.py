@@ -37,7 +37,7 @@ HERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
 
 class Kept:
-    """Takes spans into a list."""
+    """A list of the recorded spans."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []

@@ -23,7 +23,7 @@ from toolbus_common.privacy.person_key import TOKEN, PersonKey
 
 
 class Writing:
-    """A writer of events that seals, and the lines it has written."""
+    """A sealing event publisher and the lines it published."""
 
     def __init__(self, directory: Path) -> None:
         self.lines: list[bytes] = []

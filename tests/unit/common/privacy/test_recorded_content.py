@@ -166,7 +166,7 @@ def test_nothing_of_malformed_json_is_stored(text: bytes) -> None:
     "piece", ["a.", "a@", "1 ", "A1", "+1 ", "-----BEGIN ", "://a:", "eyJ", "%"]
 )
 def test_a_hostile_text_is_scanned_in_linear_time(piece: str) -> None:
-    # A form that went back and forth would not come to an end of this.
+    # A backtracking pattern would not finish this.
     text = json.dumps({"x": piece * (16_000 // len(piece))}).encode()
     assert redacted(text)
 

@@ -21,7 +21,7 @@ VALUE = "canary-value-of-a-secret"
 
 
 class Counted:
-    """A store of one value, which can be away."""
+    """A store of one value that can be unavailable."""
 
     def __init__(self, value: str) -> None:
         self.value, self.reads, self.away = value, 0, False
@@ -107,7 +107,7 @@ async def test_waiting_for_a_change_reports_the_change_and_not_the_value() -> No
     store.away = True
     seen = store.reads
     while store.reads < seen + 3:
-        assert not waiting.done(), "a store that is away has changed nothing"
+        assert not waiting.done(), "an unavailable store reports no change"
         await asyncio.sleep(0.01)
     store.value, store.away = VALUE, False
     assert await asyncio.wait_for(waiting, 30) == "The secret vault:x changed."

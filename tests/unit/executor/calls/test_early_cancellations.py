@@ -36,7 +36,7 @@ def test_the_oldest_are_evicted_first_and_all_expire(
 
 
 async def test_a_call_cancelled_before_it_arrives_is_not_made() -> None:
-    bench = Bench()  # whose server cannot be called: asking it would be another failure
+    bench = Bench()  # its server does not exist: a call of it would fail otherwise
     bench.runner.early_cancellations.remember("taken-back")
     answers = Answers()
     call = admitted("test_echo", {"text": "x"}).model_copy(update={"call_id": "taken-back"})

@@ -127,7 +127,9 @@ async def test_an_unbound_token_is_sent_without_a_proof() -> None:
 def test_a_known_nonce_is_no_reason_for_a_retry() -> None:
     prover = Prover("one", KEY.kept)
     head = Head(401, {b"dpop-nonce": b"n", b"www-authenticate": NONCE})
-    assert [prover.needs_retry(head, "") for _ in range(2)] == [True, True], "two at once"
+    assert [prover.needs_retry(head, "") for _ in range(2)] == [True, True], (
+        "two calls share one parsed key"
+    )
     assert not prover.needs_retry(head, "n")
     assert not prover.needs_retry(Head(401, {b"www-authenticate": NONCE}), "")
     assert not prover.needs_retry(Head(401, {**head.headers, b"dpop-nonce": b"n" * 5000}), "")

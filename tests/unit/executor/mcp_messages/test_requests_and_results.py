@@ -110,7 +110,7 @@ def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> No
     assert modern["requestState"] == "s"
     assert "task" not in modern
     assert modern["_meta"]["example.org/x"] == 1
-    assert modern["_meta"]["progressToken"] == 7, "the token by which progress extends the call"
+    assert modern["_meta"]["progressToken"] == 7, "the progress token that extends the call"
     assert f"{META}logLevel" not in modern["_meta"]
     assert legacy["task"] == {"ttl": 5}
     assert "requestState" not in legacy

@@ -128,7 +128,7 @@ async def test_a_reduced_limit_admits_no_call_until_enough_have_ended() -> None:
         bulkhead.record("tool", 0.05)
     for _ in range(WINDOW):
         bulkhead.record("tool", 1.0)
-    assert bulkhead.in_flight == START_LIMIT + 1, "the place that was added is taken at once"
+    assert bulkhead.in_flight == START_LIMIT + 1, "an added slot is used at once"
     assert bulkhead.slots == int((START_LIMIT + 1) * 0.75)
     late = await waiting_in(bulkhead, 1)
     while bulkhead.in_flight > bulkhead.slots:

@@ -69,7 +69,7 @@ async def test_calls_and_subscriptions_keep_a_server_running(clock: Clock) -> No
     assert not kept.idling.falls_asleep()
     kept.bulkhead.leave()
     clock.now += 59
-    assert not kept.idling.falls_asleep(), "its time begins when its work has ended"
+    assert not kept.idling.falls_asleep(), "the idle time starts when the work ends"
     kept.watched.add("file:///a")
     clock.now += 1000
     assert not kept.idling.falls_asleep()

@@ -156,9 +156,7 @@ def test_successive_calls_of_one_principal_receive_unnamed_messages() -> None:
         with recorder.board.call(number, caller):
             speak(recorder)
             assert (caller.logged_count, len(caller.questions)) == (1, 1)
-        assert recorder.answers.pop()["result"] == {"action": "cancel"}, (
-            "the call ended before that"
-        )
+        assert recorder.answers.pop()["result"] == {"action": "cancel"}, "the call ended earlier"
     assert recorder.dropped == []
 
 

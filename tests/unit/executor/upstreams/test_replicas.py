@@ -121,11 +121,11 @@ def test_a_replica_that_may_not_be_ejected_stays() -> None:
 def test_a_trial_starts_after_its_time_and_one_call_ends_it() -> None:
     standing = Standing()
     ejected(standing, 0.0)
-    assert not standing.succeeded(1.0), "it was begun before the ejection"
+    assert not standing.succeeded(1.0), "the call started before the ejection"
     assert not standing.tried_again(BASE - 0.1)
     assert standing.tried_again(BASE)
-    assert standing.failed(BASE, may_go=False), "others need not be asked again"
-    assert standing.until == 3 * BASE, "out of place for longer"
+    assert standing.failed(BASE, may_go=False), "the others are not called again"
+    assert standing.until == 3 * BASE, "ejected for longer"
     assert standing.tried_again(3 * BASE)
     assert standing.succeeded(3 * BASE)
     assert standing.place is Place.IN
@@ -165,7 +165,7 @@ def test_at_most_half_are_ejected_and_never_the_last(replicas: int) -> None:
     while may_go(out, replicas, replicas - out - 1):
         out += 1
     assert out == replicas // 2
-    assert not may_go(0, replicas, 0), "others may be out of reach"
+    assert not may_go(0, replicas, 0), "the others may be unreachable"
 
 
 def found(digests: dict[str, str]) -> Found:

@@ -28,7 +28,7 @@ WHERE = b', resource_metadata="x"'
 
 
 def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
-    """Return an edge that knows a bound token of ann's, and one that is not."""
+    """Return an edge that knows a bound and an unbound token of ann."""
     directory = ConfigProjection()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
     directory.apply_change(configuration_change(made))

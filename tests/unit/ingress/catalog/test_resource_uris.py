@@ -36,7 +36,9 @@ def test_of_two_owners_the_later_is_marked_and_both_are_reached() -> None:
     assert index.shown("docs", "file:///a") == "file:///a"
     assert index.shown("web", "file:///a") == "web+file:///a"
     assert owner(index, "web+file:///a") == ("web", "file:///a")
-    assert list(index.owners("file:///a"))[-1] == ("web", "file:///a"), "for who sees only web"
+    assert list(index.owners("file:///a"))[-1] == ("web", "file:///a"), (
+        "for a caller that sees only web"
+    )
 
 
 def test_a_server_cannot_claim_the_marked_uri_of_another() -> None:
@@ -140,7 +142,7 @@ def test_every_expansion_of_a_template_matches_it(literals: list[str], values: l
 
 
 class Watched(str):
-    """A string that knows how often, and how far back, it was searched."""
+    """A string that counts its searches, and keeps their start positions."""
 
     __slots__ = ("searches",)
     searches: list[int]
@@ -158,7 +160,7 @@ def test_a_hostile_template_is_searched_once_from_left_to_right(literal: str) ->
     assert not _matches(literals, uri[:-1] + "a")
     assert not _matches(("", *[literal] * 2000, "a", "ab", ""), uri)
     assert len(uri.searches) <= 2002
-    assert uri.searches == sorted(uri.searches), "never back"
+    assert uri.searches == sorted(uri.searches), "a search never starts before the last one"
 
 
 @pytest.mark.parametrize("template", ["{" * 50_000, "{a" * 30_000, "{}" * 30_000, "}" * 50_000])

@@ -142,7 +142,7 @@ async def test_a_stream_sees_what_its_key_sees_now() -> None:
     async with served(edge, stream):
         edge.grant("s__one")
         await stream.wait_for(CHANGED)
-        assert edge.tools() == ["s__one"], "the old grants left nothing behind"
+        assert edge.tools() == ["s__one"], "the old grants left nothing cached"
         edge.notifications.close()
 
 
@@ -175,7 +175,7 @@ async def test_a_stream_ends_with_its_session() -> None:
             assert stream.context.session is not None
             edge.sessions.end(stream.context.session)
             await serving
-        assert len(edge.notifications._listeners) == 1, "the other goes on"
+        assert len(edge.notifications._listeners) == 1, "the other stream continues"
         edge.notifications.close()
 
 

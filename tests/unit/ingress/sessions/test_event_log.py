@@ -30,7 +30,7 @@ def started(key_digest: str = KEY_DIGEST, version: str = "2025-11-25") -> Sessio
 
 
 async def rest(event_log: EventLog, after: int = 0) -> list[bytes]:
-    """Everything behind a number, of a journal that has ended."""
+    """Return the messages after a number of a log that has ended."""
     reader, found = event_log.read(after), []
     while (entry := await reader.next()) is not None:
         found.append(entry[1])
@@ -50,7 +50,7 @@ def test_a_resumed_reader_gets_exactly_the_later_messages(
         event_log.put(message)
     event_log.close()
     assert asyncio.run(rest(event_log, after)) == messages[after:]
-    assert asyncio.run(rest(event_log, after)) == messages[after:], "and once more"
+    assert asyncio.run(rest(event_log, after)) == messages[after:], "reading again returns the same"
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=40), st.integers(1, 10))
@@ -179,7 +179,9 @@ async def test_a_stream_is_found_in_its_own_session_only() -> None:
     event_log = event_logs.open(mine, ANSWER_STREAM, 10)
     assert event_logs.find(mine.sid, event_log.name) is event_log
     assert event_logs.find(other.sid, event_log.name) is None
-    assert event_logs.find(started().sid, event_log.name) is None, "nor in another of the same key"
+    assert event_logs.find(started().sid, event_log.name) is None, (
+        "nor in another session of the same key"
+    )
     event_logs.close()
 
 
@@ -236,7 +238,7 @@ async def test_a_stream_being_read_is_evicted_last(
     first.put(b"still")
     assert await reader.next() == (1, b"still")
     reader.leave()
-    assert first.ended, "with its reader it is gone"
+    assert first.ended, "the log is removed with its reader"
     event_logs.close()
 
 
@@ -247,7 +249,7 @@ async def test_an_unread_log_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     (stored,) = event_logs._logs.values()
     assert stored.expiry is not None
     reader = event_log.read()
-    assert stored.expiry is None, "a reader has it again"
+    assert stored.expiry is None, "a new reader gets it"
     monkeypatch.setattr(rules, "KEEP_SECONDS", 0.0)
     ended = asyncio.Event()
     event_log.on_ended = ended.set

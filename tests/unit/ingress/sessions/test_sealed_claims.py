@@ -61,7 +61,7 @@ def test_a_seal_does_not_open_as_another_kind(kind: type[Claims]) -> None:
 
 
 class Twin(Claims, frozen=True):
-    """The same members as a task, under another name."""
+    """A kind with the same members as a task."""
 
     task: str
     server: str
@@ -144,7 +144,7 @@ def test_a_configured_key_needs_no_file(tmp_path: Path) -> None:
     (tmp_path / "seal.key").write_bytes(b"g" * KEY_BYTES)
     before = tmp_path.stat().st_mtime_ns
     assert load_key(tmp_path / "seal.key") == b"g" * KEY_BYTES
-    assert tmp_path.stat().st_mtime_ns == before, "nothing was made beside it"
+    assert tmp_path.stat().st_mtime_ns == before, "no other file was created"
 
 
 def test_a_file_without_a_key_is_rejected_with_the_fix(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_session_opens_in_another_replica_with_the_same_key() -> None:
     assert opened is not session
     assert opened.claims == session.claims
     assert opened.can("elicitation", "url")
-    assert found(there, session) is opened, "the second request meets the same session"
+    assert found(there, session) is opened, "the second request finds the same session"
 
 
 def test_a_session_does_not_open_with_another_key() -> None:
@@ -223,7 +223,7 @@ def test_a_cancellation_is_applied_once_in_the_replica_that_publishes_it() -> No
     cancelled: list[bytes] = []
     here.on_cancelled = lambda _session, about: cancelled.append(about)
     here.update(started(here), "cancelled", "7")
-    assert cancelled == [b"7"], "twice, it could meet a later request of that id"
+    assert cancelled == [b"7"], "a second one could cancel a later request of that id"
 
 
 def test_a_cancellation_does_not_affect_a_later_request() -> None:
@@ -245,7 +245,7 @@ def test_a_response_stops_at_the_replica_that_waits_for_it() -> None:
 
     there.on_response = take
     here.update(session, "response", "", b'{"id":1}')
-    assert taken == [b'{"id":1}'], "it went over the bus"
+    assert taken == [b'{"id":1}'], "it was published on the bus"
     there.update(session, "response", "", b'{"id":2}')
     assert taken == [b'{"id":1}', b'{"id":2}']
     assert len(replicas.messages) == 1, "a local response needs no bus"

@@ -234,8 +234,8 @@ def test_a_listed_address_is_permitted_for_servers_and_webhooks() -> None:
 # -- the office -----------------------------------------------------------------------------------
 
 
-class Papers:
-    """A desk on which one declaration lies."""
+class ConfigurationStub:
+    """A repository of one configuration."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.now = StoredConfiguration(configuration, 7)
@@ -251,8 +251,8 @@ class Papers:
         return Applied((), 8)
 
 
-def admin_service(role: Role, papers: Papers) -> AdminService:
-    consulted: Any = None  # approvers and the ledger: nothing here asks them
+def admin_service(role: Role, papers: ConfigurationStub) -> AdminService:
+    consulted: Any = None  # approvals and the ledger are not used here
 
     async def ann(_key_digest: str) -> Administrator:
         return of_key("ann", Admin(role=role))
@@ -267,7 +267,7 @@ def admin_service(role: Role, papers: Papers) -> AdminService:
 
 
 async def test_an_entry_is_not_returned_under_another_kind() -> None:
-    papers = Papers(configured(admins={"root": {"role": "admin"}}))
+    papers = ConfigurationStub(configured(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
         request = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
@@ -278,7 +278,7 @@ async def test_a_returned_entry_has_its_own_revision() -> None:
     request = AdminRequest(
         key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}"
     )
-    result = await admin_service("admin", Papers(Configuration())).handle(request)
+    result = await admin_service("admin", ConfigurationStub(Configuration())).handle(request)
     assert json.loads(result.body)["value"] == {"environment": "of another"}
     assert (result.revision, json.loads(result.body)["revision"]) == (9, 9)
 
@@ -295,7 +295,7 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 
         return working
 
-    papers = Papers(configured(teams={"ops": {}}))
+    papers = ConfigurationStub(configured(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
     admin = admin_service("admin", papers)

@@ -74,7 +74,7 @@ def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
 
 
 def held(snapshot: ConfigSnapshot, *actors: str) -> str:
-    """Ann holds a token, which others may act with; the name it stands for."""
+    """Store a token of ann with these actors; return its name."""
     bearer = Bearer(
         access="staff", user="ann", client="c", grant="g", resource="r", handle="7f",
         ends=time.time() + 60, actors=actors,

@@ -113,7 +113,7 @@ def test_a_used_approval_accepts_each_state_once() -> None:
     on = approvals.continued(used, "one")
     assert not on.applies_to("one", 350.0)
     assert on.applies_to("two", 350.0)
-    assert not on.applies_to("two", 400.0), "not after its end"
+    assert not on.applies_to("two", 400.0), "no longer current after its end"
 
 
 def test_an_approved_call_continues_a_limited_number_of_times() -> None:

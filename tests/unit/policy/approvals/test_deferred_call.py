@@ -93,7 +93,7 @@ def test_the_next_step_follows_from_the_approval() -> None:
     for ended in over:
         assert next_step(task, ended, NOW) is Step.END
     assert next_step(task, approval, 200.0) is Step.END, "no decision in time"
-    assert next_step(task, granted, 300.0) is Step.END, "it could not be made in time"
+    assert next_step(task, granted, 300.0) is Step.END, "the call was not made in time"
 
 
 def test_a_running_call_is_not_taken_over_before_its_deadline() -> None:

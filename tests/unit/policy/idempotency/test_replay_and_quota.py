@@ -121,7 +121,7 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     assert entry_name_of(call(), bot) == entry_name_of(
         call(call_id="third", family=ProtocolFamily.LEGACY), bot
     )
-    assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
+    assert len({name.partition(".")[0] for name in names}) == 2, "one name prefix for each caller"
 
 
 def principal(name: str, declared: Configuration) -> Principal:
@@ -235,12 +235,12 @@ def test_the_outcomes_and_bytes_of_a_caller_are_limited() -> None:
     quota.apply_change(Size("bot.b", 10, time()))
     with pytest.raises(RateExceededError, match="'key:bot' has stored 2"):
         quota.check("bot.c", "bot")
-    quota.check("bot.b", "bot")  # what is kept already may be asked for
+    quota.check("bot.b", "bot")  # a stored outcome may be requested again
     quota.check("own.c", "own")
     quota.apply_change(Size("own.c", 100, time()))
     with pytest.raises(RateExceededError):
         quota.check("own.d", "own")
-    quota.apply_change(Size("own.c", 99, time()))  # written over, not beside
+    quota.apply_change(Size("own.c", 99, time()))  # replaced, not added
     quota.check("own.d", "own")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toolbus_common.config import Budget, Period
 from toolbus_policy.ledger.periods import PARTS, PeriodCache, part_length, period_start, span
 
-# With half-hour changes of the clocks, changes at midnight, a skipped day, odd offsets.
+# Zones with half-hour clock changes, changes at midnight, a skipped day, odd offsets.
 ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu",
     "America/Sao_Paulo", "America/Havana", "America/St_Johns", "Pacific/Apia", "Asia/Tehran",

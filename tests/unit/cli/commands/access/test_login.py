@@ -11,7 +11,7 @@ WAITING = {"interval": 5, "expires_in": 60}
 
 
 def scripted(*answers: dict[str, Any]) -> tuple[Any, list[float]]:
-    """Who answers so, one after another, and the pauses that were made."""
+    """Return a request function with these responses in order, and the pauses it makes."""
     each = iter(answers)
     return lambda: (200 if "access_token" in (last := next(each)) else 400, last), []
 
