@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from harness.waiting import until
+from harness.waits import until
 from toolbus_cli.launcher.child_process import Child, Program
 from toolbus_cli.state_dir import State
 

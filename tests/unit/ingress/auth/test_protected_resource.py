@@ -7,7 +7,7 @@ import pytest
 
 from harness.builders.access_tokens import BASE, bearer
 from harness.builders.configurations import configuration_change, configured
-from harness.operating import key
+from harness.clients.bus_operator import key
 from toolbus_common.access.config_snapshot import (
     ConfigProjection,
     key_digest_of,

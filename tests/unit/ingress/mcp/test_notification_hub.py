@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from harness.builders.configurations import ConfigFeed, configured, listing_of
-from harness.waiting import PATIENCE, until
+from harness.waits import PATIENCE, until
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.contracts import (
