@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import pytest
 
+from harness.builders.calls import admitted_call
 from harness.builders.configurations import configuration_change
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim, ProtocolFamily
+from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim
 from toolbus_common.contracts.replies import ReplyMessage
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
 
@@ -63,11 +64,10 @@ async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     service = ProgramHandler(
         service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
     )
-    call = CallAdmitted(
-        call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, customer="default", key="bot",
-        family=ProtocolFamily.MODERN, deadline=time() + 60, traceparent="", key_digest=KEY_DIGEST,
-        claim=OutcomeClaim(name="n", revision=1, digest="d"),
-    )  # fmt: skip
+    claim = OutcomeClaim(name="n", revision=1, digest="d")
+    call = admitted_call(
+        server=BUILT_IN, tool=LIST, deadline=time() + 60, key_digest=KEY_DIGEST, claim=claim
+    )
     running = asyncio.create_task(service.run(call, waiting))
     await outcomes.storing.wait()
     service.cancel(call.call_id)

@@ -33,7 +33,7 @@ LAKE = {"to": "s3://events/lake", "endpoint": "https://s3.example", "credentials
 SIEM = {"url": "https://siem.example/in", "headers": {"Authorization": "Splunk ${env:HEC}"}}
 
 
-# -- what may be declared --------------------------------------------------------------------
+# -- configuration ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_line_a_sink_cannot_accept_is_skipped_and_counted(form: str) -> None:
     assert unreadable == len(bad)
 
 
-# -- what is tended --------------------------------------------------------------------------
+# -- reconciliation -------------------------------------------------------------------------
 
 
 async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import pytest
 
+from harness.builders.calls import admitted_call
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.error_hints import failure_of
 from toolbus_codemode.programs.limits import Cap
@@ -13,10 +14,8 @@ from toolbus_codemode.sandbox.program import Program, ProgramError, ProgramResul
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Configuration, Key, Team
 from toolbus_common.contracts import (
-    CallAdmitted,
     Event,
     InputRequired,
-    ProtocolFamily,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -29,11 +28,10 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 
-CALL = CallAdmitted(
-    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", customer="acme",
-    key="bot", family=ProtocolFamily.MODERN, deadline=9e9,
-    traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
-)  # fmt: skip
+TRACE = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+CALL = admitted_call(
+    call_id="c1", server="toolbus", tool="executeToolCode", deadline=9e9, traceparent=TRACE
+)
 SECRET = "what-a-tool-answered"
 
 

@@ -195,7 +195,7 @@ def test_a_named_target_may_resolve_to_private_addresses(
         STRICT.judged(target, [address], named=True)
 
 
-# -- the operator's word -------------------------------------------------------------------------
+# -- permissions --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def kept() -> Iterator[list[Span]]:
         yield sink.spans
 
 
-# -- whether a trace is recorded -------------------------------------------------------------
+# -- sampling -------------------------------------------------------------------------------
 
 
 @given(trace=TRACES)

@@ -5,10 +5,11 @@ from hashlib import sha256
 
 import pytest
 
+from harness.builders.calls import admitted_call
 from toolbus_common.access.principal import principal_of
 from toolbus_common.calls.event_fields import result_fields
 from toolbus_common.config import Configuration, Content, Key
-from toolbus_common.contracts import CallAdmitted, ProtocolFamily
+from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.privacy import redaction
 from toolbus_common.privacy.content_policy import CUT, LARGEST, recorded, strictest
@@ -19,11 +20,7 @@ CARD = "4111 1111 1111 1111"
 
 
 def admitted(result_content: str) -> CallAdmitted:
-    return CallAdmitted(
-        call_id="c", reply_to="r", server="s", tool="t", customer="acme", key="bot",
-        family=ProtocolFamily.MODERN,
-        deadline=1.0, traceparent="", result_content=result_content, user="ann",
-    )  # fmt: skip
+    return admitted_call(server="s", result_content=result_content, user="ann")
 
 
 def test_full_content_is_recorded_or_cut_and_marked() -> None:

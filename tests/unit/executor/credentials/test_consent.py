@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
+from harness.builders.calls import admitted_call
 from toolbus_common.contracts import (
     CallAdmitted,
-    ProtocolFamily,
 )
 from toolbus_executor.credentials import consent
 from toolbus_executor.credentials.oauth_token import ConsentRequiredError
@@ -14,11 +14,7 @@ LINK = "https://gateway.test/oauth/connect/abc"
 
 
 def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") -> CallAdmitted:
-    return CallAdmitted(
-        call_id="c", reply_to="r", server="docs", tool="t", customer="s", key="k",
-        family=ProtocolFamily.MODERN,
-        deadline=0.0, traceparent="", extra=extra, capabilities=capabilities, method=method,
-    )  # fmt: skip
+    return admitted_call(extra=extra, capabilities=capabilities, method=method)
 
 
 def test_a_client_that_opens_urls_is_asked_and_others_receive_the_link() -> None:

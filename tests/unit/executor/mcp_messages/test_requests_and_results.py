@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.builders.calls import admitted_call
 from toolbus_common.contracts import (
     CallAdmitted,
     CallResult,
@@ -33,18 +34,8 @@ META = "io.modelcontextprotocol/"
 
 
 def call(**more: Any) -> CallAdmitted:
-    given: dict[str, Any] = {
-        "call_id": "c",
-        "reply_to": "r",
-        "server": "s",
-        "tool": "t",
-        "customer": "d",
-        "key": "k",
-        "family": ProtocolFamily.MODERN,
-        "deadline": 0.0,
-        "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
-    }
-    return CallAdmitted(**given | more)
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    return admitted_call(**{"traceparent": trace, **more})
 
 
 def params(changes: CallAdmitted, *, modern: bool) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import CallAdmitted, ProtocolFamily, ReplyMessage
+from harness.builders.calls import admitted_call
+from toolbus_common.contracts import CallAdmitted, ReplyMessage
 from toolbus_executor.upstreams.base import UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages as wire
@@ -53,18 +54,7 @@ async def _nothing(_call: CallAdmitted) -> None:
 
 
 def call(**more: Any) -> CallAdmitted:
-    message: dict[str, Any] = {
-        "call_id": "c",
-        "reply_to": "r",
-        "server": "s",
-        "tool": "t",
-        "customer": "d",
-        "key": "k",
-        "family": ProtocolFamily.MODERN,
-        "deadline": 0.0,
-        "traceparent": "",
-    }
-    return CallAdmitted(**message | more)
+    return admitted_call(**{"server": "s", **more})
 
 
 def test_a_request_on_a_shared_connection_belongs_to_the_only_call_in_progress() -> None:

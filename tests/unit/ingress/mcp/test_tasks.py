@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from harness.builders.calls import requested_call
 from harness.builders.configurations import ConfigFeed, configured
 from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.contracts import CallRequested, ProtocolFamily
@@ -57,11 +58,7 @@ class Edge:
 
 
 def _call() -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server="s", tool="t", key_digest=KEY_DIGEST,
-        family=ProtocolFamily.LEGACY,
-        deadline=0, traceparent="",
-    )  # fmt: skip
+    return requested_call(server="s", key_digest=KEY_DIGEST, family=ProtocolFamily.LEGACY)
 
 
 def test_a_result_round_trips_through_its_handle() -> None:

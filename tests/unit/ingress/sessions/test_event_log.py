@@ -143,7 +143,7 @@ def test_an_event_repeated_by_another_replica_is_read_once(
     assert received == expected
 
 
-# -- where an event's id leads ---------------------------------------------------------------------
+# -- event ids ------------------------------------------------------------------------------------
 
 
 @given(st.binary(max_size=80))

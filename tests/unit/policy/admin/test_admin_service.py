@@ -231,7 +231,7 @@ def test_a_listed_address_is_permitted_for_servers_and_webhooks() -> None:
     )
 
 
-# -- the office -----------------------------------------------------------------------------------
+# -- the repository -------------------------------------------------------------------------------
 
 
 class ConfigurationStub:
@@ -240,7 +240,7 @@ class ConfigurationStub:
     def __init__(self, configuration: Configuration) -> None:
         self.now = StoredConfiguration(configuration, 7)
 
-    async def configured(self) -> StoredConfiguration:
+    async def declared(self) -> StoredConfiguration:
         return self.now
 
     async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
@@ -251,7 +251,7 @@ class ConfigurationStub:
         return Applied((), 8)
 
 
-def admin_service(role: Role, papers: ConfigurationStub) -> AdminService:
+def admin_service(role: Role, repository: ConfigurationStub) -> AdminService:
     consulted: Any = None  # approvals and the ledger are not used here
 
     async def ann(_key_digest: str) -> Administrator:
@@ -259,7 +259,7 @@ def admin_service(role: Role, papers: ConfigurationStub) -> AdminService:
 
     return AdminService(
         ann,
-        lambda _by: cast("ConfigRepository", papers),
+        lambda _by: cast("ConfigRepository", repository),
         consulted,
         consulted,
         RemoteRestrictions(),
@@ -267,11 +267,11 @@ def admin_service(role: Role, papers: ConfigurationStub) -> AdminService:
 
 
 async def test_an_entry_is_not_returned_under_another_kind() -> None:
-    papers = ConfigurationStub(configured(admins={"root": {"role": "admin"}}))
+    repository = ConfigurationStub(configured(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
         request = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
-            await admin_service("viewer", papers).handle(request)
+            await admin_service("viewer", repository).handle(request)
 
 
 async def test_a_returned_entry_has_its_own_revision() -> None:
@@ -295,10 +295,10 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 
         return working
 
-    papers = ConfigurationStub(configured(teams={"ops": {}}))
+    repository = ConfigurationStub(configured(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
-    admin = admin_service("admin", papers)
+    admin = admin_service("admin", repository)
     result = await admin.handle(
         AdminRequest(key_digest="p", operation="show_configuration", form="yaml")
     )

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
+from toolbus_common.contracts import Bearer, CallRequested
 from toolbus_executor.identity.claims import actor_chain
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
@@ -66,11 +67,7 @@ def test_the_current_actor_is_outermost() -> None:
 
 
 def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest,
-        family=ProtocolFamily.MODERN,
-        deadline=0.0, traceparent="",
-    )  # fmt: skip
+    return requested_call(server=server, key_digest=key_digest)
 
 
 def held(snapshot: ConfigSnapshot, *actors: str) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallRequested, ProtocolFamily
+from toolbus_common.contracts import CallRequested
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
 from toolbus_policy.admission import rule_evaluator
 from toolbus_policy.admission.rule_evaluator import RuleCompiler, RuleEvaluator
@@ -43,11 +44,7 @@ def snapshot(**rules: Any) -> ConfigSnapshot:
 
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="read", key_digest="p",
-        family=ProtocolFamily.MODERN,
-        deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
-    )  # fmt: skip
+    return requested_call(server=server, tool="read", arguments=msgspec.json.encode(arguments))
 
 
 def ruled(of: RuleEvaluator | None, key: str, request: CallRequested) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from harness.builders.approvals import pending_approval
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
+from toolbus_common.contracts import ApprovalRequested, CallRequested
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import (
     STATE_PREFIX,
@@ -30,11 +31,7 @@ ARGUMENTS = b'{"page":"canary"}'
 
 
 def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
-    return CallRequested(
-        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p",
-        family=ProtocolFamily.MODERN,
-        deadline=1.0, traceparent="", extra=extra, arguments=arguments,
-    )  # fmt: skip
+    return requested_call(call_id="c1", tool="burn", extra=extra, arguments=arguments)
 
 
 def every_state() -> dict[State, Approval]:
@@ -133,7 +130,7 @@ def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
     assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
 
 
-# -- what a caller brings ------------------------------------------------------------------------
+# -- the response of a caller -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.builders.approvals import pending_approval
+from harness.builders.calls import requested_call
 from toolbus_common.contracts import (
     DEFERRED,
     CallError,
@@ -40,14 +41,11 @@ NOW = 150.0
 
 
 def call(**given: object) -> CallRequested:
-    result = {
-        "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn",
-        "key_digest": "canary-proof",
-        "family": ProtocolFamily.MODERN, "deadline": 120.0, "traceparent": "",
-        "capabilities": TAKES,
-        "arguments": b'{"page":7}',
+    own = {
+        "call_id": "c1", "tool": "burn", "key_digest": "canary-proof", "deadline": 120.0,
+        "capabilities": TAKES, "arguments": b'{"page":7}',
     }  # fmt: skip
-    return CallRequested.model_validate({**result, **given})
+    return requested_call(**{**own, **given})
 
 
 def waiting(approval: Approval) -> DeferredCall:

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
-    CallRequested,
     CatalogEntry,
     Listing,
-    ProtocolFamily,
     ServerState,
 )
 from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
@@ -25,11 +24,8 @@ parts = st.fixed_dictionaries(
 
 
 def bound(part: dict[str, Any]) -> str:
-    call = CallRequested(
-        call_id="c", reply_to="r", server=part["server"], tool=part["tool"], key_digest="p",
-        family=ProtocolFamily.MODERN, deadline=1.0, traceparent="", method=part["method"],
-        arguments=part["arguments"],
-    )  # fmt: skip
+    called = {name: part[name] for name in ("server", "tool", "method", "arguments")}
+    call = requested_call(**called)
     return binding_of(call, part["key"], part["definition"], part["policy"])
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.builders.calls import admitted_call, requested_call
 from harness.clients.bus_operator import key
 from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
@@ -59,19 +60,12 @@ JSON = st.recursive(
 
 
 def call(**given: Any) -> CallRequested:
-    result = {
-        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
-        "family": ProtocolFamily.MODERN, "deadline": time() + 30, "traceparent": "",
-        "idempotency_key": "k",
-    }  # fmt: skip
-    return CallRequested(**{**result, **given})
+    own = {"call_id": "second", "tool": "burn", "idempotency_key": "k", "deadline": time() + 30}
+    return requested_call(**{**own, **given})
 
 
 def admitted() -> CallAdmitted:
-    return CallAdmitted(
-        call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
-        family=ProtocolFamily.MODERN, deadline=time() + 30, traceparent="",
-    )  # fmt: skip
+    return admitted_call(call_id="first", tool="burn", customer="default", deadline=time() + 30)
 
 
 def kept(
