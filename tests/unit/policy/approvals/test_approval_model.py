@@ -130,7 +130,7 @@ def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
     assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
 
 
-# -- the response of a caller -----------------------------------------------------------------------
+# -- the response of a caller ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
