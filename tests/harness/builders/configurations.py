@@ -1,6 +1,6 @@
 """Configurations, their changes in the bucket, and listings of servers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from toolbus_common.access.config_snapshot import hash_of
@@ -20,10 +20,14 @@ def configuration_change(configuration: Configuration, revision: int = 1) -> Cha
     return Change(CONFIGURATION, configuration.model_dump_json().encode(), revision)
 
 
-def listing_of(server: str, *tools: str, **fields: Any) -> Listing:
-    """Return the listing of a server that is ready, with these tools."""
-    offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
-    return Listing(server=server, state=ServerState.READY, tools=offered, **fields)
+def listing_of(server: str, *tools: str, prompts: Iterable[str] = (), **fields: Any) -> Listing:
+    """Return the listing of a server that is ready, with these tools and prompts."""
+
+    def entries(names: Iterable[str]) -> tuple[CatalogEntry, ...]:
+        return tuple(CatalogEntry(name=name, definition={"name": name}) for name in names)
+
+    lists = {"tools": entries(tools), "prompts": entries(prompts)}
+    return Listing(server=server, state=ServerState.READY, **lists, **fields)
 
 
 class ConfigFeed:

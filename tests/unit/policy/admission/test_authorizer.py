@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from harness.builders.configurations import listing_of
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of, key_digest_of
 from toolbus_common.access.pricing import cost_of
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
+from toolbus_common.contracts import TOOLS_CALL, Listing, Quarantined, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_policy.admission.authorizer import Authorizer, payer_of
@@ -29,11 +30,7 @@ def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
 
 
 def authorizer(key: dict[str, Any], **sections: Any) -> Authorizer:
-    tools = tuple(
-        CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
-    )
-    listing = Listing(server="docs", state=ServerState.READY, tools=tools)
-    listing = listing.model_copy(update={"prompts": tools[:1]})
+    listing = listing_of("docs", "search", "delete", prompts=["search"])
     return Authorizer(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 

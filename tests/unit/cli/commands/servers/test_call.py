@@ -1,16 +1,14 @@
 """`toolbus call`: the text of a tool on a terminal and elsewhere."""
 
-import json
 import os
 import pty
 import subprocess
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 
 from harness.engines.engine import installed
+from harness.network.json_server import Request, Response, answering
 
 TEXT = "first\nsec\x1b[2Jond \u202eback\u200b"
 SHOWN = (
@@ -18,33 +16,15 @@ SHOWN = (
 )
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """An MCP endpoint that returns the same text for every call."""
-
-    def do_POST(self) -> None:
-        """Send the result."""
-        self.rfile.read(int(self.headers["content-length"]))
-        result = {"content": [{"type": "text", "text": TEXT}]}
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: object) -> None:
-        """Log nothing."""
+def response(_request: Request) -> Response:
+    body = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": TEXT}]}}
+    return Response(200, body, {"content-type": "application/json"})
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Endpoint)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/mcp"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(response) as port:
+        yield f"http://127.0.0.1:{port}/mcp"
 
 
 def command(*options: str) -> list[str]:
