@@ -31,7 +31,7 @@ def test_a_folder_holds_at_most_twelve_modules(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=name)
-def test_a_folder_states_its_purpose_in_one_sentence(folder: Path) -> None:
+def test_a_folder_states_its_purpose(folder: Path) -> None:
     purpose = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     first = purpose.split("\n\n")[0]
     assert first.endswith(".")

@@ -46,7 +46,7 @@ def test_a_file_has_at_most_four_hundred_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCE + TESTS, ids=name)
-def test_a_module_docstring_begins_with_a_sentence(path: Path) -> None:
+def test_a_module_docstring_has_a_summary(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text, "no docstring"
     first = text.split("\n\n")[0].strip()

@@ -74,7 +74,7 @@ def test_a_call_that_waited_for_approval_may_now_be_rejected() -> None:
 
 
 def test_a_call_with_a_requested_approval_counts_as_waiting() -> None:
-    """The client was shown a page or received a task."""
+    # The client was shown a page or received a task.
     request = {"rule": "new", "event": "approval.requested", "environment": "prod"}
     assert replayed(PROD, request, effect="approve")["same"] == 1
     assert replayed(PROD, request)["refused"] == 1

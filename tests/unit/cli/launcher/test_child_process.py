@@ -101,7 +101,7 @@ async def test_a_process_stopped_during_its_start_leaves_nothing(tmp_path: Path)
 
 
 def test_processes_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
-    """A killed launcher cannot clean up: the kernel must end its children."""
+    # A killed launcher cannot clean up: the kernel must end its children.
     code = f"""
 import asyncio
 from toolbus_cli.launcher.child_process import Child, Program

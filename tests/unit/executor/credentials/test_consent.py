@@ -17,7 +17,7 @@ def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") 
     return admitted_call(extra=extra, capabilities=capabilities, method=method)
 
 
-def test_a_client_that_opens_urls_is_asked_and_others_receive_the_link() -> None:
+def test_a_client_that_opens_urls_gets_an_elicitation_and_others_the_link() -> None:
     error = ConsentRequiredError("No consent.", link=LINK)
     request = msgspec.json.decode(
         consent.consent_required(call("", '{"elicitation":{"url":{}}}'), error, "docs")

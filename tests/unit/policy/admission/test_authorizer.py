@@ -169,7 +169,7 @@ def test_only_tools_have_a_price() -> None:
 
 
 def test_a_quarantined_prompt_has_no_completion() -> None:
-    """The definition is not approved, so nothing is sent to its server."""
+    # The definition is not approved, so nothing is sent to its server.
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, quarantined=(held, tool))

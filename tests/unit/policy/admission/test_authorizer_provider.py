@@ -75,7 +75,7 @@ def test_a_changed_configuration_or_catalogue_is_authorized_again() -> None:
 
 
 def test_an_older_authorizer_decides_by_its_own_snapshot() -> None:
-    """A suspended call keeps its authorizer: it records the version of the decision."""
+    # A suspended call keeps its authorizer: it records the version of the decision.
     decisions = Decisions()
     before = decisions.provider.authorizer
     decisions.key("ann", "docs__read")

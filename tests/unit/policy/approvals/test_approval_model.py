@@ -64,7 +64,7 @@ def test_each_state_has_its_own_event_and_id(state: State) -> None:
 
 
 def test_the_requested_event_holds_what_rules_read() -> None:
-    """A replay of rules needs these fields for calls that waited for approval."""
+    # A replay of rules needs these fields for calls that waited for approval.
     declared = Configuration.model_validate(
         {
             "teams": {"ops": {"environment": "prod"}},
