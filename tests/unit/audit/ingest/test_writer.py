@@ -71,10 +71,15 @@ class Pull:
         return StoredMessage("tb.event.call.allowed.a", data, sequence, delivered, 0, source)
 
 
+async def opened(store: Store, **options: float) -> Writer:
+    writer = Writer(store, **options)
+    await writer.open()
+    return writer
+
+
 async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     await writer.receive([pull.message(1, 3), pull.message(2)])
     assert [(table, rows) for table, rows, _ in store.inserts] == [("events", 4)]
     assert pull.acknowledged == [1, 2]
@@ -83,8 +88,7 @@ async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> Non
 
 async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     lines = BATCH_EVENTS // PULL_MESSAGES // 2
     await writer.receive([pull.message(n + 1, lines) for n in range(PULL_MESSAGES)])
     assert store.inserts == []
@@ -115,8 +119,7 @@ def full(pull: Pull, first: int) -> list[StoredMessage]:
 
 async def test_a_second_batch_fills_during_a_write_and_a_third_waits() -> None:
     store, pull = Slow(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     await writer.receive(full(pull, 1))
     await writer.receive([pull.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
     third = asyncio.create_task(writer.receive(full(pull, 2 * PULL_MESSAGES + 1)))
@@ -131,8 +134,7 @@ async def test_a_second_batch_fills_during_a_write_and_a_third_waits() -> None:
 
 async def test_messages_held_too_long_behind_a_slow_write_are_returned() -> None:
     store, pull = Slow(), Pull()
-    writer = Writer(store, hold_seconds=0.0)
-    await writer.open()
+    writer = await opened(store, hold_seconds=0.0)
     await writer.receive(full(pull, 1))
     waiting = asyncio.create_task(writer.receive([pull.message(PULL_MESSAGES + 1)]))
     await asyncio.sleep(0.01)
@@ -148,16 +150,14 @@ async def test_an_unexpected_error_returns_the_messages() -> None:
             raise ValueError(table, what, token)
 
     pull = Pull()
-    writer = Writer(Broken())
-    await writer.open()
+    writer = await opened(Broken())
     await writer.receive([pull.message(1), pull.message(2)])
     assert (pull.acknowledged, pull.returned) == ([], [1, 2])
 
 
 async def test_an_empty_pull_writes_the_partial_batch() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     await writer.receive([pull.message(n + 1) for n in range(PULL_MESSAGES)])
     await writer.receive([])
     assert len(pull.acknowledged) == PULL_MESSAGES
@@ -165,8 +165,7 @@ async def test_an_empty_pull_writes_the_partial_batch() -> None:
 
 async def test_a_failed_write_is_retried_with_the_same_token() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     store.down = 2
     await writer.receive([pull.message(1)])
     assert pull.acknowledged == [1]
@@ -177,8 +176,7 @@ async def test_a_failed_write_is_retried_with_the_same_token() -> None:
 
 async def test_a_batch_held_too_long_is_returned_and_the_writer_waits_for_the_store() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store, hold_seconds=0.0)
-    await writer.open()
+    writer = await opened(store, hold_seconds=0.0)
     store.down = 2
     await writer.receive([pull.message(1), pull.message(2)])
     assert pull.acknowledged == []
@@ -191,8 +189,7 @@ async def test_a_batch_held_too_long_is_returned_and_the_writer_waits_for_the_st
 async def test_a_redelivered_message_is_looked_up_and_only_acknowledged(delivered: int) -> None:
     store, pull = Store(), Pull()
     for _ in range(2):
-        writer = Writer(store)
-        await writer.open()
+        writer = await opened(store)
         await writer.receive([pull.message(5, 2, delivered=delivered)])
     assert [rows for _, rows, _ in store.inserts] == [2]
     assert pull.acknowledged == [5, 5]
@@ -211,8 +208,7 @@ async def test_after_a_reconnect_rows_stored_by_another_writer_are_looked_up() -
 
 async def test_events_of_a_recreated_stream_are_new_events() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     await writer.receive([pull.message(1)])
     store.positions = [(1, 0, "another event of an older stream")]
     await writer.receive([pull.message(1)])
@@ -221,8 +217,7 @@ async def test_events_of_a_recreated_stream_are_new_events() -> None:
 
 async def test_closing_with_the_store_down_ends_in_time_and_acknowledges_nothing() -> None:
     store, pull = Store(), Pull()
-    writer = Writer(store)
-    await writer.open()
+    writer = await opened(store)
     store.down = 10**6
     receiving = asyncio.create_task(writer.receive([pull.message(1)]))
     while not store.tokens:  # noqa: ASYNC110

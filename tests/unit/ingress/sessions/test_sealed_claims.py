@@ -1,8 +1,5 @@
 """What a client carries for us: it opens here, as what it is, and nowhere else."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from string import ascii_letters, digits
 from typing import Any
 
@@ -10,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.crypto.key_file import KEY_BYTES, load_key
+from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_ingress.sessions.sealed_claims import (
     LONGEST,
@@ -121,37 +118,6 @@ def test_a_foreign_seal_under_the_same_key_does_not_open() -> None:
 
     TaskClaimsOfOld.__name__ = "TaskClaims"
     assert SEAL.open(SEAL.close(TaskClaimsOfOld("t1")), TaskClaims) is None
-
-
-def test_a_key_is_created_once_for_its_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "seal.key"
-    made = load_key(path)
-    assert len(made) == KEY_BYTES
-    assert load_key(path) == made
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [each.name for each in path.parent.iterdir()] == ["seal.key"]
-
-
-def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
-    path = tmp_path / "seal.key"
-    with ThreadPoolExecutor(16) as pool:
-        keys = set(pool.map(lambda _: load_key(path), range(64)))
-    assert keys == {path.read_bytes()}
-    assert [each.name for each in tmp_path.iterdir()] == ["seal.key"]
-
-
-def test_a_configured_key_needs_no_file(tmp_path: Path) -> None:
-    (tmp_path / "seal.key").write_bytes(b"g" * KEY_BYTES)
-    before = tmp_path.stat().st_mtime_ns
-    assert load_key(tmp_path / "seal.key") == b"g" * KEY_BYTES
-    assert tmp_path.stat().st_mtime_ns == before, "no other file was created"
-
-
-def test_a_file_without_a_key_is_rejected_with_the_fix(tmp_path: Path) -> None:
-    path = tmp_path / "seal.key"
-    path.write_bytes(os.urandom(KEY_BYTES - 1))
-    with pytest.raises(ValueError, match="remove it to create a new key"):
-        load_key(path)
 
 
 def test_the_largest_claims_open_and_larger_ones_are_rejected() -> None:
