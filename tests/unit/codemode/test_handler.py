@@ -20,7 +20,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
 KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
 
-class Outcomes:
+class PausedOutcomes:
     """An outcome store whose writes wait for `released`."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Outcomes:
         self.stored.append(replies)
 
 
-class Waiting:
+class ReplyRecipient:
     """The recipient of the reply."""
 
     address = "reply"
@@ -58,7 +58,7 @@ def directory() -> ConfigProjection:
 async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     directory: ConfigProjection,
 ) -> None:
-    outcomes, waiting, messages = Outcomes(), Waiting(), list[Any]()
+    outcomes, recipient, messages = PausedOutcomes(), ReplyRecipient(), list[Any]()
     service: Any = SimpleNamespace(events=SimpleNamespace(publish=messages.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     service = ProgramHandler(
@@ -68,12 +68,12 @@ async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     call = admitted_call(
         server=BUILT_IN, tool=LIST, deadline=time() + 60, key_digest=KEY_DIGEST, claim=claim
     )
-    running = asyncio.create_task(service.run(call, waiting))
+    running = asyncio.create_task(service.run(call, recipient))
     await outcomes.storing.wait()
     service.cancel(call.call_id)
     await asyncio.sleep(0)
     outcomes.released.set()
     await asyncio.wait([running])
-    assert [type(reply) for reply in waiting.replies] == [CallResult]
-    assert outcomes.stored == waiting.replies
+    assert [type(reply) for reply in recipient.replies] == [CallResult]
+    assert outcomes.stored == recipient.replies
     assert [event.NAME for event in messages] == ["call.completed"]

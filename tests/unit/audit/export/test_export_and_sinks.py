@@ -60,7 +60,7 @@ def test_an_invalid_export_is_rejected_with_the_reason(export: dict[str, Any], r
     ["siem.example:514", "syslog+tls://siem.example", "syslog+tcp://h:0", "syslog+udp://h:514/x",
      "syslog://h:514", "syslog+tls://h:port", "ftp://h/x"],
 )  # fmt: skip
-def test_a_sink_leads_to_a_host_and_port(url: str) -> None:
+def test_a_sinks_destination_is_a_host_and_port(url: str) -> None:
     with pytest.raises(ValidationError):
         Sink(url=url)
 

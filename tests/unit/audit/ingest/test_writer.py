@@ -98,7 +98,7 @@ async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
     assert len(pull.acknowledged) == 2 * PULL_MESSAGES
 
 
-class Slow(Store):
+class PausedStore(Store):
     """A store whose inserts wait for `released`."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ def full(pull: Pull, first: int) -> list[StoredMessage]:
 
 
 async def test_a_second_batch_fills_during_a_write_and_a_third_waits() -> None:
-    store, pull = Slow(), Pull()
+    store, pull = PausedStore(), Pull()
     writer = await opened(store)
     await writer.receive(full(pull, 1))
     await writer.receive([pull.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
@@ -133,7 +133,7 @@ async def test_a_second_batch_fills_during_a_write_and_a_third_waits() -> None:
 
 
 async def test_messages_held_too_long_behind_a_slow_write_are_returned() -> None:
-    store, pull = Slow(), Pull()
+    store, pull = PausedStore(), Pull()
     writer = await opened(store, hold_seconds=0.0)
     await writer.receive(full(pull, 1))
     waiting = asyncio.create_task(writer.receive([pull.message(PULL_MESSAGES + 1)]))

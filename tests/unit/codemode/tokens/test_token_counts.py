@@ -10,7 +10,7 @@ from toolbus_common.access.principal import EffectiveGrants
 EVERYTHING = EffectiveGrants((("*",),))
 
 
-class Counted(Tokens):
+class CountingTokens(Tokens):
     """A token counter that keeps the counted texts."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def test_only_definitions_within_the_callers_grants_count() -> None:
 
 
 def test_a_definition_is_counted_once_for_all_callers() -> None:
-    tokens = Counted()
+    tokens = CountingTokens()
     measure = DefinitionCounter(tokens)
     for _ in range(3):
         measure.tools(namespace())

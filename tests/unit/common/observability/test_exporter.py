@@ -23,13 +23,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = TEXT | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 
 
-class Nowhere:
+class NoSink:
     def take(self, span: Span) -> None:
         """Drop the span."""
 
 
 def span(name: str = "toolbus.decide", **attributes: Any) -> Span:
-    made = Span(Nowhere(), "policy", name, CLIENT, THEIRS)
+    made = Span(NoSink(), "policy", name, CLIENT, THEIRS)
     for key, value in attributes.items():
         made.note(key, value)
     made.end()
@@ -100,7 +100,7 @@ def test_spans_are_sent_in_one_request_for_all_services(
     )
     exporter = Exporter(options)
     exporter.start()
-    mine, theirs = span("toolbus.decide"), Span(Nowhere(), "executor", "x", CLIENT, THEIRS)
+    mine, theirs = span("toolbus.decide"), Span(NoSink(), "executor", "x", CLIENT, THEIRS)
     theirs.end()
     exporter.take(mine)
     exporter.take(theirs)

@@ -36,7 +36,7 @@ TRACES = st.integers(1, 2**128 - 1).map("{:032x}".format)
 HERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
 
-class Kept:
+class SpanList:
     """A list of the recorded spans."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Kept:
 
 @pytest.fixture
 def kept() -> Iterator[list[Span]]:
-    sink = Kept()
+    sink = SpanList()
     with recording.to(sink, sampler_of("parentbased_always_on", "")):
         yield sink.spans
 

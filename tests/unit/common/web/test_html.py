@@ -25,7 +25,7 @@ def test_a_page_has_one_heading_a_language_and_the_allowed_style() -> None:
         assert other not in page
 
 
-def test_a_page_restricts_form_targets_unless_its_form_leads_on() -> None:
+def test_a_page_restricts_form_targets_unless_its_form_redirects() -> None:
     assert "form-action 'self'" in policy()
     assert "form-action" not in policy(leads_on=True)
     for each in (policy(), policy(leads_on=True)):

@@ -141,7 +141,7 @@ def test_every_expansion_of_a_template_matches_it(literals: list[str], values: l
     assert made("{x}".join(literals), uri)
 
 
-class Watched(str):
+class CountedSearches(str):
     """A string that counts its searches, and keeps their start positions."""
 
     __slots__ = ("searches",)
@@ -154,7 +154,7 @@ class Watched(str):
 
 @pytest.mark.parametrize("literal", ["", "a", "aa", "ab"])
 def test_a_hostile_template_is_searched_once_from_left_to_right(literal: str) -> None:
-    uri = Watched("a" * 4096)
+    uri = CountedSearches("a" * 4096)
     uri.searches = []
     literals = ("", *[literal] * 2000, "b")
     assert not _matches(literals, uri[:-1] + "a")

@@ -57,7 +57,7 @@ def test_a_seal_does_not_open_as_another_kind(kind: type[Claims]) -> None:
     assert opened == (TASK if kind is TaskClaims else None)
 
 
-class Twin(Claims, frozen=True):
+class SameShape(Claims, frozen=True):
     """A kind with the same members as a task."""
 
     task: str
@@ -67,7 +67,7 @@ class Twin(Claims, frozen=True):
 
 
 def test_two_kinds_of_equal_shape_stay_distinct() -> None:
-    assert SEAL.open(SEAL.close(TASK), Twin) is None
+    assert SEAL.open(SEAL.close(TASK), SameShape) is None
 
 
 @given(st.data())
@@ -113,11 +113,11 @@ def test_a_seal_of_wrong_length_or_type_does_not_open(garbage: str) -> None:
 
 
 def test_a_foreign_seal_under_the_same_key_does_not_open() -> None:
-    class TaskClaimsOfOld(Claims, frozen=True):
+    class OldTaskClaims(Claims, frozen=True):
         task: str
 
-    TaskClaimsOfOld.__name__ = "TaskClaims"
-    assert SEAL.open(SEAL.close(TaskClaimsOfOld("t1")), TaskClaims) is None
+    OldTaskClaims.__name__ = "TaskClaims"
+    assert SEAL.open(SEAL.close(OldTaskClaims("t1")), TaskClaims) is None
 
 
 def test_the_largest_claims_open_and_larger_ones_are_rejected() -> None:

@@ -67,7 +67,7 @@ def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
     assert result[0] == result[1]
 
 
-def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
+def test_a_tool_hidden_by_the_configuration_is_unknown_with_any_grant() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
     decide = authorizer({"tools": ["*"]}, servers={"docs": server}).authorize
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())

@@ -20,7 +20,7 @@ from toolbus_common.secrets.stores.vault import HashiCorp
 VALUE = "canary-value-of-a-secret"
 
 
-class Counted:
+class CountingStore:
     """A store of one value that can be unavailable."""
 
     def __init__(self, value: str) -> None:
@@ -61,7 +61,7 @@ async def test_a_missing_or_non_text_field_is_reported_without_the_value(
     kept: str, field: str
 ) -> None:
     with pytest.raises(SecretError, match="vault:a") as caught:
-        await read(f"${{vault:a{field}}}", vault=Counted(kept))
+        await read(f"${{vault:a{field}}}", vault=CountingStore(kept))
     assert VALUE not in str(caught.value)
 
 
@@ -80,7 +80,7 @@ async def test_a_pipe_does_not_block_and_a_large_file_is_rejected(tmp_path: Path
 
 
 async def test_concurrent_readers_of_a_secret_share_one_read() -> None:
-    store = Counted('{"a": "1", "b": "2"}')
+    store = CountingStore('{"a": "1", "b": "2"}')
     secrets = Secrets({"vault": store})
     values = await asyncio.gather(
         *(secrets.read([f"${{vault:x#{name}}}"]) for name in "ababab"), secrets.read(["none"])
@@ -90,7 +90,7 @@ async def test_concurrent_readers_of_a_secret_share_one_read() -> None:
 
 
 async def test_cached_values_outlive_an_unavailable_store_for_a_while() -> None:
-    store = Counted("v")
+    store = CountingStore("v")
     patient, strict = (Secrets({"vault": store}, fresh=0.0, stale=stale) for stale in (60.0, 0.0))
     for secrets in (patient, strict):
         await secrets.read(["${vault:x}"])
@@ -101,7 +101,7 @@ async def test_cached_values_outlive_an_unavailable_store_for_a_while() -> None:
 
 
 async def test_waiting_for_a_change_reports_the_change_and_not_the_value() -> None:
-    store = Counted("before")
+    store = CountingStore("before")
     secrets = Secrets({"vault": store}, fresh=0.01)
     waiting = asyncio.create_task(secrets.until_changed(await secrets.read(["${vault:x}"])))
     store.away = True

@@ -18,7 +18,7 @@ FORMS = '{"elicitation":{},"roots":{}}'
 FORM = {"message": "m", "requestedSchema": {"type": "object"}}
 
 
-class Nowhere:
+class NoReplies:
     """A reply channel that discards everything."""
 
     address = "r"
@@ -38,7 +38,7 @@ class Recorder:
         notify = lambda m, p: self.notifications.append((m, json.loads(p)))  # noqa: E731
         news = UpstreamCallbacks(self._change, notify, _nothing, self.dropped.append)
         self.board = MessageDispatcher(news, lambda body: self.answers.append(json.loads(body)))
-        self.callers = [Caller(call(capabilities=c), Nowhere()) for c in capabilities]
+        self.callers = [Caller(call(capabilities=c), NoReplies()) for c in capabilities]
         self.board.callers |= dict(enumerate(self.callers))
 
     def take(self, **message: Any) -> None:
@@ -68,7 +68,7 @@ def test_a_request_on_a_shared_connection_belongs_to_the_only_call_in_progress()
 def test_a_request_that_names_a_task_belongs_to_the_call_that_waits_for_its_result() -> None:
     recorder = Recorder(FORMS, FORMS)
     waits = call(capabilities=FORMS, method="tasks/result", arguments=b'{"taskId":"2"}')
-    recorder.board.callers[9] = waiting = Caller(waits, Nowhere())
+    recorder.board.callers[9] = waiting = Caller(waits, NoReplies())
     named = {"_meta": {"io.modelcontextprotocol/related-task": {"taskId": "2"}}}
     recorder.take(id=1, method="elicitation/create", params=FORM | named)
     (question,) = waiting.questions.values()
@@ -118,7 +118,7 @@ class LogCounter(Caller):
     """A caller that counts log messages of the server."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(call(key=key, capabilities=FORMS, log_level="debug"), Nowhere())
+        super().__init__(call(key=key, capabilities=FORMS, log_level="debug"), NoReplies())
         self.logged_count = 0
 
     def logged(self, *_entry: Any, **_more: Any) -> None:
@@ -134,7 +134,7 @@ def speak(recorder: Recorder) -> None:
 
 def ended(recorder: Recorder, number: int, key: str, error: type[Exception] | None = None) -> None:
     """Run a call from beginning to end; an abandoned one ends with an error."""
-    with suppress(TimeoutError), recorder.board.call(number, Caller(call(key=key), Nowhere())):
+    with suppress(TimeoutError), recorder.board.call(number, Caller(call(key=key), NoReplies())):
         if error is not None:
             raise error
 
@@ -176,7 +176,7 @@ def test_after_an_abandoned_call_nothing_is_attributed_until_its_response() -> N
 def test_progress_of_a_call_that_has_ended_is_dropped() -> None:
     recorder = Recorder()
     ended(recorder, 1, "k")
-    with recorder.board.call(2, caller := Caller(call(progress=True), Nowhere())):
+    with recorder.board.call(2, caller := Caller(call(progress=True), NoReplies())):
         for token in (1, "2", 7):
             about = {"progressToken": token, "progress": 1}
             recorder.take(method="notifications/progress", params=about)

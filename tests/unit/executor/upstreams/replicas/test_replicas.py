@@ -19,7 +19,7 @@ from toolbus_executor.upstreams.replicas.outlier_ejection import (
 
 
 @dataclass
-class One:
+class ReplicaStub:
     label: str
     weight: int
     credit: int = 0
@@ -29,8 +29,8 @@ class One:
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 
 
-def several(weights: list[int]) -> list[One]:
-    return [One(f"r{number}", weight) for number, weight in enumerate(weights)]
+def several(weights: list[int]) -> list[ReplicaStub]:
+    return [ReplicaStub(f"r{number}", weight) for number, weight in enumerate(weights)]
 
 
 @given(weights, st.integers(1, 3))
@@ -78,7 +78,7 @@ def test_callers_are_spread_by_weight() -> None:
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 500)), min_size=1, max_size=6))
 def test_at_least_one_replica_is_never_overloaded(weights: list[tuple[int, int]]) -> None:
     replicas = [
-        One(f"r{n}", weight, in_progress=calls) for n, (weight, calls) in enumerate(weights)
+        ReplicaStub(f"r{n}", weight, in_progress=calls) for n, (weight, calls) in enumerate(weights)
     ]
     assert min(replicas, key=lambda each: each.in_progress / each.weight) in uncrowded(replicas)
 
@@ -94,7 +94,7 @@ def test_a_hanging_replica_gets_only_a_few_calls(calls: int) -> None:
 
 
 def test_calls_in_proportion_to_weight_are_no_overload() -> None:
-    replicas = [One("r0", 1, in_progress=10), One("r1", 3, in_progress=40)]
+    replicas = [ReplicaStub("r0", 1, in_progress=10), ReplicaStub("r1", 3, in_progress=40)]
     assert uncrowded(replicas) == replicas
 
 
@@ -174,7 +174,7 @@ def found(digests: dict[str, str]) -> Found:
 
 def test_the_listing_with_most_weight_wins_and_of_equals_the_first() -> None:
     old, new = {"a": "1"}, {"a": "2"}
-    one, two = One("r0", 1), One("r1", 2)
+    one, two = ReplicaStub("r0", 1), ReplicaStub("r1", 2)
     assert most([(one, found(old)), (one, found(new)), (one, found(new))]).digests == new
     assert most([(one, found(old)), (two, found(new))]).digests == new
     assert most([(one, found(old)), (one, found(new))]).digests == old

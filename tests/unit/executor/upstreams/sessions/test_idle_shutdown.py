@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-class Kept:
+class RunningServer:
     """A server with everything that may keep it running."""
 
     def __init__(self, declared: Server = PROCESS) -> None:
@@ -44,7 +44,7 @@ class Kept:
 async def test_an_unused_server_stops_soon_and_a_used_one_after_its_idle_time(
     clock: Clock,
 ) -> None:
-    kept = Kept()
+    kept = RunningServer()
     clock.now += idling.LISTED_SECONDS - 1
     assert not kept.idling.falls_asleep()
     kept.idling.requested_at = clock.now
@@ -57,13 +57,13 @@ async def test_an_unused_server_stops_soon_and_a_used_one_after_its_idle_time(
 
 async def test_other_kinds_and_processes_without_idle_time_never_stop(clock: Clock) -> None:
     for declared in (Server(url="https://a.example"), Server(command=("cat",), idle=0)):
-        kept = Kept(declared)
+        kept = RunningServer(declared)
         clock.now += 1e6
         assert not kept.idling.falls_asleep()
 
 
 async def test_calls_and_subscriptions_keep_a_server_running(clock: Clock) -> None:
-    kept = Kept()
+    kept = RunningServer()
     await kept.bulkhead.enter(1)
     clock.now += 1000
     assert not kept.idling.falls_asleep()
@@ -89,7 +89,7 @@ async def test_calls_and_subscriptions_keep_a_server_running(clock: Clock) -> No
 async def test_a_task_keeps_its_server_running_until_it_ends(
     created: bytes, method: str, reply: bytes
 ) -> None:
-    kept = Kept()
+    kept = RunningServer()
     kept.idling.note(admitted("begin"), TaskCreated(created))
     call = admitted("", {"taskId": "t1"}, method=method)
     kept.idling.note(admitted("", {"taskId": "t1"}, method="tasks/get"), _answer("working"))
@@ -99,14 +99,14 @@ async def test_a_task_keeps_its_server_running_until_it_ends(
 
 
 async def test_a_task_that_is_not_polled_expires(clock: Clock) -> None:
-    kept = Kept()
+    kept = RunningServer()
     kept.idling.note(admitted("begin"), TaskCreated(b'{"task":{"taskId":"t1"}}'))
     clock.now += idling.TASK_SECONDS + 1
     assert not kept.idling.busy
 
 
 async def test_a_call_that_starts_the_server_waits_until_it_runs_or_fails() -> None:
-    kept = Kept()
+    kept = RunningServer()
     kept.idling.fall_asleep()
     with pytest.raises(TimeoutError):
         await kept.idling.wake(0.001)
