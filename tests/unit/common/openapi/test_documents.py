@@ -63,6 +63,11 @@ def test_null_and_exclusive_limits_of_3_0_become_json_schema() -> None:
     assert posted({"type": ["string", "null"]})["type"] == ["string", "null"]
 
 
+def test_parts_that_are_no_objects_are_not_merged() -> None:
+    schema = {"allOf": [STRING, {"maxLength": 3}]}
+    assert posted(schema) == schema
+
+
 def test_parts_of_objects_are_merged_and_choices_stay() -> None:
     named = {"type": "object", "required": ["name"], "properties": {"name": STRING}}
     body = posted(
@@ -107,7 +112,12 @@ def test_an_output_schema_has_no_constraint_a_valid_response_may_violate() -> No
         "type": "object",
         "required": ["a"],
         "additionalProperties": False,
-        "properties": {"a": {"type": "integer", "minimum": 1}, "b": {"oneOf": [STRING, STRING]}},
+        "description": "An item.",
+        "properties": {
+            "a": {"type": "integer", "minimum": 1},
+            "b": {"oneOf": [STRING, STRING]},
+            "c": {"type": "array", "items": STRING},
+        },
     }
     responses = {"200": {"content": {"application/json": {"schema": schema}}}}
     made = api({"/x": {"get": {"operationId": "x", "responses": responses}}})
@@ -116,7 +126,9 @@ def test_an_output_schema_has_no_constraint_a_valid_response_may_violate() -> No
         "properties": {
             "a": {"type": ["number", "null"]},
             "b": {"anyOf": [{"type": ["string", "null"]}, {"type": ["string", "null"]}]},
+            "c": {"type": ["array", "null"], "items": {"type": ["string", "null"]}},
         },
+        "description": "An item.",
     }
 
 

@@ -1,6 +1,7 @@
-"""What tools are called with and answer, held against schemas that may be hostile themselves."""
+"""Validation of arguments and results by schemas that may be hostile themselves."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from toolbus_common.contracts import CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks
 from toolbus_executor.validation.messages import MAX_LENGTH
+from toolbus_executor.validation.misfits import UNCHECKED
 from toolbus_executor.validation.schema_cost import LARGEST_WEIGHT, UnboundedError, bounds_of
+from toolbus_executor.validation.validator import CompiledSchema
 
 STRING = {"type": "string"}
 SEARCH = {
@@ -112,6 +115,36 @@ async def test_a_rejection_names_the_place_and_the_expected_value(
 ) -> None:
     reason = await refusal(SEARCH, arguments)
     assert reason == f"Invalid arguments: {problem}. Nothing was sent; correct them and call again."
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (
+            {"oneOf": [{"type": "object"}, {"required": []}]},
+            "the arguments fits several of the forms its schema has, and must fit exactly one",
+        ),
+        ({"properties": {"x": {"const": 1}}}, "'x' must be 1"),
+        ({"properties": {"x": {"not": {}}}}, "'x' has a form that its schema excludes"),
+    ],
+    ids=["oneOf", "const", "not"],
+)
+async def test_a_rejection_explains_the_other_keywords(schema: Any, problem: str) -> None:
+    reason = await refusal(schema, {"x": 2})
+    assert reason == f"Invalid arguments: {problem}. Nothing was sent; correct them and call again."
+
+
+class PanicException(BaseException):
+    """A panic of the library, which is no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), RecursionError(), PanicException()])
+def test_a_failure_of_the_library_leaves_the_value_unchecked(error: BaseException) -> None:
+    def fail(_value: Any) -> bool:
+        raise error
+
+    validator: Any = SimpleNamespace(is_valid=fail)
+    assert CompiledSchema({}, bounds_of({}), validator).misfit(b"{}", "the value") is UNCHECKED
 
 
 async def test_valid_arguments_are_unchanged() -> None:
