@@ -7,10 +7,11 @@ import pytest
 import pytest_asyncio
 
 from harness.programs.sandbox_tools import AMPLE, TOOLS, Tools
-from toolbus_codemode.sandbox.program import Limits, Program, ProgramResult
+from toolbus_codemode.sandbox.program import Engine, Limits, Program, ProgramResult
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 
-ENGINES = ("python", "starlark")
+Sandboxes = dict[Engine, Sandbox]
+ENGINES: tuple[Engine, ...] = ("python", "starlark")
 PYTHON_VALUES = [
         ("1 + 1", 2),
         ("result = 5\n7", 5),
@@ -90,7 +91,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sandboxes() -> AsyncIterator[dict[str, Sandbox]]:
+async def sandboxes() -> AsyncIterator[Sandboxes]:
     started = {
         engine: Sandbox(SandboxSettings(engines=(engine,), spares=1, default=AMPLE))
         for engine in ENGINES
@@ -115,7 +116,7 @@ async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> Progra
     ],
 )
 async def test_a_program_returns_its_value(
-    sandboxes: dict[str, Sandbox], engine: str, source: str, value: object
+    sandboxes: Sandboxes, engine: Engine, source: str, value: object
 ) -> None:
     end = await ended(sandboxes[engine], source)
     assert (end.error, end.value) == (None, value)
@@ -129,7 +130,7 @@ async def test_a_program_returns_its_value(
     ],
 )
 async def test_an_error_has_a_name_a_place_and_a_hint(
-    sandboxes: dict[str, Sandbox], engine: str, source: str, name: str, line: int | None, hint: str
+    sandboxes: Sandboxes, engine: Engine, source: str, name: str, line: int | None, hint: str
 ) -> None:
     error = (await ended(sandboxes[engine], source)).error
     assert error
@@ -139,7 +140,7 @@ async def test_an_error_has_a_name_a_place_and_a_hint(
 
 @pytest.mark.parametrize(("engine", "source"), HANGING)
 async def test_a_program_that_hangs_is_ended_at_its_deadline(
-    sandboxes: dict[str, Sandbox], engine: str, source: str
+    sandboxes: Sandboxes, engine: Engine, source: str
 ) -> None:
     limits = Limits(deadline=0.5, memory=AMPLE.memory, cpu=AMPLE.cpu)
     end = await ended(sandboxes[engine], source, limits)
@@ -150,7 +151,7 @@ async def test_a_program_that_hangs_is_ended_at_its_deadline(
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_every_protection_of_this_host_is_reported(
-    sandboxes: dict[str, Sandbox], engine: str
+    sandboxes: Sandboxes, engine: Engine
 ) -> None:
     fields = {each.name: each.in_force for each in sandboxes[engine].protections}
     assert set(fields) == {"namespaces", "user", "no_new_privs", "landlock", "seccomp"}
@@ -159,7 +160,7 @@ async def test_every_protection_of_this_host_is_reported(
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_programs_run_after_the_engines_process_was_killed(
-    sandboxes: dict[str, Sandbox], engine: str
+    sandboxes: Sandboxes, engine: Engine
 ) -> None:
     sandbox = sandboxes[engine]
     process = sandbox.launchers[engine].process
