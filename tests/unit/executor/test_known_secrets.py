@@ -13,7 +13,7 @@ SECRET = 'Zq7!x/Kp"2 vé+Tn9=Wb3Lm'
 STRUCK = "[redacted]"
 
 
-def test_text_without_a_secret_is_as_it_was() -> None:
+def test_text_without_a_secret_is_unchanged() -> None:
     lines = ["Starting on port 8080", "", "  done İ"]
     assert KnownSecrets([SECRET]).struck(lines) == lines
     assert KnownSecrets().struck(lines) == lines
@@ -29,7 +29,7 @@ def test_text_without_a_secret_is_as_it_was() -> None:
         urlsafe_b64encode(f"a{SECRET}".encode()).decode(),
     ],
 )  # fmt: skip
-def test_a_secret_is_struck_however_it_is_spelt(spelt: str) -> None:
+def test_a_secret_is_redacted_in_every_encoding(spelt: str) -> None:
     (line,) = KnownSecrets([SECRET]).struck([f"cannot sign in with <{spelt}> today"])
     assert STRUCK in line
     assert line.startswith("cannot sign in with ")
@@ -38,18 +38,18 @@ def test_a_secret_is_struck_however_it_is_spelt(spelt: str) -> None:
 
 
 @pytest.mark.parametrize("size", range(1, 12))
-def test_a_secret_is_struck_although_it_is_cut_over_lines(size: int) -> None:
+def test_a_secret_broken_across_lines_is_redacted(size: int) -> None:
     secret = "abcdefghijklmnopqrstuvwxyz0123456789"
     cut = [secret[at : at + size] for at in range(0, len(secret), size)]
     lines = KnownSecrets([secret]).struck(["before", *cut, "after"])
     assert lines == ["before", *[STRUCK] * len(cut), "after"]
 
 
-def test_a_part_of_a_secret_is_struck_too() -> None:
+def test_part_of_a_secret_is_redacted() -> None:
     secret = "abcdefghijklmnopqrstuvwxyz0123456789"
     assert KnownSecrets([secret]).struck([f"({secret[3 : 3 + PIECE]})"]) == [f"({STRUCK})"]
 
 
-def test_a_short_secret_is_struck_whole_and_a_shorter_value_is_no_secret() -> None:
+def test_a_short_secret_is_redacted_whole_and_a_shorter_value_is_not() -> None:
     assert KnownSecrets(["a1b2"]).struck(["is a1b2 or a1b"]) == [f"is {STRUCK} or a1b"]
     assert KnownSecrets(["on"]).struck(["it is on"]) == ["it is on"]
