@@ -109,8 +109,8 @@ async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evi
     )
     if not newest:
         raise InvalidError(
-            f"The log of '{customer}' has no checkpoint yet; retry in some seconds, or name "
-            "another customer: the table `checkpoints` lists all."
+            f"The log of '{customer}' has no checkpoint yet. Retry in some seconds, or "
+            "name another customer; the table `checkpoints` has all logs."
         )
     stream = str(newest[0][0])
     statements = await _statements(channel, named, stream)

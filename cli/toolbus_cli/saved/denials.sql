@@ -1,5 +1,5 @@
--- Which keys were refused, what for, and how often.
--- since: DateTime = 24h | from when
+-- Denied calls by key and reason.
+-- since: DateTime = 24h | start of the period
 SELECT customer, key, server, tool, code, count() AS refused, max(at) AS last,
     argMax(events.reason, at) AS said
 FROM events

@@ -1,5 +1,5 @@
--- Which rules refused calls, and which would have, were they not shadows.
--- since: DateTime = 7d | from when
+-- Denied calls by rule, including calls that shadow rules would have denied.
+-- since: DateTime = 7d | start of the period
 SELECT each AS rule, countIf(events.rule = each) AS refused, countIf(has(shadow, each)) AS would_have,
     uniqExact(key) AS keys, max(at) AS last
 FROM events

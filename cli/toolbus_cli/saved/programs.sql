@@ -1,5 +1,5 @@
--- Which programs ran, what they called, cost and used.
--- since: DateTime = 24h | from when
+-- Code-mode programs with their calls, cost and resource use.
+-- since: DateTime = 24h | start of the period
 SELECT began, customer, key, engine, state, code, calls, refused, failed,
     cost / 1e6 AS dollars, latency_us / 1e3 AS ms, run
 FROM runs

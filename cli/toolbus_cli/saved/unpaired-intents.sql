@@ -1,5 +1,5 @@
--- Which calls were let through and never ended: nobody knows what became of them.
--- since: DateTime = 30d | from when
+-- Allowed calls without a recorded outcome; they may or may not have been executed.
+-- since: DateTime = 30d | start of the period
 SELECT at, customer, key, server, tool, call_id, charge / 1e6 AS dollars_held,
     toDateTime(JSONExtractFloat(detail, 'deadline'), 'UTC') AS deadline
 FROM events

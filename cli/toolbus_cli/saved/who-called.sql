@@ -1,6 +1,6 @@
--- Which agent called which tool around a moment, under whose authority, at what cost, with what result.
--- at: DateTime = now | the moment asked about
--- minutes: UInt32 = 5 | so many before and after it
+-- Calls around a point in time, with key, user, tool, cost and result.
+-- at: DateTime = now | the point in time
+-- minutes: UInt32 = 5 | minutes before and after it
 SELECT asked.at AS at, key, team, user, server, tool, method, ended.event AS ended, ended.code AS code,
     ended.charge / 1e6 AS dollars, ended.latency_us / 1e3 AS ms, approval, call_id, trace_id
 FROM (

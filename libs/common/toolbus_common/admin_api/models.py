@@ -150,7 +150,7 @@ Origin = Literal["configuration", "command"]
 
 
 class KeyResponse(ResponseModel):
-    """The current state of a key. `origin`: configured, or created one by one."""
+    """The current state of a key. `origin`: configured, or created individually."""
 
     name: str
     state: State

@@ -1,7 +1,6 @@
 """Single keys and admin keys: create, replace, rotate, revoke.
 
-Keys of the configuration keep their entry there; changes made here are stored separately and
-override it.
+Changes made here are stored separately and override the configuration.
 """
 
 from collections.abc import Collection
@@ -138,8 +137,8 @@ async def _create(
     ):
         if noun == "key":
             fix = f"'toolbus keys rotate {name}' replaces its secret"
-            raise ConflictError(f"The key '{name}' exists already; {fix}.")
-        raise ConflictError(f"The admin key '{name}' exists already; choose another name.")
+            raise ConflictError(f"The key '{name}' already exists; {fix}.")
+        raise ConflictError(f"The admin key '{name}' already exists; choose another name.")
 
 
 async def _key(
@@ -170,4 +169,6 @@ def _unknown(noun: str, name: str) -> UnknownEntryError:
 
 
 def _busy(noun: str, name: str) -> ConflictError:
-    return ConflictError(f"Other clients keep changing the {noun} '{name}'; try again.")
+    return ConflictError(
+        f"Concurrent changes of the {noun} '{name}' kept conflicting; nothing was changed. Retry."
+    )

@@ -85,7 +85,8 @@ class Writer:
             return cls(keys.pop(DIGESTS), {name: keys[name] for name in READERS})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"'{path}' does not contain the keys for secrets; restore it from a backup."
+                f"'{path}' does not contain the keys that encrypt secrets; restore it from a "
+                "backup."
             ) from error
 
     def complete(self, new: Configuration, old: Configuration) -> Configuration:

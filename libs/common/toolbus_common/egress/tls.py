@@ -75,7 +75,7 @@ def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
             context.load_cert_chain(path, password=_no_password)
     except (OSError, ValueError) as error:
         raise EgressError(
-            "its client's certificate and key cannot be used together; refer to a pair in PEM "
+            "its client certificate and key cannot be used together; refer to a pair in PEM "
             "form, the key without a password"
         ) from error
 

@@ -102,7 +102,7 @@ class EventPublisher:
             self._spool.close()
 
     def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
-        """Encrypt personal fields; only a person not known here yet has to be looked up first."""
+        """Encrypt personal fields; the keys of unknown persons are looked up first."""
         if self.people is None or not (whose := named(event)):
             return batcher.add(self._traced(event))
         if all(map(self.people.known, whose)):
@@ -113,7 +113,7 @@ class EventPublisher:
         return learning
 
     async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
-        """Look up or create the person keys first; if that fails, strike the personal fields."""
+        """Look up or create the person keys; if that fails, remove the personal fields."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
@@ -207,6 +207,6 @@ class EventPublisher:
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Retrieve the exception: an event stored for later is no error of its publisher."""
+    """Retrieve the exception: the event is in the outbox, so its publisher does not fail."""
     if not future.cancelled():
         future.exception()

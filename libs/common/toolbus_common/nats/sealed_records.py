@@ -59,7 +59,7 @@ class RecordKey:
 
 
 class Records:
-    """The records of one bucket. The first key seals; each key opens what it sealed."""
+    """The records of one bucket. The first key encrypts; each key decrypts its own records."""
 
     def __init__(self, bucket: str, keys: Iterable[bytes]) -> None:
         self._bucket = bucket

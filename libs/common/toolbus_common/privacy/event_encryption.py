@@ -1,4 +1,4 @@
-"""Encrypt personal fields of an event before it is published, or strike them without a key."""
+"""Encrypt personal fields of an event before it is published; remove them if there is no key."""
 
 from typing import Any, TypeVar
 

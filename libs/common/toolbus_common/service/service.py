@@ -73,7 +73,7 @@ class Service:
     # -- wiring -----------------------------------------------------------------------------
 
     def serve_calls(self, contract: type[Call]) -> Callable[[H], H]:
-        """Decorate the handler of a call contract: `async (call, reply)`, calls of every server."""
+        """Decorate the handler of a call contract: `async (call, reply)`, for every server."""
 
         def register(handler: H) -> H:
             self._call_handlers.append((contract, handler))
@@ -124,7 +124,7 @@ class Service:
         self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
-        """Consume and reply only after `condition` returns; until then `why_not` says why."""
+        """Consume and reply only after `condition` returns; until then `why_not` is the reason."""
         self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:

@@ -53,8 +53,8 @@ def exporting(environ: Mapping[str, str]) -> Exporting | None:
     protocol = _of_traces(environ, "PROTOCOL") or PROTOCOL
     if protocol != PROTOCOL:
         raise TracingError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; Toolbus speaks {PROTOCOL}, to port 4318 "
-            "of most collectors."
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; Toolbus supports only {PROTOCOL} "
+            "(port 4318 of most collectors)."
         )
     try:
         sampler = sampler_of(
@@ -101,7 +101,7 @@ def _endpoint(environ: Mapping[str, str]) -> str:
 def _headers(environ: Mapping[str, str]) -> dict[str, str]:
     headers = dict(_pairs(environ, _either(environ, "HEADERS")))
     if any(not (name + value).isprintable() for name, value in headers.items()):
-        raise TracingError("OTEL_EXPORTER_OTLP_HEADERS holds a line break; write name=value,….")
+        raise TracingError("OTEL_EXPORTER_OTLP_HEADERS contains a line break; write name=value,….")
     return headers
 
 
