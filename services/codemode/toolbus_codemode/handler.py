@@ -88,7 +88,9 @@ class ProgramHandler:
                 )
                 await self._fail(call, reply, stopped, began)
                 raise
-            cancelled = CallCancelledError("The caller cancelled the call.")
+            cancelled = CallCancelledError(
+                "The caller cancelled the call; a part of the program may have been executed."
+            )
             await self._fail(call, reply, cancelled, began)
         except Exception:
             log.exception("call.failed_inside", extra={"call_id": call.call_id})

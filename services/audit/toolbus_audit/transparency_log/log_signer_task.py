@@ -138,8 +138,8 @@ async def _load_signer(service: Service, bucket: Bucket, settings: Settings) -> 
         log.warning(
             "checkpoint.origin_unchanged",
             extra={
-                "reason": f"logs are signed as '{name}' since audit first started, which cannot "
-                f"change; set evidence.origin to '{name}' instead of '{wanted}'"
+                "reason": f"logs are signed with the origin '{name}', which cannot change after "
+                f"the first start; set evidence.origin to '{name}' instead of '{wanted}'"
             },
         )
     return load_signer(name, settings.signing_key)

@@ -43,7 +43,7 @@ def shared_reason(error: ToolbusError) -> str:
     That text may repeat secrets or the data of another caller.
     """
     if type(error) is UpstreamRefusedError:  # subclasses have texts of Toolbus
-        return f"The upstream answered with JSON-RPC error {error.data.get('upstream_code')}."
+        return f"The upstream returned the JSON-RPC error {error.data.get('upstream_code')}."
     if isinstance(error, MisfitError):
         return "A result of the upstream violates the outputSchema of its tool."
     return error.reason

@@ -195,7 +195,7 @@ class ServerSupervisor:
             await self._service.calls.leave(CallAdmitted, self.name)
 
     async def _sleep_at_start(self) -> None:
-        """Start asleep if the published listing is of this very configuration."""
+        """Start as idle if the published listing is of the present configuration."""
         if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
@@ -208,7 +208,7 @@ class ServerSupervisor:
         self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """Run one connection; return why it ended, or "" if the server fell asleep."""
+        """Run one connection; return why it ended, or "" if the server was stopped when idle."""
         upstream: Upstream | None = None
         probing: asyncio.Task[None] | None = None
         secrets: Values = {}

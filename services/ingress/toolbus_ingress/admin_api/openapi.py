@@ -16,7 +16,7 @@ from toolbus_ingress.admin_api.request import JSON, MATCH, YAML, parameter_schem
 
 _REF = "#/components/schemas/{model}"
 _REASONS = {
-    400: "The request does not have the described form.",
+    400: "The request does not match this description.",
     401: "No valid admin key or access token was sent.",
     403: "The role does not allow the operation, or the entry may not be configured over HTTP.",
     404: "No entry has this name.",

@@ -33,7 +33,7 @@ _FIXES = {
     "faulty": "Fix every validation error, and send the request again; nothing was changed.",
 }
 _RETRY = "Wait a moment, then send the request again."
-_SEE_REASON = "Follow the reason."
+_SEE_REASON = "Correct the problem that the reason describes."
 
 
 def success(found: Matched, reply: AdminReply) -> Response:

@@ -164,8 +164,8 @@ class TokenProvider:
         """Request more scopes in addition to the earlier ones, once for the same scopes."""
         if set(challenge.scopes) <= set(connection.requested):
             return UpstreamTokenReply(
-                reason=f"'{query.server}' denies the call for a missing scope that was already "
-                "requested; ask its operator what this account may do."
+                reason=f"'{query.server}' denied the call for a missing scope that was already "
+                "requested; ask its operator which scopes this account can have."
             )
         more = tuple(dict.fromkeys((*connection.requested, *challenge.scopes)))
         if needs_no_consent(server):

@@ -48,7 +48,10 @@ class LedgerQueryHandler:
             query.customer, force=True, accept=query.accept, by=query.by
         )
         if reply is None:
-            raise InvalidError(f"Customer '{query.customer}' has no spending yet.")
+            raise InvalidError(
+                f"Customer '{query.customer}' has no counters, because none of "
+                "its calls was charged yet."
+            )
         return reply
 
     async def _budgets(self, customer: str, lost: dict[str, str]) -> list[BudgetState]:

@@ -28,11 +28,11 @@ from toolbus_common.secrets.references import ENVIRONMENT
 
 _URL = re.compile(r"(?:http|grpc)s?://", re.IGNORECASE)
 _DENIED = (
-    "'{}' may not be configured over HTTP; use 'toolbus apply', or add it to "
-    "TOOLBUS_ADMIN_{} of policy"
+    "'{}' cannot be configured over HTTP; use 'toolbus apply', or add it to TOOLBUS_ADMIN_{} of "
+    "policy"
 )
-_EXPORT_DENIED = "destinations of events may not be configured over HTTP; use 'toolbus apply'"
-_ANONYMOUS_DENIED = "anonymous access may not be enabled over HTTP; use 'toolbus apply'"
+_EXPORT_DENIED = "destinations of events cannot be configured over HTTP; use 'toolbus apply'"
+_ANONYMOUS_DENIED = "anonymous access cannot be enabled over HTTP; use 'toolbus apply'"
 _FILE_DENIED = "is a file, which may not be configured over HTTP; {}use 'toolbus apply'"
 
 

@@ -105,8 +105,8 @@ def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
         return None
     if kind == b"clock":
         return LedgerDownError(
-            "The clocks of policy and Redis differ by more than a budget's period, so spending is "
-            "rejected; synchronize the clocks."
+            "The clocks of policy and Redis differ by more than a budget's period, so paid calls "
+            "are denied; synchronize the clocks."
         )
     which = answer[1] - 1
     if kind == b"budget":

@@ -174,7 +174,7 @@ def unknown_outcome(late: ExpiredReservation) -> CallFailed:
         # The reservation has ended: settlement must not end it a second time.
         reserved=False,
         code="outcome_unknown",
-        reason="The call has no outcome by its deadline. It may have been executed, so it is "
+        reason="The call has no outcome after its deadline. It may have been executed, so it is "
         "charged in full.",
         sent=True,
     )

@@ -92,7 +92,7 @@ class Pool(Generic[K]):
 
     @property
     def names(self) -> list[str]:
-        """The owners that rely on a session, so that the server must not sleep."""
+        """The owners that rely on a session, so that the server must keep running."""
         every = self._sessions.values()
         return [each.owner.id for each in every if each.kept is not None and each.kept.in_use]
 
