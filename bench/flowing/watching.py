@@ -41,7 +41,7 @@ class Watched:
 def watching(killing: Killing, seconds: float) -> Iterator[Row]:
     """Return the row of each figure."""
     watched = Watched()
-    sealed = killing.cluster.state_dir / "seal" / "default.jsonl"
+    sealed = killing.cluster.state_dir / "evidence" / "default.jsonl"
     with killing.loaded() as load:
         killing.cluster.on_the_bus(lambda bus: _watch(bus, watched, sealed, seconds))
     killing.cluster.on_the_bus(lambda bus: _until_seen(bus, watched, load))

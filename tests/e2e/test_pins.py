@@ -175,7 +175,7 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
         assert pinned.arrived() == before, "nothing reached the server"
         assert news.until(CHANGED)  # as the server says itself, or because it is gone by now
     until_now(lambda: GREET not in client.tools(), "it is not listed")
-    fields = {case["name"]: case["held"] for case in pinned.pins("list")}
+    fields = {case["name"]: case["quarantined"] for case in pinned.pins("list")}
     assert fields[GREET] == "changed since it was approved"
 
     case = looked_at(pinned)

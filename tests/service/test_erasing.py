@@ -126,7 +126,7 @@ class Evidence:
 
     def verified(self, name: str) -> verify.Report:
         """What the verifier says of a bundle."""
-        key = str(self.service.status().details["sealed_by"])
+        key = str(self.service.status().details["signed_by"])
         return verify.verify(str(self._directory / name), key)
 
 
@@ -142,7 +142,7 @@ async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIt
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
         drain_seconds=5.0,
-        seal_seconds=0.2,
+        checkpoint_seconds=0.2,
     )
     async with build(LocalTransport(), own).running() as service, AsyncExitStack() as stack:
 

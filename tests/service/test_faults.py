@@ -108,7 +108,7 @@ async def test_what_a_server_lists_badly_is_told_and_is_an_event(
     reason = "The upstream answered with JSON-RPC error -32603."
     assert result["failed_lists"] == {"prompts/list": reason}
     assert result["lost_at"] == 0
-    assert result["refused_hosts"] == {}
+    assert result["denied_hosts"] == {}
     assert result["isolation"]["no new privileges"], "it is a process, and told what holds it"
     assert not_held([result, {"isolation": {"own user": False}}, {}]).count("own user") == 1
     assert not_held([{"isolation": {"own user": True}}]) == ""
@@ -155,7 +155,7 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
 
 
 def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
-    well = {"state": "in place", "reason": "", "differs": []}
+    well = {"state": "active", "reason": "", "differs": []}
     row = {
         "name": "docs",
         "state": "ready",
@@ -165,7 +165,7 @@ def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
             {"replica": "b:1/mcp", **well, "state": "ejected", "reason": "It broke off."},
             {"replica": "c:1/mcp", **well, "differs": ["add"]},
         ],
-        "refused_hosts": {"a.example:443": 1, "b.example:443": 3},
+        "denied_hosts": {"a.example:443": 1, "b.example:443": 3},
     }
     assert list(faults_of(row)) == [
         "Asked 0 s ago whether it is there, it gave no answer: It hangs.",

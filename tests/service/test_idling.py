@@ -134,7 +134,7 @@ class Installation:
     async def asleep(self) -> bool:
         """Whether all of them sleep."""
         rows = await self.rows()
-        return bool(rows) and all(row["asleep"] for row in rows)
+        return bool(rows) and all(row["idle"] for row in rows)
 
     async def shown(self) -> Listing:
         """What is published of the server s."""

@@ -33,7 +33,7 @@ _OF_OPERATOR = (
 )  # fmt: skip
 _OF_TOOLBUS = (
     "people.key", "seal.key", "oauth.key", "oauth-vault.key", "nkeys/executor.seed",
-    "nkeys/policy.seed", "seal/key.pem", "run.json", "caches/other/kept",
+    "nkeys/policy.seed", "evidence/key.pem", "run.json", "caches/other/kept",
 )  # fmt: skip
 _OF_MACHINE = (
     "/etc/shadow", "/etc/ssh", "/etc/sudoers", "/etc/pip.conf", "/var/lib", "/var/log", "/run",

@@ -48,7 +48,7 @@ def test_what_is_no_moment_is_told(said: str) -> None:
 def test_every_question_that_ships_has_a_sentence_and_tells_its_parameters() -> None:
     questions = saved.known(None)
     assert {"who-called", "spend-by-team", "slowest-tools", "denials", "denied-rules", "approvals",
-            "definition-changes", "context-cost", "unpaired-intents"} <= set(questions)  # fmt: skip
+            "definition-changes", "context-cost", "unresolved-calls"} <= set(questions)  # fmt: skip
     assert all(question.about.endswith(".") for question in questions.values())
 
 

@@ -20,7 +20,7 @@ from toolbus_common.config import OWN_ISSUERS, Configuration
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.contracts import Bearer
-from toolbus_common.errors import FaultyError, UnauthorizedError
+from toolbus_common.errors import InvalidConfigurationError, UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
@@ -346,7 +346,7 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
     again = restored(declared(issuers={"corp": shown}), old)
     assert again.issuers["corp"].secret == "literal-secret"
     elsewhere = declared(issuers={"corp": {**shown, "url": "https://evil.test"}})
-    with pytest.raises(FaultyError):
+    with pytest.raises(InvalidConfigurationError):
         restored(elsewhere, old)
 
 

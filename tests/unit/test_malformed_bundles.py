@@ -27,7 +27,7 @@ MISSING = object()
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, dict[str, bytes]]:
     log = world(tmp_path_factory.mktemp("log"), user="ann")
-    part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
+    part = replace(log, start=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
     with zipfile.ZipFile(asyncio.run(part.written(reveal=True))) as made:
         return part, {name: made.read(name) for name in made.namelist()}
 
@@ -48,7 +48,7 @@ def judged(log: World, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[
     out, err = capsys.readouterr()
     assert err == ""
     verdict = out.splitlines()[-1]
-    expected = {0: "sound until", 1: "NOT SOUND:", 2: "NOT VERIFIED:"}[code]
+    expected = {0: "valid until", 1: "NOT VALID:", 2: "NOT VERIFIED:"}[code]
     assert verdict.startswith(expected)
     return code, out
 
@@ -187,7 +187,7 @@ def test_half_a_gigabyte_in_a_member_takes_little_memory(
         [sys.executable, "-c", limited, *words], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1].startswith("NOT SOUND:")
+    assert done.stdout.splitlines()[-1].startswith("NOT VALID:")
 
 
 def test_a_member_that_says_it_is_small_is_read_no_further(

@@ -30,11 +30,11 @@ def edited(line: bytes) -> bytes:
 def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
     result = log.verified().text()
     assert result == {
-        "sound": True, "origin": "toolbus", "customer": "acme",
+        "valid": True, "origin": "toolbus", "customer": "acme",
         "log": "toolbus/acme/1763000000000", "events": 24, "before": 0,
         "first_event": "2027-01-15 08:00:00 UTC", "last_event": "2027-01-15 08:00:11 UTC",
         "checkpoints": 4, "calls": 12, "personal": 0, "erased": 0,
-        "sound_until": "2027-01-15 10:47:04 UTC", "last_checkpoint": "2027-01-15 10:47:04 UTC",
+        "verified_until": "2027-01-15 10:47:04 UTC", "last_checkpoint": "2027-01-15 10:47:04 UTC",
         "checkpoints_seen": 0, "events_witnessed": 0, "witnessed_until": None,
         "not_proven": [
             "that no newer event was left out: no checkpoint kept elsewhere was given (--seen)",
@@ -67,7 +67,7 @@ def test_events_missing_at_the_end_are_fewer_than_were_sealed(log: World) -> Non
 
 def test_an_inserted_event_is_found(log: World) -> None:
     log.lines.insert(9, log.lines[3])
-    assert {"added", "tree"} <= log.kinds()
+    assert {"duplicate", "tree"} <= log.kinds()
 
 
 def test_two_events_in_each_others_place_are_found(log: World) -> None:
@@ -84,13 +84,13 @@ def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_on
     log: World,
 ) -> None:
     cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
-    assert cut.verified().text()["sound"]  # it cannot know by itself
+    assert cut.verified().text()["valid"]  # it cannot know by itself
     assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
 
 
 def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: World) -> None:
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
-    assert fork.verified().text()["sound"]  # signed with the true key, after the last event
+    assert fork.verified().text()["valid"]  # signed with the true key, after the last event
     assert fork.kinds(seen(log.sealed[-1])) == {"tree", "forked"}
 
 
@@ -125,9 +125,9 @@ def test_an_intent_nobody_ended_is_found_even_where_the_tree_is_right(log: World
 
 
 def test_a_part_of_a_log_is_proven_from_the_checkpoint_it_begins_with(log: World) -> None:
-    part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
-    assert part.verified().text()["sound"]
-    wrong = replace(part, begins=replace(log.sealed[1], edge=log.sealed[0].edge))
+    part = replace(log, start=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
+    assert part.verified().text()["valid"]
+    wrong = replace(part, start=replace(log.sealed[1], edge=log.sealed[0].edge))
     assert "forked" in wrong.kinds()
 
 
@@ -157,7 +157,7 @@ log        customer acme of toolbus, log toolbus/acme/1763000000000
 events     from 2027-01-15 08:00:00 UTC to 2027-01-15 08:00:11 UTC
 not proven that no newer event was left out: no checkpoint kept elsewhere was given (--seen)
 not proven that no other log was shown to others: no witness was given (--witness)
-sound until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
+valid until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
 """
     )
 
@@ -182,4 +182,4 @@ def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path
 
 def test_a_bundle_without_what_is_sealed_of_people_is_as_sound(tmp_path: Path) -> None:
     report = world(tmp_path, user="ann").verified()
-    assert (report.found, report.sealed, report.opened) == ([], 24, 0)
+    assert (report.found, report.encrypted, report.opened) == ([], 24, 0)

@@ -115,7 +115,7 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
     def check() -> None:
         if anonymous.denied_reason:
             log.error(
-                "anonymous.refused", extra={"reason": anonymous.denied_reason, "accept": FORCE}
+                "anonymous.denied", extra={"reason": anonymous.denied_reason, "accept": FORCE}
             )
 
     anonymous.directory.on_configured.append(check)

@@ -204,7 +204,7 @@ def build(exchange: LocalTransport) -> Service:
     service.watch_bucket(TOKENS)(state.bearers.apply_change)
     service.details = lambda: {
         "issuer": settings.issuer,
-        "gives_tokens": bool(state.config().access),
+        "issues_tokens": bool(state.config().access),
     }
 
     @asynccontextmanager

@@ -72,7 +72,7 @@ def check(
     """Check rules against the attributes of calls and report every error; applies nothing."""
     declared = _proposed(file)
     if as_json:
-        show_json({"sound": list(declared.rules)})
+        show_json({"valid": list(declared.rules)})
     else:
         count = len(declared.rules)
         say("1 rule is valid." if count == 1 else f"{count} rules are valid.")

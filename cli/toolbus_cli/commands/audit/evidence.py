@@ -127,7 +127,7 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
         for status in await RequestReply(OPERATOR, bus).request_all(wanted=("audit",)):
-            if result := status.details.get("sealed_by"):
+            if result := status.details.get("signed_by"):
                 return str(result)
     raise InvalidError("The audit service did not respond; check 'toolbus status' and retry.")
 

@@ -120,7 +120,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
 def _state(server: dict[str, Any]) -> dict[str, str]:
     """Return a server's state; a drain by an operator comes before its own state."""
     if not server.get("drained"):
-        return {"state": "asleep"} if server.get("asleep") else {}
+        return {"state": "idle"} if server.get("idle") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)
     return {"state": "draining" if left else "drained"}
 
@@ -152,10 +152,10 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
 
 def _refused(server: dict[str, Any]) -> Iterator[str]:
     """Yield denied hosts and files, and the configuration line that allows the files."""
-    if hosts := server.get("refused_hosts"):
+    if hosts := server.get("denied_hosts"):
         most = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
         yield f"Denied connections to hosts that are not configured: {', '.join(most)}"
-    files = server.get("refused_files", {})
+    files = server.get("denied_files", {})
     for kind, verb in (("read", "read"), ("write", "write")):
         paths = [path for path in files if files[path] == kind][:5]
         if paths:
@@ -199,7 +199,7 @@ def _lost_of(server: dict[str, Any]) -> Iterator[str]:
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
     """Yield why a replica gets no calls."""
     name, state = replica["replica"], replica["state"]
-    if state != "in place":
+    if state != "active":
         why = f": {replica['reason']}" if replica["reason"] else ""
         yield f"Replica {name} is {state}{why}"
     if replica["differs"]:

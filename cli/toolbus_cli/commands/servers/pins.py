@@ -190,7 +190,7 @@ def _reply(case: Case) -> dict[str, Any]:
         "name": case.name,
         "kind": case.kind,
         "server": case.server,
-        "held": case.why,
+        "quarantined": case.why,
         "digest": case.offered.digest,
         "approved": case.pin.digest,
         "rejected": case.pin.rejected,

@@ -121,7 +121,7 @@ class ErrorResponse(ResponseModel):
     reason: str
     fix: str
     retryable: bool = False
-    faults: list[ProblemResponse] = []
+    errors: list[ProblemResponse] = []
 
 
 class Failure(ResponseModel):

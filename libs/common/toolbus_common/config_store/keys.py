@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
 from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository, hashed, new_secret
-from toolbus_common.errors import ConflictError, FaultyError, UnknownEntryError
+from toolbus_common.errors import ConflictError, InvalidConfigurationError, UnknownEntryError
 from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
 
@@ -110,7 +110,7 @@ async def revoke_admin(repository: ConfigRepository, name: str) -> None:
 
 
 def check_links(terms: KeyTerms, configuration: Configuration) -> None:
-    """Raise `FaultyError` if a team, user or group does not exist: the key would have no access."""
+    """Raise `InvalidConfigurationError` if a team, user or group does not exist."""
     links: list[tuple[str, str, Collection[str]]] = [
         ("team", terms.team, configuration.teams),
         ("user", terms.user, configuration.users),
@@ -118,7 +118,9 @@ def check_links(terms: KeyTerms, configuration: Configuration) -> None:
     links += [("group", name, configuration.groups) for name in terms.groups]
     for noun, name, known in links:
         if name and name not in known:
-            raise FaultyError(f"There is no {noun} '{name}'; 'toolbus get {noun}s' lists them.")
+            raise InvalidConfigurationError(
+                f"There is no {noun} '{name}'; 'toolbus get {noun}s' lists them."
+            )
 
 
 async def _create(

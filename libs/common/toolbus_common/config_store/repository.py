@@ -324,7 +324,7 @@ class ConfigRepository:
                 return
             if await self._bucket.swap(ORIGIN, json.dumps(origin).encode(), last) is not None:
                 return
-        log.warning("config.origin_not_noted", extra={"by": source})
+        log.warning("config.origin_not_stored", extra={"by": source})
 
 
 def new_secret(name: str, kind: str = "key") -> str:

@@ -42,7 +42,7 @@ class NatsReply:
         if not answerable(
             self.address
         ):  # the reply would be published with this service's permissions
-            log.warning("call.reply_refused", extra={"address": self.address})
+            log.warning("call.reply_rejected", extra={"address": self.address})
             return
         try:
             await self._bus.publish(self.address, message.encode())

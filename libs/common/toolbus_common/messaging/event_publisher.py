@@ -119,7 +119,7 @@ class EventPublisher:
             await self.people.learn(whose)
             publishable = sealed(event, self.people)
         except (BusDownError, KeyError) as error:
-            log.warning("events.struck", extra={"event_id": event.id, "reason": str(error)})
+            log.warning("events.redacted", extra={"event_id": event.id, "reason": str(error)})
             publishable = struck(event)
         await batcher.add(self._traced(publishable))
 
@@ -179,7 +179,7 @@ class EventPublisher:
                 await asyncio.to_thread(self._spool.append, [envelope])
         except (OSError, OutboxFullError) as error:
             self.full = True
-            log.error("events.spool_full", extra={"reason": str(error)})  # noqa: TRY400
+            log.error("events.outbox_full", extra={"reason": str(error)})  # noqa: TRY400
         self._retry()
 
     def _retry(self) -> None:

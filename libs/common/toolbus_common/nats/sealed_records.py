@@ -100,7 +100,7 @@ class Records:
         try:
             return Change(change.key, self.open(change.key, change.value), change.revision)
         except UnavailableError as error:
-            log.error("record.not_opened", extra={"entry": change.key, "reason": error.reason})  # noqa: TRY400
+            log.error("record.not_decrypted", extra={"entry": change.key, "reason": error.reason})  # noqa: TRY400
             return Change(change.key, None, change.revision)
 
     def _derived(self, known: bytes, key: bytes, entry: str) -> RecordKey:

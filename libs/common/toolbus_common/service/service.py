@@ -252,7 +252,7 @@ class Service:
             try:
                 await step()
             except Exception:
-                log.exception("service.leave_failed")
+                log.exception("service.drain_failed")
         await self.requests.close()
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:

@@ -139,7 +139,7 @@ class CallHandler:
             await self.outcomes.failed(call, reply, stopped, began)
             raise
         except Exception:
-            log.exception("call.failed_inside", extra={"call_id": call.call_id})
+            log.exception("call.internal_error", extra={"call_id": call.call_id})
             inside = ToolbusError("Internal error in the executor; see the executor log.")
             await self.outcomes.failed(call, reply, inside, began)
             return
@@ -187,7 +187,7 @@ class CallHandler:
             "failures": self.breaker.failures.recent(),
             "probe": self.health.latest,
             "drained": self.drained,
-            "asleep": self.idling.asleep,
+            "idle": self.idling.asleep,
             **replica_status(self.upstream),
             "unchecked": self.checks.unchecked,
         }

@@ -58,7 +58,9 @@ def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSec
     """Return why a server is unavailable; log its own text with secrets removed."""
     if type(error) is UpstreamRefusedError:
         (text,) = secrets().struck([error.reason])
-        log.warning("server.refused", extra={"server": server, "text": visible(struck(text))})
+        log.warning(
+            "server.request_rejected", extra={"server": server, "text": visible(struck(text))}
+        )
     return with_pronoun(shared_reason(error))
 
 

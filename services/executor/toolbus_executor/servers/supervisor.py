@@ -151,7 +151,7 @@ class ServerSupervisor:
             try:
                 await (self._serve() if self._lease is None else self._serve_alone(self._lease))
             except Exception:
-                log.exception("server.failed_inside", extra={"server": self.name})
+                log.exception("server.internal_error", extra={"server": self.name})
             await asyncio.sleep(FIRST_PAUSE)
 
     async def _serve_alone(self, lease: Lease) -> None:
@@ -243,7 +243,7 @@ class ServerSupervisor:
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:
-            log.exception("server.failed_inside", extra={"server": self.name})
+            log.exception("server.internal_error", extra={"server": self.name})
             return "Its reply could not be processed; see the executor log."
         finally:
             self.handler.upstream = None
@@ -282,7 +282,7 @@ class ServerSupervisor:
             await upstream.watch(self.watched.names)
             await upstream.follow(self.followed.names)
         except (ToolbusError, TimeoutError) as error:
-            log.info("server.not_watched", extra={"server": self.name, "reason": why(error)})
+            log.info("server.not_subscribed", extra={"server": self.name, "reason": why(error)})
 
     async def _attend(self, upstream: Upstream, secrets: Values) -> str:
         """Publish list changes and refresh expired lists until the connection is lost."""

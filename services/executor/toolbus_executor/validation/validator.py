@@ -116,7 +116,7 @@ class Checks:
         self._results = {name: each.results for name, each in found.items() if each.results}
         unchecked = {name: each.why_not for name, each in found.items() if each.why_not}
         for name in sorted(unchecked.keys() - self.unchecked.keys()):
-            about = {"server": self.server, "tool": name, "why": unchecked[name]}
+            about = {"server": self.server, "tool": name, "reason": unchecked[name]}
             log.warning("schema.not_used", extra=about)
         self.unchecked = unchecked
 

@@ -25,7 +25,7 @@ _REASONS = {
     412: "The revision in If-Match is not the current one.",
     413: "The body is too large.",
     415: "The content type of the body is not supported.",
-    422: "The configuration is invalid; `faults` lists the locations and reasons.",
+    422: "The configuration is invalid; `errors` lists the locations and reasons.",
     428: "If-Match is missing.",
     431: "The headers are too large.",
     503: "A part of Toolbus is not available; nothing was changed.",

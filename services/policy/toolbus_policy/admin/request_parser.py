@@ -22,7 +22,7 @@ SEMANTIC_ERROR = "value_error"  # the shape is valid, but the values contradict 
 
 
 def parse_body(wanted: Any, body: bytes) -> Any:
-    """Return the body as this model. Raises `InvalidError`, or `FaultyError` for bad values."""
+    """Return the body as this model. Raises `InvalidError` or `InvalidConfigurationError`."""
     try:
         return TypeAdapter(wanted).validate_json(json.dumps(_parse_json(body)), strict=True)
     except ValidationError as error:
@@ -35,7 +35,7 @@ def parse_body(wanted: Any, body: bytes) -> Any:
         where = f"{first['place']}: " if first["place"] else ""
         raise InvalidError(
             f"The body does not match the schema: {where}{first['reason']}.",
-            faults=problems[:100],
+            errors=problems[:100],
         ) from error
 
 
@@ -84,7 +84,7 @@ def load_configuration(body: bytes, form: str, wanted: Any) -> Loaded:
 def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configuration:
     """Return the configuration with another entry, or without it if the entry is None.
 
-    Raises `FaultyError` for errors that the old configuration did not have.
+    Raises `InvalidConfigurationError` for errors that the old configuration did not have.
     """
     data = old.model_dump(mode="json", exclude_defaults=True)
     before = {(problem.path, problem.message) for problem in check(_document(data), None).problems}
@@ -99,7 +99,7 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
 
 
 def raise_for_problems(problems: list[ConfigProblem]) -> None:
-    """Raise `FaultyError` if there are problems."""
+    """Raise `InvalidConfigurationError` if there are problems."""
     if problems:
         raise configuration_error([problem_as_json(problem) for problem in problems])
 

@@ -23,7 +23,7 @@ from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.operator_targets import digest_of
 from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress
-from toolbus_common.errors import FaultyError
+from toolbus_common.errors import InvalidConfigurationError
 from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
@@ -95,7 +95,7 @@ def test_credentials_are_never_shown_and_stay_bound_to_their_location() -> None:
         ("sinks", "siem", {"url": "https://other.example"}),
     ):
         moved = {**shown, section: {name: {**shown[section][name], **elsewhere}}}
-        with pytest.raises(FaultyError):
+        with pytest.raises(InvalidConfigurationError):
             restored(declared(**moved), old)
 
 

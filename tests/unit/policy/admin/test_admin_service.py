@@ -21,7 +21,7 @@ from toolbus_common.config_store.repository import (
 )
 from toolbus_common.contracts import AdminRequest
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
+from toolbus_common.errors import InvalidConfigurationError, InvalidError, UnconditionalError
 from toolbus_ingress.admin_api import openapi, request
 from toolbus_policy.admin import request_parser as reading
 from toolbus_policy.admin.pagination import page
@@ -68,7 +68,7 @@ def test_an_auditor_changes_nothing() -> None:
 def test_a_kept_credential_is_not_given_to_another_address() -> None:
     old = declared(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
     new = declared(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
-    with pytest.raises(FaultyError, match=r"servers\.docs\.headers\.X"):
+    with pytest.raises(InvalidConfigurationError, match=r"servers\.docs\.headers\.X"):
         restored(new, old)
 
 
@@ -318,12 +318,12 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 def test_a_number_is_not_taken_from_a_text() -> None:
     with pytest.raises(InvalidError, match=r"budget\.usd"):
         reading.parse_entry("teams", b'{"budget": {"usd": "5", "per": "day"}}')
-    with pytest.raises(FaultyError, match="exactly one"):
+    with pytest.raises(InvalidConfigurationError, match="exactly one"):
         reading.parse_entry("teams", b'{"budget": {"per": "day"}}')
 
 
 def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
-    with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
+    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs most"):
         reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
         reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')
@@ -344,7 +344,7 @@ def test_what_was_wrong_before_hinders_no_other_change() -> None:
     old = declared(teams={"lost": {"customer": "nobody"}})
     new = reading.with_entry(old, "users", "ann", {})
     assert set(new.users) == {"ann"}
-    with pytest.raises(FaultyError, match=r"users\.ann\.customer"):
+    with pytest.raises(InvalidConfigurationError, match=r"users\.ann\.customer"):
         reading.with_entry(old, "users", "ann", {"customer": "nobody"})
 
 

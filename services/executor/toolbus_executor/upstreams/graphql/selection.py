@@ -66,8 +66,9 @@ def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
         if step is None and name != _TYPENAME:
             raise SelectionError(_no_such_path(named, ".".join(steps[: position + 1])))
         if isinstance(step, Field) and not step.selectable:
-            raise SelectionError(f"{name!r} in select needs arguments, which select does not "
-            "support")
+            raise SelectionError(
+                f"{name!r} in select needs arguments, which select does not support"
+            )
         tree = tree.setdefault(name, {})
         if step is None:
             return

@@ -107,14 +107,14 @@ class Authorized:
         return getattr(self._main, "held", {})
 
     @property
-    def refused_hosts(self) -> dict[str, int]:
+    def denied_hosts(self) -> dict[str, int]:
         """Hosts that the processes tried to reach and may not."""
-        return getattr(self._main, "refused_hosts", {})
+        return getattr(self._main, "denied_hosts", {})
 
     @property
-    def refused_files(self) -> dict[str, str]:
+    def denied_files(self) -> dict[str, str]:
         """Hidden files that the processes tried to open."""
-        return getattr(self._main, "refused_files", {})
+        return getattr(self._main, "denied_files", {})
 
     @property
     def sends_requests(self) -> bool:

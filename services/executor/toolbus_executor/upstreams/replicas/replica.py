@@ -220,7 +220,7 @@ class Replica:
         except TimeoutError:
             return f"It did not connect within {OPEN_SECONDS:g} s."
         except Exception:
-            log.exception("replica.failed_inside", extra={"replica": self.label})
+            log.exception("replica.internal_error", extra={"replica": self.label})
             return "It sent a response that could not be processed."
         finally:
             self.upstream, self.tools, self.compared = None, None, False
