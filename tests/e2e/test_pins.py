@@ -156,7 +156,7 @@ def looked_at(pinned: Pinned) -> Any:
     refused = pinned.launched.toolbus("pins", "approve", GREET, "--digest", case["approved"])
     assert (refused.returncode, "has changed since it was shown" in refused.stderr) == (1, True)
     nobody = pinned.launched.toolbus("pins", "approve", GREET)
-    assert (nobody.returncode, "There is no terminal to confirm at" in nobody.stderr) == (1, True)
+    assert (nobody.returncode, "there is no terminal" in nobody.stderr) == (1, True)
     assert pinned.client.call(GREET).code == "unknown_tool"
     return case
 

@@ -277,7 +277,7 @@ def test_a_long_refusal_reaches_a_program_in_python_whole(cluster: Cluster) -> N
     client = Client(f"{cluster.client(ASKER).endpoint}?mode=code", ASKER)
     answer = run(client, "await one.say(text='zz')", "python")
     assert answer.text.startswith("tool_failed (line 1): approval_required: 'one__say' needs")
-    assert "send a program that makes only this call and what follows it." in answer.text
+    assert "send a program that makes only this call and the following ones." in answer.text
 
 
 MISTAKEN = [

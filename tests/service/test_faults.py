@@ -151,7 +151,7 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
     assert len({event["reason"] for event in message}) == 2
     assert result["state"] == "failed"
     assert 0 < result["lost_at"] == later["lost_at"], "it has been lost all the while"
-    assert next(faults_of(result)).startswith("It has been out of reach for ")
+    assert next(faults_of(result)).startswith("The server has been unreachable for ")
 
 
 def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:

@@ -100,7 +100,7 @@ async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
     far.forget()
     page = await asking.walker.get(back)
     assert page.status == 502
-    assert "registered for Toolbus" in page.text
+    assert "deleted the registration of Toolbus" in page.text
     assert "Connected" in (await asking.connected()).text
 
 

@@ -140,7 +140,7 @@ def test_a_report_is_a_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) 
     assert re.search(r"docs__search +2 +2 +2 +2 +1\.5000 +3\.0 +9\.0", text)
     assert re.search(r"\(all\) +2", text)
     assert "rule_denied" in text
-    assert "5 tokens, where every definition would have been 50" in text
+    assert "5 tokens; sending every definition would have used 50" in text
 
 
 def test_questions_are_listed_and_shown_with_their_sql(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
-    with pytest.raises(CommandError, match=r"(?i)name (another|a client)"):
+    with pytest.raises(CommandError, match=r"(?i)give (a|another) file"):
         read(path)
 
 

@@ -352,7 +352,9 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
 
 def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
-        return [fault["place"] for fault in RemoteRestrictions((), variables).violations(old, new)]
+        return [
+            fault["location"] for fault in RemoteRestrictions((), variables).violations(old, new)
+        ]
 
     corp = declared(issuers={"corp": CORP})
     assert places(corp, declared()) == ["issuers.corp.secret"]

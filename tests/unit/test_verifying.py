@@ -37,8 +37,9 @@ def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
         "verified_until": "2027-01-15 10:47:04 UTC", "last_checkpoint": "2027-01-15 10:47:04 UTC",
         "checkpoints_seen": 0, "events_witnessed": 0, "witnessed_until": None,
         "not_proven": [
-            "that no newer event was left out: no checkpoint kept elsewhere was given (--seen)",
-            "that no other log was shown to others: no witness was given (--witness)",
+            ("that no newer event was omitted: no checkpoint that was stored elsewhere was given "
+            "(--seen)"),
+            "that others received the same log: no witness was given (--witness)",
         ],
         "findings": [],
     }  # fmt: skip
@@ -48,7 +49,7 @@ def test_a_flipped_bit_is_named_by_the_events_around_it(log: World) -> None:
     log.lines[7] = edited(log.lines[7])
     found = log.verified().found
     assert {kind for kind, _ in found} == {"tree", "altered"}
-    assert "events 7 to 12 are not those sealed" in " ".join(what for _, what in found)
+    assert "events 7 to 12 were changed" in " ".join(what for _, what in found)
     assert "the event before event 10" in " ".join(what for _, what in found)
 
 
@@ -155,9 +156,9 @@ def test_the_verifier_in_the_bundle_runs_alone(log: World, tmp_path: Path) -> No
         == """\
 log        customer acme of toolbus, log toolbus/acme/1763000000000
 events     from 2027-01-15 08:00:00 UTC to 2027-01-15 08:00:11 UTC
-not proven that no newer event was left out: no checkpoint kept elsewhere was given (--seen)
-not proven that no other log was shown to others: no witness was given (--witness)
-valid until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
+not proven that no newer event was omitted: no checkpoint that was stored elsewhere was given
+(--seen) not proven that others received the same log: no witness was given (--witness) valid until
+2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
 """
     )
 

@@ -149,9 +149,7 @@ class Key:
             self.name, self.id, encoded = text.strip().split("+", 2)
             data = base64.b64decode(encoded, validate=True)
         except ValueError as error:
-            raise UnreadableError(
-                "the key does not have the form name+id+base64; copy it completely"
-            ) from error
+            raise UnreadableError("the key must have the form name+id+base64") from error
         self.public = data[1:]
         known = sha256(self.name.encode(), b"\n", data)[:4].hex()
         if len(data) != 1 + LENGTH_OF_KEY or known != self.id:
@@ -206,9 +204,7 @@ def log_of(origin: str) -> Log:
     installation, customer, stream = ["", "", *origin.rsplit("/", 2)][-3:]
     found = Log(installation, unquote(customer), stream)
     if not (installation and customer and stream.isdecimal()) or str(found) != origin:
-        raise MalformedError(
-            f"the origin {origin!r} does not have the form installation/customer/log"
-        )
+        raise MalformedError(f"the origin {origin!r} is not installation/customer/log")
     return found
 
 
@@ -292,9 +288,7 @@ class Chains:
         expected, _ = self._next.setdefault(producer, (1, ""))
         early = self._early.setdefault(producer, {})
         if seq < expected or seq in early:
-            self._report.add(
-                "duplicate", f"event {number}: number {seq} of {producer} occurs twice"
-            )
+            self._report.add("duplicate", f"event {number}: {producer} has number {seq} twice")
             return
         early[seq] = prev, sha256(line).hex(), number
         self._follow(producer, early)
@@ -316,9 +310,7 @@ class Chains:
             for seq in sorted(early):
                 if seq > expected:
                     missing = f"{expected} to {seq - 1}" if seq - 1 > expected else str(expected)
-                    self._report.add(
-                        "missing", f"events of {producer} with number {missing} are missing"
-                    )
+                    self._report.add("missing", f"of {producer}: number {missing}")
                 expected = seq + 1
 
 
@@ -510,9 +502,7 @@ def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = Non
         with zipfile.ZipFile(path) as bundle:
             _check(bundle, key, wanted, report)
     except EnoughError:
-        report.unproven.append(
-            f"the rest of the bundle: verification stopped after {MOST_FOUND} findings"
-        )
+        report.unproven.append(f"the rest: verification stopped after {MOST_FOUND} findings")
     except MalformedError as error:
         report.found.append(("malformed", str(error)))
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -531,7 +521,7 @@ def _check(bundle: zipfile.ZipFile, key: Key, wanted: Wanted, report: Report) ->
     if manifest.get("start") is not None:
         tree = _tree_at_start(manifest["start"])
         report.before = tree.size
-        report.unproven.append(f"the first {tree.size} events: they are not in the bundle")
+        report.unproven.append(f"the first {tree.size} events, which are not in the bundle")
     checkpoints = list(_checkpoints(_notes(bundle, manifest, report), key, report))
     if not checkpoints:
         report.add("unsigned", "the bundle has no checkpoint, so nothing is proven")
@@ -644,9 +634,7 @@ def _checkpoints(
         if not each.is_signed:
             report.add("signature", f"{each} is not signed with this key")
         if each.log.installation != key.name:
-            report.add(
-                "forked", f"{each} is for {each.log.installation}, but the key is for {key.name}"
-            )
+            report.add("forked", f"{each} is for {each.log.installation}, the key for {key.name}")
         elif each.log != before.log:
             report.add("forked", f"{each} is for another log, {each.log}")
         if each is not before and not each.follows(before):
@@ -739,7 +727,7 @@ def _known(seen: Iterable[str], key: Key, log: Log, report: Report) -> list[Chec
             if others
             else ("no checkpoint that was stored elsewhere was given (--seen)")
         )
-        report.unproven.append(f"no newer event was omitted: {given}")
+        report.unproven.append(f"that no newer event was omitted: {given}")
     return found
 
 
@@ -749,16 +737,14 @@ def _check_forks(checkpoints: list[Checkpoint], report: Report) -> None:
     for each in checkpoints:
         for size, root in ((each.size, each.root), each.before) if each.is_signed else ():
             if size and roots.setdefault(size, root) != root:
-                report.add(
-                    "forked", f"{each} contradicts another checkpoint: two trees of {size} events"
-                )
+                report.add("forked", f"{each} contradicts another one of {size} events")
 
 
 def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Report) -> None:
     """Find the newest checkpoint with cosignatures of enough witnesses."""
     if not wanted.witnesses:
         report.unproven.append(
-            "no other party received a different log: no witness was given (--witness)"
+            "that others received the same log: no witness was given (--witness)"
         )
     quorum = wanted.quorum or len(wanted.witnesses)
     newest = sorted(checkpoints, key=lambda each: (each.size, each.at), reverse=True)
@@ -772,7 +758,7 @@ def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Repo
         report.add("unwitnessed", f"no checkpoint is cosigned by {required}")
     elif quorum and report.witnessed < newest[0].size:
         behind = newest[0].size - report.witnessed
-        report.unproven.append(f"{required} have cosigned the newest {behind} events")
+        report.unproven.append(f"that {required} have cosigned the newest {behind} events")
     last = report.witnessed_at if quorum else report.until
     if last < wanted.until:
         kind = "cosignature" if quorum else "checkpoint"
@@ -838,10 +824,7 @@ def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, verif
     while place < len(due) and due[place].size <= tree.size:
         each = due[place]
         if each.size == tree.size and each.root != tree.root():
-            what = (
-                f"{each} does not match: events {verified + 1} to {each.size} differ from the "
-                "signed ones"
-            )
+            what = f"{each} does not match: events {verified + 1} to {each.size} were changed"
             report.add("tree", what)
         place += 1
     return place

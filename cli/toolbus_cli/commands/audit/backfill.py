@@ -29,7 +29,9 @@ from toolbus_common.nats.permissions import OPERATOR
 
 MOST_LINES, MOST_BYTES = 1000, 1 << 20  # of an export, in one message
 SECONDS = 60.0  # a thousand messages may contain many events
-_LETTERS = "SELECT concat(toString(stream_seq), '.', toString(line)) AS place, at, subject, reason"
+_LETTERS = (
+    "SELECT concat(toString(stream_seq), '.', toString(line)) AS position, at, subject, reason"
+)
 
 
 def list_letters(
@@ -42,11 +44,11 @@ def list_letters(
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_request(state_dir, sql, limit))
     nothing = "No dead letters."
-    show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
+    show_rows(("position", "at", "subject", "reason"), rows, nothing, as_json=as_json)
 
 
 def show(
-    place: Annotated[
+    position: Annotated[
         str,
         typer.Argument(help="A position from 'toolbus audit dead-letters list', such as 1042.0."),
     ],
@@ -55,10 +57,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a dead letter as received, and why audit could not read it."""
-    found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", place)
+    found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", position)
     if found is None:
         raise CommandError(
-            f"'{place}' is not a position such as 1042.0; 'toolbus audit dead-letters "
+            f"'{position}' is not a position such as 1042.0; 'toolbus audit dead-letters "
             "list' shows the positions."
         )
     where = f"stream_seq = {found[1]} AND line = {found[2]}"
@@ -66,7 +68,7 @@ def show(
     rows = asyncio.run(_request(state_dir, sql, 10))
     if not rows:
         raise CommandError(
-            f"There is no dead letter at {place}; a retry may have succeeded. See "
+            f"There is no dead letter at {position}; a retry may have succeeded. See "
             "'toolbus audit dead-letters list'."
         )
     if as_json:

@@ -107,9 +107,9 @@ class ResponseModel(BaseModel):
 
 
 class ProblemResponse(ResponseModel):
-    """An error or warning at `place` in the configuration; `line` is set for YAML text."""
+    """An error or warning at `location` in the configuration; `line` is set for YAML text."""
 
-    place: str
+    location: str
     line: int = 0
     reason: str
 

@@ -88,10 +88,10 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
 
 
 def configuration_error(problems: list[dict[str, Any]]) -> InvalidConfigurationError:
-    """Return the error for an invalid configuration, from dicts of `place`, `line`, `reason`."""
+    """Return the error for an invalid configuration, from dicts of `location`, `line`, `reason`."""
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    message = f"{first['place']}: {first['reason']}" if first["place"] else first["reason"]
+    message = f"{first['location']}: {first['reason']}" if first["location"] else first["reason"]
     return InvalidConfigurationError(
         f"{message}{more}; nothing was changed.", errors=problems[:100]
     )
@@ -153,7 +153,7 @@ def _kept(
         if value == HIDDEN and name not in old:
             reason = f"{HIDDEN} keeps the stored value, but none is stored for this address; set it"
             place = f"{path}.{name}" if name else path
-            problems.append({"place": place, "line": 0, "reason": reason})
+            problems.append({"location": place, "line": 0, "reason": reason})
     return {
         name: old.get(name, value) if value == HIDDEN else value for name, value in values.items()
     }

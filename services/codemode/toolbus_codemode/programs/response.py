@@ -64,7 +64,8 @@ class ResponseBuilder:
         except ToolbusError as error:
             part.text = (
                 f"{part.text[:PREVIEW_CHARACTERS]}\n… the {part.name} has {whole:,} characters, "
-                f"and could not be stored; this is its beginning. {error.reason} Select fields, "
+                f"and could not be stored: {error.reason} Only its beginning is shown. Select "
+                "fields, "
                 "count or slice in the program and return less."
             )
             return

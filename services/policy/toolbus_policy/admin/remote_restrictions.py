@@ -62,7 +62,7 @@ class RemoteRestrictions:
         if new.anonymous.on and new.anonymous != old.anonymous:
             found.append(("anonymous", _ANONYMOUS_DENIED))
         found += self._evidence(old, new)
-        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+        return [{"location": place, "line": 0, "reason": reason} for place, reason in found]
 
     def _evidence(self, old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
         """Yield violations in the destination of checkpoints and in witnesses."""

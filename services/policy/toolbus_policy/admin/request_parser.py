@@ -32,7 +32,7 @@ def parse_body(wanted: Any, body: bytes) -> Any:
         if all(each["type"] == SEMANTIC_ERROR for each in found):
             raise configuration_error(problems) from error
         first = problems[0]
-        where = f"{first['place']}: " if first["place"] else ""
+        where = f"{first['location']}: " if first["location"] else ""
         raise InvalidError(
             f"The body does not match the schema: {where}{first['reason']}.",
             errors=problems[:100],
@@ -106,7 +106,7 @@ def raise_for_problems(problems: list[ConfigProblem]) -> None:
 
 def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:
     """Return a validation error as it is sent."""
-    return {"place": problem.path, "line": problem.line, "reason": problem.message}
+    return {"location": problem.path, "line": problem.line, "reason": problem.message}
 
 
 def parse_entry(kind: str, body: bytes) -> Any:
@@ -122,4 +122,4 @@ def _document(data: dict[str, Any]) -> Document:
 def _validation_problem(error: Any) -> dict[str, Any]:
     place, reason = describe_error(error, Configuration)
     steps = [str(step) for step in place if not _FORM.match(str(step))]
-    return {"place": ".".join(steps), "line": 0, "reason": reason}
+    return {"location": ".".join(steps), "line": 0, "reason": reason}

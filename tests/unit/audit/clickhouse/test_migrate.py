@@ -14,7 +14,7 @@ def test_only_what_was_not_applied_is_pending() -> None:
 
 
 def test_a_migration_applied_in_another_form_stops_everything() -> None:
-    with pytest.raises(MigrationError, match="0001 was applied with another content"):
+    with pytest.raises(MigrationError, match="0001 was applied with different content"):
         pending({1: "another digest"}, [FIRST, SECOND])
 
 

@@ -121,9 +121,9 @@ def test_events_leave_to_nowhere_that_was_declared_from_afar(
     sections: dict[str, Any], place: str
 ) -> None:
     new = declared(**sections)
-    assert [fault["place"] for fault in RemoteRestrictions().violations(Configuration(), new)] == [
-        place
-    ]
+    assert [
+        fault["location"] for fault in RemoteRestrictions().violations(Configuration(), new)
+    ] == [place]
     assert RemoteRestrictions().violations(new, new) == []
     narrowed = {
         section: {"far": {**entries["far"], "customers": ["acme"]}}
@@ -135,7 +135,7 @@ def test_events_leave_to_nowhere_that_was_declared_from_afar(
 def test_a_variable_shown_to_a_sink_must_be_named_even_where_the_sink_was_there() -> None:
     old = declared(sinks={"far": {**SIEM, "headers": {}}})
     (fault,) = RemoteRestrictions().violations(old, declared(sinks={"far": SIEM}))
-    assert fault["place"] == "sinks.far.headers.Authorization"
+    assert fault["location"] == "sinks.far.headers.Authorization"
     assert (
         RemoteRestrictions(variables=("HEC",)).violations(old, declared(sinks={"far": SIEM})) == []
     )

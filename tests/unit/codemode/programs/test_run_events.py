@@ -90,8 +90,8 @@ def test_a_run_tells_what_it_used() -> None:
     run("digest", messages).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
     (event,) = messages
     assert isinstance(event, RunCompleted)
-    assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
-    assert (event.latency_us, event.cpu_us, event.output_bytes, event.kept) == (
+    assert (event.calls, event.denied, event.failed, event.cost) == (3, 1, 1, 5)
+    assert (event.latency_us, event.cpu_us, event.output_bytes, event.stored) == (
         500_000,
         250_000,
         17,
@@ -133,4 +133,4 @@ def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
     failure = _outcome(ending).failure
     assert failure is not None
     assert failure.code == "input_required"
-    assert "Call it as a tool of its own" in failure.message
+    assert "Call the tool directly" in failure.message

@@ -156,7 +156,7 @@ def test_an_alias_clients_would_not_take_is_refused(alias: str) -> None:
     ],
 )
 def test_two_tools_of_one_name_are_refused(views: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"a and b would both be called"):
+    with pytest.raises(ValidationError, match=r"a and b would both have the name"):
         servers(docs=views)
 
 

@@ -115,7 +115,7 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
     }
     new = declared(servers={"far": {"url": URL, "oauth": oauth}})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
+    assert problem["location"] == f"servers.far.oauth.clients.https://a.test.{field}"
     moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
     assert RemoteRestrictions().violations(new, moved) != []
     assert RemoteRestrictions().violations(new, new) == []
@@ -124,7 +124,7 @@ def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> Non
 def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
     new = declared(servers={"far": {"openapi": "/etc/hosts"}})
     (problem,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
-    assert problem["place"] == "servers.far.openapi"
+    assert problem["location"] == "servers.far.openapi"
     assert RemoteRestrictions().violations(new, new) == []
 
 
@@ -167,7 +167,7 @@ def test_what_was_there_is_not_turned_into_something_else(
 def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
     given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
     (problem,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
-    assert problem["place"] == "servers.far.env.NODE_OPTIONS"
+    assert problem["location"] == "servers.far.env.NODE_OPTIONS"
     assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
 
 
@@ -175,7 +175,7 @@ def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
 def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
     given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
     (problem,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
-    assert problem["place"] == "servers.far.cwd"
+    assert problem["location"] == "servers.far.cwd"
     assert (
         RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).violations(Configuration(), given)
         == []
@@ -186,7 +186,7 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
     hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
     new = declared(webhooks={"far": hook})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == "webhooks.far.secret"
+    assert problem["location"] == "webhooks.far.secret"
     assert RemoteRestrictions((), ("SOMEBODYS_*",)).violations(Configuration(), new) == []
     result_with_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
     assert RemoteRestrictions().violations(new, result_with_more) == []
@@ -209,7 +209,7 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
 def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
     new = declared(servers={"far": server})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == f"servers.far.{place}"
+    assert problem["location"] == f"servers.far.{place}"
     assert (
         RemoteRestrictions().violations(new, declared(servers={"far": {**server, "timeout": 9}}))
         == []
@@ -221,8 +221,8 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)]
-    assert places == ["servers.far.url", "webhooks.far.url"]
+    found = RemoteRestrictions().violations(Configuration(), new)
+    assert [each["location"] for each in found] == ["servers.far.url", "webhooks.far.url"]
     assert (
         RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).violations(
             Configuration(), new
@@ -323,7 +323,7 @@ def test_a_number_is_not_taken_from_a_text() -> None:
 
 
 def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
-    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs most"):
+    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs 'most'"):
         reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
         reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')

@@ -310,18 +310,20 @@ class Server(ConfigModel):
                 "headers apply only to servers with a URL; use env for command, python or container"
             )
         if not self.openapi:
-            self._refuse_alien(_OF_OPENAPI, "openapi")
+            self._refuse_alien(_OF_OPENAPI, "servers with openapi")
         if not (self.openapi or self.graphql or self.grpc):
-            self._refuse_alien(_OF_DESCRIBED, "openapi, graphql and grpc")
+            self._refuse_alien(_OF_DESCRIBED, "servers with openapi, graphql or grpc")
         if not self.is_process:
-            self._refuse_alien(_OF_PROCESS, "command, python and container")
+            self._refuse_alien(_OF_PROCESS, "servers with command, python or container")
         if not self.has_sessions:
-            self._refuse_alien(_OF_SESSIONS, "what may keep state: processes, url, replicas, sse")
-            self._refuse_alien(("protocol",), "MCP servers: processes, url, replicas, sse")
+            self._refuse_alien(
+                _OF_SESSIONS, "servers that may keep state (processes, url, replicas, sse)"
+            )
+            self._refuse_alien(("protocol",), "MCP servers (processes, url, replicas, sse)")
         if self.is_process or self.grpc:
-            self._refuse_alien(("proxy",), "what has an address over HTTP")
+            self._refuse_alien(("proxy",), "servers with an HTTP URL")
         if self.is_process or self.grpc.startswith("grpc://"):
-            self._refuse_alien(FILES, "what is called over TLS")
+            self._refuse_alien(FILES, "servers that are called over TLS")
         return self
 
     @model_validator(mode="after")
@@ -386,7 +388,7 @@ class Server(ConfigModel):
         return self
 
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
-        """Raise `ValueError` for a field that only servers of another kind have."""
+        """Raise `ValueError` for a field that applies only to servers of another kind."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True

@@ -1,1 +1,1 @@
-"""gRPC servers as upstreams: tools from server reflection; needs the extra `grpc`."""
+"""Upstreams that speak gRPC: tools from server reflection; needs the extra `grpc`."""
