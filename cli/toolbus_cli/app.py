@@ -179,9 +179,7 @@ def _add_keys(app: typer.Typer) -> None:
 @_needed_for("rules")
 def _add_rules(app: typer.Typer) -> None:
     rules = _commands("access.rules")
-    about = typer.Typer(
-        help="Cedar rules that forbid calls or require an approval.", no_args_is_help=True
-    )
+    about = typer.Typer(help="List, check and replay Cedar rules on calls.", no_args_is_help=True)
     _add(about, rules.list_rules, "toolbus rules list", name="list")
     _add(about, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar")
     _add(
@@ -307,7 +305,7 @@ def _add_people(app: typer.Typer) -> None:
         name="change",
     )  # fmt: skip
     _add(accounts, people.remove_account, "toolbus accounts remove ann", name="remove")
-    clients = typer.Typer(help="OAuth clients.", no_args_is_help=True)
+    clients = typer.Typer(help="Manage OAuth clients.", no_args_is_help=True)
     _add(
         clients, people.add_client,
         "toolbus clients add nightly",

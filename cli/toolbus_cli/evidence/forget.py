@@ -120,9 +120,9 @@ async def _let_go(repository: ConfigRepository, revision: int) -> int:
             return len(confirmed)
         if monotonic() > give_up:
             raise CommandError(
-                "The encryption key is deleted, but these services have not confirmed "
-                f"that they discarded their copy: {behind or 'unknown'}. Restart those "
-                "that 'toolbus status' shows as not ready."
+                "The encryption key is deleted, but {behind or 'some'} service replicas have not "
+                "confirmed that they discarded their copy. Restart those that 'toolbus status' "
+                "shows as not ready."
             )
         seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
 

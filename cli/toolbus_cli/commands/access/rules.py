@@ -132,7 +132,9 @@ async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -
 
 def _chosen(rules: Mapping[str, Rule], name: str) -> Mapping[str, Rule]:
     if name and name not in rules:
-        raise CommandError(f"There is no rule '{name}'; there are: {', '.join(rules) or 'none'}.")
+        raise CommandError(
+            f"There is no rule '{name}'; the rules are: {', '.join(rules) or 'none'}."
+        )
     if not rules:
         raise CommandError("The file has no rules to replay; add them under 'rules:'.")
     return {name: rules[name]} if name else rules

@@ -83,7 +83,7 @@ def with_pronoun(reason: str) -> str:
 
 
 class FailureLog:
-    """The latest failures of one server. A call rejected before it was sent is not one."""
+    """The latest failures of one server, without calls that were rejected before they were sent."""
 
     def __init__(self) -> None:
         self._latest: deque[dict[str, Any]] = deque(maxlen=MAX_ENTRIES)

@@ -34,7 +34,7 @@ class Bounds:
     returns: int  # recursive references, one level deeper each; 0 if none
 
     def visits(self, raw: bytes) -> int:
-        """Return the most subschemas a validation of this JSON can visit."""
+        """Return the maximum number of subschemas that the validation of this JSON visits."""
         nodes = 1 + raw.count(b",") + raw.count(b"{") + raw.count(b"[")
         return self.weight * nodes + self.patterns * len(raw) // BYTES_PER_VISIT
 

@@ -104,7 +104,7 @@ def filter_calls() -> bool:
 
 
 def _scope() -> bool:
-    """Forbid signals and abstract sockets to processes that are not confined likewise."""
+    """Forbid signals and abstract sockets to processes outside this confinement."""
     return landlock.restrict(kernel.libc, files=False, network=False)
 
 

@@ -120,7 +120,7 @@ class HttpUpstream:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return not isinstance(self._face, SseHttp) or self._face.certain
 
     def declare(self, kinds: Kinds) -> None:

@@ -102,7 +102,7 @@ class StdioUpstream:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
