@@ -248,7 +248,7 @@ def test_a_state_directory_of_an_older_build_is_rejected_with_what_to_do(fresh: 
     asyncio.run(fake_older_stream())
     assert fresh.stop() == 0
     message = fresh.refused("up", "--port", str(fresh.port)).splitlines()[-1]
-    assert message.startswith('The NATS server holds the stream "FACTS" of an older build')
+    assert message.startswith('The NATS server stores the stream "FACTS" of an older build')
     assert "start with an empty state directory" in message
     assert "Export the evidence with the old version" in message
 

@@ -125,7 +125,7 @@ async def test_what_went_wrong_at_a_key_service_never_quotes_what_was_sent(
 
     def wrap(_service: object, _path: str, key: bytes) -> bytes:
         sent.append(key)
-        raise SecretError("Vault did not wrap.") from RuntimeError(key.hex())
+        raise SecretError("Vault failed to wrap.") from RuntimeError(key.hex())
 
     monkeypatch.setattr(HashiCorpKeys, "wrap", wrap)
     async with master_keys(settings, services) as masters:

@@ -67,7 +67,11 @@ def test_a_program_too_long_to_run_is_not_published_whole() -> None:
     [
         ("tool_failed", f"tool_error: {SECRET}", "tool_error"),
         ("runtime", f"ValueError: {SECRET}", ""),
-        ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
+        (
+            "too_many_calls",
+            "A program can make at most 3 calls.",
+            "A program can make at most 3 calls.",
+        ),
     ],
 )
 def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
