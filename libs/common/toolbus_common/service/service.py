@@ -96,8 +96,8 @@ class Service:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
 
         The handler acknowledges the messages it has processed; after an exception the batch is
-        redelivered. `pause` is seconds between pulls that were not full: events gather meanwhile,
-        and one batch of a hundred costs little more than one of one.
+        redelivered. `pause` is seconds between pulls that were not full: a longer
+        pause makes batches larger, and a large batch costs little more than a small one.
         """
 
         def register(handler: H) -> H:
