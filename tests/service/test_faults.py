@@ -171,8 +171,8 @@ def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
         "The health probe 0 s ago failed: It hangs.",
         "Replica b:1/mcp is ejected: It broke off.",
         (
-            "Replica c:1/mcp gets no calls of add: its definitions of them differ from those of most "
-            "replicas."
+            "Replica c:1/mcp gets no calls of add: its definitions of them differ from those of "
+            "most replicas."
         ),
         "Denied connections to hosts that are not configured: b.example:443, a.example:443",
     ]
