@@ -141,8 +141,8 @@ def test_what_others_name_is_not_deleted(admin: Administrator) -> None:
     assert admin.request("PUT", named("groups", "held"), {"tools": ["*"]}).status == 201
     assert admin.request("PUT", named("teams", "support"), {"groups": ["held"]}).status == 200
     answer = admin.request("DELETE", named("groups", "held"))
-    assert (answer.status, why(answer)) == (422, "faulty")
-    assert answer.json["error"]["faults"][0]["place"] == "teams.support.groups.0"
+    assert (answer.status, why(answer)) == (422, "invalid_configuration")
+    assert answer.json["error"]["errors"][0]["location"] == "teams.support.groups.0"
     assert admin.request("GET", named("groups", "held")).status == 200
 
 
@@ -165,7 +165,7 @@ def test_a_credential_is_neither_shown_nor_sent_elsewhere(
     kept = admin.request("PUT", path, {**shown.json["value"], "timeout": 20.0})
     assert kept.status == 200, kept.body
     moved = {**shown.json["value"], "url": "https://collector.example/mcp"}
-    assert why(admin.request("PUT", path, moved)) == "faulty"
+    assert why(admin.request("PUT", path, moved)) == "invalid_configuration"
     events = changed(place, "servers", "echo", 2)
     assert HEADER not in str(events)
     assert HEADER not in place.logs()
@@ -206,8 +206,8 @@ def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
     new = {**declared, "users": {"good": {}, "bad": {"customer": "nobody"}}}
     for body in (new, yaml.safe_dump(new)):
         answer = admin.request("PUT", "/v1/configuration", body, If_Match=etag)
-        assert (answer.status, why(answer)) == (422, "faulty")
-        assert answer.json["error"]["faults"][0]["place"] == "users.bad.customer"
+        assert (answer.status, why(answer)) == (422, "invalid_configuration")
+        assert answer.json["error"]["errors"][0]["location"] == "users.bad.customer"
     assert admin.declared() == (declared, etag)
 
 
@@ -307,7 +307,7 @@ def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_he
     assert (refused.returncode, "under a legal hold" in refused.stderr) == (1, True)
     assert place.toolbus("audit", "hold", "remove", "default").returncode == 0
     done = place.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
-    assert (done.returncode, "is forgotten" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "Erased '" in done.stdout) == (0, True), done.stderr
     (event,) = changed(place, "keys", "last")
     assert event["by"].startswith("~")
 
@@ -315,7 +315,7 @@ def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_he
 def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administrator) -> None:
     issuer, rule = {"url": "https://login.example", "client_id": "c"}, {"issuer": "corp"}
     lost = admin.request("PUT", named("access", "zed"), rule)
-    assert (lost.status, why(lost)) == (422, "faulty")
+    assert (lost.status, why(lost)) == (422, "invalid_configuration")
     secret = {**issuer, "secret": "${env:HOME}"}
     assert admin.request("PUT", named("issuers", "corp"), secret).status == 403
     inside = {**issuer, "url": "http://127.0.0.1:9"}

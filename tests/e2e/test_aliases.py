@@ -72,7 +72,7 @@ def test_a_tool_the_operator_hides_is_neither_listed_nor_callable(launched: Laun
 
 def test_the_operator_sees_what_agents_are_not_shown_and_why(launched: Launched) -> None:
     body = json.loads(launched.toolbus("tools", "--all", "--json").stdout)
-    unseen = {each["name"]: each["notShown"] for each in body if "notShown" in each}
-    assert unseen["echo__push_branch"] == "the configuration hides it"
+    unseen = {each["name"]: each["hidden"] for each in body if "hidden" in each}
+    assert unseen["echo__push_branch"] == "hidden by the configuration"
     assert unseen["echo__wait"] == "its name echo__wait looks like ech0__wait"
     assert "echo__speak" in {each["name"] for each in body}

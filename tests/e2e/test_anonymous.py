@@ -216,7 +216,7 @@ def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
     for session in held:
         place.nobody.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
     result = place.launched.toolbus("status", "--json")
-    assert '"bound": 8' in result.stdout
+    assert '"limit": 8' in result.stdout
     # Of five sessions only three have a place: the longest unused have ended.
     texts = [
         place.nobody.post(calling("kept__recall", 1), Mcp_Session_Id=each).text

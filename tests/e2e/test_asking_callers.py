@@ -192,7 +192,7 @@ async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, se
     async def gone() -> bool:
         rows = await asyncio.to_thread(cluster.on_the_bus, status)
         (row,) = (each for each in rows if each["name"] == server)
-        return not any(each["client"] for each in row["sessions"]["held"])
+        return not any(each["client"] for each in row["sessions"]["sessions"])
 
     await until_async(gone, "the end of the sessions of clients that left")
 

@@ -62,7 +62,7 @@ def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_serv
 
         def told() -> Answer | None:
             answer = request(client, "fifty", id="fifty", seconds=0.5)
-            return None if answer.status == 200 and answer.code == "call_under_way" else answer
+            return None if answer.status == 200 and answer.code == "call_in_progress" else answer
 
         return until_blocking(told, "the outcome", 60)  # type: ignore[no-any-return]
 
@@ -146,7 +146,7 @@ def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(
     def told() -> Answer | None:
         answer = once_now(place.client(replica=1), "left", id="left", seconds=4)
         lost = answer.code == "outcome_unknown" and not of_the_first(answer)
-        return None if lost or answer.code == "call_under_way" else answer
+        return None if lost or answer.code == "call_in_progress" else answer
 
     assert was_replayed(until_blocking(told, "the outcome"))
     assert arrived(place, "left") == 1
@@ -186,7 +186,7 @@ def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_aga
 
     def told() -> Answer | None:
         answer = once(client, "dead", id="dead", seconds=7)
-        return None if answer.code in ("call_under_way", "unknown_tool") else answer
+        return None if answer.code in ("call_in_progress", "unknown_tool") else answer
 
     unknown = until_blocking(told, "it is known to be unknown", UNTIL_UNKNOWN)
     assert unknown.code == "outcome_unknown"

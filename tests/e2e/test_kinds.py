@@ -104,7 +104,7 @@ def test_an_operation_that_is_not_granted_or_not_wanted_is_unknown(
     assert client.call("pets__deletePet", {"petId": "1"}).code == "unknown_tool"
     assert client.call("pets__logIn", {"body": {}}).code == "unknown_tool"
     error = client.call("pets__getPet", {"petId": "../x"}).error
-    assert (error["code"], "lead to another path" in error["message"]) == (-32602, True)
+    assert (error["code"], "result in another path" in error["message"]) == (-32602, True)
     assert rest.seen() == []
 
 

@@ -129,7 +129,7 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
         idle.send(posting("/mcp", json.dumps(calling("echo__say", 1, text="x")).encode(), *LINES))
         assert not idle.answer().closes
         process.signal(signal.SIGTERM)
-        until_blocking(lambda: '"http.leaving"' in process.log, "it is leaving")
+        until_blocking(lambda: '"http.draining"' in process.log, "it is leaving")
         late = client.call("echo__say", {"text": "late"})
         assert (late.text, late.headers["connection"]) == ("late", "close")
         (items,) = (

@@ -134,7 +134,7 @@ def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
 def settled(cluster: Cluster) -> bool:
     """Whether somebody has spent, and nothing is held for calls under way."""
     found = budgets(cluster)
-    return bool(found) and all(budget.held == 0 for budget in found)
+    return bool(found) and all(budget.reserved == 0 for budget in found)
 
 
 def rebuilt(cluster: Cluster) -> dict[str, Any]:

@@ -182,8 +182,8 @@ def test_a_claim_lasts_as_long_as_its_extended_call(cluster: Cluster) -> None:
                 client.request("tools/call", params).code if time.monotonic() > began + 1 else ""
             )
             time.sleep(0.2)
-        assert codes <= {"", "call_under_way"}
-        assert "call_under_way" in codes
+        assert codes <= {"", "call_in_progress"}
+        assert "call_in_progress" in codes
         assert first.result().text == f"{STEPS} steps"
     again = client.request("tools/call", params)
     assert again.json["result"]["_meta"][REPLAYED] is True

@@ -121,7 +121,7 @@ async def test_the_python_sdk_reads_every_list_whatever_servers_list(
 
 def test_operators_see_what_is_held_back_and_what_was_repaired_and_why(place: Place) -> None:
     body = json.loads(place.launched.toolbus("tools", "--quarantined", "--json").stdout)
-    held = {each["name"]: each["notShown"] for each in body if "notShown" in each}
+    held = {each["name"]: each["hidden"] for each in body if "hidden" in each}
     repaired = {each["name"]: each["repaired"] for each in body if "repaired" in each}
     for server in SERVERS:
         names = {*TOOLS_HELD, *PROMPTS_HELD, *RESOURCES_HELD}

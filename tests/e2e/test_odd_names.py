@@ -144,7 +144,7 @@ def test_a_large_definition_is_shown_and_only_the_whole_list_is_bounded(launched
     reply = own.request("tools/list", {}).json["result"]["tools"]
     assert next(each for each in reply if each["name"] == "large")["description"] == LARGE
     quarantined = json.loads(launched.toolbus("tools", "--quarantined", "--json").stdout)
-    held = {each["name"]: each.get("notShown", "") for each in quarantined}
+    held = {each["name"]: each.get("hidden", "") for each in quarantined}
     assert "servers.small.list_limit" in held["small__large"]
     assert "odd__large" not in held
 

@@ -170,5 +170,5 @@ def test_a_service_whose_operations_port_is_taken_says_so_and_ends(
         env={**demo.environment, "TOOLBUS_NATS_URL": demo.nats_url},
     )  # fmt: skip
     assert ran.returncode == 1
-    assert "name another address with --ops-listen" in ran.stderr
+    assert "set another address with --ops-listen" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -100,7 +100,7 @@ def test_a_request_lowers_the_cap_and_cannot_raise_it(cluster: Cluster, upstream
     run(spender, code.replace("{0}", "high"), x_toolbus_program="usd=7")
     assert (arrived(upstream, "low"), arrived(upstream, "high")) == (2, 5)
     few = run(spender, code.replace("{0}", "few"), x_toolbus_program="calls=3")
-    assert few.text.startswith("too_many_calls (line 1): A program may make 3 calls.")
+    assert few.text.startswith("too_many_calls (line 1): A program can make at most 3 calls.")
     assert "The request allows a program 3 calls." in few.text
     wrong = run(spender, "result = 1", x_toolbus_program="usd=lots")
     assert "Invalid header x-toolbus-program" in wrong.error["message"]
@@ -277,15 +277,15 @@ def test_a_long_refusal_reaches_a_program_in_python_whole(cluster: Cluster) -> N
     client = Client(f"{cluster.client(ASKER).endpoint}?mode=code", ASKER)
     answer = run(client, "await one.say(text='zz')", "python")
     assert answer.text.startswith("tool_failed (line 1): approval_required: 'one__say' needs")
-    assert "send a program that makes only this call and what follows it." in answer.text
+    assert "send a program that makes only this call and the following ones." in answer.text
 
 
 MISTAKEN = [
     ("one.cuont(id='x')", "unknown_tool", "Did you mean one.count(id=…)"),
     ("on.count(id='x')", "unknown_tool", "Did you mean one?"),
-    ("shop.count(id='x')", "unknown_name", "There are the servers one"),
-    ("one.count(ident='x')", "wrong_argument", "Call it so: one.count(id=…)"),
-    ("one.count('a', 'b')", "wrong_argument", "Call it so: one.count(id=…)"),
+    ("shop.count(id='x')", "unknown_name", "Available are the servers one"),
+    ("one.count(ident='x')", "wrong_argument", "Usage: one.count(id=…)"),
+    ("one.count('a', 'b')", "wrong_argument", "Usage: one.count(id=…)"),
 ]
 
 

@@ -116,10 +116,10 @@ def test_status_tells_who_holds_what_and_no_secret(cluster: Cluster) -> None:
     stateless(cluster.client(ANN), "stdio__remember", text="something private")
     result = cluster.on_the_bus(status)
     (server,) = (each for each in result if each["name"] == "stdio")
-    held = {each["owner"] for each in server["sessions"]["held"]}
+    held = {each["owner"] for each in server["sessions"]["sessions"]}
     assert {"user ann", "key bob"} >= held >= {"user ann"}
-    assert all(each["executor"] for each in server["sessions"]["held"])
-    assert server["sessions"]["bound"] == 32
+    assert all(each["executor"] for each in server["sessions"]["sessions"])
+    assert server["sessions"]["limit"] == 32
     assert ANN not in json.dumps(result)
     assert "something private" not in json.dumps(result)
     assert {row[1] for row in table_of(result, str)} >= {"user ann"}

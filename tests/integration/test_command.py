@@ -205,7 +205,7 @@ def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
 
 
 def test_a_second_launcher_is_refused_with_a_sentence(demo: Up) -> None:
-    assert "already runs" in demo.refused("up", "--port", str(own_port()))
+    assert "is already running" in demo.refused("up", "--port", str(own_port()))
 
 
 def test_a_port_that_is_taken_is_told(fresh: Up) -> None:
@@ -248,9 +248,9 @@ def test_a_state_directory_of_an_older_build_is_rejected_with_what_to_do(fresh: 
     asyncio.run(fake_older_stream())
     assert fresh.stop() == 0
     message = fresh.refused("up", "--port", str(fresh.port)).splitlines()[-1]
-    assert message.startswith('The NATS server holds the stream "FACTS" of an older build')
+    assert message.startswith('The NATS server stores the stream "FACTS" of an older build')
     assert "start with an empty state directory" in message
-    assert "export the evidence with the old version first" in message
+    assert "Export the evidence with the old version" in message
 
 
 def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:

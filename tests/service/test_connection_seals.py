@@ -103,7 +103,7 @@ async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_
 ) -> None:
     (tmp_path / "short").write_text(b64encode(b"short").decode())
     wrong = {
-        WRAPPED: "wrapped no master key",
+        WRAPPED: "No master key of this vault was wrapped",
         f"file:{tmp_path}/short": "openssl rand -base64 32",
         f"file:{tmp_path}/none": "cannot be read",
         "vault:kv/none#x": "no secret",
@@ -112,7 +112,7 @@ async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_
         for place, message in wrong.items():
             with pytest.raises(SecretError, match=message):
                 await masters.earlier(place)
-        with pytest.raises(SecretError, match="names no store"):
+        with pytest.raises(SecretError, match="does not name a known store"):
             await masters.newest("aws-kmss:alias/toolbus")
         with pytest.raises(ValueError, match="There is no key file"):
             await masters.earlier(str(tmp_path / "none"))
@@ -125,7 +125,7 @@ async def test_what_went_wrong_at_a_key_service_never_quotes_what_was_sent(
 
     def wrap(_service: object, _path: str, key: bytes) -> bytes:
         sent.append(key)
-        raise SecretError("Vault did not wrap.") from RuntimeError(key.hex())
+        raise SecretError("Vault failed to wrap.") from RuntimeError(key.hex())
 
     monkeypatch.setattr(HashiCorpKeys, "wrap", wrap)
     async with master_keys(settings, services) as masters:

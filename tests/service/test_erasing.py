@@ -127,7 +127,7 @@ class Evidence:
 
     def verified(self, name: str) -> verify.Report:
         """What the verifier says of a bundle."""
-        key = str(self.service.status().details["sealed_by"])
+        key = str(self.service.status().details["signed_by"])
         return verify.verify(str(self._directory / name), key)
 
 
@@ -143,7 +143,7 @@ async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIt
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
         drain_seconds=5.0,
-        seal_seconds=0.2,
+        checkpoint_seconds=0.2,
     )
     async with build(ProcessContext(), own).running() as service, AsyncExitStack() as stack:
 
@@ -168,7 +168,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     )
     assert await evidence.rows(request) == (("ann", '{"to": "carl"}'),)
     before = await evidence.bundle("before.zip", reveal=True)
-    assert (before.found, before.sealed, before.erased) == ([], 4, 0)
+    assert (before.found, before.encrypted, before.erased) == ([], 4, 0)
 
     found = await forgetting.found(evidence.repository, evidence.people, "ann")
     assert (found.customers, found.plain) == (("acme",), 0)
@@ -184,7 +184,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     )  # fmt: skip
     await evidence.sealed(5)
     after = await evidence.bundle("after.zip")
-    assert (after.found, after.sealed, after.erased) == ([], 4, 2)
+    assert (after.found, after.encrypted, after.erased) == ([], 4, 2)
     assert evidence.verified("before.zip").found == []
     result = await evidence.rows(
         "SELECT JSONExtractString(detail, 'by'), reason, customer FROM events "

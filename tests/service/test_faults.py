@@ -105,18 +105,18 @@ async def test_what_a_server_lists_badly_is_told_and_is_an_event(
         message = await until_async(lambda: events(operator, "server.faulted"), "the event")
     assert (result["state"], result["version"], result["tools"]) == ("ready", "2025-06-18", 1)
     assert result["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
-    reason = "The upstream answered with JSON-RPC error -32603."
+    reason = "The upstream returned the JSON-RPC error -32603."
     assert result["failed_lists"] == {"prompts/list": reason}
     assert result["lost_at"] == 0
-    assert result["refused_hosts"] == {}
+    assert result["denied_hosts"] == {}
     assert result["isolation"]["no new privileges"], "it is a process, and told what holds it"
     assert not_held([result, {"isolation": {"own user": False}}, {}]).count("own user") == 1
     assert not_held([{"isolation": {"own user": True}}]) == ""
     (event,) = message
     assert (event["dropped"], event["failed"]) == (result["dropped"], result["failed_lists"])
     assert list(faults_of(result)) == [
-        f"Its prompts/list fails: {reason}",
-        "bad is not shown: it has no inputSchema; and 1 more, see 'toolbus tools --quarantined'",
+        f"prompts/list fails: {reason}",
+        "bad is hidden: it has no inputSchema; and 1 more, see 'toolbus tools --quarantined'",
     ]
 
 
@@ -151,11 +151,11 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
     assert len({event["reason"] for event in message}) == 2
     assert result["state"] == "failed"
     assert 0 < result["lost_at"] == later["lost_at"], "it has been lost all the while"
-    assert next(faults_of(result)).startswith("It has been out of reach for ")
+    assert next(faults_of(result)).startswith("The server has been unreachable for ")
 
 
 def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
-    well = {"state": "in place", "reason": "", "differs": []}
+    well = {"state": "active", "reason": "", "differs": []}
     row = {
         "name": "docs",
         "state": "ready",
@@ -165,13 +165,16 @@ def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
             {"replica": "b:1/mcp", **well, "state": "ejected", "reason": "It broke off."},
             {"replica": "c:1/mcp", **well, "differs": ["add"]},
         ],
-        "refused_hosts": {"a.example:443": 1, "b.example:443": 3},
+        "denied_hosts": {"a.example:443": 1, "b.example:443": 3},
     }
     assert list(faults_of(row)) == [
-        "Asked 0 s ago whether it is there, it gave no answer: It hangs.",
-        "Its replica b:1/mcp is ejected: It broke off.",
-        "Its replica c:1/mcp gets no calls of add: it lists them otherwise than most.",
-        "It wanted hosts it may not reach: b.example:443, a.example:443",
+        "The health probe 0 s ago failed: It hangs.",
+        "Replica b:1/mcp is ejected: It broke off.",
+        (
+            "Replica c:1/mcp gets no calls of add: its definitions of them differ from those of "
+            "most replicas."
+        ),
+        "Denied connections to hosts that are not configured: b.example:443, a.example:443",
     ]
 
 

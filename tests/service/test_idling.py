@@ -134,7 +134,7 @@ class Installation:
     async def asleep(self) -> bool:
         """Whether all of them sleep."""
         rows = await self.rows()
-        return bool(rows) and all(row["asleep"] for row in rows)
+        return bool(rows) and all(row["idle"] for row in rows)
 
     async def shown(self) -> Listing:
         """What is published of the server s."""
@@ -191,7 +191,7 @@ async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
         result = await installation.call("1")
         assert isinstance(result, CallError)
         assert result.error.code == "upstream_timeout"
-        assert "was asleep" in result.error.reason
+        assert "was stopped because it was idle" in result.error.reason
         assert result.error.data["retryable"] is True, "nothing was sent"
 
 

@@ -316,7 +316,7 @@ async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -
         (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),
         (
             Isolation(limits=Limits(cpu=0.5)),
-            "limits.cpu is configured, which needs a control group",
+            "limits.cpu needs a control group",
         ),
         (Isolation(network="none", namespaces=False), "no network namespace"),
     ):

@@ -117,7 +117,7 @@ async def test_a_private_address_that_is_listed_needs_the_operators_word_too() -
         named = ConfirmedTargets()
         async with asking(declared, DialerFactory(STRICT, named)) as bench:
             assert "403" in (await bench.call("asks")).text
-            assert bench.upstream.refused_hosts == {place: 1}  # type: ignore[attr-defined]
+            assert bench.upstream.denied_hosts == {place: 1}  # type: ignore[attr-defined]
             named.apply_change(Change(NAMED, encoded({digest_of(declared)}), 1))
             assert "200" in (await bench.call("asks")).text
             wider = declared.model_copy(update={"network": "any"})

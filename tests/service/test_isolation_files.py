@@ -33,7 +33,7 @@ _OF_OPERATOR = (
 )  # fmt: skip
 _OF_TOOLBUS = (
     "people.key", "seal.key", "oauth.key", "oauth-vault.key", "nkeys/executor.seed",
-    "nkeys/policy.seed", "seal/key.pem", "run.json", "caches/other/kept",
+    "nkeys/policy.seed", "evidence/key.pem", "run.json", "caches/other/kept",
 )  # fmt: skip
 _OF_MACHINE = (
     "/etc/shadow", "/etc/ssh", "/etc/sudoers", "/etc/pip.conf", "/var/lib", "/var/log", "/run",
@@ -252,15 +252,15 @@ print(json.dumps([*map(text, sys.argv[1:]), os.listdir(".toolbus"), text("readme
     assert printed(isolation, script, seed, file) == ["", "", [], "a secret"]
     done = run(isolation, ["true"], ("namespaces",))
     assert done.returncode == 1
-    assert f"it would see {project / '.toolbus'}, which no server may see" in done.stderr
-    narrower = "name narrower paths in files and cwd"
+    assert f"{project / '.toolbus'}, which no server may read" in done.stderr
+    narrower = "configure narrower paths in files and cwd"
     assert narrower in done.stderr
 
 
 def test_where_nothing_can_hide_the_keys_a_server_does_not_start(machine: Machine) -> None:
     done = run(machine.isolation(), ["true"], ("namespaces", "landlock"))
     assert done.returncode == 1
-    assert "permits neither namespaces nor Landlock" in done.stderr
+    assert "has neither user namespaces nor Landlock" in done.stderr
     assert "permit user namespaces" in done.stderr
     with_namespaces = run(machine.isolation(), ["true"], ("landlock",))
     assert with_namespaces.returncode == 0, "without Landlock namespaces do"

@@ -51,7 +51,7 @@ async def test_a_budget_of_calls_counts_free_calls_too(ledger: Ledger) -> None:
     with pytest.raises(BudgetExceededError, match="spent or reserved 3 of 3 calls per") as caught:
         await ledger.reserve(claim("more", wanted))
     assert caught.value.data["limit_calls"] == 3
-    assert caught.value.data["held_calls"] == 3
+    assert caught.value.data["reserved_calls"] == 3
 
 
 async def test_a_call_that_reached_nobody_is_no_call(ledger: Ledger) -> None:

@@ -202,8 +202,8 @@ async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(rest: Res
     for tool, arguments, words in (
         ("getPet", {}, "'petId' is missing"),
         ("getPet", {"petId": "1", "pet": 2}, "no argument 'pet'; there are: petId"),
-        ("getPet", {"petId": "../admin"}, "lead to another path"),
-        ("getPet", {"petId": "%252e%252e"}, "lead to another path"),
+        ("getPet", {"petId": "../admin"}, "result in another path"),
+        ("getPet", {"petId": "%252e%252e"}, "result in another path"),
         ("deletePet", {"petId": ""}, "petId is empty"),
         ("listPets", {"X-Trace": "a\r\nX-Evil: 1"}, "line break"),
         ("uploadPhoto", {"petId": "1", "body": {"photo": {"data": "%"}}}, "must be base64"),

@@ -93,7 +93,7 @@ async def test_what_a_server_missed_is_told_with_the_line_that_would_show_it(
         await bench.open(upstream)
         with suppress(AssertionError):
             await bench.call("reads")
-        missed = upstream.refused_files
+        missed = upstream.denied_files
     finally:
         await upstream.close()
     notes, other = str(tmp_path / "home" / "notes"), str(tmp_path / "other")

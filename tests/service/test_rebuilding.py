@@ -145,7 +145,10 @@ async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
         await ledger_operator.ledger.reserve(claim("early", WANTED))
     result = await ledger_operator.rebuilder.rebuild("acme")
     assert result is not None
-    assert (result.calls, result.held) == (1, PRICE + 1)  # a thousand micro-dollars, and one call
+    assert (result.calls, result.reserved) == (
+        1,
+        PRICE + 1,
+    )  # a thousand micro-dollars, and one call
     assert await ledger_operator.standing() == before == (3 * PRICE, PRICE, 3)
     await ledger_operator.end(rid)
     assert await ledger_operator.standing() == (4 * PRICE, 0, 4)

@@ -152,17 +152,17 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
         await bus.store(Envelope(SUBJECT, "m1", b"\n".join(lines)))
     async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
-        assert service.status().details["dead"] == 3
+        assert service.status().details["dead_letters"] == 3
         still = await refill(operator, dead=True)
         assert (still.written, still.unreadable) == (0, 3)
         assert await rows(operator, "SELECT count() FROM dead_letters") == ((3,),)
     await changed(settings, "ALTER TABLE events MODIFY COLUMN team String")
     async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
-        assert service.status().details["dead"] == 3
+        assert service.status().details["dead_letters"] == 3
         result = await refill(operator, dead=True)
         assert (result.written, result.unreadable, result.next) == (2, 1, 0)
-        assert service.status().details["dead"] == 1
+        assert service.status().details["dead_letters"] == 1
         left = await rows(operator, "SELECT stream_seq, line, raw FROM dead_letters")
         assert left == ((1, 2, "{not json"),)
         assert await rows(operator, "SELECT line FROM events ORDER BY line") == ((0,), (1,), (3,))

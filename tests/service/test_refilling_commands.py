@@ -63,7 +63,7 @@ def run(
 async def test_a_dead_letter_is_listed_shown_and_tried_again(audit: Service, run: Run) -> None:
     assert audit.ready
     (letter,) = await run(list_letters, limit=10)
-    assert letter["place"] == "1.1"
+    assert letter["position"] == "1.1"
     assert letter["subject"] == "tb.event.call.allowed.acme"
     (shown,) = await run(show, "1.1")
     assert shown["raw"] == "{not json"
@@ -71,7 +71,7 @@ async def test_a_dead_letter_is_listed_shown_and_tried_again(audit: Service, run
     assert await run(retry) == {"lines": 3, "written": 0, "unreadable": 1}
     with pytest.raises(CommandError, match="no dead letter at"):
         await run(show, "1.0")
-    with pytest.raises(CommandError, match="is not a message and line"):
+    with pytest.raises(CommandError, match="is not a position"):
         await run(show, "first")
 
 
@@ -90,5 +90,5 @@ async def test_the_tables_are_filled_from_the_stream_and_from_an_export(
         await run(backfill, export, since="2026-11-01")
     with pytest.raises(CommandError, match="cannot be read"):
         await run(backfill, tmp_path / "nothing.jsonl")
-    with pytest.raises(CommandError, match="no day or time"):
+    with pytest.raises(CommandError, match="not a day or time"):
         await run(backfill, since="yesterday")

@@ -27,7 +27,7 @@ class Sealing:
 
     def __init__(self, settings: Settings, bus: Bus) -> None:
         self.told: dict[str, list[Log]] = {}
-        self._key = settings.state_dir / "seal" / "key.pem"
+        self._key = settings.state_dir / "evidence" / "key.pem"
         self._bus = bus
 
     async def begin(self) -> LogSigner:
@@ -130,10 +130,10 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             return bool(found[0][0] == 6)
 
         await until_async(sealed, "six events are sealed")
-        key = str(service.status().details["sealed_by"])
+        key = str(service.status().details["signed_by"])
         found = await gathered(lane, "acme")
         assert await found.write(path) == found.size == 6
-        assert verify.verify(str(path), key).text()["sound"]
+        assert verify.verify(str(path), key).text()["valid"]
 
         async def with_one_edited() -> AsyncIterator[str]:
             async for line in found.lines():
@@ -143,7 +143,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             path,
             customer="acme",
             stream=found.stream,
-            begins=None,
+            start=None,
             checkpoints=found.statements,
             events=with_one_edited(),
         )

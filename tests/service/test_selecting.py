@@ -71,8 +71,8 @@ async def test_what_is_no_expression_is_refused_before_the_call(
         ("nosuch(@)", "Unknown function"),
         ("length(`1`)", "length"),
         (f"rows | [{MANY}] | [{MANY}]", "select less"),
-        ("[@,@][] | " * 60 + "@", "select something simpler"),
-        ("[@,@] | " * 100 + "to_string(@)", "select something simpler"),
+        ("[@,@][] | " * 60 + "@", "use a simpler expression"),
+        ("[@,@] | " * 100 + "to_string(@)", "use a simpler expression"),
     ],
 )
 async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
@@ -80,7 +80,7 @@ async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
 ) -> None:
     items = (await select(bench, expression)).last
     assert why in items["content"][0]["text"]
-    assert "The call was made" in items["content"][0]["text"]
+    assert "The call was executed" in items["content"][0]["text"]
     assert items["structuredContent"]["rows"]
     assert (await select(bench, "rows[0].id")).last["content"][0]["text"] == "0"
 

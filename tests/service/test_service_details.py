@@ -16,7 +16,7 @@ from toolbus_common.settings import Settings
     ("name", "details"),
     [
         ("codemode", {"engines": ["starlark", "python"], "search": "words"}),
-        ("oauth", {"issuer": "", "gives_tokens": False}),
+        ("oauth", {"issuer": "", "issues_tokens": False}),
     ],
 )
 async def test_a_service_is_ready_and_tells_what_it_can(

@@ -54,7 +54,7 @@ async def apart(begin: Any) -> AsyncIterator[ExecutorPair]:
 async def at_work(apart: ExecutorPair, many: int) -> bool:
     """Whether so many sessions have a call under way."""
     (row,) = await apart.rows()
-    return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
+    return [each["in_flight"] > 0 for each in row["sessions"]["sessions"]].count(True) == many
 
 
 async def keep_apart(apart: ExecutorPair, **more: Any) -> None:
@@ -197,7 +197,7 @@ async def test_an_idle_session_ends_and_the_others_go_on(begin: Any) -> None:
         async def alone() -> bool:
             await apart.say("bob", "remember", arguments={"text": "b"})
             (row,) = await apart.rows()
-            return [each["owner"] for each in row["sessions"]["held"]] == ["key bob"]
+            return [each["owner"] for each in row["sessions"]["sessions"]] == ["key bob"]
 
         await until_async(alone, "ann's idle session ended")
         assert await apart.say("ann", "recall") == ""
@@ -272,5 +272,5 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
                 assert isinstance(final, InputRequired)
             await apart.say("ann", "test_simple_text", family=ProtocolFamily.LEGACY, session="c3")
             (row,) = await apart.rows()
-            held = {each["client"] for each in row["sessions"]["held"]}
+            held = {each["client"] for each in row["sessions"]["sessions"]}
             assert held == {"", "c1", "c2"}, "none for c3, whose client cannot be asked"

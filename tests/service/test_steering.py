@@ -170,7 +170,7 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
         await installation.call(f"c{number}")
     row = await installation.ready()
     assert row["breaker"] == "open"
-    assert next(faults_of(row)).startswith("Its calls failed lately: upstream_dead ")
+    assert next(faults_of(row)).startswith("Recent calls failed: upstream_dead ")
     installation.server.trouble = ""
 
     met = installation.server.met

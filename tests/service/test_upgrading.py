@@ -85,7 +85,7 @@ async def test_provisioning_rejects_the_state_of_an_older_build_and_creates_noth
         with pytest.raises(OlderStateError) as rejected:
             await provision(bus)
         assert shown in rejected.value.reason
-        for advice in ("empty state directory", "new JetStream domain", "export the evidence"):
+        for advice in ("empty state directory", "new JetStream domain", "Export the evidence"):
             assert advice in rejected.value.reason
         assert [each.config.name for each in await stream.streams_info()] == [name]
 

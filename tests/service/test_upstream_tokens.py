@@ -225,13 +225,13 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     token = (await asking.request()).token
     challenge = 'Bearer error="insufficient_scope", scope="write"'
     refused = sha256(token.encode()).hexdigest()
-    reply = await asking.request(challenge=challenge, refused=refused)
+    reply = await asking.request(challenge=challenge, rejected=refused)
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.parameters["scope"] == "read write"
     await asking.walker.get(redirected_back(sent))
     refused = sha256((await asking.request()).token.encode()).hexdigest()
-    again = await asking.request(challenge=challenge, refused=refused)
+    again = await asking.request(challenge=challenge, rejected=refused)
     assert (again.link, again.token) == ("", "")
     assert "already requested" in again.reason
 

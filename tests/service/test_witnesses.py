@@ -35,7 +35,7 @@ async def witnessed(auditor: Auditor, witness: Witness, url: str) -> AsyncIterat
             return f"it does not know the log {origin}" in message
 
         await until_async(unknown, "status says that the witness does not know the log")
-        witness.logs[origin] = str(service.status().details["sealed_by"])
+        witness.logs[origin] = str(service.status().details["signed_by"])
         yield service
 
 
@@ -46,7 +46,7 @@ async def test_a_log_is_cosigned_with_proof_and_its_bundle_proves_it(auditor: Au
             await auditor.sealed(2, "cosignatures")
             await auditor.completed(3)
             await auditor.sealed(8, "cosignatures")
-            key = str(service.status().details["sealed_by"])
+            key = str(service.status().details["signed_by"])
             report = await auditor.verdict(key, [witness.verifier])
     assert report.found == []
     assert (report.events, report.witnessed) == (8, 8)
@@ -129,7 +129,7 @@ async def test_an_answer_signed_with_another_key_is_not_taken(auditor: Auditor) 
         async with auditing(auditor.settings) as service:
             await auditor.completed(1)
             await auditor.sealed(2)
-            witness.logs[await auditor.origin()] = str(service.status().details["sealed_by"])
+            witness.logs[await auditor.origin()] = str(service.status().details["signed_by"])
 
             async def refused() -> bool:
                 message = str(service.status().details["witnesses"]["w1"])
@@ -155,7 +155,7 @@ async def test_checkpoints_in_a_directory_show_that_the_newest_events_were_dropp
             return bool(list(kept.glob("acme/*/*006-*.note")))
 
         await until_async(written, "the newest checkpoint is in the directory")
-        key = str(service.status().details["sealed_by"])
+        key = str(service.status().details["signed_by"])
         assert (await auditor.verdict(key, seen=[kept])).found == []
         report = await auditor.verdict(key, only=2)
         assert (report.found, report.events) == ([], 2)  # by itself it cannot know
@@ -172,4 +172,4 @@ async def test_the_name_of_an_installation_is_made_once_and_kept(
     async with auditing(auditor.settings) as service:
         second = service.status().details
     assert str(first["origin"]).startswith("toolbus-")
-    assert (first["origin"], first["sealed_by"]) == (second["origin"], second["sealed_by"])
+    assert (first["origin"], first["signed_by"]) == (second["origin"], second["signed_by"])

@@ -76,7 +76,7 @@ class Approvals:
             return await self._show(form.get("key", "").strip(), approval)
         ticket = self.sealer.open(form.get("ticket"), TicketClaims)
         if ticket is None or ticket.approval != approval or ticket.expires < time():
-            return page.sign_in("This page has expired. Show the call again.", 403)
+            return page.sign_in("This page has expired. Open the approval again.", 403)
         return await self._decide(ticket, form)
 
     async def _show(self, key: str, approval: str, message: str = "") -> Response:

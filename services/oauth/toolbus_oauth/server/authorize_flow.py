@@ -210,7 +210,9 @@ class AuthorizeFlow:
     ) -> PageReply:
         access = self._access_rule(auth_request, person)
         if access is None:
-            message = "You are signed in, but no access rule grants you anything here."
+            message = (
+                "You are signed in, but no access rule grants you access here. Ask your operator."
+            )
             self._publish_denied(person.user, message)
             page = self._sign_in_page(auth_request, browser, message, 403)
             return page.model_copy(update={"rejected": "no_access"})

@@ -48,7 +48,7 @@ def test_an_invalid_time_is_rejected(entered: str) -> None:
 def test_every_packaged_query_has_a_description() -> None:
     questions = saved.known(None)
     assert {"who-called", "spend-by-team", "slowest-tools", "denials", "denied-rules", "approvals",
-            "definition-changes", "context-cost", "unpaired-intents"} <= set(questions)  # fmt: skip
+            "definition-changes", "context-cost", "unresolved-calls"} <= set(questions)  # fmt: skip
     assert all(query.about.endswith(".") for query in questions.values())
 
 
@@ -140,7 +140,7 @@ def test_a_report_is_printed_as_a_table(capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"docs__search +2 +2 +2 +2 +1\.5000 +3\.0 +9\.0", text)
     assert re.search(r"\(all\) +2", text)
     assert "rule_denied" in text
-    assert "5 tokens, where every definition would have been 50" in text
+    assert "5 tokens; sending every definition would have used 50" in text
 
 
 def test_queries_are_listed_and_shown_with_their_sql(capsys: pytest.CaptureFixture[str]) -> None:

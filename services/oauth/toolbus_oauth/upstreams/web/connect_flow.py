@@ -51,7 +51,7 @@ class ConnectFlow:
         link = await self._link(request.page.path.removeprefix(PREFIX))
         auth_request = AuthorizationRequest(
             client_id=link.user,
-            client=f"Toolbus, on its way to {link.server},",
+            client=f"Toolbus (to connect {link.server})",
             redirect=link.authorize,
             state="",
             challenge="",

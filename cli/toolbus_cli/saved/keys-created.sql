@@ -1,5 +1,5 @@
--- Which keys were made and revoked, and by whom.
--- since: DateTime = 90d | from when
+-- Keys created and revoked, with the operator.
+-- since: DateTime = 90d | start of the period
 SELECT at, event, key, JSONExtractString(detail, 'by') AS by, customer
 FROM events
 WHERE event IN ('key.created', 'key.revoked') AND at >= {since:DateTime}

@@ -1,6 +1,6 @@
--- Which calls were let through and never ended: nobody knows what became of them.
--- since: DateTime = 30d | from when
-SELECT at, customer, key, server, tool, call_id, charge / 1e6 AS dollars_held,
+-- Allowed calls without a recorded outcome; they may or may not have been executed.
+-- since: DateTime = 30d | start of the period
+SELECT at, customer, key, server, tool, call_id, charge / 1e6 AS dollars_reserved,
     toDateTime(JSONExtractFloat(detail, 'deadline'), 'UTC') AS deadline
 FROM events
 WHERE event = 'call.allowed' AND at >= {since:DateTime} AND deadline < now() AND call_id IN (
