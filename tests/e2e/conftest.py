@@ -1,4 +1,4 @@
-"""A whole gateway over real upstreams, in both arrangements of the services."""
+"""A whole gateway in front of real servers, with separate and with fused services."""
 
 import subprocess
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from harness.launched import Launched
 
 @pytest.fixture(scope="session")
 def everything_program(pytestconfig: pytest.Config) -> list[str]:
-    """How to run server-everything."""
+    """Return the command that runs server-everything."""
     assert pytestconfig.cache is not None
     return everything.install(pytestconfig.cache.mkdir("node"))
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository with one commit."""
+    """Create a git repository with one commit."""
     directory = tmp_path_factory.mktemp("repository")
     git = ["git", "-c", "user.name=E", "-c", "user.email=e@example.org", "-C", str(directory)]
     subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
@@ -39,7 +39,7 @@ def gateway(
     everything_program: list[str],
     repository: Path,
 ) -> Iterator[Gateway]:
-    """Toolbus over five upstreams; the same tests run with the services apart and fused."""
+    """Run Toolbus in front of five servers, with separate and with fused services."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     over_http = EverythingOverHttp(tmp_path_factory.mktemp("web"), everything_program)
     options = ["--separate"] if request.param == "separate" else []
@@ -65,7 +65,7 @@ def gateway(
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """Toolbus over two upstreams; apart, every service has two replicas."""
+    """Run Toolbus in front of two servers; separate services have two replicas each."""
     fused = request.param == "fused"
     with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:
         yield made

@@ -1,4 +1,4 @@
-"""Administration through HTTP: roles, entries, the whole, keys, and an event of every change."""
+"""Administration over HTTP: roles, entries, the whole configuration, keys and change events."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ TOOL = "echo__say"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """Toolbus over one upstream, with an admin key of every role."""
+    """Run Toolbus in front of one server, with an admin key for each role."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("administered"))
     try:
@@ -53,7 +53,7 @@ def admin(place: Launched) -> Administrator:
 
 
 def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
-    """The events of changes of one entry, the oldest first."""
+    """Return the change events of one entry, oldest first."""
     rows = place.eventual_rows(
         "SELECT detail, JSONExtractString(detail, 'name') AS name FROM events "
         f"WHERE event = 'config.changed' AND JSONExtractString(detail, 'kind') = '{kind}' "
@@ -67,13 +67,13 @@ def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict
 
 
 def tried(operation: Operation) -> str:
-    """The path of an operation, about something that is not there."""
+    """Return the path of an operation on an entry that does not exist."""
     name = "0" * 32 if "approvals" in operation.path else "nobody"
     return operation.path.removeprefix("/api").replace("{name}", name)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_may_what_the_table_says_and_nothing_else(place: Launched, role: str) -> None:
+def test_a_role_allows_exactly_its_operations(place: Launched, role: str) -> None:
     administrator = at(place, SECRETS[role])
     for operation in OPERATIONS.values():
         body = {"not": "wanted"} if operation.wants is not None else None
@@ -83,7 +83,7 @@ def test_a_role_may_what_the_table_says_and_nothing_else(place: Launched, role: 
         assert answer.status != 401
 
 
-def test_without_a_live_admin_key_nothing_is_told(place: Launched) -> None:
+def test_every_operation_requires_a_valid_admin_key(place: Launched) -> None:
     for secret in ("", "tba_nobody_at-all-but-long-enough", BOT):
         for operation in OPERATIONS.values():
             answer = at(place, secret).request(operation.method, tried(operation))
@@ -91,11 +91,11 @@ def test_without_a_live_admin_key_nothing_is_told(place: Launched) -> None:
             assert "www-authenticate" in answer.headers
 
 
-def test_an_admin_key_opens_no_tool(place: Launched) -> None:
+def test_an_admin_key_cannot_call_a_tool(place: Launched) -> None:
     assert place.client(SECRETS["admin"]).call(TOOL, {"text": "x"}).status == 401
 
 
-def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -> None:
+def test_a_revoked_admin_key_is_rejected(place: Launched, admin: Administrator) -> None:
     made = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
     assert made.status == 201, made.body
     temporary = admin.as_(made.json["secret"])
@@ -112,7 +112,7 @@ def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -
 # -- entries --------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_made_replaced_and_deleted_and_each_is_an_event(
+def test_creating_replacing_and_deleting_an_entry_each_emit_an_event(
     place: Launched, admin: Administrator
 ) -> None:
     path = named("teams", "sales")
@@ -130,14 +130,14 @@ def test_an_entry_is_made_replaced_and_deleted_and_each_is_an_event(
     assert events[2]["after"] == ""
 
 
-def test_a_pattern_with_a_slash_names_a_price(admin: Administrator) -> None:
+def test_a_price_is_named_by_a_pattern_with_a_slash(admin: Administrator) -> None:
     path = named("prices", "echo__file:///a/*")
     assert admin.request("PUT", path, 0.5).status == 201
     assert admin.request("GET", path).json["value"] == 0.5
     assert admin.request("DELETE", path).status == 204
 
 
-def test_what_others_name_is_not_deleted(admin: Administrator) -> None:
+def test_an_entry_that_others_refer_to_is_not_deleted(admin: Administrator) -> None:
     assert admin.request("PUT", named("groups", "held"), {"tools": ["*"]}).status == 201
     assert admin.request("PUT", named("teams", "support"), {"groups": ["held"]}).status == 200
     answer = admin.request("DELETE", named("groups", "held"))
@@ -146,7 +146,7 @@ def test_what_others_name_is_not_deleted(admin: Administrator) -> None:
     assert admin.request("GET", named("groups", "held")).status == 200
 
 
-def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) -> None:
+def test_the_api_rejects_commands_and_environment_variables(admin: Administrator) -> None:
     for server in (
         {"command": ["sh", "-c", "true"]},
         {"url": "https://collector.example/mcp", "headers": {"X": "${env:HOME}"}},
@@ -156,7 +156,7 @@ def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) 
         assert admin.request("GET", named("servers", "far")).status == 404
 
 
-def test_a_credential_is_neither_shown_nor_sent_elsewhere(
+def test_a_credential_is_neither_shown_nor_moved_to_another_url(
     place: Launched, admin: Administrator
 ) -> None:
     path = named("servers", "echo")
@@ -171,11 +171,11 @@ def test_a_credential_is_neither_shown_nor_sent_elsewhere(
     assert HEADER not in place.logs()
 
 
-# -- the whole ------------------------------------------------------------------------------------
+# -- the whole configuration -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_what_was_exported_changes_nothing_when_it_is_applied(
+def test_applying_an_exported_configuration_changes_nothing(
     admin: Administrator, form: str
 ) -> None:
     declared, etag = admin.declared()
@@ -188,7 +188,7 @@ def test_what_was_exported_changes_nothing_when_it_is_applied(
     assert SECRETS["admin"] not in exported.body.decode()
 
 
-def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> None:
+def test_exactly_one_of_many_concurrent_applies_succeeds(admin: Administrator) -> None:
     declared, etag = admin.declared()
 
     def apply(number: int) -> int:
@@ -201,7 +201,7 @@ def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> Non
     assert len(admin.declared()[0]["users"]) == 1
 
 
-def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
+def test_one_invalid_entry_rejects_the_whole_configuration(admin: Administrator) -> None:
     declared, etag = admin.declared()
     new = {**declared, "users": {"good": {}, "bad": {"customer": "nobody"}}}
     for body in (new, yaml.safe_dump(new)):
@@ -211,7 +211,7 @@ def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
     assert admin.declared() == (declared, etag)
 
 
-def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> None:
+def test_replacing_the_whole_configuration_requires_if_match(admin: Administrator) -> None:
     declared, etag = admin.declared()
     assert admin.request("PUT", "/v1/configuration", declared).status == 428
     new = {**declared, "rules": {"late": {"cedar": "forbid (principal, action, resource);"}}}
@@ -223,25 +223,34 @@ def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> No
     assert admin.declared() == (declared, etag)
 
 
-# -- keys and the rest ----------------------------------------------------------------------------
+# -- keys, budgets, approvals and sign-in ----------------------------------------------------------
 
 
-def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launched) -> None:
+def test_an_operator_creates_changes_rotates_and_revokes_a_key(place: Launched) -> None:
     operator = at(place, SECRETS["operator"])
     made = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
     assert made.status == 201, made.body
     secret = made.json["secret"]
-    until_now(lambda: place.client(secret).sees(TOOL), "the key opens")
+    until_now(lambda: place.client(secret).sees(TOOL), "the key is valid")
     again = operator.request("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
     changed_key = operator.request("PUT", "/v1/keys/made", {"tools": ["other__*"]})
     assert changed_key.json["value"] == {"tools": ["other__*"]}
     until_now(lambda: place.client(secret).tools() == [], "the key sees nothing")
     rotated = operator.request("POST", "/v1/keys/made/rotate").json["secret"]
-    until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200, "it opens")
-    until_now(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    until_now(
+        lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200,
+        "the rotated key is valid",
+    )
+    until_now(
+        lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401,
+        "the old key is invalid",
+    )
     assert operator.request("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
-    until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    until_now(
+        lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401,
+        "the revoked key is invalid",
+    )
     events = changed(place, "keys", "made", 4)
     assert {event["by"] for event in events} == {"admin:operator"}
     for canary in (secret, rotated):
@@ -249,7 +258,7 @@ def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launche
         assert canary not in place.logs()
 
 
-def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
+def test_a_list_is_returned_page_by_page(admin: Administrator) -> None:
     for name in ("page-a", "page-b", "page-c"):
         assert admin.request("PUT", named("labels", name), ["x"]).status == 201
     first = admin.request("GET", "/v1/labels?limit=2").json
@@ -259,16 +268,16 @@ def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
     assert second["next"] is None
 
 
-def test_budgets_are_told(place: Launched) -> None:
+def test_a_viewer_reads_the_budgets(place: Launched) -> None:
     reply = at(place, SECRETS["viewer"]).request("GET", "/v1/budgets")
     assert (reply.status, reply.json["lost"]) == (200, {})
 
 
-def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator) -> None:
+def test_an_operator_approves_a_call(place: Launched, admin: Administrator) -> None:
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
     secret = admin.request("POST", "/v1/keys", terms).json["secret"]
     client = place.client(secret)
-    until_now(lambda: client.sees(TOOL), "the key opens")
+    until_now(lambda: client.sees(TOOL), "the key is valid")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
     operator = at(place, SECRETS["operator"])
@@ -279,7 +288,7 @@ def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator
     assert client.call(TOOL, {"text": "wait"}).text == "wait"
 
 
-def test_a_change_by_the_command_is_an_event_with_its_operator(place: Launched) -> None:
+def test_a_change_made_with_the_cli_is_an_event_with_its_operator(place: Launched) -> None:
     made = place.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
     secret = json.loads(made.stdout)["secret"]
     (event,) = changed(place, "keys", "typed")
@@ -289,7 +298,7 @@ def test_a_change_by_the_command_is_an_event_with_its_operator(place: Launched) 
     assert json.loads(event["after"])["tools"] == ["echo__*"]
 
 
-def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_held(
+def test_the_cli_erases_an_operator_unless_a_legal_hold_prevents_it(
     place: Launched,
 ) -> None:
     assert place.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
@@ -310,7 +319,9 @@ def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_he
     assert event["by"].startswith("~")
 
 
-def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administrator) -> None:
+def test_issuers_and_access_rules_are_configured_one_by_one(
+    place: Launched, admin: Administrator
+) -> None:
     issuer, rule = {"url": "https://login.example", "client_id": "c"}, {"issuer": "corp"}
     lost = admin.request("PUT", named("access", "zed"), rule)
     assert (lost.status, why(lost)) == (422, "faulty")
@@ -331,6 +342,6 @@ def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administ
     assert (first["by"], last["after"]) == ("admin:admin", "")
 
 
-def test_every_kind_of_the_file_is_in_the_api() -> None:
+def test_the_api_serves_every_kind_of_entry() -> None:
     served = {operation.path.split("/")[3] for operation in OPERATIONS.values()}
     assert {*KINDS, "keys", "admins"} <= served

@@ -1,6 +1,6 @@
-"""The administration keeps to its own document, whatever is sent: fuzzed through a whole gateway.
+"""The administration API, fuzzed through a whole gateway, against its OpenAPI document.
 
-`TOOLBUS_FUZZ_SECONDS=600` looks longer, and elsewhere every time.
+`TOOLBUS_FUZZ_SECONDS=600` fuzzes for ten minutes with random input.
 """
 
 import os
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def fuzzed(place: Launched, *options: str, secret: str = "") -> None:
-    """One run over every operation; fails with all it found."""
+    """Fuzz every operation once, and fail with all findings."""
     command = [installed("schemathesis"), "--config-file", str(CONFIGURATION), "run"]
     command += [f"{at(place).base}/api/openapi.json", "--no-color", "--warnings", "off", *options]
     command += ["--checks", "all"]
@@ -50,7 +50,7 @@ def fuzzed(place: Launched, *options: str, secret: str = "") -> None:
     assert '"request.failed"' not in place.logs()
 
 
-def test_what_an_admin_sends_is_answered_as_the_document_says(place: Launched) -> None:
+def test_an_admins_requests_are_answered_as_documented(place: Launched) -> None:
     if LONGER:
         options = ["--phases", "coverage,fuzzing,stateful", "--max-time", LONGER]
     else:
@@ -58,10 +58,10 @@ def test_what_an_admin_sends_is_answered_as_the_document_says(place: Launched) -
     fuzzed(place, *options, secret=SECRETS["admin"])
 
 
-def test_who_may_only_look_is_answered_as_the_document_says(place: Launched) -> None:
+def test_a_viewers_requests_are_answered_as_documented(place: Launched) -> None:
     options = ["--phases", "fuzzing", "-n", "1", "--generation-deterministic"]
     fuzzed(place, *options, secret=SECRETS["viewer"])
 
 
-def test_who_has_no_key_is_answered_as_the_document_says(place: Launched) -> None:
+def test_requests_without_a_key_are_answered_as_documented(place: Launched) -> None:
     fuzzed(place, "--phases", "fuzzing", "-n", "1", "--generation-deterministic")

@@ -1,4 +1,4 @@
-"""Callers without a credential: what they may use, from where, and what they see of each other."""
+"""Callers without a credential: their tools, their origin, and their isolation from each other."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ OK, DENIED, FORBIDDEN = 200, 401, 403
 
 
 class Place:
-    """A gateway that serves callers without a credential, and one of its clients."""
+    """A gateway that serves callers without a credential, and two of its clients."""
 
     def __init__(self, launched: Launched, echo: Upstream) -> None:
         self.launched = launched
@@ -71,7 +71,7 @@ def place(
         echo.kill()
 
 
-def test_what_is_granted_is_listed_and_called_and_the_rest_is_unknown(place: Place) -> None:
+def test_an_anonymous_caller_uses_granted_tools_only(place: Place) -> None:
     seen = set(place.nobody.tools())
     assert {"echo__say", "kept__recall"} <= seen
     assert "echo__wait" not in seen
@@ -83,7 +83,7 @@ def test_what_is_granted_is_listed_and_called_and_the_rest_is_unknown(place: Pla
     ).text
 
 
-def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
+def test_events_name_the_anonymous_caller_whose_budget_ends(place: Place) -> None:
     run = "a" * 31 + "1"
     codes = [place.nobody.call("echo__count", {"id": "n"}, run).code for _ in range(4)]
     assert "budget_exceeded" in codes, "two calls cost the whole budget"
@@ -136,7 +136,7 @@ def test_a_wrong_credential_never_becomes_an_anonymous_call(
     ],
 )
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools/execute", "/sse"])
-def test_no_web_page_and_no_proxy_is_served_without_a_key(
+def test_a_web_page_or_a_proxy_needs_a_key(
     place: Place, foreign: dict[str, str], path: str
 ) -> None:
     before = len(place.echo.arrived())
@@ -160,14 +160,12 @@ def test_no_web_page_and_no_proxy_is_served_without_a_key(
         ("PUT", "/api/v1/keys/owner"),
     ],
 )
-def test_neither_administration_nor_approvals_open_without_a_key(
-    place: Place, method: str, path: str
-) -> None:
+def test_administration_and_approvals_need_a_key(place: Place, method: str, path: str) -> None:
     body = b"" if method == "GET" else b"{}"
     assert exchange(place.port, asked(path, method, body, **JSON)).status == DENIED
 
 
-def test_two_client_sessions_have_states_of_their_own(place: Place) -> None:
+def test_two_anonymous_sessions_have_separate_server_state(place: Place) -> None:
     first, second = (begun(place.nobody) for _ in range(2))
 
     def said(session: str, tool: str, **arguments: Any) -> str:
@@ -180,7 +178,7 @@ def test_two_client_sessions_have_states_of_their_own(place: Place) -> None:
     assert request(place.nobody, "tools/call", {"name": "kept__recall", "arguments": {}}).text == ""
 
 
-def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None:
+def test_an_idempotency_key_is_scoped_to_its_anonymous_session(place: Place) -> None:
     meta = {"_meta": {IDEMPOTENCY: "same"}}
     call = calling("echo__say", 1, text="mine")
     call["params"] |= meta
@@ -194,7 +192,7 @@ def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None
     assert "idempotency key" in place.nobody.post(body, **headers).error["message"]
 
 
-def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: Place) -> None:
+def test_a_session_a_task_and_a_result_are_unknown_to_other_clients(place: Place) -> None:
     tasks: dict[str, Any] = {"tasks": {"requests": {"tools": {"call": {}}}}}
     first, second = (begun(place.nobody, tasks) for _ in range(2))
     call = calling("echo__say", 1, text="mine")
@@ -211,13 +209,13 @@ def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: P
     assert place.owner.post(calling("echo__say", 3, text="x"), Mcp_Session_Id=first).status == 404
 
 
-def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
+def test_anonymous_callers_share_the_session_limit_of_one_principal(place: Place) -> None:
     held = [begun(place.nobody) for _ in range(5)]
     for session in held:
         place.nobody.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
     result = place.launched.toolbus("status", "--json")
     assert '"bound": 8' in result.stdout
-    # Of five sessions only three have a place: the longest unused have ended.
+    # Only three of the five sessions keep their state: the least recently used ones have ended.
     texts = [
         place.nobody.post(calling("kept__recall", 1), Mcp_Session_Id=each).text
         for each in reversed(held)
@@ -234,7 +232,7 @@ def test_programs_call_the_same_tools_and_no_others(place: Place) -> None:
     assert "unknown_tool" in refused.text or "nknown" in refused.text
 
 
-def test_the_oldest_transport_serves_them_too(place: Place) -> None:
+def test_http_sse_serves_anonymous_callers(place: Place) -> None:
     with Events(place.at("/sse")) as stream:
         where = stream.data()
         posted = place.at(where).post(calling("echo__say", 1, text="over a stream"))
@@ -242,12 +240,12 @@ def test_the_oldest_transport_serves_them_too(place: Place) -> None:
         assert stream.next()["result"]["content"][0]["text"] == "over a stream"
 
 
-def test_status_names_who_is_served(place: Place) -> None:
+def test_status_names_the_anonymous_callers_that_are_served(place: Place) -> None:
     text = place.launched.toolbus("status").stdout
     assert "anonymous=this machine" in text
 
 
-def test_without_a_configuration_nobody_is_served(place: Place) -> None:
+def test_anonymous_callers_are_rejected_without_configuration(place: Place) -> None:
     document = declared(place.echo)
     document.pop("anonymous")
     place.launched.configure(document)
@@ -261,7 +259,7 @@ def test_without_a_configuration_nobody_is_served(place: Place) -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
-    """A gateway that listens on every address, not started."""
+    """Prepare a gateway that listens on every address, without starting it."""
     echo = Upstream(tmp_path / "echo")
     (tmp_path / "up").mkdir()
     launched = Launched(tmp_path / "up", "--host", "0.0.0.0")
@@ -273,7 +271,7 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
         echo.kill()
 
 
-def test_a_listener_for_other_machines_refuses_the_configuration_unless_it_is_forced(
+def test_a_public_listener_requires_allow_remote_for_anonymous_callers(
     elsewhere: tuple[Launched, Upstream],
 ) -> None:
     launched, echo = elsewhere
@@ -292,11 +290,11 @@ def test_a_listener_for_other_machines_refuses_the_configuration_unless_it_is_fo
     call = calling("echo__say", 1, text="x")
     assert nobody.post(call, Origin="https://evil.example").status == FORBIDDEN
     page = nobody.post(call, Origin="http://localhost:3000")
-    assert page.status == DENIED, "web pages are not let in by allow_remote"
+    assert page.status == DENIED, "allow_remote does not admit web pages"
     assert "everyone" in launched.toolbus("status").stdout
 
 
-def test_a_service_that_listens_for_other_machines_refuses_by_itself(
+def test_a_service_with_a_public_listener_rejects_the_configuration_itself(
     elsewhere: tuple[Launched, Upstream],
 ) -> None:
     launched, echo = elsewhere
@@ -316,7 +314,7 @@ def test_a_service_that_listens_for_other_machines_refuses_by_itself(
 
 
 def own_address() -> str:
-    """An address of this machine's that is not loopback."""
+    """Return an address of this machine that is not loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

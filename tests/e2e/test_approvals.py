@@ -1,4 +1,4 @@
-"""Approvals through HTTP with real clients: shown a page, refused with an id, told to a webhook."""
+"""Approvals over HTTP with real clients: the page, the API, the command line and webhooks."""
 
 import asyncio
 import html
@@ -33,7 +33,10 @@ modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
-    """Where the webhook is told; away for one test alone: the longer it is, the rarer the tries."""
+    """Receive webhooks.
+
+    Only one test takes it down: the longer it is down, the rarer the retries.
+    """
     with Receiver() as made:
         yield made
 
@@ -42,7 +45,7 @@ def receiver() -> Iterator[Receiver]:
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
 ) -> Iterator[Launched]:
-    """Toolbus over one upstream, of which one tool needs a person."""
+    """Run Toolbus in front of one server with a tool that needs an approval."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     options = ["--separate"] if request.param == "separate" else []
     environment = {"TOOLBUS_CALL_TIMEOUT": "20", "HOOK_SECRET": HOOK}
@@ -74,11 +77,11 @@ def place(
         echo.kill()
 
 
-# -- what a browser and a program do -------------------------------------------------------------
+# -- a browser and a client ------------------------------------------------------------------------
 
 
 def visited(url: str, form: dict[str, str] | None = None, **headers: str) -> tuple[Answer, str]:
-    """A page, as a browser without scripts has it."""
+    """Fetch a page as a browser without scripts does."""
     target = urlsplit(url)
     connection = HTTPConnection(target.hostname or "", target.port, timeout=30)
     sent = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
@@ -102,14 +105,14 @@ def ticket_on(page: str) -> str:
 
 
 def decided(url: str, action: str, note: str = "", secret: str = BOSS) -> str:
-    """The whole way through the page."""
+    """Show the page with a key and decide on it."""
     _, shown = visited(url, {"key": secret, "action": "show"})
     _, done = visited(url, {"ticket": ticket_on(shown), "action": action, "note": note})
     return done
 
 
 def required(answer: Answer) -> tuple[str, str]:
-    """The id and the page of what a call waits for."""
+    """Return the id and the page of the approval a call waits for."""
     assert answer.code == "approval_required", answer.body
     data = answer.error["data"]
     return data["approval"], data["page"]
@@ -136,7 +139,7 @@ async def sdk(
 
 
 @modes
-async def test_a_client_that_opens_pages_goes_on_once_a_person_approved(
+async def test_a_client_that_opens_pages_continues_after_approval(
     place: Launched, mode: str
 ) -> None:
     opened: list[ElicitRequestURLParams] = []
@@ -152,13 +155,13 @@ async def test_a_client_that_opens_pages_goes_on_once_a_person_approved(
     async with sdk(place, mode, opens) as client:
         message = await client.call_tool(TOOL, {"text": f"paged {mode}"})
         assert message.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
-    assert len(opened) == 1, "asked once"
+    assert len(opened) == 1, "one request"
     assert TOOL in opened[0].message
     assert "Approved" in await deciding[0]
 
 
 @modes
-async def test_a_client_that_opens_pages_is_told_of_a_rejection(place: Launched, mode: str) -> None:
+async def test_a_client_that_opens_pages_gets_the_rejection(place: Launched, mode: str) -> None:
     async def opens(_context: Any, params: Any) -> ElicitResult:
         await asyncio.to_thread(decided, params.url, "reject", "Not on a Friday.")
         return ElicitResult(action="accept")
@@ -170,7 +173,7 @@ async def test_a_client_that_opens_pages_is_told_of_a_rejection(place: Launched,
 
 
 @modes
-async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards(
+async def test_a_client_without_pages_gets_the_id_and_repeats_the_call(
     place: Launched, mode: str
 ) -> None:
     async with sdk(place, mode) as client:
@@ -188,7 +191,7 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
 
 
 @pytest.mark.parametrize(("action", "said"), [("approve", "as a task"), ("reject", "Not today.")])
-async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
+async def test_a_client_with_tasks_waits_for_the_decision_in_a_task(
     place: Launched, action: str, said: str
 ) -> None:
     taken = Tasks()
@@ -204,7 +207,7 @@ async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
         assert result.is_error is (action == "reject")
 
 
-async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place: Launched) -> None:
+async def test_a_client_with_tasks_and_pages_is_sent_the_page(place: Launched) -> None:
     opened: list[str] = []
 
     async def answer(asked: dict[str, Any]) -> dict[str, Any]:
@@ -214,18 +217,18 @@ async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place
         return {name: {"action": "accept"}}
 
     async def opens(_context: Any, _params: Any) -> ElicitResult:
-        raise AssertionError("The call itself asks nothing.")
+        raise AssertionError("The call itself sends no elicitation.")
 
     async with sdk(place, "auto", opens, extensions=[Tasks(answer)]) as client:
         result = await client.call_tool(TOOL, {"text": "shown and waited for"})
         assert result.content[0].text == "shown and waited for"  # type: ignore[union-attr]
-    assert len(opened) == 1, "asked once"
+    assert len(opened) == 1, "one request"
 
 
 # -- the page -------------------------------------------------------------------------------------
 
 
-def test_the_page_tells_nothing_before_it_knows_who_reads(place: Launched) -> None:
+def test_the_page_shows_nothing_before_the_reader_has_authenticated(place: Launched) -> None:
     approval, url = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-page"}))
     assert url.endswith(f"/approvals/{approval}")
     answer, page = visited(url)
@@ -237,13 +240,13 @@ def test_the_page_tells_nothing_before_it_knows_who_reads(place: Launched) -> No
         assert (answer.status, "canary-of-the-page" in page) == (status, False)
 
 
-def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
+def test_the_page_needs_no_script_and_allows_none(place: Launched) -> None:
     text = '<script>alert(1)</script>"\u202e\u200b'
     _, url = required(place.client(BOT).call(TOOL, {"text": text}))
     answer, page = visited(url, {"key": BOSS, "action": "show"})
     assert "<script" not in page
     assert "\u202e" not in page
-    assert "\\u{202e}\\u{200b}" in page, "nothing invisible is left unseen"
+    assert "\\u{202e}\\u{200b}" in page, "invisible characters are escaped"
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "script-src" not in policy
@@ -253,7 +256,7 @@ def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
     assert "set-cookie" not in answer.headers
 
 
-def test_a_decision_needs_what_only_the_shown_page_holds(place: Launched) -> None:
+def test_a_decision_requires_the_ticket_of_its_own_page(place: Launched) -> None:
     approval, url = required(place.client(BOT).call(TOOL, {"text": "ticket"}))
     _, other_url = required(place.client(BOT).call(TOOL, {"text": "another ticket"}))
     _, page = visited(url, {"key": BOSS, "action": "show"})
@@ -301,7 +304,7 @@ def test_the_api_lists_and_decides(place: Launched) -> None:
 @pytest.mark.parametrize(
     ("secret", "status"), [(BOT, 403), (PLAIN, 403), ("tbk_nobody_knows-this", 401), ("", 401)]
 )
-def test_the_api_is_for_keys_with_the_right_alone(
+def test_the_api_requires_a_key_with_the_right_to_approve(
     place: Launched, secret: str, status: int
 ) -> None:
     approval, _ = required(place.client(BOT).call(TOOL, {"text": "whose right"}))
@@ -316,7 +319,7 @@ def test_the_api_is_for_keys_with_the_right_alone(
 
 
 @pytest.mark.parametrize("body", [b"[]", b'{"note": 7}', b"{", b'{"note": "' + b"x" * 20_000])
-def test_the_api_refuses_a_body_it_cannot_take(place: Launched, body: bytes) -> None:
+def test_the_api_rejects_an_invalid_body(place: Launched, body: bytes) -> None:
     approval, _ = required(place.client(BOT).call(TOOL, {"text": "bodies"}))
     assert api(place, f"/{approval}/approve", body=body).status in (400, 413)
     assert api(place, f"/{approval}").json["state"] == "pending"
@@ -339,10 +342,10 @@ def test_the_command_line_lists_and_decides(place: Launched) -> None:
     )
 
 
-# -- what is recorded and told ---------------------------------------------------------------------
+# -- events and webhooks ---------------------------------------------------------------------------
 
 
-def test_who_decided_what_is_in_the_audit(place: Launched) -> None:
+def test_the_audit_records_each_decision_with_its_approver(place: Launched) -> None:
     client = place.client(BOT)
     approval, _ = required(client.call(TOOL, {"text": "canary-of-the-audit"}))
     api(place, f"/{approval}/approve", body={"note": "On the record."})
@@ -357,7 +360,7 @@ def test_who_decided_what_is_in_the_audit(place: Launched) -> None:
     assert "canary-of-the-audit" not in json.dumps(events), "arguments only as a digest"
 
 
-def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
+def test_a_signed_webhook_is_delivered_once_its_receiver_is_up(
     place: Launched, receiver: Receiver
 ) -> None:
     before = place.logs().count("webhook.failed")

@@ -1,4 +1,4 @@
-"""Approvals as tasks, over real HTTP and two replicas of every service, and what they outlive."""
+"""Approvals as tasks over HTTP, with two replicas of every service, and their durability."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ OVER = ("completed", "failed", "cancelled")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A gateway of two replicas, one of whose tools needs a person."""
+    """Run two replicas with a tool that needs an approval."""
     with replicated(tmp_path_factory.mktemp("approved"), fused=False) as made:
         made.keys["root"] = key(ROOT, approve=[TOOL])
         made.keys["boss"] = key(BOSS, rights=["approve"])
@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def waiting(place: Place, name: str, **declared: Any) -> dict[str, Any]:
-    """The task that a stateless client is given."""
+    """Return the task that a stateless client receives for its call."""
     params = {"name": TOOL, "arguments": {"name": name}}
     body: dict[str, Any] = request(place.client(), "tools/call", params, **TASKS, **declared).json
     assert body["result"]["resultType"] == "task", body
@@ -40,7 +40,7 @@ def waiting(place: Place, name: str, **declared: Any) -> dict[str, Any]:
 
 
 def about(place: Place, task: str, what: str = "get", secret: str = ROOT, **more: Any) -> Answer:
-    """What a stateless client asks of its task, at the other replica."""
+    """Send a request of a stateless client about its task to the other replica."""
     body, headers = stateless(f"tasks/{what}", {"taskId": task, **more}, **TASKS)
     return place.client(secret, replica=1).post(body, **headers, Mcp_Name=task)
 
@@ -60,7 +60,7 @@ def api(place: Place, path: str = "", body: Any = None, replica: int = 1) -> Ans
 
 
 def approval_of(place: Place, name: str) -> str:
-    """The approval a call waits for, as who decides sees it."""
+    """Return the id of the approval a call waits for, from the API."""
 
     def found() -> Any:
         body = api(place).json.get("approvals", ())
@@ -76,17 +76,17 @@ def decided(place: Place, name: str, action: str, **body: str) -> None:
 
 
 def times(place: Place) -> int:
-    """How often the server was asked to greet."""
+    """Return the number of calls of `greet` that reached the server."""
     found: dict[str, int] = place.fixture.seen()["tools"]
     return found.get("greet", 0)
 
 
-def test_a_call_waits_as_a_task_at_every_replica_and_is_made_once(place: Place) -> None:
+def test_a_call_waits_as_a_task_at_every_replica_and_runs_once(place: Place) -> None:
     place.fixture.forget()
     task = waiting(place, "Ada")
     approval = approval_of(place, "Ada")
     assert f"/approvals/{approval}" in task["statusMessage"]
-    assert approval not in task["taskId"], "sealed"
+    assert approval not in task["taskId"], "the task id does not reveal it"
     assert about(place, task["taskId"]).json["result"]["status"] == "working"
     assert about(place, task["taskId"], secret=OTHER).error["code"] == INVALID
     assert times(place) == 0
@@ -107,7 +107,7 @@ def test_a_rejected_task_fails_with_the_protocols_code_and_the_reason(place: Pla
     assert done["error"]["data"]["code"] == "approval_rejected"
 
 
-def test_a_client_with_a_session_that_asks_for_a_task_is_given_one(place: Place) -> None:
+def test_a_client_with_a_session_that_requests_a_task_receives_one(place: Place) -> None:
     params = {"name": TOOL, "arguments": {"name": "Hugo"}, "task": {"ttl": 60_000}}
     task = place.client().request("tools/call", params).json["result"]["task"]
     assert (task["status"], "/approvals/" in task["statusMessage"]) == ("working", True)
@@ -127,7 +127,7 @@ def test_a_client_with_a_session_that_asks_for_a_task_is_given_one(place: Place)
     assert (error["code"], "Not her." in error["message"]) == (REJECTED, True)
 
 
-def test_a_cancelled_task_takes_its_approval_back(place: Place) -> None:
+def test_cancelling_a_task_withdraws_its_approval(place: Place) -> None:
     task = waiting(place, "Bob")["taskId"]
     approval = approval_of(place, "Bob")
     assert about(place, task, "cancel", OTHER).error["code"] == INVALID
@@ -136,7 +136,7 @@ def test_a_cancelled_task_takes_its_approval_back(place: Place) -> None:
     assert api(place, f"/{approval}/approve", {}).status == 404
 
 
-def test_a_client_that_opens_pages_too_answers_its_task(place: Place) -> None:
+def test_a_client_that_opens_pages_answers_its_task(place: Place) -> None:
     task = waiting(place, "Cleo", **PAGES)
     assert task["status"] == "input_required"
     request = about(place, task["taskId"]).json["result"]["inputRequests"]
@@ -148,7 +148,7 @@ def test_a_client_that_opens_pages_too_answers_its_task(place: Place) -> None:
     assert ended(place, task["taskId"])["result"]["content"][0]["text"] == "Hello, Cleo!"
 
 
-def test_a_tasks_call_is_in_the_audit_under_its_approval(place: Place) -> None:
+def test_the_events_of_a_tasks_call_name_its_approval(place: Place) -> None:
     task = waiting(place, "Dora")["taskId"]
     approval = approval_of(place, "Dora")
     decided(place, "Dora", "approve")
@@ -159,7 +159,7 @@ def test_a_tasks_call_is_in_the_audit_under_its_approval(place: Place) -> None:
         assert place.cluster.eventual_rows(sql)[0]["key"] == "root"
 
 
-def test_a_replica_killed_as_a_person_approves_leaves_no_call_made_twice(place: Place) -> None:
+def test_a_replica_killed_during_an_approval_does_not_repeat_the_call(place: Place) -> None:
     place.fixture.forget()
     task = waiting(place, "Finn")["taskId"]
     decided(place, "Finn", "approve")
@@ -173,7 +173,7 @@ def test_a_replica_killed_as_a_person_approves_leaves_no_call_made_twice(place: 
     place.cluster.run("policy").wait_ready()
 
 
-def test_a_task_outlives_every_service_killed_while_a_person_thinks(place: Place) -> None:
+def test_a_task_survives_the_death_of_every_service_before_the_decision(place: Place) -> None:
     place.fixture.forget()
     task = waiting(place, "Jane")["taskId"]
     approval_of(place, "Jane")
@@ -197,7 +197,7 @@ def _killed_and_begun_anew(place: Place) -> None:
 
 
 def _serves(place: Place) -> bool:
-    """Whether a call goes through to the server, whichever replicas take it."""
+    """Return whether calls reach the server through every replica."""
     answers = [
         place.client(replica=n % 2).call("fix__test_echo", {"text": "here"}) for n in range(8)
     ]

@@ -1,4 +1,4 @@
-"""Servers that ask their callers: each client gets its own questions, however many ask at once."""
+"""Server requests to callers: each client gets its own requests, however many calls run at once."""
 
 import asyncio
 import sys
@@ -34,19 +34,19 @@ MODES = ("legacy", "auto")
 
 
 class Asking(Engine):
-    """The server on a port."""
+    """A process of the server that listens on a port."""
 
     def __init__(self, directory: Path, kind: str) -> None:
         super().__init__(directory)
         self.kind = kind
 
     def command(self) -> list[str]:
-        """The port is an argument."""
+        """Return the command; the port is an argument."""
         return [sys.executable, str(PROGRAM), self.kind, str(self.port)]
 
     @property
     def declared(self) -> Server:
-        """How it is declared."""
+        """The configuration of the server."""
         at = f"http://127.0.0.1:{self.port}"
         return Server(sse=f"{at}/sse") if self.kind == "sse" else Server(url=f"{at}/mcp/")
 
@@ -55,9 +55,9 @@ class Asking(Engine):
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway over a server of each kind; apart, with two replicas of every service."""
+    """Run a gateway with a server of each kind; separate services have two replicas."""
     over = [Asking(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
-    # Ten processes of the SDK start for ten clients: on a busy machine that takes a while.
+    # Ten processes of the SDK start for ten clients, which is slow on a busy machine.
     made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="90")
     fused = request.param == "fused"
     process = Server(command=(sys.executable, str(PROGRAM), "stdio"))
@@ -76,7 +76,7 @@ def cluster(
 
 
 class Person:
-    """A client of the SDK with an own word, which answers questions about that word alone."""
+    """A client of the SDK that answers requests about its own word."""
 
     def __init__(self, cluster: Cluster, word: str, mode: str, **callbacks: Any) -> None:
         self.word = word
@@ -87,23 +87,23 @@ class Person:
         self._callbacks = callbacks
 
     async def answer(self, _context: Any, params: Any) -> types.ElicitResult:
-        """Answer with the word that was asked for."""
+        """Answer an elicitation with the client's word."""
         self.asked.append(params.message)
         return types.ElicitResult(action="accept", content={"word": f"{self.word}'s"})
 
     async def sample(self, _context: Any, params: Any) -> types.CreateMessageResult:
-        """Answer in a model's place."""
+        """Answer a sampling request."""
         self.asked.append(params.messages[0].content.text)
         message = types.TextContent(type="text", text=f"{self.word} says")
         return types.CreateMessageResult(role="assistant", content=message, model="m")
 
     async def list_roots(self, _context: Any) -> types.ListRootsResult:
-        """Tell the roots."""
+        """Return the roots."""
         return types.ListRootsResult(roots=[types.Root(uri=each) for each in self.roots])
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["Person"]:
-        """Connect, able to answer everything unless other callbacks were given."""
+        """Connect with a callback for every kind of request, unless others were given."""
         every = {
             "elicitation_callback": self.answer,
             "sampling_callback": self.sample,
@@ -117,7 +117,7 @@ class Person:
                 yield self
 
     async def call(self, tool: str, word: str = "") -> str:
-        """The text of a result."""
+        """Call a tool and return the text of its result."""
         result = await self.client.call_tool(tool, {"word": word or self.word})
         return str(getattr(result.content[0], "text", result))
 
@@ -126,12 +126,12 @@ class Person:
 async def people(
     cluster: Cluster, mode: str, many: int = CLIENTS, **callbacks: Any
 ) -> AsyncIterator[list[Person]]:
-    """So many clients, each connected."""
+    """Connect several clients."""
     try:
         async with AsyncExitStack() as stack:
             made = [Person(cluster, f"w{number}", mode, **callbacks) for number in range(many)]
             yield [await stack.enter_async_context(each.connected()) for each in made]
-    except BaseExceptionGroup as group:  # one around another for each client
+    except BaseExceptionGroup as group:  # nested once for each client
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
@@ -140,7 +140,7 @@ async def people(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("server", SERVERS)
-async def test_clients_that_are_asked_at_once_each_get_their_own_question(
+async def test_concurrent_calls_of_many_clients_each_get_their_own_requests(
     cluster: Cluster, server: str, mode: str
 ) -> None:
     async with people(cluster, mode) as every:
@@ -151,7 +151,9 @@ async def test_clients_that_are_asked_at_once_each_get_their_own_question(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_calls_of_one_client_are_asked_side_by_side(cluster: Cluster, server: str) -> None:
+async def test_concurrent_calls_of_one_client_each_get_their_own_request(
+    cluster: Cluster, server: str
+) -> None:
     async with Person(cluster, "one", "legacy").connected() as one:
         words = [f"v{number}" for number in range(4)]
         result = await asyncio.gather(*(one.call(f"{server}__ask", word) for word in words))
@@ -161,7 +163,7 @@ async def test_calls_of_one_client_are_asked_side_by_side(cluster: Cluster, serv
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("server", SERVERS)
-async def test_a_client_that_does_not_answer_holds_nobody_else_up(
+async def test_a_client_that_does_not_answer_delays_no_other_client(
     cluster: Cluster, server: str, mode: str
 ) -> None:
     never, request = asyncio.Event(), asyncio.Event()
@@ -183,8 +185,10 @@ async def test_a_client_that_does_not_answer_holds_nobody_else_up(
 
 
 @pytest.mark.parametrize("server", ["stdio", "sse"])
-async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, server: str) -> None:
-    for _ in range(3):  # three times eight are more than one key has places
+async def test_a_client_that_disconnects_frees_its_session_at_once(
+    cluster: Cluster, server: str
+) -> None:
+    for _ in range(3):  # three times eight are more than the sessions of one key
         async with people(cluster, "legacy", 8) as every:
             result = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
             assert result == [f"accept {each.word}'s" for each in every]
@@ -198,14 +202,14 @@ async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, se
 
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
-    """What `toolbus status` shows of servers."""
+    """Return the servers as `toolbus status` shows them."""
     lane = RequestReply(OPERATOR, bus)
     servers = list((await lane.request(ServersQuery(), ServersReply)).servers)
     return with_sessions(servers, await lane.request_each(SessionsQuery(), SessionsReply))
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_what_a_server_asks_outside_calls_reaches_the_client_of_its_connection(
+async def test_requests_outside_calls_reach_the_client_of_their_connection(
     cluster: Cluster, server: str
 ) -> None:
     async with people(cluster, "legacy", 3) as every:
@@ -221,7 +225,7 @@ async def test_what_a_server_asks_outside_calls_reaches_the_client_of_its_connec
             )
 
         async def heard_or_asked_again() -> bool:
-            """A server asks nobody while its client has no stream yet, or Toolbus none to it."""
+            """Prompt the server again while its client or Toolbus has no stream yet."""
             if await all_heard("roots file:///{0}"):
                 return True
             for each in every:
@@ -242,9 +246,7 @@ async def test_what_a_server_asks_outside_calls_reaches_the_client_of_its_connec
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_an_error_a_client_answers_with_reaches_the_server_as_it_is(
-    cluster: Cluster, server: str
-) -> None:
+async def test_a_clients_error_reaches_the_server_unchanged(cluster: Cluster, server: str) -> None:
     async def refuse(_context: Any, _params: Any) -> types.ErrorData:
         return types.ErrorData(code=-1, message="User rejected it")
 
@@ -255,7 +257,7 @@ async def test_an_error_a_client_answers_with_reaches_the_server_as_it_is(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_client_is_listed_the_tools_that_fit_what_it_declared(
+async def test_the_listed_tools_depend_on_the_declared_capabilities(
     cluster: Cluster, mode: str
 ) -> None:
     async def no_answer(_context: Any, _params: Any) -> types.ErrorData:
@@ -265,7 +267,7 @@ async def test_a_client_is_listed_the_tools_that_fit_what_it_declared(
         async with people(cluster, mode, 1, **callbacks) as (one,):
             return {tool.name for tool in (await one.client.list_tools()).tools}
 
-    for _ in range(2):  # each class before and after the other: nothing of one is kept for another
+    for _ in range(2):  # each class before and after the other: no list is cached across classes
         able = await listed(sampling_callback=no_answer)
         unable = await listed(elicitation_callback=no_answer)
         for server in SERVERS:

@@ -1,4 +1,4 @@
-"""Several messages in one POST, which sessions of 2025-03-26 alone may send."""
+"""Several messages in one POST, which only sessions of 2025-03-26 may send."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def sent(client: Client, messages: Any, version: str = OLD) -> Any:
     return client.post(messages, Mcp_Session_Id=begun(client, version=version))
 
 
-def test_each_message_of_a_batch_is_judged_on_its_own(place: Place) -> None:
+def test_each_message_of_a_batch_is_validated_separately(place: Place) -> None:
     messages = [
         calling("echo__say", 1, text="one"),
         SAID,
@@ -46,7 +46,7 @@ def test_each_message_of_a_batch_is_judged_on_its_own(place: Place) -> None:
     assert unnamed == [-32600] * 3
 
 
-def test_calls_of_a_batch_run_side_by_side(place: Place) -> None:
+def test_calls_of_a_batch_run_concurrently(place: Place) -> None:
     messages = [calling("echo__wait", n, id=f"batch{n}", seconds=0.1) for n in range(32)]
     answer = sent(place.client(), messages)
     body = {each["id"]: each["result"]["content"][0]["text"] for each in answer.json}
@@ -62,7 +62,7 @@ def test_a_batch_without_requests_is_accepted(place: Place) -> None:
     ("messages", "word"),
     [([], "1 to 32"), ([PING] * 2, "same id"), ([{**PING, "id": n} for n in range(33)], "1 to 32")],
 )
-def test_a_batch_that_is_none_or_unclear_is_refused_whole(
+def test_an_empty_ambiguous_or_oversized_batch_is_rejected_whole(
     place: Place, messages: list[Any], word: str
 ) -> None:
     answer = sent(place.client(), messages)
@@ -76,7 +76,7 @@ def test_no_other_revision_has_batches(place: Place, version: str) -> None:
     assert (answer.status, answer.error["code"]) == (400, -32600)
 
 
-def test_a_batch_needs_a_session_and_no_other_revision_beside_it(place: Place) -> None:
+def test_a_batch_needs_a_session_and_no_other_revision_header(place: Place) -> None:
     client = place.client()
     assert client.post([PING]).error["code"] == -32600
     session = begun(client, version=OLD)
@@ -87,7 +87,7 @@ def test_a_batch_needs_a_session_and_no_other_revision_beside_it(place: Place) -
     assert fine.json == [{"jsonrpc": "2.0", "id": "p", "result": {}}]
 
 
-def test_a_message_of_the_stateless_era_is_refused_within_a_batch(place: Place) -> None:
+def test_a_stateless_message_is_rejected_within_a_batch(place: Place) -> None:
     meta = {"io.modelcontextprotocol/protocolVersion": NOW}
     modern = {**PING, "params": {"_meta": meta}}
     (body,) = sent(place.client(), [modern]).json
@@ -95,7 +95,7 @@ def test_a_message_of_the_stateless_era_is_refused_within_a_batch(place: Place) 
     assert "error" in body
 
 
-def test_a_batch_with_more_to_say_is_a_stream_that_can_be_resumed(place: Place) -> None:
+def test_a_batch_with_server_requests_is_a_resumable_stream(place: Place) -> None:
     client = place.client()
     session = begun(client, {"sampling": {}}, OLD)
     messages = [PING, calling("fix__test_sampling", 5, prompt="Say it")]

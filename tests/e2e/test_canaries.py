@@ -1,4 +1,4 @@
-"""Canaries: secrets are planted wherever one can be, all of them are used, and none is heard."""
+"""Canaries: secrets are planted everywhere, all of them are used, and none leaks."""
 
 import json
 from base64 import b32decode, b64encode, urlsafe_b64encode
@@ -36,12 +36,12 @@ SELECT customer FROM checkpoints JOIN (
     SELECT customer, max(stream_seq) AS newest FROM events WHERE event = '{event}' GROUP BY customer
 ) AS told USING customer WHERE customer = '{customer}' AND to >= newest
 """
-TRIES = 8  # calls of a server that is gone: more than open a breaker
+TRIES = 8  # calls of a server that has exited: more than open a breaker
 
 
 @dataclass
 class Story:
-    """What is done with the planted secrets; those that come up are planted too."""
+    """The use of the planted secrets; secrets created on the way are planted too."""
 
     at: Planted
     failures: list[bytes] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Story:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """All of them so far."""
+        """All secrets so far."""
         return self.at.secrets
 
     def client(self, secret: str) -> Client:
@@ -63,7 +63,7 @@ class Story:
         return answer
 
     def form(self, path: str, basic: str = "", **form: str) -> dict[str, Any]:
-        """A client's request at the authorization server."""
+        """Send a client's request to the authorization server."""
         shown = {"Authorization": f"Basic {b64encode(basic.encode()).decode()}"} if basic else {}
         sent = Client(f"{self.at.base}{path}").post(
             urlencode(form).encode(), Content_Type=FORM, **shown
@@ -73,7 +73,7 @@ class Story:
     # -- agents ------------------------------------------------------------------------------
 
     def agents_call(self) -> None:
-        """Calls that go well, and all ways in which they do not."""
+        """Make calls that succeed, and calls that fail in every way."""
         ann, word = self.client(self.secrets["ann"]), self.secrets["argument"]
         listed = ("blab__say", "blab__die", "calc__told", "docs__connect_account", "jobs__whoami")
         self.at.launched.until_listed(ann, *listed)
@@ -93,11 +93,11 @@ class Story:
         assert bot.post(body, **headers).json["result"]["resultType"] == "task"
         params = {"name": "blab__say", "arguments": {"text": word}}
         once = {**params, "_meta": {"dev.toolbus/idempotency-key": "once"}}
-        for _ in range(2):  # the second is told what is kept of the first
+        for _ in range(2):  # the second gets the stored outcome of the first
             assert ann.request("tools/call", once).text == self.secrets["words"]
 
     def a_process_dies(self) -> None:
-        """A process prints what it was given, and what ann told it; then eve calls it."""
+        """Let a process print its input and ann's arguments and exit; then call it as eve."""
         ann, eve = self.client(self.secrets["ann"]), self.client(self.secrets["eve"])
         fields = {"card": self.secrets["card"], "words": self.secrets["last words"]}
         self.at.launched.until_listed(ann, "frail__crash", "frail__calm")
@@ -116,7 +116,7 @@ class Story:
             )
 
     def strangers_come(self) -> None:
-        """Keys that open nothing, and those that open something else."""
+        """Send keys that are invalid, and keys for something else."""
         self.secrets["wrong key"] = f"tbk_nobody_{canary('nobody')}"
         self.secrets["wrong token"] = f"eyJ{canary('token')}.e30.x"
         for name in ("wrong key", "wrong token", "operator", "reader"):
@@ -127,7 +127,7 @@ class Story:
             assert self.asked(self.secrets[name]) == status
 
     def asked(self, secret: str) -> int:
-        """The status of a reader's question."""
+        """Return the status of a reader's query."""
         with closing(HTTPConnection("127.0.0.1", self.at.reading, timeout=60)) as connection:
             keys = {"X-ClickHouse-User": "analyst", "X-ClickHouse-Key": secret}
             connection.request("POST", "/", "SELECT count() FROM events", keys)
@@ -135,10 +135,10 @@ class Story:
             self.failures.append(answer.read())
             return answer.status
 
-    # -- people ------------------------------------------------------------------------------
+    # -- people and machines -----------------------------------------------------------------------
 
     def people_sign_in(self) -> Browser:
-        """A client of ann's gets tokens, uses them, and uses one twice; so does a machine."""
+        """Let ann's client get tokens, use them, and use one of them twice."""
         about = {"password": hashed(self.secrets["password"]), "groups": ["staff"], "totp": True}
         self.secrets["totp"] = self.at.action("add_account", "ann", **about)["totp_secret"]
         self.secrets["verifier"] = f"{canary('verifier')}{token_hex(16)}"
@@ -163,7 +163,7 @@ class Story:
         return browser
 
     def code(self, browser: Browser) -> dict[str, str]:
-        """An authorization code, after three tries to sign in and a look at the company's way."""
+        """Return an authorization code, after failed attempts and a sign-in at the provider."""
         document = {"client_name": "A client", "redirect_uris": [REDIRECT]}
         made = Client(f"{self.at.base}/oauth/register").post(
             {**document, "token_endpoint_auth_method": "none"}
@@ -196,7 +196,7 @@ class Story:
         return page
 
     def through_the_company(self, page: Page, browser: Browser) -> None:
-        """Another browser's tab: signed in where an OpenID provider vouches."""
+        """Sign in at the OpenID provider in another tab."""
         away = browser.post("/oauth/sign-in", ticket=page.ticket, issuer="corp")
         back = browser.get(sent_on(away.link))
         assert back.status == 200, back.text
@@ -205,7 +205,7 @@ class Story:
         }
 
     def machines_come(self) -> None:
-        """A client in its own name, with the secret it has and with another."""
+        """Request a machine's token with its secret and with a wrong one."""
         made = self.at.action(
             "add_client", "nightly", redirect_uris=[],
             token_endpoint_auth_method="client_secret_basic",
@@ -218,7 +218,7 @@ class Story:
         self.secrets["machine's token"] = result["access_token"]
 
     def ann_connects(self, browser: Browser) -> None:
-        """Her account at another service, whose tokens end once and are renewed."""
+        """Connect ann's account at another service, whose tokens expire once and are renewed."""
         ann = self.client(self.secrets["ann"])
         text = ann.call("docs__connect_account").text
         page = browser.get(next(word for word in text.split() if "/oauth/connect/" in word))
@@ -240,7 +240,7 @@ class Story:
     # -- leaks -------------------------------------------------------------------------------
 
     def leak(self) -> None:
-        """One secret gets out on every way there is."""
+        """Leak one secret through every channel."""
         log = self.at.launched.directory / "leaking.log"
         process, port, ops = self.at.leaking(log)
         try:
@@ -266,7 +266,7 @@ class Story:
             self.at.launched.eventual_rows(SEALED.format(customer=customer, event=event))
 
     def hooked(self, name: str) -> bool:
-        """Whether a webhook of two has told what leaked, and with that all that was before it."""
+        """Return whether a webhook delivered the leaked secret, and so every event before it."""
         items = [each for each in self.at.receiver.received if LEAKED.encode() in each.body]
         secret = self.secrets[name].encode()
         return any(each.path == "/hook" and each.signed_with(secret) for each in items)
@@ -274,7 +274,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """All of it told once, and listened to everywhere."""
+    """Run every step once, and collect the output of every channel."""
     with planted(tmp_path_factory.mktemp("canaries")) as made:
         result = Story(made)
         result.agents_call()
@@ -307,7 +307,7 @@ def test_every_secret_is_used(story: Story) -> None:
     assert story.at.collector.headers[0]["x-token"] == story.secrets["collector"]
 
 
-def test_no_secret_is_heard_anywhere(story: Story) -> None:
+def test_no_secret_leaks_anywhere(story: Story) -> None:
     received = {
         place: singing(story.secrets, message) - MEANT_FOR.get(place, set())
         for place, message in story.heard.items()
@@ -315,8 +315,8 @@ def test_no_secret_is_heard_anywhere(story: Story) -> None:
     assert {place: names for place, names in received.items() if names} == {}
 
 
-def test_operators_read_in_the_log_what_a_process_said_before_it_died(story: Story) -> None:
-    """And nobody else does; of the lines that say it the secrets are struck."""
+def test_operators_read_a_dead_processs_last_lines_with_secrets_redacted(story: Story) -> None:
+    """Check also that no other channel shows these lines."""
     word = {"": story.secrets["last words"]}
     assert {place for place, message in story.heard.items() if singing(word, message)} == {"logs"}
     lines = [each for each in story.heard["logs"][0].splitlines() if singing(word, [each])]
@@ -324,12 +324,12 @@ def test_operators_read_in_the_log_what_a_process_said_before_it_died(story: Sto
         assert any(server in each and b"[redacted]" in each for each in lines), server
 
 
-def test_a_server_that_is_gone_is_told_to_another_customer_by_how_it_ended(story: Story) -> None:
+def test_another_customer_learns_only_the_exit_code_of_a_dead_server(story: Story) -> None:
     assert any(b"exited with 3" in each for each in story.replies)
 
 
-# What a server tells its caller is for that caller, its standard error for operators.
-# Administrators decide about the arguments that wait for a person.
+# A server's output is for its caller, its standard error for operators. Administrators decide about
+# the arguments that wait for approval.
 MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}, "administration": {"waiting"}}
 PLACES = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
@@ -342,14 +342,14 @@ PLACES = {
 }  # fmt: skip
 
 
-def test_every_place_is_really_listened_at(story: Story) -> None:
+def test_every_channel_is_really_monitored(story: Story) -> None:
     assert story.heard.keys() == PLACES.keys()
     for place, word in PLACES.items():
         assert any(word in each for each in story.heard[place]), place
 
 
-def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
-    """By an edge that tells what it should not, and by an event."""
+def test_a_leak_is_found_in_every_channel_it_reaches(story: Story) -> None:
+    """Leak through a service's output and through an event."""
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"configuration", "administration"}

@@ -1,4 +1,4 @@
-"""A client that only speaks stdio, through `toolbus connect`, in both protocol families."""
+"""A stdio client through `toolbus connect`, in both protocol families."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ async def bridged(
 
 
 class Piped:
-    """The bridge as a client has it that speaks by lines."""
+    """A bridge process, driven line by line."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -51,7 +51,7 @@ class Piped:
         self.errors = b""
 
     def tell(self, *messages: Any) -> None:
-        """A line for each."""
+        """Send each message as a line."""
         lines = [
             each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages
         ]
@@ -60,7 +60,7 @@ class Piped:
         self.process.stdin.flush()
 
     def hear(self) -> dict[str, Any]:
-        """The next line it says."""
+        """Return the next line of the bridge."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "it ended"
@@ -68,7 +68,7 @@ class Piped:
         return self.heard[-1]
 
     def close(self) -> list[dict[str, Any]]:
-        """Tell it no more: it ends soon, whatever is under way. Everything it said."""
+        """Close standard input and return everything received; the bridge ends soon, even busy."""
         process = self.process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -82,7 +82,7 @@ class Piped:
 
 @contextmanager
 def piped(url: str, secret: str = ROOT_KEY, *options: str) -> Iterator[Piped]:
-    """A bridge of its own, which does not outlive this."""
+    """Run a bridge that ends with this context."""
     with subprocess.Popen(
         [installed("toolbus"), "connect", "--url", url, *options],
         env={**({"TOOLBUS_KEY": secret} if secret else {}), "PATH": os.environ["PATH"]},
@@ -100,9 +100,10 @@ def piped(url: str, secret: str = ROOT_KEY, *options: str) -> Iterator[Piped]:
 
 
 def said(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
-    """What the bridge says to these lines, each of which it answers.
+    """Return the bridge after it has answered these lines.
 
-    Its client stays for that: after who leaves at once it waits a second, which may be too short.
+    The client stays until then: after a client that disconnects at once the bridge waits a second,
+    which may be too short.
     """
     with piped(url, secret) as bridge:
         bridge.tell(*messages)
@@ -155,7 +156,7 @@ async def test_an_unknown_tool_is_the_endpoints_own_error(gateway: Gateway, mode
 
 
 @modes
-async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, mode: str) -> None:
+async def test_the_bridge_of_one_server_lists_its_plain_names(gateway: Gateway, mode: str) -> None:
     options = ("--server", "time")
     async with bridged(gateway.client().endpoint, mode, ROOT_KEY, *options) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
@@ -163,7 +164,7 @@ async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, m
 
 
 @pytest.mark.parametrize("method", ["server/discover", "initialize"])
-def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
+def test_a_wrong_key_is_an_error_with_its_fix(gateway: Gateway, method: str) -> None:
     handshake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
     request = handshake if method == "initialize" else modern(1, method)
     done = said(request, url=gateway.client().endpoint, secret="tbk_wrong")
@@ -174,7 +175,7 @@ def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
     assert "tbk_wrong" not in f"{result}{done.errors!r}"
 
 
-def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
+def test_an_unreachable_endpoint_is_an_error_with_its_fix() -> None:
     done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
     (result,) = done.heard
     assert result["id"] == "a"
@@ -184,7 +185,7 @@ def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
     assert done.process.returncode == 0
 
 
-def test_a_line_that_is_no_message_harms_no_other(gateway: Gateway) -> None:
+def test_an_invalid_line_affects_no_other_line(gateway: Gateway) -> None:
     url = gateway.client().endpoint
     result = said(b"nonsense", b"[]", modern(7, "tools/list"), url=url).heard
     assert [each["error"]["code"] for each in result if each["id"] is None] == [-32700, -32700]
@@ -201,7 +202,7 @@ def test_many_requests_are_answered_each_under_its_id(gateway: Gateway) -> None:
     assert answers == {at: f"n{at}" for at in range(40)}
 
 
-def test_a_cancelled_request_of_the_modern_era_has_no_answer(gateway: Gateway) -> None:
+def test_a_cancelled_stateless_request_has_no_answer(gateway: Gateway) -> None:
     call = modern(1, "tools/call", name="echo__wait", arguments={"id": "slow", "seconds": 3})
     cancelled = {
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1},
@@ -209,7 +210,8 @@ def test_a_cancelled_request_of_the_modern_era_has_no_answer(gateway: Gateway) -
     with piped(gateway.client().endpoint) as bridge:
         bridge.tell(call, cancelled, modern(2, "tools/list"))
         assert bridge.hear()["id"] == 2
-        # One that began when the other was cancelled, and takes longer, ends after it would have.
+        # This call starts after the cancellation and takes longer: an answer to the cancelled call
+        # would come before its answer.
         bridge.tell({**call, "id": 3})
         assert bridge.hear()["id"] == 3
         assert [each["id"] for each in bridge.close()] == [2, 3]
@@ -227,7 +229,7 @@ def test_a_subscription_is_acknowledged_and_ends_with_the_client(gateway: Gatewa
     assert bridge.process.returncode == 0
 
 
-def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
+def test_a_key_is_read_from_a_file_and_its_absence_is_an_error(
     gateway: Gateway, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -248,7 +250,7 @@ def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
 def asking(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
-    """A gateway over a server that asks, subscribes and wants headers, of either family."""
+    """Run a gateway with a server of either family that sends requests and notifications."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.fixture_server", "--stdio", "--family", request.param]
     cluster = Launched(tmp_path_factory.mktemp(f"asking-{request.param}"))
@@ -267,9 +269,7 @@ def asking(
 
 
 @modes
-async def test_a_server_that_asks_its_caller_is_answered_over_stdio(
-    asking: Launched, mode: str
-) -> None:
+async def test_a_servers_request_is_answered_over_stdio(asking: Launched, mode: str) -> None:
     async def accept(_context: Any, params: Any) -> ElicitResult:
         request.append(params.message)
         return ElicitResult(action="accept", content={"name": "Ada"})
@@ -282,7 +282,7 @@ async def test_a_server_that_asks_its_caller_is_answered_over_stdio(
 
 
 @modes
-async def test_an_argument_wanted_in_a_header_passes_over_stdio(
+async def test_an_argument_required_in_a_header_passes_over_stdio(
     asking: Launched, mode: str
 ) -> None:
     async with bridged(asking.ready["endpoint"], mode) as client:
@@ -290,7 +290,7 @@ async def test_an_argument_wanted_in_a_header_passes_over_stdio(
     assert not result.is_error
 
 
-async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launched) -> None:
+async def test_a_changed_list_is_sent_to_a_session_over_stdio(asking: Launched) -> None:
     received = asyncio.Event()
 
     async def on_message(message: Any) -> None:
@@ -306,7 +306,7 @@ async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launc
         await until_told(told, "the change, once the session's stream has begun")
 
 
-async def test_a_list_that_changes_is_told_to_a_subscription_over_stdio(asking: Launched) -> None:
+async def test_a_changed_list_is_sent_to_a_subscription_over_stdio(asking: Launched) -> None:
     async with (
         bridged(asking.ready["endpoint"], "auto") as client,
         client.listen(tools_list_changed=True) as changes,

@@ -38,24 +38,24 @@ dual = pytest.mark.parametrize("server", ["web", "pipe", "shared", "many"])
 
 
 class Classic(Engine):
-    """The classic server over HTTP, in both families or in one."""
+    """A process of the classic server over HTTP, in both families or in one."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         super().__init__(directory)
         self._options = options
 
     def command(self) -> list[str]:
-        """It listens on our port."""
+        """Return the command; it listens on the engine's port."""
         return [sys.executable, str(PROGRAM), "http", str(self.port), *self._options]
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}/mcp"
 
 
 class Families:
-    """A gateway over servers of both families, and of one."""
+    """A gateway with servers of both families, and of one."""
 
     def __init__(self, directory: Path) -> None:
         self.web = Classic(directory / "web")
@@ -65,7 +65,7 @@ class Families:
 
     @property
     def configuration(self) -> Configuration:
-        """Each server once for each way of declaring it."""
+        """The configuration with each server in every form of configuration."""
         pipe = {
             "command": (sys.executable, str(PROGRAM), "stdio"),
             "files": Files(read=(str(PROGRAM.parent),)),
@@ -90,7 +90,7 @@ class Families:
         return Configuration(servers=servers, keys=keys)
 
     def start(self) -> None:
-        """Until every server's tools are there."""
+        """Start everything, and wait until every server's tools are listed."""
         for server in (self.web, self.again, self.one):
             server.start()
         self.cluster.start(self.configuration, fused=True)
@@ -98,18 +98,18 @@ class Families:
         self.cluster.until_listed(self.client(), *(f"{name}__family" for name in names))
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.cluster.stop()
         for server in (self.web, self.again, self.one):
             server.kill()
 
     def client(self, secret: str = ROOT, server: str = "") -> Client:
-        """A plain client of all servers, or of one."""
+        """Return a plain client of all servers, or of one."""
         made = self.cluster.client(secret)
         return Client(f"{made.endpoint}/{server}", secret) if server else made
 
     def reason(self, server: str) -> str:
-        """Why a server is not in use, as the status tells it."""
+        """Return the last failure of a server, from the status."""
 
         async def look(bus: Bus) -> str:
             found = await RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply)
@@ -120,7 +120,7 @@ class Families:
 
     @asynccontextmanager
     async def sdk(self, mode: str, server: str = "", **more: Any) -> AsyncIterator[SdkClient]:
-        """A client of the SDK with a person and a model behind it."""
+        """Connect a client of the SDK that answers elicitation and sampling requests."""
 
         async def answer(_ctx: Any, _params: Any) -> ElicitResult:
             return ElicitResult(action="accept", content={"name": "Ann"})
@@ -140,7 +140,7 @@ class Families:
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Families]:
-    """The gateway of these tests."""
+    """Run the gateway of these tests."""
     made = Families(tmp_path_factory.mktemp("families"))
     try:
         made.start()
@@ -150,15 +150,15 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Families]:
 
 
 def text(result: Any) -> str:
-    """The first text of a result."""
+    """Return the first text of a result."""
     return str(result.content[0].text)
 
 
-# -- which family a server is spoken to in ---------------------------------------------------------
+# -- the family a server is called in --------------------------------------------------------------
 
 
 @dual
-async def test_a_client_with_a_session_is_asked_by_tools_written_the_classic_way(
+async def test_a_client_with_a_session_answers_a_dual_servers_requests(
     families: Families, server: str
 ) -> None:
     async with families.sdk("legacy") as client:
@@ -175,7 +175,7 @@ async def test_each_caller_is_served_in_its_own_family(families: Families, serve
 
 
 @modes
-async def test_a_server_of_the_stateless_family_serves_clients_of_both(
+async def test_a_stateless_server_serves_clients_of_both_families(
     families: Families, mode: str
 ) -> None:
     async with families.sdk(mode) as client:
@@ -184,7 +184,7 @@ async def test_a_server_of_the_stateless_family_serves_clients_of_both(
 
 @modes
 @pytest.mark.parametrize("server", ["old", "oldpipe"])
-async def test_a_server_declared_legacy_is_spoken_to_with_a_handshake(
+async def test_a_server_configured_as_legacy_is_called_with_a_handshake(
     families: Families, server: str, mode: str
 ) -> None:
     async with families.sdk(mode) as client:
@@ -193,14 +193,14 @@ async def test_a_server_declared_legacy_is_spoken_to_with_a_handshake(
 
 
 @modes
-async def test_a_server_declared_modern_is_spoken_to_without_one(
+async def test_a_server_configured_as_modern_is_called_without_a_handshake(
     families: Families, mode: str
 ) -> None:
     async with families.sdk(mode) as client:
         assert text(await client.call_tool("new__family")) == MODERN
 
 
-def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_declare(
+def test_a_configured_family_the_server_does_not_offer_is_reported_with_its_fix(
     families: Families,
 ) -> None:
     def told() -> bool:
@@ -213,7 +213,7 @@ def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_de
 
 
 @pytest.mark.parametrize("server", ["web", "pipe", "old", "many"])
-async def test_a_client_that_named_no_level_is_told_what_its_server_logs(
+async def test_a_client_without_a_log_level_gets_all_log_messages(
     families: Families, server: str
 ) -> None:
     received: list[str] = []
@@ -226,7 +226,7 @@ async def test_a_client_that_named_no_level_is_told_what_its_server_logs(
     assert received == [f"{level} {server}" for level in ("debug", "info", "error")]
 
 
-async def test_a_client_that_named_a_level_is_told_nothing_below(families: Families) -> None:
+async def test_a_client_with_a_log_level_gets_nothing_below(families: Families) -> None:
     received: list[str] = []
 
     async def hear(params: Any) -> None:
@@ -239,7 +239,7 @@ async def test_a_client_that_named_a_level_is_told_nothing_below(families: Famil
     assert received == ["error x"]
 
 
-def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
+def test_older_clients_with_a_session_get_log_messages(families: Families) -> None:
     for version in ("2025-06-18", "2025-03-26"):
         client = families.client()
         session = begun(client, version=version)
@@ -248,7 +248,7 @@ def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
         assert answer.body.count(b'"notifications/message"') == 3
 
 
-async def test_clients_of_http_sse_are_asked_and_told_too(families: Families) -> None:
+async def test_clients_of_http_sse_get_requests_and_log_messages(families: Families) -> None:
     received: list[str] = []
 
     async def hear(params: Any) -> None:
@@ -266,7 +266,7 @@ async def test_clients_of_http_sse_are_asked_and_told_too(families: Families) ->
     assert received == ["debug x", "info x", "error x"]
 
 
-async def test_a_stateless_client_is_told_what_it_asked_for_and_nothing_else(
+async def test_a_stateless_client_gets_only_the_log_messages_it_requested(
     families: Families,
 ) -> None:
     received: list[str] = []
@@ -279,7 +279,7 @@ async def test_a_stateless_client_is_told_what_it_asked_for_and_nothing_else(
     assert not received
 
 
-async def test_log_messages_reach_nobody_but_the_caller_they_were_said_to(
+async def test_log_messages_reach_only_the_caller_of_their_call(
     families: Families,
 ) -> None:
     received: list[str] = []
@@ -305,11 +305,13 @@ async def directly(url: str, mode: str) -> AsyncIterator[SdkClient]:
 
 @modes
 @pytest.mark.parametrize("server", ["web", "many", "pipe"])
-async def test_the_endpoint_of_one_server_says_what_that_server_says(
+async def test_the_endpoint_of_one_server_returns_that_servers_information(
     families: Families, server: str, mode: str
 ) -> None:
     async with families.sdk("legacy", server) as client:
-        await client.call_tool("family")  # the first such call meets the server with a handshake
+        await client.call_tool(
+            "family"
+        )  # the first such call connects to the server with a handshake
 
     def is_met() -> bool:
         return b'"subscribe":true' not in families.client(server=server).post(INITIALIZE).body
@@ -335,14 +337,16 @@ INITIALIZE = {
 
 
 @modes
-async def test_the_endpoint_of_all_servers_is_the_gateways(families: Families, mode: str) -> None:
+async def test_the_endpoint_of_all_servers_has_the_gateways_information(
+    families: Families, mode: str
+) -> None:
     async with families.sdk(mode) as client:
         assert client.server_info is not None
         assert client.server_info.name == "toolbus"
 
 
 @modes
-async def test_what_is_unknown_is_named_as_it_was_asked_for(families: Families, mode: str) -> None:
+async def test_an_unknown_name_is_reported_as_requested(families: Families, mode: str) -> None:
     async with families.sdk(mode, "web") as client:
         with pytest.raises(MCPError, match=r"^Unknown tool: nope$"):
             await client.call_tool("nope")
@@ -350,14 +354,14 @@ async def test_what_is_unknown_is_named_as_it_was_asked_for(families: Families, 
             await client.get_prompt("nope")
 
 
-def test_how_long_a_list_may_be_kept_is_the_servers_word(families: Families) -> None:
+def test_a_servers_lists_keep_its_cache_lifetime(families: Families) -> None:
     own, through = Client(families.web.url), families.client(server="web")
     for method in ("server/discover", "tools/list", "prompts/list", "resources/list"):
         message, body = request(own, method).json["result"], request(through, method).json["result"]
         assert body["ttlMs"] == message["ttlMs"], method
 
 
-def test_who_sees_nothing_of_a_server_learns_nothing_of_it(families: Families) -> None:
+def test_a_key_without_a_servers_tools_gets_none_of_its_information(families: Families) -> None:
     client = families.client(BLIND, "web")
     for answer in (client.post(INITIALIZE), request(client, "server/discover")):
         assert b"classic" not in answer.body.lower()
@@ -366,7 +370,7 @@ def test_who_sees_nothing_of_a_server_learns_nothing_of_it(families: Families) -
     assert refused.error["message"] == "Unknown tool: greet"
 
 
-def test_what_a_key_may_not_use_is_as_unknown_as_what_is_not_there(families: Families) -> None:
+def test_a_forbidden_tool_and_a_missing_tool_are_the_same_error(families: Families) -> None:
     client = families.client(NARROW, "web")
     items = [
         request(client, "tools/call", {"name": name, "arguments": {}}).error

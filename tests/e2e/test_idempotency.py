@@ -18,14 +18,14 @@ UNTIL_UNKNOWN = 60.0  # the deadline of a call and the grace after it are thirte
 
 
 def once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -> Answer:
-    """A call of the handshake family, without a session."""
+    """Make a call of the handshake family, without a session."""
     meta = {IDEMPOTENCY: key}
     params = {"name": tool, "arguments": {"seconds": 0, **arguments}, "_meta": meta}
     return client.request("tools/call", params)
 
 
 def once_now(client: Client, key: str, **arguments: Any) -> Answer:
-    """The same of 2026-07-28."""
+    """Make the same call in the stateless family."""
     body, headers = keyed(key, **arguments)
     return client.post(body, **headers)
 
@@ -42,9 +42,9 @@ def was_replayed(answer: Answer) -> bool:
 
 
 def of_the_first(answer: Answer) -> bool:
-    """Whether an error is the first call's; else it is the repetition that got lost.
+    """Return whether an error is the first call's, and not that of a lost repetition.
 
-    The bus may hand one to a replica that was killed a moment ago.
+    The bus may route a repetition to a replica that was killed a moment ago.
     """
     return "firstCallId" in answer.error["data"]
 
@@ -53,7 +53,7 @@ def arrived(place: Place, name: str) -> int:
     return sum(call.get("id") == name for call in place.echo.arrived())
 
 
-def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_server(
+def test_only_one_of_fifty_repetitions_at_every_replica_reaches_the_server(
     place: Place,
 ) -> None:
     def repeated(number: int) -> Answer:
@@ -75,7 +75,7 @@ def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_serv
         assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own family's form"
 
 
-def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(place: Place) -> None:
+def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(place: Place) -> None:
     client = place.client()
     assert once(client, "mine", id="mine").text == "mine"
     assert once(client, "mine", id="mine, changed").code == "idempotency_conflict"
@@ -85,7 +85,7 @@ def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(pla
     assert once(client, "k" * 256, id="long").code == "invalid"
 
 
-def test_a_session_is_told_the_outcome_of_a_call_made_without_one(place: Place) -> None:
+def test_a_session_gets_the_outcome_of_a_call_made_without_one(place: Place) -> None:
     client = place.client(replica=1)
     assert once_now(place.client(), "session", id="session").text == "session"
     sid = begun(client)
@@ -96,7 +96,7 @@ def test_a_session_is_told_the_outcome_of_a_call_made_without_one(place: Place) 
     assert arrived(place, "session") == 1
 
 
-def test_a_servers_own_error_is_told_again_as_it_was(place: Place) -> None:
+def test_a_servers_own_error_is_replayed_unchanged(place: Place) -> None:
     answers = [once(place.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
     assert [answer.error["code"] for answer in answers] == [-32050, -32050]
     assert arrived(place, "fault") == 1
@@ -132,10 +132,13 @@ def test_a_repetition_is_an_event(place: Place) -> None:
     assert place.cluster.eventual_rows(sql)
 
 
-def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(place: Place) -> None:
+def test_a_call_survives_its_client_and_every_service_but_the_executor(place: Place) -> None:
     with sent(place.client(), "left", id="left", seconds=4):
         until_now(lambda: arrived(place, "left"), "the call reaches the server")
-        for service in ("ingress", "policy"):  # where the services are one, only the client leaves
+        for service in (
+            "ingress",
+            "policy",
+        ):  # where the services are fused, only the client disconnects
             for process in place.cluster.processes.get(service, [])[:1]:
                 process.kill()
 
@@ -150,7 +153,7 @@ def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(pl
 
 @contextmanager
 def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
-    """A call whose client leaves, without an answer, when this is left."""
+    """Send a call whose client disconnects without an answer when this context ends."""
     body, headers = keyed(key, **arguments)
     target = urlsplit(client.endpoint)
     connection = HTTPConnection(target.hostname or "", target.port)
@@ -163,7 +166,7 @@ def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
         connection.close()
 
 
-def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_again(
+def test_a_call_whose_executor_was_killed_is_unknown_and_not_repeated(
     place: Place,
 ) -> None:
     cluster = place.cluster

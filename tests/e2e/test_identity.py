@@ -1,4 +1,4 @@
-"""People sign in: a public client finds the way by itself, and calls tools in their name."""
+"""Sign-in: a public client discovers the authorization server and calls tools for a person."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ ROOT = "tbk_root_the-secret-of-these-tests"
 
 
 class Kept:
-    """What the SDK keeps."""
+    """An in-memory token storage for the SDK."""
 
     def __init__(self) -> None:
         self.tokens: OAuthToken | None = None
@@ -57,7 +57,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """A gateway that ann signs in to."""
+    """Run a gateway with three accounts."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     made = Launched(tmp_path_factory.mktemp("identity"))
     made.configure(
@@ -95,7 +95,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvider:
-    """The SDK's own client, with somebody before the browser."""
+    """Return the SDK's own OAuth client, with a browser that signs in."""
     browser = Browser(endpoint.partition("/mcp")[0])
     sent: dict[str, str] = {}
 
@@ -116,7 +116,7 @@ def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvide
 
 
 async def _said(endpoint: str, kept: Kept) -> tuple[set[str], bool]:
-    """The tools a client sees, and whether a call of one failed."""
+    """Return a client's tools, and whether a call of one failed."""
     async with (
         httpx2.AsyncClient(auth=provider(endpoint, kept), timeout=60) as http,
         streamable_http_client(endpoint, http_client=http) as streams,
@@ -128,7 +128,7 @@ async def _said(endpoint: str, kept: Kept) -> tuple[set[str], bool]:
         return {tool.name for tool in tools.tools}, bool(result.is_error)
 
 
-def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
+def test_a_client_discovers_the_server_and_calls_for_a_person_until_revoked(
     launched: Launched,
 ) -> None:
     kept = Kept()
@@ -152,11 +152,11 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     (grant,) = [line for line in listed.stdout.splitlines() if '"id"' in line]
     ended = launched.toolbus("grants", "revoke", grant.split('"')[3])
     assert ended.returncode == 0, ended.stderr
-    until_now(lambda: client.request("tools/list").status == 401, "the token opens nothing")
+    until_now(lambda: client.request("tools/list").status == 401, "the token is invalid")
     assert kept.token not in launched.logs()
 
 
-def test_an_endpoint_of_one_server_has_a_document_and_tokens_of_its_own(launched: Launched) -> None:
+def test_an_endpoint_of_one_server_has_its_own_metadata_and_tokens(launched: Launched) -> None:
     endpoint = f"{launched.ready['endpoint']}/echo"
     refused = Client(endpoint).request("tools/list")
     base = endpoint.removesuffix("/mcp/echo")
@@ -172,7 +172,7 @@ def test_an_endpoint_of_one_server_has_a_document_and_tokens_of_its_own(launched
 
 
 async def _counted(endpoint: str, kept: Kept) -> tuple[set[str], str]:
-    """The tools bo's client sees, and what it was told by one that it had not asked for."""
+    """Return the tools of bo's client, and the result of one outside its first scope."""
     async with (
         httpx2.AsyncClient(auth=provider(endpoint, kept, "bo"), timeout=60) as http,
         streamable_http_client(endpoint, http_client=http) as streams,
@@ -186,7 +186,7 @@ async def _counted(endpoint: str, kept: Kept) -> tuple[set[str], str]:
         return {tool.name for tool in tools.tools}, str(result.content[0])
 
 
-def test_a_client_comes_back_for_more_when_a_call_needs_it(launched: Launched) -> None:
+def test_a_client_requests_a_further_scope_when_a_call_needs_it(launched: Launched) -> None:
     kept, endpoint = Kept(), launched.ready["endpoint"]
     tools, result = asyncio.run(_counted(endpoint, kept))
     assert {"echo__say", "echo__count", "echo__wait"} <= tools
@@ -205,7 +205,7 @@ def test_a_client_comes_back_for_more_when_a_call_needs_it(launched: Launched) -
 
 
 def token_of(launched: Launched, resource: str, scope: str) -> str:
-    """An access token of cy's, for a client that shows a code."""
+    """Return an access token of cy's, from the device flow."""
     base = launched.ready["endpoint"].removesuffix("/mcp")
     device = {"client_id": "toolbus", "resource": f"{base}{resource}", "scope": scope}
     browser = Browser(base)
@@ -224,13 +224,13 @@ def allowed_by_cy(browser: Browser, page: str) -> None:
 
 @pytest.fixture(scope="module")
 def coded(launched: Launched) -> Launched:
-    """The same, with a client that shows a code."""
+    """Add a client of the device flow."""
     words = ("clients", "add", "The command", "--id", "toolbus", "--public")
     assert launched.toolbus(*words).returncode == 0
     return launched
 
 
-def test_somebody_with_a_role_administers_by_signing_in_and_is_named(coded: Launched) -> None:
+def test_a_person_with_a_role_administers_with_a_token_and_is_named(coded: Launched) -> None:
     endpoint = coded.ready["endpoint"]
     base = endpoint.removesuffix("/mcp")
     command = [installed("toolbus"), "admins", "login", "--url", base]
@@ -253,7 +253,7 @@ def test_somebody_with_a_role_administers_by_signing_in_and_is_named(coded: Laun
     assert token not in coded.logs()
 
 
-def test_a_token_to_look_changes_nothing_and_says_what_would(coded: Launched) -> None:
+def test_a_read_only_token_changes_nothing_and_names_the_required_scope(coded: Launched) -> None:
     look = at(coded, token_of(coded, "/api", "admin:read"))
     assert look.request("GET", "/v1/keys").status == 200
     refused = look.request("POST", "/v1/keys/root/revoke")
@@ -266,7 +266,7 @@ def test_a_token_to_look_changes_nothing_and_says_what_would(coded: Launched) ->
     assert f'scope="admin:read", resource_metadata="{document}"' in unknown
 
 
-def test_nobody_decides_about_their_own_calls_by_signing_in_twice(coded: Launched) -> None:
+def test_an_approver_cannot_decide_their_own_call_with_a_second_token(coded: Launched) -> None:
     tools = token_of(coded, "/mcp", "tools")
     assert at(coded, tools).request("GET", "/v1/self").status == 401
     waits = Client(coded.ready["endpoint"], tools).call("echo__say", {"text": "hello"})
@@ -278,7 +278,7 @@ def test_nobody_decides_about_their_own_calls_by_signing_in_twice(coded: Launche
 
 
 def bound_token(base: str, holder: Holder) -> str:
-    """A token of ann's for `/mcp`, bound to this key."""
+    """Return a token of ann's for `/mcp`, bound to this key."""
     about = {"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
     client = Client(f"{base}/oauth/register").post(about).json["client_id"]
     browser = Browser(base)
@@ -294,7 +294,7 @@ def bound_token(base: str, holder: Holder) -> str:
     return str(body["access_token"])
 
 
-def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
+def test_a_bound_token_is_invalid_without_its_key(
     launched: Launched,
 ) -> None:
     endpoint, holder = launched.ready["endpoint"], Holder()

@@ -1,4 +1,4 @@
-"""Servers of other kinds, through the whole gateway: an HTTP API, functions, and a Toolbus."""
+"""Servers of other kinds through the whole gateway: an HTTP API, functions, and a Toolbus."""
 
 import json
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ PETS = {"pets__listPets", "pets__getPet", "pets__fail", "pets__createPet"}
 
 @pytest.fixture(scope="module")
 def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServer]:
-    """The API."""
+    """Run the HTTP API."""
     with RestServer(tmp_path_factory.mktemp("rest")).running() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """The gateway over the API and a function."""
+    """Run a gateway with the API, a function, and itself as a server."""
     cluster = Launched(tmp_path_factory.mktemp("kinds"), PETS_TOKEN=TOKEN)
     (cluster.directory / "shop.py").write_text(
         'def add(a: int, b: int) -> int:\n    """Add."""\n    return a + b\n'
@@ -69,7 +69,7 @@ def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
         cluster.start()
         cluster.until_listed(cluster.client(KEY), *PETS, "calc__add")
-        cluster.until_listed(cluster.client(FAR_KEY), FURTHEST)  # comes from furthest away
+        cluster.until_listed(cluster.client(FAR_KEY), FURTHEST)  # the longest chain is listed last
         assert set(cluster.client(KEY).tools()) == PETS | {"calc__add"}
         yield cluster
     finally:
@@ -88,7 +88,7 @@ def test_a_granted_operation_is_called_with_the_operators_credential(
     assert KEY not in json.dumps(seen)
 
 
-def test_an_error_of_the_api_is_an_error_of_the_tool_without_the_credential(
+def test_an_error_of_the_api_is_a_tool_error_without_the_credential(
     launched: Launched,
 ) -> None:
     result = launched.client(KEY).call("pets__fail", {"status": 409, "text": "bad"}).json["result"]
@@ -96,7 +96,7 @@ def test_an_error_of_the_api_is_an_error_of_the_tool_without_the_credential(
     assert result["content"][0]["text"] == "HTTP 409 Conflict: bad Bearer (secret)"
 
 
-def test_an_operation_that_is_not_granted_or_not_wanted_is_unknown(
+def test_an_operation_that_is_not_granted_or_excluded_is_unknown(
     launched: Launched, rest: RestServer
 ) -> None:
     rest.forget()
@@ -112,7 +112,7 @@ def test_a_function_is_called_in_its_own_process(launched: Launched) -> None:
     assert launched.client(KEY).call("calc__add", {"a": 2, "b": 3}).text == "5"
 
 
-def test_status_tells_the_kinds_and_what_was_left_out(launched: Launched) -> None:
+def test_status_shows_the_kinds_and_the_dropped_operations(launched: Launched) -> None:
     body = json.loads(launched.toolbus("status", "--json").stdout)["servers"]
     servers = {each["name"]: each for each in body}
     assert (servers["pets"]["kind"], servers["calc"]["kind"]) == ("openapi", "python")
@@ -129,7 +129,7 @@ def test_a_program_calls_both_kinds(launched: Launched) -> None:
     assert '["Rex","2"]' in answer.text.replace(" ", "")
 
 
-def test_arguments_that_do_not_fit_are_refused_unsent_and_the_model_reads_why(
+def test_invalid_arguments_are_rejected_unsent_with_an_explanation(
     launched: Launched,
 ) -> None:
     result = launched.client(KEY).call("calc__add", {"a": 2}).json["result"]
@@ -143,13 +143,13 @@ def test_arguments_that_do_not_fit_are_refused_unsent_and_the_model_reads_why(
     assert (event["code"], event["sent"], event["charge"]) == ("invalid_arguments", False, 0)
 
 
-def test_a_program_is_told_the_same_words(launched: Launched) -> None:
+def test_a_program_gets_the_same_explanation(launched: Launched) -> None:
     coder = Client(f"{launched.client(KEY).endpoint}?mode=code", KEY)
     result = coder.call("executeToolCode", {"code": "result = calc.add(a=1, b=[2])"})
     assert "'b' must be an integer; it is an array" in result.text
 
 
-def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_key(
+def test_a_call_through_another_toolbus_is_one_trace_and_charges_each_key(
     launched: Launched,
 ) -> None:
     fields = {"name": "self__calc__add", "arguments": {"a": 2, "b": 3}}
@@ -163,14 +163,14 @@ def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_ke
     assert rows == [{"key": "between", "charge": 1000}, {"key": "far", "charge": 0}]
 
 
-def test_the_refusal_of_another_toolbus_is_told_as_it_is(launched: Launched) -> None:
+def test_the_error_of_another_toolbus_is_returned_unchanged(launched: Launched) -> None:
     client = launched.client(FAR_KEY)
     assert client.call("self__calc__buy").text == "bought"
     error = client.call("self__calc__buy").error
     assert (error["code"], error["data"]["code"]) == (-31003, "budget_exceeded")
 
 
-def test_a_gateway_that_is_its_own_upstream_ends_after_a_few_steps(launched: Launched) -> None:
+def test_a_gateway_that_is_its_own_server_stops_after_the_hop_limit(launched: Launched) -> None:
     client = launched.client(FAR_KEY)
     assert max(name.count("self__") for name in client.tools()) == MOST_HOPS
     arguments = {"a": 1, "b": 1}

@@ -1,4 +1,4 @@
-"""Two customers at one server on stdio that speaks late: each hears what is theirs, or nothing."""
+"""Late messages of a shared stdio server: each of two customers gets only its own."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))), sessi
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A gateway over two processes of the server: one for both customers, one for ann."""
+    """Run a gateway with two processes of the server: one shared by both customers, one for ann."""
     made = Cluster(tmp_path_factory.mktemp("late"))
     configuration = Configuration(
         servers={"late": SERVER, "own": SERVER},
@@ -44,17 +44,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def session(client: Client) -> str:
-    """A session that hears the log and can be asked."""
+    """Open a session that receives log messages and answers requests."""
     made = begun(client, {"elicitation": {}})
     client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
     return made
 
 
 def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
-    """Every message of one call's stream; what is asked on it is accepted."""
+    """Return every message of one call's stream, accepting each request on it."""
     sid, found = session(client), list[dict[str, Any]]()
     with Events(client, calling(tool, 5, word=word), Mcp_Session_Id=sid) as stream:
-        if stream.type == "application/json":  # there was nothing to tell before the result
+        if stream.type == "application/json":  # there was no message before the result
             return [json.loads(stream.body)]
         while "result" not in (message := stream.next()):
             found.append(message)
@@ -66,7 +66,7 @@ def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
 
 
 def dropped(cluster: Cluster) -> dict[str, int]:
-    """What `toolbus status` tells of messages that reached nobody."""
+    """Return the dropped messages of the server, from the status."""
     rows = cluster.on_the_bus(
         lambda bus: RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply)
     )
@@ -75,7 +75,7 @@ def dropped(cluster: Cluster) -> dict[str, int]:
     return counts
 
 
-def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster: Cluster) -> None:
+def test_a_late_message_is_dropped_counted_and_logged_without_its_text(cluster: Cluster) -> None:
     ann, eve = cluster.client(ANN), cluster.client(EVE)
     told(ann, "late__leave", WORD)
     received = told(eve, "late__stay", OWN)
@@ -90,7 +90,7 @@ def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster:
     assert WORD not in log
 
 
-def test_within_its_own_call_a_customer_hears_the_server_and_is_asked(cluster: Cluster) -> None:
+def test_a_caller_gets_messages_and_requests_within_its_own_call(cluster: Cluster) -> None:
     ann = cluster.client(ANN)
     for word in ("first", "second"):
         received = told(ann, "own__ask", word)

@@ -1,4 +1,4 @@
-"""SIGTERM under load: every kept connection gets its answer, and is told that it was the last."""
+"""Shutdown under load: every persistent connection gets its answer and is closed in order."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ LINES = (f"Authorization: Bearer {SECRET}", "Content-Type: application/json")
 
 @dataclass
 class Load:
-    """Clients that ask one request after another, each on a connection it keeps."""
+    """Clients that send one request after another, each on a persistent connection."""
 
     addresses: list[str]
     heard: Counter[str] = field(default_factory=Counter)
@@ -35,7 +35,7 @@ class Load:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
-        """Begin; each goes on until the listener takes no connection any more."""
+        """Start; each client continues until the listener accepts no connection."""
         for number in range(CLIENTS):
             address = self.addresses[number % len(self.addresses)]
             thread = threading.Thread(target=self._work, args=(address, number), daemon=True)
@@ -43,7 +43,7 @@ class Load:
             thread.start()
 
     def finish(self) -> None:
-        """Wait for all."""
+        """Wait for all clients."""
         for thread in self._threads:
             thread.join()
 
@@ -56,7 +56,7 @@ class Load:
                     self._ask_until_told(connection, whole)
 
     def _ask_until_told(self, connection: RawHttp, whole: bytes) -> None:
-        """Ask until an answer says that it was the last of this connection."""
+        """Send requests until an answer closes the connection."""
         request = 0
         try:
             while True:
@@ -68,14 +68,15 @@ class Load:
                     self.heard["told"] += 1
                     return
         except (CutError, ConnectionError) as error:
-            # The kernel had taken this connection, the closed listener had not: as good as refused.
+            # The kernel had accepted this connection, the closed listener had not: as good as
+            # refused.
             if request or getattr(error, "begun", False):
                 self.cuts.append(f"request {request + 1}: {error!r}")
 
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """What the calls reach."""
+    """Run the server of the calls."""
     with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
         yield server
 
@@ -84,7 +85,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def cluster(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream
 ) -> Iterator[Cluster]:
-    """A gateway; apart, every service has two replicas."""
+    """Run a gateway; separate services have two replicas."""
     fused = request.param == "fused"
     made = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
     configuration = Configuration(
@@ -99,12 +100,12 @@ def cluster(
 
 
 def ingresses(cluster: Cluster) -> list[str]:
-    """The addresses of every replica of the edge."""
+    """Return the addresses of every ingress replica."""
     number = 1 if cluster.fused else 2
     return [cluster.client(SECRET, n).endpoint.removesuffix("/mcp") for n in range(number)]
 
 
-def test_no_kept_connection_is_cut_and_each_is_told_that_it_ends(cluster: Cluster) -> None:
+def test_every_persistent_connection_is_closed_with_an_answer(cluster: Cluster) -> None:
     load = Load(ingresses(cluster))
     load.start()
     until_now(lambda: load.heard["200"] > 5 * CLIENTS, "the load is under way")
@@ -118,7 +119,7 @@ def test_no_kept_connection_is_cut_and_each_is_told_that_it_ends(cluster: Cluste
     assert load.heard["told"] >= CLIENTS
 
 
-def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
+def test_readiness_ends_before_the_listener_and_idle_clients_are_closed(
     cluster: Cluster,
 ) -> None:
     address = ingresses(cluster)[0]
@@ -141,7 +142,7 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
     assert process.ended() == 0
 
 
-def test_a_call_under_way_is_answered_after_the_listener_has_closed(
+def test_a_running_call_is_answered_after_the_listener_has_closed(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     process = next(p for p in cluster.every() if "ingress" in p.services)
@@ -158,7 +159,7 @@ def test_a_call_under_way_is_answered_after_the_listener_has_closed(
 
 
 def takes(client: Client) -> bool:
-    """Whether a new connection is taken."""
+    """Return whether the listener accepts a new connection."""
     try:
         client.get(client.endpoint.replace("/mcp", "/healthz"))
     except ConnectionError:

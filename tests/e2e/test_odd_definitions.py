@@ -1,4 +1,4 @@
-"""What careless servers list and answer, read by the strictest clients there are."""
+"""Invalid definitions and results of servers, read by the strictest clients."""
 
 import json
 import sys
@@ -43,20 +43,20 @@ endpoints = pytest.mark.parametrize("server", ["", *SERVERS])
 
 @dataclass
 class Place:
-    """A gateway over one careless server on stdio and over HTTP, and the strict client."""
+    """A gateway with one careless server on stdio and over HTTP, and the strict client."""
 
     launched: Launched
     program: Path
 
     def endpoint(self, server: str) -> str:
-        """The shared endpoint, or that of one server."""
+        """Return the shared endpoint, or that of one server."""
         shared = self.launched.client(KEY).endpoint
         return f"{shared}/{server}" if server else shared
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Place]:
-    """One server of many odd definitions, twice."""
+    """Run one server of many invalid definitions, twice."""
     assert pytestconfig.cache is not None
     program = strict_clients.installed(pytestconfig.cache.mkdir("node-strict"))
     directory = tmp_path_factory.mktemp("odd")
@@ -81,25 +81,25 @@ def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
 
 
 def expected(server: str) -> dict[str, set[str]]:
-    """What a client must be listed at an endpoint."""
+    """Return the names a client must get at an endpoint."""
     if server:
         return SHOWN
     named = {
         kind: {f"{each}__{name}" for each in SERVERS for name in SHOWN[kind]}
         for kind in ("tools", "prompts")
     }
-    # Of two servers with one URI the second is shown with its name in front.
+    # Of two servers with one URI the second is listed with its name as a prefix.
     marked = SHOWN["resources"] | {f"web+{uri}" for uri in SHOWN["resources"]}
     return {**named, "resources": marked, "resourceTemplates": SHOWN["resourceTemplates"]}
 
 
-def test_there_are_more_odd_definitions_than_the_strict_sdk_was_seen_to_reject() -> None:
+def test_there_are_more_invalid_definitions_than_the_strict_sdk_rejects() -> None:
     assert len(CASES) >= 60
 
 
 @clients
 @endpoints
-def test_the_typescript_sdk_reads_every_list_whatever_servers_list(
+def test_the_typescript_sdk_reads_every_list(
     place: Place, server: str, sdk: str, family: str
 ) -> None:
     endpoint = place.endpoint(server)
@@ -111,14 +111,12 @@ def test_the_typescript_sdk_reads_every_list_whatever_servers_list(
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 @endpoints
-async def test_the_python_sdk_reads_every_list_whatever_servers_list(
-    place: Place, server: str, mode: str
-) -> None:
+async def test_the_python_sdk_reads_every_list(place: Place, server: str, mode: str) -> None:
     result = await strict_clients.python(place.endpoint(server), KEY, mode)
     assert {member: set(found) for member, found in result.items()} == expected(server)
 
 
-def test_operators_see_what_is_held_back_and_what_was_repaired_and_why(place: Place) -> None:
+def test_operators_see_quarantined_and_repaired_definitions_with_reasons(place: Place) -> None:
     body = json.loads(place.launched.toolbus("tools", "--quarantined", "--json").stdout)
     held = {each["name"]: each["notShown"] for each in body if "notShown" in each}
     repaired = {each["name"]: each["repaired"] for each in body if "repaired" in each}
@@ -138,7 +136,7 @@ def test_operators_see_what_is_held_back_and_what_was_repaired_and_why(place: Pl
     assert "required_null" in event["repaired"]
 
 
-def test_what_is_held_back_cannot_be_called_and_what_was_repaired_can(place: Place) -> None:
+def test_a_quarantined_tool_cannot_be_called_and_a_repaired_one_can(place: Place) -> None:
     client = place.launched.client(KEY)
     assert client.call("web__type_string").code == "unknown_tool"
     for server in SERVERS:
@@ -147,7 +145,7 @@ def test_what_is_held_back_cannot_be_called_and_what_was_repaired_can(place: Pla
 
 @clients
 @pytest.mark.parametrize("server", SERVERS)
-def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
+def test_the_typescript_sdk_reads_every_result_or_gets_the_servers_error(
     place: Place, server: str, sdk: str, family: str
 ) -> None:
     names = [*RESULTS_READ, *RESULTS_FAULTY]

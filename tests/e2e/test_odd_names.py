@@ -1,4 +1,4 @@
-"""Tools by any name and of any size, called with arguments that do not quite fit."""
+"""Tools of unusual names and large definitions, called with arguments that do not match."""
 
 import json
 import re
@@ -33,14 +33,14 @@ when { context.arguments has path && context.arguments.path == "/etc" };
 
 
 def definition(name: str) -> dict[str, Any]:
-    """A tool or a prompt of that name."""
+    """Return a tool or a prompt of this name."""
     described = {"description": LARGE} if name == "large" else {}
     return {"name": name, "inputSchema": SCHEMA, **described}
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """A server of odd names, with a price, a rule and a setting for some of them."""
+    """Run a server of unusual names, with a price, a rule and a setting for some of them."""
     prompts = [{"name": name} for name in NAMES]
     results: dict[str, Any] = {"ask me": {"messages": []}}
     lists = {
@@ -75,12 +75,12 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def refused(answer: Answer) -> str:
-    """Why arguments were refused; empty when they were not."""
+    """Return the reason arguments were rejected, or an empty text."""
     result = answer.json["result"]
     return str(result["content"][0]["text"]) if result.get("isError") else ""
 
 
-def test_every_tool_has_a_safe_name_on_the_shared_endpoint_and_its_own_at_its_servers(
+def test_every_tool_has_a_safe_name_at_the_shared_endpoint_and_its_own_at_its_server(
     launched: Launched,
 ) -> None:
     client = launched.client(KEY)
@@ -100,13 +100,13 @@ def test_every_tool_has_a_safe_name_on_the_shared_endpoint_and_its_own_at_its_se
             assert json.loads(answer.text) == [name, {}], (name, request)
 
 
-def test_a_prompt_of_any_name_is_got_by_its_safe_name(launched: Launched) -> None:
+def test_a_prompt_of_any_name_is_returned_by_its_safe_name(launched: Launched) -> None:
     client = launched.client(KEY)
     got = client.request("prompts/get", {"name": shortened("odd__ask me"), "arguments": {}})
     assert got.json["result"]["messages"] == []
 
 
-def test_grants_prices_and_events_keep_to_the_servers_own_name(launched: Launched) -> None:
+def test_grants_prices_and_events_use_the_servers_own_name(launched: Launched) -> None:
     client = launched.client(KEY)
     assert client.call(shortened("odd__get[0]")).code == "unknown_tool"
     answer = client.call(shortened("odd__create issue"), {"count": 5})
@@ -120,7 +120,7 @@ def test_grants_prices_and_events_keep_to_the_servers_own_name(launched: Launche
     assert "odd__create issue" in text
 
 
-def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
+def test_a_program_calls_a_safe_name_and_is_charged_under_the_servers_own(
     launched: Launched,
 ) -> None:
     coder, run = launched.client(CODER_KEY), token_hex(16)
@@ -136,10 +136,12 @@ def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
     spent = coder.call("executeToolCode", {"code": "result = odd.create_issue(count=7)"})
     assert "budget" in spent.text
     other = coder.call("executeToolCode", {"code": "result = odd.a_b(count=8)"})
-    assert "a.b" in other.text, "of another tool nothing is spent"
+    assert "a.b" in other.text, "another tool has its budget left"
 
 
-def test_a_large_definition_is_shown_and_only_the_whole_list_is_bounded(launched: Launched) -> None:
+def test_a_large_definition_is_listed_and_only_the_whole_list_is_limited(
+    launched: Launched,
+) -> None:
     own = Client(f"{launched.client(KEY).endpoint}/odd", KEY)
     reply = own.request("tools/list", {}).json["result"]["tools"]
     assert next(each for each in reply if each["name"] == "large")["description"] == LARGE
@@ -149,7 +151,9 @@ def test_a_large_definition_is_shown_and_only_the_whole_list_is_bounded(launched
     assert "odd__large" not in held
 
 
-def test_a_misfit_is_left_to_the_server_and_told_in_the_event(launched: Launched) -> None:
+def test_a_schema_mismatch_is_left_to_the_server_and_recorded_in_the_event(
+    launched: Launched,
+) -> None:
     client = launched.client(KEY)
     answer = client.call("odd__plain", {"count": "1", "secret-name": 5})
     assert json.loads(answer.text) == ["plain", {"count": "1", "secret-name": 5}]
@@ -162,7 +166,7 @@ def test_a_misfit_is_left_to_the_server_and_told_in_the_event(launched: Launched
     assert "secret-name" not in misfit
 
 
-def test_what_a_rule_reads_must_fit_and_what_it_does_not_read_need_not(launched: Launched) -> None:
+def test_only_arguments_that_a_rule_reads_must_match_the_schema(launched: Launched) -> None:
     client, name = launched.client(KEY), shortened("odd__guarded/count")
     assert client.call(name, {"path": "/etc"}).code == "rule_denied"
     assert "'path' must be a string" in refused(client.call(name, {"path": ["/etc"]}))
@@ -170,7 +174,7 @@ def test_what_a_rule_reads_must_fit_and_what_it_does_not_read_need_not(launched:
     assert refused(client.call(name, {"path": "/tmp", "count": "1"})) == ""
 
 
-def test_misfits_are_refused_where_a_tool_or_a_level_is_strict(launched: Launched) -> None:
+def test_mismatches_are_rejected_where_a_tool_or_a_key_is_strict(launched: Launched) -> None:
     client, strict = launched.client(KEY), launched.client(STRICT_KEY)
     wrong = {"count": "1"}
     assert "'count' must be an integer" in refused(client.call("odd__strict count", wrong))

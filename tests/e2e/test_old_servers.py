@@ -1,4 +1,4 @@
-"""Clients of every family in front of a server of the handshake family that asks back."""
+"""Clients of both families in front of a session-based server that sends requests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,29 +28,29 @@ class Old:
         self.cluster = Cluster(directory / "cluster")
 
     def start(self) -> None:
-        """Until its tools are there."""
+        """Start both, and wait until the tools are listed."""
         self.server.start()
         servers, keys = {"old": Server(url=self.server.url)}, {"root": key(ROOT)}
         self.cluster.start(Configuration(servers=servers, keys=keys), fused=True)
         self.cluster.until_listed(self.client(), SIGN_IN)
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.cluster.stop()
         self.server.kill()
 
     def client(self) -> Client:
-        """A client of it."""
+        """Return a client of the gateway."""
         return self.cluster.client(ROOT)
 
     def cancelled(self, tool: str) -> bool:
-        """Whether the server was told that a call of a tool is given up."""
+        """Return whether the server received a cancellation of a call of the tool."""
         return bool(self.server.seen()["cancelled"].get(tool))
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
-    """The gateway of these tests."""
+    """Run the gateway of these tests."""
     made = Old(tmp_path_factory.mktemp("old"))
     try:
         made.start()
@@ -62,7 +62,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
 # -- a call that waits for its client --------------------------------------------------------------
 
 
-def test_a_call_taken_back_while_its_client_is_asked_ends_at_the_server(old: Old) -> None:
+def test_a_call_cancelled_during_a_request_is_cancelled_at_the_server(old: Old) -> None:
     client = old.client()
     session = begun(client, {"elicitation": {}})
     old.server.forget()
@@ -76,7 +76,7 @@ def test_a_call_taken_back_while_its_client_is_asked_ends_at_the_server(old: Old
     until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
 
 
-def test_a_refused_question_reaches_the_server_which_decides_how_its_call_ends(old: Old) -> None:
+def test_a_rejected_request_reaches_the_server_which_ends_its_call(old: Old) -> None:
     client = old.client()
     session = begun(client, {"sampling": {}})
     with Events(
@@ -90,7 +90,7 @@ def test_a_refused_question_reaches_the_server_which_decides_how_its_call_ends(o
     assert not old.cancelled("test_sampling")
 
 
-def test_a_call_that_asks_where_nothing_can_be_asked_ends_at_the_server(old: Old) -> None:
+def test_a_call_whose_request_cannot_be_delivered_is_cancelled_at_the_server(old: Old) -> None:
     client = old.client()
     session = begun(client, {"elicitation": {}})
     old.server.forget()
@@ -124,17 +124,17 @@ def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
 
 
 @pytest.mark.parametrize("able", [{}, {"elicitation": {"form": {}}}])
-def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
+def test_a_stateless_client_without_pages_gets_the_url_in_an_error(
     old: Old, able: dict[str, Any]
 ) -> None:
-    """The code of the handshake family never reaches the stateless wire."""
+    """Check that the error code of the session-based family reaches no stateless client."""
     answer = request(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
     assert (answer.status, answer.error["code"]) == (400, -32021)
     assert answer.error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}
     assert PAGE in answer.error["message"]
 
 
-def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
+def test_a_session_based_client_gets_the_original_error(old: Old) -> None:
     client = old.client()
     session = begun(client, PAGES)
     result = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
@@ -144,6 +144,6 @@ def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
     assert page["elicitationId"] == "fixture-elicitation-2"
 
 
-def test_without_a_stateless_server_behind_all_may_be_kept_for_a_moment(old: Old) -> None:
+def test_without_a_stateless_server_lists_may_be_cached_briefly(old: Old) -> None:
     for method in ("server/discover", "tools/list"):
         assert request(old.client(), method).json["result"]["ttlMs"] == 5000

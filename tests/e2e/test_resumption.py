@@ -1,4 +1,4 @@
-"""Connections that end before their answers, and the clients that come back for them."""
+"""Connections that end before their answers, and clients that resume their streams."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +33,7 @@ def answered(client: Client, session: str, asked: dict[str, Any]) -> None:
 
 
 @REPLICAS
-def test_a_call_goes_on_without_its_client_who_comes_back_for_the_answer(
+def test_a_call_continues_without_its_client_which_resumes_for_the_answer(
     place: Place, replica: int
 ) -> None:
     client, there = place.client(), place.client(replica=replica)
@@ -44,8 +44,8 @@ def test_a_call_goes_on_without_its_client_who_comes_back_for_the_answer(
         came = stream.last_id
     assert primed != came
     with resumed(there, session, primed) as stream:
-        assert stream.next() == request, "what came after the first id"
-        assert stream.last_id == came, "under the id it had"
+        assert stream.next() == request, "the message after the first id"
+        assert stream.last_id == came, "with its original id"
     answered(client, session, request)
     with resumed(there, session, came) as stream:
         last = stream.next()
@@ -53,14 +53,14 @@ def test_a_call_goes_on_without_its_client_who_comes_back_for_the_answer(
         assert stream.ended()
         end = stream.last_id
     with resumed(client, session, came) as stream:
-        assert stream.next() == last, "it is kept for a while"
+        assert stream.next() == last, "the answer is stored for a while"
     with resumed(there, session, end) as stream:
         assert stream.status == 200
         assert stream.ended(), "there is nothing after the answer"
 
 
 @REPLICAS
-def test_an_answer_comes_live_to_who_came_back(place: Place, replica: int) -> None:
+def test_a_resumed_stream_receives_the_answer_live(place: Place, replica: int) -> None:
     client, there = place.client(), place.client(replica=replica)
     session = begun(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
@@ -73,7 +73,7 @@ def test_an_answer_comes_live_to_who_came_back(place: Place, replica: int) -> No
 
 
 @REPLICAS
-def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -> None:
+def test_an_event_id_of_another_session_is_rejected(place: Place, replica: int) -> None:
     client = place.client()
     session = begun(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
@@ -85,7 +85,7 @@ def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -
         theirs = begun(thief)
         with resumed(thief, theirs, came) as stolen, resumed(thief, theirs, unknown) as made_up:
             assert (stolen.status, made_up.status) == (400, 400)
-            assert stolen.body == made_up.body, "and nothing tells which"
+            assert stolen.body == made_up.body, "the two cases cannot be distinguished"
         with resumed(place.client(OTHER), session, came) as stream:
             assert stream.status == 404
     answered(client, session, request)
@@ -93,21 +93,21 @@ def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -
         assert stream.next()["id"] == 5, "its own client still has it"
 
 
-def test_a_call_without_its_client_is_cancelled_by_its_word_only(place: Place) -> None:
+def test_a_call_without_its_client_is_cancelled_only_on_request(place: Place) -> None:
     client = place.client()
     session = begun(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
         came = stream.last_id
     again = client.post(calling("echo__say", 5, text="no"), Mcp_Session_Id=session)
-    assert again.status == 400, "it is still under way"
+    assert again.status == 400, "the call still runs"
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}
     assert client.post(cancelled, Mcp_Session_Id=session).status == 202
     with resumed(client, session, came) as stream:
         assert stream.next()["error"]["data"]["code"] == "cancelled"
 
 
-def test_ids_of_a_session_are_never_used_twice(place: Place) -> None:
+def test_event_ids_of_a_session_are_never_reused(place: Place) -> None:
     client = place.client()
     session = begun(client, {"elicitation": {}})
     seen: list[str] = []
@@ -122,7 +122,7 @@ def test_ids_of_a_session_are_never_used_twice(place: Place) -> None:
     assert len(seen) == len(set(seen)) == 7
 
 
-def test_an_older_client_has_ids_but_no_event_without_a_message(place: Place) -> None:
+def test_an_older_client_gets_ids_but_no_event_without_a_message(place: Place) -> None:
     client = place.client()
     call = calling("fix__test_tool_with_progress", 5)
     call["params"]["_meta"] = {"progressToken": 1}
@@ -138,7 +138,7 @@ def test_an_older_client_has_ids_but_no_event_without_a_message(place: Place) ->
         assert stream.ended()
 
 
-def test_an_answer_at_once_is_plain_json_and_is_not_kept(place: Place) -> None:
+def test_an_immediate_answer_is_plain_json_and_is_not_stored(place: Place) -> None:
     client = place.client()
     session = begun(client, {"elicitation": {}, "roots": {}})
     answer = client.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session)
@@ -150,7 +150,7 @@ def test_an_answer_at_once_is_plain_json_and_is_not_kept(place: Place) -> None:
 
 
 @REPLICAS
-def test_what_was_told_meanwhile_is_there_for_who_comes_back(place: Place, replica: int) -> None:
+def test_a_resumed_session_stream_delivers_missed_notifications(place: Place, replica: int) -> None:
     client, there = place.client(), place.client(replica=replica)
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
@@ -166,7 +166,7 @@ def test_what_was_told_meanwhile_is_there_for_who_comes_back(place: Place, repli
         until_now(lambda: "more__say" not in client.tools(), "the server is gone")
 
 
-def test_a_stream_of_a_replica_that_is_gone_begins_anew(place: Place) -> None:
+def test_a_stream_of_a_lost_replica_starts_again(place: Place) -> None:
     client = place.client()
     session = begun(client)
     with resumed(client, session, "s00000000dead.1-4") as stream:
@@ -190,19 +190,19 @@ def test_a_resumed_stream_ends_with_its_session(place: Place, replica: int) -> N
         assert stream.status == 404
 
 
-# -- connections that are let go -------------------------------------------------------------------
+# -- clients that have to poll ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Two replicas that send clients away whose answers take their time."""
+    """Run two replicas that close streams whose answers take long."""
     fields = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
     with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as made:
         yield made
 
 
 @REPLICAS
-def test_a_client_is_sent_away_with_an_id_and_comes_back_for_its_answer(
+def test_a_client_is_disconnected_with_an_id_and_polls_for_its_answer(
     impatient: Place, replica: int
 ) -> None:
     client, there = impatient.client(), impatient.client(replica=replica)
@@ -217,7 +217,7 @@ def test_a_client_is_sent_away_with_an_id_and_comes_back_for_its_answer(
         assert stream.next()["result"]["content"][0]["text"] == "x"
 
 
-async def test_the_sdks_client_comes_back_by_itself(impatient: Place) -> None:
+async def test_the_sdks_client_resumes_by_itself(impatient: Place) -> None:
     came_back: list[str] = []
 
     async def note(request: httpx2.Request) -> None:
@@ -234,7 +234,7 @@ async def test_the_sdks_client_comes_back_by_itself(impatient: Place) -> None:
     assert any(event_id.startswith("a") for event_id in came_back)
 
 
-def test_an_older_client_is_never_sent_away(impatient: Place) -> None:
+def test_an_older_client_is_never_disconnected(impatient: Place) -> None:
     client = impatient.client()
     call = calling("echo__wait", 5, id="old", seconds=1)
     answer = client.post(call, Mcp_Session_Id=begun(client, version="2025-06-18"))

@@ -1,4 +1,4 @@
-"""Rules through HTTP: refused, watched, asked of a person; changed while it runs; replayed."""
+"""Rules over HTTP: denying, in shadow mode, requiring approval; changed at run time; replayed."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ DEAR = {
 def launched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Launched, Upstream]]:
-    """A gateway with three rules and three keys: two whose content is recorded."""
+    """Run a gateway with three rules and three keys: the content of two is recorded."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     options = ["--separate"] if request.param == "separate" else []
     made = Launched(tmp_path_factory.mktemp("rules"), *options)
@@ -73,7 +73,7 @@ def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:
 
 
 def checked(made: Launched) -> subprocess.CompletedProcess[str]:
-    """`toolbus rules check`, which needs no installation."""
+    """Run `toolbus rules check`, which needs no installation."""
     command = [installed("toolbus"), "rules", "check", str(made.config)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 
@@ -83,7 +83,7 @@ def rows(made: Launched, where: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_rule_refuses_a_call_and_is_named(launched: tuple[Launched, Upstream]) -> None:
+def test_a_rule_denies_a_call_and_is_named(launched: tuple[Launched, Upstream]) -> None:
     made, echo = launched
     before = len(echo.arrived())
     answer = made.client(FULL).call("echo__say", {"text": "/etc/passwd"})
@@ -98,14 +98,14 @@ def test_a_rule_refuses_a_call_and_is_named(launched: tuple[Launched, Upstream])
     assert items == ("call.denied", "rule_denied", "etc", "prod")
 
 
-def test_a_shadow_lets_a_call_through_and_is_recorded(launched: tuple[Launched, Upstream]) -> None:
+def test_a_shadow_rule_allows_a_call_and_is_recorded(launched: tuple[Launched, Upstream]) -> None:
     made, _ = launched
     assert made.client(FULL).call("echo__say", {"text": "/home/ada"}).text == "/home/ada"
     found = rows(made, "event = 'call.allowed' AND has(shadow, 'home')")
     assert {row["tool"] for row in found} == {"say"}
 
 
-def test_a_call_that_a_rule_wants_a_person_for_goes_through_once_approved(
+def test_a_call_that_a_rule_requires_approval_for_runs_once_approved(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, echo = launched
@@ -121,7 +121,7 @@ def test_a_call_that_a_rule_wants_a_person_for_goes_through_once_approved(
     assert made.client(FULL).call("echo__count", {"to": 1}).code == "approval_required"
 
 
-def test_arguments_are_recorded_only_where_they_may_be(
+def test_arguments_are_recorded_only_where_allowed(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, _ = launched
@@ -140,11 +140,11 @@ def test_arguments_are_recorded_only_where_they_may_be(
         '{"text":"mark-of-content"}',
         '{"text":"/etc/mark-of-content"}',
     }
-    # What is read in the plain is sealed where it is kept.
+    # Readable for the operator, and encrypted in storage.
     assert made.rows("SELECT count() AS n FROM events WHERE detail LIKE '%mark-of%'") == [{"n": 0}]
 
 
-def test_what_is_recorded_of_a_call_is_struck_sealed_and_told_as_the_users(
+def test_recorded_content_is_redacted_encrypted_and_assigned_to_the_user(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, _ = launched
@@ -164,7 +164,7 @@ def test_what_is_recorded_of_a_call_is_struck_sealed_and_told_as_the_users(
     assert made.rows(f"SELECT {stored} AS n FROM events WHERE trace_id = '{run}'") == [{"n": 0}]
 
 
-def test_a_proposed_rule_is_replayed_against_what_was_recorded(
+def test_a_proposed_rule_is_replayed_against_recorded_calls(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, _ = launched
@@ -183,14 +183,17 @@ def test_a_proposed_rule_is_replayed_against_what_was_recorded(
     body = json.loads(message.stdout)
     assert body["refused"] == 2
     assert body["by_key"]["full"]["refused"] == 2
-    assert set(body["by_key"]["digest"]) == {"unknown", "same"}  # one was refused already
+    assert set(body["by_key"]["digest"]) == {
+        "unknown",
+        "same",
+    }  # the fourth call was denied before already
     assert {each["rule"] for each in body["examples"]["refused"]} == {"srv"}
     assert all(each["call_id"] for each in body["examples"]["refused"])
     alone = made.toolbus("rules", "replay", "--rule", "home", "--json")
     assert json.loads(alone.stdout)["by_key"]["full"]["refused"] >= 1
 
 
-def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
+def test_a_call_that_waits_for_approval_is_replayed_too(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, _ = launched
@@ -210,7 +213,7 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
     assert json.loads(message.stdout)["by_key"]["full"]["refused"] == 1
 
 
-def test_a_rule_takes_effect_while_it_runs_and_a_faulty_one_does_not(
+def test_a_rule_takes_effect_at_run_time_and_an_invalid_one_does_not(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, echo = launched

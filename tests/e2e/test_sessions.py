@@ -1,4 +1,4 @@
-"""The families with a handshake, through real HTTP: sessions, their streams, and questions."""
+"""Session-based clients over HTTP: sessions, their streams, and server requests."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from toolbus_common.config import Server
 # -- sessions --------------------------------------------------------------------------------------
 
 
-def test_a_session_lives_from_initialize_to_delete(place: Place) -> None:
+def test_a_session_lasts_from_initialize_to_delete(place: Place) -> None:
     client = place.client()
     session = begun(client)
     assert client.request("tools/list", Mcp_Session_Id=session).status == 200
@@ -35,26 +35,29 @@ def test_a_session_lives_from_initialize_to_delete(place: Place) -> None:
     assert client.delete(Mcp_Session_Id=session).status == 404
 
 
-def test_any_replica_serves_a_session_and_hears_of_its_end(place: Place) -> None:
+def test_any_replica_serves_a_session_and_learns_of_its_end(place: Place) -> None:
     here, there = place.client(), place.client(replica=1)
     session = begun(here)
     assert there.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session).text == "hi"
     assert there.delete(Mcp_Session_Id=session).status == 204
     until_now(
-        lambda: here.request("ping", Mcp_Session_Id=session).status == 404, "the end is heard"
+        lambda: here.request("ping", Mcp_Session_Id=session).status == 404,
+        "the other replica ends the session",
     )
 
 
-def test_a_session_of_another_key_does_not_exist(place: Place) -> None:
+def test_a_session_of_another_key_is_unknown(place: Place) -> None:
     session = begun(place.client())
     other = place.client(OTHER)
     assert other.request("tools/list", Mcp_Session_Id=session).status == 404
     assert other.delete(Mcp_Session_Id=session).status == 404
-    assert place.client().request("ping", Mcp_Session_Id=session).status == 200, "it lives on"
+    assert place.client().request("ping", Mcp_Session_Id=session).status == 200, (
+        "the session still exists"
+    )
 
 
 @pytest.mark.parametrize("session", ["x", "A" * 300, "=", "\xe4"])
-def test_an_id_of_no_session_is_not_found(place: Place, session: str) -> None:
+def test_an_invalid_session_id_is_not_found(place: Place, session: str) -> None:
     assert place.client().request("ping", Mcp_Session_Id=session).status == 404
 
 
@@ -64,7 +67,7 @@ def test_an_altered_session_id_is_not_found(place: Place) -> None:
         assert place.client().request("ping", Mcp_Session_Id=other).status == 404
 
 
-def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: Place) -> None:
+def test_a_request_id_in_use_is_rejected_only_in_its_session(place: Place) -> None:
     client = place.client()
     session, another = begun(client), begun(client)
     waiting = calling("echo__wait", "same", id="twice", seconds=7)
@@ -106,7 +109,7 @@ def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(place: Pl
 
 
 def told_until(stream: Events, condition: Callable[[], bool]) -> None:
-    """Each change is told when it can be seen: who looks whenever told sees the last one too."""
+    """Wait for list changes until the condition holds; an announced change is visible."""
     while not condition():
         stream.until("notifications/tools/list_changed")
 
@@ -114,7 +117,7 @@ def told_until(stream: Events, condition: Callable[[], bool]) -> None:
 # -- a session's stream ----------------------------------------------------------------------------
 
 
-def test_a_sessions_stream_tells_of_a_server_that_is_new(place: Place) -> None:
+def test_a_sessions_stream_announces_a_new_server(place: Place) -> None:
     client = place.client()
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
@@ -138,7 +141,7 @@ def test_a_sessions_stream_ends_with_the_session(place: Place) -> None:
         assert stream.ended()
 
 
-def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(place: Place) -> None:
+def test_a_stream_ends_with_its_key_and_announces_reduced_grants_before(place: Place) -> None:
     secret = "tbk_brief_a-secret-that-will-be-revoked"
     client = place.client(secret)
     place.cluster.put_key("brief", key(secret, "echo__*"))
@@ -150,7 +153,7 @@ def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(place: P
         assert stream.ended()
 
 
-def test_a_stream_needs_a_session_and_an_accept(place: Place) -> None:
+def test_a_stream_needs_a_session_and_an_accept_header(place: Place) -> None:
     client = place.client()
     session = begun(client)
     with Events(client) as stream:
@@ -161,7 +164,7 @@ def test_a_stream_needs_a_session_and_an_accept(place: Place) -> None:
         assert stream.status == 404
 
 
-def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: Place) -> None:
+def test_a_changed_resource_is_announced_to_its_subscribed_session(place: Place) -> None:
     client, watched = place.client(), "test://watched-resource"
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
@@ -172,12 +175,13 @@ def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: Place)
             ]
             == {}
         )
-        # What the replica that subscribed says next comes behind its word to the others on it.
+        # The replica that subscribed announces the subscription to the others before its next
+        # message.
         there.call("fix__test_touch_watched_resource")
         assert stream.until("notifications/resources/updated")["params"]["uri"] == watched
 
 
-# -- questions to the client -----------------------------------------------------------------------
+# -- requests to the client ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: Place)
         {"action": "cancel"},
     ],
 )
-def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
+def test_a_server_request_is_sent_on_the_stream_and_answered_at_any_replica(
     place: Place, told: dict[str, Any]
 ) -> None:
     client, there = place.client(), place.client(replica=1)
@@ -206,7 +210,7 @@ def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
         assert stream.ended()
 
 
-def test_a_call_taken_back_waits_for_no_answer(place: Place) -> None:
+def test_a_cancelled_call_waits_for_no_answer(place: Place) -> None:
     client = place.client()
     session = begun(client, {"elicitation": {}})
     call = calling("fix__test_elicitation", 5, message="Who?")
@@ -221,7 +225,9 @@ def test_a_call_taken_back_waits_for_no_answer(place: Place) -> None:
     assert again.text == "free"
 
 
-def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(place: Place) -> None:
+def test_a_client_that_declared_half_of_the_required_capabilities_gets_no_request(
+    place: Place,
+) -> None:
     client = place.client()
     tool = "fix__test_input_required_result_multiple_inputs"
     session = begun(client, {"elicitation": {}})
@@ -230,7 +236,7 @@ def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(place:
     assert "sampling" in answer.error["message"]
 
 
-def test_a_client_that_declared_nothing_is_asked_nothing(place: Place) -> None:
+def test_a_client_without_capabilities_gets_no_request(place: Place) -> None:
     client = place.client()
     answer = client.post(
         calling("fix__test_elicitation", 5, message="Who?"), Mcp_Session_Id=begun(client)
@@ -243,7 +249,7 @@ def test_a_client_that_declared_nothing_is_asked_nothing(place: Place) -> None:
 # -- HTTP+SSE of 2024-11-05 ------------------------------------------------------------------------
 
 
-def test_an_old_client_posts_beside_its_stream_at_any_replica(place: Place) -> None:
+def test_a_client_of_http_sse_posts_to_any_replica(place: Place) -> None:
     client, there = place.client(), place.client(replica=1)
     with Events(client, path="/sse") as stream:
         where = stream.data()

@@ -1,4 +1,4 @@
-"""Two keys through a whole gateway, whose executors have two replicas: neither meets the other."""
+"""Isolation of keys through a whole gateway, whose executors have two replicas."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ TURNS = 5
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway over a stateful server of each kind; apart, with two replicas of every service."""
+    """Run a gateway with a stateful server of each kind; separate services have two replicas."""
     over = [Stateful(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     fused = request.param == "fused"
@@ -62,7 +62,7 @@ def cluster(
 
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
-    """What `toolbus status` tells of servers."""
+    """Return the servers as `toolbus status` shows them."""
     lane = RequestReply(OPERATOR, bus)
     servers = list((await lane.request(ServersQuery(), ServersReply)).servers)
     return with_sessions(servers, await lane.request_each(SessionsQuery(), SessionsReply))
@@ -84,9 +84,7 @@ def by_program(client: Client, tool: str, **arguments: str) -> str:
 
 
 @pytest.mark.parametrize("server", ["legacy", "http", "sse"])
-def test_what_a_key_leaves_at_a_server_is_met_by_its_user_alone(
-    cluster: Cluster, server: str
-) -> None:
+def test_state_at_a_server_is_visible_to_its_user_only(cluster: Cluster, server: str) -> None:
     ways = (stateless, with_handshake, by_program)
     ann, bob, anns = (cluster.client(secret) for secret in (ANN, BOB, ANNS))
     for turn in range(TURNS):
@@ -101,18 +99,18 @@ def test_what_a_key_leaves_at_a_server_is_met_by_its_user_alone(
             assert {each.strip('"') for each in fields} == {whole}
 
 
-def test_a_process_of_both_families_keeps_what_each_family_of_callers_leaves(
+def test_a_process_of_both_families_keeps_separate_state_for_each_family(
     cluster: Cluster,
 ) -> None:
     ann, anns = cluster.client(ANN), cluster.client(ANNS)
     stateless(ann, "stdio__remember", text="of the stateless")
     with_handshake(ann, "stdio__remember", text="with a handshake")
-    by_program(anns, "stdio__remember", text="of a program")  # whose caller shakes hands
+    by_program(anns, "stdio__remember", text="of a program")  # whose caller is session-based
     assert stateless(anns, "stdio__recall") == "of the stateless"
     assert with_handshake(anns, "stdio__recall") == "with a handshake,of a program"
 
 
-def test_status_tells_who_holds_what_and_no_secret(cluster: Cluster) -> None:
+def test_status_names_the_owners_of_sessions_and_no_secret(cluster: Cluster) -> None:
     stateless(cluster.client(ANN), "stdio__remember", text="something private")
     result = cluster.on_the_bus(status)
     (server,) = (each for each in result if each["name"] == "stdio")
@@ -125,9 +123,9 @@ def test_status_tells_who_holds_what_and_no_secret(cluster: Cluster) -> None:
     assert {row[1] for row in table_of(result, str)} >= {"user ann"}
 
 
-def test_when_an_executor_is_killed_its_sessions_begin_anew_elsewhere(cluster: Cluster) -> None:
+def test_sessions_of_a_killed_executor_start_again_at_another_replica(cluster: Cluster) -> None:
     if cluster.fused:
-        return  # there is no other
+        return  # there is no other replica
     ann, bob = cluster.client(ANN), cluster.client(BOB)
     for server in SERVERS:
         stateless(ann, f"{server}__remember", text="a")

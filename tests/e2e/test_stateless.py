@@ -1,4 +1,4 @@
-"""The stateless family through real HTTP: subscriptions, sealed states and tasks, discovery."""
+"""The stateless family over HTTP: subscriptions, sealed states and tasks, discovery."""
 
 import json
 from typing import Any
@@ -42,12 +42,12 @@ def test_a_subscription_is_acknowledged_first_under_its_own_id(
             until_now(lambda: "more__say" in client.tools(), "the new server")
         finally:
             place.cluster.declare(place.configuration())
-            # The next stream must begin without it, or would be told of no change.
+            # The next stream must start without it, or it would receive no change.
             until_now(lambda: "more__say" not in client.tools(), "the server is gone")
         stream.until("notifications/tools/list_changed")
 
 
-def test_a_subscription_tells_of_the_resources_it_named(place: Place) -> None:
+def test_a_subscription_announces_changes_of_its_resources(place: Place) -> None:
     watched = "test://watched-resource"
     wanted = [watched, "test://nobody-has-this", 5]
     with listening(place.client(), 1, resourceSubscriptions=wanted) as stream:
@@ -59,7 +59,7 @@ def test_a_subscription_tells_of_the_resources_it_named(place: Place) -> None:
         assert result["params"]["_meta"][META + "subscriptionId"] == 1
 
 
-def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: Place) -> None:
+def test_a_subscription_ends_with_a_result_when_the_gateway_stops(place: Place) -> None:
     replica = place.cluster.run("ingress")
     replica.wait_ready()
     number = len(place.cluster._ports) - 1
@@ -74,7 +74,7 @@ def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: Place) -
         assert stream.ended()
 
 
-def test_who_leaves_a_subscription_leaves_nothing_behind(place: Place) -> None:
+def test_a_client_that_disconnects_from_a_subscription_leaves_nothing_behind(place: Place) -> None:
     for _ in range(3):
         with listening(place.client(), toolsListChanged=True) as stream:
             stream.next()
@@ -105,10 +105,10 @@ def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
         answer = rounds(client, params, **changed)
         assert answer.error["code"] == -32602, changed
     last = rounds(place.client(replica=1), params, requestState=state)
-    assert "state-ok" in last.text, "another replica opens it"
+    assert "state-ok" in last.text, "another replica accepts it"
 
 
-def test_what_is_told_to_be_there_answers(place: Place) -> None:
+def test_every_declared_capability_answers(place: Place) -> None:
     client = place.client()
     body = request(client, "server/discover").json["result"]["capabilities"]
     for kind, method in (
@@ -129,7 +129,7 @@ def test_what_is_told_to_be_there_answers(place: Place) -> None:
         assert stream.next()["params"]["notifications"] == wanted
 
 
-def test_what_nobody_offers_is_not_told_to_be_there(place: Place) -> None:
+def test_a_capability_of_no_server_is_not_declared(place: Place) -> None:
     client = place.client(PLAIN)
     assert request(client, "server/discover").json["result"]["capabilities"] == {
         "tools": {"listChanged": True}
@@ -141,13 +141,13 @@ def test_what_nobody_offers_is_not_told_to_be_there(place: Place) -> None:
 @pytest.mark.parametrize(
     "method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"]
 )
-def test_what_the_era_removed_is_not_found(place: Place, method: str) -> None:
+def test_a_removed_method_is_not_found(place: Place, method: str) -> None:
     answer = request(place.client(), method, {"uri": "test://watched-resource"})
     assert answer.status in (400, 404)
     assert answer.error["code"] == (-32601 if answer.status == 404 else -32020)
 
 
-def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> None:
+def test_a_task_belongs_to_its_key_and_is_known_to_every_replica(place: Place) -> None:
     tasks: dict[str, Any] = {"extensions": {META + "tasks": {}}}
     arguments = {"seconds": 0, "label": "sealed"}
     params = {"name": "fix__slow_compute", "arguments": arguments}
@@ -167,25 +167,27 @@ def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> 
     for client, handle in ((place.client(OTHER), task_id), (there, task_id[:-1]), (there, "x")):
         assert asked(client, handle).error["code"] == -32602
     one_server = Client(f"{there.endpoint}/echo", ROOT)
-    assert asked(one_server, task_id).error["code"] == -32602, "of another server"
+    assert asked(one_server, task_id).error["code"] == -32602, "a task of another server"
 
 
-def test_who_leaves_a_call_takes_it_back(place: Place) -> None:
+def test_a_client_that_disconnects_cancels_its_call(place: Place) -> None:
     params = {"name": "fix__test_sleep", "arguments": {"seconds": 7}}
     body, headers = stateless("tools/call", params)
     place.fixture.forget()
     with place.client().leaving(body, **headers):
         until_now(lambda: "test_sleep" in place.fixture.seen()["tools"], "the call arrived")
-    until_now(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "it was taken back")
+    until_now(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "the call was cancelled")
 
 
-def test_what_may_be_kept_and_by_whom_is_told(place: Place) -> None:
+def test_cacheable_answers_declare_lifetime_and_scope(place: Place) -> None:
     client = place.client()
     listed = request(client, "tools/list").json["result"]
     assert 0 <= listed["ttlMs"] <= 5000
     assert listed["cacheScope"] == "private"
     found = request(client, "server/discover").json["result"]
-    assert (found["ttlMs"], found["cacheScope"]) == (0, "private"), "a stateless server is behind"
+    assert (found["ttlMs"], found["cacheScope"]) == (0, "private"), (
+        "one of the servers is stateless"
+    )
     about = {"uri": "test://static-text"}
     read = request(client, "resources/read", about).json["result"]
-    assert (read["ttlMs"], read["cacheScope"]) == (60_000, "public"), "as its server says"
+    assert (read["ttlMs"], read["cacheScope"]) == (60_000, "public"), "the values of its server"

@@ -1,4 +1,4 @@
-"""Tasks where the families of client and server differ, over real HTTP, and what they outlive."""
+"""Tasks between clients and servers of different families, over HTTP, and their durability."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ INVALID, NO_METHOD = -32602, -32601
 
 @pytest.fixture(scope="module")
 def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """The same gateway over a server of either family: `fix` is stateless, `old` shakes hands."""
+    """Add a session-based server `old` to the gateway, whose server `fix` is stateless."""
     old = FixtureServer(tmp_path_factory.mktemp("old"), "--family", "legacy")
     old.start()
     place.servers["old"] = Server(url=old.url)
@@ -50,7 +50,7 @@ def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
 
 
 def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
-    """The task that a client with a session is given."""
+    """Return the task that a client with a session receives."""
     params = {"name": tool, "arguments": arguments, "task": {"ttl": 60_000}}
     headers = {"Mcp_Session_Id": session} if session else {}
     task: dict[str, Any] = (
@@ -60,7 +60,7 @@ def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dic
 
 
 def stateless_task(client: Client, tool: str, arguments: Any, **more: Any) -> dict[str, Any]:
-    """The task that a stateless client is given."""
+    """Return the task that a stateless client receives."""
     params = {"name": tool, "arguments": arguments}
     body: dict[str, Any] = request(client, "tools/call", params, **TASKS, **more).json["result"]
     assert body["resultType"] == "task"
@@ -68,29 +68,29 @@ def stateless_task(client: Client, tool: str, arguments: Any, **more: Any) -> di
 
 
 def about(client: Client, method: str, task: str, more: Any = None, **declared: Any) -> Answer:
-    """What a stateless client asks of its task."""
+    """Send a request of a stateless client about its task."""
     params = {"taskId": task, **(more or {})}
     body, headers = stateless(method, params, **TASKS, **declared)
     return client.post(body, **headers, Mcp_Name=task)
 
 
 def result_of(answer: Answer) -> Any:
-    """Its result; fails with the error where there is none."""
+    """Return the result, or fail with the error."""
     assert "result" in answer.json, answer.json
     return answer.json["result"]
 
 
 def ended(look: Callable[[], Answer]) -> dict[str, Any]:
-    """A task once it has ended."""
+    """Return a task once it has ended."""
     until_now(lambda: result_of(look())["status"] in OVER, "the end")
     found: dict[str, Any] = result_of(look())
     return found
 
 
-# -- clients with a session -----------------------------------------------------------------------
+# -- clients with a session ------------------------------------------------------------------------
 
 
-def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
+def test_tasks_are_declared_and_listed_only_to_revisions_that_have_them(
     both: Place,
 ) -> None:
     client = both.client()
@@ -123,14 +123,14 @@ def test_a_client_with_a_session_runs_a_task_of_either_family(both: Place, serve
     assert both.client(OTHER).request("tasks/get", about_it).error["code"] == INVALID
 
 
-def test_a_tool_that_reports_an_error_leaves_a_task_that_failed(both: Place) -> None:
+def test_a_tool_error_leaves_a_failed_task(both: Place) -> None:
     about_it = {"taskId": started(both, "fix__failing_job")["taskId"]}
     done = both.client().request("tasks/result", about_it).json["result"]
     assert done["isError"]
     assert both.client().request("tasks/get", about_it).json["result"]["status"] == "failed"
 
 
-def test_what_a_task_broke_with_is_what_its_result_is_refused_with(both: Place) -> None:
+def test_the_error_of_a_failed_task_is_the_error_of_its_result(both: Place) -> None:
     about_it = {"taskId": started(both, "fix__protocol_error_job")["taskId"]}
     assert both.client().request("tasks/result", about_it).error["message"] == "The job broke."
 
@@ -146,7 +146,9 @@ def test_a_client_with_a_session_cancels_its_task(both: Place, server: str) -> N
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server: str) -> None:
+def test_a_task_sends_a_request_to_a_client_with_a_session_that_waits_for_it(
+    both: Place, server: str
+) -> None:
     client = both.client()
     session = begun(client, FORMS)
     task = started(both, f"{server}__confirm_delete", session, filename="f")
@@ -163,7 +165,9 @@ def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server:
         assert last["result"]["content"][0]["text"] == "f is deleted"
 
 
-def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Place) -> None:
+def test_a_tool_that_requires_a_task_sends_its_request_to_a_client_without_tasks(
+    both: Place,
+) -> None:
     client = both.client()
     session = begun(client, FORMS)
     with Events(client, calling("fix__confirm_job", 9), Mcp_Session_Id=session) as stream:
@@ -173,7 +177,7 @@ def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Pl
         assert stream.next()["result"]["content"][0]["text"] == "agreed: True"
 
 
-def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place) -> None:
+def test_an_immediate_answer_leaves_a_completed_task(both: Place) -> None:
     both.fixture.forget()
     task = started(both, "fix__greet", name="Ada")
     assert task["status"] == "completed"
@@ -187,24 +191,24 @@ def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place)
     assert both.fixture.seen()["tools"] == {"greet": 1}
 
 
-def test_a_result_too_large_for_a_handle_is_refused_with_what_to_do(both: Place) -> None:
+def test_a_result_too_large_for_a_task_id_is_rejected_with_its_fix(both: Place) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "a" * 50_000}, "task": {}}
     error = both.client().request("tools/call", params).error
     assert (error["code"], "without 'task'" in error["message"]) == (INVALID, True)
 
 
-def test_a_client_is_never_listed_the_tasks_of_strangers(both: Place) -> None:
+def test_a_client_cannot_list_the_tasks_of_others(both: Place) -> None:
     started(both, "old__slow_compute", seconds=0)
     error = both.client(OTHER).request("tasks/list").error
     assert (error["code"], "which key" in error["message"]) == (NO_METHOD, True)
 
 
-def test_a_task_of_another_shape_is_refused(both: Place) -> None:
+def test_an_invalid_task_parameter_is_rejected(both: Place) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "x"}, "task": True}
     assert both.client().request("tools/call", params).error["code"] == INVALID
 
 
-# -- stateless clients ----------------------------------------------------------------------------
+# -- stateless clients -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -226,20 +230,22 @@ def test_a_stateless_client_runs_a_task_of_either_family(both: Place, server: st
 def test_a_stateless_client_cancels_its_task(both: Place, server: str) -> None:
     client = both.client()
     task = stateless_task(client, f"{server}__slow_compute", {"seconds": 60})["taskId"]
-    for _ in range(2):  # of a task that has ended it is acknowledged too
+    for _ in range(2):  # cancelling an ended task is acknowledged too
         assert about(client, "tasks/cancel", task).json["result"]["resultType"] == "complete"
     assert ended(lambda: about(client, "tasks/get", task))["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) -> None:
+def test_a_task_sends_a_request_to_a_stateless_client_that_reads_it(
+    both: Place, server: str
+) -> None:
     client = both.client()
     task = stateless_task(client, f"{server}__confirm_delete", {"filename": "f"}, **FORMS)
     look = partial(about, both.client(replica=1), "tasks/get", task["taskId"], **FORMS)
     asked_at_all = False
 
     def answered() -> bool:
-        """Whether it has ended; every executor that is looked at asks, until one was answered."""
+        """Return whether the task has ended; executors send the request until it is answered."""
         nonlocal asked_at_all
         seen = result_of(look())
         if request := seen.get("inputRequests"):
@@ -256,13 +262,13 @@ def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) 
     assert ended(look)["result"]["content"][0]["text"] == "f is deleted"
 
 
-def test_a_stateless_client_that_takes_no_tasks_is_given_none(both: Place) -> None:
+def test_a_stateless_client_without_tasks_gets_a_plain_result(both: Place) -> None:
     params = {"name": "old__slow_compute", "arguments": {"seconds": 0}, "task": {}}
     assert "content" in request(both.client(), "tools/call", params).json["result"]
 
 
 @pytest.mark.parametrize(("method", "status"), [("tasks/result", 404), ("tasks/update", 200)])
-def test_a_method_of_the_other_eras_tasks_is_not_found(
+def test_a_task_method_of_the_other_family_is_not_found(
     both: Place, method: str, status: int
 ) -> None:
     if method == "tasks/result":
@@ -272,10 +278,10 @@ def test_a_method_of_the_other_eras_tasks_is_not_found(
     assert (answer.status, answer.error["code"]) == (status, NO_METHOD)
 
 
-# -- news of tasks --------------------------------------------------------------------------------
+# -- task notifications ----------------------------------------------------------------------------
 
 
-def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) -> None:
+def test_a_stateless_client_is_notified_of_its_task_under_its_id(both: Place) -> None:
     client, there = both.client(), both.client(replica=1)
     task = stateless_task(client, "fix__confirm_delete", {"filename": "f"}, **FORMS)["taskId"]
     older = stateless_task(client, "old__slow_compute", {"seconds": 60})["taskId"]
@@ -286,7 +292,9 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         Events(Client(there.endpoint, OTHER), body, **headers) as strangers,
     ):
         result = stream.until("notifications/subscriptions/acknowledged")
-        assert result["params"]["notifications"] == {"taskIds": [task]}, "one server tells of none"
+        assert result["params"]["notifications"] == {"taskIds": [task]}, (
+            "one server has no task notifications"
+        )
         result = strangers.until("notifications/subscriptions/acknowledged")
         assert result["params"]["notifications"] == {}
         look = partial(about, client, "tasks/get", task, **FORMS)
@@ -300,11 +308,11 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         assert result["_meta"] == {META + "subscriptionId": 7}
 
 
-def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
-    """The server tells every session of every task."""
+def test_a_session_is_notified_of_its_own_tasks_only(both: Place) -> None:
+    """Use a server that notifies every session of every task."""
     client = both.client()
     session, other = begun(client, FORMS), begun(both.client(OTHER), FORMS)
-    # Opens what is listened to; that it asks may be told only once the stream is there.
+    # Opens the subscription; a request of this task may arrive only once the stream exists.
     before = started(both, "old__confirm_delete", session, filename="before")["taskId"]
     params = {"name": "old__slow_compute", "arguments": {"seconds": 60}, "task": {}}
     foreign = both.client(OTHER).request("tools/call", params, Mcp_Session_Id=other)
@@ -318,7 +326,7 @@ def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
         assert (result["taskId"], result["status"]) == (task, "cancelled")
 
 
-# -- what handles outlive -------------------------------------------------------------------------
+# -- durability of task ids ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -348,7 +356,7 @@ def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: 
 
 
 def _restarted(place: Place) -> None:
-    """Kill ingress, policy and executor, and begin them anew."""
+    """Kill ingress, policy and executor, and start them again."""
     cluster = place.cluster
     for name in ("ingress", "policy", "executor"):
         for process in cluster.processes.pop(name):
@@ -359,7 +367,7 @@ def _restarted(place: Place) -> None:
         cluster.run(name).wait_ready()
 
 
-# -- a server of other hands ----------------------------------------------------------------------
+# -- an independent server -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("server", ["every", "web"])

@@ -1,4 +1,4 @@
-"""Servers that tell of changed resources though nobody subscribed: who hears of it."""
+"""Unsolicited notifications of changed resources: which sessions receive them."""
 
 import json
 import sys
@@ -21,17 +21,17 @@ UPDATED = "notifications/resources/updated"
 
 
 def closed(server: str) -> str:
-    """A resource of a server that one of the keys may not read."""
+    """Return a resource of a server that one of the keys may not read."""
     return f"odd://{server}/closed"
 
 
 def opened(server: str) -> str:
-    """A resource of a server that both keys may read."""
+    """Return a resource of a server that both keys may read."""
     return f"odd://{server}/opened"
 
 
 def told(server: str) -> dict[str, Any]:
-    """What a server lists, and what it says in each call of its tool."""
+    """Return the definitions of a server, and its notifications during each call."""
     uris = [closed(server), opened(server)]
     lists = {
         "tools": [{"name": "touch", "inputSchema": {"type": "object"}}],
@@ -41,7 +41,7 @@ def told(server: str) -> dict[str, Any]:
 
 
 def process(directory: Path, server: str, **more: Any) -> dict[str, Any]:
-    """A server on stdio, as it is declared."""
+    """Return the configuration of a server on stdio."""
     source, stored = Path(odd_server.__file__), directory / f"{server}.json"
     stored.write_text(json.dumps(told(server)))
     command = [sys.executable, str(source), str(stored)]
@@ -50,7 +50,7 @@ def process(directory: Path, server: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """A gateway over servers of every transport, and a key that may read half of all resources."""
+    """Run a gateway with servers of every transport, and a key for half of all resources."""
     directory = tmp_path_factory.mktemp("unasked")
     with ExitStack() as stack:
         servers = {
@@ -75,25 +75,25 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def at(launched: Launched, secret: str, path: str = "") -> Client:
-    """A client of the shared endpoint, or of that of one server."""
+    """Return a client of the shared endpoint, or of that of one server."""
     client = launched.client(secret)
     return Client(f"{client.endpoint}{path}", secret)
 
 
 def session_of(client: Client) -> Events:
-    """What a session of the handshake family hears that subscribed to nothing."""
+    """Open the stream of a session without subscriptions."""
     return Events(client, Mcp_Session_Id=begun(client))
 
 
 def heard(stream: Events, most: int) -> list[str]:
-    """The resources that a session is told of, so many."""
+    """Return the next changed resources of a session's stream."""
     return [stream.until(UPDATED)["params"]["uri"] for _ in range(most)]
 
 
 @pytest.mark.parametrize("endpoint", ["shared", "own"])
 @pytest.mark.parametrize("server", SHARED)
 @pytest.mark.parametrize("caller", [READER, OTHER], ids=["reader", "other"])
-def test_a_change_nobody_subscribed_to_reaches_the_sessions_that_may_read_the_resource(
+def test_an_unsolicited_change_reaches_the_sessions_that_may_read_the_resource(
     launched: Launched, server: str, caller: str, endpoint: str
 ) -> None:
     path = f"/{server}" if endpoint == "own" else ""
@@ -105,23 +105,25 @@ def test_a_change_nobody_subscribed_to_reaches_the_sessions_that_may_read_the_re
         assert json.loads(launched.client(caller).call(f"{server}__touch").text) == ["touch", {}]
         for stream in (one, two):
             assert heard(stream, 2) == [closed(server), opened(server)]
-        # The closed one was announced before: had it been told, it would be the first.
+        # The closed resource was announced first: a notification about it would come before.
         assert heard(less, 1) == [opened(server)]
 
 
-def test_a_change_told_in_a_session_of_its_own_reaches_its_owner_alone(launched: Launched) -> None:
+def test_a_change_announced_in_a_private_session_reaches_its_owner_only(launched: Launched) -> None:
     with (
         session_of(launched.client(READER)) as reader,
         session_of(launched.client(OTHER)) as other,
     ):
         assert not launched.client(READER).call(f"{OWN}__touch").code
         assert heard(reader, 2) == [closed(OWN), opened(OWN)]
-        # Of what comes later to everybody, the other hears; of the owner's news it did not.
+        # The other session receives only the later change of a shared server.
         assert not launched.client(OTHER).call("pipe__touch").code
         assert heard(other, 1) == [opened("pipe")]
 
 
-def test_a_change_at_one_server_is_not_told_at_the_endpoint_of_another(launched: Launched) -> None:
+def test_a_change_at_one_server_is_not_announced_at_the_endpoint_of_another(
+    launched: Launched,
+) -> None:
     with session_of(at(launched, READER, "/modern")) as stream:
         for server in ("classic", "modern"):
             assert not launched.client(READER).call(f"{server}__touch").code

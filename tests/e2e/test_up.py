@@ -1,4 +1,4 @@
-"""A newcomer follows the README: up, a call, a denial, its audit row; then everything is killed."""
+"""The README's first steps: start, call, denial, audit rows; then every process is killed."""
 
 import os
 import re
@@ -21,7 +21,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
-    """`toolbus up` with no configuration: the demo."""
+    """Run `toolbus up` with no configuration: the demo."""
     options = ["--separate"] if request.param == "separate" else []
     made = Launched(tmp_path_factory.mktemp("demo"), *options)
     try:
@@ -33,7 +33,7 @@ def demo(
 
 
 def commands_of_the_readme(key: str) -> list[list[str]]:
-    """The lines the README shows after `make up`, with a key put in."""
+    """Return the README's commands after `make up`, with this key."""
     lines = re.findall(r"^\.venv/bin/toolbus (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     words = [re.findall(r"'([^']*)'|(\S+)", line) for line in lines]
     return [[quoted or plain.replace("tbk_demo_…", key) for quoted, plain in row] for row in words]

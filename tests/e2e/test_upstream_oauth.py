@@ -1,4 +1,4 @@
-"""Servers that want OAuth: people connect their own accounts, and calls carry their tokens."""
+"""Servers that require OAuth: users connect their own accounts, and calls carry their tokens."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from harness.written import files_in
 from toolbus_common.crypto.p256 import header_of
 
 PASSWORD = "correct horse battery"
-UNPROBED = {"probe": 0}  # only a call of a test finds that a token has ended, and has it renewed
+UNPROBED = {"probe": 0}  # only a test's own call detects an expired token and renews it
 ANN, ROOT = "tbk_ann_the-secret-of-these-tests", "tbk_root_the-secret-of-these-tests"
 
 
@@ -30,7 +30,7 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
 
 @pytest.fixture(scope="module")
 def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
-    """An authorization server that knows us by our certificate."""
+    """Run an authorization server that identifies the gateway by its certificate."""
     directory = tmp_path_factory.mktemp("showing")
     with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
         made.tells_alias()
@@ -40,7 +40,7 @@ def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthSe
 
 @pytest.fixture(scope="module")
 def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """The gateway, whose address is known before it begins."""
+    """Create the gateway, whose address is known before it starts."""
     fields = {
         "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1",
         "TOOLBUS_EGRESS_CA": showing.certificates.ca,
@@ -52,14 +52,14 @@ def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFac
 def bank(
     showing: ShowingOAuthServer, unlaunched: Launched, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ShowingServer]:
-    """A server that wants our certificate, and to be told who calls."""
+    """Run a server that requires the gateway's certificate and the caller's identity."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
     with ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway).running() as made:
         yield made
 
 
 def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:
-    """The same certificate for both of them."""
+    """Return the configuration with one certificate for both servers."""
     certificate, key = showing.certificates.client
     references = {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
     clients = {showing.issuer: {"id": "toolbus", **references}}
@@ -76,7 +76,7 @@ def launched(
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Launched]:
-    """A gateway before a server with tokens of each user, and one with a shared token."""
+    """Run a gateway with a server with tokens of each user, and one with a shared token."""
     docs, made = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read"), unlaunched
     made.configure(
         {
@@ -117,13 +117,13 @@ def link_in(text: str) -> str:
 
 
 def agreed(browser: Browser, page: Page) -> Page:
-    """Say yes on the consent page, and come back from the other service."""
+    """Allow the connection, and return from the other service."""
     sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.status == 303, sent.text
     return browser.get(sent_on(sent.location))
 
 
-def test_a_person_connects_an_account_and_calls_carry_its_token(launched: Launched) -> None:
+def test_a_user_connects_an_account_and_calls_carry_its_token(launched: Launched) -> None:
     ann = launched.client(ANN)
     launched.until_listed(ann, "docs__connect_account")
     refused = ann.call("docs__connect_account", {})
@@ -141,7 +141,7 @@ def test_a_person_connects_an_account_and_calls_carry_its_token(launched: Launch
 
 
 def connected(launched: Launched, link: str, user: str = "ann") -> None:
-    """Walk the whole way from a link."""
+    """Connect an account from a link."""
     browser = Browser(launched.ready["endpoint"].removesuffix("/mcp"))
     page = browser.get(link)
     if 'name="password"' in page.text:
@@ -150,13 +150,13 @@ def connected(launched: Launched, link: str, user: str = "ann") -> None:
     assert "Connected" in done.text, done.text
 
 
-def test_a_client_that_opens_pages_is_asked_to_and_a_link_is_for_its_own_person(
+def test_a_client_is_asked_to_open_the_page_and_a_link_is_for_its_own_user(
     launched: Launched,
 ) -> None:
     done = launched.toolbus("connections", "revoke", "docs", "--user", "ann")
     assert done.returncode == 0, done.stderr
     ann = launched.client(ANN)
-    request = until_now(lambda: _asked(ann), "the question, once what was kept is let go")
+    request = until_now(lambda: _asked(ann), "the question, once the cached token has expired")
     params = request["inputRequests"]["toolbus.connect"]["params"]
     assert params["mode"] == "url"
     assert ANN not in json.dumps(request)
@@ -196,7 +196,7 @@ def _asked(client: Client) -> dict[str, Any] | None:
     return result if result.get("resultType") == "input_required" else None
 
 
-def test_an_operator_consents_for_everybody_and_a_key_without_a_person_may_call(
+def test_an_operator_connects_a_shared_account_for_keys_without_a_user(
     launched: Launched,
 ) -> None:
     root = launched.client(ROOT)
@@ -211,7 +211,7 @@ def test_an_operator_consents_for_everybody_and_a_key_without_a_person_may_call(
     assert found - {("bank", "")} == {("docs", "ann"), ("wiki", "")}
 
 
-def test_a_token_that_is_refused_is_renewed_and_no_call_fails(
+def test_a_rejected_token_is_renewed_and_no_call_fails(
     launched: Launched, far: OAuthServer
 ) -> None:
     root = launched.client(ROOT)
@@ -221,7 +221,7 @@ def test_a_token_that_is_refused_is_renewed_and_no_call_fails(
     assert len(far.seen("refresh_token")) == before + 1
 
 
-def test_a_bound_token_is_shown_with_a_proof_and_the_nonces_of_both_servers(
+def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
     launched: Launched, far: OAuthServer
 ) -> None:
     root = launched.client(ROOT)
@@ -229,17 +229,19 @@ def test_a_bound_token_is_shown_with_a_proof_and_the_nonces_of_both_servers(
     made = launched.toolbus("connections", "connect", "bound", "--json")
     assert made.returncode == 0, made.stderr
     connected(launched, json.loads(made.stdout)["link"])
-    assert launched.toolbus("servers", "reset", "bound").returncode == 0  # and not in its time
+    assert (
+        launched.toolbus("servers", "reset", "bound").returncode == 0
+    )  # instead of its scheduled retry
     launched.until_listed(root, "bound__whoami")
     until_now(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
     far.say(nonce="n-2")
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
     far.expire()
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
-    assert text_of(root.call("wiki__whoami", {})) == "ann@far", "unbound, beside it"
+    assert text_of(root.call("wiki__whoami", {})) == "ann@far", "an unbound connection still works"
 
 
-def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise(
+def test_a_server_gets_the_gateways_certificate_and_an_identity_no_client_can_forge(
     launched: Launched, bank: ShowingServer
 ) -> None:
     ann, root = launched.client(ANN), launched.client(ROOT)
@@ -255,7 +257,7 @@ def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise
         launched.eventual_rows(f"SELECT * FROM events WHERE call_id = '{each['jti']}'")
 
 
-def test_where_another_certificate_is_registered_a_caller_is_told_what_to_see_to(
+def test_an_unregistered_certificate_is_an_error_with_its_fix(
     launched: Launched, showing: ShowingOAuthServer
 ) -> None:
     root = launched.client(ROOT)
@@ -269,13 +271,13 @@ def test_where_another_certificate_is_registered_a_caller_is_told_what_to_see_to
         showing.say(certificate=kept_thumbprint(showing.certificates.client[0]))
 
 
-def test_tokens_and_secrets_are_nowhere_to_be_read(launched: Launched, far: OAuthServer) -> None:
+def test_tokens_and_secrets_are_in_no_file_and_no_log(launched: Launched, far: OAuthServer) -> None:
     secrets = {form["refresh_token"] for form in far.seen("refresh_token")}
     assert secrets
     kept = [content for _, content in files_in(launched.state_dir)]
     written = [launched.logs().encode(), *kept]
     signed = json.loads((launched.state_dir / "oauth-identity.json").read_bytes())["keys"][0]
     header = header_of(typ=TYPE, kid=signed["kid"])
-    assert sum(signed["d"].encode() in text for text in written) == 1, "in its own file"
+    assert sum(signed["d"].encode() in text for text in written) == 1, "only in its own file"
     for each in (*secrets, "far~", "again~", header):
         assert not any(each.encode() in text for text in written), each

@@ -1,4 +1,4 @@
-"""Servers of every kind that want OAuth: each person's own token, and nobody else's."""
+"""Servers of every kind that require OAuth: each user's own token, and no other's."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob",
 PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
 WHO: dict[
     str, tuple[str, dict[str, Any]]
-] = {  # by kind: the tool that tells whose token a call carried, and its arguments
+] = {  # by kind: the tool that returns whose token a call carried, and its arguments
     "rest": ("rest__whoami", {}),
     "graph": ("graph__whoami", {}),
     "rpc": ("rpc__Shop_Echo", {}),
@@ -74,7 +74,7 @@ def servers(
 
 
 class Place:
-    """A gateway before servers of every kind, and who connects there."""
+    """A gateway with servers of every kind, and the users connected there."""
 
     def __init__(self, launched: Launched, far: OAuthServer) -> None:
         self.launched = launched
@@ -85,18 +85,18 @@ class Place:
         return self.launched.client(KEYS[user])
 
     def who(self, user: str, kind: str) -> str:
-        """What a call tells, whatever it is."""
+        """Return the answer of a call."""
         tool, arguments = WHO[kind]
         return json.dumps(self.client(user).call(tool, arguments).json)
 
     def connected(self, user: str, kind: str) -> None:
-        """Have somebody connect their own account, unless they have."""
+        """Connect a user's own account, unless it is connected."""
         if (user, kind) in self.ready:
             return
         client, (tool, _) = self.client(user), WHO[kind]
         met = f"{kind}__connect_account"
         until_now(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
-        until_now(self.launched.up_to_date, "all know it", 90)
+        until_now(self.launched.up_to_date, "every service has the change", 90)
         request = until_now(
             lambda: _link_in(client.call(tool if client.sees(tool) else met, {}).json),
             f"a link of {kind}",
@@ -113,7 +113,7 @@ class Place:
         self.ready.add((user, kind))
 
     def expire(self) -> None:
-        """Let every token end before its time, of which no process can tell: they lose theirs."""
+        """Expire every token; processes cannot detect this, so their connections are revoked."""
         for user, kind in [each for each in self.ready if each[1] in PROCESSES]:
             done = self.launched.toolbus("connections", "revoke", kind, "--user", user)
             assert done.returncode == 0, done.stderr
@@ -164,7 +164,7 @@ def place(
 
 
 @pytest.mark.parametrize("kind", WHO)
-def test_two_people_call_with_two_tokens_and_who_has_none_is_asked_to_connect(
+def test_two_users_call_with_two_tokens_and_others_are_asked_to_connect(
     place: Place, kind: str
 ) -> None:
     place.connected("ann", kind)
@@ -180,12 +180,10 @@ def test_two_people_call_with_two_tokens_and_who_has_none_is_asked_to_connect(
 
 
 @pytest.mark.parametrize("kind", WHO)
-def test_a_token_that_was_refused_or_has_ended_is_renewed_and_no_call_fails(
-    place: Place, kind: str
-) -> None:
+def test_a_rejected_or_expired_token_is_renewed_and_no_call_fails(place: Place, kind: str) -> None:
     for user in ("ann", "bob"):
         place.connected(user, kind)
-    if kind in PROCESSES:  # nobody hears of its refusals: it gets the next one in time
+    if kind in PROCESSES:  # a process reports no rejected token: its next token is scheduled
         _short_token_renewed(place, kind)
         return
     before = len(place.far.seen("refresh_token"))
@@ -196,7 +194,7 @@ def test_a_token_that_was_refused_or_has_ended_is_renewed_and_no_call_fails(
 
 
 def _short_token_renewed(place: Place, kind: str) -> None:
-    """A token that lasts twenty seconds is replaced before it ends, and no call notices."""
+    """Check that a token of twenty seconds is replaced before it expires, without a failed call."""
     place.far.say(seconds=20)
     try:
         place.ready.discard(("eve", kind))
@@ -207,14 +205,16 @@ def _short_token_renewed(place: Place, kind: str) -> None:
         began = place.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
 
         def renewed() -> bool:
-            assert "eve@far" in place.who("eve", kind), "no call meets a token that has ended"
+            assert "eve@far" in place.who("eve", kind), "no call uses an expired token"
             return len(place.far.seen("refresh_token")) > before
 
         until_now(renewed, "the next token", 60)
         assert "eve@far" in place.who("eve", kind)
         if kind == "byfile":
             now = place.client("eve").call(f"{kind}__pid").json
-            assert now["result"] == began["result"], "a file is rewritten, and the process goes on"
+            assert now["result"] == began["result"], (
+                "the file is rewritten, and the process continues"
+            )
     finally:
         place.far.say(seconds=3600)
         place.launched.toolbus("connections", "revoke", kind, "--user", "eve")
@@ -222,7 +222,7 @@ def _short_token_renewed(place: Place, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WHO)
-def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, kind: str) -> None:
+def test_disconnecting_ends_the_users_process_and_calls(place: Place, kind: str) -> None:
     for user in ("ann", "bob"):
         place.connected(user, kind)
     pids = {}
@@ -234,7 +234,7 @@ def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, 
     place.ready.discard(("bob", kind))
     if pids:
         until_now(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
-        assert any(map(_runs, pids["ann"])), "one of them may have listed, and begun again"
+        assert any(map(_runs, pids["ann"])), "the listing process may have been restarted"
     until_now(lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60)
     assert "ann@far" in place.who("ann", kind)
     place.connected("bob", kind)
@@ -242,13 +242,13 @@ def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, 
 
 
 def _pid(place: Place, user: str, kind: str) -> set[str]:
-    """What marks a user's process on this machine: its own number is another in there."""
+    """Return the processes of a user on this machine; inside the namespace the number differs."""
     text = place.client(user).call(f"{kind}__begins").text
     return _process_with(text, kind)
 
 
 def _process_with(mark: str, kind: str) -> set[str]:
-    """The processes whose token ends so: the user's own, and perhaps the one that lists."""
+    """Return the processes whose token ends so: the user's own, and perhaps the listing one."""
     programs = (each for each in Path("/proc").iterdir() if each.name.isdigit())
     result = _environment if kind == "byenv" else _file
     found = {
@@ -291,7 +291,7 @@ def _runs(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["byenv", "byfile"])
-def test_a_process_finds_its_token_where_it_was_declared_and_never_in_words(
+def test_a_process_gets_its_token_where_configured_and_never_as_an_argument(
     place: Place, kind: str
 ) -> None:
     place.connected("ann", kind)
@@ -307,16 +307,14 @@ def test_a_process_finds_its_token_where_it_was_declared_and_never_in_words(
 
 
 @pytest.mark.parametrize(("kind", "tool"), [("rest", "rest__repeat"), ("graph", "graph__repeat")])
-def test_an_api_that_repeats_a_token_does_not_tell_the_caller(
-    place: Place, kind: str, tool: str
-) -> None:
+def test_a_token_repeated_by_an_api_is_redacted(place: Place, kind: str, tool: str) -> None:
     place.connected("ann", kind)
     body = json.dumps(place.client("ann").call(tool).json)
     assert "(secret)" in body
     assert "far~" not in body
 
 
-def test_a_key_of_nobody_is_told_so_and_no_token_is_written_anywhere(place: Place) -> None:
+def test_a_token_is_in_no_log_and_no_file(place: Place) -> None:
     place.connected("ann", "byenv")
     logs = place.launched.logs()
     assert "far~" not in logs

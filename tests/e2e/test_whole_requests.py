@@ -1,4 +1,4 @@
-"""A request is whole or it is nothing: what is cut short has no effect at any endpoint."""
+"""Truncated requests: they have no effect at any endpoint."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ REDIRECT = "http://127.0.0.1:9/callback"
 
 @dataclass
 class Place:
-    """A gateway, and what stands behind it."""
+    """A gateway, and the server behind it."""
 
     launched: Launched
     echo: Upstream
@@ -48,13 +48,13 @@ class Place:
         return self.launched.client(secret)
 
     def arrived(self, mark: str) -> bool:
-        """Whether a call with this text reached the server."""
+        """Return whether a call with this text reached the server."""
         return mark in {call.get("text") for call in self.echo.arrived()}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Toolbus over one upstream, where people may sign in and one tool needs approval."""
+    """Run a gateway with one server, sign-in, and a tool that needs approval."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("whole"))
     launched.configure(
@@ -91,7 +91,7 @@ class Asked:
     headers: tuple[str, ...]
 
     def cut(self, how: str) -> bytes:
-        """The request without its end; what is there of it makes sense by itself."""
+        """Return the request without its end; the rest is meaningful by itself."""
         if how == "chunked":
             return chunked(self.method, self.path, self.body, *self.headers, end=b"")
         longer = len(self.body) + 350
@@ -99,7 +99,7 @@ class Asked:
 
     @property
     def whole(self) -> bytes:
-        """The request."""
+        """The complete request."""
         return request(self.method, self.path, self.body, *self.headers)
 
 
@@ -111,7 +111,7 @@ def told(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-# -- what is asked, and how its effect is seen ----------------------------------------------------
+# -- requests, and how their effect is observed ----------------------------------------------------
 
 
 def a_call(_: Place, mark: str) -> Asked:
@@ -218,7 +218,7 @@ EFFECTS: list[tuple[Callable[[Place, str], Asked], Callable[[Place, str], bool]]
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
 @pytest.mark.parametrize(("asked", "done"), EFFECTS, ids=[asked.__name__ for asked, _ in EFFECTS])
-def test_what_is_cut_short_has_no_effect_and_what_is_whole_has(
+def test_a_truncated_request_has_no_effect_and_a_complete_one_has(
     place: Place,
     asked: Callable[[Place, str], Asked],
     done: Callable[[Place, str], bool],
@@ -237,13 +237,13 @@ def test_what_is_cut_short_has_no_effect_and_what_is_whole_has(
 
 
 def exchanged(place: Place, data: bytes) -> int:
-    """The status of the answer to these bytes."""
+    """Return the status of the answer to these bytes."""
     with RawHttp(place.base) as connection:
         connection.send(data)
         return connection.answer().status
 
 
-def test_a_credential_or_a_host_in_a_trailer_is_none(place: Place) -> None:
+def test_a_credential_or_a_host_in_a_trailer_is_ignored(place: Place) -> None:
     mark = f"mark-{next(NUMBERS)}"
     body = told(calling("echo__say", 1, text=mark))
     late = f"0\r\n{bearer(BOT)}\r\n\r\n".encode()
@@ -257,7 +257,7 @@ def test_a_credential_or_a_host_in_a_trailer_is_none(place: Place) -> None:
     assert place.arrived(mark)
 
 
-def test_trailers_without_end_are_refused_before_they_fill_the_memory(place: Place) -> None:
+def test_endless_trailers_are_rejected_before_they_fill_the_memory(place: Place) -> None:
     mark = f"mark-{next(NUMBERS)}"
     body = told(calling("echo__say", 1, text=mark))
     with RawHttp(place.base) as connection:

@@ -1,4 +1,4 @@
-"""Audit and its store as processes of their own, killed at every moment: nothing lost or copied."""
+"""Audit and its store in separate processes, killed at every moment: no event lost or copied."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-# It dies of SIGKILL after its first insert and before it acknowledges.
+# The process kills itself after its first insert and before it acknowledges.
 AUDIT_DIES = (
     """
 import os, signal
@@ -42,14 +42,14 @@ ClickHouse.insert = insert
 
 @pytest.fixture
 def own_clickhouse(tmp_path: Path) -> Iterator[ClickHouseServer]:
-    """A ClickHouse of this test's own, to kill and start again."""
+    """Run a ClickHouse of this test's own, to kill and start again."""
     with ClickHouseServer(tmp_path / "own-clickhouse").running() as server:
         yield server
 
 
 @pytest.fixture
 def served(settings: Settings, tmp_path: Path) -> Iterator[AuditSettings]:
-    """Audit in server mode: on `TOOLBUS_TEST_CLICKHOUSE_URL` if given, else on our shim."""
+    """Return audit settings for `TOOLBUS_TEST_CLICKHOUSE_URL`, or for the shim."""
     if given := os.environ.get("TOOLBUS_TEST_CLICKHOUSE_URL"):
         yield at_server(settings, given, f"test_{secrets.token_hex(6)}")
         return
@@ -84,7 +84,7 @@ async def answered(operator: Bus) -> bool:
 
 
 async def stored_once(operator: Bus, wanted: int) -> None:
-    """Every event is there, and none twice; counted without FINAL."""
+    """Check that every event is stored exactly once, counted without FINAL."""
     await until(lambda: answered(operator), "audit answers")
     await until(lambda: consumed(operator), "everything is acknowledged")
     found = await request(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM events")
@@ -93,7 +93,7 @@ async def stored_once(operator: Bus, wanted: int) -> None:
 
 @asynccontextmanager
 async def saying(writer: EventPublisher) -> AsyncIterator[list[str]]:
-    """Events without pause, in small messages, until the block ends; their ids."""
+    """Publish events without pause, in small messages, until the block ends; yield their ids."""
     messages: list[str] = []
 
     async def say() -> None:
@@ -123,7 +123,7 @@ async def test_a_kill_between_insert_and_acknowledgement_copies_nothing(
         await stored_once(operator, 500)
 
 
-async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothing(
+async def test_a_writer_killed_repeatedly_under_load_loses_and_copies_nothing(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     await returns_soon(operator)
@@ -149,7 +149,7 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
         assert await asyncio.to_thread(process.wait, PATIENCE) == 0
 
 
-async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
+async def test_during_an_outage_of_clickhouse_events_wait_and_the_status_says_why(
     settings: Settings, operator: Bus, tmp_path: Path, own_clickhouse: ClickHouseServer
 ) -> None:
     await returns_soon(operator)
@@ -223,7 +223,7 @@ async def test_two_replicas_on_one_server_share_the_events(
         assert rows == sum(service.status().details["rows"] for service in services)
 
 
-async def test_a_server_is_asked_read_only_too(
+async def test_a_clickhouse_server_is_queried_read_only(
     operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with build(LocalTransport(), served).running() as service:
@@ -242,7 +242,7 @@ async def test_a_server_is_asked_read_only_too(
         assert not (tmp_path / "out").exists()
 
 
-async def test_events_are_taken_out_of_a_server_too(
+async def test_events_are_exported_from_a_clickhouse_server(
     settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with (

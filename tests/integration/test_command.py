@@ -1,4 +1,4 @@
-"""`toolbus up` and the commands, as somebody at a terminal uses them."""
+"""`toolbus up` and the commands, as used at a terminal."""
 
 import asyncio
 import json
@@ -94,11 +94,11 @@ class Up:
         return json.loads(result.stdout)
 
     def until_called(self, tool: str, key: str) -> None:
-        """Until the tool of a server that has just begun answers."""
+        """Wait until the tool of a server that has just started answers."""
         wait_for(lambda: self.toolbus("call", tool, TOOLBUS_KEY=key).returncode == 0, tool)
 
     def refused(self, *words: str, **environment: str) -> str:
-        """What a command that fails says: to standard error, without a stack trace."""
+        """Run a command that must fail without a stack trace, and return its standard error."""
         result = self.toolbus(*words, **environment)
         assert result.returncode != 0
         assert "Traceback" not in result.stderr
@@ -107,7 +107,7 @@ class Up:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """The demo, running."""
+    """Run the demo."""
     up = Up(tmp_path_factory.mktemp("demo"))
     up.start()
     for tool in ("clock__now", "notes__list"):
@@ -119,14 +119,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Up]:
-    """A directory in which a test starts its own."""
+    """Provide a directory in which a test starts its own installation."""
     up = Up(tmp_path)
     yield up
     if up.process is not None and up.process.poll() is None:
         up.stop()
 
 
-def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
+def test_a_first_session_shows_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     key = demo.ready["key"]
     assert key in demo.log
     seen = {tool["name"] for tool in demo.json("tools", "--as", "demo")}
@@ -145,7 +145,7 @@ def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     assert "whole log" in demo.refused("audit", "export", "out.zip", "--until", "2026-01-01")
 
 
-def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
+def test_analysts_run_saved_queries_and_write_a_report(demo: Up) -> None:
     demo.until_called("clock__now", demo.ready["key"])
     request = ("audit", "query", "--saved", "who-called")
     rows = wait_for(lambda: demo.json(*request), "the call is among who called")
@@ -162,36 +162,36 @@ def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
     assert {json.loads(line)["event"] for line in message} == {"call.completed"}
 
 
-def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
+def test_private_files_are_readable_by_their_owner_only(demo: Up) -> None:
     state = Path(demo.ready["state_dir"])
     private = [state, demo.directory / "ready.json", state / "run.json", *state.glob("nkeys/*")]
     private += [state / "nats" / "nats.conf", state / "valkey" / "valkey.conf"]
     assert [path for path in private if path.stat().st_mode & 0o077] == []
 
 
-def test_no_secret_of_a_key_lies_in_the_state_directory(demo: Up) -> None:
+def test_no_secret_of_a_key_is_in_the_state_directory(demo: Up) -> None:
     key = demo.ready["key"].encode()
     files = dict(files_in(Path(demo.ready["state_dir"])))
     assert files
     assert [path for path, content in files.items() if key in content] == []
 
 
-def test_status_and_doctor_find_everything_well(demo: Up) -> None:
+def test_status_and_doctor_report_a_healthy_installation(demo: Up) -> None:
     def all_ready() -> Any:
         result = json.loads(demo.toolbus("status", "--json").stdout)
         ready = {service["service"] for service in result["services"] if service["ready"]}
         return ready == set(SERVICES) and result
 
-    result = wait_for(all_ready, "every service is heard")
+    result = wait_for(all_ready, "every service is ready")
     assert {server["name"] for server in result["servers"]} == {"clock", "notes"}
     assert [check for check in demo.json("doctor") if not check["ok"]] == []
 
 
-def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
+def test_a_created_key_is_valid_until_it_is_revoked(demo: Up) -> None:
     made = demo.json("keys", "create", "bob", "--tools", "clock__*", "--budget", "2/day")
     wait_for(
         lambda: demo.toolbus("call", "clock__now", TOOLBUS_KEY=made["secret"]).returncode == 0,
-        "the key opens",
+        "the key is valid",
     )
     assert "already" in demo.refused("keys", "create", "bob")
     demo.json("keys", "revoke", "bob")
@@ -199,16 +199,16 @@ def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
         lambda: "revoked or expired" in demo.toolbus(
             "call", "clock__now", TOOLBUS_KEY=made["secret"]
         ).stderr,
-        "the key is refused",
+        "the key is invalid",
     )  # fmt: skip
     assert {k["name"]: k["state"] for k in demo.json("keys", "list")}["bob"] == "revoked"
 
 
-def test_a_second_launcher_is_refused_with_a_sentence(demo: Up) -> None:
+def test_a_second_launcher_is_rejected_with_a_reason(demo: Up) -> None:
     assert "already runs" in demo.refused("up", "--port", str(own_port()))
 
 
-def test_a_port_that_is_taken_is_told(fresh: Up) -> None:
+def test_a_port_in_use_is_reported(fresh: Up) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert fresh.refused("up", "--port", str(port)) == (
@@ -216,14 +216,14 @@ def test_a_port_that_is_taken_is_told(fresh: Up) -> None:
         )
 
 
-def test_a_faulty_file_starts_nothing(fresh: Up) -> None:
+def test_an_invalid_file_starts_nothing(fresh: Up) -> None:
     (fresh.directory / "toolbus.yaml").write_text("keys:\n  a: {tols: []}\n  b: {team: x}\n")
     result = fresh.refused("up", "--port", str(fresh.port)).splitlines()
     assert [line.split(":")[1] for line in result[:2]] == ["2", "3"]
     assert not (fresh.directory / ".toolbus" / "nats").exists()
 
 
-def test_a_changed_file_is_applied_and_a_faulty_one_is_not(fresh: Up) -> None:
+def test_a_changed_file_is_applied_and_an_invalid_one_is_not(fresh: Up) -> None:
     file = fresh.directory / "toolbus.yaml"
     text = f'keys:\n  a: {{secret: "{SECRET}", tools: ["x__*"]}}\n'
     file.write_text(text)
@@ -232,11 +232,11 @@ def test_a_changed_file_is_applied_and_a_faulty_one_is_not(fresh: Up) -> None:
     file.write_text(text.replace("x__*", "y__*"))
     wait_for(lambda: fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"], "applied")
     file.write_text(text.replace("tools", "tols"))
-    wait_for(lambda: "nothing was applied" in fresh.log, "the faults are told")
+    wait_for(lambda: "nothing was applied" in fresh.log, "the validation errors are logged")
     assert fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
 
 
-def test_a_state_directory_of_an_older_build_is_rejected_with_what_to_do(fresh: Up) -> None:
+def test_a_state_directory_of_an_older_build_is_rejected_with_its_fix(fresh: Up) -> None:
     fresh.start()
 
     async def fake_older_stream() -> None:
@@ -253,7 +253,7 @@ def test_a_state_directory_of_an_older_build_is_rejected_with_what_to_do(fresh: 
     assert "export the evidence with the old version first" in message
 
 
-def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:
+def test_a_second_start_keeps_keys_and_events_fused_or_separate(fresh: Up) -> None:
     fresh.start()
     key = fresh.ready["key"]
     fresh.until_called("clock__now", key)
@@ -270,7 +270,7 @@ def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:
     wait_for(lambda: len(fresh.json(*request)) == 2, "both calls have their row")
 
 
-def test_nothing_is_left_when_the_launcher_is_killed(fresh: Up) -> None:
+def test_no_process_outlives_a_killed_launcher(fresh: Up) -> None:
     fresh.start()
     pids = fresh.ready["pids"].values()
     fresh.stop(signal.SIGKILL)
@@ -289,12 +289,12 @@ def test_a_killed_service_is_started_again(fresh: Up) -> None:
     wait_for(back, "another process of the service")
 
 
-def test_a_command_without_an_installation_says_what_to_do(fresh: Up) -> None:
+def test_a_command_without_an_installation_reports_the_fix(fresh: Up) -> None:
     assert "start one with 'toolbus up'" in fresh.refused("status")
     assert "There is no service 'nix'" in fresh.refused("run", "nix")
 
 
-def test_a_key_may_be_bounded_in_every_way_a_declared_one_can(demo: Up) -> None:
+def test_a_key_created_by_command_has_every_limit_of_a_configured_one(demo: Up) -> None:
     made = demo.json(
         "keys", "create", "eve", "--tools", "*", "--deny", "notes__*",
         "--budget", "2/day", "--budget", "1calls/hour", "--rate", "600/minute",

@@ -1,4 +1,4 @@
-"""Exports and sinks of an audit that is a process of its own and dies of SIGKILL in their midst."""
+"""Exports and sinks of an audit process that is killed while it writes."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.settings import Settings
 
-# It dies when the second file of an export is there and nothing says so yet.
+# The process kills itself when the second file of an export exists and no manifest names it yet.
 DIES = (
     """
 import os, signal
@@ -31,7 +31,7 @@ DirectoryTarget._write = write
 )
 
 
-async def test_after_a_kill_every_event_is_in_one_file_and_told(
+async def test_after_a_kill_every_event_is_in_one_file_and_delivered(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     lake = tmp_path / "lake"

@@ -1,4 +1,4 @@
-"""Run the steps of docs/how-to/running-replicas.md: two of each service, on NATS and Valkey."""
+"""The steps of docs/how-to/running-replicas.md: two of each service, on NATS and Valkey."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Shell:
         )
 
     def run(self, step: str) -> str:
-        """What a step printed; fails where one of its commands does."""
+        """Run a step and return its output; fail if one of its commands fails."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         self._bash.stdin.write(f"{step}\necho {DONE}\n")
@@ -62,7 +62,7 @@ class Shell:
         raise AssertionError(f"it failed:\n{step}\n{message}\n{self.logs()}")
 
     def logs(self) -> str:
-        """The last words of every process."""
+        """Return the end of every process's log."""
         logs = sorted(self.place.glob("*-*/log"))
         return "\n".join(f"{log.parent.name}: {log.read_text()[-800:]}" for log in logs)
 
@@ -76,7 +76,7 @@ class Shell:
             pass
 
     def client(self, number: int, key: str) -> Client:
-        """A client of one ingress."""
+        """Return a client of one ingress."""
         return Client(f"http://127.0.0.1:{self.ports[f'INGRESS_{number}']}/mcp", key)
 
 
@@ -90,13 +90,13 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def steps() -> list[str]:
-    """The commands of each numbered section of the page."""
+    """Return the commands of each numbered section of the page."""
     found = re.findall(r"^## \d\. .*?^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(found) == 6
     return found
 
 
-def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> None:
+def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Shell) -> None:
     keys, operator, services, calls, losing, end = steps()
     shell.run(keys)
     shell.run(operator)
@@ -126,7 +126,7 @@ def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> 
 
 
 def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
-    """Why the page has `seal.key` copied."""
+    """This is why the page copies `seal.key`."""
     keys, operator, services, *_ = steps()
     shell.run(keys)
     shell.run(operator)

@@ -1,4 +1,4 @@
-"""Policy at work on the session's bus and Valkey, for the tests of approvals; and marks."""
+"""Fixtures of the service tests: settings, authorization servers, and policy on a real bus."""
 
 import os
 import signal
@@ -27,13 +27,13 @@ Begin = AbstractAsyncContextManager[Policing]
 
 @pytest.fixture(autouse=True)
 def lists_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are operators who list this machine's own addresses."""
+    """Allow this machine's own addresses, as an operator may."""
     monkeypatch.setenv("TOOLBUS_EGRESS_ALLOW", LOOPBACK)
 
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """What marks the processes of one test; whatever is left of them is ended."""
+    """Yield a mark for the processes of one test, and kill those that are left."""
     made = f"mark-{uuid.uuid4().hex}"
     yield made
     for pid in marked(made):
@@ -43,9 +43,9 @@ def mark() -> Iterator[str]:
 
 @pytest.fixture
 async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa: ARG001
-    """Leases outlive a machine that stands still for a while: no server moves in these tests.
+    """Let leases outlast a paused machine, so that no server moves in these tests.
 
-    A bucket that was written to, as leases are by any executor with a process, is made anew for
+    A bucket that was written to, as leases are by any executor with a process, is created again for
     the next test.
     """
     async with joined_by_tester(nats_server) as tester:
@@ -57,21 +57,21 @@ async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa:
 
 @pytest.fixture
 def docs() -> Iterator[Resource]:
-    """What a server that wants OAuth says of itself."""
+    """Serve the resource metadata of a server that requires OAuth."""
     with Resource().serving() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    """An authorization server that servers name, in a process of its own."""
+    """Run an authorization server in a process of its own."""
     with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
         yield made
 
 
 @pytest.fixture
 def far(away: OAuthServer) -> OAuthServer:
-    """The same, as it was at first."""
+    """Return the authorization server, reset to its first state."""
     return away.as_ever()
 
 
@@ -79,7 +79,7 @@ def far(away: OAuthServer) -> OAuthServer:
 async def asking(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Asking]:
-    """Oauth as a client of others, with an account of ann's."""
+    """Run oauth as a client of other authorization servers, with an account of ann's."""
     own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
     async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
         made = Asking(*parts)
@@ -91,7 +91,7 @@ async def asking(
 async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    """Oauth at work, with the rule `staff` and an account of ann's."""
+    """Run oauth with the rule `staff` and an account of ann's."""
     async with serving(settings, operator, monkeypatch) as made:
         await made.declare(**STAFF)
         await made.account()
@@ -102,14 +102,14 @@ async def server(
 def begin(
     settings: Settings, operator: Bus, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """How to put policy to work, with settings of its own."""
+    """Return a function that runs policy with the given settings."""
 
     def begun(replicas: int = 2, **told: str) -> Begin:
         for name, value in {
             "STATE_DIR": str(settings.state_dir),
             "NATS_URL": settings.nats_url,
             "REDIS_URL": valkey_url,
-            "REDIS_TIMEOUT": "5",  # a busy machine's Valkey is not one that is away
+            "REDIS_TIMEOUT": "5",  # a busy machine's Valkey may answer slowly
             **told,
         }.items():
             monkeypatch.setenv(f"TOOLBUS_{name}", value)

@@ -1,4 +1,4 @@
-"""A server whose shared account nobody has connected: tried as soon as somebody has."""
+"""A server whose shared account is not connected yet: retried as soon as it is."""
 
 from collections.abc import AsyncIterator, Iterator
 from time import time
@@ -27,7 +27,7 @@ from toolbus_executor.servers import supervisor as keeper
 
 
 class Oauth:
-    """The service that has tokens, once there is an account."""
+    """An oauth service that has tokens once an account is connected."""
 
     def __init__(self, settings: Settings) -> None:
         self.service = Service("oauth", settings)
@@ -40,7 +40,7 @@ class Oauth:
             return UpstreamTokenReply(reason="Nobody has connected an account.")
 
     def connect(self) -> None:
-        """An account is there, and said to be."""
+        """Connect the account, and publish the event."""
         self.connected = True
         about = {"server": "wiki", "user": "", "customer": "default"}
         self.service.events.publish(ConnectionCreated(id="made", at=time(), **about))
@@ -48,7 +48,7 @@ class Oauth:
 
 @pytest.fixture
 def shown() -> Iterator[tuple[str, list[str]]]:
-    """A server's address, and the tokens it was shown; it refuses every one."""
+    """Serve an address that rejects every token, and collect the tokens it receives."""
     tokens: list[str] = []
 
     def told(request: Request) -> Response:
@@ -66,7 +66,7 @@ async def oauth(
     shown: tuple[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Oauth]:
-    """Beside an executor that rests for an hour before it tries again."""
+    """Run oauth with an executor that waits an hour before its next attempt."""
     monkeypatch.setattr(keeper, "FIRST_PAUSE", 3600.0)
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
@@ -80,13 +80,13 @@ async def oauth(
         yield made
 
 
-async def test_a_server_is_tried_as_soon_as_its_shared_account_is_connected(
+async def test_a_server_is_retried_as_soon_as_its_shared_account_is_connected(
     oauth: Oauth, operator: Bus, shown: tuple[str, list[str]]
 ) -> None:
     async def refused() -> bool:
         reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
         return any("Nobody" in row["last_failure"] for row in reply.servers)
 
-    await until_told(refused, "the reason why it cannot be met")
+    await until_told(refused, "the reason of the failed connection")
     oauth.connect()
-    await until(lambda: "Bearer of-everybody" in shown[1], "the server, shown its token")
+    await until(lambda: "Bearer of-everybody" in shown[1], "the token at the server")

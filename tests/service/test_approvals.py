@@ -1,4 +1,4 @@
-"""Approvals on a real bus, decided by two replicas of policy: once, by somebody else, in time."""
+"""Approvals on a real bus, with two replicas of policy: decided once, used once, and in time."""
 
 import asyncio
 import json
@@ -35,21 +35,21 @@ STATE = "state of the server's own"
 
 
 def answered(asked: FinalReply, action: str = "accept") -> str:
-    """What a client that opened the page comes back with."""
+    """Return the answer of a client that opened the page."""
     assert isinstance(asked, InputRequired)
     body = json.loads(asked.body)
     answers = {name: {"action": action} for name in body["inputRequests"]}
     return json.dumps({"inputResponses": answers, "requestState": body["requestState"]})
 
 
-async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
+async def test_a_call_without_approval_rules_runs(at_work: Policing) -> None:
     assert isinstance(await at_work.request("read"), CallResult)
     assert await at_work.waiting() == ()
 
 
-async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work: Policing) -> None:
+async def test_a_call_waits_for_approval_and_runs_once_approved(at_work: Policing) -> None:
     approval = await required(at_work)
-    assert await required(at_work) == approval, "asked for once, however often it is made"
+    assert await required(at_work) == approval, "one approval, however often the call is repeated"
     result = await at_work.the_one()
     assert (result.id, result.key, result.server, result.tool) == (approval, "bot", "docs", "burn")
     assert (result.cause, json.loads(result.arguments)) == ("key:bot", {"page": 7})
@@ -67,7 +67,7 @@ async def test_a_decision_counts_at_once_at_every_replica(at_work: Policing) -> 
         assert isinstance(await at_work.request(**given), CallResult)
 
 
-async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -> None:
+async def test_exactly_one_of_many_concurrent_calls_uses_an_approval(at_work: Policing) -> None:
     for round_ in range(5):
         given: dict[str, Any] = {"arguments": {"round": round_}}
         await at_work.approve(await required(at_work, **given))
@@ -83,7 +83,7 @@ async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -
 @pytest.mark.parametrize(
     "other", [{"arguments": {"page": 8}}, {"arguments": {"page": "7"}}, {"secret": OWN}]
 )
-async def test_an_approval_is_of_no_use_to_another_call(
+async def test_an_approval_is_not_valid_for_another_call(
     at_work: Policing, other: dict[str, Any]
 ) -> None:
     changed = declared()
@@ -96,14 +96,14 @@ async def test_an_approval_is_of_no_use_to_another_call(
 
 
 async def _needs_a_person(made: Policing, secret: str) -> bool:
-    """Whether either replica says so: which one is asked is for the bus to say."""
+    """Return whether every replica requires approval; the bus selects the replica of each call."""
     asking = [made.request(secret=secret, arguments={"probe": True}) for _ in range(12)]
     ends = await asyncio.gather(*asking, return_exceptions=True)
     made.reached.clear()
     return all(isinstance(end, ApprovalRequiredError) for end in ends)
 
 
-async def test_a_tool_that_changed_since_is_not_the_tool_that_was_approved(begin: Any) -> None:
+async def test_an_approval_is_not_valid_for_a_changed_tool(begin: Any) -> None:
     async with begin(replicas=1) as made:
         approval = await required(made)
         await made.approve(approval)
@@ -112,7 +112,9 @@ async def test_a_tool_that_changed_since_is_not_the_tool_that_was_approved(begin
         assert made.reached == []
 
 
-async def test_a_policy_that_changed_since_asks_again_and_a_budget_does_not(begin: Any) -> None:
+async def test_a_changed_policy_requires_a_new_approval_and_a_changed_budget_does_not(
+    begin: Any,
+) -> None:
     async with begin(replicas=1) as made:
         approval = await required(made)
         await made.declare(declared(budget={"usd": 5, "per": "day"}, deny=["docs__read"]))
@@ -130,7 +132,9 @@ async def _asks_anew(made: Policing, before: str) -> bool:
     return bool(caught.value.data["approval"] != before)
 
 
-async def test_a_refusal_is_told_with_its_reason_and_not_asked_again(at_work: Policing) -> None:
+async def test_a_rejection_is_returned_with_its_reason_and_ends_the_approval(
+    at_work: Policing,
+) -> None:
     approval = await required(at_work)
     await at_work.reject(approval, "Page 7 is needed.")
     with pytest.raises(ApprovalRejectedError, match=r"Page 7 is needed\.") as caught:
@@ -148,7 +152,7 @@ async def test_a_decision_is_made_once(at_work: Policing) -> None:
     assert sorted(type(end).__name__ for end in ends) == ["ApprovalsReply", "UnknownApprovalError"]
 
 
-async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
+async def test_an_undecided_approval_expires(begin: Any) -> None:
     async with begin(replicas=1, APPROVAL_SECONDS="0.5") as made:
         approval = await required(made)
         await until_told(lambda: _empty(made), "the end of the approval")
@@ -157,7 +161,7 @@ async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
         assert await required(made) != approval
 
 
-async def test_the_end_of_an_approval_is_an_event_said_once(begin: Any, operator: Bus) -> None:
+async def test_the_expiry_of_an_approval_is_published_once(begin: Any, operator: Bus) -> None:
     async with begin(replicas=2, APPROVAL_SECONDS="0.3") as made:
         approval = await required(made)
         await until_told(lambda: _empty(made), "the end of the approval")
@@ -177,7 +181,7 @@ async def _last(operator: Bus, event: str) -> bytes:
         return b""
 
 
-async def test_a_call_refused_by_its_rate_has_not_used_its_approval(begin: Any) -> None:
+async def test_a_call_rejected_by_its_rate_does_not_use_its_approval(begin: Any) -> None:
     async with begin(replicas=1) as made:
         await made.declare(declared(rate={"calls": 1, "per": "day"}))
         await until_told(lambda: _out_of_rate(made), "the rate")
@@ -209,7 +213,7 @@ async def _empty(made: Policing) -> bool:
     return await made.waiting() == ()
 
 
-async def test_what_nobody_uses_in_time_expires(begin: Any) -> None:
+async def test_an_unused_approval_expires(begin: Any) -> None:
     async with begin(APPROVED_SECONDS="0.3") as made:
         approval = await required(made)
         await made.approve(approval)
@@ -218,7 +222,7 @@ async def test_what_nobody_uses_in_time_expires(begin: Any) -> None:
         assert made.reached == []
 
 
-async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: Policing) -> None:
+async def test_arguments_are_stored_only_while_an_approval_is_open(at_work: Policing) -> None:
     secret = {"page": "canary-argument"}
     await at_work.approve(await required(at_work, arguments=secret))
     assert b"canary-argument" in b"".join(await at_work.kept(APPROVALS))
@@ -228,32 +232,32 @@ async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: Polici
     assert b"canary-argument" not in b"".join(await at_work.kept(APPROVALS))
 
 
-async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:
+async def test_a_key_has_a_limited_number_of_pending_approvals(begin: Any) -> None:
     async with begin(MOST_PENDING="3") as made:
         asking = [made.request(arguments={"page": page}) for page in range(20)]
         ends = await asyncio.gather(*asking, return_exceptions=True)
         refused = [end for end in ends if isinstance(end, OverloadedError)]
-        assert 3 <= 20 - len(refused) <= 6, "at most so many for each replica that asks at once"
+        assert 3 <= 20 - len(refused) <= 6, "at most the limit for each concurrent replica"
 
         async def heard() -> bool:
             request = await asyncio.gather(*(made.waiting() for _ in range(12)))
             return {len(each) for each in request} == {20 - len(refused)}
 
-        await until_told(heard, "all that waits, at whichever replica is asked")
+        await until_told(heard, "every pending approval at every replica")
         with pytest.raises(OverloadedError):
             await made.request(arguments={"page": "one more"})
 
 
-async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policing) -> None:
+async def test_arguments_too_large_to_review_are_rejected(at_work: Policing) -> None:
     with pytest.raises(InvalidError, match="65536 bytes"):
         await at_work.request(arguments={"page": "x" * 70_000})
     assert await at_work.waiting() == ()
 
 
-# -- clients that can open pages ----------------------------------------------------------------
+# -- clients that can open pages -------------------------------------------------------------------
 
 
-async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: Policing) -> None:
+async def test_a_client_that_opens_pages_gets_the_url_and_waits(at_work: Policing) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     assert isinstance(request, InputRequired)
@@ -266,13 +270,15 @@ async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: 
     assert not done
     await at_work.approve(result.id)
     assert isinstance(await going_on, CallResult)
-    assert [call.extra for call in at_work.reached] == [""], "the server sees nothing of ours"
+    assert [call.extra for call in at_work.reached] == [""], (
+        "the server gets none of the gateway's answers"
+    )
 
 
-async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
+async def test_without_a_decision_in_time_the_wait_ends_with_the_id(
     at_work: Policing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The other 29 s are for the answer: its way back can take long on a busy machine.
+    # The other 29 s are for the answer, which can be slow on a busy machine.
     monkeypatch.setattr(approval_service, "WAIT_SHARE", 0.02)
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
@@ -282,7 +288,7 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
     assert isinstance(await at_work.request(capabilities=PAGES), CallResult)
 
 
-async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
+async def test_a_rejection_ends_the_wait_of_the_caller(at_work: Policing) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
@@ -291,14 +297,14 @@ async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
         await going_on
 
 
-async def test_a_client_that_declines_is_told_that_it_waits(at_work: Policing) -> None:
+async def test_a_client_that_declines_the_page_gets_the_pending_approval(at_work: Policing) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     declined = answered(request, "decline")
     assert await required(at_work, capabilities=PAGES, extra=declined) == result.id
 
 
-async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing) -> None:
+async def test_a_caller_that_disconnects_while_waiting_uses_no_approval(at_work: Policing) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     call = at_work.call(capabilities=PAGES, extra=answered(request))
@@ -317,7 +323,7 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
     assert len(at_work.reached) == 1
 
 
-async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> None:
+async def test_a_key_revoked_while_its_call_waits_gets_no_result(at_work: Policing) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
@@ -330,13 +336,13 @@ async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> N
 
 
 async def _is_unknown(made: Policing) -> bool:
-    """Whether either replica knows of the revocation: which one is asked is for the bus to say."""
+    """Return whether every replica rejects the revoked key."""
     ends = await asyncio.gather(*(made.request("read") for _ in range(12)), return_exceptions=True)
     made.reached.clear()
     return all(isinstance(end, UnauthorizedError) for end in ends)
 
 
-# -- an approved call that goes on --------------------------------------------------------------
+# -- an approved call that continues ---------------------------------------------------------------
 
 
 def going_on(state: str) -> str:
@@ -356,7 +362,7 @@ async def test_an_approved_call_may_answer_each_state_of_its_server_once(at_work
     ]
 
 
-async def test_a_state_of_the_servers_lets_nothing_through_that_was_not_approved(
+async def test_a_state_of_the_server_does_not_replace_an_approval(
     at_work: Policing,
 ) -> None:
     await required(at_work, extra=going_on(STATE))

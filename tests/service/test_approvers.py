@@ -1,4 +1,4 @@
-"""Who may decide about calls that wait: somebody else, with the right, of the same customer."""
+"""Approvers: another person with the right, of the same customer."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ async def decide(made: Policing, secret: str, approval: str, action: str = "appr
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
-async def test_nobody_approves_their_own_calls(at_work: Policing, secret: str) -> None:
+async def test_a_caller_cannot_approve_their_own_calls(at_work: Policing, secret: str) -> None:
     approval = await required(at_work)
     for action in ("approve", "reject"):
         with pytest.raises(ForbiddenError, match="their own calls"):
@@ -41,14 +41,14 @@ async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secr
     async def listed() -> Any:
         return (await decide(at_work, secret, "", "show")).approvals
 
-    (result,) = await until_told(listed, "what waits")
+    (result,) = await until_told(listed, "the pending approval")
     assert result.id == approval
     (decided,) = (await decide(at_work, secret, approval)).approvals
     assert decided.by == f"key:{secret.split('_')[1]}"
     assert isinstance(await at_work.request(), CallResult)
 
 
-async def test_another_customers_approver_sees_and_decides_nothing(at_work: Policing) -> None:
+async def test_an_approver_of_another_customer_sees_and_decides_nothing(at_work: Policing) -> None:
     approval = await required(at_work)
     await at_work.the_one()
     for _ in range(8):
@@ -58,7 +58,7 @@ async def test_another_customers_approver_sees_and_decides_nothing(at_work: Poli
             await decide(at_work, FOREIGN, approval, action)
 
 
-async def test_a_key_without_the_right_is_told_so(at_work: Policing) -> None:
+async def test_a_key_without_the_right_is_rejected(at_work: Policing) -> None:
     await at_work.declare(declared(rights=[]))
     approval = await required(at_work)
     await until_told(lambda: _forbidden(at_work, approval), "the right to be gone")

@@ -1,4 +1,4 @@
-"""Questions of a service: one after another, or together where one may keep others waiting."""
+"""Request handlers: sequential, or concurrent where one request may be slow."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ def page(path: str) -> PageRequest:
     return PageRequest(method="GET", path=path, query="", headers={}, body=b"")
 
 
-async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings) -> None:
+async def test_a_slow_page_delays_no_other(settings: Settings) -> None:
     started, done = asyncio.Event(), asyncio.Event()
 
     async def answer(asked: PageRequest) -> PageReply:
@@ -44,7 +44,7 @@ async def test_a_page_that_takes_long_keeps_no_other_waiting(settings: Settings)
         await answering.close()
 
 
-async def test_a_service_that_ends_waits_for_no_answer_under_way(settings: Settings) -> None:
+async def test_a_stopping_service_waits_for_no_running_request(settings: Settings) -> None:
     started = asyncio.Event()
 
     async def answer(_asked: PageRequest) -> PageReply:
@@ -57,7 +57,7 @@ async def test_a_service_that_ends_waits_for_no_answer_under_way(settings: Setti
         await answering.answer({PageRequest: answer})
         request = asyncio.create_task(asking.request(page("/never"), PageReply, 120.0))
         while not started.is_set():
-            if request.done():  # nobody heard it yet
+            if request.done():  # the subscription did not exist yet
                 request = asyncio.create_task(asking.request(page("/never"), PageReply, 120.0))
             await asyncio.sleep(0.05)
         await answering.close()

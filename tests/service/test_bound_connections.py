@@ -1,4 +1,4 @@
-"""Tokens for servers, bound to a key of Toolbus' own where that is offered, or declared."""
+"""Upstream tokens bound to a key of the gateway, where this is offered or configured."""
 
 import base64
 from hashlib import sha256
@@ -17,7 +17,7 @@ from toolbus_oauth.upstreams.discovery import DiscoveryError
 OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
 
 
-async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_all_its_tokens(
+async def test_each_connection_has_its_own_proof_key_for_all_its_tokens(
     asking: Asking, far: OAuthServer, docs: Resource, operator: Bus
 ) -> None:
     docs.names(far.issuer)
@@ -29,7 +29,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     assert len(base64.urlsafe_b64decode(f"{first.key}=")) == 32
     proofs = [form["dpop"] for form in far.seen("authorization_code")]
     items = [read(proof)[0].get("nonce") for proof in proofs]
-    assert items == [None, "n-1"], "once more, with what was asked for"
+    assert items == [None, "n-1"], "repeated with the requested nonce"
     far.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
     second = await asking.request(challenge='DPoP error="invalid_token"', refused=refused)
@@ -47,7 +47,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     assert first.key not in str(row)
 
 
-async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
+async def test_a_proof_key_is_used_only_where_offered_or_configured(
     asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
@@ -60,7 +60,7 @@ async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
     await asking.declare(docs.url, dpop=True, **known)
     bound = await asking.request("")
     assert bound.key
-    assert bound.token != plain.token, "the one before is not used any more"
+    assert bound.token != plain.token, "the earlier token is not used any more"
     assert [bool(form["dpop"]) for form in far.seen("client_credentials")] == [False, True]
     far.say(document=OFFERS)
     await asking.declare(f"{docs.origin}/other", dpop=False, **known)
@@ -68,7 +68,7 @@ async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
     assert (await asking.request("")).key == ""
 
 
-async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
+async def test_a_connection_is_retained_while_its_client_secret_is_unavailable(
     asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs.names(far.issuer)
@@ -85,10 +85,10 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
         reply = await asking.request(refused=refused)
         assert (reply.token, "store is away" in reply.reason) == ("", True)
     again = await asking.request(refused=refused)
-    assert again.token not in ("", first.token), "nobody had to consent anew"
+    assert again.token not in ("", first.token), "no new consent was needed"
 
 
-async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_one_is_declared(
+async def test_an_unbound_token_is_accepted_unless_a_bound_one_is_configured(
     asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")

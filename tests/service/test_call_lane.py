@@ -1,4 +1,4 @@
-"""The call lane gives the same answers on the bus and fused in one process."""
+"""The call transport has the same behaviour on the bus and within one process."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ async def test_a_call_is_answered_with_the_bytes_the_executor_sent(
 
 
 @both
-async def test_progress_frames_come_in_order_before_the_result(
+async def test_progress_messages_arrive_in_order_before_the_result(
     settings: Settings, *, fused: bool
 ) -> None:
     async def slow(_call: CallAdmitted, reply: ReplyChannel) -> None:
@@ -57,7 +57,7 @@ async def test_progress_frames_come_in_order_before_the_result(
 
 
 @both
-async def test_a_failure_arrives_as_the_error_it_was(settings: Settings, *, fused: bool) -> None:
+async def test_a_failure_arrives_as_the_original_error(settings: Settings, *, fused: bool) -> None:
     async def fail(_call: CallAdmitted, reply: ReplyChannel) -> None:
         await reply.send(CallError(UpstreamDeadError("echo exited with 1", server="echo")))
 
@@ -69,7 +69,7 @@ async def test_a_failure_arrives_as_the_error_it_was(settings: Settings, *, fuse
 
 
 @both
-async def test_frames_after_the_result_are_dropped(settings: Settings, *, fused: bool) -> None:
+async def test_messages_after_the_result_are_dropped(settings: Settings, *, fused: bool) -> None:
     async def babble(call: CallAdmitted, reply: ReplyChannel) -> None:
         await reply.send(CallResult(call.arguments))
         await reply.send(Progress(b"late"))
@@ -84,7 +84,7 @@ async def test_frames_after_the_result_are_dropped(settings: Settings, *, fused:
 
 
 @both
-async def test_without_an_executor_policy_learns_at_once_that_nobody_is_there(
+async def test_without_an_executor_policy_gets_an_error_at_once(
     settings: Settings, *, fused: bool
 ) -> None:
     lane = chain(settings, echo, fused=fused)
@@ -94,7 +94,7 @@ async def test_without_an_executor_policy_learns_at_once_that_nobody_is_there(
 
 
 @both
-async def test_without_a_policy_the_caller_learns_at_once_that_nobody_decides(
+async def test_without_a_policy_the_caller_gets_an_error_at_once(
     settings: Settings, *, fused: bool
 ) -> None:
     lane = chain(settings, echo, fused=fused)
@@ -105,9 +105,7 @@ async def test_without_a_policy_the_caller_learns_at_once_that_nobody_decides(
 
 
 @both
-async def test_a_call_nobody_answers_ends_by_its_deadline(
-    settings: Settings, *, fused: bool
-) -> None:
+async def test_an_unanswered_call_ends_by_its_deadline(settings: Settings, *, fused: bool) -> None:
     async def forget(_call: CallAdmitted, _reply: ReplyChannel) -> None:
         await held.wait()
 
@@ -121,9 +119,7 @@ async def test_a_call_nobody_answers_ends_by_its_deadline(
 
 
 @both
-async def test_a_handler_that_breaks_is_answered_for_at_once(
-    settings: Settings, *, fused: bool
-) -> None:
+async def test_a_failing_handler_is_an_error_at_once(settings: Settings, *, fused: bool) -> None:
     async def broken(_call: CallAdmitted, _reply: ReplyChannel) -> None:
         raise RuntimeError("canary detail")
 
@@ -135,7 +131,7 @@ async def test_a_handler_that_breaks_is_answered_for_at_once(
 
 
 @both
-async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
+async def test_a_caller_that_disconnects_does_not_interrupt_the_call(
     settings: Settings, *, fused: bool
 ) -> None:
     started, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -156,7 +152,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
             await ended.wait()
 
 
-async def test_a_late_answer_of_a_finished_call_harms_no_other(settings: Settings) -> None:
+async def test_a_late_answer_of_a_finished_call_affects_no_other(settings: Settings) -> None:
     lane = chain(settings, echo, fused=False)
     async with running(lane.executor, lane.policy, lane.ingress):
         assert await lane.request() == b"{}"
@@ -165,7 +161,9 @@ async def test_a_late_answer_of_a_finished_call_harms_no_other(settings: Setting
         assert await lane.request(arguments=b"[]") == b"[]"
 
 
-async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Settings) -> None:
+async def test_a_late_no_responders_message_of_a_finished_call_affects_no_other(
+    settings: Settings,
+) -> None:
     items: list[str] = []
     lane = chain(settings, echo, fused=False)
     async with running(lane.policy, lane.ingress):
@@ -173,8 +171,8 @@ async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Setting
             await lane.request()
         (first,) = lane.admitted
         await lane.policy.calls.hand_over(admitted(first), _Nowhere(), lambda: items.append("one"))
-        await until(lambda: items, "policy heard that nobody is there")
-        # The same news a second time, now that the call is forgotten:
+        await until(lambda: items, "policy is informed that there is no executor")
+        # The same message a second time, now that the call is forgotten:
         nobody = lane.policy.calls.address(first.call_id)
         await lane.policy.bus.publish("tb.run.echo", b"", nobody)
         async with running(lane.executor):
@@ -183,16 +181,16 @@ async def test_a_late_nobody_of_a_finished_call_harms_no_other(settings: Setting
 
 
 class _Nowhere:
-    """A reply nobody waits for."""
+    """A reply channel without a receiver."""
 
     address = "tb.reply.ingress.nowhere.x"
 
     async def send(self, frame: ReplyMessage) -> None:
-        """Drop it."""
+        """Drop the message."""
 
 
 async def refused(lane: Chain) -> bool:
-    """Whether the executor takes nothing new; a call it does take still ends, so none is left."""
+    """Return whether the executor accepts no new call; a call it accepts still ends."""
     try:
         await lane.request(seconds=0.01)
     except ExecutorDownError:
@@ -203,7 +201,7 @@ async def refused(lane: Chain) -> bool:
 
 
 @both
-async def test_draining_lets_a_call_under_way_end_and_takes_no_new_one(
+async def test_draining_lets_a_running_call_end_and_accepts_no_new_one(
     settings: Settings, *, fused: bool
 ) -> None:
     started, may_end = asyncio.Event(), asyncio.Event()
@@ -248,7 +246,7 @@ async def test_two_replicas_share_the_calls(settings: Settings, *, fused: bool) 
 
 @pytest.fixture
 def own_settings(settings: Settings, own_nats: NatsServer) -> Settings:
-    """The same with a NATS server that may be killed."""
+    """Return settings for a NATS server that may be killed."""
     own_nats.copy_seeds(settings.state_dir)
     return settings.model_copy(update={"nats_url": own_nats.url})
 
@@ -282,14 +280,15 @@ async def test_calls_flow_again_when_the_bus_is_back(
     async with running(*services):
         own_nats.kill()
         await until(
-            lambda: not any(service.bus.connected for service in services), "all services noticed"
+            lambda: not any(service.bus.connected for service in services),
+            "all services are disconnected",
         )
         own_nats.start()
         await until(
             lambda: all(service.bus.connected for service in services), "all services are back"
         )
         async with asyncio.timeout(PATIENCE):
-            while True:  # a service is back a moment before the server knows what it hears
+            while True:  # a service reconnects a moment before the server has its subscriptions
                 try:
                     assert await lane.request() == b"{}"
                 except UnavailableError:

@@ -1,4 +1,4 @@
-"""Servers that are told who calls: of every kind, for themselves alone, and by nobody but us."""
+"""Caller identities for servers of every kind: signed, and for one audience only."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -34,11 +34,11 @@ SCHEMA = build_schema("type Query { count: Int }")
 
 @dataclass
 class Api:
-    """An HTTP API, and the headers of what it was asked."""
+    """An HTTP API, and the requests it received."""
 
     origin: str = ""
     seen: list[Request] = field(default_factory=list)
-    moved: dict[str, str] = field(default_factory=dict)  # paths that lead elsewhere, and where
+    moved: dict[str, str] = field(default_factory=dict)  # paths that redirect, and their targets
 
     @contextmanager
     def serving(self) -> Iterator["Api"]:
@@ -78,7 +78,7 @@ def _document(origin: str) -> dict[str, Any]:
 
 @dataclass
 class Shop:
-    """A gRPC server, and the metadata it was sent."""
+    """A gRPC server, and the metadata it received."""
 
     address: str = ""
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -143,7 +143,7 @@ def api() -> Iterator[Api]:
 
 @asynccontextmanager
 async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
-    """A runner over a server that is told who calls, reached as a keeper reaches it."""
+    """Run a server with caller identities, connected as the supervisor connects it."""
     bench, server = Bench(), Server(**{"identity": {}, **declared})
     await issuing.keys.wait_until_ready()
     found = await Secrets({}).read([])
@@ -155,7 +155,7 @@ async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
 
 
 def of_ann(claims: dict[str, Any], tool: str) -> None:
-    """What a server is told of a call of hers."""
+    """Check the claims of a call of ann's."""
     assert claims["sub"] == "ann"
     assert (claims["customer"], claims["team"], claims["key"]) == ("acme", "support", "staff:7f")
     assert claims["act"] == {"sub": "helper", "act": {"sub": "desk"}}
@@ -163,7 +163,7 @@ def of_ann(claims: dict[str, Any], tool: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MCP_KINDS)
-async def test_each_request_to_a_server_of_mcp_says_who_makes_it(
+async def test_each_request_to_an_mcp_server_names_its_caller(
     kind: str, mcp: dict[str, FixtureServer]
 ) -> None:
     server = mcp[kind]
@@ -175,7 +175,7 @@ async def test_each_request_to_a_server_of_mcp_says_who_makes_it(
         assert "x" in answer.text
     seen = [(each["method"], each["headers"].get(HEADER)) for each in server.seen()["last"]]
     called = [token for method, token in seen if method == "tools/call"]
-    # The URL that messages are posted to is told by the server: it is one server all the same.
+    # The server itself announces the URL for messages: it is one server all the same.
     of_ann(issuing.read(called[0], url), "test_echo")
     own = [issuing.read(token, url) for method, token in seen if method != "tools/call"]
     assert len(own) >= 2
@@ -183,7 +183,7 @@ async def test_each_request_to_a_server_of_mcp_says_who_makes_it(
     assert not any({"key", "team", "tool", "act"} & claims.keys() for claims in own)
 
 
-async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureServer]) -> None:
+async def test_each_replica_receives_an_identity_for_itself(mcp: dict[str, FixtureServer]) -> None:
     issuing, bench, url = Issuing(), Bench(), mcp["modern"].url
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
@@ -198,7 +198,9 @@ async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureS
     of_ann(issuing.read(called, url), "test_echo")
 
 
-async def test_each_request_to_an_api_says_who_makes_it_and_no_argument_does(api: Api) -> None:
+async def test_each_request_to_an_api_names_its_caller_and_no_argument_replaces_it(
+    api: Api,
+) -> None:
     issuing = Issuing()
     async with opened(issuing, openapi=f"{api.origin}/openapi.json") as bench:
         (tool,) = (each for each in bench.listing.tools if each.name == "pets")
@@ -214,7 +216,7 @@ async def test_each_request_to_an_api_says_who_makes_it_and_no_argument_does(api
     assert not any("forged" in each.headers[HEADER] for each in api.seen)
 
 
-async def test_a_credential_of_the_same_name_does_not_stand_in_its_place(
+async def test_a_credential_header_of_the_same_name_does_not_replace_the_identity(
     api: Api, tmp_path: Path
 ) -> None:
     document = _document(api.origin)
@@ -230,7 +232,7 @@ async def test_a_credential_of_the_same_name_does_not_stand_in_its_place(
     of_ann(issuing.read(token, f"{api.origin}/v1"), "pets")
 
 
-async def test_a_redirection_carries_it_on_at_its_own_server_and_to_no_other(api: Api) -> None:
+async def test_a_redirect_carries_the_identity_at_the_same_server_only(api: Api) -> None:
     issuing = Issuing()
     with Api().serving() as other:
         api.moved = {"/v1/near": "/v1/there", "/v1/far": f"{other.origin}/v1/there"}
@@ -243,7 +245,7 @@ async def test_a_redirection_carries_it_on_at_its_own_server_and_to_no_other(api
         assert other.seen == []
 
 
-async def test_a_document_that_lies_at_another_origin_is_fetched_without_it(api: Api) -> None:
+async def test_a_document_at_another_origin_is_fetched_without_the_identity(api: Api) -> None:
     issuing = Issuing()
     with Api().serving() as elsewhere:
         body = {"openapi": f"{elsewhere.origin}/openapi.json", "base_url": f"{api.origin}/v1"}
@@ -253,7 +255,7 @@ async def test_a_document_that_lies_at_another_origin_is_fetched_without_it(api:
     assert api.tokens("/v1/pets") != [""]
 
 
-async def test_a_graphql_api_is_told_who_calls(api: Api) -> None:
+async def test_a_graphql_api_receives_the_caller(api: Api) -> None:
     issuing, url = Issuing(), f"{api.origin}/graphql"
     async with opened(issuing, graphql=url) as bench:
         (name,) = (each.name for each in bench.listing.tools)
@@ -263,7 +265,7 @@ async def test_a_graphql_api_is_told_who_calls(api: Api) -> None:
     assert {each["sub"] for each in own} == {ISSUER}
 
 
-async def test_a_grpc_server_is_told_who_calls() -> None:
+async def test_a_grpc_server_receives_the_caller() -> None:
     issuing = Issuing()
     async with Shop().serving() as shop, opened(issuing, grpc=shop.address) as bench:
         await bench.call("Shop_Echo", {"title": "x"}, **OF_ANN)
@@ -273,7 +275,7 @@ async def test_a_grpc_server_is_told_who_calls() -> None:
         assert {issuing.read(token, shop.address)["sub"] for token in request} == {ISSUER}
 
 
-async def test_what_one_server_was_told_is_of_no_use_at_another(api: Api) -> None:
+async def test_the_identity_for_one_server_is_invalid_at_another(api: Api) -> None:
     issuing = Issuing()
     async with opened(issuing, graphql=f"{api.origin}/graphql?team=a") as bench:
         await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
@@ -286,7 +288,7 @@ async def test_what_one_server_was_told_is_of_no_use_at_another(api: Api) -> Non
         Issuing().read(token, f"{api.origin}/graphql")
 
 
-async def test_a_declared_name_is_the_headers_and_a_server_without_identity_is_told_nothing(
+async def test_the_header_is_configurable_and_without_configuration_no_identity_is_sent(
     api: Api,
 ) -> None:
     issuing = Issuing()
@@ -301,7 +303,7 @@ async def test_a_declared_name_is_the_headers_and_a_server_without_identity_is_t
     assert issuing.asked == 1
 
 
-async def test_a_call_of_a_key_without_a_user_says_so_and_who_pays_by_default_is_no_customer(
+async def test_a_key_without_a_user_is_named_and_the_default_customer_is_omitted(
     api: Api,
 ) -> None:
     issuing, url = Issuing(), f"{api.origin}/graphql"
@@ -313,7 +315,7 @@ async def test_a_call_of_a_key_without_a_user_says_so_and_who_pays_by_default_is
     assert not {"customer", "team", "act"} & claims.keys()
 
 
-async def test_without_a_key_nothing_is_sent_and_a_call_is_told_what_to_do(api: Api) -> None:
+async def test_without_a_signing_key_nothing_is_sent_and_the_call_reports_the_fix(api: Api) -> None:
     issuing = Issuing()
     issuing.away = True
     with pytest.raises(UnavailableError, match=r"not available yet.* No oauth service is running"):
@@ -329,7 +331,7 @@ async def test_without_a_key_nothing_is_sent_and_a_call_is_told_what_to_do(api: 
     assert api.seen == []
 
 
-async def test_a_call_that_policy_admitted_before_it_knew_is_not_sent_in_nobodys_name(
+async def test_a_call_admitted_without_an_identity_is_not_sent(
     api: Api,
 ) -> None:
     issuing = Issuing()
@@ -341,7 +343,7 @@ async def test_a_call_that_policy_admitted_before_it_knew_is_not_sent_in_nobodys
         assert len(api.seen) == before
 
 
-async def test_while_oauth_is_away_the_key_at_hand_is_used_for_a_day_and_then_nothing_is_said(
+async def test_during_an_outage_of_oauth_the_signing_key_is_used_for_a_day(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(keeping, "FRESH_SECONDS", 0.0)
@@ -350,27 +352,27 @@ async def test_while_oauth_is_away_the_key_at_hand_is_used_for_a_day_and_then_no
     await issuing.keys.wait_until_ready()
     issuing.away = True
     before = issuing.asked
-    await until(lambda: issuing.asked > before + 1, "that oauth was asked in vain")
+    await until(lambda: issuing.asked > before + 1, "the failed request to oauth")
     assert issuing.keys.now().issuer == ISSUER
     monkeypatch.setattr(keeping, "GOOD_SECONDS", 0.0)
     issuing.away = False
     before = issuing.asked
-    await until(lambda: issuing.asked > before + 1, "a key that is good no longer")
+    await until(lambda: issuing.asked > before + 1, "an expired key")
     issuing.away = True
     with pytest.raises(UnavailableError):
         issuing.keys.now()
 
 
-async def test_the_next_key_is_asked_for_where_nobody_calls(
+async def test_the_next_signing_key_is_requested_without_any_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(keeping, "FRESH_SECONDS", 0.0)
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
-    await until(lambda: issuing.asked > 1, "that oauth was asked again")
+    await until(lambda: issuing.asked > 1, "another request to oauth")
 
 
-async def test_an_answer_that_cannot_be_understood_does_not_end_the_asking(
+async def test_an_unreadable_signing_key_does_not_stop_the_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(keeping, "AGAIN_SECONDS", 0.0)
@@ -379,14 +381,14 @@ async def test_an_answer_that_cannot_be_understood_does_not_end_the_asking(
     with pytest.raises(UnavailableError):
         await issuing.keys.wait_until_ready()
     before = issuing.asked
-    await until(lambda: issuing.asked > before, "that oauth was asked again")
+    await until(lambda: issuing.asked > before, "another request to oauth")
 
 
 def _unreadable(_kept: str) -> P256Key:
     raise ValueError("this is no key")
 
 
-async def test_nothing_of_the_key_is_shown_with_what_holds_it() -> None:
+async def test_the_signing_key_is_in_no_representation_of_its_holders() -> None:
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
     way = issuing.ways.to(Server(graphql="https://docs.test", identity={}), "")

@@ -1,4 +1,4 @@
-"""Toolbus as a client that shows a certificate: to whom, with what, and what it is told else."""
+"""Client certificates of the gateway at authorization servers: the alias, bindings, errors."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServe
 
 @pytest.fixture
 def far(away: ShowingOAuthServer) -> ShowingOAuthServer:
-    """It gives tokens to who shows our first certificate."""
+    """Issue tokens to clients that present the first certificate."""
     away.as_ever().tells_alias()
     away.say(certificate=kept_thumbprint(away.certificates.client[0]))
     return away
@@ -50,7 +50,7 @@ async def asking(
 
 
 def shown(pair: Pair) -> dict[str, str]:
-    """How a certificate and its key are declared."""
+    """Return the configuration of a certificate and its key."""
     certificate, key = pair
     return {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
 
@@ -58,13 +58,13 @@ def shown(pair: Pair) -> dict[str, str]:
 async def told(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, **client: Any
 ) -> UpstreamTokenReply:
-    """What a machine that is declared so is told."""
+    """Return the reply for a client of this configuration."""
     clients = {far.issuer: {"id": "toolbus", **client}}
     await asking.declare(docs.url, grant="client_credentials", clients=clients)
     return await asking.request("")
 
 
-async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_shown(
+async def test_a_certificate_authenticates_the_client_at_the_alias_without_other_credentials(
     asking: Asking, far: ShowingOAuthServer, docs: Resource
 ) -> None:
     before = len(far.seen("client_credentials"))
@@ -78,7 +78,7 @@ async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_
 
 
 @pytest.mark.parametrize("method", ["tls_client_auth", "self_signed_tls_client_auth"])
-async def test_it_proves_itself_so_where_that_is_declared_or_offered(
+async def test_certificate_authentication_is_used_where_configured_or_offered(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, method: str
 ) -> None:
     pair = shown(far.certificates.client)
@@ -91,7 +91,7 @@ async def test_it_proves_itself_so_where_that_is_declared_or_offered(
     assert (await asking.request("")).token
 
 
-async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(
+async def test_with_a_secret_the_certificate_only_binds_the_tokens(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s-of-these-tests")
@@ -103,7 +103,7 @@ async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(
     assert request["certificate"] == kept_thumbprint(far.certificates.client[0])
 
 
-async def test_who_shows_none_is_not_sent_to_the_alias(
+async def test_a_client_without_a_certificate_does_not_use_the_alias(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
@@ -113,7 +113,7 @@ async def test_who_shows_none_is_not_sent_to_the_alias(
     assert far.seen("client_credentials")[-1]["certificate"] == ""
 
 
-async def test_another_certificate_gets_no_token_and_the_reason_says_what_to_do(
+async def test_an_unregistered_certificate_gets_no_token_and_the_reason_names_the_fix(
     asking: Asking, far: ShowingOAuthServer, docs: Resource
 ) -> None:
     found = await told(asking, far, docs, **shown(far.certificates.second))
@@ -123,7 +123,7 @@ async def test_another_certificate_gets_no_token_and_the_reason_says_what_to_do(
     )
 
 
-async def test_a_certificate_of_an_authority_it_does_not_trust_ends_the_exchange(
+async def test_a_certificate_of_an_untrusted_authority_ends_the_exchange(
     asking: Asking, far: ShowingOAuthServer, docs: Resource
 ) -> None:
     before = len(far.seen("client_credentials"))
@@ -133,7 +133,7 @@ async def test_a_certificate_of_an_authority_it_does_not_trust_ends_the_exchange
     assert len(far.seen("client_credentials")) == before
 
 
-async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
+async def test_a_server_that_requires_a_certificate_is_not_reached_without_one(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
@@ -153,16 +153,16 @@ async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
     ],
     ids=["inside", "in the open", "no server", "no text"],
 )
-async def test_an_alias_leads_nowhere_that_other_endpoints_may_not(
+async def test_an_alias_is_checked_like_any_other_endpoint(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, alias: Any, why: str
 ) -> None:
     far.say(document={"mtls_endpoint_aliases": {"token_endpoint": alias}}, certificate="")
     found = await told(asking, far, docs, **shown(far.certificates.client))
     assert why in found.reason
-    assert bool(found.token) is (not why), "what is no URL is none, and the endpoint itself is left"
+    assert bool(found.token) is (not why), "an invalid alias is ignored, and the endpoint is used"
 
 
-async def test_the_key_is_nowhere_to_be_read(
+async def test_the_private_key_is_in_no_log_reply_or_row(
     asking: Asking,
     far: ShowingOAuthServer,
     docs: Resource,
@@ -181,7 +181,7 @@ async def test_the_key_is_nowhere_to_be_read(
 
 
 def _inner(file: str) -> list[str]:
-    """The lines of a key that tell it."""
+    """Return the secret lines of a key."""
     return [line for line in Path(file).read_text().splitlines() if "-----" not in line]
 
 
@@ -200,6 +200,6 @@ def _inner(file: str) -> list[str]:
     ],
     ids=["none", "without a key", "in the open", "with a secret"],
 )
-def test_what_does_not_fit_together_is_not_declared(client: dict[str, Any]) -> None:
+def test_an_inconsistent_client_configuration_is_rejected(client: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"certificate|secret|reference"):
         OAuthClient(id="x", **client)

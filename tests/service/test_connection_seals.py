@@ -1,4 +1,4 @@
-"""Connections in their envelopes, on a real bus: what opens them, and what does not any more."""
+"""Envelope encryption of connections on a real bus, and its master keys."""
 
 import asyncio
 from base64 import b64encode
@@ -32,7 +32,7 @@ RECORD = Connection(
 )  # fmt: skip
 
 
-async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_connections(
+async def test_an_account_that_reuses_a_removed_accounts_name_gets_none_of_its_connections(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
@@ -46,9 +46,9 @@ async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_con
         assert await server.action("connections") == []
 
 
-async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_none(
+async def test_a_new_master_key_reencrypts_all_records_and_the_old_one_opens_none(
     settings: Settings,
-    operator: Bus,  # noqa: ARG001 - it lays down the buckets
+    operator: Bus,  # noqa: ARG001 - it creates the buckets
 ) -> None:
     old, new = b"o" * 32, b"n" * 32
     async with bus_of("oauth", settings) as bus:
@@ -63,7 +63,7 @@ async def test_another_master_key_seals_all_records_anew_and_the_old_one_opens_n
 
 @asynccontextmanager
 async def master_keys(settings: Settings, services: KeyServices) -> AsyncIterator[Masters]:
-    """As a replica finds them."""
+    """Yield the master keys of one replica."""
     url = f"http://127.0.0.1:{services.port}"
     fields = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
     async with bus_of("oauth", settings) as bus:
@@ -73,13 +73,13 @@ async def master_keys(settings: Settings, services: KeyServices) -> AsyncIterato
 
 @pytest.fixture
 def services(operator: Bus) -> Iterator[KeyServices]:
-    assert operator.connected  # it lays down the buckets
+    assert operator.connected  # it creates the buckets
     with KeyServices() as made:
         made.add("toolbus")
         yield made
 
 
-async def test_replicas_that_start_together_have_one_master_key_which_nobody_else_can_read(
+async def test_replicas_that_start_together_share_one_wrapped_master_key(
     settings: Settings, services: KeyServices
 ) -> None:
     async with (
@@ -98,7 +98,7 @@ async def test_replicas_that_start_together_have_one_master_key_which_nobody_els
             await other.newest(WRAPPED)
 
 
-async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_to_do(
+async def test_an_unwrapped_or_missing_master_key_is_an_error_with_its_fix(
     settings: Settings, services: KeyServices, tmp_path: Path
 ) -> None:
     (tmp_path / "short").write_text(b64encode(b"short").decode())
@@ -118,7 +118,7 @@ async def test_a_master_key_that_was_never_wrapped_or_is_none_is_told_with_what_
             await masters.earlier(str(tmp_path / "none"))
 
 
-async def test_what_went_wrong_at_a_key_service_never_quotes_what_was_sent(
+async def test_an_error_of_a_key_service_never_quotes_the_key(
     settings: Settings, services: KeyServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
@@ -134,7 +134,7 @@ async def test_what_went_wrong_at_a_key_service_never_quotes_what_was_sent(
     assert sent[0].hex() not in "".join(format_exception(caught.value))
 
 
-async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_connections(
+async def test_a_master_key_moved_to_a_key_service_keeps_the_connections(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, services: KeyServices
 ) -> None:
     old = settings.state_dir / "oauth-vault.key"

@@ -1,4 +1,4 @@
-"""Servers in containers, with a program in an engine's place that keeps what it is told."""
+"""Servers in containers, with a program in place of the engine that records its arguments."""
 
 import json
 import os
@@ -33,7 +33,7 @@ COSIGN = """#!/bin/sh
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of programs that comes first, with an engine and a verifier in it."""
+    """Create a directory of programs that comes first, with an engine and a verifier in it."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (("docker", ENGINE), ("cosign", COSIGN)):
@@ -56,7 +56,7 @@ async def opened(tmp_path: Path, **settings: Any) -> Bench:
     return made
 
 
-async def test_a_server_in_a_container_is_called_and_what_was_left_of_it_is_removed_first(
+async def test_a_server_in_a_container_is_called_after_its_leftovers_are_removed(
     engine: Path, tmp_path: Path
 ) -> None:
     bench = await opened(tmp_path)
@@ -71,12 +71,12 @@ async def test_a_server_in_a_container_is_called_and_what_was_left_of_it_is_remo
     assert run[1] == "hush"
 
 
-async def test_an_image_whose_signature_is_verified_runs(engine: Path, tmp_path: Path) -> None:
+async def test_an_image_with_a_verified_signature_runs(engine: Path, tmp_path: Path) -> None:
     (engine / "signed").write_text(IMAGE)
     await (await opened(tmp_path, cosign_key="cosign.pub")).close()
 
 
-async def test_an_image_that_is_not_signed_does_not_run(engine: Path, tmp_path: Path) -> None:
+async def test_an_unsigned_image_does_not_run(engine: Path, tmp_path: Path) -> None:
     (engine / "signed").write_text("another")
     with pytest.raises(UpstreamDeadError, match="signature of its image could not be verified"):
         await opened(tmp_path, cosign_key="cosign.pub")

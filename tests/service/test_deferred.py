@@ -1,4 +1,4 @@
-"""Approvals as tasks on a real bus, over two replicas: waited for, made once, taken back."""
+"""Approvals as tasks on a real bus, with two replicas: waiting, approval, execution once."""
 
 import asyncio
 import json
@@ -40,11 +40,11 @@ from toolbus_policy.approvals.tasks import service as task_service
 either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 
 
-# -- begun, approved, made ------------------------------------------------------------------------
+# -- created, approved, executed -------------------------------------------------------------------
 
 
 @either_family
-async def test_a_call_waits_as_a_task_and_is_made_once_when_it_is_approved(
+async def test_a_call_waits_as_a_task_and_runs_once_when_it_is_approved(
     at_work: Policing, form: dict[str, Any]
 ) -> None:
     task = await begun(at_work, **form)
@@ -55,14 +55,14 @@ async def test_a_call_waits_as_a_task_and_is_made_once_when_it_is_approved(
     assert at_work.reached == []
     await at_work.approve(approval_of(task))
     assert (await ended(at_work, task, **form))["status"] == "completed"
-    for _ in range(6):  # whichever replica is asked
+    for _ in range(6):  # whichever replica answers
         assert (await told(at_work, task, **form))["status"] == "completed"
     (made,) = at_work.reached
     assert (json.loads(made.arguments), made.key) == ({"page": 7}, "bot")
     assert await required(at_work) != approval_of(task), "single use"
 
 
-async def test_a_stateless_client_finds_the_result_in_its_task(at_work: Policing) -> None:
+async def test_a_stateless_client_gets_the_result_in_its_task(at_work: Policing) -> None:
     task = await begun(at_work, **MODERN)
     await at_work.approve(approval_of(task))
     found = await ended(at_work, task)
@@ -83,7 +83,7 @@ async def test_a_client_with_a_session_waits_for_the_result_of_its_task(at_work:
     assert not {"result", "resultType", "ttlMs"} & set(found)
 
 
-async def test_a_result_nobody_has_approved_in_time_is_to_be_asked_for_again(
+async def test_a_result_not_approved_in_time_is_an_error_with_the_approval(
     at_work: Policing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_service, "MARGIN_SECONDS", 29.5)  # of the 30 s this request has
@@ -93,7 +93,7 @@ async def test_a_result_nobody_has_approved_in_time_is_to_be_asked_for_again(
     assert caught.value.data["approval"] == approval_of(task)
 
 
-async def test_the_same_call_made_again_is_the_same_task(at_work: Policing) -> None:
+async def test_a_repeated_call_is_the_same_task(at_work: Policing) -> None:
     tasks = {await begun(at_work, **MODERN) for _ in range(6)}
     (task,) = tasks
     assert (await at_work.the_one()).id == approval_of(task)
@@ -101,15 +101,15 @@ async def test_the_same_call_made_again_is_the_same_task(at_work: Policing) -> N
     await until_told(lambda: reached(at_work, 1), "the call")
 
 
-async def test_a_call_that_was_refused_before_becomes_a_task_of_the_same_approval(
+async def test_a_call_rejected_for_approval_before_becomes_a_task_of_the_same_approval(
     at_work: Policing,
 ) -> None:
     approval = await required(at_work)
     assert approval_of(await begun(at_work, **MODERN)) == approval
 
 
-async def test_of_two_calls_with_one_approval_only_one_is_made(at_work: Policing) -> None:
-    """The same call is made again at the moment a person approves."""
+async def test_only_one_of_two_calls_with_one_approval_runs(at_work: Policing) -> None:
+    """Repeat the same call at the moment of the approval."""
     for page in range(5):
         given: dict[str, Any] = {"arguments": {"page": page}}
         task = await begun(at_work, **MODERN, **given)
@@ -120,7 +120,7 @@ async def test_of_two_calls_with_one_approval_only_one_is_made(at_work: Policing
         assert len(at_work.reached) == page + 1
 
 
-async def test_an_approved_task_is_paid_for_and_recorded_like_any_call(
+async def test_an_approved_task_is_charged_and_recorded_like_any_call(
     at_work: Policing, operator: Bus
 ) -> None:
     task = await begun(at_work, **MODERN)
@@ -134,7 +134,7 @@ async def test_an_approved_task_is_paid_for_and_recorded_like_any_call(
     assert event["parent_id"]
 
 
-async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
+async def test_the_stored_call_contains_no_key_digest(
     at_work: Policing,
 ) -> None:
     call = at_work.call(**MODERN)
@@ -144,10 +144,10 @@ async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
     assert call.key_digest.encode() not in held + b64decode(json.loads(held)["call"])
 
 
-# -- clients that open pages as well --------------------------------------------------------------
+# -- clients that open pages as well ---------------------------------------------------------------
 
 
-async def test_a_client_that_opens_pages_too_is_asked_by_its_task(at_work: Policing) -> None:
+async def test_a_client_that_opens_pages_gets_the_request_in_its_task(at_work: Policing) -> None:
     task = await begun(at_work, **BOTH)
     request = await told(at_work, task)
     assert request["status"] == "input_required"
@@ -156,12 +156,12 @@ async def test_a_client_that_opens_pages_too_is_asked_by_its_task(at_work: Polic
     assert question["params"]["url"].endswith(f"/approvals/{approval_of(task)}")
     answers = {"inputResponses": {name: {"action": "accept"}}}
     assert isinstance(await about(at_work, "update", task, more=answers), CallResult)
-    assert (await told(at_work, task))["status"] == "working", "asked once"
+    assert (await told(at_work, task))["status"] == "working", "one request"
     await at_work.approve(approval_of(task))
     assert (await ended(at_work, task))["result"] == {"page": 7}
 
 
-async def test_a_client_that_opens_pages_and_takes_no_tasks_is_given_none(
+async def test_a_client_with_pages_but_without_tasks_gets_no_task(
     at_work: Policing,
 ) -> None:
     assert isinstance(await at_work.request(capabilities=PAGES), InputRequired)
@@ -170,18 +170,18 @@ async def test_a_client_that_opens_pages_and_takes_no_tasks_is_given_none(
     )
 
 
-async def test_what_is_too_large_to_be_kept_beside_its_arguments_is_no_task(
+async def test_a_call_too_large_to_store_gets_no_task(
     at_work: Policing,
 ) -> None:
     extra = json.dumps({"_meta": {"x": "y" * 20_000}})
     assert await required(at_work, **MODERN, extra=extra)
 
 
-# -- a server that makes a task of it -------------------------------------------------------------
+# -- a server that creates a task ------------------------------------------------------------------
 
 
 @either_family
-async def test_where_the_server_begins_a_task_the_waiting_one_becomes_it(
+async def test_the_waiting_task_becomes_the_task_of_the_server(
     begin: Any, form: dict[str, Any]
 ) -> None:
     own = {"taskId": "theirs", "status": "working"}
@@ -202,10 +202,12 @@ async def test_where_the_server_begins_a_task_the_waiting_one_becomes_it(
         assert (last.method, json.loads(last.arguments)) == ("tasks/get", {"taskId": "theirs"})
 
 
-async def test_a_call_whose_answer_never_comes_is_told_as_unknown(begin: Any) -> None:
+async def test_a_call_without_an_answer_ends_as_unknown(begin: Any) -> None:
     async with begin() as made:
         made.before_answer = asyncio.Event()
-        task = await begun(made, **MODERN, seconds=6)  # to be let through in, and then to wait
+        task = await begun(
+            made, **MODERN, seconds=6
+        )  # time for the admission, and then for the wait
         await made.approve(approval_of(task))
         await until_told(lambda: reached(made, 1), "the call")
         found = await ended(made, task)
@@ -214,7 +216,7 @@ async def test_a_call_whose_answer_never_comes_is_told_as_unknown(begin: Any) ->
         made.before_answer.set()
 
 
-async def test_a_task_whose_call_is_extended_runs_on_past_its_first_deadline(
+async def test_a_task_of_an_extended_call_continues_past_its_first_deadline(
     begin: Any,
 ) -> None:
     async with begin(REAP_GRACE="0.2") as made:
@@ -235,7 +237,7 @@ async def test_a_task_whose_call_is_extended_runs_on_past_its_first_deadline(
             kept = [json.loads(each) for each in await made.kept(TASKS)]
             return any(each["ends"] > later for each in kept)
 
-        await until_told(extended, "its task is kept until the later deadline")
+        await until_told(extended, "the task is stored until the later deadline")
         (call,) = made.reached
         await until_told(partial(_over, call.deadline + 2), "the first deadline is long over")
         assert (await told(made, task, **MODERN))["status"] == "working"

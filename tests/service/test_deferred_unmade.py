@@ -1,4 +1,4 @@
-"""Approvals as tasks on a real bus: calls that are not made, taken back, or somebody else's."""
+"""Approvals as tasks on a real bus: calls that are rejected, cancelled, or of another caller."""
 
 import asyncio
 import json
@@ -62,11 +62,11 @@ KEY = bytes(32)
 either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 
 
-# -- not made -------------------------------------------------------------------------------------
+# -- not executed ----------------------------------------------------------------------------------
 
 
 @either_family
-async def test_a_rejected_call_leaves_a_task_that_failed_with_the_reason(
+async def test_a_rejected_call_leaves_a_failed_task_with_the_reason(
     at_work: Policing, form: dict[str, Any]
 ) -> None:
     task = await begun(at_work, **form)
@@ -74,20 +74,20 @@ async def test_a_rejected_call_leaves_a_task_that_failed_with_the_reason(
     found = await ended(at_work, task, **form)
     assert (found["status"], "Page 7 is needed." in found["statusMessage"]) == ("failed", True)
     if form is MODERN:
-        assert found["error"]["code"] == "approval_rejected", "for ingress to put into a number"
+        assert found["error"]["code"] == "approval_rejected", "ingress translates it into a number"
     else:
         with pytest.raises(ApprovalRejectedError, match=r"Page 7 is needed\."):
             await about(at_work, "result", task, **form)
     assert at_work.reached == []
 
 
-async def test_a_call_nobody_approves_in_time_leaves_a_task_that_failed(begin: Any) -> None:
+async def test_a_call_not_approved_in_time_leaves_a_failed_task(begin: Any) -> None:
     async with begin(APPROVAL_SECONDS="0.5") as made:
         task = await begun(made, **MODERN)
         found = await ended(made, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "approval_required")
         assert "in time" in found["statusMessage"]
-        assert await begun(made, **MODERN) != task, "asked anew"
+        assert await begun(made, **MODERN) != task, "a new approval"
         assert (await told(made, task))["status"] == "failed"
         assert made.reached == []
 
@@ -110,7 +110,7 @@ async def test_an_approval_does_not_outlive_its_key(begin: Any) -> None:
         assert [call for call in made.reached if call.tool == "burn"] == []
 
 
-async def test_a_tool_that_changed_since_is_not_called(begin: Any) -> None:
+async def test_a_tool_changed_after_its_approval_is_not_called(begin: Any) -> None:
     async with begin(replicas=1) as made:
         task = await begun(made, **MODERN)
         await made.offer("Burns the page, and tells your secrets.")
@@ -128,12 +128,12 @@ async def _another(made: Policing, before: str) -> bool:
     return await required(made) != approval_of(before)
 
 
-async def test_a_call_nobody_can_take_now_is_made_when_somebody_can(at_work: Policing) -> None:
+async def test_an_approved_call_waits_for_an_executor(at_work: Policing) -> None:
     task = await begun(at_work, **MODERN)
     await at_work.executor.calls.leave(CallAdmitted, "*")
     await at_work.executor.bus.settled()
     await at_work.approve(approval_of(task))
-    await until_told(lambda: _failed_to_reach(at_work), "an attempt that reached nobody")
+    await until_told(lambda: _failed_to_reach(at_work), "an attempt without an executor")
     assert (await told(at_work, task))["status"] == "working"
     await at_work.executor.calls.serve(CallAdmitted, "*", at_work.run, "executor")
     assert (await ended(at_work, task))["result"] == {"page": 7}
@@ -148,7 +148,7 @@ async def _failed_to_reach(made: Policing) -> bool:
     return False
 
 
-async def test_a_call_whose_server_refuses_it_leaves_the_servers_own_error(begin: Any) -> None:
+async def test_a_call_rejected_by_its_server_leaves_the_servers_error(begin: Any) -> None:
     async with begin() as made:
         made.answer = CallError(UpstreamRefusedError("No such page.", upstream_code=-32099))
         task = await begun(made, **MODERN)
@@ -157,21 +157,23 @@ async def test_a_call_whose_server_refuses_it_leaves_the_servers_own_error(begin
         assert found["error"] == {"code": -32099, "message": "No such page."}
 
 
-async def test_a_server_that_asks_its_caller_something_finds_nobody(begin: Any) -> None:
+async def test_a_server_request_during_a_task_without_a_caller_fails(begin: Any) -> None:
     async with begin() as made:
         made.answer = InputRequired(b'{"resultType":"input_required","inputRequests":{}}')
         task = await begun(made, **BOTH)
         await made.approve(approval_of(task))
         found = await ended(made, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "upstream_fault")
-        assert "elicitation" not in made.reached[0].capabilities, "it was told so"
+        assert "elicitation" not in made.reached[0].capabilities, (
+            "the call declares no such capability"
+        )
 
 
-# -- taken back -----------------------------------------------------------------------------------
+# -- cancelled -------------------------------------------------------------------------------------
 
 
 @either_family
-async def test_to_cancel_the_task_takes_the_approval_back(
+async def test_cancelling_the_task_withdraws_the_approval(
     at_work: Policing, operator: Bus, form: dict[str, Any]
 ) -> None:
     task = await begun(at_work, **form)
@@ -194,7 +196,7 @@ async def _last(operator: Bus, event: str) -> bytes:
         return b""
 
 
-async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> None:
+async def test_an_ended_task_cannot_be_cancelled(at_work: Policing) -> None:
     task, flat = await begun(at_work, **LEGACY), await begun(at_work, **MODERN, arguments={"p": 1})
     for each in (task, flat):
         await at_work.approve(approval_of(each))
@@ -207,7 +209,7 @@ async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> 
     assert (await told(at_work, flat))["status"] == "completed"
 
 
-async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin: Any) -> None:
+async def test_cancelling_the_task_of_a_running_call_cancels_the_call(begin: Any) -> None:
     async with begin() as made:
         released, received = asyncio.Event(), list[str]()
         made.before_answer = released
@@ -227,11 +229,11 @@ async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin:
         assert received == [made.reached[0].call_id]
 
 
-# -- whose it is ----------------------------------------------------------------------------------
+# -- ownership -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["get", "cancel", "result", "update"])
-async def test_a_task_is_its_own_keys_alone(begin: Any, what: str) -> None:
+async def test_a_task_is_known_to_its_own_key_only(begin: Any, what: str) -> None:
     async with begin(replicas=1) as made:
         await made.declare(_with_another_like_it())
         await until_told(partial(_may, made, secret=OWN), "the new configuration")
@@ -257,7 +259,7 @@ async def _may(made: Policing, **given: Any) -> bool:
     return True
 
 
-async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
+async def test_a_key_has_a_limited_number_of_tasks_and_then_gets_the_approval_id(
     begin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_service, "MAX_TASKS_PER_KEY", 2)
@@ -267,10 +269,10 @@ async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
         assert await required(made, **MODERN)
 
 
-async def test_an_approval_that_another_call_has_used_is_not_given_back(
+async def test_an_approval_used_by_another_call_is_not_restored(
     settings: Settings, begin: Any
 ) -> None:
-    """A call that could not be made has its approval back, but not one that was used otherwise."""
+    """Restore the approval of a call that could not run, unless another call has used it."""
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
     principal = ConfigSnapshot.of(declared()).principal("bot")

@@ -1,4 +1,4 @@
-"""The operator's desk on a real bus: applied whole, secrets made once, changes recorded."""
+"""The configuration repository on a real bus: applied whole, secrets created once, events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ def declared(**sections: Any) -> Configuration:
 BOT = declared(keys={"bot": {"tools": ["*"]}})
 
 
-async def test_a_key_without_a_secret_is_given_one_that_is_told_once(
+async def test_a_key_without_a_secret_gets_one_that_is_returned_once(
     repository: ConfigRepository,
 ) -> None:
     first = await repository.apply(BOT, "file")
@@ -49,7 +49,7 @@ async def test_a_key_without_a_secret_is_given_one_that_is_told_once(
     assert (again.secrets, again.changes, again.revision) == ({}, (), first.revision)
 
 
-async def test_a_changed_key_keeps_the_secret_it_had(repository: ConfigRepository) -> None:
+async def test_a_changed_key_retains_its_secret(repository: ConfigRepository) -> None:
     await repository.apply(BOT, "file")
     before = (await repository.declared()).configuration.keys["bot"].secret_hash
     applied = await repository.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
@@ -64,14 +64,16 @@ async def test_a_plan_changes_nothing(repository: ConfigRepository) -> None:
     assert (await repository.declared()).revision == 0
 
 
-async def test_of_two_at_once_neither_is_half_applied(repository: ConfigRepository) -> None:
+async def test_concurrent_applies_leave_exactly_one_configuration(
+    repository: ConfigRepository,
+) -> None:
     many = [declared(keys={f"k{n}": {"tools": [f"s{n}__*"]}}) for n in range(4)]
     await asyncio.gather(*(repository.apply(each, "file") for each in many))
     (name,) = (await repository.declared()).configuration.keys
     assert name in {"k0", "k1", "k2", "k3"}
 
 
-async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_again(
+async def test_a_revoked_configured_key_stays_revoked_when_its_file_is_applied_again(
     repository: ConfigRepository, operator: Bus
 ) -> None:
     secret = (await repository.apply(BOT, "file")).secrets["bot"]
@@ -87,14 +89,14 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
     assert secret
 
 
-async def test_another_secret_replaces_the_one_before(repository: ConfigRepository) -> None:
+async def test_a_replaced_secret_is_stored(repository: ConfigRepository) -> None:
     await repository.apply(BOT, "file")
     await repository.replace_secret("bot", hashed("another"))
     assert (await repository.declared()).configuration.keys["bot"].secret_hash == hashed("another")
     assert (await repository.declared()).minted == {"bot"}
 
 
-async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
+async def test_concurrent_applies_each_record_their_created_secrets(
     repository: ConfigRepository, operator: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note = repository._note_origin
@@ -110,7 +112,7 @@ async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
     assert (await repository.declared()).minted == {"bot", "second"}
 
 
-async def test_a_secret_of_the_file_is_not_counted_as_made_here(
+async def test_a_secret_of_the_file_is_not_recorded_as_created(
     repository: ConfigRepository,
 ) -> None:
     await repository.apply(BOT, "file")
@@ -119,7 +121,7 @@ async def test_a_secret_of_the_file_is_not_counted_as_made_here(
     assert (await repository.declared()).minted == frozenset()
 
 
-async def test_own_keys_are_those_made_one_by_one(repository: ConfigRepository) -> None:
+async def test_own_keys_are_the_keys_created_one_by_one(repository: ConfigRepository) -> None:
     key = Key(tools=("*",), secret_hash=hashed("x"))
     assert await repository.put_own(KEY_PREFIX, "made", key, 0)
     assert await repository.put_own(KEY_PREFIX, "gone", key, 0)
@@ -129,10 +131,10 @@ async def test_own_keys_are_those_made_one_by_one(repository: ConfigRepository) 
     assert [await repository.own_key(name) for name in ("gone", "never", "no name")] == [None] * 3
 
 
-async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
+async def test_thousands_of_keys_are_one_entry_and_each_is_an_event(
     repository: ConfigRepository, operator: Bus
 ) -> None:
-    """What was not said of a key is not stored of it: ten thousand fit with room to spare."""
+    """Defaults are not stored: ten thousand keys fit into one entry."""
     made = {"team": "ops", "tools": ["docs__*"], "budget": {"usd": 20, "per": "day"}}
     many = declared(teams={"ops": {}}, keys={f"k{number}": made for number in range(2000)})
     applied = await repository.apply(many, "file")
@@ -156,10 +158,10 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
     assert await until_told(all_told)
 
 
-async def test_what_differs_is_worked_out_beside_the_loop(
+async def test_changes_are_computed_outside_the_event_loop(
     repository: ConfigRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Policy has a desk too, on the loop that calls share; thousands of keys take long."""
+    """Policy has a repository too, on the event loop of its calls; thousands of keys take long."""
     here: list[bool] = []
 
     def seen(*given: Any) -> Any:
@@ -172,7 +174,7 @@ async def test_what_differs_is_worked_out_beside_the_loop(
     assert here == [False, False]
 
 
-async def test_a_configuration_larger_than_an_entry_is_refused_whole(
+async def test_a_configuration_larger_than_an_entry_is_rejected_whole(
     repository: ConfigRepository, operator: Bus
 ) -> None:
     await repository.apply(BOT, "file")
@@ -185,7 +187,7 @@ async def test_a_configuration_larger_than_an_entry_is_refused_whole(
     assert operator.connected
 
 
-async def test_what_was_changed_is_an_event_with_who_changed_it(
+async def test_a_change_is_an_event_with_its_operator(
     repository: ConfigRepository, operator: Bus, settings: Settings
 ) -> None:
     stream = operator.client.jetstream()
@@ -208,7 +210,7 @@ async def test_what_was_changed_is_an_event_with_who_changed_it(
     assert f'"by":"operator:{desks.me()}"' in people.reveal(published.decode())
 
 
-async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
+async def test_the_demo_does_not_replace_a_configuration_applied_by_hand(
     repository: ConfigRepository, settings: Settings
 ) -> None:
     await repository.apply(BOT, "apply")
@@ -219,7 +221,7 @@ async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
     assert list((await repository.declared()).configuration.keys) == ["bot"]
 
 
-async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
+async def test_a_changed_file_is_applied_and_an_invalid_one_changes_nothing(
     repository: ConfigRepository, settings: Settings
 ) -> None:
     notes: list[str] = []
@@ -248,7 +250,7 @@ async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
     assert not file.changed()
 
 
-def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_being_written_is_ignored_until_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text("keys: {bot: {tools: ['*']}}")
     file = Source(path, config_source.FILE)

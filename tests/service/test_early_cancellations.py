@@ -26,14 +26,14 @@ REPLY = "tb.reply.ingress.early"
 
 @dataclass
 class Asking:
-    """Policy, which hands calls on, and ingress, which hears how they end."""
+    """Policy, which publishes calls, and ingress, which receives their final replies."""
 
     policy: Bus
     ends: dict[str, ReplyMessage]
     calls: int = 0
 
     async def send(self, *, cancelled_before: bool = False) -> str:
-        """Hand a call on, which may have been taken back already; its id."""
+        """Publish a call, which may have been cancelled already; return its id."""
         self.calls += 1
         call_id = f"early{self.calls}"
         if cancelled_before:
@@ -45,14 +45,14 @@ class Asking:
         return call_id
 
     async def end(self, call_id: str) -> ReplyMessage:
-        """How it ended."""
+        """Return the final reply of a call."""
         frame: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
         return frame
 
 
 @asynccontextmanager
 async def executing(settings: Settings) -> AsyncIterator[Asking]:
-    """Executor at work; the environment must say where the bus is."""
+    """Run executor; the environment must name the bus."""
     async with bus_of("policy", settings) as policy, bus_of("ingress", settings) as ingress:
         made = Asking(policy, {})
 
@@ -65,7 +65,7 @@ async def executing(settings: Settings) -> AsyncIterator[Asking]:
             yield made
 
 
-async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
+async def test_a_call_cancelled_before_it_arrived_never_reaches_its_server(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))

@@ -1,4 +1,4 @@
-"""No spelling of an address, and no name that means it, leads to where nothing may be called."""
+"""Egress rules: no spelling of an address and no redirect leads to a forbidden address."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,19 +13,19 @@ MOST = 400
 
 @pytest.fixture
 async def seen() -> AsyncIterator[Listener]:
-    """Whom nobody may reach."""
+    """Run the listener that must not be reached."""
     async with Listener().listening() as listener:
         yield listener
 
 
 @pytest.fixture
 async def leader() -> AsyncIterator[Listener]:
-    """A server the operator lists, which leads elsewhere."""
+    """Run a listed server that redirects elsewhere."""
     async with Listener().listening() as listener:
         yield listener
 
 
-def test_the_list_is_long() -> None:
+def test_the_list_of_spellings_is_long() -> None:
     assert len(set(spellings(1))) > MOST
 
 
@@ -40,7 +40,7 @@ async def test_no_spelling_is_called(
 
 
 @pytest.mark.parametrize("name", CALLED)
-async def test_what_the_operator_lists_is_called(
+async def test_a_listed_address_is_called(
     name: str, seen: Listener, leader: Listener, tmp_path: Path
 ) -> None:
     tried = Tried(lists(f"127.0.0.1:{seen.port}"), leader, tmp_path)
@@ -49,20 +49,20 @@ async def test_what_the_operator_lists_is_called(
 
 
 @pytest.mark.parametrize("name", LED_TO)
-async def test_no_server_leads_elsewhere(
+async def test_no_server_redirects_elsewhere(
     name: str, seen: Listener, leader: Listener, tmp_path: Path
 ) -> None:
     tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, tmp_path)
     count = await counted(LED_TO[name], spellings(seen.port)[::8], tried, seen)
     assert (count.hits, count.through) == (0, [])
-    assert leader.hits >= count.probes, "each was led"
+    assert leader.hits >= count.probes, "each was redirected"
 
 
 @pytest.mark.parametrize("name", LED_TO)
-async def test_no_server_leads_to_another_that_is_listed(
+async def test_no_server_redirects_to_another_listed_one(
     name: str, seen: Listener, leader: Listener, tmp_path: Path
 ) -> None:
-    """Nothing is followed at all to another origin: credentials would go along."""
+    """Follow no redirect to another origin: credentials would be sent along."""
     tried = Tried(lists("127.0.0.0/8"), leader, tmp_path)
     count = await counted(LED_TO[name], [seen.url], tried, seen)
     assert (count.hits, leader.hits > 0) == (0, True)

@@ -1,4 +1,4 @@
-"""People forgotten and events past their time, on a real bus and ClickHouse: the rest is proven."""
+"""Erasure of persons and retention of events, on a real bus and ClickHouse; the rest verifies."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ DAY = 86_400
 
 
 class Evidence:
-    """An audit at work, policy's and executor's events, and an operator at a desk."""
+    """A running audit, the events of policy and executor, and an operator."""
 
     def __init__(
         self, settings: Settings, operator: Bus, service: Service, directory: Path
@@ -57,7 +57,7 @@ class Evidence:
         self._directory = directory
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Sit down at the desk, and begin to write events."""
+        """Open the configuration repository, and start to publish events."""
         self.people.open(await self._operator.bucket(PEOPLE))
         for name in ("policy", "executor"):
             writer = await stack.enter_async_context(
@@ -77,17 +77,17 @@ class Evidence:
         )
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
-        """What an operator is answered."""
+        """Return the rows of an operator's query."""
         return (await self._lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def call(self, name: str, **given: Any) -> None:
-        """A call's intent and outcome."""
+        """Publish the intent and the outcome of a call."""
         await self.policy.publish_durable(allowed(call_id=name, **given))
         customer = {key: value for key, value in given.items() if key == "customer"}
         await self.executor.publish_durable(completed(call_id=name, **customer))
 
     async def sealed(self, size: int, customer: str = "acme") -> None:
-        """Wait until a customer's log is sealed up to here."""
+        """Wait until a customer's log has a checkpoint of this size."""
 
         async def look() -> bool:
             found = await self.rows(
@@ -98,7 +98,7 @@ class Evidence:
         await until(look, f"{size} events of {customer} are sealed")
 
     async def stored(self, size: int) -> None:
-        """Wait until so many events are sealed, and rows: the two are done apart."""
+        """Wait for this size in the log and in the table: the two are written independently."""
         await self.sealed(size)
 
         async def look() -> bool:
@@ -108,24 +108,24 @@ class Evidence:
         await until(look, f"{size} events are in the table")
 
     async def has_calls(self, customer: str, count: int) -> bool:
-        """Whether so many events of a customer's calls are in the table."""
+        """Return whether the table has this number of events of a customer's calls."""
         text = f"customer = '{customer}' AND event LIKE 'call.%'"
         return await self.rows(f"SELECT count() FROM events WHERE {text}") == ((count,),)
 
     async def told_of_deleting(self, customer: str) -> bool:
-        """Whether a customer's log says that events were deleted from it."""
+        """Return whether a customer's log records a deletion of events."""
         text = f"customer = '{customer}' AND event = 'events.expired'"
         return await self.rows(f"SELECT count() > 0 FROM events WHERE {text}") == ((1,),)
 
     async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
-        """Take the evidence out, and have it checked."""
+        """Export the evidence, and verify it."""
         path = self._directory / name
         found = await gathered(self._lane, "acme")
         await found.write(path, opened=self.people.opened if reveal else None)
         return self.verified(name)
 
     def verified(self, name: str) -> verify.Report:
-        """What the verifier says of a bundle."""
+        """Return the verifier's report of a bundle."""
         key = str(self.service.status().details["sealed_by"])
         return verify.verify(str(self._directory / name), key)
 
@@ -155,7 +155,7 @@ async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIt
         yield found
 
 
-async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifies(
+async def test_an_erased_person_is_unreadable_and_every_bundle_still_verifies(
     evidence: Evidence, operator: Bus
 ) -> None:
     await evidence.call("c1", user="ann", arguments='{"to": "carl"}')
@@ -192,15 +192,13 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     assert result == (("operator:bo", "a request", "acme"),)
     later = PersonKeys(evidence.settings.people_key_file)
     later.open(await operator.bucket(PEOPLE))
-    await later.learn(["user:ann"])  # the name may come again: as somebody else
+    await later.learn(["user:ann"])  # the name may be used again, by another person
     assert later.pseudonym("user:ann") != found.person.pseudonym
     with pytest.raises(NotFoundError):
         await operator.client.jetstream().get_msg(f"KV_{PEOPLE}", found.revision)
 
 
-async def test_what_names_a_person_is_not_erased_while_it_is_held(
-    evidence: Evidence, operator: Bus
-) -> None:
+async def test_a_person_under_a_legal_hold_is_not_erased(evidence: Evidence, operator: Bus) -> None:
     await evidence.call("c1", user="ann")
     await evidence.stored(2)
     bucket = await operator.bucket(CONFIG)
@@ -211,12 +209,17 @@ async def test_what_names_a_person_is_not_erased_while_it_is_held(
         await forgetting.found(evidence.repository, evidence.people, "carl")
 
 
-async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of_the_key(
+async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forgetting, "CONFIRM_SECONDS", PATIENCE)
-    monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services are not there
-    rounds = [None, 6, None, 7]  # what it tells of the bucket, the last of it ever after
+    monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services do not run
+    rounds = [
+        None,
+        6,
+        None,
+        7,
+    ]  # the revisions of the bucket in its replies; the last one is repeated
     answering: set[asyncio.Task[None]] = set()
 
     async with bus_of("audit", settings) as audit:
@@ -250,7 +253,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
 
 
 class Later:
-    """Retention as it is so many days from now; `rounds` are counted as they end."""
+    """Retention some days from now; `rounds` counts its completed runs."""
 
     def __init__(self, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = days * DAY
@@ -266,7 +269,7 @@ class Later:
         monkeypatch.setattr(retention, "EVERY_SECONDS", 0.2)
 
     async def come_back(self) -> None:
-        """Be in the present again; return once what was under way has ended."""
+        """Return to the present, and wait until the current run has ended."""
         self.ahead, seen = 0, self._rounds
 
         async def settled() -> bool:
@@ -275,10 +278,10 @@ class Later:
         await until(settled, "nothing is deleted any more")
 
 
-async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_proven(
+async def test_expired_events_are_deleted_unless_held_and_the_rest_verifies(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Statements are signed now: half a year later they are past their time, with all they cover.
+    # Checkpoints are signed now: half a year later they have expired, with all they cover.
     later = Later(184, monkeypatch)
     bucket = await operator.bucket(CONFIG)
     declared = {"audit": {"retention": "183d"}, "customers": {"core": {"retention": "400d"}}}

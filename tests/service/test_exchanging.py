@@ -1,4 +1,4 @@
-"""Token exchange: who may act on for whom, where, how long, and that everybody can see it."""
+"""Token exchange: which client may act for a person, where, how long, and how it is recorded."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def server(
 
 @dataclass
 class Machine:
-    """A client that an operator made."""
+    """A client created by an operator."""
 
     server: Server
     name: str
@@ -81,7 +81,7 @@ async def anns(server: Server, **more: str) -> str:
     return str((await server.signed_in(client["client_id"], **more))["access_token"])
 
 
-async def test_a_machine_acts_on_for_a_person_where_it_was_told_it_may(server: Server) -> None:
+async def test_a_machine_acts_for_a_person_where_it_is_allowed(server: Server) -> None:
     helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
     token = await helper.exchanged(subject, actor_token=await helper.own(), actor_token_type=TOKEN)
     claims = parse_unverified(token)[1]
@@ -91,7 +91,7 @@ async def test_a_machine_acts_on_for_a_person_where_it_was_told_it_may(server: S
     bearer = await server.show(token)
     assert (bearer.user, bearer.resource, bearer.access) == ("ann", DOCS, "staff")
     assert bearer.actors == ("machines/helper",)
-    assert bearer.name == (await server.show(subject)).name, "limits are ann's, whoever acts"
+    assert bearer.name == (await server.show(subject)).name, "the limits are ann's"
     assert (await server.show(subject)).actors == ()
     rows = await server.action("grants")
     assert [
@@ -99,7 +99,7 @@ async def test_a_machine_acts_on_for_a_person_where_it_was_told_it_may(server: S
     ] == [["machines/helper"]]
 
 
-async def test_only_who_was_told_so_by_an_operator_exchanges_anything(server: Server) -> None:
+async def test_only_a_client_allowed_by_an_operator_exchanges_tokens(server: Server) -> None:
     subject, nobody = await anns(server), await Machine.made(server, "nobody")
     assert await nobody.refused(subject) == "unauthorized_client"
     grants = ["authorization_code", EXCHANGE]
@@ -116,13 +116,15 @@ async def test_only_who_was_told_so_by_an_operator_exchanges_anything(server: Se
         )
 
 
-async def test_what_is_exchanged_never_reaches_further_than_what_it_was_exchanged_for(
+async def test_an_exchanged_token_never_exceeds_its_subject_token(
     server: Server,
 ) -> None:
     helper = await Machine.made(server, "helper", DOCS)
     whole, mail = await anns(server), await anns(server, resource=f"{RESOURCE}/mail")
     assert await helper.refused(whole, resource=f"{RESOURCE}/mail") == "invalid_target"
-    assert await helper.refused(whole, resource=RESOURCE) == "invalid_target", "may not ask there"
+    assert await helper.refused(whole, resource=RESOURCE) == "invalid_target", (
+        "not an allowed target"
+    )
     assert await helper.refused(whole, resource="", audience="") == "invalid_target"
     assert await helper.refused(whole, audience=RESOURCE) == "invalid_target", "two meanings"
     assert await helper.refused(mail) == "invalid_target", "ann's token is not good there"
@@ -132,7 +134,7 @@ async def test_what_is_exchanged_never_reaches_further_than_what_it_was_exchange
     assert await everywhere.refused(docs, resource=RESOURCE) == "invalid_target"
 
 
-async def test_a_token_that_was_refreshed_for_less_is_exchanged_for_that_alone(
+async def test_a_token_refreshed_with_less_scope_is_exchanged_for_that_scope(
     server: Server,
 ) -> None:
     groups = {"reading": {"tools": ["docs__read"], "scope": "later"}}
@@ -148,7 +150,7 @@ async def test_a_token_that_was_refreshed_for_less_is_exchanged_for_that_alone(
     assert await helper.refused(result["access_token"], scope="tools") == "invalid_scope"
 
 
-async def test_what_was_given_back_is_good_for_nothing_also_when_there_is_another(
+async def test_a_revoked_exchanged_token_stays_invalid_after_another_exchange(
     server: Server,
 ) -> None:
     helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
@@ -163,14 +165,16 @@ async def test_what_was_given_back_is_good_for_nothing_also_when_there_is_anothe
             await server.show(token)
 
 
-async def test_where_tokens_have_to_be_bound_none_that_is_not_is_exchanged(server: Server) -> None:
+async def test_where_bound_tokens_are_required_an_unbound_one_is_not_exchanged(
+    server: Server,
+) -> None:
     helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
     bound = {name: {**rule, "dpop": True} for name, rule in STAFF["access"].items()}
     await server.declare(**{**SECTIONS, "access": bound})
     assert await helper.refused(subject) == "invalid_grant"
 
 
-async def test_only_good_tokens_of_ours_are_exchanged_and_an_actor_is_the_client_itself(
+async def test_only_valid_own_tokens_are_exchanged_and_the_actor_is_the_client(
     server: Server,
 ) -> None:
     helper = await Machine.made(server, "helper", DOCS)
@@ -189,13 +193,13 @@ async def test_only_good_tokens_of_ours_are_exchanged_and_an_actor_is_the_client
         assert await helper.refused(subject, **fields) == "invalid_grant"
 
 
-async def test_a_chain_of_actors_is_told_whole_and_is_not_endless(server: Server) -> None:
+async def test_a_chain_of_actors_is_complete_and_limited(server: Server) -> None:
     token = await anns(server)
     names: list[str] = []
     for number in range(MOST_ACTORS):
         machine = await Machine.made(server, f"m{number}", DOCS)
         token = await machine.exchanged(token)
-        assert await machine.exchanged(token), "once more is no longer chain"
+        assert await machine.exchanged(token), "a repetition does not extend the chain"
         names.insert(0, f"machines/m{number}")
     assert (await server.show(token)).actors == tuple(names)
     items, act = [], parse_unverified(token)[1].get("act")
@@ -207,7 +211,7 @@ async def test_a_chain_of_actors_is_told_whole_and_is_not_endless(server: Server
     assert await last.refused(token) == "invalid_grant"
 
 
-async def test_what_is_exchanged_lasts_no_longer_and_no_bound_token_becomes_a_free_one(
+async def test_an_exchanged_token_expires_with_its_subject_and_a_bound_one_stays_bound(
     server: Server, settings: Settings
 ) -> None:
     helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
@@ -221,7 +225,7 @@ async def test_what_is_exchanged_lasts_no_longer_and_no_bound_token_becomes_a_fr
     assert await helper.refused(keys.sign(bound, "at+jwt")) == "invalid_grant"
 
 
-async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
+async def test_an_exchanged_token_ends_with_its_subject_token(
     server: Server, operator: Bus
 ) -> None:
     helper = await Machine.made(server, "helper", DOCS)
@@ -236,7 +240,7 @@ async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
     assert await known.get(hash_of(key_digest_of(seen))) is not None
     await server.action("end_grant", source)
     gone = await known.get(hash_of(key_digest_of(seen)))
-    assert gone is None or gone.value is None, "it opens nothing at once, wherever it was shown"
+    assert gone is None or gone.value is None, "the token is invalid at once everywhere"
     for token in (seen, unseen):
         with pytest.raises(UnauthorizedError):
             await server.show(token)
@@ -247,7 +251,7 @@ async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
     assert result == {"active": False}
 
 
-async def test_metadata_say_that_tokens_are_exchanged(server: Server) -> None:
+async def test_metadata_declares_token_exchange(server: Server) -> None:
     result = await server.page("GET", "/.well-known/oauth-authorization-server")
     assert EXCHANGE in result.body.decode()
     assert BASE in result.body.decode()

@@ -1,4 +1,4 @@
-"""Exports of the real table: each event in one file, whatever is killed, wherever files go."""
+"""Exports of the real table: each event in exactly one file, after every kill, at every target."""
 
 import io
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ from toolbus_common.nats.topology import EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 
-EIGHT, NINE = 1_763_712_000.5, 1_763_715_600.5  # of the 21st of November 2025
+EIGHT, NINE = 1_763_712_000.5, 1_763_715_600.5  # on the 21st of November 2025
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +97,13 @@ async def test_a_late_event_goes_into_the_next_file_of_its_hour(
     await at.keep_intents(3, at=EIGHT)
     await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
-    assert before.items() <= found.items(), "what was written stays as it is"
+    assert before.items() <= found.items(), "earlier files are unchanged"
     assert [each["id"] for each in lines(found)] == ["c1.allowed", "c3.allowed", "c2.allowed"]
     assert [each["until"] for each in manifests(found)] == [1, 3]
 
 
 class Killing:
-    """A target that is killed at the first file, once it is there, or before."""
+    """A target that is killed at some file, after or before writing it."""
 
     def __init__(self, target: Target, after: int) -> None:
         self._target = target
@@ -117,7 +117,7 @@ class Killing:
 
 
 @pytest.mark.parametrize("after", range(4))
-async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
+async def test_a_kill_at_any_file_leaves_no_gap_and_no_duplicate(
     at: Table, bucket: Bucket, lake: Path, after: int
 ) -> None:
     await at.keep_intents(1, 2, at=EIGHT)
@@ -140,7 +140,7 @@ async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
 
 
 async def _without_leaving(killed: Any) -> None:
-    """As a kill -9 would end it: it holds its entry still."""
+    """Run an export as a kill -9 would end it: it still holds its lease."""
     cursor: Cursor = killed._cursor
     await cursor._acquire()
     await killed.start()
@@ -157,7 +157,7 @@ async def _killed_before_it_says_that_it_is_done(killed: Any) -> None:
     await windows.write_window(killed._store, "lake", killed._export, window, killed._target)
 
 
-async def test_a_stream_begun_anew_is_written_from_its_start_after_the_rest_of_the_old(
+async def test_a_new_stream_is_exported_from_its_start_after_the_rest_of_the_old(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
     directory = DirectoryTarget(lake, named)
@@ -170,7 +170,7 @@ async def test_a_stream_begun_anew_is_written_from_its_start_after_the_rest_of_t
     assert sorted(each["id"] for each in lines(files(lake))) == sorted(at.ids)
 
 
-async def test_large_windows_are_many_and_large_files_too(
+async def test_large_windows_are_split_into_several_windows_and_files(
     at: Table, bucket: Bucket, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule, "MOST_MESSAGES", 3)
@@ -184,7 +184,9 @@ async def test_large_windows_are_many_and_large_files_too(
     assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
 
 
-async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lake: Path) -> None:
+async def test_an_export_contains_only_the_selected_events(
+    at: Table, bucket: Bucket, lake: Path
+) -> None:
     await at.keep_intents(1)
     await at.keep_intents(2, customer="bolt")
     await at.keep_intents(3, customer="it's")
@@ -193,9 +195,7 @@ async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lak
     assert [each["id"] for each in lines(files(lake))] == ["c2.allowed"]
 
 
-async def test_events_are_written_as_the_schema_has_them(
-    at: Table, bucket: Bucket, lake: Path
-) -> None:
+async def test_events_are_written_in_the_ocsf_schema(at: Table, bucket: Bucket, lake: Path) -> None:
     await at.keep_intents(1, 2)
     export = declared(lake, format="ocsf")
     await once(exporting(at, export, bucket, DirectoryTarget(lake, named)))
@@ -215,33 +215,33 @@ async def test_parquet_has_the_tables_columns(at: Table, bucket: Bucket, lake: P
     assert rows.column("at").to_pylist()[0].timestamp() == EIGHT
 
 
-async def test_a_directory_that_is_not_there_is_not_made(at: Table, lake: Path) -> None:
+async def test_a_missing_directory_is_not_created(at: Table, lake: Path) -> None:
     await at.keep_intents(1)
     with pytest.raises(TargetError, match="is not writable"):
         await DirectoryTarget(lake / "not-mounted", named).put("a/b", b"x")
     assert not (lake / "not-mounted").exists()
 
 
-async def test_a_directory_the_operator_did_not_name_is_not_written_to(lake: Path) -> None:
+async def test_an_unconfirmed_directory_is_not_written_to(lake: Path) -> None:
     with pytest.raises(TargetError, match="toolbus apply"):
         await DirectoryTarget(lake, lambda: False).put("a", b"x")
     assert files(lake) == {}
 
 
-async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
+async def test_an_export_is_retried_and_the_status_names_the_reason(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
     await at.keep_intents(1)
     gone = lake / "later"
     made = exporting(at, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
     async with at_work(made):
-        await until(lambda: "is not writable" in str(made.state), "its word")
+        await until(lambda: "is not writable" in str(made.state), "the reason")
         gone.mkdir()
         await until(lambda: len(lines(files(gone))) == 1, "the event")
-        await until(lambda: str(made.state) == "1 written", "that it is well")
+        await until(lambda: str(made.state) == "1 written", "the success")
 
 
-async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) -> None:
+async def test_only_one_of_two_audits_exports(at: Table, bucket: Bucket, lake: Path) -> None:
     await at.keep_intents(1)
     first = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named), "first")
     await first._cursor._acquire()
@@ -251,7 +251,7 @@ async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) 
         await first._cursor.save()
 
 
-# -- a bucket --------------------------------------------------------------------------------
+# -- a bucket --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ async def test_files_go_to_a_store_that_checks_signatures(
     assert rows.column("id").to_pylist() == at.ids
 
 
-async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) -> None:
+async def test_a_store_rejects_a_wrong_secret(s3: Store) -> None:
     with pytest.raises(TargetError, match=r"it returned status 403 \(SignatureDoesNotMatch\)"):
         await target(s3, in_bucket(s3), "another secret").put("a b/c=d/é.txt", b"x")
     assert "lake/a b/c=d/é.txt" not in s3.objects()
@@ -297,7 +297,7 @@ async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) ->
     assert s3.objects()["lake/a b/c=d/é.txt"] == b"x"
 
 
-async def test_a_store_nobody_listed_is_not_called(s3: Store) -> None:
+async def test_an_unlisted_store_is_not_called(s3: Store) -> None:
     export = in_bucket(s3)
     strict = HttpClient(Egress(), lambda _: False)
     with pytest.raises(TargetError, match="TOOLBUS_EGRESS_ALLOW"):

@@ -1,4 +1,4 @@
-"""What is wrong with a server: told by its executor when asked, and said once as an event."""
+"""Problems of a server: reported by its executor in the status, and published once as an event."""
 
 import json
 import sys
@@ -58,7 +58,7 @@ async def keeping(
     monkeypatch: pytest.MonkeyPatch,
     files: Files | None = None,
 ) -> AsyncIterator[None]:
-    """An executor that keeps a server of this command."""
+    """Run an executor with a server of this command."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     declared = Configuration(servers={"odd": Server(command=command, files=files)})
@@ -69,7 +69,7 @@ async def keeping(
 
 
 async def row(operator: Bus) -> dict[str, Any] | None:
-    """What the executor tells of the server, once it has made up its mind."""
+    """Return the executor's row of the server, once its state is known."""
     try:
         reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
     except UnavailableError:
@@ -78,7 +78,7 @@ async def row(operator: Bus) -> dict[str, Any] | None:
 
 
 async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
-    """Every event of a name, as it was said."""
+    """Return every event of a name, as published."""
     stream, found = operator.client.jetstream(), list[dict[str, Any]]()
     sequence = 0
     while True:
@@ -92,12 +92,12 @@ async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
 
 
 async def held(operator: Bus) -> dict[str, Any] | None:
-    """Its row once it has told what holds it, which it does beside its answers."""
+    """Return the row once it lists the isolation, which is probed beside the server's answers."""
     result = await row(operator)
     return result if result and "no new privileges" in result["isolation"] else None
 
 
-async def test_what_a_server_lists_badly_is_told_and_is_an_event(
+async def test_invalid_definitions_are_in_the_status_and_an_event(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
@@ -109,7 +109,7 @@ async def test_what_a_server_lists_badly_is_told_and_is_an_event(
     assert result["failed_lists"] == {"prompts/list": reason}
     assert result["lost_at"] == 0
     assert result["refused_hosts"] == {}
-    assert result["isolation"]["no new privileges"], "it is a process, and told what holds it"
+    assert result["isolation"]["no new privileges"], "a process has its isolation in the status"
     assert not_held([result, {"isolation": {"own user": False}}, {}]).count("own user") == 1
     assert not_held([{"isolation": {"own user": True}}]) == ""
     (event,) = message
@@ -120,7 +120,7 @@ async def test_what_a_server_lists_badly_is_told_and_is_an_event(
     ]
 
 
-async def test_a_loss_is_said_once_and_again_for_another_reason(
+async def test_a_loss_is_published_once_and_again_for_another_reason(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def starts() -> int:
@@ -129,7 +129,9 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
 
     def ends_with(code: str) -> None:
         (tmp_path / "new").write_text(code)
-        (tmp_path / "new").replace(tmp_path / "code")  # one that starts meanwhile reads either
+        (tmp_path / "new").replace(
+            tmp_path / "code"
+        )  # a process that starts meanwhile reads either
 
     ends_with("1")
     command = (sys.executable, "-c", MORTAL, str(tmp_path))
@@ -139,7 +141,7 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
         result: dict[str, Any] = await until_told(lambda: row(operator), "its row")
         ends_with("2")
         before = starts()
-        await until(lambda: starts() >= before + 4, "attempts that end otherwise")
+        await until(lambda: starts() >= before + 4, "attempts with the other exit code")
 
         async def two() -> bool:
             return len(await events(operator, "server.lost")) > 1
@@ -150,11 +152,11 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
     assert len(message) == 2
     assert len({event["reason"] for event in message}) == 2
     assert result["state"] == "failed"
-    assert 0 < result["lost_at"] == later["lost_at"], "it has been lost all the while"
+    assert 0 < result["lost_at"] == later["lost_at"], "it was lost all the time"
     assert next(faults_of(result)).startswith("It has been out of reach for ")
 
 
-def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
+def test_an_ejected_replica_is_reported_with_the_reason() -> None:
     well = {"state": "in place", "reason": "", "differs": []}
     row = {
         "name": "docs",
@@ -175,6 +177,6 @@ def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
     ]
 
 
-def test_a_servers_words_do_not_steer_the_operators_terminal() -> None:
+def test_control_characters_of_a_server_are_printed_as_names() -> None:
     named = "a⟨U+001B ESCAPE⟩[2Jb⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩c\n[d]"
     assert printable("a\x1b[2Jb\u202ec\n[d]") == named

@@ -1,4 +1,4 @@
-"""Other people's servers: OpenID providers that vouch, and documents that describe clients."""
+"""Federation: OpenID providers that sign persons in, and client ID metadata documents."""
 
 import socket
 import time
@@ -25,14 +25,14 @@ RULES = {"staff": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["d
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """One for all tests of this file."""
+    """Run one provider for all tests of this file."""
     with Provider(tmp_path_factory.mktemp("provider")).running() as made:
         yield made
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Provider]:
-    """Another, whose operator means harm."""
+    """Run a malicious provider."""
     with Provider(tmp_path).running() as made:
         yield made
 
@@ -42,7 +42,7 @@ async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, provider: Provider
 ) -> AsyncIterator[Server]:
     provider.as_ever()
-    # Nothing is listed: what may be called is what the operator's own file names.
+    # Nothing is listed: only addresses in the operator's own file may be called.
     async with serving(settings, operator, monkeypatch, EGRESS_ALLOW="") as made:
         await made.declare(issuers={"corp": issuer(provider)}, access=RULES, users={"ann": {}})
         yield made
@@ -53,18 +53,18 @@ def _ann() -> dict[str, Any]:
 
 
 async def _away(walker: Walker, provider: Provider) -> str:
-    """Where the browser is sent back after signing in at the provider."""
+    """Return the redirect of a browser that signed in at the provider."""
     return provider.arrive(await _sent(walker, "corp"))
 
 
 async def _sent(walker: Walker, name: str) -> str:
-    """Where the browser is sent to sign in."""
+    """Return the address where the browser is sent to sign in."""
     client = (await walker.server.register())["client_id"]
     page = await walker.get("/oauth/authorize", **asked(client))
     return (await walker.post("/oauth/sign-in", ticket=page.ticket, issuer=name)).link
 
 
-async def test_a_person_signs_in_where_the_company_has_them_sign_in(
+async def test_a_person_signs_in_at_the_companys_provider(
     server: Server, provider: Provider
 ) -> None:
     walker = Walker(server)
@@ -78,7 +78,7 @@ async def test_a_person_signs_in_where_the_company_has_them_sign_in(
     assert "ann" not in bearer.name
 
 
-async def test_a_way_back_is_taken_once_and_by_its_own_browser(
+async def test_a_callback_is_accepted_once_and_from_its_own_browser(
     server: Server, provider: Provider
 ) -> None:
     walker = Walker(server)
@@ -91,9 +91,7 @@ async def test_a_way_back_is_taken_once_and_by_its_own_browser(
     assert (await walker.get("/oauth/callback?code=x&state=guessed")).status == 404
 
 
-async def test_an_answer_of_another_provider_is_not_mixed_up_with_the_one_asked(
-    server: Server, provider: Provider
-) -> None:
+async def test_an_answer_of_another_issuer_is_rejected(server: Server, provider: Provider) -> None:
     async def answered() -> Page:
         walker = Walker(server)
         return await walker.get(await _away(walker, provider))
@@ -104,7 +102,7 @@ async def test_an_answer_of_another_provider_is_not_mixed_up_with_the_one_asked(
         assert (await answered()).status == 502, iss
 
 
-async def test_an_answer_of_one_provider_is_not_taken_to_another_where_neither_names_itself(
+async def test_an_answer_without_an_issuer_is_not_sent_to_another_provider(
     server: Server, provider: Provider, other: Provider
 ) -> None:
     for each in (provider, other):
@@ -123,7 +121,7 @@ async def test_an_answer_of_one_provider_is_not_taken_to_another_where_neither_n
     assert (await walker.get(provider.arrive(await _sent(walker, "corp")))).status == 200
 
 
-async def test_an_id_token_of_another_sign_in_or_program_signs_nobody_in(
+async def test_an_id_token_of_another_sign_in_or_client_is_rejected(
     server: Server, provider: Provider
 ) -> None:
     for wrong in ({"nonce": "of another"}, {"aud": "another"}, {"exp": 1}, {"iss": "https://x"}):
@@ -132,7 +130,9 @@ async def test_an_id_token_of_another_sign_in_or_program_signs_nobody_in(
         assert (await walker.get(await _away(walker, provider))).status == 502, wrong
 
 
-async def test_one_whom_no_rule_covers_is_told_so(server: Server, provider: Provider) -> None:
+async def test_a_person_without_an_access_rule_is_rejected(
+    server: Server, provider: Provider
+) -> None:
     provider.say(claims={"sub": "s-2", "login": "eve", "groups": ["guests"]})
     walker = Walker(server)
     page = await walker.get(await _away(walker, provider))
@@ -140,7 +140,7 @@ async def test_one_whom_no_rule_covers_is_told_so(server: Server, provider: Prov
     assert "no access rule" in page.text
 
 
-async def test_tokens_of_a_declared_issuer_are_taken_when_they_were_made_for_here(
+async def test_tokens_of_a_configured_issuer_are_accepted_for_this_audience(
     server: Server, provider: Provider
 ) -> None:
     bearer = await server.show(provider.minted())
@@ -173,7 +173,7 @@ async def _is_taken(server: Server, token: str) -> bool:
     return True
 
 
-async def test_a_way_of_signing_that_is_not_declared_is_not_taken(
+async def test_a_signature_algorithm_that_is_not_configured_is_rejected(
     server: Server, provider: Provider
 ) -> None:
     token = provider.minted()
@@ -183,7 +183,7 @@ async def test_a_way_of_signing_that_is_not_declared_is_not_taken(
         await server.show(provider.minted())
 
 
-async def test_a_key_that_is_new_is_looked_for_and_one_that_is_gone_no_longer_counts(
+async def test_a_new_key_is_fetched_and_a_removed_key_is_no_longer_valid(
     server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolbus_oauth.accounts.oidc_providers.REFETCH_SECONDS", 0.0)
@@ -195,7 +195,7 @@ async def test_a_key_that_is_new_is_looked_for_and_one_that_is_gone_no_longer_co
         await server.show(before)
 
 
-async def test_nobody_of_an_issuer_without_a_user_claim_bears_a_declared_name(
+async def test_without_a_user_claim_a_subject_never_has_a_configured_users_name(
     server: Server, provider: Provider
 ) -> None:
     await server.declare(issuers={"corp": issuer(provider, user="")}, access=RULES)
@@ -203,7 +203,7 @@ async def test_nobody_of_an_issuer_without_a_user_claim_bears_a_declared_name(
     assert bearer.user == "corp/ann"
 
 
-async def test_a_company_vouches_that_a_program_may_act_for_somebody_once_and_here(
+async def test_an_assertion_of_the_issuer_is_redeemed_once_and_here(
     server: Server, provider: Provider
 ) -> None:
     (row,) = await server.action("add_client", "Agent")
@@ -232,12 +232,12 @@ async def test_a_company_vouches_that_a_program_may_act_for_somebody_once_and_he
     assert (await exchanged(jti="b", groups=["guests"]))["error"] == "access_denied"
 
 
-# -- documents of clients --------------------------------------------------------------------
+# -- client metadata documents ---------------------------------------------------------------------
 
 
 @contextmanager
 def documents(directory: Path, told: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
-    """A TLS server on localhost that answers every path with one document; what it was asked."""
+    """Run a TLS server that answers every path with one document; list its requests."""
     seen: list[str] = []
 
     def answer(request: Request) -> Response:
@@ -250,7 +250,7 @@ def documents(directory: Path, told: dict[str, Any]) -> Iterator[tuple[int, list
         yield port, seen
 
 
-async def test_a_client_described_by_its_own_document_is_taken_at_its_word(
+async def test_a_client_is_described_by_its_own_document(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"client_name": "Described", "redirect_uris": [REDIRECT]}
@@ -270,7 +270,7 @@ async def test_a_client_described_by_its_own_document_is_taken_at_its_word(
                 assert (refused.status, refused.location) == (400, ""), wrong
 
 
-async def test_no_clients_document_makes_the_gateway_call_what_is_not_public(
+async def test_a_client_id_never_makes_the_gateway_call_a_private_address(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))

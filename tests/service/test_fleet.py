@@ -1,4 +1,4 @@
-"""The launcher and its services on a real bus: one that answers slowly is ready all the same."""
+"""The launcher and its services on a real bus: a slow service still becomes ready."""
 
 import asyncio
 import os

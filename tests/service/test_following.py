@@ -1,4 +1,4 @@
-"""Watching a bucket without a consumer: nothing is missed that the server did not repeat."""
+"""Watching a bucket without a consumer: no change is missed, even if not republished."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ STREAM = f"KV_{CONFIG}"
 
 @dataclass
 class Seen:
-    """What a watcher was told, and how often the first picture was complete."""
+    """The changes a watcher received, and how often the first state was complete."""
 
     changes: list[Change] = field(default_factory=list)
     complete: int = 0
@@ -40,7 +40,7 @@ class Seen:
 
 @asynccontextmanager
 async def watching(bus: Bus) -> AsyncIterator[Seen]:
-    """A watcher of the configuration, once it has seen what is there."""
+    """Yield a watcher of the configuration, once it has received the present entries."""
     seen, bucket = Seen(), await bus.bucket(CONFIG)
 
     async def watch() -> None:
@@ -59,7 +59,7 @@ async def watching(bus: Bus) -> AsyncIterator[Seen]:
 
 
 async def repeat(operator: Bus, *, repeats: bool) -> None:
-    """Have the server repeat what it stores, or keep silent about it."""
+    """Let the server republish stored changes, or not."""
     stream = operator.client.jetstream()
     config = (await stream.stream_info(STREAM)).config
     if repeats:
@@ -68,7 +68,7 @@ async def repeat(operator: Bus, *, repeats: bool) -> None:
         await stream.update_stream(config.evolve(republish=None))
 
 
-async def test_of_each_entry_the_newest_is_seen_first_and_an_empty_bucket_is_complete(
+async def test_a_watcher_gets_the_newest_of_each_entry_first_and_completes_an_empty_bucket(
     settings: Settings, operator: Bus
 ) -> None:
     async with bus_of("ingress", settings) as bus:
@@ -84,35 +84,35 @@ async def test_of_each_entry_the_newest_is_seen_first_and_an_empty_bucket_is_com
             assert seen.now == {"twice": b"3", "gone": None}
 
 
-async def test_a_change_that_was_not_repeated_is_seen_with_the_next_and_in_its_place(
+async def test_a_change_that_was_not_republished_arrives_with_the_next_in_order(
     settings: Settings, operator: Bus
 ) -> None:
     bucket = await operator.bucket(CONFIG)
     async with bus_of("ingress", settings) as bus, watching(bus) as seen:
         await bucket.put("told", b"1")
-        await until(lambda: seen.keys == ["told"], "what is repeated")
+        await until(lambda: seen.keys == ["told"], "the republished change")
         await repeat(operator, repeats=False)
         await bucket.put("lost", b"1")
         await bucket.delete("told")
         await repeat(operator, repeats=True)
         await bucket.put("next", b"1")
-        await until(lambda: "next" in seen.keys, "what is repeated again")
+        await until(lambda: "next" in seen.keys, "the next republished change")
         assert seen.keys == ["told", "lost", "told", "next"]
         assert seen.now == {"told": None, "lost": b"1", "next": b"1"}
         assert seen.complete == 1
 
 
-async def test_a_change_that_nothing_follows_is_seen_though_it_was_never_repeated(
+async def test_a_last_change_that_was_not_republished_still_arrives(
     settings: Settings, operator: Bus
 ) -> None:
     bucket = await operator.bucket(CONFIG)
     async with bus_of("ingress", settings) as bus, watching(bus) as seen:
         await repeat(operator, repeats=False)
         await bucket.put("lost", b"1")
-        await until(lambda: seen.keys == ["lost"], "the look at the stream")
+        await until(lambda: seen.keys == ["lost"], "the read of the stream")
 
 
-async def test_changes_faster_than_they_are_taken_are_all_seen(
+async def test_changes_faster_than_their_consumer_all_arrive(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "MOST_WAITING", 3)
@@ -123,7 +123,7 @@ async def test_changes_faster_than_they_are_taken_are_all_seen(
         assert sorted(each.revision for each in seen.changes) == list(range(1, 301))
 
 
-async def test_a_bucket_made_anew_is_seen_anew(
+async def test_a_recreated_bucket_is_read_again(
     settings: Settings, operator: Bus, nats_server: NatsAt
 ) -> None:
     bucket = await operator.bucket(CONFIG)
@@ -135,11 +135,11 @@ async def test_a_bucket_made_anew_is_seen_anew(
             await tester.client.jetstream().delete_stream(STREAM)
             await provision(tester)
         await bucket.put("after", b"1")
-        await until(lambda: seen.complete == 2, "the picture of the new bucket")
+        await until(lambda: seen.complete == 2, "the state of the new bucket")
         assert seen.keys[-1] == "after"
 
 
-async def test_what_was_written_while_the_connection_was_away_is_seen(
+async def test_a_change_during_a_disconnect_arrives(
     own_nats: NatsServer,
 ) -> None:
     await provisioned(own_nats)
@@ -151,10 +151,12 @@ async def test_what_was_written_while_the_connection_was_away_is_seen(
         own_nats.start()
         async with joined_by_tester(own_nats.at) as other:
             await (await other.bucket(CONFIG)).put("meanwhile", b"1")
-        await until(lambda: seen.keys == ["before", "meanwhile"], "what was written meanwhile")
+        await until(
+            lambda: seen.keys == ["before", "meanwhile"], "the change during the disconnect"
+        )
 
 
-async def test_sizes_are_those_of_what_is_there_and_of_what_is_written_later(
+async def test_sizes_are_reported_of_present_and_of_later_objects(
     settings: Settings,
 ) -> None:
     async with bus_of("policy", settings) as bus:
@@ -163,9 +165,9 @@ async def test_sizes_are_those_of_what_is_there_and_of_what_is_written_later(
         sizes = list[Size]()
         task = asyncio.create_task(follow_sizes(bus, OUTCOMES, sizes.append))
         try:
-            await until(lambda: sizes, "what is there")
+            await until(lambda: sizes, "the present object")
             await bucket.put("second", b"1" * 70_000)
-            await until(lambda: len(sizes) == 2, "what is written")
+            await until(lambda: len(sizes) == 2, "the later object")
             assert [(each.key, each.bytes) for each in sizes] == [("first", 5), ("second", 70_000)]
             assert all(each.at > 0 for each in sizes)
         finally:

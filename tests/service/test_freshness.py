@@ -1,4 +1,4 @@
-"""How long what a server lists is believed: by its own word, and listed anew after it."""
+"""Cache lifetime of a server's lists: given by the server, and refreshed after it."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +22,7 @@ from toolbus_executor.servers import refresh_schedule as renewing
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[FixtureServer]:
-    """A stateless server whose lists grow old within a moment."""
+    """Run a stateless server whose lists expire within a moment."""
     with FixtureServer(
         tmp_path / "quick", "--family", "modern", "--ttl", "100"
     ).running() as server:
@@ -33,7 +33,7 @@ def quick(tmp_path: Path) -> Iterator[FixtureServer]:
 async def kept(
     server: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
-    """An executor that keeps the server."""
+    """Run an executor with the server."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     monkeypatch.setattr(renewing, "MIN_SECONDS", 0.1)
@@ -46,20 +46,20 @@ async def kept(
 
 
 async def shown(operator: Bus) -> Listing | None:
-    """What is published of it."""
+    """Return the published listing."""
     entry = await (await operator.bucket(CATALOGUE)).get("quick")
     return Listing.decode(entry.value) if entry and entry.value else None
 
 
 async def failed_lists(operator: Bus) -> dict[str, str]:
-    """The lists that `toolbus status` tells as failing, and why."""
+    """Return the failing lists and their reasons, as in `toolbus status`."""
     reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
     (row,) = reply.servers
     failed: dict[str, str] = row["failed_lists"]
     return failed
 
 
-async def test_lists_that_grew_old_are_listed_anew(
+async def test_expired_lists_are_refreshed(
     quick: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with kept(quick, settings, operator, monkeypatch):
@@ -74,10 +74,10 @@ async def test_lists_that_grew_old_are_listed_anew(
 
         await until_told(again, "a later listing")
     assert quick.seen()["methods"]["tools/list"] > 1
-    assert quick.seen()["methods"]["server/discover"] == 1, "over the connection it had"
+    assert quick.seen()["methods"]["server/discover"] == 1, "over the same connection"
 
 
-async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_listed(
+async def test_a_server_whose_refresh_fails_stays_connected_and_listed(
     quick: FixtureServer,
     settings: Settings,
     operator: Bus,
@@ -87,11 +87,11 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
     async with kept(quick, settings, operator, monkeypatch):
         first: Listing = await until_told(lambda: shown(operator), "the first listing")
         quick.kill()
-        await until(lambda: caplog.text.count("server.refresh_failed") > 1, "renewals that fail")
+        await until(lambda: caplog.text.count("server.refresh_failed") > 1, "failed refreshes")
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
         before = await shown(operator)
         assert before is not None
-        assert before.equals_ignoring_time(first), "it stays shown, and as ready"
+        assert before.equals_ignoring_time(first), "it stays listed, and ready"
         quick.start()
 
         async def again() -> bool:
@@ -103,4 +103,4 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
         async def mended() -> bool:
             return not await failed_lists(operator)
 
-        await until_told(mended, "a status without the fault")
+        await until_told(mended, "a status without the failure")

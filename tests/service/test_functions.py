@@ -1,4 +1,4 @@
-"""Python functions as a server: typed, checked, and in a process of their own."""
+"""Python functions as a server: typed, validated, and in a process of their own."""
 
 import logging
 import os
@@ -59,7 +59,7 @@ def count() -> int:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A runner over the functions."""
+    """Run a server of the functions."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "tools.py").write_text(MODULE)
@@ -83,7 +83,7 @@ async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench)
     assert "outputSchema" not in tools["shout"]
 
 
-async def test_functions_are_called_plain_and_async_and_print_where_they_like(bench: Bench) -> None:
+async def test_plain_and_async_functions_are_called_and_may_print(bench: Bench) -> None:
     items = (await bench.call("add", {"a": 2, "unit": "boxes"})).last
     assert items["structuredContent"] == {"total": 3, "unit": "boxes"}
     assert (await bench.call("shout", {"text": "hi"})).text == "HI"
@@ -91,10 +91,12 @@ async def test_functions_are_called_plain_and_async_and_print_where_they_like(be
     assert (await bench.call("count")).text == "2"
 
 
-async def test_wrong_arguments_and_failures_are_results_a_model_can_act_on(bench: Bench) -> None:
+async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(bench: Bench) -> None:
     wrong = (await bench.call("add", {"a": "x", "c": 1})).error
     assert "'a' must be an integer; it is a string; there is no argument 'c'" in wrong.reason
-    await bench.runner.checks.learn([])  # as where nobody validates: they judge for themselves
+    await bench.runner.checks.learn(
+        []
+    )  # without validation in the gateway the function validates itself
     judged = await bench.call("add", {"a": "x", "c": 1})
     assert judged.last["isError"]
     assert "a: Input should be a valid integer" in judged.text
@@ -109,7 +111,7 @@ async def test_a_function_that_ends_its_process_ends_nothing_else(bench: Bench) 
     assert "exited with 3" in await bench.upstream.wait_lost()
 
 
-async def test_operators_read_in_the_log_which_function_is_not_there(
+async def test_the_log_names_a_function_that_cannot_be_imported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -136,5 +138,5 @@ def test_a_function_without_names_or_schemas_is_no_tool() -> None:
             function_of(each.__name__, each)
 
 
-def test_the_command_is_this_interpreters_own() -> None:
+def test_the_command_uses_this_interpreter() -> None:
     assert serving(["a:b"])[0] == sys.executable

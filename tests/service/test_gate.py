@@ -1,4 +1,4 @@
-"""Processes that may reach some hosts and no others: what a real one reaches on this machine."""
+"""The egress proxy of server processes: the hosts a real process reaches on this machine."""
 
 import asyncio
 import json
@@ -51,19 +51,19 @@ direct = urllib.request.ProxyHandler({})
 
 @dataclass
 class Outside:
-    """A server of this machine, what it was asked, and which names were looked up."""
+    """A server of this machine, its requests, and the names that were resolved."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
     async def resolve(self, target: Target) -> list[str]:
-        """Every name means this machine, INSIDE an address of it that nobody listed."""
+        """Resolve every name to this machine, and INSIDE to an address that is not listed."""
         self.names.append(target.host)
         return ["127.0.0.9" if target.host == INSIDE else "127.0.0.1"]
 
     def gate(self, *hosts: str) -> EgressProxy:
-        """As an operator has it who lists these, and this machine's own address."""
+        """Return a proxy with these hosts, and this machine's own address, listed."""
         way = Dialer(Egress(Allowed.of("127.0.0.1")), resolve=self.resolve)
         return EgressProxy("docs", Allowed.of(" ".join(hosts)), way)
 
@@ -82,7 +82,7 @@ async def outside() -> AsyncIterator[Outside]:
 
 @asynccontextmanager
 async def program(script: str, gate: EgressProxy, port: int) -> AsyncIterator[list[bytes]]:
-    """A process behind a gate, and the lines it prints."""
+    """Run a process behind a proxy, and yield the lines it prints."""
     lines: list[bytes] = []
     child = Child(lines.append)
     command = [sys.executable, "-c", TRIES + script, str(port)]
@@ -95,12 +95,12 @@ async def program(script: str, gate: EgressProxy, port: int) -> AsyncIterator[li
 
 
 async def told(script: str, gate: EgressProxy, port: int) -> Any:
-    """What a program behind a gate printed as JSON."""
+    """Return the JSON output of a program behind a proxy."""
     async with program(f"print(json.dumps({script}), flush=True)", gate, port) as lines:
         return json.loads(lines[0])
 
 
-async def test_a_listed_host_is_reached_and_told_nothing_of_the_gate(outside: Outside) -> None:
+async def test_a_listed_host_is_reached_without_traces_of_the_proxy(outside: Outside) -> None:
     gate = outside.gate(f"{LISTED}:{outside.port}")
     script = f"""{{
         "forwarded": fetched(f"http://{LISTED}:{{port}}/path?q=1"),
@@ -117,7 +117,7 @@ async def test_a_listed_host_is_reached_and_told_nothing_of_the_gate(outside: Ou
     assert gate.refused == {}
 
 
-async def test_nothing_else_is_reached_by_whatever_way(outside: Outside) -> None:
+async def test_no_other_host_is_reached_in_any_way(outside: Outside) -> None:
     gate = outside.gate(f"{LISTED}:{outside.port}", f"{INSIDE}:{outside.port}")
     script = f"""{{
         "other": fetched(f"http://{OTHER}:{{port}}/"),
@@ -137,14 +137,14 @@ async def test_nothing_else_is_reached_by_whatever_way(outside: Outside) -> None
     refused += [found.pop(each) for each in ("address by tunnel", "another Host", "inside")]
     assert all("403" in each for each in refused), refused
     assert f"docs may not reach {OTHER}:{outside.port}; the operator can list hosts" in refused[0]
-    assert "loopback" in refused[-1], "a listed name that means where nothing may be called"
+    assert "loopback" in refused[-1], "a listed name with a forbidden address"
     assert found == {"loopback": "no way", "address": "no way", "six": "no way", "names": False}
     assert outside.heads == []
-    assert set(outside.names) == {INSIDE}, "of what is not listed no name is looked up"
+    assert set(outside.names) == {INSIDE}, "unlisted names are not resolved"
     assert gate.refused[f"{OTHER}:{outside.port}"] == 3
 
 
-async def test_what_is_no_request_of_a_proxy_is_told_so(outside: Outside) -> None:
+async def test_a_request_that_is_not_for_a_proxy_is_rejected(outside: Outside) -> None:
     script = """[asked(each) for each in (
         b"GET / HTTP/1.1\\r\\n\\r\\n", b"SSH-2.0-x\\r\\n\\r\\n",
         b"CONNECT http://docs.example/ HTTP/1.1\\r\\n\\r\\n",
@@ -155,7 +155,7 @@ async def test_what_is_no_request_of_a_proxy_is_told_so(outside: Outside) -> Non
     assert outside.names == []
 
 
-async def test_one_server_has_no_more_connections_than_its_share(
+async def test_one_server_has_a_limited_number_of_connections(
     outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gates, "MOST_OPEN", 3)
@@ -170,10 +170,10 @@ print(json.dumps([fourth, *(each.recv(12).decode() for each in made)]), flush=Tr
     async with program(script, outside.gate(f"{LISTED}:{outside.port}"), outside.port) as lines:
         fourth, *others = json.loads(lines[0])
     assert "503 Service Unavailable" in fourth
-    assert others == ["HTTP/1.1 200"] * 3, "nobody is turned away for who comes after"
+    assert others == ["HTTP/1.1 200"] * 3, "earlier connections are not closed for later ones"
 
 
-async def test_nothing_is_left_of_a_gate_when_its_process_is(outside: Outside) -> None:
+async def test_a_proxy_ends_with_its_process(outside: Outside) -> None:
     gate = outside.gate(f"{LISTED}:{outside.port}")
     script = f"""
 made = socket.create_connection((gate.hostname, gate.port), 60)
@@ -184,4 +184,4 @@ sys.stdin.read()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     async with program(script, gate, outside.port) as lines:
         assert json.loads(lines[0]) == "HTTP/1.1 200"
-    await until(lambda: len(os.listdir("/proc/self/fd")) <= before, "what was opened is closed")  # noqa: PTH208
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before, "all files closed")  # noqa: PTH208

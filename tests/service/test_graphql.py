@@ -1,4 +1,4 @@
-"""GraphQL APIs as upstreams, against a server of graphql-core in a process of its own."""
+"""GraphQL APIs as servers, against graphql-core in a process of its own."""
 
 import json
 import sys
@@ -31,12 +31,12 @@ class GraphQLServer(Engine):
         return f"http://127.0.0.1:{self.port}/graphql"
 
     def asked(self) -> list[dict[str, Any]]:
-        """The operations that reached it."""
+        """Return the operations that reached it."""
         found: list[dict[str, Any]] = self._told("asked")
         return found
 
     def traced(self) -> str:
-        """The trace of the latest request."""
+        """Return the trace of the latest request."""
         return str(self._told("trace"))
 
     def _told(self, what: str) -> Any:
@@ -79,7 +79,7 @@ async def test_every_field_of_query_and_mutation_is_a_tool(bench: Bench) -> None
     assert set(result) == {"subscription", "query:needy"}
 
 
-async def test_input_objects_that_hold_each_other_are_described_once(bench: Bench) -> None:
+async def test_recursive_input_objects_are_described_once(bench: Bench) -> None:
     (books,) = [each.definition for each in bench.listing.tools if each.name == "books"]
     schema = books["inputSchema"]
     assert set(schema["$defs"]) == {"Filter"}
@@ -90,7 +90,9 @@ async def test_input_objects_that_hold_each_other_are_described_once(bench: Benc
     assert (await bench.call("books", {"filter": deep, "genres": ["ESSAY"]})).last["content"]
 
 
-async def test_a_call_brings_the_plain_fields_and_those_of_what_is_near(bench: Bench) -> None:
+async def test_a_call_returns_the_scalar_fields_of_the_object_and_its_neighbours(
+    bench: Bench,
+) -> None:
     answer = (await bench.call("book", {"id": "1"})).last
     author = {"name": "Ursula"}
     book = {"id": "1", "title": "Tehanu", "genre": "NOVEL", "author": author}
@@ -99,7 +101,7 @@ async def test_a_call_brings_the_plain_fields_and_those_of_what_is_near(bench: B
     assert (await bench.call("book", {"id": "2"})).text == "null"
 
 
-async def test_arguments_travel_as_variables_and_only_those_that_were_given(
+async def test_only_the_given_arguments_are_sent_as_variables(
     server: GraphQLServer, bench: Bench
 ) -> None:
     given = {"input": {"title": '"}{', "author": "x"}}
@@ -113,12 +115,12 @@ async def test_arguments_travel_as_variables_and_only_those_that_were_given(
     assert server.asked()[-1]["query"].startswith("query($first:Int){books(first:$first){")
 
 
-async def test_a_caller_says_what_it_wants_back_by_paths(bench: Bench) -> None:
+async def test_a_caller_selects_fields_by_paths(bench: Bench) -> None:
     chosen = {"id": "1", "select": ["title", "author.books.title", "author.name"]}
     answer = (await bench.call("book", chosen)).last["structuredContent"]
     author = {"books": [{"title": "Tehanu"}], "name": "Ursula"}
     assert answer == {"title": "Tehanu", "author": author}
-    # An argument has that name here, and the types of a union are steps too.
+    # Here an argument is named `select`, and the types of a union are steps too.
     text = (await bench.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
     assert json.loads(text) == [{"title": "Tehanu"}, {"name": "Ursula"}]
 
@@ -133,7 +135,7 @@ async def test_a_caller_says_what_it_wants_back_by_paths(bench: Bench) -> None:
         ("title}}{__schema", "does not exist"),
     ],
 )
-async def test_a_path_that_leads_nowhere_is_told_with_what_there_is_and_nothing_is_sent(
+async def test_an_invalid_path_is_rejected_unsent_with_the_alternatives(
     server: GraphQLServer, bench: Bench, path: str, words: str
 ) -> None:
     before = len(server.asked())
@@ -144,7 +146,7 @@ async def test_a_path_that_leads_nowhere_is_told_with_what_there_is_and_nothing_
     assert len(server.asked()) == before
 
 
-async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> None:
+async def test_an_error_is_a_tool_error_without_the_secret(bench: Bench) -> None:
     failed = await bench.call("fail")
     assert failed.last["isError"] is True
     assert failed.text == "No stock (at fail)"
@@ -152,7 +154,7 @@ async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> 
     assert text == "No stock (secret) (at fail)"
 
 
-async def test_operations_say_which_fields_become_tools(server: GraphQLServer) -> None:
+async def test_operations_select_the_fields_that_become_tools(server: GraphQLServer) -> None:
     wanted = Operations(include=("*book*", "mutation:*"), exclude=("mutation:count",))
     made = await opened(server, operations=wanted)
     try:
@@ -161,7 +163,7 @@ async def test_operations_say_which_fields_become_tools(server: GraphQLServer) -
         await made.close()
 
 
-async def test_a_server_without_an_introspection_says_what_to_do(server: GraphQLServer) -> None:
+async def test_a_server_without_introspection_reports_the_fix(server: GraphQLServer) -> None:
     made = Bench()
     url = server.url.replace("/graphql", "/asked")
     upstream = GraphQLUpstream(Server(graphql=url), {}, made.news, AT_LOOPBACK)
@@ -172,7 +174,7 @@ async def test_a_server_without_an_introspection_says_what_to_do(server: GraphQL
         await upstream.close()
 
 
-async def test_an_api_that_is_gone_is_dead(tmp_path: Any) -> None:
+async def test_a_stopped_api_is_dead(tmp_path: Any) -> None:
     server = GraphQLServer(tmp_path)
     server.start()
     try:
@@ -186,7 +188,7 @@ async def test_an_api_that_is_gone_is_dead(tmp_path: Any) -> None:
         server.kill()
 
 
-async def test_the_api_is_told_of_the_calls_trace(server: GraphQLServer, bench: Bench) -> None:
+async def test_the_api_receives_the_trace_of_the_call(server: GraphQLServer, bench: Bench) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
     await bench.call("count", {}, traceparent=trace)
     assert server.traced() == trace

@@ -1,4 +1,4 @@
-"""Upstreams that speak gRPC, against one that reflects, in a process of its own."""
+"""gRPC servers, against one with reflection in a process of its own."""
 
 import asyncio
 import sys
@@ -55,7 +55,7 @@ async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: Benc
     assert schema["$defs"]["shop.Book"]["properties"]["tags"]["type"] == "array"
 
 
-async def test_json_becomes_a_message_and_the_answer_json_again(bench: Bench) -> None:
+async def test_json_becomes_a_message_and_the_answer_becomes_json(bench: Bench) -> None:
     book = {
         "title": "Tehanu",
         "pages": "9007199254740993",
@@ -71,7 +71,7 @@ async def test_json_becomes_a_message_and_the_answer_json_again(bench: Bench) ->
     assert (await bench.call("Shop_Echo", book)).last["structuredContent"] == book
 
 
-async def test_the_first_messages_of_a_stream_are_told_and_that_there_was_more(
+async def test_the_first_messages_of_a_stream_are_returned_with_a_mark_for_more(
     bench: Bench,
 ) -> None:
     few = (await bench.call("Shop_Count", {"pages": 2})).last["structuredContent"]
@@ -80,14 +80,14 @@ async def test_the_first_messages_of_a_stream_are_told_and_that_there_was_more(
     assert (len(many["messages"]), many["more"]) == (MOST_MESSAGES, True)
 
 
-async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> None:
+async def test_an_error_is_a_tool_error_without_the_secret(bench: Bench) -> None:
     failed = await bench.call("Shop_Fail", {"title": "x"})
     assert failed.last["isError"] is True
     assert failed.text == "NOT_FOUND: no x for (secret)"
 
 
-async def test_what_is_no_such_message_is_told_without_its_values(bench: Bench) -> None:
-    await bench.runner.checks.learn([])  # as where nobody validates before
+async def test_an_invalid_message_is_rejected_without_its_values(bench: Bench) -> None:
+    await bench.runner.checks.learn([])  # as without validation in the gateway
     for wrong in ({"pages": "hunter2"}, {"nothing": "hunter2"}, {"printedAt": "hunter2"}):
         error = (await bench.call("Shop_Echo", wrong)).error
         assert isinstance(error, InvalidArgumentsError)
@@ -95,7 +95,7 @@ async def test_what_is_no_such_message_is_told_without_its_values(bench: Bench) 
         assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
 
 
-async def test_operations_say_which_methods_become_tools(server: GrpcServer) -> None:
+async def test_operations_select_the_methods_that_become_tools(server: GrpcServer) -> None:
     made = await opened(server, operations=Operations(include=("shop.Shop/E*",)))
     try:
         assert [each.name for each in made.listing.tools] == ["Shop_Echo"]
@@ -103,7 +103,7 @@ async def test_operations_say_which_methods_become_tools(server: GrpcServer) -> 
         await made.close()
 
 
-async def test_a_server_that_is_gone_is_dead(tmp_path: Path) -> None:
+async def test_a_stopped_server_is_dead(tmp_path: Path) -> None:
     server = GrpcServer(tmp_path)
     server.start()
     try:
@@ -117,7 +117,7 @@ async def test_a_server_that_is_gone_is_dead(tmp_path: Path) -> None:
         server.kill()
 
 
-async def test_without_its_libraries_the_server_says_what_to_install(
+async def test_without_its_libraries_the_server_reports_the_installation(
     server: GrpcServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolbus_executor.upstreams.grpc.upstream", None)

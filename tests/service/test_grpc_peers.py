@@ -1,4 +1,4 @@
-"""Servers over gRPC of another library, over TLS, and unwell ones."""
+"""gRPC servers of another library, over TLS, and with failing health checks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +22,7 @@ NAME = "shop.example"
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
-    """One that reflects in v1 alone, and says how it is."""
+    """Run a server with reflection v1 only and a health service."""
     with GrpcServer(tmp_path_factory.mktemp("newest"), "harness.grpclib_server").running() as made:
         yield made
 
@@ -34,7 +34,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
-    """One that speaks TLS, to whoever the authority vouches for."""
+    """Run a TLS server that requires a client certificate of the authority."""
     words = (*authority.vouched(NAME), authority.ca)
     with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as made:
         yield made
@@ -51,7 +51,7 @@ async def upstream(newest: GrpcServer) -> AsyncIterator[Bench]:
 
 
 async def probed(bench: Bench) -> str:
-    """What is wrong with it by its own word; empty where nothing is."""
+    """Return the reason a probe failed, or an empty text."""
     assert isinstance(bench.upstream, GrpcUpstream)
     try:
         await bench.upstream.probe()
@@ -60,13 +60,13 @@ async def probed(bench: Bench) -> str:
     return ""
 
 
-async def test_a_server_that_reflects_in_the_newest_revision_is_called(upstream: Bench) -> None:
+async def test_a_server_with_reflection_v1_only_is_called(upstream: Bench) -> None:
     assert {"Shop_Echo"} <= {each.name for each in upstream.listing.tools}
     result = await upstream.call("Shop_Echo", {"title": "Tehanu"})
     assert result.last["structuredContent"] == {"title": "Tehanu"}
 
 
-async def test_a_server_that_says_it_is_unwell_is_believed(upstream: Bench) -> None:
+async def test_a_server_that_reports_a_failing_health_check_is_unhealthy(upstream: Bench) -> None:
     assert await probed(upstream) == ""
     try:
         await upstream.call("Shop_Echo", {"title": "unwell"})
@@ -76,7 +76,7 @@ async def test_a_server_that_says_it_is_unwell_is_believed(upstream: Bench) -> N
     assert await probed(upstream) == ""
 
 
-async def test_a_server_without_a_health_service_is_well_as_long_as_it_answers(
+async def test_a_server_without_a_health_service_is_healthy_while_it_answers(
     tmp_path: Path,
 ) -> None:
     server, bench = GrpcServer(tmp_path), Bench()
@@ -101,7 +101,7 @@ def way(tls: Tls) -> Dialer:
 
 
 async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
-    """Why it could not be called; else what it answered."""
+    """Return the answer of a call, or the reason of the failed connection."""
     bench = Bench()
     declared = Server(grpc=f"grpcs://{name}:{server.port}")
     upstream = GrpcUpstream(declared, {}, bench.news, way(tls))
@@ -115,7 +115,7 @@ async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
         await upstream.close()
 
 
-async def test_a_server_over_tls_is_shown_who_comes_and_verified_by_its_name(
+async def test_tls_sends_the_client_certificate_and_verifies_the_servers_name(
     secure: GrpcServer, authority: Authority
 ) -> None:
     certificate, key = authority.vouched("toolbus")
@@ -128,7 +128,7 @@ async def test_a_server_over_tls_is_shown_who_comes_and_verified_by_its_name(
     assert "cannot be reached" in await opened(secure, tls, "other.example")
 
 
-async def test_files_of_no_use_are_named_by_their_setting(
+async def test_unusable_files_are_named_by_their_setting(
     secure: GrpcServer, authority: Authority, tmp_path: Path
 ) -> None:
     missing = str(tmp_path / "missing.pem")

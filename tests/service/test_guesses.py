@@ -1,4 +1,4 @@
-"""Guesses at a password, on a real bus: counted for all replicas together."""
+"""Failed sign-in attempts on a real bus: counted over all replicas."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,8 +28,8 @@ Replica = Callable[[], AbstractAsyncContextManager[Accounts]]
 
 @pytest.fixture
 def replica(settings: Settings, operator: Bus) -> Replica:
-    """Makes replicas, each with a connection of its own."""
-    assert operator.connected  # it lays down the buckets
+    """Return a function that creates replicas, each with a connection of its own."""
+    assert operator.connected  # it creates the buckets
     seal = TokenSealer(b"s" * 32)
 
     @asynccontextmanager
@@ -41,7 +41,7 @@ def replica(settings: Settings, operator: Bus) -> Replica:
     return made
 
 
-async def test_of_guesses_that_come_together_at_two_replicas_only_a_few_are_judged(
+async def test_concurrent_attempts_at_two_replicas_are_limited_together(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[str] = []
@@ -60,7 +60,7 @@ async def test_of_guesses_that_come_together_at_two_replicas_only_a_few_are_judg
             await other.signed_in("ann", "once more", "")
 
 
-async def test_who_signs_in_at_one_replica_is_counted_anew_at_the_other(replica: Replica) -> None:
+async def test_a_sign_in_at_one_replica_resets_the_count_of_the_other(replica: Replica) -> None:
     async with replica() as one, replica() as other:
         await one.store.put("ann", Account("ann", hashed(PASSWORD)))
         for _ in range(2):
@@ -70,7 +70,7 @@ async def test_who_signs_in_at_one_replica_is_counted_anew_at_the_other(replica:
             assert (await other.signed_in("ann", PASSWORD, "")).user == "ann"
 
 
-async def test_old_guesses_are_forgotten(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_attempts_expire(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     async with replica() as one:
         await one.store.put("ann", Account("ann", hashed(PASSWORD)))
         await one.brief.put("ann", SignInAttempts((time(),) * MOST_FAILURES))

@@ -1,4 +1,4 @@
-"""Connections are bounded in number: in total, per address, and per client behind a proxy."""
+"""Limits on the number of connections: in total, per address, and per client behind a proxy."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from toolbus_common.http_server.limits import Limits
 from toolbus_common.http_server.proxy_addresses import Proxies
 
 
-async def test_connections_beyond_the_bound_are_refused_at_once_and_taken_again_later() -> None:
+async def test_connections_beyond_the_limit_are_rejected_and_accepted_again_later() -> None:
     async with place(Limits(connections=3, head_seconds=LONG)) as here:
         before = refused("total")
         kept = [here.connect() for _ in range(3)]
@@ -27,7 +27,7 @@ async def test_connections_beyond_the_bound_are_refused_at_once_and_taken_again_
         await until(lambda: counted("toolbus_http_connections") == 0, "all have left")
 
 
-async def test_one_address_does_not_take_every_place() -> None:
+async def test_one_address_does_not_use_every_connection() -> None:
     async with place(Limits(per_loopback=2, head_seconds=LONG)) as here:
         before = refused("address")
         with here.connect(), here.connect():
@@ -42,13 +42,13 @@ def through_proxy(path: str, client: str) -> bytes:
     return posting(path, b"", f"X-Forwarded-For: {client}")
 
 
-async def test_behind_a_declared_proxy_a_client_is_bounded_by_its_requests_under_way() -> None:
+async def test_behind_a_configured_proxy_a_client_is_limited_by_its_running_requests() -> None:
     limits = Limits(per_address=2, per_loopback=1, proxies=Proxies.of("127.0.0.0/8"))
     async with place(limits) as here:
         with here.connect() as one, here.connect() as two:
             one.send(through_proxy("/held", "203.0.113.7"))
             two.send(through_proxy("/held", "198.51.100.1, 203.0.113.7"))
-            await until(lambda: len(here.app.seen) == 2, "both are under way")
+            await until(lambda: len(here.app.seen) == 2, "both requests run")
             assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 503
             assert (await here.told(through_proxy("/", "203.0.113.8"))).status == 200
             here.app.go.set()
@@ -58,7 +58,7 @@ async def test_behind_a_declared_proxy_a_client_is_bounded_by_its_requests_under
         assert {scope["client"][0] for scope in here.app.seen} == {"203.0.113.7", "203.0.113.8"}
 
 
-async def test_who_is_no_declared_proxy_is_not_believed() -> None:
+async def test_forwarded_headers_of_an_unconfigured_proxy_are_ignored() -> None:
     async with place() as here:
         assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
         assert here.app.seen[0]["client"][0] == "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Processes that are ended when nothing is to be done, and are back with the next call."""
+"""Idle server processes: stopped without work, and started again by the next call."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ for line in sys.stdin:
 
 
 class Installation:
-    """Executors over servers that note their starts, and whoever hands them calls."""
+    """Executors with servers that record their starts, and a policy that publishes calls."""
 
     def __init__(self, settings: Settings, operator: Bus, policy: Bus, place: Path) -> None:
         self.place = place
@@ -72,7 +72,7 @@ class Installation:
         self._frames: dict[str, Any] = {}
 
     def server(self, mark: str, pause: float = 0.0, **more: Any) -> Server:
-        """A declared one."""
+        """Return a server's configuration."""
         return Server(
             command=(sys.executable, "-c", SERVER, str(self.place), mark, str(pause)),
             files=Files(write=(str(self.place),)),
@@ -81,13 +81,13 @@ class Installation:
 
     @property
     def seen(self) -> str:
-        """A plus for every start, a minus for every listing."""
+        """The recorded starts (`+`) and listings (`-`)."""
         seen = self.place / "seen"
         return seen.read_text() if seen.exists() else ""
 
     @asynccontextmanager
     async def executor(self, servers: dict[str, Server]) -> AsyncIterator[None]:
-        """One at work on these."""
+        """Run an executor with these servers."""
         config = await self._operator.bucket(CONFIG)
         declared = Configuration(servers=servers)
         await config.put("configuration", declared.model_dump_json().encode())
@@ -95,26 +95,26 @@ class Installation:
             yield
 
     async def listen(self) -> None:
-        """Hear how calls end."""
+        """Subscribe to the replies of calls."""
         await self._policy.subscribe("tb.reply.policy.o.*", self._receive)
         await self._policy.settled()
 
     async def begin(self, tool: str, number: str) -> None:
-        """Hand over a call of the server s."""
+        """Publish a call of the server s."""
         call = admitted(tool, call_id=number, reply_to=f"tb.reply.policy.o.{number}")
         await self._policy.publish("tb.run.s", call.encode())
 
     async def end(self, number: str) -> Any:
-        """How a call ended."""
+        """Return the final reply of a call."""
         return await until(lambda: self._frames.get(number), "the call's end")
 
     async def call(self, number: str) -> Any:
-        """Both."""
+        """Make a call and return its final reply."""
         await self.begin("plain", number)
         return await self.end(number)
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
-        """What the executor tells of its servers."""
+        """Return the executor's rows of its servers."""
         try:
             return (
                 await RequestReply(OPERATOR, self._operator).request(ServersQuery(), ServersReply)
@@ -123,28 +123,28 @@ class Installation:
             return ()
 
     async def well(self) -> bool:
-        """Whether all of them are there, with their breakers closed."""
+        """Return whether all servers are ready, with their breakers closed."""
         rows = await self.rows()
         return bool(rows) and all((row["state"], row["breaker"]) == WELL for row in rows)
 
     async def at_work(self) -> bool:
-        """Whether six calls are under way."""
+        """Return whether six calls are running."""
         return any(row["in_flight"] == 6 for row in await self.rows())
 
     async def asleep(self) -> bool:
-        """Whether all of them sleep."""
+        """Return whether all servers sleep."""
         rows = await self.rows()
         return bool(rows) and all(row["asleep"] for row in rows)
 
     async def shown(self) -> Listing:
-        """What is published of the server s."""
+        """Return the published listing of the server s."""
         entry = await (await self._operator.bucket(CATALOGUE)).get("s")
         assert entry is not None
         assert entry.value is not None
         return Listing.decode(entry.value)
 
     async def reset(self) -> None:
-        """Have the server s met anew, as an operator does."""
+        """Reset the server s, as an operator does."""
         config = await self._operator.bucket(CONFIG)
         await config.put(f"{SERVER_COMMAND_PREFIX}s", ServerCommand(resets=1).encode())
 
@@ -168,7 +168,7 @@ async def installation(
         yield made
 
 
-async def test_a_server_without_work_is_ended_and_back_in_one_call(
+async def test_an_idle_server_is_stopped_and_started_again_by_one_call(
     installation: Installation, mark: str
 ) -> None:
     async with installation.executor({"s": installation.server(mark, idle=0.2)}):
@@ -178,11 +178,11 @@ async def test_a_server_without_work_is_ended_and_back_in_one_call(
             listing = await installation.shown()
             assert (listing.state, len(listing.tools)) == ("ready", 2)
             assert isinstance(await installation.call(number), CallResult)
-        # Twice to be listed (for clients with and without capabilities), and once for each call.
+        # Two starts for listing (for clients with and without capabilities), and one for each call.
     assert installation.seen.count("+") == 4
 
 
-async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
+async def test_a_call_that_cannot_wait_for_a_starting_server_is_retryable(
     installation: Installation, mark: str
 ) -> None:
     slow = installation.server(mark, pause=1.0, idle=0.2, timeout=0.3)
@@ -192,10 +192,10 @@ async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
         assert isinstance(result, CallError)
         assert result.error.code == "upstream_timeout"
         assert "was asleep" in result.error.reason
-        assert result.error.data["retryable"] is True, "nothing was sent"
+        assert result.error.data["retryable"] is True, "not dispatched"
 
 
-async def test_an_executor_that_begins_starts_no_server_it_knows(
+async def test_a_starting_executor_does_not_start_a_known_server(
     installation: Installation, mark: str
 ) -> None:
     servers = {"s": installation.server(mark, idle=0.2)}
@@ -207,15 +207,15 @@ async def test_an_executor_that_begins_starts_no_server_it_knows(
         assert (await installation.shown()).state == "ready"
         assert installation.seen == before
         await installation.reset()
-        await until(lambda: installation.seen != before, "a start to list it anew")
+        await until(lambda: installation.seen != before, "a start for another listing")
         await until_told(installation.asleep, "its sleep")
     before = installation.seen
     changed = {"s": installation.server(mark, idle=0.2, timeout=7)}
     async with installation.executor(changed):
-        await until(lambda: installation.seen != before, "a start of what is declared otherwise")
+        await until(lambda: installation.seen != before, "a start after a changed configuration")
 
 
-async def test_a_process_that_is_killed_is_back_with_its_breaker_closed(
+async def test_a_killed_process_is_started_again_with_its_breaker_closed(
     installation: Installation, mark: str
 ) -> None:
     async with installation.executor({"s": installation.server(mark)}):
@@ -229,12 +229,12 @@ async def test_a_process_that_is_killed_is_back_with_its_breaker_closed(
                 os.kill(pid, signal.SIGKILL)
         ends = [await installation.end(str(number)) for number in range(6)]
         assert [end.error.code for end in ends] == ["upstream_dead"] * 6
-        assert await installation.well(), "one end of a process is one failure, however many calls"
+        assert await installation.well(), "the end of a process is one failure for all its calls"
         assert isinstance(await installation.call("again"), CallResult)
         assert installation.seen.count("+") == starts + 1
 
 
-async def test_not_all_servers_are_started_at_once(
+async def test_the_number_of_concurrent_starts_is_limited(
     installation: Installation, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "MOST_STARTS", 2)

@@ -1,4 +1,4 @@
-"""What a declaration bounds, from the declaration to the process and back to who reads of it."""
+"""Configured isolation, from the configuration to the process and back to the status."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -62,12 +62,12 @@ def server(place: Path | str, asks_for: str, **bounds: Any) -> Server:
     return Server.model_validate({"command": command, **bounds})
 
 
-async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
+async def test_a_server_beyond_its_limit_is_lost_with_the_reason_and_reconnected(
     settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    lasting_leases: None,  # noqa: ARG001 - who lost its lease would be there twice, and lost never
+    lasting_leases: None,  # noqa: ARG001 - a server without its lease would run twice, and never be lost
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
@@ -107,7 +107,7 @@ async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[Bench]:
         await upstream.close()
 
 
-async def test_a_private_address_that_is_listed_needs_the_operators_word_too() -> None:
+async def test_a_listed_private_address_needs_the_operators_confirmation_too() -> None:
     async def meet(*_streams: Any) -> None:
         pass
 
@@ -121,4 +121,6 @@ async def test_a_private_address_that_is_listed_needs_the_operators_word_too() -
             named.apply_change(Change(NAMED, encoded({digest_of(declared)}), 1))
             assert "200" in (await bench.call("asks")).text
             wider = declared.model_copy(update={"network": "any"})
-            assert digest_of(wider) != digest_of(declared), "what is listed is part of the word"
+            assert digest_of(wider) != digest_of(declared), (
+                "the listed hosts are part of the confirmation"
+            )

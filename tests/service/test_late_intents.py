@@ -1,4 +1,4 @@
-"""A call whose deadline passes while its intent is being recorded: not handed over, refunded."""
+"""A call whose deadline passes while its intent is recorded: not executed, and refunded."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ COUNTER = "budget:key:bot:usd:day:UTC"
 
 @pytest.fixture
 async def paid(at_work: Policing) -> Policing:
-    """Calls of the key `bot` cost something."""
+    """Charge calls of the key `bot`."""
     budget = Budget(usd=1, per=Period.DAY)
     configuration = declared(approve=(), budget=budget)
     await at_work.declare(configuration.model_copy(update={"prices": {"docs__*": 0.01}}))
     return at_work
 
 
-async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
+async def test_an_intent_recorded_after_the_deadline_runs_nothing(
     paid: Policing, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[CallAllowed] = []

@@ -1,4 +1,4 @@
-"""What a server says after its call has ended reaches nobody: a FastMCP server on stdio."""
+"""Messages of a server after the end of its call: sent to no caller (a FastMCP server on stdio)."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ LISTENS: dict[str, Any] = {"log_level": "debug", "capabilities": '{"elicitation"
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    """A runner over the server, which all callers share."""
+    """Run the server, which all callers share."""
     made = Bench()
     await made.open(StdioUpstream(COMMAND, dict(os.environ), "", made.news))
     assert made.described.family == "legacy"
@@ -34,7 +34,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 def words(answers: Answers) -> list[str]:
-    """What a call was told of the server's log."""
+    """Return the log messages a call received."""
     return [
         json.loads(each.body)["data"] for each in answers.frames if isinstance(each, Notification)
     ]
@@ -50,7 +50,7 @@ async def test_a_late_message_never_reaches_another_principal(bench: Bench) -> N
     assert bench.dropped.count("log") >= 1
 
 
-async def test_a_server_that_was_cancelled_is_not_heard_in_the_next_call_of_another(
+async def test_a_message_of_a_cancelled_call_does_not_reach_the_next_call_of_another(
     bench: Bench,
 ) -> None:
     answers = Answers()
@@ -64,7 +64,7 @@ async def test_a_server_that_was_cancelled_is_not_heard_in_the_next_call_of_anot
     assert "refused" in result.text
 
 
-async def test_within_its_call_a_server_is_heard_and_may_ask_in_every_call_of_one_principal(
+async def test_messages_and_requests_of_a_server_reach_every_call_of_one_principal(
     bench: Bench,
 ) -> None:
     for word in ("first", "second", "third"):
@@ -76,13 +76,13 @@ async def test_within_its_call_a_server_is_heard_and_may_ask_in_every_call_of_on
     assert bench.dropped == []
 
 
-async def test_a_server_that_speaks_while_no_call_is_under_way_is_not_believed_for_a_while(
+async def test_a_message_without_a_running_call_blocks_attribution_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bench.call("leave", {"word": "late"}, **ANN, **LISTENS)
-    # Nobody hears this call, so that what it sets free is said when it has ended.
+    # This call receives no messages, so the message it releases is sent after its end.
     assert (await bench.call("release", **ANN)).text == "released"
-    await until(lambda: bench.dropped == ["log", "request"], "the late words")
+    await until(lambda: bench.dropped == ["log", "request"], "the late messages")
     assert words(await bench.call("stay", {"word": "own"}, **ANN, **LISTENS)) == []
     monkeypatch.setattr(attribution, "monotonic", lambda: float("inf"))
     result = await bench.call("stay", {"word": "own", "jobs": 0}, **ANN, **LISTENS)

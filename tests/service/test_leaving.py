@@ -1,4 +1,4 @@
-"""Audit as a whole: events said on the bus are taken out by command, exported and told to SIEMs."""
+"""Audit as a whole: events are exported by command, to targets, and to sinks."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from toolbus_common.nats.topology import CONFIG, CONFIGURATION
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-EIGHT = 1_763_712_000.0  # of the 21st of November 2025
+EIGHT = 1_763_712_000.0  # on the 21st of November 2025
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
         yield service
 
 
-async def test_files_taken_by_command_have_every_event(
+async def test_files_exported_by_command_contain_every_event(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
@@ -66,7 +66,7 @@ async def test_files_taken_by_command_have_every_event(
     assert parquet.read_table(tmp_path / "nothing").num_rows == 0
 
 
-async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
+async def test_configured_exports_and_sinks_deliver_and_are_in_the_status(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
     lake = tmp_path / "lake"
@@ -90,7 +90,7 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
 
 
 def shown(audit: Service) -> bool:
-    """Whether the status tells that both have it."""
+    """Return whether the status reports both deliveries."""
     details = audit.status().details
     result = str(details["sinks"].get("siem", ""))
     return details["exports"] == {"lake": "1 written"} and result.startswith(

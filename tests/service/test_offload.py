@@ -1,4 +1,4 @@
-"""Results too large to tell, from real servers into a real store and back, in pieces."""
+"""Large results of real servers, stored in a real object store and read in parts."""
 
 import gc
 import sys
@@ -29,13 +29,13 @@ from toolbus_executor.upstreams.mcp.http_transport import AnswerStream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
-SIZE = 9 << 20  # more than a message of the bus holds
+SIZE = 9 << 20  # more than a message of the bus may contain
 VAST = Path(__file__).parent.parent / "harness" / "vast.py"
 
 
 @pytest.fixture
 async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeResultStore]:
-    """The store as executor may use it."""
+    """Open the store with executor's permissions."""
     bus = Bus("executor", settings.nats_url, nats_server.seed("executor"))
     await bus.open()
     yield LargeResultStore(lambda: Objects.opened(bus, RESULTS))
@@ -54,7 +54,7 @@ async def server() -> AsyncIterator[Vast]:
 async def bench(
     request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore
 ) -> AsyncIterator[Bench]:
-    """A runner over a server of long answers, with somewhere to keep them."""
+    """Run a server of large results, with a store for them."""
     made = Bench()
     spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
     if request.param == "http":
@@ -64,7 +64,7 @@ async def bench(
         await made.open(StdioUpstream(command, {}, "", made.news, spills=spills))
     yield made
     await made.close()
-    await spills.close(PATIENCE)  # what is still removed meanwhile would meet the next test
+    await spills.close(PATIENCE)  # a removal still running would affect the next test
 
 
 http_only = pytest.mark.parametrize("bench", ["http"], indirect=True)
@@ -76,7 +76,7 @@ async def read(bench: Bench, uri: str, **more: Any) -> Any:
 
 
 async def whole(bench: Bench, uri: str) -> str:
-    """All of a text, piece by piece."""
+    """Return all of a text, part by part."""
     text, following = "", f"{uri}?offset=0&length=1000000"
     while following:
         content = await read(bench, following)
@@ -86,7 +86,7 @@ async def whole(bench: Bench, uri: str) -> str:
 
 
 @pytest.mark.parametrize("tool", ["text", "streamed"])
-async def test_a_long_text_is_previewed_and_read_piece_by_piece(bench: Bench, tool: str) -> None:
+async def test_a_large_text_is_previewed_and_read_part_by_part(bench: Bench, tool: str) -> None:
     items = (await bench.call(tool, {"bytes": SIZE})).last
     preview, link, end = items["content"]
     assert end == {"type": "text", "text": "the end"}
@@ -100,7 +100,7 @@ async def test_a_long_text_is_previewed_and_read_piece_by_piece(bench: Bench, to
 
 
 @http_only
-async def test_the_outcome_counts_what_was_kept(bench: Bench) -> None:
+async def test_the_outcome_counts_the_stored_result(bench: Bench) -> None:
     price = (0.0, 1000.0, 0.0)  # micro-dollars a kilobyte
     result = await bench.call("text", {"bytes": SIZE}, price=price, charge=10**9)
     size = result.last["content"][1]["size"]
@@ -111,7 +111,7 @@ async def test_the_outcome_counts_what_was_kept(bench: Bench) -> None:
 
 
 @http_only
-async def test_an_answered_call_leaves_nothing_for_the_collector(bench: Bench) -> None:
+async def test_an_answered_call_leaves_nothing_for_the_garbage_collector(bench: Bench) -> None:
     before = streams()  # tests of other modules may have left some in this process
     gc.disable()
     try:
@@ -126,7 +126,7 @@ def streams() -> list[AnswerStream]:
 
 
 @http_only
-async def test_another_key_and_another_customer_read_nothing(bench: Bench) -> None:
+async def test_another_key_and_another_customer_cannot_read_a_result(bench: Bench) -> None:
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     for stranger in ({"key": "other"}, {"customer": "other"}):
         result = await bench.call(uri, {"uri": uri}, method="resources/read", **stranger)
@@ -144,7 +144,7 @@ async def test_a_large_image_is_read_as_its_bytes(bench: Bench) -> None:
     assert (await read(bench, f"{link['uri']}?offset=6&length=6"))["blob"] == "iVBORw0K"
 
 
-async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench) -> None:
+async def test_a_large_structure_is_an_error_with_a_link_to_the_result(bench: Bench) -> None:
     items = (await bench.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
     assert items["isError"]
     assert "structuredContent" not in items
@@ -160,7 +160,7 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
 
 
 @http_only
-async def test_what_exceeds_a_lower_limit_is_kept_too(
+async def test_a_result_above_a_lower_limit_is_stored_too(
     bench: Bench, vault: LargeResultStore
 ) -> None:
     bench.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
@@ -175,15 +175,15 @@ async def test_what_exceeds_a_lower_limit_is_kept_too(
 
 @http_only
 @pytest.mark.parametrize("tool", ["many", "escape"])
-async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
+async def test_a_result_that_cannot_be_stored_is_an_error_and_leaves_nothing(
     bench: Bench, vault: LargeResultStore, tool: str
 ) -> None:
     result = await bench.call(tool, {"bytes": SIZE})
     assert isinstance(result.error, UpstreamFaultError)
-    await until(lambda: vault.quota.used == 0, "room to be given back")
+    await until(lambda: vault.quota.used == 0, "the space to be freed")
 
 
-async def test_where_there_is_no_room_only_the_large_call_fails(
+async def test_in_a_full_store_only_the_large_call_fails(
     bench: Bench, vault: LargeResultStore
 ) -> None:
     pid = getattr(bench.upstream, "pid", None)
@@ -192,18 +192,18 @@ async def test_where_there_is_no_room_only_the_large_call_fails(
     assert "result store is full" in result.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
     assert getattr(bench.upstream, "pid", None) == pid
-    await until(lambda: vault.quota.used == 0, "room to be given back")
+    await until(lambda: vault.quota.used == 0, "the space to be freed")
 
 
 @http_only
-async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -> None:
+async def test_a_result_above_the_largest_size_is_an_error_with_its_fix(bench: Bench) -> None:
     result = await bench.call("text", {"bytes": 17 << 20})
     assert "request less" in result.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 
 @http_only
-async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
+async def test_a_result_uri_expires(bench: Bench) -> None:
     spills = bench.runner.spills
     assert spills is not None
     items = (await bench.call("text", {"bytes": SIZE})).last
@@ -217,7 +217,7 @@ async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
 
 @pytest.fixture
 async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
-    """A runner over an HTTP API."""
+    """Run a server of an HTTP API."""
     rest = RestServer(tmp_path)
     try:
         rest.start()
@@ -240,14 +240,14 @@ async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
         rest.kill()
 
 
-async def test_a_long_answer_of_an_api_is_kept_and_read_piece_by_piece(api: Bench) -> None:
+async def test_a_large_answer_of_an_api_is_stored_and_read_part_by_part(api: Bench) -> None:
     preview, link = (await api.call("large", {"size": SIZE})).last["content"]
     assert "xxx" in preview["text"]
     assert (link["size"], link["mimeType"]) == (SIZE, "text/plain")
     assert await whole(api, link["uri"]) == "x" * SIZE
 
 
-async def test_what_is_kept_of_an_apis_answer_has_no_credentials_in_it(api: Bench) -> None:
+async def test_a_stored_answer_of_an_api_contains_no_credentials(api: Bench) -> None:
     (_, link) = (await api.call("indiscreet", {"size": SIZE})).last["content"]
     text = await whole(api, link["uri"])
     assert text.count("x" * 65_530) == SIZE // 65_536
@@ -255,7 +255,7 @@ async def test_what_is_kept_of_an_apis_answer_has_no_credentials_in_it(api: Benc
     assert "is-secret" not in text
 
 
-async def test_an_answer_of_an_api_over_the_operators_bound_fails_alone(api: Bench) -> None:
+async def test_an_answer_of_an_api_above_the_operators_limit_fails_alone(api: Bench) -> None:
     answers = await api.call("large", {"size": (16 << 20) + 1})
     assert isinstance(answers.error, UpstreamFaultError)
     assert (await api.call("large", {"size": 3})).text == "xxx"

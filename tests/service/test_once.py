@@ -1,4 +1,4 @@
-"""Calls with an idempotency key on a real bus: two replicas of policy, and one call of each."""
+"""Calls with an idempotency key on a real bus, with two replicas of policy."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 
 
 class Executor:
-    """How the executor of these tests ends calls: so, once it may, and kept as a real one does."""
+    """The executor of these tests: returns the configured reply, and stores the outcome."""
 
     def __init__(self, made: Policing, outcomes: OutcomeStore) -> None:
         self._outcomes = outcomes
@@ -80,7 +80,7 @@ def was_replayed(told: FinalReply) -> bool:
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: Policing) -> None:
+async def test_a_repeated_call_gets_the_outcome_of_the_first(at_work: Policing) -> None:
     first = await at_work.request(**ONCE)
     assert not was_replayed(first)
     for _ in range(6):
@@ -89,12 +89,12 @@ async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: Policin
         assert json.loads(again.body)["page"] == 7
     assert len(at_work.reached) == 1
     assert isinstance(await at_work.request("read"), CallResult), (
-        "without a key nothing is repeated"
+        "without a key nothing is replayed"
     )
     assert len(at_work.reached) == 2
 
 
-async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
+async def test_one_of_fifty_concurrent_calls_runs_and_all_get_its_outcome(
     at_work: Policing, ending: Executor
 ) -> None:
     ending.may_end.clear()
@@ -103,8 +103,8 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
         return await until_told(lambda: _unless_under_way(at_work), "the outcome", 60)
 
     asking = [asyncio.ensure_future(told()) for _ in range(50)]
-    await until(lambda: at_work.reached, "one of them is made")
-    assert await _refused(at_work, CallUnderWayError), "the others are told to come back"
+    await until(lambda: at_work.reached, "one of them runs")
+    assert await _refused(at_work, CallUnderWayError), "the others are rejected for now"
     ending.may_end.set()
     ends = await asyncio.gather(*asking)
     assert sum(not was_replayed(end) for end in ends) == 1
@@ -123,7 +123,7 @@ async def _refused(made: Policing, why: type[ToolbusError], **given: Any) -> boo
 
 
 @pytest.mark.usefixtures("ending")
-async def test_other_arguments_need_another_key_and_another_caller_has_its_own(
+async def test_changed_arguments_need_another_key_and_each_caller_has_its_own_keys(
     at_work: Policing,
 ) -> None:
     await at_work.request(**ONCE)
@@ -135,7 +135,7 @@ async def test_other_arguments_need_another_key_and_another_caller_has_its_own(
     assert len(at_work.reached) == 3
 
 
-async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not(
+async def test_a_dispatched_failure_is_replayed_and_another_one_is_not(
     at_work: Policing, ending: Executor
 ) -> None:
     ending.told, ending.sent = CallError(UpstreamDeadError("refused")), False
@@ -151,7 +151,7 @@ async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not
     assert len(at_work.reached) == 3
 
 
-async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
+async def test_an_input_request_uses_no_key_and_the_final_reply_does(
     at_work: Policing, ending: Executor
 ) -> None:
     ending.told = InputRequired(b'{"resultType":"input_required"}')
@@ -165,7 +165,7 @@ async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
     assert len(at_work.reached) == 3
 
 
-async def test_a_result_too_large_to_be_kept_is_not_fetched_again(
+async def test_a_result_too_large_to_store_is_not_requested_again(
     at_work: Policing, ending: Executor
 ) -> None:
     ending.told = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
@@ -175,10 +175,12 @@ async def test_a_result_too_large_to_be_kept_is_not_fetched_again(
     assert len(at_work.reached) == 1
 
 
-async def test_what_a_limit_refused_was_not_made_and_what_was_made_is_not_charged_again(
+async def test_a_rejected_call_did_not_run_and_a_replayed_call_is_not_charged(
     begin: Any,
 ) -> None:
-    async with begin(replicas=1) as made:  # so that a declaration is known once it is seen to be
+    async with begin(
+        replicas=1
+    ) as made:  # so that one replica shows that a configuration is in effect
         await executor_of(made)
         limited = declared(budgets=(Budget(calls=1, per=Period.DAY),))
         await made.declare(limited)
@@ -203,13 +205,13 @@ async def _unless_refused(made: Policing) -> FinalReply | None:
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
+async def test_an_approval_is_needed_for_the_call_and_not_for_its_repetitions(
     at_work: Policing,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
     assert isinstance(await at_work.request(**burn, capabilities=PAGES), InputRequired)
     approval = await required(at_work, **burn)
-    assert await required(at_work, **burn) == approval, "nothing was made: the key is free"
+    assert await required(at_work, **burn) == approval, "nothing ran: the key is free"
     await at_work.approve(approval)
     assert not was_replayed(await at_work.request(**burn))
     for _ in range(4):
@@ -218,7 +220,7 @@ async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_call_that_nobody_took_lets_its_key_be_used_again(at_work: Policing) -> None:
+async def test_a_call_without_an_executor_frees_its_key(at_work: Policing) -> None:
     await at_work.executor.calls.leave(CallAdmitted, "*")
     await at_work.executor.bus.settled()
     for _ in range(2):
@@ -229,17 +231,17 @@ async def test_a_call_that_nobody_took_lets_its_key_be_used_again(at_work: Polic
     assert not was_replayed(await at_work.request(**ONCE))
 
 
-async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> None:
+async def test_a_call_without_an_outcome_is_not_repeated(begin: Any) -> None:
     async with begin(REAP_GRACE="0") as made:
 
         async def never(_call: CallAdmitted, _reply: ReplyChannel) -> None:
-            """Die with the call."""
+            """End without a reply."""
 
         made.ends = never
         with pytest.raises(OutcomeUnknownError):
             await made.request(**ONCE, seconds=4.0)
         first = made.reached[0].call_id
-        await until_told(lambda: _refused(made, OutcomeUnknownError), "its time is over")
+        await until_told(lambda: _refused(made, OutcomeUnknownError), "the deadline has passed")
         with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
             await made.request(**ONCE)
         assert caught.value.data["firstCallId"] == first
@@ -253,7 +255,7 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
             await made.request("read", idempotency_key=f"{number}")
 
         async def full() -> bool:
-            """Whether both replicas have heard, whichever is asked."""
+            """Return whether both replicas know of the limit."""
             asking = [
                 _refused(made, RateExceededError, idempotency_key=f"more-{number}")
                 for number in range(12)
@@ -268,7 +270,7 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
 
 
 @pytest.mark.usefixtures("ending")
-async def test_calls_without_a_key_touch_no_bucket(at_work: Policing, operator: Bus) -> None:
+async def test_calls_without_a_key_use_no_bucket(at_work: Policing, operator: Bus) -> None:
     for _ in range(3):
         await at_work.request("read")
     assert [call.claim for call in at_work.reached] == [None] * 3
@@ -276,11 +278,11 @@ async def test_calls_without_a_key_touch_no_bucket(at_work: Policing, operator: 
     assert kept.state.last_seq == 0
     await at_work.request(**ONCE)
     kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
-    assert (kept.state.messages, kept.state.last_seq) == (1, 2), "a claim, and what became of it"
+    assert (kept.state.messages, kept.state.last_seq) == (1, 2), "a claim, and its outcome"
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -> None:
+async def test_a_revoked_grant_ends_the_replay_of_its_outcomes(at_work: Policing) -> None:
     await at_work.request(**ONCE)
     changed = declared()
     keys = {**changed.keys, "bot": key(SECRET, "docs__burn")}
@@ -293,7 +295,7 @@ async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -
             return error.code == "unknown_tool"
         return False
 
-    await until_told(unknown, "the tool is granted no more")
+    await until_told(unknown, "the tool is no longer granted")
     assert len(at_work.reached) == 1
 
 
@@ -317,15 +319,15 @@ async def _last(operator: Bus, event: str) -> bytes:
         return b""
 
 
-# -- calls that wait for a person as tasks --------------------------------------------------------
+# -- calls that wait for approval as tasks ---------------------------------------------------------
 
 BURN: dict[str, Any] = {**MODERN, "idempotency_key": "burn-7"}
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(at_work: Policing) -> None:
+async def test_a_call_that_waited_as_a_task_is_replayed_with_its_outcome(at_work: Policing) -> None:
     task = await begun(at_work, **BURN)
-    assert await begun(at_work, **BURN) == task, "while it waits"
+    assert await begun(at_work, **BURN) == task, "the same task while it waits"
     await at_work.approve(approval_of(task))
     assert (await ended(at_work, task))["result"] == {"page": 7}
     for _ in range(4):
@@ -337,7 +339,7 @@ async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(at_work
     assert len(at_work.reached) == 1
 
 
-async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outcome(
+async def test_an_approved_task_whose_key_is_in_use_waits_for_that_outcome(
     at_work: Policing, operator: Bus
 ) -> None:
     call = at_work.call(**BURN)
@@ -345,7 +347,7 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     outcomes = await at_work.executor.bucket(OUTCOMES)
     task = await begun(at_work, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
-    assert freed is not None, "what the call claimed until it became a task"
+    assert freed is not None, "the claim of the call until it became a task"
     under_way = new_claim(call)
     records = at_work.records(OUTCOMES)
     sealed = records.seal(entry, under_way.encode())

@@ -1,4 +1,4 @@
-"""HTTP APIs as upstreams, against a REST server of our own in a process of its own."""
+"""HTTP APIs as servers, against a REST server in a process of its own."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ SECRETS = {"token": "token-that-is-secret", "key": "key that/is&secret"}
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RestServer, RestServer]]:
-    """The API, and another server it might lead to."""
+    """Run the API, and another server it might redirect to."""
     servers = tuple(RestServer(tmp_path_factory.mktemp("rest")) for _ in range(2))
     try:
         for server in servers:
@@ -44,7 +44,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RestServ
 
 @pytest.fixture
 def rest(started: tuple[RestServer, RestServer]) -> RestServer:
-    """The API, as it was in the beginning."""
+    """Return the API, reset to its first state."""
     started[0].describe(document())
     started[0].forget()
     return started[0]
@@ -52,7 +52,7 @@ def rest(started: tuple[RestServer, RestServer]) -> RestServer:
 
 @pytest.fixture
 async def bench(rest: RestServer) -> AsyncIterator[Bench]:
-    """A runner over the API."""
+    """Run a server of the API."""
     made = Bench()
     await made.open(upstream(made, openapi=rest.document))
     yield made
@@ -64,7 +64,7 @@ def upstream(made: Bench, headers: dict[str, str] | None = None, **told: Any) ->
 
 
 async def arrived(rest: RestServer, bench: Bench, tool: str, arguments: Any) -> dict[str, Any]:
-    """What a call led to at the API."""
+    """Return the request of a call at the API."""
     rest.forget()
     answers = await bench.call(tool, arguments)
     assert not answers.last.get("isError"), answers.last
@@ -73,13 +73,13 @@ async def arrived(rest: RestServer, bench: Bench, tool: str, arguments: Any) -> 
 
 
 def refused(answers: Answers) -> str:
-    """What a call with arguments that cannot be sent is told."""
+    """Return the reason a call with invalid arguments was rejected."""
     assert isinstance(answers.error, UpstreamRefusedError)
     assert answers.error.data["upstream_code"] == -32602
     return answers.error.reason
 
 
-async def test_operations_become_tools_and_one_that_cannot_is_left_out_with_its_reason(
+async def test_operations_become_tools_and_an_unsupported_one_is_dropped_with_its_reason(
     bench: Bench,
 ) -> None:
     tools = {each.name: each.definition for each in bench.listing.tools}
@@ -92,7 +92,7 @@ async def test_operations_become_tools_and_one_that_cannot_is_left_out_with_its_
     assert bench.described.instructions.startswith("Pets")
 
 
-async def test_arguments_reach_the_api_where_its_document_puts_them(
+async def test_arguments_are_sent_where_the_document_puts_them(
     rest: RestServer, bench: Bench
 ) -> None:
     fields = {
@@ -115,7 +115,7 @@ async def test_arguments_reach_the_api_where_its_document_puts_them(
     assert request["path"] == "/api/v1/pets/a%2Fb%3Fc%23d%252e"
 
 
-async def test_each_operation_gets_the_credential_it_wants_and_no_other(
+async def test_each_operation_gets_only_the_credential_it_requires(
     rest: RestServer, bench: Bench
 ) -> None:
     request = await arrived(rest, bench, "listPets", {})
@@ -130,7 +130,7 @@ async def test_each_operation_gets_the_credential_it_wants_and_no_other(
     assert request["query"] == ""
 
 
-async def test_forms_and_files_arrive_as_a_framework_reads_them(
+async def test_forms_and_files_are_sent_as_a_framework_reads_them(
     rest: RestServer, bench: Bench
 ) -> None:
     body: dict[str, Any] = {"user": "ü & co", "roles": ["a", "b"]}
@@ -145,7 +145,7 @@ async def test_forms_and_files_arrive_as_a_framework_reads_them(
     assert request["body"][1:] == [["caption", "Hm"], ["about", '{"a":[1]}']]
 
 
-async def test_answers_are_told_by_their_kind(bench: Bench) -> None:
+async def test_answers_are_returned_by_their_media_type(bench: Bench) -> None:
     pets = (await bench.call("listPets")).last
     assert json.loads(pets["content"][0]["text"]) == [{"id": 1, "name": "Rex"}]
     assert "page=2" in pets["content"][1]["text"]
@@ -163,7 +163,7 @@ async def test_answers_are_told_by_their_kind(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [7 * 1024 * 1024 - 1, 20 * 1024 * 1024])
-async def test_an_answer_too_large_to_be_passed_on_fails_alone(bench: Bench, size: int) -> None:
+async def test_an_answer_too_large_to_return_fails_alone(bench: Bench, size: int) -> None:
     answers = await bench.call("large", {"size": size})
     if isinstance(bench.outcome, CallFailed):
         assert "too large" in answers.error.reason
@@ -173,7 +173,7 @@ async def test_an_answer_too_large_to_be_passed_on_fails_alone(bench: Bench, siz
     assert (await bench.call("large", {"size": 3})).text == "xxx"
 
 
-async def test_an_error_of_the_api_is_a_result_without_our_secrets(bench: Bench) -> None:
+async def test_an_error_of_the_api_is_a_result_without_the_credentials(bench: Bench) -> None:
     answers = await bench.call("fail", {"status": 404, "text": "No\u202e such pet"})
     assert answers.last["isError"] is True
     assert answers.text == "HTTP 404 Not Found: No such pet Bearer (secret)"
@@ -184,7 +184,7 @@ async def test_an_error_of_the_api_is_a_result_without_our_secrets(bench: Bench)
     assert not bench.runner.breaker.circuit.failing
 
 
-async def test_an_api_that_is_not_there_opens_the_breaker(bench: Bench) -> None:
+async def test_an_unavailable_api_opens_the_breaker(bench: Bench) -> None:
     bench.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
     for _ in range(5):
         error = (await bench.call("fail", {"status": 503})).error
@@ -192,7 +192,7 @@ async def test_an_api_that_is_not_there_opens_the_breaker(bench: Bench) -> None:
     assert isinstance((await bench.call("getPet", {"petId": "1"})).error, BreakerOpenError)
 
 
-async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(rest: RestServer) -> None:
+async def test_invalid_arguments_are_rejected_unsent_and_free(rest: RestServer) -> None:
     bench = Bench(validation="none")
     await bench.open(upstream(bench, openapi=rest.document))
     for tool, arguments, words in (
@@ -210,7 +210,7 @@ async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(rest: Res
     await bench.close()
 
 
-async def test_a_redirection_is_followed_on_its_origin_and_credentials_never_leave_it(
+async def test_a_redirect_is_followed_on_its_origin_and_credentials_never_leave_it(
     started: tuple[RestServer, RestServer], rest: RestServer, bench: Bench
 ) -> None:
     other = started[1]
@@ -224,7 +224,7 @@ async def test_a_redirection_is_followed_on_its_origin_and_credentials_never_lea
     assert other.seen() == []
 
 
-async def test_a_fetched_document_cannot_send_credentials_to_another_place(
+async def test_a_fetched_document_cannot_send_credentials_to_another_origin(
     started: tuple[RestServer, RestServer], rest: RestServer
 ) -> None:
     rest.describe(document() | {"servers": [{"url": f"{started[1].origin}/api/v1"}]})
@@ -239,7 +239,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_place(
     await made.close()
 
 
-async def test_a_document_that_changes_changes_the_list_and_one_that_is_lost_leaves_it(
+async def test_a_changed_document_changes_the_list_and_a_lost_one_does_not(
     rest: RestServer, bench: Bench
 ) -> None:
     assert bench.listing.ttl_ms == 300_000
@@ -255,7 +255,7 @@ async def test_a_document_that_changes_changes_the_list_and_one_that_is_lost_lea
     assert (await bench.call("getPet", {"petId": "Rex"})).last["structuredContent"]["id"] == 1
 
 
-async def test_a_tool_that_stands_for_something_else_now_is_listed_anew_before_it_is_called(
+async def test_a_tool_with_a_changed_meaning_is_listed_again_before_it_is_called(
     rest: RestServer, bench: Bench
 ) -> None:
     changed = document()
@@ -277,7 +277,7 @@ async def test_a_tool_that_stands_for_something_else_now_is_listed_anew_before_i
     await elsewhere.close()
 
 
-async def test_a_slow_api_is_given_up_at_the_deadline_and_its_late_answer_meets_nobody(
+async def test_a_slow_api_is_cancelled_at_the_deadline_and_its_late_answer_is_dropped(
     bench: Bench,
 ) -> None:
     answers = await bench.call("slow", deadline=time() + 0.5)
@@ -285,7 +285,7 @@ async def test_a_slow_api_is_given_up_at_the_deadline_and_its_late_answer_meets_
     assert (await bench.call("getPet", {"petId": "Rex"})).last["structuredContent"]["id"] == 1
 
 
-async def test_only_the_operations_that_are_wanted_become_tools(rest: RestServer) -> None:
+async def test_only_the_selected_operations_become_tools(rest: RestServer) -> None:
     made = Bench()
     for patterns, wanted in (
         ({"include": ["tag:pets"], "exclude": ["tag:danger"]}, {"listPets", "createPet", "getPet"}),
@@ -297,7 +297,7 @@ async def test_only_the_operations_that_are_wanted_become_tools(rest: RestServer
         await made.close()
 
 
-async def test_a_declared_header_is_sent_and_no_caller_can_say_another(rest: RestServer) -> None:
+async def test_a_configured_header_is_sent_and_no_caller_can_replace_it(rest: RestServer) -> None:
     made = Bench(validation="none")
     await made.open(upstream(made, {"X-Trace": "ours"}, openapi=rest.document))
     assert "no argument 'X-Trace'" in refused(await made.call("listPets", {"X-Trace": "mine"}))
@@ -306,7 +306,7 @@ async def test_a_declared_header_is_sent_and_no_caller_can_say_another(rest: Res
     await made.close()
 
 
-async def test_a_credential_no_scheme_wants_is_told(rest: RestServer) -> None:
+async def test_a_credential_of_no_security_scheme_is_reported(rest: RestServer) -> None:
     made = Bench()
     server = Server(openapi=rest.document)
     await made.open(OpenApiUpstream(server, {}, {"tokn": "x"}, made.news, AT_LOOPBACK))
@@ -315,7 +315,7 @@ async def test_a_credential_no_scheme_wants_is_told(rest: RestServer) -> None:
 
 
 @pytest.mark.parametrize(("validation", "fails"), [("both", True), ("arguments", False)])
-async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_that_is_asked(
+async def test_with_validation_a_result_that_violates_its_schema_is_the_servers_error(
     rest: RestServer, validation: str, *, fails: bool
 ) -> None:
     lying = document()
@@ -336,7 +336,7 @@ async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_
         await bench.close()
 
 
-async def test_the_api_is_told_of_the_calls_trace_and_what_came_with_it(
+async def test_the_api_receives_the_trace_and_baggage_of_the_call(
     rest: RestServer, bench: Bench
 ) -> None:
     rest.forget()

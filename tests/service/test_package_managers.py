@@ -1,4 +1,4 @@
-"""Servers that a package manager fetches and starts, under what holds every process by default."""
+"""Servers that a package manager downloads and starts, with the default isolation."""
 
 import os
 from contextlib import suppress
@@ -35,7 +35,7 @@ def upstream_of(bench: Bench, declared: Server, state: Path) -> StdioUpstream:
 @pytest.mark.parametrize(
     ("manager", "command", "tool", "arguments", "said"), FETCHED, ids=["npx", "uvx"]
 )
-async def test_a_server_that_is_fetched_first_starts_and_is_kept_for_the_next_start(
+async def test_a_downloaded_server_starts_and_is_cached_for_the_next_start(
     manager: str,
     command: tuple[str, ...],
     tool: str,
@@ -78,7 +78,7 @@ for line in sys.stdin:
 """
 
 
-async def test_what_a_server_missed_is_told_with_the_line_that_would_show_it(
+async def test_missing_files_are_reported_with_the_configuration_that_adds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("home/notes", "project", "state", "other"):
@@ -97,7 +97,9 @@ async def test_what_a_server_missed_is_told_with_the_line_that_would_show_it(
     finally:
         await upstream.close()
     notes, other = str(tmp_path / "home" / "notes"), str(tmp_path / "other")
-    assert missed == {notes: "read", other: "read", str(project): "write"}, "and no secret of ours"
+    assert missed == {notes: "read", other: "read", str(project): "write"}, (
+        "and no file of the state directory"
+    )
     assert sorted(lines_for("docs", missed)) == [
         f"servers.docs.files: {{read: [{', '.join(sorted((notes, other)))}]}}",
         f"servers.docs.files: {{write: [{project}]}}",

@@ -1,4 +1,4 @@
-"""Two executors, one server that asks back: a round may reach any of them."""
+"""Suspended calls and tasks over two executors: a round may reach either of them."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ FORMS = '{"elicitation":{"form":{}},' + TASKS + "}"
 
 
 class Agent:
-    """Asks over the bus, through a policy that admits everything."""
+    """A client on the bus, with a policy that admits every call."""
 
     def __init__(self, settings: Settings, server: FixtureServer) -> None:
         self.server = server
@@ -55,7 +55,7 @@ class Agent:
             )
 
     def call(self, tool: str, arguments: bytes = b"{}", extra: str = "") -> CallRequested:
-        """A call to be asked."""
+        """Return a call request."""
         call_id = self.ingress.calls.new_call_id()
         return CallRequested(
             call_id=call_id,
@@ -72,12 +72,12 @@ class Agent:
         )
 
     def about(self, method: str, task: str, **more: Any) -> CallRequested:
-        """What is asked of a task."""
+        """Return a request about a task."""
         arguments = json.dumps({"taskId": task, **more}).encode()
         return self.call(CONFIRM, arguments).model_copy(update={"method": method})
 
     async def request(self, tool: str, extra: str = "") -> FinalReply:
-        """One round."""
+        """Send one round of a call."""
         return await self.ingress.calls.request(self.call(tool, extra=extra))
 
 
@@ -85,7 +85,7 @@ class Agent:
 async def agent(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Agent]:
-    """An agent in front of two executors that both know the server."""
+    """Run a client in front of two executors with the same server."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     server = FixtureServer(tmp_path / "fixture", "--family", "legacy")
@@ -105,7 +105,7 @@ async def agent(
 
 
 def answered(asked: FinalReply) -> str:
-    """What the caller brings back."""
+    """Return the caller's answers to an input request."""
     assert isinstance(asked, InputRequired)
     body = json.loads(asked.body)
     answer = {"action": "accept", "content": {"name": "octocat"}}
@@ -113,7 +113,7 @@ def answered(asked: FinalReply) -> str:
     return json.dumps({"inputResponses": found, "requestState": body["requestState"]})
 
 
-async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: Agent) -> None:
+async def test_the_rounds_of_a_call_succeed_at_every_replica(agent: Agent) -> None:
     async def both_rounds() -> tuple[str, str]:
         request = await agent.request(TOOL)
         extra = answered(request)
@@ -127,13 +127,13 @@ async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: 
 
 
 async def _two_owners(agent: Agent) -> bool:
-    """Whether either executor takes calls: which one does is for the bus to say."""
+    """Return whether both executors take calls; the bus selects the executor of each call."""
     request = await asyncio.gather(*(agent.request(TOOL) for _ in range(8)), return_exceptions=True)
     body = [json.loads(found.body) for found in request if isinstance(found, InputRequired)]
     return len({state["requestState"].split(".")[1] for state in body}) == 2
 
 
-async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Agent) -> None:
+async def test_the_answers_to_a_task_reach_the_replica_that_requested_them(agent: Agent) -> None:
     async def whole() -> str:
         started = json.loads((await agent.request(CONFIRM)).body)
         look = partial(_looked_at, agent, started["taskId"])
@@ -147,10 +147,10 @@ async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Age
 
     result = await asyncio.gather(*(whole() for _ in range(24)))
     assert all(text.startswith("the file is deleted") for text in result)
-    assert len({text.rpartition(" ")[2] for text in result}) == 2, "either replica asked"
+    assert len({text.rpartition(" ")[2] for text in result}) == 2, "each replica sent requests"
 
 
-async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent) -> None:
+async def test_answers_to_a_lost_replica_are_requested_again(agent: Agent) -> None:
     task = json.loads((await agent.request(CONFIRM)).body)["taskId"]
     lost = {"task.0123456789abcdef.x.q1": {"action": "accept"}}
     update = agent.about("tasks/update", task, inputResponses=lost)
@@ -160,12 +160,12 @@ async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent
 
 
 async def _looked_at(agent: Agent, task: str, member: str) -> Any:
-    """A member of a task, once it is there."""
+    """Return a member of a task, or None."""
     final = await agent.ingress.calls.request(agent.about("tasks/get", task))
     return json.loads(final.body).get(member)
 
 
-async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> None:
+async def test_a_state_of_a_lost_replica_is_rejected_at_once(agent: Agent) -> None:
     reply: dict[str, Any] = json.loads(answered(await agent.request(TOOL)))
     reply["requestState"] = "suspended.0123456789abcdef." + reply["requestState"].split(".")[2]
     with pytest.raises(UpstreamRefusedError) as caught:
@@ -173,7 +173,7 @@ async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> N
     assert caught.value.data["upstream_code"] == -32602
 
 
-async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
+async def test_a_cancelled_call_ends_at_every_replica(agent: Agent) -> None:
     call = agent.call("test_sleep", b'{"seconds":60}')
     running = asyncio.create_task(agent.ingress.calls.request(call))
     taken_back = CallCancelled(call_id=call.call_id)
@@ -187,10 +187,12 @@ async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
         await running
 
 
-async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agent: Agent) -> None:
+async def test_a_cancelled_suspended_call_is_cancelled_at_its_server_and_removed(
+    agent: Agent,
+) -> None:
     call = agent.call(TOOL)
     request = await agent.ingress.calls.request(call)
-    agent.server.forget()  # what the look for two owners left behind is not yet given up
+    agent.server.forget()  # calls of the fixture may not be cancelled yet
     taken_back = CallCancelled(call_id=call.call_id)
     await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
 
@@ -203,7 +205,7 @@ async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agen
     assert caught.value.data["upstream_code"] == -32602
 
 
-async def test_a_call_that_went_on_is_not_taken_back_by_its_first_rounds_name(
+async def test_a_continued_call_is_not_cancelled_by_the_id_of_its_first_round(
     agent: Agent,
 ) -> None:
     tool = "test_input_required_result_multi_round"

@@ -1,4 +1,4 @@
-"""Policy on calls of people who signed in: judged like keys, known at once, refused at once."""
+"""Access tokens of persons at policy: authorized like keys, valid and revoked at once."""
 
 import json
 from functools import partial
@@ -25,7 +25,7 @@ def bearer(user: str = "ann", actors: tuple[str, ...] = ()) -> bytes:
     return held.encode()
 
 
-async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_taken_back(
+async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocation(
     at_work: Policing, settings: Settings
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
@@ -44,12 +44,15 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
             await bucket.put(hash_of(key_digest_of(token)), bearer(user))
 
         await written("first")
-        await until_told(lambda: admitted("first"), "the rule is heard")
+        await until_told(lambda: admitted("first"), "the rule is in effect")
         for n in range(20):
             await written(f"token-{n}", "bob")
             assert await admitted(f"token-{n}")
         assert {call.key for call in at_work.reached} == {"staff:ann", "staff:bob"}
-        assert {call.customer for call in at_work.reached} == {"acme", "default"}  # ann is declared
+        assert {call.customer for call in at_work.reached} == {
+            "acme",
+            "default",
+        }  # ann is configured
         with pytest.raises(UnknownToolError):
             await at_work.request("burn", secret="first")
         assert not await admitted("another")
@@ -62,11 +65,11 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
                 return isinstance(error, UnauthorizedError)
             return False
 
-        for _ in range(8):  # whichever of the replicas is asked
-            await until_told(refused, "the token opens nothing")
+        for _ in range(8):  # whichever replica answers
+            await until_told(refused, "the token is invalid")
 
 
-async def test_events_of_calls_name_who_acts_in_somebodys_name(
+async def test_events_of_calls_name_the_actors_of_a_token(
     at_work: Policing, settings: Settings, operator: Bus
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
@@ -91,7 +94,7 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
         bucket = await oauth.bucket(TOKENS)
         for token, each in (("exchanged", acting), ("own", ())):
             await bucket.put(hash_of(key_digest_of(token)), bearer("bob", each))
-            await until_told(partial(read, token), "the rule is heard")
+            await until_told(partial(read, token), "the rule is in effect")
             assert await actors("call.allowed") == list(each)
         assert {call.key for call in at_work.reached} == {"staff:bob"}
         with pytest.raises(UnknownToolError):
@@ -100,4 +103,4 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
         async def denied() -> bool:
             return await actors("call.denied") == list(acting)
 
-        await until_told(denied, "the event of the refusal")
+        await until_told(denied, "the event of the denial")

@@ -1,4 +1,4 @@
-"""The NATS server itself refuses each service what is not its to say or hear."""
+"""NATS permissions: the server itself rejects what a service may not publish or subscribe to."""
 
 import pytest
 from nats.errors import Error as NatsError
@@ -93,13 +93,13 @@ LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.query.audit.query"}
 EVENT_SUBJECTS = {f"tb.event.{name}.acme": name for name in EVENT_CLASSES}
 
 
-def test_every_service_is_tried() -> None:
+def test_every_service_is_covered() -> None:
     assert set(USERS) == {*SERVICES, OPERATOR} == set(SAYS)
 
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_a_service_may_say_its_own_on_the_call_lane_and_nothing_else(
+async def test_a_service_may_publish_its_own_call_subjects_and_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
     assert await refused_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
@@ -107,7 +107,7 @@ async def test_a_service_may_say_its_own_on_the_call_lane_and_nothing_else(
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_a_service_may_say_its_own_events_and_forge_no_others(
+async def test_a_service_may_publish_its_own_events_and_forge_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
     own = {s for s, name in EVENT_SUBJECTS.items() if name in EVENTS_SAID.get(user, set())}
@@ -129,7 +129,7 @@ async def test_a_service_may_write_its_own_buckets_and_no_others(
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
+async def test_only_codemode_and_executor_write_and_read_large_results(
     nats_server: NatsAt, user: str
 ) -> None:
     request = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"}
@@ -137,14 +137,14 @@ async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
     refused = await refused_among(nats_server, user, request | written, publish)
     if user in ("codemode", "executor"):
         assert refused == set()
-    else:  # an operator may look, as at everything, and finds what nobody can open
+    else:  # an operator may read everything, and finds only encrypted objects
         allowed = request if user == OPERATOR else set[str]()
         assert refused == (request | written) - allowed
 
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
+async def test_a_service_subscribes_to_its_own_subjects_and_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
     others = set(USERS) - {user}
@@ -163,7 +163,7 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
+async def test_no_service_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
     streams = [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
     streams += [f"OBJ_{name}" for name in OBJECTS]
     subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
@@ -175,7 +175,7 @@ async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str)
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", sorted(SERVICES))
-async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_as_it_is(
+async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_directly(
     nats_server: NatsAt, user: str
 ) -> None:
     consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{name}" for name in SERVICES}
@@ -187,14 +187,14 @@ async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_
         "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{EVENTS}",
     }  # fmt: skip
     own = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{user}"} if user in ("audit", "policy") else set()
-    if user in ("audit", "policy"):  # for the seal, and for the intents of expired reservations
+    if user in ("audit", "policy"):  # for checkpoints, and for the intents of expired reservations
         own |= {f"$JS.API.DIRECT.GET.{EVENTS}"}
     own |= {f"$JS.API.STREAM.MSG.GET.{EVENTS}"} if user == "policy" else set()
     refused = await refused_among(nats_server, user, consumers | other_ways, publish)
     assert refused == (consumers | other_ways) - own
 
 
-async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
+async def test_a_connection_without_a_seed_is_rejected(nats_server: NatsAt) -> None:
     stranger = Bus("stranger", nats_server.url)
     text = r"Cannot connect to NATS .* as stranger.*(Authorization|rejects a user)"
     with pytest.raises(BusDownError, match=text):

@@ -1,4 +1,4 @@
-"""Servers each person has a separate connection to: what one sees there no other is shown."""
+"""Servers with a separate connection for each user: no user sees another's lists."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +21,7 @@ PRIVATE = "test://watched-resource"
 
 
 class Closed(HttpUpstream):
-    """A connection to the fixture server, which asks for no token itself."""
+    """A connection to the fixture server, which requires no token itself."""
 
     def __init__(self, url: str, bearer: Bearer, heard: UpstreamCallbacks) -> None:
         super().__init__(url, {}, heard, AT_LOOPBACK, bearer=bearer)
@@ -34,11 +34,11 @@ class Closed(HttpUpstream):
 
 @dataclass
 class Own:
-    """A connection to a server with everybody's own tokens; `people` are those who have one."""
+    """A connection to a server with tokens of each user; `people` are the users with one."""
 
     server: FixtureServer
     people: set[str] = field(default_factory=set)
-    lister: str = "ann"  # "" in a question: whose connection lists
+    lister: str = "ann"  # "" in a query: the user whose connection lists
     bench: Bench = field(default_factory=Bench)
     news: list[UpstreamCallbacks] = field(default_factory=list)
 
@@ -58,7 +58,7 @@ class Own:
         await self.bench.open(Authorized("s", declared, self.token, self.made, self.bench.news))
 
     def asked(self) -> set[str]:
-        """The methods that reached the server."""
+        """Return the methods that reached the server."""
         return set(self.server.seen()["methods"])
 
 
@@ -83,7 +83,7 @@ async def own(server: FixtureServer) -> AsyncIterator[Own]:
         await made.bench.close()
 
 
-async def test_of_one_persons_connection_tools_are_listed_and_nothing_else(own: Own) -> None:
+async def test_only_tools_are_listed_over_a_users_connection(own: Own) -> None:
     listing = own.bench.listing
     assert "test_echo" in {each.name for each in listing.tools}
     assert (listing.resources, listing.templates, listing.prompts) == ((), (), ())
@@ -93,13 +93,13 @@ async def test_of_one_persons_connection_tools_are_listed_and_nothing_else(own: 
     assert not own.asked() & {"resources/list", "resources/templates/list", "prompts/list"}
 
 
-async def test_a_person_reads_a_resource_with_a_token_of_their_own(own: Own) -> None:
+async def test_a_user_reads_a_resource_with_their_own_token(own: Own) -> None:
     own.people.add("bob")
     read = await own.bench.call(PRIVATE, {"uri": PRIVATE}, method="resources/read", user="bob")
     assert read.last["contents"][0]["text"] == "Watched resource content"
 
 
-async def test_nobody_watches_over_the_connection_of_another(own: Own) -> None:
+async def test_a_user_cannot_subscribe_over_the_connection_of_another(own: Own) -> None:
     refused = await own.bench.call(
         PRIVATE, {"uri": PRIVATE}, method="resources/subscribe", user="bob"
     )
@@ -110,14 +110,14 @@ async def test_nobody_watches_over_the_connection_of_another(own: Own) -> None:
 
 
 @pytest.mark.parametrize("what", ["watch", "follow"])
-async def test_news_of_nothing_are_asked_for_without_a_refusal(own: Own, what: str) -> None:
+async def test_an_empty_subscription_is_accepted(own: Own, what: str) -> None:
     hear: Callable[[frozenset[str]], Any] = getattr(own.bench.upstream, what)
     await hear(frozenset())
     with pytest.raises(UpstreamRefusedError, match="separate connection"):
         await hear(frozenset({PRIVATE}))
 
 
-async def test_what_a_server_says_in_one_persons_connection_nobody_hears(own: Own) -> None:
+async def test_notifications_of_a_users_connection_reach_no_other_user(own: Own) -> None:
     (listing,) = own.news
     listing.on_notification("notifications/message", b'{"data":"for ann"}')
     assert own.bench.heard == []
@@ -125,7 +125,7 @@ async def test_what_a_server_says_in_one_persons_connection_nobody_hears(own: Ow
     assert own.bench.changed.is_set()
 
 
-async def test_who_connects_before_the_one_who_lists_is_told_what_is_missing(
+async def test_a_user_who_connects_before_the_listing_user_gets_the_reason(
     server: FixtureServer,
 ) -> None:
     own = Own(server, {"bob"}, lister="robot")
@@ -142,7 +142,7 @@ async def test_who_connects_before_the_one_who_lists_is_told_what_is_missing(
         await own.bench.close()
 
 
-async def test_a_shared_connection_lists_everything_and_is_watched(
+async def test_a_shared_connection_lists_everything_and_accepts_subscriptions(
     server: FixtureServer,
 ) -> None:
     own = Own(server, {"ann"})

@@ -1,4 +1,4 @@
-"""The pool of connections to one server: what is closed leaves nothing open."""
+"""The connection pool of one server: a closed pool leaves no connection open."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ STREAM = (
 
 
 class Slow:
-    """Answers one request when it is told to, and notices when its connection ends."""
+    """A server that answers one request on demand, and notices the end of its connection."""
 
     def __init__(self, answer: bytes) -> None:
         self.asked = asyncio.Event()
@@ -30,7 +30,7 @@ class Slow:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}/"
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,10 +58,10 @@ async def answering() -> AsyncIterator[Slow]:
         yield made
 
 
-async def test_a_stream_that_has_yet_to_end_is_closed_with_its_pool(
+async def test_an_unfinished_stream_is_closed_with_its_pool(
     streaming: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "END_SECONDS", 3600.0)  # by itself it would be closed after this
+    monkeypatch.setattr(http1, "END_SECONDS", 3600.0)  # the timeout that would close it otherwise
     pool = Pool(streaming.url, AT_LOOPBACK)
     streaming.told.set()
     await pool.request(REQUEST, on_stream=lambda piece: b"data" in piece)
@@ -71,7 +71,7 @@ async def test_a_stream_that_has_yet_to_end_is_closed_with_its_pool(
         await streaming.left.wait()
 
 
-async def test_a_connection_in_use_is_closed_when_it_comes_back_to_a_closed_pool(
+async def test_a_connection_in_use_is_closed_when_it_returns_to_a_closed_pool(
     answering: Slow,
 ) -> None:
     pool = Pool(answering.url, AT_LOOPBACK)

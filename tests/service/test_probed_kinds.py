@@ -1,4 +1,4 @@
-"""What is idle and no MCP server over HTTP is asked too whether it is there, in its own words."""
+"""Probes of idle servers that are not MCP over HTTP: processes, GraphQL and HTTP APIs."""
 
 import asyncio
 import sys
@@ -22,7 +22,7 @@ from toolbus_executor.upstreams.mcp import stdio as stdio_upstream
 from toolbus_executor.upstreams.mcp.stdio import MOST_MISSED, StdioUpstream
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
-# Answers what it is asked, but from a call of `deaf` on nothing any more; `mute`: no ping ever.
+# Answers requests, but none after a call of `deaf`; `mute`: never a ping.
 PROGRAM = """
 import json, sys
 family, mute = sys.argv[1], len(sys.argv) > 2
@@ -70,7 +70,7 @@ async def test_a_process_that_stops_answering_is_ended(
         )
 
 
-async def test_a_process_that_never_knew_a_ping_is_not_taken_to_be_hung(
+async def test_a_process_without_ping_support_is_not_considered_hung(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)
@@ -80,7 +80,7 @@ async def test_a_process_that_never_knew_a_ping_is_not_taken_to_be_hung(
         assert upstream.pid is not None
 
 
-async def test_who_has_no_question_is_not_asked_again() -> None:
+async def test_a_server_without_a_probe_is_not_probed_again() -> None:
     class Silent:
         asked = 0
 
@@ -99,7 +99,7 @@ async def test_who_has_no_question_is_not_asked_again() -> None:
 
 @dataclass
 class Api:
-    """Answers as it is told, and keeps what it is asked."""
+    """An API that returns the configured answer, and records its requests."""
 
     port: int = 0
     answer: tuple[int, bytes] = (200, b"{}")
@@ -129,7 +129,7 @@ async def api() -> AsyncIterator[Api]:
 
 
 async def wrong(upstream: Probed) -> str:
-    """What is wrong with it, by a probe."""
+    """Return the reason a probe failed, or an empty text."""
     try:
         await upstream.probe()
     except (UpstreamDeadError, GarbageError) as error:
@@ -137,14 +137,14 @@ async def wrong(upstream: Probed) -> str:
     return ""
 
 
-async def test_a_graphql_api_is_asked_for_its_type(api: Api) -> None:
+async def test_a_graphql_api_is_probed_with_a_typename_query(api: Api) -> None:
     upstream = GraphQLUpstream(Server(graphql=f"{api.url}/graphql"), {}, Bench().news, AT_LOOPBACK)
     try:
         api.answer = 200, b'{"data":{"__typename":"Query"}}'
         assert await wrong(upstream) == ""
         assert api.bodies == [b'{"query":"{__typename}"}']
         api.answer = 400, b"Bad Request"
-        assert await wrong(upstream) == "", "it answers"
+        assert await wrong(upstream) == "", "any answer is a sign of life"
         api.answer = 500, b"{}"
         assert "HTTP 500" in await wrong(upstream)
         api.answer = 200, b"<html>"
@@ -153,7 +153,7 @@ async def test_a_graphql_api_is_asked_for_its_type(api: Api) -> None:
         await upstream.close()
 
 
-async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_path: Path) -> None:
+async def test_an_http_api_is_probed_at_the_configured_path(api: Api, tmp_path: Path) -> None:
     document = tmp_path / "openapi.json"
     document.write_bytes(described(f"{api.url}/api/v1"))
     declared = Server(openapi=str(document), probe_path="/healthz?deep=1")
@@ -162,7 +162,7 @@ async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_pa
     try:
         await upstream.open()
         api.answer = 404, b""
-        assert await wrong(upstream) == "", "it answers"
+        assert await wrong(upstream) == "", "any answer is a sign of life"
         assert api.heads[-1].startswith("GET /healthz?deep=1 HTTP/1.1\r\n")
         assert "Authorization: Bearer x\r\n" in api.heads[-1]
         api.answer = 503, b""
@@ -171,7 +171,7 @@ async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_pa
         await upstream.close()
 
 
-async def test_an_http_api_without_such_a_place_is_not_asked(api: Api, tmp_path: Path) -> None:
+async def test_an_http_api_without_a_probe_path_is_not_probed(api: Api, tmp_path: Path) -> None:
     document = tmp_path / "openapi.json"
     document.write_bytes(described(api.url))
     declared = Server(openapi=str(document))

@@ -1,4 +1,4 @@
-"""Idle servers are asked whether they are there, and nonsense counts like silence."""
+"""Probes of idle servers, and circuit breakers for invalid answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +26,7 @@ from toolbus_executor.upstreams.mcp.http import HttpUpstream
 async def probed(
     session: str = "", probe: float = 0.02, seconds: float = 60
 ) -> AsyncIterator[tuple[Bench, Troubled]]:
-    """A runner over a server that is probed as a keeper has it, and the server."""
+    """Run a server that is probed as the supervisor probes it."""
     server, bench = Troubled(session=session), Bench(probe=probe, timeout=seconds)
     await server.start()
     try:
@@ -42,12 +42,12 @@ async def probed(
 
 
 def state(bench: Bench) -> Callable[[State], bool]:
-    """Whether the breaker is in a state."""
+    """Return a predicate on the breaker's state."""
     return lambda wanted: bench.runner.breaker.circuit.state is wanted
 
 
 @pytest.mark.parametrize(("session", "word"), [("", "server/discover"), ("s1", "ping")])
-async def test_a_server_is_probed_in_the_words_of_its_family(session: str, word: str) -> None:
+async def test_a_server_is_probed_with_the_method_of_its_family(session: str, word: str) -> None:
     async with probed(session) as (bench, server):
         before = server.methods[word]
         await until(lambda: server.methods[word] >= before + 3, "three probes")
@@ -55,7 +55,7 @@ async def test_a_server_is_probed_in_the_words_of_its_family(session: str, word:
         assert bench.runner.status()["probe"]["ok"] is True
 
 
-async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_return() -> None:
+async def test_a_dead_server_and_its_return_are_detected_before_a_call() -> None:
     async with probed() as (bench, server):
         bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble, server.wholly = "reset", True
@@ -70,21 +70,21 @@ async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_retur
         assert (await bench.call("plain")).text == "done"
         events = [type(each) for each in bench.events.said]
         assert (events.count(BreakerOpened), events.count(BreakerClosed)) == (1, 1)
-        assert bench.changed.is_set(), "it may offer other tools now"
+        assert bench.changed.is_set(), "its tools may have changed"
 
 
-async def test_a_server_that_answers_probes_and_no_calls_stays_behind_its_breaker() -> None:
+async def test_a_server_that_answers_only_probes_stays_behind_its_breaker() -> None:
     async with probed(seconds=0.2) as (bench, server):
         bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = "hung"
         for _ in range(5):
             assert isinstance((await bench.call("plain")).error, UpstreamTimeoutError)
         before = server.met
-        await until(lambda: server.met >= before + 3, "probes it answers")
+        await until(lambda: server.met >= before + 3, "answered probes")
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
 
 
-async def test_who_asked_for_no_probes_gets_none() -> None:
+async def test_without_configuration_a_server_is_not_probed() -> None:
     async with probed(probe=0) as (bench, server):
         before = server.met
         async with asyncio.timeout(60):
@@ -93,7 +93,7 @@ async def test_who_asked_for_no_probes_gets_none() -> None:
 
 
 @pytest.mark.parametrize("trouble", ["nonsense", "garbage"])
-async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) -> None:
+async def test_invalid_answers_open_the_breaker(trouble: str) -> None:
     async with probed(probe=0) as (bench, server):
         bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = trouble
@@ -107,7 +107,7 @@ async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) ->
         assert state(bench)(State.CLOSED)
 
 
-async def test_a_probe_call_that_is_answered_with_nonsense_keeps_the_breaker_open() -> None:
+async def test_an_invalid_answer_to_a_trial_call_leaves_the_breaker_open() -> None:
     async with probed(probe=0) as (bench, server):
         bench.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = "nonsense"
@@ -118,7 +118,7 @@ async def test_a_probe_call_that_is_answered_with_nonsense_keeps_the_breaker_ope
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
 
 
-async def test_a_result_that_is_too_large_is_no_failure_of_the_server() -> None:
+async def test_a_too_large_result_is_no_failure_of_the_server() -> None:
     async with probed(probe=0) as (bench, server):
         server.trouble = "boundless"
         for _ in range(6):
@@ -126,7 +126,7 @@ async def test_a_result_that_is_too_large_is_no_failure_of_the_server() -> None:
         assert state(bench)(State.CLOSED)
 
 
-async def test_no_call_meets_a_connection_its_server_has_closed() -> None:
+async def test_no_call_uses_a_connection_its_server_has_closed() -> None:
     async with probed(probe=0) as (bench, server):
         assert (await bench.call("plain")).text == "done"
         before = server.connected
@@ -135,7 +135,7 @@ async def test_no_call_meets_a_connection_its_server_has_closed() -> None:
         assert (server.connected, bench.runner.retries.made) == (before + 1, 0)
 
 
-async def test_no_call_meets_a_connection_that_was_idle_for_long(
+async def test_no_call_uses_a_connection_that_was_idle_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with probed(probe=0) as (bench, server):
@@ -149,7 +149,7 @@ async def test_no_call_meets_a_connection_that_was_idle_for_long(
         assert server.connected == before + 1
 
 
-async def test_an_error_told_in_good_order_is_no_failure_of_the_server() -> None:
+async def test_a_regular_error_is_no_failure_of_the_server() -> None:
     async with probed(probe=0) as (bench, server):
         server.trouble = "refusing"
         for _ in range(10):

@@ -17,7 +17,7 @@ SUBJECT = "tb.event.call.allowed.acme"
 
 @pytest.fixture
 async def said(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
-    """Seven events in the stream."""
+    """Publish seven events to the stream."""
     assert operator.connected
     async with bus_of("policy", settings) as policy:
         lines = [b"event %d" % number for number in range(7)]
@@ -45,11 +45,11 @@ async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
     assert ack_position(batches[0][0].reply) == (1, 1, 6)
 
 
-async def test_a_quiet_consumer_gives_nothing_and_no_error(pulls: PullConsumer) -> None:
+async def test_a_quiet_consumer_returns_nothing_without_an_error(pulls: PullConsumer) -> None:
     assert await pulls.next(3, 0.1) == []
 
 
-async def test_what_is_given_back_comes_again_and_says_so(
+async def test_a_negatively_acknowledged_message_is_delivered_again_and_counted(
     pulls: PullConsumer, said: list[bytes]
 ) -> None:
     first = await pulls.next(len(said), 60.0)
@@ -60,7 +60,7 @@ async def test_what_is_given_back_comes_again_and_says_so(
     assert (again.data, ack_position(again.reply)[:2]) == (said[0], (1, 2))
 
 
-async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message(
+async def test_a_message_with_a_status_header_is_still_a_message(
     pulls: PullConsumer, operator: Bus, settings: Settings
 ) -> None:
     assert operator.connected
@@ -74,7 +74,7 @@ async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message
     assert [each.data for each in kept] == [b"an event", b"another"]
 
 
-async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
+async def test_a_missing_consumer_is_an_error(operator: Bus) -> None:
     pulls = PullConsumer(operator.client, EVENTS, "nobody")
     await pulls.open()
     with pytest.raises(BusDownError, match="returned no messages: 503"):
@@ -82,6 +82,6 @@ async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
     await pulls.close()
 
 
-def test_a_place_is_read_of_a_reply_with_a_domain_and_of_one_without() -> None:
+def test_a_position_is_read_from_a_reply_with_and_without_a_domain() -> None:
     assert ack_position("$JS.ACK.EVENTS.audit.2.41.40.1763708342.7") == (41, 2, 7)
     assert ack_position("$JS.ACK.hub.hash.EVENTS.audit.2.41.40.1763708342.7.token") == (41, 2, 7)

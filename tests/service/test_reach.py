@@ -1,4 +1,4 @@
-"""What a service's credentials reach on the bus: directly, and through what the server sends."""
+"""The reach of a service's credentials on the bus: directly, and through replies of the server."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ STREAMS = (
     *(f"KV_{bucket.bucket}" for bucket in BUCKETS),
     *(f"OBJ_{name}" for name in OBJECTS),
 )
-CHANGING = (  # every request of JetStream's that changes a stream or a consumer, or tells of all
+CHANGING = (  # every JetStream request that changes a stream or a consumer, or lists all of them
     "STREAM.CREATE.{s}", "STREAM.UPDATE.{s}", "STREAM.DELETE.{s}", "STREAM.PURGE.{s}",
     "STREAM.MSG.DELETE.{s}", "STREAM.SNAPSHOT.{s}", "STREAM.RESTORE.{s}",
     "STREAM.PEER.REMOVE.{s}", "STREAM.PEER.EVACUATE.{s}", "STREAM.CANCEL_MOVE.{s}",
@@ -62,14 +62,14 @@ OF_THE_SERVER = (
     "META.RESCUE", "SERVER.REMOVE", "SERVER.EVACUATE", f"ACCOUNT.PURGE.{STORE}",
     f"ACCOUNT.STREAM.MOVE.{STORE}.{EVENTS}", f"ACCOUNT.STREAM.CANCEL_MOVE.{STORE}.{EVENTS}",
 )  # fmt: skip
-ELSEWHERE = (  # other ways to the same requests, and to what the server says of itself
+ELSEWHERE = (  # other paths to the same requests, and to the server's own messages
     "$JS.hub.API.STREAM.CREATE.own", f"$JS.hub.API.CONSUMER.CREATE.{EVENTS}",
     "$JS.SNAPSHOT.ACK.EVENTS.x", "$JS.SNAPSHOT.RESTORE.EVENTS.x", "$JS.EVENT.ADVISORY.API",
     f"$JS.FC.{EVENTS}.audit.x", "$NRG.V.x", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.JSZ",
     "_R_.x", "_GR_.x",
 )  # fmt: skip
 EVIL = f"$KV.{CONFIG}.admin.evil"
-TARGETS = (  # where a forged message would be a question, a call, an answer, an entry or an event
+TARGETS = (  # where a forged message would be a request, a call, a reply, an entry or an event
     "tb.query.oauth.identity", "tb.query.oauth.upstream", "tb.query.policy.admin",
     "tb.query.audit.query",
     "tb.query.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x",
@@ -81,7 +81,7 @@ TARGETS = (  # where a forged message would be a question, a call, an answer, an
     *(f"_INBOX.{service}.evil" for service in (*SERVICES, OPERATOR)),
     "$JS.API.STREAM.CREATE.evil", f"$JS.API.CONSUMER.CREATE.{EVENTS}",
 )  # fmt: skip
-# A stored message that would be understood in many places: as a stream, a consumer, a question.
+# A stored message that is valid in many places: as a stream, a consumer, a request.
 FORGED = json.dumps({
     "name": "evil", "subjects": ["evil.>"], "stream_name": EVENTS, "secret_hash": "0" * 64,
     "config": {"deliver_subject": "tb.query.oauth.identity", "durable_name": "evil"},
@@ -94,7 +94,7 @@ def may_say(user: str, subject: str) -> bool:
 
 
 def requests() -> Iterator[str]:
-    """Every request of JetStream's that a service has no right to."""
+    """Yield every JetStream request that a service has no permission for."""
     for stream in STREAMS:
         for durable in {each.consumer_name for each in DURABLES}:
             for request in CHANGING:
@@ -105,7 +105,7 @@ def requests() -> Iterator[str]:
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", sorted(SERVICES))
-async def test_no_service_changes_streams_or_consumers_by_any_request_there_is(
+async def test_no_service_changes_streams_or_consumers_by_any_request(
     nats_server: NatsAt, user: str
 ) -> None:
     tried = set(requests())
@@ -126,12 +126,12 @@ async def test_a_service_reads_its_own_buckets_and_no_others(
     assert refused == {each for each in tried if not own.intersection(each.split("."))}
 
 
-Heard = dict[str, set[str]]  # in each account, the subjects on which something arrived
+Heard = dict[str, set[str]]  # the subjects received in each account
 
 
 @pytest.fixture
 async def heard(buses: dict[str, Bus]) -> Heard:
-    """What arrives anywhere while a service tries."""
+    """Collect the subjects received in every account."""
     found: Heard = {account: set() for account in buses}
 
     def listener(account: str) -> Callable[[Msg], Awaitable[None]]:
@@ -148,7 +148,7 @@ async def heard(buses: dict[str, Bus]) -> Heard:
 
 @pytest.fixture
 async def buses(nats_server: NatsAt, settings: Settings) -> AsyncIterator[dict[str, Bus]]:
-    """Somebody in every account who may do there what the account may."""
+    """Connect to every account with all permissions of the account."""
     assert settings
     async with AsyncExitStack() as joining:
         yield {
@@ -158,7 +158,7 @@ async def buses(nats_server: NatsAt, settings: Settings) -> AsyncIterator[dict[s
 
 
 def ways(user: str) -> Iterator[tuple[str, bytes]]:
-    """Every request a user may make, each of which the server or somebody else answers."""
+    """Yield every request a user may make, each of which gets a reply."""
     for pattern in rights()[user].publish:
         subject = pattern.replace("*", "evil").replace(">", "evil")
         if subject.startswith("$JS.ACK."):
@@ -175,14 +175,14 @@ def ways(user: str) -> Iterator[tuple[str, bytes]]:
 
 
 async def carry(client: Client, user: str, target: str) -> None:
-    """Have the server send to `target` in every way that a user's rights leave."""
+    """Let the server send to `target` in every way a user's permissions allow."""
     for subject, payload in ways(user):
         await client.publish(subject, payload, target)
         await client.publish(subject, payload, headers={"Nats-Trace-Dest": target})
 
 
 @pytest.mark.parametrize("user", sorted(rights()))
-async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
+async def test_a_message_reaches_its_permitted_subscribers_and_no_other_account(
     buses: dict[str, Bus], heard: Heard, user: str
 ) -> None:
     own = account_of(user, OPERATOR)
@@ -198,11 +198,12 @@ async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
         )
     expected[own] = message
     events = {subject for subject in message if subject.startswith("tb.event.")}
-    expected[STORE] |= events  # which is where the stream is
+    expected[STORE] |= events  # the account of the stream
     for subject in message:
         await buses[own].publish(subject, b"{}")
     await until(
-        lambda: all(expected[account] <= heard[account] for account in buses), "all is heard"
+        lambda: all(expected[account] <= heard[account] for account in buses),
+        "every message is received",
     )
     for bus in buses.values():
         await bus.settled()
@@ -210,7 +211,7 @@ async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
 
 
 @pytest.mark.parametrize("user", sorted(SERVICES))
-async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itself(
+async def test_no_reply_of_the_server_reaches_a_subject_the_service_may_not_publish(
     nats_server: NatsAt, buses: dict[str, Bus], heard: Heard, user: str
 ) -> None:
     tried = {target for target in TARGETS if not may_say(user, target)}
@@ -218,8 +219,8 @@ async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itse
         for target in sorted(tried):
             await carry(client, user, target)
         await client.flush()
-        # In its own account they all arrive: so they were sent, and went no further.
-        await until(lambda: tried <= set().union(*heard.values()), "all that is sent")
+        # In the service's own account all arrive: so they were sent, and went no further.
+        await until(lambda: tried <= set().union(*heard.values()), "every sent message")
     for bus in buses.values():
         await bus.settled()
     others = {account: each & tried for account, each in heard.items() if account != user}
@@ -236,7 +237,7 @@ async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itse
 
 
 @pytest.mark.parametrize("user", sorted(SERVICES))
-async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
+async def test_a_service_cannot_purge_entries_of_others_through_its_own(
     nats_server: NatsAt, buses: dict[str, Bus], user: str
 ) -> None:
     store = buses[STORE].client.jetstream()
@@ -256,8 +257,8 @@ async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
         assert (await store.get_last_msg(stream, subject)).data == b"kept"
 
 
-async def test_a_question_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
-    """Whoever answers would write there with rights that the asker has not."""
+async def test_a_request_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
+    """Reject a reply subject that the requester may not publish, but the service may."""
     request = list[str]()
 
     async def answer(question: PageRequest) -> PageReply:

@@ -1,4 +1,4 @@
-"""What reaches the readers' interface over HTTP is whole, and its headers are headers."""
+"""Requests of readers over HTTP: complete, and with headers that are no trailers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ SQL = b"SELECT count() FROM events"
 
 @dataclass
 class Answering:
-    """Answers every reader, and keeps what each asked."""
+    """A query service that answers every reader, and records the requests."""
 
     port: int = 0
     asked: list[GatewayRequest] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Answering:
         return "TabSeparated", b"1\n"
 
     def exchange(self, *requests: bytes) -> list[int]:
-        """Send requests on a connection each; the statuses of those that are answered."""
+        """Send each request on its own connection; return the statuses of the answered ones."""
         found = []
         for each in requests:
             with RawHttp(self.port) as connection:
@@ -51,7 +51,7 @@ def cut(how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
-async def test_a_statement_that_is_cut_short_is_not_run(reading: Answering, how: str) -> None:
+async def test_a_truncated_statement_is_not_run(reading: Answering, how: str) -> None:
     def leave() -> None:
         with RawHttp(reading.port) as connection:
             connection.send(cut(how))
@@ -64,14 +64,14 @@ async def test_a_statement_that_is_cut_short_is_not_run(reading: Answering, how:
     assert [requested.sql for requested in reading.asked] == ["SELECT 2"]
 
 
-async def test_a_reader_is_named_by_headers_and_not_by_trailers(reading: Answering) -> None:
+async def test_a_reader_is_authenticated_by_headers_and_not_by_trailers(reading: Answering) -> None:
     trailers = "".join(f"{line}\r\n" for line in READER).encode()
     late = chunked("POST", "/", SQL, end=b"0\r\n" + trailers + b"\r\n")
     await asyncio.to_thread(reading.exchange, late)
     assert "ann" not in [requested.user for requested in reading.asked]
 
 
-async def test_connections_that_say_nothing_do_not_keep_readers_out(reading: Answering) -> None:
+async def test_silent_connections_do_not_block_readers(reading: Answering) -> None:
     def crowd() -> list[int]:
         silent = [RawHttp(reading.port) for _ in range(64)]
         try:

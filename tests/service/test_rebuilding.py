@@ -65,7 +65,7 @@ class LedgerOperator:
         return rid
 
     async def end(self, rid: str) -> None:
-        """Its outcome, told and heard."""
+        """Publish the outcome of a call, and settle it."""
         event = CallFailed(
             **completed(call_id=rid, reserved=True, **_outcome()).model_dump(),
             code="upstream_dead", reason="Gone.", sent=True,
@@ -74,12 +74,12 @@ class LedgerOperator:
         await self.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
 
     async def emptied(self) -> None:
-        """Redis, as after a crash without a disk."""
+        """Empty Redis, as after a crash without a disk."""
         async with redis.Redis.from_url(self.valkey_url) as client:
             await client.flushall()
 
     async def standing(self) -> tuple[int, int, int]:
-        """The key's money spent and held, and the team's calls in all parts."""
+        """Return the key's spent and reserved money, and the team's calls in all parts."""
         key = await counters(self.valkey_url, KEY)
         team = await counters(self.valkey_url, TEAM)
         calls = sum(count for name, count in team.items() if name[0] == "b")
@@ -87,7 +87,7 @@ class LedgerOperator:
 
 
 async def copied(client: "redis.Redis") -> dict[bytes, bytes]:
-    """Everything Redis has, to be restored."""
+    """Return everything Redis contains, to be restored."""
     names = [bytes(name) for name in await client.keys("*")]  # type: ignore[arg-type]
     return {name: bytes(await client.dump(name) or b"") for name in names}
 

@@ -22,7 +22,7 @@ def said(text: str) -> str:
 
 @dataclass
 class Redirecting:
-    """A server of the SDK behind paths that lead there, and a count of each path asked for."""
+    """A server of the SDK behind redirecting paths, and the requested paths."""
 
     port: int
     app: Any
@@ -60,7 +60,7 @@ class Redirecting:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Redirecting]:
-    """A server that runs for a test."""
+    """Run the server for a test."""
     sdk = MCPServer("moved")
     sdk.tool()(said)
     with socket.create_server(("127.0.0.1", 0)) as bound:
@@ -89,7 +89,7 @@ async def test_a_redirect_on_its_own_origin_is_followed_with_method_and_body(
         await bench.close()
 
 
-async def test_a_permanent_redirect_is_asked_for_once(server: Redirecting) -> None:
+async def test_a_permanent_redirect_is_requested_once(server: Redirecting) -> None:
     bench = await opened(server, "/forever")
     try:
         for _ in range(3):
@@ -100,7 +100,7 @@ async def test_a_permanent_redirect_is_asked_for_once(server: Redirecting) -> No
 
 
 @pytest.mark.parametrize("path", ["/circle", "/away", "/secure", "/nowhere", "/silent"])
-async def test_a_redirect_to_anywhere_else_is_refused_and_says_what_to_do(
+async def test_a_redirect_to_another_origin_is_rejected_with_its_fix(
     server: Redirecting, path: str
 ) -> None:
     with pytest.raises(UpstreamFaultError, match=r"HTTP 30[78]: it redirects.* Configure"):

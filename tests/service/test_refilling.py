@@ -1,4 +1,4 @@
-"""Rows that were lost come back from the stream, once; dead letters are read again."""
+"""Backfill: lost rows are restored from the stream once, and dead letters are read again."""
 
 import asyncio
 from contextlib import aclosing
@@ -39,7 +39,7 @@ def audit_settings(settings: Settings) -> AuditSettings:
 
 
 async def changed(settings: Settings, *statements: str) -> None:
-    """Do to the tables what somebody may, while no audit runs."""
+    """Change the tables while no audit runs."""
     store = ClickHouse(audit_settings(settings))
     await store.open()
     try:
@@ -51,7 +51,7 @@ async def changed(settings: Settings, *statements: str) -> None:
 
 @pytest.fixture
 async def stored(settings: Settings, operator: Bus, tmp_path: Path) -> list[str]:
-    """Forty events in the stream and in the table; audit has ended."""
+    """Store forty events in the stream and in the table; audit has ended."""
     async with events_of("policy", settings, tmp_path) as policy:
         events = [allowed() for _ in range(40)]
         for some in (events[:10], events[10:25], events[25:]):
@@ -80,7 +80,7 @@ async def rows(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (await asks.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
-async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_are_not(
+async def test_lost_rows_are_restored_from_the_stream_and_no_others(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     lost = ", ".join(f"'{each}'" for each in stored[::3])
@@ -96,7 +96,7 @@ async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_ar
         assert (await refill(operator, first=again.next)).next == 0
 
 
-async def test_a_time_begins_with_the_first_message_kept_then_or_later(
+async def test_a_backfill_from_a_time_starts_with_the_first_message_at_or_after_it(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     message = await operator.client.jetstream().get_msg("EVENTS", 2)
@@ -110,7 +110,7 @@ async def test_a_time_begins_with_the_first_message_kept_then_or_later(
         assert (await refill(operator, since=message.time.timestamp() + 3600)).lines == 0
 
 
-async def test_what_audit_has_not_acknowledged_is_left_to_it(
+async def test_messages_that_audit_has_not_acknowledged_are_skipped(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
@@ -129,7 +129,7 @@ async def test_what_audit_has_not_acknowledged_is_left_to_it(
 
 
 async def unacknowledged(taken: Any, record: Any, saying: Any) -> int:
-    """The number of a message somebody took and has not dealt with."""
+    """Return the number of a message that was delivered and is not acknowledged."""
     await saying
     pulling = asyncio.ensure_future(anext(taken))
     while not pulling.done():
@@ -140,7 +140,7 @@ async def unacknowledged(taken: Any, record: Any, saying: Any) -> int:
     return number
 
 
-async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table(
+async def test_readable_dead_letters_become_rows_and_leave_the_table(
     settings: Settings, operator: Bus
 ) -> None:
     await changed(settings, "ALTER TABLE events MODIFY COLUMN team FixedString(8)")
@@ -167,7 +167,7 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
         assert await rows(operator, "SELECT line FROM events ORDER BY line") == ((0,), (1,), (3,))
 
 
-async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
+async def test_a_dead_letter_with_an_existing_row_only_leaves_the_table(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     assert stored
@@ -184,7 +184,7 @@ async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((40, 40),)
 
 
-async def test_events_of_an_export_are_written_once_and_young_ones_not(
+async def test_events_of_an_export_are_written_once_and_recent_ones_not(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     lines = [(GOOD % (b"it's \\\\ %d" % number, b"red")).decode() for number in range(4)]

@@ -1,4 +1,4 @@
-"""The commands for what audit could not read, and for what its tables lack."""
+"""The commands for dead letters and for backfill."""
 
 import asyncio
 import gzip
@@ -27,7 +27,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
-    """Audit, which has met a message of two events and a line between them that is none."""
+    """Run audit after a message of two events with an invalid line between them."""
     own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
     async with bus_of("policy", settings) as bus:
         lines = [GOOD % b"one", b"{not json", GOOD % b"two"]
@@ -46,7 +46,7 @@ async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
 def run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
-    """A command on a thread of its own: it has an event loop of its own."""
+    """Return a function that runs a command in a thread, with an event loop of its own."""
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
 
     async def told(command: Run, *given: Any, as_json: bool = True, **options: Any) -> Any:
@@ -59,7 +59,7 @@ def run(
     return told
 
 
-async def test_a_dead_letter_is_listed_shown_and_tried_again(audit: Service, run: Run) -> None:
+async def test_a_dead_letter_is_listed_shown_and_retried(audit: Service, run: Run) -> None:
     assert audit.ready
     (letter,) = await run(list_letters, limit=10)
     assert letter["place"] == "1.1"

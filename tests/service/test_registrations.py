@@ -1,4 +1,4 @@
-"""Toolbus registered at somebody else's authorization server: forgotten there, and ended."""
+"""Registrations of the gateway at other authorization servers: forgotten there, and expired."""
 
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from toolbus_oauth.upstreams.connections.records import Registration
 
 @dataclass
 class Registered:
-    """What the service keeps of its registration."""
+    """The stored registration of the oauth service."""
 
     store: Store
     issuer: str
@@ -39,12 +39,12 @@ async def kept(asking: Asking, far: OAuthServer, settings: Settings) -> AsyncIte
 
 
 async def _another_place(asking: Asking, far: OAuthServer, docs: Resource, path: str) -> None:
-    """The server moved: a link that is open leads there no more."""
+    """Move the server, which invalidates an open link."""
     docs.names(far.issuer, path)
     await asking.declare(f"{docs.origin}{path}", tokens="user")
 
 
-async def test_nobody_is_sent_as_a_client_that_was_forgotten_there(
+async def test_a_forgotten_client_registers_again_before_a_user_is_redirected(
     asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     await _another_place(asking, far, docs, "/first")
@@ -58,7 +58,7 @@ async def test_nobody_is_sent_as_a_client_that_was_forgotten_there(
     assert (await asking.request()).token
 
 
-async def test_a_client_that_is_known_there_stays_the_same_and_is_tried_only_when_in_doubt(
+async def test_a_known_client_is_retained_and_verified_only_when_old(
     asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     async def tries(path: str) -> int:
@@ -77,7 +77,7 @@ async def test_a_client_that_is_known_there_stays_the_same_and_is_tried_only_whe
     assert await tries("/vouched-for") == 0
 
 
-async def test_where_a_token_cannot_be_renewed_for_that_its_person_is_asked_anew(
+async def test_a_forgotten_client_whose_token_cannot_be_renewed_connects_again(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -90,7 +90,7 @@ async def test_where_a_token_cannot_be_renewed_for_that_its_person_is_asked_anew
     assert (await asking.request()).token
 
 
-async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
+async def test_a_user_who_returns_to_a_forgotten_client_can_try_again(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -104,7 +104,7 @@ async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
     assert "Connected" in (await asking.connected()).text
 
 
-async def test_a_secret_is_shown_for_as_long_as_it_lasts(
+async def test_a_client_secret_is_used_until_it_expires(
     asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     far.say(secret_seconds=3600)
@@ -117,7 +117,7 @@ async def test_a_secret_is_shown_for_as_long_as_it_lasts(
     assert (await kept.seen()).id != first.id
 
 
-async def test_a_secret_that_would_be_over_at_once_is_not_taken_for_that(
+async def test_a_client_secret_that_expires_at_once_is_considered_permanent(
     asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     far.say(secret_seconds=1)

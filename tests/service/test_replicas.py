@@ -1,4 +1,4 @@
-"""A server of several replicas: who takes calls, who is left out, and who comes back."""
+"""Servers with several replicas: balancing, ejection, recovery, different definitions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,11 +36,11 @@ WAYS = DialerFactory(AT_LOOPBACK.egress)
 
 TWICE = {"twice": {"idempotent": True}}
 CHANGED = [TOOLS[0] | {"description": "now other"}, TOOLS[1]]
-ASKED = '{"elicitation": {}}'  # the capabilities of a caller that can be asked
+ASKED = '{"elicitation": {}}'  # the capabilities of a caller that can answer requests
 
 
 class Several(Bench):
-    """A runner over replicas, whose lists are taken anew as a keeper does."""
+    """A server with replicas whose lists are refreshed as the supervisor refreshes them."""
 
     def __init__(self, servers: list[Troubled], weights: list[int], **declared: Any) -> None:
         super().__init__(tools=TWICE, **declared)
@@ -54,32 +54,32 @@ class Several(Bench):
         self._listing = False
 
     async def start(self) -> None:
-        """Connect to all of them."""
+        """Connect to all replicas."""
         await self.open(ReplicatedUpstream("s", self.server, self.news, self.events, WAYS, {}))
         self._keeping = asyncio.create_task(self._keep())
         await until(self.settled, "all of them in place")
 
     async def stop(self) -> None:
-        """Leave."""
+        """Disconnect."""
         await end(self._keeping)
         await self.close()
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is told of each replica."""
+        """Return the status of each replica."""
         found: list[dict[str, Any]] = self.runner.status()["replicas"]
         return found
 
     async def calls(self, count: int, tool: str = "plain", **more: Any) -> list[Any]:
-        """So many calls, one after the other; what each ended with."""
+        """Make this number of calls, one after the other; return their final replies."""
         items = [await self.call(tool, call_id=f"{tool}{n}", **more) for n in range(count)]
         return [each.frames[-1] for each in items]
 
     def asked(self) -> list[int]:
-        """How many calls reached each."""
+        """Return the number of calls that reached each replica."""
         return [each.asked for each in self.servers]
 
     def settled(self) -> bool:
-        """Whether all are in place, and nobody is about to look again at what they offer."""
+        """Return whether all replicas are in place, and no list is about to be refreshed."""
         looking = self.changed.is_set() or self._listing
         return not looking and all(each["state"] == "in place" for each in self.rows())
 
@@ -109,7 +109,7 @@ async def several(
 
 
 def ends(told: list[Any]) -> set[str]:
-    """What calls ended with: the names of errors, empty for answers."""
+    """Return the error codes of final replies, empty for results."""
     return {getattr(getattr(each, "error", None), "code", "") for each in told}
 
 
@@ -119,7 +119,7 @@ async def test_calls_go_to_replicas_by_weight() -> None:
         assert bench.asked() == [10, 30]
 
 
-async def test_a_replica_that_fails_is_ejected_and_the_server_goes_on() -> None:
+async def test_a_failing_replica_is_ejected_and_the_server_continues() -> None:
     async with several([1, 1, 1]) as bench:
         bench.servers[0].trouble = "reset"
         assert ends(await bench.calls(3 * FAILURES)) == {"", "upstream_dead"}
@@ -134,7 +134,7 @@ async def test_a_replica_that_fails_is_ejected_and_the_server_goes_on() -> None:
         assert event.replica == row["replica"] == f"127.0.0.1:{bench.servers[0].port}/mcp"
 
 
-async def test_many_calls_that_fail_at_one_replica_at_once_open_no_breaker_of_the_server() -> None:
+async def test_many_concurrent_failures_of_one_replica_do_not_open_the_servers_breaker() -> None:
     async with several([1, 1, 1], timeout=5) as bench:
         bench.servers[0].trouble = "hung"
         result = await asyncio.gather(*(bench.call("plain", call_id=f"c{n}") for n in range(30)))
@@ -144,7 +144,7 @@ async def test_many_calls_that_fail_at_one_replica_at_once_open_no_breaker_of_th
         assert ends(await bench.calls(10)) == {""}
 
 
-async def test_a_replica_that_hangs_does_not_take_every_place_of_the_server() -> None:
+async def test_a_hanging_replica_does_not_use_every_concurrency_slot() -> None:
     async with several([1, 1, 1], timeout=120) as bench:
         hung = bench.servers[0]
         hung.trouble = "hung"
@@ -156,7 +156,7 @@ async def test_a_replica_that_hangs_does_not_take_every_place_of_the_server() ->
         assert ends([each.frames[-1] for each in result]) == {""}
 
 
-async def test_a_call_that_may_be_made_again_is_made_at_another_replica() -> None:
+async def test_a_retryable_call_is_retried_at_another_replica() -> None:
     async with several([1, 1]) as bench:
         bench.servers[0].trouble = "reset"
         assert ends(await bench.calls(2, "twice")) == {""}
@@ -164,14 +164,14 @@ async def test_a_call_that_may_be_made_again_is_made_at_another_replica() -> Non
         assert bench.asked() == [1, 2]
 
 
-async def test_what_was_not_sent_to_a_replica_that_is_gone_goes_to_another() -> None:
+async def test_an_unsent_call_of_a_stopped_replica_goes_to_another() -> None:
     async with several([1, 1]) as bench:
         await bench.servers[0].close()
         assert ends(await bench.calls(2)) == {""}
         assert bench.asked() == [0, 2]
 
 
-async def test_when_all_fail_half_of_them_stay_and_the_breaker_of_the_server_opens() -> None:
+async def test_when_all_fail_half_of_them_stay_and_the_servers_breaker_opens() -> None:
     async with several([1, 1, 1, 1]) as bench:
         for server in bench.servers:
             server.trouble = "failing"
@@ -183,7 +183,7 @@ async def test_when_all_fail_half_of_them_stay_and_the_breaker_of_the_server_ope
         assert sorted(states) == ["ejected", "ejected", "in place", "in place"]
 
 
-async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
+async def test_an_ejected_replica_is_probed_compared_and_tried_before_it_returns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ejecting, "BASE", 0.05)
@@ -194,12 +194,12 @@ async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
         await until(lambda: bench.rows()[0]["ejections"], "the ejection")
         request, listed = bad.asked, bad.methods["tools/list"]
         met = bad.met
-        await until(lambda: bad.met >= met + 3, "probes that fail")
+        await until(lambda: bad.met >= met + 3, "failed probes")
         assert ends(await bench.calls(10)) == {""}
-        assert bad.asked == request, "no call tried it before a probe was answered"
+        assert bad.asked == request, "no call before a successful probe"
         bad.trouble = ""
         await until(lambda: bench.rows()[0]["state"] == "on trial", "its trial")
-        await until(lambda: bad.methods["tools/list"] > listed, "another look at what it offers")
+        await until(lambda: bad.methods["tools/list"] > listed, "another listing")
         await until(lambda: bench.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
         assert ends(await bench.calls(10)) == {""}
         assert bench.rows()[0]["state"] == "in place"
@@ -208,7 +208,7 @@ async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
         assert event.replica == bench.rows()[0]["replica"]
 
 
-async def test_an_idle_replica_that_dies_is_ejected_before_a_call_meets_it() -> None:
+async def test_an_idle_replica_that_dies_is_ejected_before_a_call() -> None:
     async with several([1, 1], probe=0.02) as bench:
         await bench.servers[0].close()
         await until(lambda: bench.rows()[0]["state"] == "ejected", "the ejection")
@@ -217,27 +217,27 @@ async def test_an_idle_replica_that_dies_is_ejected_before_a_call_meets_it() -> 
         assert bench.runner.retries.made == 0
 
 
-async def test_a_replica_that_offers_a_tool_otherwise_is_not_called_for_it() -> None:
+async def test_a_replica_with_a_different_tool_is_not_called_for_it() -> None:
     async with several([1, 1, 1]) as bench:
         bench.servers[2].tools = CHANGED
         bench.changed.set()
-        await until(bench.settled, "the list taken anew")
+        await until(bench.settled, "the refreshed list")
         assert bench.rows()[2]["differs"] == ["plain"]
         (plain,) = [each for each in bench.listing.tools if each.name == "plain"]
-        assert plain.definition == TOOLS[0], "as most of them have it"
+        assert plain.definition == TOOLS[0], "the definition of the majority"
         before = bench.asked()[2]
         assert ends(await bench.calls(9)) == {""}
         assert bench.asked()[2] == before
         await bench.calls(9, "twice")
-        assert bench.asked()[2] > before, "it does what it offers like the others"
+        assert bench.asked()[2] > before, "it is called for equal tools"
 
 
-async def test_what_most_replicas_offer_now_is_listed_and_the_last_old_one_waits() -> None:
+async def test_the_definition_of_the_majority_is_listed_and_other_replicas_wait() -> None:
     async with several([1, 1, 1]) as bench:
         for server in bench.servers[1:]:
             server.tools = CHANGED
         bench.changed.set()
-        await until(bench.settled, "the list taken anew")
+        await until(bench.settled, "the refreshed list")
         assert bench.rows()[0]["differs"] == ["plain"]
         (plain,) = [each for each in bench.listing.tools if each.name == "plain"]
         assert plain.definition == CHANGED[0]
@@ -245,17 +245,17 @@ async def test_what_most_replicas_offer_now_is_listed_and_the_last_old_one_waits
         assert bench.asked()[0] == 0
 
 
-async def test_a_session_stays_with_the_replica_that_gave_it() -> None:
+async def test_a_session_stays_with_its_replica() -> None:
     async with several([1, 1, 1], sessions=True) as bench:
         for key in range(12):
             assert ends(await bench.calls(3, key=f"key{key}")) == {""}
         for number, server in enumerate(bench.servers):
             assert set(server.sessions) <= {f"s{number}"}
-            assert server.asked % 3 == 0, "a caller is at one replica and no other"
+            assert server.asked % 3 == 0, "each caller uses one replica only"
         assert sum(each.asked > 0 for each in bench.servers) > 1
 
 
-async def test_a_session_whose_replica_hangs_in_a_call_that_could_ask_counts_against_it() -> None:
+async def test_a_hanging_session_call_counts_against_its_replica() -> None:
     async with several([1, 1], sessions=True, timeout=3) as bench:
         for server in bench.servers:
             server.trouble, server.only = "hung", 1
@@ -264,7 +264,7 @@ async def test_a_session_whose_replica_hangs_in_a_call_that_could_ask_counts_aga
         await until(lambda: any(each["failures"] for each in bench.rows()), "the failure")
 
 
-async def test_a_replica_of_another_era_is_left_out() -> None:
+async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
     async with AsyncExitStack() as stack:
         servers = [Troubled(), Troubled(session="old")]
         for server in servers:
@@ -273,12 +273,14 @@ async def test_a_replica_of_another_era_is_left_out() -> None:
         bench = Several(servers, [1, 1])
         await bench.open(ReplicatedUpstream("s", bench.server, bench.news, bench.events, WAYS, {}))
         stack.push_async_callback(bench.close)
-        await until(lambda: any("family" in each["reason"] for each in bench.rows()), "the refusal")
+        await until(
+            lambda: any("family" in each["reason"] for each in bench.rows()), "the rejection"
+        )
         assert ends(await bench.calls(4)) == {""}
         assert sorted(bench.asked()) == [0, 4]
 
 
-async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
+async def test_an_executor_reports_replicas_and_probes_idle_servers(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
@@ -317,7 +319,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         assert (await until_told(probed, "a probe"))["ok"] is True
 
 
-async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
+async def test_a_server_without_any_replica_reports_it() -> None:
     gone = Troubled()
     await gone.start()
     await gone.close()

@@ -1,4 +1,4 @@
-"""Calls of servers that go wrong: what is tried again, what is not, and how often."""
+"""Calls to failing servers: retries, their limits, breakers and overload."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ async def server() -> AsyncIterator[Troubled]:
 
 @pytest.fixture
 async def bench(server: Troubled) -> AsyncIterator[Bench]:
-    """A runner over the troubled server, one of whose tools may be called twice."""
+    """Run the troubled server, one of whose tools is idempotent."""
     made = Bench(tools=TWICE, concurrency=4)
     await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
@@ -44,9 +44,7 @@ async def bench(server: Troubled) -> AsyncIterator[Bench]:
 
 
 @pytest.mark.parametrize("trouble", ["reset", "failing"])
-async def test_a_call_that_may_happen_twice_is_tried_again(
-    bench: Bench, server: Troubled, trouble: str
-) -> None:
+async def test_an_idempotent_call_is_retried(bench: Bench, server: Troubled, trouble: str) -> None:
     server.trouble, server.only = trouble, 1
     assert (await bench.call("twice")).text == "done"
     assert (server.asked, bench.runner.retries.made) == (2, 1)
@@ -54,7 +52,7 @@ async def test_a_call_that_may_happen_twice_is_tried_again(
 
 
 @pytest.mark.parametrize("trouble", ["reset", "failing"])
-async def test_a_call_that_may_have_happened_is_not_tried_again(
+async def test_a_call_that_may_have_run_is_not_retried(
     bench: Bench, server: Troubled, trouble: str
 ) -> None:
     server.trouble, server.only = trouble, 1
@@ -63,24 +61,20 @@ async def test_a_call_that_may_have_happened_is_not_tried_again(
     assert bench.outcome.sent
 
 
-async def test_a_call_whose_progress_was_promised_is_not_begun_again(
-    bench: Bench, server: Troubled
-) -> None:
+async def test_a_call_with_progress_is_not_retried(bench: Bench, server: Troubled) -> None:
     server.trouble, server.only = "reset", 1
     assert isinstance((await bench.call("twice", progress=True)).error, UpstreamDeadError)
     assert server.asked == 1
 
 
-async def test_an_answer_that_is_nonsense_is_not_asked_for_again(
-    bench: Bench, server: Troubled
-) -> None:
+async def test_an_invalid_answer_is_not_requested_again(bench: Bench, server: Troubled) -> None:
     server.trouble = "garbage"
     failed = (await bench.call("plain")).error
     assert isinstance(failed, UpstreamDeadError | UpstreamFaultError)
     assert server.asked == 1
 
 
-async def test_what_was_never_sent_is_tried_again(bench: Bench, server: Troubled) -> None:
+async def test_an_unsent_call_is_retried(bench: Bench, server: Troubled) -> None:
     await server.close()
     calling = asyncio.create_task(bench.call("plain"))
     await until(lambda: bench.runner.retries.made, "the first retry")
@@ -90,9 +84,7 @@ async def test_what_was_never_sent_is_tried_again(bench: Bench, server: Troubled
     assert not bench.outcome.sent
 
 
-async def test_what_was_sent_once_is_told_as_sent_whatever_came_later(
-    bench: Bench, server: Troubled
-) -> None:
+async def test_a_call_sent_once_is_recorded_as_sent(bench: Bench, server: Troubled) -> None:
     server.trouble = "reset"
     calling = asyncio.create_task(bench.call("twice"))
     await until(lambda: server.asked, "the first attempt")
@@ -102,24 +94,24 @@ async def test_what_was_sent_once_is_told_as_sent_whatever_came_later(
     assert bench.outcome.charge == 5
 
 
-async def test_nothing_is_tried_again_after_its_deadline(bench: Bench, server: Troubled) -> None:
+async def test_no_call_is_retried_after_its_deadline(bench: Bench, server: Troubled) -> None:
     server.trouble = "hung"
     failed = (await bench.call("twice", deadline=time() + 3)).error
     assert isinstance(failed, UpstreamTimeoutError)
     assert server.asked == 1
 
 
-async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
+async def test_a_failing_server_gets_at_most_a_fifth_more_calls(
     bench: Bench, server: Troubled
 ) -> None:
-    bench.runner.breaker.circuit = Breaker(threshold=10_000)  # the budget alone must do
+    bench.runner.breaker.circuit = Breaker(threshold=10_000)  # the retry budget alone must limit
     server.trouble = "failing"
     for _ in range(100):
         assert isinstance((await bench.call("twice")).error, UpstreamDeadError)
     assert 100 < server.asked <= 120
 
 
-async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
+async def test_an_open_breaker_is_not_retried_and_names_one_reason(
     bench: Bench, server: Troubled
 ) -> None:
     bench.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
@@ -134,7 +126,7 @@ async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
 
 
 @pytest.mark.parametrize("trouble", TROUBLES[1:])
-async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> None:
+async def test_one_failing_server_of_ten_fails_no_calls_of_others(trouble: str) -> None:
     servers = [Troubled() for _ in range(10)]
     benches = [Bench(tools=TWICE, timeout=60, concurrency=4) for _ in servers]
     for server, bench in zip(servers, benches, strict=True):
@@ -156,7 +148,7 @@ async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> N
         await server.close()
 
 
-async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_ends(
+async def test_calls_beyond_the_queue_are_rejected_before_any_other_ends(
     bench: Bench, server: Troubled
 ) -> None:
     server.trouble = "hung"
@@ -167,20 +159,20 @@ async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_en
         return answers.frames[-1]
 
     calls = [asyncio.create_task(call(number)) for number in range(20)]
-    await until(lambda: sum(each.done() for each in calls) == 12, "the refusals")
+    await until(lambda: sum(each.done() for each in calls) == 12, "the rejections")
     refused = [each.result() for each in calls if each.done()]
     for frame in refused:
         assert isinstance(frame, CallError)
         assert isinstance(frame.error, OverloadedError)
         assert frame.error.data["retry_after"] >= 1
-    await until(lambda: server.most == 4, "those it has places for")
+    await until(lambda: server.most == 4, "the calls with a concurrency slot")
     assert bench.runner.status()["waiting"] == 4
     for each in calls:
         each.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
+async def test_each_attempt_is_a_span_and_the_call_counts_them(
     bench: Bench, server: Troubled
 ) -> None:
     kept: list[Span] = []
@@ -200,7 +192,7 @@ async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
     assert {span.parent_id for span in (first, second)} == {span_id(whole.traceparent)}
 
 
-async def test_a_call_that_waits_for_its_turn_has_a_span_for_that(
+async def test_a_call_that_waits_for_a_slot_has_a_span_for_it(
     bench: Bench, server: Troubled
 ) -> None:
     kept: list[Span] = []

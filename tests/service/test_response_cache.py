@@ -1,4 +1,4 @@
-"""Answers told again: to whom they may be told, for as long as they hold, and to nobody else."""
+"""Cached responses: their scope, their lifetime and their limits."""
 
 import json
 from collections.abc import AsyncIterator
@@ -31,14 +31,14 @@ async def server() -> AsyncIterator[Vast]:
 
 @pytest.fixture
 async def bench(server: Vast) -> AsyncIterator[Bench]:
-    """A runner over a server three of whose tools are declared to only read."""
+    """Run a server with three tools configured as cacheable."""
     made = Bench(tools=TOOLS)
     await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
 
 
-async def test_a_repeated_call_is_answered_without_its_server_and_says_so(
+async def test_a_repeated_call_is_answered_from_the_cache_and_marked(
     bench: Bench, server: Vast
 ) -> None:
     first = await bench.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
@@ -50,7 +50,7 @@ async def test_a_repeated_call_is_answered_without_its_server_and_says_so(
     assert (bench.outcome.charge, bench.outcome.call_id) == (5, "c2")
 
 
-async def test_who_acts_for_somebody_is_not_told_what_was_answered_to_them_alone(
+async def test_a_private_response_is_not_shared_with_actors_for_the_same_user(
     bench: Bench, server: Vast
 ) -> None:
     for actors in ((), ("helper",), ("helper", "desk"), ()):
@@ -59,8 +59,8 @@ async def test_who_acts_for_somebody_is_not_told_what_was_answered_to_them_alone
     assert server.asked == 3
 
 
-async def test_no_two_of_fifty_tenants_share_a_private_answer(bench: Bench, server: Vast) -> None:
-    # Names chosen so that no way of joining them into one text keeps them apart.
+async def test_no_two_of_fifty_tenants_share_a_private_response(bench: Bench, server: Vast) -> None:
+    # Names chosen so that a plain concatenation would be ambiguous.
     tenants = [(f"s{'-x' * n}", f"{'x-' * (49 - n)}k") for n in range(50)]
     for _ in range(2):
         for customer, key in tenants:
@@ -70,13 +70,13 @@ async def test_no_two_of_fifty_tenants_share_a_private_answer(bench: Bench, serv
     assert server.asked == 51
 
 
-async def test_a_public_answer_is_everybodys(bench: Bench, server: Vast) -> None:
+async def test_a_public_response_is_shared(bench: Bench, server: Vast) -> None:
     for number in range(50):
         await bench.call("rows", {"bytes": 1}, customer=f"s{number}")
     assert server.asked == 1
 
 
-async def test_tools_and_arguments_are_kept_apart(bench: Bench, server: Vast) -> None:
+async def test_responses_are_cached_by_tool_and_arguments(bench: Bench, server: Vast) -> None:
     for tool in ("text", "rows"):
         for arguments in ({}, {"bytes": 1}, {"bytes": "1"}, {"bytes": True}):
             await bench.call(tool, arguments)
@@ -92,7 +92,7 @@ async def test_tools_and_arguments_are_kept_apart(bench: Bench, server: Vast) ->
         {"claim": OutcomeClaim(name="n", revision=1, digest="d")},
     ],
 )
-async def test_a_call_that_wants_more_than_an_answer_reaches_its_server(
+async def test_a_call_that_requires_more_than_a_response_reaches_its_server(
     bench: Bench, server: Vast, more: dict[str, Any]
 ) -> None:
     for _ in range(2):
@@ -100,21 +100,21 @@ async def test_a_call_that_wants_more_than_an_answer_reaches_its_server(
     assert server.asked == 2
 
 
-async def test_a_tool_that_is_not_declared_so_reaches_its_server(
-    bench: Bench, server: Vast
-) -> None:
+async def test_a_tool_without_a_cache_reaches_its_server(bench: Bench, server: Vast) -> None:
     for _ in range(2):
         await bench.call("many", {"bytes": 1})
     assert server.asked == 2
 
 
-async def test_what_failed_is_asked_anew(bench: Bench, server: Vast) -> None:
+async def test_a_failure_is_not_cached(bench: Bench, server: Vast) -> None:
     for _ in range(2):
         assert (await bench.call("escape", {"bytes": 1})).error
     assert server.asked == 2
 
 
-async def test_what_is_held_back_or_drained_is_not_told_from_memory(bench: Bench) -> None:
+async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_cache(
+    bench: Bench,
+) -> None:
     await bench.call("text", {"bytes": 1})
     bench.runner.uncallable = frozenset({("tools/call", "text")})
     assert isinstance((await bench.call("text", {"bytes": 1})).error, UnknownToolError)
@@ -122,7 +122,7 @@ async def test_what_is_held_back_or_drained_is_not_told_from_memory(bench: Bench
     assert isinstance((await bench.call("text", {"bytes": 1})).error, ServerDrainedError)
 
 
-async def test_a_changed_definition_forgets_what_was_answered_under_the_old_one(
+async def test_a_changed_definition_invalidates_its_cached_responses(
     bench: Bench, server: Vast
 ) -> None:
     cache = bench.runner.cache
@@ -141,13 +141,13 @@ async def test_a_changed_definition_forgets_what_was_answered_under_the_old_one(
 
 
 def of(bench: Bench, clock: Any) -> ResponseCache:
-    """A cache with a clock of its own."""
+    """Return a cache with a clock of its own."""
     made = ResponseCache(bench.declared.tools, clock)
     made.learn(bench.listing.tools)
     return made
 
 
-async def test_an_answer_is_over_with_its_time_and_the_servers_word_only_shortens_it(
+async def test_a_response_expires_and_the_server_can_only_shorten_its_lifetime(
     bench: Bench,
 ) -> None:
     now = [0.0]
@@ -172,7 +172,7 @@ async def test_an_answer_is_over_with_its_time_and_the_servers_word_only_shorten
     assert holds(b'{"cacheScope":"private"}', 1)
 
 
-async def test_only_whole_answers_are_kept(bench: Bench) -> None:
+async def test_only_complete_responses_are_cached(bench: Bench) -> None:
     cache = of(bench, lambda: 0.0)
     key = cache.key_of(admitted("text"))
     assert key is not None
@@ -185,13 +185,13 @@ async def test_only_whole_answers_are_kept(bench: Bench) -> None:
     assert len(cache) == 0
 
 
-async def test_what_is_kept_is_bounded_and_the_least_used_goes_first(bench: Bench) -> None:
+async def test_the_cache_is_limited_and_evicts_the_least_recently_used(bench: Bench) -> None:
     cache = of(bench, lambda: 0.0)
     keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
     for key in keys:
         assert key is not None
         cache.store(key, b"{}", CallOutcome(CallResult(b"{}"), is_error=False))
-        assert cache.find(keys[0] or key) is not None  # used all the while
+        assert cache.find(keys[0] or key) is not None  # used all the time
     assert len(cache) == MOST_ENTRIES
     assert keys[1] is not None
     assert cache.find(keys[1]) is None

@@ -1,4 +1,4 @@
-"""People and machines that administer, tokens for less than everything, and what people end."""
+"""Administrative roles of persons and machines, restricted tokens, and the account page."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def server(
 
 
 async def vouched(server: Server, **more: Any) -> str:
-    """A client an operator made."""
+    """Return the id of a client created by an operator."""
     about = {"token_endpoint_auth_method": "none", "redirect_uris": [asked("")["redirect_uri"]]}
     (row,) = await server.action("add_client", "Console", **{**about, **more})
     return str(row["id"])
@@ -53,7 +53,7 @@ async def refreshed(server: Server, client: str, token: str, **more: str) -> dic
     return (await server.form("/oauth/token", **form))[1]
 
 
-async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Server) -> None:
+async def test_a_person_with_a_role_lets_a_confirmed_client_administer(server: Server) -> None:
     client = await vouched(server)
     page = await Walker(server).consenting(client, resource=API, scope="admin")
     assert "administer Toolbus as operator" in page.text
@@ -70,7 +70,9 @@ async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Ser
     assert (await server.show(least["access_token"])).scope == "admin:read"
 
 
-async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: Server) -> None:
+async def test_a_client_that_registered_itself_cannot_request_administration(
+    server: Server,
+) -> None:
     client = (await server.register())["client_id"]
     for scope in ("admin", "admin:read", ""):
         page = await Walker(server).get(
@@ -83,7 +85,7 @@ async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: 
     assert result["error"] == "unauthorized_client"
 
 
-async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(server: Server) -> None:
+async def test_a_person_without_a_role_cannot_grant_administration(server: Server) -> None:
     client, walker = await vouched(server), Walker(server)
     page = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
     shown = await walker.signed_in(page, "bo")
@@ -92,10 +94,10 @@ async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(serv
     tools = await walker.get("/oauth/authorize", **asked(client))
     assert 'value="allow"' in (await walker.signed_in(tools, "bo")).text
     again = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
-    assert 'value="allow"' not in again.text, "the session of one who has no role"
+    assert 'value="allow"' not in again.text, "the session of a person without a role"
 
 
-async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: Server) -> None:
+async def test_a_removed_role_ends_its_grants(server: Server) -> None:
     client = await vouched(server)
     result = await server.signed_in(client, resource=API, scope="admin")
     await server.show(result["access_token"])
@@ -108,10 +110,10 @@ async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: S
     nowhere = {"access": STAFF["access"]}
     await server.declare(**nowhere)
     page = await Walker(server).get("/oauth/authorize", **asked(client, resource=API))
-    assert page.told["error"] == "invalid_target", "nobody has a role: there is no such resource"
+    assert page.told["error"] == "invalid_target", "without any role there is no such resource"
 
 
-async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
+async def test_a_machine_has_the_role_of_its_rule(server: Server) -> None:
     async def token(name: str) -> tuple[int, dict[str, Any]]:
         (row,) = await server.action("add_client", name)
         pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
@@ -126,10 +128,10 @@ async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server
     assert (status, result["error"]) == (403, "access_denied")
 
 
-async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server) -> None:
+async def test_no_request_extends_the_scope_of_a_token(server: Server) -> None:
     client = (await server.register())["client_id"]
     first = await server.signed_in(client)
-    assert first["scope"] == "tools:reading", "what clients begin with"
+    assert first["scope"] == "tools:reading", "the scope of a first request"
     for more in ("tools", "tools:writing", "tools:reading tools:writing", "admin"):
         result = await refreshed(server, client, first["refresh_token"], scope=more)
         assert result["error"] == "invalid_scope"
@@ -138,12 +140,12 @@ async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server
     assert less["scope"] == "tools:writing"
     assert (await server.show(less["access_token"])).scope == "tools:writing"
     whole = await refreshed(server, client, less["refresh_token"])
-    assert whole["scope"] == "tools:reading tools:writing", "the grant itself stays what it was"
+    assert whole["scope"] == "tools:reading tools:writing", "the grant itself is unchanged"
     wrong = await Walker(server).get("/oauth/authorize", **asked(client, scope="tools:everything"))
     assert wrong.told["error"] == "invalid_scope"
 
 
-async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> None:
+async def test_the_consent_page_names_the_requested_tools(server: Server) -> None:
     client = (await server.register())["client_id"]
     page = await Walker(server).consenting(client, scope="tools:writing")
     assert "use the tools of writing that the rule ops grants" in page.text
@@ -151,18 +153,18 @@ async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> No
     assert "use all tools that the rule ops grants" in page.text
 
 
-# -- what people allowed ---------------------------------------------------------------------
+# -- the account page ------------------------------------------------------------------------------
 
 
 async def account_of(server: Server, name: str = "ann") -> tuple[Walker, str]:
-    """Somebody's browser, and what it shows of theirs."""
+    """Return a browser and its account page."""
     walker = Walker(server)
     page = await walker.get("/oauth/account")
     assert "the access you allowed" in page.text
     return walker, (await walker.signed_in(page, name)).text
 
 
-async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
+async def test_persons_see_and_end_their_own_grants(server: Server) -> None:
     client = (await server.register(client_name="<b>Desk</b>"))["client_id"]
     result = await server.signed_in(client)
     bearer = await server.show(result["access_token"])
@@ -180,7 +182,7 @@ async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
     assert again["error"] == "invalid_grant"
 
 
-async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server) -> None:
+async def test_a_grant_is_ended_only_by_its_owner_on_the_account_page(server: Server) -> None:
     client = (await server.register())["client_id"]
     result = await server.signed_in(client)
     bearer = await server.show(result["access_token"])
@@ -210,7 +212,7 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
     assert late.status == 403
 
 
-async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
+async def test_persons_see_and_end_only_their_own_connections(
     server: Server, settings: Settings
 ) -> None:
     async with kept_connections(settings) as store:

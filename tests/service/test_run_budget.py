@@ -1,4 +1,4 @@
-"""What a call may cost at most for whoever asks: refused before anybody is asked or paid."""
+"""The budget of a program's call: rejected before an approval is requested or money reserved."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,7 +16,7 @@ PRICE = 0.02
 
 @pytest.fixture
 async def priced(begin: Any) -> AsyncIterator[Policing]:
-    """One policy, where both tools cost the same; `burn` needs a person beside."""
+    """Run one policy where both tools cost the same, and `burn` needs approval."""
     async with begin(1) as policy:
         prices = {"docs__*": PRICE}
         await policy.declare(declared().model_copy(update={"prices": prices}))
@@ -25,7 +25,7 @@ async def priced(begin: Any) -> AsyncIterator[Policing]:
 
 
 async def refused(policy: Policing, tool: str = "read", most: int = 1) -> Any:
-    """How a call that may cost so little is refused; None when it is not."""
+    """Return the rejection of a call with this budget, or None."""
     try:
         await policy.request(tool, most=most)
     except RunBudgetExceededError as error:
@@ -33,7 +33,7 @@ async def refused(policy: Policing, tool: str = "read", most: int = 1) -> Any:
     return None
 
 
-async def test_a_call_that_costs_more_than_it_may_is_sent_to_nobody(priced: Policing) -> None:
+async def test_a_call_above_the_budget_is_not_dispatched(priced: Policing) -> None:
     priced.reached.clear()
     error = await refused(priced, most=int(PRICE * MICRO) - 1)
     assert error is not None
@@ -42,11 +42,11 @@ async def test_a_call_that_costs_more_than_it_may_is_sent_to_nobody(priced: Poli
     assert priced.reached == []
 
 
-async def test_a_call_that_costs_exactly_what_it_may_goes_through(priced: Policing) -> None:
+async def test_a_call_of_exactly_the_budget_runs(priced: Policing) -> None:
     assert isinstance(await priced.request("read", most=int(PRICE * MICRO)), CallResult)
     assert isinstance(await priced.request("read"), CallResult)
 
 
-async def test_nobody_is_asked_to_approve_what_cannot_be_paid(priced: Policing) -> None:
+async def test_no_approval_is_requested_for_an_unaffordable_call(priced: Policing) -> None:
     assert await refused(priced, "burn") is not None
     assert await priced.waiting() == ()

@@ -1,4 +1,4 @@
-"""The sealer on a real bus, and evidence from the stream to the verifier."""
+"""The log signer on a real bus, and evidence from the stream to the verifier."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from toolbus_common.settings import Settings
 
 
 class Sealing:
-    """A sealer as the audit service has it; `told` is what it told, customer by customer."""
+    """A log signer as in the audit service; `told` are the announced logs of each customer."""
 
     def __init__(self, settings: Settings, bus: Bus) -> None:
         self.told: dict[str, list[Log]] = {}
@@ -30,7 +30,7 @@ class Sealing:
         self._bus = bus
 
     async def begin(self) -> LogSigner:
-        """A sealer that goes on where the last one ended."""
+        """Start a signer that continues where the last one ended."""
         sealing = load_signer("toolbus", self._key)
         sealer = LogSigner(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
         await sealer.start(await created_at(self._bus.client, EVENTS))
@@ -44,7 +44,7 @@ class Sealing:
             self.told.setdefault(customer, []).append(log)
 
     def sizes(self, customer: str) -> list[int]:
-        """How large each statement says the log is."""
+        """Return the sizes of a customer's announced logs."""
         return [log.size for log in self.told.get(customer, [])]
 
 
@@ -64,7 +64,7 @@ async def test_every_customer_has_a_log_of_its_own(
     assert (sealing.sizes("acme"), sealing.sizes("bolt")) == ([3], [1])
 
 
-async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_again(
+async def test_a_restarted_signer_continues_and_announces_its_last_checkpoints_again(
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
@@ -77,7 +77,7 @@ async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_a
     assert sealing.told["acme"][0] == sealing.told["acme"][1]
 
 
-async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothing_twice(
+async def test_a_signer_killed_between_checkpoint_and_position_signs_nothing_twice(
     sealing: Sealing, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def killed(_sealer: LogSigner) -> None:
@@ -95,7 +95,7 @@ async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothin
     assert sealing.sizes("acme") == [3, 4]
 
 
-async def test_of_two_sealers_one_writes_and_the_other_stops(
+async def test_only_one_of_two_signers_writes_and_the_other_stops(
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
     first, second = await sealing.begin(), await sealing.begin()
@@ -111,7 +111,7 @@ async def rows(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (await lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
-async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_found(
+async def test_exported_evidence_verifies_and_an_edited_row_is_detected(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     lane, path = RequestReply("operator", operator), tmp_path / "evidence.zip"
@@ -128,7 +128,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'")
             return bool(found[0][0] == 6)
 
-        await until(sealed, "six events are sealed")
+        await until(sealed, "six events are in a checkpoint")
         key = str(service.status().details["sealed_by"])
         found = await gathered(lane, "acme")
         assert await found.write(path) == found.size == 6

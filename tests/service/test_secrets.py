@@ -1,4 +1,4 @@
-"""A server's credentials by reference: the executor reads them, and once more when they changed."""
+"""Server credentials by reference: read by the executor, and again after a change."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ SCHEMA = {"data": {"__schema": {"queryType": {"name": "Query"}, "types": [
 
 
 class Api:
-    """A GraphQL API of nothing; `tokens` are what it was shown, in order."""
+    """A GraphQL API without fields; `tokens` are the received ones, in order."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []
@@ -59,7 +59,7 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
     return begun
 
 
-async def test_a_server_is_reached_with_what_its_reference_stands_for_and_anew_when_that_changed(
+async def test_a_referenced_secret_is_used_and_read_again_after_a_change(
     api: Api, begin: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = tmp_path / "token"
@@ -76,7 +76,7 @@ async def test_a_server_is_reached_with_what_its_reference_stands_for_and_anew_w
     assert "canary" not in caplog.text
 
 
-async def test_a_server_whose_secret_cannot_be_had_says_which_and_is_reached_once_it_is_there(
+async def test_a_missing_secret_is_named_and_used_once_it_exists(
     api: Api, begin: Any, operator: Bus, tmp_path: Path
 ) -> None:
     kept = tmp_path / "token"

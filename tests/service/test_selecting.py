@@ -1,4 +1,4 @@
-"""Parts of results by JMESPath, whatever the expression tries."""
+"""Result selection by JMESPath, with hostile expressions."""
 
 import json
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def select(bench: Bench, expression: Any, tool: str = "rows") -> Answers:
     return await bench.call(tool, {"bytes": 5000}, extra=extra)
 
 
-async def test_what_is_found_is_told_instead_of_the_result(bench: Bench, server: Vast) -> None:
+async def test_the_selection_is_returned_instead_of_the_result(bench: Bench, server: Vast) -> None:
     items = (await select(bench, "rows[0].name")).last
     assert items["content"] == [{"type": "text", "text": '"]}\\""'}]
     assert "structuredContent" not in items
@@ -55,7 +55,7 @@ async def test_what_is_found_is_told_instead_of_the_result(bench: Bench, server:
     "expression",
     ["", "a.[", 7, "!" * 1000 + "a", "a" * (MAX_LENGTH + 1), "nosuch(@"],
 )
-async def test_what_is_no_expression_is_refused_before_the_call(
+async def test_an_invalid_expression_is_rejected_before_the_call(
     bench: Bench, server: Vast, expression: Any
 ) -> None:
     assert isinstance((await select(bench, expression)).error, InvalidError)
@@ -73,7 +73,7 @@ async def test_what_is_no_expression_is_refused_before_the_call(
         ("[@,@] | " * 100 + "to_string(@)", "select something simpler"),
     ],
 )
-async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
+async def test_a_failing_or_exploding_expression_leaves_the_result_complete(
     bench: Bench, expression: str, why: str
 ) -> None:
     items = (await select(bench, expression)).last
@@ -83,7 +83,7 @@ async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
     assert (await select(bench, "rows[0].id")).last["content"][0]["text"] == "0"
 
 
-async def test_a_result_that_is_no_json_is_told_whole(bench: Bench) -> None:
+async def test_a_result_without_json_is_returned_completely(bench: Bench) -> None:
     items = (await select(bench, "a", "text")).last
     assert "has no JSON" in items["content"][0]["text"]
     assert items["content"][-1]["text"] == "the end"

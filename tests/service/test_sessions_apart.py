@@ -1,4 +1,4 @@
-"""One key never meets another's state at a server, whatever the server is and whoever calls it."""
+"""Isolation of keys at a server: separate state for each principal, on every kind of server."""
 
 import asyncio
 import sys
@@ -29,7 +29,7 @@ def recall() -> str:
 """
 FIXTURE = (sys.executable, "-m", "fixture_server", "--stdio", "--family", "legacy")
 WATCHED = "test://watched-resource"
-ENOUGH = 12  # calls, of which each executor is sure to have been handed some
+ENOUGH = 12  # calls, of which each executor certainly gets some
 FAMILIES: dict[str, dict[str, Any]] = {
     "modern": {"family": ProtocolFamily.MODERN},
     "handshake": {"family": ProtocolFamily.LEGACY, "session": "c1"},
@@ -38,7 +38,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """How to have some executors."""
+    """Return a function that starts executors."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     return lambda executors=2: Apart(settings, operator, executors)
@@ -46,19 +46,19 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 async def apart(begin: Any) -> AsyncIterator[Apart]:
-    """Two executors."""
+    """Run two executors."""
     async with begin().running() as made:
         yield made
 
 
 async def at_work(apart: Apart, many: int) -> bool:
-    """Whether so many sessions have a call under way."""
+    """Return whether this number of sessions have a running call."""
     (row,) = await apart.rows()
     return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
 
 
 async def keep_apart(apart: Apart, **more: Any) -> None:
-    """Two keys remember by turns; each recalls its own, whichever executor is handed the call."""
+    """Check that two keys have separate state, whichever executor handles each call."""
     for number in range(ENOUGH):
         await apart.say("ann", "remember", arguments={"text": f"a{number}"}, **more)
         await apart.say("bob", "remember", arguments={"text": f"b{number}"}, **more)
@@ -70,7 +70,7 @@ async def keep_apart(apart: Apart, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_process_is_one_keys_alone(apart: Apart, family: str) -> None:
+async def test_a_process_belongs_to_one_key(apart: Apart, family: str) -> None:
     await apart.declare(s=Server(command=COMMAND))
     await apart.listed()
     await keep_apart(apart, **FAMILIES[family])
@@ -78,7 +78,7 @@ async def test_a_process_is_one_keys_alone(apart: Apart, family: str) -> None:
 
 @pytest.mark.parametrize("kind", ["http", "sse"])
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_session_over_http_is_one_keys_alone(
+async def test_a_session_over_http_belongs_to_one_key(
     apart: Apart, tmp_path: Path, family: str, kind: str
 ) -> None:
     with Stateful(tmp_path, kind).running() as server:
@@ -88,7 +88,7 @@ async def test_a_session_over_http_is_one_keys_alone(
         await keep_apart(apart, **FAMILIES[family])
 
 
-async def test_a_server_without_session_ids_serves_everybody_over_one_connection(
+async def test_a_server_without_session_ids_serves_every_caller_over_one_connection(
     apart: Apart, tmp_path: Path
 ) -> None:
     with Stateful(tmp_path, "stateless").running() as server:
@@ -96,12 +96,14 @@ async def test_a_server_without_session_ids_serves_everybody_over_one_connection
         await apart.listed()
         for key in ("ann", "bob"):
             await apart.say(key, "remember", arguments={"text": key})
-            assert await apart.say(key, "recall") == "", "it can keep nothing for a caller"
+            assert await apart.say(key, "recall") == "", "without a session there is no state"
         (row,) = await apart.rows()
         assert row["sessions"]["open"] == 0
 
 
-async def test_python_functions_keep_their_state_for_one_key(apart: Apart, tmp_path: Path) -> None:
+async def test_python_functions_have_separate_state_for_each_key(
+    apart: Apart, tmp_path: Path
+) -> None:
     (tmp_path / "stateful_functions.py").write_text(FUNCTIONS)
     functions = ("stateful_functions:remember", "stateful_functions:recall")
     await apart.declare(s=Server(python=functions, cwd=str(tmp_path)))
@@ -109,14 +111,14 @@ async def test_python_functions_keep_their_state_for_one_key(apart: Apart, tmp_p
     await keep_apart(apart)
 
 
-async def test_what_is_shared_by_an_operators_word_is_shared(apart: Apart) -> None:
+async def test_a_server_configured_as_shared_is_shared(apart: Apart) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="shared"))
     await apart.listed()
     await apart.say("ann", "remember", arguments={"text": "a"})
     assert await apart.say("bob", "recall") == "a"
 
 
-async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_principals(
+async def test_with_client_sessions_each_session_has_its_own_state(
     apart: Apart,
 ) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="client"))
@@ -128,10 +130,12 @@ async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_pr
     assert await apart.say("ann", "recall", session="c1", **mine) == "c1"
     assert await apart.say("ann", "recall", session="c2", **mine) == "c2"
     assert await apart.say("ann", "recall", **mine) == "none"
-    assert await apart.say("bob", "recall", session="c1", **mine) == "", "its name is no key to it"
+    assert await apart.say("bob", "recall", session="c1", **mine) == "", (
+        "its id is not valid for another key"
+    )
 
 
-async def test_a_key_made_again_under_its_name_is_somebody_else(apart: Apart) -> None:
+async def test_a_recreated_key_of_the_same_name_is_another_principal(apart: Apart) -> None:
     await apart.declare(s=Server(command=COMMAND))
     await apart.listed()
     await apart.say("bot", "remember", arguments={"text": "old"})
@@ -140,23 +144,25 @@ async def test_a_key_made_again_under_its_name_is_somebody_else(apart: Apart) ->
     assert await apart.say("bot", "recall") == ""
 
 
-async def test_beyond_the_bound_the_longest_unused_session_ends(begin: Any) -> None:
+async def test_at_the_limit_the_least_recently_used_session_ends(begin: Any) -> None:
     async with begin(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, most_sessions=2))
         await apart.listed()
-        for key in ("ann", "bob", "ann", "eve"):  # eve's place was bob's
+        for key in ("ann", "bob", "ann", "eve"):  # eve gets the session of bob
             await apart.say(key, "remember", arguments={"text": key})
         assert await apart.say("ann", "recall") == "ann,ann"
         assert await apart.say("bob", "recall") == ""
 
 
-async def test_a_busy_session_makes_no_service_and_the_error_names_the_line(begin: Any) -> None:
+async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_change(
+    begin: Any,
+) -> None:
     async with begin(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, most_sessions=2))
         await apart.listed()
         busy = [asyncio.create_task(apart.end(key, "wait")) for key in ("ann", "bob")]
         try:
-            await until_told(lambda: at_work(apart, 2), "two sessions at work")
+            await until_told(lambda: at_work(apart, 2), "two busy sessions")
             with pytest.raises(ToolbusError) as refused:
                 await apart.say("eve", "recall")
         finally:
@@ -167,7 +173,7 @@ async def test_a_busy_session_makes_no_service_and_the_error_names_the_line(begi
         assert "servers.s.sessions to shared" in refused.value.reason
 
 
-async def test_one_principal_cannot_take_all_places(begin: Any) -> None:
+async def test_one_principal_cannot_use_every_session(begin: Any) -> None:
     async with begin(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, sessions="client", most_sessions=4))
         await apart.listed()
@@ -177,7 +183,7 @@ async def test_one_principal_cannot_take_all_places(begin: Any) -> None:
             for number in range(2)
         ]
         try:
-            await until_told(lambda: at_work(apart, 2), "two sessions at work")
+            await until_told(lambda: at_work(apart, 2), "two busy sessions")
             with pytest.raises(ToolbusError, match=r"servers\.s\.most_sessions_each"):
                 await apart.say("ann", "recall", session="c9", **mine)
             assert await apart.say("bob", "recall") == ""
@@ -186,7 +192,7 @@ async def test_one_principal_cannot_take_all_places(begin: Any) -> None:
                 each.cancel()
 
 
-async def test_an_idle_session_ends_and_the_others_go_on(begin: Any) -> None:
+async def test_an_idle_session_ends_and_the_others_continue(begin: Any) -> None:
     async with begin(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, idle=1.0))
         await apart.listed()
@@ -201,7 +207,7 @@ async def test_an_idle_session_ends_and_the_others_go_on(begin: Any) -> None:
         assert await apart.say("ann", "recall") == ""
 
 
-async def test_one_keys_dying_process_leaves_the_others_alone(begin: Any) -> None:
+async def test_a_dying_process_of_one_key_does_not_affect_the_others(begin: Any) -> None:
     async with begin(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND))
         await apart.listed()
@@ -212,7 +218,7 @@ async def test_one_keys_dying_process_leaves_the_others_alone(begin: Any) -> Non
             assert await apart.say("bob", "recall") == "b"
 
 
-async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -> None:
+async def test_the_sessions_of_a_stopped_executor_move_to_the_other(begin: Any) -> None:
     async with begin().running() as apart:
         await apart.declare(s=Server(command=COMMAND))
         await apart.listed()
@@ -224,10 +230,10 @@ async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -
         await apart.stop(0)
         result = await asyncio.gather(*(apart.say(key, "recall") for key in keys))
         kept = ["" if holders[f"key {key}"] == gone else key for key in keys]
-        assert result == kept, "those of the other are as they were"
+        assert result == kept, "sessions of the other executor are unchanged"
 
 
-async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
+async def test_a_notification_of_a_session_reaches_its_owner_only(begin: Any) -> None:
     server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
     async with begin(1).running() as apart:
         messages: list[ServerNotification] = []
@@ -239,9 +245,9 @@ async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
         await apart.listed()
         watching = {"method": "resources/subscribe", "arguments": {"uri": WATCHED}}
         await apart.end("ann", WATCHED, **watching)
-        await apart.say("bob", "test_touch_watched_resource")  # in a process nobody watches
+        await apart.say("bob", "test_touch_watched_resource")  # in a process without a subscription
         await apart.say("ann", "test_touch_watched_resource")
-        await until(lambda: messages, "ann's news")
+        await until(lambda: messages, "ann's notification")
         (result,) = messages
         assert result.method == "notifications/resources/updated"
         assert result.principal_id == apart.principal_id("ann")
@@ -249,7 +255,7 @@ async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stdio", "http"])
-async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_asked(
+async def test_each_client_that_can_answer_requests_has_its_own_session(
     begin: Any, tmp_path: Path, kind: str
 ) -> None:
     with FixtureServer(tmp_path, "--family", "legacy").running() as fixture:
@@ -271,4 +277,4 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
             await apart.say("ann", "test_simple_text", family=ProtocolFamily.LEGACY, session="c3")
             (row,) = await apart.rows()
             held = {each["client"] for each in row["sessions"]["held"]}
-            assert held == {"", "c1", "c2"}, "none for c3, whose client cannot be asked"
+            assert held == {"", "c1", "c2"}, "none for c3, whose client cannot answer requests"

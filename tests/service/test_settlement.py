@@ -1,4 +1,4 @@
-"""Reservations without an outcome: ended by their time, by the intents in the stream."""
+"""Reservations without an outcome: settled after their deadline, by the intents in the stream."""
 
 import asyncio
 import json
@@ -45,24 +45,24 @@ async def settlement(settings: Settings, valkey_url: str) -> AsyncIterator[Settl
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with more intents than one page holds."""
+    """Make pages smaller than the number of intents."""
     monkeypatch.setattr(evidence, "PAGE", 2)
 
 
 def late(rid: str, after: int = 0) -> ReservationRequest:
-    """A reservation of a call that should have ended."""
+    """Return a reservation of a call whose deadline has passed."""
     about = CallContext.decode(ABOUT)._replace(after=after).encode()
     return ReservationRequest(rid, admission(100), about, time() - 1)
 
 
 async def standing(url: str) -> tuple[int, int]:
-    """What was spent and is held."""
+    """Return the spent and the reserved amount."""
     found = await counters(url)
     return found["spent"], found["held"]
 
 
 async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
-    """What was spent, once nothing is held any more."""
+    """Return the amounts once nothing is reserved any more."""
 
     async def ended() -> bool:
         with suppress(BusDownError):
@@ -73,7 +73,7 @@ async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
     return await standing(url)
 
 
-async def test_nothing_is_refunded_while_a_replica_may_hold_the_outcome(
+async def test_nothing_is_refunded_while_a_replica_may_have_the_outcome(
     settlement: SettlementConsumer, settings: Settings, valkey_url: str
 ) -> None:
     await settlement.ledger.reserve(late("r"))
@@ -101,7 +101,7 @@ async def test_a_call_without_an_intent_is_refunded(
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_there_are(
+async def test_a_call_with_an_intent_is_charged_in_full_among_many_others(
     settlement: SettlementConsumer, valkey_url: str
 ) -> None:
     events = settlement.service.events
@@ -118,7 +118,7 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
     assert await swept(settlement, valkey_url) == CHARGED
 
 
-async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
+async def test_an_intent_known_only_to_the_stream_leader_counts(
     settlement: SettlementConsumer, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read_from
@@ -134,7 +134,7 @@ async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
 
 
 async def age(tester: Bus) -> None:
-    """Everything in the stream grows too old for it."""
+    """Let everything in the stream expire."""
     stream = tester.client.jetstream()
     config = (await stream.stream_info(EVENTS)).config
     config.max_age = 0.2
@@ -148,7 +148,7 @@ async def age(tester: Bus) -> None:
 
 
 async def remake(tester: Bus) -> None:
-    """The stream is another one of that name, with as many messages."""
+    """Replace the stream with another of the same name."""
     made = time()
 
     async def later() -> bool:
@@ -160,7 +160,7 @@ async def remake(tester: Bus) -> None:
 
 
 @pytest.mark.parametrize("lose", [age, remake])
-async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
+async def test_a_call_whose_intent_may_be_lost_is_charged(
     lose: Callable[[Bus], Any], tmp_path: Path, own_nats: NatsServer, valkey_url: str
 ) -> None:
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
@@ -240,7 +240,7 @@ async def test_an_unknown_outcome_is_published_once_despite_bus_failures(
 async def losing(
     directory: Path, server: NatsServer, valkey_url: str
 ) -> AsyncIterator[tuple[SettlementConsumer, Bus]]:
-    """Settlement on a bus of its own, and a connection that may do everything there."""
+    """Run settlement on a bus of its own, with an unrestricted connection."""
     await provisioned(server)
     server.copy_seeds(directory)
     settings = Settings(state_dir=directory, nats_url=server.url, drain_seconds=5.0)

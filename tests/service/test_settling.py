@@ -1,4 +1,4 @@
-"""What was told to a bus that answers late, or is lost before it answers, is known there."""
+"""Subscriptions at a bus that answers late, or is lost before it answers."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from harness.fresh import joined_by_tester
 from harness.waiting import PATIENCE, until
 
 
-async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
+async def test_a_late_server_is_waited_for_and_then_delivers(
     own_nats: NatsServer,
 ) -> None:
     async with joined_by_tester(own_nats.at) as bus:
@@ -22,10 +22,12 @@ async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
         assert not early
         await asyncio.wait_for(settling, PATIENCE)
         await bus.publish("told", b"something")
-        await until(lambda: received, "what is said after the late answer")
+        await until(lambda: received, "the message after the late answer")
 
 
-async def test_a_server_that_dies_before_it_answers_is_told_again(own_nats: NatsServer) -> None:
+async def test_a_server_killed_before_its_answer_gets_the_subscription_again(
+    own_nats: NatsServer,
+) -> None:
     async with joined_by_tester(own_nats.at) as bus:
         received: list[bytes] = []
         own_nats.freeze()
@@ -36,4 +38,4 @@ async def test_a_server_that_dies_before_it_answers_is_told_again(own_nats: Nats
         await asyncio.wait_for(settling, PATIENCE)
         assert bus.connected
         await bus.publish("told", b"something")
-        await until(lambda: received, "what is said after that")
+        await until(lambda: received, "the message after the restart")

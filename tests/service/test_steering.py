@@ -1,4 +1,4 @@
-"""Servers an operator drains or resets: the command, the executors that hear it, and the events."""
+"""Servers that an operator drains or resets: the command, the executors, and the events."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from toolbus_executor.main import build
 
 
 class Installation:
-    """An executor at work on one server, its operator, and whoever hands it calls."""
+    """An executor with one server, its operator, and a policy that publishes calls."""
 
     def __init__(self, settings: Settings, operator: Bus, policy: Bus) -> None:
         self.server = Troubled()
@@ -39,7 +39,7 @@ class Installation:
         self._frames: dict[str, Any] = {}
 
     async def declare(self) -> None:
-        """Start the server and declare it."""
+        """Start the server and configure it."""
         await self.server.start()
         declared = Configuration(servers={"s": Server(url=self.server.url, timeout=60)})
         config = await self._operator.bucket(CONFIG)
@@ -48,7 +48,7 @@ class Installation:
         await self._policy.settled()
 
     async def row(self) -> dict[str, Any] | None:
-        """What the executor tells of the server, once it is connected."""
+        """Return the executor's row of the server, once it is connected."""
         try:
             reply = await RequestReply(OPERATOR, self._operator).request(
                 ServersQuery(), ServersReply
@@ -58,7 +58,7 @@ class Installation:
         return next((each for each in reply.servers if each["state"] == "ready"), None)
 
     async def ready(self) -> dict[str, Any]:
-        """The same, waited for."""
+        """Wait for the row of the connected server."""
         found: dict[str, Any] = await until_told(self.row, "a server that is ready")
         return found
 
@@ -76,21 +76,21 @@ class Installation:
         )
 
     async def begin(self, number: str, **more: Any) -> None:
-        """Hand over a call."""
+        """Publish a call."""
         call = admitted("plain", call_id=number, reply_to=f"tb.reply.policy.o.{number}", **more)
         await self._policy.publish("tb.run.s", call.encode())
 
     async def end(self, number: str) -> Any:
-        """How a call ended."""
+        """Return the final reply of a call."""
         return await until(lambda: self._frames.get(number), "the call's end")
 
     async def call(self, number: str, **more: Any) -> Any:
-        """Both."""
+        """Make a call and return its final reply."""
         await self.begin(number, **more)
         return await self.end(number)
 
     async def events(self) -> list[str]:
-        """What was said of the server by operators, in order."""
+        """Return the operators' events of the server, in order."""
         store, found, sequence = self._operator.client.jetstream(), list[str](), 0
         last = (await store.stream_info(EVENTS)).state.last_seq
         while sequence < last:
@@ -120,7 +120,7 @@ async def installation(
         await made.server.close()
 
 
-async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
+async def test_a_drained_server_finishes_its_calls_and_gets_no_new_ones(
     installation: Installation,
 ) -> None:
     server = installation.server
@@ -138,7 +138,9 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     assert "draining" in shown.stdout
 
     server.released.set()
-    assert isinstance(await installation.end("long"), CallResult), "it was left alone"
+    assert isinstance(await installation.end("long"), CallResult), (
+        "the running call is not affected"
+    )
 
     message = await installation.toolbus("servers", "undrain", "s")
     assert message.stdout == "Resumed calls to s.\n", message.stderr
@@ -146,7 +148,7 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     assert await installation.events() == ["server.drained", "server.undrained"]
 
 
-async def test_a_drained_server_is_so_for_executors_that_start_later(
+async def test_a_server_is_drained_for_executors_that_start_later_too(
     installation: Installation,
 ) -> None:
     await installation.toolbus("servers", "drain", "s")
@@ -156,13 +158,13 @@ async def test_a_drained_server_is_so_for_executors_that_start_later(
     assert installation.server.asked == 0
 
 
-async def test_what_goes_on_with_a_task_is_let_through(installation: Installation) -> None:
+async def test_requests_of_a_running_task_are_allowed(installation: Installation) -> None:
     await installation.toolbus("servers", "drain", "s")
     result = await installation.call("t", method="tasks/get", arguments={"taskId": "x"})
     assert not isinstance(getattr(result, "error", None), ServerDrainedError)
 
 
-async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
+async def test_a_reset_closes_the_breaker_and_reconnects_the_server(
     installation: Installation,
 ) -> None:
     installation.server.trouble = "failing"
@@ -183,7 +185,7 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
     assert await installation.events() == ["server.reset"]
 
 
-async def test_a_server_nobody_declared_cannot_be_steered(installation: Installation) -> None:
+async def test_draining_an_unknown_server_is_an_error(installation: Installation) -> None:
     message = await installation.toolbus("servers", "drain", "other")
     assert message.returncode != 0
     assert "toolbus get servers" in message.stderr

@@ -1,4 +1,4 @@
-"""What is added up by hour agrees with the events, whatever was killed, sent again or came late."""
+"""Roll-ups by hour and day: they agree with the events after kills, duplicates and late events."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ async def days_agree(store: ClickHouse) -> dict[str, Any]:
     return plain
 
 
-async def test_sums_agree_with_the_events_before_and_after_they_are_added_up(
+async def test_roll_ups_agree_with_the_events_before_and_after_they_are_computed(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as store:
@@ -96,7 +96,7 @@ async def test_sums_agree_with_the_events_before_and_after_they_are_added_up(
         assert await roll_up_hours(store.run_in_background) == 0
 
 
-async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path: Path) -> None:
+async def test_a_day_is_rolled_up_once_it_has_passed_and_all_its_hours_are(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "c1", HOUR, charge=3))
         await roll_up_hours(store.run_in_background)
@@ -107,7 +107,7 @@ async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path:
         assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
         assert await days_agree(store) == {"n": 2, "c": 7}
         await add(store, event("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
-        await store.run_in_background(  # as one says whose clock is ahead
+        await store.run_in_background(  # as written by a replica with a clock ahead
             "INSERT INTO rollup_hours_done (hour, customer, events, version)"
             " SELECT hour, customer, events, 1 FROM hours WHERE NOT valid"
         )
@@ -115,7 +115,7 @@ async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path:
         assert await roll_up_days(store.run_in_background) == 0
 
 
-async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_added_up_again(
+async def test_a_day_with_late_or_deleted_events_is_read_by_the_hour_until_rolled_up_again(
     tmp_path: Path,
 ) -> None:
     rows = [event("call.completed", f"c{n}", HOUR + n * 3600, charge=1 << n) for n in range(3)]
@@ -137,7 +137,7 @@ async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_adde
         assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
 
 
-async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_asked(
+async def test_an_incomplete_or_outdated_day_is_not_read(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as store:
@@ -148,7 +148,7 @@ async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_aske
             f" VALUES (toDate({int(HOUR)}), 'acme', 'call.completed', 1, 99, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
-        # As one says who was overtaken: an hour was added up anew since he asked what is due.
+        # As written by an overtaken replica: an hour was rolled up again in the meantime.
         await store.run_in_background(
             "INSERT INTO rollup_days_done (day, customer, events, source_hash, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 1, 5, 12)"
@@ -158,7 +158,7 @@ async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_aske
         assert await days_agree(store) == {"n": 1, "c": 3}
 
 
-async def test_a_late_event_is_counted_at_once_and_the_hour_added_up_again(tmp_path: Path) -> None:
+async def test_a_late_event_is_counted_at_once_and_the_hour_rolled_up_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "early", HOUR, charge=3))
         await roll_up_hours(store.run_in_background)
@@ -170,7 +170,7 @@ async def test_a_late_event_is_counted_at_once_and_the_hour_added_up_again(tmp_p
         assert await agree(store) == {"n": 2, "c": 7}
 
 
-async def test_the_same_batch_sent_again_counts_once(tmp_path: Path) -> None:
+async def test_a_repeated_batch_counts_once(tmp_path: Path) -> None:
     batch = [event("call.completed", f"c{n}", HOUR + n, charge=1) for n in range(5)]
     async with opened(tmp_path) as store:
         for _ in range(3):
@@ -179,10 +179,10 @@ async def test_the_same_batch_sent_again_counts_once(tmp_path: Path) -> None:
             await roll_up_hours(store.run_in_background)
 
 
-async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> None:
+async def test_incomplete_roll_ups_are_not_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "c", HOUR, charge=3))
-        # As a kill between the two statements leaves it, and as one in the first would.
+        # The state after a kill between the two statements, or in the first one.
         await store.run_in_background(
             "INSERT INTO rollup_hours (hour, customer, event, events, charge, version)"
             f" VALUES (toDateTime({int(HOUR)}), 'acme', 'call.completed', 7, 99, 12)"
@@ -192,7 +192,7 @@ async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> 
         assert await agree(store) == {"n": 1, "c": 3}
 
 
-async def test_events_older_than_the_sums_are_in_them(
+async def test_events_older_than_the_roll_ups_are_included(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = migrating.migrations()
@@ -216,7 +216,7 @@ async def test_events_older_than_the_sums_are_in_them(
             await roll_up_hours(store.run_in_background)
 
 
-async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
+async def test_an_outcome_gets_the_team_its_key_had(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(
             store,
@@ -240,7 +240,9 @@ async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
             await roll_up_hours(store.run_in_background)
 
 
-async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Path) -> None:
+async def test_the_charge_of_an_unknown_outcome_is_replaced_when_the_call_ends(
+    tmp_path: Path,
+) -> None:
     unknown = [
         event("call.failed", call, HOUR, charge=10, id=f"{call}.unknown", code="outcome_unknown")
         for call in ("c", "d")
@@ -287,7 +289,7 @@ asyncio.run(main())
 """
 
 
-def test_kills_mid_insert_leave_sums_that_agree(tmp_path: Path) -> None:
+def test_kills_during_inserts_leave_roll_ups_that_agree(tmp_path: Path) -> None:
     program = tmp_path / "writer.py"
     program.write_text(textwrap.dedent(WRITER))
     store = tmp_path / "store"
@@ -303,7 +305,7 @@ def test_kills_mid_insert_leave_sums_that_agree(tmp_path: Path) -> None:
                 assert writer.stdout is not None
                 assert writer.stdout.readline() == b"open\n"
                 assert writer.stdout.readline() == b"wrote\n"
-                time.sleep(number * 0.13)  # somewhere in its work
+                time.sleep(number * 0.13)  # at some moment of its work
             finally:
                 writer.send_signal(signal.SIGKILL)
         counts.append(asyncio.run(_checked(store)))
@@ -320,7 +322,7 @@ async def _checked(directory: Path) -> int:
 
 @pytest.fixture(scope="module")
 def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Events of every kind of two days, as `make bench-analytics` lays them down."""
+    """Create events of every kind of two days, as `make bench-analytics` does."""
     directory = tmp_path_factory.mktemp("analytics")
 
     async def fill() -> None:
@@ -332,7 +334,7 @@ def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-async def test_days_say_what_their_hours_say(laid_down: Path) -> None:
+async def test_days_agree_with_their_hours(laid_down: Path) -> None:
     text = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
         sum(completed), sum(failed), sum(denied), sum(errors), sum(charge),
         quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency)
@@ -355,7 +357,7 @@ async def test_every_panel_of_every_dashboard_finds_rows(laid_down: Path) -> Non
     assert empty == []
 
 
-async def test_every_saved_question_is_answered(laid_down: Path) -> None:
+async def test_every_saved_query_is_answered(laid_down: Path) -> None:
     now = datetime.now(UTC)
     async with opened(laid_down) as store:
         (call,) = await asked(

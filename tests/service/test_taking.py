@@ -1,4 +1,4 @@
-"""Events taken out by command: whole, once each, however small the pages."""
+"""Paged exports of events: complete, each event once, with pages of any size."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from toolbus_audit.export import pages as paging
 from toolbus_common.contracts import EventsQuery
 from toolbus_common.errors import InvalidError
 
-EIGHT = 1_763_712_000.0  # of the 21st of November 2025
+EIGHT = 1_763_712_000.0  # on the 21st of November 2025
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
 
 
 async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int], int]:
-    """The ids of every page, how many rows each had, and how many were said to come."""
+    """Return the ids of all pages, the number of rows of each, and the announced total."""
     ids: list[str] = []
     sizes: list[int] = []
     total, after = 0, ""
@@ -38,7 +38,7 @@ async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int],
         after = page.next
 
 
-async def test_every_event_comes_once_by_time_however_small_the_pages(
+async def test_every_event_is_exported_once_by_time_with_small_pages(
     engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paging, "MOST_ROWS", 3)
@@ -53,7 +53,7 @@ async def test_every_event_comes_once_by_time_however_small_the_pages(
     assert all(moments[one] <= moments[other] for one, other in pairwise(ids))
 
 
-async def test_only_what_is_asked_for_comes(engine: ClickHouse) -> None:
+async def test_only_selected_events_are_exported(engine: ClickHouse) -> None:
     at = Table(engine)
     await at.keep(
         allowed(call_id="a1", customer="asked", at=EIGHT),
@@ -71,7 +71,7 @@ async def test_only_what_is_asked_for_comes(engine: ClickHouse) -> None:
     assert (await taken(engine, customers=("nobody' OR '1",)))[0] == []
 
 
-async def test_pages_stay_below_what_the_bus_carries(
+async def test_pages_stay_below_the_limit_of_the_bus(
     engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paging, "MOST_BYTES", 4000)
@@ -96,7 +96,7 @@ async def test_pages_stay_below_what_the_bus_carries(
         ({"after": "nonsense"}, "is not a cursor"),
     ],
 )
-async def test_what_cannot_be_asked_is_told_with_the_mend(
+async def test_an_invalid_query_is_rejected_with_its_fix(
     engine: ClickHouse, asked: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidError, match=reason):

@@ -1,4 +1,4 @@
-"""Clients without a browser, and tokens that are shown: what is given and what is refused."""
+"""Clients without a browser, and introspection: issued and rejected tokens."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.main import build
 
 
-async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refused(
+async def test_a_second_machine_of_the_same_name_is_rejected(
     server: Server,
 ) -> None:
     (row,) = await server.action("add_client", "nightly")
@@ -26,12 +26,12 @@ async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refu
         with pytest.raises(ConflictError, match=row["id"]):
             await server.action("add_client", name)
     desk = {"redirect_uris": ["https://desk.test/callback"]}
-    assert await server.action("add_client", "nightly", **desk), "it acts in nobody's own name"
+    assert await server.action("add_client", "nightly", **desk), "it does not act in its own name"
     await server.action("remove_client", row["id"])
     assert await server.action("add_client", "nightly")
 
 
-async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_left_at_most(
+async def test_concurrent_creations_of_one_machine_leave_at_most_one(
     server: Server,
 ) -> None:
     async with build(LocalTransport()).running():  # the second service
@@ -46,7 +46,7 @@ async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_
             assert all(isinstance(each, ConflictError) for each in refused)
 
 
-async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(
+async def test_machines_authenticate_by_secret_or_key_and_each_assertion_once(
     server: Server,
 ) -> None:
     sections = {"access": {**STAFF["access"], "robots": {"issuer": "machines", "tools": ["a__*"]}}}
@@ -86,7 +86,7 @@ async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(
     assert await asserted(ECKey.generate_key("P-256"), jti="four") == "invalid_client"
 
 
-async def test_a_device_gets_its_token_once_its_person_has_agreed(server: Server) -> None:
+async def test_a_device_gets_its_token_once_its_person_has_consented(server: Server) -> None:
     grant = "urn:ietf:params:oauth:grant-type:device_code"
     client = (await server.register(grant_types=[grant], redirect_uris=[]))["client_id"]
     _, waiting = await server.form("/oauth/device/code", client_id=client)
@@ -116,7 +116,7 @@ def _unsigned(claims: dict[str, Any]) -> str:
     return f"{part({'alg': 'none', 'typ': 'at+jwt'})}.{part(claims)}.x"
 
 
-async def test_no_token_is_taken_that_was_not_signed_here_for_here(
+async def test_only_tokens_signed_here_for_here_are_accepted(
     server: Server, settings: Settings
 ) -> None:
     result = await server.signed_in((await server.register())["client_id"])
@@ -137,7 +137,9 @@ async def test_no_token_is_taken_that_was_not_signed_here_for_here(
         header = {"alg": alg, "typ": typ, "kid": keys[-1]["kid"]}
         return jwt.encode(header, {**claims, **changes}, key, algorithms=[alg])
 
-    assert (await server.show(signed(own))).user == "ann"  # what the others differ from
+    assert (
+        await server.show(signed(own))
+    ).user == "ann"  # the valid token, of which the others are variations
     for bad in (
         _unsigned(claims),
         signed(stranger),
@@ -155,7 +157,7 @@ async def test_no_token_is_taken_that_was_not_signed_here_for_here(
             await server.show(bad)
 
 
-async def test_a_client_gives_its_token_back_and_asks_after_its_own_only(server: Server) -> None:
+async def test_a_client_revokes_and_introspects_only_its_own_tokens(server: Server) -> None:
     method = {"token_endpoint_auth_method": "client_secret_post"}
     client, other = [await server.register(**method) for _ in range(2)]
     code = await Walker(server).code(client["client_id"])
@@ -174,7 +176,7 @@ async def test_a_client_gives_its_token_back_and_asks_after_its_own_only(server:
         await server.show(token)
 
 
-async def test_what_is_too_old_is_not_taken(
+async def test_expired_credentials_are_rejected(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = (await server.register())["client_id"]

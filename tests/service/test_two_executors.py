@@ -1,4 +1,4 @@
-"""Two executors of one server: what one keeps the other reads, and each remembers answers alone."""
+"""Two executors of one server: stored results are shared, caches are separate."""
 
 import asyncio
 import json
@@ -30,18 +30,18 @@ from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
-LONG = 2 << 20  # bytes; more than is told at once, as it is declared below
-ENOUGH = 64  # calls, of which each executor is sure to have some
+LONG = 2 << 20  # bytes; more than the configured limit for a direct result
+ENOUGH = 64  # calls, of which each executor certainly gets some
 
 
 class Two:
-    """Whoever asks over the bus, through a policy that admits everything; and who answered."""
+    """A client on the bus with a policy that admits every call, and the executor of each answer."""
 
     def __init__(self, settings: Settings) -> None:
         self.vast = Vast()
         self.executors = [build(LocalTransport()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
-        self.answered = Counter[int]()  # by each executor, so many calls
+        self.answered = Counter[int]()  # by each executor, its number of calls
         for number, service in enumerate(self.executors):
             self._overhear(number, service)
 
@@ -65,7 +65,7 @@ class Two:
         service.events.publish = heard  # type: ignore[method-assign]
 
     async def request(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
-        """One call to its end; the decoded result, or nothing where it failed."""
+        """Make one call; return the decoded result, or None after an error."""
         call_id = self.ingress.calls.new_call_id()
         final = await self.ingress.calls.request(
             CallRequested(
@@ -84,12 +84,12 @@ class Two:
         return None if isinstance(final, CallError) else json.loads(final.body)
 
     async def read(self, uri: str) -> str:
-        """A piece of what was kept."""
+        """Read a part of a stored result."""
         reply = await self.request(uri, "resources/read", uri=uri)
         return str(reply["contents"][0]["text"])
 
     async def both_answer(self) -> bool:
-        """Whether either takes calls: which one does is for the bus to say."""
+        """Return whether both executors take calls; the bus selects the executor."""
         try:
             await self.request("rows", bytes=1)
         except UpstreamDeadError:  # it is not connected yet
@@ -124,7 +124,7 @@ async def two(
         await made.vast.close()
 
 
-async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> None:
+async def test_a_result_stored_by_one_executor_is_read_through_the_other(two: Two) -> None:
     reply = await two.request("streamed", bytes=LONG)
     (link,) = (each for each in reply["content"] if each["type"] == "resource_link")
     (keeper,) = two.answered
@@ -134,11 +134,11 @@ async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> Non
     )
     assert len(set(pieces)) == 1
     assert pieces[0].startswith(LINE)
-    assert two.answered[1 - keeper] > 0, "the other one has read it too"
+    assert two.answered[1 - keeper] > 0, "the other one has read it"
     assert sum(two.answered.values()) == ENOUGH
 
 
-async def test_each_executor_asks_for_itself_what_it_remembers(two: Two) -> None:
+async def test_each_executor_fills_its_own_cache(two: Two) -> None:
     before = two.vast.asked
     replies = [await two.request("text", bytes=1) for _ in range(ENOUGH)]
     assert all(each == replies[0] for each in replies)

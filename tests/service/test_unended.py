@@ -1,4 +1,4 @@
-"""Calls that hold no money and never ended: named once, by their time, whoever looks."""
+"""Calls without a reservation and without an outcome: recorded once as unknown."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ from toolbus_policy.ledger.recovery.unresolved_calls import (
 async def looking(
     settings: Settings, operator: Bus, valkey_url: str
 ) -> AsyncIterator[list[UnresolvedCallSweeper]]:
-    """Two replicas of policy that look, and an audit they ask."""
+    """Run two replicas of policy that sweep, and the audit they query."""
     own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
     ledger = Ledger(valkey_url, RememberedEpochs(), 5.0)
     services = [Service("policy", settings) for _ in range(2)]
@@ -59,7 +59,7 @@ async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[EventPubli
 
 
 async def named(operator: Bus) -> list[tuple[Any, ...]]:
-    """The calls whose end is named unknown, once audit has all there is."""
+    """Return the calls with an unknown outcome, once audit has every event."""
     await until(lambda: consumed(operator), "everything is acknowledged")
     sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
     asks = RequestReply("operator", operator)

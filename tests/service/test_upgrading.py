@@ -49,7 +49,7 @@ async def test_streams_from_before_accounts_are_kept_and_get_the_rules_of_today(
         server.stop()
         (server.directory / "nats.conf").write_text(today)
         move_streams(server.directory / "store")
-        move_streams(server.directory / "store")  # which is done once
+        move_streams(server.directory / "store")  # which has no effect the second time
         server.start()
         async with joined_by_tester(server.at) as bus:
             await provision(bus)

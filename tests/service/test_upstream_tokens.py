@@ -1,4 +1,4 @@
-"""The oauth service as a client of others, on a real bus: what it gives, and what it refuses."""
+"""The oauth service as a client of other authorization servers, on a real bus."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ def other(farther: OAuthServer) -> OAuthServer:
     return farther.as_ever()
 
 
-async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alone(
+async def test_a_token_is_for_the_server_and_the_person_of_the_consent(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -58,7 +58,7 @@ async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alo
     assert exchanged["redirect_uri"] == sent.told["redirect_uri"]
 
 
-async def test_a_token_is_not_given_for_an_address_it_was_not_got_for(
+async def test_a_token_is_not_used_for_another_address(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -69,7 +69,7 @@ async def test_a_token_is_not_given_for_an_address_it_was_not_got_for(
     assert (await asking.request()).token == ""
 
 
-async def test_a_link_is_good_for_its_person_in_one_browser_and_its_state_once(
+async def test_a_link_is_valid_for_its_person_in_one_browser_and_its_state_once(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -85,7 +85,7 @@ async def test_a_link_is_good_for_its_person_in_one_browser_and_its_state_once(
 
 
 @pytest.mark.parametrize("named", ["https://evil.test", None])
-async def test_an_answer_of_another_issuer_or_of_none_is_not_used(
+async def test_an_answer_of_another_issuer_or_without_one_is_rejected(
     asking: Asking, far: OAuthServer, docs: Resource, named: str | None
 ) -> None:
     docs.names(far.issuer)
@@ -98,14 +98,16 @@ async def test_an_answer_of_another_issuer_or_of_none_is_not_used(
     assert (await asking.request()).token == ""
 
 
-async def test_an_answer_of_one_issuer_is_not_taken_to_another_where_neither_names_itself(
+async def test_an_answer_without_an_issuer_is_not_sent_to_another_server(
     asking: Asking, far: OAuthServer, docs: Resource, other: OAuthServer
 ) -> None:
     for each in (far, other):
         each.say(iss=None, document={NAMES_ITSELF: False})
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
-    honest = (await asking.sent()).told  # who Toolbus is there, as the other can learn
+    honest = (
+        await asking.sent()
+    ).told  # the client's identity there, as the other server can learn it
     docs.names(other.issuer, "/evil")
     await asking.declare(f"{docs.origin}/evil", tokens="user")
     own = {name: honest[name] for name in ("client_id", "redirect_uri", "resource")}
@@ -119,7 +121,7 @@ async def test_an_answer_of_one_issuer_is_not_taken_to_another_where_neither_nam
     assert (await asking.connected()).status == 200
 
 
-async def test_our_document_is_shown_only_to_issuers_that_name_themselves_in_answers(
+async def test_the_client_document_is_used_only_at_issuers_that_name_themselves(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     shared = f"{BASE}/oauth/connected"
@@ -140,7 +142,7 @@ async def test_our_document_is_shown_only_to_issuers_that_name_themselves_in_ans
     assert there.told["redirect_uri"].startswith(f"{shared}/")
 
 
-async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_told_what_to_do(
+async def test_without_a_usable_registration_the_reason_names_the_fix(
     asking: Asking, other: OAuthServer, docs: Resource
 ) -> None:
     other.say(document={TAKES_DOCUMENTS: True, NAMES_ITSELF: False, "registration_endpoint": None})
@@ -160,7 +162,7 @@ async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_
         ("", {"authorization_endpoint": "javascript:alert(1)"}, "authorization_endpoint"),
     ],
 )
-async def test_metadata_that_does_not_hold_together_leads_nobody_anywhere(
+async def test_inconsistent_metadata_is_rejected(
     asking: Asking, far: OAuthServer, docs: Resource, resource: str, document: Any, why: str
 ) -> None:
     docs.names(far.issuer, **({"resource": resource} if resource else {}))
@@ -171,7 +173,7 @@ async def test_metadata_that_does_not_hold_together_leads_nobody_anywhere(
     assert why in reply.reason
 
 
-async def test_metadata_lead_to_no_address_that_is_not_allowed(
+async def test_metadata_lead_to_no_forbidden_address(
     settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,7 +183,7 @@ async def test_metadata_lead_to_no_address_that_is_not_allowed(
     with Resource().serving() as inside:
         async with asked_by_executor(settings, operator, monkeypatch) as parts:
             asking = Asking(*parts)
-            await asking.declare(docs.url, tokens="user")  # which names the server itself
+            await asking.declare(docs.url, tokens="user")  # the server's own address is confirmed
             for metadata in (f"{inside.origin}/x", "http://169.254.169.254/x", "file:///etc"):
                 challenge = f'Bearer resource_metadata="{metadata}"'
                 assert not (await asking.request(challenge=challenge)).link
@@ -192,7 +194,7 @@ async def test_metadata_lead_to_no_address_that_is_not_allowed(
         assert WELL_KNOWN in docs.hits
 
 
-async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_first(
+async def test_a_server_with_a_new_issuer_sends_it_nothing_of_the_first(
     asking: Asking, far: OAuthServer, docs: Resource, other: OAuthServer
 ) -> None:
     docs.names(far.issuer)
@@ -200,7 +202,7 @@ async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_fir
     await asking.declare(docs.url, tokens="user", clients=clients)
     assert (await asking.sent()).told["client_id"] == "declared-there"
     docs.names(other.issuer)
-    await asyncio.sleep(1.1)  # what was found is believed for a second
+    await asyncio.sleep(1.1)  # metadata are cached for a second
     reply = await asking.request(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
@@ -208,7 +210,7 @@ async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_fir
     assert sent.told["client_id"] != "declared-there"
 
 
-async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
+async def test_further_scopes_are_requested_with_the_earlier_ones_and_only_once(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
@@ -228,7 +230,7 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     assert "already requested" in again.reason
 
 
-async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
+async def test_a_shared_token_is_requested_once_with_the_configured_credentials(
     asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
@@ -243,7 +245,7 @@ async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
     assert (request[0]["scope"], request[0]["resource"]) == ("read", docs.url)
 
 
-async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_for_two_executors(
+async def test_expiring_tokens_are_renewed_once_by_two_services_for_two_executors(
     asking: Asking,
     far: OAuthServer,
     docs: Resource,
@@ -284,7 +286,7 @@ def _ending(user: str, refresh: str, url: str, issuer: str) -> Connection:
     )  # fmt: skip
 
 
-async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew(
+async def test_an_ended_connection_is_revoked_and_the_person_is_asked_again(
     asking: Asking, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -299,7 +301,7 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
     assert (reply.token, bool(reply.link)) == ("", True)
 
 
-async def test_only_the_account_that_is_named_lists_if_one_is(
+async def test_only_the_configured_listing_account_lists(
     asking: Asking, docs: Resource, settings: Settings
 ) -> None:
     async with kept_connections(settings) as store:
@@ -319,7 +321,7 @@ async def test_only_the_account_that_is_named_lists_if_one_is(
         assert (await asking.request("ann")).token == "anns"
 
 
-async def test_what_wants_no_oauth_has_no_token(asking: Asking) -> None:
+async def test_a_server_without_oauth_has_no_token(asking: Asking) -> None:
     await asking.server.declare(servers={"docs": {"url": "http://127.0.0.1:9/mcp"}})
     with pytest.raises(InvalidError, match="configured with 'oauth'"):
         await asking.request()

@@ -1,4 +1,4 @@
-"""The executor's upstreams against the fixture server: every transport, in both families."""
+"""The executor's connections to the fixture server: every transport, in both families."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ KINDS = ("http modern", "stdio modern", *LEGACY_KINDS)
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
-    """The fixture server over HTTP, once for each family and once as of 2024."""
+    """Run the fixture server over HTTP, once for each family and once with HTTP+SSE."""
     options = {
         "http modern": ("--family", "modern"),
         "http legacy": ("--family", "legacy"),
@@ -57,7 +57,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fixt
 async def bench(
     request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
 ) -> AsyncIterator[Bench]:
-    """A runner over the fixture server of the kind the test names."""
+    """Run the fixture server of the kind the test names."""
     made = Bench()
     await made.open(connected(request.param, servers, made.news, tmp_path / "seen"))
     yield made
@@ -66,12 +66,12 @@ async def bench(
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path) -> Any:
-    """What reached the fixture server, asked anew each time."""
+    """Return a function that returns the requests at the fixture server."""
     kind = request.node.callspec.params["bench"]
 
     def told() -> dict[str, Any]:
         if kind.startswith("stdio"):
-            text = (tmp_path / "seen").read_text()  # which may be in the middle of a writing
+            text = (tmp_path / "seen").read_text()  # another write may be in progress
             found: dict[str, Any] = {"tools": {}, "cancelled": {}}
             with suppress(ValueError):
                 found = json.loads(text)
@@ -81,7 +81,7 @@ def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_
     return told
 
 
-async def test_an_old_server_may_be_declared_as_one(servers: dict[str, FixtureServer]) -> None:
+async def test_a_server_is_configured_as_http_sse(servers: dict[str, FixtureServer]) -> None:
     made = Bench()
     url = servers["sse"].url.replace("/mcp", "/sse")
     await made.open(HttpUpstream(url, {}, made.news, AT_LOOPBACK, protocol="sse"))
@@ -101,7 +101,7 @@ ACCEPTED = {"action": "accept", "content": {"name": "octocat", "step1": "x", "co
 
 
 @every_kind
-async def test_everything_a_server_offers_is_listed(bench: Bench) -> None:
+async def test_every_definition_of_a_server_is_listed(bench: Bench) -> None:
     names = {offered.name for offered in bench.listing.tools}
     assert {"test_simple_text", "test_x_mcp_header"} <= names
     assert "test_simple_prompt" in {offered.name for offered in bench.listing.prompts}
@@ -128,7 +128,7 @@ async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: B
 
 
 @every_kind
-async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> None:
+async def test_a_servers_own_error_reaches_the_caller_unchanged(bench: Bench) -> None:
     error = (await bench.call("test_protocol_error")).error
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
@@ -137,7 +137,7 @@ async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> 
 
 
 @every_kind
-async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> None:
+async def test_progress_arrives_in_order_and_before_the_answer(bench: Bench) -> None:
     answers = await bench.call("test_tool_with_progress", progress=True)
     steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
     assert steps == [0, 50, 100]
@@ -145,7 +145,7 @@ async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> No
 
 
 @every_kind
-async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(bench: Bench) -> None:
+async def test_log_messages_reach_only_callers_that_requested_them(bench: Bench) -> None:
     result = await bench.call("test_tool_with_logging", log_level="info")
     logged = [f for f in result.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
@@ -157,7 +157,7 @@ async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(ben
 
 
 @every_kind
-async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> None:
+async def test_a_form_is_requested_and_the_answer_completes_the_call(bench: Bench) -> None:
     tool = "test_input_required_result_request_state"
     request = await bench.call(tool, capabilities=FORMS)
     assert isinstance(request.frames[-1], InputRequired)
@@ -171,7 +171,7 @@ async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> Non
 
 
 @every_legacy_kind
-async def test_several_questions_come_in_one_round_and_missing_answers_are_asked_again(
+async def test_several_requests_come_in_one_round_and_missing_answers_are_requested_again(
     bench: Bench,
 ) -> None:
     tool = "test_input_required_result_multiple_inputs"
@@ -187,7 +187,7 @@ async def test_several_questions_come_in_one_round_and_missing_answers_are_asked
 
 
 @every_legacy_kind
-async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) -> None:
+async def test_a_state_is_invalid_for_another_caller_or_call(bench: Bench) -> None:
     tool = "test_input_required_result_elicitation"
     request = await bench.call(tool, capabilities=FORMS)
     extra = answering(request, elicitation=ACCEPTED)
@@ -203,14 +203,14 @@ async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) ->
 
 
 @every_legacy_kind
-async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: Bench) -> None:
+async def test_a_caller_without_capabilities_gets_no_request(bench: Bench) -> None:
     answers = await bench.call("test_elicitation", {"message": "m"})
     assert isinstance(answers.frames[-1], CallResult | CallError)
     assert not any(isinstance(frame, InputRequired) for frame in answers.frames)
 
 
 @legacy_http
-async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench: Bench) -> None:
+async def test_a_required_page_is_an_input_request_to_stateless_callers(bench: Bench) -> None:
     request = await bench.call("test_url_elicitation_required", capabilities=FORMS)
     (question,) = request.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"
@@ -221,7 +221,9 @@ async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench:
 
 
 @every_kind
-async def test_a_cancelled_call_ends_and_its_server_is_told(bench: Bench, seen: Any) -> None:
+async def test_a_cancelled_call_ends_and_is_cancelled_at_its_server(
+    bench: Bench, seen: Any
+) -> None:
     running = asyncio.create_task(bench.call("test_sleep", {"seconds": 60}))
     await until(lambda: seen()["tools"].get("test_sleep"), "the call at the server")
     bench.runner.cancel("c1")
@@ -233,7 +235,9 @@ async def test_a_cancelled_call_ends_and_its_server_is_told(bench: Bench, seen: 
 
 
 @every_legacy_kind
-async def test_a_parked_call_given_up_is_cancelled_at_its_server(bench: Bench, seen: Any) -> None:
+async def test_a_suspended_call_is_cancelled_at_its_server_when_closed(
+    bench: Bench, seen: Any
+) -> None:
     await bench.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
     assert len(bench.runner.round_trips.suspended_calls) == 1
     bench.runner.close()
@@ -241,7 +245,7 @@ async def test_a_parked_call_given_up_is_cancelled_at_its_server(bench: Bench, s
 
 
 @every_kind
-async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Bench) -> None:
+async def test_a_subscribed_resource_is_announced(bench: Bench) -> None:
     subscribed = await bench.call(WATCHED, {"uri": WATCHED}, method="resources/subscribe")
     assert subscribed.last in ({}, {"resultType": "complete"})
 
@@ -250,14 +254,14 @@ async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Benc
         return bool(bench.heard)
 
     give_up = time() + PATIENCE
-    while not await touched():  # a stream of news may take a moment to begin
+    while not await touched():  # the notification stream may take a moment to open
         assert time() < give_up
     method, params = bench.heard[0]
     assert (method, params["uri"]) == ("notifications/resources/updated", WATCHED)
 
 
 @every_kind
-async def test_a_changed_list_of_any_kind_is_heard(bench: Bench) -> None:
+async def test_a_changed_list_of_any_kind_is_announced(bench: Bench) -> None:
     for trigger in ("tool", "prompt", "resource"):
         bench.changed.clear()
         give_up = time() + PATIENCE
@@ -275,7 +279,7 @@ async def test_arguments_are_repeated_in_headers(bench: Bench, seen: Any) -> Non
 
 
 @modern_http
-async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen: Any) -> None:
+async def test_outdated_headers_are_built_again_once(bench: Bench, seen: Any) -> None:
     bench.upstream.learn(())
     answers = await bench.call("test_x_mcp_header", {"region": "eu"})
     assert answers.text == "region: eu"
@@ -283,7 +287,7 @@ async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen:
 
 
 @legacy_http
-async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -> None:
+async def test_an_answer_whose_stream_breaks_off_is_resumed(bench: Bench) -> None:
     answers = await bench.call("test_reconnection")
     assert "came back" in answers.text
     assert [frame for frame in answers.frames if isinstance(frame, StreamPaused)] == [
@@ -292,7 +296,7 @@ async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -
 
 
 @every_kind
-async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
+async def test_a_task_is_created_queried_and_ended(bench: Bench) -> None:
     arguments = {"seconds": 0.05, "label": "w"}
     modern = bench.described.family == "modern"
     tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
@@ -311,7 +315,7 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
 
 
 @every_kind
-async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_server(
+async def test_a_timeout_for_a_tasks_result_does_not_count_against_the_server(
     bench: Bench,
 ) -> None:
     started = await bench.call(
@@ -330,7 +334,7 @@ async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_serve
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: Bench) -> None:
+async def test_a_tool_that_requires_a_task_answers_callers_with_a_session(bench: Bench) -> None:
     done = await bench.call("failing_job", family=ProtocolFamily.LEGACY)
     assert "as it always does" in done.text
     assert bench.outcome.is_error
@@ -339,17 +343,21 @@ async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: 
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_refuses_stateless_callers(bench: Bench) -> None:
+async def test_a_tool_that_requires_a_task_rejects_stateless_callers_without_tasks(
+    bench: Bench,
+) -> None:
     refused = (await bench.call("failing_job")).error
     assert refused.data["upstream_code"] == -32021
 
 
 @legacy_http
-async def test_sessions_of_callers_that_can_do_the_same_are_one(bench: Bench, seen: Any) -> None:
+async def test_callers_with_the_same_capabilities_share_a_session(bench: Bench, seen: Any) -> None:
     for _ in range(3):
         await bench.call("greet", {"name": "x"})
         await bench.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
-    assert seen()["methods"]["initialize"] == 3  # the main one, and one for each class
+    assert (
+        seen()["methods"]["initialize"] == 3
+    )  # the main one, and one for each set of capabilities
     declared = [t["params"]["capabilities"] for t in seen()["last"] if t["method"] == "initialize"]
     assert {} in declared
     assert {"roots": {}} in declared
@@ -360,7 +368,7 @@ async def test_sessions_of_callers_that_can_do_the_same_are_one(bench: Bench, se
     [(kind, kind in ("http modern", "http legacy")) for kind in KINDS],
     indirect=["bench"],
 )
-async def test_a_server_is_told_of_the_calls_trace_by_every_way_there_is(
+async def test_a_server_receives_the_trace_in_every_place_of_its_transport(
     bench: Bench,
     seen: Any,
     in_head: bool,  # noqa: FBT001

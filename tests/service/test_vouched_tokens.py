@@ -1,4 +1,4 @@
-"""Tokens nobody agrees to: a provider vouches for a person, or what Toolbus runs on for it."""
+"""Upstream tokens without a consent page: identity assertions and workload tokens."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -47,17 +47,17 @@ def corp(running: tuple[OAuthServer, Provider]) -> Provider:
 
 @dataclass
 class Vouching(Asking):
-    """People who sign in at a company's provider."""
+    """Persons who sign in at a company's provider."""
 
     corp: Provider
 
     @property
     def people(self) -> dict[str, Any]:
-        """What is declared of them."""
+        """The configuration of the persons."""
         return {"issuers": {"corp": issuer(self.corp)}, "users": {"ann": {}}, "access": STAFF}
 
     async def vouched(self, url: str, far: OAuthServer) -> None:
-        """Have people vouched for at that server."""
+        """Configure the server with identity assertions of the provider."""
         clients = {far.issuer: {"id": THERE}}
         fields = {"tokens": "user", "grant": "enterprise", "provider": "corp"}
         await self.declare(url, **fields, clients=clients)
@@ -68,7 +68,7 @@ class Vouching(Asking):
         return await self.walker.get(self.corp.arrive(leaving.link))
 
     async def connected(self) -> Page:
-        """The whole way: from the link to the page that says so."""
+        """Connect, from the link to the last page."""
         page = await self.walker.get((await self.request()).link)
         return await self.allowed(await self.signed_in(page))
 
@@ -81,7 +81,7 @@ async def asking(
         yield Vouching(*parts, corp)
 
 
-async def test_a_provider_vouches_for_who_signed_in_there_and_for_nobody_else(
+async def test_a_provider_asserts_only_the_identity_of_the_signed_in_person(
     asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
@@ -94,11 +94,11 @@ async def test_a_provider_vouches_for_who_signed_in_there_and_for_nobody_else(
     assert request["subject_token_type"].endswith(":id_token")
     brought = far.seen(JWT_BEARER)[-1]
     assert parse_unverified(brought["assertion"])[1]["aud"] == far.issuer
-    assert request["subject_token"] not in str(brought), "ID tokens are for who gave them"
+    assert request["subject_token"] not in str(brought), "the ID token stays with its provider"
     assert (await asking.request("bob")).token == ""
 
 
-async def test_who_signs_in_for_an_agent_needs_no_page_for_the_server(
+async def test_a_sign_in_for_an_agent_needs_no_page_for_the_server(
     asking: Vouching, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -110,7 +110,7 @@ async def test_who_signs_in_for_an_agent_needs_no_page_for_the_server(
 
 
 @pytest.mark.parametrize("word", [{"aud": "https://else.test"}, {"client_id": "somebody"}])
-async def test_a_word_for_somebody_else_is_not_sent_on(
+async def test_an_assertion_for_another_audience_or_client_is_not_sent(
     asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource, word: dict[str, str]
 ) -> None:
     docs.names(far.issuer)
@@ -122,7 +122,7 @@ async def test_a_word_for_somebody_else_is_not_sent_on(
     assert len(far.seen(JWT_BEARER)) == before
 
 
-async def test_an_authorization_server_that_is_not_declared_is_shown_no_word(
+async def test_an_unconfigured_authorization_server_gets_no_assertion(
     asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -134,7 +134,7 @@ async def test_an_authorization_server_that_is_not_declared_is_shown_no_word(
     assert len(corp.exchanges()) == before
 
 
-async def test_the_provider_is_asked_for_each_token_anew_and_its_no_counts(
+async def test_each_token_needs_another_assertion_and_its_denial_counts(
     asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -147,7 +147,7 @@ async def test_the_provider_is_asked_for_each_token_anew_and_its_no_counts(
     assert "'corp' denies the identity assertion" in reply.reason
 
 
-async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_anew(
+async def test_the_id_token_is_renewed_where_possible_and_else_needs_a_sign_in(
     asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -162,10 +162,10 @@ async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_ane
     corp.say(seconds=20, renews=False)
     await asking.server.action("end_connection", "docs", user="ann")
     await asking.connected()
-    assert (await asking.request()).link, "nobody renews it: ann signs in once more"
+    assert (await asking.request()).link, "without a renewal ann signs in again"
 
 
-async def test_who_was_cut_off_by_an_operator_signs_in_anew(
+async def test_a_person_disconnected_by_an_operator_signs_in_again(
     asking: Vouching, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -177,7 +177,7 @@ async def test_who_was_cut_off_by_an_operator_signs_in_anew(
     assert 'name="issuer"' in page.text, "the browser's session is not enough"
 
 
-async def test_who_ends_their_own_connection_is_not_connected_again_by_the_next_call(
+async def test_a_person_who_disconnects_is_not_connected_again_by_the_next_call(
     asking: Vouching, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
@@ -189,7 +189,7 @@ async def test_who_ends_their_own_connection_is_not_connected_again_by_the_next_
     assert (reply.token, bool(reply.link)) == ("", True)
 
 
-async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
+async def test_a_workload_token_of_a_file_is_the_assertion(
     asking: Vouching, far: OAuthServer, docs: Resource, tmp_path: Path
 ) -> None:
     docs.names(far.issuer)
@@ -204,10 +204,10 @@ async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path / "2", old))
     await asking.server.action("end_connection", "docs", user="")
     assert "has expired" in (await asking.request("")).reason
-    assert len(far.seen(JWT_BEARER)) == request, "what has expired is shown to nobody"
+    assert len(far.seen(JWT_BEARER)) == request, "an expired token is not sent"
 
 
-async def test_a_token_of_a_file_proves_a_client_in_the_place_of_a_signature(
+async def test_a_workload_token_of_a_file_authenticates_the_client(
     asking: Vouching, far: OAuthServer, docs: Resource, tmp_path: Path
 ) -> None:
     docs.names(far.issuer)

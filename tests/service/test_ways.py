@@ -1,4 +1,4 @@
-"""How servers are reached: at the address that was checked, by TLS for the name, or by a proxy."""
+"""Connections to servers: to the checked address, with TLS for the name, or through a proxy."""
 
 import asyncio
 import ssl
@@ -38,7 +38,7 @@ LOOPBACK = Egress(Allowed.of("127.0.0.1"))
 
 @dataclass
 class Names:
-    """A resolver for which every name stands for what is told, look-up by look-up."""
+    """A resolver that returns the given addresses, one for each look-up."""
 
     told: list[str] = field(default_factory=lambda: ["127.0.0.1"])
     asked: int = 0
@@ -52,11 +52,11 @@ class Names:
 
 @dataclass
 class Peer:
-    """A server, or a proxy, that keeps the heads it was sent."""
+    """A server, or a proxy, that records the request heads it received."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)  # the names in the certificates it was shown
+    shown: list[str] = field(default_factory=list)  # the names in the certificates it received
     tunnels_to: int = 0
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,7 +102,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
-    """A server's side of TLS, in a name; `asks` for the certificate of whoever comes."""
+    """Return a server's side of TLS for a name; `asks` requires a client certificate."""
 
     def made(name: str = NAME, *, asks: bool = False) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -119,7 +119,7 @@ def way(**told: object) -> Dialer:
     return replace(Dialer(LOOPBACK, resolve=Names()), **told)  # type: ignore[arg-type]
 
 
-async def test_the_name_is_looked_up_once_for_a_connection_and_kept_in_the_request() -> None:
+async def test_the_name_is_resolved_once_for_a_connection_and_sent_in_the_request() -> None:
     names = Names(["127.0.0.1", "127.0.0.2"])
     async with peer() as server:
         url = f"http://{NAME}:{server.port}/d"
@@ -147,7 +147,7 @@ async def test_tls_is_verified_for_the_name_and_not_the_address(
     assert len(right.heads) == 2
 
 
-async def test_a_server_that_asks_is_shown_the_certificate(
+async def test_a_server_that_requires_a_certificate_receives_it(
     authority: Authority, secure: Callable[..., ssl.SSLContext]
 ) -> None:
     certificate, key = authority.vouched("toolbus")
@@ -163,7 +163,7 @@ async def test_a_server_that_asks_is_shown_the_certificate(
 @pytest.mark.parametrize(
     "tls", [Tls(ca="nowhere.pem"), Tls(extra="nowhere.pem"), Tls(certificate="nowhere.pem")]
 )
-async def test_a_file_that_cannot_be_read_is_told_of_without_its_path(tls: Tls) -> None:
+async def test_an_unreadable_file_is_reported_without_its_path(tls: Tls) -> None:
     async with peer() as server:
         pool = Pool(f"https://{NAME}:{server.port}/", way(tls=tls))
         with pytest.raises(NotSentError, match=r"can(not)? be (read|loaded)|no readable") as caught:
@@ -171,7 +171,7 @@ async def test_a_file_that_cannot_be_read_is_told_of_without_its_path(tls: Tls) 
     assert "nowhere" not in str(caught.value)
 
 
-async def test_a_proxy_makes_a_tunnel_for_https_and_sees_no_header_of_the_server(
+async def test_a_proxy_tunnels_https_and_sees_no_header_for_the_server(
     authority: Authority, secure: Callable[..., ssl.SSLContext]
 ) -> None:
     names = Names(["192.168.7.7"])
@@ -187,10 +187,10 @@ async def test_a_proxy_makes_a_tunnel_for_https_and_sees_no_header_of_the_server
     assert "Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in result
     assert "Bearer" not in result
     assert "Proxy-Authorization" not in server.heads[0]
-    assert names.asked == 1, "only the proxy's own address is looked up"
+    assert names.asked == 1, "only the proxy's own address is resolved"
 
 
-async def test_a_proxy_is_given_the_whole_address_of_what_is_not_https() -> None:
+async def test_a_proxy_gets_the_full_address_of_plain_http() -> None:
     async with peer() as proxy:
         environ = {"http_proxy": f"http://user:word@127.0.0.1:{proxy.port}"}
         assert await fetch(f"http://{NAME}/d?q", {}, way(egress=STRICT, environ=environ)) == b"fine"
@@ -199,7 +199,7 @@ async def test_a_proxy_is_given_the_whole_address_of_what_is_not_https() -> None
     assert f"Host: {NAME}\r\n" in result
 
 
-async def test_a_proxy_that_refuses_is_told_of() -> None:
+async def test_a_rejected_tunnel_is_reported() -> None:
     async with peer() as proxy:
         by = way(proxy=f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(UpstreamDeadError, match="rejected the tunnel with HTTP 403"):
@@ -207,7 +207,7 @@ async def test_a_proxy_that_refuses_is_told_of() -> None:
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "0x7f.1", "[::ffff:10.0.0.1]"])
-async def test_no_proxy_is_sent_to_an_address_that_may_not_be_called(host: str) -> None:
+async def test_a_proxy_gets_no_request_for_a_forbidden_address(host: str) -> None:
     async with peer() as proxy:
         environ = {"http_proxy": f"http://127.0.0.1:{proxy.port}"}
         with pytest.raises(UpstreamDeadError):
@@ -215,17 +215,17 @@ async def test_no_proxy_is_sent_to_an_address_that_may_not_be_called(host: str) 
     assert proxy.heads == []
 
 
-# -- who says so ---------------------------------------------------------------------------------
+# -- confirmed targets -----------------------------------------------------------------------------
 
 
-def test_files_count_only_where_the_operator_named_them() -> None:
+def test_files_are_used_only_where_the_operator_confirmed_them() -> None:
     ways = DialerFactory()
     with pytest.raises(UpstreamDeadError, match="toolbus apply"):
         ways.to(Server(url="https://a.example", ca="a.pem"), "")
     assert ways.to(Server(url="https://a.example"), "").tls.ca == ""
 
 
-async def test_an_operators_server_is_reached_and_nobody_elses(
+async def test_a_private_address_is_reached_only_after_the_operators_confirmation(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
@@ -253,14 +253,14 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
             async def reached() -> bool:
                 return bool(server.heads)
 
-            await until_told(refused, "its refusal")
+            await until_told(refused, "the rejection")
             assert server.heads == []
             async with desks.opened(operator, State(settings.state_dir)) as repository:
                 await repository.apply(declared, "file")
             await until_told(reached, "the server")
 
 
-async def test_the_operators_word_follows_what_he_applies(
+async def test_confirmed_targets_follow_the_applied_configuration(
     settings: Settings, operator: Bus
 ) -> None:
     first, second = Server(url="http://127.0.0.1:1"), Server(url="http://127.0.0.1:2")
@@ -276,14 +276,14 @@ async def test_the_operators_word_follows_what_he_applies(
         await repository.apply(
             Configuration(servers={"a": first, "b": second}), "import", named=Configuration()
         )
-        assert await known() == {digest_of(first)}, "only what he named himself"
+        assert await known() == {digest_of(first)}, "only targets the operator named"
         await repository.apply(Configuration(servers={"b": second}), "file")
         assert await known() == {digest_of(second)}
 
 
-async def test_policy_cannot_give_the_operators_word(settings: Settings, operator: Bus) -> None:
+async def test_policy_cannot_confirm_targets(settings: Settings, operator: Bus) -> None:
     async with bus_of("policy", settings) as policy:
-        # In order on one connection: the second is there, so the first was refused.
+        # In order on one connection: the second entry exists, so the first was rejected.
         await policy.publish(f"$KV.{CONFIG}.{NAMED}", b"{}")
         await (await policy.bucket(CONFIG)).put("key.x", b"{}")
     assert await (await operator.bucket(CONFIG)).get(NAMED) is None
