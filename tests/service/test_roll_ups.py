@@ -269,7 +269,7 @@ async def test_the_charge_of_an_unknown_outcome_is_replaced_when_the_call_ends(
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from test_sums import add, event, opened, HOUR
+from test_roll_ups import add, event, opened, HOUR
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 
 async def main():
