@@ -51,10 +51,10 @@ def gateway(
         document = configuration(echo, over_http, everything_program, repository)
         launched.configure(document)
         launched.start()
-        made = Gateway(launched, echo)
+        gateway = Gateway(launched, echo)
         tools = ("echo__say", "short__say", "time__convert_time", "git__git_log")
-        launched.until_listed(made.client(), *tools, "every__echo", "web__echo")
-        yield made
+        launched.until_listed(gateway.client(), *tools, "every__echo", "web__echo")
+        yield gateway
     finally:
         launched.stop()
         over_http.kill()
@@ -62,10 +62,10 @@ def gateway(
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
-def place(
+def deployment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     """Run Toolbus in front of two servers; separate services have two replicas each."""
     fused = request.param == "fused"
-    with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:
-        yield made
+    with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as deployment:
+        yield deployment

@@ -23,7 +23,7 @@ TOOL = "echo__say"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """Run Toolbus in front of one server, with an admin key for each role."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("administered"))
@@ -48,13 +48,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 @pytest.fixture
-def admin(place: Launched) -> Administrator:
-    return at(place, SECRETS["admin"])
+def admin(gateway: Launched) -> Administrator:
+    return at(gateway, SECRETS["admin"])
 
 
-def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
+def changed(gateway: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
     """Return the change events of one entry, oldest first."""
-    rows = place.eventual_rows(
+    rows = gateway.eventual_rows(
         "SELECT detail, JSONExtractString(detail, 'name') AS name FROM events "
         f"WHERE event = 'config.changed' AND JSONExtractString(detail, 'kind') = '{kind}' "
         f"AND name IN ('{name}', person('{name}')) ORDER BY stream_seq, line",
@@ -66,64 +66,64 @@ def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict
 # -- roles ----------------------------------------------------------------------------------------
 
 
-def tried(operation: Operation) -> str:
+def path_of(operation: Operation) -> str:
     """Return the path of an operation on an entry that does not exist."""
     name = "0" * 32 if "approvals" in operation.path else "nobody"
     return operation.path.removeprefix("/api").replace("{name}", name)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_allows_exactly_its_operations(place: Launched, role: str) -> None:
-    administrator = at(place, SECRETS[role])
+def test_a_role_allows_exactly_its_operations(gateway: Launched, role: str) -> None:
+    administrator = at(gateway, SECRETS[role])
     for operation in OPERATIONS.values():
         body = {"not": "wanted"} if operation.wants is not None else None
-        answer = administrator.request(operation.method, tried(operation), body)
+        answer = administrator.request(operation.method, path_of(operation), body)
         allowed = operation.right is None or may(role, operation.right)
         assert (answer.status != 403) == allowed, (operation.id, answer.body)
         assert answer.status != 401
 
 
-def test_every_operation_requires_a_valid_admin_key(place: Launched) -> None:
+def test_every_operation_requires_a_valid_admin_key(gateway: Launched) -> None:
     for secret in ("", "tba_nobody_at-all-but-long-enough", BOT):
         for operation in OPERATIONS.values():
-            answer = at(place, secret).request(operation.method, tried(operation))
+            answer = at(gateway, secret).request(operation.method, path_of(operation))
             assert (answer.status, why(answer)) == (401, "unauthorized"), operation.id
             assert "www-authenticate" in answer.headers
 
 
-def test_an_admin_key_cannot_call_a_tool(place: Launched) -> None:
-    assert place.client(SECRETS["admin"]).call(TOOL, {"text": "x"}).status == 401
+def test_an_admin_key_cannot_call_a_tool(gateway: Launched) -> None:
+    assert gateway.client(SECRETS["admin"]).call(TOOL, {"text": "x"}).status == 401
 
 
-def test_a_revoked_admin_key_is_rejected(place: Launched, admin: Administrator) -> None:
-    made = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
-    assert made.status == 201, made.body
-    temporary = admin.as_(made.json["secret"])
+def test_a_revoked_admin_key_is_rejected(gateway: Launched, admin: Administrator) -> None:
+    created = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
+    assert created.status == 201, created.body
+    temporary = admin.as_(created.json["secret"])
     until_now(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
     assert temporary.request("GET", "/v1/self").json["role"] == "viewer"
     assert admin.request("POST", "/v1/admins/temporary/revoke").status == 200
     until_now(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
-    before, after = changed(place, "admins", "temporary", 2)
+    before, after = changed(gateway, "admins", "temporary", 2)
     assert (before["by"], after["by"]) == ("admin:admin", "admin:admin")
     assert json.loads(after["after"])["revoked"] is True
-    assert made.json["secret"] not in str((before, after))
+    assert created.json["secret"] not in str((before, after))
 
 
 # -- entries --------------------------------------------------------------------------------------
 
 
 def test_creating_replacing_and_deleting_an_entry_each_emit_an_event(
-    place: Launched, admin: Administrator
+    gateway: Launched, admin: Administrator
 ) -> None:
     path = named("teams", "sales")
-    made = admin.request("PUT", path, {"tools": ["echo__*"]})
-    assert (made.status, made.json["value"]) == (201, {"tools": ["echo__*"]}), made.body
-    replaced = admin.request("PUT", path, {"deny": ["echo__say"]}, If_Match=made.headers["etag"])
+    created = admin.request("PUT", path, {"tools": ["echo__*"]})
+    assert (created.status, created.json["value"]) == (201, {"tools": ["echo__*"]}), created.body
+    replaced = admin.request("PUT", path, {"deny": ["echo__say"]}, If_Match=created.headers["etag"])
     assert (replaced.status, replaced.json["value"]) == (200, {"deny": ["echo__say"]})
-    assert admin.request("PUT", path, {}, If_Match=made.headers["etag"]).status == 412
+    assert admin.request("PUT", path, {}, If_Match=created.headers["etag"]).status == 412
     assert admin.request("DELETE", path).status == 204
     assert why(admin.request("GET", path)) == "unknown_entry"
-    events = changed(place, "teams", "sales", 3)
+    events = changed(gateway, "teams", "sales", 3)
     assert [bool(event["before"]) for event in events] == [False, True, True]
     assert json.loads(events[1]["before"])["tools"] == ["echo__*"]
     assert json.loads(events[1]["after"])["deny"] == ["echo__say"]
@@ -157,18 +157,18 @@ def test_the_api_rejects_commands_and_environment_variables(admin: Administrator
 
 
 def test_a_credential_is_neither_shown_nor_moved_to_another_url(
-    place: Launched, admin: Administrator
+    gateway: Launched, admin: Administrator
 ) -> None:
     path = named("servers", "echo")
-    shown = admin.request("GET", path)
-    assert shown.json["value"]["headers"] == {"X-Canary": "(set)"}
-    kept = admin.request("PUT", path, {**shown.json["value"], "timeout": 20.0})
-    assert kept.status == 200, kept.body
-    moved = {**shown.json["value"], "url": "https://collector.example/mcp"}
+    current = admin.request("GET", path)
+    assert current.json["value"]["headers"] == {"X-Canary": "(set)"}
+    updated = admin.request("PUT", path, {**current.json["value"], "timeout": 20.0})
+    assert updated.status == 200, updated.body
+    moved = {**current.json["value"], "url": "https://collector.example/mcp"}
     assert why(admin.request("PUT", path, moved)) == "faulty"
-    events = changed(place, "servers", "echo", 2)
+    events = changed(gateway, "servers", "echo", 2)
     assert HEADER not in str(events)
-    assert HEADER not in place.logs()
+    assert HEADER not in gateway.logs()
 
 
 # -- the whole configuration -----------------------------------------------------------------------
@@ -226,36 +226,36 @@ def test_replacing_the_whole_configuration_requires_if_match(admin: Administrato
 # -- keys, budgets, approvals and sign-in ----------------------------------------------------------
 
 
-def test_an_operator_creates_changes_rotates_and_revokes_a_key(place: Launched) -> None:
-    operator = at(place, SECRETS["operator"])
-    made = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
-    assert made.status == 201, made.body
-    secret = made.json["secret"]
-    until_now(lambda: place.client(secret).sees(TOOL), "the key is valid")
+def test_an_operator_creates_changes_rotates_and_revokes_a_key(gateway: Launched) -> None:
+    operator = at(gateway, SECRETS["operator"])
+    created = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
+    assert created.status == 201, created.body
+    secret = created.json["secret"]
+    until_now(lambda: gateway.client(secret).sees(TOOL), "the key is valid")
     again = operator.request("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
     changed_key = operator.request("PUT", "/v1/keys/made", {"tools": ["other__*"]})
     assert changed_key.json["value"] == {"tools": ["other__*"]}
-    until_now(lambda: place.client(secret).tools() == [], "the key sees nothing")
+    until_now(lambda: gateway.client(secret).tools() == [], "the key sees nothing")
     rotated = operator.request("POST", "/v1/keys/made/rotate").json["secret"]
     until_now(
-        lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200,
+        lambda: gateway.client(rotated).call(TOOL, {"text": "x"}).status == 200,
         "the rotated key is valid",
     )
     until_now(
-        lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401,
+        lambda: gateway.client(secret).call(TOOL, {"text": "x"}).status == 401,
         "the old key is invalid",
     )
     assert operator.request("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
     until_now(
-        lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401,
+        lambda: gateway.client(rotated).call(TOOL, {"text": "x"}).status == 401,
         "the revoked key is invalid",
     )
-    events = changed(place, "keys", "made", 4)
+    events = changed(gateway, "keys", "made", 4)
     assert {event["by"] for event in events} == {"admin:operator"}
     for canary in (secret, rotated):
         assert canary not in str(events)
-        assert canary not in place.logs()
+        assert canary not in gateway.logs()
 
 
 def test_a_list_is_returned_page_by_page(admin: Administrator) -> None:
@@ -268,19 +268,19 @@ def test_a_list_is_returned_page_by_page(admin: Administrator) -> None:
     assert second["next"] is None
 
 
-def test_a_viewer_reads_the_budgets(place: Launched) -> None:
-    reply = at(place, SECRETS["viewer"]).request("GET", "/v1/budgets")
+def test_a_viewer_reads_the_budgets(gateway: Launched) -> None:
+    reply = at(gateway, SECRETS["viewer"]).request("GET", "/v1/budgets")
     assert (reply.status, reply.json["lost"]) == (200, {})
 
 
-def test_an_operator_approves_a_call(place: Launched, admin: Administrator) -> None:
+def test_an_operator_approves_a_call(gateway: Launched, admin: Administrator) -> None:
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
     secret = admin.request("POST", "/v1/keys", terms).json["secret"]
-    client = place.client(secret)
+    client = gateway.client(secret)
     until_now(lambda: client.sees(TOOL), "the key is valid")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
-    operator = at(place, SECRETS["operator"])
+    operator = at(gateway, SECRETS["operator"])
     waiting = operator.request("GET", "/v1/approvals").json["approvals"]
     assert approval in [each["id"] for each in waiting]
     done = operator.request("POST", f"/v1/approvals/{approval}/approve", {"note": "Fine."})
@@ -288,10 +288,10 @@ def test_an_operator_approves_a_call(place: Launched, admin: Administrator) -> N
     assert client.call(TOOL, {"text": "wait"}).text == "wait"
 
 
-def test_a_change_made_with_the_cli_is_an_event_with_its_operator(place: Launched) -> None:
-    made = place.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
-    secret = json.loads(made.stdout)["secret"]
-    (event,) = changed(place, "keys", "typed")
+def test_a_change_made_with_the_cli_is_an_event_with_its_operator(gateway: Launched) -> None:
+    created = gateway.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
+    secret = json.loads(created.stdout)["secret"]
+    (event,) = changed(gateway, "keys", "typed")
     assert event["by"]
     assert not event["by"].startswith("admin:")
     assert secret not in str(event)
@@ -299,28 +299,28 @@ def test_a_change_made_with_the_cli_is_an_event_with_its_operator(place: Launche
 
 
 def test_the_cli_erases_an_operator_unless_a_legal_hold_prevents_it(
-    place: Launched,
+    gateway: Launched,
 ) -> None:
-    assert place.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
-    (event,) = changed(place, "keys", "last")
+    assert gateway.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
+    (event,) = changed(gateway, "keys", "last")
     name = event["by"]
     assert name.startswith("operator:")
-    assert place.toolbus("audit", "hold", "add", "default", "--why", "case 17").returncode == 0
-    held = json.loads(place.toolbus("audit", "hold", "list", "--json").stdout)
+    assert gateway.toolbus("audit", "hold", "add", "default", "--why", "case 17").returncode == 0
+    held = json.loads(gateway.toolbus("audit", "hold", "list", "--json").stdout)
     assert [(each["customer"], each["by"], each["why"]) for each in held] == [
         ("default", name, "case 17")
     ]
-    refused = place.toolbus("audit", "forget", name, "--yes")
+    refused = gateway.toolbus("audit", "forget", name, "--yes")
     assert (refused.returncode, "under a legal hold" in refused.stderr) == (1, True)
-    assert place.toolbus("audit", "hold", "remove", "default").returncode == 0
-    done = place.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
+    assert gateway.toolbus("audit", "hold", "remove", "default").returncode == 0
+    done = gateway.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
     assert (done.returncode, "is forgotten" in done.stdout) == (0, True), done.stderr
-    (event,) = changed(place, "keys", "last")
+    (event,) = changed(gateway, "keys", "last")
     assert event["by"].startswith("~")
 
 
 def test_issuers_and_access_rules_are_configured_one_by_one(
-    place: Launched, admin: Administrator
+    gateway: Launched, admin: Administrator
 ) -> None:
     issuer, rule = {"url": "https://login.example", "client_id": "c"}, {"issuer": "corp"}
     lost = admin.request("PUT", named("access", "zed"), rule)
@@ -331,14 +331,14 @@ def test_issuers_and_access_rules_are_configured_one_by_one(
     assert admin.request("PUT", named("issuers", "corp"), inside).status == 403
     assert admin.request("PUT", named("issuers", "corp"), issuer).status == 201
     for name in ("zed", "alf"):
-        made = admin.request("PUT", named("access", name), {**rule, "role": "viewer"})
-        assert (made.status, made.json["value"]["role"]) == (201, "viewer"), made.body
+        created = admin.request("PUT", named("access", name), {**rule, "role": "viewer"})
+        assert (created.status, created.json["value"]["role"]) == (201, "viewer"), created.body
     assert list(admin.declared()[0]["access"]) == ["zed", "alf"], "a new rule is the last"
-    assert at(place, SECRETS["operator"]).request("DELETE", named("access", "alf")).status == 403
+    assert at(gateway, SECRETS["operator"]).request("DELETE", named("access", "alf")).status == 403
     assert admin.request("DELETE", named("issuers", "corp")).status == 422, "rules name it"
     for kind, name in (("access", "zed"), ("access", "alf"), ("issuers", "corp")):
         assert admin.request("DELETE", named(kind, name)).status == 204
-    first, last = changed(place, "access", "zed", 2)
+    first, last = changed(gateway, "access", "zed", 2)
     assert (first["by"], last["after"]) == ("admin:admin", "")
 
 

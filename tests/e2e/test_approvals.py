@@ -37,12 +37,12 @@ def receiver() -> Iterator[Receiver]:
 
     Only one test takes it down: the longer it is down, the rarer the retries.
     """
-    with Receiver() as made:
-        yield made
+    with Receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
-def place(
+def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
 ) -> Iterator[Launched]:
     """Run Toolbus in front of one server with a tool that needs an approval."""
@@ -100,14 +100,14 @@ def visited(url: str, form: dict[str, str] | None = None, **headers: str) -> tup
 
 
 def ticket_on(page: str) -> str:
-    (found,) = re.findall(r'name="ticket" value="([^"]+)"', page)
-    return html.unescape(found)
+    (ticket,) = re.findall(r'name="ticket" value="([^"]+)"', page)
+    return html.unescape(ticket)
 
 
 def decided(url: str, action: str, note: str = "", secret: str = BOSS) -> str:
     """Show the page with a key and decide on it."""
-    _, shown = visited(url, {"key": secret, "action": "show"})
-    _, done = visited(url, {"ticket": ticket_on(shown), "action": action, "note": note})
+    _, page = visited(url, {"key": secret, "action": "show"})
+    _, done = visited(url, {"ticket": ticket_on(page), "action": action, "note": note})
     return done
 
 
@@ -118,19 +118,19 @@ def required(answer: Answer) -> tuple[str, str]:
     return data["approval"], data["page"]
 
 
-def api(place: Launched, path: str, secret: str = BOSS, body: Any = None) -> Answer:
-    base = place.ready["endpoint"].removesuffix("/mcp")
+def api(gateway: Launched, path: str, secret: str = BOSS, body: Any = None) -> Answer:
+    base = gateway.ready["endpoint"].removesuffix("/mcp")
     client = Client(f"{base}/api/approvals{path}", secret)
     return client.get(client.endpoint) if body is None else client.post(body)
 
 
 @asynccontextmanager
 async def sdk(
-    place: Launched, mode: str, opens: Any = None, **more: Any
+    gateway: Launched, mode: str, opens: Any = None, **more: Any
 ) -> AsyncIterator[SdkClient]:
     headers = {"Authorization": f"Bearer {BOT}"}
     async with httpx2.AsyncClient(headers=headers, timeout=180) as http:
-        transport = streamable_http_client(place.ready["endpoint"], http_client=http)
+        transport = streamable_http_client(gateway.ready["endpoint"], http_client=http)
         async with SdkClient(transport, mode=mode, elicitation_callback=opens, **more) as client:
             yield client
 
@@ -140,7 +140,7 @@ async def sdk(
 
 @modes
 async def test_a_client_that_opens_pages_continues_after_approval(
-    place: Launched, mode: str
+    gateway: Launched, mode: str
 ) -> None:
     opened: list[ElicitRequestURLParams] = []
     deciding: list[asyncio.Task[str]] = []
@@ -152,7 +152,7 @@ async def test_a_client_that_opens_pages_continues_after_approval(
         deciding.append(asyncio.create_task(work))
         return ElicitResult(action="accept")
 
-    async with sdk(place, mode, opens) as client:
+    async with sdk(gateway, mode, opens) as client:
         message = await client.call_tool(TOOL, {"text": f"paged {mode}"})
         assert message.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
     assert len(opened) == 1, "one request"
@@ -161,12 +161,12 @@ async def test_a_client_that_opens_pages_continues_after_approval(
 
 
 @modes
-async def test_a_client_that_opens_pages_gets_the_rejection(place: Launched, mode: str) -> None:
+async def test_a_client_that_opens_pages_gets_the_rejection(gateway: Launched, mode: str) -> None:
     async def opens(_context: Any, params: Any) -> ElicitResult:
         await asyncio.to_thread(decided, params.url, "reject", "Not on a Friday.")
         return ElicitResult(action="accept")
 
-    async with sdk(place, mode, opens) as client:
+    async with sdk(gateway, mode, opens) as client:
         with pytest.raises(MCPError, match=r"Not on a Friday\.") as caught:
             await client.call_tool(TOOL, {"text": f"rejected {mode}"})
     assert caught.value.error.data["code"] == "approval_rejected"
@@ -174,44 +174,44 @@ async def test_a_client_that_opens_pages_gets_the_rejection(place: Launched, mod
 
 @modes
 async def test_a_client_without_pages_gets_the_id_and_repeats_the_call(
-    place: Launched, mode: str
+    gateway: Launched, mode: str
 ) -> None:
-    async with sdk(place, mode) as client:
+    async with sdk(gateway, mode) as client:
         call = {"text": f"plain {mode}"}
         with pytest.raises(MCPError, match="toolbus approve") as caught:
             await client.call_tool(TOOL, call)
         data = caught.value.error.data
         assert data["code"] == "approval_required"
-        ran = await asyncio.to_thread(place.toolbus, "approve", data["approval"])
-        assert (ran.returncode, ran.stderr) == (0, "")
+        approved = await asyncio.to_thread(gateway.toolbus, "approve", data["approval"])
+        assert (approved.returncode, approved.stderr) == (0, "")
         message = await client.call_tool(TOOL, call)
         assert message.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
         with pytest.raises(MCPError, match="needs a person's approval"):
             await client.call_tool(TOOL, call)
 
 
-@pytest.mark.parametrize(("action", "said"), [("approve", "as a task"), ("reject", "Not today.")])
+@pytest.mark.parametrize(("action", "text"), [("approve", "as a task"), ("reject", "Not today.")])
 async def test_a_client_with_tasks_waits_for_the_decision_in_a_task(
-    place: Launched, action: str, said: str
+    gateway: Launched, action: str, text: str
 ) -> None:
-    taken = Tasks()
-    async with sdk(place, "auto", extensions=[taken]) as client:
+    tasks = Tasks()
+    async with sdk(gateway, "auto", extensions=[tasks]) as client:
         call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
-        await taken.arrived.wait()
-        (started,) = taken.begun
+        await tasks.arrived.wait()
+        (started,) = tasks.begun
         assert started.status == "working"
         (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
         await asyncio.to_thread(decided, url, action, "Not today.")
         result = await call
-        assert said in result.content[0].text  # type: ignore[union-attr]
+        assert text in result.content[0].text  # type: ignore[union-attr]
         assert result.is_error is (action == "reject")
 
 
-async def test_a_client_with_tasks_and_pages_is_sent_the_page(place: Launched) -> None:
+async def test_a_client_with_tasks_and_pages_is_sent_the_page(gateway: Launched) -> None:
     opened: list[str] = []
 
-    async def answer(asked: dict[str, Any]) -> dict[str, Any]:
-        ((name, question),) = asked.items()
+    async def answer(requests: dict[str, Any]) -> dict[str, Any]:
+        ((name, question),) = requests.items()
         opened.append(question["params"]["url"])
         assert "Approved" in await asyncio.to_thread(decided, opened[0], "approve")
         return {name: {"action": "accept"}}
@@ -219,7 +219,7 @@ async def test_a_client_with_tasks_and_pages_is_sent_the_page(place: Launched) -
     async def opens(_context: Any, _params: Any) -> ElicitResult:
         raise AssertionError("The call itself sends no elicitation.")
 
-    async with sdk(place, "auto", opens, extensions=[Tasks(answer)]) as client:
+    async with sdk(gateway, "auto", opens, extensions=[Tasks(answer)]) as client:
         result = await client.call_tool(TOOL, {"text": "shown and waited for"})
         assert result.content[0].text == "shown and waited for"  # type: ignore[union-attr]
     assert len(opened) == 1, "one request"
@@ -228,8 +228,8 @@ async def test_a_client_with_tasks_and_pages_is_sent_the_page(place: Launched) -
 # -- the page -------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_nothing_before_the_reader_has_authenticated(place: Launched) -> None:
-    approval, url = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-page"}))
+def test_the_page_shows_nothing_before_the_reader_has_authenticated(gateway: Launched) -> None:
+    approval, url = required(gateway.client(BOT).call(TOOL, {"text": "canary-of-the-page"}))
     assert url.endswith(f"/approvals/{approval}")
     answer, page = visited(url)
     assert answer.status == 200
@@ -240,9 +240,9 @@ def test_the_page_shows_nothing_before_the_reader_has_authenticated(place: Launc
         assert (answer.status, "canary-of-the-page" in page) == (status, False)
 
 
-def test_the_page_needs_no_script_and_allows_none(place: Launched) -> None:
+def test_the_page_needs_no_script_and_allows_none(gateway: Launched) -> None:
     text = '<script>alert(1)</script>"\u202e\u200b'
-    _, url = required(place.client(BOT).call(TOOL, {"text": text}))
+    _, url = required(gateway.client(BOT).call(TOOL, {"text": text}))
     answer, page = visited(url, {"key": BOSS, "action": "show"})
     assert "<script" not in page
     assert "\u202e" not in page
@@ -256,9 +256,9 @@ def test_the_page_needs_no_script_and_allows_none(place: Launched) -> None:
     assert "set-cookie" not in answer.headers
 
 
-def test_a_decision_requires_the_ticket_of_its_own_page(place: Launched) -> None:
-    approval, url = required(place.client(BOT).call(TOOL, {"text": "ticket"}))
-    _, other_url = required(place.client(BOT).call(TOOL, {"text": "another ticket"}))
+def test_a_decision_requires_the_ticket_of_its_own_page(gateway: Launched) -> None:
+    approval, url = required(gateway.client(BOT).call(TOOL, {"text": "ticket"}))
+    _, other_url = required(gateway.client(BOT).call(TOOL, {"text": "another ticket"}))
     _, page = visited(url, {"key": BOSS, "action": "show"})
     ticket = ticket_on(page)
     forms = [
@@ -271,11 +271,11 @@ def test_a_decision_requires_the_ticket_of_its_own_page(place: Launched) -> None
         assert visited(where, form)[0].status == 403
     foreign = visited(url, {"action": "approve", "ticket": ticket}, Origin="https://evil.example")
     assert foreign[0].status == 403
-    assert api(place, f"/{approval}").json["state"] == "pending"
+    assert api(gateway, f"/{approval}").json["state"] == "pending"
 
 
-def test_a_decision_on_the_page_is_made_once(place: Launched) -> None:
-    _, url = required(place.client(BOT).call(TOOL, {"text": "once"}))
+def test_a_decision_on_the_page_is_made_once(gateway: Launched) -> None:
+    _, url = required(gateway.client(BOT).call(TOOL, {"text": "once"}))
     _, page = visited(url, {"key": BOSS, "action": "show"})
     form = {"ticket": ticket_on(page), "action": "reject", "note": "<b>No.</b>"}
     assert "Rejected" in visited(url, form)[1]
@@ -286,18 +286,18 @@ def test_a_decision_on_the_page_is_made_once(place: Launched) -> None:
 # -- the API and the command line ------------------------------------------------------------------
 
 
-def test_the_api_lists_and_decides(place: Launched) -> None:
-    client = place.client(BOT)
+def test_the_api_lists_and_decides(gateway: Launched) -> None:
+    client = gateway.client(BOT)
     approval, _ = required(client.call(TOOL, {"text": "over the api"}))
-    listed = api(place, "").json["approvals"]
+    listed = api(gateway, "").json["approvals"]
     (items,) = (each for each in listed if each["id"] == approval)
     assert json.loads(items["arguments"]) == {"text": "over the api"}
-    assert api(place, f"/{approval}/approve", body={"note": "Fine."}).json["by"] == "key:boss"
+    assert api(gateway, f"/{approval}/approve", body={"note": "Fine."}).json["by"] == "key:boss"
     assert client.call(TOOL, {"text": "over the api"}).text == "over the api"
-    again = api(place, f"/{approval}/approve", body={})
+    again = api(gateway, f"/{approval}/approve", body={})
     assert (again.status, again.json["error"]["code"]) == (404, "unknown_approval")
     approval, _ = required(client.call(TOOL, {"text": "not over the api"}))
-    api(place, f"/{approval}/reject", body={"reason": "Use another tool."})
+    api(gateway, f"/{approval}/reject", body={"reason": "Use another tool."})
     assert "Use another tool." in client.call(TOOL, {"text": "not over the api"}).error["message"]
 
 
@@ -305,37 +305,37 @@ def test_the_api_lists_and_decides(place: Launched) -> None:
     ("secret", "status"), [(BOT, 403), (PLAIN, 403), ("tbk_nobody_knows-this", 401), ("", 401)]
 )
 def test_the_api_requires_a_key_with_the_right_to_approve(
-    place: Launched, secret: str, status: int
+    gateway: Launched, secret: str, status: int
 ) -> None:
-    approval, _ = required(place.client(BOT).call(TOOL, {"text": "whose right"}))
+    approval, _ = required(gateway.client(BOT).call(TOOL, {"text": "whose right"}))
     for path, body in (
         ("", None),
         (f"/{approval}", None),
         (f"/{approval}/approve", {}),
         (f"/{approval}/reject", {}),
     ):
-        assert api(place, path, secret, body).status == status
-    assert api(place, f"/{approval}").json["state"] == "pending"
+        assert api(gateway, path, secret, body).status == status
+    assert api(gateway, f"/{approval}").json["state"] == "pending"
 
 
 @pytest.mark.parametrize("body", [b"[]", b'{"note": 7}', b"{", b'{"note": "' + b"x" * 20_000])
-def test_the_api_rejects_an_invalid_body(place: Launched, body: bytes) -> None:
-    approval, _ = required(place.client(BOT).call(TOOL, {"text": "bodies"}))
-    assert api(place, f"/{approval}/approve", body=body).status in (400, 413)
-    assert api(place, f"/{approval}").json["state"] == "pending"
+def test_the_api_rejects_an_invalid_body(gateway: Launched, body: bytes) -> None:
+    approval, _ = required(gateway.client(BOT).call(TOOL, {"text": "bodies"}))
+    assert api(gateway, f"/{approval}/approve", body=body).status in (400, 413)
+    assert api(gateway, f"/{approval}").json["state"] == "pending"
 
 
-def test_the_command_line_lists_and_decides(place: Launched) -> None:
-    client = place.client(BOT)
+def test_the_command_line_lists_and_decides(gateway: Launched) -> None:
+    client = gateway.client(BOT)
     approval, _ = required(client.call(TOOL, {"text": "\x1b[2J on the line"}))
-    shown = place.toolbus("approvals")
-    assert approval in shown.stdout
-    assert "\x1b[2J" not in shown.stdout
-    body = json.loads(place.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
+    listing = gateway.toolbus("approvals")
+    assert approval in listing.stdout
+    assert "\x1b[2J" not in listing.stdout
+    body = json.loads(gateway.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
     assert (body["key"], body["cause"]) == ("bot", "key:bot")
-    assert place.toolbus("reject", approval, "--reason", "Too late.").returncode == 0
+    assert gateway.toolbus("reject", approval, "--reason", "Too late.").returncode == 0
     assert "Too late." in client.call(TOOL, {"text": "\x1b[2J on the line"}).error["message"]
-    unknown = place.toolbus("approve", "0" * 32)
+    unknown = gateway.toolbus("approve", "0" * 32)
     assert (unknown.returncode, "No approval with this id is pending" in unknown.stderr) == (
         1,
         True,
@@ -345,15 +345,15 @@ def test_the_command_line_lists_and_decides(place: Launched) -> None:
 # -- events and webhooks ---------------------------------------------------------------------------
 
 
-def test_the_audit_records_each_decision_with_its_approver(place: Launched) -> None:
-    client = place.client(BOT)
+def test_the_audit_records_each_decision_with_its_approver(gateway: Launched) -> None:
+    client = gateway.client(BOT)
     approval, _ = required(client.call(TOOL, {"text": "canary-of-the-audit"}))
-    api(place, f"/{approval}/approve", body={"note": "On the record."})
+    api(gateway, f"/{approval}/approve", body={"note": "On the record."})
     client.call(TOOL, {"text": "canary-of-the-audit"})
-    wanted = {"approval.requested", "approval.granted", "approval.used", "call.allowed"}
-    rows = place.eventual_events(f"approval = '{approval}'", *wanted)
+    expected = {"approval.requested", "approval.granted", "approval.used", "call.allowed"}
+    rows = gateway.eventual_events(f"approval = '{approval}'", *expected)
     events = {event: json.loads(row["detail"]) for event, row in rows.items()}
-    assert set(events) == wanted
+    assert set(events) == expected
     assert events["approval.granted"]["by"] == "key:boss"
     assert events["approval.granted"]["reason"] == "On the record."
     assert events["approval.used"]["call_id"] == events["call.allowed"]["call_id"]
@@ -361,21 +361,21 @@ def test_the_audit_records_each_decision_with_its_approver(place: Launched) -> N
 
 
 def test_a_signed_webhook_is_delivered_once_its_receiver_is_up(
-    place: Launched, receiver: Receiver
+    gateway: Launched, receiver: Receiver
 ) -> None:
-    before = place.logs().count("webhook.failed")
+    before = gateway.logs().count("webhook.failed")
     with receiver.away():
-        approval, _ = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-hook"}))
-        until_now(lambda: place.logs().count("webhook.failed") > before, "a try that fails")
+        approval, _ = required(gateway.client(BOT).call(TOOL, {"text": "canary-of-the-hook"}))
+        until_now(lambda: gateway.logs().count("webhook.failed") > before, "a try that fails")
 
-    def told() -> list[Any]:
+    def delivered() -> list[Any]:
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
-    request = until_now(told, "the webhook")[0]
+    request = until_now(delivered, "the webhook")[0]
     assert request.signed_with(HOOK.encode())
     assert request.json["type"] == "approval.requested"
     assert request.json["data"]["tool"] == "say"
     assert b"canary-of-the-hook" not in request.body
-    api(place, f"/{approval}/reject", body={"reason": "Told."})
-    wanted = {"approval.requested", "approval.rejected"}
-    until_now(lambda: {each.json["type"] for each in told()} == wanted, "the decision")
+    api(gateway, f"/{approval}/reject", body={"reason": "Told."})
+    expected = {"approval.requested", "approval.rejected"}
+    until_now(lambda: {each.json["type"] for each in delivered()} == expected, "the decision")

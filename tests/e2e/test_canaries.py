@@ -46,7 +46,7 @@ class Story:
     at: Planted
     failures: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)  # to another customer
-    heard: Heard = field(default_factory=dict)
+    outputs: Heard = field(default_factory=dict)
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -56,7 +56,7 @@ class Story:
     def client(self, secret: str) -> Client:
         return self.at.launched.client(secret)
 
-    def told(self, answer: Answer) -> Answer:
+    def keep_failure(self, answer: Answer) -> Answer:
         """Keep an answer that is a failure."""
         if answer.status >= 400 or b'"error"' in answer.body or b'"isError":true' in answer.body:
             self.failures += [json.dumps(answer.headers).encode(), answer.body]
@@ -64,11 +64,13 @@ class Story:
 
     def form(self, path: str, basic: str = "", **form: str) -> dict[str, Any]:
         """Send a client's request to the authorization server."""
-        shown = {"Authorization": f"Basic {b64encode(basic.encode()).decode()}"} if basic else {}
-        sent = Client(f"{self.at.base}{path}").post(
-            urlencode(form).encode(), Content_Type=FORM, **shown
+        authorization = (
+            {"Authorization": f"Basic {b64encode(basic.encode()).decode()}"} if basic else {}
         )
-        return dict(self.told(sent).json)
+        response = Client(f"{self.at.base}{path}").post(
+            urlencode(form).encode(), Content_Type=FORM, **authorization
+        )
+        return dict(self.keep_failure(response).json)
 
     # -- agents ------------------------------------------------------------------------------
 
@@ -81,13 +83,15 @@ class Story:
         given = self.secrets["variable"] + self.secrets["header by variable"]
         assert ann.call("calc__told").text == sha256(given.encode()).hexdigest()
         assert "machine" in ann.call("jobs__whoami").text
-        assert self.told(ann.call("blab__die", {"text": word})).code
+        assert self.keep_failure(ann.call("blab__die", {"text": word})).code
         assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
-        self.told(ann.call("blab__say", {"text": [word]}))
-        self.told(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
-        self.told(ann.request("tools/call", {"name": "blab__say", "arguments": word}))
+        self.keep_failure(ann.call("blab__say", {"text": [word]}))
+        self.keep_failure(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
+        self.keep_failure(ann.request("tools/call", {"name": "blab__say", "arguments": word}))
         bot, waiting = self.client(self.secrets["bot"]), self.secrets["waiting"]
-        assert self.told(bot.call("blab__count", {"id": waiting})).code == "approval_required"
+        assert (
+            self.keep_failure(bot.call("blab__count", {"id": waiting})).code == "approval_required"
+        )
         params = {"name": "blab__count", "arguments": {"id": f"{waiting} later"}}
         body, headers = stateless("tools/call", params, extensions={f"{META}tasks": {}})
         assert bot.post(body, **headers).json["result"]["resultType"] == "task"
@@ -103,7 +107,7 @@ class Story:
         self.at.launched.until_listed(ann, "frail__crash", "frail__calm")
         assert eve.call("frail__calm").text == "calm"
         self.at.doom(*fields.values())
-        assert self.told(ann.call("frail__crash", fields)).code == "upstream_dead"
+        assert self.keep_failure(ann.call("frail__crash", fields)).code == "upstream_dead"
         for client in (eve, ann):
             for _ in range(TRIES):
                 answer = client.call("frail__calm")
@@ -120,13 +124,16 @@ class Story:
         self.secrets["wrong key"] = f"tbk_nobody_{canary('nobody')}"
         self.secrets["wrong token"] = f"eyJ{canary('token')}.e30.x"
         for name in ("wrong key", "wrong token", "operator", "reader"):
-            assert self.told(self.client(self.secrets[name]).request("tools/list")).status == 401
+            assert (
+                self.keep_failure(self.client(self.secrets[name]).request("tools/list")).status
+                == 401
+            )
         for name in ("operator", "wrong key", "ann"):
             at(self.at.launched, self.secrets[name]).request("GET", "/v1/servers")
         for name, status in (("reader", 200), ("wrong key", 403)):
-            assert self.asked(self.secrets[name]) == status
+            assert self.query_status(self.secrets[name]) == status
 
-    def asked(self, secret: str) -> int:
+    def query_status(self, secret: str) -> int:
         """Return the status of a reader's query."""
         with closing(HTTPConnection("127.0.0.1", self.at.reading, timeout=60)) as connection:
             keys = {"X-ClickHouse-User": "analyst", "X-ClickHouse-Key": secret}
@@ -165,10 +172,10 @@ class Story:
     def code(self, browser: Browser) -> dict[str, str]:
         """Return an authorization code, after failed attempts and a sign-in at the provider."""
         document = {"client_name": "A client", "redirect_uris": [REDIRECT]}
-        made = Client(f"{self.at.base}/oauth/register").post(
+        registered = Client(f"{self.at.base}/oauth/register").post(
             {**document, "token_endpoint_auth_method": "none"}
         )
-        self.registered = made.json["client_id"]
+        self.registered = registered.json["client_id"]
         challenge = sha256(self.secrets["verifier"].encode()).digest()
         request = {
             "response_type": "code", "client_id": self.registered, "redirect_uri": REDIRECT,
@@ -179,7 +186,7 @@ class Story:
         self.through_the_company(page, browser)
         page = self.wrong(browser, page, self.secrets["wrong password"], "")
         page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
-        return browser.answer(self.signed_in(browser, page)).told
+        return browser.answer(self.signed_in(browser, page)).keep_failure
 
     def wrong(self, browser: Browser, page: Page, password: str, code: str) -> Page:
         page = browser.sign_in(page, "ann", password, code)
@@ -206,13 +213,13 @@ class Story:
 
     def machines_come(self) -> None:
         """Request a machine's token with its secret and with a wrong one."""
-        made = self.at.action(
+        created = self.at.action(
             "add_client", "nightly", redirect_uris=[],
             token_endpoint_auth_method="client_secret_basic",
         )  # fmt: skip
-        self.secrets["client"], self.secrets["wrong client"] = made["secret"], canary("client")
+        self.secrets["client"], self.secrets["wrong client"] = created["secret"], canary("client")
         for name, key in (("wrong client", "error"), ("client", "access_token")):
-            basic = f"{made['id']}:{self.secrets[name]}"
+            basic = f"{created['id']}:{self.secrets[name]}"
             result = self.form("/oauth/token", basic, grant_type="client_credentials")
             assert key in result, result
         self.secrets["machine's token"] = result["access_token"]
@@ -249,15 +256,15 @@ class Story:
             run = token_hex(16)
             until_now(lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call")
             self.at.collector.of(run, "tools/call blab__say")
-            self.heard["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
+            self.outputs["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
         finally:
             process.stop()
-        self.heard["its log"] = [process.log.encode()]
+        self.outputs["its log"] = [process.log.encode()]
         label = at(self.at.launched, self.secrets["operator"])
         assert label.request("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
         items = ("table", "files", "sink", "webhooks")
         until_now(
-            lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in items),
+            lambda: all(singing({"": LEAKED}, recorded(self.at)[channel]) for channel in items),
             "the event of it everywhere",
         )
         for name in HOOKS:  # each in its own time
@@ -275,8 +282,8 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Run every step once, and collect the output of every channel."""
-    with planted(tmp_path_factory.mktemp("canaries")) as made:
-        result = Story(made)
+    with planted(tmp_path_factory.mktemp("canaries")) as secrets:
+        result = Story(secrets)
         result.agents_call()
         result.a_process_dies()
         result.strangers_come()
@@ -284,7 +291,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         result.machines_come()
         result.ann_connects(browser)
         result.leak()
-        result.heard |= everywhere(made) | {
+        result.outputs |= everywhere(secrets) | {
             "failures": result.failures,
             "replies": result.replies,
         }
@@ -292,9 +299,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def test_every_secret_is_used(story: Story) -> None:
-    shown = [head for head in story.at.blabbing.heads if "x-inline" in head]
+    received_heads = [head for head in story.at.blabbing.heads if "x-inline" in head]
     heads = {"x-inline": "header", "x-file": "header by file", "x-variable": "header by variable"}
-    assert all(shown[-1][name] == story.secrets[secret] for name, secret in heads.items())
+    assert all(received_heads[-1][name] == story.secrets[secret] for name, secret in heads.items())
     client = f"gateway:{story.secrets['client of servers']}".encode()
     (form, *_) = story.at.far.seen("client_credentials")
     assert b64encode(client).decode() in form["authorization"]
@@ -309,17 +316,19 @@ def test_every_secret_is_used(story: Story) -> None:
 
 def test_no_secret_leaks_anywhere(story: Story) -> None:
     received = {
-        place: singing(story.secrets, message) - MEANT_FOR.get(place, set())
-        for place, message in story.heard.items()
+        channel: singing(story.secrets, message) - MEANT_FOR.get(channel, set())
+        for channel, message in story.outputs.items()
     }
-    assert {place: names for place, names in received.items() if names} == {}
+    assert {channel: names for channel, names in received.items() if names} == {}
 
 
 def test_operators_read_a_dead_processs_last_lines_with_secrets_redacted(story: Story) -> None:
     """Check also that no other channel shows these lines."""
     word = {"": story.secrets["last words"]}
-    assert {place for place, message in story.heard.items() if singing(word, message)} == {"logs"}
-    lines = [each for each in story.heard["logs"][0].splitlines() if singing(word, [each])]
+    assert {channel for channel, message in story.outputs.items() if singing(word, message)} == {
+        "logs"
+    }
+    lines = [each for each in story.outputs["logs"][0].splitlines() if singing(word, [each])]
     for server in (b"frail", b"sulking"):
         assert any(server in each and b"[redacted]" in each for each in lines), server
 
@@ -331,7 +340,7 @@ def test_another_customer_learns_only_the_exit_code_of_a_dead_server(story: Stor
 # A server's output is for its caller, its standard error for operators. Administrators decide about
 # the arguments that wait for approval.
 MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}, "administration": {"waiting"}}
-PLACES = {
+CHANNELS = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
     "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.requested",
     "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
@@ -343,9 +352,9 @@ PLACES = {
 
 
 def test_every_channel_is_really_monitored(story: Story) -> None:
-    assert story.heard.keys() == PLACES.keys()
-    for place, word in PLACES.items():
-        assert any(word in each for each in story.heard[place]), place
+    assert story.outputs.keys() == CHANNELS.keys()
+    for channel, word in CHANNELS.items():
+        assert any(word in each for each in story.outputs[channel]), channel
 
 
 def test_a_leak_is_found_in_every_channel_it_reaches(story: Story) -> None:
@@ -353,5 +362,7 @@ def test_a_leak_is_found_in_every_channel_it_reaches(story: Story) -> None:
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"configuration", "administration"}
-    received = {place for place, message in story.heard.items() if singing({"": LEAKED}, message)}
+    received = {
+        channel for channel, message in story.outputs.items() if singing({"": LEAKED}, message)
+    }
     assert received == leaking | recording

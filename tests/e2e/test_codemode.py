@@ -23,8 +23,8 @@ OWN = {"listToolFiles", "readToolFile", "getToolDocs", "executeToolCode", "searc
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """Run the server behind both entries."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as made:
-        yield made
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
@@ -32,15 +32,15 @@ def cluster(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
     """Run a gateway with two servers, the codemode service, and keys of every mode."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         fused = request.param == "fused"
-        made.start(configuration(upstream.url), fused=fused, beside=("codemode",))
-        made.until_listed(made.client(ROOT), "one__say", "two__say")
-        made.until_listed(made.client(CODER), *OWN)
-        yield made
+        cluster.start(configuration(upstream.url), fused=fused, beside=("codemode",))
+        cluster.until_listed(cluster.client(ROOT), "one__say", "two__say")
+        cluster.until_listed(cluster.client(CODER), *OWN)
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 def configuration(url: str, **two: Any) -> Configuration:
@@ -66,7 +66,7 @@ def tools(client: Client) -> set[str]:
     return set(client.tools())
 
 
-def told(client: Client, tool: str, /, **arguments: Any) -> str:
+def text_of(client: Client, tool: str, /, **arguments: Any) -> str:
     return client.call(tool, arguments).text
 
 
@@ -91,8 +91,8 @@ def test_a_server_in_code_mode_hides_its_tools_from_the_list(
     try:
         cluster.declare(configuration(upstream.url, code_mode=True))
         until_now(lambda: tools(cluster.client(ROOT)) > OWN, "the mixed list")
-        seen = tools(cluster.client(ROOT)) - OWN
-        assert {name.partition("__")[0] for name in seen} == {"one"}
+        names = tools(cluster.client(ROOT)) - OWN
+        assert {name.partition("__")[0] for name in names} == {"one"}
     finally:
         cluster.declare(configuration(upstream.url))
         until_now(lambda: not OWN & tools(cluster.client(ROOT)), "the plain list")
@@ -100,15 +100,15 @@ def test_a_server_in_code_mode_hides_its_tools_from_the_list(
 
 def test_the_stub_files_describe_exactly_the_granted_tools(cluster: Cluster) -> None:
     coder, narrow = cluster.client(CODER), cluster.client(NARROW)
-    assert told(coder, "listToolFiles").splitlines()[0].startswith("one.pyi  # ")
-    assert told(narrow, "listToolFiles") == "two.pyi  # 1 tool"
-    stubs = told(coder, "readToolFile", fileName="one.pyi")
+    assert text_of(coder, "listToolFiles").splitlines()[0].startswith("one.pyi  # ")
+    assert text_of(narrow, "listToolFiles") == "two.pyi  # 1 tool"
+    stubs = text_of(coder, "readToolFile", fileName="one.pyi")
     assert "say(text: str = None)" in stubs
-    assert "one.pyi" in told(narrow, "readToolFile", fileName="one.pyi")
-    assert "say" in told(narrow, "getToolDocs", server="two", tool="say")
-    assert "There is no tool one.say" in told(narrow, "getToolDocs", server="one", tool="say")
-    assert "two.say(" in told(narrow, "searchTools", query="say")
-    assert "one.say(" not in told(narrow, "searchTools", query="say")
+    assert "one.pyi" in text_of(narrow, "readToolFile", fileName="one.pyi")
+    assert "say" in text_of(narrow, "getToolDocs", server="two", tool="say")
+    assert "There is no tool one.say" in text_of(narrow, "getToolDocs", server="one", tool="say")
+    assert "two.say(" in text_of(narrow, "searchTools", query="say")
+    assert "one.say(" not in text_of(narrow, "searchTools", query="say")
 
 
 def test_an_unknown_file_is_a_tool_error_with_the_alternatives(cluster: Cluster) -> None:
@@ -213,7 +213,7 @@ def test_a_program_whose_caller_disconnects_cancels_its_calls(
 def test_the_tokens_of_code_mode_are_reported_with_those_of_all_definitions(
     cluster: Cluster,
 ) -> None:
-    told(cluster.client(NARROW), "listToolFiles")
+    text_of(cluster.client(NARROW), "listToolFiles")
     spent = (  # of all days: midnight may have passed since this key's first call
         "SELECT server, sum(spent_tokens) AS spent_tokens, sum(classic_tokens) AS classic_tokens "
         "FROM context_by_day WHERE key = 'narrow' GROUP BY server ORDER BY server"
@@ -226,11 +226,11 @@ def test_the_tokens_of_code_mode_are_reported_with_those_of_all_definitions(
 
 
 def test_the_tokens_of_definitions_are_reported_by_server_and_tool(cluster: Cluster) -> None:
-    told(cluster.client(CODER), "listToolFiles")
-    wanted = {(server, tool) for server in ("one", "two") for tool in ("say", "complain")}
+    text_of(cluster.client(CODER), "listToolFiles")
+    expected = {(server, tool) for server in ("one", "two") for tool in ("say", "complain")}
     rows = cluster.eventual_rows(
         "SELECT * FROM context_definitions",
-        lambda rows: {(row["server"], row["tool"]) for row in rows} >= wanted,
+        lambda rows: {(row["server"], row["tool"]) for row in rows} >= expected,
     )
     assert {row["server"] for row in rows} == {"one", "two"}
     assert all(row["tokens"] > 0 for row in rows)
@@ -274,7 +274,9 @@ def test_a_programs_call_with_an_idempotency_key_runs_once(
     call = f"one.count(id='{name}', toolbus_idempotency_key='{name}')"
     code = f"result = {'await ' if language == 'python' else ''}{call}"
     for _ in range(2):
-        assert told(cluster.client(CODER), "executeToolCode", code=code, language=language) == name
+        assert (
+            text_of(cluster.client(CODER), "executeToolCode", code=code, language=language) == name
+        )
     assert arrived(upstream, name) == 1
 
 

@@ -47,10 +47,10 @@ class Piped:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.errors = b""
 
-    def tell(self, *messages: Any) -> None:
+    def send(self, *messages: Any) -> None:
         """Send each message as a line."""
         lines = [
             each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages
@@ -59,13 +59,13 @@ class Piped:
         self.process.stdin.write(b"".join(line + b"\n" for line in lines))
         self.process.stdin.flush()
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """Return the next line of the bridge."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "it ended"
-        self.heard.append(json.loads(line))
-        return self.heard[-1]
+        self.received.append(json.loads(line))
+        return self.received[-1]
 
     def close(self) -> list[dict[str, Any]]:
         """Close standard input and return everything received; the bridge ends soon, even busy."""
@@ -74,10 +74,10 @@ class Piped:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdin.close()
-        self.heard += [json.loads(line) for line in process.stdout]
+        self.received += [json.loads(line) for line in process.stdout]
         self.errors = process.stderr.read()
         process.wait()
-        return self.heard
+        return self.received
 
 
 @contextmanager
@@ -99,16 +99,16 @@ def piped(url: str, secret: str = ROOT_KEY, *options: str) -> Iterator[Piped]:
             process.kill()
 
 
-def said(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
+def exchange(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
     """Return the bridge after it has answered these lines.
 
     The client stays until then: after a client that disconnects at once the bridge waits a second,
     which may be too short.
     """
     with piped(url, secret) as bridge:
-        bridge.tell(*messages)
+        bridge.send(*messages)
         for _ in messages:
-            bridge.hear()
+            bridge.receive()
         bridge.close()
     return bridge
 
@@ -167,8 +167,8 @@ async def test_the_bridge_of_one_server_lists_its_plain_names(gateway: Gateway, 
 def test_a_wrong_key_is_an_error_with_its_fix(gateway: Gateway, method: str) -> None:
     handshake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
     request = handshake if method == "initialize" else modern(1, method)
-    done = said(request, url=gateway.client().endpoint, secret="tbk_wrong")
-    (result,) = done.heard
+    done = exchange(request, url=gateway.client().endpoint, secret="tbk_wrong")
+    (result,) = done.received
     assert result["id"] == 1
     assert "Invalid, revoked or expired API key" in result["error"]["message"]
     assert "'toolbus keys create' creates one" in result["error"]["message"]
@@ -176,8 +176,8 @@ def test_a_wrong_key_is_an_error_with_its_fix(gateway: Gateway, method: str) -> 
 
 
 def test_an_unreachable_endpoint_is_an_error_with_its_fix() -> None:
-    done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
-    (result,) = done.heard
+    done = exchange(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
+    (result,) = done.received
     assert result["id"] == "a"
     assert "Cannot connect to" in result["error"]["message"]
     assert "toolbus up" in result["error"]["message"]
@@ -187,7 +187,7 @@ def test_an_unreachable_endpoint_is_an_error_with_its_fix() -> None:
 
 def test_an_invalid_line_affects_no_other_line(gateway: Gateway) -> None:
     url = gateway.client().endpoint
-    result = said(b"nonsense", b"[]", modern(7, "tools/list"), url=url).heard
+    result = exchange(b"nonsense", b"[]", modern(7, "tools/list"), url=url).received
     assert [each["error"]["code"] for each in result if each["id"] is None] == [-32700, -32700]
     (listed,) = [each for each in result if each["id"] == 7]
     assert listed["result"]["tools"]
@@ -197,7 +197,7 @@ def test_many_requests_are_answered_each_under_its_id(gateway: Gateway) -> None:
     calls = [
         modern(at, "tools/call", name="echo__count", arguments={"id": f"n{at}"}) for at in range(40)
     ]
-    result = said(*calls, url=gateway.client().endpoint).heard
+    result = exchange(*calls, url=gateway.client().endpoint).received
     answers = {each["id"]: each["result"]["content"][0]["text"] for each in result}
     assert answers == {at: f"n{at}" for at in range(40)}
 
@@ -208,12 +208,12 @@ def test_a_cancelled_stateless_request_has_no_answer(gateway: Gateway) -> None:
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1},
     }  # fmt: skip
     with piped(gateway.client().endpoint) as bridge:
-        bridge.tell(call, cancelled, modern(2, "tools/list"))
-        assert bridge.hear()["id"] == 2
+        bridge.send(call, cancelled, modern(2, "tools/list"))
+        assert bridge.receive()["id"] == 2
         # This call starts after the cancellation and takes longer: an answer to the cancelled call
         # would come before its answer.
-        bridge.tell({**call, "id": 3})
-        assert bridge.hear()["id"] == 3
+        bridge.send({**call, "id": 3})
+        assert bridge.receive()["id"] == 3
         assert [each["id"] for each in bridge.close()] == [2, 3]
 
 
@@ -221,10 +221,10 @@ def test_a_subscription_is_acknowledged_and_ends_with_the_client(gateway: Gatewa
     listen = modern(7, "subscriptions/listen", notifications={"toolsListChanged": True})
     slow = modern(8, "tools/call", name="echo__wait", arguments={"id": "s", "seconds": 0.5})
     with piped(gateway.client().endpoint) as bridge:
-        bridge.tell(listen)
-        assert bridge.hear()["method"] == "notifications/subscriptions/acknowledged"
-        bridge.tell(slow)
-        assert bridge.hear()["id"] == 8
+        bridge.send(listen)
+        assert bridge.receive()["method"] == "notifications/subscriptions/acknowledged"
+        bridge.send(slow)
+        assert bridge.receive()["id"] == 8
         assert [each["id"] for each in bridge.close() if "id" in each] == [8]
     assert bridge.process.returncode == 0
 
@@ -236,8 +236,8 @@ def test_a_key_is_read_from_a_file_and_its_absence_is_an_error(
     file.write_text(ROOT_KEY + "\n")
     url = gateway.client().endpoint
     with piped(url, "", "--key-file", str(file)) as bridge:
-        bridge.tell(modern(1, "tools/list"))
-        assert bridge.hear()["result"]["tools"]
+        bridge.send(modern(1, "tools/list"))
+        assert bridge.receive()["result"]["tools"]
         bridge.close()
     assert bridge.process.returncode == 0
     with piped(url, "") as without:
@@ -299,11 +299,11 @@ async def test_a_changed_list_is_sent_to_a_session_over_stdio(asking: Launched) 
 
     async with bridged(asking.ready["endpoint"], "legacy", message_handler=on_message) as client:
 
-        async def told() -> bool:
+        async def is_received() -> bool:
             await client.call_tool("fix__test_trigger_tool_change", {})
             return received.is_set()
 
-        await until_told(told, "the change, once the session's stream has begun")
+        await until_told(is_received, "the change, once the session's stream has begun")
 
 
 async def test_a_changed_list_is_sent_to_a_subscription_over_stdio(asking: Launched) -> None:

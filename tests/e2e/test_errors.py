@@ -25,7 +25,7 @@ from toolbus_common.nats.topology import CONFIG
 PING = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
 
 
-def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
+def error_of(answer: Answer, status: int, code: int) -> dict[str, Any]:
     """Return the error, after the checks that hold for every error."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/json"
@@ -40,7 +40,7 @@ def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
 @pytest.mark.parametrize("secret", ["tbk_nobody_0123456789abcdef", "x", OLD_KEY])
 def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, secret: str) -> None:
     answer = gateway.client(secret).request("tools/list")
-    error = told(answer, 401, -31001)
+    error = error_of(answer, 401, -31001)
     assert "Invalid, revoked or expired API key" in error["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus", error="invalid_token"'
     assert secret not in answer.body.decode() or secret == "x"
@@ -48,7 +48,7 @@ def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, sec
 
 def test_a_missing_key_is_401_with_instructions(gateway: Gateway) -> None:
     answer = gateway.client("").request("tools/list")
-    assert "Authorization: Bearer" in told(answer, 401, -31001)["message"]
+    assert "Authorization: Bearer" in error_of(answer, 401, -31001)["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus"'
 
 
@@ -59,14 +59,14 @@ def test_a_call_with_a_revoked_key_reaches_no_server(gateway: Gateway) -> None:
     until_now(lambda: client.request("tools/list").status == 200, "the new key works")
     gateway.cluster.put_key("brief", key(secret, revoked=True))
     until_now(lambda: client.request("tools/list").status == 401, "the revoked key is refused")
-    told(client.call("echo__say", {"text": "too late"}), 401, -31001)
+    error_of(client.call("echo__say", {"text": "too late"}), 401, -31001)
     assert not any(call.get("text") == "too late" for call in gateway.echo.arrived())
 
 
 def test_a_revocation_takes_effect_soon(gateway: Gateway) -> None:
     secret = f"tbk_timed_{'y' * 24}"
     client = gateway.client(secret)
-    taken: list[float] = []
+    durations: list[float] = []
     for _ in range(5):
         gateway.cluster.put_key("timed", key(secret))
         until_now(lambda: client.request("ping").status == 200, "the new key works")
@@ -78,15 +78,15 @@ def test_a_revocation_takes_effect_soon(gateway: Gateway) -> None:
             await bucket.put("key.timed", revoked)
             while (await asyncio.to_thread(client.request, "ping")).status != 401:
                 assert time.monotonic() < began + PATIENCE
-            taken.append(time.monotonic() - began)
+            durations.append(time.monotonic() - began)
 
         gateway.cluster.on_the_bus(revoke)
-    print("\nrevoked keys were refused after", *(f"{1000 * t:.0f}" for t in taken), "ms")
+    print("\nrevoked keys were refused after", *(f"{1000 * t:.0f}" for t in durations), "ms")
 
 
 @pytest.mark.parametrize("tool", ["echo__push_branch", "echo__nonsense", "nobody__x", "plain", ""])
 def test_a_hidden_tool_and_a_missing_tool_are_the_same_error(gateway: Gateway, tool: str) -> None:
-    error = told(gateway.client(READER_KEY).call(tool), 200, -32602)
+    error = error_of(gateway.client(READER_KEY).call(tool), 200, -32602)
     assert error["message"] == f"Unknown tool: {tool}"
     assert error["data"]["code"] == "unknown_tool"
     assert not any(call["tool"] == "push_branch" for call in gateway.echo.arrived())
@@ -111,7 +111,7 @@ def until_refused(client: Client, code: str, tool: str, **arguments: Any) -> Non
 def test_an_exceeded_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
     client = gateway.client(POOR_KEY)
     until_refused(client, "budget_exceeded", "echo__say", text="dear")
-    error = told(client.call("echo__say", {"text": "dear"}), 200, -31003)
+    error = error_of(client.call("echo__say", {"text": "dear"}), 200, -31003)
     assert error["data"]["level"] == "key:poor"
     assert error["data"]["limit_usd"] == 1
     assert error["data"]["resets_at"].endswith("+00:00")
@@ -123,26 +123,26 @@ def test_an_exceeded_budget_names_level_limit_and_reset(gateway: Gateway) -> Non
 def test_an_exceeded_customer_budget_names_the_customer_not_the_key(gateway: Gateway) -> None:
     client = gateway.client(TEAM_KEY)
     until_refused(client, "budget_exceeded", "echo__count", id="c")
-    assert told(client.call("echo__count"), 200, -31003)["data"]["level"] == "customer:acme"
+    assert error_of(client.call("echo__count"), 200, -31003)["data"]["level"] == "customer:acme"
 
 
 def test_an_exceeded_rate_names_level_limit_and_retry_time(gateway: Gateway) -> None:
     client = gateway.client(HASTY_KEY)
     until_refused(client, "rate_exceeded", "echo__wait", seconds=0)
-    error = told(client.call("echo__wait", {"seconds": 0}), 200, -31004)
+    error = error_of(client.call("echo__wait", {"seconds": 0}), 200, -31004)
     assert (error["data"]["level"], error["data"]["limit_calls"]) == ("key:hasty", 2)
     assert error["data"]["retry_after"] > 0
     assert error["data"]["retryable"] is True
 
 
 def test_a_server_that_times_out_is_named(gateway: Gateway) -> None:
-    error = told(gateway.client().call("short__wait", {"seconds": 30}), 200, -31021)
+    error = error_of(gateway.client().call("short__wait", {"seconds": 30}), 200, -31021)
     assert "short" in error["message"]
     assert error["data"]["callId"]
 
 
 def test_a_tool_of_an_unreachable_server_is_unknown(gateway: Gateway) -> None:
-    told(gateway.client().call("dead__anything"), 200, -32602)
+    error_of(gateway.client().call("dead__anything"), 200, -32602)
 
 
 def test_a_servers_error_keeps_its_text_and_a_tool_error_is_a_result(

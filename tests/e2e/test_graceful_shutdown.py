@@ -30,7 +30,7 @@ class Load:
     """Clients that send one request after another, each on a persistent connection."""
 
     addresses: list[str]
-    heard: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     cuts: list[str] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -53,9 +53,9 @@ class Load:
         with suppress(ConnectionRefusedError):
             while True:
                 with RawHttp(address) as connection:
-                    self._ask_until_told(connection, whole)
+                    self._send_until_closed(connection, whole)
 
-    def _ask_until_told(self, connection: RawHttp, whole: bytes) -> None:
+    def _send_until_closed(self, connection: RawHttp, whole: bytes) -> None:
         """Send requests until an answer closes the connection."""
         request = 0
         try:
@@ -63,9 +63,9 @@ class Load:
                 connection.send(whole)
                 answer = connection.answer()
                 request += 1
-                self.heard[str(answer.status)] += 1
+                self.outcomes[str(answer.status)] += 1
                 if answer.closes:
-                    self.heard["told"] += 1
+                    self.outcomes["told"] += 1
                     return
         except (CutError, ConnectionError) as error:
             # The kernel had accepted this connection, the closed listener had not: as good as
@@ -87,16 +87,16 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway; separate services have two replicas."""
     fused = request.param == "fused"
-    made = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
+    cluster = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
     configuration = Configuration(
         servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)}
     )
     try:
-        made.start(configuration, fused=fused, replicas=1 if fused else 2)
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
+        cluster.start(configuration, fused=fused, replicas=1 if fused else 2)
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 def ingresses(cluster: Cluster) -> list[str]:
@@ -108,15 +108,15 @@ def ingresses(cluster: Cluster) -> list[str]:
 def test_every_persistent_connection_is_closed_with_an_answer(cluster: Cluster) -> None:
     load = Load(ingresses(cluster))
     load.start()
-    until_now(lambda: load.heard["200"] > 5 * CLIENTS, "the load is under way")
+    until_now(lambda: load.outcomes["200"] > 5 * CLIENTS, "the load is under way")
     leaving = [p for p in cluster.every() if "ingress" in p.services]
     for process in leaving:
         process.signal(signal.SIGTERM)
     load.finish()
     assert {process.ended() for process in leaving} == {0}
     assert not load.cuts, load.cuts
-    assert set(load.heard) == {"200", "told"}
-    assert load.heard["told"] >= CLIENTS
+    assert set(load.outcomes) == {"200", "told"}
+    assert load.outcomes["told"] >= CLIENTS
 
 
 def test_readiness_ends_before_the_listener_and_idle_clients_are_closed(

@@ -17,14 +17,14 @@ REPEATS = 50
 UNTIL_UNKNOWN = 60.0  # the deadline of a call and the grace after it are thirteen seconds
 
 
-def once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -> Answer:
+def call_once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -> Answer:
     """Make a call of the handshake family, without a session."""
     meta = {IDEMPOTENCY: key}
     params = {"name": tool, "arguments": {"seconds": 0, **arguments}, "_meta": meta}
     return client.request("tools/call", params)
 
 
-def once_now(client: Client, key: str, **arguments: Any) -> Answer:
+def call_stateless(client: Client, key: str, **arguments: Any) -> Answer:
     """Make the same call in the stateless family."""
     body, headers = keyed(key, **arguments)
     return client.post(body, **headers)
@@ -49,106 +49,106 @@ def of_the_first(answer: Answer) -> bool:
     return "firstCallId" in answer.error["data"]
 
 
-def arrived(place: Place, name: str) -> int:
-    return sum(call.get("id") == name for call in place.echo.arrived())
+def arrived(deployment: Place, name: str) -> int:
+    return sum(call.get("id") == name for call in deployment.echo.arrived())
 
 
 def test_only_one_of_fifty_repetitions_at_every_replica_reaches_the_server(
-    place: Place,
+    deployment: Place,
 ) -> None:
     def repeated(number: int) -> Answer:
-        request = once_now if number % 2 else once
-        client = place.client(replica=number // 2 % 2)
+        request = call_stateless if number % 2 else call_once
+        client = deployment.client(replica=number // 2 % 2)
 
-        def told() -> Answer | None:
+        def outcome() -> Answer | None:
             answer = request(client, "fifty", id="fifty", seconds=0.5)
             return None if answer.status == 200 and answer.code == "call_under_way" else answer
 
-        return until_now(told, "the outcome", 60)  # type: ignore[no-any-return]
+        return until_now(outcome, "the outcome", 60)  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(repeated, range(REPEATS)))
     assert {answer.text for answer in answers} == {"fifty"}
     assert sum(not was_replayed(answer) for answer in answers) == 1
-    assert arrived(place, "fifty") == 1
+    assert arrived(deployment, "fifty") == 1
     for number, answer in enumerate(answers):
         assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own family's form"
 
 
-def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(place: Place) -> None:
-    client = place.client()
-    assert once(client, "mine", id="mine").text == "mine"
-    assert once(client, "mine", id="mine, changed").code == "idempotency_conflict"
-    assert once_now(client, "mine", id="mine, changed").code == "idempotency_conflict"
-    other = once(place.client(OTHER), "mine", id="theirs")
+def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(deployment: Place) -> None:
+    client = deployment.client()
+    assert call_once(client, "mine", id="mine").text == "mine"
+    assert call_once(client, "mine", id="mine, changed").code == "idempotency_conflict"
+    assert call_stateless(client, "mine", id="mine, changed").code == "idempotency_conflict"
+    other = call_once(deployment.client(OTHER), "mine", id="theirs")
     assert (other.text, was_replayed(other)) == ("theirs", False)
-    assert once(client, "k" * 256, id="long").code == "invalid"
+    assert call_once(client, "k" * 256, id="long").code == "invalid"
 
 
-def test_a_session_gets_the_outcome_of_a_call_made_without_one(place: Place) -> None:
-    client = place.client(replica=1)
-    assert once_now(place.client(), "session", id="session").text == "session"
+def test_a_session_gets_the_outcome_of_a_call_made_without_one(deployment: Place) -> None:
+    client = deployment.client(replica=1)
+    assert call_stateless(deployment.client(), "session", id="session").text == "session"
     sid = begun(client)
     body = calling("echo__wait", 1, id="session", seconds=0)
     body["params"]["_meta"] = {IDEMPOTENCY: "session"}
     again = client.post(body, Mcp_Session_Id=sid)
     assert was_replayed(again)
-    assert arrived(place, "session") == 1
+    assert arrived(deployment, "session") == 1
 
 
-def test_a_servers_own_error_is_replayed_unchanged(place: Place) -> None:
-    answers = [once(place.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
+def test_a_servers_own_error_is_replayed_unchanged(deployment: Place) -> None:
+    answers = [call_once(deployment.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
     assert [answer.error["code"] for answer in answers] == [-32050, -32050]
-    assert arrived(place, "fault") == 1
+    assert arrived(deployment, "fault") == 1
 
 
-def test_explicit_execution_takes_the_key_as_a_header(place: Place) -> None:
+def test_explicit_execution_takes_the_key_as_a_header(deployment: Place) -> None:
     function = {"name": "echo__wait", "arguments": json.dumps({"id": "header", "seconds": 0})}
     suggestion = {"id": "call_1", "function": function}
 
     def execute(body: Any) -> Answer:
-        endpoint = urljoin(place.client().endpoint, "/v1/mcp/tools/execute")
-        return Client(endpoint, place.client().key).post(body, Idempotency_Key="header")
+        endpoint = urljoin(deployment.client().endpoint, "/v1/mcp/tools/execute")
+        return Client(endpoint, deployment.client().key).post(body, Idempotency_Key="header")
 
     assert [execute(suggestion).json["content"] for _ in range(2)] == ["header", "header"]
-    assert arrived(place, "header") == 1
+    assert arrived(deployment, "header") == 1
     several = {"tool_calls": [suggestion, {**suggestion, "id": "call_2"}]}
     for _ in range(2):
         parsed = execute(several).json["messages"]
         assert [message["content"] for message in parsed] == ["header", "header"]
-    assert arrived(place, "header") == 3, "each of several has a key of its own"
+    assert arrived(deployment, "header") == 3, "each of several has a key of its own"
 
 
-def test_a_repetition_is_an_event(place: Place) -> None:
-    client = place.client()
-    once(client, "event", id="event")
-    once(client, "event", id="event")
+def test_a_repetition_is_an_event(deployment: Place) -> None:
+    client = deployment.client()
+    call_once(client, "event", id="event")
+    call_once(client, "event", id="event")
     sql = (
         "SELECT outer.call_id AS first FROM events AS outer JOIN events AS again "
         "ON JSONExtractString(again.detail, 'first') = outer.call_id "
         "WHERE again.event = 'call.replayed' AND outer.event = 'call.completed' "
         "AND again.key = 'root'"
     )
-    assert place.cluster.eventual_rows(sql)
+    assert deployment.cluster.eventual_rows(sql)
 
 
-def test_a_call_survives_its_client_and_every_service_but_the_executor(place: Place) -> None:
-    with sent(place.client(), "left", id="left", seconds=4):
-        until_now(lambda: arrived(place, "left"), "the call reaches the server")
+def test_a_call_survives_its_client_and_every_service_but_the_executor(deployment: Place) -> None:
+    with sent(deployment.client(), "left", id="left", seconds=4):
+        until_now(lambda: arrived(deployment, "left"), "the call reaches the server")
         for service in (
             "ingress",
             "policy",
         ):  # where the services are fused, only the client disconnects
-            for process in place.cluster.processes.get(service, [])[:1]:
+            for process in deployment.cluster.processes.get(service, [])[:1]:
                 process.kill()
 
-    def told() -> Answer | None:
-        answer = once_now(place.client(replica=1), "left", id="left", seconds=4)
+    def outcome() -> Answer | None:
+        answer = call_stateless(deployment.client(replica=1), "left", id="left", seconds=4)
         lost = answer.code == "outcome_unknown" and not of_the_first(answer)
         return None if lost or answer.code == "call_under_way" else answer
 
-    assert was_replayed(until_now(told, "the outcome"))
-    assert arrived(place, "left") == 1
+    assert was_replayed(until_now(outcome, "the outcome"))
+    assert arrived(deployment, "left") == 1
 
 
 @contextmanager
@@ -167,31 +167,35 @@ def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
 
 
 def test_a_call_whose_executor_was_killed_is_unknown_and_not_repeated(
-    place: Place,
+    deployment: Place,
 ) -> None:
-    cluster = place.cluster
+    cluster = deployment.cluster
     name = "ingress+policy+executor" if cluster.fused else "executor"
     replica = 0 if cluster.fused else 1  # the other ingress is gone
     with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(once, place.client(replica=replica), "dead", id="dead", seconds=7)
-        until_now(lambda: arrived(place, "dead"), "the call reaches the server")
+        lost = pool.submit(
+            call_once, deployment.client(replica=replica), "dead", id="dead", seconds=7
+        )
+        until_now(lambda: arrived(deployment, "dead"), "the call reaches the server")
         for process in cluster.processes[name]:
             process.kill()
         if cluster.fused:
             cluster.forget_port(0)
         cluster.run(name).wait_ready()
         assert lost.exception() is not None or lost.result().code == "outcome_unknown"
-    client = place.client(replica=replica)
+    client = deployment.client(replica=replica)
 
-    def told() -> Answer | None:
-        answer = once(client, "dead", id="dead", seconds=7)
+    def outcome() -> Answer | None:
+        answer = call_once(client, "dead", id="dead", seconds=7)
         return None if answer.code in ("call_under_way", "unknown_tool") else answer
 
-    unknown = until_now(told, "it is known to be unknown", UNTIL_UNKNOWN)
+    unknown = until_now(outcome, "it is known to be unknown", UNTIL_UNKNOWN)
     assert unknown.code == "outcome_unknown"
     assert "new key" in unknown.error["message"]
-    assert arrived(place, "dead") == 1
-    alive = until_now(lambda: _ended(once(client, "alive", id="alive")), "the server is back", 60)
+    assert arrived(deployment, "dead") == 1
+    alive = until_now(
+        lambda: _ended(call_once(client, "alive", id="alive")), "the server is back", 60
+    )
     assert alive.text == "alive"
 
 

@@ -30,7 +30,7 @@ DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 ROOT = "tbk_root_the-secret-of-these-tests"
 
 
-class Kept:
+class MemoryTokenStorage:
     """An in-memory token storage for the SDK."""
 
     def __init__(self) -> None:
@@ -59,8 +59,8 @@ class Kept:
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """Run a gateway with three accounts."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    made = Launched(tmp_path_factory.mktemp("identity"))
-    made.configure(
+    gateway = Launched(tmp_path_factory.mktemp("identity"))
+    gateway.configure(
         {
             "servers": {"echo": {"url": echo.url}},
             "keys": {"root": {"secret": ROOT, "tools": ["*"]}},
@@ -82,19 +82,19 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     )
     try:
         echo.start()
-        made.start()
-        made.until_listed(made.client(ROOT), "echo__say")
+        gateway.start()
+        gateway.until_listed(gateway.client(ROOT), "echo__say")
         for name, group in (("ann", "staff"), ("bo", "careful"), ("cy", "ops")):
             words = ("accounts", "add", name, "--group", group, "--password-stdin")
-            added = made.toolbus(*words, said=f"{PASSWORD}\n")
+            added = gateway.toolbus(*words, said=f"{PASSWORD}\n")
             assert added.returncode == 0, added.stderr
-        yield made
+        yield gateway
     finally:
-        made.stop()
+        gateway.stop()
         echo.kill()
 
 
-def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvider:
+def provider(endpoint: str, storage: MemoryTokenStorage, name: str = "ann") -> OAuthClientProvider:
     """Return the SDK's own OAuth client, with a browser that signs in."""
     browser = Browser(endpoint.partition("/mcp")[0])
     sent: dict[str, str] = {}
@@ -112,13 +112,13 @@ def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvide
     metadata = OAuthClientMetadata(
         client_name="A client of the SDK", redirect_uris=[REDIRECT], scope="tools"
     )
-    return OAuthClientProvider(endpoint, metadata, kept, open_page, come_back)
+    return OAuthClientProvider(endpoint, metadata, storage, open_page, come_back)
 
 
-async def _said(endpoint: str, kept: Kept) -> tuple[set[str], bool]:
+async def _list_and_call(endpoint: str, storage: MemoryTokenStorage) -> tuple[set[str], bool]:
     """Return a client's tools, and whether a call of one failed."""
     async with (
-        httpx2.AsyncClient(auth=provider(endpoint, kept), timeout=60) as http,
+        httpx2.AsyncClient(auth=provider(endpoint, storage), timeout=60) as http,
         streamable_http_client(endpoint, http_client=http) as streams,
         ClientSession(*streams[:2]) as session,
     ):
@@ -131,20 +131,20 @@ async def _said(endpoint: str, kept: Kept) -> tuple[set[str], bool]:
 def test_a_client_discovers_the_server_and_calls_for_a_person_until_revoked(
     launched: Launched,
 ) -> None:
-    kept = Kept()
+    storage = MemoryTokenStorage()
     endpoint = launched.ready["endpoint"]
-    assert asyncio.run(_said(endpoint, kept)) == ({"echo__say"}, False)
+    assert asyncio.run(_list_and_call(endpoint, storage)) == ({"echo__say"}, False)
     hers = "SELECT key, detail FROM events WHERE user = person('ann') AND event ="
     (called,) = launched.eventual_rows(f"{hers} 'call.allowed'")
     assert called["key"].startswith("staff:")
     (given,) = launched.eventual_rows(f"{hers} 'grant.created'")
-    assert kept.token not in called["detail"] + given["detail"]
+    assert storage.token not in called["detail"] + given["detail"]
     assert "ann" not in called["key"]
 
-    client = Client(endpoint, kept.token)
+    client = Client(endpoint, storage.token)
     assert client.tools() == ["echo__say"]
     assert client.call("echo__count").code == "unknown_tool"
-    elsewhere = Client(f"{endpoint}/echo", kept.token).request("tools/list")
+    elsewhere = Client(f"{endpoint}/echo", storage.token).request("tools/list")
     assert elsewhere.status == 401
     assert 'error="invalid_token"' in elsewhere.headers["www-authenticate"]
 
@@ -153,7 +153,7 @@ def test_a_client_discovers_the_server_and_calls_for_a_person_until_revoked(
     ended = launched.toolbus("grants", "revoke", grant.split('"')[3])
     assert ended.returncode == 0, ended.stderr
     until_now(lambda: client.request("tools/list").status == 401, "the token is invalid")
-    assert kept.token not in launched.logs()
+    assert storage.token not in launched.logs()
 
 
 def test_an_endpoint_of_one_server_has_its_own_metadata_and_tokens(launched: Launched) -> None:
@@ -168,18 +168,18 @@ def test_an_endpoint_of_one_server_has_its_own_metadata_and_tokens(launched: Lau
     body: dict[str, Any] = Client(endpoint).get(document).json
     assert (body["resource"], body["authorization_servers"]) == (endpoint, [base])
     assert Client(endpoint).get(document.replace("echo", "nowhere")).status == 404
-    assert asyncio.run(_said(endpoint, Kept())) == ({"say"}, False)
+    assert asyncio.run(_list_and_call(endpoint, MemoryTokenStorage())) == ({"say"}, False)
 
 
-async def _counted(endpoint: str, kept: Kept) -> tuple[set[str], str]:
+async def _counted(endpoint: str, storage: MemoryTokenStorage) -> tuple[set[str], str]:
     """Return the tools of bo's client, and the result of one outside its first scope."""
     async with (
-        httpx2.AsyncClient(auth=provider(endpoint, kept, "bo"), timeout=60) as http,
+        httpx2.AsyncClient(auth=provider(endpoint, storage, "bo"), timeout=60) as http,
         streamable_http_client(endpoint, http_client=http) as streams,
         ClientSession(*streams[:2]) as session,
     ):
         await session.initialize()
-        began = kept.tokens and kept.tokens.scope
+        began = storage.tokens and storage.tokens.scope
         assert began == "tools:saying"
         tools = await session.list_tools()
         result = await session.call_tool("echo__count", {"id": "seven"})
@@ -187,13 +187,13 @@ async def _counted(endpoint: str, kept: Kept) -> tuple[set[str], str]:
 
 
 def test_a_client_requests_a_further_scope_when_a_call_needs_it(launched: Launched) -> None:
-    kept, endpoint = Kept(), launched.ready["endpoint"]
-    tools, result = asyncio.run(_counted(endpoint, kept))
+    storage, endpoint = MemoryTokenStorage(), launched.ready["endpoint"]
+    tools, result = asyncio.run(_counted(endpoint, storage))
     assert {"echo__say", "echo__count", "echo__wait"} <= tools
     assert "seven" in result
-    assert kept.tokens is not None
-    assert set((kept.tokens.scope or "").split()) == {"tools:saying", "tools:counting"}
-    refused = Client(endpoint, kept.token).call("echo__wait", {"id": "x", "seconds": 0})
+    assert storage.tokens is not None
+    assert set((storage.tokens.scope or "").split()) == {"tools:saying", "tools:counting"}
+    refused = Client(endpoint, storage.token).call("echo__wait", {"id": "x", "seconds": 0})
     assert (refused.status, refused.code) == (403, "insufficient_scope")
     challenge = refused.headers["www-authenticate"]
     base = endpoint.removesuffix("/mcp")
@@ -242,8 +242,8 @@ def test_a_person_with_a_role_administers_with_a_token_and_is_named(coded: Launc
         result, _ = login.communicate(timeout=120)
     token = result.strip()
     cy = at(coded, token)
-    who = cy.request("GET", "/v1/self").json
-    assert (who["name"], who["role"]) == ("cy", "operator")
+    self_ = cy.request("GET", "/v1/self").json
+    assert (self_["name"], self_["role"]) == ("cy", "operator")
     made = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
     assert made.status == 201, made.body
     assert why(cy.request("PUT", "/v1/teams/x", {})) == "forbidden"
@@ -282,8 +282,8 @@ def bound_token(base: str, holder: Holder) -> str:
     about = {"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
     client = Client(f"{base}/oauth/register").post(about).json["client_id"]
     browser = Browser(base)
-    wanted = asked(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
-    shown = browser.get(f"{base}/oauth/authorize?{urlencode(wanted)}")
+    parameters = asked(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
+    shown = browser.get(f"{base}/oauth/authorize?{urlencode(parameters)}")
     code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).told["code"]
     form = {"grant_type": "authorization_code", "client_id": client, "code": code}
     form |= {"code_verifier": VERIFIER, "redirect_uri": REDIRECT}
@@ -301,17 +301,17 @@ def test_a_bound_token_is_invalid_without_its_key(
     base = endpoint.removesuffix("/mcp")
     token = bound_token(base, holder)
 
-    def tried(scheme: str, proof: str) -> Answer:
+    def list_tools(scheme: str, proof: str) -> Answer:
         return Client(endpoint).request("tools/list", Authorization=f"{scheme} {token}", DPoP=proof)
 
     stolen = holder.proof("POST", endpoint, token)
-    assert tried("DPoP", stolen).json["result"]["tools"][0]["name"] == "echo__say"
+    assert list_tools("DPoP", stolen).json["result"]["tools"][0]["name"] == "echo__say"
     for refused in (
-        tried("DPoP", stolen),
-        tried("DPoP", Holder().proof("POST", endpoint, token)),
-        tried("DPoP", holder.proof("POST", f"{base}/oauth/token")),
-        tried("DPoP", holder.proof("POST", f"{endpoint}/echo", token)),
-        tried("Bearer", holder.proof("POST", endpoint, token)),
+        list_tools("DPoP", stolen),
+        list_tools("DPoP", Holder().proof("POST", endpoint, token)),
+        list_tools("DPoP", holder.proof("POST", f"{base}/oauth/token")),
+        list_tools("DPoP", holder.proof("POST", f"{endpoint}/echo", token)),
+        list_tools("Bearer", holder.proof("POST", endpoint, token)),
     ):
         assert refused.status == 401
         assert refused.headers["www-authenticate"].startswith("DPoP ")

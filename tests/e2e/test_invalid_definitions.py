@@ -29,7 +29,7 @@ from harness.odd_definitions import (
 
 KEY = "tbk_bot_e2e-secret-for-odd-definitions"
 SERVERS = ("pipe", "web")
-SHOWN = {
+LISTED = {
     "tools": {*GOOD, *TOOLS_SHOWN, *RESULTS_READ, *RESULTS_FAULTY},
     "prompts": {*GOOD, *PROMPTS_SHOWN},
     "resources": {"odd://good", *RESOURCES_SHOWN},
@@ -42,7 +42,7 @@ endpoints = pytest.mark.parametrize("server", ["", *SERVERS])
 
 
 @dataclass
-class Place:
+class CarelessGateway:
     """A gateway with one careless server on stdio and over HTTP, and the strict client."""
 
     launched: Launched
@@ -55,7 +55,9 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Place]:
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[CarelessGateway]:
     """Run one server of many invalid definitions, twice."""
     assert pytestconfig.cache is not None
     program = strict_clients.installed(pytestconfig.cache.mkdir("node-strict"))
@@ -75,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
         try:
             launched.start()
             launched.until_listed(launched.client(KEY), "pipe__good", "web__good")
-            yield Place(launched, program)
+            yield CarelessGateway(launched, program)
         finally:
             launched.stop()
 
@@ -83,14 +85,14 @@ def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
 def expected(server: str) -> dict[str, set[str]]:
     """Return the names a client must get at an endpoint."""
     if server:
-        return SHOWN
+        return LISTED
     named = {
-        kind: {f"{each}__{name}" for each in SERVERS for name in SHOWN[kind]}
+        kind: {f"{each}__{name}" for each in SERVERS for name in LISTED[kind]}
         for kind in ("tools", "prompts")
     }
     # Of two servers with one URI the second is listed with its name as a prefix.
-    marked = SHOWN["resources"] | {f"web+{uri}" for uri in SHOWN["resources"]}
-    return {**named, "resources": marked, "resourceTemplates": SHOWN["resourceTemplates"]}
+    marked = LISTED["resources"] | {f"web+{uri}" for uri in LISTED["resources"]}
+    return {**named, "resources": marked, "resourceTemplates": LISTED["resourceTemplates"]}
 
 
 def test_there_are_more_invalid_definitions_than_the_strict_sdk_rejects() -> None:
@@ -100,24 +102,28 @@ def test_there_are_more_invalid_definitions_than_the_strict_sdk_rejects() -> Non
 @clients
 @endpoints
 def test_the_typescript_sdk_reads_every_list(
-    place: Place, server: str, sdk: str, family: str
+    gateway: CarelessGateway, server: str, sdk: str, family: str
 ) -> None:
-    endpoint = place.endpoint(server)
+    endpoint = gateway.endpoint(server)
     result = strict_clients.typescript(
-        place.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY
+        gateway.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY
     )
     assert {member: set(found) for member, found in result["lists"].items()} == expected(server)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 @endpoints
-async def test_the_python_sdk_reads_every_list(place: Place, server: str, mode: str) -> None:
-    result = await strict_clients.python(place.endpoint(server), KEY, mode)
+async def test_the_python_sdk_reads_every_list(
+    gateway: CarelessGateway, server: str, mode: str
+) -> None:
+    result = await strict_clients.python(gateway.endpoint(server), KEY, mode)
     assert {member: set(found) for member, found in result.items()} == expected(server)
 
 
-def test_operators_see_quarantined_and_repaired_definitions_with_reasons(place: Place) -> None:
-    body = json.loads(place.launched.toolbus("tools", "--quarantined", "--json").stdout)
+def test_operators_see_quarantined_and_repaired_definitions_with_reasons(
+    gateway: CarelessGateway,
+) -> None:
+    body = json.loads(gateway.launched.toolbus("tools", "--quarantined", "--json").stdout)
     held = {each["name"]: each["notShown"] for each in body if "notShown" in each}
     repaired = {each["name"]: each["repaired"] for each in body if "repaired" in each}
     for server in SERVERS:
@@ -126,18 +132,20 @@ def test_operators_see_quarantined_and_repaired_definitions_with_reasons(place: 
         assert {f"{server}__{name}" for name in {**TOOLS_SHOWN, **PROMPTS_SHOWN}} <= repaired.keys()
     assert held["web__type_string"] == "inputSchema.type must be object"
     assert repaired["web__required_null"] == "inputSchema.required was null and was left out"
-    status: dict[str, Any] = json.loads(place.launched.toolbus("status", "--json").stdout)
+    status: dict[str, Any] = json.loads(gateway.launched.toolbus("status", "--json").stdout)
     row = next(each for each in status["servers"] if each["name"] == "web")
     assert "type_string" in row["dropped"]
     assert "required_null" in row["repaired"]
-    found = place.launched.eventual_events("server = 'web'", "server.faulted")
+    found = gateway.launched.eventual_events("server = 'web'", "server.faulted")
     event = json.loads(found["server.faulted"]["detail"])
     assert "type_string" in event["dropped"]
     assert "required_null" in event["repaired"]
 
 
-def test_a_quarantined_tool_cannot_be_called_and_a_repaired_one_can(place: Place) -> None:
-    client = place.launched.client(KEY)
+def test_a_quarantined_tool_cannot_be_called_and_a_repaired_one_can(
+    gateway: CarelessGateway,
+) -> None:
+    client = gateway.launched.client(KEY)
     assert client.call("web__type_string").code == "unknown_tool"
     for server in SERVERS:
         assert json.loads(client.call(f"{server}__empty_schema").text) == ["empty_schema", {}]
@@ -146,7 +154,7 @@ def test_a_quarantined_tool_cannot_be_called_and_a_repaired_one_can(place: Place
 @clients
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_typescript_sdk_reads_every_result_or_gets_the_servers_error(
-    place: Place, server: str, sdk: str, family: str
+    gateway: CarelessGateway, server: str, sdk: str, family: str
 ) -> None:
     names = [*RESULTS_READ, *RESULTS_FAULTY]
     reference = {"type": "ref/prompt", "name": "good"}
@@ -159,9 +167,9 @@ def test_the_typescript_sdk_reads_every_result_or_gets_the_servers_error(
         ("readResource", {"uri": "odd://good"}),
         ("complete", {"ref": reference, "argument": {"name": "a", "value": "odder"}}),
     ]
-    endpoint = place.endpoint(server)
+    endpoint = gateway.endpoint(server)
     result = strict_clients.typescript(
-        place.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY, calls=calls
+        gateway.program, sdk=sdk, family=family, endpoint=endpoint, key=KEY, calls=calls
     )["calls"]
     read, faulty = len(RESULTS_READ), len(names)
     good = [*result[:read], *result[faulty : faulty + 3]]

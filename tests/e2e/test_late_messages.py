@@ -27,7 +27,7 @@ SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))), sessi
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway with two processes of the server: one shared by both customers, one for ann."""
-    made = Cluster(tmp_path_factory.mktemp("late"))
+    cluster = Cluster(tmp_path_factory.mktemp("late"))
     configuration = Configuration(
         servers={"late": SERVER, "own": SERVER},
         customers={"acme": Customer(), "rival": Customer()},
@@ -35,22 +35,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         keys={"ann": key(ANN, user="ann"), "eve": key(EVE, user="eve")},
     )
     try:
-        made.start(configuration, fused=True)
-        made.until_listed(made.client(ANN), "late__stay", "own__stay")
-        made.until_listed(made.client(EVE), "late__stay", "own__stay")
-        yield made
+        cluster.start(configuration, fused=True)
+        cluster.until_listed(cluster.client(ANN), "late__stay", "own__stay")
+        cluster.until_listed(cluster.client(EVE), "late__stay", "own__stay")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 def session(client: Client) -> str:
     """Open a session that receives log messages and answers requests."""
-    made = begun(client, {"elicitation": {}})
-    client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
-    return made
+    session_id = begun(client, {"elicitation": {}})
+    client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=session_id)
+    return session_id
 
 
-def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
+def messages_of(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
     """Return every message of one call's stream, accepting each request on it."""
     sid, found = session(client), list[dict[str, Any]]()
     with Events(client, calling(tool, 5, word=word), Mcp_Session_Id=sid) as stream:
@@ -77,8 +77,8 @@ def dropped(cluster: Cluster) -> dict[str, int]:
 
 def test_a_late_message_is_dropped_counted_and_logged_without_its_text(cluster: Cluster) -> None:
     ann, eve = cluster.client(ANN), cluster.client(EVE)
-    told(ann, "late__leave", WORD)
-    received = told(eve, "late__stay", OWN)
+    messages_of(ann, "late__leave", WORD)
+    received = messages_of(eve, "late__stay", OWN)
     assert WORD not in str(received)
     assert not any(each.get("method") == "elicitation/create" for each in received)
     assert "refused: The request cannot be attributed" in str(received[-1])
@@ -93,7 +93,7 @@ def test_a_late_message_is_dropped_counted_and_logged_without_its_text(cluster: 
 def test_a_caller_gets_messages_and_requests_within_its_own_call(cluster: Cluster) -> None:
     ann = cluster.client(ANN)
     for word in ("first", "second"):
-        received = told(ann, "own__ask", word)
+        received = messages_of(ann, "own__ask", word)
         methods = [each.get("method") for each in received]
         assert methods == ["notifications/message", "elicitation/create", None]
         assert received[0]["params"]["data"] == word

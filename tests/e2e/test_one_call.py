@@ -21,7 +21,7 @@ SECRET = "tbk_bot_a-secret-of-one-call"
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (ROOT / "ARCHITECTURE.md").read_text()
 SUBJECTS = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
-Heard = list[tuple[str, bytes]]
+Messages = list[tuple[str, bytes]]
 # The subscriptions that receive all of it. Messages whose order matters are received in one
 # account, by one connection.
 FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.reply.>",)}
@@ -34,10 +34,10 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway with one server."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         upstream.start()
-        made.start(
+        cluster.start(
             Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
@@ -45,16 +45,16 @@ def cluster(
             ),
             fused=request.param == "fused",
         )
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         upstream.kill()
 
 
-async def overheard(cluster: Cluster) -> Heard:
+async def overheard(cluster: Cluster) -> Messages:
     """Return every message on the bus until one call is complete."""
-    received: Heard = []
+    received: Messages = []
     async with AsyncExitStack() as joined:
         for account, subjects in (FUSED if cluster.fused else APART).items():
             bus = await joined.enter_async_context(joined_by_tester(cluster.nats.at, account))
@@ -67,13 +67,13 @@ async def overheard(cluster: Cluster) -> Heard:
     return received
 
 
-def story(heard: Heard, cluster: Cluster) -> Heard:
+def story(messages: Messages, cluster: Cluster) -> Messages:
     """Return the messages of the first call that has all its steps, or none.
 
     An event that is acknowledged late is published again: duplicates are removed, and an event may
     belong to an earlier call.
     """
-    once = list(dict.fromkeys(heard))
+    once = list(dict.fromkeys(messages))
     for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in once)):
         of_it = [one for one in once if call_id in one[1] or one[0].endswith(call_id.decode())]
         if len(kinds(of_it)) == (2 if cluster.fused else 5):
@@ -81,7 +81,7 @@ def story(heard: Heard, cluster: Cluster) -> Heard:
     return []
 
 
-def told_subjects() -> list[re.Pattern[str]]:
+def documented_subjects() -> list[re.Pattern[str]]:
     """Return patterns of the subjects in the table of docs/explanation/architecture.md."""
     rows = re.findall(r"^\| (`tb\.[^|]+) \|", SUBJECTS, re.MULTILINE)
     subjects = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
@@ -89,9 +89,9 @@ def told_subjects() -> list[re.Pattern[str]]:
     return [re.compile(re.sub(r"<\w+>", r"[^.]+", pattern)) for pattern in patterns]
 
 
-def kinds(heard: Heard) -> list[str]:
+def kinds(messages: Messages) -> list[str]:
     """Return the subjects of calls, without ids and without other subjects."""
-    subjects = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
+    subjects = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in messages]
     return [
         subject for subject in subjects if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)
     ]
@@ -109,7 +109,7 @@ async def test_the_subjects_come_in_the_documented_order(cluster: Cluster) -> No
 
 
 async def test_every_published_subject_is_in_the_table(cluster: Cluster) -> None:
-    table = told_subjects()
+    table = documented_subjects()
     assert len(table) == 13
     for subject, _ in await overheard(cluster):
         assert any(row.fullmatch(subject) for row in table), subject

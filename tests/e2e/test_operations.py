@@ -85,9 +85,9 @@ def test_each_process_has_one_operations_listener_on_its_own_port(demo: Launched
         assert metrics.status == 200
         for service in services:
             assert f'toolbus_service_ready{{service="{service}"}} 1.0'.encode() in metrics.body
-    shown = demo.logs()
+    logs = demo.logs()
     for url in set(demo.ready["ops"].values()):
-        assert url in shown
+        assert url in logs
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "localhost", "[::1]:9", "10.1.2.3"])
@@ -150,23 +150,23 @@ def test_named_ports_are_consecutive_and_a_used_port_is_rejected(
 @pytest.mark.parametrize("address", ["9090", "127.0.0.1", "::1:90", "127.0.0.1:99999", ":9", "h:x"])
 def test_an_invalid_address_is_rejected_at_once(address: str, tmp_path: Path) -> None:
     for words in (("run", "policy"), ("up",)):
-        ran = subprocess.run(
+        result = subprocess.run(
             [installed("toolbus"), *words, "--ops-listen", address],
             capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
         )  # fmt: skip
-        assert ran.returncode == 2
-        assert "is not HOST:PORT" in " ".join(ran.stderr.split())
+        assert result.returncode == 2
+        assert "is not HOST:PORT" in " ".join(result.stderr.split())
 
 
 def test_a_service_whose_operations_port_is_in_use_reports_it_and_exits(
     demo: Launched, tmp_path: Path
 ) -> None:
-    taken = f"127.0.0.1:{listener(demo)}"
-    ran = subprocess.run(
-        [installed("toolbus"), "run", "policy", "--ops-listen", taken],
+    used = f"127.0.0.1:{listener(demo)}"
+    result = subprocess.run(
+        [installed("toolbus"), "run", "policy", "--ops-listen", used],
         capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
         env={**demo.environment, "TOOLBUS_NATS_URL": demo.nats_url},
     )  # fmt: skip
-    assert ran.returncode == 1
-    assert "name another address with --ops-listen" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert result.returncode == 1
+    assert "name another address with --ops-listen" in result.stderr
+    assert "Traceback" not in result.stderr

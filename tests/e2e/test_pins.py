@@ -41,9 +41,9 @@ class Pinned:
 
     def list_instead(self, **definitions: Any) -> None:
         """Change the definitions of the server, and let it announce the change."""
-        written = self._definitions.with_suffix(".new")
-        written.write_text(json.dumps(definitions))
-        written.replace(self._definitions)  # the server may read at any time
+        replacement = self._definitions.with_suffix(".new")
+        replacement.write_text(json.dumps(definitions))
+        replacement.replace(self._definitions)  # the server may read at any time
         params = {"name": "test_trigger_tool_change", "arguments": {}}
         body, headers = stateless("tools/call", params)
         answer = Client(self.fixture.url).post(body, **headers)
@@ -107,7 +107,7 @@ def pinned(
     fixture = FixtureServer(directory / "fixture", "--definitions", str(definitions))
     options = ["--separate"] if request.param == "separate" else []
     launched = Launched(directory, *options)
-    made = Pinned(launched, fixture, definitions)
+    gateway = Pinned(launched, fixture, definitions)
     try:
         fixture.start()
         servers = {
@@ -116,9 +116,9 @@ def pinned(
         }
         launched.configure({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}})
         launched.start()
-        launched.until_listed(made.client, GREET)
-        until_now(lambda: "slow__greet" in made.held(), "listed and quarantined")
-        yield made
+        launched.until_listed(gateway.client, GREET)
+        until_now(lambda: "slow__greet" in gateway.held(), "listed and quarantined")
+        yield gateway
     finally:
         launched.stop()
         fixture.kill()
@@ -146,17 +146,20 @@ def evil(**more: Any) -> dict[str, Any]:
     return {"name": "greet", "description": text, "inputSchema": schema, **more}
 
 
-def looked_at(pinned: Pinned) -> Any:
+def difference_of(pinned: Pinned) -> Any:
     """Return the difference as an operator sees it; only this definition can be approved."""
-    shown = pinned.launched.toolbus("pins", "diff", GREET).stdout
-    assert "⟨U+200B ZERO WIDTH SPACE⟩⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩ Before that" in shown
+    text = pinned.launched.toolbus("pins", "diff", GREET).stdout
+    assert "⟨U+200B ZERO WIDTH SPACE⟩⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩ Before that" in text
     (case,) = pinned.pins("diff", GREET)
     assert {each["path"] for each in case["differences"]} == {"description", "title"}
 
     refused = pinned.launched.toolbus("pins", "approve", GREET, "--digest", case["approved"])
     assert (refused.returncode, "has changed since it was shown" in refused.stderr) == (1, True)
-    nobody = pinned.launched.toolbus("pins", "approve", GREET)
-    assert (nobody.returncode, "There is no terminal to confirm at" in nobody.stderr) == (1, True)
+    unconfirmed = pinned.launched.toolbus("pins", "approve", GREET)
+    assert (unconfirmed.returncode, "There is no terminal to confirm at" in unconfirmed.stderr) == (
+        1,
+        True,
+    )
     assert pinned.client.call(GREET).code == "unknown_tool"
     return case
 
@@ -166,19 +169,19 @@ def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(
 ) -> None:
     client = pinned.client
     assert client.call(GREET, {"name": "Ann"}).text == "Hello, Ann!"
-    with listening(client, toolsListChanged=True) as news:
-        news.until("notifications/subscriptions/acknowledged")
+    with listening(client, toolsListChanged=True) as stream:
+        stream.until("notifications/subscriptions/acknowledged")
         pinned.list_instead(greet=evil(title="Hi"))
         until_now(lambda: client.call(GREET).code == "unknown_tool", "rejected")
         before = pinned.arrived()
         assert client.call(GREET).code == "unknown_tool"
         assert pinned.arrived() == before, "nothing reached the server"
-        assert news.until(CHANGED)  # announced by the server, or by the gateway once it is gone
+        assert stream.until(CHANGED)  # announced by the server, or by the gateway once it is gone
     until_now(lambda: GREET not in client.tools(), "it is not listed")
     fields = {case["name"]: case["held"] for case in pinned.pins("list")}
     assert fields[GREET] == "changed since it was approved"
 
-    case = looked_at(pinned)
+    case = difference_of(pinned)
     with Events(client, MCP_Session_Id=begun(client)) as stream:
         pinned.pins("approve", GREET, "--digest", case["digest"][:16])
         assert stream.until(CHANGED)
@@ -186,12 +189,12 @@ def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(
     assert client.call(GREET, {"name": "Bob"}).text == "Hello, Bob!"
 
     sql = "SELECT event, definition_digest FROM events WHERE tool = 'greet' AND server = 'fix'"
-    wanted = {("call.allowed", case["approved"]), ("call.allowed", case["digest"])}
-    wanted |= {(f"definition.{what}", case["digest"]) for what in ("changed", "approved")}
+    expected = {("call.allowed", case["approved"]), ("call.allowed", case["digest"])}
+    expected |= {(f"definition.{what}", case["digest"]) for what in ("changed", "approved")}
 
     def recorded() -> bool:
         rows = pinned.launched.rows(sql)
-        return wanted <= {(row["event"], row["definition_digest"]) for row in rows}
+        return expected <= {(row["event"], row["definition_digest"]) for row in rows}
 
     until_now(recorded, "every step is an event")
 

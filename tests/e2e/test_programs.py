@@ -20,14 +20,14 @@ CAP = {"usd": 0.05, "calls": 30}
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """Run the server of the calls."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as made:
-        yield made
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module")
 def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway with prices, and a key for each limit."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     keys = {
         "spender": key(SPENDER, code_mode={"shown": True, **CAP}),
         "asker": key(ASKER, approve=["one__say"]),
@@ -40,12 +40,12 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     server = {"url": upstream.url, "results": {"limit": 65536}}
     try:
         declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
-        made.start(Configuration.model_validate(declared), fused=True, beside=("codemode",))
-        made.until_listed(made.client(FULL), "one__say")
-        made.until_listed(made.client(SPENDER), "searchTools")
-        yield made
+        cluster.start(Configuration.model_validate(declared), fused=True, beside=("codemode",))
+        cluster.until_listed(cluster.client(FULL), "one__say")
+        cluster.until_listed(cluster.client(SPENDER), "searchTools")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 def run(client: Client, code: str, language: str = "starlark", **headers: str) -> Answer:
@@ -139,7 +139,7 @@ def test_one_query_returns_a_run_with_its_calls(cluster: Cluster) -> None:
         "one.count(id='run-a')\ntry_call(one.complain)\n"
         "for n in range(5):\n    try_call(one.count, id='run-b' + str(n))\nresult = 'told'"
     )
-    assert run(cluster.client(SPENDER), code).text == "told"
+    assert run(cluster.client(SPENDER), code).text == "message"
     (row,) = cluster.eventual_rows(
         "SELECT * FROM runs WHERE key = 'spender' AND lines = 5 AND state = 'completed' "
         "AND length(inner_calls) = 7"
@@ -261,15 +261,17 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("secret", "code", "name", "told"), REFUSED, ids=[r[2] for r in REFUSED])
+@pytest.mark.parametrize(
+    ("secret", "code", "name", "message"), REFUSED, ids=[r[2] for r in REFUSED]
+)
 def test_a_rejected_call_reports_the_reason_and_the_fix_to_its_program(
-    cluster: Cluster, secret: str, code: str, name: str, told: str
+    cluster: Cluster, secret: str, code: str, name: str, message: str
 ) -> None:
     client = Client(f"{cluster.client(secret).endpoint}?mode=code", secret)
     answer = run(client, f"result = {code}")
     assert failed(answer)
     assert answer.text.startswith(f"tool_failed (line 1): {name}: ")
-    assert told in answer.text
+    assert message in answer.text
     assert "try_call(server.tool, name=value)" in answer.text
 
 
@@ -290,14 +292,14 @@ MISTAKEN = [
 
 
 @pytest.mark.parametrize("language", ["starlark", "python"])
-@pytest.mark.parametrize(("code", "name", "told"), MISTAKEN, ids=[m[0] for m in MISTAKEN])
+@pytest.mark.parametrize(("code", "name", "message"), MISTAKEN, ids=[m[0] for m in MISTAKEN])
 def test_a_mistake_in_a_program_is_reported_with_a_suggestion(
-    cluster: Cluster, code: str, name: str, told: str, language: str
+    cluster: Cluster, code: str, name: str, message: str, language: str
 ) -> None:
     wait = "await " if language == "python" else ""
     answer = run(cluster.client(FULL), f"x = 1\nresult = {wait}{code}", language)
     assert answer.text.startswith(f"{name} (line 2): ")
-    assert told in answer.text
+    assert message in answer.text
 
 
 # -- search without programs -----------------------------------------------------------------------

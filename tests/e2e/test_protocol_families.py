@@ -141,12 +141,12 @@ class Families:
 @pytest.fixture(scope="module")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Families]:
     """Run the gateway of these tests."""
-    made = Families(tmp_path_factory.mktemp("families"))
+    families = Families(tmp_path_factory.mktemp("families"))
     try:
-        made.start()
-        yield made
+        families.start()
+        yield families
     finally:
-        made.stop()
+        families.stop()
 
 
 def text(result: Any) -> str:
@@ -203,10 +203,10 @@ async def test_a_server_configured_as_modern_is_called_without_a_handshake(
 def test_a_configured_family_the_server_does_not_offer_is_reported_with_its_fix(
     families: Families,
 ) -> None:
-    def told() -> bool:
+    def is_reported() -> bool:
         return "set 'protocol: modern'" in families.reason("wrong")
 
-    until_now(told, "the reason in the status")
+    until_now(is_reported, "the reason in the status")
 
 
 # -- log messages of servers that do not declare them ----------------------------------------------
@@ -218,10 +218,10 @@ async def test_a_client_without_a_log_level_gets_all_log_messages(
 ) -> None:
     received: list[str] = []
 
-    async def hear(params: Any) -> None:
+    async def on_log(params: Any) -> None:
         received.append(str(params.data))
 
-    async with families.sdk("legacy", logging_callback=hear) as client:
+    async with families.sdk("legacy", logging_callback=on_log) as client:
         await client.call_tool(f"{server}__note", {"text": server})
     assert received == [f"{level} {server}" for level in ("debug", "info", "error")]
 
@@ -229,10 +229,10 @@ async def test_a_client_without_a_log_level_gets_all_log_messages(
 async def test_a_client_with_a_log_level_gets_nothing_below(families: Families) -> None:
     received: list[str] = []
 
-    async def hear(params: Any) -> None:
+    async def on_log(params: Any) -> None:
         received.append(str(params.data))
 
-    async with families.sdk("legacy", logging_callback=hear) as client:
+    async with families.sdk("legacy", logging_callback=on_log) as client:
         with pytest.warns(MCPDeprecationWarning):
             await client.set_logging_level("error")
         await client.call_tool("web__note", {"text": "x"})
@@ -251,7 +251,7 @@ def test_older_clients_with_a_session_get_log_messages(families: Families) -> No
 async def test_clients_of_http_sse_get_requests_and_log_messages(families: Families) -> None:
     received: list[str] = []
 
-    async def hear(params: Any) -> None:
+    async def on_log(params: Any) -> None:
         received.append(str(params.data))
 
     async def answer(_ctx: Any, _params: Any) -> ElicitResult:
@@ -259,7 +259,7 @@ async def test_clients_of_http_sse_get_requests_and_log_messages(families: Famil
 
     url = families.client().endpoint.replace("/mcp", "/sse")
     headers = {"Authorization": f"Bearer {ROOT}"}
-    able: dict[str, Any] = {"elicitation_callback": answer, "logging_callback": hear}
+    able: dict[str, Any] = {"elicitation_callback": answer, "logging_callback": on_log}
     async with SdkClient(sse_client(url, headers=headers), mode="legacy", **able) as client:
         await client.call_tool("pipe__note", {"text": "x"})
         assert text(await client.call_tool("web__greet")) == "Hello Eve"
@@ -271,10 +271,10 @@ async def test_a_stateless_client_gets_only_the_log_messages_it_requested(
 ) -> None:
     received: list[str] = []
 
-    async def hear(params: Any) -> None:
+    async def on_log(params: Any) -> None:
         received.append(str(params.data))
 
-    async with families.sdk("auto", logging_callback=hear) as client:
+    async with families.sdk("auto", logging_callback=on_log) as client:
         await client.call_tool("old__note", {"text": "x"})
     assert not received
 
@@ -284,10 +284,10 @@ async def test_log_messages_reach_only_the_caller_of_their_call(
 ) -> None:
     received: list[str] = []
 
-    async def hear(params: Any) -> None:
+    async def on_log(params: Any) -> None:
         received.append(str(params.data))
 
-    async with families.sdk("legacy", logging_callback=hear) as other:
+    async with families.sdk("legacy", logging_callback=on_log) as other:
         async with families.sdk("legacy") as client:
             await client.call_tool("web__note", {"text": "mine"})
         await other.call_tool("web__note", {"text": "yours"})
@@ -313,10 +313,10 @@ async def test_the_endpoint_of_one_server_returns_that_servers_information(
             "family"
         )  # the first such call connects to the server with a handshake
 
-    def is_met() -> bool:
+    def is_connected() -> bool:
         return b'"subscribe":true' not in families.client(server=server).post(INITIALIZE).body
 
-    await asyncio.to_thread(until_now, is_met, "the server met with a handshake")
+    await asyncio.to_thread(until_now, is_connected, "the server met with a handshake")
     async with directly(families.web.url, mode) as own, families.sdk(mode, server) as through:
         assert through.server_info == own.server_info
         assert through.server_capabilities == own.server_capabilities

@@ -57,11 +57,11 @@ def test_the_readmes_python_client_works(demo: Launched, tmp_path: Path) -> None
     program = program.replace("tbk_…", demo.ready["key"])
     file = tmp_path / "client.py"
     file.write_text(program.replace("http://127.0.0.1:8080/mcp", demo.ready["endpoint"]))
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(file)], capture_output=True, text=True, timeout=180, check=False
     )
-    assert ran.returncode == 0, ran.stderr
-    assert "content" in ran.stdout
+    assert result.returncode == 0, result.stderr
+    assert "content" in result.stdout
 
 
 def test_a_killed_process_is_started_again(demo: Launched) -> None:

@@ -15,7 +15,7 @@ from harness.waiting import until_now
 from toolbus_common.config import Server
 
 REPLICAS = pytest.mark.parametrize("replica", [0, 1], ids=["here", "elsewhere"])
-WHO = calling("fix__test_elicitation", 5, message="Who?")
+ELICITATION = calling("fix__test_elicitation", 5, message="Who?")
 POLL_SECONDS = 0.2
 
 
@@ -23,9 +23,9 @@ def resumed(client: Client, session: str, event_id: str) -> Events:
     return Events(client, Mcp_Session_Id=session, Last_Event_ID=event_id)
 
 
-def answered(client: Client, session: str, asked: dict[str, Any]) -> None:
+def answered(client: Client, session: str, request: dict[str, Any]) -> None:
     fields = {"action": "accept", "content": {"response": "Ada"}}
-    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": fields}
+    answer = {"jsonrpc": "2.0", "id": request["id"], "result": fields}
     assert client.post(answer, Mcp_Session_Id=session).status == 202
 
 
@@ -34,25 +34,25 @@ def answered(client: Client, session: str, asked: dict[str, Any]) -> None:
 
 @REPLICAS
 def test_a_call_continues_without_its_client_which_resumes_for_the_answer(
-    place: Place, replica: int
+    deployment: Place, replica: int
 ) -> None:
-    client, there = place.client(), place.client(replica=replica)
+    client, there = deployment.client(), deployment.client(replica=replica)
     session = begun(client, {"elicitation": {}})
-    with Events(client, WHO, Mcp_Session_Id=session) as stream:
+    with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
         request = stream.until("elicitation/create")
-        came = stream.last_id
-    assert primed != came
+        event_id = stream.last_id
+    assert primed != event_id
     with resumed(there, session, primed) as stream:
         assert stream.next() == request, "the message after the first id"
-        assert stream.last_id == came, "with its original id"
+        assert stream.last_id == event_id, "with its original id"
     answered(client, session, request)
-    with resumed(there, session, came) as stream:
+    with resumed(there, session, event_id) as stream:
         last = stream.next()
         assert (last["id"], "action=accept" in str(last["result"])) == (5, True)
         assert stream.ended()
         end = stream.last_id
-    with resumed(client, session, came) as stream:
+    with resumed(client, session, event_id) as stream:
         assert stream.next() == last, "the answer is stored for a while"
     with resumed(there, session, end) as stream:
         assert stream.status == 200
@@ -60,70 +60,73 @@ def test_a_call_continues_without_its_client_which_resumes_for_the_answer(
 
 
 @REPLICAS
-def test_a_resumed_stream_receives_the_answer_live(place: Place, replica: int) -> None:
-    client, there = place.client(), place.client(replica=replica)
+def test_a_resumed_stream_receives_the_answer_live(deployment: Place, replica: int) -> None:
+    client, there = deployment.client(), deployment.client(replica=replica)
     session = begun(client, {"elicitation": {}})
-    with Events(client, WHO, Mcp_Session_Id=session) as stream:
+    with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
-        came = stream.last_id
-    with resumed(there, session, came) as stream:
+        event_id = stream.last_id
+    with resumed(there, session, event_id) as stream:
         assert stream.status == 200
         answered(client, session, request)
         assert stream.next()["id"] == 5
 
 
 @REPLICAS
-def test_an_event_id_of_another_session_is_rejected(place: Place, replica: int) -> None:
-    client = place.client()
+def test_an_event_id_of_another_session_is_rejected(deployment: Place, replica: int) -> None:
+    client = deployment.client()
     session = begun(client, {"elicitation": {}})
-    with Events(client, WHO, Mcp_Session_Id=session) as stream:
+    with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
-        came = stream.last_id
-    unknown = came.replace("a", "a0", 1)
+        event_id = stream.last_id
+    unknown = event_id.replace("a", "a0", 1)
     for secret in (OTHER, ROOT):
-        thief = place.client(secret, replica)
+        thief = deployment.client(secret, replica)
         theirs = begun(thief)
-        with resumed(thief, theirs, came) as stolen, resumed(thief, theirs, unknown) as made_up:
-            assert (stolen.status, made_up.status) == (400, 400)
-            assert stolen.body == made_up.body, "the two cases cannot be distinguished"
-        with resumed(place.client(OTHER), session, came) as stream:
+        with (
+            resumed(thief, theirs, event_id) as stolen,
+            resumed(thief, theirs, unknown) as unknown_stream,
+        ):
+            assert (stolen.status, unknown_stream.status) == (400, 400)
+            assert stolen.body == unknown_stream.body, "the two cases cannot be distinguished"
+        with resumed(deployment.client(OTHER), session, event_id) as stream:
             assert stream.status == 404
     answered(client, session, request)
-    with resumed(client, session, came) as stream:
+    with resumed(client, session, event_id) as stream:
         assert stream.next()["id"] == 5, "its own client still has it"
 
 
-def test_a_call_without_its_client_is_cancelled_only_on_request(place: Place) -> None:
-    client = place.client()
+def test_a_call_without_its_client_is_cancelled_only_on_request(deployment: Place) -> None:
+    client = deployment.client()
     session = begun(client, {"elicitation": {}})
-    with Events(client, WHO, Mcp_Session_Id=session) as stream:
+    with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
-        came = stream.last_id
+        event_id = stream.last_id
     again = client.post(calling("echo__say", 5, text="no"), Mcp_Session_Id=session)
     assert again.status == 400, "the call still runs"
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}
     assert client.post(cancelled, Mcp_Session_Id=session).status == 202
-    with resumed(client, session, came) as stream:
+    with resumed(client, session, event_id) as stream:
         assert stream.next()["error"]["data"]["code"] == "cancelled"
 
 
-def test_event_ids_of_a_session_are_never_reused(place: Place) -> None:
-    client = place.client()
+def test_event_ids_of_a_session_are_never_reused(deployment: Place) -> None:
+    client = deployment.client()
     session = begun(client, {"elicitation": {}})
-    seen: list[str] = []
+    event_ids: list[str] = []
     for replica in (0, 1):
-        there = place.client(replica=replica)
-        with Events(there, WHO, Mcp_Session_Id=session) as stream:
+        there = deployment.client(replica=replica)
+        with Events(there, ELICITATION, Mcp_Session_Id=session) as stream:
             answered(there, session, stream.until("elicitation/create"))
             stream.next()
-            seen += stream.ids
+            event_ids += stream.ids
     with Events(client, Mcp_Session_Id=session) as stream:
-        seen.append(stream.primed())
-    assert len(seen) == len(set(seen)) == 7
+        event_ids.append(stream.primed())
+    assert len(event_ids) == len(set(event_ids)) == 7
 
 
-def test_an_older_client_gets_ids_but_no_event_without_a_message(place: Place) -> None:
-    client = place.client()
+def test_an_older_client_gets_ids_but_no_event_without_a_message(deployment: Place) -> None:
+    client = deployment.client()
     call = calling("fix__test_tool_with_progress", 5)
     call["params"]["_meta"] = {"progressToken": 1}
     session = begun(client, version="2025-06-18")
@@ -138,8 +141,8 @@ def test_an_older_client_gets_ids_but_no_event_without_a_message(place: Place) -
         assert stream.ended()
 
 
-def test_an_immediate_answer_is_plain_json_and_is_not_stored(place: Place) -> None:
-    client = place.client()
+def test_an_immediate_answer_is_plain_json_and_is_not_stored(deployment: Place) -> None:
+    client = deployment.client()
     session = begun(client, {"elicitation": {}, "roots": {}})
     answer = client.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session)
     assert answer.headers["content-type"] == "application/json"
@@ -150,24 +153,26 @@ def test_an_immediate_answer_is_plain_json_and_is_not_stored(place: Place) -> No
 
 
 @REPLICAS
-def test_a_resumed_session_stream_delivers_missed_notifications(place: Place, replica: int) -> None:
-    client, there = place.client(), place.client(replica=replica)
+def test_a_resumed_session_stream_delivers_missed_notifications(
+    deployment: Place, replica: int
+) -> None:
+    client, there = deployment.client(), deployment.client(replica=replica)
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
-    place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
+    deployment.cluster.declare(deployment.configuration(more=Server(url=deployment.echo.url)))
     try:
         until_now(lambda: "more__say" in client.tools(), "the new server")
         with resumed(there, session, primed) as stream:
             stream.until("notifications/tools/list_changed")
             assert stream.last_id.rpartition("-")[0] == primed.rpartition("-")[0]
     finally:
-        place.cluster.declare(place.configuration())
+        deployment.cluster.declare(deployment.configuration())
         until_now(lambda: "more__say" not in client.tools(), "the server is gone")
 
 
-def test_a_stream_of_a_lost_replica_starts_again(place: Place) -> None:
-    client = place.client()
+def test_a_stream_of_a_lost_replica_starts_again(deployment: Place) -> None:
+    client = deployment.client()
     session = begun(client)
     with resumed(client, session, "s00000000dead.1-4") as stream:
         assert stream.primed().startswith("s")
@@ -177,8 +182,8 @@ def test_a_stream_of_a_lost_replica_starts_again(place: Place) -> None:
 
 
 @REPLICAS
-def test_a_resumed_stream_ends_with_its_session(place: Place, replica: int) -> None:
-    client, there = place.client(), place.client(replica=replica)
+def test_a_resumed_stream_ends_with_its_session(deployment: Place, replica: int) -> None:
+    client, there = deployment.client(), deployment.client(replica=replica)
     session = begun(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
@@ -218,10 +223,10 @@ def test_a_client_is_disconnected_with_an_id_and_polls_for_its_answer(
 
 
 async def test_the_sdks_client_resumes_by_itself(impatient: Place) -> None:
-    came_back: list[str] = []
+    event_ids: list[str] = []
 
     async def note(request: httpx2.Request) -> None:
-        came_back.extend(filter(None, [request.headers.get("last-event-id")]))
+        event_ids.extend(filter(None, [request.headers.get("last-event-id")]))
 
     client = impatient.client()
     headers = {"Authorization": f"Bearer {client.key}"}
@@ -231,7 +236,7 @@ async def test_the_sdks_client_resumes_by_itself(impatient: Place) -> None:
         async with SdkClient(transport, mode="legacy") as sdk:
             result = await sdk.call_tool("echo__wait", {"id": "sdk", "seconds": 2})
     assert result.content[0].text == "sdk"  # type: ignore[union-attr]
-    assert any(event_id.startswith("a") for event_id in came_back)
+    assert any(event_id.startswith("a") for event_id in event_ids)
 
 
 def test_an_older_client_is_never_disconnected(impatient: Place) -> None:

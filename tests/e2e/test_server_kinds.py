@@ -82,10 +82,10 @@ def test_a_granted_operation_is_called_with_the_operators_credential(
     rest.forget()
     answer = launched.client(KEY).call("pets__listPets", {"limit": 2, "tags": ["a", "b"]})
     assert json.loads(answer.text) == [{"id": 1, "name": "Rex"}]
-    (seen,) = rest.seen()
-    assert seen["query"] == "limit=2&tags=a&tags=b"
-    assert seen["headers"]["authorization"] == f"Bearer {TOKEN}"
-    assert KEY not in json.dumps(seen)
+    (request,) = rest.seen()
+    assert request["query"] == "limit=2&tags=a&tags=b"
+    assert request["headers"]["authorization"] == f"Bearer {TOKEN}"
+    assert KEY not in json.dumps(request)
 
 
 def test_an_error_of_the_api_is_a_tool_error_without_the_credential(
@@ -117,8 +117,8 @@ def test_status_shows_the_kinds_and_the_dropped_operations(launched: Launched) -
     servers = {each["name"]: each for each in body}
     assert (servers["pets"]["kind"], servers["calc"]["kind"]) == ("openapi", "python")
     assert "another document" in servers["pets"]["dropped"]["broken"]
-    shown = launched.toolbus("get", "servers", "pets").stdout
-    assert "${env:PETS_TOKEN}" in shown
+    text = launched.toolbus("get", "servers", "pets").stdout
+    assert "${env:PETS_TOKEN}" in text
 
 
 def test_a_program_calls_both_kinds(launched: Launched) -> None:

@@ -58,7 +58,7 @@ def cluster(
     """Run a gateway with a server of each kind; separate services have two replicas."""
     over = [Asking(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
     # Ten processes of the SDK start for ten clients, which is slow on a busy machine.
-    made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="90")
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="90")
     fused = request.param == "fused"
     process = Server(command=(sys.executable, str(PROGRAM), "stdio"))
     try:
@@ -66,21 +66,21 @@ def cluster(
             each.start()
         servers = {"stdio": process} | {each.kind: each.declared for each in over}
         declared = Configuration(servers=servers, keys={"ann": key(SECRET)})
-        made.start(declared, fused=fused, replicas=1 if fused else 2)
-        made.until_listed(made.client(SECRET), *(f"{server}__ask" for server in SERVERS))
-        yield made
+        cluster.start(declared, fused=fused, replicas=1 if fused else 2)
+        cluster.until_listed(cluster.client(SECRET), *(f"{server}__ask" for server in SERVERS))
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         for each in over:
             each.kill()
 
 
-class Person:
+class WordClient:
     """A client of the SDK that answers requests about its own word."""
 
     def __init__(self, cluster: Cluster, word: str, mode: str, **callbacks: Any) -> None:
         self.word = word
-        self.asked: list[str] = []
+        self.received: list[str] = []
         self.roots = [f"file:///{word}"]
         self._endpoint = cluster.client(SECRET).endpoint
         self._mode = mode
@@ -88,12 +88,12 @@ class Person:
 
     async def answer(self, _context: Any, params: Any) -> types.ElicitResult:
         """Answer an elicitation with the client's word."""
-        self.asked.append(params.message)
+        self.received.append(params.message)
         return types.ElicitResult(action="accept", content={"word": f"{self.word}'s"})
 
     async def sample(self, _context: Any, params: Any) -> types.CreateMessageResult:
         """Answer a sampling request."""
-        self.asked.append(params.messages[0].content.text)
+        self.received.append(params.messages[0].content.text)
         message = types.TextContent(type="text", text=f"{self.word} says")
         return types.CreateMessageResult(role="assistant", content=message, model="m")
 
@@ -102,7 +102,7 @@ class Person:
         return types.ListRootsResult(roots=[types.Root(uri=each) for each in self.roots])
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator["Person"]:
+    async def connected(self) -> AsyncIterator["WordClient"]:
         """Connect with a callback for every kind of request, unless others were given."""
         every = {
             "elicitation_callback": self.answer,
@@ -123,14 +123,16 @@ class Person:
 
 
 @asynccontextmanager
-async def people(
+async def connect_clients(
     cluster: Cluster, mode: str, many: int = CLIENTS, **callbacks: Any
-) -> AsyncIterator[list[Person]]:
+) -> AsyncIterator[list[WordClient]]:
     """Connect several clients."""
     try:
         async with AsyncExitStack() as stack:
-            made = [Person(cluster, f"w{number}", mode, **callbacks) for number in range(many)]
-            yield [await stack.enter_async_context(each.connected()) for each in made]
+            clients = [
+                WordClient(cluster, f"w{number}", mode, **callbacks) for number in range(many)
+            ]
+            yield [await stack.enter_async_context(each.connected()) for each in clients]
     except BaseExceptionGroup as group:  # nested once for each client
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
@@ -143,22 +145,22 @@ async def people(
 async def test_concurrent_calls_of_many_clients_each_get_their_own_requests(
     cluster: Cluster, server: str, mode: str
 ) -> None:
-    async with people(cluster, mode) as every:
+    async with connect_clients(cluster, mode) as every:
         for tool, message in (("ask", "accept {}'s"), ("sample", "{} says")):
             result = await asyncio.gather(*(each.call(f"{server}__{tool}") for each in every))
             assert result == [message.format(each.word) for each in every]
-        assert [each.asked for each in every] == [[each.word] * 2 for each in every]
+        assert [each.received for each in every] == [[each.word] * 2 for each in every]
 
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_concurrent_calls_of_one_client_each_get_their_own_request(
     cluster: Cluster, server: str
 ) -> None:
-    async with Person(cluster, "one", "legacy").connected() as one:
+    async with WordClient(cluster, "one", "legacy").connected() as one:
         words = [f"v{number}" for number in range(4)]
         result = await asyncio.gather(*(one.call(f"{server}__ask", word) for word in words))
         assert result == ["accept one's"] * 4
-        assert sorted(one.asked) == words
+        assert sorted(one.received) == words
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -173,11 +175,11 @@ async def test_a_client_that_does_not_answer_delays_no_other_client(
         await never.wait()
         return types.ElicitResult(action="cancel")
 
-    async with people(cluster, mode, 1, elicitation_callback=silent) as (quiet,):
+    async with connect_clients(cluster, mode, 1, elicitation_callback=silent) as (quiet,):
         waiting = asyncio.create_task(quiet.call(f"{server}__ask"))
         async with asyncio.timeout(60):
             await request.wait()
-        async with people(cluster, mode, 3) as every:
+        async with connect_clients(cluster, mode, 3) as every:
             result = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
         assert result == [f"accept {each.word}'s" for each in every]
         waiting.cancel()
@@ -189,7 +191,7 @@ async def test_a_client_that_disconnects_frees_its_session_at_once(
     cluster: Cluster, server: str
 ) -> None:
     for _ in range(3):  # three times eight are more than the sessions of one key
-        async with people(cluster, "legacy", 8) as every:
+        async with connect_clients(cluster, "legacy", 8) as every:
             result = await asyncio.gather(*(each.call(f"{server}__ask") for each in every))
             assert result == [f"accept {each.word}'s" for each in every]
 
@@ -203,43 +205,43 @@ async def test_a_client_that_disconnects_frees_its_session_at_once(
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
     """Return the servers as `toolbus status` shows them."""
-    lane = RequestReply(OPERATOR, bus)
-    servers = list((await lane.request(ServersQuery(), ServersReply)).servers)
-    return with_sessions(servers, await lane.request_each(SessionsQuery(), SessionsReply))
+    requests = RequestReply(OPERATOR, bus)
+    servers = list((await requests.request(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await requests.request_each(SessionsQuery(), SessionsReply))
 
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_requests_outside_calls_reach_the_client_of_their_connection(
     cluster: Cluster, server: str
 ) -> None:
-    async with people(cluster, "legacy", 3) as every:
+    async with connect_clients(cluster, "legacy", 3) as every:
         for each in every:
             await each.call(f"{server}__plain")
 
-        async def all_heard(*wanted: str) -> bool:
+        async def all_received(*expected: str) -> bool:
             items = [await each.call(f"{server}__heard") for each in every]
             return all(
                 line.format(each.word) in text.split(";")
                 for each, text in zip(every, items, strict=True)
-                for line in wanted
+                for line in expected
             )
 
-        async def heard_or_asked_again() -> bool:
+        async def received_or_prompted_again() -> bool:
             """Prompt the server again while its client or Toolbus has no stream yet."""
-            if await all_heard("roots file:///{0}"):
+            if await all_received("roots file:///{0}"):
                 return True
             for each in every:
                 await each.client.send_roots_list_changed()
             return False
 
-        await until_told(heard_or_asked_again, "the roots of each")
+        await until_told(received_or_prompted_again, "the roots of each")
         for each in every:
             each.roots.append(f"file:///more-{each.word}")
             await each.client.send_roots_list_changed()
         changed = "roots file:///{0},file:///more-{0}"
-        await until_told(lambda: all_heard(changed), "the roots of each once they changed")
+        await until_told(lambda: all_received(changed), "the roots of each once they changed")
         await asyncio.gather(*(each.call(f"{server}__later") for each in every))
-        await until_told(lambda: all_heard("later accept {0}'s"), "answers after the call")
+        await until_told(lambda: all_received("later accept {0}'s"), "answers after the call")
         items = [await each.call(f"{server}__heard") for each in every]
         for each, text in zip(every, items, strict=True):
             assert not [other.word for other in every if other is not each and other.word in text]
@@ -251,7 +253,7 @@ async def test_a_clients_error_reaches_the_server_unchanged(cluster: Cluster, se
         return types.ErrorData(code=-1, message="User rejected it")
 
     callbacks = {"elicitation_callback": refuse, "sampling_callback": refuse}
-    async with people(cluster, "legacy", 1, **callbacks) as (one,):
+    async with connect_clients(cluster, "legacy", 1, **callbacks) as (one,):
         for tool in ("ask", "sample"):
             assert await one.call(f"{server}__{tool}") == "error -1 User rejected it"
 
@@ -264,7 +266,7 @@ async def test_the_listed_tools_depend_on_the_declared_capabilities(
         return types.ErrorData(code=-1, message="Not answered")
 
     async def listed(**callbacks: Any) -> set[str]:
-        async with people(cluster, mode, 1, **callbacks) as (one,):
+        async with connect_clients(cluster, mode, 1, **callbacks) as (one,):
             return {tool.name for tool in (await one.client.list_tools()).tools}
 
     for _ in range(2):  # each class before and after the other: no list is cached across classes

@@ -29,7 +29,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway with a stateful server of each kind; separate services have two replicas."""
     over = [Stateful(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     fused = request.param == "fused"
     try:
         for each in over:
@@ -50,22 +50,22 @@ def cluster(
                 },
             }
         )
-        made.start(declared, fused=fused, replicas=1 if fused else 2, beside=("codemode",))
-        made.until_listed(
-            made.client(ANN), *(f"{server}__recall" for server in (*SERVERS, "legacy"))
+        cluster.start(declared, fused=fused, replicas=1 if fused else 2, beside=("codemode",))
+        cluster.until_listed(
+            cluster.client(ANN), *(f"{server}__recall" for server in (*SERVERS, "legacy"))
         )
-        yield made
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         for each in over:
             each.kill()
 
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
     """Return the servers as `toolbus status` shows them."""
-    lane = RequestReply(OPERATOR, bus)
-    servers = list((await lane.request(ServersQuery(), ServersReply)).servers)
-    return with_sessions(servers, await lane.request_each(SessionsQuery(), SessionsReply))
+    requests = RequestReply(OPERATOR, bus)
+    servers = list((await requests.request(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await requests.request_each(SessionsQuery(), SessionsReply))
 
 
 def stateless(client: Client, tool: str, **arguments: str) -> str:
@@ -85,17 +85,17 @@ def by_program(client: Client, tool: str, **arguments: str) -> str:
 
 @pytest.mark.parametrize("server", ["legacy", "http", "sse"])
 def test_state_at_a_server_is_visible_to_its_user_only(cluster: Cluster, server: str) -> None:
-    ways = (stateless, with_handshake, by_program)
+    callers = (stateless, with_handshake, by_program)
     ann, bob, anns = (cluster.client(secret) for secret in (ANN, BOB, ANNS))
     for turn in range(TURNS):
-        for number, way in enumerate(ways):
-            way(ann, f"{server}__remember", text=f"a{turn}{number}")
-            way(bob, f"{server}__remember", text=f"b{turn}{number}")
-    numbers = [f"{turn}{number}" for turn in range(TURNS) for number in range(len(ways))]
+        for number, call in enumerate(callers):
+            call(ann, f"{server}__remember", text=f"a{turn}{number}")
+            call(bob, f"{server}__remember", text=f"b{turn}{number}")
+    numbers = [f"{turn}{number}" for turn in range(TURNS) for number in range(len(callers))]
     for client, letter in ((ann, "a"), (anns, "a"), (bob, "b")):
         whole = ",".join(letter + number for number in numbers)
-        for way in ways:
-            fields = {way(client, f"{server}__recall") for _ in range(TURNS)}
+        for call in callers:
+            fields = {call(client, f"{server}__recall") for _ in range(TURNS)}
             assert {each.strip('"') for each in fields} == {whole}
 
 

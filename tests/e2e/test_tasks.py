@@ -38,23 +38,23 @@ INVALID, NO_METHOD = -32602, -32601
 
 
 @pytest.fixture(scope="module")
-def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def both(deployment: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Add a session-based server `old` to the gateway, whose server `fix` is stateless."""
     old = FixtureServer(tmp_path_factory.mktemp("old"), "--family", "legacy")
     old.start()
-    place.servers["old"] = Server(url=old.url)
-    place.cluster.declare(place.configuration())
-    place.until_listed("old__greet")
-    yield place
+    deployment.servers["old"] = Server(url=old.url)
+    deployment.cluster.declare(deployment.configuration())
+    deployment.until_listed("old__greet")
+    yield deployment
     old.kill()
 
 
-def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
+def started(deployment: Place, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
     """Return the task that a client with a session receives."""
     params = {"name": tool, "arguments": arguments, "task": {"ttl": 60_000}}
     headers = {"Mcp_Session_Id": session} if session else {}
     task: dict[str, Any] = (
-        place.client().request("tools/call", params, **headers).json["result"]["task"]
+        deployment.client().request("tools/call", params, **headers).json["result"]["task"]
     )
     return task
 
@@ -242,23 +242,23 @@ def test_a_task_sends_a_request_to_a_stateless_client_that_reads_it(
     client = both.client()
     task = stateless_task(client, f"{server}__confirm_delete", {"filename": "f"}, **FORMS)
     look = partial(about, both.client(replica=1), "tasks/get", task["taskId"], **FORMS)
-    asked_at_all = False
+    was_requested = False
 
     def answered() -> bool:
         """Return whether the task has ended; executors send the request until it is answered."""
-        nonlocal asked_at_all
-        seen = result_of(look())
-        if request := seen.get("inputRequests"):
-            asked_at_all = True
+        nonlocal was_requested
+        current = result_of(look())
+        if request := current.get("inputRequests"):
+            was_requested = True
             (only,) = request.values()
             assert only["params"]["message"] == "Delete f?"
             answers = {"inputResponses": dict.fromkeys(request, YES)}
             each = about(client, "tasks/update", task["taskId"], answers, **FORMS)
             assert each.json["result"]["resultType"] == "complete"
-        return bool(seen["status"] in OVER)
+        return bool(current["status"] in OVER)
 
     until_now(answered, "the end")
-    assert asked_at_all
+    assert was_requested
     assert ended(look)["result"]["content"][0]["text"] == "f is deleted"
 
 
@@ -285,8 +285,8 @@ def test_a_stateless_client_is_notified_of_its_task_under_its_id(both: Place) ->
     client, there = both.client(), both.client(replica=1)
     task = stateless_task(client, "fix__confirm_delete", {"filename": "f"}, **FORMS)["taskId"]
     older = stateless_task(client, "old__slow_compute", {"seconds": 60})["taskId"]
-    wanted = {"notifications": {"taskIds": [task, older, "x"]}}
-    body, headers = stateless("subscriptions/listen", wanted, 7, **TASKS)
+    params = {"notifications": {"taskIds": [task, older, "x"]}}
+    body, headers = stateless("subscriptions/listen", params, 7, **TASKS)
     with (
         Events(there, body, **headers) as stream,
         Events(Client(there.endpoint, OTHER), body, **headers) as strangers,
@@ -335,29 +335,31 @@ def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: 
     old.start()
     with ExitStack() as final:
         final.callback(old.kill)
-        place = final.enter_context(replicated(tmp_path, fused=False))
-        place.servers["old"] = Server(url=old.url)
-        place.cluster.declare(place.configuration())
-        place.until_listed("old__slow_compute")
-        task = started(place, f"{server}__slow_compute", seconds=0.1, label="w")["taskId"]
-        kept = started(place, "fix__greet", name="Ada")["taskId"]
-        flat = stateless_task(place.client(), f"{server}__slow_compute", {"seconds": 0.1})["taskId"]
-        _restarted(place)
-        client = place.client()
-        place.until_listed("old__greet", ASK)
+        deployment = final.enter_context(replicated(tmp_path, fused=False))
+        deployment.servers["old"] = Server(url=old.url)
+        deployment.cluster.declare(deployment.configuration())
+        deployment.until_listed("old__slow_compute")
+        task = started(deployment, f"{server}__slow_compute", seconds=0.1, label="w")["taskId"]
+        completed = started(deployment, "fix__greet", name="Ada")["taskId"]
+        flat = stateless_task(deployment.client(), f"{server}__slow_compute", {"seconds": 0.1})[
+            "taskId"
+        ]
+        _restarted(deployment)
+        client = deployment.client()
+        deployment.until_listed("old__greet", ASK)
         done = until_now(
             lambda: client.request("tasks/result", {"taskId": task}).json.get("result"),
             "the result",
         )
         assert done["content"][0]["text"] == "w done in 0.1 s"
-        done = client.request("tasks/result", {"taskId": kept}).json["result"]
+        done = client.request("tasks/result", {"taskId": completed}).json["result"]
         assert done["content"][0]["text"] == "Hello, Ada!"
         assert "done in" in json.dumps(ended(lambda: about(client, "tasks/get", flat))["result"])
 
 
-def _restarted(place: Place) -> None:
+def _restarted(deployment: Place) -> None:
     """Kill ingress, policy and executor, and start them again."""
-    cluster = place.cluster
+    cluster = deployment.cluster
     for name in ("ingress", "policy", "executor"):
         for process in cluster.processes.pop(name):
             process.kill()

@@ -34,9 +34,11 @@ class Traced:
     def client(self, secret: str = SECRET) -> Client:
         return self.cluster.client(secret)
 
-    def seen(self, trace: str) -> dict[str, Any]:
+    def last_call(self, trace: str) -> dict[str, Any]:
         """Return the last call of a trace that the server received."""
-        calls = [each for each in self.fixture.seen()["last"] if each["method"] == "tools/call"]
+        calls = [
+            each for each in self.fixture.last_call()["last"] if each["method"] == "tools/call"
+        ]
         found: list[dict[str, Any]] = [
             each for each in calls if trace in each["headers"]["traceparent"]
         ]
@@ -50,7 +52,7 @@ def traced(
     """Run separate and fused services: the traces are the same."""
     fixture = FixtureServer(tmp_path_factory.mktemp("fixture"))
     with Collector() as collector:
-        made = Cluster(
+        cluster = Cluster(
             tmp_path_factory.mktemp("cluster"),
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
             OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{TOKEN}",
@@ -67,12 +69,12 @@ def traced(
             servers = {"fix": {"url": fixture.url}}
             declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
             fused = request.param == "fused"
-            made.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
-            made.until_listed(made.client(SECRET), "fix__greet")
-            made.until_listed(made.client(CODER), "executeToolCode")
-            yield Traced(made, collector, fixture)
+            cluster.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
+            cluster.until_listed(cluster.client(SECRET), "fix__greet")
+            cluster.until_listed(cluster.client(CODER), "executeToolCode")
+            yield Traced(cluster, collector, fixture)
         finally:
-            made.stop()
+            cluster.stop()
             fixture.kill()
 
 
@@ -109,9 +111,9 @@ def test_one_call_is_one_trace_of_all_services_and_the_server(traced: Traced) ->
         "ingress", "policy", "executor", "executor",
     ]  # fmt: skip
     assert [each.kind for each in (edge, decided, executed, request)] == [2, 1, 1, 3]
-    seen = traced.seen(trace)
+    last_call = traced.last_call(trace)
     below = f"00-{trace}-{request.id}-01"
-    for item in (seen["params"]["_meta"], seen["headers"]):
+    for item in (last_call["params"]["_meta"], last_call["headers"]):
         assert {name: item[name] for name in ("traceparent", *carried)} == {
             "traceparent": below, **carried,
         }  # fmt: skip
@@ -238,15 +240,15 @@ def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> N
     assert call(traced.client(), "fix__greet", parent_of(untold, sampled=False)).status == 200
     params = {"name": "fix__greet", "arguments": {"name": "of a call without a trace"}}
     assert traced.client().request("tools/call", params).status == 200
-    unasked = traced.seen("")["headers"]["traceparent"]
+    unasked = traced.last_call("")["headers"]["traceparent"]
     assert unasked.endswith("-00")
     call(traced.client(), "fix__greet", parent_of(later))
     traced.collector.of(later, *CALL)
     # A service exports its spans in order: spans of these traces would have arrived before.
     assert {untold, unasked[3:35]} & {span.trace for span in traced.collector.spans} == set()
-    seen = traced.seen(untold)
-    assert seen["params"]["_meta"]["traceparent"].endswith("-00")
-    assert seen["headers"]["traceparent"] == seen["params"]["_meta"]["traceparent"]
+    last_call = traced.last_call(untold)
+    assert last_call["params"]["_meta"]["traceparent"].endswith("-00")
+    assert last_call["headers"]["traceparent"] == last_call["params"]["_meta"]["traceparent"]
 
 
 def test_spans_contain_no_argument_no_key_and_no_secret(traced: Traced) -> None:

@@ -28,7 +28,7 @@ REDIRECT = "http://127.0.0.1:9/callback"
 
 
 @dataclass
-class Place:
+class TestedGateway:
     """A gateway, and the server behind it."""
 
     launched: Launched
@@ -53,7 +53,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedGateway]:
     """Run a gateway with one server, sign-in, and a tool that needs approval."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("whole"))
@@ -68,21 +68,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["echo__say"]}},
         }
     )
-    made = Place(launched, echo)
+    gateway = TestedGateway(launched, echo)
     try:
         echo.start()
         launched.start()
-        launched.until_listed(made.client(), "echo__say")
-        yield made
+        launched.until_listed(gateway.client(), "echo__say")
+        yield gateway
     finally:
-        for stream in made.streams.values():
+        for stream in gateway.streams.values():
             stream.close()
         launched.stop()
         echo.kill()
 
 
 @dataclass(frozen=True)
-class Asked:
+class EffectfulRequest:
     """A request that has an effect."""
 
     method: str
@@ -107,109 +107,119 @@ def bearer(secret: str) -> str:
     return f"Authorization: Bearer {secret}"
 
 
-def told(body: Any) -> bytes:
+def encoded(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
 # -- requests, and how their effect is observed ----------------------------------------------------
 
 
-def a_call(_: Place, mark: str) -> Asked:
-    return Asked("POST", "/mcp", told(calling("echo__say", 1, text=mark)), (bearer(BOT), JSON))
+def a_call(_: TestedGateway, mark: str) -> EffectfulRequest:
+    return EffectfulRequest(
+        "POST", "/mcp", encoded(calling("echo__say", 1, text=mark)), (bearer(BOT), JSON)
+    )
 
 
-def a_call_over_sse(place: Place, mark: str) -> Asked:
-    stream = place.streams[mark] = Events(place.client(), path="/sse")
+def a_call_over_sse(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+    stream = gateway.streams[mark] = Events(gateway.client(), path="/sse")
     where = urlsplit(stream.data())
     info = {"name": "e2e", "version": "1"}
     params = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": info}
     begin = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
     path = f"{where.path}?{where.query}"
-    Client(f"{place.base}{path}", BOT).post(begin)
+    Client(f"{gateway.base}{path}", BOT).post(begin)
     assert stream.next()["id"] == 0
-    return Asked("POST", path, told(calling("echo__say", 1, text=mark)), (bearer(BOT), JSON))
+    return EffectfulRequest(
+        "POST", path, encoded(calling("echo__say", 1, text=mark)), (bearer(BOT), JSON)
+    )
 
 
-def an_executed_tool(_: Place, mark: str) -> Asked:
+def an_executed_tool(_: TestedGateway, mark: str) -> EffectfulRequest:
     body = {
         "id": mark,
-        "function": {"name": "echo__say", "arguments": told({"text": mark}).decode()},
+        "function": {"name": "echo__say", "arguments": encoded({"text": mark}).decode()},
     }
-    return Asked("POST", "/v1/mcp/tools/execute", told(body), (bearer(BOT), JSON))
+    return EffectfulRequest("POST", "/v1/mcp/tools/execute", encoded(body), (bearer(BOT), JSON))
 
 
-def a_session_ended(place: Place, mark: str) -> Asked:
-    place.states[mark] = begun(place.client())
-    return Asked("DELETE", "/mcp", b"{}", (bearer(BOT), f"Mcp-Session-Id: {place.states[mark]}"))
+def a_session_ended(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+    gateway.states[mark] = begun(gateway.client())
+    return EffectfulRequest(
+        "DELETE", "/mcp", b"{}", (bearer(BOT), f"Mcp-Session-Id: {gateway.states[mark]}")
+    )
 
 
-def a_configuration(place: Place, mark: str) -> Asked:
-    document, etag = place.admin.declared()
+def a_configuration(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+    document, etag = gateway.admin.declared()
     document["teams"] = {**document.get("teams", {}), mark: {}}
     headers = (bearer(ADMIN), "Content-Type: application/yaml", f"If-Match: {etag}")
-    return Asked("PUT", "/api/v1/configuration", yaml.safe_dump(document).encode(), headers)
+    return EffectfulRequest(
+        "PUT", "/api/v1/configuration", yaml.safe_dump(document).encode(), headers
+    )
 
 
-def a_team(_: Place, mark: str) -> Asked:
-    return Asked("PUT", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
+def a_team(_: TestedGateway, mark: str) -> EffectfulRequest:
+    return EffectfulRequest("PUT", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
 
 
-def a_team_deleted(place: Place, mark: str) -> Asked:
-    made = place.admin.request("PUT", f"/v1/teams/{mark}", {})
-    assert made.status in (200, 201), made
-    return Asked("DELETE", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
+def a_team_deleted(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+    created = gateway.admin.request("PUT", f"/v1/teams/{mark}", {})
+    assert created.status in (200, 201), created
+    return EffectfulRequest("DELETE", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
 
 
-def a_key_revoked(place: Place, mark: str) -> Asked:
-    made = place.admin.request("POST", "/v1/keys", {"name": mark, "tools": []})
-    assert made.status == 201, made
-    return Asked("POST", f"/api/v1/keys/{mark}/revoke", b"{}", (bearer(ADMIN), JSON))
+def a_key_revoked(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+    created = gateway.admin.request("POST", "/v1/keys", {"name": mark, "tools": []})
+    assert created.status == 201, created
+    return EffectfulRequest("POST", f"/api/v1/keys/{mark}/revoke", b"{}", (bearer(ADMIN), JSON))
 
 
-def a_rejected_call(place: Place, mark: str) -> Asked:
-    answer = place.client().call("echo__count", {"id": mark})
-    place.states[mark] = answer.error["data"]["approval"]
-    path = f"/api/approvals/{place.states[mark]}/reject"
-    return Asked("POST", path, told({"reason": "Not today."}), (bearer(BOSS), JSON))
+def a_rejected_call(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+    answer = gateway.client().call("echo__count", {"id": mark})
+    gateway.states[mark] = answer.error["data"]["approval"]
+    path = f"/api/approvals/{gateway.states[mark]}/reject"
+    return EffectfulRequest("POST", path, encoded({"reason": "Not today."}), (bearer(BOSS), JSON))
 
 
-def a_registration(_: Place, mark: str) -> Asked:
+def a_registration(_: TestedGateway, mark: str) -> EffectfulRequest:
     document = {"client_name": mark, "redirect_uris": [REDIRECT]}
     document["token_endpoint_auth_method"] = "none"
-    return Asked("POST", "/oauth/register", told(document), (JSON,))
+    return EffectfulRequest("POST", "/oauth/register", encoded(document), (JSON,))
 
 
-def session_is_over(place: Place, mark: str) -> bool:
-    return place.client().request("ping", Mcp_Session_Id=place.states[mark]).status == 404
+def session_is_over(gateway: TestedGateway, mark: str) -> bool:
+    return gateway.client().request("ping", Mcp_Session_Id=gateway.states[mark]).status == 404
 
 
-def is_rejected(place: Place, mark: str) -> bool:
-    answer = Client(f"{place.base}/api/approvals/{place.states[mark]}", BOSS).get(
-        f"{place.base}/api/approvals/{place.states[mark]}"
+def is_rejected(gateway: TestedGateway, mark: str) -> bool:
+    answer = Client(f"{gateway.base}/api/approvals/{gateway.states[mark]}", BOSS).get(
+        f"{gateway.base}/api/approvals/{gateway.states[mark]}"
     )
     return bool(answer.json["state"] == "rejected")
 
 
-def is_revoked(place: Place, mark: str) -> bool:
-    return bool(place.admin.request("GET", f"/v1/keys/{mark}").json["state"] == "revoked")
+def is_revoked(gateway: TestedGateway, mark: str) -> bool:
+    return bool(gateway.admin.request("GET", f"/v1/keys/{mark}").json["state"] == "revoked")
 
 
-def is_registered(place: Place, mark: str) -> bool:
-    return mark in place.launched.toolbus("clients", "list", "--json").stdout
+def is_registered(gateway: TestedGateway, mark: str) -> bool:
+    return mark in gateway.launched.toolbus("clients", "list", "--json").stdout
 
 
-def is_there(place: Place, mark: str) -> bool:
-    return place.admin.request("GET", f"/v1/teams/{mark}").status == 200
+def is_there(gateway: TestedGateway, mark: str) -> bool:
+    return gateway.admin.request("GET", f"/v1/teams/{mark}").status == 200
 
 
-EFFECTS: list[tuple[Callable[[Place, str], Asked], Callable[[Place, str], bool]]] = [
-    (a_call, Place.arrived),
-    (a_call_over_sse, Place.arrived),
-    (an_executed_tool, Place.arrived),
+EFFECTS: list[
+    tuple[Callable[[TestedGateway, str], EffectfulRequest], Callable[[TestedGateway, str], bool]]
+] = [
+    (a_call, TestedGateway.arrived),
+    (a_call_over_sse, TestedGateway.arrived),
+    (an_executed_tool, TestedGateway.arrived),
     (a_session_ended, session_is_over),
     (a_configuration, is_there),
     (a_team, is_there),
-    (a_team_deleted, lambda place, mark: not is_there(place, mark)),
+    (a_team_deleted, lambda gateway, mark: not is_there(gateway, mark)),
     (a_key_revoked, is_revoked),
     (a_rejected_call, is_rejected),
     (a_registration, is_registered),
@@ -217,51 +227,51 @@ EFFECTS: list[tuple[Callable[[Place, str], Asked], Callable[[Place, str], bool]]
 
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
-@pytest.mark.parametrize(("asked", "done"), EFFECTS, ids=[asked.__name__ for asked, _ in EFFECTS])
+@pytest.mark.parametrize(("build", "done"), EFFECTS, ids=[build.__name__ for build, _ in EFFECTS])
 def test_a_truncated_request_has_no_effect_and_a_complete_one_has(
-    place: Place,
-    asked: Callable[[Place, str], Asked],
-    done: Callable[[Place, str], bool],
+    gateway: TestedGateway,
+    build: Callable[[TestedGateway, str], EffectfulRequest],
+    done: Callable[[TestedGateway, str], bool],
     how: str,
 ) -> None:
     cut, whole = (f"mark-{next(NUMBERS)}" for _ in range(2))
-    with RawHttp(place.base) as connection:
-        connection.send(asked(place, cut).cut(how))
+    with RawHttp(gateway.base) as connection:
+        connection.send(build(gateway, cut).cut(how))
         connection.half_close()
         assert connection.ended()
-    with RawHttp(place.base) as connection:
-        connection.send(asked(place, whole).whole)
+    with RawHttp(gateway.base) as connection:
+        connection.send(build(gateway, whole).whole)
         assert connection.answer().status < 300
-    until_now(lambda: done(place, whole), "the whole request has its effect")
-    assert not done(place, cut)
+    until_now(lambda: done(gateway, whole), "the whole request has its effect")
+    assert not done(gateway, cut)
 
 
-def exchanged(place: Place, data: bytes) -> int:
+def exchanged(gateway: TestedGateway, data: bytes) -> int:
     """Return the status of the answer to these bytes."""
-    with RawHttp(place.base) as connection:
+    with RawHttp(gateway.base) as connection:
         connection.send(data)
         return connection.answer().status
 
 
-def test_a_credential_or_a_host_in_a_trailer_is_ignored(place: Place) -> None:
+def test_a_credential_or_a_host_in_a_trailer_is_ignored(gateway: TestedGateway) -> None:
     mark = f"mark-{next(NUMBERS)}"
-    body = told(calling("echo__say", 1, text=mark))
+    body = encoded(calling("echo__say", 1, text=mark))
     late = f"0\r\n{bearer(BOT)}\r\n\r\n".encode()
-    assert exchanged(place, chunked("POST", "/mcp", body, JSON, end=late)) == 401
+    assert exchanged(gateway, chunked("POST", "/mcp", body, JSON, end=late)) == 401
     foreign = chunked("POST", "/mcp", body, JSON, bearer(BOT), end=b"0\r\nHost: localhost\r\n\r\n")
-    assert exchanged(place, foreign.replace(b"Host: 127.0.0.1", b"Host: evil.example")) == 403
-    assert exchanged(place, foreign.replace(b"Host: 127.0.0.1\r\n", b"")) == 403
-    assert not place.arrived(mark)
+    assert exchanged(gateway, foreign.replace(b"Host: 127.0.0.1", b"Host: evil.example")) == 403
+    assert exchanged(gateway, foreign.replace(b"Host: 127.0.0.1\r\n", b"")) == 403
+    assert not gateway.arrived(mark)
     ours = chunked("POST", "/mcp", body, JSON, bearer(BOT), end=b"0\r\nHost: evil.example\r\n\r\n")
-    assert exchanged(place, ours) == 200
-    assert place.arrived(mark)
+    assert exchanged(gateway, ours) == 200
+    assert gateway.arrived(mark)
 
 
-def test_endless_trailers_are_rejected_before_they_fill_the_memory(place: Place) -> None:
+def test_endless_trailers_are_rejected_before_they_fill_the_memory(gateway: TestedGateway) -> None:
     mark = f"mark-{next(NUMBERS)}"
-    body = told(calling("echo__say", 1, text=mark))
-    with RawHttp(place.base) as connection:
+    body = encoded(calling("echo__say", 1, text=mark))
+    with RawHttp(gateway.base) as connection:
         connection.send(chunked("POST", "/mcp", body, JSON, bearer(BOT), end=b"0\r\n"))
         assert connection.flood(b"X-Y: " + b"y" * 1000 + b"\r\n", 57 * MIB) < 57 * MIB
-    assert exchanged(place, a_call(place, "after").whole) == 200
-    assert not place.arrived(mark)
+    assert exchanged(gateway, a_call(gateway, "after").whole) == 200
+    assert not gateway.arrived(mark)

@@ -30,7 +30,7 @@ def opened(server: str) -> str:
     return f"odd://{server}/opened"
 
 
-def told(server: str) -> dict[str, Any]:
+def definitions_of(server: str) -> dict[str, Any]:
     """Return the definitions of a server, and its notifications during each call."""
     uris = [closed(server), opened(server)]
     lists = {
@@ -43,7 +43,7 @@ def told(server: str) -> dict[str, Any]:
 def process(directory: Path, server: str, **more: Any) -> dict[str, Any]:
     """Return the configuration of a server on stdio."""
     source, stored = Path(odd_server.__file__), directory / f"{server}.json"
-    stored.write_text(json.dumps(told(server)))
+    stored.write_text(json.dumps(definitions_of(server)))
     command = [sys.executable, str(source), str(stored)]
     return {"command": command, "files": {"read": [str(source), str(stored)]}, **more}
 
@@ -57,9 +57,11 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             "pipe": process(directory, "pipe", sessions="shared"),
             "own": process(directory, "own"),
             "classic": {
-                "url": stack.enter_context(odd_server.serving(told("classic"), modern=False))
+                "url": stack.enter_context(
+                    odd_server.serving(definitions_of("classic"), modern=False)
+                )
             },
-            "modern": {"url": stack.enter_context(odd_server.serving(told("modern")))},
+            "modern": {"url": stack.enter_context(odd_server.serving(definitions_of("modern")))},
         }
         keys = {
             "reader": {"secret": READER, "tools": ["*"]},
@@ -85,7 +87,7 @@ def session_of(client: Client) -> Events:
     return Events(client, Mcp_Session_Id=begun(client))
 
 
-def heard(stream: Events, most: int) -> list[str]:
+def next_updates(stream: Events, most: int) -> list[str]:
     """Return the next changed resources of a session's stream."""
     return [stream.until(UPDATED)["params"]["uri"] for _ in range(most)]
 
@@ -104,9 +106,9 @@ def test_an_unsolicited_change_reaches_the_sessions_that_may_read_the_resource(
     ):
         assert json.loads(launched.client(caller).call(f"{server}__touch").text) == ["touch", {}]
         for stream in (one, two):
-            assert heard(stream, 2) == [closed(server), opened(server)]
+            assert next_updates(stream, 2) == [closed(server), opened(server)]
         # The closed resource was announced first: a notification about it would come before.
-        assert heard(less, 1) == [opened(server)]
+        assert next_updates(less, 1) == [opened(server)]
 
 
 def test_a_change_announced_in_a_private_session_reaches_its_owner_only(launched: Launched) -> None:
@@ -115,10 +117,10 @@ def test_a_change_announced_in_a_private_session_reaches_its_owner_only(launched
         session_of(launched.client(OTHER)) as other,
     ):
         assert not launched.client(READER).call(f"{OWN}__touch").code
-        assert heard(reader, 2) == [closed(OWN), opened(OWN)]
+        assert next_updates(reader, 2) == [closed(OWN), opened(OWN)]
         # The other session receives only the later change of a shared server.
         assert not launched.client(OTHER).call("pipe__touch").code
-        assert heard(other, 1) == [opened("pipe")]
+        assert next_updates(other, 1) == [opened("pipe")]
 
 
 def test_a_change_at_one_server_is_not_announced_at_the_endpoint_of_another(
@@ -127,4 +129,4 @@ def test_a_change_at_one_server_is_not_announced_at_the_endpoint_of_another(
     with session_of(at(launched, READER, "/modern")) as stream:
         for server in ("classic", "modern"):
             assert not launched.client(READER).call(f"{server}__touch").code
-        assert heard(stream, 2) == [closed("modern"), opened("modern")]
+        assert next_updates(stream, 2) == [closed("modern"), opened("modern")]

@@ -85,13 +85,13 @@ def test_every_tool_has_a_safe_name_at_the_shared_endpoint_and_its_own_at_its_se
 ) -> None:
     client = launched.client(KEY)
     listed = [name for name in client.tools() if name.startswith("odd__")]
-    seen = [name for name in NAMES if name != "get[0]"]
-    assert set(listed) == {shortened(f"odd__{name}") for name in seen}
-    assert len(listed) == len(seen)
+    names = [name for name in NAMES if name != "get[0]"]
+    assert set(listed) == {shortened(f"odd__{name}") for name in names}
+    assert len(listed) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in listed)
     own = Client(f"{client.endpoint}/odd", KEY)
-    assert set(own.tools()) == set(seen)
-    for name in seen:
+    assert set(own.tools()) == set(names)
+    for name in names:
         for request, answer in (
             ("its safe name", client.call(shortened(f"odd__{name}"))),
             ("its whole name", client.call(f"odd__{name}")),

@@ -77,8 +77,8 @@ def launched(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Launched]:
     """Run a gateway with a server with tokens of each user, and one with a shared token."""
-    docs, made = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read"), unlaunched
-    made.configure(
+    docs, gateway = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read"), unlaunched
+    gateway.configure(
         {
             "servers": {
                 "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
@@ -97,14 +97,14 @@ def launched(
     )
     try:
         docs.start()
-        made.start()
+        gateway.start()
         for name in ("ann", "bob"):
             words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-            done = made.toolbus(*words, said=PASSWORD + "\n")
+            done = gateway.toolbus(*words, said=PASSWORD + "\n")
             assert done.returncode == 0, done.stderr
-        yield made
+        yield gateway
     finally:
-        made.stop()
+        gateway.stop()
         docs.kill()
 
 
@@ -156,7 +156,9 @@ def test_a_client_is_asked_to_open_the_page_and_a_link_is_for_its_own_user(
     done = launched.toolbus("connections", "revoke", "docs", "--user", "ann")
     assert done.returncode == 0, done.stderr
     ann = launched.client(ANN)
-    request = until_now(lambda: _asked(ann), "the question, once the cached token has expired")
+    request = until_now(
+        lambda: _input_request(ann), "the question, once the cached token has expired"
+    )
     params = request["inputRequests"]["toolbus.connect"]["params"]
     assert params["mode"] == "url"
     assert ANN not in json.dumps(request)
@@ -191,7 +193,7 @@ def _called(
     return dict(answer.json["result"])
 
 
-def _asked(client: Client) -> dict[str, Any] | None:
+def _input_request(client: Client) -> dict[str, Any] | None:
     result = _called(client)
     return result if result.get("resultType") == "input_required" else None
 
@@ -201,9 +203,9 @@ def test_an_operator_connects_a_shared_account_for_keys_without_a_user(
 ) -> None:
     root = launched.client(ROOT)
     assert "this key has no user" in text_of(root.call("docs__whoami", {}))
-    made = launched.toolbus("connections", "connect", "wiki", "--json")
-    assert made.returncode == 0, made.stderr
-    connected(launched, json.loads(made.stdout)["link"])
+    connection = launched.toolbus("connections", "connect", "wiki", "--json")
+    assert connection.returncode == 0, connection.stderr
+    connected(launched, json.loads(connection.stdout)["link"])
     launched.until_listed(root, "wiki__whoami")
     assert text_of(root.call("wiki__whoami", {})) == "ann@far"
     listed = json.loads(launched.toolbus("connections", "list", "--json").stdout)
@@ -226,9 +228,9 @@ def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
 ) -> None:
     root = launched.client(ROOT)
     far.say(nonce="n-1")
-    made = launched.toolbus("connections", "connect", "bound", "--json")
-    assert made.returncode == 0, made.stderr
-    connected(launched, json.loads(made.stdout)["link"])
+    connection = launched.toolbus("connections", "connect", "bound", "--json")
+    assert connection.returncode == 0, connection.stderr
+    connected(launched, json.loads(connection.stdout)["link"])
     assert (
         launched.toolbus("servers", "reset", "bound").returncode == 0
     )  # instead of its scheduled retry
@@ -274,8 +276,8 @@ def test_an_unregistered_certificate_is_an_error_with_its_fix(
 def test_tokens_and_secrets_are_in_no_file_and_no_log(launched: Launched, far: OAuthServer) -> None:
     secrets = {form["refresh_token"] for form in far.seen("refresh_token")}
     assert secrets
-    kept = [content for _, content in files_in(launched.state_dir)]
-    written = [launched.logs().encode(), *kept]
+    files = [content for _, content in files_in(launched.state_dir)]
+    written = [launched.logs().encode(), *files]
     signed = json.loads((launched.state_dir / "oauth-identity.json").read_bytes())["keys"][0]
     header = header_of(typ=TYPE, kid=signed["kid"])
     assert sum(signed["d"].encode() in text for text in written) == 1, "only in its own file"

@@ -19,7 +19,7 @@ from harness.waiting import until_now
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
 PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
-WHO: dict[
+SUBJECT_TOOLS: dict[
     str, tuple[str, dict[str, Any]]
 ] = {  # by kind: the tool that returns whose token a call carried, and its arguments
     "rest": ("rest__whoami", {}),
@@ -73,7 +73,7 @@ def servers(
     }
 
 
-class Place:
+class OAuthGateway:
     """A gateway with servers of every kind, and the users connected there."""
 
     def __init__(self, launched: Launched, far: OAuthServer) -> None:
@@ -84,21 +84,21 @@ class Place:
     def client(self, user: str) -> Client:
         return self.launched.client(KEYS[user])
 
-    def who(self, user: str, kind: str) -> str:
+    def answer_of(self, user: str, kind: str) -> str:
         """Return the answer of a call."""
-        tool, arguments = WHO[kind]
+        tool, arguments = SUBJECT_TOOLS[kind]
         return json.dumps(self.client(user).call(tool, arguments).json)
 
     def connected(self, user: str, kind: str) -> None:
         """Connect a user's own account, unless it is connected."""
         if (user, kind) in self.ready:
             return
-        client, (tool, _) = self.client(user), WHO[kind]
-        met = f"{kind}__connect_account"
-        until_now(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
+        client, (tool, _) = self.client(user), SUBJECT_TOOLS[kind]
+        connect_tool = f"{kind}__connect_account"
+        until_now(lambda: client.sees(connect_tool) or client.sees(tool), f"{kind} is listed", 90)
         until_now(self.launched.up_to_date, "every service has the change", 90)
         request = until_now(
-            lambda: _link_in(client.call(tool if client.sees(tool) else met, {}).json),
+            lambda: _link_in(client.call(tool if client.sees(tool) else connect_tool, {}).json),
             f"a link of {kind}",
             90,
         )
@@ -127,9 +127,9 @@ def _link_in(answer: Any) -> str:
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
-def place(
+def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[OAuthGateway]:
     base = tmp_path_factory.mktemp(request.param)
     options = ["--separate"] if request.param == "separate" else []
     made = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
@@ -156,94 +156,98 @@ def place(
                 words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
                 done = made.toolbus(*words, said=PASSWORD + "\n")
                 assert done.returncode == 0, done.stderr
-            yield Place(made, far)
+            yield OAuthGateway(made, far)
         finally:
             made.stop()
             for each in (apis, first, second):
                 each.kill()
 
 
-@pytest.mark.parametrize("kind", WHO)
+@pytest.mark.parametrize("kind", SUBJECT_TOOLS)
 def test_two_users_call_with_two_tokens_and_others_are_asked_to_connect(
-    place: Place, kind: str
+    gateway: OAuthGateway, kind: str
 ) -> None:
-    place.connected("ann", kind)
-    assert "ann@far" in place.who("ann", kind)
-    assert "/oauth/connect/" in place.who("bob", kind), "bob has connected nothing"
-    assert "@far" not in place.who("bob", kind)
-    place.connected("bob", kind)
+    gateway.connected("ann", kind)
+    assert "ann@far" in gateway.answer_of("ann", kind)
+    assert "/oauth/connect/" in gateway.answer_of("bob", kind), "bob has connected nothing"
+    assert "@far" not in gateway.answer_of("bob", kind)
+    gateway.connected("bob", kind)
     for _ in range(3):
         for user, other in (("ann", "bob"), ("bob", "ann")):
-            result = place.who(user, kind)
+            result = gateway.answer_of(user, kind)
             assert f"{user}@far" in result, result
             assert f"{other}@far" not in result
 
 
-@pytest.mark.parametrize("kind", WHO)
-def test_a_rejected_or_expired_token_is_renewed_and_no_call_fails(place: Place, kind: str) -> None:
+@pytest.mark.parametrize("kind", SUBJECT_TOOLS)
+def test_a_rejected_or_expired_token_is_renewed_and_no_call_fails(
+    gateway: OAuthGateway, kind: str
+) -> None:
     for user in ("ann", "bob"):
-        place.connected(user, kind)
+        gateway.connected(user, kind)
     if kind in PROCESSES:  # a process reports no rejected token: its next token is scheduled
-        _short_token_renewed(place, kind)
+        _short_token_renewed(gateway, kind)
         return
-    before = len(place.far.seen("refresh_token"))
-    place.expire()
+    before = len(gateway.far.seen("refresh_token"))
+    gateway.expire()
     for user in ("ann", "bob"):
-        assert f"{user}@far" in place.who(user, kind)
-    assert len(place.far.seen("refresh_token")) >= before + 2
+        assert f"{user}@far" in gateway.answer_of(user, kind)
+    assert len(gateway.far.seen("refresh_token")) >= before + 2
 
 
-def _short_token_renewed(place: Place, kind: str) -> None:
+def _short_token_renewed(gateway: OAuthGateway, kind: str) -> None:
     """Check that a token of twenty seconds is replaced before it expires, without a failed call."""
-    place.far.say(seconds=20)
+    gateway.far.say(seconds=20)
     try:
-        place.ready.discard(("eve", kind))
-        place.connected("eve", kind)
-        first = place.who("eve", kind)
+        gateway.ready.discard(("eve", kind))
+        gateway.connected("eve", kind)
+        first = gateway.answer_of("eve", kind)
         assert "eve@far" in first
-        before = len(place.far.seen("refresh_token"))
-        began = place.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
+        before = len(gateway.far.seen("refresh_token"))
+        began = gateway.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
 
         def renewed() -> bool:
-            assert "eve@far" in place.who("eve", kind), "no call uses an expired token"
-            return len(place.far.seen("refresh_token")) > before
+            assert "eve@far" in gateway.answer_of("eve", kind), "no call uses an expired token"
+            return len(gateway.far.seen("refresh_token")) > before
 
         until_now(renewed, "the next token", 60)
-        assert "eve@far" in place.who("eve", kind)
+        assert "eve@far" in gateway.answer_of("eve", kind)
         if kind == "byfile":
-            now = place.client("eve").call(f"{kind}__pid").json
+            now = gateway.client("eve").call(f"{kind}__pid").json
             assert now["result"] == began["result"], (
                 "the file is rewritten, and the process continues"
             )
     finally:
-        place.far.say(seconds=3600)
-        place.launched.toolbus("connections", "revoke", kind, "--user", "eve")
-        place.ready.discard(("eve", kind))
+        gateway.far.say(seconds=3600)
+        gateway.launched.toolbus("connections", "revoke", kind, "--user", "eve")
+        gateway.ready.discard(("eve", kind))
 
 
-@pytest.mark.parametrize("kind", WHO)
-def test_disconnecting_ends_the_users_process_and_calls(place: Place, kind: str) -> None:
+@pytest.mark.parametrize("kind", SUBJECT_TOOLS)
+def test_disconnecting_ends_the_users_process_and_calls(gateway: OAuthGateway, kind: str) -> None:
     for user in ("ann", "bob"):
-        place.connected(user, kind)
+        gateway.connected(user, kind)
     pids = {}
     if kind in ("byenv", "byfile"):
-        pids = {user: _pid(place, user, kind) for user in ("ann", "bob")}
+        pids = {user: _pid(gateway, user, kind) for user in ("ann", "bob")}
         assert not pids["ann"] & pids["bob"]
-    done = place.launched.toolbus("connections", "revoke", kind, "--user", "bob")
+    done = gateway.launched.toolbus("connections", "revoke", kind, "--user", "bob")
     assert done.returncode == 0, done.stderr
-    place.ready.discard(("bob", kind))
+    gateway.ready.discard(("bob", kind))
     if pids:
         until_now(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
         assert any(map(_runs, pids["ann"])), "the listing process may have been restarted"
-    until_now(lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60)
-    assert "ann@far" in place.who("ann", kind)
-    place.connected("bob", kind)
-    assert "bob@far" in place.who("bob", kind)
+    until_now(
+        lambda: "/oauth/connect/" in gateway.answer_of("bob", kind), "bob is asked to connect", 60
+    )
+    assert "ann@far" in gateway.answer_of("ann", kind)
+    gateway.connected("bob", kind)
+    assert "bob@far" in gateway.answer_of("bob", kind)
 
 
-def _pid(place: Place, user: str, kind: str) -> set[str]:
+def _pid(gateway: OAuthGateway, user: str, kind: str) -> set[str]:
     """Return the processes of a user on this machine; inside the namespace the number differs."""
-    text = place.client(user).call(f"{kind}__begins").text
+    text = gateway.client(user).call(f"{kind}__begins").text
     return _process_with(text, kind)
 
 
@@ -292,12 +296,12 @@ def _runs(pid: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["byenv", "byfile"])
 def test_a_process_gets_its_token_where_configured_and_never_as_an_argument(
-    place: Place, kind: str
+    gateway: OAuthGateway, kind: str
 ) -> None:
-    place.connected("ann", kind)
-    text = place.client("ann").call(f"{kind}__words").text
+    gateway.connected("ann", kind)
+    text = gateway.client("ann").call(f"{kind}__words").text
     assert text == ("False " if kind == "byenv" else "False 0o600 read-only")
-    token = place.client("ann").call(f"{kind}__begins").text
+    token = gateway.client("ann").call(f"{kind}__begins").text
     every = [each / "cmdline" for each in Path("/proc").iterdir() if each.name.isdigit()]
     for each in every:
         try:
@@ -307,17 +311,19 @@ def test_a_process_gets_its_token_where_configured_and_never_as_an_argument(
 
 
 @pytest.mark.parametrize(("kind", "tool"), [("rest", "rest__repeat"), ("graph", "graph__repeat")])
-def test_a_token_repeated_by_an_api_is_redacted(place: Place, kind: str, tool: str) -> None:
-    place.connected("ann", kind)
-    body = json.dumps(place.client("ann").call(tool).json)
+def test_a_token_repeated_by_an_api_is_redacted(
+    gateway: OAuthGateway, kind: str, tool: str
+) -> None:
+    gateway.connected("ann", kind)
+    body = json.dumps(gateway.client("ann").call(tool).json)
     assert "(secret)" in body
     assert "far~" not in body
 
 
-def test_a_token_is_in_no_log_and_no_file(place: Place) -> None:
-    place.connected("ann", "byenv")
-    logs = place.launched.logs()
+def test_a_token_is_in_no_log_and_no_file(gateway: OAuthGateway) -> None:
+    gateway.connected("ann", "byenv")
+    logs = gateway.launched.logs()
     assert "far~" not in logs
-    for each in place.launched.state_dir.rglob("*"):
+    for each in gateway.launched.state_dir.rglob("*"):
         if each.is_file():
             assert b"far~" not in each.read_bytes(), each

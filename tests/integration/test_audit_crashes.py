@@ -72,8 +72,8 @@ async def ready(service: Service) -> bool:
 
 
 async def request(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
-    asks = RequestReply("operator", operator)
-    return (await asks.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+    requests = RequestReply("operator", operator)
+    return (await requests.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def answered(operator: Bus) -> bool:
@@ -83,16 +83,16 @@ async def answered(operator: Bus) -> bool:
         return False
 
 
-async def stored_once(operator: Bus, wanted: int) -> None:
+async def stored_once(operator: Bus, expected: int) -> None:
     """Check that every event is stored exactly once, counted without FINAL."""
     await until(lambda: answered(operator), "audit answers")
     await until(lambda: consumed(operator), "everything is acknowledged")
     found = await request(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM events")
-    assert found == ((wanted, wanted, wanted),)
+    assert found == ((expected, expected, expected),)
 
 
 @asynccontextmanager
-async def saying(writer: EventPublisher) -> AsyncIterator[list[str]]:
+async def publishing(writer: EventPublisher) -> AsyncIterator[list[str]]:
     """Publish events without pause, in small messages, until the block ends; yield their ids."""
     messages: list[str] = []
 
@@ -127,7 +127,7 @@ async def test_a_writer_killed_repeatedly_under_load_loses_and_copies_nothing(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     await returns_soon(operator)
-    async with events_of("policy", settings, tmp_path) as policy, saying(policy) as message:
+    async with events_of("policy", settings, tmp_path) as policy, publishing(policy) as message:
         for _ in range(4):
             with audit_process(settings, tmp_path / "log"):
                 await until(lambda: answered(operator), "audit answers")
@@ -183,7 +183,7 @@ async def test_a_store_killed_under_load_has_every_event_once(
         build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until(lambda: ready(service), "audit is ready")
-        async with saying(policy) as message:
+        async with publishing(policy) as message:
             for _ in range(3):
                 before = len(message)
 
@@ -211,7 +211,7 @@ async def test_two_replicas_on_one_server_share_the_events(
         await until(lambda: ready(services[0]), "the first is ready")
         await until(lambda: ready(services[1]), "the second is ready")
         policy = await stack.enter_async_context(events_of("policy", settings, tmp_path))
-        async with saying(policy) as message:
+        async with publishing(policy) as message:
 
             async def shared() -> bool:
                 return all(service.status().details["rows"] > 50 for service in services)
@@ -253,13 +253,15 @@ async def test_events_are_exported_from_a_clickhouse_server(
         await policy.publish_durable(allowed(call_id="c1", customer="it's"))
         await policy.publish_durable(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")
-        asks = RequestReply("operator", operator)
+        requests = RequestReply("operator", operator)
         query = EventsQuery(customers=("it's",), events=("call.*",))
-        lines = await asks.request(query, EventsReply, 20.0)
+        lines = await requests.request(query, EventsReply, 20.0)
         assert (lines.rows, lines.data.count(b"c1.allowed"), b"c2.allowed" in lines.data) == (
             1,
             1,
             False,
         )
-        file = await asks.request(query.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
+        file = await requests.request(
+            query.model_copy(update={"format": "parquet"}), EventsReply, 20.0
+        )
         assert (file.rows, file.data[:4]) == (1, b"PAR1")

@@ -129,9 +129,9 @@ def fresh(tmp_path: Path) -> Iterator[Up]:
 def test_a_first_session_shows_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     key = demo.ready["key"]
     assert key in demo.log
-    seen = {tool["name"] for tool in demo.json("tools", "--as", "demo")}
-    assert {"clock__now", "notes__add"} <= seen
-    assert "notes__clear" not in seen
+    tools = {tool["name"] for tool in demo.json("tools", "--as", "demo")}
+    assert {"clock__now", "notes__add"} <= tools
+    assert "notes__clear" not in tools
     assert "notes__clear" in {tool["name"] for tool in demo.json("tools")}
     result = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
     assert result.returncode == 0, result.stderr
@@ -139,8 +139,8 @@ def test_a_first_session_shows_tools_a_call_a_denial_and_its_row(demo: Up) -> No
     denied = "SELECT key FROM events WHERE event = 'call.denied' AND tool = 'clear'"
     rows = wait_for(lambda: demo.json("audit", "query", denied), "the row of the denial")
     assert rows == [{"key": "demo"}]
-    taken = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--event", "call.den*")
-    assert taken.stdout == "out: 1 event.\n"
+    exported = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--event", "call.den*")
+    assert exported.stdout == "out: 1 event.\n"
     assert json.loads((demo.directory / "out").read_text())["tool"] == "clear"
     assert "whole log" in demo.refused("audit", "export", "out.zip", "--until", "2026-01-01")
 
@@ -155,10 +155,10 @@ def test_analysts_run_saved_queries_and_write_a_report(demo: Up) -> None:
     assert "clock__now" in page.read_text()
     tail = ("audit", "tail", "--json", "--event", "call.c*", "--key", "demo")
 
-    def told() -> list[str]:
+    def outcomes() -> list[str]:
         return demo.toolbus(*tail).stdout.splitlines()
 
-    message = wait_for(told, "its outcome")
+    message = wait_for(outcomes, "its outcome")
     assert {json.loads(line)["event"] for line in message} == {"call.completed"}
 
 
@@ -188,16 +188,16 @@ def test_status_and_doctor_report_a_healthy_installation(demo: Up) -> None:
 
 
 def test_a_created_key_is_valid_until_it_is_revoked(demo: Up) -> None:
-    made = demo.json("keys", "create", "bob", "--tools", "clock__*", "--budget", "2/day")
+    key = demo.json("keys", "create", "bob", "--tools", "clock__*", "--budget", "2/day")
     wait_for(
-        lambda: demo.toolbus("call", "clock__now", TOOLBUS_KEY=made["secret"]).returncode == 0,
+        lambda: demo.toolbus("call", "clock__now", TOOLBUS_KEY=key["secret"]).returncode == 0,
         "the key is valid",
     )
     assert "already" in demo.refused("keys", "create", "bob")
     demo.json("keys", "revoke", "bob")
     wait_for(
         lambda: "revoked or expired" in demo.toolbus(
-            "call", "clock__now", TOOLBUS_KEY=made["secret"]
+            "call", "clock__now", TOOLBUS_KEY=key["secret"]
         ).stderr,
         "the key is invalid",
     )  # fmt: skip
@@ -209,8 +209,8 @@ def test_a_second_launcher_is_rejected_with_a_reason(demo: Up) -> None:
 
 
 def test_a_port_in_use_is_reported(fresh: Up) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as exported:
+        port = exported.getsockname()[1]
         assert fresh.refused("up", "--port", str(port)) == (
             f"Port {port} on 127.0.0.1 is already in use; choose another with --port.\n"
         )
@@ -295,14 +295,14 @@ def test_a_command_without_an_installation_reports_the_fix(fresh: Up) -> None:
 
 
 def test_a_key_created_by_command_has_every_limit_of_a_configured_one(demo: Up) -> None:
-    made = demo.json(
+    key = demo.json(
         "keys", "create", "eve", "--tools", "*", "--deny", "notes__*",
         "--budget", "2/day", "--budget", "1calls/hour", "--rate", "600/minute",
         "--right", "approve",
     )  # fmt: skip
-    shown = next(row for row in demo.json("keys", "list") if row["name"] == "eve")
-    assert shown["budget"] == "2/day, 1calls/hour"
+    row = next(row for row in demo.json("keys", "list") if row["name"] == "eve")
+    assert row["budget"] == "2/day, 1calls/hour"
     tools = {tool["name"] for tool in demo.json("tools", "--as", "eve")}
     assert {name.partition("__")[0] for name in tools} == {"clock"}
     assert "lists them" in demo.refused("keys", "create", "kim", "--group", "nobody")
-    assert made["secret"].startswith("tbk_eve_")
+    assert key["secret"].startswith("tbk_eve_")

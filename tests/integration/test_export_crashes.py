@@ -56,12 +56,12 @@ async def test_after_a_kill_every_event_is_in_one_file_and_delivered(
             assert dying.returncode == -9
         with audit_process(settings, tmp_path / "log", LEASE_SECONDS="1"):
             await until(lambda: len(lines(files(lake))) >= len(ids), "every event in a file")
-            await until(lambda: set(_told(receiver)) == set(ids), "every event told")
+            await until(lambda: set(_delivered(receiver)) == set(ids), "every event told")
         found = files(lake)
     assert sorted(each["id"] for each in lines(found)) == ids
     named = {file["path"] for each in manifests(found) for file in each["files"]}
     assert {path for path in found if not path.startswith("_manifests/")} == named
 
 
-def _told(receiver: Receiver) -> list[str]:
+def _delivered(receiver: Receiver) -> list[str]:
     return [json.loads(line)["id"] for each in receiver.received for line in each.body.splitlines()]

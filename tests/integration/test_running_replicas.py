@@ -33,14 +33,14 @@ class Shell:
         (programs / "valkey-server").symlink_to(valkey_binary())
         self.ports = {name: own_port() for name in ("NATS_PORT", "VALKEY_PORT")}
         self.ports |= {name: own_port() for name in ("INGRESS_1", "INGRESS_2")}
-        kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        path = f"{Path(sys.executable).parent}:{programs}:{kept['PATH']}"
+        environment = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
+        path = f"{Path(sys.executable).parent}:{programs}:{environment['PATH']}"
         fields = {name: str(port) for name, port in self.ports.items()}
-        self.place = directory / "cluster"
+        self.cluster_dir = directory / "cluster"
         self._bash = subprocess.Popen(
             ["bash", "-e"],
             cwd=directory,
-            env={**kept, **fields, "PATH": path},
+            env={**environment, **fields, "PATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -63,12 +63,12 @@ class Shell:
 
     def logs(self) -> str:
         """Return the end of every process's log."""
-        logs = sorted(self.place.glob("*-*/log"))
+        logs = sorted(self.cluster_dir.glob("*-*/log"))
         return "\n".join(f"{log.parent.name}: {log.read_text()[-800:]}" for log in logs)
 
     def close(self) -> None:
         """End what the steps started, if they did not."""
-        for file in [*self.place.glob("*/pid"), *self.place.glob("*.pid")]:
+        for file in [*self.cluster_dir.glob("*/pid"), *self.cluster_dir.glob("*.pid")]:
             with suppress(OSError, ValueError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
         self._bash.kill()
@@ -107,7 +107,7 @@ def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Sh
     message = shell.run(calls)
     assert message.count('"timezone"') >= 2, message
     assert message.count(TOOL.partition("__")[2]) >= 2, "audit has both"
-    key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
+    key = json.loads((shell.cluster_dir / "applied.json").read_text())["secrets"]["bot"]
     session = begun(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     shared = shell.client(2, key).post(call, Mcp_Session_Id=session)
@@ -122,7 +122,7 @@ def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Sh
         90,
     )
     shell.run(end)
-    until_now(lambda: not any(map(_runs, shell.place.glob("*.pid"))), "the engines' end", 60)
+    until_now(lambda: not any(map(_runs, shell.cluster_dir.glob("*.pid"))), "the engines' end", 60)
 
 
 def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
@@ -131,7 +131,7 @@ def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(she
     shell.run(keys)
     shell.run(operator)
     shell.run(services.replace("give ingress $number seal.key", "give ingress $number"))
-    key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
+    key = json.loads((shell.cluster_dir / "applied.json").read_text())["secrets"]["bot"]
     session = begun(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     assert shell.client(2, key).post(call, Mcp_Session_Id=session).status == 404

@@ -92,33 +92,33 @@ async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
     """Run oauth with the rule `staff` and an account of ann's."""
-    async with serving(settings, operator, monkeypatch) as made:
-        await made.declare(**STAFF)
-        await made.account()
-        yield made
+    async with serving(settings, operator, monkeypatch) as server:
+        await server.declare(**STAFF)
+        await server.account()
+        yield server
 
 
 @pytest.fixture
-def begin(
+def start_policy(
     settings: Settings, operator: Bus, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """Return a function that runs policy with the given settings."""
 
-    def begun(replicas: int = 2, **told: str) -> Begin:
+    def start(replicas: int = 2, **environment: str) -> Begin:
         for name, value in {
             "STATE_DIR": str(settings.state_dir),
             "NATS_URL": settings.nats_url,
             "REDIS_URL": valkey_url,
             "REDIS_TIMEOUT": "5",  # a busy machine's Valkey may answer slowly
-            **told,
+            **environment,
         }.items():
             monkeypatch.setenv(f"TOOLBUS_{name}", value)
         return policing(settings, operator, declared(), replicas)
 
-    return begun
+    return start
 
 
 @pytest.fixture
-async def at_work(begin: Any) -> AsyncIterator[Policing]:
-    async with begin() as made:
-        yield made
+async def policy(start_policy: Any) -> AsyncIterator[Policing]:
+    async with start_policy() as policy:
+        yield policy

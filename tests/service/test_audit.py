@@ -45,21 +45,21 @@ async def ready(service: Service) -> bool:
     return service.status().ready
 
 
-async def counted(service: Service, what: str, wanted: int) -> bool:
-    return bool(service.status().details[what] == wanted)
+async def counted(service: Service, what: str, expected: int) -> bool:
+    return bool(service.status().details[what] == expected)
 
 
 async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, ...], ...]:
-    asks = RequestReply("operator", operator)
-    return (await asks.request(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
+    requests = RequestReply("operator", operator)
+    return (await requests.request(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
 
 
-async def count(operator: Bus, wanted: int, table: str = "events") -> None:
+async def count(operator: Bus, expected: int, table: str = "events") -> None:
     async def look() -> bool:
-        return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= wanted)
+        return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= expected)
 
-    await until(look, f"{wanted} rows in {table}")
-    assert await rows(operator, f"SELECT count() FROM {table}") == ((wanted,),)
+    await until(look, f"{expected} rows in {table}")
+    assert await rows(operator, f"SELECT count() FROM {table}") == ((expected,),)
 
 
 async def test_an_event_becomes_a_row_with_typed_columns(
@@ -126,8 +126,8 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
 
     writer = Writer(store)
     await writer.open()
-    async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as taken:  # type: ignore[type-var]
-        async for messages in taken:
+    async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as batches:  # type: ignore[type-var]
+        async for messages in batches:
             if messages:
                 await writer._store_rows(messages, asyncio.get_running_loop().time() + 10)
                 for message in messages:
@@ -197,14 +197,14 @@ async def test_a_second_audit_on_the_same_directory_waits_and_takes_over(
     async with build(LocalTransport(), audit_settings(settings)).running() as second:
         await until(lambda: ready(second), "the second is ready")
         async with first.running():
-            await until(lambda: standing_by(first), "the first stands by")
+            await until(lambda: is_waiting(first), "the first stands by")
             async with events_of("policy", settings, tmp_path) as policy:
                 await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(20)))
             await count(operator, 20)
             assert (await rows(operator, "SELECT 1")) == ((1,),)
 
 
-async def standing_by(service: Service) -> bool:
+async def is_waiting(service: Service) -> bool:
     return "this one waits" in service.status().reason
 
 
@@ -220,9 +220,9 @@ async def test_an_invalid_query_is_rejected_with_clickhouses_reason(
 
 async def test_a_reply_is_truncated_at_its_limit_and_marked(audit: Service, operator: Bus) -> None:
     assert audit.ready
-    asks = RequestReply("operator", operator)
+    requests = RequestReply("operator", operator)
     query = AuditQuery(sql="SELECT number n FROM numbers(100)", limit=7)
-    reply = await asks.request(query, RowsReply, PATIENCE)
+    reply = await requests.request(query, RowsReply, PATIENCE)
     assert reply.columns == ("n",)
     assert reply.rows == tuple((n,) for n in range(7))
     assert reply.more

@@ -46,12 +46,12 @@ async def test_files_exported_by_command_contain_every_event(
         events = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
         await asyncio.gather(*map(policy.publish_durable, events))
     await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
-    lane = RequestReply("operator", operator)
+    requests = RequestReply("operator", operator)
     items: list[tuple[int, int]] = []
     for form in ("jsonl", "ocsf", "parquet"):
-        wanted = Wanted(form, 0.0, LATEST, ("call.*",), ())
+        selection = Wanted(form, 0.0, LATEST, ("call.*",), ())
         out = tmp_path / form
-        rows = await take(lane, wanted, out, lambda rows, total: items.append((rows, total)))
+        rows = await take(requests, selection, out, lambda rows, total: items.append((rows, total)))
         assert rows == 30
     ids = [event.id for event in events]
     plain = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
@@ -62,7 +62,7 @@ async def test_files_exported_by_command_contain_every_event(
     assert parquet.read_table(tmp_path / "parquet").column("id").to_pylist() == ids
     assert (30, 30) in items
     nothing = Wanted("parquet", 0.0, 1.0, (), ())
-    assert await take(lane, nothing, tmp_path / "nothing", lambda *_: None) == 0
+    assert await take(requests, nothing, tmp_path / "nothing", lambda *_: None) == 0
     assert parquet.read_table(tmp_path / "nothing").num_rows == 0
 
 
@@ -85,11 +85,11 @@ async def test_configured_exports_and_sinks_deliver_and_are_in_the_status(
             await policy.publish_durable(allowed(call_id="c1"))
         await until(lambda: len(lines(files(lake))) == 1, "the file")
         await until(lambda: receiver.received, "the sink")
-        await until(lambda: shown(audit), "both in the status")
+        await until(lambda: is_reported(audit), "both in the status")
     assert [each["id"] for each in lines(files(lake))] == ["c1.allowed"]
 
 
-def shown(audit: Service) -> bool:
+def is_reported(audit: Service) -> bool:
     """Return whether the status reports both deliveries."""
     details = audit.status().details
     result = str(details["sinks"].get("siem", ""))

@@ -244,31 +244,31 @@ async def test_stored_records_reveal_nothing_to_a_reader_of_the_bucket(
     client = (await server.register(client_name="canary-client"))["client_id"]
     result = await server.signed_in(client)
     await server.show(result["access_token"])
-    kept = b""
+    stored = b""
     for name in ("tb_oauth", "tb_oauth_clients", "tb_oauth_brief"):
         for each in await (await operator.bucket(name)).present():
-            kept += each.key.encode() + (each.value or b"")
+            stored += each.key.encode() + (each.value or b"")
     for canary in ("canary-client", client, result["refresh_token"], VERIFIER):
-        assert canary.encode() not in kept
+        assert canary.encode() not in stored
     # A word of its own: in so much ciphertext three letters in a row occur by chance.
-    assert not re.search(rb"\bann\b", kept)
+    assert not re.search(rb"\bann\b", stored)
 
 
 async def test_a_registration_lists_each_grant_and_each_address_once(server: Server) -> None:
     grants = ["authorization_code", "refresh_token", "refresh_token"]
     addresses = ["https://a.example/back", "https://a.example/back"]
-    made = await server.register(grant_types=grants, redirect_uris=addresses)
-    assert made["grant_types"] == ["authorization_code", "refresh_token"]
-    assert made["redirect_uris"] == ["https://a.example/back"]
+    client = await server.register(grant_types=grants, redirect_uris=addresses)
+    assert client["grant_types"] == ["authorization_code", "refresh_token"]
+    assert client["redirect_uris"] == ["https://a.example/back"]
 
 
 @pytest.mark.parametrize("setting", ["true", "false"])
 async def test_registration_can_be_switched_off(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    async with serving(settings, operator, monkeypatch, OAUTH_REGISTRATION=setting) as made:
-        result = await made.page("GET", "/.well-known/oauth-authorization-server")
-        posted = await made.page(
+    async with serving(settings, operator, monkeypatch, OAUTH_REGISTRATION=setting) as server:
+        result = await server.page("GET", "/.well-known/oauth-authorization-server")
+        posted = await server.page(
             "POST", "/oauth/register", body=b'{"redirect_uris":["https://a/b"]}'
         )
         offered = "registration_endpoint" in json.loads(result.body)

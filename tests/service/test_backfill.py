@@ -69,15 +69,15 @@ async def settled(service: Service, operator: Bus) -> None:
     await until(lambda: consumed(operator), "everything is acknowledged")
 
 
-async def refill(operator: Bus, **asked: Any) -> BackfillReply:
+async def refill(operator: Bus, **parameters: Any) -> BackfillReply:
     return await RequestReply("operator", operator).request(
-        BackfillRequest(**asked), BackfillReply, 60.0
+        BackfillRequest(**parameters), BackfillReply, 60.0
     )
 
 
 async def rows(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
-    asks = RequestReply("operator", operator)
-    return (await asks.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+    requests = RequestReply("operator", operator)
+    return (await requests.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def test_lost_rows_are_restored_from_the_stream_and_no_others(
@@ -117,21 +117,21 @@ async def test_messages_that_audit_has_not_acknowledged_are_skipped(
         await settled(service, operator)
         async with (
             bus_of("audit", settings) as other,
-            aclosing(other.consume("EVENTS", "audit", 1, 30.0)) as taken,  # type: ignore[type-var]
+            aclosing(other.consume("EVENTS", "audit", 1, 30.0)) as batches,  # type: ignore[type-var]
             events_of("policy", settings, tmp_path) as policy,
         ):
-            saying = asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(3)))
-            held = await unacknowledged(taken, policy.publish_durable, saying)
+            publishing = asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(3)))
+            held = await unacknowledged(batches, policy.publish_durable, publishing)
             result = await refill(operator)
             assert result.until < held
             counted = f"SELECT count() FROM events WHERE stream_seq = {held}"
             assert await rows(operator, counted) == ((0,),)
 
 
-async def unacknowledged(taken: Any, record: Any, saying: Any) -> int:
+async def unacknowledged(batches: Any, record: Any, publishing: Any) -> int:
     """Return the number of a message that was delivered and is not acknowledged."""
-    await saying
-    pulling = asyncio.ensure_future(anext(taken))
+    await publishing
+    pulling = asyncio.ensure_future(anext(batches))
     while not pulling.done():
         await record(allowed())
         await asyncio.sleep(0.01)
@@ -162,8 +162,8 @@ async def test_readable_dead_letters_become_rows_and_leave_the_table(
         result = await refill(operator, dead=True)
         assert (result.written, result.unreadable, result.next) == (2, 1, 0)
         assert service.status().details["dead"] == 1
-        left = await rows(operator, "SELECT stream_seq, line, raw FROM dead_letters")
-        assert left == ((1, 2, "{not json"),)
+        remaining = await rows(operator, "SELECT stream_seq, line, raw FROM dead_letters")
+        assert remaining == ((1, 2, "{not json"),)
         assert await rows(operator, "SELECT line FROM events ORDER BY line") == ((0,), (1,), (3,))
 
 
@@ -189,12 +189,12 @@ async def test_events_of_an_export_are_written_once_and_recent_ones_not(
 ) -> None:
     lines = [(GOOD % (b"it's \\\\ %d" % number, b"red")).decode() for number in range(4)]
     young = f'{{"event":"f","producer":"p","seq":1,"id":"young","at":{time()},"customer":"acme"}}'
-    asks = RequestReply("operator", operator)
+    requests = RequestReply("operator", operator)
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         for written in (4, 0):
             request = BackfillLinesRequest(lines=(*lines, lines[0], young, "{not json"))
-            reply = await asks.request(request, BackfillReply, 60.0)
+            reply = await requests.request(request, BackfillReply, 60.0)
             assert (reply.lines, reply.written, reply.unreadable) == (7, written, 1)
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((44, 44),)
         found = await rows(

@@ -49,14 +49,14 @@ def run(
     """Return a function that runs a command in a thread, with an event loop of its own."""
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
 
-    async def told(command: Run, *given: Any, as_json: bool = True, **options: Any) -> Any:
+    async def run_command(command: Run, *given: Any, as_json: bool = True, **options: Any) -> Any:
         options |= {"state_dir": settings.state_dir, "as_json": as_json}
         capsys.readouterr()
         await asyncio.to_thread(command, *given, **options)
         message = capsys.readouterr().out
         return json.loads(message) if as_json else message
 
-    return told
+    return run_command
 
 
 async def test_a_dead_letter_is_listed_shown_and_retried(audit: Service, run: Run) -> None:
@@ -64,8 +64,8 @@ async def test_a_dead_letter_is_listed_shown_and_retried(audit: Service, run: Ru
     (letter,) = await run(list_letters, limit=10)
     assert letter["place"] == "1.1"
     assert letter["subject"] == "tb.event.call.allowed.acme"
-    (shown,) = await run(show, "1.1")
-    assert shown["raw"] == "{not json"
+    (letter_text,) = await run(show, "1.1")
+    assert letter_text["raw"] == "{not json"
     assert "{not json" in await run(show, "1.1", as_json=False)
     assert await run(retry) == {"lines": 3, "written": 0, "unreadable": 1}
     with pytest.raises(CommandError, match="no dead letter at"):

@@ -37,8 +37,8 @@ async def public(server: Server, **more: Any) -> str:
     return str((await server.register(**more))["client_id"])
 
 
-async def refreshed(server: Server, client: str, told: dict[str, Any], **more: str) -> Any:
-    form = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"], **more}
+async def refreshed(server: Server, client: str, tokens: dict[str, Any], **more: str) -> Any:
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], **more}
     return await server.form("/oauth/token", client_id=client, **form)
 
 
@@ -113,12 +113,12 @@ async def test_a_stolen_token_bound_to_a_thiefs_key_ends_with_its_clients_next_r
     for own in ({}, {"dpop": proof()}):
         client = await public(server)
         result = await server.signed_in(client)
-        status, taken = await refreshed(server, client, result, dpop=proof(EVE))
+        status, stolen = await refreshed(server, client, result, dpop=proof(EVE))
         assert status == 200, "the two cannot be distinguished yet"
         assert (await refreshed(server, client, result, **own))[1]["error"] == "invalid_grant"
-        assert (await refreshed(server, client, taken, dpop=proof(EVE)))[0] == 400
+        assert (await refreshed(server, client, stolen, dpop=proof(EVE)))[0] == 400
         with pytest.raises(UnauthorizedError, match="ended"):
-            await server.show(taken["access_token"])
+            await server.show(stolen["access_token"])
 
 
 async def test_a_token_issued_before_its_grants_key_is_invalid(server: Server) -> None:
@@ -130,10 +130,10 @@ async def test_a_token_issued_before_its_grants_key_is_invalid(server: Server) -
 
 
 async def test_a_confidential_client_may_change_its_key_but_not_omit_it(server: Server) -> None:
-    made = await server.register(token_endpoint_auth_method="client_secret_basic")
-    basic = b64encode(f"{made['client_id']}:{made['client_secret']}".encode()).decode()
-    code = await Walker(server).code(made["client_id"])
-    _, result = await server.token(made["client_id"], code, dpop=proof(), basic=basic)
+    client = await server.register(token_endpoint_auth_method="client_secret_basic")
+    basic = b64encode(f"{client['client_id']}:{client['client_secret']}".encode()).decode()
+    code = await Walker(server).code(client["client_id"])
+    _, result = await server.token(client["client_id"], code, dpop=proof(), basic=basic)
     form = {"grant_type": "refresh_token", "refresh_token": result["refresh_token"], "basic": basic}
     assert (await server.form("/oauth/token", **form))[1]["error"] == "invalid_dpop_proof"
     status, other = await server.form("/oauth/token", dpop=proof(EVE), **form)
@@ -207,14 +207,14 @@ async def test_a_required_nonce_is_returned_first_and_an_invented_one_is_rejecte
             "code_verifier": VERIFIER, "redirect_uri": REDIRECT, "resource": RESOURCE,
         }  # fmt: skip
 
-        async def tried(nonce: str | None) -> tuple[int, str, str]:
+        async def request_token(nonce: str | None) -> tuple[int, str, str]:
             headers = {**FORM, "dpop": proof(nonce=nonce)}
             body = urlencode(form).encode()
             page = await server.page("POST", "/oauth/token", "", body, headers)
             fields = {each[0]: each[1] for each in page.headers}
             return page.status, json.loads(page.body).get("error", ""), fields.get("dpop-nonce", "")
 
-        status, error, nonce = await tried(None)
+        status, error, nonce = await request_token(None)
         assert (status, error, bool(nonce)) == (400, "use_dpop_nonce", True)
-        assert (await tried("made-up"))[1] == "use_dpop_nonce"
-        assert (await tried(nonce))[:2] == (200, "")
+        assert (await request_token("made-up"))[1] == "use_dpop_nonce"
+        assert (await request_token(nonce))[:2] == (200, "")

@@ -39,9 +39,9 @@ async def test_each_connection_has_its_own_proof_key_for_all_its_tokens(
     assert items == ["n-1", "n-2"]
     jkt = read(ProofKey.of(first.key).proof("GET", docs.url))[1]
     assert {read(form["dpop"])[1] for form in far.seen("refresh_token")} == {jkt}
-    kept = [each.value for each in await (await operator.bucket(CONNECTIONS)).present()]
-    assert kept
-    assert not any(first.key.encode() in value for value in kept if value)
+    stored = [each.value for each in await (await operator.bucket(CONNECTIONS)).present()]
+    assert stored
+    assert not any(first.key.encode() in value for value in stored if value)
     (row,) = await asking.server.action("connections")
     assert row["bound"] is True
     assert first.key not in str(row)

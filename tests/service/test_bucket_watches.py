@@ -23,7 +23,7 @@ STREAM = f"KV_{CONFIG}"
 
 
 @dataclass
-class Seen:
+class ReceivedChanges:
     """The changes a watcher received, and how often the first state was complete."""
 
     changes: list[Change] = field(default_factory=list)
@@ -39,21 +39,21 @@ class Seen:
 
 
 @asynccontextmanager
-async def watching(bus: Bus) -> AsyncIterator[Seen]:
+async def watching(bus: Bus) -> AsyncIterator[ReceivedChanges]:
     """Yield a watcher of the configuration, once it has received the present entries."""
-    seen, bucket = Seen(), await bus.bucket(CONFIG)
+    received, bucket = ReceivedChanges(), await bus.bucket(CONFIG)
 
     async def watch() -> None:
         async for change in bucket.watch():
             if change is None:
-                seen.complete += 1
+                received.complete += 1
             else:
-                seen.changes.append(change)
+                received.changes.append(change)
 
     task = asyncio.create_task(watch())
     try:
-        await until(lambda: seen.complete, "the first picture")
-        yield seen
+        await until(lambda: received.complete, "the first picture")
+        yield received
     finally:
         await end(task)
 
@@ -72,44 +72,44 @@ async def test_a_watcher_gets_the_newest_of_each_entry_first_and_completes_an_em
     settings: Settings, operator: Bus
 ) -> None:
     async with bus_of("ingress", settings) as bus:
-        async with watching(bus) as seen:
-            assert seen.changes == []
+        async with watching(bus) as received:
+            assert received.changes == []
         bucket = await operator.bucket(CONFIG)
         for value in (b"1", b"2", b"3"):
             await bucket.put("twice", value)
             await bucket.put("gone", value)
         await bucket.delete("gone")
-        async with watching(bus) as seen:
-            assert seen.keys == ["twice", "gone"]
-            assert seen.now == {"twice": b"3", "gone": None}
+        async with watching(bus) as received:
+            assert received.keys == ["twice", "gone"]
+            assert received.now == {"twice": b"3", "gone": None}
 
 
 async def test_a_change_that_was_not_republished_arrives_with_the_next_in_order(
     settings: Settings, operator: Bus
 ) -> None:
     bucket = await operator.bucket(CONFIG)
-    async with bus_of("ingress", settings) as bus, watching(bus) as seen:
+    async with bus_of("ingress", settings) as bus, watching(bus) as received:
         await bucket.put("told", b"1")
-        await until(lambda: seen.keys == ["told"], "the republished change")
+        await until(lambda: received.keys == ["told"], "the republished change")
         await repeat(operator, repeats=False)
         await bucket.put("lost", b"1")
         await bucket.delete("told")
         await repeat(operator, repeats=True)
         await bucket.put("next", b"1")
-        await until(lambda: "next" in seen.keys, "the next republished change")
-        assert seen.keys == ["told", "lost", "told", "next"]
-        assert seen.now == {"told": None, "lost": b"1", "next": b"1"}
-        assert seen.complete == 1
+        await until(lambda: "next" in received.keys, "the next republished change")
+        assert received.keys == ["told", "lost", "told", "next"]
+        assert received.now == {"told": None, "lost": b"1", "next": b"1"}
+        assert received.complete == 1
 
 
 async def test_a_last_change_that_was_not_republished_still_arrives(
     settings: Settings, operator: Bus
 ) -> None:
     bucket = await operator.bucket(CONFIG)
-    async with bus_of("ingress", settings) as bus, watching(bus) as seen:
+    async with bus_of("ingress", settings) as bus, watching(bus) as received:
         await repeat(operator, repeats=False)
         await bucket.put("lost", b"1")
-        await until(lambda: seen.keys == ["lost"], "the read of the stream")
+        await until(lambda: received.keys == ["lost"], "the read of the stream")
 
 
 async def test_changes_faster_than_their_consumer_all_arrive(
@@ -117,10 +117,10 @@ async def test_changes_faster_than_their_consumer_all_arrive(
 ) -> None:
     monkeypatch.setattr(following, "MOST_WAITING", 3)
     bucket = await operator.bucket(CONFIG)
-    async with bus_of("ingress", settings) as bus, watching(bus) as seen:
+    async with bus_of("ingress", settings) as bus, watching(bus) as received:
         await asyncio.gather(*(bucket.put(f"k{n}", b"%d" % n) for n in range(300)))
-        await until(lambda: len(seen.now) == 300, "every entry")
-        assert sorted(each.revision for each in seen.changes) == list(range(1, 301))
+        await until(lambda: len(received.now) == 300, "every entry")
+        assert sorted(each.revision for each in received.changes) == list(range(1, 301))
 
 
 async def test_a_recreated_bucket_is_read_again(
@@ -129,30 +129,30 @@ async def test_a_recreated_bucket_is_read_again(
     bucket = await operator.bucket(CONFIG)
     for n in range(3):
         await bucket.put(f"before{n}", b"1")
-    async with bus_of("ingress", settings) as bus, watching(bus) as seen:
-        assert seen.complete == 1
+    async with bus_of("ingress", settings) as bus, watching(bus) as received:
+        assert received.complete == 1
         async with joined_by_tester(nats_server) as tester:
             await tester.client.jetstream().delete_stream(STREAM)
             await provision(tester)
         await bucket.put("after", b"1")
-        await until(lambda: seen.complete == 2, "the state of the new bucket")
-        assert seen.keys[-1] == "after"
+        await until(lambda: received.complete == 2, "the state of the new bucket")
+        assert received.keys[-1] == "after"
 
 
 async def test_a_change_during_a_disconnect_arrives(
     own_nats: NatsServer,
 ) -> None:
     await provisioned(own_nats)
-    async with joined_by_tester(own_nats.at) as bus, watching(bus) as seen:
+    async with joined_by_tester(own_nats.at) as bus, watching(bus) as received:
         await (await bus.bucket(CONFIG)).put("before", b"1")
-        await until(lambda: seen.keys == ["before"], "a change")
+        await until(lambda: received.keys == ["before"], "a change")
         own_nats.kill()
         await until(lambda: not bus.connected, "the bus is lost")
         own_nats.start()
         async with joined_by_tester(own_nats.at) as other:
             await (await other.bucket(CONFIG)).put("meanwhile", b"1")
         await until(
-            lambda: seen.keys == ["before", "meanwhile"], "the change during the disconnect"
+            lambda: received.keys == ["before", "meanwhile"], "the change during the disconnect"
         )
 
 

@@ -13,12 +13,12 @@ async def test_many_reads_of_present_keys_all_see_them(operator: Bus) -> None:
     bucket = await operator.bucket(CONFIG)
     await bucket.put("seen.one", b"1")
 
-    async def looked() -> None:
+    async def read_keys() -> None:
         for _ in range(EACH):
             assert [each.key for each in await bucket.present("seen.*")] == ["seen.one"]
             assert await bucket.present("unseen.*") == []
 
-    await asyncio.gather(*(looked() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(read_keys() for _ in range(AT_ONCE)))
 
 
 async def test_a_watcher_receives_changes_after_the_present_values(operator: Bus) -> None:

@@ -58,7 +58,7 @@ class Confused:
 
     def __init__(self, port: int) -> None:
         self.confused = False
-        self.taken = self.open = 0  # counted while it was confused
+        self.accepted = self.open = 0  # counted while it was confused
         self._port = port
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -86,7 +86,7 @@ class Confused:
     async def _talk_nonsense(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self.taken += 1
+        self.accepted += 1
         self.open += 1
         writer.write(b"NONSENSE\r\n")
         try:
@@ -105,14 +105,14 @@ async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def test_connections_without_a_valid_server_are_closed(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
-    way = Confused(int(own_settings.nats_url.rpartition(":")[2]))
-    async with way.listening() as url, joined_by_tester(NatsAt(url, own_nats.seeds)) as bus:
-        way.confused = True
-        way.break_off()
-        await until(lambda: way.taken >= 3, "it retried")
-        way.confused = False
+    proxy = Confused(int(own_settings.nats_url.rpartition(":")[2]))
+    async with proxy.listening() as url, joined_by_tester(NatsAt(url, own_nats.seeds)) as bus:
+        proxy.confused = True
+        proxy.break_off()
+        await until(lambda: proxy.accepted >= 3, "it retried")
+        proxy.confused = False
         await until(lambda: bus.connected, "it reconnected")
-        await until(lambda: way.open == 0, "it closed the other connections")
+        await until(lambda: proxy.open == 0, "it closed the other connections")
 
 
 async def test_every_event_published_across_a_restart_is_in_the_stream_exactly_once(

@@ -32,13 +32,13 @@ async def echo(call: CallAdmitted, reply: ReplyChannel) -> None:
 async def test_a_call_is_answered_with_the_bytes_the_executor_sent(
     settings: Settings, *, fused: bool
 ) -> None:
-    lane = chain(settings, echo, fused=fused)
+    call_path = chain(settings, echo, fused=fused)
     odd = b'{"n": 1.10, "big": 123456789012345678901234567890, "u": "\\u00e9\xc3\xa9"}'
-    async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.request(arguments=odd) == odd
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
+        assert await call_path.request(arguments=odd) == odd
         many = [b"%d" % n for n in range(200)]
-        assert await asyncio.gather(*(lane.request(arguments=n) for n in many)) == many
-    assert lane.ingress.calls.in_flight == 0
+        assert await asyncio.gather(*(call_path.request(arguments=n) for n in many)) == many
+    assert call_path.ingress.calls.in_flight == 0
 
 
 @both
@@ -50,9 +50,9 @@ async def test_progress_messages_arrive_in_order_before_the_result(
             await reply.send(Progress(b"%d" % n))
         await reply.send(CallResult(b"done"))
 
-    lane, result = chain(settings, slow, fused=fused), list[bytes]()
-    async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.request(result.append) == b"done"
+    call_path, result = chain(settings, slow, fused=fused), list[bytes]()
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
+        assert await call_path.request(result.append) == b"done"
     assert result == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -61,10 +61,10 @@ async def test_a_failure_arrives_as_the_original_error(settings: Settings, *, fu
     async def fail(_call: CallAdmitted, reply: ReplyChannel) -> None:
         await reply.send(CallError(UpstreamDeadError("echo exited with 1", server="echo")))
 
-    lane = chain(settings, fail, fused=fused)
-    async with running(lane.executor, lane.policy, lane.ingress):
+    call_path = chain(settings, fail, fused=fused)
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
         with pytest.raises(UpstreamDeadError, match="exited with 1") as caught:
-            await lane.request()
+            await call_path.request()
     assert caught.value.data == {"server": "echo"}
 
 
@@ -76,10 +76,10 @@ async def test_messages_after_the_result_are_dropped(settings: Settings, *, fuse
         await reply.send(CallResult(b"second"))
         await reply.send(CallError(UpstreamDeadError("third")))
 
-    lane, result = chain(settings, babble, fused=fused), list[bytes]()
-    async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.request(result.append, arguments=b"1") == b"1"
-        assert await lane.request(result.append, arguments=b"2") == b"2"
+    call_path, result = chain(settings, babble, fused=fused), list[bytes]()
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
+        assert await call_path.request(result.append, arguments=b"1") == b"1"
+        assert await call_path.request(result.append, arguments=b"2") == b"2"
     assert result == []
 
 
@@ -87,21 +87,21 @@ async def test_messages_after_the_result_are_dropped(settings: Settings, *, fuse
 async def test_without_an_executor_policy_gets_an_error_at_once(
     settings: Settings, *, fused: bool
 ) -> None:
-    lane = chain(settings, echo, fused=fused)
-    async with running(lane.policy, lane.ingress):
+    call_path = chain(settings, echo, fused=fused)
+    async with running(call_path.policy, call_path.ingress):
         with pytest.raises(ExecutorDownError):
-            await lane.request(seconds=3600)
+            await call_path.request(seconds=3600)
 
 
 @both
 async def test_without_a_policy_the_caller_gets_an_error_at_once(
     settings: Settings, *, fused: bool
 ) -> None:
-    lane = chain(settings, echo, fused=fused)
-    async with running(lane.executor, lane.ingress):
+    call_path = chain(settings, echo, fused=fused)
+    async with running(call_path.executor, call_path.ingress):
         with pytest.raises(PolicyDownError):
-            await lane.request(seconds=3600)
-    assert lane.admitted == []
+            await call_path.request(seconds=3600)
+    assert call_path.admitted == []
 
 
 @both
@@ -110,12 +110,12 @@ async def test_an_unanswered_call_ends_by_its_deadline(settings: Settings, *, fu
         await held.wait()
 
     held = asyncio.Event()
-    lane = chain(settings, forget, fused=fused)
-    async with running(lane.executor, lane.policy, lane.ingress):
+    call_path = chain(settings, forget, fused=fused)
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
         with pytest.raises(OutcomeUnknownError):
-            await lane.request(seconds=0.05)
+            await call_path.request(seconds=0.05)
         held.set()
-    assert lane.ingress.calls.in_flight == 0
+    assert call_path.ingress.calls.in_flight == 0
 
 
 @both
@@ -123,10 +123,10 @@ async def test_a_failing_handler_is_an_error_at_once(settings: Settings, *, fuse
     async def broken(_call: CallAdmitted, _reply: ReplyChannel) -> None:
         raise RuntimeError("canary detail")
 
-    lane = chain(settings, broken, fused=fused)
-    async with running(lane.executor, lane.policy, lane.ingress):
+    call_path = chain(settings, broken, fused=fused)
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
         with pytest.raises(ToolbusError) as caught:
-            await lane.request(seconds=3600)
+            await call_path.request(seconds=3600)
     assert "canary" not in caught.value.reason
 
 
@@ -142,9 +142,9 @@ async def test_a_caller_that_disconnects_does_not_interrupt_the_call(
         await reply.send(CallResult(call.arguments))
         ended.set()
 
-    lane = chain(settings, held, fused=fused)
-    async with running(lane.executor, lane.policy, lane.ingress):
-        leaving = asyncio.create_task(lane.request())
+    call_path = chain(settings, held, fused=fused)
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
+        leaving = asyncio.create_task(call_path.request())
         await started.wait()
         leaving.cancel()
         may_end.set()
@@ -153,30 +153,32 @@ async def test_a_caller_that_disconnects_does_not_interrupt_the_call(
 
 
 async def test_a_late_answer_of_a_finished_call_affects_no_other(settings: Settings) -> None:
-    lane = chain(settings, echo, fused=False)
-    async with running(lane.executor, lane.policy, lane.ingress):
-        assert await lane.request() == b"{}"
-        (first,) = lane.admitted
-        await lane.executor.bus.publish(first.reply_to, CallResult(b"late").encode())
-        assert await lane.request(arguments=b"[]") == b"[]"
+    call_path = chain(settings, echo, fused=False)
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
+        assert await call_path.request() == b"{}"
+        (first,) = call_path.admitted
+        await call_path.executor.bus.publish(first.reply_to, CallResult(b"late").encode())
+        assert await call_path.request(arguments=b"[]") == b"[]"
 
 
 async def test_a_late_no_responders_message_of_a_finished_call_affects_no_other(
     settings: Settings,
 ) -> None:
     items: list[str] = []
-    lane = chain(settings, echo, fused=False)
-    async with running(lane.policy, lane.ingress):
+    call_path = chain(settings, echo, fused=False)
+    async with running(call_path.policy, call_path.ingress):
         with pytest.raises(ExecutorDownError):
-            await lane.request()
-        (first,) = lane.admitted
-        await lane.policy.calls.hand_over(admitted(first), _Nowhere(), lambda: items.append("one"))
+            await call_path.request()
+        (first,) = call_path.admitted
+        await call_path.policy.calls.hand_over(
+            admitted(first), _Nowhere(), lambda: items.append("one")
+        )
         await until(lambda: items, "policy is informed that there is no executor")
         # The same message a second time, now that the call is forgotten:
-        nobody = lane.policy.calls.address(first.call_id)
-        await lane.policy.bus.publish("tb.run.echo", b"", nobody)
-        async with running(lane.executor):
-            assert await lane.request(arguments=b"[]") == b"[]"
+        no_responders = call_path.policy.calls.address(first.call_id)
+        await call_path.policy.bus.publish("tb.run.echo", b"", no_responders)
+        async with running(call_path.executor):
+            assert await call_path.request(arguments=b"[]") == b"[]"
     assert items == ["one"]
 
 
@@ -185,14 +187,14 @@ class _Nowhere:
 
     address = "tb.reply.ingress.nowhere.x"
 
-    async def send(self, frame: ReplyMessage) -> None:
+    async def send(self, message: ReplyMessage) -> None:
         """Drop the message."""
 
 
-async def refused(lane: Chain) -> bool:
+async def refused(call_path: Chain) -> bool:
     """Return whether the executor accepts no new call; a call it accepts still ends."""
     try:
-        await lane.request(seconds=0.01)
+        await call_path.request(seconds=0.01)
     except ExecutorDownError:
         return True
     except OutcomeUnknownError:
@@ -211,14 +213,14 @@ async def test_draining_lets_a_running_call_end_and_accepts_no_new_one(
         await may_end.wait()
         await reply.send(CallResult(call.arguments))
 
-    lane = chain(settings, held, fused=fused)
-    async with running(lane.policy, lane.ingress), running(lane.executor):
-        under_way = asyncio.create_task(lane.request(arguments=b"1"))
+    call_path = chain(settings, held, fused=fused)
+    async with running(call_path.policy, call_path.ingress), running(call_path.executor):
+        running_call = asyncio.create_task(call_path.request(arguments=b"1"))
         await started.wait()
-        leaving = asyncio.create_task(lane.executor.calls.drain(PATIENCE))
-        await until_told(lambda: refused(lane), "the executor takes no new call")
+        leaving = asyncio.create_task(call_path.executor.calls.drain(PATIENCE))
+        await until_told(lambda: refused(call_path), "the executor takes no new call")
         may_end.set()
-        assert await under_way == b"1"
+        assert await running_call == b"1"
         await leaving
 
 
@@ -238,7 +240,7 @@ async def test_two_replicas_share_the_calls(settings: Settings, *, fused: bool) 
     async with running(
         one.executor, two.executor, one.policy, two.policy, one.ingress, two.ingress
     ):
-        await asyncio.gather(*(lane.request() for lane in (one, two) for _ in range(100)))
+        await asyncio.gather(*(call_path.request() for call_path in (one, two) for _ in range(100)))
     assert len(served) == 200
     assert min(served.count("one"), served.count("two")) >= 20
     assert min(len(one.admitted), len(two.admitted)) >= 20
@@ -260,23 +262,23 @@ async def test_losing_the_bus_ends_every_waiting_call_at_once(
         started.append(call.call_id)
 
     await provisioned(own_nats)
-    lane = chain(own_settings, hold, fused=False)
-    async with running(lane.executor, lane.policy, lane.ingress):
-        calls = [asyncio.create_task(lane.request(seconds=3600)) for _ in range(20)]
+    call_path = chain(own_settings, hold, fused=False)
+    async with running(call_path.executor, call_path.policy, call_path.ingress):
+        calls = [asyncio.create_task(call_path.request(seconds=3600)) for _ in range(20)]
         await until(lambda: len(started) == 20, "all calls are with the executor")
         own_nats.kill()
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(error) for error in errors} == {OutcomeUnknownError}
         with pytest.raises(BusDownError):
-            await lane.request(seconds=3600)
+            await call_path.request(seconds=3600)
 
 
 async def test_calls_flow_again_when_the_bus_is_back(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
     await provisioned(own_nats)
-    lane = chain(own_settings, echo, fused=False)
-    services = (lane.executor, lane.policy, lane.ingress)
+    call_path = chain(own_settings, echo, fused=False)
+    services = (call_path.executor, call_path.policy, call_path.ingress)
     async with running(*services):
         own_nats.kill()
         await until(
@@ -290,7 +292,7 @@ async def test_calls_flow_again_when_the_bus_is_back(
         async with asyncio.timeout(PATIENCE):
             while True:  # a service reconnects a moment before the server has its subscriptions
                 try:
-                    assert await lane.request() == b"{}"
+                    assert await call_path.request() == b"{}"
                 except UnavailableError:
                     await asyncio.sleep(0.05)
                 else:

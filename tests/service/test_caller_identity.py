@@ -37,7 +37,7 @@ class Api:
     """An HTTP API, and the requests it received."""
 
     origin: str = ""
-    seen: list[Request] = field(default_factory=list)
+    received: list[Request] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)  # paths that redirect, and their targets
 
     @contextmanager
@@ -47,7 +47,7 @@ class Api:
             yield self
 
     def _answer(self, request: Request) -> Response:
-        self.seen.append(request)
+        self.received.append(request)
         if request.path == "/openapi.json":
             return Response(body=_document(self.origin))
         if request.path.startswith("/graphql"):
@@ -58,7 +58,7 @@ class Api:
         return Response(body={"fine": True})
 
     def tokens(self, path: str) -> list[str]:
-        return [each.headers.get(HEADER, "") for each in self.seen if each.path == path]
+        return [each.headers.get(HEADER, "") for each in self.received if each.path == path]
 
 
 def _document(origin: str) -> dict[str, Any]:
@@ -81,11 +81,11 @@ class Shop:
     """A gRPC server, and the metadata it received."""
 
     address: str = ""
-    seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    received: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Shop"]:
-        server = grpc.aio.server(interceptors=[_Keeping(self.seen)])
+        server = grpc.aio.server(interceptors=[_Recorder(self.received)])
         fields = {
             "request_deserializer": Book.FromString,
             "response_serializer": Book.SerializeToString,
@@ -106,12 +106,12 @@ async def _echo(request: Any, _context: Any) -> Any:
     return request
 
 
-class _Keeping(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    def __init__(self, seen: list[tuple[str, dict[str, str]]]) -> None:
-        self._seen = seen
+class _Recorder(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    def __init__(self, received: list[tuple[str, dict[str, str]]]) -> None:
+        self._received = received
 
     async def intercept_service(self, go_on: Any, details: Any) -> Any:
-        self._seen.append((details.method, dict(details.invocation_metadata)))
+        self._received.append((details.method, dict(details.invocation_metadata)))
         return await go_on(details)
 
 
@@ -173,11 +173,11 @@ async def test_each_request_to_an_mcp_server_names_its_caller(
     async with opened(issuing, **{"sse" if kind == "sse" else "url": url}) as bench:
         answer = await bench.call("test_echo", {"text": "x"}, **OF_ANN)
         assert "x" in answer.text
-    seen = [(each["method"], each["headers"].get(HEADER)) for each in server.seen()["last"]]
-    called = [token for method, token in seen if method == "tools/call"]
+    received = [(each["method"], each["headers"].get(HEADER)) for each in server.received()["last"]]
+    called = [token for method, token in received if method == "tools/call"]
     # The server itself announces the URL for messages: it is one server all the same.
     of_ann(issuing.read(called[0], url), "test_echo")
-    own = [issuing.read(token, url) for method, token in seen if method != "tools/call"]
+    own = [issuing.read(token, url) for method, token in received if method != "tools/call"]
     assert len(own) >= 2
     assert all(claims["sub"] == claims["iss"] == ISSUER for claims in own)
     assert not any({"key", "team", "tool", "act"} & claims.keys() for claims in own)
@@ -193,8 +193,8 @@ async def test_each_replica_receives_an_identity_for_itself(mcp: dict[str, Fixtu
         await bench.call("test_echo", {"text": "x"}, **OF_ANN)
     finally:
         await bench.close()
-    seen = mcp["modern"].seen()["last"]
-    (called,) = (each["headers"][HEADER] for each in seen if each["method"] == "tools/call")
+    received = mcp["modern"].received()["last"]
+    (called,) = (each["headers"][HEADER] for each in received if each["method"] == "tools/call")
     of_ann(issuing.read(called, url), "test_echo")
 
 
@@ -205,15 +205,15 @@ async def test_each_request_to_an_api_names_its_caller_and_no_argument_replaces_
     async with opened(issuing, openapi=f"{api.origin}/openapi.json") as bench:
         (tool,) = (each for each in bench.listing.tools if each.name == "pets")
         assert set(tool.definition["inputSchema"]["properties"]) == {"X-Other"}
-        tried = await bench.call("pets", {"Toolbus-Identity": "forged"}, **OF_ANN)
-        assert "Toolbus-Identity" in tried.error.reason
+        rejected = await bench.call("pets", {"Toolbus-Identity": "forged"}, **OF_ANN)
+        assert "Toolbus-Identity" in rejected.error.reason
         await bench.call("pets", {"X-Other": "x\r\nToolbus-Identity: forged"}, **OF_ANN)
         await bench.call("pets", {"X-Other": "mine"}, **OF_ANN)
     claims = [issuing.read(token, f"{api.origin}/v1") for token in api.tokens("/v1/pets")]
     assert claims
     for each in claims:
         of_ann(each, "pets")
-    assert not any("forged" in each.headers[HEADER] for each in api.seen)
+    assert not any("forged" in each.headers[HEADER] for each in api.received)
 
 
 async def test_a_credential_header_of_the_same_name_does_not_replace_the_identity(
@@ -242,7 +242,7 @@ async def test_a_redirect_carries_the_identity_at_the_same_server_only(api: Api)
         for token in (*api.tokens("/v1/near"), *api.tokens("/v1/there")):
             of_ann(issuing.read(token, f"{api.origin}/v1"), "near")
         assert len(api.tokens("/v1/there")) == len(api.tokens("/v1/far")) == 1
-        assert other.seen == []
+        assert other.received == []
 
 
 async def test_a_document_at_another_origin_is_fetched_without_the_identity(api: Api) -> None:
@@ -269,9 +269,9 @@ async def test_a_grpc_server_receives_the_caller() -> None:
     issuing = Issuing()
     async with Shop().serving() as shop, opened(issuing, grpc=shop.address) as bench:
         await bench.call("Shop_Echo", {"title": "x"}, **OF_ANN)
-        (called,) = (each for method, each in shop.seen if method == "/shop.Shop/Echo")
+        (called,) = (each for method, each in shop.received if method == "/shop.Shop/Echo")
         of_ann(issuing.read(called[HEADER], shop.address), "Shop_Echo")
-        request = [each[HEADER] for method, each in shop.seen if "Reflection" in method]
+        request = [each[HEADER] for method, each in shop.received if "Reflection" in method]
         assert {issuing.read(token, shop.address)["sub"] for token in request} == {ISSUER}
 
 
@@ -279,7 +279,7 @@ async def test_the_identity_for_one_server_is_invalid_at_another(api: Api) -> No
     issuing = Issuing()
     async with opened(issuing, graphql=f"{api.origin}/graphql?team=a") as bench:
         await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
-    token = api.seen[-1].headers[HEADER]
+    token = api.received[-1].headers[HEADER]
     assert issuing.read(token, f"{api.origin}/graphql")["sub"] == "ann"
     for other in (api.origin, f"{api.origin}/graphq", f"{api.origin}/v1", "https://docs.test"):
         with pytest.raises(jwt.InvalidAudienceError):
@@ -295,11 +295,11 @@ async def test_the_header_is_configurable_and_without_configuration_no_identity_
     url = f"{api.origin}/graphql"
     async with opened(issuing, graphql=url, identity={"header": "X-Who"}) as bench:
         await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
-    assert all("x-who" in each.headers and HEADER not in each.headers for each in api.seen)
-    api.seen.clear()
+    assert all("x-who" in each.headers and HEADER not in each.headers for each in api.received)
+    api.received.clear()
     async with opened(issuing, graphql=url, identity=None) as bench:
         await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
-    assert not any("ES256" in str(each.headers) or HEADER in each.headers for each in api.seen)
+    assert not any("ES256" in str(each.headers) or HEADER in each.headers for each in api.received)
     assert issuing.asked == 1
 
 
@@ -328,7 +328,7 @@ async def test_without_a_signing_key_nothing_is_sent_and_the_call_reports_the_fi
             await upstream.open()
     finally:
         await upstream.close()
-    assert api.seen == []
+    assert api.received == []
 
 
 async def test_a_call_admitted_without_an_identity_is_not_sent(
@@ -336,11 +336,11 @@ async def test_a_call_admitted_without_an_identity_is_not_sent(
 ) -> None:
     issuing = Issuing()
     async with opened(issuing, graphql=f"{api.origin}/graphql") as bench:
-        before = len(api.seen)
+        before = len(api.received)
         answer = await bench.call(bench.listing.tools[0].name, {}, **{**OF_ANN, "identity": None})
         assert "retry shortly" in answer.error.reason
         assert bench.outcome.sent is False
-        assert len(api.seen) == before
+        assert len(api.received) == before
 
 
 async def test_during_an_outage_of_oauth_the_signing_key_is_used_for_a_day(
@@ -384,14 +384,14 @@ async def test_an_unreadable_signing_key_does_not_stop_the_requests(
     await until(lambda: issuing.asked > before, "another request to oauth")
 
 
-def _unreadable(_kept: str) -> P256Key:
+def _unreadable(_stored: str) -> P256Key:
     raise ValueError("this is no key")
 
 
 async def test_the_signing_key_is_in_no_representation_of_its_holders() -> None:
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
-    way = issuing.ways.to(Server(graphql="https://docs.test", identity={}), "")
-    shown = repr((issuing.ways, way, issuing.keys.now(), await issuing.told()))
-    assert ISSUER in shown
-    assert issuing.key.kept not in shown
+    dialer = issuing.ways.to(Server(graphql="https://docs.test", identity={}), "")
+    text = repr((issuing.ways, dialer, issuing.keys.now(), await issuing.told()))
+    assert ISSUER in text
+    assert issuing.key.kept not in text

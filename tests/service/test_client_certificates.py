@@ -49,13 +49,13 @@ async def asking(
         yield Asking(*parts)
 
 
-def shown(pair: Pair) -> dict[str, str]:
+def references(pair: Pair) -> dict[str, str]:
     """Return the configuration of a certificate and its key."""
     certificate, key = pair
     return {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
 
 
-async def told(
+async def reply_for(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, **client: Any
 ) -> UpstreamTokenReply:
     """Return the reply for a client of this configuration."""
@@ -68,7 +68,7 @@ async def test_a_certificate_authenticates_the_client_at_the_alias_without_other
     asking: Asking, far: ShowingOAuthServer, docs: Resource
 ) -> None:
     before = len(far.seen("client_credentials"))
-    found = await told(asking, far, docs, **shown(far.certificates.client))
+    found = await reply_for(asking, far, docs, **references(far.certificates.client))
     assert found.token.startswith("far~"), found.reason
     (request,) = far.seen("client_credentials")[before:]
     assert request["certificate"] == kept_thumbprint(far.certificates.client[0])
@@ -81,8 +81,8 @@ async def test_a_certificate_authenticates_the_client_at_the_alias_without_other
 async def test_certificate_authentication_is_used_where_configured_or_offered(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, method: str
 ) -> None:
-    pair = shown(far.certificates.client)
-    assert (await told(asking, far, docs, method=method, **pair)).token
+    pair = references(far.certificates.client)
+    assert (await reply_for(asking, far, docs, method=method, **pair)).token
     far.tells_alias(**{METHODS: [method, "private_key_jwt"]})
     docs.names(far.issuer, "/other")
     clients = {far.issuer: {"id": "toolbus", **pair}}
@@ -96,7 +96,7 @@ async def test_with_a_secret_the_certificate_only_binds_the_tokens(
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s-of-these-tests")
     client = {"secret": "${env:FAR_SECRET}", "method": "client_secret_post"}
-    found = await told(asking, far, docs, **client, **shown(far.certificates.client))
+    found = await reply_for(asking, far, docs, **client, **references(far.certificates.client))
     assert found.token, found.reason
     request = far.seen("client_credentials")[-1]
     assert request["client_secret"] == "s-of-these-tests"
@@ -107,7 +107,7 @@ async def test_a_client_without_a_certificate_does_not_use_the_alias(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
-    found = await told(asking, far, docs, secret="${env:FAR_SECRET}")
+    found = await reply_for(asking, far, docs, secret="${env:FAR_SECRET}")
     assert "401 invalid_client" in found.reason
     assert "certificate" not in found.reason
     assert far.seen("client_credentials")[-1]["certificate"] == ""
@@ -116,7 +116,7 @@ async def test_a_client_without_a_certificate_does_not_use_the_alias(
 async def test_an_unregistered_certificate_gets_no_token_and_the_reason_names_the_fix(
     asking: Asking, far: ShowingOAuthServer, docs: Resource
 ) -> None:
-    found = await told(asking, far, docs, **shown(far.certificates.second))
+    found = await reply_for(asking, far, docs, **references(far.certificates.second))
     assert found.token == ""
     assert "check that the client certificate under oauth.clients is the registered" in (
         found.reason
@@ -127,7 +127,7 @@ async def test_a_certificate_of_an_untrusted_authority_ends_the_exchange(
     asking: Asking, far: ShowingOAuthServer, docs: Resource
 ) -> None:
     before = len(far.seen("client_credentials"))
-    found = await told(asking, far, docs, **shown(far.certificates.strange))
+    found = await reply_for(asking, far, docs, **references(far.certificates.strange))
     assert found.token == ""
     assert "of an authority that the server trusts" in found.reason
     assert len(far.seen("client_credentials")) == before
@@ -138,7 +138,7 @@ async def test_a_server_that_requires_a_certificate_is_not_reached_without_one(
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     far.say(document={"token_endpoint": f"{far.alias}/token"})
-    found = await told(asking, far, docs, secret="${env:FAR_SECRET}")
+    found = await reply_for(asking, far, docs, secret="${env:FAR_SECRET}")
     assert found.token == ""
     assert "configure one under oauth.clients" in found.reason
 
@@ -157,7 +157,7 @@ async def test_an_alias_is_checked_like_any_other_endpoint(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, alias: Any, why: str
 ) -> None:
     far.say(document={"mtls_endpoint_aliases": {"token_endpoint": alias}}, certificate="")
-    found = await told(asking, far, docs, **shown(far.certificates.client))
+    found = await reply_for(asking, far, docs, **references(far.certificates.client))
     assert why in found.reason
     assert bool(found.token) is (not why), "an invalid alias is ignored, and the endpoint is used"
 
@@ -171,13 +171,13 @@ async def test_the_private_key_is_in_no_log_reply_or_row(
     caplog.set_level(logging.DEBUG)
     certificate, key = far.certificates.client
     other = far.certificates.second[1]
-    mixed = await told(asking, far, docs, **shown((certificate, other)))
+    mixed = await reply_for(asking, far, docs, **references((certificate, other)))
     assert "cannot be used together" in mixed.reason
-    assert (await told(asking, far, docs, **shown((certificate, key)))).token
+    assert (await reply_for(asking, far, docs, **references((certificate, key)))).token
     rows = await asking.server.action("connections")
     assert rows
-    seen = (caplog.text, str(rows), mixed.reason)
-    assert not any(line in text for line in (*_inner(key), *_inner(other)) for text in seen)
+    texts = (caplog.text, str(rows), mixed.reason)
+    assert not any(line in text for line in (*_inner(key), *_inner(other)) for text in texts)
 
 
 def _inner(file: str) -> list[str]:

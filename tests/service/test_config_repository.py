@@ -150,12 +150,12 @@ async def test_thousands_of_keys_are_one_entry_and_each_is_an_event(
     assert 5 * len(entry.value) < operator.most_bytes
     stream = operator.client.jetstream()
 
-    async def all_told() -> bool:
+    async def all_published() -> bool:
         newest = await operator.newest(EVENTS)
         stored = [await stream.get_msg(EVENTS, number) for number in range(1, newest + 1)]
         return b"".join(each.data or b"" for each in stored).count(b'"key.created"') == 2000
 
-    assert await until_told(all_told)
+    assert await until_told(all_published)
 
 
 async def test_changes_are_computed_outside_the_event_loop(
@@ -164,11 +164,11 @@ async def test_changes_are_computed_outside_the_event_loop(
     """Policy has a repository too, on the event loop of its calls; thousands of keys take long."""
     here: list[bool] = []
 
-    def seen(*given: Any) -> Any:
+    def compute(*given: Any) -> Any:
         here.append(current_thread() is main_thread())
         return changes(*given)
 
-    monkeypatch.setattr("toolbus_common.config_store.repository.changes", seen)
+    monkeypatch.setattr("toolbus_common.config_store.repository.changes", compute)
     await repository.plan(BOT)
     await repository.apply(BOT, "file")
     assert here == [False, False]
@@ -194,13 +194,13 @@ async def test_a_change_is_an_event_with_its_operator(
     await repository.apply(BOT, "file")
     await repository.apply(Configuration(), "file")
 
-    async def said_by_now() -> bytes:
+    async def published_events() -> bytes:
         count = int((await stream.stream_info("EVENTS")).state.messages)
         stored = [await stream.get_msg("EVENTS", number) for number in range(1, count + 1)]
         published = b"\n".join(message.data or b"" for message in stored)
         return published if published.count(b'"event"') >= 4 else b""
 
-    published = await until_told(said_by_now)
+    published = await until_told(published_events)
     assert published.count(b'"config.applied"') == 2
     assert b'"key.created"' in published
     assert b'"key.revoked"' in published

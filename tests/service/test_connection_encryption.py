@@ -90,9 +90,9 @@ async def test_replicas_that_start_together_share_one_wrapped_master_key(
         assert len(set(found)) == 1
         assert await other.earlier(WRAPPED) == found[0]
         assert await one.newest(f"{WRAPPED}#2") != found[0]
-        kept = [each.value for each in await one.bucket.present()]
-        assert len(kept) == 2
-        assert not any(found[0] in (value or b"") for value in kept)
+        stored = [each.value for each in await one.bucket.present()]
+        assert len(stored) == 2
+        assert not any(found[0] in (value or b"") for value in stored)
         services.keys.clear()
         with pytest.raises(SecretError, match="no key transit/toolbus"):
             await other.newest(WRAPPED)
@@ -109,9 +109,9 @@ async def test_an_unwrapped_or_missing_master_key_is_an_error_with_its_fix(
         "vault:kv/none#x": "no secret",
     }
     async with master_keys(settings, services) as masters:
-        for place, message in wrong.items():
+        for reference, message in wrong.items():
             with pytest.raises(SecretError, match=message):
-                await masters.earlier(place)
+                await masters.earlier(reference)
         with pytest.raises(SecretError, match="names no store"):
             await masters.newest("aws-kmss:alias/toolbus")
         with pytest.raises(ValueError, match="There is no key file"):

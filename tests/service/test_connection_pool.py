@@ -22,9 +22,9 @@ class Slow:
     """A server that answers one request on demand, and notices the end of its connection."""
 
     def __init__(self, answer: bytes) -> None:
-        self.asked = asyncio.Event()
-        self.told = asyncio.Event()
-        self.left = asyncio.Event()
+        self.requested = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.disconnected = asyncio.Event()
         self.port = 0
         self._answer = answer
 
@@ -35,13 +35,13 @@ class Slow:
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        self.asked.set()
-        await self.told.wait()
+        self.requested.set()
+        await self.may_answer.wait()
         writer.write(self._answer)
         try:
             await reader.read()
         finally:
-            self.left.set()
+            self.disconnected.set()
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ async def test_an_unfinished_stream_is_closed_with_its_pool(
 ) -> None:
     monkeypatch.setattr(http1, "END_SECONDS", 3600.0)  # the timeout that would close it otherwise
     pool = Pool(streaming.url, AT_LOOPBACK)
-    streaming.told.set()
+    streaming.may_answer.set()
     await pool.request(REQUEST, on_stream=lambda piece: b"data" in piece)
-    assert not streaming.left.is_set()
+    assert not streaming.disconnected.is_set()
     pool.close()
     async with asyncio.timeout(30):
-        await streaming.left.wait()
+        await streaming.disconnected.wait()
 
 
 async def test_a_connection_in_use_is_closed_when_it_returns_to_a_closed_pool(
@@ -76,10 +76,10 @@ async def test_a_connection_in_use_is_closed_when_it_returns_to_a_closed_pool(
 ) -> None:
     pool = Pool(answering.url, AT_LOOPBACK)
     asking = asyncio.create_task(pool.request(REQUEST))
-    await answering.asked.wait()
+    await answering.requested.wait()
     pool.close()
-    answering.told.set()
+    answering.may_answer.set()
     _, body = await asking
     assert body == b"{}"
     async with asyncio.timeout(30):
-        await answering.left.wait()
+        await answering.disconnected.wait()

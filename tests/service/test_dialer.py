@@ -40,14 +40,14 @@ LOOPBACK = Egress(Allowed.of("127.0.0.1"))
 class Names:
     """A resolver that returns the given addresses, one for each look-up."""
 
-    told: list[str] = field(default_factory=lambda: ["127.0.0.1"])
-    asked: int = 0
+    changes: list[str] = field(default_factory=lambda: ["127.0.0.1"])
+    lookups: int = 0
 
     async def __call__(self, target: Target) -> list[str]:
-        self.asked += 1
+        self.lookups += 1
         if target.address is not None:
             return [str(target.address)]
-        return [self.told[min(self.asked, len(self.told)) - 1]]
+        return [self.addresses[min(self.lookups, len(self.addresses)) - 1]]
 
 
 @dataclass
@@ -56,15 +56,19 @@ class Peer:
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)  # the names in the certificates it received
+    certificate_names: list[str] = field(
+        default_factory=list
+    )  # the names in the certificates it received
     tunnels_to: int = 0
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
-        shown = writer.get_extra_info("peercert")
-        if shown:
-            self.shown += [value for pair in shown["subject"] for _, value in pair]
+        certificate_names = writer.get_extra_info("peercert")
+        if certificate_names:
+            self.certificate_names += [
+                value for pair in certificate_names["subject"] for _, value in pair
+            ]
         if head.startswith("CONNECT") and self.tunnels_to:
             writer.write(b"HTTP/1.1 200 Connection established\r\nVia: here\r\n\r\n")
             await self._tunnel(reader, writer)
@@ -104,10 +108,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
     """Return a server's side of TLS for a name; `asks` requires a client certificate."""
 
-    def made(name: str = NAME, *, asks: bool = False) -> ssl.SSLContext:
+    def made(name: str = NAME, *, required: bool = False) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*authority.vouched(name))
-        if asks:
+        if required:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(authority.ca)
         return context
@@ -115,18 +119,18 @@ def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
     return made
 
 
-def way(**told: object) -> Dialer:
-    return replace(Dialer(LOOPBACK, resolve=Names()), **told)  # type: ignore[arg-type]
+def dialer(**changes: object) -> Dialer:
+    return replace(Dialer(LOOPBACK, resolve=Names()), **changes)  # type: ignore[arg-type]
 
 
 async def test_the_name_is_resolved_once_for_a_connection_and_sent_in_the_request() -> None:
     names = Names(["127.0.0.1", "127.0.0.2"])
     async with peer() as server:
         url = f"http://{NAME}:{server.port}/d"
-        assert await fetch(url, {}, way(resolve=names)) == b"fine"
-        assert names.asked == 1
+        assert await fetch(url, {}, dialer(resolve=names)) == b"fine"
+        assert names.lookups == 1
         with pytest.raises(UpstreamDeadError, match="TOOLBUS_EGRESS_ALLOW") as caught:
-            await fetch(url, {}, way(resolve=names))
+            await fetch(url, {}, dialer(resolve=names))
     assert caught.value.data["sent"] is False
     assert [head.split("\r\n")[0] for head in server.heads] == ["GET /d HTTP/1.1"]
     assert f"Host: {NAME}:{server.port}" in server.heads[0]
@@ -135,12 +139,12 @@ async def test_the_name_is_resolved_once_for_a_connection_and_sent_in_the_reques
 async def test_tls_is_verified_for_the_name_and_not_the_address(
     authority: Authority, secure: Callable[..., ssl.SSLContext]
 ) -> None:
-    trusting = way(tls=Tls(ca=authority.ca))
+    trusting = dialer(tls=Tls(ca=authority.ca))
     async with peer(secure()) as right, peer(secure("other.example")) as wrong:
         assert await fetch(f"https://{NAME}:{right.port}/", {}, trusting) == b"fine"
-        also = way(tls=Tls(extra=authority.ca))
+        also = dialer(tls=Tls(extra=authority.ca))
         assert await fetch(f"https://{NAME}:{right.port}/", {}, also) == b"fine"
-        for url, by in ((wrong.port, trusting), (right.port, way())):
+        for url, by in ((wrong.port, trusting), (right.port, dialer())):
             with pytest.raises(UpstreamDeadError, match="certificate"):
                 await fetch(f"https://{NAME}:{url}/", {}, by)
     assert wrong.heads == []
@@ -151,13 +155,13 @@ async def test_a_server_that_requires_a_certificate_receives_it(
     authority: Authority, secure: Callable[..., ssl.SSLContext]
 ) -> None:
     certificate, key = authority.vouched("toolbus")
-    async with peer(secure(asks=True)) as server:
+    async with peer(secure(required=True)) as server:
         url = f"https://{NAME}:{server.port}/"
-        shown = way(tls=Tls(ca=authority.ca, certificate=certificate, key=key))
-        assert await fetch(url, {}, shown) == b"fine"
+        certificate_names = dialer(tls=Tls(ca=authority.ca, certificate=certificate, key=key))
+        assert await fetch(url, {}, certificate_names) == b"fine"
         with pytest.raises(ToolbusError):
-            await fetch(url, {}, way(tls=Tls(ca=authority.ca)))
-    assert server.shown == ["toolbus"]
+            await fetch(url, {}, dialer(tls=Tls(ca=authority.ca)))
+    assert server.certificate_names == ["toolbus"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ async def test_a_server_that_requires_a_certificate_receives_it(
 )
 async def test_an_unreadable_file_is_reported_without_its_path(tls: Tls) -> None:
     async with peer() as server:
-        pool = Pool(f"https://{NAME}:{server.port}/", way(tls=tls))
+        pool = Pool(f"https://{NAME}:{server.port}/", dialer(tls=tls))
         with pytest.raises(NotSentError, match=r"can(not)? be (read|loaded)|no readable") as caught:
             await pool.request(b"GET / HTTP/1.1\r\n\r\n")
     assert "nowhere" not in str(caught.value)
@@ -176,7 +180,7 @@ async def test_a_proxy_tunnels_https_and_sees_no_header_for_the_server(
 ) -> None:
     names = Names(["192.168.7.7"])
     async with peer(secure()) as server, peer(tunnels_to=server.port) as proxy:
-        by = way(
+        by = dialer(
             proxy=f"http://user:word@127.0.0.1:{proxy.port}",
             tls=Tls(ca=authority.ca),
             resolve=names,
@@ -187,13 +191,15 @@ async def test_a_proxy_tunnels_https_and_sees_no_header_for_the_server(
     assert "Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in result
     assert "Bearer" not in result
     assert "Proxy-Authorization" not in server.heads[0]
-    assert names.asked == 1, "only the proxy's own address is resolved"
+    assert names.lookups == 1, "only the proxy's own address is resolved"
 
 
 async def test_a_proxy_gets_the_full_address_of_plain_http() -> None:
     async with peer() as proxy:
         environ = {"http_proxy": f"http://user:word@127.0.0.1:{proxy.port}"}
-        assert await fetch(f"http://{NAME}/d?q", {}, way(egress=STRICT, environ=environ)) == b"fine"
+        assert (
+            await fetch(f"http://{NAME}/d?q", {}, dialer(egress=STRICT, environ=environ)) == b"fine"
+        )
     (result,) = proxy.heads
     assert result.startswith(f"GET http://{NAME}:80/d?q HTTP/1.1\r\nProxy-Authorization: Basic ")
     assert f"Host: {NAME}\r\n" in result
@@ -201,7 +207,7 @@ async def test_a_proxy_gets_the_full_address_of_plain_http() -> None:
 
 async def test_a_rejected_tunnel_is_reported() -> None:
     async with peer() as proxy:
-        by = way(proxy=f"http://127.0.0.1:{proxy.port}")
+        by = dialer(proxy=f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(UpstreamDeadError, match="rejected the tunnel with HTTP 403"):
             await fetch(f"https://{NAME}/", {}, by)
 
@@ -211,7 +217,7 @@ async def test_a_proxy_gets_no_request_for_a_forbidden_address(host: str) -> Non
     async with peer() as proxy:
         environ = {"http_proxy": f"http://127.0.0.1:{proxy.port}"}
         with pytest.raises(UpstreamDeadError):
-            await fetch(f"http://{host}/", {}, way(environ=environ))
+            await fetch(f"http://{host}/", {}, dialer(environ=environ))
     assert proxy.heads == []
 
 
@@ -219,10 +225,10 @@ async def test_a_proxy_gets_no_request_for_a_forbidden_address(host: str) -> Non
 
 
 def test_files_are_used_only_where_the_operator_confirmed_them() -> None:
-    ways = DialerFactory()
+    dialers = DialerFactory()
     with pytest.raises(UpstreamDeadError, match="toolbus apply"):
-        ways.to(Server(url="https://a.example", ca="a.pem"), "")
-    assert ways.to(Server(url="https://a.example"), "").tls.ca == ""
+        dialers.to(Server(url="https://a.example", ca="a.pem"), "")
+    assert dialers.to(Server(url="https://a.example"), "").tls.ca == ""
 
 
 async def test_a_private_address_is_reached_only_after_the_operators_confirmation(

@@ -46,8 +46,8 @@ class Asking:
 
     async def end(self, call_id: str) -> ReplyMessage:
         """Return the final reply of a call."""
-        frame: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
-        return frame
+        reply: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
+        return reply
 
 
 @asynccontextmanager
@@ -84,13 +84,13 @@ async def test_a_call_cancelled_before_it_arrived_never_reaches_its_server(
                 return any(isinstance(end, CallResult) for end in made.ends.values())
 
             await until_told(goes_through, "the server")
-            taken_back = await made.send(cancelled_before=True)
+            cancelled = await made.send(cancelled_before=True)
             another = await made.send()
-            end = await made.end(taken_back)
+            end = await made.end(cancelled)
             assert isinstance(end, CallError)
             assert isinstance(end.error, CallCancelledError)
             assert isinstance(await made.end(another), CallResult)
-            came = {call["text"] for call in echo.arrived()}
-            assert (another in came, taken_back in came) == (True, False)
+            arrived = {call["text"] for call in echo.arrived()}
+            assert (another in arrived, cancelled in arrived) == (True, False)
     finally:
         echo.kill()

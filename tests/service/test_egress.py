@@ -12,7 +12,7 @@ MOST = 400
 
 
 @pytest.fixture
-async def seen() -> AsyncIterator[Listener]:
+async def forbidden() -> AsyncIterator[Listener]:
     """Run the listener that must not be reached."""
     async with Listener().listening() as listener:
         yield listener
@@ -31,38 +31,38 @@ def test_the_list_of_spellings_is_long() -> None:
 
 @pytest.mark.parametrize("name", CALLED)
 async def test_no_spelling_is_called(
-    name: str, seen: Listener, leader: Listener, tmp_path: Path
+    name: str, forbidden: Listener, leader: Listener, tmp_path: Path
 ) -> None:
-    tried = Tried(lists(), leader, tmp_path)
-    count = await counted(CALLED[name], spellings(seen.port), tried, seen)
+    attempts = Tried(lists(), leader, tmp_path)
+    count = await counted(CALLED[name], spellings(forbidden.port), attempts, forbidden)
     assert (count.hits, count.through) == (0, [])
     assert count.refused == count.probes
 
 
 @pytest.mark.parametrize("name", CALLED)
 async def test_a_listed_address_is_called(
-    name: str, seen: Listener, leader: Listener, tmp_path: Path
+    name: str, forbidden: Listener, leader: Listener, tmp_path: Path
 ) -> None:
-    tried = Tried(lists(f"127.0.0.1:{seen.port}"), leader, tmp_path)
-    count = await counted(CALLED[name], [seen.url], tried, seen)
+    attempts = Tried(lists(f"127.0.0.1:{forbidden.port}"), leader, tmp_path)
+    count = await counted(CALLED[name], [forbidden.url], attempts, forbidden)
     assert count.hits > 0
 
 
 @pytest.mark.parametrize("name", LED_TO)
 async def test_no_server_redirects_elsewhere(
-    name: str, seen: Listener, leader: Listener, tmp_path: Path
+    name: str, forbidden: Listener, leader: Listener, tmp_path: Path
 ) -> None:
-    tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, tmp_path)
-    count = await counted(LED_TO[name], spellings(seen.port)[::8], tried, seen)
+    attempts = Tried(lists(f"127.0.0.1:{leader.port}"), leader, tmp_path)
+    count = await counted(LED_TO[name], spellings(forbidden.port)[::8], attempts, forbidden)
     assert (count.hits, count.through) == (0, [])
     assert leader.hits >= count.probes, "each was redirected"
 
 
 @pytest.mark.parametrize("name", LED_TO)
 async def test_no_server_redirects_to_another_listed_one(
-    name: str, seen: Listener, leader: Listener, tmp_path: Path
+    name: str, forbidden: Listener, leader: Listener, tmp_path: Path
 ) -> None:
     """Follow no redirect to another origin: credentials would be sent along."""
-    tried = Tried(lists("127.0.0.0/8"), leader, tmp_path)
-    count = await counted(LED_TO[name], [seen.url], tried, seen)
+    attempts = Tried(lists("127.0.0.0/8"), leader, tmp_path)
+    count = await counted(LED_TO[name], [forbidden.url], attempts, forbidden)
     assert (count.hits, leader.hits > 0) == (0, True)

@@ -64,8 +64,8 @@ class Outside:
 
     def gate(self, *hosts: str) -> EgressProxy:
         """Return a proxy with these hosts, and this machine's own address, listed."""
-        way = Dialer(Egress(Allowed.of("127.0.0.1")), resolve=self.resolve)
-        return EgressProxy("docs", Allowed.of(" ".join(hosts)), way)
+        dialer = Dialer(Egress(Allowed.of("127.0.0.1")), resolve=self.resolve)
+        return EgressProxy("docs", Allowed.of(" ".join(hosts)), dialer)
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
@@ -94,7 +94,7 @@ async def program(script: str, gate: EgressProxy, port: int) -> AsyncIterator[li
         await child.close()
 
 
-async def told(script: str, gate: EgressProxy, port: int) -> Any:
+async def output_of(script: str, gate: EgressProxy, port: int) -> Any:
     """Return the JSON output of a program behind a proxy."""
     async with program(f"print(json.dumps({script}), flush=True)", gate, port) as lines:
         return json.loads(lines[0])
@@ -106,7 +106,7 @@ async def test_a_listed_host_is_reached_without_traces_of_the_proxy(outside: Out
         "forwarded": fetched(f"http://{LISTED}:{{port}}/path?q=1"),
         "tunnelled": tunnelled(f"{LISTED}:{{port}}"),
     }}"""
-    found = await told(script, gate, outside.port)
+    found = await output_of(script, gate, outside.port)
     assert found["forwarded"] == "hello"
     assert found["tunnelled"].startswith("HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200")
     plain, tunnel = outside.heads
@@ -132,7 +132,7 @@ async def test_no_other_host_is_reached_in_any_way(outside: Outside) -> None:
         "six": fetched("http://[2001:db8::1]/", direct),
         "names": looked_up("{LISTED}"),
     }}"""
-    found = await told(script, gate, outside.port)
+    found = await output_of(script, gate, outside.port)
     refused = [found.pop(each) for each in ("other", "other by tunnel", "other port")]
     refused += [found.pop(each) for each in ("address by tunnel", "another Host", "inside")]
     assert all("403" in each for each in refused), refused
@@ -150,7 +150,7 @@ async def test_a_request_that_is_not_for_a_proxy_is_rejected(outside: Outside) -
         b"CONNECT http://docs.example/ HTTP/1.1\\r\\n\\r\\n",
         b"GET http://docs.example/ HTTP/1.1\\r\\nA: b\\r\\n folded\\r\\n\\r\\n",
     )]"""
-    found = await told(script, outside.gate(LISTED), outside.port)
+    found = await output_of(script, outside.gate(LISTED), outside.port)
     assert ["This is a proxy" in each for each in found] == [True] * 4
     assert outside.names == []
 

@@ -52,7 +52,7 @@ class Evidence:
         self.executor: EventPublisher
         self.repository: ConfigRepository
         self.people = PersonKeys(settings.people_key_file)
-        self._lane = RequestReply("operator", operator)
+        self._requests = RequestReply("operator", operator)
         self._operator = operator
         self._directory = directory
 
@@ -78,7 +78,7 @@ class Evidence:
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """Return the rows of an operator's query."""
-        return (await self._lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+        return (await self._requests.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def call(self, name: str, **given: Any) -> None:
         """Publish the intent and the outcome of a call."""
@@ -112,7 +112,7 @@ class Evidence:
         text = f"customer = '{customer}' AND event LIKE 'call.%'"
         return await self.rows(f"SELECT count() FROM events WHERE {text}") == ((count,),)
 
-    async def told_of_deleting(self, customer: str) -> bool:
+    async def records_deletion(self, customer: str) -> bool:
         """Return whether a customer's log records a deletion of events."""
         text = f"customer = '{customer}' AND event = 'events.expired'"
         return await self.rows(f"SELECT count() > 0 FROM events WHERE {text}") == ((1,),)
@@ -120,7 +120,7 @@ class Evidence:
     async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
         """Export the evidence, and verify it."""
         path = self._directory / name
-        found = await gathered(self._lane, "acme")
+        found = await gathered(self._requests, "acme")
         await found.write(path, opened=self.people.opened if reveal else None)
         return self.verified(name)
 
@@ -132,12 +132,14 @@ class Evidence:
 
 @pytest.fixture
 async def evidence(settings: Settings, operator: Bus, tmp_path: Path) -> AsyncIterator[Evidence]:
-    async with at_work(settings, operator, tmp_path) as found:
+    async with running_audit(settings, operator, tmp_path) as found:
         yield found
 
 
 @asynccontextmanager
-async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIterator[Evidence]:
+async def running_audit(
+    settings: Settings, operator: Bus, directory: Path
+) -> AsyncIterator[Evidence]:
     own = AuditSettings(
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
@@ -224,7 +226,7 @@ async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
 
     async with bus_of("audit", settings) as audit:
 
-        def hear(_asked: bytes, _subject: str, reply: str) -> None:
+        def hear(_request: bytes, _subject: str, reply: str) -> None:
             if known := rounds.pop(0) if len(rounds) > 1 else rounds[0]:
                 result = ServiceStatus(
                     service="audit",
@@ -260,8 +262,8 @@ class Later:
         self._rounds = 0
         apply = Retention.apply
 
-        async def later(kept: Retention, now: float) -> list[retention.Truncation]:
-            cuts = await apply(kept, now + self.ahead)
+        async def later(policy_: Retention, now: float) -> list[retention.Truncation]:
+            cuts = await apply(policy_, now + self.ahead)
             self._rounds += 1
             return cuts
 
@@ -270,10 +272,10 @@ class Later:
 
     async def come_back(self) -> None:
         """Return to the present, and wait until the current run has ended."""
-        self.ahead, seen = 0, self._rounds
+        self.ahead, rounds = 0, self._rounds
 
         async def settled() -> bool:
-            return self._rounds >= seen + 2
+            return self._rounds >= rounds + 2
 
         await until(settled, "nothing is deleted any more")
 
@@ -290,19 +292,19 @@ async def test_expired_events_are_deleted_unless_held_and_the_rest_verifies(
     )
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
 
-    async with at_work(settings, operator, tmp_path) as evidence:
+    async with running_audit(settings, operator, tmp_path) as evidence:
         for customer in ("core", "acme", "bolt"):
             await evidence.call(f"{customer}1", customer=customer)
         for customer in ("core", "acme"):
             await evidence.sealed(2, customer)
             await until(partial(evidence.has_calls, customer, 2), f"{customer}'s events are rows")
-        await until(partial(evidence.told_of_deleting, "bolt"), "bolt's log says so")
+        await until(partial(evidence.records_deletion, "bolt"), "bolt's log says so")
         await until(partial(evidence.has_calls, "bolt", 0), "bolt's events are deleted")
         assert await evidence.has_calls("acme", 2)
         assert await evidence.has_calls("core", 2)
 
         await bucket.delete(f"{HOLD_PREFIX}acme")
-        await until(partial(evidence.told_of_deleting, "acme"), "acme's log says so")
+        await until(partial(evidence.records_deletion, "acme"), "acme's log says so")
         await until(partial(evidence.has_calls, "acme", 0), "acme's events are deleted")
         assert await evidence.has_calls("core", 2)
 

@@ -23,13 +23,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
         yield store
 
 
-async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int], int]:
+async def read_pages(engine: ClickHouse, **query: Any) -> tuple[list[str], list[int], int]:
     """Return the ids of all pages, the number of rows of each, and the announced total."""
     ids: list[str] = []
     sizes: list[int] = []
     total, after = 0, ""
     while True:
-        page = await paging.page(engine, EventsQuery(**asked, after=after))
+        page = await paging.page(engine, EventsQuery(**query, after=after))
         total = max(total, page.total)
         ids += [json.loads(line)["id"] for line in page.data.splitlines()]
         sizes.append(page.rows)
@@ -46,7 +46,7 @@ async def test_every_event_is_exported_once_by_time_with_small_pages(
     for number in range(20):  # some at the same moment, over four hours, the last ones first
         moment = EIGHT + 3600 * ((19 - number) // 5) + (number % 2)
         await at.keep(allowed(call_id=f"p{number:02}", customer="pages", at=moment))
-    ids, sizes, total = await taken(engine, customers=("pages",))
+    ids, sizes, total = await read_pages(engine, customers=("pages",))
     assert sorted(ids) == sorted(at.ids)
     assert (max(sizes), total) == (3, 20)
     moments = {f"p{n:02}.allowed": EIGHT + 3600 * ((19 - n) // 5) + (n % 2) for n in range(20)}
@@ -56,19 +56,19 @@ async def test_every_event_is_exported_once_by_time_with_small_pages(
 async def test_only_selected_events_are_exported(engine: ClickHouse) -> None:
     at = Table(engine)
     await at.keep(
-        allowed(call_id="a1", customer="asked", at=EIGHT),
-        completed(call_id="a1", customer="asked", at=EIGHT),
-        allowed(call_id="a2", customer="asked", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
-        allowed(call_id="a4", customer="asked", at=EIGHT + 2),
+        allowed(call_id="a1", customer="query", at=EIGHT),
+        completed(call_id="a1", customer="query", at=EIGHT),
+        allowed(call_id="a2", customer="query", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
+        allowed(call_id="a4", customer="query", at=EIGHT + 2),
     )  # fmt: skip
     request = {
-        "customers": ("asked",),
+        "customers": ("query",),
         "events": ("call.all*",),
         "since": EIGHT,
         "until": EIGHT + 2,
     }
-    assert (await taken(engine, **request))[0] == ["a1.allowed", "a2.allowed"]
-    assert (await taken(engine, customers=("nobody' OR '1",)))[0] == []
+    assert (await read_pages(engine, **request))[0] == ["a1.allowed", "a2.allowed"]
+    assert (await read_pages(engine, customers=("nobody' OR '1",)))[0] == []
 
 
 async def test_pages_stay_below_the_limit_of_the_bus(
@@ -81,15 +81,15 @@ async def test_pages_stay_below_the_limit_of_the_bus(
         await at.keep(
             allowed(call_id=f"l{number}", customer="long", at=EIGHT, arguments="x" * 1500)
         )
-    ids, sizes, _ = await taken(engine, customers=("long",))
+    ids, sizes, _ = await read_pages(engine, customers=("long",))
     assert (sorted(ids), max(sizes)) == (at.ids, 2)
     monkeypatch.setattr(paging, "MOST_BYTES", 1000)
     with pytest.raises(InvalidError, match=r"l0.allowed is longer"):
-        await taken(engine, customers=("long",))
+        await read_pages(engine, customers=("long",))
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("query", "reason"),
     [
         ({"format": "csv"}, "Unknown format 'csv'"),
         ({"events": ("call%",)}, "is not an event name"),
@@ -97,7 +97,7 @@ async def test_pages_stay_below_the_limit_of_the_bus(
     ],
 )
 async def test_an_invalid_query_is_rejected_with_its_fix(
-    engine: ClickHouse, asked: dict[str, Any], reason: str
+    engine: ClickHouse, query: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidError, match=reason):
-        await paging.page(engine, EventsQuery(**asked))
+        await paging.page(engine, EventsQuery(**query))

@@ -107,12 +107,12 @@ class Killing:
 
     def __init__(self, target: Target, after: int) -> None:
         self._target = target
-        self._left = after
+        self._remaining = after
 
     async def put(self, path: str, data: bytes) -> None:
-        if self._left == 0:
+        if self._remaining == 0:
             raise KeyboardInterrupt
-        self._left -= 1
+        self._remaining -= 1
         await self._target.put(path, data)
 
 

@@ -68,9 +68,9 @@ async def test_a_person_signs_in_at_the_companys_provider(
     server: Server, provider: Provider
 ) -> None:
     walker = Walker(server)
-    shown = await walker.get(await _away(walker, provider))
-    assert "ann" in shown.text
-    code = (await walker.answered(shown)).told["code"]
+    page = await walker.get(await _away(walker, provider))
+    assert "ann" in page.text
+    code = (await walker.answered(page)).told["code"]
     client = (await server.action("clients"))[-1]["id"]
     _, result = await server.token(client, code)
     bearer = await server.show(result["access_token"])
@@ -162,10 +162,10 @@ async def test_tokens_of_a_configured_issuer_are_accepted_for_this_audience(
         "bound more oddly": provider.minted(cnf="k"),
         "no access rule": provider.minted(groups=["guests"]),
     }
-    assert [why for why, token in refused.items() if await _is_taken(server, token)] == []
+    assert [why for why, token in refused.items() if await _is_accepted(server, token)] == []
 
 
-async def _is_taken(server: Server, token: str) -> bool:
+async def _is_accepted(server: Server, token: str) -> bool:
     try:
         await server.show(token)
     except UnauthorizedError:
@@ -236,18 +236,18 @@ async def test_an_assertion_of_the_issuer_is_redeemed_once_and_here(
 
 
 @contextmanager
-def documents(directory: Path, told: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+def documents(directory: Path, document: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
     """Run a TLS server that answers every path with one document; list its requests."""
-    seen: list[str] = []
+    paths: list[str] = []
 
     def answer(request: Request) -> Response:
-        seen.append(request.path)
+        paths.append(request.path)
         if request.path == "/moved.json":
             return Response(302, headers={"location": "/client.json"})
-        return Response(body=told)
+        return Response(body=document)
 
     with answering(answer, certificate=Authority(directory).vouched("localhost")) as port:
-        yield port, seen
+        yield port, paths
 
 
 async def test_a_client_is_described_by_its_own_document(

@@ -47,11 +47,11 @@ async def test_streams_are_created_once_the_files_of_deleted_ones_are_gone(
 ) -> None:
     async with joined_by_tester(own_nats.at) as tester:
         await begin_afresh(tester, own_nats.streams)
-        left = own_nats.streams / ".of-before"
-        left.mkdir()
+        leftover = own_nats.streams / ".of-before"
+        leftover.mkdir()
         beginning = asyncio.create_task(begin_afresh(tester, own_nats.streams))
         await until(lambda: not (own_nats.streams / EVENTS).exists(), "the stream is deleted")
         assert not beginning.done()
-        left.rmdir()
+        leftover.rmdir()
         await beginning
         await tester.client.jetstream().stream_info(EVENTS)

@@ -30,16 +30,16 @@ class GraphQLServer(Engine):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/graphql"
 
-    def asked(self) -> list[dict[str, Any]]:
+    def operations(self) -> list[dict[str, Any]]:
         """Return the operations that reached it."""
-        found: list[dict[str, Any]] = self._told("asked")
+        found: list[dict[str, Any]] = self._fetch("asked")
         return found
 
     def traced(self) -> str:
         """Return the trace of the latest request."""
-        return str(self._told("trace"))
+        return str(self._fetch("trace"))
 
-    def _told(self, what: str) -> Any:
+    def _fetch(self, what: str) -> Any:
         with urllib.request.urlopen(self.url.replace("graphql", what)) as answer:
             return json.load(answer)
 
@@ -108,11 +108,11 @@ async def test_only_the_given_arguments_are_sent_as_variables(
     answer = (await bench.call("addBook", given)).last
     assert answer["structuredContent"]["title"] == '"}{'
     assert answer["structuredContent"]["genre"] == "NOVEL"
-    arrived = server.asked()[-1]
+    arrived = server.operations()[-1]
     assert arrived["variables"] == given
     assert arrived["query"].startswith("mutation($input:NewBook!){addBook(input:$input){")
     await bench.call("books", {"first": None})
-    assert server.asked()[-1]["query"].startswith("query($first:Int){books(first:$first){")
+    assert server.operations()[-1]["query"].startswith("query($first:Int){books(first:$first){")
 
 
 async def test_a_caller_selects_fields_by_paths(bench: Bench) -> None:
@@ -138,12 +138,12 @@ async def test_a_caller_selects_fields_by_paths(bench: Bench) -> None:
 async def test_an_invalid_path_is_rejected_unsent_with_the_alternatives(
     server: GraphQLServer, bench: Bench, path: str, words: str
 ) -> None:
-    before = len(server.asked())
+    before = len(server.operations())
     error = (await bench.call("book", {"id": "1", "select": [path]})).error
     assert isinstance(error, InvalidArgumentsError)
     assert words in error.reason
     assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
-    assert len(server.asked()) == before
+    assert len(server.operations()) == before
 
 
 async def test_an_error_is_a_tool_error_without_the_secret(bench: Bench) -> None:
@@ -155,8 +155,8 @@ async def test_an_error_is_a_tool_error_without_the_secret(bench: Bench) -> None
 
 
 async def test_operations_select_the_fields_that_become_tools(server: GraphQLServer) -> None:
-    wanted = Operations(include=("*book*", "mutation:*"), exclude=("mutation:count",))
-    made = await opened(server, operations=wanted)
+    operations = Operations(include=("*book*", "mutation:*"), exclude=("mutation:count",))
+    made = await opened(server, operations=operations)
     try:
         assert {each.name for each in made.listing.tools} == {"book", "books", "addBook"}
     finally:

@@ -93,7 +93,7 @@ async def test_a_server_without_a_health_service_is_healthy_while_it_answers(
         server.kill()
 
 
-def way(tls: Tls) -> Dialer:
+def dialer(tls: Tls) -> Dialer:
     async def resolve(_target: Target) -> list[str]:
         return ["127.0.0.1"]
 
@@ -104,7 +104,7 @@ async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
     """Return the answer of a call, or the reason of the failed connection."""
     bench = Bench()
     declared = Server(grpc=f"grpcs://{name}:{server.port}")
-    upstream = GrpcUpstream(declared, {}, bench.news, way(tls))
+    upstream = GrpcUpstream(declared, {}, bench.news, dialer(tls))
     try:
         await bench.open(upstream)
         result = await bench.call("Shop_Echo", {"title": "Tehanu"})
@@ -121,8 +121,8 @@ async def test_tls_sends_the_client_certificate_and_verifies_the_servers_name(
     certificate, key = authority.vouched("toolbus")
     tls = Tls(ca=authority.ca, certificate=certificate, key=key)
     assert await opened(secure, tls) == "Tehanu"
-    beside = Tls(extra=authority.ca, certificate=certificate, key=key)
-    assert await opened(secure, beside) == "Tehanu"
+    extra = Tls(extra=authority.ca, certificate=certificate, key=key)
+    assert await opened(secure, extra) == "Tehanu"
     for wrong in (Tls(ca=authority.ca), Tls(certificate=certificate, key=key)):
         assert "cannot be reached" in await opened(secure, wrong)
     assert "cannot be reached" in await opened(secure, tls, "other.example")

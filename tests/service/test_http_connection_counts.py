@@ -12,17 +12,17 @@ from toolbus_common.http_server.proxy_addresses import Proxies
 async def test_connections_beyond_the_limit_are_rejected_and_accepted_again_later() -> None:
     async with place(Limits(connections=3, head_seconds=LONG)) as here:
         before = refused("total")
-        kept = [here.connect() for _ in range(3)]
+        connections = [here.connect() for _ in range(3)]
         await until(lambda: here.open == 3, "they are open")
         assert counted("toolbus_http_connections") == 3
         answer = await here.told()
         assert (answer.status, answer.closes) == (503, True)
         assert answer.headers[b"retry-after"] == b"1"
         assert refused("total") == before + 1
-        kept.pop().close()
+        connections.pop().close()
         await until(lambda: here.open == 2, "one has left")
         assert (await here.told(GET)).status == 200
-        for each in kept:
+        for each in connections:
             each.close()
         await until(lambda: counted("toolbus_http_connections") == 0, "all have left")
 

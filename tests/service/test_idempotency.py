@@ -48,266 +48,264 @@ ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 class Executor:
     """The executor of these tests: returns the configured reply, and stores the outcome."""
 
-    def __init__(self, made: Policing, outcomes: OutcomeStore) -> None:
+    def __init__(self, policy: Policing, outcomes: OutcomeStore) -> None:
         self._outcomes = outcomes
-        self.told: ReturnedResult | None = None
+        self.reply: ReturnedResult | None = None
         self.sent = True
         self.may_end = asyncio.Event()
         self.may_end.set()
-        made.ends = self._end
+        policy.ends = self._end
 
     async def _end(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         await self.may_end.wait()
-        result = self.told or CallResult(call.arguments)
+        result = self.reply or CallResult(call.arguments)
         if call.claim is not None:
             await self._outcomes.end(call, call.claim, result, sent=self.sent)
         await reply.send(result)
 
 
 @pytest.fixture
-async def ending(at_work: Policing) -> Executor:
-    return await executor_of(at_work)
+async def executor(policy: Policing) -> Executor:
+    return await executor_of(policy)
 
 
-async def executor_of(made: Policing) -> Executor:
-    bucket = await made.executor.bucket(OUTCOMES)
-    return Executor(made, OutcomeStore(bucket, made.executor.spawn))
+async def executor_of(policy: Policing) -> Executor:
+    bucket = await policy.executor.bucket(OUTCOMES)
+    return Executor(policy, OutcomeStore(bucket, policy.executor.spawn))
 
 
-def was_replayed(told: FinalReply) -> bool:
-    assert isinstance(told, CallResult)
-    return bool(json.loads(told.body).get("_meta", {}).get(REPLAYED))
+def was_replayed(result: FinalReply) -> bool:
+    assert isinstance(result, CallResult)
+    return bool(json.loads(result.body).get("_meta", {}).get(REPLAYED))
 
 
-@pytest.mark.usefixtures("ending")
-async def test_a_repeated_call_gets_the_outcome_of_the_first(at_work: Policing) -> None:
-    first = await at_work.request(**ONCE)
+@pytest.mark.usefixtures("executor")
+async def test_a_repeated_call_gets_the_outcome_of_the_first(policy: Policing) -> None:
+    first = await policy.request(**ONCE)
     assert not was_replayed(first)
     for _ in range(6):
-        again = await at_work.request(**ONCE)
+        again = await policy.request(**ONCE)
         assert was_replayed(again)
         assert json.loads(again.body)["page"] == 7
-    assert len(at_work.reached) == 1
-    assert isinstance(await at_work.request("read"), CallResult), (
-        "without a key nothing is replayed"
-    )
-    assert len(at_work.reached) == 2
+    assert len(policy.reached) == 1
+    assert isinstance(await policy.request("read"), CallResult), "without a key nothing is replayed"
+    assert len(policy.reached) == 2
 
 
 async def test_one_of_fifty_concurrent_calls_runs_and_all_get_its_outcome(
-    at_work: Policing, ending: Executor
+    policy: Policing, executor: Executor
 ) -> None:
-    ending.may_end.clear()
+    executor.may_end.clear()
 
-    async def told() -> Any:
-        return await until_told(lambda: _unless_under_way(at_work), "the outcome", 60)
+    async def outcome() -> Any:
+        return await until_told(lambda: _outcome_unless_running(policy), "the outcome", 60)
 
-    asking = [asyncio.ensure_future(told()) for _ in range(50)]
-    await until(lambda: at_work.reached, "one of them runs")
-    assert await _refused(at_work, CallUnderWayError), "the others are rejected for now"
-    ending.may_end.set()
+    asking = [asyncio.ensure_future(outcome()) for _ in range(50)]
+    await until(lambda: policy.reached, "one of them runs")
+    assert await _refused(policy, CallUnderWayError), "the others are rejected for now"
+    executor.may_end.set()
     ends = await asyncio.gather(*asking)
     assert sum(not was_replayed(end) for end in ends) == 1
-    assert len(at_work.reached) == 1
+    assert len(policy.reached) == 1
 
 
-async def _unless_under_way(made: Policing) -> FinalReply | None:
+async def _outcome_unless_running(policy: Policing) -> FinalReply | None:
     try:
-        return await made.request(**ONCE, seconds=60)
+        return await policy.request(**ONCE, seconds=60)
     except CallUnderWayError:
         return None
 
 
-async def _refused(made: Policing, why: type[ToolbusError], **given: Any) -> bool:
-    return await made.refuses(why, **{**ONCE, **given})
+async def _refused(policy: Policing, why: type[ToolbusError], **given: Any) -> bool:
+    return await policy.refuses(why, **{**ONCE, **given})
 
 
-@pytest.mark.usefixtures("ending")
+@pytest.mark.usefixtures("executor")
 async def test_changed_arguments_need_another_key_and_each_caller_has_its_own_keys(
-    at_work: Policing,
+    policy: Policing,
 ) -> None:
-    await at_work.request(**ONCE)
+    await policy.request(**ONCE)
     with pytest.raises(IdempotencyConflictError):
-        await at_work.request(**ONCE, arguments={"page": 8})
-    assert not was_replayed(await at_work.request(**ONCE, secret=OWN, arguments={"page": 8}))
+        await policy.request(**ONCE, arguments={"page": 8})
+    assert not was_replayed(await policy.request(**ONCE, secret=OWN, arguments={"page": 8}))
     other = {**ONCE, "idempotency_key": "order-18"}
-    assert not was_replayed(await at_work.request(**other, arguments={"page": 8}))
-    assert len(at_work.reached) == 3
+    assert not was_replayed(await policy.request(**other, arguments={"page": 8}))
+    assert len(policy.reached) == 3
 
 
 async def test_a_dispatched_failure_is_replayed_and_another_one_is_not(
-    at_work: Policing, ending: Executor
+    policy: Policing, executor: Executor
 ) -> None:
-    ending.told, ending.sent = CallError(UpstreamDeadError("refused")), False
+    executor.reply, executor.sent = CallError(UpstreamDeadError("refused")), False
     for _ in range(2):
         with pytest.raises(UpstreamDeadError) as caught:
-            await at_work.request(**ONCE)
+            await policy.request(**ONCE)
         assert "replayed" not in caught.value.data
-    ending.told, ending.sent = CallError(UpstreamTimeoutError("late")), True
+    executor.reply, executor.sent = CallError(UpstreamTimeoutError("late")), True
     for again in (False, True, True):
         with pytest.raises(UpstreamTimeoutError) as late:
-            await at_work.request(**ONCE)
+            await policy.request(**ONCE)
         assert late.value.data.get("replayed", False) is again
-    assert len(at_work.reached) == 3
+    assert len(policy.reached) == 3
 
 
 async def test_an_input_request_uses_no_key_and_the_final_reply_does(
-    at_work: Policing, ending: Executor
+    policy: Policing, executor: Executor
 ) -> None:
-    ending.told = InputRequired(b'{"resultType":"input_required"}')
+    executor.reply = InputRequired(b'{"resultType":"input_required"}')
     for _ in range(2):
-        assert isinstance(await at_work.request(**ONCE), InputRequired)
-    ending.told = None
+        assert isinstance(await policy.request(**ONCE), InputRequired)
+    executor.reply = None
     extra = json.dumps({"inputResponses": {}})
-    assert not was_replayed(await at_work.request(**ONCE, extra=extra))
-    assert was_replayed(await at_work.request(**ONCE, extra=extra))
-    assert was_replayed(await at_work.request(**ONCE))
-    assert len(at_work.reached) == 3
+    assert not was_replayed(await policy.request(**ONCE, extra=extra))
+    assert was_replayed(await policy.request(**ONCE, extra=extra))
+    assert was_replayed(await policy.request(**ONCE))
+    assert len(policy.reached) == 3
 
 
 async def test_a_result_too_large_to_store_is_not_requested_again(
-    at_work: Policing, ending: Executor
+    policy: Policing, executor: Executor
 ) -> None:
-    ending.told = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
-    assert isinstance(await at_work.request(**ONCE), CallResult)
+    executor.reply = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
+    assert isinstance(await policy.request(**ONCE), CallResult)
     with pytest.raises(OutcomeNotKeptError):
-        await at_work.request(**ONCE)
-    assert len(at_work.reached) == 1
+        await policy.request(**ONCE)
+    assert len(policy.reached) == 1
 
 
 async def test_a_rejected_call_did_not_run_and_a_replayed_call_is_not_charged(
-    begin: Any,
+    start_policy: Any,
 ) -> None:
-    async with begin(
+    async with start_policy(
         replicas=1
-    ) as made:  # so that one replica shows that a configuration is in effect
-        await executor_of(made)
+    ) as policy:  # so that one replica shows that a configuration is in effect
+        await executor_of(policy)
         limited = declared(budgets=(Budget(calls=1, per=Period.DAY),))
-        await made.declare(limited)
-        await until_told(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
-        before = len(made.reached)
+        await policy.declare(limited)
+        await until_told(lambda: _refused(policy, BudgetExceededError, idempotency_key=""), "it")
+        before = len(policy.reached)
         with pytest.raises(BudgetExceededError):
-            await made.request(**ONCE)
-        await made.declare(declared())
-        first = await until_told(lambda: _unless_refused(made), "no limit")
+            await policy.request(**ONCE)
+        await policy.declare(declared())
+        first = await until_told(lambda: _unless_refused(policy), "no limit")
         assert not was_replayed(first)
-        await made.declare(limited)
-        await until_told(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
-        assert was_replayed(await made.request(**ONCE))
-        assert [call.claim is None for call in made.reached[before:]].count(False) == 1
+        await policy.declare(limited)
+        await until_told(lambda: _refused(policy, BudgetExceededError, idempotency_key=""), "it")
+        assert was_replayed(await policy.request(**ONCE))
+        assert [call.claim is None for call in policy.reached[before:]].count(False) == 1
 
 
-async def _unless_refused(made: Policing) -> FinalReply | None:
+async def _unless_refused(policy: Policing) -> FinalReply | None:
     try:
-        return await made.request(**ONCE)
+        return await policy.request(**ONCE)
     except BudgetExceededError:
         return None
 
 
-@pytest.mark.usefixtures("ending")
+@pytest.mark.usefixtures("executor")
 async def test_an_approval_is_needed_for_the_call_and_not_for_its_repetitions(
-    at_work: Policing,
+    policy: Policing,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
-    assert isinstance(await at_work.request(**burn, capabilities=PAGES), InputRequired)
-    approval = await required(at_work, **burn)
-    assert await required(at_work, **burn) == approval, "nothing ran: the key is free"
-    await at_work.approve(approval)
-    assert not was_replayed(await at_work.request(**burn))
+    assert isinstance(await policy.request(**burn, capabilities=PAGES), InputRequired)
+    approval = await required(policy, **burn)
+    assert await required(policy, **burn) == approval, "nothing ran: the key is free"
+    await policy.approve(approval)
+    assert not was_replayed(await policy.request(**burn))
     for _ in range(4):
-        assert was_replayed(await at_work.request(**burn))
-    assert len(at_work.reached) == 1
+        assert was_replayed(await policy.request(**burn))
+    assert len(policy.reached) == 1
 
 
-@pytest.mark.usefixtures("ending")
-async def test_a_call_without_an_executor_frees_its_key(at_work: Policing) -> None:
-    await at_work.executor.calls.leave(CallAdmitted, "*")
-    await at_work.executor.bus.settled()
+@pytest.mark.usefixtures("executor")
+async def test_a_call_without_an_executor_frees_its_key(policy: Policing) -> None:
+    await policy.executor.calls.leave(CallAdmitted, "*")
+    await policy.executor.bus.settled()
     for _ in range(2):
         with pytest.raises(ExecutorDownError):
-            await at_work.request(**ONCE)
-    await at_work.executor.calls.serve(CallAdmitted, "*", at_work.ends, "executor")
-    await at_work.executor.bus.settled()
-    assert not was_replayed(await at_work.request(**ONCE))
+            await policy.request(**ONCE)
+    await policy.executor.calls.serve(CallAdmitted, "*", policy.ends, "executor")
+    await policy.executor.bus.settled()
+    assert not was_replayed(await policy.request(**ONCE))
 
 
-async def test_a_call_without_an_outcome_is_not_repeated(begin: Any) -> None:
-    async with begin(REAP_GRACE="0") as made:
+async def test_a_call_without_an_outcome_is_not_repeated(start_policy: Any) -> None:
+    async with start_policy(REAP_GRACE="0") as policy:
 
         async def never(_call: CallAdmitted, _reply: ReplyChannel) -> None:
             """End without a reply."""
 
-        made.ends = never
+        policy.ends = never
         with pytest.raises(OutcomeUnknownError):
-            await made.request(**ONCE, seconds=4.0)
-        first = made.reached[0].call_id
-        await until_told(lambda: _refused(made, OutcomeUnknownError), "the deadline has passed")
+            await policy.request(**ONCE, seconds=4.0)
+        first = policy.reached[0].call_id
+        await until_told(lambda: _refused(policy, OutcomeUnknownError), "the deadline has passed")
         with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
-            await made.request(**ONCE)
+            await policy.request(**ONCE)
         assert caught.value.data["firstCallId"] == first
-        assert len(made.reached) == 1
+        assert len(policy.reached) == 1
 
 
-async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
-    async with begin(MOST_OUTCOMES="2") as made:
-        await executor_of(made)
+async def test_a_caller_cannot_fill_the_bucket(start_policy: Any) -> None:
+    async with start_policy(MOST_OUTCOMES="2") as policy:
+        await executor_of(policy)
         for number in range(2):
-            await made.request("read", idempotency_key=f"{number}")
+            await policy.request("read", idempotency_key=f"{number}")
 
         async def full() -> bool:
             """Return whether both replicas know of the limit."""
             asking = [
-                _refused(made, RateExceededError, idempotency_key=f"more-{number}")
+                _refused(policy, RateExceededError, idempotency_key=f"more-{number}")
                 for number in range(12)
             ]
             return all(await asyncio.gather(*asking))
 
         await until_told(full, "the bound")
-        assert was_replayed(await made.request("read", idempotency_key="0"))
-        assert isinstance(await made.request("read"), CallResult)
-        own = await made.request("read", idempotency_key="0", secret=OWN)
+        assert was_replayed(await policy.request("read", idempotency_key="0"))
+        assert isinstance(await policy.request("read"), CallResult)
+        own = await policy.request("read", idempotency_key="0", secret=OWN)
         assert not was_replayed(own)
 
 
-@pytest.mark.usefixtures("ending")
-async def test_calls_without_a_key_use_no_bucket(at_work: Policing, operator: Bus) -> None:
+@pytest.mark.usefixtures("executor")
+async def test_calls_without_a_key_use_no_bucket(policy: Policing, operator: Bus) -> None:
     for _ in range(3):
-        await at_work.request("read")
-    assert [call.claim for call in at_work.reached] == [None] * 3
-    kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
-    assert kept.state.last_seq == 0
-    await at_work.request(**ONCE)
-    kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
-    assert (kept.state.messages, kept.state.last_seq) == (1, 2), "a claim, and its outcome"
+        await policy.request("read")
+    assert [call.claim for call in policy.reached] == [None] * 3
+    stream = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
+    assert stream.state.last_seq == 0
+    await policy.request(**ONCE)
+    stream = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
+    assert (stream.state.messages, stream.state.last_seq) == (1, 2), "a claim, and its outcome"
 
 
-@pytest.mark.usefixtures("ending")
-async def test_a_revoked_grant_ends_the_replay_of_its_outcomes(at_work: Policing) -> None:
-    await at_work.request(**ONCE)
+@pytest.mark.usefixtures("executor")
+async def test_a_revoked_grant_ends_the_replay_of_its_outcomes(policy: Policing) -> None:
+    await policy.request(**ONCE)
     changed = declared()
     keys = {**changed.keys, "bot": key(SECRET, "docs__burn")}
-    await at_work.declare(changed.model_copy(update={"keys": keys}))
+    await policy.declare(changed.model_copy(update={"keys": keys}))
 
     async def unknown() -> bool:
         try:
-            await at_work.request(**ONCE)
+            await policy.request(**ONCE)
         except ToolbusError as error:
             return error.code == "unknown_tool"
         return False
 
     await until_told(unknown, "the tool is no longer granted")
-    assert len(at_work.reached) == 1
+    assert len(policy.reached) == 1
 
 
-@pytest.mark.usefixtures("ending")
+@pytest.mark.usefixtures("executor")
 async def test_a_repetition_is_an_event_that_names_the_first_call(
-    at_work: Policing, operator: Bus
+    policy: Policing, operator: Bus
 ) -> None:
-    await at_work.request(**ONCE)
-    await at_work.request(**ONCE)
+    await policy.request(**ONCE)
+    await policy.request(**ONCE)
     result = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
     event = CallReplayed.decode(result)
-    assert (event.first, event.key, event.tool) == (at_work.reached[0].call_id, "bot", "read")
+    assert (event.first, event.key, event.tool) == (policy.reached[0].call_id, "bot", "read")
     assert event.call_id != event.first
 
 
@@ -324,43 +322,43 @@ async def _last(operator: Bus, event: str) -> bytes:
 BURN: dict[str, Any] = {**MODERN, "idempotency_key": "burn-7"}
 
 
-@pytest.mark.usefixtures("ending")
-async def test_a_call_that_waited_as_a_task_is_replayed_with_its_outcome(at_work: Policing) -> None:
-    task = await begun(at_work, **BURN)
-    assert await begun(at_work, **BURN) == task, "the same task while it waits"
-    await at_work.approve(approval_of(task))
-    assert (await ended(at_work, task))["result"] == {"page": 7}
+@pytest.mark.usefixtures("executor")
+async def test_a_call_that_waited_as_a_task_is_replayed_with_its_outcome(policy: Policing) -> None:
+    task = await begun(policy, **BURN)
+    assert await begun(policy, **BURN) == task, "the same task while it waits"
+    await policy.approve(approval_of(task))
+    assert (await ended(policy, task))["result"] == {"page": 7}
     for _ in range(4):
-        again = await at_work.request(**BURN)
+        again = await policy.request(**BURN)
         assert was_replayed(again)
         assert json.loads(again.body)["page"] == 7
     with pytest.raises(IdempotencyConflictError):
-        await at_work.request(**BURN, arguments={"page": 8})
-    assert len(at_work.reached) == 1
+        await policy.request(**BURN, arguments={"page": 8})
+    assert len(policy.reached) == 1
 
 
 async def test_an_approved_task_whose_key_is_in_use_waits_for_that_outcome(
-    at_work: Policing, operator: Bus
+    policy: Policing, operator: Bus
 ) -> None:
-    call = at_work.call(**BURN)
+    call = policy.call(**BURN)
     entry = entry_name_of(call, ConfigSnapshot.of(declared()).principal("bot"))
-    outcomes = await at_work.executor.bucket(OUTCOMES)
-    task = await begun(at_work, **BURN)
+    outcomes = await policy.executor.bucket(OUTCOMES)
+    task = await begun(policy, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
     assert freed is not None, "the claim of the call until it became a task"
-    under_way = new_claim(call)
-    records = at_work.records(OUTCOMES)
-    sealed = records.seal(entry, under_way.encode())
+    claim = new_claim(call)
+    records = policy.records(OUTCOMES)
+    sealed = records.seal(entry, claim.encode())
     revision = await outcomes.swap(entry, sealed, freed.revision)
     assert revision is not None
-    await at_work.approve(approval_of(task))
+    await policy.approve(approval_of(task))
 
     async def put_off() -> bool:
-        return any(b"has not ended yet" in each for each in await at_work.kept(TASKS))
+        return any(b"has not ended yet" in each for each in await policy.kept(TASKS))
 
     await until_told(put_off, "an attempt while the key is in use")
-    frame = CallResult(b'{"page":"of the other call"}').encode()
-    over = under_way.model_copy(update={"stage": Stage.ENDED, "reply": frame})
+    message = CallResult(b'{"page":"of the other call"}').encode()
+    over = claim.model_copy(update={"stage": Stage.ENDED, "reply": message})
     assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
-    assert (await ended(at_work, task))["result"]["page"] == "of the other call"
-    assert at_work.reached == []
+    assert (await ended(policy, task))["result"]["page"] == "of the other call"
+    assert policy.reached == []

@@ -46,7 +46,7 @@ def corp(running: tuple[OAuthServer, Provider]) -> Provider:
 
 
 @dataclass
-class Vouching(Asking):
+class CompanyUsers(Asking):
     """Persons who sign in at a company's provider."""
 
     corp: Provider
@@ -76,13 +76,13 @@ class Vouching(Asking):
 @pytest.fixture
 async def asking(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, corp: Provider
-) -> AsyncIterator[Vouching]:
+) -> AsyncIterator[CompanyUsers]:
     async with asked_by_executor(settings, operator, monkeypatch) as parts:
-        yield Vouching(*parts, corp)
+        yield CompanyUsers(*parts, corp)
 
 
 async def test_a_provider_asserts_only_the_identity_of_the_signed_in_person(
-    asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
     await asking.vouched(docs.url, far)
@@ -99,7 +99,7 @@ async def test_a_provider_asserts_only_the_identity_of_the_signed_in_person(
 
 
 async def test_a_sign_in_for_an_agent_needs_no_page_for_the_server(
-    asking: Vouching, far: OAuthServer, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
@@ -111,7 +111,7 @@ async def test_a_sign_in_for_an_agent_needs_no_page_for_the_server(
 
 @pytest.mark.parametrize("word", [{"aud": "https://else.test"}, {"client_id": "somebody"}])
 async def test_an_assertion_for_another_audience_or_client_is_not_sent(
-    asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource, word: dict[str, str]
+    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource, word: dict[str, str]
 ) -> None:
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
@@ -123,7 +123,7 @@ async def test_an_assertion_for_another_audience_or_client_is_not_sent(
 
 
 async def test_an_unconfigured_authorization_server_gets_no_assertion(
-    asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     clients = {"https://else.test": {"id": THERE}}
@@ -135,7 +135,7 @@ async def test_an_unconfigured_authorization_server_gets_no_assertion(
 
 
 async def test_each_token_needs_another_assertion_and_its_denial_counts(
-    asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
@@ -148,7 +148,7 @@ async def test_each_token_needs_another_assertion_and_its_denial_counts(
 
 
 async def test_the_id_token_is_renewed_where_possible_and_else_needs_a_sign_in(
-    asking: Vouching, far: OAuthServer, corp: Provider, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
@@ -166,7 +166,7 @@ async def test_the_id_token_is_renewed_where_possible_and_else_needs_a_sign_in(
 
 
 async def test_a_person_disconnected_by_an_operator_signs_in_again(
-    asking: Vouching, far: OAuthServer, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
@@ -178,7 +178,7 @@ async def test_a_person_disconnected_by_an_operator_signs_in_again(
 
 
 async def test_a_person_who_disconnects_is_not_connected_again_by_the_next_call(
-    asking: Vouching, far: OAuthServer, docs: Resource
+    asking: CompanyUsers, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.vouched(docs.url, far)
@@ -190,7 +190,7 @@ async def test_a_person_who_disconnects_is_not_connected_again_by_the_next_call(
 
 
 async def test_a_workload_token_of_a_file_is_the_assertion(
-    asking: Vouching, far: OAuthServer, docs: Resource, tmp_path: Path
+    asking: CompanyUsers, far: OAuthServer, docs: Resource, tmp_path: Path
 ) -> None:
     docs.names(far.issuer)
     keys = ECKey.generate_key("P-256")
@@ -208,7 +208,7 @@ async def test_a_workload_token_of_a_file_is_the_assertion(
 
 
 async def test_a_workload_token_of_a_file_authenticates_the_client(
-    asking: Vouching, far: OAuthServer, docs: Resource, tmp_path: Path
+    asking: CompanyUsers, far: OAuthServer, docs: Resource, tmp_path: Path
 ) -> None:
     docs.names(far.issuer)
     token = _signed(ECKey.generate_key("P-256"), far.issuer, 300)
@@ -222,9 +222,9 @@ async def test_a_workload_token_of_a_file_authenticates_the_client(
 
 def _workload(far: OAuthServer, directory: Path, token: str) -> dict[str, Any]:
     directory.mkdir(exist_ok=True)
-    kept = directory / "token"
-    kept.write_text(f"{token}\n")
-    return {far.issuer: {"id": "toolbus", "assertion": f"${{file:{kept}}}"}}
+    file = directory / "token"
+    file.write_text(f"{token}\n")
+    return {far.issuer: {"id": "toolbus", "assertion": f"${{file:{file}}}"}}
 
 
 def _signed(key: ECKey, audience: str, seconds: int) -> str:

@@ -17,7 +17,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 
-async def told(settings: Settings) -> IdentityKeyReply:
+async def request_key(settings: Settings) -> IdentityKeyReply:
     """Return the reply to executor."""
     async with bus_of("executor", settings) as bus:
         asking = RequestReply("executor", bus)
@@ -27,7 +27,7 @@ async def told(settings: Settings) -> IdentityKeyReply:
 async def test_the_public_key_is_published_and_the_private_one_is_sent_to_executor(
     server: Server, settings: Settings
 ) -> None:
-    key = await told(settings)
+    key = await request_key(settings)
     assert key.issuer == BASE
     assert key.key not in repr(key)
     published = (await server.page("GET", "/oauth/identity-keys")).body.decode()
@@ -42,7 +42,7 @@ async def test_the_public_key_is_published_and_the_private_one_is_sent_to_execut
 async def test_the_identity_key_cannot_sign_an_access_token(
     server: Server, settings: Settings
 ) -> None:
-    key = await told(settings)
+    key = await request_key(settings)
     others = json.loads((await server.page("GET", "/oauth/jwks")).body)["keys"]
     assert key.id not in {each["kid"] for each in others}
     client = await server.register()
@@ -61,4 +61,4 @@ async def test_without_a_public_url_no_key_is_sent(
 ) -> None:
     async with serving(settings, operator, monkeypatch, PUBLIC_URL=""):
         with pytest.raises(InvalidError, match="TOOLBUS_PUBLIC_URL"):
-            await told(settings)
+            await request_key(settings)

@@ -64,26 +64,26 @@ for line in sys.stdin:
 class Installation:
     """Executors with servers that record their starts, and a policy that publishes calls."""
 
-    def __init__(self, settings: Settings, operator: Bus, policy: Bus, place: Path) -> None:
-        self.place = place
+    def __init__(self, settings: Settings, operator: Bus, policy: Bus, directory: Path) -> None:
+        self.directory = directory
         self._settings = settings
         self._operator = operator
         self._policy = policy
-        self._frames: dict[str, Any] = {}
+        self._replies: dict[str, Any] = {}
 
     def server(self, mark: str, pause: float = 0.0, **more: Any) -> Server:
         """Return a server's configuration."""
         return Server(
-            command=(sys.executable, "-c", SERVER, str(self.place), mark, str(pause)),
-            files=Files(write=(str(self.place),)),
+            command=(sys.executable, "-c", SERVER, str(self.directory), mark, str(pause)),
+            files=Files(write=(str(self.directory),)),
             **more,
         )
 
     @property
-    def seen(self) -> str:
+    def record(self) -> str:
         """The recorded starts (`+`) and listings (`-`)."""
-        seen = self.place / "seen"
-        return seen.read_text() if seen.exists() else ""
+        record = self.directory / "seen"
+        return record.read_text() if record.exists() else ""
 
     @asynccontextmanager
     async def executor(self, servers: dict[str, Server]) -> AsyncIterator[None]:
@@ -106,7 +106,7 @@ class Installation:
 
     async def end(self, number: str) -> Any:
         """Return the final reply of a call."""
-        return await until(lambda: self._frames.get(number), "the call's end")
+        return await until(lambda: self._replies.get(number), "the call's end")
 
     async def call(self, number: str) -> Any:
         """Make a call and return its final reply."""
@@ -127,7 +127,7 @@ class Installation:
         rows = await self.rows()
         return bool(rows) and all((row["state"], row["breaker"]) == WELL for row in rows)
 
-    async def at_work(self) -> bool:
+    async def is_busy(self) -> bool:
         """Return whether six calls are running."""
         return any(row["in_flight"] == 6 for row in await self.rows())
 
@@ -136,7 +136,7 @@ class Installation:
         rows = await self.rows()
         return bool(rows) and all(row["asleep"] for row in rows)
 
-    async def shown(self) -> Listing:
+    async def listing(self) -> Listing:
         """Return the published listing of the server s."""
         entry = await (await self._operator.bucket(CATALOGUE)).get("s")
         assert entry is not None
@@ -149,7 +149,7 @@ class Installation:
         await config.put(f"{SERVER_COMMAND_PREFIX}s", ServerCommand(resets=1).encode())
 
     def _receive(self, payload: bytes, subject: str, _reply: str) -> None:
-        self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
+        self._replies[subject.rpartition(".")[2]] = decode_reply(payload)
 
 
 @pytest.fixture
@@ -175,11 +175,11 @@ async def test_an_idle_server_is_stopped_and_started_again_by_one_call(
         for number in ("1", "2"):
             await until_told(installation.asleep, "its sleep")
             await until(lambda: marked(mark) == [], "the end of its process")
-            listing = await installation.shown()
+            listing = await installation.listing()
             assert (listing.state, len(listing.tools)) == ("ready", 2)
             assert isinstance(await installation.call(number), CallResult)
         # Two starts for listing (for clients with and without capabilities), and one for each call.
-    assert installation.seen.count("+") == 4
+    assert installation.record.count("+") == 4
 
 
 async def test_a_call_that_cannot_wait_for_a_starting_server_is_retryable(
@@ -201,18 +201,18 @@ async def test_a_starting_executor_does_not_start_a_known_server(
     servers = {"s": installation.server(mark, idle=0.2)}
     async with installation.executor(servers):
         await until_told(installation.asleep, "its sleep")
-    before = installation.seen
+    before = installation.record
     async with installation.executor(servers):
         await until_told(installation.asleep, "its sleep")
-        assert (await installation.shown()).state == "ready"
-        assert installation.seen == before
+        assert (await installation.listing()).state == "ready"
+        assert installation.record == before
         await installation.reset()
-        await until(lambda: installation.seen != before, "a start for another listing")
+        await until(lambda: installation.record != before, "a start for another listing")
         await until_told(installation.asleep, "its sleep")
-    before = installation.seen
+    before = installation.record
     changed = {"s": installation.server(mark, idle=0.2, timeout=7)}
     async with installation.executor(changed):
-        await until(lambda: installation.seen != before, "a start after a changed configuration")
+        await until(lambda: installation.record != before, "a start after a changed configuration")
 
 
 async def test_a_killed_process_is_started_again_with_its_breaker_closed(
@@ -222,8 +222,8 @@ async def test_a_killed_process_is_started_again_with_its_breaker_closed(
         await until_told(installation.well, "a server")
         for number in range(6):
             await installation.begin("hang", str(number))
-        await until_told(installation.at_work, "calls under way")
-        starts = installation.seen.count("+")
+        await until_told(installation.is_busy, "calls under way")
+        starts = installation.record.count("+")
         for pid in marked(mark):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -231,19 +231,19 @@ async def test_a_killed_process_is_started_again_with_its_breaker_closed(
         assert [end.error.code for end in ends] == ["upstream_dead"] * 6
         assert await installation.well(), "the end of a process is one failure for all its calls"
         assert isinstance(await installation.call("again"), CallResult)
-        assert installation.seen.count("+") == starts + 1
+        assert installation.record.count("+") == starts + 1
 
 
 async def test_the_number_of_concurrent_starts_is_limited(
     installation: Installation, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "MOST_STARTS", 2)
-    fleet = {f"s{number}": installation.server(mark, 0.1) for number in range(6)}
-    async with installation.executor(fleet):
-        await until(lambda: installation.seen.count("-") == 6, "six listings")
-        seen = installation.seen
+    servers = {f"s{number}": installation.server(mark, 0.1) for number in range(6)}
+    async with installation.executor(servers):
+        await until(lambda: installation.record.count("-") == 6, "six listings")
+        record = installation.record
     at_once, most = 0, 0
-    for each in seen:
+    for each in record:
         at_once += 1 if each == "+" else -1
         most = max(most, at_once)
     assert most <= 2

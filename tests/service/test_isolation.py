@@ -24,7 +24,7 @@ from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.settings import Settings
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
-EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
+WITH_AND_WITHOUT_NAMESPACES = pytest.mark.parametrize("namespaces", [True, False])
 # Leaves its process group, session and parent's signals behind, and retains every pipe.
 STRAY = """
 import os, signal, sys, time
@@ -53,7 +53,7 @@ def ran(script: str, isolation: Isolation, *words: str) -> tuple[Any, dict[str, 
     return json.loads(done.stdout), {each[1:]: each[0] == "+" for each in result}
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 async def test_no_process_started_by_a_server_outlives_it(mark: str, *, namespaces: bool) -> None:
     before = children()
     lines: list[bytes] = []
@@ -68,7 +68,7 @@ async def test_no_process_started_by_a_server_outlives_it(mark: str, *, namespac
     assert children() <= before
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 async def test_no_process_is_left_of_a_server_that_exits(mark: str, *, namespaces: bool) -> None:
     before = children()
     child = Child(lambda _line: None)
@@ -93,7 +93,7 @@ async def test_the_exit_of_a_server_is_reported_long_after_its_output_ended() ->
         await child.close()
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 def test_no_process_is_left_when_the_executor_is_killed(mark: str, *, namespaces: bool) -> None:
     executor = (
         "import subprocess, sys\n"
@@ -127,7 +127,7 @@ async def test_with_namespaces_a_server_ends_with_its_supervisor(mark: str) -> N
         await child.close()
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 def test_the_exit_status_of_a_program_is_reported_unchanged(*, namespaces: bool) -> None:
     held = Isolation(namespaces=namespaces)
     codes = [

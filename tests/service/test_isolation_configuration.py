@@ -57,8 +57,8 @@ for line in sys.stdin:
 """
 
 
-def server(place: Path | str, asks_for: str, **bounds: Any) -> Server:
-    command = (sys.executable, "-c", SERVER, str(place), asks_for)
+def server(directory: Path | str, target: str, **bounds: Any) -> Server:
+    command = (sys.executable, "-c", SERVER, str(directory), target)
     return Server.model_validate({"command": command, **bounds})
 
 
@@ -80,11 +80,11 @@ async def test_a_server_beyond_its_limit_is_lost_with_the_reason_and_reconnected
     messages: list[Event] = []
     say = service.events.publish
 
-    def heard(event: Event) -> None:
+    def record(event: Event) -> None:
         messages.append(event)
         say(event)
 
-    monkeypatch.setattr(service.events, "publish", heard)
+    monkeypatch.setattr(service.events, "publish", record)
 
     def kinds() -> list[type[Event]]:
         return [type(each) for each in messages if isinstance(each, ServerConnected | ServerLost)]
@@ -97,9 +97,9 @@ async def test_a_server_beyond_its_limit_is_lost_with_the_reason_and_reconnected
 
 
 @asynccontextmanager
-async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[Bench]:
+async def asking(declared: Server, dialers: DialerFactory) -> AsyncIterator[Bench]:
     bench = Bench()
-    upstream = reached(declared, bench.news, ways, {}, name="docs")
+    upstream = reached(declared, bench.news, dialers, {}, name="docs")
     try:
         await bench.open(upstream)
         yield bench

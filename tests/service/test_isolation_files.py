@@ -167,9 +167,9 @@ def test_configured_files_extend_the_view_and_the_working_directory_is_readable(
     root = machine.root
     for name in ("project", "given", "shown", "other"):
         machine.plant(f"{name}/there")
-    places = {name: str(root / name) for name in ("project", "given", "shown", "other")}
-    files = {"read": [places["shown"]], "write": [places["given"]]}
-    result = printed(machine.isolation(files=files), OPENS, *places.values(), refused=refused)
+    directories = {name: str(root / name) for name in ("project", "given", "shown", "other")}
+    files = {"read": [directories["shown"]], "write": [directories["given"]]}
+    result = printed(machine.isolation(files=files), OPENS, *directories.values(), refused=refused)
     assert {Path(each).name: how for each, how in result.items()} == {
         "project": "r", "given": "rw", "shown": "r", "other": "",
     }  # fmt: skip
@@ -253,8 +253,8 @@ print(json.dumps([*map(text, sys.argv[1:]), os.listdir(".toolbus"), text("readme
     done = run(isolation, ["true"], ("namespaces",))
     assert done.returncode == 1
     assert f"it would see {project / '.toolbus'}, which no server may see" in done.stderr
-    narrower = "name narrower paths in files and cwd"
-    assert narrower in done.stderr
+    advice = "name narrower paths in files and cwd"
+    assert advice in done.stderr
 
 
 def test_where_the_keys_cannot_be_hidden_a_server_does_not_start(machine: Machine) -> None:

@@ -25,8 +25,10 @@ async def test_a_second_machine_of_the_same_name_is_rejected(
     for name in ("nightly", " nightly "):
         with pytest.raises(ConflictError, match=row["id"]):
             await server.action("add_client", name)
-    desk = {"redirect_uris": ["https://desk.test/callback"]}
-    assert await server.action("add_client", "nightly", **desk), "it does not act in its own name"
+    redirect = {"redirect_uris": ["https://desk.test/callback"]}
+    assert await server.action("add_client", "nightly", **redirect), (
+        "it does not act in its own name"
+    )
     await server.action("remove_client", row["id"])
     assert await server.action("add_client", "nightly")
 
@@ -36,8 +38,8 @@ async def test_concurrent_creations_of_one_machine_leave_at_most_one(
 ) -> None:
     async with build(LocalTransport()).running():  # the second service
         for name in ("nightly", "daily", "weekly"):
-            wishes = (server.action("add_client", name) for _ in range(8))
-            result = await asyncio.gather(*wishes, return_exceptions=True)
+            requests = (server.action("add_client", name) for _ in range(8))
+            result = await asyncio.gather(*requests, return_exceptions=True)
             made = [rows[0]["id"] for rows in result if not isinstance(rows, BaseException)]
             rows = await server.action("clients")
             assert [row["id"] for row in rows if row["name"] == name] == made
@@ -100,9 +102,9 @@ async def test_a_device_gets_its_token_once_its_person_has_consented(server: Ser
     assert (await poll(waiting["device_code"] + "x"))[1]["error"] == "invalid_grant"
     walker = Walker(server)
     page = await walker.get("/oauth/device", user_code=waiting["user_code"].lower())
-    shown = await walker.signed_in(page)
-    assert waiting["user_code"] in shown.text
-    assert (await walker.answered(shown)).status == 200
+    page = await walker.signed_in(page)
+    assert waiting["user_code"] in page.text
+    assert (await walker.answered(page)).status == 200
     status, result = await poll()
     assert status == 200
     assert (await server.show(result["access_token"])).user == "ann"
@@ -110,8 +112,8 @@ async def test_a_device_gets_its_token_once_its_person_has_consented(server: Ser
 
 
 def _unsigned(claims: dict[str, Any]) -> str:
-    def part(told: dict[str, Any]) -> str:
-        return urlsafe_b64encode(json.dumps(told).encode()).rstrip(b"=").decode()
+    def part(value: dict[str, Any]) -> str:
+        return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
     return f"{part({'alg': 'none', 'typ': 'at+jwt'})}.{part(claims)}.x"
 

@@ -17,12 +17,12 @@ COUNTER = "budget:key:bot:usd:day:UTC"
 
 
 @pytest.fixture
-async def paid(at_work: Policing) -> Policing:
+async def paid(policy: Policing) -> Policing:
     """Charge calls of the key `bot`."""
     budget = Budget(usd=1, per=Period.DAY)
     configuration = declared(approve=(), budget=budget)
-    await at_work.declare(configuration.model_copy(update={"prices": {"docs__*": 0.01}}))
-    return at_work
+    await policy.declare(configuration.model_copy(update={"prices": {"docs__*": 0.01}}))
+    return policy
 
 
 async def test_an_intent_recorded_after_the_deadline_runs_nothing(

@@ -23,12 +23,12 @@ async def test_a_service_on_a_busy_machine_is_found_ready(
 ) -> None:
     monkeypatch.setattr(fleets, "READY_SECONDS", 30.0)
     held, other = os.pipe()
-    fleet = Fleet(lambda *_: None, held)
+    group = Fleet(lambda *_: None, held)
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    fleet.start(Program("oauth", command, lambda *_: None))
-    await until(lambda: fleet.pids, "its process")
+    group.start(Program("oauth", command, lambda *_: None))
+    await until(lambda: group.pids, "its process")
     result = ServiceStatus(
-        service="oauth", instance="i", pid=fleet.pids["oauth"], ready=True, since=0.0
+        service="oauth", instance="i", pid=group.pids["oauth"], ready=True, since=0.0
     ).encode()
     answering: set[asyncio.Task[None]] = set()
 
@@ -44,9 +44,9 @@ async def test_a_service_on_a_busy_machine_is_found_ready(
                 lambda _data, _subject, reply: answering.add(asyncio.create_task(answer(reply))),
             )
             await bus.settled()
-            await fleet.wait_ready(operator, ["oauth"])
+            await group.wait_ready(operator, ["oauth"])
             await asyncio.gather(*answering)
     finally:
-        await fleet.stop()
+        await group.stop()
         os.close(held)
         os.close(other)

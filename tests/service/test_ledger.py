@@ -29,11 +29,11 @@ async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
 async def test_a_race_for_the_last_dollar_never_exceeds_the_budget(
     ledger: Ledger, valkey_url: str
 ) -> None:
-    wanted = admission(100, usd=0.0042)  # 42 calls of 100 micro-dollars
+    wanted_admission = admission(100, usd=0.0042)  # 42 calls of 100 micro-dollars
 
     async def attempt(n: int) -> bool:
         try:
-            await ledger.reserve(claim(f"r{n}", wanted))
+            await ledger.reserve(claim(f"r{n}", wanted_admission))
         except BudgetExceededError:
             return False
         return True
@@ -123,19 +123,19 @@ async def test_a_reservation_in_the_format_until_0_1_is_read(
 
 
 async def test_a_rate_allows_its_burst_and_then_names_the_retry_time(ledger: Ledger) -> None:
-    wanted = admission(0, rate=Rate(calls=3, per=Period.MINUTE))
+    wanted_admission = admission(0, rate=Rate(calls=3, per=Period.MINUTE))
     for n in range(3):
-        await ledger.reserve(claim(f"r{n}", wanted))
+        await ledger.reserve(claim(f"r{n}", wanted_admission))
     with pytest.raises(RateExceededError, match=r"3 calls per minute; retry in (1\d|20)") as caught:
-        await ledger.reserve(claim("r3", wanted))
+        await ledger.reserve(claim("r3", wanted_admission))
     assert 0 < caught.value.data["retry_after"] <= 20
 
 
 async def test_a_rate_denial_holds_no_money(ledger: Ledger, valkey_url: str) -> None:
-    wanted = admission(100, rate=Rate(calls=1, per=Period.HOUR))
-    await ledger.reserve(claim("r1", wanted))
+    wanted_admission = admission(100, rate=Rate(calls=1, per=Period.HOUR))
+    await ledger.reserve(claim("r1", wanted_admission))
     with pytest.raises(RateExceededError):
-        await ledger.reserve(claim("r2", wanted))
+        await ledger.reserve(claim("r2", wanted_admission))
     assert (await counters(valkey_url))["held"] == 100
 
 

@@ -30,7 +30,7 @@ def quick(tmp_path: Path) -> Iterator[FixtureServer]:
 
 
 @asynccontextmanager
-async def kept(
+async def running(
     server: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
     """Run an executor with the server."""
@@ -45,7 +45,7 @@ async def kept(
         yield
 
 
-async def shown(operator: Bus) -> Listing | None:
+async def published(operator: Bus) -> Listing | None:
     """Return the published listing."""
     entry = await (await operator.bucket(CATALOGUE)).get("quick")
     return Listing.decode(entry.value) if entry and entry.value else None
@@ -62,12 +62,12 @@ async def failed_lists(operator: Bus) -> dict[str, str]:
 async def test_expired_lists_are_refreshed(
     quick: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with kept(quick, settings, operator, monkeypatch):
-        first: Listing = await until_told(lambda: shown(operator), "the first listing")
+    async with running(quick, settings, operator, monkeypatch):
+        first: Listing = await until_told(lambda: published(operator), "the first listing")
         assert first.ttl_ms == 100
 
         async def again() -> bool:
-            later = await shown(operator)
+            later = await published(operator)
             assert later is not None
             assert first.equals_ignoring_time(later), "nothing else has changed"
             return later.listed_at > first.listed_at
@@ -84,23 +84,23 @@ async def test_a_server_whose_refresh_fails_stays_connected_and_listed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with kept(quick, settings, operator, monkeypatch):
-        first: Listing = await until_told(lambda: shown(operator), "the first listing")
+    async with running(quick, settings, operator, monkeypatch):
+        first: Listing = await until_told(lambda: published(operator), "the first listing")
         quick.kill()
         await until(lambda: caplog.text.count("server.refresh_failed") > 1, "failed refreshes")
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
-        before = await shown(operator)
+        before = await published(operator)
         assert before is not None
         assert before.equals_ignoring_time(first), "it stays listed, and ready"
         quick.start()
 
         async def again() -> bool:
-            later = await shown(operator)
+            later = await published(operator)
             return later is not None and later.listed_at > before.listed_at
 
         await until_told(again, "a later listing")
 
-        async def mended() -> bool:
+        async def is_healthy() -> bool:
             return not await failed_lists(operator)
 
-        await until_told(mended, "a status without the failure")
+        await until_told(is_healthy, "a status without the failure")

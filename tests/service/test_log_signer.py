@@ -25,27 +25,27 @@ class Sealing:
     """A log signer as in the audit service; `told` are the announced logs of each customer."""
 
     def __init__(self, settings: Settings, bus: Bus) -> None:
-        self.told: dict[str, list[Log]] = {}
+        self.announced: dict[str, list[Log]] = {}
         self._key = settings.state_dir / "seal" / "key.pem"
         self._bus = bus
 
     async def begin(self) -> LogSigner:
         """Start a signer that continues where the last one ended."""
         sealing = load_signer("toolbus", self._key)
-        sealer = LogSigner(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
+        sealer = LogSigner(await self._bus.bucket(SEALS), sealing, self._read, self._announce)
         await sealer.start(await created_at(self._bus.client, EVENTS))
         return sealer
 
     async def _read(self, first: int) -> list[StreamEntry]:
         return await read_from(self._bus.client, EVENTS, first, "tb.event.>")
 
-    async def _tell(self, signed: list[tuple[str, Log]]) -> None:
+    async def _announce(self, signed: list[tuple[str, Log]]) -> None:
         for customer, log in signed:
-            self.told.setdefault(customer, []).append(log)
+            self.announced.setdefault(customer, []).append(log)
 
     def sizes(self, customer: str) -> list[int]:
         """Return the sizes of a customer's announced logs."""
-        return [log.size for log in self.told.get(customer, [])]
+        return [log.size for log in self.announced.get(customer, [])]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_a_restarted_signer_continues_and_announces_its_last_checkpoints_a
         await policy.publish_durable(allowed())
     await (await sealing.begin()).sign_all()
     assert sealing.sizes("acme") == [1, 1, 3]
-    assert sealing.told["acme"][0] == sealing.told["acme"][1]
+    assert sealing.announced["acme"][0] == sealing.announced["acme"][1]
 
 
 async def test_a_signer_killed_between_checkpoint_and_position_signs_nothing_twice(
@@ -107,14 +107,14 @@ async def test_only_one_of_two_signers_writes_and_the_other_stops(
     assert sealing.sizes("acme") == [1]
 
 
-async def rows(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+async def rows(requests: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await requests.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def test_exported_evidence_verifies_and_an_edited_row_is_detected(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    lane, path = RequestReply("operator", operator), tmp_path / "evidence.zip"
+    requests, path = RequestReply("operator", operator), tmp_path / "evidence.zip"
     async with (
         auditing(settings) as service,
         events_of("policy", settings, tmp_path) as policy,
@@ -125,12 +125,14 @@ async def test_exported_evidence_verifies_and_an_edited_row_is_detected(
             await executor.publish_durable(completed(call_id=f"c{number}"))
 
         async def sealed() -> bool:
-            found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'")
+            found = await rows(
+                requests, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'"
+            )
             return bool(found[0][0] == 6)
 
         await until(sealed, "six events are in a checkpoint")
         key = str(service.status().details["sealed_by"])
-        found = await gathered(lane, "acme")
+        found = await gathered(requests, "acme")
         assert await found.write(path) == found.size == 6
         assert verify.verify(str(path), key).text()["sound"]
 

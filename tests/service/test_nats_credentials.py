@@ -108,8 +108,8 @@ def requests() -> Iterator[str]:
 async def test_no_service_changes_streams_or_consumers_by_any_request(
     nats_server: NatsAt, user: str
 ) -> None:
-    tried = set(requests())
-    assert await refused_among(nats_server, user, tried, publish) == tried
+    subjects = set(requests())
+    assert await refused_among(nats_server, user, subjects, publish) == subjects
 
 
 @pytest.mark.usefixtures("settings")
@@ -121,18 +121,18 @@ async def test_a_service_reads_its_own_buckets_and_no_others(
         f"KV_{pattern.split('.')[2]}" for pattern in rights()[user].subscribe if "tb.kv." in pattern
     }
     reading = ("STREAM.MSG.GET.{s}", "DIRECT.GET.{s}", "DIRECT.GET.{s}.$KV.x")
-    tried = {f"$JS.API.{way.format(s=s)}" for s in STREAMS for way in reading if s[:3] == "KV_"}
-    refused = await refused_among(nats_server, user, tried, publish)
-    assert refused == {each for each in tried if not own.intersection(each.split("."))}
+    subjects = {f"$JS.API.{way.format(s=s)}" for s in STREAMS for way in reading if s[:3] == "KV_"}
+    refused = await refused_among(nats_server, user, subjects, publish)
+    assert refused == {each for each in subjects if not own.intersection(each.split("."))}
 
 
-Heard = dict[str, set[str]]  # the subjects received in each account
+Subjects = dict[str, set[str]]  # the subjects received in each account
 
 
 @pytest.fixture
-async def heard(buses: dict[str, Bus]) -> Heard:
+async def received(buses: dict[str, Bus]) -> Subjects:
     """Collect the subjects received in every account."""
-    found: Heard = {account: set() for account in buses}
+    found: Subjects = {account: set() for account in buses}
 
     def listener(account: str) -> Callable[[Msg], Awaitable[None]]:
         async def hear(message: Msg) -> None:
@@ -157,7 +157,7 @@ async def buses(nats_server: NatsAt, settings: Settings) -> AsyncIterator[dict[s
         }
 
 
-def ways(user: str) -> Iterator[tuple[str, bytes]]:
+def permitted_requests(user: str) -> Iterator[tuple[str, bytes]]:
     """Yield every request a user may make, each of which gets a reply."""
     for pattern in rights()[user].publish:
         subject = pattern.replace("*", "evil").replace(">", "evil")
@@ -176,14 +176,14 @@ def ways(user: str) -> Iterator[tuple[str, bytes]]:
 
 async def carry(client: Client, user: str, target: str) -> None:
     """Let the server send to `target` in every way a user's permissions allow."""
-    for subject, payload in ways(user):
+    for subject, payload in permitted_requests(user):
         await client.publish(subject, payload, target)
         await client.publish(subject, payload, headers={"Nats-Trace-Dest": target})
 
 
 @pytest.mark.parametrize("user", sorted(rights()))
 async def test_a_message_reaches_its_permitted_subscribers_and_no_other_account(
-    buses: dict[str, Bus], heard: Heard, user: str
+    buses: dict[str, Bus], received: Subjects, user: str
 ) -> None:
     own = account_of(user, OPERATOR)
     message = {
@@ -191,10 +191,13 @@ async def test_a_message_reaches_its_permitted_subscribers_and_no_other_account(
         for pattern in rights()[user].publish
         if not pattern.startswith(("$JS.", "$KV.", "$O."))
     }
-    expected: Heard = {account: set() for account in buses}
+    expected: Subjects = {account: set() for account in buses}
     for other, theirs in rights().items():
         expected[account_of(other, OPERATOR)].update(
-            subject for subject in message for heard in theirs.subscribe if overlap(subject, heard)
+            subject
+            for subject in message
+            for received in theirs.subscribe
+            if overlap(subject, received)
         )
     expected[own] = message
     events = {subject for subject in message if subject.startswith("tb.event.")}
@@ -202,28 +205,28 @@ async def test_a_message_reaches_its_permitted_subscribers_and_no_other_account(
     for subject in message:
         await buses[own].publish(subject, b"{}")
     await until(
-        lambda: all(expected[account] <= heard[account] for account in buses),
+        lambda: all(expected[account] <= received[account] for account in buses),
         "every message is received",
     )
     for bus in buses.values():
         await bus.settled()
-    assert {account: each & message for account, each in heard.items()} == expected
+    assert {account: each & message for account, each in received.items()} == expected
 
 
 @pytest.mark.parametrize("user", sorted(SERVICES))
 async def test_no_reply_of_the_server_reaches_a_subject_the_service_may_not_publish(
-    nats_server: NatsAt, buses: dict[str, Bus], heard: Heard, user: str
+    nats_server: NatsAt, buses: dict[str, Bus], received: Subjects, user: str
 ) -> None:
-    tried = {target for target in TARGETS if not may_say(user, target)}
+    subjects = {target for target in TARGETS if not may_say(user, target)}
     async with joined(nats_server, user) as (client, _):
-        for target in sorted(tried):
+        for target in sorted(subjects):
             await carry(client, user, target)
         await client.flush()
         # In the service's own account all arrive: so they were sent, and went no further.
-        await until(lambda: tried <= set().union(*heard.values()), "every sent message")
+        await until(lambda: subjects <= set().union(*received.values()), "every sent message")
     for bus in buses.values():
         await bus.settled()
-    others = {account: each & tried for account, each in heard.items() if account != user}
+    others = {account: each & subjects for account, each in received.items() if account != user}
     assert others == {account: set() for account in others}
     store = buses[STORE].client.jetstream()
     assert {each.config.name for each in await store.streams_info()} == set(STREAMS)
@@ -241,9 +244,9 @@ async def test_a_service_cannot_purge_entries_of_others_through_its_own(
     nats_server: NatsAt, buses: dict[str, Bus], user: str
 ) -> None:
     store = buses[STORE].client.jetstream()
-    kept = [f"$KV.{bucket.bucket}.kept" for bucket in BUCKETS]
-    kept += [f"$O.{name}.C.kept" for name in OBJECTS]
-    for subject in kept:
+    entries = [f"$KV.{bucket.bucket}.kept" for bucket in BUCKETS]
+    entries += [f"$O.{name}.C.kept" for name in OBJECTS]
+    for subject in entries:
         await store.publish(subject, b"kept")
     async with joined(nats_server, user) as (client, _):
         for pattern in rights()[user].publish:
@@ -252,7 +255,7 @@ async def test_a_service_cannot_purge_entries_of_others_through_its_own(
                 for customer in ("all", "sub"):
                     await client.publish(subject, b"", headers={"Nats-Rollup": customer})
                 await client.request(subject, b"mine", timeout=PATIENCE)
-    for subject in kept:
+    for subject in entries:
         stream = f"{'KV' if subject.startswith('$KV') else 'OBJ'}_{subject.split('.')[1]}"
         assert (await store.get_last_msg(stream, subject)).data == b"kept"
 

@@ -34,7 +34,7 @@ from toolbus_common.nats.topology import (
 )
 from toolbus_common.service.process import SERVICES
 
-SAYS = {
+PUBLISHES = {
     "ingress": {"tb.call.x"},
     "policy": {"tb.run.x", "tb.reply.r.o.c"},
     "executor": {"tb.reply.r.o.c", "tb.query.oauth.upstream"},
@@ -43,7 +43,7 @@ SAYS = {
     "oauth": set[str](),
     OPERATOR: {"tb.query.audit.query"},
 }
-EVENTS_SAID = {
+PUBLISHED_EVENTS = {
     "codemode": {
         "call.completed", "call.failed", "call.extended", "context.spent", "context.measured",
         "run.started", "run.completed", "run.failed",
@@ -86,15 +86,15 @@ WRITES = {
     "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
     OPERATOR: {CONFIG, PEOPLE, PINS},
 }
-HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
+SUBSCRIBES = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
 USERS = sorted(rights())
-LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.query.audit.query"}
+CALL_SUBJECTS = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.query.audit.query"}
 EVENT_SUBJECTS = {f"tb.event.{name}.acme": name for name in EVENT_CLASSES}
 
 
 def test_every_service_is_covered() -> None:
-    assert set(USERS) == {*SERVICES, OPERATOR} == set(SAYS)
+    assert set(USERS) == {*SERVICES, OPERATOR} == set(PUBLISHES)
 
 
 @pytest.mark.usefixtures("settings")
@@ -102,7 +102,10 @@ def test_every_service_is_covered() -> None:
 async def test_a_service_may_publish_its_own_call_subjects_and_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
-    assert await refused_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
+    assert (
+        await refused_among(nats_server, user, CALL_SUBJECTS, publish)
+        == CALL_SUBJECTS - PUBLISHES[user]
+    )
 
 
 @pytest.mark.usefixtures("settings")
@@ -110,7 +113,7 @@ async def test_a_service_may_publish_its_own_call_subjects_and_no_others(
 async def test_a_service_may_publish_its_own_events_and_forge_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
-    own = {s for s, name in EVENT_SUBJECTS.items() if name in EVENTS_SAID.get(user, set())}
+    own = {s for s, name in EVENT_SUBJECTS.items() if name in PUBLISHED_EVENTS.get(user, set())}
     refused = await refused_among(nats_server, user, set(EVENT_SUBJECTS), publish)
     assert refused == set(EVENT_SUBJECTS) - own
 
@@ -155,7 +158,7 @@ async def test_a_service_subscribes_to_its_own_subjects_and_no_others(
         *(f"_INBOX.{other}.>" for other in others),
         *(f"tb.query.{other}.>" for other in others),
     }  # fmt: skip
-    received = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
+    received = {subject.replace(".x", ".*") for subject in SUBSCRIBES.get(user, set())}
     own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
     refused = await refused_among(nats_server, user, foreign | own, subscribe)
     assert refused == foreign - received
@@ -179,7 +182,7 @@ async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_
     nats_server: NatsAt, user: str
 ) -> None:
     consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{name}" for name in SERVICES}
-    other_ways = {
+    others = {
         f"$JS.API.STREAM.MSG.GET.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
         f"$JS.API.CONSUMER.CREATE.{EVENTS}", f"$JS.API.CONSUMER.CREATE.{EVENTS}.own.tb.event.>",
         f"$JS.API.CONSUMER.DURABLE.CREATE.{EVENTS}.own",
@@ -190,8 +193,8 @@ async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_
     if user in ("audit", "policy"):  # for checkpoints, and for the intents of expired reservations
         own |= {f"$JS.API.DIRECT.GET.{EVENTS}"}
     own |= {f"$JS.API.STREAM.MSG.GET.{EVENTS}"} if user == "policy" else set()
-    refused = await refused_among(nats_server, user, consumers | other_ways, publish)
-    assert refused == (consumers | other_ways) - own
+    refused = await refused_among(nats_server, user, consumers | others, publish)
+    assert refused == (consumers | others) - own
 
 
 async def test_a_connection_without_a_seed_is_rejected(nats_server: NatsAt) -> None:

@@ -59,8 +59,10 @@ async def bench(rest: RestServer) -> AsyncIterator[Bench]:
     await made.close()
 
 
-def upstream(made: Bench, headers: dict[str, str] | None = None, **told: Any) -> OpenApiUpstream:
-    return OpenApiUpstream(Server(**told), headers or {}, SECRETS, made.news, AT_LOOPBACK)
+def upstream(
+    made: Bench, headers: dict[str, str] | None = None, **configuration: Any
+) -> OpenApiUpstream:
+    return OpenApiUpstream(Server(**configuration), headers or {}, SECRETS, made.news, AT_LOOPBACK)
 
 
 async def arrived(rest: RestServer, bench: Bench, tool: str, arguments: Any) -> dict[str, Any]:
@@ -156,9 +158,9 @@ async def test_answers_are_returned_by_their_media_type(bench: Bench) -> None:
     assert (photo["type"], photo["mimeType"]) == ("image", "image/png")
     assert base64.b64decode(photo["data"]).startswith(b"\x89PNG")
     assert "no content" in (await bench.call("deletePet", {"petId": "1"})).text
-    looked = (await bench.call("lookForPet", {"petId": "1"})).text
-    assert looked.splitlines()[0] == "HTTP 200"
-    assert "content-length: 12345" in looked
+    headers = (await bench.call("lookForPet", {"petId": "1"})).text
+    assert headers.splitlines()[0] == "HTTP 200"
+    assert "content-length: 12345" in headers
     assert (await bench.call("getPet", {"petId": "Rex"})).last["structuredContent"]["name"] == "Rex"
 
 
@@ -217,8 +219,8 @@ async def test_a_redirect_is_followed_on_its_origin_and_credentials_never_leave_
     other.forget()
     assert json.loads((await bench.call("moved")).text) == [{"id": 1, "name": "Rex"}]
     assert [each["path"] for each in rest.seen()] == ["/api/v1/moved", "/api/v1/pets"]
-    for place in (f"{other.origin}/api/v1/pets", f"//127.0.0.1:{other.port}/api/v1/pets"):
-        answers = await bench.call("away", {"to": place})
+    for target in (f"{other.origin}/api/v1/pets", f"//127.0.0.1:{other.port}/api/v1/pets"):
+        answers = await bench.call("away", {"to": target})
         assert answers.last["isError"]
         assert "not followed" in answers.text
     assert other.seen() == []
@@ -287,13 +289,13 @@ async def test_a_slow_api_is_cancelled_at_the_deadline_and_its_late_answer_is_dr
 
 async def test_only_the_selected_operations_become_tools(rest: RestServer) -> None:
     made = Bench()
-    for patterns, wanted in (
+    for patterns, expected in (
         ({"include": ["tag:pets"], "exclude": ["tag:danger"]}, {"listPets", "createPet", "getPet"}),
         ({"include": ["GET /pets/*"]}, {"getPet", "getPhoto"}),
         ({"include": ["/login", "getP*"], "exclude": ["*Photo"]}, {"logIn", "getPet"}),
     ):
         await made.open(upstream(made, openapi=rest.document, operations=patterns))
-        assert {each.name for each in made.listing.tools} == wanted
+        assert {each.name for each in made.listing.tools} == expected
         await made.close()
 
 

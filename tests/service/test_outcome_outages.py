@@ -59,7 +59,7 @@ async def test_an_outcome_is_stored_once_the_bus_is_back(own_nats: NatsServer, t
     assert len(later) == 1, "the reply does not wait for the bus"
     own_nats.start()
 
-    async def kept() -> StoredOutcome | None:
+    async def stored() -> StoredOutcome | None:
         if not tester.connected:
             return None
         entry = await bucket.get(ENTRY)
@@ -68,7 +68,7 @@ async def test_an_outcome_is_stored_once_the_bus_is_back(own_nats: NatsServer, t
         found = StoredOutcome.decode(records.open(ENTRY, entry.value))
         return found if found.stage is not Stage.CLAIMED else None
 
-    outcome = await until_told(kept, "the outcome", PATIENCE)
+    outcome = await until_told(stored, "the outcome", PATIENCE)
     assert (outcome.stage, outcome.reply) == (Stage.ENDED, b'a{"a":1}')
     await asyncio.gather(*later)
 

@@ -26,21 +26,21 @@ FETCHED = [
 
 
 def upstream_of(bench: Bench, declared: Server, state: Path) -> StdioUpstream:
-    ways, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
-    made = reached(declared, bench.news, ways, {}, settings=settings, name="fetched")
+    dialers, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
+    made = reached(declared, bench.news, dialers, {}, settings=settings, name="fetched")
     assert isinstance(made, StdioUpstream)
     return made
 
 
 @pytest.mark.parametrize(
-    ("manager", "command", "tool", "arguments", "said"), FETCHED, ids=["npx", "uvx"]
+    ("manager", "command", "tool", "arguments", "expected"), FETCHED, ids=["npx", "uvx"]
 )
 async def test_a_downloaded_server_starts_and_is_cached_for_the_next_start(
     manager: str,
     command: tuple[str, ...],
     tool: str,
     arguments: dict[str, str],
-    said: str,
+    expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -51,7 +51,7 @@ async def test_a_downloaded_server_starts_and_is_cached_for_the_next_start(
         upstream = upstream_of(bench, Server(command=command, env=env, timeout=60), tmp_path)
         try:
             await bench.open(upstream)
-            assert said in (await bench.call(tool, arguments)).text
+            assert expected in (await bench.call(tool, arguments)).text
         finally:
             await upstream.close()
 

@@ -26,14 +26,14 @@ def bearer(user: str = "ann", actors: tuple[str, ...] = ()) -> bytes:
 
 
 async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocation(
-    at_work: Policing, settings: Settings
+    policy: Policing, settings: Settings
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
-    await at_work.declare(declared().model_copy(update={"access": rules}))
+    await policy.declare(declared().model_copy(update={"access": rules}))
 
     async def admitted(token: str) -> bool:
         try:
-            return isinstance(await at_work.request("read", secret=token), CallResult)
+            return isinstance(await policy.request("read", secret=token), CallResult)
         except UnauthorizedError:
             return False
 
@@ -48,19 +48,19 @@ async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocat
         for n in range(20):
             await written(f"token-{n}", "bob")
             assert await admitted(f"token-{n}")
-        assert {call.key for call in at_work.reached} == {"staff:ann", "staff:bob"}
-        assert {call.customer for call in at_work.reached} == {
+        assert {call.key for call in policy.reached} == {"staff:ann", "staff:bob"}
+        assert {call.customer for call in policy.reached} == {
             "acme",
             "default",
         }  # ann is configured
         with pytest.raises(UnknownToolError):
-            await at_work.request("burn", secret="first")
+            await policy.request("burn", secret="first")
         assert not await admitted("another")
         await bucket.delete(hash_of(key_digest_of("first")))
 
         async def refused() -> bool:
             try:
-                await at_work.request("read", secret="first")
+                await policy.request("read", secret="first")
             except ToolbusError as error:
                 return isinstance(error, UnauthorizedError)
             return False
@@ -70,10 +70,10 @@ async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocat
 
 
 async def test_events_of_calls_name_the_actors_of_a_token(
-    at_work: Policing, settings: Settings, operator: Bus
+    policy: Policing, settings: Settings, operator: Bus
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
-    await at_work.declare(declared().model_copy(update={"access": rules}))
+    await policy.declare(declared().model_copy(update={"access": rules}))
     stream = operator.client.jetstream()
 
     async def actors(event: str) -> list[str] | None:
@@ -85,7 +85,7 @@ async def test_events_of_calls_name_the_actors_of_a_token(
 
     async def read(token: str) -> bool:
         try:
-            return isinstance(await at_work.request("read", secret=token), CallResult)
+            return isinstance(await policy.request("read", secret=token), CallResult)
         except UnauthorizedError:
             return False
 
@@ -96,9 +96,9 @@ async def test_events_of_calls_name_the_actors_of_a_token(
             await bucket.put(hash_of(key_digest_of(token)), bearer("bob", each))
             await until_told(partial(read, token), "the rule is in effect")
             assert await actors("call.allowed") == list(each)
-        assert {call.key for call in at_work.reached} == {"staff:bob"}
+        assert {call.key for call in policy.reached} == {"staff:bob"}
         with pytest.raises(UnknownToolError):
-            await at_work.request("burn", secret="exchanged")
+            await policy.request("burn", secret="exchanged")
 
         async def denied() -> bool:
             return await actors("call.denied") == list(acting)

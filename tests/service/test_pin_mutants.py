@@ -84,17 +84,17 @@ async def chain() -> Chain:
 
 async def test_no_mutant_of_an_approved_definition_is_listed_or_callable(chain: Chain) -> None:
     chance = random.Random(SEED)
-    kept = DEFINITIONS[0]
+    unchanged = DEFINITIONS[0]
     for _ in range(MUTANTS):
         pinned = chance.choice(DEFINITIONS[1:])
         changed = mutant(pinned, chance)
-        await chain.lists([kept, changed])
-        assert chain.listed() == {kept["name"]}, changed
+        await chain.lists([unchanged, changed])
+        assert chain.listed() == {unchanged["name"]}, changed
         for name in {str(pinned["name"]), str(changed.get("name"))}:
             assert not chain.callable(name), changed
         if changed.get("name") == pinned["name"]:
             assert (TOOLS_CALL, pinned["name"]) in chain.refused, "rejected by the executor too"
-        assert chain.callable(kept["name"]), "the unchanged definition"
+        assert chain.callable(unchanged["name"]), "the unchanged definition"
 
 
 async def test_the_same_definition_in_another_order_stays_callable(chain: Chain) -> None:

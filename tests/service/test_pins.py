@@ -45,7 +45,7 @@ def listing(*tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Lis
     return Listing(server="docs", state=ServerState.READY, tools=tools, prompts=prompts)
 
 
-def shown(found: Listing | None) -> list[str]:
+def listed_names(found: Listing | None) -> list[str]:
     return [tool.name for tool in found.tools] if found else []
 
 
@@ -71,8 +71,8 @@ class Executor:
         assert found is not None
         return found
 
-    def said(self, kind: type[Any]) -> list[str]:
-        return [event.tool for event in self.events.said if isinstance(event, kind)]
+    def published_tools(self, kind: type[Any]) -> list[str]:
+        return [event.tool for event in self.events.published_tools if isinstance(event, kind)]
 
 
 @asynccontextmanager
@@ -119,15 +119,15 @@ async def test_definitions_at_first_sight_are_approved_and_later_ones_are_quaran
 ) -> None:
     async with executor(settings) as one:
         found = await one.lists(offered("a"), offered("b"), prompts=(offered("p"),))
-        assert (shown(found), held(found)) == (["a", "b"], {})
-        assert sorted(one.said(DefinitionPinned)) == ["a", "b", "p"]
+        assert (listed_names(found), held(found)) == (["a", "b"], {})
+        assert sorted(one.published_tools(DefinitionPinned)) == ["a", "b", "p"]
         found = await one.lists(offered("a"), offered("b", "now else"), offered("c"))
-        assert shown(found) == ["a"]
+        assert listed_names(found) == ["a"]
         assert held(found) == {"b": "changed since it was approved", "c": "not approved yet"}
-        assert sorted(one.said(DefinitionChanged)) == ["b", "c"]
+        assert sorted(one.published_tools(DefinitionChanged)) == ["b", "c"]
         again = await one.lists(offered("a"), offered("b", "now else"), offered("c"))
         assert again == found
-        assert len(one.said(DefinitionChanged)) == 2, "published once"
+        assert len(one.published_tools(DefinitionChanged)) == 2, "published once"
 
 
 async def test_a_repaired_definition_is_pinned_and_compared_as_sent(
@@ -139,14 +139,14 @@ async def test_a_repaired_definition_is_pinned_and_compared_as_sent(
     sent = {"name": "a", "description": None, "inputSchema": SCHEMA}
     fit = {"name": "a", "inputSchema": SCHEMA}
     async with executor(settings) as one:
-        assert shown(await one.lists(repaired(sent, fit))) == ["a"]
+        assert listed_names(await one.lists(repaired(sent, fit))) == ["a"]
         entry = await one.bucket.get(pin_key("tools", "docs", "a"))
         assert entry is not None
         assert entry.value is not None
         pin = Pin.decode(entry.value)
         assert (pin.definition, pin.digest) == (sent, digest_of(sent))
         # A later version with other repairs finds the same pin; another definition does not.
-        assert shown(await one.lists(repaired(sent, {**fit, "description": ""}))) == ["a"]
+        assert listed_names(await one.lists(repaired(sent, {**fit, "description": ""}))) == ["a"]
         found = await one.lists(repaired({**sent, "title": None}, fit))
         assert held(found) == {"a": "changed since it was approved"}
 
@@ -161,10 +161,10 @@ async def test_a_changed_prompt_is_quarantined_like_a_tool(settings: Settings) -
 async def test_a_removed_tool_retains_its_pin(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"), offered("b"))
-        assert shown(await one.lists(offered("a"))) == ["a"]
+        assert listed_names(await one.lists(offered("a"))) == ["a"]
         found = await one.lists(offered("a"), offered("b", "else"))
         assert held(found) == {"b": "changed since it was approved"}
-        assert shown(await one.lists(offered("a"), offered("b"))) == ["a", "b"]
+        assert listed_names(await one.lists(offered("a"), offered("b"))) == ["a", "b"]
 
 
 async def test_each_quarantines_everything_and_trust_nothing(settings: Settings) -> None:
@@ -172,7 +172,7 @@ async def test_each_quarantines_everything_and_trust_nothing(settings: Settings)
         assert held(await one.lists(offered("a"))) == {"a": "not approved yet"}
     async with executor(settings, "trust") as one:
         found = await one.lists(offered("a", "x"), offered("b"))
-        assert (shown(found), held(found)) == (["a", "b"], {})
+        assert (listed_names(found), held(found)) == (["a", "b"], {})
     async with executor(settings, "first") as one:
         assert held(await one.lists(offered("a"))) == {"a": "not approved yet"}, (
             "the server is not new"
@@ -184,7 +184,7 @@ async def test_a_restarted_executor_compares_with_the_pins(settings: Settings) -
         await one.lists(offered("a"), offered("b"))
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b", "else"), offered("c"))
-        assert (shown(found), sorted(held(found))) == (["a"], ["b", "c"])
+        assert (listed_names(found), sorted(held(found))) == (["a"], ["b", "c"])
 
 
 async def test_only_one_of_two_executors_sees_the_server_first(
@@ -194,14 +194,16 @@ async def test_only_one_of_two_executors_sees_the_server_first(
         first = one.lists(offered("a", "one"), offered("b"), offered("only one"))
         second = two.lists(offered("a", "two"), offered("b"), offered("only two"))
         await asyncio.gather(first, second)
-        pinned = sorted(one.said(DefinitionPinned) + two.said(DefinitionPinned))
+        pinned = sorted(
+            one.published_tools(DefinitionPinned) + two.published_tools(DefinitionPinned)
+        )
         assert pinned in (["a", "b", "only one"], ["a", "b", "only two"]), "one complete listing"
         lists = [listing(offered("a", word), offered("b"), offered(f"only {word}"))
                  for word in ("one", "two")]  # fmt: skip
 
         def weighed(each: Executor) -> list[list[str]]:
             known = (found.model_copy(update={"known": True}) for found in lists)
-            return sorted(shown(each.pins.apply_pins(found, "first")) for found in known)
+            return sorted(listed_names(each.pins.apply_pins(found, "first")) for found in known)
 
         for each in (one, two):  # the other's pins arrive later than its listing ends
             await until(lambda each=each: pinned in weighed(each), "the pins")  # type: ignore[misc]
@@ -217,7 +219,7 @@ async def test_pins_not_written_before_a_crash_are_created_from_the_first_listin
         await one.bucket.delete(pin_key("tools", "docs", "b"))
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b", "else"))
-        assert (shown(found), held(found)) == (["a"], {"b": "not approved yet"})
+        assert (listed_names(found), held(found)) == (["a"], {"b": "not approved yet"})
 
 
 async def test_lost_pins_are_not_approved_again(settings: Settings) -> None:
@@ -232,8 +234,8 @@ async def test_lost_pins_are_not_approved_again(settings: Settings) -> None:
         await until_told(all_held, "quarantined without another listing")
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b"))
-        assert (shown(found), sorted(held(found))) == ([], ["a", "b"])
-        assert two.said(DefinitionPinned) == []
+        assert (listed_names(found), sorted(held(found))) == ([], ["a", "b"])
+        assert two.published_tools(DefinitionPinned) == []
 
 
 async def test_an_unreadable_pin_approves_nothing(settings: Settings) -> None:
@@ -257,10 +259,10 @@ async def test_an_approval_lists_exactly_the_approved_definition(
         assert case.pin.definition["description"] == ""
         await board.approve(case)
 
-        async def is_shown() -> bool:
-            return shown(await one.entry.now()) == ["a", "b"]
+        async def is_listed() -> bool:
+            return listed_names(await one.entry.now()) == ["a", "b"]
 
-        await until_told(is_shown)
+        await until_told(is_listed)
         assert one.entry.listed is not None
         await until(lambda: not one.entry.listed.quarantined, "the executor allows the call")  # type: ignore[union-attr]
         assert held(await one.lists(offered("a"), offered("b"))) == {
@@ -327,7 +329,7 @@ async def test_a_rejected_definition_can_be_approved(settings: Settings, board: 
         await board.approve(await case_of(board, "a"))
 
         async def back() -> bool:
-            return shown(await one.entry.now()) == ["a"]
+            return listed_names(await one.entry.now()) == ["a"]
 
         await until_told(back)
 
@@ -358,8 +360,8 @@ async def test_a_catalogue_older_than_pins_is_pinned_when_its_server_connects(
         old = listing(CatalogEntry(name="a", definition=offered("a").definition))
         await one.entry._catalogue.put("docs", old.encode())
         await one.entry.publish(old.model_copy(update={"state": ServerState.STALE}))
-        assert shown(await one.entry.now()) == ["a"], "not connected yet"
-        assert shown(await one.lists(offered("a"))) == ["a"]
+        assert listed_names(await one.entry.now()) == ["a"], "not connected yet"
+        assert listed_names(await one.lists(offered("a"))) == ["a"]
         assert held(await one.lists(offered("a", "else"))) == {"a": "changed since it was approved"}
 
 
@@ -369,7 +371,7 @@ async def test_a_server_that_always_changes_does_not_fill_the_stream(settings: S
         for turn in range(3):
             found = await one.lists(*(offered(f"t{n}", str(turn)) for n in range(700)))
             assert len(found.quarantined) == 700
-        assert 1000 <= len(one.said(DefinitionChanged)) < 2100
+        assert 1000 <= len(one.published_tools(DefinitionChanged)) < 2100
 
 
 async def test_a_trusted_listing_older_than_pins_stays_listed(
@@ -377,14 +379,14 @@ async def test_a_trusted_listing_older_than_pins_stays_listed(
 ) -> None:
     async with executor(settings, "trust") as one:
         await one.entry.publish(listing(CatalogEntry(name="a", definition={"name": "a"})))
-        assert shown(await one.entry.now()) == ["a"]
+        assert listed_names(await one.entry.now()) == ["a"]
 
 
 async def test_five_hundred_tools_are_pinned_with_one_entry_each(settings: Settings) -> None:
     async with executor(settings) as one:
         tools = [offered(f"tool.{number}", "d" * 1000) for number in range(500)]
-        assert len(shown(await one.lists(*tools))) == 500
-        assert len(one.said(DefinitionPinned)) == 500
+        assert len(listed_names(await one.lists(*tools))) == 500
+        assert len(one.published_tools(DefinitionPinned)) == 500
     async with AsyncExitStack() as stack:
         again = await stack.enter_async_context(executor(settings))
         assert held(await again.lists(*tools)) == {}

@@ -82,17 +82,17 @@ async def test_a_process_without_ping_support_is_not_considered_hung(
 
 async def test_a_server_without_a_probe_is_not_probed_again() -> None:
     class Silent:
-        asked = 0
+        probes = 0
 
         async def probe(self) -> None:
-            self.asked += 1
+            self.probes += 1
             raise NoProbeError
 
     silent, bench = Silent(), Bench(probe=0.01)
     watching = asyncio.create_task(bench.runner.health.watch(silent))
     try:
         await watching
-        assert (silent.asked, bench.runner.health.latest) == (1, {})
+        assert (silent.probes, bench.runner.health.latest) == (1, {})
     finally:
         await end(watching)
 

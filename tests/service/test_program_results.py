@@ -43,8 +43,8 @@ async def test_a_result_is_read_by_any_replica_for_its_key(bus: Bus) -> None:
 async def test_another_key_has_no_result_under_the_same_handle(results: Results) -> None:
     await results.keep(YOURS, "yours")
     handle = await results.keep(MINE, "mine")
-    for place in range(SLOTS):
-        guessed = f"r{place:x}{handle[2:]}"
+    for slot in range(SLOTS):
+        guessed = f"r{slot:x}{handle[2:]}"
         assert await results.read(YOURS, guessed) is None
     assert await results.read(MINE, handle) == b'"mine"'
 
@@ -77,8 +77,8 @@ async def test_a_reader_of_the_store_cannot_read_a_result(bus: Bus, operator: Bu
 
 async def test_a_key_retains_its_newest_results_only(results: Results, operator: Bus) -> None:
     handles = [await results.keep(MINE, number) for number in range(SLOTS + 3)]
-    left = [await results.read(MINE, handle) for handle in handles]
-    assert left == [None] * 3 + [str(number).encode() for number in range(3, SLOTS + 3)]
+    results_left = [await results.read(MINE, handle) for handle in handles]
+    assert results_left == [None] * 3 + [str(number).encode() for number in range(3, SLOTS + 3)]
     state = (await operator.client.jetstream().stream_info(f"OBJ_{RESULTS}")).state
     assert state.messages == 2 * SLOTS  # replaced results use no space
 
@@ -93,16 +93,16 @@ async def test_results_expire_and_are_limited_in_total_size(
     results: Results, operator: Bus
 ) -> None:
     await results.keep(MINE, 1)
-    laid = (await operator.client.jetstream().stream_info(f"OBJ_{RESULTS}")).config
-    assert (laid.max_age, laid.max_bytes) == (RESULT_SECONDS, MOST_RESULT_BYTES)
+    config = (await operator.client.jetstream().stream_info(f"OBJ_{RESULTS}")).config
+    assert (config.max_age, config.max_bytes) == (RESULT_SECONDS, MOST_RESULT_BYTES)
 
 
 async def test_a_full_store_is_an_error_and_retains_its_content(bus: Bus, operator: Bus) -> None:
     results = of(bus)
     handle = await results.keep(MINE, 1)
     stream = operator.client.jetstream()
-    laid = (await stream.stream_info(f"OBJ_{RESULTS}")).config
-    await stream.update_stream(laid.evolve(max_bytes=20_000))
+    config = (await stream.stream_info(f"OBJ_{RESULTS}")).config
+    await stream.update_stream(config.evolve(max_bytes=20_000))
     with pytest.raises(BusDownError, match="cannot be written"):
         await results.keep(MINE, "x" * 30_000)
     assert await results.read(MINE, handle) == b"1"

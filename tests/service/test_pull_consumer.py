@@ -16,7 +16,7 @@ SUBJECT = "tb.event.call.allowed.acme"
 
 
 @pytest.fixture
-async def said(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
+async def events(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
     """Publish seven events to the stream."""
     assert operator.connected
     async with bus_of("policy", settings) as policy:
@@ -37,10 +37,14 @@ async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[PullConsumer
 
 
 async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
-    pulls: PullConsumer, said: list[bytes]
+    pulls: PullConsumer, events: list[bytes]
 ) -> None:
     batches = [await pulls.next(3, seconds) for seconds in (60.0, 60.0, 2.0)]
-    assert [[each.data for each in batch] for batch in batches] == [said[:3], said[3:6], said[6:]]
+    assert [[each.data for each in batch] for batch in batches] == [
+        events[:3],
+        events[3:6],
+        events[6:],
+    ]
     assert [ack_position(each.reply)[0] for each in batches[0]] == [1, 2, 3]
     assert ack_position(batches[0][0].reply) == (1, 1, 6)
 
@@ -50,14 +54,14 @@ async def test_a_quiet_consumer_returns_nothing_without_an_error(pulls: PullCons
 
 
 async def test_a_negatively_acknowledged_message_is_delivered_again_and_counted(
-    pulls: PullConsumer, said: list[bytes]
+    pulls: PullConsumer, events: list[bytes]
 ) -> None:
-    first = await pulls.next(len(said), 60.0)
+    first = await pulls.next(len(events), 60.0)
     for message in first[1:]:
         await message.ack()
     await first[0].nak()
     (again,) = await pulls.next(1, 60.0)
-    assert (again.data, ack_position(again.reply)[:2]) == (said[0], (1, 2))
+    assert (again.data, ack_position(again.reply)[:2]) == (events[0], (1, 2))
 
 
 async def test_a_message_with_a_status_header_is_still_a_message(
@@ -70,8 +74,8 @@ async def test_a_message_with_a_status_header_is_still_a_message(
         await stream.publish(SUBJECT, b"another")
     assert [each.data for each in await pulls.next(2, 60.0)] == [b"an event", b"another"]
     async with bus_of("audit", settings) as audit:
-        kept = await read_from(audit.client, EVENTS, 1, "tb.event.>")
-    assert [each.data for each in kept] == [b"an event", b"another"]
+        stored = await read_from(audit.client, EVENTS, 1, "tb.event.>")
+    assert [each.data for each in stored] == [b"an event", b"another"]
 
 
 async def test_a_missing_consumer_is_an_error(operator: Bus) -> None:

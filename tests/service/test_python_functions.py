@@ -64,9 +64,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "tools.py").write_text(MODULE)
     made = Bench(validation="strict")
-    places = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
+    functions = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    await made.open(StdioUpstream(serving(places), environment, str(tmp_path), made.news))
+    await made.open(StdioUpstream(serving(functions), environment, str(tmp_path), made.news))
     yield made
     await made.close()
 
@@ -97,10 +97,10 @@ async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(ben
     await bench.runner.checks.learn(
         []
     )  # without validation in the gateway the function validates itself
-    judged = await bench.call("add", {"a": "x", "c": 1})
-    assert judged.last["isError"]
-    assert "a: Input should be a valid integer" in judged.text
-    assert "c: Extra inputs" in judged.text
+    validated = await bench.call("add", {"a": "x", "c": 1})
+    assert validated.last["isError"]
+    assert "a: Input should be a valid integer" in validated.text
+    assert "c: Extra inputs" in validated.text
     failed = await bench.call("fail", {"reason": "No stock."})
     assert failed.last["isError"]
     assert failed.text == "ValueError: No stock."

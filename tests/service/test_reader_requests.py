@@ -20,14 +20,14 @@ class Answering:
     """A query service that answers every reader, and records the requests."""
 
     port: int = 0
-    asked: list[GatewayRequest] = field(default_factory=list)
+    requests: list[GatewayRequest] = field(default_factory=list)
 
-    async def answer(self, asked: GatewayRequest) -> tuple[str, bytes]:
+    async def answer(self, requests: GatewayRequest) -> tuple[str, bytes]:
         """Answer one request."""
-        self.asked.append(asked)
+        self.requests.append(requests)
         return "TabSeparated", b"1\n"
 
-    def exchange(self, *requests: bytes) -> list[int]:
+    def send_each(self, *requests: bytes) -> list[int]:
         """Send each request on its own connection; return the statuses of the answered ones."""
         found = []
         for each in requests:
@@ -60,22 +60,22 @@ async def test_a_truncated_statement_is_not_run(reading: Answering, how: str) ->
 
     await asyncio.to_thread(leave)
     whole = chunked("POST", "/", b"SELECT 2", *READER)
-    assert await asyncio.to_thread(reading.exchange, whole) == [200]
-    assert [requested.sql for requested in reading.asked] == ["SELECT 2"]
+    assert await asyncio.to_thread(reading.send_each, whole) == [200]
+    assert [requested.sql for requested in reading.requests] == ["SELECT 2"]
 
 
 async def test_a_reader_is_authenticated_by_headers_and_not_by_trailers(reading: Answering) -> None:
     trailers = "".join(f"{line}\r\n" for line in READER).encode()
     late = chunked("POST", "/", SQL, end=b"0\r\n" + trailers + b"\r\n")
-    await asyncio.to_thread(reading.exchange, late)
-    assert "ann" not in [requested.user for requested in reading.asked]
+    await asyncio.to_thread(reading.send_each, late)
+    assert "ann" not in [requested.user for requested in reading.requests]
 
 
 async def test_silent_connections_do_not_block_readers(reading: Answering) -> None:
     def crowd() -> list[int]:
         silent = [RawHttp(reading.port) for _ in range(64)]
         try:
-            return reading.exchange(chunked("POST", "/", SQL, *READER))
+            return reading.send_each(chunked("POST", "/", SQL, *READER))
         finally:
             for each in silent:
                 each.close()

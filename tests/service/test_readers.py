@@ -32,7 +32,7 @@ CANARY = "canary-of-beta"
 AT = 1_763_708_342.0
 
 
-def event(number: int, customer: str, told: str) -> EventRow:
+def event(number: int, customer: str, tool: str) -> EventRow:
     return EventRow(
         event="call.completed",
         id=f"c{number}.completed",
@@ -43,11 +43,11 @@ def event(number: int, customer: str, told: str) -> EventRow:
         key=f"{customer}-bot",
         call_id=f"c{number}",
         server="docs",
-        tool=told,
+        tool=tool,
         charge=1000,
         latency_us=2000,
         stream_seq=number,
-        detail=json.dumps({"said": told}),
+        detail=json.dumps({"said": tool}),
     )
 
 
@@ -64,7 +64,7 @@ READERS = {
 
 
 @dataclass
-class Told:
+class Response:
     """A response over HTTP."""
 
     status: int
@@ -85,25 +85,27 @@ class Endpoint:
     async def request(
         self, sql: str, user: str = "ann", secret: str = SECRET, *, method: str = "POST",
         headers: dict[str, str] | None = None, **given: str,
-    ) -> Told:  # fmt: skip
+    ) -> Response:  # fmt: skip
         keys = headers if headers is not None else {
             "X-ClickHouse-User": user, "X-ClickHouse-Key": secret,
         }  # fmt: skip
         return await asyncio.to_thread(self._ask, method, sql, keys, given)
 
-    async def ask_with(self, sql: str, given: dict[str, str]) -> Told:
+    async def ask_with(self, sql: str, given: dict[str, str]) -> Response:
         """Send a query as ann, with these URL parameters."""
         keys = {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": SECRET}
         return await asyncio.to_thread(self._ask, "POST", sql, keys, given)
 
-    def _ask(self, method: str, sql: str, headers: dict[str, str], given: dict[str, str]) -> Told:
+    def _ask(
+        self, method: str, sql: str, headers: dict[str, str], given: dict[str, str]
+    ) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             path = "/?" + urlencode(given | ({"query": sql} if method == "GET" else {}))
             connection.request(method, path, sql.encode() if method == "POST" else None, headers)
             answer = connection.getresponse()
             fields = {name.lower(): value for name, value in answer.getheaders()}
-            return Told(answer.status, answer.read(), fields)
+            return Response(answer.status, answer.read(), fields)
         finally:
             connection.close()
 
@@ -156,8 +158,8 @@ async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint,
     assert reply.status == 200, reply.text
     assert "beta" not in reply.text
     for summed in ("calls_by_hour", "calls_by_day"):
-        seen = await endpoint.request(f"SELECT sum(calls), sum(charge) FROM {summed}")
-        assert seen.text == "3\t3000\n"
+        summary = await endpoint.request(f"SELECT sum(calls), sum(charge) FROM {summed}")
+        assert summary.text == "3\t3000\n"
 
 
 # Each statement is rejected, or answers only from the reader's own rows.
@@ -318,7 +320,7 @@ async def test_an_answer_is_limited_in_rows_time_and_size(endpoint: Endpoint) ->
 
 
 async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> None:
-    def asked() -> list[Any]:
+    def query_rows() -> list[Any]:
         client = clickhouse_connect.get_client(
             host="127.0.0.1", port=endpoint.port, username="ann", password=SECRET,
             database="toolbus", autogenerate_session_id=False,
@@ -334,7 +336,7 @@ async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> No
         finally:
             client.close()
 
-    assert await asyncio.to_thread(asked) == [("acme-bot", 1000, False, [])] * 3
+    assert await asyncio.to_thread(query_rows) == [("acme-bot", 1000, False, [])] * 3
 
 
 async def test_the_go_client_gets_the_revision_it_can_read(

@@ -15,7 +15,7 @@ from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 
-def said(text: str) -> str:
+def echo(text: str) -> str:
     """Return the text."""
     return text
 
@@ -26,13 +26,13 @@ class Redirecting:
 
     port: int
     app: Any
-    asked: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        self.asked.append(scope["path"])
+        self.paths.append(scope["path"])
         here = f"http://127.0.0.1:{self.port}"
         moves = {
             "/slash": (307, f"{here}/mcp"),
@@ -62,7 +62,7 @@ class Redirecting:
 async def server() -> AsyncIterator[Redirecting]:
     """Run the server for a test."""
     sdk = MCPServer("moved")
-    sdk.tool()(said)
+    sdk.tool()(echo)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         made = Redirecting(bound.getsockname()[1], sdk.streamable_http_app())
         running = uvicorn.Server(uvicorn.Config(made, log_level="error"))
@@ -94,7 +94,7 @@ async def test_a_permanent_redirect_is_requested_once(server: Redirecting) -> No
     try:
         for _ in range(3):
             assert (await bench.call("said", {"text": "hello"})).text == "hello"
-        assert server.asked.count("/forever") == 1
+        assert server.paths.count("/forever") == 1
     finally:
         await bench.close()
 
@@ -105,4 +105,4 @@ async def test_a_redirect_to_another_origin_is_rejected_with_its_fix(
 ) -> None:
     with pytest.raises(UpstreamFaultError, match=r"HTTP 30[78]: it redirects.* Configure"):
         await opened(server, path)
-    assert "/mcp" not in server.asked
+    assert "/mcp" not in server.paths

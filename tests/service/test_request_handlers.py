@@ -19,11 +19,11 @@ def page(path: str) -> PageRequest:
 async def test_a_slow_page_delays_no_other(settings: Settings) -> None:
     started, done = asyncio.Event(), asyncio.Event()
 
-    async def answer(asked: PageRequest) -> PageReply:
-        if asked.path == "/slow":
+    async def answer(request: PageRequest) -> PageReply:
+        if request.path == "/slow":
             started.set()
             await done.wait()
-        return PageReply(status=200, body=asked.path.encode())
+        return PageReply(status=200, body=request.path.encode())
 
     async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
         answering, asking = RequestReply("oauth", oauth), RequestReply("ingress", ingress)
@@ -47,7 +47,7 @@ async def test_a_slow_page_delays_no_other(settings: Settings) -> None:
 async def test_a_stopping_service_waits_for_no_running_request(settings: Settings) -> None:
     started = asyncio.Event()
 
-    async def answer(_asked: PageRequest) -> PageReply:
+    async def answer(_request: PageRequest) -> PageReply:
         started.set()
         await asyncio.Future()
         raise AssertionError

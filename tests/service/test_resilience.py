@@ -161,10 +161,10 @@ async def test_calls_beyond_the_queue_are_rejected_before_any_other_ends(
     calls = [asyncio.create_task(call(number)) for number in range(20)]
     await until(lambda: sum(each.done() for each in calls) == 12, "the rejections")
     refused = [each.result() for each in calls if each.done()]
-    for frame in refused:
-        assert isinstance(frame, CallError)
-        assert isinstance(frame.error, OverloadedError)
-        assert frame.error.data["retry_after"] >= 1
+    for reply in refused:
+        assert isinstance(reply, CallError)
+        assert isinstance(reply.error, OverloadedError)
+        assert reply.error.data["retry_after"] >= 1
     await until(lambda: server.most == 4, "the calls with a concurrency slot")
     assert bench.runner.status()["waiting"] == 4
     for each in calls:
@@ -175,17 +175,17 @@ async def test_calls_beyond_the_queue_are_rejected_before_any_other_ends(
 async def test_each_attempt_is_a_span_and_the_call_counts_them(
     bench: Bench, server: Troubled
 ) -> None:
-    kept: list[Span] = []
+    spans: list[Span] = []
 
     class Sink:
         def take(self, span: Span) -> None:
-            kept.append(span)
+            spans.append(span)
 
     server.trouble, server.only = "reset", 1
     with recording.to(Sink(), parent_based):
         assert (await bench.call("twice")).text == "done"
-    first, second, whole = kept
-    assert [span.name for span in kept] == ["tools/call twice"] * 2 + ["toolbus.execute"]
+    first, second, whole = spans
+    assert [span.name for span in spans] == ["tools/call twice"] * 2 + ["toolbus.execute"]
     assert [span.attributes["toolbus.attempt"] for span in (first, second)] == [1, 2]
     assert (first.error, second.error, whole.error) == ("upstream_dead", "", "")
     assert whole.attributes["toolbus.attempts"] == 2
@@ -195,11 +195,11 @@ async def test_each_attempt_is_a_span_and_the_call_counts_them(
 async def test_a_call_that_waits_for_a_slot_has_a_span_for_it(
     bench: Bench, server: Troubled
 ) -> None:
-    kept: list[Span] = []
+    spans: list[Span] = []
 
     class Sink:
         def take(self, span: Span) -> None:
-            kept.append(span)
+            spans.append(span)
 
     server.trouble = "hung"
     with recording.to(Sink(), parent_based):
@@ -208,4 +208,4 @@ async def test_a_call_that_waits_for_a_slot_has_a_span_for_it(
         server.trouble = ""
         server.released.set()
         await asyncio.gather(*calls)
-    assert [span.name for span in kept].count("toolbus.queue") == 1
+    assert [span.name for span in spans].count("toolbus.queue") == 1

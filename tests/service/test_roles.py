@@ -88,9 +88,9 @@ async def test_a_client_that_registered_itself_cannot_request_administration(
 async def test_a_person_without_a_role_cannot_grant_administration(server: Server) -> None:
     client, walker = await vouched(server), Walker(server)
     page = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
-    shown = await walker.signed_in(page, "bo")
-    assert shown.status == 403
-    assert 'value="allow"' not in shown.text
+    page = await walker.signed_in(page, "bo")
+    assert page.status == 403
+    assert 'value="allow"' not in page.text
     tools = await walker.get("/oauth/authorize", **asked(client))
     assert 'value="allow"' in (await walker.signed_in(tools, "bo")).text
     again = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))

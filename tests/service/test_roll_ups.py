@@ -43,7 +43,7 @@ async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
         await store.close()
 
 
-async def asked(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str, Any]]:
+async def query(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str, Any]]:
     body = json.loads(await store.query(sql, 10_000, parameters))
     names = [column["name"] for column in body["meta"]]
     return [dict(zip(names, row, strict=True)) for row in body["data"]]
@@ -70,13 +70,13 @@ async def added_up(store: ClickHouse) -> None:
 
 
 async def agree(store: ClickHouse) -> dict[str, Any]:
-    (plain,), (summed,) = await asked(store, PLAIN), await asked(store, SUMMED)
+    (plain,), (summed,) = await query(store, PLAIN), await query(store, SUMMED)
     assert plain == summed
     return plain
 
 
 async def days_agree(store: ClickHouse) -> dict[str, Any]:
-    (plain,), (summed,) = await asked(store, PLAIN), await asked(store, OF_DAYS)
+    (plain,), (summed,) = await query(store, PLAIN), await query(store, OF_DAYS)
     assert plain == summed
     return plain
 
@@ -91,7 +91,7 @@ async def test_roll_ups_agree_with_the_events_before_and_after_they_are_computed
         await add(store, *(event("call.completed", f"c{n}", HOUR + n, charge=3) for n in range(8)))
         assert await agree(store) == {"n": 17, "c": 69}
         assert await roll_up_hours(store.run_in_background) == 1
-        assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
+        assert await query(store, SUMS_HELD) == [{"held": 1, "of": 1}]
         assert await agree(store) == {"n": 17, "c": 69}
         assert await roll_up_hours(store.run_in_background) == 0
 
@@ -104,14 +104,14 @@ async def test_a_day_is_rolled_up_once_it_has_passed_and_all_its_hours_are(tmp_p
         assert await roll_up_days(store.run_in_background) == 0
         await roll_up_hours(store.run_in_background)
         assert await roll_up_days(store.run_in_background) == 1
-        assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
+        assert await query(store, DAYS_HELD) == [{"held": 1, "of": 1}]
         assert await days_agree(store) == {"n": 2, "c": 7}
         await add(store, event("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
         await store.run_in_background(  # as written by a replica with a clock ahead
             "INSERT INTO rollup_hours_done (hour, customer, events, version)"
             " SELECT hour, customer, events, 1 FROM hours WHERE NOT valid"
         )
-        assert await asked(store, SUMS_HELD) == [{"held": 3, "of": 3}]
+        assert await query(store, SUMS_HELD) == [{"held": 3, "of": 3}]
         assert await roll_up_days(store.run_in_background) == 0
 
 
@@ -134,7 +134,7 @@ async def test_a_day_with_late_or_deleted_events_is_read_by_the_hour_until_rolle
         assert await days_agree(store) == {"n": 3, "c": 2 + 4 + 64}
         await store.command(gone.format("'c1', 'c2'"))  # and the customer's day
         assert await days_agree(store) == {"n": 1, "c": 64}
-        assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
+        assert await query(store, DAYS_HELD) == [{"held": 1, "of": 1}]
 
 
 async def test_an_incomplete_or_outdated_day_is_not_read(
@@ -164,9 +164,9 @@ async def test_a_late_event_is_counted_at_once_and_the_hour_rolled_up_again(tmp_
         await roll_up_hours(store.run_in_background)
         await add(store, event("call.completed", "late", HOUR + 5, charge=4))
         assert await agree(store) == {"n": 2, "c": 7}
-        assert await asked(store, SUMS_HELD) == [{"held": 0, "of": 1}]
+        assert await query(store, SUMS_HELD) == [{"held": 0, "of": 1}]
         assert await roll_up_hours(store.run_in_background) == 1
-        assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
+        assert await query(store, SUMS_HELD) == [{"held": 1, "of": 1}]
         assert await agree(store) == {"n": 2, "c": 7}
 
 
@@ -208,7 +208,7 @@ async def test_events_older_than_the_roll_ups_are_included(
     async with opened(tmp_path) as store:
         for _ in range(2):
             assert await agree(store) == {"n": 2, "c": 3}
-            (tokens,) = await asked(
+            (tokens,) = await query(
                 store,
                 "SELECT sum(spent_tokens) AS s, sum(classic_tokens) AS c FROM context_by_hour",
             )
@@ -232,7 +232,7 @@ async def test_an_outcome_gets_the_team_its_key_had(tmp_path: Path) -> None:
             " FROM calls_by_hour GROUP BY team ORDER BY c"
         )
         for _ in range(2):
-            assert await asked(store, text) == [
+            assert await query(store, text) == [
                 {"team": "old", "calls": 1, "c": 1},
                 {"team": "new", "calls": 2, "c": 2},
                 {"team": "", "calls": 1, "c": 4},
@@ -254,16 +254,16 @@ async def test_the_charge_of_an_unknown_outcome_is_replaced_when_the_call_ends(
     async with opened(tmp_path) as store:
         await add(store, *unknown)
         await added_up(store)
-        assert await asked(store, text) == [{"n": 2, "f": 2, "d": 0, "c": 20}]
+        assert await query(store, text) == [{"n": 2, "f": 2, "d": 0, "c": 20}]
         await add(store, event("call.completed", "c", HOUR + 4000, charge=7))
         for _ in range(2):
-            assert await asked(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
+            assert await query(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
             await added_up(store)
         await add(store, event("call.failed", "d", HOUR + 3 * 86_400, charge=1))
         for _ in range(2):
-            assert await asked(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
+            assert await query(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
             await added_up(store)
-        assert await asked(store, text.replace("hour", "day")) == await asked(store, text)
+        assert await query(store, text.replace("hour", "day")) == await query(store, text)
 
 
 WRITER = """
@@ -321,7 +321,7 @@ async def _checked(directory: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analytics_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create events of every kind of two days, as `make bench-analytics` does."""
     directory = tmp_path_factory.mktemp("analytics")
 
@@ -334,38 +334,38 @@ def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-async def test_days_agree_with_their_hours(laid_down: Path) -> None:
+async def test_days_agree_with_their_hours(analytics_store: Path) -> None:
     text = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
         sum(completed), sum(failed), sum(denied), sum(errors), sum(charge),
         quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency)
         FROM {of} GROUP BY day, customer, team, key, server, tool, code ORDER BY ALL"""
-    async with opened(laid_down) as store:
-        (days,) = await asked(store, DAYS_HELD)
+    async with opened(analytics_store) as store:
+        (days,) = await query(store, DAYS_HELD)
         assert days["held"] > 0
-        by_hour = await asked(store, text.format(day="toDate(hour)", of="calls_by_hour"))
-        assert await asked(store, text.format(day="day", of="calls_by_day")) == by_hour
+        by_hour = await query(store, text.format(day="toDate(hour)", of="calls_by_hour"))
+        assert await query(store, text.format(day="day", of="calls_by_day")) == by_hour
 
 
-async def test_every_panel_of_every_dashboard_finds_rows(laid_down: Path) -> None:
+async def test_every_panel_of_every_dashboard_finds_rows(analytics_store: Path) -> None:
     panels = list(analytics.panels(datetime.now(UTC)))
     assert {panel.board for panel in panels} >= {"operators", "analysts", "security", "finance"}
     assert len(panels) >= 35
-    async with opened(laid_down) as store:
+    async with opened(analytics_store) as store:
         empty = [
-            f"{each.board}: {each.title}" for each in panels if not await asked(store, each.sql)
+            f"{each.board}: {each.title}" for each in panels if not await query(store, each.sql)
         ]
     assert empty == []
 
 
-async def test_every_saved_query_is_answered(laid_down: Path) -> None:
+async def test_every_saved_query_is_answered(analytics_store: Path) -> None:
     now = datetime.now(UTC)
-    async with opened(laid_down) as store:
-        (call,) = await asked(
+    async with opened(analytics_store) as store:
+        (call,) = await query(
             store, "SELECT any(call_id) AS call FROM events WHERE event = 'call.denied'"
         )
         for question in saved_queries.known(None).values():
             given = call if question.name == "one-call" else {}
             if question.name == "who-called":
                 given = {"minutes": "600"}
-            found = await asked(store, question.sql, **question.bound(given, now))
+            found = await query(store, question.sql, **question.bound(given, now))
             assert found, question.name

@@ -15,9 +15,9 @@ PRICE = 0.02
 
 
 @pytest.fixture
-async def priced(begin: Any) -> AsyncIterator[Policing]:
+async def priced(start_policy: Any) -> AsyncIterator[Policing]:
     """Run one policy where both tools cost the same, and `burn` needs approval."""
-    async with begin(1) as policy:
+    async with start_policy(1) as policy:
         prices = {"docs__*": PRICE}
         await policy.declare(declared().model_copy(update={"prices": prices}))
         await until_told(lambda: refused(policy), "the price is in force")

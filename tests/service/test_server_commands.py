@@ -36,7 +36,7 @@ class Installation:
         self._settings = settings
         self._operator = operator
         self._policy = policy
-        self._frames: dict[str, Any] = {}
+        self._replies: dict[str, Any] = {}
 
     async def declare(self) -> None:
         """Start the server and configure it."""
@@ -82,7 +82,7 @@ class Installation:
 
     async def end(self, number: str) -> Any:
         """Return the final reply of a call."""
-        return await until(lambda: self._frames.get(number), "the call's end")
+        return await until(lambda: self._replies.get(number), "the call's end")
 
     async def call(self, number: str, **more: Any) -> Any:
         """Make a call and return its final reply."""
@@ -102,7 +102,7 @@ class Installation:
         return found
 
     def _receive(self, payload: bytes, subject: str, _reply: str) -> None:
-        self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
+        self._replies[subject.rpartition(".")[2]] = decode_reply(payload)
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ async def test_a_drained_server_finishes_its_calls_and_gets_no_new_ones(
     assert isinstance(refused, CallError)
     assert isinstance(refused.error, ServerDrainedError)
     assert server.asked == 1
-    shown = await installation.toolbus("status")
-    assert "draining" in shown.stdout
+    status = await installation.toolbus("status")
+    assert "draining" in status.stdout
 
     server.released.set()
     assert isinstance(await installation.end("long"), CallResult), (
@@ -175,12 +175,12 @@ async def test_a_reset_closes_the_breaker_and_reconnects_the_server(
     assert next(faults_of(row)).startswith("Its calls failed lately: upstream_dead ")
     installation.server.trouble = ""
 
-    met = installation.server.met
+    connections = installation.server.met
     message = await installation.toolbus("servers", "reset", "s")
     assert message.stdout.startswith("Resetting s"), message.stderr
     row = await installation.ready()
     assert (row["breaker"], row["failures"], row["resets"]) == ("closed", [], 1)
-    assert installation.server.met > met
+    assert installation.server.met > connections
     assert isinstance(await installation.call("after"), CallResult)
     assert await installation.events() == ["server.reset"]
 

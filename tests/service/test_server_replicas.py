@@ -32,11 +32,11 @@ from toolbus_executor.upstreams.replicas import outlier_ejection as ejecting
 from toolbus_executor.upstreams.replicas.outlier_ejection import FAILURES
 from toolbus_executor.upstreams.replicas.upstream import ReplicatedUpstream
 
-WAYS = DialerFactory(AT_LOOPBACK.egress)
+DIALERS = DialerFactory(AT_LOOPBACK.egress)
 
 TWICE = {"twice": {"idempotent": True}}
 CHANGED = [TOOLS[0] | {"description": "now other"}, TOOLS[1]]
-ASKED = '{"elicitation": {}}'  # the capabilities of a caller that can answer requests
+ELICITATION = '{"elicitation": {}}'  # the capabilities of a caller that can answer requests
 
 
 class Several(Bench):
@@ -55,7 +55,7 @@ class Several(Bench):
 
     async def start(self) -> None:
         """Connect to all replicas."""
-        await self.open(ReplicatedUpstream("s", self.server, self.news, self.events, WAYS, {}))
+        await self.open(ReplicatedUpstream("s", self.server, self.news, self.events, DIALERS, {}))
         self._keeping = asyncio.create_task(self._keep())
         await until(self.settled, "all of them in place")
 
@@ -76,7 +76,7 @@ class Several(Bench):
 
     def asked(self) -> list[int]:
         """Return the number of calls that reached each replica."""
-        return [each.asked for each in self.servers]
+        return [each.calls_by_replica for each in self.servers]
 
     def settled(self) -> bool:
         """Return whether all replicas are in place, and no list is about to be refreshed."""
@@ -108,9 +108,9 @@ async def several(
         yield made
 
 
-def ends(told: list[Any]) -> set[str]:
+def ends(replies: list[Any]) -> set[str]:
     """Return the error codes of final replies, empty for results."""
-    return {getattr(getattr(each, "error", None), "code", "") for each in told}
+    return {getattr(getattr(each, "error", None), "code", "") for each in replies}
 
 
 async def test_calls_go_to_replicas_by_weight() -> None:
@@ -193,8 +193,8 @@ async def test_an_ejected_replica_is_probed_compared_and_tried_before_it_returns
         await bench.calls(2 * FAILURES)
         await until(lambda: bench.rows()[0]["ejections"], "the ejection")
         request, listed = bad.asked, bad.methods["tools/list"]
-        met = bad.met
-        await until(lambda: bad.met >= met + 3, "failed probes")
+        probes = bad.met
+        await until(lambda: bad.met >= probes + 3, "failed probes")
         assert ends(await bench.calls(10)) == {""}
         assert bad.asked == request, "no call before a successful probe"
         bad.trouble = ""
@@ -259,7 +259,7 @@ async def test_a_hanging_session_call_counts_against_its_replica() -> None:
     async with several([1, 1], sessions=True, timeout=3) as bench:
         for server in bench.servers:
             server.trouble, server.only = "hung", 1
-        result = await bench.calls(1, capabilities=ASKED)
+        result = await bench.calls(1, capabilities=ELICITATION)
         assert isinstance(result[0].error, UpstreamTimeoutError)
         await until(lambda: any(each["failures"] for each in bench.rows()), "the failure")
 
@@ -271,7 +271,9 @@ async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
             await server.start()
             stack.push_async_callback(server.close)
         bench = Several(servers, [1, 1])
-        await bench.open(ReplicatedUpstream("s", bench.server, bench.news, bench.events, WAYS, {}))
+        await bench.open(
+            ReplicatedUpstream("s", bench.server, bench.news, bench.events, DIALERS, {})
+        )
         stack.push_async_callback(bench.close)
         await until(
             lambda: any("family" in each["reason"] for each in bench.rows()), "the rejection"
@@ -324,7 +326,7 @@ async def test_a_server_without_any_replica_reports_it() -> None:
     await gone.start()
     await gone.close()
     bench = Several([gone], [1])
-    upstream = ReplicatedUpstream("s", bench.server, bench.news, bench.events, WAYS, {})
+    upstream = ReplicatedUpstream("s", bench.server, bench.news, bench.events, DIALERS, {})
     try:
         with pytest.raises(UpstreamDeadError, match="no replica that can be called"):
             await upstream.open()

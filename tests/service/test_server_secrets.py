@@ -30,7 +30,7 @@ class Api:
         self.tokens: list[str] = []
         self.url = ""
 
-    def told(self, request: Request) -> Response:
+    def answer(self, request: Request) -> Response:
         self.tokens.append(request.headers.get("authorization", ""))
         return Response(body=SCHEMA, headers={"content-type": "application/json"})
 
@@ -38,15 +38,15 @@ class Api:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api()
-    with answering(made.told) as port:
+    with answering(made.answer) as port:
         made.url = f"http://127.0.0.1:{port}/graphql"
         yield made
 
 
 @pytest.fixture
-def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start_executor(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
     @asynccontextmanager
-    async def begun(server: Server) -> AsyncIterator[None]:
+    async def start(server: Server) -> AsyncIterator[None]:
         monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
         monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
         monkeypatch.setenv("TOOLBUS_SECRET_SECONDS", "0.1")
@@ -56,40 +56,40 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
         async with build(LocalTransport()).running():
             yield
 
-    return begun
+    return start
 
 
 async def test_a_referenced_secret_is_used_and_read_again_after_a_change(
-    api: Api, begin: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    api: Api, start_executor: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = tmp_path / "token"
-    kept.write_text("first-canary\n")
-    headers = {"Authorization": f"Bearer ${{file:{kept}}}"}
-    async with begin(Server(graphql=api.url, headers=headers, probe=0)):
+    file = tmp_path / "token"
+    file.write_text("first-canary\n")
+    headers = {"Authorization": f"Bearer ${{file:{file}}}"}
+    async with start_executor(Server(graphql=api.url, headers=headers, probe=0)):
 
-        async def shown(token: str) -> bool:
+        async def is_used(token: str) -> bool:
             return f"Bearer {token}" in api.tokens
 
-        await until_told(lambda: shown("first-canary"), "the first token")
-        kept.write_text("second-canary\n")
-        await until_told(lambda: shown("second-canary"), "the second token")
+        await until_told(lambda: is_used("first-canary"), "the first token")
+        file.write_text("second-canary\n")
+        await until_told(lambda: is_used("second-canary"), "the second token")
     assert "canary" not in caplog.text
 
 
 async def test_a_missing_secret_is_named_and_used_once_it_exists(
-    api: Api, begin: Any, operator: Bus, tmp_path: Path
+    api: Api, start_executor: Any, operator: Bus, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "token"
-    headers = {"Authorization": f"${{file:{kept}}}"}
-    async with begin(Server(graphql=api.url, headers=headers, probe=0)):
+    file = tmp_path / "token"
+    headers = {"Authorization": f"${{file:{file}}}"}
+    async with start_executor(Server(graphql=api.url, headers=headers, probe=0)):
 
         async def named() -> bool:
             reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
-            return any(str(kept) in row["last_failure"] for row in reply.servers)
+            return any(str(file) in row["last_failure"] for row in reply.servers)
 
         await until_told(named, "the file's name in the server's status")
         assert api.tokens == []
-        kept.write_text("there")
+        file.write_text("there")
 
         async def reached() -> bool:
             return "there" in api.tokens

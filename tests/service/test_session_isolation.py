@@ -229,8 +229,8 @@ async def test_the_sessions_of_a_stopped_executor_move_to_the_other(begin: Any) 
         holders, gone = await apart.holders(), apart.executors[0].events.producer
         await apart.stop(0)
         result = await asyncio.gather(*(apart.say(key, "recall") for key in keys))
-        kept = ["" if holders[f"key {key}"] == gone else key for key in keys]
-        assert result == kept, "sessions of the other executor are unchanged"
+        expected = ["" if holders[f"key {key}"] == gone else key for key in keys]
+        assert result == expected, "sessions of the other executor are unchanged"
 
 
 async def test_a_notification_of_a_session_reaches_its_owner_only(begin: Any) -> None:

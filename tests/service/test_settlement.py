@@ -55,7 +55,7 @@ def late(rid: str, after: int = 0) -> ReservationRequest:
     return ReservationRequest(rid, admission(100), about, time() - 1)
 
 
-async def standing(url: str) -> tuple[int, int]:
+async def amounts(url: str) -> tuple[int, int]:
     """Return the spent and the reserved amount."""
     found = await counters(url)
     return found["spent"], found["held"]
@@ -67,10 +67,10 @@ async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
     async def ended() -> bool:
         with suppress(BusDownError):
             await settlement.sweep_once()
-        return (await standing(url))[1] == 0
+        return (await amounts(url))[1] == 0
 
     await until(ended, "nothing is held")
-    return await standing(url)
+    return await amounts(url)
 
 
 async def test_nothing_is_refunded_while_a_replica_may_have_the_outcome(
@@ -79,15 +79,15 @@ async def test_nothing_is_refunded_while_a_replica_may_have_the_outcome(
     await settlement.ledger.reserve(late("r"))
     async with events_of("executor", settings, settings.state_dir) as executor:
         await executor.publish_durable(completed(call_id="r", charge=100, reserved=True))
-    taken = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
-    async with aclosing(taken) as batches:  # type: ignore[type-var]
+    consumer = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
+    async with aclosing(consumer) as batches:  # type: ignore[type-var]
         messages = await anext(batches)
         assert len(messages) == 1
         for _ in range(4):
             await settlement.sweep_once()
-        assert await standing(valkey_url) == HELD
+        assert await amounts(valkey_url) == HELD
         await settlement.handle_batch(messages)
-    assert await standing(valkey_url) == CHARGED
+    assert await amounts(valkey_url) == CHARGED
 
 
 async def test_a_call_without_an_intent_is_refunded(
@@ -186,7 +186,7 @@ async def test_nothing_is_settled_while_the_bus_is_unreachable(
         for _ in range(3):
             with pytest.raises(BusDownError):
                 await settlement.sweep_once()
-        assert await standing(valkey_url) == (0, 200)
+        assert await amounts(valkey_url) == (0, 200)
         own_nats.start()
         assert await swept(settlement, valkey_url) == CHARGED
 
@@ -203,12 +203,12 @@ async def test_two_sweepers_charge_a_call_once(
 
     async def ended() -> bool:
         await asyncio.gather(settlement.sweep_once(), other.sweep_once())
-        return (await standing(valkey_url))[1] == 0
+        return (await amounts(valkey_url))[1] == 0
 
     await until(ended, "nothing is held")
-    assert await standing(valkey_url) == (2000, 0)
-    kept = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
-    lines = [json.loads(line) for each in kept for line in each.data.splitlines()]
+    assert await amounts(valkey_url) == (2000, 0)
+    messages = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
+    lines = [json.loads(line) for each in messages for line in each.data.splitlines()]
     assert sorted(line["call_id"] for line in lines) == sorted(f"r{n}" for n in range(20))
 
 

@@ -34,7 +34,7 @@ class Oauth:
         self.connected = False
 
         @self.service.answer_query(UpstreamTokenQuery)
-        async def token(_asked: UpstreamTokenQuery) -> UpstreamTokenReply:
+        async def token(_query: UpstreamTokenQuery) -> UpstreamTokenReply:
             if self.connected:
                 return UpstreamTokenReply(token="of-everybody", ends=time() + 3600)
             return UpstreamTokenReply(reason="Nobody has connected an account.")
@@ -47,15 +47,15 @@ class Oauth:
 
 
 @pytest.fixture
-def shown() -> Iterator[tuple[str, list[str]]]:
+def rejecting_server() -> Iterator[tuple[str, list[str]]]:
     """Serve an address that rejects every token, and collect the tokens it receives."""
     tokens: list[str] = []
 
-    def told(request: Request) -> Response:
+    def reject(request: Request) -> Response:
         tokens.append(request.headers.get("authorization", ""))
         return Response(401)
 
-    with answering(told) as port:
+    with answering(reject) as port:
         yield f"http://127.0.0.1:{port}/mcp", tokens
 
 
@@ -63,14 +63,14 @@ def shown() -> Iterator[tuple[str, list[str]]]:
 async def oauth(
     settings: Settings,
     operator: Bus,
-    shown: tuple[str, list[str]],
+    rejecting_server: tuple[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Oauth]:
     """Run oauth with an executor that waits an hour before its next attempt."""
     monkeypatch.setattr(keeper, "FIRST_PAUSE", 3600.0)
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    wiki = Server.model_validate({"url": shown[0], "oauth": {}})
+    wiki = Server.model_validate({"url": rejecting_server[0], "oauth": {}})
     config = await operator.bucket(CONFIG)
     await config.put(
         "configuration", Configuration(servers={"wiki": wiki}).model_dump_json().encode()
@@ -81,7 +81,7 @@ async def oauth(
 
 
 async def test_a_server_is_retried_as_soon_as_its_shared_account_is_connected(
-    oauth: Oauth, operator: Bus, shown: tuple[str, list[str]]
+    oauth: Oauth, operator: Bus, rejecting_server: tuple[str, list[str]]
 ) -> None:
     async def refused() -> bool:
         reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
@@ -89,4 +89,4 @@ async def test_a_server_is_retried_as_soon_as_its_shared_account_is_connected(
 
     await until_told(refused, "the reason of the failed connection")
     oauth.connect()
-    await until(lambda: "Bearer of-everybody" in shown[1], "the token at the server")
+    await until(lambda: "Bearer of-everybody" in rejecting_server[1], "the token at the server")

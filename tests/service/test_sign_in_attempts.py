@@ -44,10 +44,10 @@ def replica(settings: Settings, operator: Bus) -> Replica:
 async def test_concurrent_attempts_at_two_replicas_are_limited_together(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[str] = []
+    verified: list[str] = []
 
     def is_right(_phc: str, password: str) -> bool:
-        judged.append(password)
+        verified.append(password)
         return False
 
     monkeypatch.setattr(accounts, "is_password", is_right)
@@ -55,7 +55,7 @@ async def test_concurrent_attempts_at_two_replicas_are_limited_together(
         guesses = (each.signed_in("ann", str(n), "") for n in range(20) for each in (one, other))
         result = await asyncio.gather(*guesses, return_exceptions=True)
         assert all(isinstance(each, SignInError) for each in result)
-        assert len(judged) == MOST_FAILURES
+        assert len(verified) == MOST_FAILURES
         with pytest.raises(SignInError, match="Too many sign-in attempts"):
             await other.signed_in("ann", "once more", "")
 

@@ -21,7 +21,7 @@ from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings
 
 
-async def said(settings: Settings, directory: Path, *events: Event) -> None:
+async def publish_all(settings: Settings, directory: Path, *events: Event) -> None:
     """Publish these events as a service, one message each."""
     async with events_of("policy", settings, directory) as policy:
         for each in events:
@@ -54,7 +54,7 @@ async def test_events_are_sent_over_tls_in_order_in_the_form_of_rfc_5424(
     authority = Authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.vouched("localhost"))
-    await said(settings, tmp_path, *intents(1, 2, 3), denied(4))
+    await publish_all(settings, tmp_path, *intents(1, 2, 3), denied(4))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with sinking(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
@@ -73,7 +73,7 @@ async def test_a_sink_with_an_untrusted_certificate_receives_nothing(
     authority = Authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.vouched("localhost"))
-    await said(settings, tmp_path, *intents(1))
+    await publish_all(settings, tmp_path, *intents(1))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with sinking(settings, {"siem": siem}) as sinks:
@@ -84,14 +84,14 @@ async def test_a_sink_with_an_untrusted_certificate_receives_nothing(
 async def test_a_restarted_syslog_server_receives_everything(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(*range(20)))
+    await publish_all(settings, tmp_path, *intents(*range(20)))
     async with SyslogServer() as server:
         siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
         async with sinking(settings, {"siem": siem}):
             await until(lambda: len(server.heard) >= 5, "the first events")
             await server.cut()
             known = set(server.ids)
-            await said(settings, tmp_path, *intents(*range(20, 40)))
+            await publish_all(settings, tmp_path, *intents(*range(20, 40)))
             server.heard.clear()
             await server.start()
             await until(lambda: known | set(server.ids) >= set(ids(*range(40))), "the others")
@@ -101,7 +101,7 @@ async def test_a_syslog_server_receives_no_event_twice(settings: Settings, tmp_p
     async with SyslogServer() as server:
         declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
         for numbers in (range(3), range(3, 6)):
-            await said(settings, tmp_path, *intents(*numbers))
+            await publish_all(settings, tmp_path, *intents(*numbers))
             async with sinking(settings, declared, pace=Timing(settle=0.0)) as sinks:
                 await until(partial(_settled, sinks), "the delivery")
         await until(lambda: len(server.ids) >= 6, "all of them, read")
@@ -123,7 +123,7 @@ async def test_events_the_stream_dropped_before_delivery_are_counted(
             await until(
                 lambda: "1 delivered, 0 behind, 0 rejected, 2 lost" in state(sinks), "two lost"
             )
-    assert _told(receiver) == ids(1, 2, 3, 4, 7)
+    assert _delivered(receiver) == ids(1, 2, 3, 4, 7)
 
 
 async def test_a_new_stream_is_delivered_from_its_start(settings: Settings) -> None:
@@ -135,13 +135,13 @@ async def test_a_new_stream_is_delivered_from_its_start(settings: Settings) -> N
             await until(lambda: "waiting" not in state(sinks) != "", "the sink has started")
             stream.begin_anew()
             stream.say(*intents(4))
-            await until(lambda: _told(receiver) == ids(4), "the first of the new stream")
+            await until(lambda: _delivered(receiver) == ids(4), "the first of the new stream")
 
 
 async def test_datagrams_are_sent_and_one_too_long_is_counted(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
+    await publish_all(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
     with Datagrams() as port:
         siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
         async with sinking(settings, {"siem": siem}) as sinks:
@@ -151,7 +151,7 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
 
 
 async def test_a_sink_receives_only_selected_events(settings: Settings, tmp_path: Path) -> None:
-    await said(
+    await publish_all(
         settings, tmp_path, *intents(1, customer="bolt"), denied(2), *intents(3), *intents(4)
     )
     with Receiver() as receiver:
@@ -159,7 +159,7 @@ async def test_a_sink_receives_only_selected_events(settings: Settings, tmp_path
         other = sink(receiver.url + "/other", events=["key.*"])
         async with sinking(settings, {"siem": siem, "other": other}) as sinks:
             await until(lambda: "3 delivered, 0 behind" in str(sinks.states()), "three events")
-    assert _told(receiver) == ["c2.denied", *ids(3, 4)]
+    assert _delivered(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
 
 
@@ -170,12 +170,13 @@ async def test_a_receiver_that_was_down_gets_everything_and_another_is_not_delay
     with Receiver() as well:
         declared = {"away": sink(away.url), "well": sink(well.url)}
         async with sinking(settings, declared) as sinks:
-            await said(settings, tmp_path, *intents(*range(30)))
+            await publish_all(settings, tmp_path, *intents(*range(30)))
             await until(lambda: "is unreachable" in sinks.states().get("away", ""), "the reason")
-            await until(lambda: _told(well) == ids(*range(30)), "the other receiver")
+            await until(lambda: _delivered(well) == ids(*range(30)), "the other receiver")
             with away:
                 await until(
-                    lambda: set(_told(away)) == set(ids(*range(30))), "the receiver that was down"
+                    lambda: set(_delivered(away)) == set(ids(*range(30))),
+                    "the receiver that was down",
                 )
 
 
@@ -183,10 +184,10 @@ async def test_a_restart_continues_where_the_sink_was(settings: Settings, tmp_pa
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, headers={"Authorization": "Bearer ${env:TOKEN}"})}
         for numbers in (range(3), range(3, 6)):
-            await said(settings, tmp_path, *intents(*numbers))
+            await publish_all(settings, tmp_path, *intents(*numbers))
             async with sinking(settings, declared) as sinks:
                 await until(partial(_settled, sinks), "the acknowledged delivery")
-    assert _told(receiver) == ids(*range(6))
+    assert _delivered(receiver) == ids(*range(6))
     assert {each.headers["authorization"] for each in receiver.received} == {
         "Bearer a token of the receiver"
     }
@@ -196,13 +197,13 @@ async def test_a_reconfigured_sink_retains_its_counters(settings: Settings, tmp_
     with Receiver() as first, Receiver() as second:
         declared = {"siem": sink(first.url)}
         async with sinking(settings, declared) as sinks:
-            await said(settings, tmp_path, *intents(1, 2))
+            await publish_all(settings, tmp_path, *intents(1, 2))
             await until(lambda: "2 delivered" in state(sinks), "the first two")
             declared["siem"] = sink(second.url)
             last = 2
             while not second.received:
                 last += 1
-                await said(settings, tmp_path, *intents(last))
+                await publish_all(settings, tmp_path, *intents(last))
                 await asyncio.sleep(0.1)
             await until(lambda: int(state(sinks).split()[0]) >= last, "all of them")
 
@@ -214,32 +215,32 @@ async def test_only_one_of_two_audits_delivers_and_the_other_takes_over(
         declared = {"siem": sink(receiver.url)}
         async with sinking(settings, declared, "second") as second:
             async with sinking(settings, declared, "first") as first:
-                await said(settings, tmp_path, *intents(1, 2))
+                await publish_all(settings, tmp_path, *intents(1, 2))
                 both = (first, second)
                 await until(
                     lambda: any("2 delivered" in state(each) for each in both), "by one of them"
                 )
-            await said(settings, tmp_path, *intents(3))
-            await until(lambda: len(_told(receiver)) == 3, "the third")
+            await publish_all(settings, tmp_path, *intents(3))
+            await until(lambda: len(_delivered(receiver)) == 3, "the third")
             assert second.states()
-    assert _told(receiver) == ids(1, 2, 3)
+    assert _delivered(receiver) == ids(1, 2, 3)
 
 
 async def test_a_sink_configured_now_does_not_receive_earlier_events(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1))
+    await publish_all(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         async with sinking(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
             await until(lambda: state(sinks).startswith("0 delivered, 0 behind"))
             await until(lambda: "waiting" not in state(sinks), "the sink has started")
-            await said(settings, tmp_path, *intents(2))
+            await publish_all(settings, tmp_path, *intents(2))
             await until(lambda: receiver.received, "the second")
-        assert _told(receiver) == ids(2)
+        assert _delivered(receiver) == ids(2)
 
 
 async def test_splunk_receives_events_with_their_time(settings: Settings, tmp_path: Path) -> None:
-    await said(settings, tmp_path, denied(1), denied(2))
+    await publish_all(settings, tmp_path, denied(1), denied(2))
     with Receiver() as receiver:
         receiver.answer = lambda _: (200, b'{"text":"Success","code":0}')
         siem = sink(receiver.url, shape="splunk", format="ocsf")
@@ -268,7 +269,7 @@ def _bulk(statuses: dict[str, int]) -> Any:
 async def test_elasticsearch_gets_each_event_once_and_rejections_are_counted(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1, 2, 3))
+    await publish_all(settings, tmp_path, *intents(1, 2, 3))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
         siem = sink(receiver.url, shape="elastic", index="events-test")
@@ -281,7 +282,7 @@ async def test_elasticsearch_gets_each_event_once_and_rejections_are_counted(
 
 
 async def test_a_busy_elasticsearch_is_retried(settings: Settings, tmp_path: Path) -> None:
-    await said(settings, tmp_path, *intents(1, 2))
+    await publish_all(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c2.allowed": 429})
         async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
@@ -293,20 +294,20 @@ async def test_a_busy_elasticsearch_is_retried(settings: Settings, tmp_path: Pat
 async def test_only_an_event_that_is_too_large_is_dropped(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(*range(10)))
+    await publish_all(settings, tmp_path, *intents(*range(10)))
     with Receiver() as receiver:
-        receiver.answer = lambda told: (413 if b"c7.allowed" in told.body else 204, b"")
+        receiver.answer = lambda delivered: (413 if b"c7.allowed" in delivered.body else 204, b"")
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
             await until(lambda: "9 delivered, 0 behind, 1 rejected" in state(sinks))
-        taken = [each for each in receiver.received if b"c7.allowed" not in each.body]
-    told = [json.loads(line)["id"] for each in taken for line in each.body.splitlines()]
-    assert sorted(told) == ids(*(number for number in range(10) if number != 7))
+        accepted = [each for each in receiver.received if b"c7.allowed" not in each.body]
+    delivered = [json.loads(line)["id"] for each in accepted for line in each.body.splitlines()]
+    assert sorted(delivered) == ids(*(number for number in range(10) if number != 7))
 
 
 async def test_a_sink_that_rejects_everything_loses_no_event(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1, 2))
+    await publish_all(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.status = 400
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
@@ -319,7 +320,7 @@ async def test_a_sink_that_rejects_everything_loses_no_event(
 async def test_a_missing_variable_is_named_and_nothing_is_sent_without_it(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1))
+    await publish_all(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         siem = sink(receiver.url, headers={"Authorization": "Bearer ${env:NOT_THERE}"})
         async with sinking(settings, {"siem": siem}) as sinks:
@@ -331,5 +332,5 @@ def _settled(sinks: SinkRegistry) -> bool:
     return state(sinks).startswith("3 delivered, 0 behind")
 
 
-def _told(receiver: Receiver) -> list[str]:
+def _delivered(receiver: Receiver) -> list[str]:
     return [json.loads(line)["id"] for each in receiver.received for line in each.body.splitlines()]

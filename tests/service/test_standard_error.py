@@ -16,7 +16,7 @@ from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.isolation.standard_error import BURST, LAST_LINES, StandardError
 
 SECRET = "kept-secret-0123456789"
-EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
+WITH_AND_WITHOUT_NAMESPACES = pytest.mark.parametrize("namespaces", [True, False])
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each["line"] for each in text]
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 async def test_the_reason_of_an_exit_contains_no_output(
     caplog: pytest.LogCaptureFixture, *, namespaces: bool
 ) -> None:
@@ -100,7 +100,7 @@ async def test_control_characters_are_escaped(caplog: pytest.LogCaptureFixture) 
     assert "[2Jb" in line
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 async def test_a_program_cannot_imitate_its_supervisor(
     caplog: pytest.LogCaptureFixture, *, namespaces: bool
 ) -> None:
@@ -112,7 +112,7 @@ async def test_a_program_cannot_imitate_its_supervisor(
     assert logged(caplog) == lines
 
 
-@EITHER_WAY
+@WITH_AND_WITHOUT_NAMESPACES
 async def test_the_reason_of_a_failed_start_is_toolbus_own_text(*, namespaces: bool) -> None:
     reason = await ended("", "no-such-program-anywhere", namespaces=namespaces)
     assert reason == "it cannot be started: No such file or directory"

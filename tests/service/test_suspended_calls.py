@@ -49,9 +49,9 @@ class Agent:
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             allowed = CallAdmitted(**given, customer="default", key="k")
-            nobody = CallError(ExecutorDownError("No executor is there."))
+            no_executor = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
-                allowed, reply, lambda: self.policy.spawn(reply.send(nobody))
+                allowed, reply, lambda: self.policy.spawn(reply.send(no_executor))
             )
 
     def call(self, tool: str, arguments: bytes = b"{}", extra: str = "") -> CallRequested:
@@ -104,10 +104,10 @@ async def agent(
     server.kill()
 
 
-def answered(asked: FinalReply) -> str:
+def answered(reply: FinalReply) -> str:
     """Return the caller's answers to an input request."""
-    assert isinstance(asked, InputRequired)
-    body = json.loads(asked.body)
+    assert isinstance(reply, InputRequired)
+    body = json.loads(reply.body)
     answer = {"action": "accept", "content": {"name": "octocat"}}
     found = dict.fromkeys(body["inputRequests"], answer)
     return json.dumps({"inputResponses": found, "requestState": body["requestState"]})
@@ -136,7 +136,7 @@ async def _two_owners(agent: Agent) -> bool:
 async def test_the_answers_to_a_task_reach_the_replica_that_requested_them(agent: Agent) -> None:
     async def whole() -> str:
         started = json.loads((await agent.request(CONFIRM)).body)
-        look = partial(_looked_at, agent, started["taskId"])
+        look = partial(_task_member, agent, started["taskId"])
         request = await until_told(lambda: look("inputRequests"), "the question", 60)
         yes = {"action": "accept", "content": {"confirm": True}}
         answers = dict.fromkeys(request, yes)
@@ -155,11 +155,11 @@ async def test_answers_to_a_lost_replica_are_requested_again(agent: Agent) -> No
     lost = {"task.0123456789abcdef.x.q1": {"action": "accept"}}
     update = agent.about("tasks/update", task, inputResponses=lost)
     assert json.loads((await agent.ingress.calls.request(update)).body)["resultType"] == "complete"
-    request = await until_told(lambda: _looked_at(agent, task, "inputRequests"), "the question")
+    request = await until_told(lambda: _task_member(agent, task, "inputRequests"), "the question")
     assert len(request) == 1
 
 
-async def _looked_at(agent: Agent, task: str, member: str) -> Any:
+async def _task_member(agent: Agent, task: str, member: str) -> Any:
     """Return a member of a task, or None."""
     final = await agent.ingress.calls.request(agent.about("tasks/get", task))
     return json.loads(final.body).get(member)
@@ -176,10 +176,10 @@ async def test_a_state_of_a_lost_replica_is_rejected_at_once(agent: Agent) -> No
 async def test_a_cancelled_call_ends_at_every_replica(agent: Agent) -> None:
     call = agent.call("test_sleep", b'{"seconds":60}')
     running = asyncio.create_task(agent.ingress.calls.request(call))
-    taken_back = CallCancelled(call_id=call.call_id)
+    cancelled = CallCancelled(call_id=call.call_id)
 
     async def ended() -> bool:
-        await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
+        await agent.ingress.bus.publish(cancelled.subject, cancelled.encode())
         return running.done()
 
     await until_told(ended, "the end of the call")
@@ -193,13 +193,13 @@ async def test_a_cancelled_suspended_call_is_cancelled_at_its_server_and_removed
     call = agent.call(TOOL)
     request = await agent.ingress.calls.request(call)
     agent.server.forget()  # calls of the fixture may not be cancelled yet
-    taken_back = CallCancelled(call_id=call.call_id)
-    await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
+    cancelled = CallCancelled(call_id=call.call_id)
+    await agent.ingress.bus.publish(cancelled.subject, cancelled.encode())
 
-    async def told() -> bool:
+    async def is_cancelled() -> bool:
         return bool(agent.server.seen()["cancelled"].get(TOOL))
 
-    await until_told(told, "the cancellation at the server")
+    await until_told(is_cancelled, "the cancellation at the server")
     with pytest.raises(UpstreamRefusedError) as caught:
         await agent.request(TOOL, answered(request))
     assert caught.value.data["upstream_code"] == -32602

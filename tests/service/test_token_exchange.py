@@ -49,14 +49,14 @@ class Machine:
         (row,) = await server.action("add_client", name, exchange=list(exchange))
         return cls(server, name, row)
 
-    async def asks(self, **form: str) -> tuple[int, dict[str, Any]]:
+    async def request_token(self, **form: str) -> tuple[int, dict[str, Any]]:
         pair = b64encode(f"{self.row['id']}:{self.row['secret']}".encode()).decode()
         return await self.server.form("/oauth/token", basic=pair, **form)
 
     async def exchanges(self, subject: str, **more: str) -> tuple[int, dict[str, Any]]:
         fields = {"subject_token": subject, "subject_token_type": TOKEN, "resource": DOCS, **more}
         form = {name: value for name, value in fields.items() if value}
-        return await self.asks(grant_type=EXCHANGE, **form)
+        return await self.request_token(grant_type=EXCHANGE, **form)
 
     async def refused(self, subject: str, **more: str) -> str:
         status, result = await self.exchanges(subject, **more)
@@ -71,7 +71,7 @@ class Machine:
         return str(result["access_token"])
 
     async def own(self) -> str:
-        status, result = await self.asks(grant_type="client_credentials")
+        status, result = await self.request_token(grant_type="client_credentials")
         assert status == 200, result
         return str(result["access_token"])
 
@@ -100,8 +100,8 @@ async def test_a_machine_acts_for_a_person_where_it_is_allowed(server: Server) -
 
 
 async def test_only_a_client_allowed_by_an_operator_exchanges_tokens(server: Server) -> None:
-    subject, nobody = await anns(server), await Machine.made(server, "nobody")
-    assert await nobody.refused(subject) == "unauthorized_client"
+    subject, unprivileged = await anns(server), await Machine.made(server, "nobody")
+    assert await unprivileged.refused(subject) == "unauthorized_client"
     grants = ["authorization_code", EXCHANGE]
     own = await server.register(
         grant_types=grants, exchange=[DOCS], token_endpoint_auth_method="client_secret_post"
@@ -231,23 +231,23 @@ async def test_an_exchanged_token_ends_with_its_subject_token(
     helper = await Machine.made(server, "helper", DOCS)
     second = await Machine.made(server, "second", DOCS)
     subject = await anns(server)
-    seen = await helper.exchanged(subject)
-    unseen = await second.exchanged(seen)
-    bearer = await server.show(seen)
+    introspected = await helper.exchanged(subject)
+    unused = await second.exchanged(introspected)
+    bearer = await server.show(introspected)
     source = (await server.show(subject)).grant
     assert bearer.grant.startswith(source)
     known = await operator.bucket(TOKENS)
-    assert await known.get(hash_of(key_digest_of(seen))) is not None
+    assert await known.get(hash_of(key_digest_of(introspected))) is not None
     await server.action("end_grant", source)
-    gone = await known.get(hash_of(key_digest_of(seen)))
+    gone = await known.get(hash_of(key_digest_of(introspected)))
     assert gone is None or gone.value is None, "the token is invalid at once everywhere"
-    for token in (seen, unseen):
+    for token in (introspected, unused):
         with pytest.raises(UnauthorizedError):
             await server.show(token)
         assert await second.refused(token) == "invalid_grant"
     assert not [row for row in await server.action("grants") if row["user"] == "ann"]
     pair = b64encode(f"{helper.row['id']}:{helper.row['secret']}".encode()).decode()
-    _, result = await server.form("/oauth/introspect", basic=pair, token=seen)
+    _, result = await server.form("/oauth/introspect", basic=pair, token=introspected)
     assert result == {"active": False}
 
 

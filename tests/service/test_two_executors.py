@@ -48,21 +48,21 @@ class Two:
         @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
-            nobody = CallError(ExecutorDownError("No executor is there."))
+            no_executor = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
                 CallAdmitted(**given, customer="acme", key="bot"),
                 reply,
-                lambda: self.policy.spawn(reply.send(nobody)),
+                lambda: self.policy.spawn(reply.send(no_executor)),
             )
 
     def _overhear(self, number: int, service: Service) -> None:
         say = service.events.publish
 
-        def heard(event: Event) -> None:
+        def record(event: Event) -> None:
             self.answered[number] += isinstance(event, CallCompleted)
             say(event)
 
-        service.events.publish = heard  # type: ignore[method-assign]
+        service.events.publish = record  # type: ignore[method-assign]
 
     async def request(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
         """Make one call; return the decoded result, or None after an error."""
@@ -127,14 +127,14 @@ async def two(
 async def test_a_result_stored_by_one_executor_is_read_through_the_other(two: Two) -> None:
     reply = await two.request("streamed", bytes=LONG)
     (link,) = (each for each in reply["content"] if each["type"] == "resource_link")
-    (keeper,) = two.answered
+    (owner,) = two.answered
     two.answered.clear()
     pieces = await asyncio.gather(
         *(two.read(f"{link['uri']}?offset=0&length=4096") for _ in range(ENOUGH))
     )
     assert len(set(pieces)) == 1
     assert pieces[0].startswith(LINE)
-    assert two.answered[1 - keeper] > 0, "the other one has read it"
+    assert two.answered[1 - owner] > 0, "the other one has read it"
     assert sum(two.answered.values()) == ENOUGH
 
 

@@ -62,8 +62,8 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
     """Return the calls with an unknown outcome, once audit has every event."""
     await until(lambda: consumed(operator), "everything is acknowledged")
     sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
-    asks = RequestReply("operator", operator)
-    found = await asks.request(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)
+    requests = RequestReply("operator", operator)
+    found = await requests.request(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)
     return list(found.rows)
 
 

@@ -69,7 +69,7 @@ async def test_streams_from_before_accounts_are_kept_and_get_the_rules_of_today(
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "description"),
     [
         ("FACTS", 'the stream "FACTS" of an older build'),
         ("KV_tb_seals", 'the bucket "tb_seals" of an older build'),
@@ -77,14 +77,14 @@ async def test_streams_from_before_accounts_are_kept_and_get_the_rules_of_today(
     ],
 )
 async def test_provisioning_rejects_the_state_of_an_older_build_and_creates_nothing(
-    own_nats: NatsServer, name: str, shown: str
+    own_nats: NatsServer, name: str, description: str
 ) -> None:
     async with joined_by_tester(own_nats.at) as bus:
         stream = bus.client.jetstream()
         await stream.add_stream(name=name, subjects=["tb.older.>"])
         with pytest.raises(OlderStateError) as rejected:
             await provision(bus)
-        assert shown in rejected.value.reason
+        assert description in rejected.value.reason
         for advice in ("empty state directory", "new JetStream domain", "export the evidence"):
             assert advice in rejected.value.reason
         assert [each.config.name for each in await stream.streams_info()] == [name]

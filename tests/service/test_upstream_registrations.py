@@ -23,56 +23,60 @@ class Registered:
     store: Store
     issuer: str
 
-    async def seen(self) -> Registration:
+    async def current(self) -> Registration:
         found = await self.store.get(Registration, self.issuer)
         assert found is not None
         return found
 
-    async def change(self, **told: Any) -> None:
-        await self.store.put(self.issuer, replace(await self.seen(), **told))
+    async def change(self, **changes: Any) -> None:
+        await self.store.put(self.issuer, replace(await self.current(), **changes))
 
 
 @pytest.fixture
-async def kept(asking: Asking, far: OAuthServer, settings: Settings) -> AsyncIterator[Registered]:  # noqa: ARG001
+async def registered(
+    asking: Asking,  # noqa: ARG001 - it runs oauth, which creates the buckets
+    far: OAuthServer,
+    settings: Settings,
+) -> AsyncIterator[Registered]:
     async with kept_connections(settings) as store:
         yield Registered(store, far.issuer)
 
 
-async def _another_place(asking: Asking, far: OAuthServer, docs: Resource, path: str) -> None:
+async def _move_server(asking: Asking, far: OAuthServer, docs: Resource, path: str) -> None:
     """Move the server, which invalidates an open link."""
     docs.names(far.issuer, path)
     await asking.declare(f"{docs.origin}{path}", tokens="user")
 
 
 async def test_a_forgotten_client_registers_again_before_a_user_is_redirected(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
-    await _another_place(asking, far, docs, "/first")
+    await _move_server(asking, far, docs, "/first")
     assert (await asking.request()).link
-    before = await kept.seen()
+    before = await registered.current()
     far.forget()
-    await kept.change(made=0.0)
-    await _another_place(asking, far, docs, "/second")
+    await registered.change(made=0.0)
+    await _move_server(asking, far, docs, "/second")
     assert "Connected" in (await asking.connected()).text
-    assert (await kept.seen()).id != before.id
+    assert (await registered.current()).id != before.id
     assert (await asking.request()).token
 
 
 async def test_a_known_client_is_retained_and_verified_only_when_old(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     async def tries(path: str) -> int:
-        before = len(far.seen("refresh_token"))
-        await _another_place(asking, far, docs, path)
+        before = len(far.current("refresh_token"))
+        await _move_server(asking, far, docs, path)
         assert (await asking.request()).link
-        return len(far.seen("refresh_token")) - before
+        return len(far.current("refresh_token")) - before
 
     assert await tries("/first") == 0
-    first = await kept.seen()
+    first = await registered.current()
     assert await tries("/young") == 0
-    await kept.change(made=0.0)
+    await registered.change(made=0.0)
     assert await tries("/old") == 1
-    assert (await kept.seen()).id == first.id
+    assert (await registered.current()).id == first.id
     await asking.connected()
     assert await tries("/vouched-for") == 0
 
@@ -105,23 +109,23 @@ async def test_a_user_who_returns_to_a_forgotten_client_can_try_again(
 
 
 async def test_a_client_secret_is_used_until_it_expires(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     far.say(secret_seconds=3600)
-    await _another_place(asking, far, docs, "/first")
+    await _move_server(asking, far, docs, "/first")
     assert (await asking.request()).link
-    first = await kept.seen()
+    first = await registered.current()
     assert time.time() < first.ends < time.time() + 3601
-    await kept.change(ends=time.time() - 1)
+    await registered.change(ends=time.time() - 1)
     assert "Connected" in (await asking.connected()).text
-    assert (await kept.seen()).id != first.id
+    assert (await registered.current()).id != first.id
 
 
 async def test_a_client_secret_that_expires_at_once_is_considered_permanent(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     far.say(secret_seconds=1)
-    await _another_place(asking, far, docs, "/first")
+    await _move_server(asking, far, docs, "/first")
     link = (await asking.request()).link
-    assert (await kept.seen()).ends == 0.0
+    assert (await registered.current()).ends == 0.0
     assert (await asking.request()).link == link

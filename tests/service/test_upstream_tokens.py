@@ -126,10 +126,10 @@ async def test_the_client_document_is_used_only_at_issuers_that_name_themselves(
 ) -> None:
     shared = f"{BASE}/oauth/connected"
 
-    async def sent(place: str, *, names: bool, **oauth: Any) -> Page:
+    async def sent(path: str, *, names: bool, **oauth: Any) -> Page:
         far.say(document={TAKES_DOCUMENTS: True, NAMES_ITSELF: names})
-        docs.names(far.issuer, place)
-        await asking.declare(f"{docs.origin}{place}", tokens="user", **oauth)
+        docs.names(far.issuer, path)
+        await asking.declare(f"{docs.origin}{path}", tokens="user", **oauth)
         return await asking.sent()
 
     there = await sent("/names", names=True)
@@ -263,23 +263,23 @@ async def test_expiring_tokens_are_renewed_once_by_two_services_for_two_executor
         await stack.enter_async_context(build(LocalTransport()).running())  # the second service
         store = await stack.enter_async_context(kept_connections(settings))
         for user, refresh in zip(people, refreshes, strict=True):
-            await store.put(f"docs {user}", _ending(user, refresh, docs.url, far.issuer))
+            await store.put(f"docs {user}", _expiring(user, refresh, docs.url, far.issuer))
         second = RequestReply(
             "executor", await stack.enter_async_context(bus_of("executor", settings))
         )
 
         async def both(user: str) -> list[UpstreamTokenReply]:
             query = UpstreamTokenQuery(server="docs", user=user)
-            lanes = (asking.executor, second)
-            asks = (lane.request(query, UpstreamTokenReply, 90.0) for lane in lanes)
-            return list(await asyncio.gather(*asks))
+            executors = (asking.executor, second)
+            replies = (executor.request(query, UpstreamTokenReply, 90.0) for executor in executors)
+            return list(await asyncio.gather(*replies))
 
         result = await asyncio.gather(*map(both, people))
     assert all(first.token == other.token not in ("old", "") for first, other in result)
     assert len(far.seen("refresh_token")) == before + len(people)
 
 
-def _ending(user: str, refresh: str, url: str, issuer: str) -> Connection:
+def _expiring(user: str, refresh: str, url: str, issuer: str) -> Connection:
     return Connection(
         "docs", user, url, issuer, "", f"{issuer}/token", "", "gateway", "client_secret_basic",
         "old", time.time() + 20, refresh, (), (), time.time() - 3600,
@@ -307,7 +307,7 @@ async def test_only_the_configured_listing_account_lists(
     async with kept_connections(settings) as store:
 
         async def connects(user: str, token: str, seconds: float) -> None:
-            made = _ending(user, "again", docs.url, "https://far.test")
+            made = _expiring(user, "again", docs.url, "https://far.test")
             lasts = {"made": time.time(), "ends": time.time() + seconds}
             await store.put(f"docs {user}", replace(made, token=token, **lasts))
 

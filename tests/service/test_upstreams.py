@@ -65,11 +65,13 @@ async def bench(
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path) -> Any:
+def fixture_requests(
+    request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
+) -> Any:
     """Return a function that returns the requests at the fixture server."""
     kind = request.node.callspec.params["bench"]
 
-    def told() -> dict[str, Any]:
+    def read() -> dict[str, Any]:
         if kind.startswith("stdio"):
             text = (tmp_path / "seen").read_text()  # another write may be in progress
             found: dict[str, Any] = {"tools": {}, "cancelled": {}}
@@ -78,7 +80,7 @@ def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_
             return found
         return servers[kind].seen()
 
-    return told
+    return read
 
 
 async def test_a_server_is_configured_as_http_sse(servers: dict[str, FixtureServer]) -> None:
@@ -179,8 +181,8 @@ async def test_several_requests_come_in_one_round_and_missing_answers_are_reques
     assert len(request.last["inputRequests"]) == 3
     some = answering(request, elicitation=ACCEPTED, roots={"roots": []})
     again = await bench.call(tool, capabilities=FORMS, extra=some)
-    (left,) = again.last["inputRequests"].values()
-    assert left["method"] == "sampling/createMessage"
+    (remaining,) = again.last["inputRequests"].values()
+    assert remaining["method"] == "sampling/createMessage"
     message = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
     done = await bench.call(tool, capabilities=FORMS, extra=answering(again, sampling=message))
     assert done.text == "Name: octocat; Greeting: hi; Roots: 0"
@@ -206,7 +208,7 @@ async def test_a_state_is_invalid_for_another_caller_or_call(bench: Bench) -> No
 async def test_a_caller_without_capabilities_gets_no_request(bench: Bench) -> None:
     answers = await bench.call("test_elicitation", {"message": "m"})
     assert isinstance(answers.frames[-1], CallResult | CallError)
-    assert not any(isinstance(frame, InputRequired) for frame in answers.frames)
+    assert not any(isinstance(message, InputRequired) for message in answers.frames)
 
 
 @legacy_http
@@ -222,26 +224,28 @@ async def test_a_required_page_is_an_input_request_to_stateless_callers(bench: B
 
 @every_kind
 async def test_a_cancelled_call_ends_and_is_cancelled_at_its_server(
-    bench: Bench, seen: Any
+    bench: Bench, fixture_requests: Any
 ) -> None:
     running = asyncio.create_task(bench.call("test_sleep", {"seconds": 60}))
-    await until(lambda: seen()["tools"].get("test_sleep"), "the call at the server")
+    await until(lambda: fixture_requests()["tools"].get("test_sleep"), "the call at the server")
     bench.runner.cancel("c1")
     answers = await running
     assert isinstance(answers.error, CallCancelledError)
     assert isinstance(bench.outcome, CallFailed)
     assert (bench.outcome.code, bench.outcome.sent) == ("cancelled", True)
-    await until(lambda: seen()["cancelled"].get("test_sleep"), "the cancellation at the server")
+    await until(
+        lambda: fixture_requests()["cancelled"].get("test_sleep"), "the cancellation at the server"
+    )
 
 
 @every_legacy_kind
 async def test_a_suspended_call_is_cancelled_at_its_server_when_closed(
-    bench: Bench, seen: Any
+    bench: Bench, fixture_requests: Any
 ) -> None:
     await bench.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
     assert len(bench.runner.round_trips.suspended_calls) == 1
     bench.runner.close()
-    await until(lambda: seen()["cancelled"].get("test_elicitation"), "the cancellation")
+    await until(lambda: fixture_requests()["cancelled"].get("test_elicitation"), "the cancellation")
 
 
 @every_kind
@@ -271,26 +275,26 @@ async def test_a_changed_list_of_any_kind_is_announced(bench: Bench) -> None:
 
 
 @modern_http
-async def test_arguments_are_repeated_in_headers(bench: Bench, seen: Any) -> None:
+async def test_arguments_are_repeated_in_headers(bench: Bench, fixture_requests: Any) -> None:
     answers = await bench.call("test_x_mcp_header", {"region": "us west"})
     assert answers.text == "region: us west"
-    request = [each for each in seen()["last"] if each["method"] == "tools/call"][-1]
+    request = [each for each in fixture_requests()["last"] if each["method"] == "tools/call"][-1]
     assert request["headers"]["mcp-param-region"] == "us west"
 
 
 @modern_http
-async def test_outdated_headers_are_built_again_once(bench: Bench, seen: Any) -> None:
+async def test_outdated_headers_are_built_again_once(bench: Bench, fixture_requests: Any) -> None:
     bench.upstream.learn(())
     answers = await bench.call("test_x_mcp_header", {"region": "eu"})
     assert answers.text == "region: eu"
-    assert seen()["tools"]["test_x_mcp_header"] == 1
+    assert fixture_requests()["tools"]["test_x_mcp_header"] == 1
 
 
 @legacy_http
 async def test_an_answer_whose_stream_breaks_off_is_resumed(bench: Bench) -> None:
     answers = await bench.call("test_reconnection")
     assert "came back" in answers.text
-    assert [frame for frame in answers.frames if isinstance(frame, StreamPaused)] == [
+    assert [message for message in answers.frames if isinstance(message, StreamPaused)] == [
         StreamPaused(300)
     ]
 
@@ -351,14 +355,20 @@ async def test_a_tool_that_requires_a_task_rejects_stateless_callers_without_tas
 
 
 @legacy_http
-async def test_callers_with_the_same_capabilities_share_a_session(bench: Bench, seen: Any) -> None:
+async def test_callers_with_the_same_capabilities_share_a_session(
+    bench: Bench, fixture_requests: Any
+) -> None:
     for _ in range(3):
         await bench.call("greet", {"name": "x"})
         await bench.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
     assert (
-        seen()["methods"]["initialize"] == 3
+        fixture_requests()["methods"]["initialize"] == 3
     )  # the main one, and one for each set of capabilities
-    declared = [t["params"]["capabilities"] for t in seen()["last"] if t["method"] == "initialize"]
+    declared = [
+        t["params"]["capabilities"]
+        for t in fixture_requests()["last"]
+        if t["method"] == "initialize"
+    ]
     assert {} in declared
     assert {"roots": {}} in declared
 
@@ -370,13 +380,13 @@ async def test_callers_with_the_same_capabilities_share_a_session(bench: Bench, 
 )
 async def test_a_server_receives_the_trace_in_every_place_of_its_transport(
     bench: Bench,
-    seen: Any,
+    fixture_requests: Any,
     in_head: bool,  # noqa: FBT001
 ) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
     await bench.call("greet", {"name": "x"}, traceparent=trace, tracestate="a=b", baggage="c=d")
     fields = {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}
-    (call,) = [each for each in seen()["last"] if each["method"] == "tools/call"]
+    (call,) = [each for each in fixture_requests()["last"] if each["method"] == "tools/call"]
     assert {name: call["params"]["_meta"][name] for name in fields} == fields
     in_heads = {name: value for name, value in call["headers"].items() if name in fields}
     assert in_heads == (fields if in_head else {})

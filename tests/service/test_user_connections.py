@@ -23,12 +23,12 @@ PRIVATE = "test://watched-resource"
 class Closed(HttpUpstream):
     """A connection to the fixture server, which requires no token itself."""
 
-    def __init__(self, url: str, bearer: Bearer, heard: UpstreamCallbacks) -> None:
-        super().__init__(url, {}, heard, AT_LOOPBACK, bearer=bearer)
-        self._shown = bearer
+    def __init__(self, url: str, bearer: Bearer, callbacks: UpstreamCallbacks) -> None:
+        super().__init__(url, {}, callbacks, AT_LOOPBACK, bearer=bearer)
+        self._bearer = bearer
 
     async def open(self) -> Described:
-        await self._shown.needed()
+        await self._bearer.needed()
         return await super().open()
 
 
@@ -37,20 +37,20 @@ class Own:
     """A connection to a server with tokens of each user; `people` are the users with one."""
 
     server: FixtureServer
-    people: set[str] = field(default_factory=set)
+    connected: set[str] = field(default_factory=set)
     lister: str = "ann"  # "" in a query: the user whose connection lists
     bench: Bench = field(default_factory=Bench)
     news: list[UpstreamCallbacks] = field(default_factory=list)
 
-    async def token(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
-        user = asked.user or self.lister
-        if user not in self.people:
+    async def token(self, query: UpstreamTokenQuery) -> UpstreamTokenReply:
+        user = query.user or self.lister
+        if user not in self.connected:
             return UpstreamTokenReply(reason="Nobody has connected.")
         return UpstreamTokenReply(token=f"of-{user}", ends=time.time() + 3600)
 
-    def made(self, bearer: Bearer, heard: UpstreamCallbacks) -> HttpUpstream:
-        self.news.append(heard)
-        return Closed(self.server.url, bearer, heard)
+    def made(self, bearer: Bearer, callbacks: UpstreamCallbacks) -> HttpUpstream:
+        self.news.append(callbacks)
+        return Closed(self.server.url, bearer, callbacks)
 
     async def open(self, **oauth: Any) -> None:
         fields = {"url": self.server.url, "oauth": {"tokens": "user", **oauth}}
@@ -90,11 +90,11 @@ async def test_only_tools_are_listed_over_a_users_connection(own: Own) -> None:
     assert listing.failed == {}
     assert listing.capabilities["resources"] == {}
     assert "prompts" not in listing.capabilities
-    assert not own.asked() & {"resources/list", "resources/templates/list", "prompts/list"}
+    assert not own.methods() & {"resources/list", "resources/templates/list", "prompts/list"}
 
 
 async def test_a_user_reads_a_resource_with_their_own_token(own: Own) -> None:
-    own.people.add("bob")
+    own.connected.add("bob")
     read = await own.bench.call(PRIVATE, {"uri": PRIVATE}, method="resources/read", user="bob")
     assert read.last["contents"][0]["text"] == "Watched resource content"
 
@@ -106,7 +106,7 @@ async def test_a_user_cannot_subscribe_over_the_connection_of_another(own: Own) 
     assert isinstance(refused.error, UpstreamRefusedError)
     assert "read the resource again instead" in refused.error.reason
     assert own.bench.watched.names == frozenset()
-    assert "resources/subscribe" not in own.asked()
+    assert "resources/subscribe" not in own.methods()
 
 
 @pytest.mark.parametrize("what", ["watch", "follow"])
@@ -134,7 +134,7 @@ async def test_a_user_who_connects_before_the_listing_user_gets_the_reason(
         assert [each.name for each in own.bench.listing.tools] == [CONNECT]
         result = await own.bench.call(CONNECT, user="bob")
         assert "an operator configured" in result.text
-        own.people.add("robot")
+        own.connected.add("robot")
         result = await own.bench.call(CONNECT, user="bob")
         assert result.text == "You are connected. List the tools again."
         assert await own.bench.upstream.wait_lost()

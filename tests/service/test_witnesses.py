@@ -112,10 +112,10 @@ async def test_a_witness_with_a_larger_log_raises_the_alarm_once(
                 return (await auditor.rows(alarms))[0][0] == 1 and "CONTRADICTION" in message
 
             await until(alarmed, "the event is in the log and status says it")
-            tried = len(witness.asked)
+            attempts = len(witness.asked)
 
             async def again() -> bool:
-                return len(witness.asked) > tried + 2
+                return len(witness.asked) > attempts + 2
 
             await until(again, "it is asked again")
             assert (await auditor.rows(alarms))[0][0] == 1
@@ -142,9 +142,9 @@ async def test_an_answer_signed_with_another_key_is_rejected(auditor: Auditor) -
 async def test_checkpoints_in_a_directory_show_that_the_newest_events_were_dropped(
     auditor: Auditor, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    await declare(auditor.operator, checkpoints={"to": str(kept), "every": "1s"})
+    directory = tmp_path / "kept"
+    directory.mkdir()
+    await declare(auditor.operator, checkpoints={"to": str(directory), "every": "1s"})
     async with auditing(auditor.settings) as service:
         await auditor.completed(1)
         await auditor.sealed(2)
@@ -152,14 +152,14 @@ async def test_checkpoints_in_a_directory_show_that_the_newest_events_were_dropp
         await auditor.sealed(6)
 
         async def written() -> bool:
-            return bool(list(kept.glob("acme/*/*006-*.note")))
+            return bool(list(directory.glob("acme/*/*006-*.note")))
 
         await until(written, "the newest checkpoint is in the directory")
         key = str(service.status().details["sealed_by"])
-        assert (await auditor.verdict(key, seen=[kept])).found == []
+        assert (await auditor.verdict(key, seen=[directory])).found == []
         report = await auditor.verdict(key, only=2)
         assert (report.found, report.events) == ([], 2)  # without the directory it cannot know
-        report = await auditor.verdict(key, seen=[kept], only=2)
+        report = await auditor.verdict(key, seen=[directory], only=2)
     assert {kind for kind, _ in report.found} == {"missing"}
 
 
