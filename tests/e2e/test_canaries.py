@@ -34,7 +34,7 @@ HOOKS = ("webhook", "webhook by file")
 SEALED = """
 SELECT customer FROM checkpoints JOIN (
     SELECT customer, max(stream_seq) AS newest FROM events WHERE event = '{event}' GROUP BY customer
-) AS told USING customer WHERE customer = '{customer}' AND to >= newest
+) AS last_event USING customer WHERE customer = '{customer}' AND to >= newest
 """
 TRIES = 8  # calls of a server that has exited: more than open a breaker
 

@@ -14,8 +14,8 @@ FEW = [task for task in tasks() if task.number == 1]
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stage]:
     """Run a gateway in front of the benchmark's servers."""
-    with stage((SIZE,)) as made:
-        yield made
+    with stage((SIZE,)) as running_stage:
+        yield running_stage
 
 
 @pytest.mark.parametrize("task", FEW, ids=lambda task: task.name)

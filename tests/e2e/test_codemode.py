@@ -141,8 +141,8 @@ def run(client: Client, code: str, trace: str = "", **more: Any) -> Any:
 
 def test_a_program_calls_tools_and_only_its_result_is_returned(cluster: Cluster) -> None:
     code = (
-        "said = parallel([call(one.say, text=str(n)) for n in range(3)])\n"
-        'result = "-".join([two.say(text=each) for each in said])'
+        "texts = parallel([call(one.say, text=str(n)) for n in range(3)])\n"
+        'result = "-".join([two.say(text=each) for each in texts])'
     )
     answer = run(cluster.client(CODER), code)
     assert answer.text == "0-1-2"
@@ -152,8 +152,8 @@ def test_a_program_calls_tools_and_only_its_result_is_returned(cluster: Cluster)
 def test_a_program_in_python_awaits_its_calls(cluster: Cluster) -> None:
     code = (
         "import asyncio\n"
-        'said = await asyncio.gather(one.say(text="a"), two.say(text="b"))\n'
-        'result = "".join(said)\nresult'
+        'texts = await asyncio.gather(one.say(text="a"), two.say(text="b"))\n'
+        'result = "".join(texts)\nresult'
     )
     assert run(cluster.client(CODER), code, language="python").text == "ab"
 

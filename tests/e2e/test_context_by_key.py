@@ -22,7 +22,7 @@ SINCE = "toDateTime('2020-01-01 00:00:00', 'UTC')"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway with one server; its keys see all tools, one tool, and code mode."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
     try:
         upstream.start()
         declared = Configuration.model_validate(
@@ -35,11 +35,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 },
             }
         )
-        made.start(declared, fused=True, beside=("codemode",))
-        made.until_listed(made.client(WIDE), "echo__say")
-        yield made
+        cluster.start(declared, fused=True, beside=("codemode",))
+        cluster.until_listed(cluster.client(WIDE), "echo__say")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         upstream.kill()
 
 

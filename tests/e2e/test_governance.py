@@ -21,15 +21,15 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway with two servers and the keys of a team and of a person."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         upstream.start()
         server = Server(url=upstream.url)
-        made.start(configuration(one=server, two=server), fused=request.param == "fused")
-        made.until_listed(made.client(ROOT), "one__say", "two__say")
-        yield made
+        cluster.start(configuration(one=server, two=server), fused=request.param == "fused")
+        cluster.until_listed(cluster.client(ROOT), "one__say", "two__say")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         upstream.kill()
 
 

@@ -244,8 +244,8 @@ def test_a_person_with_a_role_administers_with_a_token_and_is_named(coded: Launc
     cy = at(coded, token)
     self_ = cy.request("GET", "/v1/self").json
     assert (self_["name"], self_["role"]) == ("cy", "operator")
-    made = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
-    assert made.status == 201, made.body
+    created = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
+    assert created.status == 201, created.body
     assert why(cy.request("PUT", "/v1/teams/x", {})) == "forbidden"
     hers = "SELECT by FROM config_changes WHERE by = person('cy') AND name = 'made-by-cy'"
     assert coded.eventual_rows(hers)

@@ -29,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway of these tests' own."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
     upstream.start()
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     limits = (
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
         Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
@@ -40,11 +40,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
     )
     try:
-        made.start(configuration, fused=True)
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
+        cluster.start(configuration, fused=True)
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         upstream.kill()
 
 

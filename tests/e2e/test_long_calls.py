@@ -40,7 +40,7 @@ def cluster(
     """Run a gateway with an SDK server of each transport."""
     over = {kind: Stateful(tmp_path_factory.mktemp(kind), kind) for kind in OVER_HTTP}
     directory = tmp_path_factory.mktemp("cluster")
-    made = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
+    cluster = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
     times = {"timeout": IDLE, "max_total_timeout": TOTAL}
     try:
         for each in over.values():
@@ -60,11 +60,13 @@ def cluster(
                 "prices": {"*": PRICE / 1_000_000},
             }
         )
-        made.start(declared, fused=request.param == "fused", beside=("codemode",))
-        made.until_listed(made.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short")))
-        yield made
+        cluster.start(declared, fused=request.param == "fused", beside=("codemode",))
+        cluster.until_listed(
+            cluster.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short"))
+        )
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         for each in over.values():
             each.kill()
 

@@ -31,12 +31,12 @@ def demo(
     """Run the demo with one allowed browser origin: a preflight passes the guard too."""
     options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp("operated")
-    made = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
+    gateway = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
     try:
-        made.start()
-        yield made
+        gateway.start()
+        yield gateway
     finally:
-        made.stop()
+        gateway.stop()
 
 
 def listener(demo: Launched, service: str = "ingress") -> int:
@@ -120,30 +120,30 @@ def test_an_operations_listener_rejects_anything_but_a_plain_get(demo: Launched)
 
 
 def test_a_configured_host_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
-    made = Launched(tmp_path, "--ops-listen", "127.0.0.1:0", TOOLBUS_OPS_HOSTS="policy, Ingress")
+    gateway = Launched(tmp_path, "--ops-listen", "127.0.0.1:0", TOOLBUS_OPS_HOSTS="policy, Ingress")
     try:
-        made.start()
+        gateway.start()
         for host, status in (("policy:8081", 200), ("ingress", 200), ("executor:8081", 403)):
-            assert exchange(listener(made), asked("/readyz", Host=host)).status == status
+            assert exchange(listener(gateway), asked("/readyz", Host=host)).status == status
     finally:
-        made.stop()
+        gateway.stop()
 
 
 def test_named_ports_are_consecutive_and_a_used_port_is_rejected(
     tmp_path: Path,
 ) -> None:
     first = own_ports(3)
-    made = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
+    gateway = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
     try:
-        made.start()
-        used = [listener(made, service) for service in ("ingress", "audit", "oauth")]
+        gateway.start()
+        used = [listener(gateway, service) for service in ("ingress", "audit", "oauth")]
         assert used == [first, first + 1, first + 2]
     finally:
-        made.stop()
-    clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{made.port}")
+        gateway.stop()
+    clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{gateway.port}")
     clashing.directory.mkdir()
-    clashing.port = made.port
-    with pytest.raises(RuntimeError, match=f"{made.port} is already used by this launcher"):
+    clashing.port = gateway.port
+    with pytest.raises(RuntimeError, match=f"{gateway.port} is already used by this launcher"):
         clashing.start()
 
 

@@ -34,7 +34,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway that every test but the last leaves intact."""
     fields = {"CALL_TIMEOUT": "5", "REDIS_TIMEOUT": "2", "LEDGER_QUIET": "3"}
-    made = Cluster(
+    cluster = Cluster(
         tmp_path_factory.mktemp("cluster"),
         **{f"TOOLBUS_{name}": value for name, value in fields.items()},
     )
@@ -44,11 +44,11 @@ def cluster(
         prices={"echo__count": 0.001},
     )
     try:
-        made.start(configuration, fused=request.param == "fused")
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
+        cluster.start(configuration, fused=request.param == "fused")
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 def dear(client: Client) -> Answer:

@@ -137,7 +137,7 @@ def test_failed_calls_are_charged_and_rejected_calls_are_free(
 def test_one_query_returns_a_run_with_its_calls(cluster: Cluster) -> None:
     code = (
         "one.count(id='run-a')\ntry_call(one.complain)\n"
-        "for n in range(5):\n    try_call(one.count, id='run-b' + str(n))\nresult = 'told'"
+        "for n in range(5):\n    try_call(one.count, id='run-b' + str(n))\nresult = 'done'"
     )
     assert run(cluster.client(SPENDER), code).text == "message"
     (row,) = cluster.eventual_rows(

@@ -105,8 +105,8 @@ class Families:
 
     def client(self, secret: str = ROOT, server: str = "") -> Client:
         """Return a plain client of all servers, or of one."""
-        made = self.cluster.client(secret)
-        return Client(f"{made.endpoint}/{server}", secret) if server else made
+        client = self.cluster.client(secret)
+        return Client(f"{client.endpoint}/{server}", secret) if server else client
 
     def reason(self, server: str) -> str:
         """Return the last failure of a server, from the status."""

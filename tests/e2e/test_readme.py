@@ -23,13 +23,13 @@ def demo(
 ) -> Iterator[Launched]:
     """Run `toolbus up` with no configuration: the demo."""
     options = ["--separate"] if request.param == "separate" else []
-    made = Launched(tmp_path_factory.mktemp("demo"), *options)
+    gateway = Launched(tmp_path_factory.mktemp("demo"), *options)
     try:
-        made.start()
-        made.until_listed(made.client(made.ready["key"]), "clock__now", "notes__add")
-        yield made
+        gateway.start()
+        gateway.until_listed(gateway.client(gateway.ready["key"]), "clock__now", "notes__add")
+        yield gateway
     finally:
-        made.stop()
+        gateway.stop()
 
 
 def commands_of_the_readme(key: str) -> list[list[str]]:

@@ -202,8 +202,8 @@ def test_a_resumed_stream_ends_with_its_session(deployment: Place, replica: int)
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Run two replicas that close streams whose answers take long."""
     fields = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
-    with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as made:
-        yield made
+    with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as deployment:
+        yield deployment
 
 
 @REPLICAS

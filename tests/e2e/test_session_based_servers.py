@@ -51,12 +51,12 @@ class Old:
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
     """Run the gateway of these tests."""
-    made = Old(tmp_path_factory.mktemp("old"))
+    old = Old(tmp_path_factory.mktemp("old"))
     try:
-        made.start()
-        yield made
+        old.start()
+        yield old
     finally:
-        made.stop()
+        old.stop()
 
 
 # -- a call that waits for its client --------------------------------------------------------------

@@ -67,13 +67,13 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             "reader": {"secret": READER, "tools": ["*"]},
             "other": {"secret": OTHER, "tools": ["*__touch", "*/opened"]},
         }
-        made = Launched(directory)
-        stack.callback(made.stop)
-        made.configure({"servers": servers, "keys": keys})
-        made.start()
+        gateway = Launched(directory)
+        stack.callback(gateway.stop)
+        gateway.configure({"servers": servers, "keys": keys})
+        gateway.start()
         for secret in (READER, OTHER):
-            made.until_listed(made.client(secret), *(f"{each}__touch" for each in servers))
-        yield made
+            gateway.until_listed(gateway.client(secret), *(f"{each}__touch" for each in servers))
+        yield gateway
 
 
 def at(launched: Launched, secret: str, path: str = "") -> Client:

@@ -24,18 +24,18 @@ ANN, ROOT = "tbk_ann_the-secret-of-these-tests", "tbk_root_the-secret-of-these-t
 
 @pytest.fixture(scope="module")
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
-        yield made
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
     """Run an authorization server that identifies the gateway by its certificate."""
     directory = tmp_path_factory.mktemp("showing")
-    with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
-        made.tells_alias()
-        made.say(certificate=kept_thumbprint(made.certificates.client[0]))
-        yield made
+    with ShowingOAuthServer(directory, Certificates(directory)).running() as server:
+        server.tells_alias()
+        server.say(certificate=kept_thumbprint(server.certificates.client[0]))
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def bank(
 ) -> Iterator[ShowingServer]:
     """Run a server that requires the gateway's certificate and the caller's identity."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
-    with ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway).running() as made:
-        yield made
+    with ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway).running() as server:
+        yield server
 
 
 def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def servers(
         "import os, json, urllib.request, urllib.parse\n"
         "def whoami() -> str:\n"
         "    body = urllib.parse.urlencode({'token': os.environ['API_TOKEN']}).encode()\n"
-        "    with urllib.request.urlopen(os.environ['ISSUER'] + '/introspect', body) as told:\n"
-        "        return json.loads(told.read()).get('subject') or 'nobody'\n"
+        "    with urllib.request.urlopen(os.environ['ISSUER'] + '/introspect', body) as response:\n"
+        "        return json.loads(response.read()).get('subject') or 'nobody'\n"
     )
     program, env = [sys.executable, str(PROGRAM)], {"ISSUER": far.issuer}
     return {
@@ -132,7 +132,7 @@ def gateway(
 ) -> Iterator[OAuthGateway]:
     base = tmp_path_factory.mktemp(request.param)
     options = ["--separate"] if request.param == "separate" else []
-    made = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
+    gateway = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
     with OAuthServer(base / "far").running() as far:
         apis = ProtectedApis(base / "apis", far.issuer)
         first = ProtectedServer(base / "first", far.issuer)
@@ -140,7 +140,7 @@ def gateway(
         try:
             for each in (apis, first, second):
                 each.start()
-            made.configure(
+            gateway.configure(
                 {
                     "servers": servers(far, apis, [first, second], base),
                     "users": {name: {} for name in KEYS},
@@ -151,14 +151,14 @@ def gateway(
                     "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
                 }
             )
-            made.start()
+            gateway.start()
             for name in KEYS:
                 words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-                done = made.toolbus(*words, said=PASSWORD + "\n")
+                done = gateway.toolbus(*words, said=PASSWORD + "\n")
                 assert done.returncode == 0, done.stderr
-            yield OAuthGateway(made, far)
+            yield OAuthGateway(gateway, far)
         finally:
-            made.stop()
+            gateway.stop()
             for each in (apis, first, second):
                 each.kill()
 

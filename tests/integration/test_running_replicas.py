@@ -82,11 +82,11 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    made = Shell(tmp_path)
+    shell = Shell(tmp_path)
     try:
-        yield made
+        yield shell
     finally:
-        made.close()
+        shell.close()
 
 
 def steps() -> list[str]:

@@ -34,9 +34,9 @@ def lists_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def mark() -> Iterator[str]:
     """Yield a mark for the processes of one test, and kill those that are left."""
-    made = f"mark-{uuid.uuid4().hex}"
-    yield made
-    for pid in marked(made):
+    mark_ = f"mark-{uuid.uuid4().hex}"
+    yield mark_
+    for pid in marked(mark_):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -58,15 +58,15 @@ async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa:
 @pytest.fixture
 def docs() -> Iterator[Resource]:
     """Serve the resource metadata of a server that requires OAuth."""
-    with Resource().serving() as made:
-        yield made
+    with Resource().serving() as resource:
+        yield resource
 
 
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     """Run an authorization server in a process of its own."""
-    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
-        yield made
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ async def asking(
     """Run oauth as a client of other authorization servers, with an account of ann's."""
     own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
     async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
-        made = Asking(*parts)
-        await made.server.account()
-        yield made
+        asking = Asking(*parts)
+        await asking.server.account()
+        yield asking
 
 
 @pytest.fixture

@@ -122,36 +122,36 @@ def mcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureS
         "legacy": ("--family", "legacy"),
     }
     options["sse"] = ("--family", "legacy", "--sse")
-    made = {
+    servers = {
         name: FixtureServer(tmp_path_factory.mktemp("fixture"), *item)
         for name, item in options.items()
     }
     try:
-        for each in made.values():
+        for each in servers.values():
             each.start()
-        yield made
+        yield servers
     finally:
-        for each in made.values():
+        for each in servers.values():
             each.kill()
 
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    with Api().serving() as made:
-        yield made
+    with Api().serving() as api:
+        yield api
 
 
 @asynccontextmanager
 async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
     """Run a server with caller identities, connected as the supervisor connects it."""
-    bench, server = Bench(), Server(**{"identity": {}, **declared})
+    client, server = Bench(), Server(**{"identity": {}, **declared})
     await issuing.keys.wait_until_ready()
     found = await Secrets({}).read([])
-    await bench.open(reached(server, bench.news, issuing.ways, found))
+    await client.open(reached(server, client.news, issuing.ways, found))
     try:
-        yield bench
+        yield client
     finally:
-        await bench.close()
+        await client.close()
 
 
 def of_ann(claims: dict[str, Any], tool: str) -> None:
@@ -170,8 +170,8 @@ async def test_each_request_to_an_mcp_server_names_its_caller(
     server.forget()
     url = server.url.replace("/mcp", "/sse") if kind == "sse" else server.url
     issuing = Issuing()
-    async with opened(issuing, **{"sse" if kind == "sse" else "url": url}) as bench:
-        answer = await bench.call("test_echo", {"text": "x"}, **OF_ANN)
+    async with opened(issuing, **{"sse" if kind == "sse" else "url": url}) as client:
+        answer = await client.call("test_echo", {"text": "x"}, **OF_ANN)
         assert "x" in answer.text
     received = [(each["method"], each["headers"].get(HEADER)) for each in server.received()["last"]]
     called = [token for method, token in received if method == "tools/call"]
@@ -184,15 +184,15 @@ async def test_each_request_to_an_mcp_server_names_its_caller(
 
 
 async def test_each_replica_receives_an_identity_for_itself(mcp: dict[str, FixtureServer]) -> None:
-    issuing, bench, url = Issuing(), Bench(), mcp["modern"].url
+    issuing, client, url = Issuing(), Bench(), mcp["modern"].url
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
     await issuing.keys.wait_until_ready()
-    await bench.open(ReplicatedUpstream("s", server, bench.news, bench.events, issuing.ways, {}))
+    await client.open(ReplicatedUpstream("s", server, client.news, client.events, issuing.ways, {}))
     try:
-        await bench.call("test_echo", {"text": "x"}, **OF_ANN)
+        await client.call("test_echo", {"text": "x"}, **OF_ANN)
     finally:
-        await bench.close()
+        await client.close()
     received = mcp["modern"].received()["last"]
     (called,) = (each["headers"][HEADER] for each in received if each["method"] == "tools/call")
     of_ann(issuing.read(called, url), "test_echo")
@@ -202,13 +202,13 @@ async def test_each_request_to_an_api_names_its_caller_and_no_argument_replaces_
     api: Api,
 ) -> None:
     issuing = Issuing()
-    async with opened(issuing, openapi=f"{api.origin}/openapi.json") as bench:
-        (tool,) = (each for each in bench.listing.tools if each.name == "pets")
+    async with opened(issuing, openapi=f"{api.origin}/openapi.json") as client:
+        (tool,) = (each for each in client.listing.tools if each.name == "pets")
         assert set(tool.definition["inputSchema"]["properties"]) == {"X-Other"}
-        rejected = await bench.call("pets", {"Toolbus-Identity": "forged"}, **OF_ANN)
+        rejected = await client.call("pets", {"Toolbus-Identity": "forged"}, **OF_ANN)
         assert "Toolbus-Identity" in rejected.error.reason
-        await bench.call("pets", {"X-Other": "x\r\nToolbus-Identity: forged"}, **OF_ANN)
-        await bench.call("pets", {"X-Other": "mine"}, **OF_ANN)
+        await client.call("pets", {"X-Other": "x\r\nToolbus-Identity: forged"}, **OF_ANN)
+        await client.call("pets", {"X-Other": "mine"}, **OF_ANN)
     claims = [issuing.read(token, f"{api.origin}/v1") for token in api.tokens("/v1/pets")]
     assert claims
     for each in claims:
@@ -226,8 +226,8 @@ async def test_a_credential_header_of_the_same_name_does_not_replace_the_identit
     file.write_text(json.dumps(document))
     issuing = Issuing()
     fields = {"openapi": str(file), "credentials": {"s": "forged"}}
-    async with opened(issuing, **fields) as bench:
-        await bench.call("pets", {}, **OF_ANN)
+    async with opened(issuing, **fields) as client:
+        await client.call("pets", {}, **OF_ANN)
     (token,) = api.tokens("/v1/pets")
     of_ann(issuing.read(token, f"{api.origin}/v1"), "pets")
 
@@ -236,9 +236,9 @@ async def test_a_redirect_carries_the_identity_at_the_same_server_only(api: Api)
     issuing = Issuing()
     with Api().serving() as other:
         api.moved = {"/v1/near": "/v1/there", "/v1/far": f"{other.origin}/v1/there"}
-        async with opened(issuing, openapi=f"{api.origin}/openapi.json") as bench:
-            await bench.call("near", {}, **OF_ANN)
-            await bench.call("far", {}, **OF_ANN)
+        async with opened(issuing, openapi=f"{api.origin}/openapi.json") as client:
+            await client.call("near", {}, **OF_ANN)
+            await client.call("far", {}, **OF_ANN)
         for token in (*api.tokens("/v1/near"), *api.tokens("/v1/there")):
             of_ann(issuing.read(token, f"{api.origin}/v1"), "near")
         assert len(api.tokens("/v1/there")) == len(api.tokens("/v1/far")) == 1
@@ -249,17 +249,17 @@ async def test_a_document_at_another_origin_is_fetched_without_the_identity(api:
     issuing = Issuing()
     with Api().serving() as elsewhere:
         body = {"openapi": f"{elsewhere.origin}/openapi.json", "base_url": f"{api.origin}/v1"}
-        async with opened(issuing, **body) as bench:
-            await bench.call("pets", {}, **OF_ANN)
+        async with opened(issuing, **body) as client:
+            await client.call("pets", {}, **OF_ANN)
         assert elsewhere.tokens("/openapi.json") == [""]
     assert api.tokens("/v1/pets") != [""]
 
 
 async def test_a_graphql_api_receives_the_caller(api: Api) -> None:
     issuing, url = Issuing(), f"{api.origin}/graphql"
-    async with opened(issuing, graphql=url) as bench:
-        (name,) = (each.name for each in bench.listing.tools)
-        await bench.call(name, {}, **OF_ANN)
+    async with opened(issuing, graphql=url) as client:
+        (name,) = (each.name for each in client.listing.tools)
+        await client.call(name, {}, **OF_ANN)
     *own, called = [issuing.read(token, url) for token in api.tokens("/graphql")]
     of_ann(called, name)
     assert {each["sub"] for each in own} == {ISSUER}
@@ -267,8 +267,8 @@ async def test_a_graphql_api_receives_the_caller(api: Api) -> None:
 
 async def test_a_grpc_server_receives_the_caller() -> None:
     issuing = Issuing()
-    async with Shop().serving() as shop, opened(issuing, grpc=shop.address) as bench:
-        await bench.call("Shop_Echo", {"title": "x"}, **OF_ANN)
+    async with Shop().serving() as shop, opened(issuing, grpc=shop.address) as client:
+        await client.call("Shop_Echo", {"title": "x"}, **OF_ANN)
         (called,) = (each for method, each in shop.received if method == "/shop.Shop/Echo")
         of_ann(issuing.read(called[HEADER], shop.address), "Shop_Echo")
         request = [each[HEADER] for method, each in shop.received if "Reflection" in method]
@@ -277,8 +277,8 @@ async def test_a_grpc_server_receives_the_caller() -> None:
 
 async def test_the_identity_for_one_server_is_invalid_at_another(api: Api) -> None:
     issuing = Issuing()
-    async with opened(issuing, graphql=f"{api.origin}/graphql?team=a") as bench:
-        await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
+    async with opened(issuing, graphql=f"{api.origin}/graphql?team=a") as client:
+        await client.call(client.listing.tools[0].name, {}, **OF_ANN)
     token = api.received[-1].headers[HEADER]
     assert issuing.read(token, f"{api.origin}/graphql")["sub"] == "ann"
     for other in (api.origin, f"{api.origin}/graphq", f"{api.origin}/v1", "https://docs.test"):
@@ -293,12 +293,12 @@ async def test_the_header_is_configurable_and_without_configuration_no_identity_
 ) -> None:
     issuing = Issuing()
     url = f"{api.origin}/graphql"
-    async with opened(issuing, graphql=url, identity={"header": "X-Who"}) as bench:
-        await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
+    async with opened(issuing, graphql=url, identity={"header": "X-Who"}) as client:
+        await client.call(client.listing.tools[0].name, {}, **OF_ANN)
     assert all("x-who" in each.headers and HEADER not in each.headers for each in api.received)
     api.received.clear()
-    async with opened(issuing, graphql=url, identity=None) as bench:
-        await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
+    async with opened(issuing, graphql=url, identity=None) as client:
+        await client.call(client.listing.tools[0].name, {}, **OF_ANN)
     assert not any("ES256" in str(each.headers) or HEADER in each.headers for each in api.received)
     assert issuing.asked == 1
 
@@ -308,8 +308,8 @@ async def test_a_key_without_a_user_is_named_and_the_default_customer_is_omitted
 ) -> None:
     issuing, url = Issuing(), f"{api.origin}/graphql"
     about = {"key": "bot", "customer": "default", "identity": {}}
-    async with opened(issuing, graphql=url) as bench:
-        await bench.call(bench.listing.tools[0].name, {}, **about)
+    async with opened(issuing, graphql=url) as client:
+        await client.call(client.listing.tools[0].name, {}, **about)
     claims = issuing.read(api.tokens("/graphql")[-1], url)
     assert (claims["sub"], claims["key"]) == ("key:bot", "bot")
     assert not {"customer", "team", "act"} & claims.keys()
@@ -321,8 +321,8 @@ async def test_without_a_signing_key_nothing_is_sent_and_the_call_reports_the_fi
     with pytest.raises(UnavailableError, match=r"not available yet.* No oauth service is running"):
         await issuing.keys.wait_until_ready()
     server = Server(graphql=f"{api.origin}/graphql", identity={})
-    bench = Bench()
-    upstream = reached(server, bench.news, issuing.ways, {})
+    client = Bench()
+    upstream = reached(server, client.news, issuing.ways, {})
     try:
         with pytest.raises(UpstreamDeadError, match="No oauth service is running"):
             await upstream.open()
@@ -335,11 +335,11 @@ async def test_a_call_admitted_without_an_identity_is_not_sent(
     api: Api,
 ) -> None:
     issuing = Issuing()
-    async with opened(issuing, graphql=f"{api.origin}/graphql") as bench:
+    async with opened(issuing, graphql=f"{api.origin}/graphql") as client:
         before = len(api.received)
-        answer = await bench.call(bench.listing.tools[0].name, {}, **{**OF_ANN, "identity": None})
+        answer = await client.call(client.listing.tools[0].name, {}, **{**OF_ANN, "identity": None})
         assert "retry shortly" in answer.error.reason
-        assert bench.outcome.sent is False
+        assert client.outcome.sent is False
         assert len(api.received) == before
 
 

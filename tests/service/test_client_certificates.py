@@ -22,8 +22,8 @@ Pair = tuple[str, str]
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
     directory = tmp_path_factory.mktemp("oauth")
-    with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
-        yield made
+    with ShowingOAuthServer(directory, Certificates(directory)).running() as server:
+        yield server
 
 
 @pytest.fixture

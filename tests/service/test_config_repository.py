@@ -135,8 +135,8 @@ async def test_thousands_of_keys_are_one_entry_and_each_is_an_event(
     repository: ConfigRepository, operator: Bus
 ) -> None:
     """Defaults are not stored: ten thousand keys fit into one entry."""
-    made = {"team": "ops", "tools": ["docs__*"], "budget": {"usd": 20, "per": "day"}}
-    many = declared(teams={"ops": {}}, keys={f"k{number}": made for number in range(2000)})
+    key_fields = {"team": "ops", "tools": ["docs__*"], "budget": {"usd": 20, "per": "day"}}
+    many = declared(teams={"ops": {}}, keys={f"k{number}": key_fields for number in range(2000)})
     applied = await repository.apply(many, "file")
     assert len(applied.secrets) == 2000
     bare = {

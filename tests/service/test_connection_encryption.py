@@ -74,9 +74,9 @@ async def master_keys(settings: Settings, services: KeyServices) -> AsyncIterato
 @pytest.fixture
 def services(operator: Bus) -> Iterator[KeyServices]:
     assert operator.connected  # it creates the buckets
-    with KeyServices() as made:
-        made.add("toolbus")
-        yield made
+    with KeyServices() as services:
+        services.add("toolbus")
+        yield services
 
 
 async def test_replicas_that_start_together_share_one_wrapped_master_key(

@@ -46,16 +46,16 @@ class Slow:
 
 @pytest.fixture
 async def streaming() -> AsyncIterator[Slow]:
-    made = Slow(STREAM)
-    async with served(made.meet) as made.port:
-        yield made
+    server = Slow(STREAM)
+    async with served(server.meet) as server.port:
+        yield server
 
 
 @pytest.fixture
 async def answering() -> AsyncIterator[Slow]:
-    made = Slow(WHOLE)
-    async with served(made.meet) as made.port:
-        yield made
+    server = Slow(WHOLE)
+    async with served(server.meet) as server.port:
+        yield server
 
 
 async def test_an_unfinished_stream_is_closed_with_its_pool(

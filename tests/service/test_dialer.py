@@ -94,9 +94,9 @@ async def _pumped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 @asynccontextmanager
 async def peer(context: ssl.SSLContext | None = None, tunnels_to: int = 0) -> AsyncIterator[Peer]:
-    made = Peer(tunnels_to=tunnels_to)
-    async with served(made.meet, context=context) as made.port:
-        yield made
+    peer = Peer(tunnels_to=tunnels_to)
+    async with served(peer.meet, context=context) as peer.port:
+        yield peer
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
     """Return a server's side of TLS for a name; `asks` requires a client certificate."""
 
-    def made(name: str = NAME, *, required: bool = False) -> ssl.SSLContext:
+    def context_for(name: str = NAME, *, required: bool = False) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*authority.vouched(name))
         if required:
@@ -116,7 +116,7 @@ def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
             context.load_verify_locations(authority.ca)
         return context
 
-    return made
+    return context_for
 
 
 def dialer(**changes: object) -> Dialer:

@@ -54,15 +54,15 @@ class Asking:
 async def executing(settings: Settings) -> AsyncIterator[Asking]:
     """Run executor; the environment must name the bus."""
     async with bus_of("policy", settings) as policy, bus_of("ingress", settings) as ingress:
-        made = Asking(policy, {})
+        asking = Asking(policy, {})
 
         def hear(payload: bytes, subject: str, _reply: str) -> None:
-            made.ends[subject.rpartition(".")[2]] = decode_reply(payload)
+            asking.ends[subject.rpartition(".")[2]] = decode_reply(payload)
 
         await ingress.subscribe(f"{REPLY}.*", hear)
         await ingress.settled()
         async with build(LocalTransport()).running():
-            yield made
+            yield asking
 
 
 async def test_a_call_cancelled_before_it_arrived_never_reaches_its_server(
@@ -77,19 +77,19 @@ async def test_a_call_cancelled_before_it_arrived_never_reaches_its_server(
         await (await operator.bucket(CONFIG)).put(
             CONFIGURATION, declared.model_dump_json().encode()
         )
-        async with executing(settings) as made:
+        async with executing(settings) as executor:
 
             async def goes_through() -> bool:
-                await made.send()
-                return any(isinstance(end, CallResult) for end in made.ends.values())
+                await executor.send()
+                return any(isinstance(end, CallResult) for end in executor.ends.values())
 
             await until_told(goes_through, "the server")
-            cancelled = await made.send(cancelled_before=True)
-            another = await made.send()
-            end = await made.end(cancelled)
+            cancelled = await executor.send(cancelled_before=True)
+            another = await executor.send()
+            end = await executor.end(cancelled)
             assert isinstance(end, CallError)
             assert isinstance(end.error, CallCancelledError)
-            assert isinstance(await made.end(another), CallResult)
+            assert isinstance(await executor.end(another), CallResult)
             arrived = {call["text"] for call in echo.arrived()}
             assert (another in arrived, cancelled in arrived) == (True, False)
     finally:

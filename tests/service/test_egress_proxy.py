@@ -34,12 +34,12 @@ def fetched(url, *handlers):
         return f"{error.code} {error.read().decode()}"
     except OSError:
         return "no way"
-def asked(head):
-    with socket.create_connection((gate.hostname, gate.port), 60) as made:
-        made.sendall(head)
-        return made.makefile("rb").read().decode()
+def sent(head):
+    with socket.create_connection((gate.hostname, gate.port), 60) as connection:
+        connection.sendall(head)
+        return connection.makefile("rb").read().decode()
 def tunnelled(place):
-    return asked(f"CONNECT {place} HTTP/1.1\\r\\n\\r\\nGET /in HTTP/1.1\\r\\n\\r\\n".encode())
+    return sent(f"CONNECT {place} HTTP/1.1\\r\\n\\r\\nGET /in HTTP/1.1\\r\\n\\r\\n".encode())
 def looked_up(name):
     try:
         return bool(socket.getaddrinfo(name, 80))
@@ -75,9 +75,9 @@ class Outside:
 
 @pytest.fixture
 async def outside() -> AsyncIterator[Outside]:
-    made = Outside()
-    async with served(made.meet) as made.port:
-        yield made
+    outside = Outside()
+    async with served(outside.meet) as outside.port:
+        yield outside
 
 
 @asynccontextmanager
@@ -125,7 +125,7 @@ async def test_no_other_host_is_reached_in_any_way(outside: Outside) -> None:
         "other port": tunnelled(f"{LISTED}:{{port + 1}}"),
         "address by tunnel": tunnelled(f"127.0.0.1:{{port}}"),
         "inside": tunnelled(f"{INSIDE}:{{port}}"),
-        "another Host": asked(f"GET http://{OTHER}:{{port}}/ HTTP/1.1\\r\\n"
+        "another Host": sent(f"GET http://{OTHER}:{{port}}/ HTTP/1.1\\r\\n"
                               f"Host: {LISTED}:{{port}}\\r\\n\\r\\n".encode()),
         "loopback": fetched(f"http://127.0.0.1:{{port}}/", direct),
         "address": fetched("http://192.0.2.1/", direct),
@@ -145,7 +145,7 @@ async def test_no_other_host_is_reached_in_any_way(outside: Outside) -> None:
 
 
 async def test_a_request_that_is_not_for_a_proxy_is_rejected(outside: Outside) -> None:
-    script = """[asked(each) for each in (
+    script = """[sent(each) for each in (
         b"GET / HTTP/1.1\\r\\n\\r\\n", b"SSH-2.0-x\\r\\n\\r\\n",
         b"CONNECT http://docs.example/ HTTP/1.1\\r\\n\\r\\n",
         b"GET http://docs.example/ HTTP/1.1\\r\\nA: b\\r\\n folded\\r\\n\\r\\n",
@@ -161,11 +161,11 @@ async def test_one_server_has_a_limited_number_of_connections(
     monkeypatch.setattr(gates, "MOST_OPEN", 3)
     monkeypatch.setattr(gates, "MOST_BYTES", 1 << 40)  # they may all come in the same moment
     script = f"""
-made = [socket.create_connection((gate.hostname, gate.port), 60) for _ in range(4)]
-fourth = made.pop().makefile("rb").read().decode()
-for each in made:
+connection = [socket.create_connection((gate.hostname, gate.port), 60) for _ in range(4)]
+fourth = connection.pop().makefile("rb").read().decode()
+for each in connection:
     each.sendall(f"CONNECT {LISTED}:{{port}} HTTP/1.1\\r\\n\\r\\n".encode())
-print(json.dumps([fourth, *(each.recv(12).decode() for each in made)]), flush=True)
+print(json.dumps([fourth, *(each.recv(12).decode() for each in connection)]), flush=True)
 """
     async with program(script, outside.gate(f"{LISTED}:{outside.port}"), outside.port) as lines:
         fourth, *others = json.loads(lines[0])
@@ -176,9 +176,9 @@ print(json.dumps([fourth, *(each.recv(12).decode() for each in made)]), flush=Tr
 async def test_a_proxy_ends_with_its_process(outside: Outside) -> None:
     gate = outside.gate(f"{LISTED}:{outside.port}")
     script = f"""
-made = socket.create_connection((gate.hostname, gate.port), 60)
-made.sendall(f"CONNECT {LISTED}:{{port}} HTTP/1.1\\r\\n\\r\\n".encode())
-print(json.dumps(made.recv(12).decode()), flush=True)
+connection = socket.create_connection((gate.hostname, gate.port), 60)
+connection.sendall(f"CONNECT {LISTED}:{{port}} HTTP/1.1\\r\\n\\r\\n".encode())
+print(json.dumps(connection.recv(12).decode()), flush=True)
 sys.stdin.read()
 """
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

@@ -89,9 +89,9 @@ async def test_each_event_is_in_one_file_of_its_hour_and_customer(
 async def test_a_late_event_goes_into_the_next_file_of_its_hour(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
-    made = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named))
+    export_ = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named))
     await at.keep_intents(1, at=EIGHT)
-    await once(made)
+    await once(export_)
     before = files(lake)
     await at.keep_intents(2, at=NINE)
     await at.keep_intents(3, at=EIGHT)
@@ -233,12 +233,12 @@ async def test_an_export_is_retried_and_the_status_names_the_reason(
 ) -> None:
     await at.keep_intents(1)
     gone = lake / "later"
-    made = exporting(at, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
-    async with at_work(made):
-        await until(lambda: "is not writable" in str(made.state), "the reason")
+    export_ = exporting(at, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
+    async with at_work(export_):
+        await until(lambda: "is not writable" in str(export_.state), "the reason")
         gone.mkdir()
         await until(lambda: len(lines(files(gone))) == 1, "the event")
-        await until(lambda: str(made.state) == "1 written", "the success")
+        await until(lambda: str(export_.state) == "1 written", "the success")
 
 
 async def test_only_one_of_two_audits_exports(at: Table, bucket: Bucket, lake: Path) -> None:
@@ -256,8 +256,8 @@ async def test_only_one_of_two_audits_exports(at: Table, bucket: Bucket, lake: P
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with store(tmp_path_factory.mktemp("s3")) as made:
-        yield made
+    with store(tmp_path_factory.mktemp("s3")) as s3_store:
+        yield s3_store
 
 
 def in_bucket(s3: Store, **given: Any) -> Export:

@@ -26,15 +26,15 @@ RULES = {"staff": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["d
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
     """Run one provider for all tests of this file."""
-    with Provider(tmp_path_factory.mktemp("provider")).running() as made:
-        yield made
+    with Provider(tmp_path_factory.mktemp("provider")).running() as provider:
+        yield provider
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Provider]:
     """Run a malicious provider."""
-    with Provider(tmp_path).running() as made:
-        yield made
+    with Provider(tmp_path).running() as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ async def server(
 ) -> AsyncIterator[Server]:
     provider.as_ever()
     # Nothing is listed: only addresses in the operator's own file may be called.
-    async with serving(settings, operator, monkeypatch, EGRESS_ALLOW="") as made:
-        await made.declare(issuers={"corp": issuer(provider)}, access=RULES, users={"ann": {}})
-        yield made
+    async with serving(settings, operator, monkeypatch, EGRESS_ALLOW="") as server:
+        await server.declare(issuers={"corp": issuer(provider)}, access=RULES, users={"ann": {}})
+        yield server
 
 
 def _ann() -> dict[str, Any]:

@@ -46,28 +46,28 @@ class GraphQLServer(Engine):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphQLServer]:
-    with GraphQLServer(tmp_path_factory.mktemp("graphql")).running() as made:
-        yield made
+    with GraphQLServer(tmp_path_factory.mktemp("graphql")).running() as server:
+        yield server
 
 
 async def opened(server: GraphQLServer, **declared: Any) -> Bench:
-    made = Bench()
+    client = Bench()
     result = Server(graphql=server.url, **declared)
-    await made.open(GraphQLUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
-    return made
+    await client.open(GraphQLUpstream(result, {"Authorization": TOKEN}, client.news, AT_LOOPBACK))
+    return client
 
 
 @pytest.fixture
-async def bench(server: GraphQLServer) -> AsyncIterator[Bench]:
-    made = await opened(server)
+async def client(server: GraphQLServer) -> AsyncIterator[Bench]:
+    client = await opened(server)
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
-async def test_every_field_of_query_and_mutation_is_a_tool(bench: Bench) -> None:
-    tools = {each.name: each.definition for each in bench.listing.tools}
+async def test_every_field_of_query_and_mutation_is_a_tool(client: Bench) -> None:
+    tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {
         "book", "books", "search", "count", "fail", "addBook", "mutation_count",
     }  # fmt: skip
@@ -75,53 +75,53 @@ async def test_every_field_of_query_and_mutation_is_a_tool(bench: Bench) -> None
     assert tools["book"]["inputSchema"]["required"] == ["id"]
     assert tools["books"]["annotations"] == {"readOnlyHint": True}
     assert tools["addBook"]["annotations"] == {"readOnlyHint": False}
-    result = with_left_out(bench.listing, bench.upstream.left_out).dropped
+    result = with_left_out(client.listing, client.upstream.left_out).dropped
     assert set(result) == {"subscription", "query:needy"}
 
 
-async def test_recursive_input_objects_are_described_once(bench: Bench) -> None:
-    (books,) = [each.definition for each in bench.listing.tools if each.name == "books"]
+async def test_recursive_input_objects_are_described_once(client: Bench) -> None:
+    (books,) = [each.definition for each in client.listing.tools if each.name == "books"]
     schema = books["inputSchema"]
     assert set(schema["$defs"]) == {"Filter"}
     inner = schema["$defs"]["Filter"]["properties"]["any"]
     assert inner == {"type": ["array", "null"], "items": {"$ref": "#/$defs/Filter"}}
     assert schema["$defs"]["Filter"]["properties"]["genre"] == {"enum": ["NOVEL", "ESSAY", None]}
     deep = {"any": [{"any": [{"genre": "NOVEL"}]}]}
-    assert (await bench.call("books", {"filter": deep, "genres": ["ESSAY"]})).last["content"]
+    assert (await client.call("books", {"filter": deep, "genres": ["ESSAY"]})).last["content"]
 
 
 async def test_a_call_returns_the_scalar_fields_of_the_object_and_its_neighbours(
-    bench: Bench,
+    client: Bench,
 ) -> None:
-    answer = (await bench.call("book", {"id": "1"})).last
+    answer = (await client.call("book", {"id": "1"})).last
     author = {"name": "Ursula"}
     book = {"id": "1", "title": "Tehanu", "genre": "NOVEL", "author": author}
     assert answer["structuredContent"] == book
     assert json.loads(answer["content"][0]["text"]) == book
-    assert (await bench.call("book", {"id": "2"})).text == "null"
+    assert (await client.call("book", {"id": "2"})).text == "null"
 
 
 async def test_only_the_given_arguments_are_sent_as_variables(
-    server: GraphQLServer, bench: Bench
+    server: GraphQLServer, client: Bench
 ) -> None:
     given = {"input": {"title": '"}{', "author": "x"}}
-    answer = (await bench.call("addBook", given)).last
+    answer = (await client.call("addBook", given)).last
     assert answer["structuredContent"]["title"] == '"}{'
     assert answer["structuredContent"]["genre"] == "NOVEL"
     arrived = server.operations()[-1]
     assert arrived["variables"] == given
     assert arrived["query"].startswith("mutation($input:NewBook!){addBook(input:$input){")
-    await bench.call("books", {"first": None})
+    await client.call("books", {"first": None})
     assert server.operations()[-1]["query"].startswith("query($first:Int){books(first:$first){")
 
 
-async def test_a_caller_selects_fields_by_paths(bench: Bench) -> None:
+async def test_a_caller_selects_fields_by_paths(client: Bench) -> None:
     chosen = {"id": "1", "select": ["title", "author.books.title", "author.name"]}
-    answer = (await bench.call("book", chosen)).last["structuredContent"]
+    answer = (await client.call("book", chosen)).last["structuredContent"]
     author = {"books": [{"title": "Tehanu"}], "name": "Ursula"}
     assert answer == {"title": "Tehanu", "author": author}
     # Here an argument is named `select`, and the types of a union are steps too.
-    text = (await bench.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
+    text = (await client.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
     assert json.loads(text) == [{"title": "Tehanu"}, {"name": "Ursula"}]
 
 
@@ -136,37 +136,37 @@ async def test_a_caller_selects_fields_by_paths(bench: Bench) -> None:
     ],
 )
 async def test_an_invalid_path_is_rejected_unsent_with_the_alternatives(
-    server: GraphQLServer, bench: Bench, path: str, words: str
+    server: GraphQLServer, client: Bench, path: str, words: str
 ) -> None:
     before = len(server.operations())
-    error = (await bench.call("book", {"id": "1", "select": [path]})).error
+    error = (await client.call("book", {"id": "1", "select": [path]})).error
     assert isinstance(error, InvalidArgumentsError)
     assert words in error.reason
-    assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
+    assert (client.outcome.charge, client.outcome.sent) == (0, False)
     assert len(server.operations()) == before
 
 
-async def test_an_error_is_a_tool_error_without_the_secret(bench: Bench) -> None:
-    failed = await bench.call("fail")
+async def test_an_error_is_a_tool_error_without_the_secret(client: Bench) -> None:
+    failed = await client.call("fail")
     assert failed.last["isError"] is True
     assert failed.text == "No stock (at fail)"
-    text = (await bench.call("fail", {"secret": True})).text
+    text = (await client.call("fail", {"secret": True})).text
     assert text == "No stock (secret) (at fail)"
 
 
 async def test_operations_select_the_fields_that_become_tools(server: GraphQLServer) -> None:
     operations = Operations(include=("*book*", "mutation:*"), exclude=("mutation:count",))
-    made = await opened(server, operations=operations)
+    client = await opened(server, operations=operations)
     try:
-        assert {each.name for each in made.listing.tools} == {"book", "books", "addBook"}
+        assert {each.name for each in client.listing.tools} == {"book", "books", "addBook"}
     finally:
-        await made.close()
+        await client.close()
 
 
 async def test_a_server_without_introspection_reports_the_fix(server: GraphQLServer) -> None:
-    made = Bench()
+    client = Bench()
     url = server.url.replace("/graphql", "/asked")
-    upstream = GraphQLUpstream(Server(graphql=url), {}, made.news, AT_LOOPBACK)
+    upstream = GraphQLUpstream(Server(graphql=url), {}, client.news, AT_LOOPBACK)
     try:
         with pytest.raises(UpstreamFaultError, match=r"\(HTTP 405\): the response to"):
             await upstream.open()
@@ -178,17 +178,17 @@ async def test_a_stopped_api_is_dead(tmp_path: Any) -> None:
     server = GraphQLServer(tmp_path)
     server.start()
     try:
-        made = await opened(server)
+        client = await opened(server)
         try:
             server.kill()
-            assert isinstance((await made.call("count")).error, UpstreamDeadError)
+            assert isinstance((await client.call("count")).error, UpstreamDeadError)
         finally:
-            await made.close()
+            await client.close()
     finally:
         server.kill()
 
 
-async def test_the_api_receives_the_trace_of_the_call(server: GraphQLServer, bench: Bench) -> None:
+async def test_the_api_receives_the_trace_of_the_call(server: GraphQLServer, client: Bench) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
-    await bench.call("count", {}, traceparent=trace)
+    await client.call("count", {}, traceparent=trace)
     assert server.traced() == trace

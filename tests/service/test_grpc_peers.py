@@ -23,8 +23,10 @@ NAME = "shop.example"
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """Run a server with reflection v1 only and a health service."""
-    with GrpcServer(tmp_path_factory.mktemp("newest"), "harness.grpclib_server").running() as made:
-        yield made
+    with GrpcServer(
+        tmp_path_factory.mktemp("newest"), "harness.grpclib_server"
+    ).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -36,25 +38,25 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """Run a TLS server that requires a client certificate of the authority."""
     words = (*authority.vouched(NAME), authority.ca)
-    with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as made:
-        yield made
+    with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as server:
+        yield server
 
 
 @pytest.fixture
 async def upstream(newest: GrpcServer) -> AsyncIterator[Bench]:
-    made = Bench()
-    await made.open(GrpcUpstream(Server(grpc=newest.address), {}, made.news, AT_LOOPBACK))
+    client = Bench()
+    await client.open(GrpcUpstream(Server(grpc=newest.address), {}, client.news, AT_LOOPBACK))
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
-async def probed(bench: Bench) -> str:
+async def probed(client: Bench) -> str:
     """Return the reason a probe failed, or an empty text."""
-    assert isinstance(bench.upstream, GrpcUpstream)
+    assert isinstance(client.upstream, GrpcUpstream)
     try:
-        await bench.upstream.probe()
+        await client.upstream.probe()
     except ToolbusError as error:
         return error.reason
     return ""
@@ -79,16 +81,16 @@ async def test_a_server_that_reports_a_failing_health_check_is_unhealthy(upstrea
 async def test_a_server_without_a_health_service_is_healthy_while_it_answers(
     tmp_path: Path,
 ) -> None:
-    server, bench = GrpcServer(tmp_path), Bench()
+    server, client = GrpcServer(tmp_path), Bench()
     server.start()
     try:
-        await bench.open(GrpcUpstream(Server(grpc=server.address), {}, bench.news, AT_LOOPBACK))
+        await client.open(GrpcUpstream(Server(grpc=server.address), {}, client.news, AT_LOOPBACK))
         try:
-            assert await probed(bench) == ""
+            assert await probed(client) == ""
             await asyncio.to_thread(server.kill)
-            assert "cannot be reached" in await probed(bench)
+            assert "cannot be reached" in await probed(client)
         finally:
-            await bench.close()
+            await client.close()
     finally:
         server.kill()
 
@@ -102,12 +104,12 @@ def dialer(tls: Tls) -> Dialer:
 
 async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
     """Return the answer of a call, or the reason of the failed connection."""
-    bench = Bench()
+    client = Bench()
     declared = Server(grpc=f"grpcs://{name}:{server.port}")
-    upstream = GrpcUpstream(declared, {}, bench.news, dialer(tls))
+    upstream = GrpcUpstream(declared, {}, client.news, dialer(tls))
     try:
-        await bench.open(upstream)
-        result = await bench.call("Shop_Echo", {"title": "Tehanu"})
+        await client.open(upstream)
+        result = await client.call("Shop_Echo", {"title": "Tehanu"})
         return str(result.last["structuredContent"]["title"])
     except UpstreamDeadError as error:
         return error.reason

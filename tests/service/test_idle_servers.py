@@ -47,16 +47,16 @@ note("+")
 time.sleep(float(sys.argv[3]))
 tools = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "hang")]
 for line in sys.stdin:
-    asked = json.loads(line)
-    if asked["method"] == "tools/list":
+    message = json.loads(line)
+    if message["method"] == "tools/list":
         note("-")
-    told = {
+    result = {
         "initialize": {"result": {"protocolVersion": "2025-06-18", "serverInfo": {},
                                   "capabilities": {"tools": {}}}},
         "tools/list": {"result": {"tools": tools}},
         "tools/call": {"result": {"content": [{"type": "text", "text": "here"}]}},
-    }.get(asked["method"], {"error": {"code": -32601, "message": "Method not found"}})
-    if "id" in asked and asked.get("params", {}).get("name") != "hang":
+    }.get(message["method"], {"error": {"code": -32601, "message": "Method not found"}})
+    if "id" in message and message.get("params", {}).get("name") != "hang":
         print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
 """
 
@@ -163,9 +163,9 @@ async def installation(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with bus_of("policy", settings) as policy:
-        made = Installation(settings, operator, policy, tmp_path)
-        await made.listen()
-        yield made
+        installation = Installation(settings, operator, policy, tmp_path)
+        await installation.listen()
+        yield installation
 
 
 async def test_an_idle_server_is_stopped_and_started_again_by_one_call(

@@ -224,11 +224,11 @@ def group(tmp_path: Path) -> Iterator[Path]:
     """Create a control group where this machine permits it, else a directory."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
-    made = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
-    made.mkdir()
-    yield made
-    until_now(lambda: list(filter(Path.is_dir, made.iterdir())) == [], "the groups' ends")
-    made.rmdir()
+    group_dir = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
+    group_dir.mkdir()
+    yield group_dir
+    until_now(lambda: list(filter(Path.is_dir, group_dir.iterdir())) == [], "the groups' ends")
+    group_dir.rmdir()
 
 
 def test_a_control_group_contains_a_server_and_is_removed_with_it(

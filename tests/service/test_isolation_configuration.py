@@ -36,23 +36,23 @@ def computes():
         pass
 def asks():
     gate = urlsplit(os.environ["HTTPS_PROXY"])
-    with socket.create_connection((gate.hostname, gate.port), 60) as made:
-        made.sendall(f"CONNECT {sys.argv[2]} HTTP/1.1\\r\\n\\r\\n".encode())
-        return made.makefile("rb").readline().decode()
+    with socket.create_connection((gate.hostname, gate.port), 60) as connection:
+        connection.sendall(f"CONNECT {sys.argv[2]} HTTP/1.1\\r\\n\\r\\n".encode())
+        return connection.makefile("rb").readline().decode()
 known = {
     "initialize": {"protocolVersion": "2025-06-18", "serverInfo": {},
                    "capabilities": {"tools": {}}},
     "tools/list": {"tools": [{"name": "asks", "inputSchema": {"type": "object"}}]},
 }
 for line in sys.stdin:
-    asked = json.loads(line)
-    told = known.get(asked["method"])
-    if asked["method"] == "tools/call":
-        told = {"content": [{"type": "text", "text": asks()}]}
-    if "id" in asked:
-        said = {"error": {"code": -32601, "message": "?"}} if told is None else {"result": told}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
-    if asked["method"] == "tools/list" and begun:
+    message = json.loads(line)
+    result = known.get(message["method"])
+    if message["method"] == "tools/call":
+        result = {"content": [{"type": "text", "text": asks()}]}
+    if "id" in message:
+        body = {"error": {"code": -32601, "message": "?"}} if result is None else {"result": result}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **body}), flush=True)
+    if message["method"] == "tools/list" and begun:
         computes()
 """
 
@@ -98,11 +98,11 @@ async def test_a_server_beyond_its_limit_is_lost_with_the_reason_and_reconnected
 
 @asynccontextmanager
 async def asking(declared: Server, dialers: DialerFactory) -> AsyncIterator[Bench]:
-    bench = Bench()
-    upstream = reached(declared, bench.news, dialers, {}, name="docs")
+    client = Bench()
+    upstream = reached(declared, client.news, dialers, {}, name="docs")
     try:
-        await bench.open(upstream)
-        yield bench
+        await client.open(upstream)
+        yield client
     finally:
         await upstream.close()
 
@@ -115,11 +115,11 @@ async def test_a_listed_private_address_needs_the_operators_confirmation_too() -
         place = f"127.0.0.1:{port}"
         declared = server("nowhere", place, network={"hosts": [place]})
         named = ConfirmedTargets()
-        async with asking(declared, DialerFactory(STRICT, named)) as bench:
-            assert "403" in (await bench.call("asks")).text
-            assert bench.upstream.refused_hosts == {place: 1}  # type: ignore[attr-defined]
+        async with asking(declared, DialerFactory(STRICT, named)) as client:
+            assert "403" in (await client.call("asks")).text
+            assert client.upstream.refused_hosts == {place: 1}  # type: ignore[attr-defined]
             named.apply_change(Change(NAMED, encoded({digest_of(declared)}), 1))
-            assert "200" in (await bench.call("asks")).text
+            assert "200" in (await client.call("asks")).text
             wider = declared.model_copy(update={"network": "any"})
             assert digest_of(wider) != digest_of(declared), (
                 "the listed hosts are part of the confirmation"

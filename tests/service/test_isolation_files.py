@@ -72,9 +72,9 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine(tmp_path)
+    machine = Machine(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return made
+    return machine
 
 
 def run(
@@ -110,9 +110,9 @@ def listening(machine: Machine) -> Iterator[list[str]]:
     names = [str(machine.root / "s"), str(machine.root / "home" / "s"), abstract]
     with ExitStack() as opened:
         for name in names:
-            made = opened.enter_context(socket.socket(socket.AF_UNIX))
-            made.bind(name)
-            made.listen()
+            listener = opened.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(name)
+            listener.listen()
         yield names
 
 
@@ -173,9 +173,9 @@ def test_configured_files_extend_the_view_and_the_working_directory_is_readable(
     assert {Path(each).name: how for each, how in result.items()} == {
         "project": "r", "given": "rw", "shown": "r", "other": "",
     }  # fmt: skip
-    made = root / "given" / "new"
-    assert made.read_text() == "x"
-    assert made.stat().st_uid == os.geteuid() or refused, "the executor owns it, as before"
+    written = root / "given" / "new"
+    assert written.read_text() == "x"
+    assert written.stat().st_uid == os.geteuid() or refused, "the executor owns it, as before"
 
 
 @MACHINES

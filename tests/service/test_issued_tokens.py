@@ -40,10 +40,10 @@ async def test_concurrent_creations_of_one_machine_leave_at_most_one(
         for name in ("nightly", "daily", "weekly"):
             requests = (server.action("add_client", name) for _ in range(8))
             result = await asyncio.gather(*requests, return_exceptions=True)
-            made = [rows[0]["id"] for rows in result if not isinstance(rows, BaseException)]
+            created = [rows[0]["id"] for rows in result if not isinstance(rows, BaseException)]
             rows = await server.action("clients")
-            assert [row["id"] for row in rows if row["name"] == name] == made
-            assert len(made) <= 1
+            assert [row["id"] for row in rows if row["name"] == name] == created
+            assert len(created) <= 1
             refused = (each for each in result if isinstance(each, BaseException))
             assert all(isinstance(each, ConflictError) for each in refused)
 

@@ -44,78 +44,78 @@ async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeR
 
 @pytest.fixture
 async def server() -> AsyncIterator[Vast]:
-    made = Vast()
-    await made.start()
-    yield made
-    await made.close()
+    server = Vast()
+    await server.start()
+    yield server
+    await server.close()
 
 
 @pytest.fixture(params=["http", "stdio"])
-async def bench(
+async def client(
     request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore
 ) -> AsyncIterator[Bench]:
     """Run a server of large results, with a store for them."""
-    made = Bench()
-    spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
+    client = Bench()
+    spills = client.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
     if request.param == "http":
-        await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK, spills=spills))
+        await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK, spills=spills))
     else:
         command = [sys.executable, str(VAST)]
-        await made.open(StdioUpstream(command, {}, "", made.news, spills=spills))
-    yield made
-    await made.close()
+        await client.open(StdioUpstream(command, {}, "", client.news, spills=spills))
+    yield client
+    await client.close()
     await spills.close(PATIENCE)  # a removal still running would affect the next test
 
 
-http_only = pytest.mark.parametrize("bench", ["http"], indirect=True)
+http_only = pytest.mark.parametrize("client", ["http"], indirect=True)
 
 
-async def read(bench: Bench, uri: str, **more: Any) -> Any:
-    result = await bench.call(uri, {"uri": uri}, method="resources/read", **more)
+async def read(client: Bench, uri: str, **more: Any) -> Any:
+    result = await client.call(uri, {"uri": uri}, method="resources/read", **more)
     return result.last["contents"][0]
 
 
-async def whole(bench: Bench, uri: str) -> str:
+async def whole(client: Bench, uri: str) -> str:
     """Return all of a text, part by part."""
     text, following = "", f"{uri}?offset=0&length=1000000"
     while following:
-        content = await read(bench, following)
+        content = await read(client, following)
         text += content["text"]
         following = content["_meta"]["dev.toolbus/result"].get("next", "")
     return text
 
 
 @pytest.mark.parametrize("tool", ["text", "streamed"])
-async def test_a_large_text_is_previewed_and_read_part_by_part(bench: Bench, tool: str) -> None:
-    items = (await bench.call(tool, {"bytes": SIZE})).last
+async def test_a_large_text_is_previewed_and_read_part_by_part(client: Bench, tool: str) -> None:
+    items = (await client.call(tool, {"bytes": SIZE})).last
     preview, link, end = items["content"]
     assert end == {"type": "text", "text": "the end"}
     assert LINE in preview["text"]
     assert link["uri"] in preview["text"]
     assert (link["type"], link["mimeType"]) == ("resource_link", "text/plain")
-    text = await whole(bench, link["uri"])
+    text = await whole(client, link["uri"])
     assert len(text.encode()) == link["size"]
     assert text == LINE * (len(text) // len(LINE))
     assert len(text) > SIZE // 2
 
 
 @http_only
-async def test_the_outcome_counts_the_stored_result(bench: Bench) -> None:
+async def test_the_outcome_counts_the_stored_result(client: Bench) -> None:
     price = (0.0, 1000.0, 0.0)  # micro-dollars a kilobyte
-    result = await bench.call("text", {"bytes": SIZE}, price=price, charge=10**9)
+    result = await client.call("text", {"bytes": SIZE}, price=price, charge=10**9)
     size = result.last["content"][1]["size"]
-    outcome = bench.outcome
+    outcome = client.outcome
     assert isinstance(outcome, CallCompleted)
     assert outcome.result_bytes > size
     assert outcome.charge > size // 1024 * 1000
 
 
 @http_only
-async def test_an_answered_call_leaves_nothing_for_the_garbage_collector(bench: Bench) -> None:
+async def test_an_answered_call_leaves_nothing_for_the_garbage_collector(client: Bench) -> None:
     before = streams()  # tests of other modules may have left some in this process
     gc.disable()
     try:
-        await bench.call("text", {"bytes": 10})
+        await client.call("text", {"bytes": 10})
         assert not [one for one in streams() if one not in before]
     finally:
         gc.enable()
@@ -126,34 +126,34 @@ def streams() -> list[AnswerStream]:
 
 
 @http_only
-async def test_another_key_and_another_customer_cannot_read_a_result(bench: Bench) -> None:
-    uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
+async def test_another_key_and_another_customer_cannot_read_a_result(client: Bench) -> None:
+    uri = (await client.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     for stranger in ({"key": "other"}, {"customer": "other"}):
-        result = await bench.call(uri, {"uri": uri}, method="resources/read", **stranger)
+        result = await client.call(uri, {"uri": uri}, method="resources/read", **stranger)
         assert isinstance(result.error, UnknownToolError)
     other_tool = uri.replace("/text/", "/rows/")
-    result = await bench.call(other_tool, {"uri": other_tool}, method="resources/read")
+    result = await client.call(other_tool, {"uri": other_tool}, method="resources/read")
     assert isinstance(result.error, UnknownToolError)
-    assert (await read(bench, uri))["text"].startswith(LINE)
+    assert (await read(client, uri))["text"].startswith(LINE)
 
 
-async def test_a_large_image_is_read_as_its_bytes(bench: Bench) -> None:
-    (words, link) = (await bench.call("image", {"bytes": SIZE})).last["content"]
+async def test_a_large_image_is_read_as_its_bytes(client: Bench) -> None:
+    (words, link) = (await client.call("image", {"bytes": SIZE})).last["content"]
     assert "image" in words["text"]
     assert link["mimeType"] == "image/png"
-    assert (await read(bench, f"{link['uri']}?offset=6&length=6"))["blob"] == "iVBORw0K"
+    assert (await read(client, f"{link['uri']}?offset=6&length=6"))["blob"] == "iVBORw0K"
 
 
-async def test_a_large_structure_is_an_error_with_a_link_to_the_result(bench: Bench) -> None:
-    items = (await bench.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
+async def test_a_large_structure_is_an_error_with_a_link_to_the_result(client: Bench) -> None:
+    items = (await client.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
     assert items["isError"]
     assert "structuredContent" not in items
     link = items["content"][-1]
     assert link["mimeType"] == "application/json"
-    assert (await whole(bench, link["uri"])).startswith('{"rows":[{"id":0,"name":"]}\\""}')
-    selector = bench.runner.selector = Selector()
+    assert (await whole(client, link["uri"])).startswith('{"rows":[{"id":0,"name":"]}\\""}')
+    selector = client.runner.selector = Selector()
     try:
-        found = await read(bench, f"{link['uri']}?select={quote('rows[0].name')}")
+        found = await read(client, f"{link['uri']}?select={quote('rows[0].name')}")
     finally:
         await selector.close()
     assert found["text"] == '"]}\\""'
@@ -161,57 +161,57 @@ async def test_a_large_structure_is_an_error_with_a_link_to_the_result(bench: Be
 
 @http_only
 async def test_a_result_above_a_lower_limit_is_stored_too(
-    bench: Bench, vault: LargeResultStore
+    client: Bench, vault: LargeResultStore
 ) -> None:
-    bench.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
-    items = (await bench.call("text", {"bytes": 100_000})).last
+    client.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
+    items = (await client.call("text", {"bytes": 100_000})).last
     assert items["content"][1]["type"] == "resource_link"
-    items = (await bench.call("many", {"bytes": 100_000})).last
+    items = (await client.call("many", {"bytes": 100_000})).last
     assert [each["type"] for each in items["content"]] == ["text", "resource_link"]
-    assert (await read(bench, items["content"][1]["uri"]))["text"].startswith('{"resultType"')
-    items = (await bench.call("text", {"bytes": 1000})).last
+    assert (await read(client, items["content"][1]["uri"]))["text"].startswith('{"resultType"')
+    items = (await client.call("text", {"bytes": 1000})).last
     assert [each["type"] for each in items["content"]] == ["text", "text"]
 
 
 @http_only
 @pytest.mark.parametrize("tool", ["many", "escape"])
 async def test_a_result_that_cannot_be_stored_is_an_error_and_leaves_nothing(
-    bench: Bench, vault: LargeResultStore, tool: str
+    client: Bench, vault: LargeResultStore, tool: str
 ) -> None:
-    result = await bench.call(tool, {"bytes": SIZE})
+    result = await client.call(tool, {"bytes": SIZE})
     assert isinstance(result.error, UpstreamFaultError)
     await until(lambda: vault.quota.used == 0, "the space to be freed")
 
 
 async def test_in_a_full_store_only_the_large_call_fails(
-    bench: Bench, vault: LargeResultStore
+    client: Bench, vault: LargeResultStore
 ) -> None:
-    pid = getattr(bench.upstream, "pid", None)
+    pid = getattr(client.upstream, "pid", None)
     vault.quota.limit = 4 << 20
-    result = await bench.call("text", {"bytes": SIZE})
+    result = await client.call("text", {"bytes": SIZE})
     assert "result store is full" in result.error.reason
-    assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
-    assert getattr(bench.upstream, "pid", None) == pid
+    assert (await client.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
+    assert getattr(client.upstream, "pid", None) == pid
     await until(lambda: vault.quota.used == 0, "the space to be freed")
 
 
 @http_only
-async def test_a_result_above_the_largest_size_is_an_error_with_its_fix(bench: Bench) -> None:
-    result = await bench.call("text", {"bytes": 17 << 20})
+async def test_a_result_above_the_largest_size_is_an_error_with_its_fix(client: Bench) -> None:
+    result = await client.call("text", {"bytes": 17 << 20})
     assert "request less" in result.error.reason
-    assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
+    assert (await client.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 
 @http_only
-async def test_a_result_uri_expires(bench: Bench) -> None:
-    spills = bench.runner.spills
+async def test_a_result_uri_expires(client: Bench) -> None:
+    spills = client.runner.spills
     assert spills is not None
-    items = (await bench.call("text", {"bytes": SIZE})).last
+    items = (await client.call("text", {"bytes": SIZE})).last
     uri = items["content"][1]["uri"]
-    assert "offset" in (await read(bench, uri))["_meta"]["dev.toolbus/result"]
+    assert "offset" in (await read(client, uri))["_meta"]["dev.toolbus/result"]
     spills._settings = spills._settings.model_copy(update={"ttl": -1.0})
-    uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
-    gone = await bench.call(uri, {"uri": uri}, method="resources/read")
+    uri = (await client.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
+    gone = await client.call(uri, {"uri": uri}, method="resources/read")
     assert isinstance(gone.error, UnknownToolError)
 
 
@@ -221,20 +221,20 @@ async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
     rest = RestServer(tmp_path)
     try:
         rest.start()
-        made = Bench()
-        spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
-        await made.open(
+        client = Bench()
+        spills = client.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
+        await client.open(
             OpenApiUpstream(
                 Server(openapi=rest.document),
                 {},
                 {"token": "token-that-is-secret"},
-                made.news,
+                client.news,
                 AT_LOOPBACK,
                 spills,
             )
         )
-        yield made
-        await made.close()
+        yield client
+        await client.close()
         await spills.close(PATIENCE)
     finally:
         rest.kill()

@@ -98,8 +98,8 @@ def _outcome() -> dict[str, Any]:
 
 @pytest.fixture
 async def ledger_operator(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
-    async with running(settings, valkey_url) as made:
-        yield made
+    async with running(settings, valkey_url) as operator_:
+        yield operator_
 
 
 @asynccontextmanager

@@ -25,11 +25,11 @@ FETCHED = [
 ]
 
 
-def upstream_of(bench: Bench, declared: Server, state: Path) -> StdioUpstream:
+def upstream_of(client: Bench, declared: Server, state: Path) -> StdioUpstream:
     dialers, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
-    made = reached(declared, bench.news, dialers, {}, settings=settings, name="fetched")
-    assert isinstance(made, StdioUpstream)
-    return made
+    upstream = reached(declared, client.news, dialers, {}, settings=settings, name="fetched")
+    assert isinstance(upstream, StdioUpstream)
+    return upstream
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ async def test_a_downloaded_server_starts_and_is_cached_for_the_next_start(
     monkeypatch.setenv("PATH", f"{NODE.parent}{os.pathsep}{os.environ['PATH']}")
     offline = {"npx": {"npm_config_offline": "true"}, "uvx": {"UV_OFFLINE": "1"}}[manager]
     for env in ({}, offline):
-        bench = Bench()
-        upstream = upstream_of(bench, Server(command=command, env=env, timeout=60), tmp_path)
+        client = Bench()
+        upstream = upstream_of(client, Server(command=command, env=env, timeout=60), tmp_path)
         try:
-            await bench.open(upstream)
-            assert expected in (await bench.call(tool, arguments)).text
+            await client.open(upstream)
+            assert expected in (await client.call(tool, arguments)).text
         finally:
             await upstream.close()
 
@@ -65,16 +65,16 @@ known = {
 }
 print("cannot open '%s': No such file or directory" % sys.argv[1], file=sys.stderr, flush=True)
 for line in sys.stdin:
-    asked = json.loads(line)
-    told = known.get(asked["method"])
-    if asked["method"] == "tools/call":
+    message = json.loads(line)
+    result = known.get(message["method"])
+    if message["method"] == "tools/call":
         try:
             open(sys.argv[2] + "/new", "w")
         except OSError as error:
-            told = {"content": [{"type": "text", "text": str(error)}], "isError": True}
-    if "id" in asked:
-        said = {"error": {"code": -32601, "message": "?"}} if told is None else {"result": told}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
+            result = {"content": [{"type": "text", "text": str(error)}], "isError": True}
+    if "id" in message:
+        body = {"error": {"code": -32601, "message": "?"}} if result is None else {"result": result}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **body}), flush=True)
 """
 
 
@@ -84,15 +84,15 @@ async def test_missing_files_are_reported_with_the_configuration_that_adds_them(
     for name in ("home/notes", "project", "state", "other"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    bench, project = Bench(), tmp_path / "project"
+    client, project = Bench(), tmp_path / "project"
     words = (str(tmp_path / "home" / "notes"), str(project), f"--db={tmp_path / 'other'}")
     secret = str(tmp_path / "state")
     command = (installed("python"), "-c", NAMES_FILES, *words, secret)
-    upstream = upstream_of(bench, Server(command=command, cwd=str(project)), tmp_path / "state")
+    upstream = upstream_of(client, Server(command=command, cwd=str(project)), tmp_path / "state")
     try:
-        await bench.open(upstream)
+        await client.open(upstream)
         with suppress(AssertionError):
-            await bench.call("reads")
+            await client.call("reads")
         missed = upstream.refused_files
     finally:
         await upstream.close()

@@ -74,12 +74,12 @@ class Chain:
 @pytest.fixture
 async def chain() -> Chain:
     """Approve every first definition."""
-    made = Chain()
-    first = await made.lists(DEFINITIONS)
+    chain = Chain()
+    first = await chain.lists(DEFINITIONS)
     pins = {pin_key("tools", "s", each.name): PinState(each.digest) for each in first.quarantined}
-    made.pins = pins
-    assert len((await made.lists(DEFINITIONS)).tools) == len(DEFINITIONS)
-    return made
+    chain.pins = pins
+    assert len((await chain.lists(DEFINITIONS)).tools) == len(DEFINITIONS)
+    return chain
 
 
 async def test_no_mutant_of_an_approved_definition_is_listed_or_callable(chain: Chain) -> None:
@@ -100,8 +100,8 @@ async def test_no_mutant_of_an_approved_definition_is_listed_or_callable(chain: 
 async def test_the_same_definition_in_another_order_stays_callable(chain: Chain) -> None:
     chance = random.Random(SEED)
     for _ in range(20):
-        made = await chain.lists([reordered(each, chance) for each in DEFINITIONS])
-        assert made.quarantined == ()
+        published = await chain.lists([reordered(each, chance) for each in DEFINITIONS])
+        assert published.quarantined == ()
         assert all(chain.callable(each["name"]) for each in DEFINITIONS)
 
 

@@ -32,12 +32,12 @@ known = modern if family == "modern" else {"initialize": info, **({} if mute els
 known |= {"tools/list": {"tools": [{"name": "deaf", "inputSchema": {"type": "object"}}]},
           "tools/call": {"content": [{"type": "text", "text": "deaf from now on"}]}}
 for line in sys.stdin:
-    asked = json.loads(line)
-    told = known.get(asked["method"])
-    if "id" in asked and not (mute and asked["method"] == "ping"):
-        said = {"error": {"code": -32601, "message": "?"}} if told is None else {"result": told}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
-    if asked["method"] == "tools/call":
+    message = json.loads(line)
+    result = known.get(message["method"])
+    if "id" in message and not (mute and message["method"] == "ping"):
+        body = {"error": {"code": -32601, "message": "?"}} if result is None else {"result": result}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **body}), flush=True)
+    if message["method"] == "tools/call":
         known, mute = {}, True
         sys.stdin.read()
 """
@@ -45,22 +45,22 @@ for line in sys.stdin:
 
 @asynccontextmanager
 async def process(*words: str) -> AsyncIterator[tuple[Bench, StdioUpstream]]:
-    bench = Bench()
-    upstream = StdioUpstream([sys.executable, "-c", PROGRAM, *words], {}, "", bench.news)
+    client = Bench()
+    upstream = StdioUpstream([sys.executable, "-c", PROGRAM, *words], {}, "", client.news)
     try:
-        await bench.open(upstream)
-        yield bench, upstream
+        await client.open(upstream)
+        yield client, upstream
     finally:
-        await bench.close()
+        await client.close()
 
 
 @pytest.mark.parametrize("family", ["modern", "legacy"])
 async def test_a_process_that_stops_answering_is_ended(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with process(family) as (bench, upstream):
+    async with process(family) as (client, upstream):
         await upstream.probe()
-        assert (await bench.call("deaf")).text == "deaf from now on"
+        assert (await client.call("deaf")).text == "deaf from now on"
         monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)
         for _ in range(MOST_MISSED):
             with pytest.raises(TimeoutError):
@@ -88,11 +88,11 @@ async def test_a_server_without_a_probe_is_not_probed_again() -> None:
             self.probes += 1
             raise NoProbeError
 
-    silent, bench = Silent(), Bench(probe=0.01)
-    watching = asyncio.create_task(bench.runner.health.watch(silent))
+    silent, client = Silent(), Bench(probe=0.01)
+    watching = asyncio.create_task(client.runner.health.watch(silent))
     try:
         await watching
-        assert (silent.probes, bench.runner.health.latest) == (1, {})
+        assert (silent.probes, client.runner.health.latest) == (1, {})
     finally:
         await end(watching)
 
@@ -123,9 +123,9 @@ class Api:
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    made = Api()
-    async with served(made.meet) as made.port:
-        yield made
+    api = Api()
+    async with served(api.meet) as api.port:
+        yield api
 
 
 async def wrong(upstream: Probed) -> str:

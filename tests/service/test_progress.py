@@ -19,14 +19,14 @@ STEPS = 10_000
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def client(tmp_path: Path) -> AsyncIterator[Bench]:
     """Run a server with a tool that sends a given number of progress notifications."""
     server = Upstream(tmp_path / "echo")
     server.start()
-    made = Bench()
-    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
-    yield made
-    await made.close()
+    client = Bench()
+    await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
+    yield client
+    await client.close()
     server.kill()
 
 
@@ -35,9 +35,9 @@ def steps(answers: Answers) -> list[int]:
     return [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
 
 
-async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(bench: Bench) -> None:
+async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(client: Bench) -> None:
     began = monotonic()
-    answers = await bench.call("drip", {"steps": STEPS}, progress=True)
+    answers = await client.call("drip", {"steps": STEPS}, progress=True)
     seconds = int((monotonic() - began) / SECOND) + 1
     result = steps(answers)
     assert result == sorted(set(result))
@@ -47,8 +47,8 @@ async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(benc
     assert isinstance(answers.frames[-1], CallResult)
 
 
-async def test_rare_progress_is_sent_completely(bench: Bench) -> None:
-    answers = await bench.call("drip", {"steps": MOST}, progress=True)
+async def test_rare_progress_is_sent_completely(client: Bench) -> None:
+    answers = await client.call("drip", {"steps": MOST}, progress=True)
     assert steps(answers) == list(range(1, MOST + 1))
 
 

@@ -30,10 +30,10 @@ async def events(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]
 async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[PullConsumer]:
     assert operator.connected
     async with bus_of("audit", settings) as bus:
-        made = PullConsumer(bus.client, EVENTS, "audit")
-        await made.open()
-        yield made
-        await made.close()
+        pulls = PullConsumer(bus.client, EVENTS, "audit")
+        await pulls.open()
+        yield pulls
+        await pulls.close()
 
 
 async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(

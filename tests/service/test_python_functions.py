@@ -58,21 +58,21 @@ def count() -> int:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def client(tmp_path: Path) -> AsyncIterator[Bench]:
     """Run a server of the functions."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "tools.py").write_text(MODULE)
-    made = Bench(validation="strict")
+    client = Bench(validation="strict")
     functions = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    await made.open(StdioUpstream(serving(functions), environment, str(tmp_path), made.news))
-    yield made
-    await made.close()
+    await client.open(StdioUpstream(serving(functions), environment, str(tmp_path), client.news))
+    yield client
+    await client.close()
 
 
-async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench) -> None:
-    tools = {each.name: each.definition for each in bench.listing.tools}
+async def test_functions_are_tools_with_the_schemas_of_their_types(client: Bench) -> None:
+    tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {"add", "shout", "fail", "die", "count"}
     schema = tools["add"]["inputSchema"]
     assert schema["required"] == ["a"]
@@ -83,40 +83,40 @@ async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench)
     assert "outputSchema" not in tools["shout"]
 
 
-async def test_plain_and_async_functions_are_called_and_may_print(bench: Bench) -> None:
-    items = (await bench.call("add", {"a": 2, "unit": "boxes"})).last
+async def test_plain_and_async_functions_are_called_and_may_print(client: Bench) -> None:
+    items = (await client.call("add", {"a": 2, "unit": "boxes"})).last
     assert items["structuredContent"] == {"total": 3, "unit": "boxes"}
-    assert (await bench.call("shout", {"text": "hi"})).text == "HI"
-    assert (await bench.call("count")).text == "1"
-    assert (await bench.call("count")).text == "2"
+    assert (await client.call("shout", {"text": "hi"})).text == "HI"
+    assert (await client.call("count")).text == "1"
+    assert (await client.call("count")).text == "2"
 
 
-async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(bench: Bench) -> None:
-    wrong = (await bench.call("add", {"a": "x", "c": 1})).error
+async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(client: Bench) -> None:
+    wrong = (await client.call("add", {"a": "x", "c": 1})).error
     assert "'a' must be an integer; it is a string; there is no argument 'c'" in wrong.reason
-    await bench.runner.checks.learn(
+    await client.runner.checks.learn(
         []
     )  # without validation in the gateway the function validates itself
-    validated = await bench.call("add", {"a": "x", "c": 1})
+    validated = await client.call("add", {"a": "x", "c": 1})
     assert validated.last["isError"]
     assert "a: Input should be a valid integer" in validated.text
     assert "c: Extra inputs" in validated.text
-    failed = await bench.call("fail", {"reason": "No stock."})
+    failed = await client.call("fail", {"reason": "No stock."})
     assert failed.last["isError"]
     assert failed.text == "ValueError: No stock."
 
 
-async def test_a_function_that_ends_its_process_ends_nothing_else(bench: Bench) -> None:
-    assert isinstance((await bench.call("die")).error, UpstreamDeadError)
-    assert "exited with 3" in await bench.upstream.wait_lost()
+async def test_a_function_that_ends_its_process_ends_nothing_else(client: Bench) -> None:
+    assert isinstance((await client.call("die")).error, UpstreamDeadError)
+    assert "exited with 3" in await client.upstream.wait_lost()
 
 
 async def test_the_log_names_a_function_that_cannot_be_imported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    made = Bench(validation="strict")
-    upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), made.news)
+    client = Bench(validation="strict")
+    upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), client.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()
     text = "Its process ended: it exited with 1; the log of executor has what it printed."

@@ -39,9 +39,9 @@ class Answering:
 
 @pytest_asyncio.fixture
 async def reading() -> AsyncIterator[Answering]:
-    made = Answering()
-    async with serve_readers(made.answer, lambda *_: None, "127.0.0.1", 0) as made.port:
-        yield made
+    answering = Answering()
+    async with serve_readers(answering.answer, lambda *_: None, "127.0.0.1", 0) as answering.port:
+        yield answering
 
 
 def cut(how: str) -> bytes:

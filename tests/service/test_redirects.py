@@ -64,39 +64,39 @@ async def server() -> AsyncIterator[Redirecting]:
     sdk = MCPServer("moved")
     sdk.tool()(echo)
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        made = Redirecting(bound.getsockname()[1], sdk.streamable_http_app())
-        running = uvicorn.Server(uvicorn.Config(made, log_level="error"))
+        server = Redirecting(bound.getsockname()[1], sdk.streamable_http_app())
+        running = uvicorn.Server(uvicorn.Config(server, log_level="error"))
         task = asyncio.create_task(running.serve(sockets=[bound]))
-        yield made
+        yield server
         running.should_exit = True
         await task
 
 
 async def opened(server: Redirecting, path: str) -> Bench:
-    made = Bench()
-    await made.open(HttpUpstream(server.at(path), {}, made.news, AT_LOOPBACK))
-    return made
+    client = Bench()
+    await client.open(HttpUpstream(server.at(path), {}, client.news, AT_LOOPBACK))
+    return client
 
 
 @pytest.mark.parametrize("path", ["/slash", "/relative", "/forever", "/twice"])
 async def test_a_redirect_on_its_own_origin_is_followed_with_method_and_body(
     server: Redirecting, path: str
 ) -> None:
-    bench = await opened(server, path)
+    client = await opened(server, path)
     try:
-        assert (await bench.call("said", {"text": "hello"})).text == "hello"
+        assert (await client.call("said", {"text": "hello"})).text == "hello"
     finally:
-        await bench.close()
+        await client.close()
 
 
 async def test_a_permanent_redirect_is_requested_once(server: Redirecting) -> None:
-    bench = await opened(server, "/forever")
+    client = await opened(server, "/forever")
     try:
         for _ in range(3):
-            assert (await bench.call("said", {"text": "hello"})).text == "hello"
+            assert (await client.call("said", {"text": "hello"})).text == "hello"
         assert server.paths.count("/forever") == 1
     finally:
-        await bench.close()
+        await client.close()
 
 
 @pytest.mark.parametrize("path", ["/circle", "/away", "/secure", "/nowhere", "/silent"])

@@ -23,63 +23,65 @@ TOOLS = {
 
 @pytest.fixture
 async def server() -> AsyncIterator[Vast]:
-    made = Vast()
-    await made.start()
-    yield made
-    await made.close()
+    server = Vast()
+    await server.start()
+    yield server
+    await server.close()
 
 
 @pytest.fixture
-async def bench(server: Vast) -> AsyncIterator[Bench]:
+async def client(server: Vast) -> AsyncIterator[Bench]:
     """Run a server with three tools configured as cacheable."""
-    made = Bench(tools=TOOLS)
-    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
-    yield made
-    await made.close()
+    client = Bench(tools=TOOLS)
+    await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
+    yield client
+    await client.close()
 
 
 async def test_a_repeated_call_is_answered_from_the_cache_and_marked(
-    bench: Bench, server: Vast
+    client: Bench, server: Vast
 ) -> None:
-    first = await bench.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
-    assert not bench.outcome.cached
-    again = await bench.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
+    first = await client.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
+    assert not client.outcome.cached
+    again = await client.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
     assert again.last == first.last
     assert server.asked == 1
-    assert bench.outcome.cached
-    assert (bench.outcome.charge, bench.outcome.call_id) == (5, "c2")
+    assert client.outcome.cached
+    assert (client.outcome.charge, client.outcome.call_id) == (5, "c2")
 
 
 async def test_a_private_response_is_not_shared_with_actors_for_the_same_user(
-    bench: Bench, server: Vast
+    client: Bench, server: Vast
 ) -> None:
     for actors in ((), ("helper",), ("helper", "desk"), ()):
         identity = Identified(team="support", actors=actors)
-        await bench.call("text", {"bytes": 1}, user="ann", identity=identity)
+        await client.call("text", {"bytes": 1}, user="ann", identity=identity)
     assert server.asked == 3
 
 
-async def test_no_two_of_fifty_tenants_share_a_private_response(bench: Bench, server: Vast) -> None:
+async def test_no_two_of_fifty_tenants_share_a_private_response(
+    client: Bench, server: Vast
+) -> None:
     # Names chosen so that a plain concatenation would be ambiguous.
     tenants = [(f"s{'-x' * n}", f"{'x-' * (49 - n)}k") for n in range(50)]
     for _ in range(2):
         for customer, key in tenants:
-            await bench.call("text", {"bytes": 1}, customer=customer, key=key)
+            await client.call("text", {"bytes": 1}, customer=customer, key=key)
     assert server.asked == 50
-    await bench.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
+    await client.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
     assert server.asked == 51
 
 
-async def test_a_public_response_is_shared(bench: Bench, server: Vast) -> None:
+async def test_a_public_response_is_shared(client: Bench, server: Vast) -> None:
     for number in range(50):
-        await bench.call("rows", {"bytes": 1}, customer=f"s{number}")
+        await client.call("rows", {"bytes": 1}, customer=f"s{number}")
     assert server.asked == 1
 
 
-async def test_responses_are_cached_by_tool_and_arguments(bench: Bench, server: Vast) -> None:
+async def test_responses_are_cached_by_tool_and_arguments(client: Bench, server: Vast) -> None:
     for tool in ("text", "rows"):
         for arguments in ({}, {"bytes": 1}, {"bytes": "1"}, {"bytes": True}):
-            await bench.call(tool, arguments)
+            await client.call(tool, arguments)
     assert server.asked == 8
 
 
@@ -93,65 +95,65 @@ async def test_responses_are_cached_by_tool_and_arguments(bench: Bench, server: 
     ],
 )
 async def test_a_call_that_requires_more_than_a_response_reaches_its_server(
-    bench: Bench, server: Vast, more: dict[str, Any]
+    client: Bench, server: Vast, more: dict[str, Any]
 ) -> None:
     for _ in range(2):
-        await bench.call("text", {"bytes": 1}, **more)
+        await client.call("text", {"bytes": 1}, **more)
     assert server.asked == 2
 
 
-async def test_a_tool_without_a_cache_reaches_its_server(bench: Bench, server: Vast) -> None:
+async def test_a_tool_without_a_cache_reaches_its_server(client: Bench, server: Vast) -> None:
     for _ in range(2):
-        await bench.call("many", {"bytes": 1})
+        await client.call("many", {"bytes": 1})
     assert server.asked == 2
 
 
-async def test_a_failure_is_not_cached(bench: Bench, server: Vast) -> None:
+async def test_a_failure_is_not_cached(client: Bench, server: Vast) -> None:
     for _ in range(2):
-        assert (await bench.call("escape", {"bytes": 1})).error
+        assert (await client.call("escape", {"bytes": 1})).error
     assert server.asked == 2
 
 
 async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_cache(
-    bench: Bench,
+    client: Bench,
 ) -> None:
-    await bench.call("text", {"bytes": 1})
-    bench.runner.uncallable = frozenset({("tools/call", "text")})
-    assert isinstance((await bench.call("text", {"bytes": 1})).error, UnknownToolError)
-    bench.runner.uncallable, bench.runner.drained = frozenset(), True
-    assert isinstance((await bench.call("text", {"bytes": 1})).error, ServerDrainedError)
+    await client.call("text", {"bytes": 1})
+    client.runner.uncallable = frozenset({("tools/call", "text")})
+    assert isinstance((await client.call("text", {"bytes": 1})).error, UnknownToolError)
+    client.runner.uncallable, client.runner.drained = frozenset(), True
+    assert isinstance((await client.call("text", {"bytes": 1})).error, ServerDrainedError)
 
 
 async def test_a_changed_definition_invalidates_its_cached_responses(
-    bench: Bench, server: Vast
+    client: Bench, server: Vast
 ) -> None:
-    cache = bench.runner.cache
+    cache = client.runner.cache
     assert cache is not None
-    await bench.call("text", {"bytes": 1})
-    await bench.call("rows", {"bytes": 1})
+    await client.call("text", {"bytes": 1})
+    await client.call("rows", {"bytes": 1})
     changed = [
         each.model_copy(update={"digest": "0" * 64}) if each.name == "text" else each
-        for each in bench.listing.tools
+        for each in client.listing.tools
     ]
     cache.learn(changed)
     assert len(cache) == 1
-    await bench.call("text", {"bytes": 1})
-    await bench.call("rows", {"bytes": 1})
+    await client.call("text", {"bytes": 1})
+    await client.call("rows", {"bytes": 1})
     assert server.asked == 3
 
 
-def of(bench: Bench, clock: Any) -> ResponseCache:
+def of(client: Bench, clock: Any) -> ResponseCache:
     """Return a cache with a clock of its own."""
-    made = ResponseCache(bench.declared.tools, clock)
-    made.learn(bench.listing.tools)
-    return made
+    cache = ResponseCache(client.declared.tools, clock)
+    cache.learn(client.listing.tools)
+    return cache
 
 
 async def test_a_response_expires_and_the_server_can_only_shorten_its_lifetime(
-    bench: Bench,
+    client: Bench,
 ) -> None:
     now = [0.0]
-    cache = of(bench, lambda: now[0])
+    cache = of(client, lambda: now[0])
 
     def holds(raw: bytes, seconds: float, tool: str = "text") -> bool:
         key = cache.key_of(admitted(tool, {"raw": raw.decode()}))
@@ -172,8 +174,8 @@ async def test_a_response_expires_and_the_server_can_only_shorten_its_lifetime(
     assert holds(b'{"cacheScope":"private"}', 1)
 
 
-async def test_only_complete_responses_are_cached(bench: Bench) -> None:
-    cache = of(bench, lambda: 0.0)
+async def test_only_complete_responses_are_cached(client: Bench) -> None:
+    cache = of(client, lambda: 0.0)
     key = cache.key_of(admitted("text"))
     assert key is not None
     for ended in (
@@ -185,8 +187,8 @@ async def test_only_complete_responses_are_cached(bench: Bench) -> None:
     assert len(cache) == 0
 
 
-async def test_the_cache_is_limited_and_evicts_the_least_recently_used(bench: Bench) -> None:
-    cache = of(bench, lambda: 0.0)
+async def test_the_cache_is_limited_and_evicts_the_least_recently_used(client: Bench) -> None:
+    cache = of(client, lambda: 0.0)
     keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
     for key in keys:
         assert key is not None

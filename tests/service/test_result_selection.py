@@ -19,32 +19,32 @@ MANY = ",".join("@" * 30)
 
 @pytest.fixture
 async def server() -> AsyncIterator[Vast]:
-    made = Vast()
-    await made.start()
-    yield made
-    await made.close()
+    server = Vast()
+    await server.start()
+    yield server
+    await server.close()
 
 
 @pytest.fixture
-async def bench(server: Vast) -> AsyncIterator[Bench]:
-    made = Bench()
-    selector = made.runner.selector = Selector()
-    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
-    yield made
-    await made.close()
+async def client(server: Vast) -> AsyncIterator[Bench]:
+    client = Bench()
+    selector = client.runner.selector = Selector()
+    await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
+    yield client
+    await client.close()
     await selector.close()
 
 
-async def select(bench: Bench, expression: Any, tool: str = "rows") -> Answers:
+async def select(client: Bench, expression: Any, tool: str = "rows") -> Answers:
     extra = json.dumps({"_meta": {SELECT: expression}})
-    return await bench.call(tool, {"bytes": 5000}, extra=extra)
+    return await client.call(tool, {"bytes": 5000}, extra=extra)
 
 
-async def test_the_selection_is_returned_instead_of_the_result(bench: Bench, server: Vast) -> None:
-    items = (await select(bench, "rows[0].name")).last
+async def test_the_selection_is_returned_instead_of_the_result(client: Bench, server: Vast) -> None:
+    items = (await select(client, "rows[0].name")).last
     assert items["content"] == [{"type": "text", "text": '"]}\\""'}]
     assert "structuredContent" not in items
-    items = (await select(bench, "{first: rows[0].id, many: length(rows)}")).last
+    items = (await select(client, "{first: rows[0].id, many: length(rows)}")).last
     assert items["structuredContent"]["first"] == 0
     assert items["structuredContent"]["many"] > 10
     assert json.loads(items["content"][0]["text"]) == items["structuredContent"]
@@ -56,11 +56,11 @@ async def test_the_selection_is_returned_instead_of_the_result(bench: Bench, ser
     ["", "a.[", 7, "!" * 1000 + "a", "a" * (MAX_LENGTH + 1), "nosuch(@"],
 )
 async def test_an_invalid_expression_is_rejected_before_the_call(
-    bench: Bench, server: Vast, expression: Any
+    client: Bench, server: Vast, expression: Any
 ) -> None:
-    assert isinstance((await select(bench, expression)).error, InvalidError)
+    assert isinstance((await select(client, expression)).error, InvalidError)
     assert server.asked == 0
-    assert not bench.outcome.sent
+    assert not client.outcome.sent
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ async def test_an_invalid_expression_is_rejected_before_the_call(
     ],
 )
 async def test_a_failing_or_exploding_expression_leaves_the_result_complete(
-    bench: Bench, expression: str, why: str
+    client: Bench, expression: str, why: str
 ) -> None:
-    items = (await select(bench, expression)).last
+    items = (await select(client, expression)).last
     assert why in items["content"][0]["text"]
     assert "The call was made" in items["content"][0]["text"]
     assert items["structuredContent"]["rows"]
-    assert (await select(bench, "rows[0].id")).last["content"][0]["text"] == "0"
+    assert (await select(client, "rows[0].id")).last["content"][0]["text"] == "0"
 
 
-async def test_a_result_without_json_is_returned_completely(bench: Bench) -> None:
-    items = (await select(bench, "a", "text")).last
+async def test_a_result_without_json_is_returned_completely(client: Bench) -> None:
+    items = (await select(client, "a", "text")).last
     assert "has no JSON" in items["content"][0]["text"]
     assert items["content"][-1]["text"] == "the end"

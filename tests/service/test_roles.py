@@ -34,11 +34,11 @@ OPS: dict[str, Any] = {
 async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    async with serving(settings, operator, monkeypatch) as made:
-        await made.declare(**OPS)
-        await made.account(groups=["ops"])
-        await made.account("bo")
-        yield made
+    async with serving(settings, operator, monkeypatch) as server:
+        await server.declare(**OPS)
+        await server.account(groups=["ops"])
+        await server.account("bo")
+        yield server
 
 
 async def vouched(server: Server, **more: Any) -> str:

@@ -112,12 +112,12 @@ async def installation(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with bus_of("policy", settings) as policy:
-        made = Installation(settings, operator, policy)
-        await made.declare()
+        installation = Installation(settings, operator, policy)
+        await installation.declare()
         async with build(LocalTransport()).running():
-            await made.ready()
-            yield made
-        await made.server.close()
+            await installation.ready()
+            yield installation
+        await installation.server.close()
 
 
 async def test_a_drained_server_finishes_its_calls_and_gets_no_new_ones(

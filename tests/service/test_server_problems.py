@@ -31,15 +31,15 @@ import json, sys
 good = {"name": "good", "inputSchema": {"type": "object"}}
 bad = [{"name": name} for name in ("bad", "worse")]
 for line in sys.stdin:
-    asked = json.loads(line)
-    told = {
-        "initialize": {"result": {"protocolVersion": "2025-06-18", "serverInfo": {},
+    message = json.loads(line)
+    reply = {
+        "initialize": {"reply": {"protocolVersion": "2025-06-18", "serverInfo": {},
                                   "capabilities": {"tools": {}, "prompts": {}}}},
-        "tools/list": {"result": {"tools": [good, *bad]}},
+        "tools/list": {"reply": {"tools": [good, *bad]}},
         "prompts/list": {"error": {"code": -32603, "message": "The shelf is locked"}},
-    }.get(asked["method"], {"error": {"code": -32601, "message": "Method not found"}})
-    if "id" in asked:
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+    }.get(message["method"], {"error": {"code": -32601, "message": "Method not found"}})
+    if "id" in message:
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply}), flush=True)
 """
 MORTAL = """
 import pathlib, sys

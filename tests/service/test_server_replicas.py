@@ -102,10 +102,10 @@ async def several(
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
-        made = Several(servers, weights, **declared)
-        await made.start()
-        stack.push_async_callback(made.stop)
-        yield made
+        client = Several(servers, weights, **declared)
+        await client.start()
+        stack.push_async_callback(client.stop)
+        yield client
 
 
 def ends(replies: list[Any]) -> set[str]:
@@ -114,72 +114,72 @@ def ends(replies: list[Any]) -> set[str]:
 
 
 async def test_calls_go_to_replicas_by_weight() -> None:
-    async with several([1, 3]) as bench:
-        assert ends(await bench.calls(40)) == {""}
-        assert bench.asked() == [10, 30]
+    async with several([1, 3]) as client:
+        assert ends(await client.calls(40)) == {""}
+        assert client.asked() == [10, 30]
 
 
 async def test_a_failing_replica_is_ejected_and_the_server_continues() -> None:
-    async with several([1, 1, 1]) as bench:
-        bench.servers[0].trouble = "reset"
-        assert ends(await bench.calls(3 * FAILURES)) == {"", "upstream_dead"}
-        before = bench.asked()
+    async with several([1, 1, 1]) as client:
+        client.servers[0].trouble = "reset"
+        assert ends(await client.calls(3 * FAILURES)) == {"", "upstream_dead"}
+        before = client.asked()
         assert before[0] == FAILURES
-        assert ends(await bench.calls(20)) == {""}, "calls that fail after the ejection"
-        assert bench.asked()[0] == before[0]
-        row = bench.rows()[0]
+        assert ends(await client.calls(20)) == {""}, "calls that fail after the ejection"
+        assert client.asked()[0] == before[0]
+        row = client.rows()[0]
         assert (row["state"], row["ejections"], len(row["failures"])) == ("ejected", 1, FAILURES)
-        assert bench.runner.status()["breaker"] == "closed"
-        (event,) = [each for each in bench.events.said if isinstance(each, BreakerOpened)]
-        assert event.replica == row["replica"] == f"127.0.0.1:{bench.servers[0].port}/mcp"
+        assert client.runner.status()["breaker"] == "closed"
+        (event,) = [each for each in client.events.said if isinstance(each, BreakerOpened)]
+        assert event.replica == row["replica"] == f"127.0.0.1:{client.servers[0].port}/mcp"
 
 
 async def test_many_concurrent_failures_of_one_replica_do_not_open_the_servers_breaker() -> None:
-    async with several([1, 1, 1], timeout=5) as bench:
-        bench.servers[0].trouble = "hung"
-        result = await asyncio.gather(*(bench.call("plain", call_id=f"c{n}") for n in range(30)))
+    async with several([1, 1, 1], timeout=5) as client:
+        client.servers[0].trouble = "hung"
+        result = await asyncio.gather(*(client.call("plain", call_id=f"c{n}") for n in range(30)))
         codes = [getattr(getattr(each.frames[-1], "error", None), "code", "") for each in result]
         assert codes.count("upstream_timeout") == 10
-        assert bench.runner.status()["breaker"] == "closed"
-        assert ends(await bench.calls(10)) == {""}
+        assert client.runner.status()["breaker"] == "closed"
+        assert ends(await client.calls(10)) == {""}
 
 
 async def test_a_hanging_replica_does_not_use_every_concurrency_slot() -> None:
-    async with several([1, 1, 1], timeout=120) as bench:
-        hung = bench.servers[0]
+    async with several([1, 1, 1], timeout=120) as client:
+        hung = client.servers[0]
         hung.trouble = "hung"
-        calls = [asyncio.create_task(bench.call("plain", call_id=f"c{n}")) for n in range(90)]
+        calls = [asyncio.create_task(client.call("plain", call_id=f"c{n}")) for n in range(90)]
         await until(lambda: sum(each.done() for each in calls) + hung.asked == 90, "the others")
-        assert 0 < hung.asked < bench.runner.bulkhead.slots
+        assert 0 < hung.asked < client.runner.bulkhead.slots
         hung.released.set()
         result = await asyncio.gather(*calls)
         assert ends([each.frames[-1] for each in result]) == {""}
 
 
 async def test_a_retryable_call_is_retried_at_another_replica() -> None:
-    async with several([1, 1]) as bench:
-        bench.servers[0].trouble = "reset"
-        assert ends(await bench.calls(2, "twice")) == {""}
-        assert bench.runner.retries.made == 1
-        assert bench.asked() == [1, 2]
+    async with several([1, 1]) as client:
+        client.servers[0].trouble = "reset"
+        assert ends(await client.calls(2, "twice")) == {""}
+        assert client.runner.retries.made == 1
+        assert client.asked() == [1, 2]
 
 
 async def test_an_unsent_call_of_a_stopped_replica_goes_to_another() -> None:
-    async with several([1, 1]) as bench:
-        await bench.servers[0].close()
-        assert ends(await bench.calls(2)) == {""}
-        assert bench.asked() == [0, 2]
+    async with several([1, 1]) as client:
+        await client.servers[0].close()
+        assert ends(await client.calls(2)) == {""}
+        assert client.asked() == [0, 2]
 
 
 async def test_when_all_fail_half_of_them_stay_and_the_servers_breaker_opens() -> None:
-    async with several([1, 1, 1, 1]) as bench:
-        for server in bench.servers:
+    async with several([1, 1, 1, 1]) as client:
+        for server in client.servers:
             server.trouble = "failing"
-        result = await bench.calls(30)
+        result = await client.calls(30)
         assert isinstance(result[-1].error, BreakerOpenError)
-        bench.runner.breaker.circuit = Breaker(threshold=10_000)
-        assert ends(await bench.calls(30)) == {"upstream_dead"}
-        states = [each["state"] for each in bench.rows()]
+        client.runner.breaker.circuit = Breaker(threshold=10_000)
+        assert ends(await client.calls(30)) == {"upstream_dead"}
+        states = [each["state"] for each in client.rows()]
         assert sorted(states) == ["ejected", "ejected", "in place", "in place"]
 
 
@@ -187,81 +187,81 @@ async def test_an_ejected_replica_is_probed_compared_and_tried_before_it_returns
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ejecting, "BASE", 0.05)
-    async with several([1, 1], probe=0.02) as bench:
-        bad = bench.servers[0]
+    async with several([1, 1], probe=0.02) as client:
+        bad = client.servers[0]
         bad.trouble, bad.wholly = "reset", True
-        await bench.calls(2 * FAILURES)
-        await until(lambda: bench.rows()[0]["ejections"], "the ejection")
+        await client.calls(2 * FAILURES)
+        await until(lambda: client.rows()[0]["ejections"], "the ejection")
         request, listed = bad.asked, bad.methods["tools/list"]
         probes = bad.met
         await until(lambda: bad.met >= probes + 3, "failed probes")
-        assert ends(await bench.calls(10)) == {""}
+        assert ends(await client.calls(10)) == {""}
         assert bad.asked == request, "no call before a successful probe"
         bad.trouble = ""
-        await until(lambda: bench.rows()[0]["state"] == "on trial", "its trial")
+        await until(lambda: client.rows()[0]["state"] == "on trial", "its trial")
         await until(lambda: bad.methods["tools/list"] > listed, "another listing")
-        await until(lambda: bench.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
-        assert ends(await bench.calls(10)) == {""}
-        assert bench.rows()[0]["state"] == "in place"
+        await until(lambda: client.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
+        assert ends(await client.calls(10)) == {""}
+        assert client.rows()[0]["state"] == "in place"
         assert bad.asked > request
-        (event,) = [each for each in bench.events.said if isinstance(each, BreakerClosed)]
-        assert event.replica == bench.rows()[0]["replica"]
+        (event,) = [each for each in client.events.said if isinstance(each, BreakerClosed)]
+        assert event.replica == client.rows()[0]["replica"]
 
 
 async def test_an_idle_replica_that_dies_is_ejected_before_a_call() -> None:
-    async with several([1, 1], probe=0.02) as bench:
-        await bench.servers[0].close()
-        await until(lambda: bench.rows()[0]["state"] == "ejected", "the ejection")
-        assert bench.rows()[0]["probe"]["ok"] is False
-        assert ends(await bench.calls(10)) == {""}
-        assert bench.runner.retries.made == 0
+    async with several([1, 1], probe=0.02) as client:
+        await client.servers[0].close()
+        await until(lambda: client.rows()[0]["state"] == "ejected", "the ejection")
+        assert client.rows()[0]["probe"]["ok"] is False
+        assert ends(await client.calls(10)) == {""}
+        assert client.runner.retries.made == 0
 
 
 async def test_a_replica_with_a_different_tool_is_not_called_for_it() -> None:
-    async with several([1, 1, 1]) as bench:
-        bench.servers[2].tools = CHANGED
-        bench.changed.set()
-        await until(bench.settled, "the refreshed list")
-        assert bench.rows()[2]["differs"] == ["plain"]
-        (plain,) = [each for each in bench.listing.tools if each.name == "plain"]
+    async with several([1, 1, 1]) as client:
+        client.servers[2].tools = CHANGED
+        client.changed.set()
+        await until(client.settled, "the refreshed list")
+        assert client.rows()[2]["differs"] == ["plain"]
+        (plain,) = [each for each in client.listing.tools if each.name == "plain"]
         assert plain.definition == TOOLS[0], "the definition of the majority"
-        before = bench.asked()[2]
-        assert ends(await bench.calls(9)) == {""}
-        assert bench.asked()[2] == before
-        await bench.calls(9, "twice")
-        assert bench.asked()[2] > before, "it is called for equal tools"
+        before = client.asked()[2]
+        assert ends(await client.calls(9)) == {""}
+        assert client.asked()[2] == before
+        await client.calls(9, "twice")
+        assert client.asked()[2] > before, "it is called for equal tools"
 
 
 async def test_the_definition_of_the_majority_is_listed_and_other_replicas_wait() -> None:
-    async with several([1, 1, 1]) as bench:
-        for server in bench.servers[1:]:
+    async with several([1, 1, 1]) as client:
+        for server in client.servers[1:]:
             server.tools = CHANGED
-        bench.changed.set()
-        await until(bench.settled, "the refreshed list")
-        assert bench.rows()[0]["differs"] == ["plain"]
-        (plain,) = [each for each in bench.listing.tools if each.name == "plain"]
+        client.changed.set()
+        await until(client.settled, "the refreshed list")
+        assert client.rows()[0]["differs"] == ["plain"]
+        (plain,) = [each for each in client.listing.tools if each.name == "plain"]
         assert plain.definition == CHANGED[0]
-        assert ends(await bench.calls(8)) == {""}
-        assert bench.asked()[0] == 0
+        assert ends(await client.calls(8)) == {""}
+        assert client.asked()[0] == 0
 
 
 async def test_a_session_stays_with_its_replica() -> None:
-    async with several([1, 1, 1], sessions=True) as bench:
+    async with several([1, 1, 1], sessions=True) as client:
         for key in range(12):
-            assert ends(await bench.calls(3, key=f"key{key}")) == {""}
-        for number, server in enumerate(bench.servers):
+            assert ends(await client.calls(3, key=f"key{key}")) == {""}
+        for number, server in enumerate(client.servers):
             assert set(server.sessions) <= {f"s{number}"}
             assert server.asked % 3 == 0, "each caller uses one replica only"
-        assert sum(each.asked > 0 for each in bench.servers) > 1
+        assert sum(each.asked > 0 for each in client.servers) > 1
 
 
 async def test_a_hanging_session_call_counts_against_its_replica() -> None:
-    async with several([1, 1], sessions=True, timeout=3) as bench:
-        for server in bench.servers:
+    async with several([1, 1], sessions=True, timeout=3) as client:
+        for server in client.servers:
             server.trouble, server.only = "hung", 1
-        result = await bench.calls(1, capabilities=ELICITATION)
+        result = await client.calls(1, capabilities=ELICITATION)
         assert isinstance(result[0].error, UpstreamTimeoutError)
-        await until(lambda: any(each["failures"] for each in bench.rows()), "the failure")
+        await until(lambda: any(each["failures"] for each in client.rows()), "the failure")
 
 
 async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
@@ -270,16 +270,16 @@ async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
-        bench = Several(servers, [1, 1])
-        await bench.open(
-            ReplicatedUpstream("s", bench.server, bench.news, bench.events, DIALERS, {})
+        client = Several(servers, [1, 1])
+        await client.open(
+            ReplicatedUpstream("s", client.server, client.news, client.events, DIALERS, {})
         )
-        stack.push_async_callback(bench.close)
+        stack.push_async_callback(client.close)
         await until(
-            lambda: any("family" in each["reason"] for each in bench.rows()), "the rejection"
+            lambda: any("family" in each["reason"] for each in client.rows()), "the rejection"
         )
-        assert ends(await bench.calls(4)) == {""}
-        assert sorted(bench.asked()) == [0, 4]
+        assert ends(await client.calls(4)) == {""}
+        assert sorted(client.asked()) == [0, 4]
 
 
 async def test_an_executor_reports_replicas_and_probes_idle_servers(
@@ -325,8 +325,8 @@ async def test_a_server_without_any_replica_reports_it() -> None:
     gone = Troubled()
     await gone.start()
     await gone.close()
-    bench = Several([gone], [1])
-    upstream = ReplicatedUpstream("s", bench.server, bench.news, bench.events, DIALERS, {})
+    client = Several([gone], [1])
+    upstream = ReplicatedUpstream("s", client.server, client.news, client.events, DIALERS, {})
     try:
         with pytest.raises(UpstreamDeadError, match="no replica that can be called"):
             await upstream.open()

@@ -37,10 +37,10 @@ class Api:
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    made = Api()
-    with answering(made.answer) as port:
-        made.url = f"http://127.0.0.1:{port}/graphql"
-        yield made
+    api = Api()
+    with answering(api.answer) as port:
+        api.url = f"http://127.0.0.1:{port}/graphql"
+        yield api
 
 
 @pytest.fixture

@@ -47,11 +47,11 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 async def apart(begin: Any) -> AsyncIterator[Apart]:
     """Run two executors."""
-    async with begin().running() as made:
-        yield made
+    async with begin().running() as executors:
+        yield executors
 
 
-async def at_work(apart: Apart, many: int) -> bool:
+async def has_running_calls(apart: Apart, many: int) -> bool:
     """Return whether this number of sessions have a running call."""
     (row,) = await apart.rows()
     return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
@@ -162,7 +162,7 @@ async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_ch
         await apart.listed()
         busy = [asyncio.create_task(apart.end(key, "wait")) for key in ("ann", "bob")]
         try:
-            await until_told(lambda: at_work(apart, 2), "two busy sessions")
+            await until_told(lambda: has_running_calls(apart, 2), "two busy sessions")
             with pytest.raises(ToolbusError) as refused:
                 await apart.say("eve", "recall")
         finally:
@@ -183,7 +183,7 @@ async def test_one_principal_cannot_use_every_session(begin: Any) -> None:
             for number in range(2)
         ]
         try:
-            await until_told(lambda: at_work(apart, 2), "two busy sessions")
+            await until_told(lambda: has_running_calls(apart, 2), "two busy sessions")
             with pytest.raises(ToolbusError, match=r"servers\.s\.most_sessions_each"):
                 await apart.say("ann", "recall", session="c9", **mine)
             assert await apart.say("bob", "recall") == ""

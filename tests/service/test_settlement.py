@@ -39,8 +39,8 @@ async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[Settlem
 
 @pytest.fixture
 async def settlement(settings: Settings, valkey_url: str) -> AsyncIterator[SettlementConsumer]:
-    async with settling(settings, valkey_url) as made:
-        yield made
+    async with settling(settings, valkey_url) as settlement:
+        yield settlement
 
 
 @pytest.fixture
@@ -149,10 +149,10 @@ async def age(tester: Bus) -> None:
 
 async def remake(tester: Bus) -> None:
     """Replace the stream with another of the same name."""
-    made = time()
+    started = time()
 
     async def later() -> bool:
-        return time() > made + 1  # its age and a reservation's are compared by the second
+        return time() > started + 1  # its age and a reservation's are compared by the second
 
     await until(later, "the second of the reservation is over")
     await tester.client.jetstream().delete_stream(EVENTS)
@@ -244,5 +244,5 @@ async def losing(
     await provisioned(server)
     server.copy_seeds(directory)
     settings = Settings(state_dir=directory, nats_url=server.url, drain_seconds=5.0)
-    async with joined_by_tester(server.at) as tester, settling(settings, valkey_url) as made:
-        yield made, tester
+    async with joined_by_tester(server.at) as tester, settling(settings, valkey_url) as settlement:
+        yield settlement, tester

@@ -75,9 +75,9 @@ async def oauth(
     await config.put(
         "configuration", Configuration(servers={"wiki": wiki}).model_dump_json().encode()
     )
-    made = Oauth(settings)
-    async with made.service.running(), build(LocalTransport()).running():
-        yield made
+    oauth = Oauth(settings)
+    async with oauth.service.running(), build(LocalTransport()).running():
+        yield oauth
 
 
 async def test_a_server_is_retried_as_soon_as_its_shared_account_is_connected(

@@ -33,12 +33,12 @@ def replica(settings: Settings, operator: Bus) -> Replica:
     seal = TokenSealer(b"s" * 32)
 
     @asynccontextmanager
-    async def made() -> AsyncIterator[Accounts]:
+    async def start() -> AsyncIterator[Accounts]:
         async with bus_of("oauth", settings) as bus:
             store = Store(await bus.bucket(OAUTH), seal)
             yield Accounts(store, Store(await bus.bucket(OAUTH_BRIEF), seal))
 
-    return made
+    return start
 
 
 async def test_concurrent_attempts_at_two_replicas_are_limited_together(

@@ -26,9 +26,9 @@ async def test_a_slowly_starting_server_is_found_in_its_family(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, "-c", SLOWLY, "--stdio", "--family", family]
-    bench = Bench()
+    client = Bench()
     held = Isolation(files=Files(read=(str(TESTS),)))
-    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news, held)
+    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", client.news, held)
     monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)
     shake_hands = upstream._connection.initialize
 

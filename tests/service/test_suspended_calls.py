@@ -94,13 +94,13 @@ async def agent(
     declared = Configuration(servers={"asks": Server(url=server.url, sessions="shared")})
     config = await operator.bucket(CONFIG)
     await config.put("configuration", declared.model_dump_json().encode())
-    made = Agent(settings, server)
+    agent = Agent(settings, server)
     executors = [build(LocalTransport()) for _ in range(2)]
     async with AsyncExitStack() as stack:
-        for service in (*executors, made.policy, made.ingress):
+        for service in (*executors, agent.policy, agent.ingress):
             await stack.enter_async_context(service.running())
-        await until_told(lambda: _two_owners(made), "two executors that both serve")
-        yield made
+        await until_told(lambda: _two_owners(agent), "two executors that both serve")
+        yield agent
     server.kill()
 
 

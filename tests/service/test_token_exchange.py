@@ -30,10 +30,10 @@ SECTIONS: dict[str, Any] = {
 async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    async with serving(settings, operator, monkeypatch) as made:
-        await made.declare(**SECTIONS)
-        await made.account()
-        yield made
+    async with serving(settings, operator, monkeypatch) as server:
+        await server.declare(**SECTIONS)
+        await server.account()
+        yield server
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Machine:
     row: dict[str, Any]
 
     @classmethod
-    async def made(cls, server: Server, name: str, *exchange: str) -> "Machine":
+    async def create(cls, server: Server, name: str, *exchange: str) -> "Machine":
         (row,) = await server.action("add_client", name, exchange=list(exchange))
         return cls(server, name, row)
 
@@ -82,7 +82,7 @@ async def anns(server: Server, **more: str) -> str:
 
 
 async def test_a_machine_acts_for_a_person_where_it_is_allowed(server: Server) -> None:
-    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    helper, subject = await Machine.create(server, "helper", DOCS), await anns(server)
     token = await helper.exchanged(subject, actor_token=await helper.own(), actor_token_type=TOKEN)
     claims = parse_unverified(token)[1]
     assert (claims["sub"], claims["aud"]) == ("ann", DOCS)
@@ -100,7 +100,7 @@ async def test_a_machine_acts_for_a_person_where_it_is_allowed(server: Server) -
 
 
 async def test_only_a_client_allowed_by_an_operator_exchanges_tokens(server: Server) -> None:
-    subject, unprivileged = await anns(server), await Machine.made(server, "nobody")
+    subject, unprivileged = await anns(server), await Machine.create(server, "nobody")
     assert await unprivileged.refused(subject) == "unauthorized_client"
     grants = ["authorization_code", EXCHANGE]
     own = await server.register(
@@ -119,7 +119,7 @@ async def test_only_a_client_allowed_by_an_operator_exchanges_tokens(server: Ser
 async def test_an_exchanged_token_never_exceeds_its_subject_token(
     server: Server,
 ) -> None:
-    helper = await Machine.made(server, "helper", DOCS)
+    helper = await Machine.create(server, "helper", DOCS)
     whole, mail = await anns(server), await anns(server, resource=f"{RESOURCE}/mail")
     assert await helper.refused(whole, resource=f"{RESOURCE}/mail") == "invalid_target"
     assert await helper.refused(whole, resource=RESOURCE) == "invalid_target", (
@@ -129,7 +129,7 @@ async def test_an_exchanged_token_never_exceeds_its_subject_token(
     assert await helper.refused(whole, audience=RESOURCE) == "invalid_target", "two meanings"
     assert await helper.refused(mail) == "invalid_target", "ann's token is not good there"
     assert await helper.refused(whole, scope="tools more") == "invalid_scope"
-    everywhere = await Machine.made(server, "everywhere", RESOURCE, DOCS)
+    everywhere = await Machine.create(server, "everywhere", RESOURCE, DOCS)
     docs = await helper.exchanged(whole)
     assert await everywhere.refused(docs, resource=RESOURCE) == "invalid_target"
 
@@ -139,7 +139,7 @@ async def test_a_token_refreshed_with_less_scope_is_exchanged_for_that_scope(
 ) -> None:
     groups = {"reading": {"tools": ["docs__read"], "scope": "later"}}
     await server.declare(**SECTIONS, groups=groups)
-    helper, client = await Machine.made(server, "helper", DOCS), await server.register()
+    helper, client = await Machine.create(server, "helper", DOCS), await server.register()
     whole = await server.signed_in(client["client_id"], scope="tools")
     form = {"grant_type": "refresh_token", "client_id": client["client_id"]}
     less = {"refresh_token": whole["refresh_token"], "scope": "tools:reading"}
@@ -153,7 +153,7 @@ async def test_a_token_refreshed_with_less_scope_is_exchanged_for_that_scope(
 async def test_a_revoked_exchanged_token_stays_invalid_after_another_exchange(
     server: Server,
 ) -> None:
-    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    helper, subject = await Machine.create(server, "helper", DOCS), await anns(server)
     leaked = await helper.exchanged(subject)
     again = await helper.exchanged(subject)
     assert (await server.show(leaked)).name == (await server.show(again)).name
@@ -168,7 +168,7 @@ async def test_a_revoked_exchanged_token_stays_invalid_after_another_exchange(
 async def test_where_bound_tokens_are_required_an_unbound_one_is_not_exchanged(
     server: Server,
 ) -> None:
-    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    helper, subject = await Machine.create(server, "helper", DOCS), await anns(server)
     bound = {name: {**rule, "dpop": True} for name, rule in STAFF["access"].items()}
     await server.declare(**{**SECTIONS, "access": bound})
     assert await helper.refused(subject) == "invalid_grant"
@@ -177,8 +177,8 @@ async def test_where_bound_tokens_are_required_an_unbound_one_is_not_exchanged(
 async def test_only_valid_own_tokens_are_exchanged_and_the_actor_is_the_client(
     server: Server,
 ) -> None:
-    helper = await Machine.made(server, "helper", DOCS)
-    other = await Machine.made(server, "other", DOCS)
+    helper = await Machine.create(server, "helper", DOCS)
+    other = await Machine.create(server, "other", DOCS)
     subject = await anns(server)
     head, body, sign = subject.split(".")
     assert await helper.refused(f"{head}.{body}.{sign[::-1]}") == "invalid_grant"
@@ -197,7 +197,7 @@ async def test_a_chain_of_actors_is_complete_and_limited(server: Server) -> None
     token = await anns(server)
     names: list[str] = []
     for number in range(MOST_ACTORS):
-        machine = await Machine.made(server, f"m{number}", DOCS)
+        machine = await Machine.create(server, f"m{number}", DOCS)
         token = await machine.exchanged(token)
         assert await machine.exchanged(token), "a repetition does not extend the chain"
         names.insert(0, f"machines/m{number}")
@@ -207,14 +207,14 @@ async def test_a_chain_of_actors_is_complete_and_limited(server: Server) -> None
         items.append(act["sub"])
         act = act.get("act")
     assert items == names
-    last = await Machine.made(server, "last", DOCS)
+    last = await Machine.create(server, "last", DOCS)
     assert await last.refused(token) == "invalid_grant"
 
 
 async def test_an_exchanged_token_expires_with_its_subject_and_a_bound_one_stays_bound(
     server: Server, settings: Settings
 ) -> None:
-    helper, subject = await Machine.made(server, "helper", DOCS), await anns(server)
+    helper, subject = await Machine.create(server, "helper", DOCS), await anns(server)
     keys = SigningKeys(settings.state_dir / "oauth-signing.json")
     old = {**parse_unverified(subject)[1], "exp": int(time()) + 90}
     token = await helper.exchanged(keys.sign(old, "at+jwt"))
@@ -228,8 +228,8 @@ async def test_an_exchanged_token_expires_with_its_subject_and_a_bound_one_stays
 async def test_an_exchanged_token_ends_with_its_subject_token(
     server: Server, operator: Bus
 ) -> None:
-    helper = await Machine.made(server, "helper", DOCS)
-    second = await Machine.made(server, "second", DOCS)
+    helper = await Machine.create(server, "helper", DOCS)
+    second = await Machine.create(server, "second", DOCS)
     subject = await anns(server)
     introspected = await helper.exchanged(subject)
     unused = await second.exchanged(introspected)

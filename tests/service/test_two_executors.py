@@ -103,11 +103,11 @@ async def two(
 ) -> AsyncIterator[Two]:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    made = Two(settings)
-    await made.vast.start()
+    executors = Two(settings)
+    await executors.vast.start()
     try:
         declared = Server(
-            url=made.vast.url,
+            url=executors.vast.url,
             results={"limit": 1 << 16},
             tools={"text": {"cache": {"ttl": 3600}}},
         )
@@ -115,13 +115,13 @@ async def two(
         whole = Configuration(servers={"vast": declared})
         await config.put("configuration", whole.model_dump_json().encode())
         async with AsyncExitStack() as stack:
-            for service in (*made.executors, made.policy, made.ingress):
+            for service in (*executors.executors, executors.policy, executors.ingress):
                 await stack.enter_async_context(service.running())
-            await until_told(made.both_answer, "two executors that both answer")
-            made.answered.clear()
-            yield made
+            await until_told(executors.both_answer, "two executors that both answer")
+            executors.answered.clear()
+            yield executors
     finally:
-        await made.vast.close()
+        await executors.vast.close()
 
 
 async def test_a_result_stored_by_one_executor_is_read_through_the_other(two: Two) -> None:

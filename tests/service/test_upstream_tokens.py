@@ -32,8 +32,8 @@ NAMES_ITSELF = "authorization_response_iss_parameter_supported"
 
 @pytest.fixture(scope="module")
 def farther(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
-        yield made
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -307,9 +307,9 @@ async def test_only_the_configured_listing_account_lists(
     async with kept_connections(settings) as store:
 
         async def connects(user: str, token: str, seconds: float) -> None:
-            made = _expiring(user, "again", docs.url, "https://far.test")
+            connection = _expiring(user, "again", docs.url, "https://far.test")
             lasts = {"made": time.time(), "ends": time.time() + seconds}
-            await store.put(f"docs {user}", replace(made, token=token, **lasts))
+            await store.put(f"docs {user}", replace(connection, token=token, **lasts))
 
         await connects("ann", "anns", 7200)
         await asking.declare(docs.url, tokens="user")

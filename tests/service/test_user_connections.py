@@ -39,7 +39,7 @@ class Own:
     server: FixtureServer
     connected: set[str] = field(default_factory=set)
     lister: str = "ann"  # "" in a query: the user whose connection lists
-    bench: Bench = field(default_factory=Bench)
+    client: Bench = field(default_factory=Bench)
     news: list[UpstreamCallbacks] = field(default_factory=list)
 
     async def token(self, query: UpstreamTokenQuery) -> UpstreamTokenReply:
@@ -55,7 +55,7 @@ class Own:
     async def open(self, **oauth: Any) -> None:
         fields = {"url": self.server.url, "oauth": {"tokens": "user", **oauth}}
         declared = Server.model_validate(fields)
-        await self.bench.open(Authorized("s", declared, self.token, self.made, self.bench.news))
+        await self.client.open(Authorized("s", declared, self.token, self.made, self.client.news))
 
     def asked(self) -> set[str]:
         """Return the methods that reached the server."""
@@ -68,23 +68,23 @@ def server(
 ) -> Iterator[FixtureServer]:
     with FixtureServer(
         tmp_path_factory.mktemp("fixture"), "--family", request.param
-    ).running() as made:
-        yield made
+    ).running() as server:
+        yield server
 
 
 @pytest.fixture
 async def own(server: FixtureServer) -> AsyncIterator[Own]:
     server.forget()
-    made = Own(server, {"ann"})
+    connections = Own(server, {"ann"})
     try:
-        await made.open()
-        yield made
+        await connections.open()
+        yield connections
     finally:
-        await made.bench.close()
+        await connections.client.close()
 
 
 async def test_only_tools_are_listed_over_a_users_connection(own: Own) -> None:
-    listing = own.bench.listing
+    listing = own.client.listing
     assert "test_echo" in {each.name for each in listing.tools}
     assert (listing.resources, listing.templates, listing.prompts) == ((), (), ())
     assert listing.failed == {}
@@ -95,23 +95,23 @@ async def test_only_tools_are_listed_over_a_users_connection(own: Own) -> None:
 
 async def test_a_user_reads_a_resource_with_their_own_token(own: Own) -> None:
     own.connected.add("bob")
-    read = await own.bench.call(PRIVATE, {"uri": PRIVATE}, method="resources/read", user="bob")
+    read = await own.client.call(PRIVATE, {"uri": PRIVATE}, method="resources/read", user="bob")
     assert read.last["contents"][0]["text"] == "Watched resource content"
 
 
 async def test_a_user_cannot_subscribe_over_the_connection_of_another(own: Own) -> None:
-    refused = await own.bench.call(
+    refused = await own.client.call(
         PRIVATE, {"uri": PRIVATE}, method="resources/subscribe", user="bob"
     )
     assert isinstance(refused.error, UpstreamRefusedError)
     assert "read the resource again instead" in refused.error.reason
-    assert own.bench.watched.names == frozenset()
+    assert own.client.watched.names == frozenset()
     assert "resources/subscribe" not in own.methods()
 
 
 @pytest.mark.parametrize("what", ["watch", "follow"])
 async def test_an_empty_subscription_is_accepted(own: Own, what: str) -> None:
-    hear: Callable[[frozenset[str]], Any] = getattr(own.bench.upstream, what)
+    hear: Callable[[frozenset[str]], Any] = getattr(own.client.upstream, what)
     await hear(frozenset())
     with pytest.raises(UpstreamRefusedError, match="separate connection"):
         await hear(frozenset({PRIVATE}))
@@ -120,9 +120,9 @@ async def test_an_empty_subscription_is_accepted(own: Own, what: str) -> None:
 async def test_notifications_of_a_users_connection_reach_no_other_user(own: Own) -> None:
     (listing,) = own.news
     listing.on_notification("notifications/message", b'{"data":"for ann"}')
-    assert own.bench.heard == []
+    assert own.client.heard == []
     listing.on_lists_changed()
-    assert own.bench.changed.is_set()
+    assert own.client.changed.is_set()
 
 
 async def test_a_user_who_connects_before_the_listing_user_gets_the_reason(
@@ -131,15 +131,15 @@ async def test_a_user_who_connects_before_the_listing_user_gets_the_reason(
     own = Own(server, {"bob"}, lister="robot")
     try:
         await own.open(listing="robot")
-        assert [each.name for each in own.bench.listing.tools] == [CONNECT]
-        result = await own.bench.call(CONNECT, user="bob")
+        assert [each.name for each in own.client.listing.tools] == [CONNECT]
+        result = await own.client.call(CONNECT, user="bob")
         assert "an operator configured" in result.text
         own.connected.add("robot")
-        result = await own.bench.call(CONNECT, user="bob")
+        result = await own.client.call(CONNECT, user="bob")
         assert result.text == "You are connected. List the tools again."
-        assert await own.bench.upstream.wait_lost()
+        assert await own.client.upstream.wait_lost()
     finally:
-        await own.bench.close()
+        await own.client.close()
 
 
 async def test_a_shared_connection_lists_everything_and_accepts_subscriptions(
@@ -148,8 +148,8 @@ async def test_a_shared_connection_lists_everything_and_accepts_subscriptions(
     own = Own(server, {"ann"})
     try:
         await own.open(tokens="shared")
-        assert PRIVATE in {each.name for each in own.bench.listing.resources}
-        watched = await own.bench.call(PRIVATE, {"uri": PRIVATE}, method="resources/subscribe")
+        assert PRIVATE in {each.name for each in own.client.listing.resources}
+        watched = await own.client.call(PRIVATE, {"uri": PRIVATE}, method="resources/subscribe")
         assert watched.last in ({}, {"resultType": "complete"})
     finally:
-        await own.bench.close()
+        await own.client.close()
