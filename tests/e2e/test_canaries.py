@@ -186,7 +186,7 @@ class Story:
         self.through_the_company(page, browser)
         page = self.wrong(browser, page, self.secrets["wrong password"], "")
         page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
-        return browser.answer(self.signed_in(browser, page)).keep_failure
+        return browser.answer(self.signed_in(browser, page)).told
 
     def wrong(self, browser: Browser, page: Page, password: str, code: str) -> Page:
         page = browser.sign_in(page, "ann", password, code)

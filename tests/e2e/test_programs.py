@@ -139,7 +139,7 @@ def test_one_query_returns_a_run_with_its_calls(cluster: Cluster) -> None:
         "one.count(id='run-a')\ntry_call(one.complain)\n"
         "for n in range(5):\n    try_call(one.count, id='run-b' + str(n))\nresult = 'done'"
     )
-    assert run(cluster.client(SPENDER), code).text == "message"
+    assert run(cluster.client(SPENDER), code).text == "done"
     (row,) = cluster.eventual_rows(
         "SELECT * FROM runs WHERE key = 'spender' AND lines = 5 AND state = 'completed' "
         "AND length(inner_calls) = 7"

@@ -37,7 +37,7 @@ class Traced:
     def last_call(self, trace: str) -> dict[str, Any]:
         """Return the last call of a trace that the server received."""
         calls = [
-            each for each in self.fixture.last_call()["last"] if each["method"] == "tools/call"
+            each for each in self.fixture.seen()["last"] if each["method"] == "tools/call"
         ]
         found: list[dict[str, Any]] = [
             each for each in calls if trace in each["headers"]["traceparent"]

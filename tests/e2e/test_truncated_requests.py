@@ -28,7 +28,7 @@ REDIRECT = "http://127.0.0.1:9/callback"
 
 
 @dataclass
-class TestedGateway:
+class HttpGateway:
     """A gateway, and the server behind it."""
 
     launched: Launched
@@ -53,7 +53,7 @@ class TestedGateway:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedGateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpGateway]:
     """Run a gateway with one server, sign-in, and a tool that needs approval."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("whole"))
@@ -68,7 +68,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedGateway]
             "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["echo__say"]}},
         }
     )
-    gateway = TestedGateway(launched, echo)
+    gateway = HttpGateway(launched, echo)
     try:
         echo.start()
         launched.start()
@@ -114,13 +114,13 @@ def encoded(body: Any) -> bytes:
 # -- requests, and how their effect is observed ----------------------------------------------------
 
 
-def a_call(_: TestedGateway, mark: str) -> EffectfulRequest:
+def a_call(_: HttpGateway, mark: str) -> EffectfulRequest:
     return EffectfulRequest(
         "POST", "/mcp", encoded(calling("echo__say", 1, text=mark)), (bearer(BOT), JSON)
     )
 
 
-def a_call_over_sse(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+def a_call_over_sse(gateway: HttpGateway, mark: str) -> EffectfulRequest:
     stream = gateway.streams[mark] = Events(gateway.client(), path="/sse")
     where = urlsplit(stream.data())
     info = {"name": "e2e", "version": "1"}
@@ -134,7 +134,7 @@ def a_call_over_sse(gateway: TestedGateway, mark: str) -> EffectfulRequest:
     )
 
 
-def an_executed_tool(_: TestedGateway, mark: str) -> EffectfulRequest:
+def an_executed_tool(_: HttpGateway, mark: str) -> EffectfulRequest:
     body = {
         "id": mark,
         "function": {"name": "echo__say", "arguments": encoded({"text": mark}).decode()},
@@ -142,14 +142,14 @@ def an_executed_tool(_: TestedGateway, mark: str) -> EffectfulRequest:
     return EffectfulRequest("POST", "/v1/mcp/tools/execute", encoded(body), (bearer(BOT), JSON))
 
 
-def a_session_ended(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+def a_session_ended(gateway: HttpGateway, mark: str) -> EffectfulRequest:
     gateway.states[mark] = begun(gateway.client())
     return EffectfulRequest(
         "DELETE", "/mcp", b"{}", (bearer(BOT), f"Mcp-Session-Id: {gateway.states[mark]}")
     )
 
 
-def a_configuration(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+def a_configuration(gateway: HttpGateway, mark: str) -> EffectfulRequest:
     document, etag = gateway.admin.declared()
     document["teams"] = {**document.get("teams", {}), mark: {}}
     headers = (bearer(ADMIN), "Content-Type: application/yaml", f"If-Match: {etag}")
@@ -158,64 +158,64 @@ def a_configuration(gateway: TestedGateway, mark: str) -> EffectfulRequest:
     )
 
 
-def a_team(_: TestedGateway, mark: str) -> EffectfulRequest:
+def a_team(_: HttpGateway, mark: str) -> EffectfulRequest:
     return EffectfulRequest("PUT", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
 
 
-def a_team_deleted(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+def a_team_deleted(gateway: HttpGateway, mark: str) -> EffectfulRequest:
     created = gateway.admin.request("PUT", f"/v1/teams/{mark}", {})
     assert created.status in (200, 201), created
     return EffectfulRequest("DELETE", f"/api/v1/teams/{mark}", b"{}", (bearer(ADMIN), JSON))
 
 
-def a_key_revoked(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+def a_key_revoked(gateway: HttpGateway, mark: str) -> EffectfulRequest:
     created = gateway.admin.request("POST", "/v1/keys", {"name": mark, "tools": []})
     assert created.status == 201, created
     return EffectfulRequest("POST", f"/api/v1/keys/{mark}/revoke", b"{}", (bearer(ADMIN), JSON))
 
 
-def a_rejected_call(gateway: TestedGateway, mark: str) -> EffectfulRequest:
+def a_rejected_call(gateway: HttpGateway, mark: str) -> EffectfulRequest:
     answer = gateway.client().call("echo__count", {"id": mark})
     gateway.states[mark] = answer.error["data"]["approval"]
     path = f"/api/approvals/{gateway.states[mark]}/reject"
     return EffectfulRequest("POST", path, encoded({"reason": "Not today."}), (bearer(BOSS), JSON))
 
 
-def a_registration(_: TestedGateway, mark: str) -> EffectfulRequest:
+def a_registration(_: HttpGateway, mark: str) -> EffectfulRequest:
     document = {"client_name": mark, "redirect_uris": [REDIRECT]}
     document["token_endpoint_auth_method"] = "none"
     return EffectfulRequest("POST", "/oauth/register", encoded(document), (JSON,))
 
 
-def session_is_over(gateway: TestedGateway, mark: str) -> bool:
+def session_is_over(gateway: HttpGateway, mark: str) -> bool:
     return gateway.client().request("ping", Mcp_Session_Id=gateway.states[mark]).status == 404
 
 
-def is_rejected(gateway: TestedGateway, mark: str) -> bool:
+def is_rejected(gateway: HttpGateway, mark: str) -> bool:
     answer = Client(f"{gateway.base}/api/approvals/{gateway.states[mark]}", BOSS).get(
         f"{gateway.base}/api/approvals/{gateway.states[mark]}"
     )
     return bool(answer.json["state"] == "rejected")
 
 
-def is_revoked(gateway: TestedGateway, mark: str) -> bool:
+def is_revoked(gateway: HttpGateway, mark: str) -> bool:
     return bool(gateway.admin.request("GET", f"/v1/keys/{mark}").json["state"] == "revoked")
 
 
-def is_registered(gateway: TestedGateway, mark: str) -> bool:
+def is_registered(gateway: HttpGateway, mark: str) -> bool:
     return mark in gateway.launched.toolbus("clients", "list", "--json").stdout
 
 
-def is_there(gateway: TestedGateway, mark: str) -> bool:
+def is_there(gateway: HttpGateway, mark: str) -> bool:
     return gateway.admin.request("GET", f"/v1/teams/{mark}").status == 200
 
 
 EFFECTS: list[
-    tuple[Callable[[TestedGateway, str], EffectfulRequest], Callable[[TestedGateway, str], bool]]
+    tuple[Callable[[HttpGateway, str], EffectfulRequest], Callable[[HttpGateway, str], bool]]
 ] = [
-    (a_call, TestedGateway.arrived),
-    (a_call_over_sse, TestedGateway.arrived),
-    (an_executed_tool, TestedGateway.arrived),
+    (a_call, HttpGateway.arrived),
+    (a_call_over_sse, HttpGateway.arrived),
+    (an_executed_tool, HttpGateway.arrived),
     (a_session_ended, session_is_over),
     (a_configuration, is_there),
     (a_team, is_there),
@@ -229,9 +229,9 @@ EFFECTS: list[
 @pytest.mark.parametrize("how", ["length", "chunked"])
 @pytest.mark.parametrize(("build", "done"), EFFECTS, ids=[build.__name__ for build, _ in EFFECTS])
 def test_a_truncated_request_has_no_effect_and_a_complete_one_has(
-    gateway: TestedGateway,
-    build: Callable[[TestedGateway, str], EffectfulRequest],
-    done: Callable[[TestedGateway, str], bool],
+    gateway: HttpGateway,
+    build: Callable[[HttpGateway, str], EffectfulRequest],
+    done: Callable[[HttpGateway, str], bool],
     how: str,
 ) -> None:
     cut, whole = (f"mark-{next(NUMBERS)}" for _ in range(2))
@@ -246,14 +246,14 @@ def test_a_truncated_request_has_no_effect_and_a_complete_one_has(
     assert not done(gateway, cut)
 
 
-def exchanged(gateway: TestedGateway, data: bytes) -> int:
+def exchanged(gateway: HttpGateway, data: bytes) -> int:
     """Return the status of the answer to these bytes."""
     with RawHttp(gateway.base) as connection:
         connection.send(data)
         return connection.answer().status
 
 
-def test_a_credential_or_a_host_in_a_trailer_is_ignored(gateway: TestedGateway) -> None:
+def test_a_credential_or_a_host_in_a_trailer_is_ignored(gateway: HttpGateway) -> None:
     mark = f"mark-{next(NUMBERS)}"
     body = encoded(calling("echo__say", 1, text=mark))
     late = f"0\r\n{bearer(BOT)}\r\n\r\n".encode()
@@ -267,7 +267,7 @@ def test_a_credential_or_a_host_in_a_trailer_is_ignored(gateway: TestedGateway) 
     assert gateway.arrived(mark)
 
 
-def test_endless_trailers_are_rejected_before_they_fill_the_memory(gateway: TestedGateway) -> None:
+def test_endless_trailers_are_rejected_before_they_fill_the_memory(gateway: HttpGateway) -> None:
     mark = f"mark-{next(NUMBERS)}"
     body = encoded(calling("echo__say", 1, text=mark))
     with RawHttp(gateway.base) as connection:

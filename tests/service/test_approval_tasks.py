@@ -57,8 +57,8 @@ async def test_a_call_waits_as_a_task_and_runs_once_when_it_is_approved(
     assert (await ended(policy, task, **form))["status"] == "completed"
     for _ in range(6):  # whichever replica answers
         assert (await told(policy, task, **form))["status"] == "completed"
-    (policy,) = policy.reached
-    assert (json.loads(policy.arguments), policy.key) == ({"page": 7}, "bot")
+    (call,) = policy.reached
+    assert (json.loads(call.arguments), call.key) == ({"page": 7}, "bot")
     assert await required(policy) != approval_of(task), "single use"
 
 

@@ -173,7 +173,7 @@ async def test_each_request_to_an_mcp_server_names_its_caller(
     async with opened(issuing, **{"sse" if kind == "sse" else "url": url}) as client:
         answer = await client.call("test_echo", {"text": "x"}, **OF_ANN)
         assert "x" in answer.text
-    received = [(each["method"], each["headers"].get(HEADER)) for each in server.received()["last"]]
+    received = [(each["method"], each["headers"].get(HEADER)) for each in server.seen()["last"]]
     called = [token for method, token in received if method == "tools/call"]
     # The server itself announces the URL for messages: it is one server all the same.
     of_ann(issuing.read(called[0], url), "test_echo")
@@ -193,7 +193,7 @@ async def test_each_replica_receives_an_identity_for_itself(mcp: dict[str, Fixtu
         await client.call("test_echo", {"text": "x"}, **OF_ANN)
     finally:
         await client.close()
-    received = mcp["modern"].received()["last"]
+    received = mcp["modern"].seen()["last"]
     (called,) = (each["headers"][HEADER] for each in received if each["method"] == "tools/call")
     of_ann(issuing.read(called, url), "test_echo")
 

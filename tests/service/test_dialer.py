@@ -40,7 +40,7 @@ LOOPBACK = Egress(Allowed.of("127.0.0.1"))
 class Names:
     """A resolver that returns the given addresses, one for each look-up."""
 
-    changes: list[str] = field(default_factory=lambda: ["127.0.0.1"])
+    addresses: list[str] = field(default_factory=lambda: ["127.0.0.1"])
     lookups: int = 0
 
     async def __call__(self, target: Target) -> list[str]:

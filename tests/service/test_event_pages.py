@@ -56,13 +56,13 @@ async def test_every_event_is_exported_once_by_time_with_small_pages(
 async def test_only_selected_events_are_exported(engine: ClickHouse) -> None:
     at = Table(engine)
     await at.keep(
-        allowed(call_id="a1", customer="query", at=EIGHT),
-        completed(call_id="a1", customer="query", at=EIGHT),
-        allowed(call_id="a2", customer="query", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
-        allowed(call_id="a4", customer="query", at=EIGHT + 2),
+        allowed(call_id="a1", customer="selected", at=EIGHT),
+        completed(call_id="a1", customer="selected", at=EIGHT),
+        allowed(call_id="a2", customer="selected", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
+        allowed(call_id="a4", customer="selected", at=EIGHT + 2),
     )  # fmt: skip
     request = {
-        "customers": ("query",),
+        "customers": ("selected",),
         "events": ("call.all*",),
         "since": EIGHT,
         "until": EIGHT + 2,

@@ -57,7 +57,7 @@ for line in sys.stdin:
         "tools/call": {"result": {"content": [{"type": "text", "text": "here"}]}},
     }.get(message["method"], {"error": {"code": -32601, "message": "Method not found"}})
     if "id" in message and message.get("params", {}).get("name") != "hang":
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **result}), flush=True)
 """
 
 

@@ -72,7 +72,7 @@ class Executor:
         return found
 
     def published_tools(self, kind: type[Any]) -> list[str]:
-        return [event.tool for event in self.events.published_tools if isinstance(event, kind)]
+        return [event.tool for event in self.events.said if isinstance(event, kind)]
 
 
 @asynccontextmanager

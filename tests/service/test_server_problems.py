@@ -33,10 +33,10 @@ bad = [{"name": name} for name in ("bad", "worse")]
 for line in sys.stdin:
     message = json.loads(line)
     reply = {
-        "initialize": {"reply": {"protocolVersion": "2025-06-18", "serverInfo": {},
+        "initialize": {"result": {"protocolVersion": "2025-06-18", "serverInfo": {},
                                   "capabilities": {"tools": {}, "prompts": {}}}},
-        "tools/list": {"reply": {"tools": [good, *bad]}},
-        "prompts/list": {"error": {"code": -32603, "message": "The shelf is locked"}},
+        "tools/list": {"result": {"tools": [good, *bad]}},
+        "prompts/list": {"error": {"code": -32603, "message": "The store is locked"}},
     }.get(message["method"], {"error": {"code": -32601, "message": "Method not found"}})
     if "id" in message:
         print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply}), flush=True)

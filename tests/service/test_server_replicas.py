@@ -74,9 +74,9 @@ class Several(Bench):
         items = [await self.call(tool, call_id=f"{tool}{n}", **more) for n in range(count)]
         return [each.frames[-1] for each in items]
 
-    def asked(self) -> list[int]:
+    def calls_by_replica(self) -> list[int]:
         """Return the number of calls that reached each replica."""
-        return [each.calls_by_replica for each in self.servers]
+        return [each.asked for each in self.servers]
 
     def settled(self) -> bool:
         """Return whether all replicas are in place, and no list is about to be refreshed."""

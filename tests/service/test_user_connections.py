@@ -57,7 +57,7 @@ class Own:
         declared = Server.model_validate(fields)
         await self.client.open(Authorized("s", declared, self.token, self.made, self.client.news))
 
-    def asked(self) -> set[str]:
+    def methods(self) -> set[str]:
         """Return the methods that reached the server."""
         return set(self.server.seen()["methods"])
 
