@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.administering import Administrator, at, named, why
-from harness.cluster import Upstream
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.clients.admin_client import Administrator, at, named, why
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 from toolbus_common.admin_api.models import KINDS
 from toolbus_common.admin_api.operations import OPERATIONS, Operation
 from toolbus_common.admin_api.roles import ROLES, may
@@ -99,10 +99,10 @@ def test_a_revoked_admin_key_is_rejected(gateway: Launched, admin: Administrator
     created = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
     assert created.status == 201, created.body
     temporary = admin.as_(created.json["secret"])
-    until_now(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
+    until_blocking(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
     assert temporary.request("GET", "/v1/self").json["role"] == "viewer"
     assert admin.request("POST", "/v1/admins/temporary/revoke").status == 200
-    until_now(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
+    until_blocking(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
     before, after = changed(gateway, "admins", "temporary", 2)
     assert (before["by"], after["by"]) == ("admin:admin", "admin:admin")
     assert json.loads(after["after"])["revoked"] is True
@@ -231,23 +231,23 @@ def test_an_operator_creates_changes_rotates_and_revokes_a_key(gateway: Launched
     created = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
     assert created.status == 201, created.body
     secret = created.json["secret"]
-    until_now(lambda: gateway.client(secret).sees(TOOL), "the key is valid")
+    until_blocking(lambda: gateway.client(secret).sees(TOOL), "the key is valid")
     again = operator.request("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
     changed_key = operator.request("PUT", "/v1/keys/made", {"tools": ["other__*"]})
     assert changed_key.json["value"] == {"tools": ["other__*"]}
-    until_now(lambda: gateway.client(secret).tools() == [], "the key sees nothing")
+    until_blocking(lambda: gateway.client(secret).tools() == [], "the key sees nothing")
     rotated = operator.request("POST", "/v1/keys/made/rotate").json["secret"]
-    until_now(
+    until_blocking(
         lambda: gateway.client(rotated).call(TOOL, {"text": "x"}).status == 200,
         "the rotated key is valid",
     )
-    until_now(
+    until_blocking(
         lambda: gateway.client(secret).call(TOOL, {"text": "x"}).status == 401,
         "the old key is invalid",
     )
     assert operator.request("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
-    until_now(
+    until_blocking(
         lambda: gateway.client(rotated).call(TOOL, {"text": "x"}).status == 401,
         "the revoked key is invalid",
     )
@@ -277,7 +277,7 @@ def test_an_operator_approves_a_call(gateway: Launched, admin: Administrator) ->
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
     secret = admin.request("POST", "/v1/keys", terms).json["secret"]
     client = gateway.client(secret)
-    until_now(lambda: client.sees(TOOL), "the key is valid")
+    until_blocking(lambda: client.sees(TOOL), "the key is valid")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
     operator = at(gateway, SECRETS["operator"])

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.apart import COMMAND
-from harness.client import JSON, Client
-from harness.cluster import Upstream
-from harness.families import begun, calling, request, stateless
-from harness.launched import Launched
-from harness.rawhttp import asked, exchange
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import JSON, Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import calling, request, start_session, stateless
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_requests import exchange, request_bytes
+from harness.services.executor_pair import COMMAND
+from harness.waits import until_blocking
 from toolbus_common.contracts import IDEMPOTENCY
 
 KEY = "tbk_owner_e2e-secret-beside-anonymous"
@@ -114,7 +114,7 @@ def test_a_wrong_credential_never_becomes_an_anonymous_call(
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}' if method == "POST" else b""
     )
-    request = asked(path, method, body, **{**JSON, **credential})
+    request = request_bytes(path, method, body, **{**JSON, **credential})
     assert exchange(gateway.port, request).status == DENIED
 
 
@@ -144,7 +144,7 @@ def test_a_web_page_or_a_proxy_needs_a_key(
     if path == "/v1/mcp/tools/execute":
         body = b'{"type":"function_call","call_id":"1","name":"echo__say","arguments":"{}"}'
     method, body = ("GET", b"") if path == "/sse" else ("POST", body)
-    answer = exchange(gateway.port, asked(path, method, body, **{**JSON, **foreign}))
+    answer = exchange(gateway.port, request_bytes(path, method, body, **{**JSON, **foreign}))
     assert answer.status in (DENIED, FORBIDDEN), answer.body
     assert len(gateway.echo.arrived()) == before
 
@@ -164,11 +164,11 @@ def test_administration_and_approvals_need_a_key(
     gateway: AnonymousGateway, method: str, path: str
 ) -> None:
     body = b"" if method == "GET" else b"{}"
-    assert exchange(gateway.port, asked(path, method, body, **JSON)).status == DENIED
+    assert exchange(gateway.port, request_bytes(path, method, body, **JSON)).status == DENIED
 
 
 def test_two_anonymous_sessions_have_separate_server_state(gateway: AnonymousGateway) -> None:
-    first, second = (begun(gateway.anonymous) for _ in range(2))
+    first, second = (start_session(gateway.anonymous) for _ in range(2))
 
     def call_text(session: str, tool: str, **arguments: Any) -> str:
         return gateway.anonymous.post(calling(tool, 1, **arguments), Mcp_Session_Id=session).text
@@ -187,7 +187,7 @@ def test_an_idempotency_key_is_scoped_to_its_anonymous_session(gateway: Anonymou
     meta = {"_meta": {IDEMPOTENCY: "same"}}
     call = calling("echo__say", 1, text="mine")
     call["params"] |= meta
-    first, second = (begun(gateway.anonymous) for _ in range(2))
+    first, second = (start_session(gateway.anonymous) for _ in range(2))
     before = len(gateway.echo.arrived())
     for session in (first, second, first):
         assert gateway.anonymous.post(call, Mcp_Session_Id=session).text == "mine"
@@ -201,7 +201,7 @@ def test_a_session_a_task_and_a_result_are_unknown_to_other_clients(
     gateway: AnonymousGateway,
 ) -> None:
     tasks: dict[str, Any] = {"tasks": {"requests": {"tools": {"call": {}}}}}
-    first, second = (begun(gateway.anonymous, tasks) for _ in range(2))
+    first, second = (start_session(gateway.anonymous, tasks) for _ in range(2))
     call = calling("echo__say", 1, text="mine")
     call["params"]["task"] = {"ttl": 60_000}
     body = gateway.anonymous.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
@@ -223,7 +223,7 @@ def test_a_session_a_task_and_a_result_are_unknown_to_other_clients(
 def test_anonymous_callers_share_the_session_limit_of_one_principal(
     gateway: AnonymousGateway,
 ) -> None:
-    held = [begun(gateway.anonymous) for _ in range(5)]
+    held = [start_session(gateway.anonymous) for _ in range(5)]
     for session in held:
         gateway.anonymous.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
     result = gateway.launched.toolbus("status", "--json")
@@ -263,13 +263,15 @@ def test_anonymous_callers_are_rejected_without_configuration(gateway: Anonymous
     document.pop("anonymous")
     gateway.launched.configure(document)
     try:
-        until_now(
+        until_blocking(
             lambda: gateway.anonymous.request("tools/list").status == DENIED, "it is closed", 60
         )
         assert gateway.anonymous.call("echo__say", {"text": "x"}).status == DENIED
     finally:
         gateway.launched.configure(declared(gateway.echo))
-        until_now(lambda: gateway.anonymous.request("tools/list").status == OK, "it is open", 60)
+        until_blocking(
+            lambda: gateway.anonymous.request("tools/list").status == OK, "it is open", 60
+        )
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitRequestURLParams, ElicitResult
 
-from harness.client import Answer, Client
-from harness.cluster import Upstream
-from harness.launched import Launched
-from harness.receiver import Receiver
-from harness.sdk_tasks import Tasks
-from harness.waiting import until_now
+from harness.clients.mcp_client import Answer, Client
+from harness.clients.sdk_tasks import Tasks
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until_blocking
 
 BOT, BOSS, PLAIN, HOOK = (
     f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain", "hook")
@@ -198,7 +198,7 @@ async def test_a_client_with_tasks_waits_for_the_decision_in_a_task(
     async with sdk(gateway, "auto", extensions=[tasks]) as client:
         call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
         await tasks.arrived.wait()
-        (started,) = tasks.begun
+        (started,) = tasks.created
         assert started.status == "working"
         (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
         await asyncio.to_thread(decided, url, action, "Not today.")
@@ -366,16 +366,16 @@ def test_a_signed_webhook_is_delivered_once_its_receiver_is_up(
     before = gateway.logs().count("webhook.failed")
     with receiver.away():
         approval, _ = required(gateway.client(BOT).call(TOOL, {"text": "canary-of-the-hook"}))
-        until_now(lambda: gateway.logs().count("webhook.failed") > before, "a try that fails")
+        until_blocking(lambda: gateway.logs().count("webhook.failed") > before, "a try that fails")
 
     def delivered() -> list[Any]:
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
-    request = until_now(delivered, "the webhook")[0]
+    request = until_blocking(delivered, "the webhook")[0]
     assert request.signed_with(HOOK.encode())
     assert request.json["type"] == "approval.requested"
     assert request.json["data"]["tool"] == "say"
     assert b"canary-of-the-hook" not in request.body
     api(gateway, f"/{approval}/reject", body={"reason": "Told."})
     expected = {"approval.requested", "approval.rejected"}
-    until_now(lambda: {each.json["type"] for each in delivered()} == expected, "the decision")
+    until_blocking(lambda: {each.json["type"] for each in delivered()} == expected, "the decision")

@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.families import META, OTHER, ROOT, Place, replicated, request, stateless
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.family_gateway import (
+    META,
+    OTHER,
+    ROOT,
+    FamilyGateway,
+    replicated,
+    request,
+    stateless,
+)
+from harness.waits import until_blocking
 
 TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}
 PAGES: dict[str, Any] = {"elicitation": {"url": {}}}
@@ -21,17 +29,17 @@ OVER = ("completed", "failed", "cancelled")
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGateway]:
     """Run two replicas with a tool that needs an approval."""
     with replicated(tmp_path_factory.mktemp("approved"), fused=False) as deployment:
         deployment.keys["root"] = key(ROOT, approve=[TOOL])
         deployment.keys["boss"] = key(BOSS, rights=["approve"])
         deployment.cluster.declare(deployment.configuration())
-        until_now(deployment.cluster.up_to_date, "every replica knows what needs a person")
+        until_blocking(deployment.cluster.up_to_date, "every replica knows what needs a person")
         yield deployment
 
 
-def waiting(deployment: Place, name: str, **declared: Any) -> dict[str, Any]:
+def waiting(deployment: FamilyGateway, name: str, **declared: Any) -> dict[str, Any]:
     """Return the task that a stateless client receives for its call."""
     params = {"name": TOOL, "arguments": {"name": name}}
     body: dict[str, Any] = request(
@@ -42,50 +50,50 @@ def waiting(deployment: Place, name: str, **declared: Any) -> dict[str, Any]:
 
 
 def about(
-    deployment: Place, task: str, what: str = "get", secret: str = ROOT, **more: Any
+    deployment: FamilyGateway, task: str, what: str = "get", secret: str = ROOT, **more: Any
 ) -> Answer:
     """Send a request of a stateless client about its task to the other replica."""
     body, headers = stateless(f"tasks/{what}", {"taskId": task, **more}, **TASKS)
     return deployment.client(secret, replica=1).post(body, **headers, Mcp_Name=task)
 
 
-def ended(deployment: Place, task: str) -> dict[str, Any]:
+def ended(deployment: FamilyGateway, task: str) -> dict[str, Any]:
     def over() -> dict[str, Any] | None:
         current: dict[str, Any] = about(deployment, task).json.get("result", {})
         return current if current.get("status") in OVER else None
 
-    return dict(until_now(over, "the end of the task", 60))
+    return dict(until_blocking(over, "the end of the task", 60))
 
 
-def api(deployment: Place, path: str = "", body: Any = None, replica: int = 1) -> Answer:
+def api(deployment: FamilyGateway, path: str = "", body: Any = None, replica: int = 1) -> Answer:
     base = deployment.client(replica=replica).endpoint.removesuffix("/mcp")
     client = Client(f"{base}/api/approvals{path}", BOSS)
     return client.get(client.endpoint) if body is None else client.post(body)
 
 
-def approval_of(deployment: Place, name: str) -> str:
+def approval_of(deployment: FamilyGateway, name: str) -> str:
     """Return the id of the approval a call waits for, from the API."""
 
     def approvals() -> Any:
         body = api(deployment).json.get("approvals", ())
         return [each["id"] for each in body if json.loads(each["arguments"]) == {"name": name}]
 
-    (only,) = until_now(approvals, "the approval")
+    (only,) = until_blocking(approvals, "the approval")
     return str(only)
 
 
-def decided(deployment: Place, name: str, action: str, **body: str) -> None:
+def decided(deployment: FamilyGateway, name: str, action: str, **body: str) -> None:
     answer = api(deployment, f"/{approval_of(deployment, name)}/{action}", body)
     assert answer.status == 200, answer.body
 
 
-def times(deployment: Place) -> int:
+def times(deployment: FamilyGateway) -> int:
     """Return the number of calls of `greet` that reached the server."""
     counts: dict[str, int] = deployment.fixture.seen()["tools"]
     return counts.get("greet", 0)
 
 
-def test_a_call_waits_as_a_task_at_every_replica_and_runs_once(deployment: Place) -> None:
+def test_a_call_waits_as_a_task_at_every_replica_and_runs_once(deployment: FamilyGateway) -> None:
     deployment.fixture.forget()
     task = waiting(deployment, "Ada")
     approval = approval_of(deployment, "Ada")
@@ -102,7 +110,9 @@ def test_a_call_waits_as_a_task_at_every_replica_and_runs_once(deployment: Place
     assert times(deployment) == 1
 
 
-def test_a_rejected_task_fails_with_the_protocols_code_and_the_reason(deployment: Place) -> None:
+def test_a_rejected_task_fails_with_the_protocols_code_and_the_reason(
+    deployment: FamilyGateway,
+) -> None:
     task = waiting(deployment, "Eve")["taskId"]
     decided(deployment, "Eve", "reject", reason="Not her.")
     done = ended(deployment, task)
@@ -111,7 +121,9 @@ def test_a_rejected_task_fails_with_the_protocols_code_and_the_reason(deployment
     assert done["error"]["data"]["code"] == "approval_rejected"
 
 
-def test_a_client_with_a_session_that_requests_a_task_receives_one(deployment: Place) -> None:
+def test_a_client_with_a_session_that_requests_a_task_receives_one(
+    deployment: FamilyGateway,
+) -> None:
     params = {"name": TOOL, "arguments": {"name": "Hugo"}, "task": {"ttl": 60_000}}
     task = deployment.client().request("tools/call", params).json["result"]["task"]
     assert (task["status"], "/approvals/" in task["statusMessage"]) == ("working", True)
@@ -131,7 +143,7 @@ def test_a_client_with_a_session_that_requests_a_task_receives_one(deployment: P
     assert (error["code"], "Not her." in error["message"]) == (REJECTED, True)
 
 
-def test_cancelling_a_task_withdraws_its_approval(deployment: Place) -> None:
+def test_cancelling_a_task_withdraws_its_approval(deployment: FamilyGateway) -> None:
     task = waiting(deployment, "Bob")["taskId"]
     approval = approval_of(deployment, "Bob")
     assert about(deployment, task, "cancel", OTHER).error["code"] == INVALID
@@ -140,7 +152,7 @@ def test_cancelling_a_task_withdraws_its_approval(deployment: Place) -> None:
     assert api(deployment, f"/{approval}/approve", {}).status == 404
 
 
-def test_a_client_that_opens_pages_answers_its_task(deployment: Place) -> None:
+def test_a_client_that_opens_pages_answers_its_task(deployment: FamilyGateway) -> None:
     task = waiting(deployment, "Cleo", **PAGES)
     assert task["status"] == "input_required"
     request = about(deployment, task["taskId"]).json["result"]["inputRequests"]
@@ -152,7 +164,7 @@ def test_a_client_that_opens_pages_answers_its_task(deployment: Place) -> None:
     assert ended(deployment, task["taskId"])["result"]["content"][0]["text"] == "Hello, Cleo!"
 
 
-def test_the_events_of_a_tasks_call_name_its_approval(deployment: Place) -> None:
+def test_the_events_of_a_tasks_call_name_its_approval(deployment: FamilyGateway) -> None:
     task = waiting(deployment, "Dora")["taskId"]
     approval = approval_of(deployment, "Dora")
     decided(deployment, "Dora", "approve")
@@ -163,7 +175,9 @@ def test_the_events_of_a_tasks_call_name_its_approval(deployment: Place) -> None
         assert deployment.cluster.eventual_rows(sql)[0]["key"] == "root"
 
 
-def test_a_replica_killed_during_an_approval_does_not_repeat_the_call(deployment: Place) -> None:
+def test_a_replica_killed_during_an_approval_does_not_repeat_the_call(
+    deployment: FamilyGateway,
+) -> None:
     deployment.fixture.forget()
     task = waiting(deployment, "Finn")["taskId"]
     decided(deployment, "Finn", "approve")
@@ -177,19 +191,21 @@ def test_a_replica_killed_during_an_approval_does_not_repeat_the_call(deployment
     deployment.cluster.run("policy").wait_ready()
 
 
-def test_a_task_survives_the_death_of_every_service_before_the_decision(deployment: Place) -> None:
+def test_a_task_survives_the_death_of_every_service_before_the_decision(
+    deployment: FamilyGateway,
+) -> None:
     deployment.fixture.forget()
     task = waiting(deployment, "Jane")["taskId"]
     approval_of(deployment, "Jane")
     _kill_and_restart(deployment)
-    until_now(partial(_serves, deployment), "the services", 60)
+    until_blocking(partial(_serves, deployment), "the services", 60)
     assert about(deployment, task).json["result"]["status"] == "working"
     decided(deployment, "Jane", "approve")
     assert ended(deployment, task)["result"]["content"][0]["text"] == "Hello, Jane!"
     assert times(deployment) == 1
 
 
-def _kill_and_restart(deployment: Place) -> None:
+def _kill_and_restart(deployment: FamilyGateway) -> None:
     services, cluster = ("ingress", "policy", "executor"), deployment.cluster
     for service in services:
         for process in cluster.processes.pop(service):
@@ -200,7 +216,7 @@ def _kill_and_restart(deployment: Place) -> None:
         process.wait_ready()
 
 
-def _serves(deployment: Place) -> bool:
+def _serves(deployment: FamilyGateway) -> bool:
     """Return whether calls reach the server through every replica."""
     answers = [
         deployment.client(replica=n % 2).call("fix__test_echo", {"text": "here"}) for n in range(8)

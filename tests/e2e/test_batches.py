@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.families import NOW, Place, begun, calling
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import NOW, FamilyGateway, calling, start_session
+from harness.waits import until_blocking
 
 OLD = "2025-03-26"
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
@@ -17,10 +17,10 @@ PING = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
 
 
 def post_batch(client: Client, messages: Any, version: str = OLD) -> Any:
-    return client.post(messages, Mcp_Session_Id=begun(client, version=version))
+    return client.post(messages, Mcp_Session_Id=start_session(client, version=version))
 
 
-def test_each_message_of_a_batch_is_validated_separately(deployment: Place) -> None:
+def test_each_message_of_a_batch_is_validated_separately(deployment: FamilyGateway) -> None:
     messages = [
         calling("echo__say", 1, text="one"),
         INITIALIZED,
@@ -46,14 +46,14 @@ def test_each_message_of_a_batch_is_validated_separately(deployment: Place) -> N
     assert unnamed == [-32600] * 3
 
 
-def test_calls_of_a_batch_run_concurrently(deployment: Place) -> None:
+def test_calls_of_a_batch_run_concurrently(deployment: FamilyGateway) -> None:
     messages = [calling("echo__wait", n, id=f"batch{n}", seconds=0.1) for n in range(32)]
     answer = post_batch(deployment.client(), messages)
     body = {each["id"]: each["result"]["content"][0]["text"] for each in answer.json}
     assert body == {n: f"batch{n}" for n in range(32)}
 
 
-def test_a_batch_without_requests_is_accepted(deployment: Place) -> None:
+def test_a_batch_without_requests_is_accepted(deployment: FamilyGateway) -> None:
     answer = post_batch(
         deployment.client(), [INITIALIZED, {"jsonrpc": "2.0", "id": "unasked", "result": {}}]
     )
@@ -65,7 +65,7 @@ def test_a_batch_without_requests_is_accepted(deployment: Place) -> None:
     [([], "1 to 32"), ([PING] * 2, "same id"), ([{**PING, "id": n} for n in range(33)], "1 to 32")],
 )
 def test_an_empty_ambiguous_or_oversized_batch_is_rejected_whole(
-    deployment: Place, messages: list[Any], word: str
+    deployment: FamilyGateway, messages: list[Any], word: str
 ) -> None:
     answer = post_batch(deployment.client(), messages)
     assert (answer.status, answer.error["code"]) == (400, -32600)
@@ -73,15 +73,15 @@ def test_an_empty_ambiguous_or_oversized_batch_is_rejected_whole(
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-06-18", "2025-11-25"])
-def test_no_other_revision_has_batches(deployment: Place, version: str) -> None:
+def test_no_other_revision_has_batches(deployment: FamilyGateway, version: str) -> None:
     answer = post_batch(deployment.client(), [PING], version)
     assert (answer.status, answer.error["code"]) == (400, -32600)
 
 
-def test_a_batch_needs_a_session_and_no_other_revision_header(deployment: Place) -> None:
+def test_a_batch_needs_a_session_and_no_other_revision_header(deployment: FamilyGateway) -> None:
     client = deployment.client()
     assert client.post([PING]).error["code"] == -32600
-    session = begun(client, version=OLD)
+    session = start_session(client, version=OLD)
     for version in (NOW, "2025-11-25"):
         answer = client.post([PING], Mcp_Session_Id=session, MCP_Protocol_Version=version)
         assert answer.error["code"] == -32600
@@ -89,7 +89,7 @@ def test_a_batch_needs_a_session_and_no_other_revision_header(deployment: Place)
     assert fine.json == [{"jsonrpc": "2.0", "id": "p", "result": {}}]
 
 
-def test_a_stateless_message_is_rejected_within_a_batch(deployment: Place) -> None:
+def test_a_stateless_message_is_rejected_within_a_batch(deployment: FamilyGateway) -> None:
     meta = {"io.modelcontextprotocol/protocolVersion": NOW}
     modern = {**PING, "params": {"_meta": meta}}
     (body,) = post_batch(deployment.client(), [modern]).json
@@ -97,9 +97,9 @@ def test_a_stateless_message_is_rejected_within_a_batch(deployment: Place) -> No
     assert "error" in body
 
 
-def test_a_batch_with_server_requests_is_a_resumable_stream(deployment: Place) -> None:
+def test_a_batch_with_server_requests_is_a_resumable_stream(deployment: FamilyGateway) -> None:
     client = deployment.client()
-    session = begun(client, {"sampling": {}}, OLD)
+    session = start_session(client, {"sampling": {}}, OLD)
     messages = [PING, calling("fix__test_sampling", 5, prompt="Say it")]
     with Events(client, messages, Mcp_Session_Id=session) as stream:
         assert stream.type == "text/event-stream"
@@ -119,15 +119,15 @@ def test_a_batch_with_server_requests_is_a_resumable_stream(deployment: Place) -
         assert stream.ended()
 
 
-def test_a_call_of_a_batch_can_be_cancelled(deployment: Place) -> None:
+def test_a_call_of_a_batch_can_be_cancelled(deployment: FamilyGateway) -> None:
     client = deployment.client()
-    session = begun(client, version=OLD)
+    session = start_session(client, version=OLD)
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
     about = f"taken-back-{deployment.cluster.fused}"
     messages = [calling("echo__wait", 1, id=about, seconds=7), PING]
     with ThreadPoolExecutor(1) as pool:
         posted = pool.submit(client.post, messages, Mcp_Session_Id=session)
-        until_now(lambda: any(call.get("id") == about for call in deployment.echo.arrived()))
+        until_blocking(lambda: any(call.get("id") == about for call in deployment.echo.arrived()))
         assert client.post([cancelled], Mcp_Session_Id=session).status == 202
         replies = posted.result().json
     codes = {each["id"]: each.get("error", {}).get("data", {}).get("code") for each in replies}

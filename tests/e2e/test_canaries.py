@@ -16,16 +16,16 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.administering import at, named
-from harness.browsing import Browser, Page
-from harness.canaries import canary, singing
-from harness.client import Answer, Client
-from harness.families import META, stateless
-from harness.httpengine import sent_on
-from harness.listening import Heard, everywhere, recorded
-from harness.planted import Planted, planted
-from harness.signing_in import hashed
-from harness.waiting import until_now
+from harness.clients.admin_client import at, named
+from harness.clients.form_browser import Browser, Page
+from harness.clients.mcp_client import Answer, Client
+from harness.engines.http_engine import redirect_of
+from harness.gateway.canary_gateway import CanaryGateway, running_canaries
+from harness.gateway.family_gateway import META, stateless
+from harness.gateway.visible_outputs import Outputs, current_outputs, delayed_outputs
+from harness.samples.canaries import canaries_in, canary
+from harness.services.authorization_service import hashed
+from harness.waits import until_blocking
 
 REDIRECT = "http://127.0.0.1:9/callback"
 FORM = "application/x-www-form-urlencoded"
@@ -43,10 +43,10 @@ TRIES = 8  # calls of a server that has exited: more than open a breaker
 class Story:
     """The use of the planted secrets; secrets created on the way are planted too."""
 
-    at: Planted
+    at: CanaryGateway
     failures: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)  # to another customer
-    outputs: Heard = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=dict)
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -77,11 +77,11 @@ class Story:
     def agents_call(self) -> None:
         """Make calls that succeed, and calls that fail in every way."""
         ann, word = self.client(self.secrets["ann"]), self.secrets["argument"]
-        listed = ("blab__say", "blab__die", "calc__told", "docs__connect_account", "jobs__whoami")
+        listed = ("blab__say", "blab__die", "calc__digest", "docs__connect_account", "jobs__whoami")
         self.at.launched.until_listed(ann, *listed)
         assert ann.call("blab__say", {"text": word}).text == self.secrets["words"]
         given = self.secrets["variable"] + self.secrets["header by variable"]
-        assert ann.call("calc__told").text == sha256(given.encode()).hexdigest()
+        assert ann.call("calc__digest").text == sha256(given.encode()).hexdigest()
         assert "machine" in ann.call("jobs__whoami").text
         assert self.keep_failure(ann.call("blab__die", {"text": word})).code
         assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
@@ -186,7 +186,7 @@ class Story:
         self.through_the_company(page, browser)
         page = self.wrong(browser, page, self.secrets["wrong password"], "")
         page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
-        return browser.answer(self.signed_in(browser, page)).told
+        return browser.answer(self.signed_in(browser, page)).parameters
 
     def wrong(self, browser: Browser, page: Page, password: str, code: str) -> Page:
         page = browser.sign_in(page, "ann", password, code)
@@ -205,7 +205,7 @@ class Story:
     def through_the_company(self, page: Page, browser: Browser) -> None:
         """Sign in at the OpenID provider in another tab."""
         away = browser.post("/oauth/sign-in", ticket=page.ticket, issuer="corp")
-        back = browser.get(sent_on(away.link))
+        back = browser.get(redirect_of(away.link))
         assert back.status == 200, back.text
         browser.cookies = {
             name: value for name, value in browser.cookies.items() if "session" not in name
@@ -230,7 +230,7 @@ class Story:
         text = ann.call("docs__connect_account").text
         page = browser.get(next(word for word in text.split() if "/oauth/connect/" in word))
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
-        back = sent_on(sent.location)
+        back = redirect_of(sent.location)
         self.secrets["server's code"] = dict(
             each.split("=", 1) for each in back.partition("?")[2].split("&")
         )["code"]
@@ -254,7 +254,9 @@ class Story:
             process.wait_ready()
             client = Client(f"http://127.0.0.1:{port}/mcp", self.secrets["ann"])
             run = token_hex(16)
-            until_now(lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call")
+            until_blocking(
+                lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call"
+            )
             self.at.collector.of(run, "tools/call blab__say")
             self.outputs["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
         finally:
@@ -263,12 +265,14 @@ class Story:
         label = at(self.at.launched, self.secrets["operator"])
         assert label.request("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
         items = ("table", "files", "sink", "webhooks")
-        until_now(
-            lambda: all(singing({"": LEAKED}, recorded(self.at)[channel]) for channel in items),
+        until_blocking(
+            lambda: all(
+                canaries_in({"": LEAKED}, delayed_outputs(self.at)[channel]) for channel in items
+            ),
             "the event of it everywhere",
         )
         for name in HOOKS:  # each in its own time
-            until_now(lambda name=name: self.hooked(name), f"the event of it at {name}")  # type: ignore[misc]
+            until_blocking(lambda name=name: self.hooked(name), f"the event of it at {name}")  # type: ignore[misc]
         for customer, event in (("default", "config.changed"), ("rival", "call.failed")):
             self.at.launched.eventual_rows(SEALED.format(customer=customer, event=event))
 
@@ -282,7 +286,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Run every step once, and collect the output of every channel."""
-    with planted(tmp_path_factory.mktemp("canaries")) as secrets:
+    with running_canaries(tmp_path_factory.mktemp("canaries")) as secrets:
         result = Story(secrets)
         result.agents_call()
         result.a_process_dies()
@@ -291,7 +295,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         result.machines_come()
         result.ann_connects(browser)
         result.leak()
-        result.outputs |= everywhere(secrets) | {
+        result.outputs |= current_outputs(secrets) | {
             "failures": result.failures,
             "replies": result.replies,
         }
@@ -316,7 +320,7 @@ def test_every_secret_is_used(story: Story) -> None:
 
 def test_no_secret_leaks_anywhere(story: Story) -> None:
     received = {
-        channel: singing(story.secrets, message) - MEANT_FOR.get(channel, set())
+        channel: canaries_in(story.secrets, message) - MEANT_FOR.get(channel, set())
         for channel, message in story.outputs.items()
     }
     assert {channel: names for channel, names in received.items() if names} == {}
@@ -325,10 +329,10 @@ def test_no_secret_leaks_anywhere(story: Story) -> None:
 def test_operators_read_a_dead_processs_last_lines_with_secrets_redacted(story: Story) -> None:
     """Check also that no other channel shows these lines."""
     word = {"": story.secrets["last words"]}
-    assert {channel for channel, message in story.outputs.items() if singing(word, message)} == {
-        "logs"
-    }
-    lines = [each for each in story.outputs["logs"][0].splitlines() if singing(word, [each])]
+    assert {
+        channel for channel, message in story.outputs.items() if canaries_in(word, message)
+    } == {"logs"}
+    lines = [each for each in story.outputs["logs"][0].splitlines() if canaries_in(word, [each])]
     for server in (b"frail", b"sulking"):
         assert any(server in each and b"[redacted]" in each for each in lines), server
 
@@ -363,6 +367,6 @@ def test_a_leak_is_found_in_every_channel_it_reaches(story: Story) -> None:
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"configuration", "administration"}
     received = {
-        channel for channel, message in story.outputs.items() if singing({"": LEAKED}, message)
+        channel for channel, message in story.outputs.items() if canaries_in({"": LEAKED}, message)
     }
     assert received == leaking | recording

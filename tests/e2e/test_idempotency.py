@@ -8,9 +8,9 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from harness.client import JSON, Answer, Client
-from harness.families import OTHER, Place, begun, calling, stateless
-from harness.waiting import until_now
+from harness.clients.mcp_client import JSON, Answer, Client
+from harness.gateway.family_gateway import OTHER, FamilyGateway, calling, start_session, stateless
+from harness.waits import until_blocking
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
 REPEATS = 50
@@ -49,12 +49,12 @@ def of_the_first(answer: Answer) -> bool:
     return "firstCallId" in answer.error["data"]
 
 
-def arrived(deployment: Place, name: str) -> int:
+def arrived(deployment: FamilyGateway, name: str) -> int:
     return sum(call.get("id") == name for call in deployment.echo.arrived())
 
 
 def test_only_one_of_fifty_repetitions_at_every_replica_reaches_the_server(
-    deployment: Place,
+    deployment: FamilyGateway,
 ) -> None:
     def repeated(number: int) -> Answer:
         request = call_stateless if number % 2 else call_once
@@ -64,7 +64,7 @@ def test_only_one_of_fifty_repetitions_at_every_replica_reaches_the_server(
             answer = request(client, "fifty", id="fifty", seconds=0.5)
             return None if answer.status == 200 and answer.code == "call_under_way" else answer
 
-        return until_now(outcome, "the outcome", 60)  # type: ignore[no-any-return]
+        return until_blocking(outcome, "the outcome", 60)  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(repeated, range(REPEATS)))
@@ -75,7 +75,9 @@ def test_only_one_of_fifty_repetitions_at_every_replica_reaches_the_server(
         assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own family's form"
 
 
-def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(deployment: Place) -> None:
+def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(
+    deployment: FamilyGateway,
+) -> None:
     client = deployment.client()
     assert call_once(client, "mine", id="mine").text == "mine"
     assert call_once(client, "mine", id="mine, changed").code == "idempotency_conflict"
@@ -85,10 +87,10 @@ def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(deploym
     assert call_once(client, "k" * 256, id="long").code == "invalid"
 
 
-def test_a_session_gets_the_outcome_of_a_call_made_without_one(deployment: Place) -> None:
+def test_a_session_gets_the_outcome_of_a_call_made_without_one(deployment: FamilyGateway) -> None:
     client = deployment.client(replica=1)
     assert call_stateless(deployment.client(), "session", id="session").text == "session"
-    sid = begun(client)
+    sid = start_session(client)
     body = calling("echo__wait", 1, id="session", seconds=0)
     body["params"]["_meta"] = {IDEMPOTENCY: "session"}
     again = client.post(body, Mcp_Session_Id=sid)
@@ -96,13 +98,13 @@ def test_a_session_gets_the_outcome_of_a_call_made_without_one(deployment: Place
     assert arrived(deployment, "session") == 1
 
 
-def test_a_servers_own_error_is_replayed_unchanged(deployment: Place) -> None:
+def test_a_servers_own_error_is_replayed_unchanged(deployment: FamilyGateway) -> None:
     answers = [call_once(deployment.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
     assert [answer.error["code"] for answer in answers] == [-32050, -32050]
     assert arrived(deployment, "fault") == 1
 
 
-def test_explicit_execution_takes_the_key_as_a_header(deployment: Place) -> None:
+def test_explicit_execution_takes_the_key_as_a_header(deployment: FamilyGateway) -> None:
     function = {"name": "echo__wait", "arguments": json.dumps({"id": "header", "seconds": 0})}
     suggestion = {"id": "call_1", "function": function}
 
@@ -119,7 +121,7 @@ def test_explicit_execution_takes_the_key_as_a_header(deployment: Place) -> None
     assert arrived(deployment, "header") == 3, "each of several has a key of its own"
 
 
-def test_a_repetition_is_an_event(deployment: Place) -> None:
+def test_a_repetition_is_an_event(deployment: FamilyGateway) -> None:
     client = deployment.client()
     call_once(client, "event", id="event")
     call_once(client, "event", id="event")
@@ -132,9 +134,11 @@ def test_a_repetition_is_an_event(deployment: Place) -> None:
     assert deployment.cluster.eventual_rows(sql)
 
 
-def test_a_call_survives_its_client_and_every_service_but_the_executor(deployment: Place) -> None:
+def test_a_call_survives_its_client_and_every_service_but_the_executor(
+    deployment: FamilyGateway,
+) -> None:
     with sent(deployment.client(), "left", id="left", seconds=4):
-        until_now(lambda: arrived(deployment, "left"), "the call reaches the server")
+        until_blocking(lambda: arrived(deployment, "left"), "the call reaches the server")
         for service in (
             "ingress",
             "policy",
@@ -147,7 +151,7 @@ def test_a_call_survives_its_client_and_every_service_but_the_executor(deploymen
         lost = answer.code == "outcome_unknown" and not of_the_first(answer)
         return None if lost or answer.code == "call_under_way" else answer
 
-    assert was_replayed(until_now(outcome, "the outcome"))
+    assert was_replayed(until_blocking(outcome, "the outcome"))
     assert arrived(deployment, "left") == 1
 
 
@@ -167,7 +171,7 @@ def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
 
 
 def test_a_call_whose_executor_was_killed_is_unknown_and_not_repeated(
-    deployment: Place,
+    deployment: FamilyGateway,
 ) -> None:
     cluster = deployment.cluster
     name = "ingress+policy+executor" if cluster.fused else "executor"
@@ -176,7 +180,7 @@ def test_a_call_whose_executor_was_killed_is_unknown_and_not_repeated(
         lost = pool.submit(
             call_once, deployment.client(replica=replica), "dead", id="dead", seconds=7
         )
-        until_now(lambda: arrived(deployment, "dead"), "the call reaches the server")
+        until_blocking(lambda: arrived(deployment, "dead"), "the call reaches the server")
         for process in cluster.processes[name]:
             process.kill()
         if cluster.fused:
@@ -189,11 +193,11 @@ def test_a_call_whose_executor_was_killed_is_unknown_and_not_repeated(
         answer = call_once(client, "dead", id="dead", seconds=7)
         return None if answer.code in ("call_under_way", "unknown_tool") else answer
 
-    unknown = until_now(outcome, "it is known to be unknown", UNTIL_UNKNOWN)
+    unknown = until_blocking(outcome, "it is known to be unknown", UNTIL_UNKNOWN)
     assert unknown.code == "outcome_unknown"
     assert "new key" in unknown.error["message"]
     assert arrived(deployment, "dead") == 1
-    alive = until_now(
+    alive = until_blocking(
         lambda: _ended(call_once(client, "alive", id="alive")), "the server is back", 60
     )
     assert alive.text == "alive"

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Client
-from harness.families import begun, listening, stateless
-from harness.launched import Launched
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import listening, start_session, stateless
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Pinboard, at_pins
 from toolbus_cli.errors import CommandError
@@ -117,7 +117,7 @@ def pinned(
         launched.configure({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}})
         launched.start()
         launched.until_listed(gateway.client, GREET)
-        until_now(lambda: "slow__greet" in gateway.held(), "listed and quarantined")
+        until_blocking(lambda: "slow__greet" in gateway.held(), "listed and quarantined")
         yield gateway
     finally:
         launched.stop()
@@ -136,7 +136,7 @@ def as_it_was(pinned: Pinned) -> Iterator[None]:
         pinned.restore(first)
         return pinned.greeting() == (first, "")
 
-    until_now(back, "the first definition")
+    until_blocking(back, "the first definition")
     pinned.launched.until_listed(pinned.client, GREET)
 
 
@@ -172,17 +172,17 @@ def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(
     with listening(client, toolsListChanged=True) as stream:
         stream.until("notifications/subscriptions/acknowledged")
         pinned.list_instead(greet=evil(title="Hi"))
-        until_now(lambda: client.call(GREET).code == "unknown_tool", "rejected")
+        until_blocking(lambda: client.call(GREET).code == "unknown_tool", "rejected")
         before = pinned.arrived()
         assert client.call(GREET).code == "unknown_tool"
         assert pinned.arrived() == before, "nothing reached the server"
         assert stream.until(CHANGED)  # announced by the server, or by the gateway once it is gone
-    until_now(lambda: GREET not in client.tools(), "it is not listed")
+    until_blocking(lambda: GREET not in client.tools(), "it is not listed")
     fields = {case["name"]: case["held"] for case in pinned.pins("list")}
     assert fields[GREET] == "changed since it was approved"
 
     case = difference_of(pinned)
-    with Events(client, MCP_Session_Id=begun(client)) as stream:
+    with Events(client, MCP_Session_Id=start_session(client)) as stream:
         pinned.pins("approve", GREET, "--digest", case["digest"][:16])
         assert stream.until(CHANGED)
     pinned.launched.until_listed(client, GREET)
@@ -196,14 +196,14 @@ def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(
         rows = pinned.launched.rows(sql)
         return expected <= {(row["event"], row["definition_digest"]) for row in rows}
 
-    until_now(recorded, "every step is an event")
+    until_blocking(recorded, "every step is an event")
 
 
 def test_a_new_tool_is_quarantined_and_takes_no_name_of_an_approved_one(pinned: Pinned) -> None:
     client = pinned.client
     # Before greet in the order of names, and visually similar to it.
     pinned.list_instead(Greet=evil(name="Greet"), gr33t=evil(name="gr33t"))
-    until_now(lambda: "fix__Greet" in pinned.held(), "quarantined")
+    until_blocking(lambda: "fix__Greet" in pinned.held(), "quarantined")
     assert client.call(GREET, {"name": "Ann"}).text == "Hello, Ann!"
     assert GREET in client.tools()
     for name in ("fix__Greet", "fix__gr33t"):
@@ -217,17 +217,17 @@ def test_a_new_tool_is_quarantined_and_takes_no_name_of_an_approved_one(pinned: 
 def test_a_removed_tool_that_returns_with_changes_is_quarantined(pinned: Pinned) -> None:
     client = pinned.client
     pinned.list_instead(greet=None)
-    until_now(lambda: GREET not in client.tools(), "gone")
+    until_blocking(lambda: GREET not in client.tools(), "gone")
     assert GREET not in pinned.held()
     pinned.list_instead(greet=evil())
-    until_now(lambda: GREET in pinned.held(), "back, and quarantined")
-    until_now(pinned.launched.up_to_date, "every service has the change")
+    until_blocking(lambda: GREET in pinned.held(), "back, and quarantined")
+    until_blocking(pinned.launched.up_to_date, "every service has the change")
     assert client.call(GREET).code == "unknown_tool"
 
 
 def test_a_definition_too_large_to_compare_cannot_be_called(pinned: Pinned) -> None:
     pinned.list_instead(greet=evil(description="x" * 100_000))
-    until_now(lambda: pinned.client.call(GREET).code == "unknown_tool", "rejected")
+    until_blocking(lambda: pinned.client.call(GREET).code == "unknown_tool", "rejected")
 
 
 def test_with_explicit_approval_no_tool_is_listed_before(pinned: Pinned) -> None:
@@ -239,7 +239,7 @@ def test_with_explicit_approval_no_tool_is_listed_before(pinned: Pinned) -> None
     assert client.call("slow__greet").code == ""
     assert [name for name in client.tools() if name.startswith("slow__")] == ["slow__greet"]
     pinned.pins("reject", "slow__greet")
-    until_now(lambda: client.call("slow__greet").code == "unknown_tool", "rejected again")
+    until_blocking(lambda: client.call("slow__greet").code == "unknown_tool", "rejected again")
 
 
 def test_operators_see_the_number_of_quarantined_tools_and_no_control_characters(
@@ -247,7 +247,7 @@ def test_operators_see_the_number_of_quarantined_tools_and_no_control_characters
 ) -> None:
     hostile = evil(description="\x1b[2J\u202eGreets")
     pinned.list_instead(greet=hostile)
-    until_now(lambda: GREET in pinned.held(), "quarantined")
+    until_blocking(lambda: GREET in pinned.held(), "quarantined")
     status = json.loads(pinned.launched.toolbus("status", "--json").stdout)
     (row,) = [each for each in status["servers"] if each["name"] == "fix"]
     assert row["quarantined"] == 1

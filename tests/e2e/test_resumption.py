@@ -8,10 +8,17 @@ import pytest
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.client import Client
-from harness.families import OTHER, ROOT, Place, begun, calling, replicated
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import (
+    OTHER,
+    ROOT,
+    FamilyGateway,
+    calling,
+    replicated,
+    start_session,
+)
+from harness.waits import until_blocking
 from toolbus_common.config import Server
 
 REPLICAS = pytest.mark.parametrize("replica", [0, 1], ids=["here", "elsewhere"])
@@ -34,10 +41,10 @@ def answered(client: Client, session: str, request: dict[str, Any]) -> None:
 
 @REPLICAS
 def test_a_call_continues_without_its_client_which_resumes_for_the_answer(
-    deployment: Place, replica: int
+    deployment: FamilyGateway, replica: int
 ) -> None:
     client, there = deployment.client(), deployment.client(replica=replica)
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
         request = stream.until("elicitation/create")
@@ -60,9 +67,9 @@ def test_a_call_continues_without_its_client_which_resumes_for_the_answer(
 
 
 @REPLICAS
-def test_a_resumed_stream_receives_the_answer_live(deployment: Place, replica: int) -> None:
+def test_a_resumed_stream_receives_the_answer_live(deployment: FamilyGateway, replica: int) -> None:
     client, there = deployment.client(), deployment.client(replica=replica)
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         event_id = stream.last_id
@@ -73,16 +80,18 @@ def test_a_resumed_stream_receives_the_answer_live(deployment: Place, replica: i
 
 
 @REPLICAS
-def test_an_event_id_of_another_session_is_rejected(deployment: Place, replica: int) -> None:
+def test_an_event_id_of_another_session_is_rejected(
+    deployment: FamilyGateway, replica: int
+) -> None:
     client = deployment.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         event_id = stream.last_id
     unknown = event_id.replace("a", "a0", 1)
     for secret in (OTHER, ROOT):
         thief = deployment.client(secret, replica)
-        theirs = begun(thief)
+        theirs = start_session(thief)
         with (
             resumed(thief, theirs, event_id) as stolen,
             resumed(thief, theirs, unknown) as unknown_stream,
@@ -96,9 +105,9 @@ def test_an_event_id_of_another_session_is_rejected(deployment: Place, replica: 
         assert stream.next()["id"] == 5, "its own client still has it"
 
 
-def test_a_call_without_its_client_is_cancelled_only_on_request(deployment: Place) -> None:
+def test_a_call_without_its_client_is_cancelled_only_on_request(deployment: FamilyGateway) -> None:
     client = deployment.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, ELICITATION, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
         event_id = stream.last_id
@@ -110,9 +119,9 @@ def test_a_call_without_its_client_is_cancelled_only_on_request(deployment: Plac
         assert stream.next()["error"]["data"]["code"] == "cancelled"
 
 
-def test_event_ids_of_a_session_are_never_reused(deployment: Place) -> None:
+def test_event_ids_of_a_session_are_never_reused(deployment: FamilyGateway) -> None:
     client = deployment.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     event_ids: list[str] = []
     for replica in (0, 1):
         there = deployment.client(replica=replica)
@@ -125,11 +134,11 @@ def test_event_ids_of_a_session_are_never_reused(deployment: Place) -> None:
     assert len(event_ids) == len(set(event_ids)) == 7
 
 
-def test_an_older_client_gets_ids_but_no_event_without_a_message(deployment: Place) -> None:
+def test_an_older_client_gets_ids_but_no_event_without_a_message(deployment: FamilyGateway) -> None:
     client = deployment.client()
     call = calling("fix__test_tool_with_progress", 5)
     call["params"]["_meta"] = {"progressToken": 1}
-    session = begun(client, version="2025-06-18")
+    session = start_session(client, version="2025-06-18")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         assert stream.next()["method"] == "notifications/progress"
         assert len(stream.ids) == 1
@@ -141,9 +150,9 @@ def test_an_older_client_gets_ids_but_no_event_without_a_message(deployment: Pla
         assert stream.ended()
 
 
-def test_an_immediate_answer_is_plain_json_and_is_not_stored(deployment: Place) -> None:
+def test_an_immediate_answer_is_plain_json_and_is_not_stored(deployment: FamilyGateway) -> None:
     client = deployment.client()
-    session = begun(client, {"elicitation": {}, "roots": {}})
+    session = start_session(client, {"elicitation": {}, "roots": {}})
     answer = client.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session)
     assert answer.headers["content-type"] == "application/json"
     assert answer.text == "hi"
@@ -154,26 +163,26 @@ def test_an_immediate_answer_is_plain_json_and_is_not_stored(deployment: Place) 
 
 @REPLICAS
 def test_a_resumed_session_stream_delivers_missed_notifications(
-    deployment: Place, replica: int
+    deployment: FamilyGateway, replica: int
 ) -> None:
     client, there = deployment.client(), deployment.client(replica=replica)
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
     deployment.cluster.declare(deployment.configuration(more=Server(url=deployment.echo.url)))
     try:
-        until_now(lambda: "more__say" in client.tools(), "the new server")
+        until_blocking(lambda: "more__say" in client.tools(), "the new server")
         with resumed(there, session, primed) as stream:
             stream.until("notifications/tools/list_changed")
             assert stream.last_id.rpartition("-")[0] == primed.rpartition("-")[0]
     finally:
         deployment.cluster.declare(deployment.configuration())
-        until_now(lambda: "more__say" not in client.tools(), "the server is gone")
+        until_blocking(lambda: "more__say" not in client.tools(), "the server is gone")
 
 
-def test_a_stream_of_a_lost_replica_starts_again(deployment: Place) -> None:
+def test_a_stream_of_a_lost_replica_starts_again(deployment: FamilyGateway) -> None:
     client = deployment.client()
-    session = begun(client)
+    session = start_session(client)
     with resumed(client, session, "s00000000dead.1-4") as stream:
         assert stream.primed().startswith("s")
         assert "dead" not in stream.last_id
@@ -182,9 +191,9 @@ def test_a_stream_of_a_lost_replica_starts_again(deployment: Place) -> None:
 
 
 @REPLICAS
-def test_a_resumed_stream_ends_with_its_session(deployment: Place, replica: int) -> None:
+def test_a_resumed_stream_ends_with_its_session(deployment: FamilyGateway, replica: int) -> None:
     client, there = deployment.client(), deployment.client(replica=replica)
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
     with resumed(there, session, primed) as stream:
@@ -199,7 +208,7 @@ def test_a_resumed_stream_ends_with_its_session(deployment: Place, replica: int)
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGateway]:
     """Run two replicas that close streams whose answers take long."""
     fields = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
     with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as deployment:
@@ -208,10 +217,10 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @REPLICAS
 def test_a_client_is_disconnected_with_an_id_and_polls_for_its_answer(
-    impatient: Place, replica: int
+    impatient: FamilyGateway, replica: int
 ) -> None:
     client, there = impatient.client(), impatient.client(replica=replica)
-    session = begun(client)
+    session = start_session(client)
     with Events(
         client, calling("echo__wait", 5, id="x", seconds=2), Mcp_Session_Id=session
     ) as sent:
@@ -222,7 +231,7 @@ def test_a_client_is_disconnected_with_an_id_and_polls_for_its_answer(
         assert stream.next()["result"]["content"][0]["text"] == "x"
 
 
-async def test_the_sdks_client_resumes_by_itself(impatient: Place) -> None:
+async def test_the_sdks_client_resumes_by_itself(impatient: FamilyGateway) -> None:
     event_ids: list[str] = []
 
     async def note(request: httpx2.Request) -> None:
@@ -239,8 +248,8 @@ async def test_the_sdks_client_resumes_by_itself(impatient: Place) -> None:
     assert any(event_id.startswith("a") for event_id in event_ids)
 
 
-def test_an_older_client_is_never_disconnected(impatient: Place) -> None:
+def test_an_older_client_is_never_disconnected(impatient: FamilyGateway) -> None:
     client = impatient.client()
     call = calling("echo__wait", 5, id="old", seconds=1)
-    answer = client.post(call, Mcp_Session_Id=begun(client, version="2025-06-18"))
+    answer = client.post(call, Mcp_Session_Id=start_session(client, version="2025-06-18"))
     assert answer.text == "old"

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.families import (
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.family_gateway import (
     ASK,
     META,
     OTHER,
     PLAIN,
     ROOT,
-    Place,
+    FamilyGateway,
     listening,
     request,
     stateless,
 )
-from harness.waiting import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Server
 
 FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
@@ -25,7 +25,7 @@ FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
 
 @pytest.mark.parametrize("request_id", [7, "7", "a b"])
 def test_a_subscription_is_acknowledged_first_under_its_own_id(
-    deployment: Place, request_id: int | str
+    deployment: FamilyGateway, request_id: int | str
 ) -> None:
     client, mark = deployment.client(), {META + "subscriptionId": request_id}
     with listening(client, request_id, toolsListChanged=True, odd=True) as stream:
@@ -39,15 +39,15 @@ def test_a_subscription_is_acknowledged_first_under_its_own_id(
             result = stream.next()
             assert result["method"] == "notifications/tools/list_changed", "only what was wanted"
             assert result["params"]["_meta"] == mark
-            until_now(lambda: "more__say" in client.tools(), "the new server")
+            until_blocking(lambda: "more__say" in client.tools(), "the new server")
         finally:
             deployment.cluster.declare(deployment.configuration())
             # The next stream must start without it, or it would receive no change.
-            until_now(lambda: "more__say" not in client.tools(), "the server is gone")
+            until_blocking(lambda: "more__say" not in client.tools(), "the server is gone")
         stream.until("notifications/tools/list_changed")
 
 
-def test_a_subscription_announces_changes_of_its_resources(deployment: Place) -> None:
+def test_a_subscription_announces_changes_of_its_resources(deployment: FamilyGateway) -> None:
     watched = "test://watched-resource"
     subscriptions = [watched, "test://nobody-has-this", 5]
     with listening(deployment.client(), 1, resourceSubscriptions=subscriptions) as stream:
@@ -59,7 +59,9 @@ def test_a_subscription_announces_changes_of_its_resources(deployment: Place) ->
         assert result["params"]["_meta"][META + "subscriptionId"] == 1
 
 
-def test_a_subscription_ends_with_a_result_when_the_gateway_stops(deployment: Place) -> None:
+def test_a_subscription_ends_with_a_result_when_the_gateway_stops(
+    deployment: FamilyGateway,
+) -> None:
     replica = deployment.cluster.run("ingress")
     replica.wait_ready()
     number = len(deployment.cluster._ports) - 1
@@ -75,7 +77,7 @@ def test_a_subscription_ends_with_a_result_when_the_gateway_stops(deployment: Pl
 
 
 def test_a_client_that_disconnects_from_a_subscription_leaves_nothing_behind(
-    deployment: Place,
+    deployment: FamilyGateway,
 ) -> None:
     for _ in range(3):
         with listening(deployment.client(), toolsListChanged=True) as stream:
@@ -90,7 +92,7 @@ def answer_request(client: Client, params: dict[str, Any], **changed: Any) -> An
     )
 
 
-def test_a_state_is_sealed_to_its_key_and_its_request(deployment: Place) -> None:
+def test_a_state_is_sealed_to_its_key_and_its_request(deployment: FamilyGateway) -> None:
     params = {"name": ASK, "arguments": {}}
     first = request(deployment.client(), "tools/call", params, **FORMS).json["result"]
     assert first["resultType"] == "input_required"
@@ -113,7 +115,7 @@ def test_a_state_is_sealed_to_its_key_and_its_request(deployment: Place) -> None
     assert "state-ok" in last.text, "another replica accepts it"
 
 
-def test_every_declared_capability_answers(deployment: Place) -> None:
+def test_every_declared_capability_answers(deployment: FamilyGateway) -> None:
     client = deployment.client()
     body = request(client, "server/discover").json["result"]["capabilities"]
     for kind, method in (
@@ -138,7 +140,7 @@ def test_every_declared_capability_answers(deployment: Place) -> None:
         assert stream.next()["params"]["notifications"] == subscriptions
 
 
-def test_a_capability_of_no_server_is_not_declared(deployment: Place) -> None:
+def test_a_capability_of_no_server_is_not_declared(deployment: FamilyGateway) -> None:
     client = deployment.client(PLAIN)
     assert request(client, "server/discover").json["result"]["capabilities"] == {
         "tools": {"listChanged": True}
@@ -150,13 +152,13 @@ def test_a_capability_of_no_server_is_not_declared(deployment: Place) -> None:
 @pytest.mark.parametrize(
     "method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"]
 )
-def test_a_removed_method_is_not_found(deployment: Place, method: str) -> None:
+def test_a_removed_method_is_not_found(deployment: FamilyGateway, method: str) -> None:
     answer = request(deployment.client(), method, {"uri": "test://watched-resource"})
     assert answer.status in (400, 404)
     assert answer.error["code"] == (-32601 if answer.status == 404 else -32020)
 
 
-def test_a_task_belongs_to_its_key_and_is_known_to_every_replica(deployment: Place) -> None:
+def test_a_task_belongs_to_its_key_and_is_known_to_every_replica(deployment: FamilyGateway) -> None:
     tasks: dict[str, Any] = {"extensions": {META + "tasks": {}}}
     arguments = {"seconds": 0, "label": "sealed"}
     params = {"name": "fix__slow_compute", "arguments": arguments}
@@ -169,7 +171,9 @@ def test_a_task_belongs_to_its_key_and_is_known_to_every_replica(deployment: Pla
         return client.post(body, **headers, Mcp_Name=handle)
 
     there = deployment.client(replica=1)
-    until_now(lambda: get_task(there, task_id).json["result"]["status"] == "completed", "the end")
+    until_blocking(
+        lambda: get_task(there, task_id).json["result"]["status"] == "completed", "the end"
+    )
     done = get_task(there, task_id).json["result"]
     assert done["taskId"] == task_id, "under the same handle"
     assert "sealed" in json.dumps(done["result"])
@@ -183,18 +187,20 @@ def test_a_task_belongs_to_its_key_and_is_known_to_every_replica(deployment: Pla
     assert get_task(one_server, task_id).error["code"] == -32602, "a task of another server"
 
 
-def test_a_client_that_disconnects_cancels_its_call(deployment: Place) -> None:
+def test_a_client_that_disconnects_cancels_its_call(deployment: FamilyGateway) -> None:
     params = {"name": "fix__test_sleep", "arguments": {"seconds": 7}}
     body, headers = stateless("tools/call", params)
     deployment.fixture.forget()
     with deployment.client().leaving(body, **headers):
-        until_now(lambda: "test_sleep" in deployment.fixture.seen()["tools"], "the call arrived")
-    until_now(
+        until_blocking(
+            lambda: "test_sleep" in deployment.fixture.seen()["tools"], "the call arrived"
+        )
+    until_blocking(
         lambda: "test_sleep" in deployment.fixture.seen()["cancelled"], "the call was cancelled"
     )
 
 
-def test_cacheable_answers_declare_lifetime_and_scope(deployment: Place) -> None:
+def test_cacheable_answers_declare_lifetime_and_scope(deployment: FamilyGateway) -> None:
     client = deployment.client()
     listed = request(client, "tools/list").json["result"]
     assert 0 <= listed["ttlMs"] <= 5000

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Answer, Client
-from harness.cluster import Cluster
-from harness.families import stateless
-from harness.operating import key
-from harness.otlp import Collector, Received
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import stateless
+from harness.receivers.otlp_collector import Collector, Received
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 
 SECRET, CODER, ASKER = (f"tbk_{name}_a-secret-of-traces" for name in ("bot", "coder", "asker"))
@@ -36,9 +36,7 @@ class Traced:
 
     def last_call(self, trace: str) -> dict[str, Any]:
         """Return the last call of a trace that the server received."""
-        calls = [
-            each for each in self.fixture.seen()["last"] if each["method"] == "tools/call"
-        ]
+        calls = [each for each in self.fixture.seen()["last"] if each["method"] == "tools/call"]
         found: list[dict[str, Any]] = [
             each for each in calls if trace in each["headers"]["traceparent"]
         ]
@@ -69,7 +67,9 @@ def traced(
             servers = {"fix": {"url": fixture.url}}
             declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
             fused = request.param == "fused"
-            cluster.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
+            cluster.start(
+                Configuration.model_validate(declared), fused=fused, additional=("codemode",)
+            )
             cluster.until_listed(cluster.client(SECRET), "fix__greet")
             cluster.until_listed(cluster.client(CODER), "executeToolCode")
             yield Traced(cluster, collector, fixture)
@@ -181,7 +181,7 @@ def test_audit_inserts_are_linked_to_the_spans_of_their_events(traced: Traced) -
         inserts = [span for span in traced.collector.spans if span.name == "toolbus.insert"]
         return {id_ for span in inserts for of, id_ in span.links if of == trace}
 
-    until_now(lambda: linked() == fields, "the links of both events")
+    until_blocking(lambda: linked() == fields, "the links of both events")
 
 
 def test_a_failure_has_its_code_on_every_span(traced: Traced) -> None:
@@ -228,7 +228,7 @@ def test_services_export_readiness_and_span_counters_to_prometheus(
     traced.collector.of(trace, *CALL)
     client = traced.client()
     page = f"http://{traced.cluster.ops['ingress']}/metrics"
-    until_now(
+    until_blocking(
         lambda: re.search(rb'toolbus_spans_total{outcome="exported"} [1-9]', client.get(page).body),
         "exported spans are counted",
     )

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from harness.administering import Administrator, at
-from harness.client import Client
-from harness.cluster import Upstream
-from harness.connections import RawHttp, chunked, request
-from harness.families import begun, calling
-from harness.launched import Launched
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.admin_client import Administrator, at
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import calling, start_session
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_connections import RawHttp, chunked, request
+from harness.waits import until_blocking
 
 BOT, BOSS = "tbk_bot_e2e-secret-of-whole-requests", "tbk_boss_e2e-secret-of-whole-requests"
 ADMIN = "tba_admin_e2e-secret-of-whole-requests"
@@ -143,7 +143,7 @@ def an_executed_tool(_: HttpGateway, mark: str) -> EffectfulRequest:
 
 
 def a_session_ended(gateway: HttpGateway, mark: str) -> EffectfulRequest:
-    gateway.states[mark] = begun(gateway.client())
+    gateway.states[mark] = start_session(gateway.client())
     return EffectfulRequest(
         "DELETE", "/mcp", b"{}", (bearer(BOT), f"Mcp-Session-Id: {gateway.states[mark]}")
     )
@@ -242,7 +242,7 @@ def test_a_truncated_request_has_no_effect_and_a_complete_one_has(
     with RawHttp(gateway.base) as connection:
         connection.send(build(gateway, whole).whole)
         assert connection.answer().status < 300
-    until_now(lambda: done(gateway, whole), "the whole request has its effect")
+    until_blocking(lambda: done(gateway, whole), "the whole request has its effect")
     assert not done(gateway, cut)
 
 

@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 
-from harness.browsing import Browser, Page
-from harness.client import Client
-from harness.httpengine import sent_on
-from harness.identities import TYPE
-from harness.launched import Launched
-from harness.protected import OAuthServer, ProtectedServer, ShowingOAuthServer, ShowingServer
-from harness.showing import Certificates, kept_thumbprint
-from harness.waiting import until_now
-from harness.written import files_in
+from harness.audit.written_files import files_in
+from harness.clients.form_browser import Browser, Page
+from harness.clients.mcp_client import Client
+from harness.engines.http_engine import redirect_of
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.caller_identities import TYPE
+from harness.oauth.client_certificates import Certificates, kept_thumbprint
+from harness.oauth.protected_processes import (
+    CertificateBoundOAuthServer,
+    CertificateBoundServer,
+    OAuthServer,
+    ProtectedServer,
+)
+from harness.waits import until_blocking
 from toolbus_common.crypto.p256 import header_of
 
 PASSWORD = "correct horse battery"
@@ -29,17 +34,19 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
 
 
 @pytest.fixture(scope="module")
-def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
+def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundOAuthServer]:
     """Run an authorization server that identifies the gateway by its certificate."""
     directory = tmp_path_factory.mktemp("showing")
-    with ShowingOAuthServer(directory, Certificates(directory)).running() as server:
-        server.tells_alias()
+    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as server:
+        server.announce_alias()
         server.say(certificate=kept_thumbprint(server.certificates.client[0]))
         yield server
 
 
 @pytest.fixture(scope="module")
-def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+def unlaunched(
+    showing: CertificateBoundOAuthServer, tmp_path_factory: pytest.TempPathFactory
+) -> Launched:
     """Create the gateway, whose address is known before it starts."""
     fields = {
         "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1",
@@ -50,15 +57,19 @@ def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def bank(
-    showing: ShowingOAuthServer, unlaunched: Launched, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ShowingServer]:
+    showing: CertificateBoundOAuthServer,
+    unlaunched: Launched,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[CertificateBoundServer]:
     """Run a server that requires the gateway's certificate and the caller's identity."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
-    with ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway).running() as server:
+    with CertificateBoundServer(
+        tmp_path_factory.mktemp("bank"), showing, gateway
+    ).running() as server:
         yield server
 
 
-def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:
+def mutual(showing: CertificateBoundOAuthServer, bank: CertificateBoundServer) -> dict[str, Any]:
     """Return the configuration with one certificate for both servers."""
     certificate, key = showing.certificates.client
     references = {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
@@ -71,8 +82,8 @@ def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def launched(
     far: OAuthServer,
-    showing: ShowingOAuthServer,
-    bank: ShowingServer,
+    showing: CertificateBoundOAuthServer,
+    bank: CertificateBoundServer,
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Launched]:
@@ -100,7 +111,7 @@ def launched(
         gateway.start()
         for name in ("ann", "bob"):
             words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-            done = gateway.toolbus(*words, said=PASSWORD + "\n")
+            done = gateway.toolbus(*words, stdin=PASSWORD + "\n")
             assert done.returncode == 0, done.stderr
         yield gateway
     finally:
@@ -120,7 +131,7 @@ def agreed(browser: Browser, page: Page) -> Page:
     """Allow the connection, and return from the other service."""
     sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.status == 303, sent.text
-    return browser.get(sent_on(sent.location))
+    return browser.get(redirect_of(sent.location))
 
 
 def test_a_user_connects_an_account_and_calls_carry_its_token(launched: Launched) -> None:
@@ -156,7 +167,7 @@ def test_a_client_is_asked_to_open_the_page_and_a_link_is_for_its_own_user(
     done = launched.toolbus("connections", "revoke", "docs", "--user", "ann")
     assert done.returncode == 0, done.stderr
     ann = launched.client(ANN)
-    request = until_now(
+    request = until_blocking(
         lambda: _input_request(ann), "the question, once the cached token has expired"
     )
     params = request["inputRequests"]["toolbus.connect"]["params"]
@@ -235,7 +246,7 @@ def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
         launched.toolbus("servers", "reset", "bound").returncode == 0
     )  # instead of its scheduled retry
     launched.until_listed(root, "bound__whoami")
-    until_now(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
+    until_blocking(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
     far.say(nonce="n-2")
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
     far.expire()
@@ -244,14 +255,14 @@ def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
 
 
 def test_a_server_gets_the_gateways_certificate_and_an_identity_no_client_can_forge(
-    launched: Launched, bank: ShowingServer
+    launched: Launched, bank: CertificateBoundServer
 ) -> None:
     ann, root = launched.client(ANN), launched.client(ROOT)
     launched.until_listed(ann, "bank__whoami")
     for client in (ann, root):
         result = _called(client, "bank__whoami", forged="forged")
         assert result["content"][0]["text"] == "machine"
-    calls = [claims for claims in bank.told() if claims.get("tool") == "whoami"]
+    calls = [claims for claims in bank.callers() if claims.get("tool") == "whoami"]
     assert [(each["sub"], each["key"], each.get("team")) for each in calls] == [
         ("ann", "ann", "tellers"), ("key:root", "root", None),
     ]  # fmt: skip
@@ -260,7 +271,7 @@ def test_a_server_gets_the_gateways_certificate_and_an_identity_no_client_can_fo
 
 
 def test_an_unregistered_certificate_is_an_error_with_its_fix(
-    launched: Launched, showing: ShowingOAuthServer
+    launched: Launched, showing: CertificateBoundOAuthServer
 ) -> None:
     root = launched.client(ROOT)
     launched.until_listed(root, "bank__whoami")

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from harness.browsing import Browser
-from harness.client import Client
-from harness.httpengine import sent_on
-from harness.launched import Launched
-from harness.protected import OAuthServer, ProtectedServer
-from harness.protected_apis import ProtectedApis
-from harness.waiting import until_now
+from harness.apis.protected_apis import ProtectedApis
+from harness.clients.form_browser import Browser
+from harness.clients.mcp_client import Client
+from harness.engines.http_engine import redirect_of
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.protected_processes import OAuthServer, ProtectedServer
+from harness.waits import until_blocking
 
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
-PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
 SUBJECT_TOOLS: dict[
     str, tuple[str, dict[str, Any]]
 ] = {  # by kind: the tool that returns whose token a call carried, and its arguments
@@ -95,9 +95,11 @@ class OAuthGateway:
             return
         client, (tool, _) = self.client(user), SUBJECT_TOOLS[kind]
         connect_tool = f"{kind}__connect_account"
-        until_now(lambda: client.sees(connect_tool) or client.sees(tool), f"{kind} is listed", 90)
-        until_now(self.launched.up_to_date, "every service has the change", 90)
-        request = until_now(
+        until_blocking(
+            lambda: client.sees(connect_tool) or client.sees(tool), f"{kind} is listed", 90
+        )
+        until_blocking(self.launched.up_to_date, "every service has the change", 90)
+        request = until_blocking(
             lambda: _link_in(client.call(tool if client.sees(tool) else connect_tool, {}).json),
             f"a link of {kind}",
             90,
@@ -107,7 +109,7 @@ class OAuthGateway:
         page = browser.sign_in(browser.get(request), user, PASSWORD)
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
         assert sent.status == 303, sent.text
-        done = browser.get(sent_on(sent.location))
+        done = browser.get(redirect_of(sent.location))
         assert "Connected" in done.text, done.text
         self.launched.until_listed(client, tool)
         self.ready.add((user, kind))
@@ -154,7 +156,7 @@ def gateway(
             gateway.start()
             for name in KEYS:
                 words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-                done = gateway.toolbus(*words, said=PASSWORD + "\n")
+                done = gateway.toolbus(*words, stdin=PASSWORD + "\n")
                 assert done.returncode == 0, done.stderr
             yield OAuthGateway(gateway, far)
         finally:
@@ -210,7 +212,7 @@ def _short_token_renewed(gateway: OAuthGateway, kind: str) -> None:
             assert "eve@far" in gateway.answer_of("eve", kind), "no call uses an expired token"
             return len(gateway.far.seen("refresh_token")) > before
 
-        until_now(renewed, "the next token", 60)
+        until_blocking(renewed, "the next token", 60)
         assert "eve@far" in gateway.answer_of("eve", kind)
         if kind == "byfile":
             now = gateway.client("eve").call(f"{kind}__pid").json
@@ -235,9 +237,9 @@ def test_disconnecting_ends_the_users_process_and_calls(gateway: OAuthGateway, k
     assert done.returncode == 0, done.stderr
     gateway.ready.discard(("bob", kind))
     if pids:
-        until_now(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
+        until_blocking(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
         assert any(map(_runs, pids["ann"])), "the listing process may have been restarted"
-    until_now(
+    until_blocking(
         lambda: "/oauth/connect/" in gateway.answer_of("bob", kind), "bob is asked to connect", 60
     )
     assert "ann@far" in gateway.answer_of("ann", kind)

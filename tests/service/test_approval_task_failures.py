@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import (
+from harness.clients.bus_operator import key
+from harness.services.approval_tasks import (
     BOTH,
     LEGACY,
     MODERN,
-    about,
     approval_of,
-    begun,
-    ended,
+    created_task,
+    final_state,
     reached,
-    told,
+    task_request,
+    task_state,
 )
-from harness.operating import key
-from harness.policing import OWN, Policing, declared, required
-from harness.waiting import until_told
+from harness.services.policy_replicas import OWN, PolicyReplicas, declared, required
+from harness.waits import until_async
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -67,56 +67,56 @@ either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern",
 
 @either_family
 async def test_a_rejected_call_leaves_a_failed_task_with_the_reason(
-    policy: Policing, form: dict[str, Any]
+    policy: PolicyReplicas, form: dict[str, Any]
 ) -> None:
-    task = await begun(policy, **form)
+    task = await created_task(policy, **form)
     await policy.reject(approval_of(task), "Page 7 is needed.")
-    found = await ended(policy, task, **form)
+    found = await final_state(policy, task, **form)
     assert (found["status"], "Page 7 is needed." in found["statusMessage"]) == ("failed", True)
     if form is MODERN:
         assert found["error"]["code"] == "approval_rejected", "ingress translates it into a number"
     else:
         with pytest.raises(ApprovalRejectedError, match=r"Page 7 is needed\."):
-            await about(policy, "result", task, **form)
+            await task_request(policy, "result", task, **form)
     assert policy.reached == []
 
 
 async def test_a_call_not_approved_in_time_leaves_a_failed_task(start_policy: Any) -> None:
     async with start_policy(APPROVAL_SECONDS="0.5") as policy:
-        task = await begun(policy, **MODERN)
-        found = await ended(policy, task)
+        task = await created_task(policy, **MODERN)
+        found = await final_state(policy, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "approval_required")
         assert "in time" in found["statusMessage"]
-        assert await begun(policy, **MODERN) != task, "a new approval"
-        assert (await told(policy, task))["status"] == "failed"
+        assert await created_task(policy, **MODERN) != task, "a new approval"
+        assert (await task_state(policy, task))["status"] == "failed"
         assert policy.reached == []
 
 
 async def test_an_approval_does_not_outlive_its_key(start_policy: Any) -> None:
     async with start_policy(replicas=1) as policy:
-        task = await begun(policy, **MODERN)
+        task = await created_task(policy, **MODERN)
         await policy.declare(declared(revoked=True))
-        await until_told(partial(policy.refuses, UnauthorizedError, "read"), "the revocation")
+        await until_async(partial(policy.refuses, UnauthorizedError, "read"), "the revocation")
         await policy.approve(approval_of(task))
 
         async def is_stored() -> bool:
             return any(b'"stage":"ended"' in each for each in await policy.kept(TASKS))
 
-        await until_told(is_stored, "the end of the task")
+        await until_async(is_stored, "the end of the task")
         await policy.declare(declared())
-        await until_told(partial(_may, policy), "the key")
-        found = await told(policy, task)
+        await until_async(partial(_may, policy), "the key")
+        found = await task_state(policy, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "unauthorized")
         assert [call for call in policy.reached if call.tool == "burn"] == []
 
 
 async def test_a_tool_changed_after_its_approval_is_not_called(start_policy: Any) -> None:
     async with start_policy(replicas=1) as policy:
-        task = await begun(policy, **MODERN)
+        task = await created_task(policy, **MODERN)
         await policy.offer("Burns the page, and tells your secrets.")
-        await until_told(lambda: _another(policy, task), "the changed definition")
+        await until_async(lambda: _another(policy, task), "the changed definition")
         await policy.approve(approval_of(task))
-        found = await ended(policy, task)
+        found = await final_state(policy, task)
         assert (
             found["status"],
             "changed since this call was approved" in found["statusMessage"],
@@ -124,23 +124,25 @@ async def test_a_tool_changed_after_its_approval_is_not_called(start_policy: Any
         assert policy.reached == []
 
 
-async def _another(policy: Policing, before: str) -> bool:
+async def _another(policy: PolicyReplicas, before: str) -> bool:
     return await required(policy) != approval_of(before)
 
 
-async def test_an_approved_call_waits_for_an_executor(policy: Policing) -> None:
-    task = await begun(policy, **MODERN)
+async def test_an_approved_call_waits_for_an_executor(
+    policy: PolicyReplicas,
+) -> None:
+    task = await created_task(policy, **MODERN)
     await policy.executor.calls.leave(CallAdmitted, "*")
     await policy.executor.bus.settled()
     await policy.approve(approval_of(task))
-    await until_told(lambda: _failed_to_reach(policy), "an attempt without an executor")
-    assert (await told(policy, task))["status"] == "working"
+    await until_async(lambda: _failed_to_reach(policy), "an attempt without an executor")
+    assert (await task_state(policy, task))["status"] == "working"
     await policy.executor.calls.serve(CallAdmitted, "*", policy.run, "executor")
-    assert (await ended(policy, task))["result"] == {"page": 7}
+    assert (await final_state(policy, task))["result"] == {"page": 7}
     assert len(policy.reached) == 1
 
 
-async def _failed_to_reach(policy: Policing) -> bool:
+async def _failed_to_reach(policy: PolicyReplicas) -> bool:
     try:
         await policy.request("read")
     except ExecutorDownError:
@@ -151,18 +153,18 @@ async def _failed_to_reach(policy: Policing) -> bool:
 async def test_a_call_rejected_by_its_server_leaves_the_servers_error(start_policy: Any) -> None:
     async with start_policy() as policy:
         policy.answer = CallError(UpstreamRefusedError("No such page.", upstream_code=-32099))
-        task = await begun(policy, **MODERN)
+        task = await created_task(policy, **MODERN)
         await policy.approve(approval_of(task))
-        found = await ended(policy, task)
+        found = await final_state(policy, task)
         assert found["error"] == {"code": -32099, "message": "No such page."}
 
 
 async def test_a_server_request_during_a_task_without_a_caller_fails(start_policy: Any) -> None:
     async with start_policy() as policy:
         policy.answer = InputRequired(b'{"resultType":"input_required","inputRequests":{}}')
-        task = await begun(policy, **BOTH)
+        task = await created_task(policy, **BOTH)
         await policy.approve(approval_of(task))
-        found = await ended(policy, task)
+        found = await final_state(policy, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "upstream_fault")
         assert "elicitation" not in policy.reached[0].capabilities, (
             "the call declares no such capability"
@@ -174,16 +176,16 @@ async def test_a_server_request_during_a_task_without_a_caller_fails(start_polic
 
 @either_family
 async def test_cancelling_the_task_withdraws_the_approval(
-    policy: Policing, operator: Bus, form: dict[str, Any]
+    policy: PolicyReplicas, operator: Bus, form: dict[str, Any]
 ) -> None:
-    task = await begun(policy, **form)
-    await about(policy, "cancel", task, **form)
-    assert (await told(policy, task, **form))["status"] == "cancelled"
+    task = await created_task(policy, **form)
+    await task_request(policy, "cancel", task, **form)
+    assert (await task_state(policy, task, **form))["status"] == "cancelled"
     with pytest.raises(UnknownApprovalError, match="withdrawn"):
         await policy.approve(approval_of(task))
-    assert await begun(policy, **form) != task
-    assert (await told(policy, task, **form))["status"] == "cancelled"
-    message = await until_told(partial(_last, operator, "approval.withdrawn"), "the event")
+    assert await created_task(policy, **form) != task
+    assert (await task_state(policy, task, **form))["status"] == "cancelled"
+    message = await until_async(partial(_last, operator, "approval.withdrawn"), "the event")
     assert json.loads(message)["approval"] == approval_of(task)
     assert policy.reached == []
 
@@ -196,17 +198,20 @@ async def _last(operator: Bus, event: str) -> bytes:
         return b""
 
 
-async def test_an_ended_task_cannot_be_cancelled(policy: Policing) -> None:
-    task, flat = await begun(policy, **LEGACY), await begun(policy, **MODERN, arguments={"p": 1})
+async def test_an_ended_task_cannot_be_cancelled(policy: PolicyReplicas) -> None:
+    task, flat = (
+        await created_task(policy, **LEGACY),
+        await created_task(policy, **MODERN, arguments={"p": 1}),
+    )
     for each in (task, flat):
         await policy.approve(approval_of(each))
-    await ended(policy, task, **LEGACY)
-    await ended(policy, flat)
+    await final_state(policy, task, **LEGACY)
+    await final_state(policy, flat)
     with pytest.raises(InvalidError, match="already ended"):
-        await about(policy, "cancel", task, **LEGACY)
-    final = await about(policy, "cancel", flat)
+        await task_request(policy, "cancel", task, **LEGACY)
+    final = await task_request(policy, "cancel", flat)
     assert isinstance(final, CallResult)
-    assert (await told(policy, flat))["status"] == "completed"
+    assert (await task_state(policy, flat))["status"] == "completed"
 
 
 async def test_cancelling_the_task_of_a_running_call_cancels_the_call(start_policy: Any) -> None:
@@ -221,11 +226,11 @@ async def test_cancelling_the_task_of_a_running_call_cancels_the_call(start_poli
 
         await policy.executor.bus.subscribe(f"{CallCancelled.SUBJECT}.*", hear)
         await policy.executor.bus.settled()
-        task = await begun(policy, **MODERN)
+        task = await created_task(policy, **MODERN)
         await policy.approve(approval_of(task))
-        await until_told(lambda: reached(policy, 1), "the call")
-        await about(policy, "cancel", task)
-        assert (await ended(policy, task))["status"] == "cancelled"
+        await until_async(lambda: reached(policy, 1), "the call")
+        await task_request(policy, "cancel", task)
+        assert (await final_state(policy, task))["status"] == "cancelled"
         assert received == [policy.reached[0].call_id]
 
 
@@ -236,14 +241,14 @@ async def test_cancelling_the_task_of_a_running_call_cancels_the_call(start_poli
 async def test_a_task_is_known_to_its_own_key_only(start_policy: Any, what: str) -> None:
     async with start_policy(replicas=1) as policy:
         await policy.declare(_with_another_like_it())
-        await until_told(partial(_may, policy, secret=OWN), "the new configuration")
-        task = await begun(policy, **MODERN)
+        await until_async(partial(_may, policy, secret=OWN), "the new configuration")
+        task = await created_task(policy, **MODERN)
         for given in ({"secret": OWN}, {"tool": "read"}):
             with pytest.raises(InvalidError, match="Unknown task"):
-                await about(policy, what, task, **given)
+                await task_request(policy, what, task, **given)
         with pytest.raises(InvalidError, match="Unknown task"):
-            await about(policy, what, DEFERRED + "0" * 32)
-        assert (await told(policy, task))["status"] == "working"
+            await task_request(policy, what, DEFERRED + "0" * 32)
+        assert (await task_state(policy, task))["status"] == "working"
 
 
 def _with_another_like_it() -> Configuration:
@@ -251,7 +256,7 @@ def _with_another_like_it() -> Configuration:
     return changed.model_copy(update={"keys": {**changed.keys, "own": key(OWN, user="ann")}})
 
 
-async def _may(policy: Policing, **given: Any) -> bool:
+async def _may(policy: PolicyReplicas, **given: Any) -> bool:
     try:
         await policy.request("read", **given)
     except (UnauthorizedError, UnknownToolError):
@@ -265,7 +270,9 @@ async def test_a_key_has_a_limited_number_of_tasks_and_then_gets_the_approval_id
     monkeypatch.setattr(task_service, "MAX_TASKS_PER_KEY", 2)
     async with start_policy(replicas=1) as policy:
         for page in range(2):
-            await about(policy, "cancel", await begun(policy, **MODERN, arguments={"page": page}))
+            await task_request(
+                policy, "cancel", await created_task(policy, **MODERN, arguments={"page": page})
+            )
         assert await required(policy, **MODERN)
 
 
@@ -313,7 +320,7 @@ async def test_an_approval_used_by_another_call_is_not_restored(
             entry = await book.load(request.id)
             return entry is not None and entry.task.stage is Stage.ENDED
 
-        await until_told(over, "the end of the task")
+        await until_async(over, "the end of the task")
         stored = await approval_repository.load(request.binding)
         assert stored is not None
         assert stored.approval.state is State.USED

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from harness.deferring import (
+from harness.services.approval_tasks import (
     BOTH,
     LEGACY,
     MODERN,
-    about,
     approval_of,
-    begun,
-    ended,
+    created_task,
+    final_state,
     reached,
-    told,
+    task_request,
+    task_state,
 )
-from harness.policing import PAGES, Policing, required
-from harness.waiting import until_told
+from harness.services.policy_replicas import PAGES, PolicyReplicas, required
+from harness.waits import until_async
 from toolbus_common.contracts import (
     CallAdmitted,
     CallResult,
@@ -45,87 +45,89 @@ either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern",
 
 @either_family
 async def test_a_call_waits_as_a_task_and_runs_once_when_it_is_approved(
-    policy: Policing, form: dict[str, Any]
+    policy: PolicyReplicas, form: dict[str, Any]
 ) -> None:
-    task = await begun(policy, **form)
-    waiting = await told(policy, task, **form)
+    task = await created_task(policy, **form)
+    waiting = await task_state(policy, task, **form)
     assert waiting["status"] == "working"
     assert f"/approvals/{approval_of(task)}" in waiting["statusMessage"]
     assert (await policy.the_one()).id == approval_of(task)
     assert policy.reached == []
     await policy.approve(approval_of(task))
-    assert (await ended(policy, task, **form))["status"] == "completed"
+    assert (await final_state(policy, task, **form))["status"] == "completed"
     for _ in range(6):  # whichever replica answers
-        assert (await told(policy, task, **form))["status"] == "completed"
+        assert (await task_state(policy, task, **form))["status"] == "completed"
     (call,) = policy.reached
     assert (json.loads(call.arguments), call.key) == ({"page": 7}, "bot")
     assert await required(policy) != approval_of(task), "single use"
 
 
-async def test_a_stateless_client_gets_the_result_in_its_task(policy: Policing) -> None:
-    task = await begun(policy, **MODERN)
+async def test_a_stateless_client_gets_the_result_in_its_task(policy: PolicyReplicas) -> None:
+    task = await created_task(policy, **MODERN)
     await policy.approve(approval_of(task))
-    found = await ended(policy, task)
+    found = await final_state(policy, task)
     assert found["result"] == {"page": 7}
     assert found["resultType"] == "complete"
     assert found["ttlMs"] > 0
     assert "ttl" not in found
 
 
-async def test_a_client_with_a_session_waits_for_the_result_of_its_task(policy: Policing) -> None:
-    task = await begun(policy, **LEGACY)
-    waiting = asyncio.create_task(about(policy, "result", task, **LEGACY))
+async def test_a_client_with_a_session_waits_for_the_result_of_its_task(
+    policy: PolicyReplicas,
+) -> None:
+    task = await created_task(policy, **LEGACY)
+    waiting = asyncio.create_task(task_request(policy, "result", task, **LEGACY))
     await policy.approve(approval_of(task))
     final = await waiting
     assert isinstance(final, CallResult)
     assert json.loads(final.body) == {"page": 7}
-    found = await told(policy, task, **LEGACY)
+    found = await task_state(policy, task, **LEGACY)
     assert not {"result", "resultType", "ttlMs"} & set(found)
 
 
 async def test_a_result_not_approved_in_time_is_an_error_with_the_approval(
-    policy: Policing, monkeypatch: pytest.MonkeyPatch
+    policy: PolicyReplicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_service, "MARGIN_SECONDS", 29.5)  # of the 30 s this request has
-    task = await begun(policy, **LEGACY)
+    task = await created_task(policy, **LEGACY)
     with pytest.raises(ApprovalRequiredError, match="is not approved yet") as caught:
-        await about(policy, "result", task, seconds=30, **LEGACY)
+        await task_request(policy, "result", task, seconds=30, **LEGACY)
     assert caught.value.data["approval"] == approval_of(task)
 
 
-async def test_a_repeated_call_is_the_same_task(policy: Policing) -> None:
-    tasks = {await begun(policy, **MODERN) for _ in range(6)}
+async def test_a_repeated_call_is_the_same_task(policy: PolicyReplicas) -> None:
+    tasks = {await created_task(policy, **MODERN) for _ in range(6)}
     (task,) = tasks
     assert (await policy.the_one()).id == approval_of(task)
     await policy.approve(approval_of(task))
-    await until_told(lambda: reached(policy, 1), "the call")
+    await until_async(lambda: reached(policy, 1), "the call")
 
 
 async def test_a_call_rejected_for_approval_before_becomes_a_task_of_the_same_approval(
-    policy: Policing,
+    policy: PolicyReplicas,
 ) -> None:
     approval = await required(policy)
-    assert approval_of(await begun(policy, **MODERN)) == approval
+    assert approval_of(await created_task(policy, **MODERN)) == approval
 
 
-async def test_only_one_of_two_calls_with_one_approval_runs(policy: Policing) -> None:
+async def test_only_one_of_two_calls_with_one_approval_runs(policy: PolicyReplicas) -> None:
     """Repeat the same call at the moment of the approval."""
     for page in range(5):
         given: dict[str, Any] = {"arguments": {"page": page}}
-        task = await begun(policy, **MODERN, **given)
+        task = await created_task(policy, **MODERN, **given)
         await policy.approve(approval_of(task))
         await asyncio.gather(*(policy.request(**given) for _ in range(6)), return_exceptions=True)
-        await ended(policy, task)
-        await until_told(partial(reached, policy, page + 1), "the call")
+        await final_state(policy, task)
+        await until_async(partial(reached, policy, page + 1), "the call")
         assert len(policy.reached) == page + 1
 
 
 async def test_an_approved_task_is_charged_and_recorded_like_any_call(
-    policy: Policing, operator: Bus
+    policy: PolicyReplicas, operator: Bus
 ) -> None:
-    task = await begun(policy, **MODERN)
+    task = await created_task(policy, **MODERN)
     await policy.approve(approval_of(task))
-    await ended(policy, task)
+    await final_state(policy, task)
     stream = operator.client.jetstream()
     message = await stream.get_last_msg("EVENTS", "tb.event.call.allowed.acme")
     event = json.loads(message.data or b"{}")
@@ -135,7 +137,7 @@ async def test_an_approved_task_is_charged_and_recorded_like_any_call(
 
 
 async def test_the_stored_call_contains_no_key_digest(
-    policy: Policing,
+    policy: PolicyReplicas,
 ) -> None:
     call = policy.call(**MODERN)
     assert isinstance(await policy.ingress.calls.request(call), TaskCreated)
@@ -147,22 +149,24 @@ async def test_the_stored_call_contains_no_key_digest(
 # -- clients that open pages as well ---------------------------------------------------------------
 
 
-async def test_a_client_that_opens_pages_gets_the_request_in_its_task(policy: Policing) -> None:
-    task = await begun(policy, **BOTH)
-    request = await told(policy, task)
+async def test_a_client_that_opens_pages_gets_the_request_in_its_task(
+    policy: PolicyReplicas,
+) -> None:
+    task = await created_task(policy, **BOTH)
+    request = await task_state(policy, task)
     assert request["status"] == "input_required"
     ((name, question),) = request["inputRequests"].items()
     assert question["method"] == "elicitation/create"
     assert question["params"]["url"].endswith(f"/approvals/{approval_of(task)}")
     answers = {"inputResponses": {name: {"action": "accept"}}}
-    assert isinstance(await about(policy, "update", task, more=answers), CallResult)
-    assert (await told(policy, task))["status"] == "working", "one request"
+    assert isinstance(await task_request(policy, "update", task, more=answers), CallResult)
+    assert (await task_state(policy, task))["status"] == "working", "one request"
     await policy.approve(approval_of(task))
-    assert (await ended(policy, task))["result"] == {"page": 7}
+    assert (await final_state(policy, task))["result"] == {"page": 7}
 
 
 async def test_a_client_with_pages_but_without_tasks_gets_no_task(
-    policy: Policing,
+    policy: PolicyReplicas,
 ) -> None:
     assert isinstance(await policy.request(capabilities=PAGES), InputRequired)
     assert isinstance(
@@ -171,7 +175,7 @@ async def test_a_client_with_pages_but_without_tasks_gets_no_task(
 
 
 async def test_a_call_too_large_to_store_gets_no_task(
-    policy: Policing,
+    policy: PolicyReplicas,
 ) -> None:
     extra = json.dumps({"_meta": {"x": "y" * 20_000}})
     assert await required(policy, **MODERN, extra=extra)
@@ -188,16 +192,16 @@ async def test_the_waiting_task_becomes_the_task_of_the_server(
     flat = {"resultType": "task", **own}
     async with start_policy() as policy:
         policy.answer = TaskCreated(json.dumps(flat if form is MODERN else {"task": own}).encode())
-        task = await begun(policy, **form)
+        task = await created_task(policy, **form)
         await policy.approve(approval_of(task))
-        await until_told(lambda: reached(policy, 1), "the call")
+        await until_async(lambda: reached(policy, 1), "the call")
         policy.answer = CallResult(b'{"from":"the server"}')
 
         async def passed_on() -> bool:
-            final = await about(policy, "get", task, **form)
+            final = await task_request(policy, "get", task, **form)
             return final.body == b'{"from":"the server"}'
 
-        await until_told(passed_on, "the server's task")
+        await until_async(passed_on, "the server's task")
         last = policy.reached[-1]
         assert (last.method, json.loads(last.arguments)) == ("tasks/get", {"taskId": "theirs"})
 
@@ -205,12 +209,12 @@ async def test_the_waiting_task_becomes_the_task_of_the_server(
 async def test_a_call_without_an_answer_ends_as_unknown(start_policy: Any) -> None:
     async with start_policy() as policy:
         policy.before_answer = asyncio.Event()
-        task = await begun(
+        task = await created_task(
             policy, **MODERN, seconds=6
         )  # time for the admission, and then for the wait
         await policy.approve(approval_of(task))
-        await until_told(lambda: reached(policy, 1), "the call")
-        found = await ended(policy, task)
+        await until_async(lambda: reached(policy, 1), "the call")
+        found = await final_state(policy, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "outcome_unknown")
         assert len(policy.reached) == 1
         policy.before_answer.set()
@@ -229,20 +233,20 @@ async def test_a_task_of_an_extended_call_continues_past_its_first_deadline(
             await reply.send(CallResult(call.arguments))
 
         policy.ends = extend
-        task = await begun(policy, **MODERN, seconds=1)
+        task = await created_task(policy, **MODERN, seconds=1)
         await policy.approve(approval_of(task))
-        await until_told(partial(reached, policy, 1), "the call is made")
+        await until_async(partial(reached, policy, 1), "the call is made")
 
         async def extended() -> bool:
             tasks = [json.loads(each) for each in await policy.kept(TASKS)]
             return any(each["ends"] > later for each in tasks)
 
-        await until_told(extended, "the task is stored until the later deadline")
+        await until_async(extended, "the task is stored until the later deadline")
         (call,) = policy.reached
-        await until_told(partial(_over, call.deadline + 2), "the first deadline is long over")
-        assert (await told(policy, task, **MODERN))["status"] == "working"
+        await until_async(partial(_over, call.deadline + 2), "the first deadline is long over")
+        assert (await task_state(policy, task, **MODERN))["status"] == "working"
         may_end.set()
-        assert (await ended(policy, task, **MODERN))["status"] == "completed"
+        assert (await final_state(policy, task, **MODERN))["status"] == "completed"
 
 
 async def _over(moment: float) -> bool:

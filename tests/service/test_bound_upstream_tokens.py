@@ -5,9 +5,9 @@ from hashlib import sha256
 
 import pytest
 
-from harness.connecting import Asking
-from harness.proofs import read
-from harness.protected import OAuthServer, Resource
+from harness.oauth.dpop_proofs import read
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.oauth_connections import ConnectFlow
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
@@ -18,7 +18,7 @@ OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
 
 
 async def test_each_connection_has_its_own_proof_key_for_all_its_tokens(
-    asking: Asking, far: OAuthServer, docs: Resource, operator: Bus
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, operator: Bus
 ) -> None:
     docs.names(far.issuer)
     far.say(document=OFFERS, nonce="n-1")
@@ -48,7 +48,7 @@ async def test_each_connection_has_its_own_proof_key_for_all_its_tokens(
 
 
 async def test_a_proof_key_is_used_only_where_offered_or_configured(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     docs.names(far.issuer)
@@ -69,7 +69,7 @@ async def test_a_proof_key_is_used_only_where_offered_or_configured(
 
 
 async def test_a_connection_is_retained_while_its_client_secret_is_unavailable(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -89,7 +89,7 @@ async def test_a_connection_is_retained_while_its_client_secret_is_unavailable(
 
 
 async def test_an_unbound_token_is_accepted_unless_a_bound_one_is_configured(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     far.say(document=OFFERS, unbound=True)

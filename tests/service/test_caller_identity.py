@@ -14,11 +14,11 @@ from graphql import build_schema, graphql_sync
 from grpc_reflection.v1alpha import reflection
 
 from conformance.upstream import FixtureServer
-from harness.bench import Bench
-from harness.grpc_shop import Book
-from harness.identities import ISSUER, OF_ANN, Issuing
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until
+from harness.apis.grpc_shop import Book
+from harness.network.json_server import Request, Response, answering
+from harness.oauth.caller_identities import ISSUER, OF_ANN, Issuing
+from harness.services.call_runner import CallRunner
+from harness.waits import until
 from toolbus_common.config import Server
 from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.errors import UnavailableError, UpstreamDeadError
@@ -142,9 +142,9 @@ def api() -> Iterator[Api]:
 
 
 @asynccontextmanager
-async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
+async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[CallRunner]:
     """Run a server with caller identities, connected as the supervisor connects it."""
-    client, server = Bench(), Server(**{"identity": {}, **declared})
+    client, server = CallRunner(), Server(**{"identity": {}, **declared})
     await issuing.keys.wait_until_ready()
     found = await Secrets({}).read([])
     await client.open(reached(server, client.news, issuing.ways, found))
@@ -184,7 +184,7 @@ async def test_each_request_to_an_mcp_server_names_its_caller(
 
 
 async def test_each_replica_receives_an_identity_for_itself(mcp: dict[str, FixtureServer]) -> None:
-    issuing, client, url = Issuing(), Bench(), mcp["modern"].url
+    issuing, client, url = Issuing(), CallRunner(), mcp["modern"].url
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
     await issuing.keys.wait_until_ready()
@@ -300,7 +300,7 @@ async def test_the_header_is_configurable_and_without_configuration_no_identity_
     async with opened(issuing, graphql=url, identity=None) as client:
         await client.call(client.listing.tools[0].name, {}, **OF_ANN)
     assert not any("ES256" in str(each.headers) or HEADER in each.headers for each in api.received)
-    assert issuing.asked == 1
+    assert issuing.queries == 1
 
 
 async def test_a_key_without_a_user_is_named_and_the_default_customer_is_omitted(
@@ -321,7 +321,7 @@ async def test_without_a_signing_key_nothing_is_sent_and_the_call_reports_the_fi
     with pytest.raises(UnavailableError, match=r"not available yet.* No oauth service is running"):
         await issuing.keys.wait_until_ready()
     server = Server(graphql=f"{api.origin}/graphql", identity={})
-    client = Bench()
+    client = CallRunner()
     upstream = reached(server, client.news, issuing.ways, {})
     try:
         with pytest.raises(UpstreamDeadError, match="No oauth service is running"):
@@ -351,13 +351,13 @@ async def test_during_an_outage_of_oauth_the_signing_key_is_used_for_a_day(
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
     issuing.away = True
-    before = issuing.asked
-    await until(lambda: issuing.asked > before + 1, "the failed request to oauth")
+    before = issuing.queries
+    await until(lambda: issuing.queries > before + 1, "the failed request to oauth")
     assert issuing.keys.now().issuer == ISSUER
     monkeypatch.setattr(keeping, "GOOD_SECONDS", 0.0)
     issuing.away = False
-    before = issuing.asked
-    await until(lambda: issuing.asked > before + 1, "an expired key")
+    before = issuing.queries
+    await until(lambda: issuing.queries > before + 1, "an expired key")
     issuing.away = True
     with pytest.raises(UnavailableError):
         issuing.keys.now()
@@ -369,7 +369,7 @@ async def test_the_next_signing_key_is_requested_without_any_call(
     monkeypatch.setattr(keeping, "FRESH_SECONDS", 0.0)
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
-    await until(lambda: issuing.asked > 1, "another request to oauth")
+    await until(lambda: issuing.queries > 1, "another request to oauth")
 
 
 async def test_an_unreadable_signing_key_does_not_stop_the_requests(
@@ -380,8 +380,8 @@ async def test_an_unreadable_signing_key_does_not_stop_the_requests(
     monkeypatch.setattr(P256Key, "of", _unreadable)
     with pytest.raises(UnavailableError):
         await issuing.keys.wait_until_ready()
-    before = issuing.asked
-    await until(lambda: issuing.asked > before, "another request to oauth")
+    before = issuing.queries
+    await until(lambda: issuing.queries > before, "another request to oauth")
 
 
 def _unreadable(_stored: str) -> P256Key:
@@ -392,6 +392,6 @@ async def test_the_signing_key_is_in_no_representation_of_its_holders() -> None:
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
     dialer = issuing.ways.to(Server(graphql="https://docs.test", identity={}), "")
-    text = repr((issuing.ways, dialer, issuing.keys.now(), await issuing.told()))
+    text = repr((issuing.ways, dialer, issuing.keys.now(), await issuing.reply()))
     assert ISSUER in text
     assert issuing.key.kept not in text

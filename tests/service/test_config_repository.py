@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import until, until_told
+from harness.waits import until, until_async
 from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source
@@ -155,7 +155,7 @@ async def test_thousands_of_keys_are_one_entry_and_each_is_an_event(
         stored = [await stream.get_msg(EVENTS, number) for number in range(1, newest + 1)]
         return b"".join(each.data or b"" for each in stored).count(b'"key.created"') == 2000
 
-    assert await until_told(all_published)
+    assert await until_async(all_published)
 
 
 async def test_changes_are_computed_outside_the_event_loop(
@@ -200,7 +200,7 @@ async def test_a_change_is_an_event_with_its_operator(
         published = b"\n".join(message.data or b"" for message in stored)
         return published if published.count(b'"event"') >= 4 else b""
 
-    published = await until_told(published_events)
+    published = await until_async(published_events)
     assert published.count(b'"config.applied"') == 2
     assert b'"key.created"' in published
     assert b'"key.revoked"' in published

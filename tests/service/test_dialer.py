@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from harness.certificates import Authority
-from harness.events import bus_of
-from harness.peers import closed_after, served
-from harness.waiting import until_told
+from harness.audit.events import bus_of
+from harness.network.tcp_servers import closed_after, served
+from harness.oauth.certificates import Authority
+from harness.waits import until_async
 from toolbus_cli import config_client as desks
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration, Server
@@ -259,11 +259,11 @@ async def test_a_private_address_is_reached_only_after_the_operators_confirmatio
             async def reached() -> bool:
                 return bool(server.heads)
 
-            await until_told(refused, "the rejection")
+            await until_async(refused, "the rejection")
             assert server.heads == []
             async with desks.opened(operator, State(settings.state_dir)) as repository:
                 await repository.apply(declared, "file")
-            await until_told(reached, "the server")
+            await until_async(reached, "the server")
 
 
 async def test_confirmed_targets_follow_the_applied_configuration(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import Engine
-from harness.rest import TESTS
+from harness.apis.rest_process import TESTS
+from harness.engines.engine import Engine
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
@@ -20,11 +20,11 @@ TOKEN = "Bearer graphql-token-that-is-secret"
 
 
 class GraphQLServer(Engine):
-    """A process of `harness.graphql_server`."""
+    """A process of `harness.apis.graphql_server`."""
 
     def command(self) -> list[str]:
         python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
-        return [*python, "-m", "harness.graphql_server", str(self.port)]
+        return [*python, "-m", "harness.apis.graphql_server", str(self.port)]
 
     @property
     def url(self) -> str:
@@ -50,15 +50,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphQLServer]:
         yield server
 
 
-async def opened(server: GraphQLServer, **declared: Any) -> Bench:
-    client = Bench()
+async def opened(server: GraphQLServer, **declared: Any) -> CallRunner:
+    client = CallRunner()
     result = Server(graphql=server.url, **declared)
     await client.open(GraphQLUpstream(result, {"Authorization": TOKEN}, client.news, AT_LOOPBACK))
     return client
 
 
 @pytest.fixture
-async def client(server: GraphQLServer) -> AsyncIterator[Bench]:
+async def client(server: GraphQLServer) -> AsyncIterator[CallRunner]:
     client = await opened(server)
     try:
         yield client
@@ -66,7 +66,7 @@ async def client(server: GraphQLServer) -> AsyncIterator[Bench]:
         await client.close()
 
 
-async def test_every_field_of_query_and_mutation_is_a_tool(client: Bench) -> None:
+async def test_every_field_of_query_and_mutation_is_a_tool(client: CallRunner) -> None:
     tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {
         "book", "books", "search", "count", "fail", "addBook", "mutation_count",
@@ -79,7 +79,7 @@ async def test_every_field_of_query_and_mutation_is_a_tool(client: Bench) -> Non
     assert set(result) == {"subscription", "query:needy"}
 
 
-async def test_recursive_input_objects_are_described_once(client: Bench) -> None:
+async def test_recursive_input_objects_are_described_once(client: CallRunner) -> None:
     (books,) = [each.definition for each in client.listing.tools if each.name == "books"]
     schema = books["inputSchema"]
     assert set(schema["$defs"]) == {"Filter"}
@@ -91,7 +91,7 @@ async def test_recursive_input_objects_are_described_once(client: Bench) -> None
 
 
 async def test_a_call_returns_the_scalar_fields_of_the_object_and_its_neighbours(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     answer = (await client.call("book", {"id": "1"})).last
     author = {"name": "Ursula"}
@@ -102,7 +102,7 @@ async def test_a_call_returns_the_scalar_fields_of_the_object_and_its_neighbours
 
 
 async def test_only_the_given_arguments_are_sent_as_variables(
-    server: GraphQLServer, client: Bench
+    server: GraphQLServer, client: CallRunner
 ) -> None:
     given = {"input": {"title": '"}{', "author": "x"}}
     answer = (await client.call("addBook", given)).last
@@ -115,7 +115,7 @@ async def test_only_the_given_arguments_are_sent_as_variables(
     assert server.operations()[-1]["query"].startswith("query($first:Int){books(first:$first){")
 
 
-async def test_a_caller_selects_fields_by_paths(client: Bench) -> None:
+async def test_a_caller_selects_fields_by_paths(client: CallRunner) -> None:
     chosen = {"id": "1", "select": ["title", "author.books.title", "author.name"]}
     answer = (await client.call("book", chosen)).last["structuredContent"]
     author = {"books": [{"title": "Tehanu"}], "name": "Ursula"}
@@ -136,7 +136,7 @@ async def test_a_caller_selects_fields_by_paths(client: Bench) -> None:
     ],
 )
 async def test_an_invalid_path_is_rejected_unsent_with_the_alternatives(
-    server: GraphQLServer, client: Bench, path: str, words: str
+    server: GraphQLServer, client: CallRunner, path: str, words: str
 ) -> None:
     before = len(server.operations())
     error = (await client.call("book", {"id": "1", "select": [path]})).error
@@ -146,7 +146,7 @@ async def test_an_invalid_path_is_rejected_unsent_with_the_alternatives(
     assert len(server.operations()) == before
 
 
-async def test_an_error_is_a_tool_error_without_the_secret(client: Bench) -> None:
+async def test_an_error_is_a_tool_error_without_the_secret(client: CallRunner) -> None:
     failed = await client.call("fail")
     assert failed.last["isError"] is True
     assert failed.text == "No stock (at fail)"
@@ -164,7 +164,7 @@ async def test_operations_select_the_fields_that_become_tools(server: GraphQLSer
 
 
 async def test_a_server_without_introspection_reports_the_fix(server: GraphQLServer) -> None:
-    client = Bench()
+    client = CallRunner()
     url = server.url.replace("/graphql", "/asked")
     upstream = GraphQLUpstream(Server(graphql=url), {}, client.news, AT_LOOPBACK)
     try:
@@ -188,7 +188,9 @@ async def test_a_stopped_api_is_dead(tmp_path: Any) -> None:
         server.kill()
 
 
-async def test_the_api_receives_the_trace_of_the_call(server: GraphQLServer, client: Bench) -> None:
+async def test_the_api_receives_the_trace_of_the_call(
+    server: GraphQLServer, client: CallRunner
+) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
     await client.call("count", {}, traceparent=trace)
     assert server.traced() == trace

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.grpc import GrpcServer
+from harness.apis.grpc_process import GrpcServer
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
 from toolbus_executor.transport.dialer_factory import DialerFactory
@@ -25,15 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
         yield server
 
 
-async def opened(server: GrpcServer, **declared: Any) -> Bench:
-    client = Bench()
+async def opened(server: GrpcServer, **declared: Any) -> CallRunner:
+    client = CallRunner()
     result = Server(grpc=server.address, **declared)
     await client.open(GrpcUpstream(result, {"Authorization": TOKEN}, client.news, AT_LOOPBACK))
     return client
 
 
 @pytest.fixture
-async def client(server: GrpcServer) -> AsyncIterator[Bench]:
+async def client(server: GrpcServer) -> AsyncIterator[CallRunner]:
     client = await opened(server)
     try:
         yield client
@@ -41,7 +41,7 @@ async def client(server: GrpcServer) -> AsyncIterator[Bench]:
         await client.close()
 
 
-async def test_every_method_is_a_tool_unless_its_request_is_a_stream(client: Bench) -> None:
+async def test_every_method_is_a_tool_unless_its_request_is_a_stream(client: CallRunner) -> None:
     tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {"Shop_Echo", "Shop_Fail", "Shop_Count"}
     assert list(client.upstream.left_out) == ["shop.Shop/Gather"]
@@ -55,7 +55,7 @@ async def test_every_method_is_a_tool_unless_its_request_is_a_stream(client: Ben
     assert schema["$defs"]["shop.Book"]["properties"]["tags"]["type"] == "array"
 
 
-async def test_json_becomes_a_message_and_the_answer_becomes_json(client: Bench) -> None:
+async def test_json_becomes_a_message_and_the_answer_becomes_json(client: CallRunner) -> None:
     book = {
         "title": "Tehanu",
         "pages": "9007199254740993",
@@ -72,7 +72,7 @@ async def test_json_becomes_a_message_and_the_answer_becomes_json(client: Bench)
 
 
 async def test_the_first_messages_of_a_stream_are_returned_with_a_mark_for_more(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     few = (await client.call("Shop_Count", {"pages": 2})).last["structuredContent"]
     assert few == {"messages": [{"title": "0"}, {"title": "1"}], "more": False}
@@ -80,13 +80,13 @@ async def test_the_first_messages_of_a_stream_are_returned_with_a_mark_for_more(
     assert (len(many["messages"]), many["more"]) == (MOST_MESSAGES, True)
 
 
-async def test_an_error_is_a_tool_error_without_the_secret(client: Bench) -> None:
+async def test_an_error_is_a_tool_error_without_the_secret(client: CallRunner) -> None:
     failed = await client.call("Shop_Fail", {"title": "x"})
     assert failed.last["isError"] is True
     assert failed.text == "NOT_FOUND: no x for (secret)"
 
 
-async def test_an_invalid_message_is_rejected_without_its_values(client: Bench) -> None:
+async def test_an_invalid_message_is_rejected_without_its_values(client: CallRunner) -> None:
     await client.runner.checks.learn([])  # as without validation in the gateway
     for wrong in ({"pages": "hunter2"}, {"nothing": "hunter2"}, {"printedAt": "hunter2"}):
         error = (await client.call("Shop_Echo", wrong)).error
@@ -122,4 +122,4 @@ async def test_without_its_libraries_the_server_reports_the_installation(
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolbus_executor.upstreams.grpc.upstream", None)
     with pytest.raises(UpstreamDeadError, match=r"pip install 'toolbus\[grpc\]'"):
-        reached(Server(grpc=server.address), Bench().news, DialerFactory(), {})
+        reached(Server(grpc=server.address), CallRunner().news, DialerFactory(), {})

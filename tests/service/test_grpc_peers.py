@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.certificates import Authority
-from harness.grpc import GrpcServer
+from harness.apis.grpc_process import GrpcServer
+from harness.oauth.certificates import Authority
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Server
 from toolbus_common.egress import Target
 from toolbus_common.egress.tls import Tls
@@ -24,7 +24,7 @@ NAME = "shop.example"
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """Run a server with reflection v1 only and a health service."""
     with GrpcServer(
-        tmp_path_factory.mktemp("newest"), "harness.grpclib_server"
+        tmp_path_factory.mktemp("newest"), "harness.apis.grpclib_server"
     ).running() as server:
         yield server
 
@@ -43,8 +43,8 @@ def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-async def upstream(newest: GrpcServer) -> AsyncIterator[Bench]:
-    client = Bench()
+async def upstream(newest: GrpcServer) -> AsyncIterator[CallRunner]:
+    client = CallRunner()
     await client.open(GrpcUpstream(Server(grpc=newest.address), {}, client.news, AT_LOOPBACK))
     try:
         yield client
@@ -52,7 +52,7 @@ async def upstream(newest: GrpcServer) -> AsyncIterator[Bench]:
         await client.close()
 
 
-async def probed(client: Bench) -> str:
+async def probed(client: CallRunner) -> str:
     """Return the reason a probe failed, or an empty text."""
     assert isinstance(client.upstream, GrpcUpstream)
     try:
@@ -62,13 +62,17 @@ async def probed(client: Bench) -> str:
     return ""
 
 
-async def test_a_server_with_reflection_v1_only_is_called(upstream: Bench) -> None:
+async def test_a_server_with_reflection_v1_only_is_called(
+    upstream: CallRunner,
+) -> None:
     assert {"Shop_Echo"} <= {each.name for each in upstream.listing.tools}
     result = await upstream.call("Shop_Echo", {"title": "Tehanu"})
     assert result.last["structuredContent"] == {"title": "Tehanu"}
 
 
-async def test_a_server_that_reports_a_failing_health_check_is_unhealthy(upstream: Bench) -> None:
+async def test_a_server_that_reports_a_failing_health_check_is_unhealthy(
+    upstream: CallRunner,
+) -> None:
     assert await probed(upstream) == ""
     try:
         await upstream.call("Shop_Echo", {"title": "unwell"})
@@ -81,7 +85,7 @@ async def test_a_server_that_reports_a_failing_health_check_is_unhealthy(upstrea
 async def test_a_server_without_a_health_service_is_healthy_while_it_answers(
     tmp_path: Path,
 ) -> None:
-    server, client = GrpcServer(tmp_path), Bench()
+    server, client = GrpcServer(tmp_path), CallRunner()
     server.start()
     try:
         await client.open(GrpcUpstream(Server(grpc=server.address), {}, client.news, AT_LOOPBACK))
@@ -104,7 +108,7 @@ def dialer(tls: Tls) -> Dialer:
 
 async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
     """Return the answer of a call, or the reason of the failed connection."""
-    client = Bench()
+    client = CallRunner()
     declared = Server(grpc=f"grpcs://{name}:{server.port}")
     upstream = GrpcUpstream(declared, {}, client.news, dialer(tls))
     try:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import MODERN, approval_of, begun, ended
-from harness.operating import key
-from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
-from harness.waiting import until, until_told
+from harness.clients.bus_operator import key
+from harness.services.approval_tasks import MODERN, approval_of, created_task, final_state
+from harness.services.policy_replicas import OWN, PAGES, SECRET, PolicyReplicas, declared, required
+from harness.waits import until, until_async
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.calls.outcome_store import LARGEST_STORED, OutcomeStore, ReturnedResult
 from toolbus_common.config import Budget, Period
@@ -48,7 +48,7 @@ ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 class Executor:
     """The executor of these tests: returns the configured reply, and stores the outcome."""
 
-    def __init__(self, policy: Policing, outcomes: OutcomeStore) -> None:
+    def __init__(self, policy: PolicyReplicas, outcomes: OutcomeStore) -> None:
         self._outcomes = outcomes
         self.reply: ReturnedResult | None = None
         self.sent = True
@@ -65,11 +65,11 @@ class Executor:
 
 
 @pytest.fixture
-async def executor(policy: Policing) -> Executor:
+async def executor(policy: PolicyReplicas) -> Executor:
     return await executor_of(policy)
 
 
-async def executor_of(policy: Policing) -> Executor:
+async def executor_of(policy: PolicyReplicas) -> Executor:
     bucket = await policy.executor.bucket(OUTCOMES)
     return Executor(policy, OutcomeStore(bucket, policy.executor.spawn))
 
@@ -80,7 +80,7 @@ def was_replayed(result: FinalReply) -> bool:
 
 
 @pytest.mark.usefixtures("executor")
-async def test_a_repeated_call_gets_the_outcome_of_the_first(policy: Policing) -> None:
+async def test_a_repeated_call_gets_the_outcome_of_the_first(policy: PolicyReplicas) -> None:
     first = await policy.request(**ONCE)
     assert not was_replayed(first)
     for _ in range(6):
@@ -93,12 +93,12 @@ async def test_a_repeated_call_gets_the_outcome_of_the_first(policy: Policing) -
 
 
 async def test_one_of_fifty_concurrent_calls_runs_and_all_get_its_outcome(
-    policy: Policing, executor: Executor
+    policy: PolicyReplicas, executor: Executor
 ) -> None:
     executor.may_end.clear()
 
     async def outcome() -> Any:
-        return await until_told(lambda: _outcome_unless_running(policy), "the outcome", 60)
+        return await until_async(lambda: _outcome_unless_running(policy), "the outcome", 60)
 
     asking = [asyncio.ensure_future(outcome()) for _ in range(50)]
     await until(lambda: policy.reached, "one of them runs")
@@ -109,20 +109,20 @@ async def test_one_of_fifty_concurrent_calls_runs_and_all_get_its_outcome(
     assert len(policy.reached) == 1
 
 
-async def _outcome_unless_running(policy: Policing) -> FinalReply | None:
+async def _outcome_unless_running(policy: PolicyReplicas) -> FinalReply | None:
     try:
         return await policy.request(**ONCE, seconds=60)
     except CallUnderWayError:
         return None
 
 
-async def _refused(policy: Policing, why: type[ToolbusError], **given: Any) -> bool:
+async def _refused(policy: PolicyReplicas, why: type[ToolbusError], **given: Any) -> bool:
     return await policy.refuses(why, **{**ONCE, **given})
 
 
 @pytest.mark.usefixtures("executor")
 async def test_changed_arguments_need_another_key_and_each_caller_has_its_own_keys(
-    policy: Policing,
+    policy: PolicyReplicas,
 ) -> None:
     await policy.request(**ONCE)
     with pytest.raises(IdempotencyConflictError):
@@ -134,7 +134,7 @@ async def test_changed_arguments_need_another_key_and_each_caller_has_its_own_ke
 
 
 async def test_a_dispatched_failure_is_replayed_and_another_one_is_not(
-    policy: Policing, executor: Executor
+    policy: PolicyReplicas, executor: Executor
 ) -> None:
     executor.reply, executor.sent = CallError(UpstreamDeadError("refused")), False
     for _ in range(2):
@@ -150,7 +150,7 @@ async def test_a_dispatched_failure_is_replayed_and_another_one_is_not(
 
 
 async def test_an_input_request_uses_no_key_and_the_final_reply_does(
-    policy: Policing, executor: Executor
+    policy: PolicyReplicas, executor: Executor
 ) -> None:
     executor.reply = InputRequired(b'{"resultType":"input_required"}')
     for _ in range(2):
@@ -164,7 +164,7 @@ async def test_an_input_request_uses_no_key_and_the_final_reply_does(
 
 
 async def test_a_result_too_large_to_store_is_not_requested_again(
-    policy: Policing, executor: Executor
+    policy: PolicyReplicas, executor: Executor
 ) -> None:
     executor.reply = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
     assert isinstance(await policy.request(**ONCE), CallResult)
@@ -182,20 +182,20 @@ async def test_a_rejected_call_did_not_run_and_a_replayed_call_is_not_charged(
         await executor_of(policy)
         limited = declared(budgets=(Budget(calls=1, per=Period.DAY),))
         await policy.declare(limited)
-        await until_told(lambda: _refused(policy, BudgetExceededError, idempotency_key=""), "it")
+        await until_async(lambda: _refused(policy, BudgetExceededError, idempotency_key=""), "it")
         before = len(policy.reached)
         with pytest.raises(BudgetExceededError):
             await policy.request(**ONCE)
         await policy.declare(declared())
-        first = await until_told(lambda: _unless_refused(policy), "no limit")
+        first = await until_async(lambda: _unless_refused(policy), "no limit")
         assert not was_replayed(first)
         await policy.declare(limited)
-        await until_told(lambda: _refused(policy, BudgetExceededError, idempotency_key=""), "it")
+        await until_async(lambda: _refused(policy, BudgetExceededError, idempotency_key=""), "it")
         assert was_replayed(await policy.request(**ONCE))
         assert [call.claim is None for call in policy.reached[before:]].count(False) == 1
 
 
-async def _unless_refused(policy: Policing) -> FinalReply | None:
+async def _unless_refused(policy: PolicyReplicas) -> FinalReply | None:
     try:
         return await policy.request(**ONCE)
     except BudgetExceededError:
@@ -204,7 +204,7 @@ async def _unless_refused(policy: Policing) -> FinalReply | None:
 
 @pytest.mark.usefixtures("executor")
 async def test_an_approval_is_needed_for_the_call_and_not_for_its_repetitions(
-    policy: Policing,
+    policy: PolicyReplicas,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
     assert isinstance(await policy.request(**burn, capabilities=PAGES), InputRequired)
@@ -218,7 +218,7 @@ async def test_an_approval_is_needed_for_the_call_and_not_for_its_repetitions(
 
 
 @pytest.mark.usefixtures("executor")
-async def test_a_call_without_an_executor_frees_its_key(policy: Policing) -> None:
+async def test_a_call_without_an_executor_frees_its_key(policy: PolicyReplicas) -> None:
     await policy.executor.calls.leave(CallAdmitted, "*")
     await policy.executor.bus.settled()
     for _ in range(2):
@@ -239,7 +239,7 @@ async def test_a_call_without_an_outcome_is_not_repeated(start_policy: Any) -> N
         with pytest.raises(OutcomeUnknownError):
             await policy.request(**ONCE, seconds=4.0)
         first = policy.reached[0].call_id
-        await until_told(lambda: _refused(policy, OutcomeUnknownError), "the deadline has passed")
+        await until_async(lambda: _refused(policy, OutcomeUnknownError), "the deadline has passed")
         with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
             await policy.request(**ONCE)
         assert caught.value.data["firstCallId"] == first
@@ -260,7 +260,7 @@ async def test_a_caller_cannot_fill_the_bucket(start_policy: Any) -> None:
             ]
             return all(await asyncio.gather(*asking))
 
-        await until_told(full, "the bound")
+        await until_async(full, "the bound")
         assert was_replayed(await policy.request("read", idempotency_key="0"))
         assert isinstance(await policy.request("read"), CallResult)
         own = await policy.request("read", idempotency_key="0", secret=OWN)
@@ -268,7 +268,7 @@ async def test_a_caller_cannot_fill_the_bucket(start_policy: Any) -> None:
 
 
 @pytest.mark.usefixtures("executor")
-async def test_calls_without_a_key_use_no_bucket(policy: Policing, operator: Bus) -> None:
+async def test_calls_without_a_key_use_no_bucket(policy: PolicyReplicas, operator: Bus) -> None:
     for _ in range(3):
         await policy.request("read")
     assert [call.claim for call in policy.reached] == [None] * 3
@@ -280,7 +280,7 @@ async def test_calls_without_a_key_use_no_bucket(policy: Policing, operator: Bus
 
 
 @pytest.mark.usefixtures("executor")
-async def test_a_revoked_grant_ends_the_replay_of_its_outcomes(policy: Policing) -> None:
+async def test_a_revoked_grant_ends_the_replay_of_its_outcomes(policy: PolicyReplicas) -> None:
     await policy.request(**ONCE)
     changed = declared()
     keys = {**changed.keys, "bot": key(SECRET, "docs__burn")}
@@ -293,17 +293,17 @@ async def test_a_revoked_grant_ends_the_replay_of_its_outcomes(policy: Policing)
             return error.code == "unknown_tool"
         return False
 
-    await until_told(unknown, "the tool is no longer granted")
+    await until_async(unknown, "the tool is no longer granted")
     assert len(policy.reached) == 1
 
 
 @pytest.mark.usefixtures("executor")
 async def test_a_repetition_is_an_event_that_names_the_first_call(
-    policy: Policing, operator: Bus
+    policy: PolicyReplicas, operator: Bus
 ) -> None:
     await policy.request(**ONCE)
     await policy.request(**ONCE)
-    result = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
+    result = await until_async(lambda: _last(operator, CallReplayed.NAME), "the event")
     event = CallReplayed.decode(result)
     assert (event.first, event.key, event.tool) == (policy.reached[0].call_id, "bot", "read")
     assert event.call_id != event.first
@@ -323,11 +323,13 @@ BURN: dict[str, Any] = {**MODERN, "idempotency_key": "burn-7"}
 
 
 @pytest.mark.usefixtures("executor")
-async def test_a_call_that_waited_as_a_task_is_replayed_with_its_outcome(policy: Policing) -> None:
-    task = await begun(policy, **BURN)
-    assert await begun(policy, **BURN) == task, "the same task while it waits"
+async def test_a_call_that_waited_as_a_task_is_replayed_with_its_outcome(
+    policy: PolicyReplicas,
+) -> None:
+    task = await created_task(policy, **BURN)
+    assert await created_task(policy, **BURN) == task, "the same task while it waits"
     await policy.approve(approval_of(task))
-    assert (await ended(policy, task))["result"] == {"page": 7}
+    assert (await final_state(policy, task))["result"] == {"page": 7}
     for _ in range(4):
         again = await policy.request(**BURN)
         assert was_replayed(again)
@@ -338,12 +340,12 @@ async def test_a_call_that_waited_as_a_task_is_replayed_with_its_outcome(policy:
 
 
 async def test_an_approved_task_whose_key_is_in_use_waits_for_that_outcome(
-    policy: Policing, operator: Bus
+    policy: PolicyReplicas, operator: Bus
 ) -> None:
     call = policy.call(**BURN)
     entry = entry_name_of(call, ConfigSnapshot.of(declared()).principal("bot"))
     outcomes = await policy.executor.bucket(OUTCOMES)
-    task = await begun(policy, **BURN)
+    task = await created_task(policy, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
     assert freed is not None, "the claim of the call until it became a task"
     claim = new_claim(call)
@@ -356,9 +358,9 @@ async def test_an_approved_task_whose_key_is_in_use_waits_for_that_outcome(
     async def put_off() -> bool:
         return any(b"has not ended yet" in each for each in await policy.kept(TASKS))
 
-    await until_told(put_off, "an attempt while the key is in use")
+    await until_async(put_off, "an attempt while the key is in use")
     message = CallResult(b'{"page":"of the other call"}').encode()
     over = claim.model_copy(update={"stage": Stage.ENDED, "reply": message})
     assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
-    assert (await ended(policy, task))["result"]["page"] == "of the other call"
+    assert (await final_state(policy, task))["result"]["page"] == "of the other call"
     assert policy.reached == []

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.bench import admitted
-from harness.events import bus_of
-from harness.marked import marked
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.programs.marked_processes import marked
+from harness.services.call_runner import admitted
+from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
@@ -173,7 +173,7 @@ async def test_an_idle_server_is_stopped_and_started_again_by_one_call(
 ) -> None:
     async with installation.executor({"s": installation.server(mark, idle=0.2)}):
         for number in ("1", "2"):
-            await until_told(installation.asleep, "its sleep")
+            await until_async(installation.asleep, "its sleep")
             await until(lambda: marked(mark) == [], "the end of its process")
             listing = await installation.listing()
             assert (listing.state, len(listing.tools)) == ("ready", 2)
@@ -187,7 +187,7 @@ async def test_a_call_that_cannot_wait_for_a_starting_server_is_retryable(
 ) -> None:
     slow = installation.server(mark, pause=1.0, idle=0.2, timeout=0.3)
     async with installation.executor({"s": slow}):
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
         result = await installation.call("1")
         assert isinstance(result, CallError)
         assert result.error.code == "upstream_timeout"
@@ -200,15 +200,15 @@ async def test_a_starting_executor_does_not_start_a_known_server(
 ) -> None:
     servers = {"s": installation.server(mark, idle=0.2)}
     async with installation.executor(servers):
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
     before = installation.record
     async with installation.executor(servers):
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
         assert (await installation.listing()).state == "ready"
         assert installation.record == before
         await installation.reset()
         await until(lambda: installation.record != before, "a start for another listing")
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
     before = installation.record
     changed = {"s": installation.server(mark, idle=0.2, timeout=7)}
     async with installation.executor(changed):
@@ -219,10 +219,10 @@ async def test_a_killed_process_is_started_again_with_its_breaker_closed(
     installation: Installation, mark: str
 ) -> None:
     async with installation.executor({"s": installation.server(mark)}):
-        await until_told(installation.well, "a server")
+        await until_async(installation.well, "a server")
         for number in range(6):
             await installation.begin("hang", str(number))
-        await until_told(installation.is_busy, "calls under way")
+        await until_async(installation.is_busy, "calls under way")
         starts = installation.record.count("+")
         for pid in marked(mark):
             with suppress(ProcessLookupError):

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench
-from harness.marked import children, marked, strays
-from harness.waiting import until, until_now
+from harness.programs.marked_processes import children, marked, strays
+from harness.services.call_runner import CallRunner
+from harness.waits import until, until_blocking
 from toolbus_common.config.servers.isolation import Files, Limits
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.isolation.capability_probe import probe
@@ -105,10 +105,10 @@ def test_no_process_is_left_when_the_executor_is_killed(mark: str, *, namespaces
     parent = subprocess.Popen([sys.executable, "-c", executor, mark], stdout=subprocess.PIPE)
     with parent:
         try:
-            until_now(lambda: strays(mark), "a stray process")
+            until_blocking(lambda: strays(mark), "a stray process")
         finally:
             parent.kill()
-    until_now(lambda: marked(mark) == [], "their end")
+    until_blocking(lambda: marked(mark) == [], "their end")
 
 
 async def test_with_namespaces_a_server_ends_with_its_supervisor(mark: str) -> None:
@@ -227,7 +227,7 @@ def group(tmp_path: Path) -> Iterator[Path]:
     group_dir = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
     group_dir.mkdir()
     yield group_dir
-    until_now(lambda: list(filter(Path.is_dir, group_dir.iterdir())) == [], "the groups' ends")
+    until_blocking(lambda: list(filter(Path.is_dir, group_dir.iterdir())) == [], "the groups' ends")
     group_dir.rmdir()
 
 
@@ -310,7 +310,7 @@ async def test_a_starting_executor_logs_which_isolation_the_machine_enforces(
 
 
 async def test_isolation_that_cannot_be_enforced_prevents_the_start(tmp_path: Path) -> None:
-    news = Bench().news
+    news = CallRunner().news
     missing = str(tmp_path / "missing")
     for isolation, reason in (
         (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),

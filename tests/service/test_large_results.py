@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import NatsAt
-from harness.rest import RestServer
-from harness.vast import LINE, Vast
-from harness.waiting import PATIENCE, until
+from harness.apis.rest_process import RestServer
+from harness.engines.nats_server import NatsAt
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.large_result_server import LINE, LargeResultServer
+from harness.waits import PATIENCE, until
 from toolbus_common.config import Results, Server
 from toolbus_common.contracts import CallCompleted, ProtocolFamily
 from toolbus_common.errors import UnknownToolError, UpstreamFaultError
@@ -30,7 +30,7 @@ from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 SIZE = 9 << 20  # more than a message of the bus may contain
-VAST = Path(__file__).parent.parent / "harness" / "vast.py"
+VAST = Path(__file__).parent.parent / "harness" / "upstreams" / "large_result_server.py"
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeR
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Vast]:
-    server = Vast()
+async def server() -> AsyncIterator[LargeResultServer]:
+    server = LargeResultServer()
     await server.start()
     yield server
     await server.close()
@@ -52,10 +52,10 @@ async def server() -> AsyncIterator[Vast]:
 
 @pytest.fixture(params=["http", "stdio"])
 async def client(
-    request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore
-) -> AsyncIterator[Bench]:
+    request: pytest.FixtureRequest, server: LargeResultServer, vault: LargeResultStore
+) -> AsyncIterator[CallRunner]:
     """Run a server of large results, with a store for them."""
-    client = Bench()
+    client = CallRunner()
     spills = client.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
     if request.param == "http":
         await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK, spills=spills))
@@ -70,12 +70,12 @@ async def client(
 http_only = pytest.mark.parametrize("client", ["http"], indirect=True)
 
 
-async def read(client: Bench, uri: str, **more: Any) -> Any:
+async def read(client: CallRunner, uri: str, **more: Any) -> Any:
     result = await client.call(uri, {"uri": uri}, method="resources/read", **more)
     return result.last["contents"][0]
 
 
-async def whole(client: Bench, uri: str) -> str:
+async def whole(client: CallRunner, uri: str) -> str:
     """Return all of a text, part by part."""
     text, following = "", f"{uri}?offset=0&length=1000000"
     while following:
@@ -86,7 +86,9 @@ async def whole(client: Bench, uri: str) -> str:
 
 
 @pytest.mark.parametrize("tool", ["text", "streamed"])
-async def test_a_large_text_is_previewed_and_read_part_by_part(client: Bench, tool: str) -> None:
+async def test_a_large_text_is_previewed_and_read_part_by_part(
+    client: CallRunner, tool: str
+) -> None:
     items = (await client.call(tool, {"bytes": SIZE})).last
     preview, link, end = items["content"]
     assert end == {"type": "text", "text": "the end"}
@@ -100,7 +102,7 @@ async def test_a_large_text_is_previewed_and_read_part_by_part(client: Bench, to
 
 
 @http_only
-async def test_the_outcome_counts_the_stored_result(client: Bench) -> None:
+async def test_the_outcome_counts_the_stored_result(client: CallRunner) -> None:
     price = (0.0, 1000.0, 0.0)  # micro-dollars a kilobyte
     result = await client.call("text", {"bytes": SIZE}, price=price, charge=10**9)
     size = result.last["content"][1]["size"]
@@ -111,7 +113,9 @@ async def test_the_outcome_counts_the_stored_result(client: Bench) -> None:
 
 
 @http_only
-async def test_an_answered_call_leaves_nothing_for_the_garbage_collector(client: Bench) -> None:
+async def test_an_answered_call_leaves_nothing_for_the_garbage_collector(
+    client: CallRunner,
+) -> None:
     before = streams()  # tests of other modules may have left some in this process
     gc.disable()
     try:
@@ -126,7 +130,7 @@ def streams() -> list[AnswerStream]:
 
 
 @http_only
-async def test_another_key_and_another_customer_cannot_read_a_result(client: Bench) -> None:
+async def test_another_key_and_another_customer_cannot_read_a_result(client: CallRunner) -> None:
     uri = (await client.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     for stranger in ({"key": "other"}, {"customer": "other"}):
         result = await client.call(uri, {"uri": uri}, method="resources/read", **stranger)
@@ -137,14 +141,14 @@ async def test_another_key_and_another_customer_cannot_read_a_result(client: Ben
     assert (await read(client, uri))["text"].startswith(LINE)
 
 
-async def test_a_large_image_is_read_as_its_bytes(client: Bench) -> None:
+async def test_a_large_image_is_read_as_its_bytes(client: CallRunner) -> None:
     (words, link) = (await client.call("image", {"bytes": SIZE})).last["content"]
     assert "image" in words["text"]
     assert link["mimeType"] == "image/png"
     assert (await read(client, f"{link['uri']}?offset=6&length=6"))["blob"] == "iVBORw0K"
 
 
-async def test_a_large_structure_is_an_error_with_a_link_to_the_result(client: Bench) -> None:
+async def test_a_large_structure_is_an_error_with_a_link_to_the_result(client: CallRunner) -> None:
     items = (await client.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
     assert items["isError"]
     assert "structuredContent" not in items
@@ -161,7 +165,7 @@ async def test_a_large_structure_is_an_error_with_a_link_to_the_result(client: B
 
 @http_only
 async def test_a_result_above_a_lower_limit_is_stored_too(
-    client: Bench, vault: LargeResultStore
+    client: CallRunner, vault: LargeResultStore
 ) -> None:
     client.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
     items = (await client.call("text", {"bytes": 100_000})).last
@@ -176,7 +180,7 @@ async def test_a_result_above_a_lower_limit_is_stored_too(
 @http_only
 @pytest.mark.parametrize("tool", ["many", "escape"])
 async def test_a_result_that_cannot_be_stored_is_an_error_and_leaves_nothing(
-    client: Bench, vault: LargeResultStore, tool: str
+    client: CallRunner, vault: LargeResultStore, tool: str
 ) -> None:
     result = await client.call(tool, {"bytes": SIZE})
     assert isinstance(result.error, UpstreamFaultError)
@@ -184,7 +188,7 @@ async def test_a_result_that_cannot_be_stored_is_an_error_and_leaves_nothing(
 
 
 async def test_in_a_full_store_only_the_large_call_fails(
-    client: Bench, vault: LargeResultStore
+    client: CallRunner, vault: LargeResultStore
 ) -> None:
     pid = getattr(client.upstream, "pid", None)
     vault.quota.limit = 4 << 20
@@ -196,14 +200,14 @@ async def test_in_a_full_store_only_the_large_call_fails(
 
 
 @http_only
-async def test_a_result_above_the_largest_size_is_an_error_with_its_fix(client: Bench) -> None:
+async def test_a_result_above_the_largest_size_is_an_error_with_its_fix(client: CallRunner) -> None:
     result = await client.call("text", {"bytes": 17 << 20})
     assert "request less" in result.error.reason
     assert (await client.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 
 @http_only
-async def test_a_result_uri_expires(client: Bench) -> None:
+async def test_a_result_uri_expires(client: CallRunner) -> None:
     spills = client.runner.spills
     assert spills is not None
     items = (await client.call("text", {"bytes": SIZE})).last
@@ -216,12 +220,12 @@ async def test_a_result_uri_expires(client: Bench) -> None:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
+async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[CallRunner]:
     """Run a server of an HTTP API."""
     rest = RestServer(tmp_path)
     try:
         rest.start()
-        client = Bench()
+        client = CallRunner()
         spills = client.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
         await client.open(
             OpenApiUpstream(
@@ -240,14 +244,14 @@ async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
         rest.kill()
 
 
-async def test_a_large_answer_of_an_api_is_stored_and_read_part_by_part(api: Bench) -> None:
+async def test_a_large_answer_of_an_api_is_stored_and_read_part_by_part(api: CallRunner) -> None:
     preview, link = (await api.call("large", {"size": SIZE})).last["content"]
     assert "xxx" in preview["text"]
     assert (link["size"], link["mimeType"]) == (SIZE, "text/plain")
     assert await whole(api, link["uri"]) == "x" * SIZE
 
 
-async def test_a_stored_answer_of_an_api_contains_no_credentials(api: Bench) -> None:
+async def test_a_stored_answer_of_an_api_contains_no_credentials(api: CallRunner) -> None:
     (_, link) = (await api.call("indiscreet", {"size": SIZE})).last["content"]
     text = await whole(api, link["uri"])
     assert text.count("x" * 65_530) == SIZE // 65_536
@@ -255,7 +259,7 @@ async def test_a_stored_answer_of_an_api_contains_no_credentials(api: Bench) -> 
     assert "is-secret" not in text
 
 
-async def test_an_answer_of_an_api_above_the_operators_limit_fails_alone(api: Bench) -> None:
+async def test_an_answer_of_an_api_above_the_operators_limit_fails_alone(api: CallRunner) -> None:
     answers = await api.call("large", {"size": (16 << 20) + 1})
     assert isinstance(answers.error, UpstreamFaultError)
     assert (await api.call("large", {"size": 3})).text == "xxx"

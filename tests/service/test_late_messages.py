@@ -10,37 +10,37 @@ from typing import Any
 
 import pytest
 
-from harness import late_server
-from harness.bench import Answers, Bench, admitted, answering
-from harness.waiting import until
+from harness.services.call_runner import CallRunner, ReplyRecorder, admitted, input_responses
+from harness.upstreams import late_message_server
+from harness.waits import until
 from toolbus_common.contracts import Notification
 from toolbus_executor.upstreams.mcp import attribution
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
-COMMAND = [sys.executable, str(Path(late_server.__file__))]
+COMMAND = [sys.executable, str(Path(late_message_server.__file__))]
 ANN: dict[str, Any] = {"customer": "acme", "key": "ann"}
 EVE: dict[str, Any] = {"customer": "rival", "key": "eve"}
 LISTENS: dict[str, Any] = {"log_level": "debug", "capabilities": '{"elicitation":{}}'}
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Bench]:
+async def client() -> AsyncIterator[CallRunner]:
     """Run the server, which all callers share."""
-    client = Bench()
+    client = CallRunner()
     await client.open(StdioUpstream(COMMAND, dict(os.environ), "", client.news))
     assert client.described.family == "legacy"
     yield client
     await client.close()
 
 
-def words(answers: Answers) -> list[str]:
+def words(answers: ReplyRecorder) -> list[str]:
     """Return the log messages a call received."""
     return [
         json.loads(each.body)["data"] for each in answers.frames if isinstance(each, Notification)
     ]
 
 
-async def test_a_late_message_never_reaches_another_principal(client: Bench) -> None:
+async def test_a_late_message_never_reaches_another_principal(client: CallRunner) -> None:
     await client.call("leave", {"word": "ann's"}, **ANN, **LISTENS)
     result = await client.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
     assert "ann's" not in words(result)
@@ -51,9 +51,9 @@ async def test_a_late_message_never_reaches_another_principal(client: Bench) -> 
 
 
 async def test_a_message_of_a_cancelled_call_does_not_reach_the_next_call_of_another(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
-    answers = Answers()
+    answers = ReplyRecorder()
     call = admitted("linger", {"word": "ann's"}, call_id="c7", log_level="debug", **ANN)
     lingering = asyncio.create_task(client.runner.run(call, answers))
     await until(lambda: words(answers) == ["waiting"], "the call")
@@ -65,19 +65,19 @@ async def test_a_message_of_a_cancelled_call_does_not_reach_the_next_call_of_ano
 
 
 async def test_messages_and_requests_of_a_server_reach_every_call_of_one_principal(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     for word in ("first", "second", "third"):
         request = await client.call("ask", {"word": word}, **ANN, **LISTENS)
         assert words(request) == [word]
-        more = answering(request, elicitation={"action": "accept", "content": {"ok": True}})
+        more = input_responses(request, elicitation={"action": "accept", "content": {"ok": True}})
         result = await client.call("ask", {"word": word}, extra=more, **ANN, **LISTENS)
         assert result.text == '["accept"]'
     assert client.dropped == []
 
 
 async def test_a_message_without_a_running_call_blocks_attribution_for_a_while(
-    client: Bench, monkeypatch: pytest.MonkeyPatch
+    client: CallRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.call("leave", {"word": "late"}, **ANN, **LISTENS)
     # This call receives no messages, so the message it releases is sent after its end.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.rest import RestServer
-from harness.rest_document import document
+from harness.apis.rest_document import document
+from harness.apis.rest_process import RestServer
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallCompleted, CallFailed, CatalogEntry
 from toolbus_common.errors import (
@@ -51,23 +51,25 @@ def rest(started: tuple[RestServer, RestServer]) -> RestServer:
 
 
 @pytest.fixture
-async def client(rest: RestServer) -> AsyncIterator[Bench]:
+async def client(rest: RestServer) -> AsyncIterator[CallRunner]:
     """Run a server of the API."""
-    client = Bench()
+    client = CallRunner()
     await client.open(upstream(client, openapi=rest.document))
     yield client
     await client.close()
 
 
 def upstream(
-    client: Bench, headers: dict[str, str] | None = None, **configuration: Any
+    client: CallRunner, headers: dict[str, str] | None = None, **configuration: Any
 ) -> OpenApiUpstream:
     return OpenApiUpstream(
         Server(**configuration), headers or {}, SECRETS, client.news, AT_LOOPBACK
     )
 
 
-async def arrived(rest: RestServer, client: Bench, tool: str, arguments: Any) -> dict[str, Any]:
+async def arrived(
+    rest: RestServer, client: CallRunner, tool: str, arguments: Any
+) -> dict[str, Any]:
     """Return the request of a call at the API."""
     rest.forget()
     answers = await client.call(tool, arguments)
@@ -76,7 +78,7 @@ async def arrived(rest: RestServer, client: Bench, tool: str, arguments: Any) ->
     return request
 
 
-def refused(answers: Answers) -> str:
+def refused(answers: ReplyRecorder) -> str:
     """Return the reason a call with invalid arguments was rejected."""
     assert isinstance(answers.error, UpstreamRefusedError)
     assert answers.error.data["upstream_code"] == -32602
@@ -84,7 +86,7 @@ def refused(answers: Answers) -> str:
 
 
 async def test_operations_become_tools_and_an_unsupported_one_is_dropped_with_its_reason(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     tools = {each.name: each.definition for each in client.listing.tools}
     assert {"listPets", "createPet", "getPet", "lookForPet", "uploadPhoto"} <= set(tools)
@@ -97,7 +99,7 @@ async def test_operations_become_tools_and_an_unsupported_one_is_dropped_with_it
 
 
 async def test_arguments_are_sent_where_the_document_puts_them(
-    rest: RestServer, client: Bench
+    rest: RestServer, client: CallRunner
 ) -> None:
     fields = {
         "limit": 5,
@@ -120,7 +122,7 @@ async def test_arguments_are_sent_where_the_document_puts_them(
 
 
 async def test_each_operation_gets_only_the_credential_it_requires(
-    rest: RestServer, client: Bench
+    rest: RestServer, client: CallRunner
 ) -> None:
     request = await arrived(rest, client, "listPets", {})
     assert request["headers"]["authorization"] == "Bearer token-that-is-secret"
@@ -135,7 +137,7 @@ async def test_each_operation_gets_only_the_credential_it_requires(
 
 
 async def test_forms_and_files_are_sent_as_a_framework_reads_them(
-    rest: RestServer, client: Bench
+    rest: RestServer, client: CallRunner
 ) -> None:
     body: dict[str, Any] = {"user": "ü & co", "roles": ["a", "b"]}
     request = await arrived(rest, client, "logIn", {"body": body})
@@ -149,7 +151,7 @@ async def test_forms_and_files_are_sent_as_a_framework_reads_them(
     assert request["body"][1:] == [["caption", "Hm"], ["about", '{"a":[1]}']]
 
 
-async def test_answers_are_returned_by_their_media_type(client: Bench) -> None:
+async def test_answers_are_returned_by_their_media_type(client: CallRunner) -> None:
     pets = (await client.call("listPets")).last
     assert json.loads(pets["content"][0]["text"]) == [{"id": 1, "name": "Rex"}]
     assert "page=2" in pets["content"][1]["text"]
@@ -169,7 +171,7 @@ async def test_answers_are_returned_by_their_media_type(client: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [7 * 1024 * 1024 - 1, 20 * 1024 * 1024])
-async def test_an_answer_too_large_to_return_fails_alone(client: Bench, size: int) -> None:
+async def test_an_answer_too_large_to_return_fails_alone(client: CallRunner, size: int) -> None:
     answers = await client.call("large", {"size": size})
     if isinstance(client.outcome, CallFailed):
         assert "too large" in answers.error.reason
@@ -179,7 +181,7 @@ async def test_an_answer_too_large_to_return_fails_alone(client: Bench, size: in
     assert (await client.call("large", {"size": 3})).text == "xxx"
 
 
-async def test_an_error_of_the_api_is_a_result_without_the_credentials(client: Bench) -> None:
+async def test_an_error_of_the_api_is_a_result_without_the_credentials(client: CallRunner) -> None:
     answers = await client.call("fail", {"status": 404, "text": "No\u202e such pet"})
     assert answers.last["isError"] is True
     assert answers.text == "HTTP 404 Not Found: No such pet Bearer (secret)"
@@ -190,7 +192,7 @@ async def test_an_error_of_the_api_is_a_result_without_the_credentials(client: B
     assert not client.runner.breaker.circuit.failing
 
 
-async def test_an_unavailable_api_opens_the_breaker(client: Bench) -> None:
+async def test_an_unavailable_api_opens_the_breaker(client: CallRunner) -> None:
     client.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
     for _ in range(5):
         error = (await client.call("fail", {"status": 503})).error
@@ -199,7 +201,7 @@ async def test_an_unavailable_api_opens_the_breaker(client: Bench) -> None:
 
 
 async def test_invalid_arguments_are_rejected_unsent_and_free(rest: RestServer) -> None:
-    client = Bench(validation="none")
+    client = CallRunner(validation="none")
     await client.open(upstream(client, openapi=rest.document))
     for tool, arguments, words in (
         ("getPet", {}, "'petId' is missing"),
@@ -217,7 +219,7 @@ async def test_invalid_arguments_are_rejected_unsent_and_free(rest: RestServer) 
 
 
 async def test_a_redirect_is_followed_on_its_origin_and_credentials_never_leave_it(
-    started: tuple[RestServer, RestServer], rest: RestServer, client: Bench
+    started: tuple[RestServer, RestServer], rest: RestServer, client: CallRunner
 ) -> None:
     other = started[1]
     other.forget()
@@ -234,7 +236,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_origin(
     started: tuple[RestServer, RestServer], rest: RestServer
 ) -> None:
     rest.describe(document() | {"servers": [{"url": f"{started[1].origin}/api/v1"}]})
-    client = Bench()
+    client = CallRunner()
     with pytest.raises(UpstreamFaultError, match="set base_url"):
         await upstream(client, openapi=rest.document).open()
     declared = upstream(client, openapi=rest.document, base_url=f"{started[1].origin}/api/v1")
@@ -246,7 +248,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_origin(
 
 
 async def test_a_changed_document_changes_the_list_and_a_lost_one_does_not(
-    rest: RestServer, client: Bench
+    rest: RestServer, client: CallRunner
 ) -> None:
     assert client.listing.ttl_ms == 300_000
     changed = document()
@@ -262,12 +264,12 @@ async def test_a_changed_document_changes_the_list_and_a_lost_one_does_not(
 
 
 async def test_a_tool_with_a_changed_meaning_is_listed_again_before_it_is_called(
-    rest: RestServer, client: Bench
+    rest: RestServer, client: CallRunner
 ) -> None:
     changed = document()
     changed["paths"]["/animals/{petId}"] = changed["paths"].pop("/pets/{petId}")
     rest.describe(changed)
-    elsewhere = Bench()  # another replica, which has read the document since
+    elsewhere = CallRunner()  # another replica, which has read the document since
     await elsewhere.open(upstream(elsewhere, openapi=rest.document))
     (new,) = [each for each in elsewhere.listing.tools if each.name == "getPet"]
     (old,) = [each for each in client.listing.tools if each.name == "getPet"]
@@ -284,7 +286,7 @@ async def test_a_tool_with_a_changed_meaning_is_listed_again_before_it_is_called
 
 
 async def test_a_slow_api_is_cancelled_at_the_deadline_and_its_late_answer_is_dropped(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     answers = await client.call("slow", deadline=time() + 0.5)
     assert isinstance(answers.error, UpstreamTimeoutError)
@@ -292,7 +294,7 @@ async def test_a_slow_api_is_cancelled_at_the_deadline_and_its_late_answer_is_dr
 
 
 async def test_only_the_selected_operations_become_tools(rest: RestServer) -> None:
-    client = Bench()
+    client = CallRunner()
     for patterns, expected in (
         ({"include": ["tag:pets"], "exclude": ["tag:danger"]}, {"listPets", "createPet", "getPet"}),
         ({"include": ["GET /pets/*"]}, {"getPet", "getPhoto"}),
@@ -304,7 +306,7 @@ async def test_only_the_selected_operations_become_tools(rest: RestServer) -> No
 
 
 async def test_a_configured_header_is_sent_and_no_caller_can_replace_it(rest: RestServer) -> None:
-    client = Bench(validation="none")
+    client = CallRunner(validation="none")
     await client.open(upstream(client, {"X-Trace": "ours"}, openapi=rest.document))
     assert "no argument 'X-Trace'" in refused(await client.call("listPets", {"X-Trace": "mine"}))
     request = await arrived(rest, client, "listPets", {})
@@ -313,7 +315,7 @@ async def test_a_configured_header_is_sent_and_no_caller_can_replace_it(rest: Re
 
 
 async def test_a_credential_of_no_security_scheme_is_reported(rest: RestServer) -> None:
-    client = Bench()
+    client = CallRunner()
     server = Server(openapi=rest.document)
     await client.open(OpenApiUpstream(server, {}, {"tokn": "x"}, client.news, AT_LOOPBACK))
     assert client.upstream.left_out["credentials.tokn"].endswith("it has: token, key")
@@ -327,7 +329,7 @@ async def test_with_validation_a_result_that_violates_its_schema_is_the_servers_
     lying = document()
     lying["components"]["schemas"]["Pet"]["properties"]["name"] = {"type": "integer"}
     rest.describe(lying)
-    client = Bench(validation=validation)
+    client = CallRunner(validation=validation)
     try:
         await client.open(upstream(client, openapi=rest.document))
         answers = await client.call("getPet", {"petId": "Rex"})
@@ -343,7 +345,7 @@ async def test_with_validation_a_result_that_violates_its_schema_is_the_servers_
 
 
 async def test_the_api_receives_the_trace_and_baggage_of_the_call(
-    rest: RestServer, client: Bench
+    rest: RestServer, client: CallRunner
 ) -> None:
     rest.forget()
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"

@@ -7,9 +7,9 @@ from time import time
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.events import bus_of
-from harness.policing import Policing, declared
-from harness.waiting import until_told
+from harness.audit.events import bus_of
+from harness.services.policy_replicas import PolicyReplicas, declared
+from harness.waits import until_async
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Access
 from toolbus_common.contracts import Bearer, CallResult
@@ -26,7 +26,7 @@ def bearer(user: str = "ann", actors: tuple[str, ...] = ()) -> bytes:
 
 
 async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocation(
-    policy: Policing, settings: Settings
+    policy: PolicyReplicas, settings: Settings
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
     await policy.declare(declared().model_copy(update={"access": rules}))
@@ -44,7 +44,7 @@ async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocat
             await bucket.put(hash_of(key_digest_of(token)), bearer(user))
 
         await written("first")
-        await until_told(lambda: admitted("first"), "the rule is in effect")
+        await until_async(lambda: admitted("first"), "the rule is in effect")
         for n in range(20):
             await written(f"token-{n}", "bob")
             assert await admitted(f"token-{n}")
@@ -66,11 +66,11 @@ async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocat
             return False
 
         for _ in range(8):  # whichever replica answers
-            await until_told(refused, "the token is invalid")
+            await until_async(refused, "the token is invalid")
 
 
 async def test_events_of_calls_name_the_actors_of_a_token(
-    policy: Policing, settings: Settings, operator: Bus
+    policy: PolicyReplicas, settings: Settings, operator: Bus
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
     await policy.declare(declared().model_copy(update={"access": rules}))
@@ -94,7 +94,7 @@ async def test_events_of_calls_name_the_actors_of_a_token(
         bucket = await oauth.bucket(TOKENS)
         for token, each in (("exchanged", acting), ("own", ())):
             await bucket.put(hash_of(key_digest_of(token)), bearer("bob", each))
-            await until_told(partial(read, token), "the rule is in effect")
+            await until_async(partial(read, token), "the rule is in effect")
             assert await actors("call.allowed") == list(each)
         assert {call.key for call in policy.reached} == {"staff:bob"}
         with pytest.raises(UnknownToolError):
@@ -103,4 +103,4 @@ async def test_events_of_calls_name_the_actors_of_a_token(
         async def denied() -> bool:
             return await actors("call.denied") == list(acting)
 
-        await until_told(denied, "the event of the denial")
+        await until_async(denied, "the event of the denial")

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.troubled import Troubled
-from harness.waiting import until
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.faulty_server import FaultyServer
+from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import (
@@ -25,9 +25,9 @@ from toolbus_executor.upstreams.mcp.http import HttpUpstream
 @asynccontextmanager
 async def probed(
     session: str = "", probe: float = 0.02, seconds: float = 60
-) -> AsyncIterator[tuple[Bench, Troubled]]:
+) -> AsyncIterator[tuple[CallRunner, FaultyServer]]:
     """Run a server that is probed as the supervisor probes it."""
-    server, client = Troubled(session=session), Bench(probe=probe, timeout=seconds)
+    server, client = FaultyServer(session=session), CallRunner(probe=probe, timeout=seconds)
     await server.start()
     try:
         await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
@@ -41,7 +41,7 @@ async def probed(
         await server.close()
 
 
-def state(client: Bench) -> Callable[[State], bool]:
+def state(client: CallRunner) -> Callable[[State], bool]:
     """Return a predicate on the breaker's state."""
     return lambda wanted: client.runner.breaker.circuit.state is wanted
 
@@ -51,7 +51,7 @@ async def test_a_server_is_probed_with_the_method_of_its_family(session: str, wo
     async with probed(session) as (client, server):
         before = server.methods[word]
         await until(lambda: server.methods[word] >= before + 3, "three probes")
-        assert server.asked == 0
+        assert server.call_count == 0
         assert client.runner.status()["probe"]["ok"] is True
 
 
@@ -64,11 +64,11 @@ async def test_a_dead_server_and_its_return_are_detected_before_a_call() -> None
         row = client.runner.status()
         assert row["probe"]["ok"] is False
         assert "broke the connection" in row["failures"][-1]["reason"]
-        assert server.asked == 0
+        assert server.call_count == 0
         server.trouble = ""
         await until(lambda: state(client)(State.CLOSED), "the breaker to close")
         assert (await client.call("plain")).text == "done"
-        events = [type(each) for each in client.events.said]
+        events = [type(each) for each in client.events.published]
         assert (events.count(BreakerOpened), events.count(BreakerClosed)) == (1, 1)
         assert client.changed.is_set(), "its tools may have changed"
 
@@ -100,7 +100,7 @@ async def test_invalid_answers_open_the_breaker(trouble: str) -> None:
         for _ in range(5):
             assert (await client.call("plain")).error.code in {"upstream_fault", "upstream_dead"}
         assert isinstance((await client.call("plain")).error, BreakerOpenError)
-        assert server.asked == 5
+        assert server.call_count == 5
         client.runner.breaker.circuit.retry_at = 0.0
         server.trouble = ""
         assert (await client.call("plain")).text == "done"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.cluster import Upstream
+from harness.gateway.cluster import Upstream
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
 from toolbus_common.contracts import CallResult, Progress
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, ProgressLimiter
@@ -19,23 +19,25 @@ STEPS = 10_000
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Bench]:
+async def client(tmp_path: Path) -> AsyncIterator[CallRunner]:
     """Run a server with a tool that sends a given number of progress notifications."""
     server = Upstream(tmp_path / "echo")
     server.start()
-    client = Bench()
+    client = CallRunner()
     await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
     yield client
     await client.close()
     server.kill()
 
 
-def steps(answers: Answers) -> list[int]:
+def steps(answers: ReplyRecorder) -> list[int]:
     """Return the progress a client received, in order."""
     return [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
 
 
-async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(client: Bench) -> None:
+async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(
+    client: CallRunner,
+) -> None:
     began = monotonic()
     answers = await client.call("drip", {"steps": STEPS}, progress=True)
     seconds = int((monotonic() - began) / SECOND) + 1
@@ -47,7 +49,7 @@ async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(clie
     assert isinstance(answers.frames[-1], CallResult)
 
 
-async def test_rare_progress_is_sent_completely(client: Bench) -> None:
+async def test_rare_progress_is_sent_completely(client: CallRunner) -> None:
     answers = await client.call("drip", {"steps": MOST}, progress=True)
     assert steps(answers) == list(range(1, MOST + 1))
 

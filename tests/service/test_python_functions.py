@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
+from harness.services.call_runner import CallRunner
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.process.python_functions import FunctionError, function_of, serving
@@ -58,12 +58,12 @@ def count() -> int:
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Bench]:
+async def client(tmp_path: Path) -> AsyncIterator[CallRunner]:
     """Run a server of the functions."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "tools.py").write_text(MODULE)
-    client = Bench(validation="strict")
+    client = CallRunner(validation="strict")
     functions = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     await client.open(StdioUpstream(serving(functions), environment, str(tmp_path), client.news))
@@ -71,7 +71,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Bench]:
     await client.close()
 
 
-async def test_functions_are_tools_with_the_schemas_of_their_types(client: Bench) -> None:
+async def test_functions_are_tools_with_the_schemas_of_their_types(client: CallRunner) -> None:
     tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {"add", "shout", "fail", "die", "count"}
     schema = tools["add"]["inputSchema"]
@@ -83,7 +83,9 @@ async def test_functions_are_tools_with_the_schemas_of_their_types(client: Bench
     assert "outputSchema" not in tools["shout"]
 
 
-async def test_plain_and_async_functions_are_called_and_may_print(client: Bench) -> None:
+async def test_plain_and_async_functions_are_called_and_may_print(
+    client: CallRunner,
+) -> None:
     items = (await client.call("add", {"a": 2, "unit": "boxes"})).last
     assert items["structuredContent"] == {"total": 3, "unit": "boxes"}
     assert (await client.call("shout", {"text": "hi"})).text == "HI"
@@ -91,7 +93,9 @@ async def test_plain_and_async_functions_are_called_and_may_print(client: Bench)
     assert (await client.call("count")).text == "2"
 
 
-async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(client: Bench) -> None:
+async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(
+    client: CallRunner,
+) -> None:
     wrong = (await client.call("add", {"a": "x", "c": 1})).error
     assert "'a' must be an integer; it is a string; there is no argument 'c'" in wrong.reason
     await client.runner.checks.learn(
@@ -106,7 +110,7 @@ async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(cli
     assert failed.text == "ValueError: No stock."
 
 
-async def test_a_function_that_ends_its_process_ends_nothing_else(client: Bench) -> None:
+async def test_a_function_that_ends_its_process_ends_nothing_else(client: CallRunner) -> None:
     assert isinstance((await client.call("die")).error, UpstreamDeadError)
     assert "exited with 3" in await client.upstream.wait_lost()
 
@@ -115,7 +119,7 @@ async def test_the_log_names_a_function_that_cannot_be_imported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    client = Bench(validation="strict")
+    client = CallRunner(validation="strict")
     upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), client.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 
-from harness.bench import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
@@ -72,8 +72,8 @@ async def server() -> AsyncIterator[Redirecting]:
         await task
 
 
-async def opened(server: Redirecting, path: str) -> Bench:
-    client = Bench()
+async def opened(server: Redirecting, path: str) -> CallRunner:
+    client = CallRunner()
     await client.open(HttpUpstream(server.at(path), {}, client.news, AT_LOOPBACK))
     return client
 

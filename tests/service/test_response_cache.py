@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench, admitted
-from harness.vast import Vast
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, admitted
+from harness.upstreams.large_result_server import LargeResultServer
 from toolbus_common.contracts import CallResult, Identified, InputRequired, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
@@ -22,67 +22,69 @@ TOOLS = {
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Vast]:
-    server = Vast()
+async def server() -> AsyncIterator[LargeResultServer]:
+    server = LargeResultServer()
     await server.start()
     yield server
     await server.close()
 
 
 @pytest.fixture
-async def client(server: Vast) -> AsyncIterator[Bench]:
+async def client(server: LargeResultServer) -> AsyncIterator[CallRunner]:
     """Run a server with three tools configured as cacheable."""
-    client = Bench(tools=TOOLS)
+    client = CallRunner(tools=TOOLS)
     await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
     yield client
     await client.close()
 
 
 async def test_a_repeated_call_is_answered_from_the_cache_and_marked(
-    client: Bench, server: Vast
+    client: CallRunner, server: LargeResultServer
 ) -> None:
     first = await client.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
     assert not client.outcome.cached
     again = await client.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
     assert again.last == first.last
-    assert server.asked == 1
+    assert server.call_count == 1
     assert client.outcome.cached
     assert (client.outcome.charge, client.outcome.call_id) == (5, "c2")
 
 
 async def test_a_private_response_is_not_shared_with_actors_for_the_same_user(
-    client: Bench, server: Vast
+    client: CallRunner, server: LargeResultServer
 ) -> None:
     for actors in ((), ("helper",), ("helper", "desk"), ()):
         identity = Identified(team="support", actors=actors)
         await client.call("text", {"bytes": 1}, user="ann", identity=identity)
-    assert server.asked == 3
+    assert server.call_count == 3
 
 
 async def test_no_two_of_fifty_tenants_share_a_private_response(
-    client: Bench, server: Vast
+    client: CallRunner, server: LargeResultServer
 ) -> None:
     # Names chosen so that a plain concatenation would be ambiguous.
     tenants = [(f"s{'-x' * n}", f"{'x-' * (49 - n)}k") for n in range(50)]
     for _ in range(2):
         for customer, key in tenants:
             await client.call("text", {"bytes": 1}, customer=customer, key=key)
-    assert server.asked == 50
+    assert server.call_count == 50
     await client.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
-    assert server.asked == 51
+    assert server.call_count == 51
 
 
-async def test_a_public_response_is_shared(client: Bench, server: Vast) -> None:
+async def test_a_public_response_is_shared(client: CallRunner, server: LargeResultServer) -> None:
     for number in range(50):
         await client.call("rows", {"bytes": 1}, customer=f"s{number}")
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
-async def test_responses_are_cached_by_tool_and_arguments(client: Bench, server: Vast) -> None:
+async def test_responses_are_cached_by_tool_and_arguments(
+    client: CallRunner, server: LargeResultServer
+) -> None:
     for tool in ("text", "rows"):
         for arguments in ({}, {"bytes": 1}, {"bytes": "1"}, {"bytes": True}):
             await client.call(tool, arguments)
-    assert server.asked == 8
+    assert server.call_count == 8
 
 
 @pytest.mark.parametrize(
@@ -95,27 +97,29 @@ async def test_responses_are_cached_by_tool_and_arguments(client: Bench, server:
     ],
 )
 async def test_a_call_that_requires_more_than_a_response_reaches_its_server(
-    client: Bench, server: Vast, more: dict[str, Any]
+    client: CallRunner, server: LargeResultServer, more: dict[str, Any]
 ) -> None:
     for _ in range(2):
         await client.call("text", {"bytes": 1}, **more)
-    assert server.asked == 2
+    assert server.call_count == 2
 
 
-async def test_a_tool_without_a_cache_reaches_its_server(client: Bench, server: Vast) -> None:
+async def test_a_tool_without_a_cache_reaches_its_server(
+    client: CallRunner, server: LargeResultServer
+) -> None:
     for _ in range(2):
         await client.call("many", {"bytes": 1})
-    assert server.asked == 2
+    assert server.call_count == 2
 
 
-async def test_a_failure_is_not_cached(client: Bench, server: Vast) -> None:
+async def test_a_failure_is_not_cached(client: CallRunner, server: LargeResultServer) -> None:
     for _ in range(2):
         assert (await client.call("escape", {"bytes": 1})).error
-    assert server.asked == 2
+    assert server.call_count == 2
 
 
 async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_cache(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     await client.call("text", {"bytes": 1})
     client.runner.uncallable = frozenset({("tools/call", "text")})
@@ -125,7 +129,7 @@ async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_c
 
 
 async def test_a_changed_definition_invalidates_its_cached_responses(
-    client: Bench, server: Vast
+    client: CallRunner, server: LargeResultServer
 ) -> None:
     cache = client.runner.cache
     assert cache is not None
@@ -139,10 +143,10 @@ async def test_a_changed_definition_invalidates_its_cached_responses(
     assert len(cache) == 1
     await client.call("text", {"bytes": 1})
     await client.call("rows", {"bytes": 1})
-    assert server.asked == 3
+    assert server.call_count == 3
 
 
-def of(client: Bench, clock: Any) -> ResponseCache:
+def of(client: CallRunner, clock: Any) -> ResponseCache:
     """Return a cache with a clock of its own."""
     cache = ResponseCache(client.declared.tools, clock)
     cache.learn(client.listing.tools)
@@ -150,7 +154,7 @@ def of(client: Bench, clock: Any) -> ResponseCache:
 
 
 async def test_a_response_expires_and_the_server_can_only_shorten_its_lifetime(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     now = [0.0]
     cache = of(client, lambda: now[0])
@@ -174,7 +178,7 @@ async def test_a_response_expires_and_the_server_can_only_shorten_its_lifetime(
     assert holds(b'{"cacheScope":"private"}', 1)
 
 
-async def test_only_complete_responses_are_cached(client: Bench) -> None:
+async def test_only_complete_responses_are_cached(client: CallRunner) -> None:
     cache = of(client, lambda: 0.0)
     key = cache.key_of(admitted("text"))
     assert key is not None
@@ -187,7 +191,7 @@ async def test_only_complete_responses_are_cached(client: Bench) -> None:
     assert len(cache) == 0
 
 
-async def test_the_cache_is_limited_and_evicts_the_least_recently_used(client: Bench) -> None:
+async def test_the_cache_is_limited_and_evicts_the_least_recently_used(client: CallRunner) -> None:
     cache = of(client, lambda: 0.0)
     keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
     for key in keys:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.vast import Vast
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
+from harness.upstreams.large_result_server import LargeResultServer
 from toolbus_common.errors import InvalidError
 from toolbus_executor.mcp_messages.request_builder import SELECT
 from toolbus_executor.results.selection.expressions import MAX_LENGTH
@@ -18,16 +18,16 @@ MANY = ",".join("@" * 30)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Vast]:
-    server = Vast()
+async def server() -> AsyncIterator[LargeResultServer]:
+    server = LargeResultServer()
     await server.start()
     yield server
     await server.close()
 
 
 @pytest.fixture
-async def client(server: Vast) -> AsyncIterator[Bench]:
-    client = Bench()
+async def client(server: LargeResultServer) -> AsyncIterator[CallRunner]:
+    client = CallRunner()
     selector = client.runner.selector = Selector()
     await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
     yield client
@@ -35,12 +35,14 @@ async def client(server: Vast) -> AsyncIterator[Bench]:
     await selector.close()
 
 
-async def select(client: Bench, expression: Any, tool: str = "rows") -> Answers:
+async def select(client: CallRunner, expression: Any, tool: str = "rows") -> ReplyRecorder:
     extra = json.dumps({"_meta": {SELECT: expression}})
     return await client.call(tool, {"bytes": 5000}, extra=extra)
 
 
-async def test_the_selection_is_returned_instead_of_the_result(client: Bench, server: Vast) -> None:
+async def test_the_selection_is_returned_instead_of_the_result(
+    client: CallRunner, server: LargeResultServer
+) -> None:
     items = (await select(client, "rows[0].name")).last
     assert items["content"] == [{"type": "text", "text": '"]}\\""'}]
     assert "structuredContent" not in items
@@ -48,7 +50,7 @@ async def test_the_selection_is_returned_instead_of_the_result(client: Bench, se
     assert items["structuredContent"]["first"] == 0
     assert items["structuredContent"]["many"] > 10
     assert json.loads(items["content"][0]["text"]) == items["structuredContent"]
-    assert SELECT not in json.dumps(server.heard)
+    assert SELECT not in json.dumps(server.requests)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +58,10 @@ async def test_the_selection_is_returned_instead_of_the_result(client: Bench, se
     ["", "a.[", 7, "!" * 1000 + "a", "a" * (MAX_LENGTH + 1), "nosuch(@"],
 )
 async def test_an_invalid_expression_is_rejected_before_the_call(
-    client: Bench, server: Vast, expression: Any
+    client: CallRunner, server: LargeResultServer, expression: Any
 ) -> None:
     assert isinstance((await select(client, expression)).error, InvalidError)
-    assert server.asked == 0
+    assert server.call_count == 0
     assert not client.outcome.sent
 
 
@@ -74,7 +76,7 @@ async def test_an_invalid_expression_is_rejected_before_the_call(
     ],
 )
 async def test_a_failing_or_exploding_expression_leaves_the_result_complete(
-    client: Bench, expression: str, why: str
+    client: CallRunner, expression: str, why: str
 ) -> None:
     items = (await select(client, expression)).last
     assert why in items["content"][0]["text"]
@@ -83,7 +85,7 @@ async def test_a_failing_or_exploding_expression_leaves_the_result_complete(
     assert (await select(client, "rows[0].id")).last["content"][0]["text"] == "0"
 
 
-async def test_a_result_without_json_is_returned_completely(client: Bench) -> None:
+async def test_a_result_without_json_is_returned_completely(client: CallRunner) -> None:
     items = (await select(client, "a", "text")).last
     assert "has no JSON" in items["content"][0]["text"]
     assert items["content"][-1]["text"] == "the end"

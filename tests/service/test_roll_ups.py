@@ -327,7 +327,7 @@ def analytics_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def fill() -> None:
         async with opened(directory) as store:
-            await analytics.laid_down(store, 20_000, datetime.now(UTC), days=2)
+            await analytics.fill_tables(store, 20_000, datetime.now(UTC), days=2)
             await agree(store)
 
     asyncio.run(fill())

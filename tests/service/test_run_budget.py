@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from harness.policing import Policing, declared
-from harness.waiting import until_told
+from harness.services.policy_replicas import PolicyReplicas, declared
+from harness.waits import until_async
 from toolbus_common.config import MICRO
 from toolbus_common.contracts import CallResult
 from toolbus_common.errors import RunBudgetExceededError
@@ -15,16 +15,16 @@ PRICE = 0.02
 
 
 @pytest.fixture
-async def priced(start_policy: Any) -> AsyncIterator[Policing]:
+async def priced(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
     """Run one policy where both tools cost the same, and `burn` needs approval."""
     async with start_policy(1) as policy:
         prices = {"docs__*": PRICE}
         await policy.declare(declared().model_copy(update={"prices": prices}))
-        await until_told(lambda: refused(policy), "the price is in force")
+        await until_async(lambda: refused(policy), "the price is in force")
         yield policy
 
 
-async def refused(policy: Policing, tool: str = "read", most: int = 1) -> Any:
+async def refused(policy: PolicyReplicas, tool: str = "read", most: int = 1) -> Any:
     """Return the rejection of a call with this budget, or None."""
     try:
         await policy.request(tool, most=most)
@@ -33,7 +33,7 @@ async def refused(policy: Policing, tool: str = "read", most: int = 1) -> Any:
     return None
 
 
-async def test_a_call_above_the_budget_is_not_dispatched(priced: Policing) -> None:
+async def test_a_call_above_the_budget_is_not_dispatched(priced: PolicyReplicas) -> None:
     priced.reached.clear()
     error = await refused(priced, most=int(PRICE * MICRO) - 1)
     assert error is not None
@@ -42,11 +42,11 @@ async def test_a_call_above_the_budget_is_not_dispatched(priced: Policing) -> No
     assert priced.reached == []
 
 
-async def test_a_call_of_exactly_the_budget_runs(priced: Policing) -> None:
+async def test_a_call_of_exactly_the_budget_runs(priced: PolicyReplicas) -> None:
     assert isinstance(await priced.request("read", most=int(PRICE * MICRO)), CallResult)
     assert isinstance(await priced.request("read"), CallResult)
 
 
-async def test_no_approval_is_requested_for_an_unaffordable_call(priced: Policing) -> None:
+async def test_no_approval_is_requested_for_an_unaffordable_call(priced: PolicyReplicas) -> None:
     assert await refused(priced, "burn") is not None
     assert await priced.waiting() == ()

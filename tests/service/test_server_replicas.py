@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.troubled import TOOLS, Troubled
-from harness.waiting import until, until_told
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.faulty_server import TOOLS, FaultyServer
+from harness.waits import until, until_async
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersQuery, ServersReply
@@ -39,10 +39,10 @@ CHANGED = [TOOLS[0] | {"description": "now other"}, TOOLS[1]]
 ELICITATION = '{"elicitation": {}}'  # the capabilities of a caller that can answer requests
 
 
-class Several(Bench):
+class Several(CallRunner):
     """A server with replicas whose lists are refreshed as the supervisor refreshes them."""
 
-    def __init__(self, servers: list[Troubled], weights: list[int], **declared: Any) -> None:
+    def __init__(self, servers: list[FaultyServer], weights: list[int], **declared: Any) -> None:
         super().__init__(tools=TWICE, **declared)
         self.servers = servers
         replicas = [
@@ -76,7 +76,7 @@ class Several(Bench):
 
     def calls_by_replica(self) -> list[int]:
         """Return the number of calls that reached each replica."""
-        return [each.asked for each in self.servers]
+        return [each.call_count for each in self.servers]
 
     def settled(self) -> bool:
         """Return whether all replicas are in place, and no list is about to be refreshed."""
@@ -98,7 +98,7 @@ async def several(
     weights: list[int], *, sessions: bool = False, **declared: Any
 ) -> AsyncIterator[Several]:
     async with AsyncExitStack() as stack:
-        servers = [Troubled(session=f"s{number}" * sessions) for number in range(len(weights))]
+        servers = [FaultyServer(session=f"s{number}" * sessions) for number in range(len(weights))]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -116,21 +116,21 @@ def ends(replies: list[Any]) -> set[str]:
 async def test_calls_go_to_replicas_by_weight() -> None:
     async with several([1, 3]) as client:
         assert ends(await client.calls(40)) == {""}
-        assert client.asked() == [10, 30]
+        assert client.calls_by_replica() == [10, 30]
 
 
 async def test_a_failing_replica_is_ejected_and_the_server_continues() -> None:
     async with several([1, 1, 1]) as client:
         client.servers[0].trouble = "reset"
         assert ends(await client.calls(3 * FAILURES)) == {"", "upstream_dead"}
-        before = client.asked()
+        before = client.calls_by_replica()
         assert before[0] == FAILURES
         assert ends(await client.calls(20)) == {""}, "calls that fail after the ejection"
-        assert client.asked()[0] == before[0]
+        assert client.calls_by_replica()[0] == before[0]
         row = client.rows()[0]
         assert (row["state"], row["ejections"], len(row["failures"])) == ("ejected", 1, FAILURES)
         assert client.runner.status()["breaker"] == "closed"
-        (event,) = [each for each in client.events.said if isinstance(each, BreakerOpened)]
+        (event,) = [each for each in client.events.published if isinstance(each, BreakerOpened)]
         assert event.replica == row["replica"] == f"127.0.0.1:{client.servers[0].port}/mcp"
 
 
@@ -149,8 +149,10 @@ async def test_a_hanging_replica_does_not_use_every_concurrency_slot() -> None:
         hung = client.servers[0]
         hung.trouble = "hung"
         calls = [asyncio.create_task(client.call("plain", call_id=f"c{n}")) for n in range(90)]
-        await until(lambda: sum(each.done() for each in calls) + hung.asked == 90, "the others")
-        assert 0 < hung.asked < client.runner.bulkhead.slots
+        await until(
+            lambda: sum(each.done() for each in calls) + hung.call_count == 90, "the others"
+        )
+        assert 0 < hung.call_count < client.runner.bulkhead.slots
         hung.released.set()
         result = await asyncio.gather(*calls)
         assert ends([each.frames[-1] for each in result]) == {""}
@@ -161,14 +163,14 @@ async def test_a_retryable_call_is_retried_at_another_replica() -> None:
         client.servers[0].trouble = "reset"
         assert ends(await client.calls(2, "twice")) == {""}
         assert client.runner.retries.made == 1
-        assert client.asked() == [1, 2]
+        assert client.calls_by_replica() == [1, 2]
 
 
 async def test_an_unsent_call_of_a_stopped_replica_goes_to_another() -> None:
     async with several([1, 1]) as client:
         await client.servers[0].close()
         assert ends(await client.calls(2)) == {""}
-        assert client.asked() == [0, 2]
+        assert client.calls_by_replica() == [0, 2]
 
 
 async def test_when_all_fail_half_of_them_stay_and_the_servers_breaker_opens() -> None:
@@ -192,19 +194,19 @@ async def test_an_ejected_replica_is_probed_compared_and_tried_before_it_returns
         bad.trouble, bad.wholly = "reset", True
         await client.calls(2 * FAILURES)
         await until(lambda: client.rows()[0]["ejections"], "the ejection")
-        request, listed = bad.asked, bad.methods["tools/list"]
+        request, listed = bad.call_count, bad.methods["tools/list"]
         probes = bad.met
         await until(lambda: bad.met >= probes + 3, "failed probes")
         assert ends(await client.calls(10)) == {""}
-        assert bad.asked == request, "no call before a successful probe"
+        assert bad.call_count == request, "no call before a successful probe"
         bad.trouble = ""
         await until(lambda: client.rows()[0]["state"] == "on trial", "its trial")
         await until(lambda: bad.methods["tools/list"] > listed, "another listing")
         await until(lambda: client.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
         assert ends(await client.calls(10)) == {""}
         assert client.rows()[0]["state"] == "in place"
-        assert bad.asked > request
-        (event,) = [each for each in client.events.said if isinstance(each, BreakerClosed)]
+        assert bad.call_count > request
+        (event,) = [each for each in client.events.published if isinstance(each, BreakerClosed)]
         assert event.replica == client.rows()[0]["replica"]
 
 
@@ -225,11 +227,11 @@ async def test_a_replica_with_a_different_tool_is_not_called_for_it() -> None:
         assert client.rows()[2]["differs"] == ["plain"]
         (plain,) = [each for each in client.listing.tools if each.name == "plain"]
         assert plain.definition == TOOLS[0], "the definition of the majority"
-        before = client.asked()[2]
+        before = client.calls_by_replica()[2]
         assert ends(await client.calls(9)) == {""}
-        assert client.asked()[2] == before
+        assert client.calls_by_replica()[2] == before
         await client.calls(9, "twice")
-        assert client.asked()[2] > before, "it is called for equal tools"
+        assert client.calls_by_replica()[2] > before, "it is called for equal tools"
 
 
 async def test_the_definition_of_the_majority_is_listed_and_other_replicas_wait() -> None:
@@ -242,7 +244,7 @@ async def test_the_definition_of_the_majority_is_listed_and_other_replicas_wait(
         (plain,) = [each for each in client.listing.tools if each.name == "plain"]
         assert plain.definition == CHANGED[0]
         assert ends(await client.calls(8)) == {""}
-        assert client.asked()[0] == 0
+        assert client.calls_by_replica()[0] == 0
 
 
 async def test_a_session_stays_with_its_replica() -> None:
@@ -251,8 +253,8 @@ async def test_a_session_stays_with_its_replica() -> None:
             assert ends(await client.calls(3, key=f"key{key}")) == {""}
         for number, server in enumerate(client.servers):
             assert set(server.sessions) <= {f"s{number}"}
-            assert server.asked % 3 == 0, "each caller uses one replica only"
-        assert sum(each.asked > 0 for each in client.servers) > 1
+            assert server.call_count % 3 == 0, "each caller uses one replica only"
+        assert sum(each.call_count > 0 for each in client.servers) > 1
 
 
 async def test_a_hanging_session_call_counts_against_its_replica() -> None:
@@ -266,7 +268,7 @@ async def test_a_hanging_session_call_counts_against_its_replica() -> None:
 
 async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
     async with AsyncExitStack() as stack:
-        servers = [Troubled(), Troubled(session="old")]
+        servers = [FaultyServer(), FaultyServer(session="old")]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -279,7 +281,7 @@ async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
             lambda: any("family" in each["reason"] for each in client.rows()), "the rejection"
         )
         assert ends(await client.calls(4)) == {""}
-        assert sorted(client.asked()) == [0, 4]
+        assert sorted(client.calls_by_replica()) == [0, 4]
 
 
 async def test_an_executor_reports_replicas_and_probes_idle_servers(
@@ -302,7 +304,7 @@ async def test_an_executor_reports_replicas_and_probes_idle_servers(
         return (await row("single") or {}).get("probe")
 
     async with AsyncExitStack() as stack:
-        servers = [Troubled() for _ in range(3)]
+        servers = [FaultyServer() for _ in range(3)]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -316,13 +318,13 @@ async def test_an_executor_reports_replicas_and_probes_idle_servers(
         config = await operator.bucket(CONFIG)
         await config.put("configuration", declared.model_dump_json().encode())
         await stack.enter_async_context(build(LocalTransport()).running())
-        result = await until_told(both, "both replicas in place")
+        result = await until_async(both, "both replicas in place")
         assert (result["state"], result["tools"]) == ("ready", 2)
-        assert (await until_told(probed, "a probe"))["ok"] is True
+        assert (await until_async(probed, "a probe"))["ok"] is True
 
 
 async def test_a_server_without_any_replica_reports_it() -> None:
-    gone = Troubled()
+    gone = FaultyServer()
     await gone.start()
     await gone.close()
     client = Several([gone], [1])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until_told
+from harness.network.json_server import Request, Response, answering
+from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -70,9 +70,9 @@ async def test_a_referenced_secret_is_used_and_read_again_after_a_change(
         async def is_used(token: str) -> bool:
             return f"Bearer {token}" in api.tokens
 
-        await until_told(lambda: is_used("first-canary"), "the first token")
+        await until_async(lambda: is_used("first-canary"), "the first token")
         file.write_text("second-canary\n")
-        await until_told(lambda: is_used("second-canary"), "the second token")
+        await until_async(lambda: is_used("second-canary"), "the second token")
     assert "canary" not in caplog.text
 
 
@@ -87,11 +87,11 @@ async def test_a_missing_secret_is_named_and_used_once_it_exists(
             reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
             return any(str(file) in row["last_failure"] for row in reply.servers)
 
-        await until_told(named, "the file's name in the server's status")
+        await until_async(named, "the file's name in the server's status")
         assert api.tokens == []
         file.write_text("there")
 
         async def reached() -> bool:
             return "there" in api.tokens
 
-        await until_told(reached, "the token")
+        await until_async(reached, "the token")

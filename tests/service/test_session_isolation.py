@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conformance.upstream import TESTS, FixtureServer
-from harness.apart import COMMAND, Apart, Stateful
-from harness.waiting import until, until_told
+from harness.services.executor_pair import COMMAND, ExecutorPair, Stateful
+from harness.waits import until, until_async
 from toolbus_common.config import Server
 from toolbus_common.contracts import InputRequired, ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
@@ -41,23 +41,23 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
     """Return a function that starts executors."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    return lambda executors=2: Apart(settings, operator, executors)
+    return lambda executors=2: ExecutorPair(settings, operator, executors)
 
 
 @pytest.fixture
-async def apart(begin: Any) -> AsyncIterator[Apart]:
+async def apart(begin: Any) -> AsyncIterator[ExecutorPair]:
     """Run two executors."""
     async with begin().running() as executors:
         yield executors
 
 
-async def has_running_calls(apart: Apart, many: int) -> bool:
+async def has_running_calls(apart: ExecutorPair, many: int) -> bool:
     """Return whether this number of sessions have a running call."""
     (row,) = await apart.rows()
     return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
 
 
-async def keep_apart(apart: Apart, **more: Any) -> None:
+async def keep_apart(apart: ExecutorPair, **more: Any) -> None:
     """Check that two keys have separate state, whichever executor handles each call."""
     for number in range(ENOUGH):
         await apart.say("ann", "remember", arguments={"text": f"a{number}"}, **more)
@@ -70,7 +70,7 @@ async def keep_apart(apart: Apart, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_process_belongs_to_one_key(apart: Apart, family: str) -> None:
+async def test_a_process_belongs_to_one_key(apart: ExecutorPair, family: str) -> None:
     await apart.declare(s=Server(command=COMMAND))
     await apart.listed()
     await keep_apart(apart, **FAMILIES[family])
@@ -79,7 +79,7 @@ async def test_a_process_belongs_to_one_key(apart: Apart, family: str) -> None:
 @pytest.mark.parametrize("kind", ["http", "sse"])
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_a_session_over_http_belongs_to_one_key(
-    apart: Apart, tmp_path: Path, family: str, kind: str
+    apart: ExecutorPair, tmp_path: Path, family: str, kind: str
 ) -> None:
     with Stateful(tmp_path, kind).running() as server:
         declared = Server(sse=server.url) if kind == "sse" else Server(url=server.url)
@@ -89,7 +89,7 @@ async def test_a_session_over_http_belongs_to_one_key(
 
 
 async def test_a_server_without_session_ids_serves_every_caller_over_one_connection(
-    apart: Apart, tmp_path: Path
+    apart: ExecutorPair, tmp_path: Path
 ) -> None:
     with Stateful(tmp_path, "stateless").running() as server:
         await apart.declare(s=Server(url=server.url))
@@ -102,7 +102,7 @@ async def test_a_server_without_session_ids_serves_every_caller_over_one_connect
 
 
 async def test_python_functions_have_separate_state_for_each_key(
-    apart: Apart, tmp_path: Path
+    apart: ExecutorPair, tmp_path: Path
 ) -> None:
     (tmp_path / "stateful_functions.py").write_text(FUNCTIONS)
     functions = ("stateful_functions:remember", "stateful_functions:recall")
@@ -111,7 +111,7 @@ async def test_python_functions_have_separate_state_for_each_key(
     await keep_apart(apart)
 
 
-async def test_a_server_configured_as_shared_is_shared(apart: Apart) -> None:
+async def test_a_server_configured_as_shared_is_shared(apart: ExecutorPair) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="shared"))
     await apart.listed()
     await apart.say("ann", "remember", arguments={"text": "a"})
@@ -119,7 +119,7 @@ async def test_a_server_configured_as_shared_is_shared(apart: Apart) -> None:
 
 
 async def test_with_client_sessions_each_session_has_its_own_state(
-    apart: Apart,
+    apart: ExecutorPair,
 ) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="client"))
     await apart.listed()
@@ -135,7 +135,7 @@ async def test_with_client_sessions_each_session_has_its_own_state(
     )
 
 
-async def test_a_recreated_key_of_the_same_name_is_another_principal(apart: Apart) -> None:
+async def test_a_recreated_key_of_the_same_name_is_another_principal(apart: ExecutorPair) -> None:
     await apart.declare(s=Server(command=COMMAND))
     await apart.listed()
     await apart.say("bot", "remember", arguments={"text": "old"})
@@ -162,7 +162,7 @@ async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_ch
         await apart.listed()
         busy = [asyncio.create_task(apart.end(key, "wait")) for key in ("ann", "bob")]
         try:
-            await until_told(lambda: has_running_calls(apart, 2), "two busy sessions")
+            await until_async(lambda: has_running_calls(apart, 2), "two busy sessions")
             with pytest.raises(ToolbusError) as refused:
                 await apart.say("eve", "recall")
         finally:
@@ -183,7 +183,7 @@ async def test_one_principal_cannot_use_every_session(begin: Any) -> None:
             for number in range(2)
         ]
         try:
-            await until_told(lambda: has_running_calls(apart, 2), "two busy sessions")
+            await until_async(lambda: has_running_calls(apart, 2), "two busy sessions")
             with pytest.raises(ToolbusError, match=r"servers\.s\.most_sessions_each"):
                 await apart.say("ann", "recall", session="c9", **mine)
             assert await apart.say("bob", "recall") == ""
@@ -203,7 +203,7 @@ async def test_an_idle_session_ends_and_the_others_continue(begin: Any) -> None:
             (row,) = await apart.rows()
             return [each["owner"] for each in row["sessions"]["held"]] == ["key bob"]
 
-        await until_told(alone, "ann's idle session ended")
+        await until_async(alone, "ann's idle session ended")
         assert await apart.say("ann", "recall") == ""
 
 

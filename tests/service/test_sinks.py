@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.certificates import Authority
-from harness.events import allowed, events_of
-from harness.receiver import Received, Receiver
-from harness.sinking import Remembered, sink, sinking
-from harness.syslogs import Datagrams, SyslogServer
-from harness.waiting import PATIENCE, until
+from harness.audit.events import allowed, events_of
+from harness.oauth.certificates import Authority
+from harness.receivers.syslog_receivers import Datagrams, SyslogServer
+from harness.receivers.webhook_receiver import Received, Receiver
+from harness.services.sinks import MemoryStream, running_sinks, sink
+from harness.waits import PATIENCE, until
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
@@ -57,11 +57,11 @@ async def test_events_are_sent_over_tls_in_order_in_the_form_of_rfc_5424(
     await publish_all(settings, tmp_path, *intents(1, 2, 3), denied(4))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
-        async with sinking(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
-            await until(lambda: len(server.heard) == 4, "four events")
+        async with running_sinks(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
+            await until(lambda: len(server.messages) == 4, "four events")
         assert server.ids == [*ids(1, 2, 3), "c4.denied"]
         assert server.connections == 1
-    intent, *_, refusal = server.heard
+    intent, *_, refusal = server.messages
     assert (intent.priority, intent.program, intent.name) == (110, "toolbus", "call.allowed")
     assert (refusal.priority, refusal.at) == (109, "2025-11-21T06:59:02.500000Z")
     assert re.fullmatch("[!-~]{1,255}", refusal.host)
@@ -76,9 +76,9 @@ async def test_a_sink_with_an_untrusted_certificate_receives_nothing(
     await publish_all(settings, tmp_path, *intents(1))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "SSLCertVerificationError" in str(sinks.states()), "its failure")
-        assert server.heard == []
+        assert server.messages == []
 
 
 async def test_a_restarted_syslog_server_receives_everything(
@@ -87,12 +87,12 @@ async def test_a_restarted_syslog_server_receives_everything(
     await publish_all(settings, tmp_path, *intents(*range(20)))
     async with SyslogServer() as server:
         siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
-        async with sinking(settings, {"siem": siem}):
-            await until(lambda: len(server.heard) >= 5, "the first events")
+        async with running_sinks(settings, {"siem": siem}):
+            await until(lambda: len(server.messages) >= 5, "the first events")
             await server.cut()
             known = set(server.ids)
             await publish_all(settings, tmp_path, *intents(*range(20, 40)))
-            server.heard.clear()
+            server.messages.clear()
             await server.start()
             await until(lambda: known | set(server.ids) >= set(ids(*range(40))), "the others")
 
@@ -102,7 +102,7 @@ async def test_a_syslog_server_receives_no_event_twice(settings: Settings, tmp_p
         declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
         for numbers in (range(3), range(3, 6)):
             await publish_all(settings, tmp_path, *intents(*numbers))
-            async with sinking(settings, declared, pace=Timing(settle=0.0)) as sinks:
+            async with running_sinks(settings, declared, pace=Timing(settle=0.0)) as sinks:
                 await until(partial(_settled, sinks), "the delivery")
         await until(lambda: len(server.ids) >= 6, "all of them, read")
         assert server.ids == ids(*range(6))
@@ -111,15 +111,15 @@ async def test_a_syslog_server_receives_no_event_twice(settings: Settings, tmp_p
 async def test_events_the_stream_dropped_before_delivery_are_counted(
     settings: Settings,
 ) -> None:
-    stream = Remembered()
+    stream = MemoryStream()
     stream.say(*intents(1, 2, 3, 4))
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, events=["call.all*"])}
-        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+        async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(lambda: "4 delivered, 0 behind, 0 rejected, 0 lost" in state(sinks), "four")
         stream.say(*intents(5, 6, 7))
         stream.forget(1, 5, 6)
-        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+        async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(
                 lambda: "1 delivered, 0 behind, 0 rejected, 2 lost" in state(sinks), "two lost"
             )
@@ -127,13 +127,13 @@ async def test_events_the_stream_dropped_before_delivery_are_counted(
 
 
 async def test_a_new_stream_is_delivered_from_its_start(settings: Settings) -> None:
-    stream = Remembered()
+    stream = MemoryStream()
     stream.say(*intents(1, 2, 3))
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, begin="now")}
-        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+        async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(lambda: "waiting" not in state(sinks) != "", "the sink has started")
-            stream.begin_anew()
+            stream.recreate()
             stream.say(*intents(4))
             await until(lambda: _delivered(receiver) == ids(4), "the first of the new stream")
 
@@ -144,9 +144,9 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
     await publish_all(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
     with Datagrams() as port:
         siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             async with asyncio.timeout(PATIENCE):
-                assert (await port.heard()).told["id"] == "c2.allowed"
+                assert (await port.messages()).event["id"] == "c2.allowed"
             await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 
@@ -157,7 +157,7 @@ async def test_a_sink_receives_only_selected_events(settings: Settings, tmp_path
     with Receiver() as receiver:
         siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
         other = sink(receiver.url + "/other", events=["key.*"])
-        async with sinking(settings, {"siem": siem, "other": other}) as sinks:
+        async with running_sinks(settings, {"siem": siem, "other": other}) as sinks:
             await until(lambda: "3 delivered, 0 behind" in str(sinks.states()), "three events")
     assert _delivered(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
@@ -169,7 +169,7 @@ async def test_a_receiver_that_was_down_gets_everything_and_another_is_not_delay
     away = Receiver()
     with Receiver() as well:
         declared = {"away": sink(away.url), "well": sink(well.url)}
-        async with sinking(settings, declared) as sinks:
+        async with running_sinks(settings, declared) as sinks:
             await publish_all(settings, tmp_path, *intents(*range(30)))
             await until(lambda: "is unreachable" in sinks.states().get("away", ""), "the reason")
             await until(lambda: _delivered(well) == ids(*range(30)), "the other receiver")
@@ -185,7 +185,7 @@ async def test_a_restart_continues_where_the_sink_was(settings: Settings, tmp_pa
         declared = {"siem": sink(receiver.url, headers={"Authorization": "Bearer ${env:TOKEN}"})}
         for numbers in (range(3), range(3, 6)):
             await publish_all(settings, tmp_path, *intents(*numbers))
-            async with sinking(settings, declared) as sinks:
+            async with running_sinks(settings, declared) as sinks:
                 await until(partial(_settled, sinks), "the acknowledged delivery")
     assert _delivered(receiver) == ids(*range(6))
     assert {each.headers["authorization"] for each in receiver.received} == {
@@ -196,7 +196,7 @@ async def test_a_restart_continues_where_the_sink_was(settings: Settings, tmp_pa
 async def test_a_reconfigured_sink_retains_its_counters(settings: Settings, tmp_path: Path) -> None:
     with Receiver() as first, Receiver() as second:
         declared = {"siem": sink(first.url)}
-        async with sinking(settings, declared) as sinks:
+        async with running_sinks(settings, declared) as sinks:
             await publish_all(settings, tmp_path, *intents(1, 2))
             await until(lambda: "2 delivered" in state(sinks), "the first two")
             declared["siem"] = sink(second.url)
@@ -213,8 +213,8 @@ async def test_only_one_of_two_audits_delivers_and_the_other_takes_over(
 ) -> None:
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url)}
-        async with sinking(settings, declared, "second") as second:
-            async with sinking(settings, declared, "first") as first:
+        async with running_sinks(settings, declared, "second") as second:
+            async with running_sinks(settings, declared, "first") as first:
                 await publish_all(settings, tmp_path, *intents(1, 2))
                 both = (first, second)
                 await until(
@@ -231,7 +231,7 @@ async def test_a_sink_configured_now_does_not_receive_earlier_events(
 ) -> None:
     await publish_all(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
-        async with sinking(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
             await until(lambda: state(sinks).startswith("0 delivered, 0 behind"))
             await until(lambda: "waiting" not in state(sinks), "the sink has started")
             await publish_all(settings, tmp_path, *intents(2))
@@ -244,7 +244,7 @@ async def test_splunk_receives_events_with_their_time(settings: Settings, tmp_pa
     with Receiver() as receiver:
         receiver.answer = lambda _: (200, b'{"text":"Success","code":0}')
         siem = sink(receiver.url, shape="splunk", format="ocsf")
-        async with sinking(settings, {"siem": siem}):
+        async with running_sinks(settings, {"siem": siem}):
             await until(lambda: receiver.received, "both")
         (result,) = receiver.received
     events = [json.loads(line) for line in result.body.split(b"\n")]
@@ -273,7 +273,7 @@ async def test_elasticsearch_gets_each_event_once_and_rejections_are_counted(
     with Receiver() as receiver:
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
         siem = sink(receiver.url, shape="elastic", index="events-test")
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "2 delivered, 0 behind, 1 rejected" in state(sinks))
         lines = [json.loads(line) for line in receiver.received[0].body.splitlines()]
     assert lines[0] == {"create": {"_index": "events-test", "_id": "c1.allowed"}}
@@ -285,7 +285,7 @@ async def test_a_busy_elasticsearch_is_retried(settings: Settings, tmp_path: Pat
     await publish_all(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c2.allowed": 429})
-        async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
             await until(lambda: "it returned status 429" in state(sinks), "the reason")
             receiver.answer = _bulk({"c1.allowed": 409})
             await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
@@ -297,7 +297,7 @@ async def test_only_an_event_that_is_too_large_is_dropped(
     await publish_all(settings, tmp_path, *intents(*range(10)))
     with Receiver() as receiver:
         receiver.answer = lambda delivered: (413 if b"c7.allowed" in delivered.body else 204, b"")
-        async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url)}) as sinks:
             await until(lambda: "9 delivered, 0 behind, 1 rejected" in state(sinks))
         accepted = [each for each in receiver.received if b"c7.allowed" not in each.body]
     delivered = [json.loads(line)["id"] for each in accepted for line in each.body.splitlines()]
@@ -310,7 +310,7 @@ async def test_a_sink_that_rejects_everything_loses_no_event(
     await publish_all(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.status = 400
-        async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url)}) as sinks:
             await until(lambda: "rejects every event" in state(sinks), "the reason")
             receiver.received.clear()
             receiver.status = 200
@@ -323,7 +323,7 @@ async def test_a_missing_variable_is_named_and_nothing_is_sent_without_it(
     await publish_all(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         siem = sink(receiver.url, headers={"Authorization": "Bearer ${env:NOT_THERE}"})
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "NOT_THERE" in state(sinks), "the reason")
         assert receiver.received == []
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.vast import LINE, Vast
-from harness.waiting import until_told
+from harness.upstreams.large_result_server import LINE, LargeResultServer
+from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -38,7 +38,7 @@ class Two:
     """A client on the bus with a policy that admits every call, and the executor of each answer."""
 
     def __init__(self, settings: Settings) -> None:
-        self.vast = Vast()
+        self.vast = LargeResultServer()
         self.executors = [build(LocalTransport()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self.answered = Counter[int]()  # by each executor, its number of calls
@@ -117,7 +117,7 @@ async def two(
         async with AsyncExitStack() as stack:
             for service in (*executors.executors, executors.policy, executors.ingress):
                 await stack.enter_async_context(service.running())
-            await until_told(executors.both_answer, "two executors that both answer")
+            await until_async(executors.both_answer, "two executors that both answer")
             executors.answered.clear()
             yield executors
     finally:
@@ -139,8 +139,8 @@ async def test_a_result_stored_by_one_executor_is_read_through_the_other(two: Tw
 
 
 async def test_each_executor_fills_its_own_cache(two: Two) -> None:
-    before = two.vast.asked
+    before = two.vast.call_count
     replies = [await two.request("text", bytes=1) for _ in range(ENOUGH)]
     assert all(each == replies[0] for each in replies)
     assert sorted(two.answered) == [0, 1]
-    assert two.vast.asked - before == 2
+    assert two.vast.call_count - before == 2

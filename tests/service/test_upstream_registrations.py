@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.connecting import Asking, came_back, kept_connections
-from harness.protected import OAuthServer, Resource
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.oauth_connections import ConnectFlow, connection_store, redirected_back
 from toolbus_common.settings import Settings
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.records import Registration
@@ -34,22 +34,22 @@ class Registered:
 
 @pytest.fixture
 async def registered(
-    asking: Asking,  # noqa: ARG001 - it runs oauth, which creates the buckets
+    asking: ConnectFlow,  # noqa: ARG001 - it runs oauth, which creates the buckets
     far: OAuthServer,
     settings: Settings,
 ) -> AsyncIterator[Registered]:
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
         yield Registered(store, far.issuer)
 
 
-async def _move_server(asking: Asking, far: OAuthServer, docs: Resource, path: str) -> None:
+async def _move_server(asking: ConnectFlow, far: OAuthServer, docs: Resource, path: str) -> None:
     """Move the server, which invalidates an open link."""
     docs.names(far.issuer, path)
     await asking.declare(f"{docs.origin}{path}", tokens="user")
 
 
 async def test_a_forgotten_client_registers_again_before_a_user_is_redirected(
-    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     await _move_server(asking, far, docs, "/first")
     assert (await asking.request()).link
@@ -63,7 +63,7 @@ async def test_a_forgotten_client_registers_again_before_a_user_is_redirected(
 
 
 async def test_a_known_client_is_retained_and_verified_only_when_old(
-    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     async def tries(path: str) -> int:
         before = len(far.seen("refresh_token"))
@@ -82,7 +82,7 @@ async def test_a_known_client_is_retained_and_verified_only_when_old(
 
 
 async def test_a_forgotten_client_whose_token_cannot_be_renewed_connects_again(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -95,12 +95,12 @@ async def test_a_forgotten_client_whose_token_cannot_be_renewed_connects_again(
 
 
 async def test_a_user_who_returns_to_a_forgotten_client_can_try_again(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    back = came_back(sent)
+    back = redirected_back(sent)
     far.forget()
     page = await asking.walker.get(back)
     assert page.status == 502
@@ -109,7 +109,7 @@ async def test_a_user_who_returns_to_a_forgotten_client_can_try_again(
 
 
 async def test_a_client_secret_is_used_until_it_expires(
-    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     far.say(secret_seconds=3600)
     await _move_server(asking, far, docs, "/first")
@@ -122,7 +122,7 @@ async def test_a_client_secret_is_used_until_it_expires(
 
 
 async def test_a_client_secret_that_expires_at_once_is_considered_permanent(
-    asking: Asking, far: OAuthServer, docs: Resource, registered: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     far.say(secret_seconds=1)
     await _move_server(asking, far, docs, "/first")

@@ -11,12 +11,18 @@ from urllib.parse import urlencode
 import pytest
 from msgspec.structs import replace
 
-from harness.browsing import Page
-from harness.connecting import DOCUMENT, Asking, asked_by_executor, came_back, kept_connections
-from harness.events import bus_of
-from harness.httpengine import sent_on
-from harness.protected import WELL_KNOWN, OAuthServer, Resource
-from harness.signing_in import BASE, Walker
+from harness.audit.events import bus_of
+from harness.clients.form_browser import Page
+from harness.engines.http_engine import redirect_of
+from harness.oauth.protected_processes import WELL_KNOWN, OAuthServer, Resource
+from harness.services.authorization_service import BASE, ServiceBrowser
+from harness.services.oauth_connections import (
+    DOCUMENT,
+    ConnectFlow,
+    connection_store,
+    executor_connection,
+    redirected_back,
+)
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -42,24 +48,24 @@ def other(farther: OAuthServer) -> OAuthServer:
 
 
 async def test_a_token_is_for_the_server_and_the_person_of_the_consent(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    assert sent.told["resource"] == docs.url
-    assert sent.told["code_challenge_method"] == "S256"
-    done = await asking.walker.get(came_back(sent))
+    assert sent.parameters["resource"] == docs.url
+    assert sent.parameters["code_challenge_method"] == "S256"
+    done = await asking.walker.get(redirected_back(sent))
     assert "Connected" in done.text
     assert (await asking.request()).token.startswith("far~")
     assert (await asking.request("bob")).token == ""
     exchanged = far.seen("authorization_code")[-1]
     assert exchanged["resource"] == docs.url
-    assert exchanged["redirect_uri"] == sent.told["redirect_uri"]
+    assert exchanged["redirect_uri"] == sent.parameters["redirect_uri"]
 
 
 async def test_a_token_is_not_used_for_another_address(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -70,15 +76,15 @@ async def test_a_token_is_not_used_for_another_address(
 
 
 async def test_a_link_is_valid_for_its_person_in_one_browser_and_its_state_once(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    back = came_back(sent)
-    stranger = Walker(asking.server)
+    back = redirected_back(sent)
+    stranger = ServiceBrowser(asking.server)
     assert (await stranger.get(back)).status == 403
-    again = came_back(await asking.sent())
+    again = redirected_back(await asking.sent())
     assert (await asking.walker.get(again)).status == 200
     assert (await asking.walker.get(again)).status == 400
     assert (await asking.walker.get("/oauth/connected", state="made-up", code="c")).status == 400
@@ -86,7 +92,7 @@ async def test_a_link_is_valid_for_its_person_in_one_browser_and_its_state_once(
 
 @pytest.mark.parametrize("named", ["https://evil.test", None])
 async def test_an_answer_of_another_issuer_or_without_one_is_rejected(
-    asking: Asking, far: OAuthServer, docs: Resource, named: str | None
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, named: str | None
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -99,7 +105,7 @@ async def test_an_answer_of_another_issuer_or_without_one_is_rejected(
 
 
 async def test_an_answer_without_an_issuer_is_not_sent_to_another_server(
-    asking: Asking, far: OAuthServer, docs: Resource, other: OAuthServer
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, other: OAuthServer
 ) -> None:
     for each in (far, other):
         each.say(iss=None, document={NAMES_ITSELF: False})
@@ -107,13 +113,13 @@ async def test_an_answer_without_an_issuer_is_not_sent_to_another_server(
     await asking.declare(docs.url, tokens="user")
     honest = (
         await asking.sent()
-    ).told  # the client's identity there, as the other server can learn it
+    ).parameters  # the client's identity there, as the other server can learn it
     docs.names(other.issuer, "/evil")
     await asking.declare(f"{docs.origin}/evil", tokens="user")
     own = {name: honest[name] for name in ("client_id", "redirect_uri", "resource")}
     sent = await asking.sent()
-    back = sent_on(f"{far.issuer}/authorize?{urlencode(sent.told | own)}")
-    assert f"state={sent.told['state']}" in back
+    back = redirect_of(f"{far.issuer}/authorize?{urlencode(sent.parameters | own)}")
+    assert f"state={sent.parameters['state']}" in back
     assert "code=" in back
     before = len(other.seen("authorization_code"))
     assert (await asking.walker.get(back)).status == 403
@@ -122,7 +128,7 @@ async def test_an_answer_without_an_issuer_is_not_sent_to_another_server(
 
 
 async def test_the_client_document_is_used_only_at_issuers_that_name_themselves(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     shared = f"{BASE}/oauth/connected"
 
@@ -133,17 +139,19 @@ async def test_the_client_document_is_used_only_at_issuers_that_name_themselves(
         return await asking.sent()
 
     there = await sent("/names", names=True)
-    assert (there.told["client_id"], there.told["redirect_uri"]) == (DOCUMENT, shared)
-    assert (await asking.walker.get(shared, state=there.told["state"], code="c")).status == 403
+    assert (there.parameters["client_id"], there.parameters["redirect_uri"]) == (DOCUMENT, shared)
+    assert (
+        await asking.walker.get(shared, state=there.parameters["state"], code="c")
+    ).status == 403
     there = await sent("/names-not", names=False)
-    assert there.told["client_id"] != DOCUMENT
-    assert there.told["redirect_uri"].startswith(f"{shared}/")
+    assert there.parameters["client_id"] != DOCUMENT
+    assert there.parameters["redirect_uri"].startswith(f"{shared}/")
     there = await sent("/claims", names=False, clients={far.issuer: {"id": DOCUMENT}})
-    assert there.told["redirect_uri"].startswith(f"{shared}/")
+    assert there.parameters["redirect_uri"].startswith(f"{shared}/")
 
 
 async def test_without_a_usable_registration_the_reason_names_the_fix(
-    asking: Asking, other: OAuthServer, docs: Resource
+    asking: ConnectFlow, other: OAuthServer, docs: Resource
 ) -> None:
     other.say(document={TAKES_DOCUMENTS: True, NAMES_ITSELF: False, "registration_endpoint": None})
     docs.names(other.issuer)
@@ -163,7 +171,7 @@ async def test_without_a_usable_registration_the_reason_names_the_fix(
     ],
 )
 async def test_inconsistent_metadata_is_rejected(
-    asking: Asking, far: OAuthServer, docs: Resource, resource: str, document: Any, why: str
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, resource: str, document: Any, why: str
 ) -> None:
     docs.names(far.issuer, **({"resource": resource} if resource else {}))
     far.say(document=document)
@@ -181,8 +189,8 @@ async def test_metadata_lead_to_no_forbidden_address(
 ) -> None:
     monkeypatch.setenv("TOOLBUS_EGRESS_ALLOW", "")
     with Resource().serving() as inside:
-        async with asked_by_executor(settings, operator, monkeypatch) as parts:
-            asking = Asking(*parts)
+        async with executor_connection(settings, operator, monkeypatch) as parts:
+            asking = ConnectFlow(*parts)
             await asking.declare(docs.url, tokens="user")  # the server's own address is confirmed
             for metadata in (f"{inside.origin}/x", "http://169.254.169.254/x", "file:///etc"):
                 challenge = f'Bearer resource_metadata="{metadata}"'
@@ -195,23 +203,23 @@ async def test_metadata_lead_to_no_forbidden_address(
 
 
 async def test_a_server_with_a_new_issuer_sends_it_nothing_of_the_first(
-    asking: Asking, far: OAuthServer, docs: Resource, other: OAuthServer
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, other: OAuthServer
 ) -> None:
     docs.names(far.issuer)
     clients = {far.issuer: {"id": "declared-there"}}
     await asking.declare(docs.url, tokens="user", clients=clients)
-    assert (await asking.sent()).told["client_id"] == "declared-there"
+    assert (await asking.sent()).parameters["client_id"] == "declared-there"
     docs.names(other.issuer)
     await asyncio.sleep(1.1)  # metadata are cached for a second
     reply = await asking.request(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.location.startswith(other.issuer)
-    assert sent.told["client_id"] != "declared-there"
+    assert sent.parameters["client_id"] != "declared-there"
 
 
 async def test_further_scopes_are_requested_with_the_earlier_ones_and_only_once(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
     await asking.declare(docs.url, tokens="user")
@@ -222,8 +230,8 @@ async def test_further_scopes_are_requested_with_the_earlier_ones_and_only_once(
     reply = await asking.request(challenge=challenge, refused=refused)
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
-    assert sent.told["scope"] == "read write"
-    await asking.walker.get(came_back(sent))
+    assert sent.parameters["scope"] == "read write"
+    await asking.walker.get(redirected_back(sent))
     refused = sha256((await asking.request()).token.encode()).hexdigest()
     again = await asking.request(challenge=challenge, refused=refused)
     assert (again.link, again.token) == ("", "")
@@ -231,7 +239,7 @@ async def test_further_scopes_are_requested_with_the_earlier_ones_and_only_once(
 
 
 async def test_a_shared_token_is_requested_once_with_the_configured_credentials(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
     monkeypatch.setenv("FAR_SECRET", "a secret of ours")
@@ -246,7 +254,7 @@ async def test_a_shared_token_is_requested_once_with_the_configured_credentials(
 
 
 async def test_expiring_tokens_are_renewed_once_by_two_services_for_two_executors(
-    asking: Asking,
+    asking: ConnectFlow,
     far: OAuthServer,
     docs: Resource,
     settings: Settings,
@@ -261,7 +269,7 @@ async def test_expiring_tokens_are_renewed_once_by_two_services_for_two_executor
     refreshes = far.give(len(people), "gateway", "s")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(build(LocalTransport()).running())  # the second service
-        store = await stack.enter_async_context(kept_connections(settings))
+        store = await stack.enter_async_context(connection_store(settings))
         for user, refresh in zip(people, refreshes, strict=True):
             await store.put(f"docs {user}", _expiring(user, refresh, docs.url, far.issuer))
         second = RequestReply(
@@ -287,7 +295,7 @@ def _expiring(user: str, refresh: str, url: str, issuer: str) -> Connection:
 
 
 async def test_an_ended_connection_is_revoked_and_the_person_is_asked_again(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -302,9 +310,9 @@ async def test_an_ended_connection_is_revoked_and_the_person_is_asked_again(
 
 
 async def test_only_the_configured_listing_account_lists(
-    asking: Asking, docs: Resource, settings: Settings
+    asking: ConnectFlow, docs: Resource, settings: Settings
 ) -> None:
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
 
         async def connects(user: str, token: str, seconds: float) -> None:
             connection = _expiring(user, "again", docs.url, "https://far.test")
@@ -321,7 +329,7 @@ async def test_only_the_configured_listing_account_lists(
         assert (await asking.request("ann")).token == "anns"
 
 
-async def test_a_server_without_oauth_has_no_token(asking: Asking) -> None:
+async def test_a_server_without_oauth_has_no_token(asking: ConnectFlow) -> None:
     await asking.server.declare(servers={"docs": {"url": "http://127.0.0.1:9/mcp"}})
     with pytest.raises(InvalidError, match="configured with 'oauth'"):
         await asking.request()

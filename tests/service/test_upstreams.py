@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.bench import AT_LOOPBACK, Bench, answering, connected
-from harness.waiting import PATIENCE, until
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, connected, input_responses
+from harness.waits import PATIENCE, until
 from toolbus_common.contracts import (
     CallCompleted,
     CallError,
@@ -56,9 +56,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fixt
 @pytest.fixture
 async def client(
     request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
-) -> AsyncIterator[Bench]:
+) -> AsyncIterator[CallRunner]:
     """Run the fixture server of the kind the test names."""
-    client = Bench()
+    client = CallRunner()
     await client.open(connected(request.param, servers, client.news, tmp_path / "seen"))
     yield client
     await client.close()
@@ -84,7 +84,7 @@ def fixture_requests(
 
 
 async def test_a_server_is_configured_as_http_sse(servers: dict[str, FixtureServer]) -> None:
-    client = Bench()
+    client = CallRunner()
     url = servers["sse"].url.replace("/mcp", "/sse")
     await client.open(HttpUpstream(url, {}, client.news, AT_LOOPBACK, protocol="sse"))
     assert (await client.call("test_echo", {"text": "hello"})).text == "hello"
@@ -103,7 +103,7 @@ ACCEPTED = {"action": "accept", "content": {"name": "octocat", "step1": "x", "co
 
 
 @every_kind
-async def test_every_definition_of_a_server_is_listed(client: Bench) -> None:
+async def test_every_definition_of_a_server_is_listed(client: CallRunner) -> None:
     names = {offered.name for offered in client.listing.tools}
     assert {"test_simple_text", "test_x_mcp_header"} <= names
     assert "test_simple_prompt" in {offered.name for offered in client.listing.prompts}
@@ -114,7 +114,7 @@ async def test_every_definition_of_a_server_is_listed(client: Bench) -> None:
 
 
 @every_kind
-async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(client: Bench) -> None:
+async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(client: CallRunner) -> None:
     assert (await client.call("test_echo", {"text": "hello"})).text == "hello"
     prompt = await client.call(
         "test_prompt_with_arguments", {"arg1": "a", "arg2": "b"}, method="prompts/get"
@@ -130,7 +130,7 @@ async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(client: 
 
 
 @every_kind
-async def test_a_servers_own_error_reaches_the_caller_unchanged(client: Bench) -> None:
+async def test_a_servers_own_error_reaches_the_caller_unchanged(client: CallRunner) -> None:
     error = (await client.call("test_protocol_error")).error
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
@@ -139,7 +139,7 @@ async def test_a_servers_own_error_reaches_the_caller_unchanged(client: Bench) -
 
 
 @every_kind
-async def test_progress_arrives_in_order_and_before_the_answer(client: Bench) -> None:
+async def test_progress_arrives_in_order_and_before_the_answer(client: CallRunner) -> None:
     answers = await client.call("test_tool_with_progress", progress=True)
     steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
     assert steps == [0, 50, 100]
@@ -147,7 +147,9 @@ async def test_progress_arrives_in_order_and_before_the_answer(client: Bench) ->
 
 
 @every_kind
-async def test_log_messages_reach_only_callers_that_requested_them(client: Bench) -> None:
+async def test_log_messages_reach_only_callers_that_requested_them(
+    client: CallRunner,
+) -> None:
     result = await client.call("test_tool_with_logging", log_level="info")
     logged = [f for f in result.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
@@ -159,14 +161,14 @@ async def test_log_messages_reach_only_callers_that_requested_them(client: Bench
 
 
 @every_kind
-async def test_a_form_is_requested_and_the_answer_completes_the_call(client: Bench) -> None:
+async def test_a_form_is_requested_and_the_answer_completes_the_call(client: CallRunner) -> None:
     tool = "test_input_required_result_request_state"
     request = await client.call(tool, capabilities=FORMS)
     assert isinstance(request.frames[-1], InputRequired)
     assert isinstance(client.outcome, CallCompleted)
     assert (client.outcome.result_type, client.outcome.charge) == ("input_required", 0)
     answer = {"action": "accept", "content": {"ok": True}}
-    extra = answering(request, elicitation=answer)
+    extra = input_responses(request, elicitation=answer)
     done = await client.call(tool, capabilities=FORMS, extra=extra)
     assert done.text.startswith("state-ok")
     assert (client.outcome.result_type, client.outcome.charge) == ("complete", 5)
@@ -174,25 +176,27 @@ async def test_a_form_is_requested_and_the_answer_completes_the_call(client: Ben
 
 @every_legacy_kind
 async def test_several_requests_come_in_one_round_and_missing_answers_are_requested_again(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     tool = "test_input_required_result_multiple_inputs"
     request = await client.call(tool, capabilities=FORMS)
     assert len(request.last["inputRequests"]) == 3
-    some = answering(request, elicitation=ACCEPTED, roots={"roots": []})
+    some = input_responses(request, elicitation=ACCEPTED, roots={"roots": []})
     again = await client.call(tool, capabilities=FORMS, extra=some)
     (remaining,) = again.last["inputRequests"].values()
     assert remaining["method"] == "sampling/createMessage"
     message = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
-    done = await client.call(tool, capabilities=FORMS, extra=answering(again, sampling=message))
+    done = await client.call(
+        tool, capabilities=FORMS, extra=input_responses(again, sampling=message)
+    )
     assert done.text == "Name: octocat; Greeting: hi; Roots: 0"
 
 
 @every_legacy_kind
-async def test_a_state_is_invalid_for_another_caller_or_call(client: Bench) -> None:
+async def test_a_state_is_invalid_for_another_caller_or_call(client: CallRunner) -> None:
     tool = "test_input_required_result_elicitation"
     request = await client.call(tool, capabilities=FORMS)
-    extra = answering(request, elicitation=ACCEPTED)
+    extra = input_responses(request, elicitation=ACCEPTED)
     assert owner_of(request.last["requestState"]) == client.events.producer
     for other in ({"key": "other"}, {"arguments": {"x": 1}}, {"tool": "test_elicitation"}):
         fields: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
@@ -205,14 +209,16 @@ async def test_a_state_is_invalid_for_another_caller_or_call(client: Bench) -> N
 
 
 @every_legacy_kind
-async def test_a_caller_without_capabilities_gets_no_request(client: Bench) -> None:
+async def test_a_caller_without_capabilities_gets_no_request(client: CallRunner) -> None:
     answers = await client.call("test_elicitation", {"message": "m"})
     assert isinstance(answers.frames[-1], CallResult | CallError)
     assert not any(isinstance(message, InputRequired) for message in answers.frames)
 
 
 @legacy_http
-async def test_a_required_page_is_an_input_request_to_stateless_callers(client: Bench) -> None:
+async def test_a_required_page_is_an_input_request_to_stateless_callers(
+    client: CallRunner,
+) -> None:
     request = await client.call("test_url_elicitation_required", capabilities=FORMS)
     (question,) = request.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"
@@ -224,7 +230,7 @@ async def test_a_required_page_is_an_input_request_to_stateless_callers(client: 
 
 @every_kind
 async def test_a_cancelled_call_ends_and_is_cancelled_at_its_server(
-    client: Bench, fixture_requests: Any
+    client: CallRunner, fixture_requests: Any
 ) -> None:
     running = asyncio.create_task(client.call("test_sleep", {"seconds": 60}))
     await until(lambda: fixture_requests()["tools"].get("test_sleep"), "the call at the server")
@@ -240,7 +246,7 @@ async def test_a_cancelled_call_ends_and_is_cancelled_at_its_server(
 
 @every_legacy_kind
 async def test_a_suspended_call_is_cancelled_at_its_server_when_closed(
-    client: Bench, fixture_requests: Any
+    client: CallRunner, fixture_requests: Any
 ) -> None:
     await client.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
     assert len(client.runner.round_trips.suspended_calls) == 1
@@ -249,23 +255,23 @@ async def test_a_suspended_call_is_cancelled_at_its_server_when_closed(
 
 
 @every_kind
-async def test_a_subscribed_resource_is_announced(client: Bench) -> None:
+async def test_a_subscribed_resource_is_announced(client: CallRunner) -> None:
     subscribed = await client.call(WATCHED, {"uri": WATCHED}, method="resources/subscribe")
     assert subscribed.last in ({}, {"resultType": "complete"})
 
     async def touched() -> bool:
         await client.call("test_touch_watched_resource")
-        return bool(client.heard)
+        return bool(client.notifications)
 
     give_up = time() + PATIENCE
     while not await touched():  # the notification stream may take a moment to open
         assert time() < give_up
-    method, params = client.heard[0]
+    method, params = client.notifications[0]
     assert (method, params["uri"]) == ("notifications/resources/updated", WATCHED)
 
 
 @every_kind
-async def test_a_changed_list_of_any_kind_is_announced(client: Bench) -> None:
+async def test_a_changed_list_of_any_kind_is_announced(client: CallRunner) -> None:
     for trigger in ("tool", "prompt", "resource"):
         client.changed.clear()
         give_up = time() + PATIENCE
@@ -275,7 +281,7 @@ async def test_a_changed_list_of_any_kind_is_announced(client: Bench) -> None:
 
 
 @modern_http
-async def test_arguments_are_repeated_in_headers(client: Bench, fixture_requests: Any) -> None:
+async def test_arguments_are_repeated_in_headers(client: CallRunner, fixture_requests: Any) -> None:
     answers = await client.call("test_x_mcp_header", {"region": "us west"})
     assert answers.text == "region: us west"
     request = [each for each in fixture_requests()["last"] if each["method"] == "tools/call"][-1]
@@ -283,7 +289,9 @@ async def test_arguments_are_repeated_in_headers(client: Bench, fixture_requests
 
 
 @modern_http
-async def test_outdated_headers_are_built_again_once(client: Bench, fixture_requests: Any) -> None:
+async def test_outdated_headers_are_built_again_once(
+    client: CallRunner, fixture_requests: Any
+) -> None:
     client.upstream.learn(())
     answers = await client.call("test_x_mcp_header", {"region": "eu"})
     assert answers.text == "region: eu"
@@ -291,7 +299,7 @@ async def test_outdated_headers_are_built_again_once(client: Bench, fixture_requ
 
 
 @legacy_http
-async def test_an_answer_whose_stream_breaks_off_is_resumed(client: Bench) -> None:
+async def test_an_answer_whose_stream_breaks_off_is_resumed(client: CallRunner) -> None:
     answers = await client.call("test_reconnection")
     assert "came back" in answers.text
     assert [message for message in answers.frames if isinstance(message, StreamPaused)] == [
@@ -300,7 +308,7 @@ async def test_an_answer_whose_stream_breaks_off_is_resumed(client: Bench) -> No
 
 
 @every_kind
-async def test_a_task_is_created_queried_and_ended(client: Bench) -> None:
+async def test_a_task_is_created_queried_and_ended(client: CallRunner) -> None:
     arguments = {"seconds": 0.05, "label": "w"}
     modern = client.described.family == "modern"
     tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
@@ -320,7 +328,7 @@ async def test_a_task_is_created_queried_and_ended(client: Bench) -> None:
 
 @every_kind
 async def test_a_timeout_for_a_tasks_result_does_not_count_against_the_server(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     started = await client.call(
         "slow_compute", {"seconds": 60}, family=ProtocolFamily.LEGACY, extra='{"task":{}}'
@@ -338,7 +346,9 @@ async def test_a_timeout_for_a_tasks_result_does_not_count_against_the_server(
 
 
 @modern_kinds
-async def test_a_tool_that_requires_a_task_answers_callers_with_a_session(client: Bench) -> None:
+async def test_a_tool_that_requires_a_task_answers_callers_with_a_session(
+    client: CallRunner,
+) -> None:
     done = await client.call("failing_job", family=ProtocolFamily.LEGACY)
     assert "as it always does" in done.text
     assert client.outcome.is_error
@@ -348,7 +358,7 @@ async def test_a_tool_that_requires_a_task_answers_callers_with_a_session(client
 
 @modern_kinds
 async def test_a_tool_that_requires_a_task_rejects_stateless_callers_without_tasks(
-    client: Bench,
+    client: CallRunner,
 ) -> None:
     refused = (await client.call("failing_job")).error
     assert refused.data["upstream_code"] == -32021
@@ -356,7 +366,7 @@ async def test_a_tool_that_requires_a_task_rejects_stateless_callers_without_tas
 
 @legacy_http
 async def test_callers_with_the_same_capabilities_share_a_session(
-    client: Bench, fixture_requests: Any
+    client: CallRunner, fixture_requests: Any
 ) -> None:
     for _ in range(3):
         await client.call("greet", {"name": "x"})
@@ -379,7 +389,7 @@ async def test_callers_with_the_same_capabilities_share_a_session(
     indirect=["client"],
 )
 async def test_a_server_receives_the_trace_in_every_place_of_its_transport(
-    client: Bench,
+    client: CallRunner,
     fixture_requests: Any,
     in_head: bool,  # noqa: FBT001
 ) -> None:

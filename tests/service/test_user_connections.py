@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.bench import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Server
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import UpstreamRefusedError
@@ -39,7 +39,7 @@ class Own:
     server: FixtureServer
     connected: set[str] = field(default_factory=set)
     lister: str = "ann"  # "" in a query: the user whose connection lists
-    client: Bench = field(default_factory=Bench)
+    client: CallRunner = field(default_factory=CallRunner)
     news: list[UpstreamCallbacks] = field(default_factory=list)
 
     async def token(self, query: UpstreamTokenQuery) -> UpstreamTokenReply:
@@ -120,7 +120,7 @@ async def test_an_empty_subscription_is_accepted(own: Own, what: str) -> None:
 async def test_notifications_of_a_users_connection_reach_no_other_user(own: Own) -> None:
     (listing,) = own.news
     listing.on_notification("notifications/message", b'{"data":"for ann"}')
-    assert own.client.heard == []
+    assert own.client.notifications == []
     listing.on_lists_changed()
     assert own.client.changed.is_set()
 
