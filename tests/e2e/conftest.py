@@ -50,20 +50,12 @@ def gateway(
     options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp(request.param)
     launched = Launched(directory, *options, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS))
-    try:
-        echo.start()
-        over_http.start()
-        document = configuration(echo, over_http, everything_program, repository)
-        launched.configure(document)
-        launched.start()
+    document = configuration(echo, over_http, everything_program, repository)
+    with echo.running(), over_http.running(), launched.running(document):
         gateway = Gateway(launched, echo)
         tools = ("echo__say", "short__say", "time__convert_time", "git__git_log")
         launched.until_listed(gateway.client(), *tools, "every__echo", "web__echo")
         yield gateway
-    finally:
-        launched.stop()
-        over_http.kill()
-        echo.kill()
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])

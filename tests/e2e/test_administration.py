@@ -27,9 +27,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """Run Toolbus in front of one server, with an admin key for each role."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("administered"))
-    try:
-        echo.start()
-        launched.configure(
+    with (
+        echo.running(),
+        launched.running(
             {
                 "servers": {"echo": {"url": echo.url, "headers": {"X-Canary": HEADER}}},
                 "teams": {"support": {}},
@@ -38,13 +38,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
                     role: {"role": role, "secret": secret} for role, secret in SECRETS.items()
                 },
             }
-        )
-        launched.start()
+        ),
+    ):
         launched.until_listed(launched.client(BOT), TOOL)
         yield launched
-    finally:
-        launched.stop()
-        echo.kill()
 
 
 @pytest.fixture

@@ -24,14 +24,10 @@ LONGER = os.environ.get("TOOLBUS_FUZZ_SECONDS", "")
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     launched = Launched(tmp_path_factory.mktemp("fuzzed"))
-    try:
-        launched.configure(
-            {"admins": {role: {"role": role, "secret": each} for role, each in SECRETS.items()}}
-        )
-        launched.start()
+    with launched.running(
+        {"admins": {role: {"role": role, "secret": each} for role, each in SECRETS.items()}}
+    ):
         yield launched
-    finally:
-        launched.stop()
 
 
 def fuzzed(gateway: Launched, *options: str, secret: str = "") -> None:

@@ -22,9 +22,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         "say": {"alias": "speak", "description": "Repeats what it is told."},
         "push_branch": {"hidden": True},
     }
-    try:
-        echo.start()
-        cluster.configure(
+    with (
+        echo.running(),
+        cluster.running(
             {
                 "servers": {"echo": {"url": echo.url, "tools": tools}, "ech0": {"url": echo.url}},
                 "keys": {
@@ -34,13 +34,10 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
                     }
                 },
             }
-        )
-        cluster.start()
+        ),
+    ):
         cluster.until_listed(cluster.client(KEY), "ech0__count", "echo__speak")
         yield cluster
-    finally:
-        cluster.stop()
-        echo.kill()
 
 
 def test_a_client_uses_the_alias_while_grants_use_the_servers_name(

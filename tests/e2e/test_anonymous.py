@@ -59,16 +59,10 @@ def gateway(
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     options = ["--separate"] if request.param == "separate" else []
     launched = Launched(tmp_path_factory.mktemp(request.param), *options)
-    try:
-        echo.start()
-        launched.configure(declared(echo))
-        launched.start()
+    with echo.running(), launched.running(declared(echo)):
         gateway = AnonymousGateway(launched, echo)
         launched.until_listed(gateway.owner, "echo__say", "kept__recall")
         yield gateway
-    finally:
-        launched.stop()
-        echo.kill()
 
 
 def test_an_anonymous_caller_uses_granted_tools_only(gateway: AnonymousGateway) -> None:

@@ -50,9 +50,9 @@ def gateway(
     options = ["--separate"] if request.param == "separate" else []
     environment = {"TOOLBUS_CALL_TIMEOUT": "20", "HOOK_SECRET": HOOK}
     launched = Launched(tmp_path_factory.mktemp(request.param), *options, **environment)
-    try:
-        echo.start()
-        launched.configure(
+    with (
+        echo.running(),
+        launched.running(
             {
                 "servers": {"echo": {"url": echo.url}},
                 "keys": {
@@ -68,13 +68,10 @@ def gateway(
                     }
                 },
             }
-        )
-        launched.start()
+        ),
+    ):
         launched.until_listed(launched.client(BOT), TOOL)
         yield launched
-    finally:
-        launched.stop()
-        echo.kill()
 
 
 # -- a browser and a client ------------------------------------------------------------------------

@@ -33,14 +33,11 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway with two servers, the codemode service, and keys of every mode."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        fused = request.param == "fused"
-        cluster.start(configuration(upstream.url), fused=fused, additional=("codemode",))
+    fused = request.param == "fused"
+    with cluster.running(configuration(upstream.url), fused=fused, additional=("codemode",)):
         cluster.until_listed(cluster.client(ROOT), "one__say", "two__say")
         cluster.until_listed(cluster.client(CODER), *OWN)
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def configuration(url: str, **two: Any) -> Configuration:

@@ -254,18 +254,14 @@ def asking(
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.fixture_server", "--stdio", "--family", request.param]
     cluster = Launched(tmp_path_factory.mktemp(f"asking-{request.param}"))
-    cluster.configure(
+    with cluster.running(
         {
             "servers": {"fix": {"command": command, "cwd": str(root)}},
             "keys": {"root": {"secret": ROOT_KEY, "tools": ["*"]}},
         }
-    )
-    try:
-        cluster.start()
+    ):
         cluster.until_listed(cluster.client(ROOT_KEY), "fix__test_elicitation")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @modes

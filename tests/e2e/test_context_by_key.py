@@ -23,24 +23,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway with one server; its keys see all tools, one tool, and code mode."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
-    try:
-        upstream.start()
-        declared = Configuration.model_validate(
-            {
-                "servers": {"echo": {"url": upstream.url}},
-                "keys": {
-                    "wide": key(WIDE),
-                    "narrow": key(NARROW, "echo__say"),
-                    "coder": key(CODER, code_mode=True),
-                },
-            }
-        )
-        cluster.start(declared, fused=True, additional=("codemode",))
+    declared = Configuration.model_validate(
+        {
+            "servers": {"echo": {"url": upstream.url}},
+            "keys": {
+                "wide": key(WIDE),
+                "narrow": key(NARROW, "echo__say"),
+                "coder": key(CODER, code_mode=True),
+            },
+        }
+    )
+    with upstream.running(), cluster.running(declared, fused=True, additional=("codemode",)):
         cluster.until_listed(cluster.client(WIDE), "echo__say")
         yield cluster
-    finally:
-        cluster.stop()
-        upstream.kill()
 
 
 def rows_of(cluster: Cluster, name: str, *awaited: str) -> dict[str, Row]:

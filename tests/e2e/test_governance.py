@@ -22,15 +22,13 @@ def cluster(
     """Run a gateway with two servers and the keys of a team and of a person."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        upstream.start()
-        server = Server(url=upstream.url)
-        cluster.start(configuration(one=server, two=server), fused=request.param == "fused")
+    server = Server(url=upstream.url)
+    with (
+        upstream.running(),
+        cluster.running(configuration(one=server, two=server), fused=request.param == "fused"),
+    ):
         cluster.until_listed(cluster.client(ROOT), "one__say", "two__say")
         yield cluster
-    finally:
-        cluster.stop()
-        upstream.kill()
 
 
 def configuration(**servers: Server) -> Configuration:

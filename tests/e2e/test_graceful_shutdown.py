@@ -91,12 +91,9 @@ def cluster(
     configuration = Configuration(
         servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)}
     )
-    try:
-        cluster.start(configuration, fused=fused, replicas=1 if fused else 2)
+    with cluster.running(configuration, fused=fused, replicas=1 if fused else 2):
         cluster.until_listed(cluster.client(SECRET), "echo__say")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def ingresses(cluster: Cluster) -> list[str]:

@@ -60,38 +60,35 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """Run a gateway with three accounts."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     gateway = Launched(tmp_path_factory.mktemp("identity"))
-    gateway.configure(
-        {
-            "servers": {"echo": {"url": echo.url}},
-            "keys": {"root": {"secret": ROOT, "tools": ["*"]}},
-            "groups": {
-                "saying": {"tools": ["echo__say"], "scope": "first"},
-                "counting": {"tools": ["echo__count"], "scope": "later"},
-            },
-            "access": {
-                "staff": {"claims": {"groups": "staff"}, "tools": ["echo__say"]},
-                "careful": {"claims": {"groups": "careful"}, "tools": ["echo__*"]},
-                "ops": {
-                    "claims": {"groups": "ops"},
-                    "tools": ["echo__say"],
-                    "approve": ["echo__say"],
-                    "role": "operator",
+    with (
+        echo.running(),
+        gateway.running(
+            {
+                "servers": {"echo": {"url": echo.url}},
+                "keys": {"root": {"secret": ROOT, "tools": ["*"]}},
+                "groups": {
+                    "saying": {"tools": ["echo__say"], "scope": "first"},
+                    "counting": {"tools": ["echo__count"], "scope": "later"},
                 },
-            },
-        }
-    )
-    try:
-        echo.start()
-        gateway.start()
+                "access": {
+                    "staff": {"claims": {"groups": "staff"}, "tools": ["echo__say"]},
+                    "careful": {"claims": {"groups": "careful"}, "tools": ["echo__*"]},
+                    "ops": {
+                        "claims": {"groups": "ops"},
+                        "tools": ["echo__say"],
+                        "approve": ["echo__say"],
+                        "role": "operator",
+                    },
+                },
+            }
+        ),
+    ):
         gateway.until_listed(gateway.client(ROOT), "echo__say")
         for name, group in (("ann", "staff"), ("bo", "careful"), ("cy", "ops")):
             words = ("accounts", "add", name, "--group", group, "--password-stdin")
             added = gateway.toolbus(*words, stdin=f"{PASSWORD}\n")
             assert added.returncode == 0, added.stderr
         yield gateway
-    finally:
-        gateway.stop()
-        echo.kill()
 
 
 def provider(endpoint: str, storage: MemoryTokenStorage, name: str = "ann") -> OAuthClientProvider:

@@ -74,13 +74,11 @@ def gateway(
             "files": {"read": [str(source), str(stored)]},
         }
         key = {"secret": KEY, "tools": ["*"]}
-        launched.configure({"servers": {"pipe": pipe, "web": {"url": url}}, "keys": {"bot": key}})
-        try:
-            launched.start()
+        with launched.running(
+            {"servers": {"pipe": pipe, "web": {"url": url}}, "keys": {"bot": key}}
+        ):
             launched.until_listed(launched.client(KEY), "pipe__good", "web__good")
             yield CarelessGateway(launched, program)
-        finally:
-            launched.stop()
 
 
 def expected(server: str) -> dict[str, set[str]]:

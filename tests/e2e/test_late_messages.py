@@ -36,13 +36,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         users={"ann": User(customer="acme"), "eve": User(customer="rival")},
         keys={"ann": key(ANN, user="ann"), "eve": key(EVE, user="eve")},
     )
-    try:
-        cluster.start(configuration, fused=True)
+    with cluster.running(configuration, fused=True):
         cluster.until_listed(cluster.client(ANN), "late__stay", "own__stay")
         cluster.until_listed(cluster.client(EVE), "late__stay", "own__stay")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def session(client: Client) -> str:

@@ -28,7 +28,6 @@ TRACE = "00-{:032x}-00000000000000aa-01"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway of these tests' own."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    upstream.start()
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     limits = (
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
@@ -39,13 +38,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
     )
-    try:
-        cluster.start(configuration, fused=True)
+    with upstream.running(), cluster.running(configuration, fused=True):
         cluster.until_listed(cluster.client(SECRET), "echo__say")
         yield cluster
-    finally:
-        cluster.stop()
-        upstream.kill()
 
 
 def say(client: Client, text: str, run: int | None = None) -> Answer:

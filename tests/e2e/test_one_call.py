@@ -35,21 +35,19 @@ def cluster(
     """Run a gateway with one server."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        upstream.start()
-        cluster.start(
+    with (
+        upstream.running(),
+        cluster.running(
             Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
                 prices={"echo__say": 0.01},
             ),
             fused=request.param == "fused",
-        )
+        ),
+    ):
         cluster.until_listed(cluster.client(SECRET), "echo__say")
         yield cluster
-    finally:
-        cluster.stop()
-        upstream.kill()
 
 
 async def overheard(cluster: Cluster) -> Messages:

@@ -32,11 +32,8 @@ def demo(
     options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp("operated")
     gateway = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
-    try:
-        gateway.start()
+    with gateway.running():
         yield gateway
-    finally:
-        gateway.stop()
 
 
 def listener(demo: Launched, service: str = "ingress") -> int:

@@ -43,12 +43,9 @@ def cluster(
         keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.MONTH))},
         prices={"echo__count": 0.001},
     )
-    try:
-        cluster.start(configuration, fused=request.param == "fused")
+    with cluster.running(configuration, fused=request.param == "fused"):
         cluster.until_listed(cluster.client(SECRET), "echo__say")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def dear(client: Client) -> Answer:

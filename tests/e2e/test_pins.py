@@ -108,20 +108,17 @@ def pinned(
     options = ["--separate"] if request.param == "separate" else []
     launched = Launched(directory, *options)
     gateway = Pinned(launched, fixture, definitions)
-    try:
-        fixture.start()
-        servers = {
-            "fix": {"url": fixture.url},
-            "slow": {"url": fixture.url, "definitions": "each"},
-        }
-        launched.configure({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}})
-        launched.start()
+    servers = {
+        "fix": {"url": fixture.url},
+        "slow": {"url": fixture.url, "definitions": "each"},
+    }
+    with (
+        fixture.running(),
+        launched.running({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}}),
+    ):
         launched.until_listed(gateway.client, GREET)
         until_blocking(lambda: "slow__greet" in gateway.held(), "listed and quarantined")
         yield gateway
-    finally:
-        launched.stop()
-        fixture.kill()
 
 
 @pytest.fixture(autouse=True)

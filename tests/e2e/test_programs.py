@@ -38,14 +38,13 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     }
     prices = {"one__count": 0.01, "one__say": {"call": 0.001, "most": 0.02, "kilobyte": 0.0001}}
     server = {"url": upstream.url, "results": {"limit": 65536}}
-    try:
-        declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
-        cluster.start(Configuration.model_validate(declared), fused=True, additional=("codemode",))
+    declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
+    with cluster.running(
+        Configuration.model_validate(declared), fused=True, additional=("codemode",)
+    ):
         cluster.until_listed(cluster.client(FULL), "one__say")
         cluster.until_listed(cluster.client(SPENDER), "searchTools")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def run(client: Client, code: str, language: str = "starlark", **headers: str) -> Answer:

@@ -24,12 +24,9 @@ def demo(
     """Run `toolbus up` with no configuration: the demo."""
     options = ["--separate"] if request.param == "separate" else []
     gateway = Launched(tmp_path_factory.mktemp("demo"), *options)
-    try:
-        gateway.start()
+    with gateway.running():
         gateway.until_listed(gateway.client(gateway.ready["key"]), "clock__now", "notes__add")
         yield gateway
-    finally:
-        gateway.stop()
 
 
 def commands_of_the_readme(key: str) -> list[list[str]]:

@@ -41,15 +41,9 @@ def launched(
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     options = ["--separate"] if request.param == "separate" else []
     gateway = Launched(tmp_path_factory.mktemp("rules"), *options)
-    try:
-        echo.start()
-        gateway.configure(document(echo))
-        gateway.start()
+    with echo.running(), gateway.running(document(echo)):
         gateway.until_listed(gateway.client(FULL), "echo__say")
         yield gateway, echo
-    finally:
-        gateway.stop()
-        echo.kill()
 
 
 def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:

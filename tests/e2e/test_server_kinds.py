@@ -39,41 +39,37 @@ def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "credentials": {"token": "${env:PETS_TOKEN}"},
         "operations": {"exclude": ["/login"]},
     }
-    try:
-        cluster.configure(
-            {
-                "servers": {
-                    "pets": pets,
-                    "calc": {
-                        "python": ["shop:add", "shop:buy"],
-                        "cwd": str(cluster.directory),
-                        "validation": "strict",
-                    },
-                    "self": {
-                        "url": f"http://127.0.0.1:{cluster.port}/mcp",
-                        "headers": {"Authorization": f"Bearer {BETWEEN_KEY}"},
-                        "definitions": "trust",
-                    },
+    with cluster.running(
+        {
+            "servers": {
+                "pets": pets,
+                "calc": {
+                    "python": ["shop:add", "shop:buy"],
+                    "cwd": str(cluster.directory),
+                    "validation": "strict",
                 },
-                "keys": {
-                    "bot": {"secret": KEY, "tools": [*sorted(PETS), "calc__add"]},
-                    "far": {"secret": FAR_KEY, "tools": ["self__*"]},
-                    "between": {
-                        "secret": BETWEEN_KEY,
-                        "tools": ["calc__*", "self__*"],
-                        "budget": {"usd": 0.05, "per": "month"},
-                    },
+                "self": {
+                    "url": f"http://127.0.0.1:{cluster.port}/mcp",
+                    "headers": {"Authorization": f"Bearer {BETWEEN_KEY}"},
+                    "definitions": "trust",
                 },
-                "prices": {"pets__*": 0.01, "calc__add": 0.001, "calc__buy": 0.04},
-            }
-        )
-        cluster.start()
+            },
+            "keys": {
+                "bot": {"secret": KEY, "tools": [*sorted(PETS), "calc__add"]},
+                "far": {"secret": FAR_KEY, "tools": ["self__*"]},
+                "between": {
+                    "secret": BETWEEN_KEY,
+                    "tools": ["calc__*", "self__*"],
+                    "budget": {"usd": 0.05, "per": "month"},
+                },
+            },
+            "prices": {"pets__*": 0.01, "calc__add": 0.001, "calc__buy": 0.04},
+        }
+    ):
         cluster.until_listed(cluster.client(KEY), *PETS, "calc__add")
         cluster.until_listed(cluster.client(FAR_KEY), FURTHEST)  # the longest chain is listed last
         assert set(cluster.client(KEY).tools()) == PETS | {"calc__add"}
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def test_a_granted_operation_is_called_with_the_operators_credential(

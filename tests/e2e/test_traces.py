@@ -57,25 +57,23 @@ def traced(
             OTEL_TRACES_SAMPLER="parentbased_always_off",
             OTEL_BSP_SCHEDULE_DELAY="50",
         )
-        try:
-            fixture.start()
-            keys = {
-                "bot": key(SECRET, budget={"usd": 5, "per": "day"}),
-                "coder": key(CODER, code_mode=True),
-                "asker": key(ASKER, approve=["fix__greet"]),
-            }
-            servers = {"fix": {"url": fixture.url}}
-            declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
-            fused = request.param == "fused"
-            cluster.start(
+        keys = {
+            "bot": key(SECRET, budget={"usd": 5, "per": "day"}),
+            "coder": key(CODER, code_mode=True),
+            "asker": key(ASKER, approve=["fix__greet"]),
+        }
+        servers = {"fix": {"url": fixture.url}}
+        declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
+        fused = request.param == "fused"
+        with (
+            fixture.running(),
+            cluster.running(
                 Configuration.model_validate(declared), fused=fused, additional=("codemode",)
-            )
+            ),
+        ):
             cluster.until_listed(cluster.client(SECRET), "fix__greet")
             cluster.until_listed(cluster.client(CODER), "executeToolCode")
             yield Traced(cluster, collector, fixture)
-        finally:
-            cluster.stop()
-            fixture.kill()
 
 
 def call(client: Client, tool: str, parent: str, arguments: Any = None, **meta: str) -> Answer:

@@ -65,13 +65,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         }
         rules = {"no-etc": {"cedar": RULE, "reason": "Not for agents."}}
         prices = {"odd__create issue": 0.25}
-        cluster.configure({"servers": servers, "keys": keys, "rules": rules, "prices": prices})
-        try:
-            cluster.start()
+        with cluster.running({"servers": servers, "keys": keys, "rules": rules, "prices": prices}):
             cluster.until_listed(cluster.client(KEY), "odd__plain", "small__plain")
             yield cluster
-        finally:
-            cluster.stop()
 
 
 def refused(answer: Answer) -> str:

@@ -89,34 +89,31 @@ def launched(
 ) -> Iterator[Launched]:
     """Run a gateway with a server with tokens of each user, and one with a shared token."""
     docs, gateway = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read"), unlaunched
-    gateway.configure(
-        {
-            "servers": {
-                "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
-                "wiki": {"url": docs.url, "oauth": {}, **UNPROBED},
-                "bound": {"url": docs.url, "oauth": {"dpop": True}, **UNPROBED},
-                "bank": mutual(showing, bank),
-            },
-            "users": {"ann": {}, "bob": {}},
-            "teams": {"tellers": {}},
-            "keys": {
-                "ann": {"secret": ANN, "user": "ann", "team": "tellers", "tools": ["*"]},
-                "root": {"secret": ROOT, "tools": ["*"]},
-            },
-            "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
-        }
-    )
-    try:
-        docs.start()
-        gateway.start()
+    with (
+        docs.running(),
+        gateway.running(
+            {
+                "servers": {
+                    "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
+                    "wiki": {"url": docs.url, "oauth": {}, **UNPROBED},
+                    "bound": {"url": docs.url, "oauth": {"dpop": True}, **UNPROBED},
+                    "bank": mutual(showing, bank),
+                },
+                "users": {"ann": {}, "bob": {}},
+                "teams": {"tellers": {}},
+                "keys": {
+                    "ann": {"secret": ANN, "user": "ann", "team": "tellers", "tools": ["*"]},
+                    "root": {"secret": ROOT, "tools": ["*"]},
+                },
+                "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
+            }
+        ),
+    ):
         for name in ("ann", "bob"):
             words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
             done = gateway.toolbus(*words, stdin=PASSWORD + "\n")
             assert done.returncode == 0, done.stderr
         yield gateway
-    finally:
-        gateway.stop()
-        docs.kill()
 
 
 def text_of(answer: Any) -> str:
