@@ -66,3 +66,10 @@ def deployment(
     fused = request.param == "fused"
     with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as deployment:
         yield deployment
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """Run the server of the calls."""
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
+        yield server

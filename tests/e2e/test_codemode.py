@@ -20,13 +20,6 @@ ROOT, CODER, NARROW, NEVER = (
 OWN = {"listToolFiles", "readToolFile", "getToolDocs", "executeToolCode", "searchTools"}
 
 
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """Run the server behind both entries."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as upstream:
-        yield upstream
-
-
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory

@@ -74,13 +74,6 @@ class Load:
                 self.cuts.append(f"request {request + 1}: {error!r}")
 
 
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """Run the server of the calls."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
-        yield server
-
-
 @pytest.fixture(params=["fused", "separate"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream

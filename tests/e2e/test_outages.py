@@ -21,13 +21,6 @@ from toolbus_common.nats.permissions import OPERATOR
 SECRET = "tbk_bot_a-secret-of-outage-tests"
 
 
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """Run the server of the calls."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
-        yield server
-
-
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream

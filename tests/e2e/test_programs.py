@@ -18,13 +18,6 @@ CAP = {"usd": 0.05, "calls": 30}
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """Run the server of the calls."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run a gateway with prices, and a key for each limit."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))

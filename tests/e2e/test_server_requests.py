@@ -13,17 +13,12 @@ import pytest
 from mcp.client.client import Client as SDKClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.clients.bus_operator import key
+from harness.clients.bus_operator import key, servers_with_sessions
 from harness.engines.engine import Engine
 from harness.gateway.cluster import Cluster
 from harness.upstreams import elicitation_server
 from harness.waits import until_async
-from toolbus_cli.views.upstream_sessions import with_sessions
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
-from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 
 SECRET = "tbk_ann_a-secret-of-those-who-are-asked"
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
@@ -196,18 +191,11 @@ async def test_a_client_that_disconnects_frees_its_session_at_once(
             assert result == [f"accept {each.word}'s" for each in every]
 
     async def gone() -> bool:
-        rows = await asyncio.to_thread(cluster.on_the_bus, status)
+        rows = await asyncio.to_thread(cluster.on_the_bus, servers_with_sessions)
         (row,) = (each for each in rows if each["name"] == server)
         return not any(each["client"] for each in row["sessions"]["held"])
 
     await until_async(gone, "the end of the sessions of clients that left")
-
-
-async def status(bus: Bus) -> list[dict[str, Any]]:
-    """Return the servers as `toolbus status` shows them."""
-    requests = RequestReply(OPERATOR, bus)
-    servers = list((await requests.request(ServersQuery(), ServersReply)).servers)
-    return with_sessions(servers, await requests.request_each(SessionsQuery(), SessionsReply))
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -2,21 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from harness.clients.bus_operator import key
+from harness.clients.bus_operator import key, servers_with_sessions
 from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster
 from harness.gateway.family_gateway import calling, request, start_session
 from harness.services.executor_pair import COMMAND, Stateful
-from toolbus_cli.views.upstream_sessions import table_of, with_sessions
+from toolbus_cli.views.upstream_sessions import table_of
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
-from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 
 ANN, BOB, ANNS = (f"tbk_{name}_a-secret-of-sessions-apart" for name in ("ann", "bob", "anns"))
 SERVERS = ("stdio", "http", "sse")
@@ -59,13 +54,6 @@ def cluster(
         cluster.stop()
         for each in over:
             each.kill()
-
-
-async def status(bus: Bus) -> list[dict[str, Any]]:
-    """Return the servers as `toolbus status` shows them."""
-    requests = RequestReply(OPERATOR, bus)
-    servers = list((await requests.request(ServersQuery(), ServersReply)).servers)
-    return with_sessions(servers, await requests.request_each(SessionsQuery(), SessionsReply))
 
 
 def stateless(client: Client, tool: str, **arguments: str) -> str:
@@ -112,7 +100,7 @@ def test_a_process_of_both_families_keeps_separate_state_for_each_family(
 
 def test_status_names_the_owners_of_sessions_and_no_secret(cluster: Cluster) -> None:
     stateless(cluster.client(ANN), "stdio__remember", text="something private")
-    result = cluster.on_the_bus(status)
+    result = cluster.on_the_bus(servers_with_sessions)
     (server,) = (each for each in result if each["name"] == "stdio")
     held = {each["owner"] for each in server["sessions"]["held"]}
     assert {"user ann", "key bob"} >= held >= {"user ann"}

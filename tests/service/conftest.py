@@ -14,12 +14,15 @@ from harness.engines.nats_server import NatsAt
 from harness.oauth.protected_processes import OAuthServer, Resource
 from harness.programs.marked_processes import marked
 from harness.services.authorization_service import STAFF, Server, serving
+from harness.services.ledger_state import MemoryGenerations
 from harness.services.oauth_connections import DOCUMENT, ConnectFlow, executor_connection
 from harness.services.policy_replicas import PolicyReplicas, declared, running_policy
+from harness.upstreams.large_result_server import LargeResultServer
 from harness.waits import PATIENCE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import LEASES
 from toolbus_common.settings import Settings
+from toolbus_policy.ledger.ledger import Ledger
 
 LOOPBACK = "127.0.0.0/8 ::1"
 Begin = AbstractAsyncContextManager[PolicyReplicas]
@@ -53,6 +56,23 @@ async def lasting_leases(nats_server: NatsAt, provisioned_bus: None) -> None:  #
         config = (await stream.stream_info(f"KV_{LEASES}")).config
         config.max_age = PATIENCE
         await stream.update_stream(config)
+
+
+@pytest.fixture
+async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
+    """Open a ledger whose generations are kept in memory."""
+    ledger = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def result_server() -> AsyncIterator[LargeResultServer]:
+    """Serve large results and results with lifetimes."""
+    server = LargeResultServer()
+    await server.start()
+    yield server
+    await server.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from time import time
 from typing import Any
 
 import pytest
-from nats.js.errors import NotFoundError
 
 from harness.clients.bus_operator import key
 from harness.services.approval_tasks import (
@@ -21,7 +20,7 @@ from harness.services.approval_tasks import (
     task_request,
     task_state,
 )
-from harness.services.policy_replicas import OWN, PolicyReplicas, declared, required
+from harness.services.policy_replicas import OWN, PolicyReplicas, declared, last_event, required
 from harness.waits import until_async
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
@@ -48,7 +47,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.sealed_records import Records
-from toolbus_common.nats.topology import APPROVALS, EVENTS, TASKS
+from toolbus_common.nats.topology import APPROVALS, TASKS
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.approvals import model as approvals
@@ -185,17 +184,9 @@ async def test_cancelling_the_task_withdraws_the_approval(
         await policy.approve(approval_of(task))
     assert await created_task(policy, **form) != task
     assert (await task_state(policy, task, **form))["status"] == "cancelled"
-    message = await until_async(partial(_last, operator, "approval.withdrawn"), "the event")
+    message = await until_async(partial(last_event, operator, "approval.withdrawn"), "the event")
     assert json.loads(message)["approval"] == approval_of(task)
     assert policy.reached == []
-
-
-async def _last(operator: Bus, event: str) -> bytes:
-    try:
-        subject = f"tb.event.{event}.acme"
-        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
-    except NotFoundError:
-        return b""
 
 
 async def test_an_ended_task_cannot_be_cancelled(policy: PolicyReplicas) -> None:

@@ -5,10 +5,17 @@ import json
 from typing import Any
 
 import pytest
-from nats.js.errors import NotFoundError
 
 from harness.clients.bus_operator import key
-from harness.services.policy_replicas import OWN, PAGES, SECRET, PolicyReplicas, declared, required
+from harness.services.policy_replicas import (
+    OWN,
+    PAGES,
+    SECRET,
+    PolicyReplicas,
+    declared,
+    last_event,
+    required,
+)
 from harness.waits import until_async
 from toolbus_common.contracts import (
     CallCancelled,
@@ -171,20 +178,12 @@ async def test_the_expiry_of_an_approval_is_published_once(
     async with start_policy(replicas=2, APPROVAL_SECONDS="0.3") as policy:
         approval = await required(policy)
         await until_async(lambda: _empty(policy), "the end of the approval")
-        found = await until_async(lambda: _last(operator, "approval.expired"), "the event")
+        found = await until_async(lambda: last_event(operator, "approval.expired"), "the event")
         assert json.loads(found)["approval"] == approval
     stream = await operator.client.jetstream().stream_info(
         EVENTS, subjects_filter="tb.event.approval.expired.>"
     )
     assert stream.state.subjects == {"tb.event.approval.expired.acme": 1}
-
-
-async def _last(operator: Bus, event: str) -> bytes:
-    try:
-        subject = f"tb.event.{event}.acme"
-        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
-    except NotFoundError:
-        return b""
 
 
 async def test_a_call_rejected_by_its_rate_does_not_use_its_approval(start_policy: Any) -> None:

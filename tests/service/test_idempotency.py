@@ -5,11 +5,18 @@ import json
 from typing import Any
 
 import pytest
-from nats.js.errors import NotFoundError
 
 from harness.clients.bus_operator import key
 from harness.services.approval_tasks import MODERN, approval_of, created_task, final_state
-from harness.services.policy_replicas import OWN, PAGES, SECRET, PolicyReplicas, declared, required
+from harness.services.policy_replicas import (
+    OWN,
+    PAGES,
+    SECRET,
+    PolicyReplicas,
+    declared,
+    last_event,
+    required,
+)
 from harness.waits import until, until_async
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.calls.outcome_store import LARGEST_STORED, OutcomeStore, ReturnedResult
@@ -38,7 +45,7 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import EVENTS, OUTCOMES, TASKS
+from toolbus_common.nats.topology import OUTCOMES, TASKS
 from toolbus_policy.idempotency.claims import new_claim
 from toolbus_policy.idempotency.replay import entry_name_of
 
@@ -303,18 +310,10 @@ async def test_a_repetition_is_an_event_that_names_the_first_call(
 ) -> None:
     await policy.request(**ONCE)
     await policy.request(**ONCE)
-    result = await until_async(lambda: _last(operator, CallReplayed.NAME), "the event")
+    result = await until_async(lambda: last_event(operator, CallReplayed.NAME), "the event")
     event = CallReplayed.decode(result)
     assert (event.first, event.key, event.tool) == (policy.reached[0].call_id, "bot", "read")
     assert event.call_id != event.first
-
-
-async def _last(operator: Bus, event: str) -> bytes:
-    try:
-        subject = f"tb.event.{event}.acme"
-        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
-    except NotFoundError:
-        return b""
 
 
 # -- calls that wait for approval as tasks ---------------------------------------------------------

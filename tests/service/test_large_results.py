@@ -42,23 +42,17 @@ async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeR
     await bus.close()
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[LargeResultServer]:
-    server = LargeResultServer()
-    await server.start()
-    yield server
-    await server.close()
-
-
 @pytest.fixture(params=["http", "stdio"])
 async def client(
-    request: pytest.FixtureRequest, server: LargeResultServer, vault: LargeResultStore
+    request: pytest.FixtureRequest, result_server: LargeResultServer, vault: LargeResultStore
 ) -> AsyncIterator[CallRunner]:
     """Run a server of large results, with a store for them."""
     client = CallRunner()
     spills = client.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
     if request.param == "http":
-        await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK, spills=spills))
+        await client.open(
+            HttpUpstream(result_server.url, {}, client.news, AT_LOOPBACK, spills=spills)
+        )
     else:
         command = [sys.executable, str(VAST)]
         await client.open(StdioUpstream(command, {}, "", client.news, spills=spills))

@@ -1,7 +1,6 @@
 """The ledger on a real Valkey: exact under races, each reservation ended once, never reset."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from time import time
 
 import pytest
@@ -17,13 +16,6 @@ from toolbus_common.errors import (
     RateExceededError,
 )
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
-
-
-@pytest.fixture
-async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
-    yield opened
-    await opened.close()
 
 
 async def test_a_race_for_the_last_dollar_never_exceeds_the_budget(

@@ -22,13 +22,6 @@ ROLLING = Budget(usd=0.001, per=Period.HOUR, rolling=True)  # ten calls of 100
 MINUTE = 60  # a part of a rolling hour
 
 
-@pytest.fixture
-async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
-    yield opened
-    await opened.close()
-
-
 def with_budgets(charge: int, *budgets: Budget, level: str = "key:bot") -> Admission:
     return admitted(charge, (level, Level(budgets=budgets)))
 

@@ -22,69 +22,63 @@ TOOLS = {
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[LargeResultServer]:
-    server = LargeResultServer()
-    await server.start()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def client(server: LargeResultServer) -> AsyncIterator[CallRunner]:
+async def client(result_server: LargeResultServer) -> AsyncIterator[CallRunner]:
     """Run a server with three tools configured as cacheable."""
     client = CallRunner(tools=TOOLS)
-    await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
+    await client.open(HttpUpstream(result_server.url, {}, client.news, AT_LOOPBACK))
     yield client
     await client.close()
 
 
 async def test_a_repeated_call_is_answered_from_the_cache_and_marked(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     first = await client.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
     assert not client.outcome.cached
     again = await client.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
     assert again.last == first.last
-    assert server.call_count == 1
+    assert result_server.call_count == 1
     assert client.outcome.cached
     assert (client.outcome.charge, client.outcome.call_id) == (5, "c2")
 
 
 async def test_a_private_response_is_not_shared_with_actors_for_the_same_user(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     for actors in ((), ("helper",), ("helper", "desk"), ()):
         identity = Identified(team="support", actors=actors)
         await client.call("text", {"bytes": 1}, user="ann", identity=identity)
-    assert server.call_count == 3
+    assert result_server.call_count == 3
 
 
 async def test_no_two_of_fifty_tenants_share_a_private_response(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     # Names chosen so that a plain concatenation would be ambiguous.
     tenants = [(f"s{'-x' * n}", f"{'x-' * (49 - n)}k") for n in range(50)]
     for _ in range(2):
         for customer, key in tenants:
             await client.call("text", {"bytes": 1}, customer=customer, key=key)
-    assert server.call_count == 50
+    assert result_server.call_count == 50
     await client.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
-    assert server.call_count == 51
+    assert result_server.call_count == 51
 
 
-async def test_a_public_response_is_shared(client: CallRunner, server: LargeResultServer) -> None:
+async def test_a_public_response_is_shared(
+    client: CallRunner, result_server: LargeResultServer
+) -> None:
     for number in range(50):
         await client.call("rows", {"bytes": 1}, customer=f"s{number}")
-    assert server.call_count == 1
+    assert result_server.call_count == 1
 
 
 async def test_responses_are_cached_by_tool_and_arguments(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     for tool in ("text", "rows"):
         for arguments in ({}, {"bytes": 1}, {"bytes": "1"}, {"bytes": True}):
             await client.call(tool, arguments)
-    assert server.call_count == 8
+    assert result_server.call_count == 8
 
 
 @pytest.mark.parametrize(
@@ -97,25 +91,27 @@ async def test_responses_are_cached_by_tool_and_arguments(
     ],
 )
 async def test_a_call_that_requires_more_than_a_response_reaches_its_server(
-    client: CallRunner, server: LargeResultServer, more: dict[str, Any]
+    client: CallRunner, result_server: LargeResultServer, more: dict[str, Any]
 ) -> None:
     for _ in range(2):
         await client.call("text", {"bytes": 1}, **more)
-    assert server.call_count == 2
+    assert result_server.call_count == 2
 
 
 async def test_a_tool_without_a_cache_reaches_its_server(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     for _ in range(2):
         await client.call("many", {"bytes": 1})
-    assert server.call_count == 2
+    assert result_server.call_count == 2
 
 
-async def test_a_failure_is_not_cached(client: CallRunner, server: LargeResultServer) -> None:
+async def test_a_failure_is_not_cached(
+    client: CallRunner, result_server: LargeResultServer
+) -> None:
     for _ in range(2):
         assert (await client.call("escape", {"bytes": 1})).error
-    assert server.call_count == 2
+    assert result_server.call_count == 2
 
 
 async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_cache(
@@ -129,7 +125,7 @@ async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_c
 
 
 async def test_a_changed_definition_invalidates_its_cached_responses(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     cache = client.runner.cache
     assert cache is not None
@@ -143,7 +139,7 @@ async def test_a_changed_definition_invalidates_its_cached_responses(
     assert len(cache) == 1
     await client.call("text", {"bytes": 1})
     await client.call("rows", {"bytes": 1})
-    assert server.call_count == 3
+    assert result_server.call_count == 3
 
 
 def of(client: CallRunner, clock: Any) -> ResponseCache:

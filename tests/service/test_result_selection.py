@@ -18,18 +18,10 @@ MANY = ",".join("@" * 30)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[LargeResultServer]:
-    server = LargeResultServer()
-    await server.start()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def client(server: LargeResultServer) -> AsyncIterator[CallRunner]:
+async def client(result_server: LargeResultServer) -> AsyncIterator[CallRunner]:
     client = CallRunner()
     selector = client.runner.selector = Selector()
-    await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
+    await client.open(HttpUpstream(result_server.url, {}, client.news, AT_LOOPBACK))
     yield client
     await client.close()
     await selector.close()
@@ -41,7 +33,7 @@ async def select(client: CallRunner, expression: Any, tool: str = "rows") -> Rep
 
 
 async def test_the_selection_is_returned_instead_of_the_result(
-    client: CallRunner, server: LargeResultServer
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     items = (await select(client, "rows[0].name")).last
     assert items["content"] == [{"type": "text", "text": '"]}\\""'}]
@@ -50,7 +42,7 @@ async def test_the_selection_is_returned_instead_of_the_result(
     assert items["structuredContent"]["first"] == 0
     assert items["structuredContent"]["many"] > 10
     assert json.loads(items["content"][0]["text"]) == items["structuredContent"]
-    assert SELECT not in json.dumps(server.requests)
+    assert SELECT not in json.dumps(result_server.requests)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +50,10 @@ async def test_the_selection_is_returned_instead_of_the_result(
     ["", "a.[", 7, "!" * 1000 + "a", "a" * (MAX_LENGTH + 1), "nosuch(@"],
 )
 async def test_an_invalid_expression_is_rejected_before_the_call(
-    client: CallRunner, server: LargeResultServer, expression: Any
+    client: CallRunner, result_server: LargeResultServer, expression: Any
 ) -> None:
     assert isinstance((await select(client, expression)).error, InvalidError)
-    assert server.call_count == 0
+    assert result_server.call_count == 0
     assert not client.outcome.sent
 
 
