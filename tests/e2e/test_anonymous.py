@@ -269,7 +269,7 @@ def test_anonymous_callers_are_rejected_without_configuration(gateway: Anonymous
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
+def unstarted(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
     """Prepare a gateway that listens on every address, without starting it."""
     echo = Upstream(tmp_path / "echo")
     (tmp_path / "up").mkdir()
@@ -283,9 +283,9 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
 
 
 def test_a_public_listener_requires_allow_remote_for_anonymous_callers(
-    elsewhere: tuple[Launched, Upstream],
+    unstarted: tuple[Launched, Upstream],
 ) -> None:
-    launched, echo = elsewhere
+    launched, echo = unstarted
     launched.configure(declared(echo))
     with pytest.raises(RuntimeError) as refused:
         launched.start()
@@ -306,9 +306,9 @@ def test_a_public_listener_requires_allow_remote_for_anonymous_callers(
 
 
 def test_a_service_with_a_public_listener_rejects_the_configuration_itself(
-    elsewhere: tuple[Launched, Upstream],
+    unstarted: tuple[Launched, Upstream],
 ) -> None:
-    launched, echo = elsewhere
+    launched, echo = unstarted
     document = declared(echo)
     anonymous = document.pop("anonymous")
     launched.configure(document)

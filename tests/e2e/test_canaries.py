@@ -40,7 +40,7 @@ TRIES = 8  # calls of a server that has exited: more than open a breaker
 
 
 @dataclass
-class Story:
+class Scenario:
     """The use of the planted secrets; secrets created on the way are planted too."""
 
     at: CanaryGateway
@@ -284,10 +284,10 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """Run every step once, and collect the output of every channel."""
     with running_canaries(tmp_path_factory.mktemp("canaries")) as secrets:
-        result = Story(secrets)
+        result = Scenario(secrets)
         result.agents_call()
         result.a_process_dies()
         result.strangers_come()
@@ -302,43 +302,47 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         yield result
 
 
-def test_every_secret_is_used(story: Story) -> None:
-    received_heads = [head for head in story.at.blabbing.heads if "x-inline" in head]
+def test_every_secret_is_used(scenario: Scenario) -> None:
+    received_heads = [head for head in scenario.at.blabbing.heads if "x-inline" in head]
     heads = {"x-inline": "header", "x-file": "header by file", "x-variable": "header by variable"}
-    assert all(received_heads[-1][name] == story.secrets[secret] for name, secret in heads.items())
-    client = f"gateway:{story.secrets['client of servers']}".encode()
-    (form, *_) = story.at.far.seen("client_credentials")
+    assert all(
+        received_heads[-1][name] == scenario.secrets[secret] for name, secret in heads.items()
+    )
+    client = f"gateway:{scenario.secrets['client of servers']}".encode()
+    (form, *_) = scenario.at.far.seen("client_credentials")
     assert b64encode(client).decode() in form["authorization"]
-    received = story.at.receiver.received
+    received = scenario.at.receiver.received
     hooks = [each for each in received if each.path == "/hook"]
     for name in HOOKS:
-        assert any(each.signed_with(story.secrets[name].encode()) for each in hooks), name
+        assert any(each.signed_with(scenario.secrets[name].encode()) for each in hooks), name
     (head, *_) = [each.headers for each in received if each.path == "/sink"]
-    assert head["authorization"] == f"Splunk {story.secrets['sink']}"
-    assert story.at.collector.headers[0]["x-token"] == story.secrets["collector"]
+    assert head["authorization"] == f"Splunk {scenario.secrets['sink']}"
+    assert scenario.at.collector.headers[0]["x-token"] == scenario.secrets["collector"]
 
 
-def test_no_secret_leaks_anywhere(story: Story) -> None:
+def test_no_secret_leaks_anywhere(scenario: Scenario) -> None:
     received = {
-        channel: canaries_in(story.secrets, message) - MEANT_FOR.get(channel, set())
-        for channel, message in story.outputs.items()
+        channel: canaries_in(scenario.secrets, message) - MEANT_FOR.get(channel, set())
+        for channel, message in scenario.outputs.items()
     }
     assert {channel: names for channel, names in received.items() if names} == {}
 
 
-def test_operators_read_a_dead_processs_last_lines_with_secrets_redacted(story: Story) -> None:
+def test_operators_read_a_dead_processs_last_lines_with_secrets_redacted(
+    scenario: Scenario,
+) -> None:
     """Check also that no other channel shows these lines."""
-    word = {"": story.secrets["last words"]}
+    word = {"": scenario.secrets["last words"]}
     assert {
-        channel for channel, message in story.outputs.items() if canaries_in(word, message)
+        channel for channel, message in scenario.outputs.items() if canaries_in(word, message)
     } == {"logs"}
-    lines = [each for each in story.outputs["logs"][0].splitlines() if canaries_in(word, [each])]
+    lines = [each for each in scenario.outputs["logs"][0].splitlines() if canaries_in(word, [each])]
     for server in (b"frail", b"sulking"):
         assert any(server in each and b"[redacted]" in each for each in lines), server
 
 
-def test_another_customer_learns_only_the_exit_code_of_a_dead_server(story: Story) -> None:
-    assert any(b"exited with 3" in each for each in story.replies)
+def test_another_customer_learns_only_the_exit_code_of_a_dead_server(scenario: Scenario) -> None:
+    assert any(b"exited with 3" in each for each in scenario.replies)
 
 
 # A server's output is for its caller, its standard error for operators. Administrators decide about
@@ -355,18 +359,20 @@ CHANNELS = {
 }  # fmt: skip
 
 
-def test_every_channel_is_really_monitored(story: Story) -> None:
-    assert story.outputs.keys() == CHANNELS.keys()
+def test_every_channel_is_really_monitored(scenario: Scenario) -> None:
+    assert scenario.outputs.keys() == CHANNELS.keys()
     for channel, word in CHANNELS.items():
-        assert any(word in each for each in story.outputs[channel]), channel
+        assert any(word in each for each in scenario.outputs[channel]), channel
 
 
-def test_a_leak_is_found_in_every_channel_it_reaches(story: Story) -> None:
+def test_a_leak_is_found_in_every_channel_it_reaches(scenario: Scenario) -> None:
     """Leak through a service's output and through an event."""
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"configuration", "administration"}
     received = {
-        channel for channel, message in story.outputs.items() if canaries_in({"": LEAKED}, message)
+        channel
+        for channel, message in scenario.outputs.items()
+        if canaries_in({"": LEAKED}, message)
     }
     assert received == leaking | recording

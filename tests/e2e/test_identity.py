@@ -220,38 +220,38 @@ def allowed_by_cy(browser: Browser, page: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def coded(launched: Launched) -> Launched:
+def gateway(launched: Launched) -> Launched:
     """Add a client of the device flow."""
     words = ("clients", "add", "The command", "--id", "toolbus", "--public")
     assert launched.toolbus(*words).returncode == 0
     return launched
 
 
-def test_a_person_with_a_role_administers_with_a_token_and_is_named(coded: Launched) -> None:
-    endpoint = coded.ready["endpoint"]
+def test_a_person_with_a_role_administers_with_a_token_and_is_named(gateway: Launched) -> None:
+    endpoint = gateway.ready["endpoint"]
     base = endpoint.removesuffix("/mcp")
     command = [installed("toolbus"), "admins", "login", "--url", base]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=coded.environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=gateway.environment
     ) as login:
         assert login.stderr is not None
         allowed_by_cy(Browser(base), login.stderr.readline().split()[1])
         result, _ = login.communicate(timeout=120)
     token = result.strip()
-    cy = at(coded, token)
+    cy = at(gateway, token)
     self_ = cy.request("GET", "/v1/self").json
     assert (self_["name"], self_["role"]) == ("cy", "operator")
     created = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
     assert created.status == 201, created.body
     assert why(cy.request("PUT", "/v1/teams/x", {})) == "forbidden"
     hers = "SELECT by FROM config_changes WHERE by = person('cy') AND name = 'made-by-cy'"
-    assert coded.eventual_rows(hers)
+    assert gateway.eventual_rows(hers)
     assert Client(endpoint, token).request("tools/list").status == 401
-    assert token not in coded.logs()
+    assert token not in gateway.logs()
 
 
-def test_a_read_only_token_changes_nothing_and_names_the_required_scope(coded: Launched) -> None:
-    look = at(coded, token_of(coded, "/api", "admin:read"))
+def test_a_read_only_token_changes_nothing_and_names_the_required_scope(gateway: Launched) -> None:
+    look = at(gateway, token_of(gateway, "/api", "admin:read"))
     assert look.request("GET", "/v1/keys").status == 200
     refused = look.request("POST", "/v1/keys/root/revoke")
     assert (refused.status, why(refused)) == (403, "insufficient_scope")
@@ -259,17 +259,17 @@ def test_a_read_only_token_changes_nothing_and_names_the_required_scope(coded: L
     document = f"{base}/.well-known/oauth-protected-resource/api"
     assert f'scope="admin", resource_metadata="{document}"' in refused.headers["www-authenticate"]
     assert Client(base).get(document).json["resource"] == f"{base}/api"
-    unknown = at(coded).request("GET", "/v1/self").headers["www-authenticate"]
+    unknown = at(gateway).request("GET", "/v1/self").headers["www-authenticate"]
     assert f'scope="admin:read", resource_metadata="{document}"' in unknown
 
 
-def test_an_approver_cannot_decide_their_own_call_with_a_second_token(coded: Launched) -> None:
-    tools = token_of(coded, "/mcp", "tools")
-    assert at(coded, tools).request("GET", "/v1/self").status == 401
-    waits = Client(coded.ready["endpoint"], tools).call("echo__say", {"text": "hello"})
+def test_an_approver_cannot_decide_their_own_call_with_a_second_token(gateway: Launched) -> None:
+    tools = token_of(gateway, "/mcp", "tools")
+    assert at(gateway, tools).request("GET", "/v1/self").status == 401
+    waits = Client(gateway.ready["endpoint"], tools).call("echo__say", {"text": "hello"})
     assert waits.code == "approval_required"
     approval = waits.error["data"]["approval"]
-    cy = at(coded, token_of(coded, "/api", "admin"))
+    cy = at(gateway, token_of(gateway, "/api", "admin"))
     own = cy.request("POST", f"/v1/approvals/{approval}/approve", {})
     assert (own.status, why(own)) == (403, "forbidden")
 

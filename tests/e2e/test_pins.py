@@ -122,7 +122,7 @@ def pinned(
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(pinned: Pinned) -> Iterator[None]:
+def restore_definitions(pinned: Pinned) -> Iterator[None]:
     """Restore the server's definitions after every test."""
     first, held = pinned.greeting()
     assert not held

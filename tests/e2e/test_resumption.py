@@ -208,7 +208,7 @@ def test_a_resumed_stream_ends_with_its_session(deployment: FamilyGateway, repli
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGateway]:
+def short_streams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGateway]:
     """Run two replicas that close streams whose answers take long."""
     fields = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
     with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as deployment:
@@ -217,9 +217,9 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGatewa
 
 @REPLICAS
 def test_a_client_is_disconnected_with_an_id_and_polls_for_its_answer(
-    impatient: FamilyGateway, replica: int
+    short_streams: FamilyGateway, replica: int
 ) -> None:
-    client, there = impatient.client(), impatient.client(replica=replica)
+    client, there = short_streams.client(), short_streams.client(replica=replica)
     session = start_session(client)
     with Events(
         client, calling("echo__wait", 5, id="x", seconds=2), Mcp_Session_Id=session
@@ -231,13 +231,13 @@ def test_a_client_is_disconnected_with_an_id_and_polls_for_its_answer(
         assert stream.next()["result"]["content"][0]["text"] == "x"
 
 
-async def test_the_sdks_client_resumes_by_itself(impatient: FamilyGateway) -> None:
+async def test_the_sdks_client_resumes_by_itself(short_streams: FamilyGateway) -> None:
     event_ids: list[str] = []
 
     async def note(request: httpx2.Request) -> None:
         event_ids.extend(filter(None, [request.headers.get("last-event-id")]))
 
-    client = impatient.client()
+    client = short_streams.client()
     headers = {"Authorization": f"Bearer {client.key}"}
     hooks: dict[str, list[Any]] = {"request": [note]}
     async with httpx2.AsyncClient(headers=headers, timeout=30, event_hooks=hooks) as http:
@@ -248,8 +248,8 @@ async def test_the_sdks_client_resumes_by_itself(impatient: FamilyGateway) -> No
     assert any(event_id.startswith("a") for event_id in event_ids)
 
 
-def test_an_older_client_is_never_disconnected(impatient: FamilyGateway) -> None:
-    client = impatient.client()
+def test_an_older_client_is_never_disconnected(short_streams: FamilyGateway) -> None:
+    client = short_streams.client()
     call = calling("echo__wait", 5, id="old", seconds=1)
     answer = client.post(call, Mcp_Session_Id=start_session(client, version="2025-06-18"))
     assert answer.text == "old"

@@ -20,7 +20,7 @@ PAGES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 SIGN_IN = "old__test_url_elicitation_required"
 
 
-class Old:
+class SessionBasedGateway:
     """A fused gateway, and its only server."""
 
     def __init__(self, directory: Path) -> None:
@@ -49,23 +49,25 @@ class Old:
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SessionBasedGateway]:
     """Run the gateway of these tests."""
-    old = Old(tmp_path_factory.mktemp("old"))
+    gateway = SessionBasedGateway(tmp_path_factory.mktemp("old"))
     try:
-        old.start()
-        yield old
+        gateway.start()
+        yield gateway
     finally:
-        old.stop()
+        gateway.stop()
 
 
 # -- a call that waits for its client --------------------------------------------------------------
 
 
-def test_a_call_cancelled_during_a_request_is_cancelled_at_the_server(old: Old) -> None:
-    client = old.client()
+def test_a_call_cancelled_during_a_request_is_cancelled_at_the_server(
+    gateway: SessionBasedGateway,
+) -> None:
+    client = gateway.client()
     session = start_session(client, {"elicitation": {}})
-    old.server.forget()
+    gateway.server.forget()
     call = calling("old__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
@@ -73,11 +75,13 @@ def test_a_call_cancelled_during_a_request_is_cancelled_at_the_server(old: Old) 
         about = {**cancelled, "params": {"requestId": 5}}
         assert client.post(about, Mcp_Session_Id=session).status == 202
         assert stream.next()["error"]["data"]["code"] == "cancelled"
-    until_blocking(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+    until_blocking(lambda: gateway.cancelled("test_elicitation"), "the cancellation at the server")
 
 
-def test_a_rejected_request_reaches_the_server_which_ends_its_call(old: Old) -> None:
-    client = old.client()
+def test_a_rejected_request_reaches_the_server_which_ends_its_call(
+    gateway: SessionBasedGateway,
+) -> None:
+    client = gateway.client()
     session = start_session(client, {"sampling": {}})
     with Events(
         client, calling("old__test_sampling", 6, prompt="p"), Mcp_Session_Id=session
@@ -87,24 +91,26 @@ def test_a_rejected_request_reaches_the_server_which_ends_its_call(old: Old) -> 
         answer = {"jsonrpc": "2.0", "id": request["id"], "error": refused}
         assert client.post(answer, Mcp_Session_Id=session).status == 202
         assert stream.next()["error"] == refused, "the server's own answer to its call"
-    assert not old.cancelled("test_sampling")
+    assert not gateway.cancelled("test_sampling")
 
 
-def test_a_call_whose_request_cannot_be_delivered_is_cancelled_at_the_server(old: Old) -> None:
-    client = old.client()
+def test_a_call_whose_request_cannot_be_delivered_is_cancelled_at_the_server(
+    gateway: SessionBasedGateway,
+) -> None:
+    client = gateway.client()
     session = start_session(client, {"elicitation": {}})
-    old.server.forget()
+    gateway.server.forget()
     call = calling("old__test_elicitation", 7, message="Who?")
     answer = client.post(call, Mcp_Session_Id=session, Accept="application/json")
     assert "text/event-stream" in answer.error["message"]
-    until_blocking(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+    until_blocking(lambda: gateway.cancelled("test_elicitation"), "the cancellation at the server")
 
 
 # -- a page that must be opened first --------------------------------------------------------------
 
 
-def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
-    client, params = old.client(), {"name": SIGN_IN, "arguments": {}}
+def test_a_stateless_client_is_asked_to_open_the_page(gateway: SessionBasedGateway) -> None:
+    client, params = gateway.client(), {"name": SIGN_IN, "arguments": {}}
     result = request(client, "tools/call", params, **PAGES).json["result"]
     assert result["resultType"] == "input_required"
     ((name, question),) = result["inputRequests"].items()
@@ -114,28 +120,28 @@ def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
     again = {**params, "inputResponses": {name: {"action": "accept"}}}
     if "requestState" in result:
         again["requestState"] = result["requestState"]
-    before = old.server.seen()["tools"]["test_url_elicitation_required"]
+    before = gateway.server.seen()["tools"]["test_url_elicitation_required"]
     assert request(client, "tools/call", again, **PAGES).json["result"]["inputRequests"]
-    assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
+    assert gateway.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
     again["inputResponses"] = {name: {"action": "decline"}}
     declined = request(client, "tools/call", again, **PAGES).json["result"]
     assert declined["isError"]
-    assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
+    assert gateway.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
 
 
 @pytest.mark.parametrize("able", [{}, {"elicitation": {"form": {}}}])
 def test_a_stateless_client_without_pages_gets_the_url_in_an_error(
-    old: Old, able: dict[str, Any]
+    gateway: SessionBasedGateway, able: dict[str, Any]
 ) -> None:
     """Check that the error code of the session-based family reaches no stateless client."""
-    answer = request(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
+    answer = request(gateway.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
     assert (answer.status, answer.error["code"]) == (400, -32021)
     assert answer.error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}
     assert PAGE in answer.error["message"]
 
 
-def test_a_session_based_client_gets_the_original_error(old: Old) -> None:
-    client = old.client()
+def test_a_session_based_client_gets_the_original_error(gateway: SessionBasedGateway) -> None:
+    client = gateway.client()
     session = start_session(client, PAGES)
     result = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
     assert result["code"] == -32042
@@ -144,6 +150,8 @@ def test_a_session_based_client_gets_the_original_error(old: Old) -> None:
     assert page["elicitationId"] == "fixture-elicitation-2"
 
 
-def test_without_a_stateless_server_lists_may_be_cached_briefly(old: Old) -> None:
+def test_without_a_stateless_server_lists_may_be_cached_briefly(
+    gateway: SessionBasedGateway,
+) -> None:
     for method in ("server/discover", "tools/list"):
-        assert request(old.client(), method).json["result"]["ttlMs"] == 5000
+        assert request(gateway.client(), method).json["result"]["ttlMs"] == 5000

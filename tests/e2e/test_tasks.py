@@ -38,7 +38,7 @@ INVALID, NO_METHOD = -32602, -32601
 
 
 @pytest.fixture(scope="module")
-def both(
+def families(
     deployment: FamilyGateway, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FamilyGateway]:
     """Add a session-based server `old` to the gateway, whose server `fix` is stateless."""
@@ -95,9 +95,9 @@ def ended(look: Callable[[], Answer]) -> dict[str, Any]:
 
 
 def test_tasks_are_declared_and_listed_only_to_revisions_that_have_them(
-    both: FamilyGateway,
+    families: FamilyGateway,
 ) -> None:
-    client = both.client()
+    client = families.client()
     for version, each in (("2025-11-25", True), ("2025-06-18", False)):
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {}}
         found = client.request("initialize", params).json["result"]["capabilities"]
@@ -113,12 +113,12 @@ def test_tasks_are_declared_and_listed_only_to_revisions_that_have_them(
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_client_with_a_session_runs_a_task_of_either_family(
-    both: FamilyGateway, server: str
+    families: FamilyGateway, server: str
 ) -> None:
-    task = started(both, f"{server}__slow_compute", seconds=0.2, label="w")
+    task = started(families, f"{server}__slow_compute", seconds=0.2, label="w")
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttl"} <= set(task)
     assert not {"ttlMs", "pollIntervalMs", "resultType"} & set(task)
-    about_it, there = {"taskId": task["taskId"]}, both.client(replica=1)
+    about_it, there = {"taskId": task["taskId"]}, families.client(replica=1)
     done = there.request("tasks/result", about_it).json["result"]
     assert done["content"][0]["text"] == "w done in 0.2 s"
     assert done["_meta"][RELATED] == about_it
@@ -126,38 +126,38 @@ def test_a_client_with_a_session_runs_a_task_of_either_family(
     reply = there.request("tasks/get", about_it).json["result"]
     assert (reply["taskId"], reply["status"]) == (task["taskId"], "completed")
     assert not {"result", "resultType", "ttlMs"} & set(reply)
-    assert both.client(OTHER).request("tasks/get", about_it).error["code"] == INVALID
+    assert families.client(OTHER).request("tasks/get", about_it).error["code"] == INVALID
 
 
-def test_a_tool_error_leaves_a_failed_task(both: FamilyGateway) -> None:
-    about_it = {"taskId": started(both, "fix__failing_job")["taskId"]}
-    done = both.client().request("tasks/result", about_it).json["result"]
+def test_a_tool_error_leaves_a_failed_task(families: FamilyGateway) -> None:
+    about_it = {"taskId": started(families, "fix__failing_job")["taskId"]}
+    done = families.client().request("tasks/result", about_it).json["result"]
     assert done["isError"]
-    assert both.client().request("tasks/get", about_it).json["result"]["status"] == "failed"
+    assert families.client().request("tasks/get", about_it).json["result"]["status"] == "failed"
 
 
-def test_the_error_of_a_failed_task_is_the_error_of_its_result(both: FamilyGateway) -> None:
-    about_it = {"taskId": started(both, "fix__protocol_error_job")["taskId"]}
-    assert both.client().request("tasks/result", about_it).error["message"] == "The job broke."
+def test_the_error_of_a_failed_task_is_the_error_of_its_result(families: FamilyGateway) -> None:
+    about_it = {"taskId": started(families, "fix__protocol_error_job")["taskId"]}
+    assert families.client().request("tasks/result", about_it).error["message"] == "The job broke."
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_client_with_a_session_cancels_its_task(both: FamilyGateway, server: str) -> None:
-    about_it = {"taskId": started(both, f"{server}__slow_compute", seconds=60)["taskId"]}
-    assert both.client(OTHER).request("tasks/cancel", about_it).error["code"] == INVALID
-    reply = both.client().request("tasks/cancel", about_it).json["result"]
+def test_a_client_with_a_session_cancels_its_task(families: FamilyGateway, server: str) -> None:
+    about_it = {"taskId": started(families, f"{server}__slow_compute", seconds=60)["taskId"]}
+    assert families.client(OTHER).request("tasks/cancel", about_it).error["code"] == INVALID
+    reply = families.client().request("tasks/cancel", about_it).json["result"]
     assert reply["status"] == "cancelled"
     assert reply["taskId"] == about_it["taskId"]
-    assert both.client().request("tasks/cancel", about_it).error["code"] == INVALID
+    assert families.client().request("tasks/cancel", about_it).error["code"] == INVALID
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_task_sends_a_request_to_a_client_with_a_session_that_waits_for_it(
-    both: FamilyGateway, server: str
+    families: FamilyGateway, server: str
 ) -> None:
-    client = both.client()
+    client = families.client()
     session = start_session(client, FORMS)
-    task = started(both, f"{server}__confirm_delete", session, filename="f")
+    task = started(families, f"{server}__confirm_delete", session, filename="f")
     about_it = {"taskId": task["taskId"]}
     waiting = {"jsonrpc": "2.0", "id": 9, "method": "tasks/result", "params": about_it}
     with Events(client, waiting, Mcp_Session_Id=session) as stream:
@@ -165,61 +165,63 @@ def test_a_task_sends_a_request_to_a_client_with_a_session_that_waits_for_it(
         assert request["params"]["message"] == "Delete f?"
         assert request["params"]["_meta"][RELATED] == about_it
         answer = {"jsonrpc": "2.0", "id": request["id"], "result": YES}
-        assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
+        assert families.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
         last = stream.next()
         assert last["id"] == 9
         assert last["result"]["content"][0]["text"] == "f is deleted"
 
 
 def test_a_tool_that_requires_a_task_sends_its_request_to_a_client_without_tasks(
-    both: FamilyGateway,
+    families: FamilyGateway,
 ) -> None:
-    client = both.client()
+    client = families.client()
     session = start_session(client, FORMS)
     with Events(client, calling("fix__confirm_job", 9), Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         answer = {"jsonrpc": "2.0", "id": request["id"], "result": YES}
-        assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
+        assert families.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
         assert stream.next()["result"]["content"][0]["text"] == "agreed: True"
 
 
-def test_an_immediate_answer_leaves_a_completed_task(both: FamilyGateway) -> None:
-    both.fixture.forget()
-    task = started(both, "fix__greet", name="Ada")
+def test_an_immediate_answer_leaves_a_completed_task(families: FamilyGateway) -> None:
+    families.fixture.forget()
+    task = started(families, "fix__greet", name="Ada")
     assert task["status"] == "completed"
-    about_it, there = {"taskId": task["taskId"]}, both.client(replica=1)
+    about_it, there = {"taskId": task["taskId"]}, families.client(replica=1)
     assert there.request("tasks/get", about_it).json["result"] == task
     done = there.request("tasks/result", about_it).json["result"]
     assert done["content"][0]["text"] == "Hello, Ada!"
     assert done["_meta"][RELATED] == about_it
     assert there.request("tasks/cancel", about_it).error["code"] == INVALID
-    assert both.client(OTHER).request("tasks/result", about_it).error["code"] == INVALID
-    assert both.fixture.seen()["tools"] == {"greet": 1}
+    assert families.client(OTHER).request("tasks/result", about_it).error["code"] == INVALID
+    assert families.fixture.seen()["tools"] == {"greet": 1}
 
 
-def test_a_result_too_large_for_a_task_id_is_rejected_with_its_fix(both: FamilyGateway) -> None:
+def test_a_result_too_large_for_a_task_id_is_rejected_with_its_fix(families: FamilyGateway) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "a" * 50_000}, "task": {}}
-    error = both.client().request("tools/call", params).error
+    error = families.client().request("tools/call", params).error
     assert (error["code"], "without 'task'" in error["message"]) == (INVALID, True)
 
 
-def test_a_client_cannot_list_the_tasks_of_others(both: FamilyGateway) -> None:
-    started(both, "old__slow_compute", seconds=0)
-    error = both.client(OTHER).request("tasks/list").error
+def test_a_client_cannot_list_the_tasks_of_others(families: FamilyGateway) -> None:
+    started(families, "old__slow_compute", seconds=0)
+    error = families.client(OTHER).request("tasks/list").error
     assert (error["code"], "which key" in error["message"]) == (NO_METHOD, True)
 
 
-def test_an_invalid_task_parameter_is_rejected(both: FamilyGateway) -> None:
+def test_an_invalid_task_parameter_is_rejected(families: FamilyGateway) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "x"}, "task": True}
-    assert both.client().request("tools/call", params).error["code"] == INVALID
+    assert families.client().request("tools/call", params).error["code"] == INVALID
 
 
 # -- stateless clients -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_stateless_client_runs_a_task_of_either_family(both: FamilyGateway, server: str) -> None:
-    client, there = both.client(), both.client(replica=1)
+def test_a_stateless_client_runs_a_task_of_either_family(
+    families: FamilyGateway, server: str
+) -> None:
+    client, there = families.client(), families.client(replica=1)
     task = stateless_task(client, f"{server}__slow_compute", {"seconds": 0.2, "label": "w"})
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs"} <= set(task)
     assert not {"ttl", "pollInterval", "task"} & set(task)
@@ -229,12 +231,12 @@ def test_a_stateless_client_runs_a_task_of_either_family(both: FamilyGateway, se
     assert done["result"]["content"][0]["text"] == "w done in 0.2 s"
     assert done["result"]["resultType"] == "complete"
     assert RELATED not in json.dumps(done)
-    assert about(both.client(OTHER), "tasks/get", task["taskId"]).error["code"] == INVALID
+    assert about(families.client(OTHER), "tasks/get", task["taskId"]).error["code"] == INVALID
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_stateless_client_cancels_its_task(both: FamilyGateway, server: str) -> None:
-    client = both.client()
+def test_a_stateless_client_cancels_its_task(families: FamilyGateway, server: str) -> None:
+    client = families.client()
     task = stateless_task(client, f"{server}__slow_compute", {"seconds": 60})["taskId"]
     for _ in range(2):  # cancelling an ended task is acknowledged too
         assert about(client, "tasks/cancel", task).json["result"]["resultType"] == "complete"
@@ -243,11 +245,11 @@ def test_a_stateless_client_cancels_its_task(both: FamilyGateway, server: str) -
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_task_sends_a_request_to_a_stateless_client_that_reads_it(
-    both: FamilyGateway, server: str
+    families: FamilyGateway, server: str
 ) -> None:
-    client = both.client()
+    client = families.client()
     task = stateless_task(client, f"{server}__confirm_delete", {"filename": "f"}, **FORMS)
-    look = partial(about, both.client(replica=1), "tasks/get", task["taskId"], **FORMS)
+    look = partial(about, families.client(replica=1), "tasks/get", task["taskId"], **FORMS)
     was_requested = False
 
     def answered() -> bool:
@@ -268,27 +270,27 @@ def test_a_task_sends_a_request_to_a_stateless_client_that_reads_it(
     assert ended(look)["result"]["content"][0]["text"] == "f is deleted"
 
 
-def test_a_stateless_client_without_tasks_gets_a_plain_result(both: FamilyGateway) -> None:
+def test_a_stateless_client_without_tasks_gets_a_plain_result(families: FamilyGateway) -> None:
     params = {"name": "old__slow_compute", "arguments": {"seconds": 0}, "task": {}}
-    assert "content" in request(both.client(), "tools/call", params).json["result"]
+    assert "content" in request(families.client(), "tools/call", params).json["result"]
 
 
 @pytest.mark.parametrize(("method", "status"), [("tasks/result", 404), ("tasks/update", 200)])
 def test_a_task_method_of_the_other_family_is_not_found(
-    both: FamilyGateway, method: str, status: int
+    families: FamilyGateway, method: str, status: int
 ) -> None:
     if method == "tasks/result":
-        answer = about(both.client(), method, "x")
+        answer = about(families.client(), method, "x")
     else:
-        answer = both.client().request(method, {"taskId": "x"})
+        answer = families.client().request(method, {"taskId": "x"})
     assert (answer.status, answer.error["code"]) == (status, NO_METHOD)
 
 
 # -- task notifications ----------------------------------------------------------------------------
 
 
-def test_a_stateless_client_is_notified_of_its_task_under_its_id(both: FamilyGateway) -> None:
-    client, there = both.client(), both.client(replica=1)
+def test_a_stateless_client_is_notified_of_its_task_under_its_id(families: FamilyGateway) -> None:
+    client, there = families.client(), families.client(replica=1)
     task = stateless_task(client, "fix__confirm_delete", {"filename": "f"}, **FORMS)["taskId"]
     older = stateless_task(client, "old__slow_compute", {"seconds": 60})["taskId"]
     params = {"notifications": {"taskIds": [task, older, "x"]}}
@@ -314,18 +316,18 @@ def test_a_stateless_client_is_notified_of_its_task_under_its_id(both: FamilyGat
         assert result["_meta"] == {META + "subscriptionId": 7}
 
 
-def test_a_session_is_notified_of_its_own_tasks_only(both: FamilyGateway) -> None:
+def test_a_session_is_notified_of_its_own_tasks_only(families: FamilyGateway) -> None:
     """Use a server that notifies every session of every task."""
-    client = both.client()
-    session, other = start_session(client, FORMS), start_session(both.client(OTHER), FORMS)
+    client = families.client()
+    session, other = start_session(client, FORMS), start_session(families.client(OTHER), FORMS)
     # Opens the subscription; a request of this task may arrive only once the stream exists.
-    before = started(both, "old__confirm_delete", session, filename="before")["taskId"]
+    before = started(families, "old__confirm_delete", session, filename="before")["taskId"]
     params = {"name": "old__slow_compute", "arguments": {"seconds": 60}, "task": {}}
-    foreign = both.client(OTHER).request("tools/call", params, Mcp_Session_Id=other)
-    with Events(both.client(replica=1), Mcp_Session_Id=session) as stream:
-        task = started(both, "old__slow_compute", session, seconds=60)["taskId"]
+    foreign = families.client(OTHER).request("tools/call", params, Mcp_Session_Id=other)
+    with Events(families.client(replica=1), Mcp_Session_Id=session) as stream:
+        task = started(families, "old__slow_compute", session, seconds=60)["taskId"]
         theirs = foreign.json["result"]["task"]["taskId"]
-        both.client(OTHER).request("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
+        families.client(OTHER).request("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
         client.request("tasks/cancel", {"taskId": task}, Mcp_Session_Id=session)
         while (result := stream.until("notifications/tasks/status")["params"])["taskId"] == before:
             pass

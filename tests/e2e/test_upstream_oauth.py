@@ -28,13 +28,15 @@ ANN, ROOT = "tbk_ann_the-secret-of-these-tests", "tbk_root_the-secret-of-these-t
 
 
 @pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+def oauth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundOAuthServer]:
+def mtls_oauth_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[CertificateBoundOAuthServer]:
     """Run an authorization server that identifies the gateway by its certificate."""
     directory = tmp_path_factory.mktemp("showing")
     with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as server:
@@ -45,50 +47,55 @@ def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBou
 
 @pytest.fixture(scope="module")
 def unlaunched(
-    showing: CertificateBoundOAuthServer, tmp_path_factory: pytest.TempPathFactory
+    mtls_oauth_server: CertificateBoundOAuthServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Launched:
     """Create the gateway, whose address is known before it starts."""
     fields = {
         "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1",
-        "TOOLBUS_EGRESS_CA": showing.certificates.ca,
+        "TOOLBUS_EGRESS_CA": mtls_oauth_server.certificates.ca,
     }
     return Launched(tmp_path_factory.mktemp("gateway"), **fields)
 
 
 @pytest.fixture(scope="module")
-def bank(
-    showing: CertificateBoundOAuthServer,
+def mtls_server(
+    mtls_oauth_server: CertificateBoundOAuthServer,
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[CertificateBoundServer]:
     """Run a server that requires the gateway's certificate and the caller's identity."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
     with CertificateBoundServer(
-        tmp_path_factory.mktemp("bank"), showing, gateway
+        tmp_path_factory.mktemp("bank"), mtls_oauth_server, gateway
     ).running() as server:
         yield server
 
 
-def mutual(showing: CertificateBoundOAuthServer, bank: CertificateBoundServer) -> dict[str, Any]:
+def mutual(
+    mtls_oauth_server: CertificateBoundOAuthServer, mtls_server: CertificateBoundServer
+) -> dict[str, Any]:
     """Return the configuration with one certificate for both servers."""
-    certificate, key = showing.certificates.client
+    certificate, key = mtls_oauth_server.certificates.client
     references = {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
-    clients = {showing.issuer: {"id": "toolbus", **references}}
-    files = {"ca": showing.certificates.ca, "certificate": certificate, "key": key}
+    clients = {mtls_oauth_server.issuer: {"id": "toolbus", **references}}
+    files = {"ca": mtls_oauth_server.certificates.ca, "certificate": certificate, "key": key}
     oauth = {"grant": "client_credentials", "clients": clients}
-    return {"url": bank.url, **files, "oauth": oauth, "identity": {}, "expose": ["whoami"]}
+    return {"url": mtls_server.url, **files, "oauth": oauth, "identity": {}, "expose": ["whoami"]}
 
 
 @pytest.fixture(scope="module")
 def launched(
-    far: OAuthServer,
-    showing: CertificateBoundOAuthServer,
-    bank: CertificateBoundServer,
+    oauth_server: OAuthServer,
+    mtls_oauth_server: CertificateBoundOAuthServer,
+    mtls_server: CertificateBoundServer,
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Launched]:
     """Run a gateway with a server with tokens of each user, and one with a shared token."""
-    docs, gateway = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read"), unlaunched
+    docs, gateway = (
+        ProtectedServer(tmp_path_factory.mktemp("docs"), oauth_server.issuer, "read"),
+        unlaunched,
+    )
     with (
         docs.running(),
         gateway.running(
@@ -97,7 +104,7 @@ def launched(
                     "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
                     "wiki": {"url": docs.url, "oauth": {}, **UNPROBED},
                     "bound": {"url": docs.url, "oauth": {"dpop": True}, **UNPROBED},
-                    "bank": mutual(showing, bank),
+                    "bank": mutual(mtls_oauth_server, mtls_server),
                 },
                 "users": {"ann": {}, "bob": {}},
                 "teams": {"tellers": {}},
@@ -222,20 +229,20 @@ def test_an_operator_connects_a_shared_account_for_keys_without_a_user(
 
 
 def test_a_rejected_token_is_renewed_and_no_call_fails(
-    launched: Launched, far: OAuthServer
+    launched: Launched, oauth_server: OAuthServer
 ) -> None:
     root = launched.client(ROOT)
-    before = len(far.seen("refresh_token"))
-    far.expire()
+    before = len(oauth_server.seen("refresh_token"))
+    oauth_server.expire()
     assert text_of(root.call("wiki__whoami", {})) == "ann@far"
-    assert len(far.seen("refresh_token")) == before + 1
+    assert len(oauth_server.seen("refresh_token")) == before + 1
 
 
 def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
-    launched: Launched, far: OAuthServer
+    launched: Launched, oauth_server: OAuthServer
 ) -> None:
     root = launched.client(ROOT)
-    far.say(nonce="n-1")
+    oauth_server.say(nonce="n-1")
     connection = launched.toolbus("connections", "connect", "bound", "--json")
     assert connection.returncode == 0, connection.stderr
     connected(launched, json.loads(connection.stdout)["link"])
@@ -244,22 +251,22 @@ def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
     )  # instead of its scheduled retry
     launched.until_listed(root, "bound__whoami")
     until_blocking(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
-    far.say(nonce="n-2")
+    oauth_server.say(nonce="n-2")
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
-    far.expire()
+    oauth_server.expire()
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
     assert text_of(root.call("wiki__whoami", {})) == "ann@far", "an unbound connection still works"
 
 
 def test_a_server_gets_the_gateways_certificate_and_an_identity_no_client_can_forge(
-    launched: Launched, bank: CertificateBoundServer
+    launched: Launched, mtls_server: CertificateBoundServer
 ) -> None:
     ann, root = launched.client(ANN), launched.client(ROOT)
     launched.until_listed(ann, "bank__whoami")
     for client in (ann, root):
         result = _called(client, "bank__whoami", forged="forged")
         assert result["content"][0]["text"] == "machine"
-    calls = [claims for claims in bank.callers() if claims.get("tool") == "whoami"]
+    calls = [claims for claims in mtls_server.callers() if claims.get("tool") == "whoami"]
     assert [(each["sub"], each["key"], each.get("team")) for each in calls] == [
         ("ann", "ann", "tellers"), ("key:root", "root", None),
     ]  # fmt: skip
@@ -268,21 +275,23 @@ def test_a_server_gets_the_gateways_certificate_and_an_identity_no_client_can_fo
 
 
 def test_an_unregistered_certificate_is_an_error_with_its_fix(
-    launched: Launched, showing: CertificateBoundOAuthServer
+    launched: Launched, mtls_oauth_server: CertificateBoundOAuthServer
 ) -> None:
     root = launched.client(ROOT)
     launched.until_listed(root, "bank__whoami")
-    showing.say(certificate=kept_thumbprint(showing.certificates.second[0]))
+    mtls_oauth_server.say(certificate=kept_thumbprint(mtls_oauth_server.certificates.second[0]))
     try:
-        showing.expire()
+        mtls_oauth_server.expire()
         answer = root.call("bank__whoami", {}).json
         assert "check that the client certificate under oauth.clients" in json.dumps(answer)
     finally:
-        showing.say(certificate=kept_thumbprint(showing.certificates.client[0]))
+        mtls_oauth_server.say(certificate=kept_thumbprint(mtls_oauth_server.certificates.client[0]))
 
 
-def test_tokens_and_secrets_are_in_no_file_and_no_log(launched: Launched, far: OAuthServer) -> None:
-    secrets = {form["refresh_token"] for form in far.seen("refresh_token")}
+def test_tokens_and_secrets_are_in_no_file_and_no_log(
+    launched: Launched, oauth_server: OAuthServer
+) -> None:
+    secrets = {form["refresh_token"] for form in oauth_server.seen("refresh_token")}
     assert secrets
     files = [content for _, content in files_in(launched.state_dir)]
     written = [launched.logs().encode(), *files]

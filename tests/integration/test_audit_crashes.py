@@ -49,7 +49,7 @@ def own_clickhouse(tmp_path: Path) -> Iterator[ClickHouseServer]:
 
 
 @pytest.fixture
-def served(settings: Settings, tmp_path: Path) -> Iterator[AuditSettings]:
+def audit_settings(settings: Settings, tmp_path: Path) -> Iterator[AuditSettings]:
     """Return audit settings for `TOOLBUS_TEST_CLICKHOUSE_URL`, or for the shim."""
     if given := os.environ.get("TOOLBUS_TEST_CLICKHOUSE_URL"):
         yield at_server(settings, given, f"test_{secrets.token_hex(6)}")
@@ -202,11 +202,11 @@ async def test_a_store_killed_under_load_has_every_event_once(
 
 
 async def test_two_replicas_on_one_server_share_the_events(
-    settings: Settings, operator: Bus, tmp_path: Path, served: AuditSettings
+    settings: Settings, operator: Bus, tmp_path: Path, audit_settings: AuditSettings
 ) -> None:
     async with AsyncExitStack() as stack:
         services = [
-            await stack.enter_async_context(build(LocalTransport(), served).running())
+            await stack.enter_async_context(build(LocalTransport(), audit_settings).running())
             for _ in range(2)
         ]
         await until_async(lambda: ready(services[0]), "the first is ready")
@@ -225,9 +225,9 @@ async def test_two_replicas_on_one_server_share_the_events(
 
 
 async def test_a_clickhouse_server_is_queried_read_only(
-    operator: Bus, served: AuditSettings, tmp_path: Path
+    operator: Bus, audit_settings: AuditSettings, tmp_path: Path
 ) -> None:
-    async with build(LocalTransport(), served).running() as service:
+    async with build(LocalTransport(), audit_settings).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         assert await request(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
         for sql in (
@@ -244,10 +244,10 @@ async def test_a_clickhouse_server_is_queried_read_only(
 
 
 async def test_events_are_exported_from_a_clickhouse_server(
-    settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
+    settings: Settings, operator: Bus, audit_settings: AuditSettings, tmp_path: Path
 ) -> None:
     async with (
-        build(LocalTransport(), served).running() as service,
+        build(LocalTransport(), audit_settings).running() as service,
         events_of("policy", settings, tmp_path) as policy,
     ):
         await until_async(lambda: ready(service), "audit is ready")

@@ -118,7 +118,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Up]:
+def directory(tmp_path: Path) -> Iterator[Up]:
     """Provide a directory in which a test starts its own installation."""
     up = Up(tmp_path)
     yield up
@@ -208,90 +208,90 @@ def test_a_second_launcher_is_rejected_with_a_reason(demo: Up) -> None:
     assert "already runs" in demo.refused("up", "--port", str(own_port()))
 
 
-def test_a_port_in_use_is_reported(fresh: Up) -> None:
+def test_a_port_in_use_is_reported(directory: Up) -> None:
     with socket.create_server(("127.0.0.1", 0)) as exported:
         port = exported.getsockname()[1]
-        assert fresh.refused("up", "--port", str(port)) == (
+        assert directory.refused("up", "--port", str(port)) == (
             f"Port {port} on 127.0.0.1 is already in use; choose another with --port.\n"
         )
 
 
-def test_an_invalid_file_starts_nothing(fresh: Up) -> None:
-    (fresh.directory / "toolbus.yaml").write_text("keys:\n  a: {tols: []}\n  b: {team: x}\n")
-    result = fresh.refused("up", "--port", str(fresh.port)).splitlines()
+def test_an_invalid_file_starts_nothing(directory: Up) -> None:
+    (directory.directory / "toolbus.yaml").write_text("keys:\n  a: {tols: []}\n  b: {team: x}\n")
+    result = directory.refused("up", "--port", str(directory.port)).splitlines()
     assert [line.split(":")[1] for line in result[:2]] == ["2", "3"]
-    assert not (fresh.directory / ".toolbus" / "nats").exists()
+    assert not (directory.directory / ".toolbus" / "nats").exists()
 
 
-def test_a_changed_file_is_applied_and_an_invalid_one_is_not(fresh: Up) -> None:
-    file = fresh.directory / "toolbus.yaml"
+def test_a_changed_file_is_applied_and_an_invalid_one_is_not(directory: Up) -> None:
+    file = directory.directory / "toolbus.yaml"
     text = f'keys:\n  a: {{secret: "{SECRET}", tools: ["x__*"]}}\n'
     file.write_text(text)
-    fresh.start()
-    assert fresh.ready["key"] == SECRET
+    directory.start()
+    assert directory.ready["key"] == SECRET
     file.write_text(text.replace("x__*", "y__*"))
-    wait_for(lambda: fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"], "applied")
+    wait_for(lambda: directory.json("get", "keys", "a")["a"]["tools"] == ["y__*"], "applied")
     file.write_text(text.replace("tools", "tols"))
-    wait_for(lambda: "nothing was applied" in fresh.log, "the validation errors are logged")
-    assert fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
+    wait_for(lambda: "nothing was applied" in directory.log, "the validation errors are logged")
+    assert directory.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
 
 
-def test_a_state_directory_of_an_older_build_is_rejected_with_its_fix(fresh: Up) -> None:
-    fresh.start()
+def test_a_state_directory_of_an_older_build_is_rejected_with_its_fix(directory: Up) -> None:
+    directory.start()
 
     async def fake_older_stream() -> None:
-        bus = operator_bus(State(fresh.directory / ".toolbus"), fresh.ready["nats_url"])
+        bus = operator_bus(State(directory.directory / ".toolbus"), directory.ready["nats_url"])
         await bus.open()
         await bus.client.jetstream().add_stream(name="FACTS", subjects=["tb.fact.>"])
         await bus.close()
 
     asyncio.run(fake_older_stream())
-    assert fresh.stop() == 0
-    message = fresh.refused("up", "--port", str(fresh.port)).splitlines()[-1]
+    assert directory.stop() == 0
+    message = directory.refused("up", "--port", str(directory.port)).splitlines()[-1]
     assert message.startswith('The NATS server holds the stream "FACTS" of an older build')
     assert "start with an empty state directory" in message
     assert "export the evidence with the old version first" in message
 
 
-def test_a_second_start_keeps_keys_and_events_fused_or_separate(fresh: Up) -> None:
-    fresh.start()
-    key = fresh.ready["key"]
-    fresh.until_called("clock__now", key)
-    assert fresh.stop() == 0
-    fresh.start("--separate")
-    assert fresh.ready["key"] == ""
-    assert len(fresh.ready["pids"]) == 9
-    fresh.until_called("clock__now", key)
+def test_a_second_start_keeps_keys_and_events_fused_or_separate(directory: Up) -> None:
+    directory.start()
+    key = directory.ready["key"]
+    directory.until_called("clock__now", key)
+    assert directory.stop() == 0
+    directory.start("--separate")
+    assert directory.ready["key"] == ""
+    assert len(directory.ready["pids"]) == 9
+    directory.until_called("clock__now", key)
     request = (
         "audit",
         "query",
         "SELECT DISTINCT call_id FROM events WHERE event = 'call.completed'",
     )
-    wait_for(lambda: len(fresh.json(*request)) == 2, "both calls have their row")
+    wait_for(lambda: len(directory.json(*request)) == 2, "both calls have their row")
 
 
-def test_no_process_outlives_a_killed_launcher(fresh: Up) -> None:
-    fresh.start()
-    pids = fresh.ready["pids"].values()
-    fresh.stop(signal.SIGKILL)
+def test_no_process_outlives_a_killed_launcher(directory: Up) -> None:
+    directory.start()
+    pids = directory.ready["pids"].values()
+    directory.stop(signal.SIGKILL)
     wait_for(lambda: all(map(gone, pids)), "every process has ended")
 
 
-def test_a_killed_service_is_started_again(fresh: Up) -> None:
-    fresh.start()
-    pid = fresh.ready["pids"]["oauth"]
+def test_a_killed_service_is_started_again(directory: Up) -> None:
+    directory.start()
+    pid = directory.ready["pids"]["oauth"]
     os.kill(pid, signal.SIGKILL)
 
     def back() -> bool:
-        services = json.loads(fresh.toolbus("status", "--json").stdout)["services"]
+        services = json.loads(directory.toolbus("status", "--json").stdout)["services"]
         return any(each["service"] == "oauth" and each["pid"] != pid for each in services)
 
     wait_for(back, "another process of the service")
 
 
-def test_a_command_without_an_installation_reports_the_fix(fresh: Up) -> None:
-    assert "start one with 'toolbus up'" in fresh.refused("status")
-    assert "There is no service 'nix'" in fresh.refused("run", "nix")
+def test_a_command_without_an_installation_reports_the_fix(directory: Up) -> None:
+    assert "start one with 'toolbus up'" in directory.refused("status")
+    assert "There is no service 'nix'" in directory.refused("run", "nix")
 
 
 def test_a_key_created_by_command_has_every_limit_of_a_configured_one(demo: Up) -> None:

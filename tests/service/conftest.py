@@ -83,28 +83,28 @@ def docs() -> Iterator[Resource]:
 
 
 @pytest.fixture(scope="module")
-def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+def oauth_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     """Run an authorization server in a process of its own."""
     with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
         yield server
 
 
 @pytest.fixture
-def far(away: OAuthServer) -> OAuthServer:
+def oauth_server(oauth_process: OAuthServer) -> OAuthServer:
     """Return the authorization server, reset to its first state."""
-    return away.as_ever()
+    return oauth_process.as_ever()
 
 
 @pytest.fixture
-async def asking(
+async def flow(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ConnectFlow]:
     """Run oauth as a client of other authorization servers, with an account of ann's."""
     own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
     async with executor_connection(settings, operator, monkeypatch, **own) as parts:
-        asking = ConnectFlow(*parts)
-        await asking.server.account()
-        yield asking
+        flow = ConnectFlow(*parts)
+        await flow.server.account()
+        yield flow
 
 
 @pytest.fixture

@@ -18,63 +18,63 @@ OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
 
 
 async def test_each_connection_has_its_own_proof_key_for_all_its_tokens(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, operator: Bus
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, operator: Bus
 ) -> None:
-    docs.names(far.issuer)
-    far.say(document=OFFERS, nonce="n-1")
-    await asking.declare(docs.url, tokens="user")
-    assert "Connected" in (await asking.connected()).text
-    first = await asking.request()
+    docs.names(oauth_server.issuer)
+    oauth_server.say(document=OFFERS, nonce="n-1")
+    await flow.declare(docs.url, tokens="user")
+    assert "Connected" in (await flow.connected()).text
+    first = await flow.request()
     assert first.token.startswith("far~")
     assert len(base64.urlsafe_b64decode(f"{first.key}=")) == 32
-    proofs = [form["dpop"] for form in far.seen("authorization_code")]
+    proofs = [form["dpop"] for form in oauth_server.seen("authorization_code")]
     items = [read(proof)[0].get("nonce") for proof in proofs]
     assert items == [None, "n-1"], "repeated with the requested nonce"
-    far.say(nonce="n-2")
+    oauth_server.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
-    second = await asking.request(challenge='DPoP error="invalid_token"', refused=refused)
+    second = await flow.request(challenge='DPoP error="invalid_token"', refused=refused)
     assert second.token != first.token
     assert second.key == first.key
-    items = [read(form["dpop"])[0].get("nonce") for form in far.seen("refresh_token")]
+    items = [read(form["dpop"])[0].get("nonce") for form in oauth_server.seen("refresh_token")]
     assert items == ["n-1", "n-2"]
     jkt = read(ProofKey.of(first.key).proof("GET", docs.url))[1]
-    assert {read(form["dpop"])[1] for form in far.seen("refresh_token")} == {jkt}
+    assert {read(form["dpop"])[1] for form in oauth_server.seen("refresh_token")} == {jkt}
     stored = [each.value for each in await (await operator.bucket(CONNECTIONS)).present()]
     assert stored
     assert not any(first.key.encode() in value for value in stored if value)
-    (row,) = await asking.server.action("connections")
+    (row,) = await flow.server.action("connections")
     assert row["bound"] is True
     assert first.key not in str(row)
 
 
 async def test_a_proof_key_is_used_only_where_offered_or_configured(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
-    docs.names(far.issuer)
+    docs.names(oauth_server.issuer)
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
-    known = {"grant": "client_credentials", "clients": {far.issuer: client}}
-    await asking.declare(docs.url, **known)
-    plain = await asking.request("")
+    known = {"grant": "client_credentials", "clients": {oauth_server.issuer: client}}
+    await flow.declare(docs.url, **known)
+    plain = await flow.request("")
     assert (bool(plain.token), plain.key) == (True, "")
-    await asking.declare(docs.url, dpop=True, **known)
-    bound = await asking.request("")
+    await flow.declare(docs.url, dpop=True, **known)
+    bound = await flow.request("")
     assert bound.key
     assert bound.token != plain.token, "the earlier token is not used any more"
-    assert [bool(form["dpop"]) for form in far.seen("client_credentials")] == [False, True]
-    far.say(document=OFFERS)
-    await asking.declare(f"{docs.origin}/other", dpop=False, **known)
-    docs.names(far.issuer, "/other")
-    assert (await asking.request("")).key == ""
+    assert [bool(form["dpop"]) for form in oauth_server.seen("client_credentials")] == [False, True]
+    oauth_server.say(document=OFFERS)
+    await flow.declare(f"{docs.origin}/other", dpop=False, **known)
+    docs.names(oauth_server.issuer, "/other")
+    assert (await flow.request("")).key == ""
 
 
 async def test_a_connection_is_retained_while_its_client_secret_is_unavailable(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    docs.names(far.issuer)
-    await asking.declare(docs.url, tokens="user")
-    assert "Connected" in (await asking.connected()).text
-    first = await asking.request()
+    docs.names(oauth_server.issuer)
+    await flow.declare(docs.url, tokens="user")
+    assert "Connected" in (await flow.connected()).text
+    first = await flow.request()
     refused = sha256(first.token.encode()).hexdigest()
 
     async def away(*_: object) -> ClientIdentity:
@@ -82,24 +82,24 @@ async def test_a_connection_is_retained_while_its_client_secret_is_unavailable(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(ClientIdentities, "again", away)
-        reply = await asking.request(refused=refused)
+        reply = await flow.request(refused=refused)
         assert (reply.token, "store is away" in reply.reason) == ("", True)
-    again = await asking.request(refused=refused)
+    again = await flow.request(refused=refused)
     assert again.token not in ("", first.token), "no new consent was needed"
 
 
 async def test_an_unbound_token_is_accepted_unless_a_bound_one_is_configured(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
-    far.say(document=OFFERS, unbound=True)
-    docs.names(far.issuer)
+    oauth_server.say(document=OFFERS, unbound=True)
+    docs.names(oauth_server.issuer)
     client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
-    known = {"grant": "client_credentials", "clients": {far.issuer: client}}
-    await asking.declare(docs.url, **known)
-    reply = await asking.request("")
+    known = {"grant": "client_credentials", "clients": {oauth_server.issuer: client}}
+    await flow.declare(docs.url, **known)
+    reply = await flow.request("")
     assert (bool(reply.token), reply.key) == (True, "")
-    await asking.declare(docs.url, dpop=True, **known)
-    reply = await asking.request("")
+    await flow.declare(docs.url, dpop=True, **known)
+    reply = await flow.request("")
     assert reply.token == ""
     assert "not bound to a key" in reply.reason

@@ -18,7 +18,7 @@ STREAM = (
 )
 
 
-class Slow:
+class SlowServer:
     """A server that answers one request on demand, and notices the end of its connection."""
 
     def __init__(self, answer: bytes) -> None:
@@ -45,41 +45,41 @@ class Slow:
 
 
 @pytest.fixture
-async def streaming() -> AsyncIterator[Slow]:
-    server = Slow(STREAM)
+async def streaming_server() -> AsyncIterator[SlowServer]:
+    server = SlowServer(STREAM)
     async with served(server.meet) as server.port:
         yield server
 
 
 @pytest.fixture
-async def answering() -> AsyncIterator[Slow]:
-    server = Slow(WHOLE)
+async def answering_server() -> AsyncIterator[SlowServer]:
+    server = SlowServer(WHOLE)
     async with served(server.meet) as server.port:
         yield server
 
 
 async def test_an_unfinished_stream_is_closed_with_its_pool(
-    streaming: Slow, monkeypatch: pytest.MonkeyPatch
+    streaming_server: SlowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1, "END_SECONDS", 3600.0)  # the timeout that would close it otherwise
-    pool = Pool(streaming.url, AT_LOOPBACK)
-    streaming.may_answer.set()
+    pool = Pool(streaming_server.url, AT_LOOPBACK)
+    streaming_server.may_answer.set()
     await pool.request(REQUEST, on_stream=lambda piece: b"data" in piece)
-    assert not streaming.disconnected.is_set()
+    assert not streaming_server.disconnected.is_set()
     pool.close()
     async with asyncio.timeout(30):
-        await streaming.disconnected.wait()
+        await streaming_server.disconnected.wait()
 
 
 async def test_a_connection_in_use_is_closed_when_it_returns_to_a_closed_pool(
-    answering: Slow,
+    answering_server: SlowServer,
 ) -> None:
-    pool = Pool(answering.url, AT_LOOPBACK)
+    pool = Pool(answering_server.url, AT_LOOPBACK)
     asking = asyncio.create_task(pool.request(REQUEST))
-    await answering.requested.wait()
+    await answering_server.requested.wait()
     pool.close()
-    answering.may_answer.set()
+    answering_server.may_answer.set()
     _, body = await asking
     assert body == b"{}"
     async with asyncio.timeout(30):
-        await answering.disconnected.wait()
+        await answering_server.disconnected.wait()

@@ -105,7 +105,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def secure(authority: Authority) -> Callable[..., ssl.SSLContext]:
+def tls_context(authority: Authority) -> Callable[..., ssl.SSLContext]:
     """Return a server's side of TLS for a name; `asks` requires a client certificate."""
 
     def context_for(name: str = NAME, *, required: bool = False) -> ssl.SSLContext:
@@ -137,10 +137,10 @@ async def test_the_name_is_resolved_once_for_a_connection_and_sent_in_the_reques
 
 
 async def test_tls_is_verified_for_the_name_and_not_the_address(
-    authority: Authority, secure: Callable[..., ssl.SSLContext]
+    authority: Authority, tls_context: Callable[..., ssl.SSLContext]
 ) -> None:
     trusting = dialer(tls=Tls(ca=authority.ca))
-    async with peer(secure()) as right, peer(secure("other.example")) as wrong:
+    async with peer(tls_context()) as right, peer(tls_context("other.example")) as wrong:
         assert await fetch(f"https://{NAME}:{right.port}/", {}, trusting) == b"fine"
         also = dialer(tls=Tls(extra=authority.ca))
         assert await fetch(f"https://{NAME}:{right.port}/", {}, also) == b"fine"
@@ -152,10 +152,10 @@ async def test_tls_is_verified_for_the_name_and_not_the_address(
 
 
 async def test_a_server_that_requires_a_certificate_receives_it(
-    authority: Authority, secure: Callable[..., ssl.SSLContext]
+    authority: Authority, tls_context: Callable[..., ssl.SSLContext]
 ) -> None:
     certificate, key = authority.vouched("toolbus")
-    async with peer(secure(required=True)) as server:
+    async with peer(tls_context(required=True)) as server:
         url = f"https://{NAME}:{server.port}/"
         certificate_names = dialer(tls=Tls(ca=authority.ca, certificate=certificate, key=key))
         assert await fetch(url, {}, certificate_names) == b"fine"
@@ -176,10 +176,10 @@ async def test_an_unreadable_file_is_reported_without_its_path(tls: Tls) -> None
 
 
 async def test_a_proxy_tunnels_https_and_sees_no_header_for_the_server(
-    authority: Authority, secure: Callable[..., ssl.SSLContext]
+    authority: Authority, tls_context: Callable[..., ssl.SSLContext]
 ) -> None:
     names = Names(["192.168.7.7"])
-    async with peer(secure()) as server, peer(tunnels_to=server.port) as proxy:
+    async with peer(tls_context()) as server, peer(tunnels_to=server.port) as proxy:
         by = dialer(
             proxy=f"http://user:word@127.0.0.1:{proxy.port}",
             tls=Tls(ca=authority.ca),

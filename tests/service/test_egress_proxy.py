@@ -50,7 +50,7 @@ direct = urllib.request.ProxyHandler({})
 
 
 @dataclass
-class Outside:
+class RecordingServer:
     """A server of this machine, its requests, and the names that were resolved."""
 
     port: int = 0
@@ -74,10 +74,10 @@ class Outside:
 
 
 @pytest.fixture
-async def outside() -> AsyncIterator[Outside]:
-    outside = Outside()
-    async with served(outside.meet) as outside.port:
-        yield outside
+async def server() -> AsyncIterator[RecordingServer]:
+    server = RecordingServer()
+    async with served(server.meet) as server.port:
+        yield server
 
 
 @asynccontextmanager
@@ -100,25 +100,27 @@ async def output_of(script: str, gate: EgressProxy, port: int) -> Any:
         return json.loads(lines[0])
 
 
-async def test_a_listed_host_is_reached_without_traces_of_the_proxy(outside: Outside) -> None:
-    gate = outside.gate(f"{LISTED}:{outside.port}")
+async def test_a_listed_host_is_reached_without_traces_of_the_proxy(
+    server: RecordingServer,
+) -> None:
+    gate = server.gate(f"{LISTED}:{server.port}")
     script = f"""{{
         "forwarded": fetched(f"http://{LISTED}:{{port}}/path?q=1"),
         "tunnelled": tunnelled(f"{LISTED}:{{port}}"),
     }}"""
-    found = await output_of(script, gate, outside.port)
+    found = await output_of(script, gate, server.port)
     assert found["forwarded"] == "hello"
     assert found["tunnelled"].startswith("HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200")
-    plain, tunnel = outside.heads
+    plain, tunnel = server.heads
     assert plain.startswith("GET /path?q=1 HTTP/1.1\r\n")
-    assert f"Host: {LISTED}:{outside.port}\r\n" in plain
+    assert f"Host: {LISTED}:{server.port}\r\n" in plain
     assert "proxy" not in plain.lower()
     assert tunnel == "GET /in HTTP/1.1\r\n\r\n"
     assert gate.refused == {}
 
 
-async def test_no_other_host_is_reached_in_any_way(outside: Outside) -> None:
-    gate = outside.gate(f"{LISTED}:{outside.port}", f"{INSIDE}:{outside.port}")
+async def test_no_other_host_is_reached_in_any_way(server: RecordingServer) -> None:
+    gate = server.gate(f"{LISTED}:{server.port}", f"{INSIDE}:{server.port}")
     script = f"""{{
         "other": fetched(f"http://{OTHER}:{{port}}/"),
         "other by tunnel": tunnelled(f"{OTHER}:{{port}}"),
@@ -132,31 +134,31 @@ async def test_no_other_host_is_reached_in_any_way(outside: Outside) -> None:
         "six": fetched("http://[2001:db8::1]/", direct),
         "names": looked_up("{LISTED}"),
     }}"""
-    found = await output_of(script, gate, outside.port)
+    found = await output_of(script, gate, server.port)
     refused = [found.pop(each) for each in ("other", "other by tunnel", "other port")]
     refused += [found.pop(each) for each in ("address by tunnel", "another Host", "inside")]
     assert all("403" in each for each in refused), refused
-    assert f"docs may not reach {OTHER}:{outside.port}; the operator can list hosts" in refused[0]
+    assert f"docs may not reach {OTHER}:{server.port}; the operator can list hosts" in refused[0]
     assert "loopback" in refused[-1], "a listed name with a forbidden address"
     assert found == {"loopback": "no way", "address": "no way", "six": "no way", "names": False}
-    assert outside.heads == []
-    assert set(outside.names) == {INSIDE}, "unlisted names are not resolved"
-    assert gate.refused[f"{OTHER}:{outside.port}"] == 3
+    assert server.heads == []
+    assert set(server.names) == {INSIDE}, "unlisted names are not resolved"
+    assert gate.refused[f"{OTHER}:{server.port}"] == 3
 
 
-async def test_a_request_that_is_not_for_a_proxy_is_rejected(outside: Outside) -> None:
+async def test_a_request_that_is_not_for_a_proxy_is_rejected(server: RecordingServer) -> None:
     script = """[sent(each) for each in (
         b"GET / HTTP/1.1\\r\\n\\r\\n", b"SSH-2.0-x\\r\\n\\r\\n",
         b"CONNECT http://docs.example/ HTTP/1.1\\r\\n\\r\\n",
         b"GET http://docs.example/ HTTP/1.1\\r\\nA: b\\r\\n folded\\r\\n\\r\\n",
     )]"""
-    found = await output_of(script, outside.gate(LISTED), outside.port)
+    found = await output_of(script, server.gate(LISTED), server.port)
     assert ["This is a proxy" in each for each in found] == [True] * 4
-    assert outside.names == []
+    assert server.names == []
 
 
 async def test_one_server_has_a_limited_number_of_connections(
-    outside: Outside, monkeypatch: pytest.MonkeyPatch
+    server: RecordingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gates, "MOST_OPEN", 3)
     monkeypatch.setattr(gates, "MOST_BYTES", 1 << 40)  # they may all come in the same moment
@@ -167,14 +169,14 @@ for each in connection:
     each.sendall(f"CONNECT {LISTED}:{{port}} HTTP/1.1\\r\\n\\r\\n".encode())
 print(json.dumps([fourth, *(each.recv(12).decode() for each in connection)]), flush=True)
 """
-    async with program(script, outside.gate(f"{LISTED}:{outside.port}"), outside.port) as lines:
+    async with program(script, server.gate(f"{LISTED}:{server.port}"), server.port) as lines:
         fourth, *others = json.loads(lines[0])
     assert "503 Service Unavailable" in fourth
     assert others == ["HTTP/1.1 200"] * 3, "earlier connections are not closed for later ones"
 
 
-async def test_a_proxy_ends_with_its_process(outside: Outside) -> None:
-    gate = outside.gate(f"{LISTED}:{outside.port}")
+async def test_a_proxy_ends_with_its_process(server: RecordingServer) -> None:
+    gate = server.gate(f"{LISTED}:{server.port}")
     script = f"""
 connection = socket.create_connection((gate.hostname, gate.port), 60)
 connection.sendall(f"CONNECT {LISTED}:{{port}} HTTP/1.1\\r\\n\\r\\n".encode())
@@ -182,6 +184,6 @@ print(json.dumps(connection.recv(12).decode()), flush=True)
 sys.stdin.read()
 """
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    async with program(script, gate, outside.port) as lines:
+    async with program(script, gate, server.port) as lines:
         assert json.loads(lines[0]) == "HTTP/1.1 200"
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before, "all files closed")  # noqa: PTH208

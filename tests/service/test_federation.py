@@ -39,7 +39,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Provider]:
+def malicious_provider(tmp_path: Path) -> Iterator[Provider]:
     """Run a malicious provider."""
     with Provider(tmp_path).running() as provider:
         yield provider
@@ -111,21 +111,21 @@ async def test_an_answer_of_another_issuer_is_rejected(server: Server, provider:
 
 
 async def test_an_answer_without_an_issuer_is_not_sent_to_another_provider(
-    server: Server, provider: Provider, other: Provider
+    server: Server, provider: Provider, malicious_provider: Provider
 ) -> None:
-    for each in (provider, other):
+    for each in (provider, malicious_provider):
         each.say(iss=None, advertised=False)
-    issuers = {"corp": issuer(provider), "evil": issuer(other)}
+    issuers = {"corp": issuer(provider), "evil": issuer(malicious_provider)}
     await server.declare(issuers=issuers, access=RULES)
     walker = ServiceBrowser(server)
     own = f"redirect_uri={quote(BASE, safe='')}%2Foauth%2Fcallback%2F"
     lure = (await _sent(walker, "evil")).replace(f"{own}evil", f"{own}corp")
-    back = provider.arrive(lure.replace(other.url, provider.url))
+    back = provider.arrive(lure.replace(malicious_provider.url, provider.url))
     assert back.startswith("/oauth/callback/corp?code=")
     page = await walker.get(back)
     assert page.status == 502
     assert "from another issuer" in page.text
-    assert "/token" not in other.seen()
+    assert "/token" not in malicious_provider.seen()
     assert (await walker.get(provider.arrive(await _sent(walker, "corp")))).status == 200
 
 

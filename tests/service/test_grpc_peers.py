@@ -21,7 +21,7 @@ NAME = "shop.example"
 
 
 @pytest.fixture(scope="module")
-def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
+def v1_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """Run a server with reflection v1 only and a health service."""
     with GrpcServer(
         tmp_path_factory.mktemp("newest"), "harness.apis.grpclib_server"
@@ -35,7 +35,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
+def tls_server(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GrpcServer]:
     """Run a TLS server that requires a client certificate of the authority."""
     words = (*authority.vouched(NAME), authority.ca)
     with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as server:
@@ -43,9 +45,9 @@ def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-async def upstream(newest: GrpcServer) -> AsyncIterator[CallRunner]:
+async def upstream(v1_server: GrpcServer) -> AsyncIterator[CallRunner]:
     client = CallRunner()
-    await client.open(GrpcUpstream(Server(grpc=newest.address), {}, client.news, AT_LOOPBACK))
+    await client.open(GrpcUpstream(Server(grpc=v1_server.address), {}, client.news, AT_LOOPBACK))
     try:
         yield client
     finally:
@@ -122,23 +124,23 @@ async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
 
 
 async def test_tls_sends_the_client_certificate_and_verifies_the_servers_name(
-    secure: GrpcServer, authority: Authority
+    tls_server: GrpcServer, authority: Authority
 ) -> None:
     certificate, key = authority.vouched("toolbus")
     tls = Tls(ca=authority.ca, certificate=certificate, key=key)
-    assert await opened(secure, tls) == "Tehanu"
+    assert await opened(tls_server, tls) == "Tehanu"
     extra = Tls(extra=authority.ca, certificate=certificate, key=key)
-    assert await opened(secure, extra) == "Tehanu"
+    assert await opened(tls_server, extra) == "Tehanu"
     for wrong in (Tls(ca=authority.ca), Tls(certificate=certificate, key=key)):
-        assert "cannot be reached" in await opened(secure, wrong)
-    assert "cannot be reached" in await opened(secure, tls, "other.example")
+        assert "cannot be reached" in await opened(tls_server, wrong)
+    assert "cannot be reached" in await opened(tls_server, tls, "other.example")
 
 
 async def test_unusable_files_are_named_by_their_setting(
-    secure: GrpcServer, authority: Authority, tmp_path: Path
+    tls_server: GrpcServer, authority: Authority, tmp_path: Path
 ) -> None:
     missing = str(tmp_path / "missing.pem")
     certificate, _ = authority.vouched("toolbus")
-    assert "its ca cannot be read" in await opened(secure, Tls(ca=missing))
+    assert "its ca cannot be read" in await opened(tls_server, Tls(ca=missing))
     pair = Tls(ca=authority.ca, certificate=certificate, key=missing)
-    assert "its certificate and key cannot be loaded" in await opened(secure, pair)
+    assert "its certificate and key cannot be loaded" in await opened(tls_server, pair)

@@ -34,14 +34,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OAuthSer
 
 
 @pytest.fixture
-def far(running: tuple[OAuthServer, Provider]) -> OAuthServer:
-    far, provider = running[0].as_ever(), running[1].as_ever()
-    far.say(jwks=provider.keys())
-    return far
+def oauth_server(running: tuple[OAuthServer, Provider]) -> OAuthServer:
+    oauth_server, provider = running[0].as_ever(), running[1].as_ever()
+    oauth_server.say(jwks=provider.keys())
+    return oauth_server
 
 
 @pytest.fixture
-def corp(running: tuple[OAuthServer, Provider]) -> Provider:
+def provider(running: tuple[OAuthServer, Provider]) -> Provider:
     return running[1]
 
 
@@ -56,9 +56,9 @@ class CompanyUsers(ConnectFlow):
         """The configuration of the persons."""
         return {"issuers": {"corp": issuer(self.corp)}, "users": {"ann": {}}, "access": STAFF}
 
-    async def vouched(self, url: str, far: OAuthServer) -> None:
+    async def vouched(self, url: str, oauth_server: OAuthServer) -> None:
         """Configure the server with identity assertions of the provider."""
-        clients = {far.issuer: {"id": THERE}}
+        clients = {oauth_server.issuer: {"id": THERE}}
         fields = {"tokens": "user", "grant": "enterprise", "provider": "corp"}
         await self.declare(url, **fields, clients=clients)
 
@@ -74,157 +74,165 @@ class CompanyUsers(ConnectFlow):
 
 
 @pytest.fixture
-async def asking(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, corp: Provider
+async def company(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, provider: Provider
 ) -> AsyncIterator[CompanyUsers]:
     async with executor_connection(settings, operator, monkeypatch) as parts:
-        yield CompanyUsers(*parts, corp)
+        yield CompanyUsers(*parts, provider)
 
 
 async def test_a_provider_asserts_only_the_identity_of_the_signed_in_person(
-    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, provider: Provider, docs: Resource
 ) -> None:
-    docs.names(far.issuer, scopes_supported=["read"])
-    await asking.vouched(docs.url, far)
-    assert "Connected" in (await asking.connected()).text
-    assert (await asking.request()).token.startswith("far~")
-    request = corp.exchanges()[-1]
-    assert (request["audience"], request["resource"]) == (far.issuer, docs.url)
+    docs.names(oauth_server.issuer, scopes_supported=["read"])
+    await company.vouched(docs.url, oauth_server)
+    assert "Connected" in (await company.connected()).text
+    assert (await company.request()).token.startswith("far~")
+    request = provider.exchanges()[-1]
+    assert (request["audience"], request["resource"]) == (oauth_server.issuer, docs.url)
     assert request["scope"] == "read"
     assert request["subject_token_type"].endswith(":id_token")
-    brought = far.seen(JWT_BEARER)[-1]
-    assert parse_unverified(brought["assertion"])[1]["aud"] == far.issuer
+    brought = oauth_server.seen(JWT_BEARER)[-1]
+    assert parse_unverified(brought["assertion"])[1]["aud"] == oauth_server.issuer
     assert request["subject_token"] not in str(brought), "the ID token stays with its provider"
-    assert (await asking.request("bob")).token == ""
+    assert (await company.request("bob")).token == ""
 
 
 async def test_a_sign_in_for_an_agent_needs_no_page_for_the_server(
-    asking: CompanyUsers, far: OAuthServer, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.vouched(docs.url, far)
-    client = await asking.server.register()
-    page = await asking.walker.get("/oauth/authorize", **asked_by(client["client_id"]))
-    await asking.signed_in(page)
-    assert (await asking.request()).token.startswith("far~")
+    docs.names(oauth_server.issuer)
+    await company.vouched(docs.url, oauth_server)
+    client = await company.server.register()
+    page = await company.walker.get("/oauth/authorize", **asked_by(client["client_id"]))
+    await company.signed_in(page)
+    assert (await company.request()).token.startswith("far~")
 
 
 @pytest.mark.parametrize("word", [{"aud": "https://else.test"}, {"client_id": "somebody"}])
 async def test_an_assertion_for_another_audience_or_client_is_not_sent(
-    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource, word: dict[str, str]
+    company: CompanyUsers,
+    oauth_server: OAuthServer,
+    provider: Provider,
+    docs: Resource,
+    word: dict[str, str],
 ) -> None:
-    docs.names(far.issuer)
-    await asking.vouched(docs.url, far)
-    corp.say(word=word)
-    before = len(far.seen(JWT_BEARER))
-    assert "for another audience or client" in (await asking.connected()).text
-    assert "for another audience or client" in (await asking.request()).reason
-    assert len(far.seen(JWT_BEARER)) == before
+    docs.names(oauth_server.issuer)
+    await company.vouched(docs.url, oauth_server)
+    provider.say(word=word)
+    before = len(oauth_server.seen(JWT_BEARER))
+    assert "for another audience or client" in (await company.connected()).text
+    assert "for another audience or client" in (await company.request()).reason
+    assert len(oauth_server.seen(JWT_BEARER)) == before
 
 
 async def test_an_unconfigured_authorization_server_gets_no_assertion(
-    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, provider: Provider, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
+    docs.names(oauth_server.issuer)
     clients = {"https://else.test": {"id": THERE}}
     fields = {"tokens": "user", "grant": "enterprise", "provider": "corp", "clients": clients}
-    await asking.declare(docs.url, **fields)
-    before = len(corp.exchanges())
-    assert f"no client is configured for {far.issuer}" in (await asking.request()).reason
-    assert len(corp.exchanges()) == before
+    await company.declare(docs.url, **fields)
+    before = len(provider.exchanges())
+    assert f"no client is configured for {oauth_server.issuer}" in (await company.request()).reason
+    assert len(provider.exchanges()) == before
 
 
 async def test_each_token_needs_another_assertion_and_its_denial_counts(
-    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, provider: Provider, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.vouched(docs.url, far)
-    far.say(seconds=4)  # too short to be used again
-    await asking.connected()
-    corp.say(refuses="access_denied")
-    reply = await asking.request()
+    docs.names(oauth_server.issuer)
+    await company.vouched(docs.url, oauth_server)
+    oauth_server.say(seconds=4)  # too short to be used again
+    await company.connected()
+    provider.say(refuses="access_denied")
+    reply = await company.request()
     assert (reply.token, reply.link) == ("", "")
     assert "'corp' denies the identity assertion" in reply.reason
 
 
 async def test_the_id_token_is_renewed_where_possible_and_else_needs_a_sign_in(
-    asking: CompanyUsers, far: OAuthServer, corp: Provider, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, provider: Provider, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.vouched(docs.url, far)
-    far.say(seconds=4)
-    corp.say(seconds=20, renews=True)
-    await asking.connected()
-    corp.say(seconds=600)
-    assert (await asking.request()).token.startswith("far~")
-    first, second = (each["subject_token"] for each in corp.exchanges()[-2:])
+    docs.names(oauth_server.issuer)
+    await company.vouched(docs.url, oauth_server)
+    oauth_server.say(seconds=4)
+    provider.say(seconds=20, renews=True)
+    await company.connected()
+    provider.say(seconds=600)
+    assert (await company.request()).token.startswith("far~")
+    first, second = (each["subject_token"] for each in provider.exchanges()[-2:])
     assert parse_unverified(second)[1]["exp"] > parse_unverified(first)[1]["exp"] + 300
-    corp.say(seconds=20, renews=False)
-    await asking.server.action("end_connection", "docs", user="ann")
-    await asking.connected()
-    assert (await asking.request()).link, "without a renewal ann signs in again"
+    provider.say(seconds=20, renews=False)
+    await company.server.action("end_connection", "docs", user="ann")
+    await company.connected()
+    assert (await company.request()).link, "without a renewal ann signs in again"
 
 
 async def test_a_person_disconnected_by_an_operator_signs_in_again(
-    asking: CompanyUsers, far: OAuthServer, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.vouched(docs.url, far)
-    await asking.connected()
-    await asking.server.action("end_connection", "docs", user="ann")
-    page = await asking.walker.get((await asking.request()).link)
-    page = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
+    docs.names(oauth_server.issuer)
+    await company.vouched(docs.url, oauth_server)
+    await company.connected()
+    await company.server.action("end_connection", "docs", user="ann")
+    page = await company.walker.get((await company.request()).link)
+    page = await company.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert 'name="issuer"' in page.text, "the browser's session is not enough"
 
 
 async def test_a_person_who_disconnects_is_not_connected_again_by_the_next_call(
-    asking: CompanyUsers, far: OAuthServer, docs: Resource
+    company: CompanyUsers, oauth_server: OAuthServer, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.vouched(docs.url, far)
-    await asking.connected()
-    page = await asking.walker.get("/oauth/account")
-    await asking.walker.post("/oauth/account", ticket=page.ticket, server="docs")
-    reply = await asking.request()
+    docs.names(oauth_server.issuer)
+    await company.vouched(docs.url, oauth_server)
+    await company.connected()
+    page = await company.walker.get("/oauth/account")
+    await company.walker.post("/oauth/account", ticket=page.ticket, server="docs")
+    reply = await company.request()
     assert (reply.token, bool(reply.link)) == ("", True)
 
 
 async def test_a_workload_token_of_a_file_is_the_assertion(
-    asking: CompanyUsers, far: OAuthServer, docs: Resource, tmp_path: Path
+    company: CompanyUsers, oauth_server: OAuthServer, docs: Resource, tmp_path: Path
 ) -> None:
-    docs.names(far.issuer)
+    docs.names(oauth_server.issuer)
     keys = ECKey.generate_key("P-256")
-    far.say(jwks={"keys": [keys.as_dict(private=False)]})
-    token = _signed(keys, far.issuer, 300)
-    await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path, token))
-    assert (await asking.request("")).token.startswith("far~")
-    assert far.seen(JWT_BEARER)[-1]["assertion"] == token
-    request = len(far.seen(JWT_BEARER))
-    old = _signed(keys, far.issuer, -60)
-    await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path / "2", old))
-    await asking.server.action("end_connection", "docs", user="")
-    assert "has expired" in (await asking.request("")).reason
-    assert len(far.seen(JWT_BEARER)) == request, "an expired token is not sent"
+    oauth_server.say(jwks={"keys": [keys.as_dict(private=False)]})
+    token = _signed(keys, oauth_server.issuer, 300)
+    await company.declare(
+        docs.url, grant="workload", clients=_workload(oauth_server, tmp_path, token)
+    )
+    assert (await company.request("")).token.startswith("far~")
+    assert oauth_server.seen(JWT_BEARER)[-1]["assertion"] == token
+    request = len(oauth_server.seen(JWT_BEARER))
+    old = _signed(keys, oauth_server.issuer, -60)
+    await company.declare(
+        docs.url, grant="workload", clients=_workload(oauth_server, tmp_path / "2", old)
+    )
+    await company.server.action("end_connection", "docs", user="")
+    assert "has expired" in (await company.request("")).reason
+    assert len(oauth_server.seen(JWT_BEARER)) == request, "an expired token is not sent"
 
 
 async def test_a_workload_token_of_a_file_authenticates_the_client(
-    asking: CompanyUsers, far: OAuthServer, docs: Resource, tmp_path: Path
+    company: CompanyUsers, oauth_server: OAuthServer, docs: Resource, tmp_path: Path
 ) -> None:
-    docs.names(far.issuer)
-    token = _signed(ECKey.generate_key("P-256"), far.issuer, 300)
-    clients = _workload(far, tmp_path, token)
-    await asking.declare(docs.url, grant="client_credentials", clients=clients)
-    assert (await asking.request("")).token.startswith("far~")
-    request = far.seen("client_credentials")[-1]
+    docs.names(oauth_server.issuer)
+    token = _signed(ECKey.generate_key("P-256"), oauth_server.issuer, 300)
+    clients = _workload(oauth_server, tmp_path, token)
+    await company.declare(docs.url, grant="client_credentials", clients=clients)
+    assert (await company.request("")).token.startswith("far~")
+    request = oauth_server.seen("client_credentials")[-1]
     assert request["client_assertion"] == token
     assert "assertion" not in request
 
 
-def _workload(far: OAuthServer, directory: Path, token: str) -> dict[str, Any]:
+def _workload(oauth_server: OAuthServer, directory: Path, token: str) -> dict[str, Any]:
     directory.mkdir(exist_ok=True)
     file = directory / "token"
     file.write_text(f"{token}\n")
-    return {far.issuer: {"id": "toolbus", "assertion": f"${{file:{file}}}"}}
+    return {oauth_server.issuer: {"id": "toolbus", "assertion": f"${{file:{file}}}"}}
 
 
 def _signed(key: ECKey, audience: str, seconds: int) -> str:

@@ -220,7 +220,7 @@ print(json.dumps([
 
 
 @pytest.fixture
-def group(tmp_path: Path) -> Iterator[Path]:
+def control_group(tmp_path: Path) -> Iterator[Path]:
     """Create a control group where this machine permits it, else a directory."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
@@ -232,16 +232,16 @@ def group(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_control_group_contains_a_server_and_is_removed_with_it(
-    group: Path, tmp_path: Path
+    control_group: Path, tmp_path: Path
 ) -> None:
     script = """
 import json, subprocess
 subprocess.Popen(["sleep", "600"], start_new_session=True)
 print(json.dumps(open("/proc/self/cgroup").read().split()))
 """
-    result, held = ran(script, Isolation(cgroup=str(group)))
-    entered = any(group.name in each for each in result)
-    assert entered is (group.parent != tmp_path)
+    result, held = ran(script, Isolation(cgroup=str(control_group)))
+    entered = any(control_group.name in each for each in result)
+    assert entered is (control_group.parent != tmp_path)
     assert held["memory of all together"] in (False, entered)
 
 
@@ -272,7 +272,7 @@ async def test_a_process_killed_from_outside_exceeded_no_limit() -> None:
 
 
 async def test_total_memory_is_limited_where_there_is_a_control_group(
-    group: Path,
+    control_group: Path,
 ) -> None:
     script = """
 import os
@@ -287,7 +287,7 @@ while True:
 """
     lines: list[bytes] = []
     child = Child(lines.append)
-    held = Isolation(limits=Limits(memory=64), cgroup=str(group))
+    held = Isolation(limits=Limits(memory=64), cgroup=str(control_group))
     await child.start([sys.executable, "-c", script], dict(os.environ), None, held)
     try:
         await until(lambda: len(lines) == 4 or child.ended.done(), "memory to be taken")

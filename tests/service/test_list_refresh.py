@@ -21,7 +21,7 @@ from toolbus_executor.servers import refresh_schedule as renewing
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> Iterator[FixtureServer]:
+def expiring_server(tmp_path: Path) -> Iterator[FixtureServer]:
     """Run a stateless server whose lists expire within a moment."""
     with FixtureServer(
         tmp_path / "quick", "--family", "modern", "--ttl", "100"
@@ -60,9 +60,12 @@ async def failed_lists(operator: Bus) -> dict[str, str]:
 
 
 async def test_expired_lists_are_refreshed(
-    quick: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+    expiring_server: FixtureServer,
+    settings: Settings,
+    operator: Bus,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with running(quick, settings, operator, monkeypatch):
+    async with running(expiring_server, settings, operator, monkeypatch):
         first: Listing = await until_async(lambda: published(operator), "the first listing")
         assert first.ttl_ms == 100
 
@@ -73,26 +76,26 @@ async def test_expired_lists_are_refreshed(
             return later.listed_at > first.listed_at
 
         await until_async(again, "a later listing")
-    assert quick.seen()["methods"]["tools/list"] > 1
-    assert quick.seen()["methods"]["server/discover"] == 1, "over the same connection"
+    assert expiring_server.seen()["methods"]["tools/list"] > 1
+    assert expiring_server.seen()["methods"]["server/discover"] == 1, "over the same connection"
 
 
 async def test_a_server_whose_refresh_fails_stays_connected_and_listed(
-    quick: FixtureServer,
+    expiring_server: FixtureServer,
     settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with running(quick, settings, operator, monkeypatch):
+    async with running(expiring_server, settings, operator, monkeypatch):
         first: Listing = await until_async(lambda: published(operator), "the first listing")
-        quick.kill()
+        expiring_server.kill()
         await until(lambda: caplog.text.count("server.refresh_failed") > 1, "failed refreshes")
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
         before = await published(operator)
         assert before is not None
         assert before.equals_ignoring_time(first), "it stays listed, and ready"
-        quick.start()
+        expiring_server.start()
 
         async def again() -> bool:
             later = await published(operator)

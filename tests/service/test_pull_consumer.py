@@ -27,19 +27,19 @@ async def events(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]
 
 
 @pytest.fixture
-async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[PullConsumer]:
+async def consumer(settings: Settings, operator: Bus) -> AsyncIterator[PullConsumer]:
     assert operator.connected
     async with bus_of("audit", settings) as bus:
-        pulls = PullConsumer(bus.client, EVENTS, "audit")
-        await pulls.open()
-        yield pulls
-        await pulls.close()
+        consumer = PullConsumer(bus.client, EVENTS, "audit")
+        await consumer.open()
+        yield consumer
+        await consumer.close()
 
 
 async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
-    pulls: PullConsumer, events: list[bytes]
+    consumer: PullConsumer, events: list[bytes]
 ) -> None:
-    batches = [await pulls.next(3, seconds) for seconds in (60.0, 60.0, 2.0)]
+    batches = [await consumer.next(3, seconds) for seconds in (60.0, 60.0, 2.0)]
     assert [[each.data for each in batch] for batch in batches] == [
         events[:3],
         events[3:6],
@@ -49,30 +49,30 @@ async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
     assert ack_position(batches[0][0].reply) == (1, 1, 6)
 
 
-async def test_a_quiet_consumer_returns_nothing_without_an_error(pulls: PullConsumer) -> None:
-    assert await pulls.next(3, 0.1) == []
+async def test_a_quiet_consumer_returns_nothing_without_an_error(consumer: PullConsumer) -> None:
+    assert await consumer.next(3, 0.1) == []
 
 
 async def test_a_negatively_acknowledged_message_is_delivered_again_and_counted(
-    pulls: PullConsumer, events: list[bytes]
+    consumer: PullConsumer, events: list[bytes]
 ) -> None:
-    first = await pulls.next(len(events), 60.0)
+    first = await consumer.next(len(events), 60.0)
     for message in first[1:]:
         await message.ack()
     await first[0].nak()
-    (again,) = await pulls.next(1, 60.0)
+    (again,) = await consumer.next(1, 60.0)
     assert (again.data, ack_position(again.reply)[:2]) == (events[0], (1, 2))
 
 
 async def test_a_message_with_a_status_header_is_still_a_message(
-    pulls: PullConsumer, operator: Bus, settings: Settings
+    consumer: PullConsumer, operator: Bus, settings: Settings
 ) -> None:
     assert operator.connected
     async with bus_of("policy", settings) as policy:
         stream = policy.client.jetstream()
         await stream.publish(SUBJECT, b"an event", headers={"Status": "404"})
         await stream.publish(SUBJECT, b"another")
-    assert [each.data for each in await pulls.next(2, 60.0)] == [b"an event", b"another"]
+    assert [each.data for each in await consumer.next(2, 60.0)] == [b"an event", b"another"]
     async with bus_of("audit", settings) as audit:
         stored = await read_from(audit.client, EVENTS, 1, "tb.event.>")
     assert [each.data for each in stored] == [b"an event", b"another"]

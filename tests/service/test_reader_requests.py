@@ -16,7 +16,7 @@ SQL = b"SELECT count() FROM events"
 
 
 @dataclass
-class Answering:
+class AnsweringService:
     """A query service that answers every reader, and records the requests."""
 
     port: int = 0
@@ -38,8 +38,8 @@ class Answering:
 
 
 @pytest_asyncio.fixture
-async def reading() -> AsyncIterator[Answering]:
-    answering = Answering()
+async def service() -> AsyncIterator[AnsweringService]:
+    answering = AnsweringService()
     async with serve_readers(answering.answer, lambda *_: None, "127.0.0.1", 0) as answering.port:
         yield answering
 
@@ -51,31 +51,33 @@ def cut(how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
-async def test_a_truncated_statement_is_not_run(reading: Answering, how: str) -> None:
+async def test_a_truncated_statement_is_not_run(service: AnsweringService, how: str) -> None:
     def leave() -> None:
-        with RawHttp(reading.port) as connection:
+        with RawHttp(service.port) as connection:
             connection.send(cut(how))
             connection.half_close()
             assert connection.ended()
 
     await asyncio.to_thread(leave)
     whole = chunked("POST", "/", b"SELECT 2", *READER)
-    assert await asyncio.to_thread(reading.send_each, whole) == [200]
-    assert [requested.sql for requested in reading.requests] == ["SELECT 2"]
+    assert await asyncio.to_thread(service.send_each, whole) == [200]
+    assert [requested.sql for requested in service.requests] == ["SELECT 2"]
 
 
-async def test_a_reader_is_authenticated_by_headers_and_not_by_trailers(reading: Answering) -> None:
+async def test_a_reader_is_authenticated_by_headers_and_not_by_trailers(
+    service: AnsweringService,
+) -> None:
     trailers = "".join(f"{line}\r\n" for line in READER).encode()
     late = chunked("POST", "/", SQL, end=b"0\r\n" + trailers + b"\r\n")
-    await asyncio.to_thread(reading.send_each, late)
-    assert "ann" not in [requested.user for requested in reading.requests]
+    await asyncio.to_thread(service.send_each, late)
+    assert "ann" not in [requested.user for requested in service.requests]
 
 
-async def test_silent_connections_do_not_block_readers(reading: Answering) -> None:
+async def test_silent_connections_do_not_block_readers(service: AnsweringService) -> None:
     def crowd() -> list[int]:
-        silent = [RawHttp(reading.port) for _ in range(64)]
+        silent = [RawHttp(service.port) for _ in range(64)]
         try:
-            return reading.send_each(chunked("POST", "/", SQL, *READER))
+            return service.send_each(chunked("POST", "/", SQL, *READER))
         finally:
             for each in silent:
                 each.close()

@@ -84,7 +84,7 @@ async def test_a_redirect_on_its_own_origin_is_followed_with_method_and_body(
 ) -> None:
     client = await opened(server, path)
     try:
-        assert (await client.call("said", {"text": "hello"})).text == "hello"
+        assert (await client.call("echo", {"text": "hello"})).text == "hello"
     finally:
         await client.close()
 
@@ -93,7 +93,7 @@ async def test_a_permanent_redirect_is_requested_once(server: Redirecting) -> No
     client = await opened(server, "/forever")
     try:
         for _ in range(3):
-            assert (await client.call("said", {"text": "hello"})).text == "hello"
+            assert (await client.call("echo", {"text": "hello"})).text == "hello"
         assert server.paths.count("/forever") == 1
     finally:
         await client.close()

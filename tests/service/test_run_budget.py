@@ -15,7 +15,7 @@ PRICE = 0.02
 
 
 @pytest.fixture
-async def priced(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
+async def priced_policy(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
     """Run one policy where both tools cost the same, and `burn` needs approval."""
     async with start_policy(1) as policy:
         prices = {"docs__*": PRICE}
@@ -33,20 +33,22 @@ async def refused(policy: PolicyReplicas, tool: str = "read", most: int = 1) -> 
     return None
 
 
-async def test_a_call_above_the_budget_is_not_dispatched(priced: PolicyReplicas) -> None:
-    priced.reached.clear()
-    error = await refused(priced, most=int(PRICE * MICRO) - 1)
+async def test_a_call_above_the_budget_is_not_dispatched(priced_policy: PolicyReplicas) -> None:
+    priced_policy.reached.clear()
+    error = await refused(priced_policy, most=int(PRICE * MICRO) - 1)
     assert error is not None
     assert error.data == {"costs_usd": 0.02, "left_usd": 0.019999}
     assert "costs up to $0.02, and its program may spend $0.019999 more." in error.reason
-    assert priced.reached == []
+    assert priced_policy.reached == []
 
 
-async def test_a_call_of_exactly_the_budget_runs(priced: PolicyReplicas) -> None:
-    assert isinstance(await priced.request("read", most=int(PRICE * MICRO)), CallResult)
-    assert isinstance(await priced.request("read"), CallResult)
+async def test_a_call_of_exactly_the_budget_runs(priced_policy: PolicyReplicas) -> None:
+    assert isinstance(await priced_policy.request("read", most=int(PRICE * MICRO)), CallResult)
+    assert isinstance(await priced_policy.request("read"), CallResult)
 
 
-async def test_no_approval_is_requested_for_an_unaffordable_call(priced: PolicyReplicas) -> None:
-    assert await refused(priced, "burn") is not None
-    assert await priced.waiting() == ()
+async def test_no_approval_is_requested_for_an_unaffordable_call(
+    priced_policy: PolicyReplicas,
+) -> None:
+    assert await refused(priced_policy, "burn") is not None
+    assert await priced_policy.waiting() == ()

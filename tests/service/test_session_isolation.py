@@ -37,7 +37,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start_executors(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that starts executors."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
@@ -45,107 +45,107 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-async def apart(begin: Any) -> AsyncIterator[ExecutorPair]:
+async def pair(start_executors: Any) -> AsyncIterator[ExecutorPair]:
     """Run two executors."""
-    async with begin().running() as executors:
+    async with start_executors().running() as executors:
         yield executors
 
 
-async def has_running_calls(apart: ExecutorPair, many: int) -> bool:
+async def has_running_calls(pair: ExecutorPair, many: int) -> bool:
     """Return whether this number of sessions have a running call."""
-    (row,) = await apart.rows()
+    (row,) = await pair.rows()
     return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
 
 
-async def keep_apart(apart: ExecutorPair, **more: Any) -> None:
+async def keep_apart(pair: ExecutorPair, **more: Any) -> None:
     """Check that two keys have separate state, whichever executor handles each call."""
     for number in range(ENOUGH):
-        await apart.say("ann", "remember", arguments={"text": f"a{number}"}, **more)
-        await apart.say("bob", "remember", arguments={"text": f"b{number}"}, **more)
+        await pair.say("ann", "remember", arguments={"text": f"a{number}"}, **more)
+        await pair.say("bob", "remember", arguments={"text": f"b{number}"}, **more)
     for key in ("ann", "bob"):
         whole = ",".join(f"{key[0]}{number}" for number in range(ENOUGH))
-        result = await asyncio.gather(*(apart.say(key, "recall", **more) for _ in range(ENOUGH)))
+        result = await asyncio.gather(*(pair.say(key, "recall", **more) for _ in range(ENOUGH)))
         assert set(result) == {whole}
-    assert await apart.say("eve", "recall", **more) == ""
+    assert await pair.say("eve", "recall", **more) == ""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_process_belongs_to_one_key(apart: ExecutorPair, family: str) -> None:
-    await apart.declare(s=Server(command=COMMAND))
-    await apart.listed()
-    await keep_apart(apart, **FAMILIES[family])
+async def test_a_process_belongs_to_one_key(pair: ExecutorPair, family: str) -> None:
+    await pair.declare(s=Server(command=COMMAND))
+    await pair.listed()
+    await keep_apart(pair, **FAMILIES[family])
 
 
 @pytest.mark.parametrize("kind", ["http", "sse"])
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_a_session_over_http_belongs_to_one_key(
-    apart: ExecutorPair, tmp_path: Path, family: str, kind: str
+    pair: ExecutorPair, tmp_path: Path, family: str, kind: str
 ) -> None:
     with Stateful(tmp_path, kind).running() as server:
         declared = Server(sse=server.url) if kind == "sse" else Server(url=server.url)
-        await apart.declare(s=declared)
-        await apart.listed()
-        await keep_apart(apart, **FAMILIES[family])
+        await pair.declare(s=declared)
+        await pair.listed()
+        await keep_apart(pair, **FAMILIES[family])
 
 
 async def test_a_server_without_session_ids_serves_every_caller_over_one_connection(
-    apart: ExecutorPair, tmp_path: Path
+    pair: ExecutorPair, tmp_path: Path
 ) -> None:
     with Stateful(tmp_path, "stateless").running() as server:
-        await apart.declare(s=Server(url=server.url))
-        await apart.listed()
+        await pair.declare(s=Server(url=server.url))
+        await pair.listed()
         for key in ("ann", "bob"):
-            await apart.say(key, "remember", arguments={"text": key})
-            assert await apart.say(key, "recall") == "", "without a session there is no state"
-        (row,) = await apart.rows()
+            await pair.say(key, "remember", arguments={"text": key})
+            assert await pair.say(key, "recall") == "", "without a session there is no state"
+        (row,) = await pair.rows()
         assert row["sessions"]["open"] == 0
 
 
 async def test_python_functions_have_separate_state_for_each_key(
-    apart: ExecutorPair, tmp_path: Path
+    pair: ExecutorPair, tmp_path: Path
 ) -> None:
     (tmp_path / "stateful_functions.py").write_text(FUNCTIONS)
     functions = ("stateful_functions:remember", "stateful_functions:recall")
-    await apart.declare(s=Server(python=functions, cwd=str(tmp_path)))
-    await apart.listed()
-    await keep_apart(apart)
+    await pair.declare(s=Server(python=functions, cwd=str(tmp_path)))
+    await pair.listed()
+    await keep_apart(pair)
 
 
-async def test_a_server_configured_as_shared_is_shared(apart: ExecutorPair) -> None:
-    await apart.declare(s=Server(command=COMMAND, sessions="shared"))
-    await apart.listed()
-    await apart.say("ann", "remember", arguments={"text": "a"})
-    assert await apart.say("bob", "recall") == "a"
+async def test_a_server_configured_as_shared_is_shared(pair: ExecutorPair) -> None:
+    await pair.declare(s=Server(command=COMMAND, sessions="shared"))
+    await pair.listed()
+    await pair.say("ann", "remember", arguments={"text": "a"})
+    assert await pair.say("bob", "recall") == "a"
 
 
 async def test_with_client_sessions_each_session_has_its_own_state(
-    apart: ExecutorPair,
+    pair: ExecutorPair,
 ) -> None:
-    await apart.declare(s=Server(command=COMMAND, sessions="client"))
-    await apart.listed()
+    await pair.declare(s=Server(command=COMMAND, sessions="client"))
+    await pair.listed()
     mine = {"family": ProtocolFamily.LEGACY}
     for session in ("", "c1", "c2"):
         fields = {"text": session or "none"}
-        await apart.say("ann", "remember", arguments=fields, session=session, **mine)
-    assert await apart.say("ann", "recall", session="c1", **mine) == "c1"
-    assert await apart.say("ann", "recall", session="c2", **mine) == "c2"
-    assert await apart.say("ann", "recall", **mine) == "none"
-    assert await apart.say("bob", "recall", session="c1", **mine) == "", (
+        await pair.say("ann", "remember", arguments=fields, session=session, **mine)
+    assert await pair.say("ann", "recall", session="c1", **mine) == "c1"
+    assert await pair.say("ann", "recall", session="c2", **mine) == "c2"
+    assert await pair.say("ann", "recall", **mine) == "none"
+    assert await pair.say("bob", "recall", session="c1", **mine) == "", (
         "its id is not valid for another key"
     )
 
 
-async def test_a_recreated_key_of_the_same_name_is_another_principal(apart: ExecutorPair) -> None:
-    await apart.declare(s=Server(command=COMMAND))
-    await apart.listed()
-    await apart.say("bot", "remember", arguments={"text": "old"})
-    assert await apart.say("bot", "recall") == "old"
-    apart.secrets["bot"] = "made again"
-    assert await apart.say("bot", "recall") == ""
+async def test_a_recreated_key_of_the_same_name_is_another_principal(pair: ExecutorPair) -> None:
+    await pair.declare(s=Server(command=COMMAND))
+    await pair.listed()
+    await pair.say("bot", "remember", arguments={"text": "old"})
+    assert await pair.say("bot", "recall") == "old"
+    pair.secrets["bot"] = "made again"
+    assert await pair.say("bot", "recall") == ""
 
 
-async def test_at_the_limit_the_least_recently_used_session_ends(begin: Any) -> None:
-    async with begin(1).running() as apart:
+async def test_at_the_limit_the_least_recently_used_session_ends(start_executors: Any) -> None:
+    async with start_executors(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, most_sessions=2))
         await apart.listed()
         for key in ("ann", "bob", "ann", "eve"):  # eve gets the session of bob
@@ -155,9 +155,9 @@ async def test_at_the_limit_the_least_recently_used_session_ends(begin: Any) -> 
 
 
 async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_change(
-    begin: Any,
+    start_executors: Any,
 ) -> None:
-    async with begin(1).running() as apart:
+    async with start_executors(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, most_sessions=2))
         await apart.listed()
         busy = [asyncio.create_task(apart.end(key, "wait")) for key in ("ann", "bob")]
@@ -173,8 +173,8 @@ async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_ch
         assert "servers.s.sessions to shared" in refused.value.reason
 
 
-async def test_one_principal_cannot_use_every_session(begin: Any) -> None:
-    async with begin(1).running() as apart:
+async def test_one_principal_cannot_use_every_session(start_executors: Any) -> None:
+    async with start_executors(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, sessions="client", most_sessions=4))
         await apart.listed()
         mine = {"family": ProtocolFamily.LEGACY}
@@ -192,8 +192,8 @@ async def test_one_principal_cannot_use_every_session(begin: Any) -> None:
                 each.cancel()
 
 
-async def test_an_idle_session_ends_and_the_others_continue(begin: Any) -> None:
-    async with begin(1).running() as apart:
+async def test_an_idle_session_ends_and_the_others_continue(start_executors: Any) -> None:
+    async with start_executors(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND, idle=1.0))
         await apart.listed()
         await apart.say("ann", "remember", arguments={"text": "a"})
@@ -207,8 +207,8 @@ async def test_an_idle_session_ends_and_the_others_continue(begin: Any) -> None:
         assert await apart.say("ann", "recall") == ""
 
 
-async def test_a_dying_process_of_one_key_does_not_affect_the_others(begin: Any) -> None:
-    async with begin(1).running() as apart:
+async def test_a_dying_process_of_one_key_does_not_affect_the_others(start_executors: Any) -> None:
+    async with start_executors(1).running() as apart:
         await apart.declare(s=Server(command=COMMAND))
         await apart.listed()
         await apart.say("bob", "remember", arguments={"text": "b"})
@@ -218,8 +218,8 @@ async def test_a_dying_process_of_one_key_does_not_affect_the_others(begin: Any)
             assert await apart.say("bob", "recall") == "b"
 
 
-async def test_the_sessions_of_a_stopped_executor_move_to_the_other(begin: Any) -> None:
-    async with begin().running() as apart:
+async def test_the_sessions_of_a_stopped_executor_move_to_the_other(start_executors: Any) -> None:
+    async with start_executors().running() as apart:
         await apart.declare(s=Server(command=COMMAND))
         await apart.listed()
         keys: list[str] = []
@@ -233,9 +233,9 @@ async def test_the_sessions_of_a_stopped_executor_move_to_the_other(begin: Any) 
         assert result == expected, "sessions of the other executor are unchanged"
 
 
-async def test_a_notification_of_a_session_reaches_its_owner_only(begin: Any) -> None:
+async def test_a_notification_of_a_session_reaches_its_owner_only(start_executors: Any) -> None:
     server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
-    async with begin(1).running() as apart:
+    async with start_executors(1).running() as apart:
         messages: list[ServerNotification] = []
         await apart.ingress.bus.subscribe(
             "tb.notification.s",
@@ -256,12 +256,12 @@ async def test_a_notification_of_a_session_reaches_its_owner_only(begin: Any) ->
 
 @pytest.mark.parametrize("kind", ["stdio", "http"])
 async def test_each_client_that_can_answer_requests_has_its_own_session(
-    begin: Any, tmp_path: Path, kind: str
+    start_executors: Any, tmp_path: Path, kind: str
 ) -> None:
     with FixtureServer(tmp_path, "--family", "legacy").running() as fixture:
         process = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
         declared = process if kind == "stdio" else Server(url=fixture.url)
-        async with begin(1).running() as apart:
+        async with start_executors(1).running() as apart:
             await apart.declare(s=declared)
             await apart.listed()
             for session in ("c1", "c2", "c1"):

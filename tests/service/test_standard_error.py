@@ -20,7 +20,7 @@ WITH_AND_WITHOUT_NAMESPACES = pytest.mark.parametrize("namespaces", [True, False
 
 
 @pytest.fixture(autouse=True)
-def informed(caplog: pytest.LogCaptureFixture) -> None:
+def info_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 

@@ -34,7 +34,7 @@ LONG = 2 << 20  # bytes; more than the configured limit for a direct result
 ENOUGH = 64  # calls, of which each executor certainly gets some
 
 
-class Two:
+class TwoExecutors:
     """A client on the bus with a policy that admits every call, and the executor of each answer."""
 
     def __init__(self, settings: Settings) -> None:
@@ -98,12 +98,12 @@ class Two:
 
 
 @pytest.fixture
-async def two(
+async def pair(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Two]:
+) -> AsyncIterator[TwoExecutors]:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    executors = Two(settings)
+    executors = TwoExecutors(settings)
     await executors.vast.start()
     try:
         declared = Server(
@@ -124,23 +124,25 @@ async def two(
         await executors.vast.close()
 
 
-async def test_a_result_stored_by_one_executor_is_read_through_the_other(two: Two) -> None:
-    reply = await two.request("streamed", bytes=LONG)
+async def test_a_result_stored_by_one_executor_is_read_through_the_other(
+    pair: TwoExecutors,
+) -> None:
+    reply = await pair.request("streamed", bytes=LONG)
     (link,) = (each for each in reply["content"] if each["type"] == "resource_link")
-    (owner,) = two.answered
-    two.answered.clear()
+    (owner,) = pair.answered
+    pair.answered.clear()
     pieces = await asyncio.gather(
-        *(two.read(f"{link['uri']}?offset=0&length=4096") for _ in range(ENOUGH))
+        *(pair.read(f"{link['uri']}?offset=0&length=4096") for _ in range(ENOUGH))
     )
     assert len(set(pieces)) == 1
     assert pieces[0].startswith(LINE)
-    assert two.answered[1 - owner] > 0, "the other one has read it"
-    assert sum(two.answered.values()) == ENOUGH
+    assert pair.answered[1 - owner] > 0, "the other one has read it"
+    assert sum(pair.answered.values()) == ENOUGH
 
 
-async def test_each_executor_fills_its_own_cache(two: Two) -> None:
-    before = two.vast.call_count
-    replies = [await two.request("text", bytes=1) for _ in range(ENOUGH)]
+async def test_each_executor_fills_its_own_cache(pair: TwoExecutors) -> None:
+    before = pair.vast.call_count
+    replies = [await pair.request("text", bytes=1) for _ in range(ENOUGH)]
     assert all(each == replies[0] for each in replies)
-    assert sorted(two.answered) == [0, 1]
-    assert two.vast.call_count - before == 2
+    assert sorted(pair.answered) == [0, 1]
+    assert pair.vast.call_count - before == 2

@@ -29,7 +29,7 @@ from toolbus_policy.ledger.recovery.unresolved_calls import (
 
 
 @pytest.fixture
-async def looking(
+async def sweepers(
     settings: Settings, operator: Bus, valkey_url: str
 ) -> AsyncIterator[list[UnresolvedCallSweeper]]:
     """Run two replicas of policy that sweep, and the audit they query."""
@@ -69,37 +69,37 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
 
 
 async def test_a_call_without_an_outcome_gets_one_unknown_outcome(
-    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
+    sweepers: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     for call in ("a", "b"):
         await policy.publish_durable(allowed(call_id=call, charge=7, at=past, deadline=past + 5))
-    assert sum(await asyncio.gather(*(each.sweep_once() for each in looking))) == 2
-    for each in looking:
+    assert sum(await asyncio.gather(*(each.sweep_once() for each in sweepers))) == 2
+    for each in sweepers:
         assert await each.sweep_once() == 0
     unknown = ("outcome_unknown", True, 7)
     assert await named(operator) == [("a", *unknown), ("b", *unknown)]
 
 
 async def test_a_refunded_call_gets_an_unknown_outcome_and_costs_nothing(
-    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
+    sweepers: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
-    ledger = looking[0].ledger
+    ledger = sweepers[0].ledger
     await ledger.reserve(claim("held", admission(100), due=time() + 60))
     for call in ("held", "given-back"):
         await policy.publish_durable(
             allowed(call_id=call, charge=7, at=past, deadline=past + 5, reserved=True)
         )
-    assert await looking[0].sweep_once() == 1
+    assert await sweepers[0].sweep_once() == 1
     assert await named(operator) == [("given-back", "outcome_unknown", True, 0)]
     await ledger.settle([ReservationEnd("held", "acme", "refund")])
-    assert await looking[0].sweep_once() == 1
+    assert await sweepers[0].sweep_once() == 1
     assert [row[0] for row in await named(operator)] == ["given-back", "held"]
 
 
 async def test_a_call_that_ended_or_still_may_gets_no_unknown_outcome(
-    looking: list[UnresolvedCallSweeper],
+    sweepers: list[UnresolvedCallSweeper],
     operator: Bus,
     policy: EventPublisher,
     settings: Settings,
@@ -110,30 +110,30 @@ async def test_a_call_that_ended_or_still_may_gets_no_unknown_outcome(
     await policy.publish_durable(allowed(call_id="open", at=past, deadline=past + 3600))
     async with events_of("executor", settings, tmp_path) as executor:
         await executor.publish_durable(completed(call_id="ended"))
-    assert await looking[0].sweep_once() == 0
+    assert await sweepers[0].sweep_once() == 0
     assert await named(operator) == []
-    assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) == pytest.approx(
+    assert await sweepers[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) == pytest.approx(
         past, abs=1e-3
     )
 
 
 async def test_a_sweep_continues_from_where_every_call_had_ended(
-    looking: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
+    sweepers: list[UnresolvedCallSweeper], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
-    await looking[0].ledger.store.write_number(ALL_CUSTOMERS, MARK, past)
+    await sweepers[0].ledger.store.write_number(ALL_CUSTOMERS, MARK, past)
     await policy.publish_durable(allowed(call_id="older", at=past - 100, deadline=past - 90))
     await policy.publish_durable(allowed(call_id="newer", at=past + 1, deadline=past + 2))
-    assert await looking[0].sweep_once() == 1
+    assert await sweepers[0].sweep_once() == 1
     assert [row[0] for row in await named(operator)] == ["newer"]
-    assert await looking[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) > past + 5
+    assert await sweepers[0].ledger.store.read_number(ALL_CUSTOMERS, MARK) > past + 5
 
 
 async def test_only_one_replica_sweeps_at_a_time(
-    looking: list[UnresolvedCallSweeper], policy: EventPublisher
+    sweepers: list[UnresolvedCallSweeper], policy: EventPublisher
 ) -> None:
     await policy.publish_durable(allowed(at=time() - 10, deadline=time() - 5))
-    assert await looking[0].ledger.store.lock(ALL_CUSTOMERS, "another", 60.0)
-    assert await looking[1].sweep_once() == 0
-    await looking[0].ledger.store.unlock(ALL_CUSTOMERS, "another")
-    assert await looking[1].sweep_once() == 1
+    assert await sweepers[0].ledger.store.lock(ALL_CUSTOMERS, "another", 60.0)
+    assert await sweepers[1].sweep_once() == 0
+    await sweepers[0].ledger.store.unlock(ALL_CUSTOMERS, "another")
+    assert await sweepers[1].sweep_once() == 1

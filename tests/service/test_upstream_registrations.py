@@ -34,42 +34,44 @@ class Registered:
 
 @pytest.fixture
 async def registered(
-    asking: ConnectFlow,  # noqa: ARG001 - it runs oauth, which creates the buckets
-    far: OAuthServer,
+    flow: ConnectFlow,  # noqa: ARG001 - it runs oauth, which creates the buckets
+    oauth_server: OAuthServer,
     settings: Settings,
 ) -> AsyncIterator[Registered]:
     async with connection_store(settings) as store:
-        yield Registered(store, far.issuer)
+        yield Registered(store, oauth_server.issuer)
 
 
-async def _move_server(asking: ConnectFlow, far: OAuthServer, docs: Resource, path: str) -> None:
+async def _move_server(
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, path: str
+) -> None:
     """Move the server, which invalidates an open link."""
-    docs.names(far.issuer, path)
-    await asking.declare(f"{docs.origin}{path}", tokens="user")
+    docs.names(oauth_server.issuer, path)
+    await flow.declare(f"{docs.origin}{path}", tokens="user")
 
 
 async def test_a_forgotten_client_registers_again_before_a_user_is_redirected(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
-    await _move_server(asking, far, docs, "/first")
-    assert (await asking.request()).link
+    await _move_server(flow, oauth_server, docs, "/first")
+    assert (await flow.request()).link
     before = await registered.current()
-    far.forget()
+    oauth_server.forget()
     await registered.change(made=0.0)
-    await _move_server(asking, far, docs, "/second")
-    assert "Connected" in (await asking.connected()).text
+    await _move_server(flow, oauth_server, docs, "/second")
+    assert "Connected" in (await flow.connected()).text
     assert (await registered.current()).id != before.id
-    assert (await asking.request()).token
+    assert (await flow.request()).token
 
 
 async def test_a_known_client_is_retained_and_verified_only_when_old(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
     async def tries(path: str) -> int:
-        before = len(far.seen("refresh_token"))
-        await _move_server(asking, far, docs, path)
-        assert (await asking.request()).link
-        return len(far.seen("refresh_token")) - before
+        before = len(oauth_server.seen("refresh_token"))
+        await _move_server(flow, oauth_server, docs, path)
+        assert (await flow.request()).link
+        return len(oauth_server.seen("refresh_token")) - before
 
     assert await tries("/first") == 0
     first = await registered.current()
@@ -77,55 +79,55 @@ async def test_a_known_client_is_retained_and_verified_only_when_old(
     await registered.change(made=0.0)
     assert await tries("/old") == 1
     assert (await registered.current()).id == first.id
-    await asking.connected()
+    await flow.connected()
     assert await tries("/vouched-for") == 0
 
 
 async def test_a_forgotten_client_whose_token_cannot_be_renewed_connects_again(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.declare(docs.url, tokens="user")
-    await asking.connected()
-    refused = sha256((await asking.request()).token.encode()).hexdigest()
-    far.forget()
-    assert (await asking.request(refused=refused)).link
-    assert "Connected" in (await asking.connected()).text
-    assert (await asking.request()).token
+    docs.names(oauth_server.issuer)
+    await flow.declare(docs.url, tokens="user")
+    await flow.connected()
+    refused = sha256((await flow.request()).token.encode()).hexdigest()
+    oauth_server.forget()
+    assert (await flow.request(refused=refused)).link
+    assert "Connected" in (await flow.connected()).text
+    assert (await flow.request()).token
 
 
 async def test_a_user_who_returns_to_a_forgotten_client_can_try_again(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource
 ) -> None:
-    docs.names(far.issuer)
-    await asking.declare(docs.url, tokens="user")
-    sent = await asking.sent()
+    docs.names(oauth_server.issuer)
+    await flow.declare(docs.url, tokens="user")
+    sent = await flow.sent()
     back = redirected_back(sent)
-    far.forget()
-    page = await asking.walker.get(back)
+    oauth_server.forget()
+    page = await flow.walker.get(back)
     assert page.status == 502
     assert "registered for Toolbus" in page.text
-    assert "Connected" in (await asking.connected()).text
+    assert "Connected" in (await flow.connected()).text
 
 
 async def test_a_client_secret_is_used_until_it_expires(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
-    far.say(secret_seconds=3600)
-    await _move_server(asking, far, docs, "/first")
-    assert (await asking.request()).link
+    oauth_server.say(secret_seconds=3600)
+    await _move_server(flow, oauth_server, docs, "/first")
+    assert (await flow.request()).link
     first = await registered.current()
     assert time.time() < first.ends < time.time() + 3601
     await registered.change(ends=time.time() - 1)
-    assert "Connected" in (await asking.connected()).text
+    assert "Connected" in (await flow.connected()).text
     assert (await registered.current()).id != first.id
 
 
 async def test_a_client_secret_that_expires_at_once_is_considered_permanent(
-    asking: ConnectFlow, far: OAuthServer, docs: Resource, registered: Registered
+    flow: ConnectFlow, oauth_server: OAuthServer, docs: Resource, registered: Registered
 ) -> None:
-    far.say(secret_seconds=1)
-    await _move_server(asking, far, docs, "/first")
-    link = (await asking.request()).link
+    oauth_server.say(secret_seconds=1)
+    await _move_server(flow, oauth_server, docs, "/first")
+    link = (await flow.request()).link
     assert (await registered.current()).ends == 0.0
-    assert (await asking.request()).link == link
+    assert (await flow.request()).link == link

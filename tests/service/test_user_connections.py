@@ -33,7 +33,7 @@ class Closed(HttpUpstream):
 
 
 @dataclass
-class Own:
+class UserConnection:
     """A connection to a server with tokens of each user; `people` are the users with one."""
 
     server: FixtureServer
@@ -73,9 +73,9 @@ def server(
 
 
 @pytest.fixture
-async def own(server: FixtureServer) -> AsyncIterator[Own]:
+async def connection(server: FixtureServer) -> AsyncIterator[UserConnection]:
     server.forget()
-    connections = Own(server, {"ann"})
+    connections = UserConnection(server, {"ann"})
     try:
         await connections.open()
         yield connections
@@ -83,52 +83,58 @@ async def own(server: FixtureServer) -> AsyncIterator[Own]:
         await connections.client.close()
 
 
-async def test_only_tools_are_listed_over_a_users_connection(own: Own) -> None:
-    listing = own.client.listing
+async def test_only_tools_are_listed_over_a_users_connection(connection: UserConnection) -> None:
+    listing = connection.client.listing
     assert "test_echo" in {each.name for each in listing.tools}
     assert (listing.resources, listing.templates, listing.prompts) == ((), (), ())
     assert listing.failed == {}
     assert listing.capabilities["resources"] == {}
     assert "prompts" not in listing.capabilities
-    assert not own.methods() & {"resources/list", "resources/templates/list", "prompts/list"}
+    assert not connection.methods() & {"resources/list", "resources/templates/list", "prompts/list"}
 
 
-async def test_a_user_reads_a_resource_with_their_own_token(own: Own) -> None:
-    own.connected.add("bob")
-    read = await own.client.call(PRIVATE, {"uri": PRIVATE}, method="resources/read", user="bob")
+async def test_a_user_reads_a_resource_with_their_own_token(connection: UserConnection) -> None:
+    connection.connected.add("bob")
+    read = await connection.client.call(
+        PRIVATE, {"uri": PRIVATE}, method="resources/read", user="bob"
+    )
     assert read.last["contents"][0]["text"] == "Watched resource content"
 
 
-async def test_a_user_cannot_subscribe_over_the_connection_of_another(own: Own) -> None:
-    refused = await own.client.call(
+async def test_a_user_cannot_subscribe_over_the_connection_of_another(
+    connection: UserConnection,
+) -> None:
+    refused = await connection.client.call(
         PRIVATE, {"uri": PRIVATE}, method="resources/subscribe", user="bob"
     )
     assert isinstance(refused.error, UpstreamRefusedError)
     assert "read the resource again instead" in refused.error.reason
-    assert own.client.watched.names == frozenset()
-    assert "resources/subscribe" not in own.methods()
+    assert connection.client.watched.names == frozenset()
+    assert "resources/subscribe" not in connection.methods()
 
 
 @pytest.mark.parametrize("what", ["watch", "follow"])
-async def test_an_empty_subscription_is_accepted(own: Own, what: str) -> None:
-    hear: Callable[[frozenset[str]], Any] = getattr(own.client.upstream, what)
+async def test_an_empty_subscription_is_accepted(connection: UserConnection, what: str) -> None:
+    hear: Callable[[frozenset[str]], Any] = getattr(connection.client.upstream, what)
     await hear(frozenset())
     with pytest.raises(UpstreamRefusedError, match="separate connection"):
         await hear(frozenset({PRIVATE}))
 
 
-async def test_notifications_of_a_users_connection_reach_no_other_user(own: Own) -> None:
-    (listing,) = own.news
+async def test_notifications_of_a_users_connection_reach_no_other_user(
+    connection: UserConnection,
+) -> None:
+    (listing,) = connection.news
     listing.on_notification("notifications/message", b'{"data":"for ann"}')
-    assert own.client.notifications == []
+    assert connection.client.notifications == []
     listing.on_lists_changed()
-    assert own.client.changed.is_set()
+    assert connection.client.changed.is_set()
 
 
 async def test_a_user_who_connects_before_the_listing_user_gets_the_reason(
     server: FixtureServer,
 ) -> None:
-    own = Own(server, {"bob"}, lister="robot")
+    own = UserConnection(server, {"bob"}, lister="robot")
     try:
         await own.open(listing="robot")
         assert [each.name for each in own.client.listing.tools] == [CONNECT]
@@ -145,7 +151,7 @@ async def test_a_user_who_connects_before_the_listing_user_gets_the_reason(
 async def test_a_shared_connection_lists_everything_and_accepts_subscriptions(
     server: FixtureServer,
 ) -> None:
-    own = Own(server, {"ann"})
+    own = UserConnection(server, {"ann"})
     try:
         await own.open(tokens="shared")
         assert PRIVATE in {each.name for each in own.client.listing.resources}
