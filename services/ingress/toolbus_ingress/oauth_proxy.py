@@ -6,7 +6,6 @@ from typing import Any
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_common.http_server.body import Receive
-from toolbus_common.web import html as webpage
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.html_response import page
 from toolbus_ingress.http.jsonrpc import Response
@@ -90,5 +89,10 @@ def _error_response(error: ToolbusError, headers: Headers) -> Response:
     response = jsonrpc.failure(error)
     if b"text/html" not in headers.get(b"accept", b""):
         return response
-    body = f"{webpage.refusal(error.reason)}<p>Try again in a moment: reload this page.</p>"
-    return page(response.status, "Temporarily unavailable", body)
+    return page(
+        response.status,
+        "toolbus_common.web/message.html",
+        error.reason,
+        title="Temporarily unavailable",
+        message="Wait a moment, then reload this page.",
+    )
