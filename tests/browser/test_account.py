@@ -1,6 +1,7 @@
 """A person reviews and ends the access they allowed, in a real browser."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,15 +10,18 @@ from harness.native import Program
 from harness.visited import Gateway, signs_in
 
 TITLE = "Access you allowed"
-PHONE = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
+KINDS: dict[str, dict[str, Any]] = {
+    "desk": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True},
+}
 
 
-@pytest.mark.parametrize("kind", ["desk", "dark", "phone"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_person_ends_what_they_allowed_a_program(
     gateway: Gateway, program: Program, someone: Callable[..., Person], kind: str
 ) -> None:
-    more = {"desk": {}, "dark": {"color_scheme": "dark"}, "phone": PHONE}[kind]
-    bob = someone(**more)
+    bob = someone(**KINDS[kind])
     bob.opens(program.address())
     signs_in(bob)
     bob.sees("Allow this program?")

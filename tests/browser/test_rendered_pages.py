@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.looking import Person
-from toolbus_common.contracts import ApprovalState
+from toolbus_common.contracts import ApprovalState, PageReply
 from toolbus_common.errors import UnavailableError
 from toolbus_ingress import oauth_proxy
 from toolbus_ingress.approvals import page as approval_page
+from toolbus_ingress.http.jsonrpc import Response
 from toolbus_oauth.account_page.page import access_page
 from toolbus_oauth.storage.records import AuthorizationRequest, Grant, Ticket
 from toolbus_oauth.storage.records import Person as Account
@@ -40,7 +41,7 @@ APPROVAL = ApprovalState(
     cause="rule no-deletion", requested_at=NIGHT, ends=NIGHT + 600, arguments_digest="ab12" * 16,
     arguments=f'{{"path":"/srv/{"archive-" * 30}","note":"{"and so on " * 90}', cut=True,
 )  # fmt: skip
-SHOWN = {
+SHOWN: dict[str, Callable[[], PageReply | Response]] = {
     "unavailable": lambda: oauth_proxy._error_response(
         UnavailableError("The sign-in service does not respond."), {b"accept": b"text/html"}
     ),

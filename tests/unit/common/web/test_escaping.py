@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
-from unittest.mock import ANY
 
 import pytest
 
@@ -46,8 +45,10 @@ FIELDS: dict[str, Any] = {
     "client_id": "id", "client": "Acme", "redirect": "https://acme.test/back", "state": "s",
     "challenge": "c", "scope": "tools", "resource": "https://bus.test/mcp",
 }  # fmt: skip
-ACCOUNT: dict[str, Any] = {"id": "g", "client_id": "id", "client": "Acme", "person": ANY,
-    "resource": "r", "scope": "tools", "made": 0.0, "ends": 9.0}  # fmt: skip
+GRANT: dict[str, Any] = {
+    "id": "g", "client_id": "id", "client": "Acme", "person": Person("local", "ann", {}),
+    "resource": "r", "scope": "tools", "made": 0.0, "ends": 9.0,
+}  # fmt: skip
 CONNECTION: dict[str, Any] = {
     "server": "docs", "user": "ann", "url": "u", "issuer": "i", "resource": "r", "endpoint": "e",
     "revocation": "", "client_id": "c", "method": "none", "token": "t", "ends": 0.0, "refresh": "",
@@ -70,8 +71,7 @@ def ticket(user: str = "ann", **fields: Any) -> Ticket:
 
 
 def grant(**fields: str) -> bytes:
-    fields = {**ACCOUNT, "person": Person("local", "ann", {}), **fields}
-    return access_page("ann", "sealed", [Grant(**fields)], []).body
+    return access_page("ann", "sealed", [Grant(**{**GRANT, **fields})], []).body
 
 
 def connection(**fields: Any) -> bytes:
