@@ -30,7 +30,7 @@ CONNECT = AuthorizationRequest(
 GRANTS = [
     Grant(f"g{at}", "id", f"Program {at} {'with a long name ' * (at % 3)}", ANN,
           "https://toolbus.example/mcp", "tools:reading tools:writing", NIGHT, NIGHT + 9e6)
-    for at in range(104)
+    for at in range(4)
 ]  # fmt: skip
 CONNECTIONS = [
     Connection(name, "ann", "u", "i", "r", "e", "", "c", "none", "t", NIGHT, "", (), scopes, NIGHT)
