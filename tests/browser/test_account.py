@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from harness.looking import Person
-from harness.native import Program
-from harness.visited import Gateway, signs_in
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import Gateway, signs_in
+from harness.oauth.native_app import Program
 
 TITLE = "Access you allowed"
 KINDS: dict[str, dict[str, Any]] = {
@@ -34,7 +34,8 @@ def test_a_person_ends_what_they_allowed_a_program(
     bob.keeps(f"account-{kind}")
     assert not bob.overflows
     while before := buttons.count():
-        buttons.first.click()
+        with bob.page.expect_navigation():
+            buttons.first.click()
         bob.sees(TITLE)
         assert buttons.count() == before - 1
     assert "No program can act for you." in bob.sees(TITLE).inner_text()

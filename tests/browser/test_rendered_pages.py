@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.looking import Person
+from harness.clients.chromium_browser import Person
 from toolbus_common.contracts import ApprovalState, PageReply
 from toolbus_common.errors import UnavailableError
 from toolbus_ingress import oauth_proxy
