@@ -154,7 +154,7 @@ def test_the_pages_are_dark_for_who_likes_it_so(program: Program, someone: Someo
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "heading", "said"),
+    ("name", "path", "heading", "text"),
     [
         (
             "a-client-nobody-knows",
