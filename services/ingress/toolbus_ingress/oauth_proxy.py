@@ -1,11 +1,13 @@
 """Proxy the authorization server's paths: requests go to the oauth service over the bus."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_common.http_server.body import Receive
+from toolbus_common.web import html
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.html_response import page
 from toolbus_ingress.http.jsonrpc import Response
@@ -75,6 +77,7 @@ class OAuthProxy:
         try:
             reply = await self.endpoint.service.requests.request(request, PageReply, SECONDS)
         except ToolbusError as error:
+            await asyncio.to_thread(html.load)
             return _error_response(error, headers)
         return Response(
             reply.status,

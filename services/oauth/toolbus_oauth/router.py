@@ -1,10 +1,12 @@
 """Route HTTP requests to handlers, and render errors as JSON or as a page."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolbus_common.contracts import PageReply, PageRequest
+from toolbus_common.web import html
 from toolbus_oauth.account_page import page as accountpage
 from toolbus_oauth.accounts.oidc_providers import CALLBACK
 from toolbus_oauth.clients.registry import ClientRegistry
@@ -67,6 +69,8 @@ class Router:
         handler = handler or self.more.get((request.method, request.path))
         handler = handler or self._routes.get((request.method, above))
         handler = handler or self.more.get((request.method, above))
+        if _is_browser(request):
+            await asyncio.to_thread(html.load)
         if handler is None:
             return self._not_found(request, above)
         try:
@@ -82,7 +86,7 @@ class Router:
         paths = (request.path, above)
         methods = sorted(method for method, path in self._routes if path in paths)
         status, allow = (405, (("allow", ", ".join(methods)),)) if methods else (404, ())
-        if "text/html" not in request.headers.get("accept", ""):
+        if not _is_browser(request):
             return PageReply(status=status, headers=allow)
         message = "This page cannot be opened directly. Restart the sign-in from your application."
         page = pages.message_page("Page not found", message, status)
@@ -97,6 +101,10 @@ class Router:
     async def _registered(self, request: Request) -> PageReply:
         client, secret = await self.clients.register(request.json)
         return json_response(201, registration_response(client, secret))
+
+
+def _is_browser(request: PageRequest) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _rejection_reason(error: PageError, path: str) -> str:
