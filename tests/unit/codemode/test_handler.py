@@ -9,7 +9,7 @@ import pytest
 
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim, ProtocolFamily
 from toolbus_common.contracts.replies import ReplyMessage
@@ -46,17 +46,17 @@ class Waiting:
 
 
 @pytest.fixture
-def directory() -> ConfigProjection:
+def directory() -> ConfigView:
     key = {"tools": ["*"], "secret_hash": hash_of(KEY_DIGEST)}
     declared = Configuration.model_validate({"keys": {"bot": key}})
-    known = ConfigProjection()
-    known.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
-    known.apply_change(None)
+    known = ConfigView()
+    known.projection.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
+    known.projection.apply_change(None)
     return known
 
 
 async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_from_it(
-    directory: ConfigProjection,
+    directory: ConfigView,
 ) -> None:
     outcomes, waiting, messages = Outcomes(), Waiting(), list[Any]()
     service: Any = SimpleNamespace(events=SimpleNamespace(publish=messages.append))

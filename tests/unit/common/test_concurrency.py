@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from toolbus_common.concurrency import end, in_time
+from toolbus_common.concurrency import end, first_of, in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 
@@ -83,3 +83,8 @@ async def losing_a_cancellation(ended: asyncio.Event) -> None:
             await asyncio.sleep(3600)
     finally:
         ended.set()
+
+
+async def test_of_several_that_end_at_once_the_first_argument_counts() -> None:
+    for _ in range(20):  # a set of tasks has no order
+        assert await first_of(asyncio.sleep(0, "first"), asyncio.sleep(0, "second")) == "first"

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from toolbus_audit.delivery.http_client import HttpClient
-from toolbus_audit.delivery.reconciler import Reconciler
+from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.records import Record, records_of
@@ -238,7 +238,7 @@ async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
             running.discard((name, entry))
 
     async with asyncio.timeout(60):
-        task = asyncio.create_task(Reconciler(lambda: declared, work).run())
+        task = asyncio.create_task(TaskReconciler(lambda: declared, work).run())
         for now in ({"a": 1, "b": 1}, {"a": 2}, {}):
             declared = now
             while running != set(now.items()):  # noqa: ASYNC110

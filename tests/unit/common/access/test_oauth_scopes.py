@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from toolbus_common.access import oauth_scopes as scopes
 from toolbus_common.access.administrators import Administrator, of_person
 from toolbus_common.access.config_snapshot import (
-    ConfigProjection,
     ConfigSnapshot,
+    ConfigView,
     hash_of,
     key_digest_of,
 )
@@ -222,11 +222,11 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
 # -- who administers -------------------------------------------------------------------------
 
 
-def directory(scope: str, **access: Any) -> ConfigProjection:
-    made = ConfigProjection()
+def directory(scope: str, **access: Any) -> ConfigView:
+    made = ConfigView()
     result = declared(access={"staff": {**ACCESS["staff"], **access}})
-    made.apply_change(Change(CONFIGURATION, result.model_dump_json().encode(), 1))
-    made.apply_change(None)
+    made.projection.apply_change(Change(CONFIGURATION, result.model_dump_json().encode(), 1))
+    made.projection.apply_change(None)
     made.bearers.take(hash_of(KEY_DIGEST), bearer(scope, handle="3f"))
     return made
 

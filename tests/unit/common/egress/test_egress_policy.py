@@ -24,8 +24,8 @@ from toolbus_common.egress.addresses import (
     kind_of,
 )
 from toolbus_common.egress.policy import STRICT
-from toolbus_common.egress.proxies import Proxy, proxy_for
 from toolbus_common.settings import Settings
+from toolbus_executor.transport.proxies import Proxy, proxy_for
 
 PUBLIC = "93.184.216.34"
 NAME = target_of("http://docs.example:8080/mcp")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.oauth.dpop_proofs import Holder
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
@@ -30,10 +30,10 @@ WHERE = b', resource_metadata="x"'
 
 def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
     """Return an edge that knows a bound token of ann's, and one that is not."""
-    directory = ConfigProjection()
+    directory = ConfigView()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.apply_change(None)
+    directory.projection.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    directory.projection.apply_change(None)
     for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
         bearer = Bearer(
             access="staff", user="ann", client="c", resource=URL, ends=time() + 600, jkt=jkt

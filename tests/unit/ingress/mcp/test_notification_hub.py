@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from harness.waits import PATIENCE, until
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import (
@@ -42,7 +42,7 @@ class Edge:
     """A catalogue of one server with two tools, and a notification hub over it."""
 
     def __init__(self) -> None:
-        self.directory = ConfigProjection()
+        self.directory = ConfigView()
         self.catalogue = Catalogue(self.directory)
         self.sessions = Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _message: None)
         self.event_logs = EventLogStore()
@@ -50,13 +50,13 @@ class Edge:
         self.notifications = NotificationHub(
             self.catalogue, cast("CallHandler", None), self.event_logs
         )
-        self.directory.on_key.append(self.notifications.key_changed)
+        self.directory.projection.on_key.append(self.notifications.key_changed)
         self.sessions.on_ended = self.notifications.session_ended
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(CONFIGURATION, declared.model_dump_json())
         self.grant("*")
-        self.directory.apply_change(None)
+        self.directory.projection.apply_change(None)
         self.offer("one", "two")
 
     def grant(self, *tools: str, revoked: bool = False) -> None:
@@ -100,7 +100,7 @@ class Edge:
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
-        self.directory.apply_change(Change(name, value.encode(), self._revision))
+        self.directory.projection.apply_change(Change(name, value.encode(), self._revision))
 
 
 class Stream:
@@ -343,7 +343,7 @@ def test_a_view_stays_cached_while_only_keys_change() -> None:
     view = edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
     assert edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY) is view
-    edge.directory.apply_change(Change(CONFIGURATION, None, 100))
+    edge.directory.projection.apply_change(Change(CONFIGURATION, None, 100))
     assert edge.tools(grants) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.crypto.key_file import KEY_BYTES
@@ -30,14 +30,14 @@ class Edge:
     """One key that may use the tools of one server."""
 
     def __init__(self) -> None:
-        self._directory = ConfigProjection()
+        self._directory = ConfigView()
         self.catalogue = Catalogue(self._directory)
         self.tasks = Tasks(ClaimSealer(b"k" * KEY_BYTES), self.catalogue)
         self._revision = 0
         declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(CONFIGURATION, declared.model_dump_json())
         self.grant("s__*")
-        self._directory.apply_change(None)
+        self._directory.projection.apply_change(None)
 
     def grant(self, *tools: str) -> None:
         made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST))
@@ -61,7 +61,7 @@ class Edge:
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
-        self._directory.apply_change(Change(name, value.encode(), self._revision))
+        self._directory.projection.apply_change(Change(name, value.encode(), self._revision))
 
 
 def _call() -> CallRequested:

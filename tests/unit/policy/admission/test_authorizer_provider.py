@@ -4,7 +4,7 @@ from time import time
 
 import pytest
 
-from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
@@ -20,12 +20,13 @@ class Court:
     """A bench that hears of a server with two tools, and of the keys ann and bob."""
 
     def __init__(self) -> None:
-        self.bench = AuthorizerProvider()
+        self.config = ConfigView()
+        self.bench = AuthorizerProvider(self.config)
         self._revision = 0
         self.declare(SERVER)
         self.key("ann", "*")
         self.key("bob", "*")
-        self.bench.apply_config(None)
+        self.config.projection.apply_change(None)
         self.offer("read", "write")
 
     def declare(self, server: Server) -> None:
@@ -47,7 +48,7 @@ class Court:
 
     def _change(self, name: str, value: str) -> None:
         self._revision += 1
-        self.bench.apply_config(Change(name, value.encode(), self._revision))
+        self.config.projection.apply_change(Change(name, value.encode(), self._revision))
 
 
 def test_a_revoked_key_is_denied_at_once_and_other_cached_plans_stay() -> None:

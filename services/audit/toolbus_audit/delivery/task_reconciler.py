@@ -1,4 +1,4 @@
-"""Reconciler: one task per configured entry, started, restarted and ended as entries change."""
+"""One task per configured entry, started, restarted and ended as entries change."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from toolbus_common.concurrency import end, in_background
+from toolbus_common.service.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ LOOK_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 
 
-class Reconciler(Generic[E]):
+class TaskReconciler(Generic[E]):
     """Runner of `work` for each entry that `configured` returns; work that ends is restarted."""
 
     def __init__(
@@ -27,7 +28,7 @@ class Reconciler(Generic[E]):
         self._configured = configured
         self._work = work
         self._retry_seconds = retry_seconds
-        self._tasks: dict[str, tuple[E, asyncio.Task[None]]] = {}
+        self._tasks: Reconciler[E, asyncio.Task[None]] = Reconciler(self._start, _stop)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -39,21 +40,13 @@ class Reconciler(Generic[E]):
         """Reconcile without end. On cancellation, every task ends."""
         try:
             while True:
-                await self._reconcile()
+                await self._tasks.reconcile(self._configured())
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            await end(*(task for _, task in self._tasks.values()))
+            await end(*self._tasks)
 
-    async def _reconcile(self) -> None:
-        configured = self._configured()
-        for name, (entry, task) in list(self._tasks.items()):
-            if configured.get(name) != entry:
-                await end(task)
-                del self._tasks[name]
-        for name, entry in configured.items():
-            if name not in self._tasks:
-                task = asyncio.get_running_loop().create_task(self._run_entry(name, entry))
-                self._tasks[name] = entry, task
+    def _start(self, name: str, entry: E) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._run_entry(name, entry))
 
     async def _run_entry(self, name: str, entry: E) -> None:
         while True:
@@ -62,3 +55,7 @@ class Reconciler(Generic[E]):
             except Exception:
                 log.exception("reconciler.task_failed", extra={"entry": name})
             await asyncio.sleep(self._retry_seconds)
+
+
+async def _stop(task: asyncio.Task[None], *, removed: bool) -> None:  # noqa: ARG001 - as all parts
+    await end(task)

@@ -1,13 +1,29 @@
 """Encrypt personal fields of an event before it is published, or strike them without a key."""
 
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
 
 from toolbus_common.contracts.events.base import Event
-from toolbus_common.privacy.key_store import PersonKeys
 
 F = TypeVar("F", bound=Event)
 UNKNOWN_PERSON = "~"  # replaces a name whose key is not available
 _NO_PERSON: frozenset[str] = frozenset()
+
+
+class PersonKeyring(Protocol):
+    """The keys of persons, as the publisher of events uses them."""
+
+    def known(self, name: str) -> object | None:
+        """Return the key of a person, if it is here."""
+
+    def pseudonym(self, name: str) -> str:
+        """Return the pseudonym of a known person. Raises `KeyError`."""
+
+    def seal(self, name: str, text: str) -> str:
+        """Encrypt a text with the key of a known person. Raises `KeyError`."""
+
+    async def learn(self, names: Iterable[str]) -> None:
+        """Find or create the keys of these persons. Raises `BusDownError`."""
 
 
 def named(event: Event) -> frozenset[str]:
@@ -18,7 +34,7 @@ def named(event: Event) -> frozenset[str]:
     return frozenset((*people.values(), *content.values())) if people or content else _NO_PERSON
 
 
-def sealed(event: F, people: PersonKeys) -> F:
+def sealed(event: F, people: PersonKeyring) -> F:
     """Return the event with pseudonyms and encrypted content. Raises `KeyError`."""
     update: dict[str, Any] = {}
     for field, name in event.people.items():
