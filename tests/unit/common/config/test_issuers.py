@@ -43,7 +43,8 @@ def test_an_issuers_secret_is_hidden_and_restored_only_for_the_same_url() -> Non
 def test_an_issuers_secret_and_address_over_http_need_permission() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
         return [
-            problem["place"] for problem in RemoteRestrictions((), variables).violations(old, new)
+            problem["location"]
+            for problem in RemoteRestrictions((), variables).violations(old, new)
         ]
 
     corp = configured(issuers={"corp": CORP})
