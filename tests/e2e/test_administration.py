@@ -295,9 +295,7 @@ def test_a_change_made_with_the_cli_is_an_event_with_its_operator(gateway: Launc
     assert json.loads(event["after"])["tools"] == ["echo__*"]
 
 
-def test_the_cli_erases_an_operator_unless_a_legal_hold_prevents_it(
-    gateway: Launched,
-) -> None:
+def test_the_cli_erases_an_operator_unless_a_legal_hold_prevents_it(gateway: Launched) -> None:
     assert gateway.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
     (event,) = changed(gateway, "keys", "last")
     name = event["by"]

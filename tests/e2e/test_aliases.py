@@ -40,9 +40,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         yield cluster
 
 
-def test_a_client_uses_the_alias_while_grants_use_the_servers_name(
-    launched: Launched,
-) -> None:
+def test_a_client_uses_the_alias_while_grants_use_the_servers_name(launched: Launched) -> None:
     client = launched.client(KEY)
     assert client.call("echo__speak", {"text": "hi"}).text == "hi"
     assert client.call("echo__say", {"text": "hi"}).code == "unknown_tool"

@@ -24,9 +24,7 @@ def test_a_call_is_queryable_as_intent_and_outcome(gateway: Gateway) -> None:
     assert intent["at"] <= outcome["at"]
 
 
-def test_a_denied_call_has_its_reason_under_the_returned_call_id(
-    gateway: Gateway,
-) -> None:
+def test_a_denied_call_has_its_reason_under_the_returned_call_id(gateway: Gateway) -> None:
     call_id = gateway.client(READER_KEY).call("git__git_push").error["data"]["callId"]
     rows = rows_of(gateway, call_id, "call.denied")
     assert set(rows) == {"call.denied"}

@@ -145,9 +145,7 @@ def test_a_tool_of_an_unreachable_server_is_unknown(gateway: Gateway) -> None:
     error_of(gateway.client().call("dead__anything"), 200, -32602)
 
 
-def test_a_servers_error_keeps_its_text_and_a_tool_error_is_a_result(
-    gateway: Gateway,
-) -> None:
+def test_a_servers_error_keeps_its_text_and_a_tool_error_is_a_result(gateway: Gateway) -> None:
     fault = gateway.client().call("echo__fault")
     assert "out of order" in fault.error["message"]
     complaint = gateway.client().call("echo__complain")

@@ -109,9 +109,7 @@ def test_every_persistent_connection_is_closed_with_an_answer(cluster: Cluster) 
     assert load.outcomes["closed"] >= CLIENTS
 
 
-def test_readiness_ends_before_the_listener_and_idle_clients_are_closed(
-    cluster: Cluster,
-) -> None:
+def test_readiness_ends_before_the_listener_and_idle_clients_are_closed(cluster: Cluster) -> None:
     address = ingresses(cluster)[0]
     process = next(p for p in cluster.every() if "ingress" in p.services)
     client = cluster.client(SECRET)

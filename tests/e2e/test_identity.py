@@ -291,9 +291,7 @@ def bound_token(base: str, holder: Holder) -> str:
     return str(body["access_token"])
 
 
-def test_a_bound_token_is_invalid_without_its_key(
-    launched: Launched,
-) -> None:
+def test_a_bound_token_is_invalid_without_its_key(launched: Launched) -> None:
     endpoint, holder = launched.ready["endpoint"], Holder()
     base = endpoint.removesuffix("/mcp")
     token = bound_token(base, holder)

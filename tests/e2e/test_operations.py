@@ -128,9 +128,7 @@ def test_a_configured_host_name_is_answered_and_others_are_not(tmp_path: Path) -
         gateway.stop()
 
 
-def test_named_ports_are_consecutive_and_a_used_port_is_rejected(
-    tmp_path: Path,
-) -> None:
+def test_named_ports_are_consecutive_and_a_used_port_is_rejected(tmp_path: Path) -> None:
     first = own_ports(3)
     gateway = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
     try:

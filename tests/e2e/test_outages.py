@@ -84,9 +84,7 @@ def test_an_outage_of_nats_is_503_at_once_and_recovers(cluster: Cluster) -> None
     until_blocking(lambda: not dear(client).code, "calls flow again")
 
 
-def test_an_outage_of_valkey_rejects_paid_calls_and_allows_free_ones(
-    cluster: Cluster,
-) -> None:
+def test_an_outage_of_valkey_rejects_paid_calls_and_allows_free_ones(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert dear(client).status == HTTPStatus.OK
     cluster.valkey.kill()

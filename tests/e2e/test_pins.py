@@ -161,9 +161,7 @@ def difference_of(pinned: Pinned) -> Any:
     return case
 
 
-def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(
-    pinned: Pinned,
-) -> None:
+def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(pinned: Pinned) -> None:
     client = pinned.client
     assert client.call(GREET, {"name": "Ann"}).text == "Hello, Ann!"
     with listening(client, toolsListChanged=True) as stream:

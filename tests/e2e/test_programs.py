@@ -112,9 +112,7 @@ def test_a_call_priced_by_its_result_reserves_its_maximum_and_charges_its_cost(
     assert run(cluster.client(SPENDER), at_once).text == "2"
 
 
-def test_failed_calls_are_charged_and_rejected_calls_are_free(
-    cluster: Cluster,
-) -> None:
+def test_failed_calls_are_charged_and_rejected_calls_are_free(cluster: Cluster) -> None:
     code = (
         "bad = [try_call(one.complain) for _ in range(3)]\n"
         "got = [try_call(one.count, id='c') for _ in range(7)]\n"

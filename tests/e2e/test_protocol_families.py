@@ -279,9 +279,7 @@ async def test_a_stateless_client_gets_only_the_log_messages_it_requested(
     assert not received
 
 
-async def test_log_messages_reach_only_the_caller_of_their_call(
-    families: Families,
-) -> None:
+async def test_log_messages_reach_only_the_caller_of_their_call(families: Families) -> None:
     received: list[str] = []
 
     async def on_log(params: Any) -> None:

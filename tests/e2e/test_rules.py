@@ -115,9 +115,7 @@ def test_a_call_that_a_rule_requires_approval_for_runs_once_approved(
     assert gateway.client(FULL).call("echo__count", {"to": 1}).code == "approval_required"
 
 
-def test_arguments_are_recorded_only_where_allowed(
-    launched: tuple[Launched, Upstream],
-) -> None:
+def test_arguments_are_recorded_only_where_allowed(launched: tuple[Launched, Upstream]) -> None:
     gateway, _ = launched
     for secret in (FULL, DIGEST):
         run = token_hex(16)

@@ -84,9 +84,7 @@ def test_a_granted_operation_is_called_with_the_operators_credential(
     assert KEY not in json.dumps(request)
 
 
-def test_an_error_of_the_api_is_a_tool_error_without_the_credential(
-    launched: Launched,
-) -> None:
+def test_an_error_of_the_api_is_a_tool_error_without_the_credential(launched: Launched) -> None:
     result = launched.client(KEY).call("pets__fail", {"status": 409, "text": "bad"}).json["result"]
     assert result["isError"] is True
     assert result["content"][0]["text"] == "HTTP 409 Conflict: bad Bearer (secret)"
@@ -125,9 +123,7 @@ def test_a_program_calls_both_kinds(launched: Launched) -> None:
     assert '["Rex","2"]' in answer.text.replace(" ", "")
 
 
-def test_invalid_arguments_are_rejected_unsent_with_an_explanation(
-    launched: Launched,
-) -> None:
+def test_invalid_arguments_are_rejected_unsent_with_an_explanation(launched: Launched) -> None:
     result = launched.client(KEY).call("calc__add", {"a": 2}).json["result"]
     assert result["isError"] is True
     assert "'b' is missing: give an integer" in result["content"][0]["text"]

@@ -87,9 +87,7 @@ def test_state_at_a_server_is_visible_to_its_user_only(cluster: Cluster, server:
             assert {each.strip('"') for each in fields} == {whole}
 
 
-def test_a_process_of_both_families_keeps_separate_state_for_each_family(
-    cluster: Cluster,
-) -> None:
+def test_a_process_of_both_families_keeps_separate_state_for_each_family(cluster: Cluster) -> None:
     ann, anns = cluster.client(ANN), cluster.client(ANNS)
     stateless(ann, "stdio__remember", text="of the stateless")
     with_handshake(ann, "stdio__remember", text="with a handshake")

@@ -134,9 +134,7 @@ def test_spans_are_named_by_the_mcp_conventions(traced: Traced) -> None:
     assert edge.service == "toolbus-ingress"
 
 
-def test_a_trace_in_the_header_is_used_or_linked_to_the_messages_own(
-    traced: Traced,
-) -> None:
+def test_a_trace_in_the_header_is_used_or_linked_to_the_messages_own(traced: Traced) -> None:
     trace, other = token_hex(16), token_hex(16)
     params = {"name": "fix__greet", "arguments": {"name": "x"}}
     traced.client().request("tools/call", params, traceparent=parent_of(trace))
@@ -220,9 +218,7 @@ def test_a_request_answered_by_ingress_is_a_span_and_an_unknown_method_names_non
     assert "made/up" not in str(traced.collector.of(unknown, "other"))
 
 
-def test_services_export_readiness_and_span_counters_to_prometheus(
-    traced: Traced,
-) -> None:
+def test_services_export_readiness_and_span_counters_to_prometheus(traced: Traced) -> None:
     trace = token_hex(16)
     call(traced.client(), "fix__greet", parent_of(trace))
     traced.collector.of(trace, *CALL)

@@ -190,10 +190,7 @@ def test_a_client_is_asked_to_open_the_page_and_a_link_is_for_its_own_user(
 
 
 def _called(
-    client: Client,
-    tool: str = "docs__whoami",
-    forged: str = "",
-    **more: Any,
+    client: Client, tool: str = "docs__whoami", forged: str = "", **more: Any
 ) -> dict[str, Any]:
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -213,9 +210,7 @@ def _input_request(client: Client) -> dict[str, Any] | None:
     return result if result.get("resultType") == "input_required" else None
 
 
-def test_an_operator_connects_a_shared_account_for_keys_without_a_user(
-    launched: Launched,
-) -> None:
+def test_an_operator_connects_a_shared_account_for_keys_without_a_user(launched: Launched) -> None:
     root = launched.client(ROOT)
     assert "this key has no user" in text_of(root.call("docs__whoami", {}))
     connection = launched.toolbus("connections", "connect", "wiki", "--json")

@@ -127,9 +127,7 @@ async def _another(policy: PolicyReplicas, before: str) -> bool:
     return await required(policy) != approval_of(before)
 
 
-async def test_an_approved_call_waits_for_an_executor(
-    policy: PolicyReplicas,
-) -> None:
+async def test_an_approved_call_waits_for_an_executor(policy: PolicyReplicas) -> None:
     task = await created_task(policy, **MODERN)
     await policy.executor.calls.leave(CallAdmitted, "*")
     await policy.executor.bus.settled()

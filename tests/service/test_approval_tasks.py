@@ -136,9 +136,7 @@ async def test_an_approved_task_is_charged_and_recorded_like_any_call(
     assert event["parent_id"]
 
 
-async def test_the_stored_call_contains_no_key_digest(
-    policy: PolicyReplicas,
-) -> None:
+async def test_the_stored_call_contains_no_key_digest(policy: PolicyReplicas) -> None:
     call = policy.call(**MODERN)
     assert isinstance(await policy.ingress.calls.request(call), TaskCreated)
     held = b"".join(await policy.kept(TASKS))
@@ -165,18 +163,14 @@ async def test_a_client_that_opens_pages_gets_the_request_in_its_task(
     assert (await final_state(policy, task))["result"] == {"page": 7}
 
 
-async def test_a_client_with_pages_but_without_tasks_gets_no_task(
-    policy: PolicyReplicas,
-) -> None:
+async def test_a_client_with_pages_but_without_tasks_gets_no_task(policy: PolicyReplicas) -> None:
     assert isinstance(await policy.request(capabilities=PAGES), InputRequired)
     assert isinstance(
         await policy.request(capabilities=PAGES, extra=LEGACY["extra"]), InputRequired
     )
 
 
-async def test_a_call_too_large_to_store_gets_no_task(
-    policy: PolicyReplicas,
-) -> None:
+async def test_a_call_too_large_to_store_gets_no_task(policy: PolicyReplicas) -> None:
     extra = json.dumps({"_meta": {"x": "y" * 20_000}})
     assert await required(policy, **MODERN, extra=extra)
 

@@ -54,9 +54,7 @@ async def test_a_call_without_approval_rules_runs(policy: PolicyReplicas) -> Non
     assert await policy.waiting() == ()
 
 
-async def test_a_call_waits_for_approval_and_runs_once_approved(
-    policy: PolicyReplicas,
-) -> None:
+async def test_a_call_waits_for_approval_and_runs_once_approved(policy: PolicyReplicas) -> None:
     approval = await required(policy)
     assert await required(policy) == approval, "one approval, however often the call is repeated"
     result = await policy.the_one()
@@ -262,9 +260,7 @@ async def test_arguments_too_large_to_review_are_rejected(policy: PolicyReplicas
 # -- clients that can open pages -------------------------------------------------------------------
 
 
-async def test_a_client_that_opens_pages_gets_the_url_and_waits(
-    policy: PolicyReplicas,
-) -> None:
+async def test_a_client_that_opens_pages_gets_the_url_and_waits(policy: PolicyReplicas) -> None:
     request = await policy.request(capabilities=PAGES)
     result = await policy.the_one()
     assert isinstance(request, InputRequired)
@@ -377,9 +373,7 @@ async def test_an_approved_call_may_answer_each_state_of_its_server_once(
     ]
 
 
-async def test_a_state_of_the_server_does_not_replace_an_approval(
-    policy: PolicyReplicas,
-) -> None:
+async def test_a_state_of_the_server_does_not_replace_an_approval(policy: PolicyReplicas) -> None:
     await required(policy, extra=going_on(STATE))
     await required(policy, extra='{"inputResponses":{}}')
     assert policy.reached == []

@@ -47,9 +47,7 @@ def claims_of(token: str) -> dict[str, Any]:
     return body
 
 
-async def test_a_token_is_bound_to_the_proven_key_and_others_are_not(
-    server: Server,
-) -> None:
+async def test_a_token_is_bound_to_the_proven_key_and_others_are_not(server: Server) -> None:
     client = await public(server)
     status, result = await server.token(
         client, await ServiceBrowser(server).code(client), dpop=proof()
@@ -86,9 +84,7 @@ async def test_an_invalid_proof_gets_no_token_and_does_not_use_the_code(server: 
     assert "used before" in result["error_description"]
 
 
-async def test_a_public_clients_refresh_token_is_valid_only_with_its_key(
-    server: Server,
-) -> None:
+async def test_a_public_clients_refresh_token_is_valid_only_with_its_key(server: Server) -> None:
     client = await public(server)
     _, result = await server.token(client, await ServiceBrowser(server).code(client), dpop=proof())
     assert (await refreshed(server, client, result))[1]["error"] == "invalid_dpop_proof"
@@ -145,9 +141,7 @@ async def test_a_confidential_client_may_change_its_key_but_not_omit_it(server: 
     assert (known["token_type"], known["cnf"]) == ("DPoP", {"jkt": EVE.jkt})
 
 
-async def test_a_code_requested_with_a_key_is_redeemed_with_that_key_only(
-    server: Server,
-) -> None:
+async def test_a_code_requested_with_a_key_is_redeemed_with_that_key_only(server: Server) -> None:
     client = await public(server)
     code = await ServiceBrowser(server).code(client, dpop_jkt=ANN.jkt)
     assert (await server.token(client, code))[1]["error"] == "invalid_grant"

@@ -139,9 +139,7 @@ async def test_a_recreated_bucket_is_read_again(
         assert received.keys[-1] == "after"
 
 
-async def test_a_change_during_a_disconnect_arrives(
-    own_nats: NatsServer,
-) -> None:
+async def test_a_change_during_a_disconnect_arrives(own_nats: NatsServer) -> None:
     await provisioned(own_nats)
     async with connect_as_tester(own_nats.at) as bus, watching(bus) as received:
         await (await bus.bucket(CONFIG)).put("before", b"1")
@@ -156,9 +154,7 @@ async def test_a_change_during_a_disconnect_arrives(
         )
 
 
-async def test_sizes_are_reported_of_present_and_of_later_objects(
-    settings: Settings,
-) -> None:
+async def test_sizes_are_reported_of_present_and_of_later_objects(settings: Settings) -> None:
     async with bus_of("policy", settings) as bus:
         bucket = await bus.bucket(OUTCOMES)
         await bucket.put("first", b"12345")

@@ -303,9 +303,7 @@ async def test_the_header_is_configurable_and_without_configuration_no_identity_
     assert issuing.queries == 1
 
 
-async def test_a_key_without_a_user_is_named_and_the_default_customer_is_omitted(
-    api: Api,
-) -> None:
+async def test_a_key_without_a_user_is_named_and_the_default_customer_is_omitted(api: Api) -> None:
     issuing, url = Issuing(), f"{api.origin}/graphql"
     about = {"key": "bot", "customer": "default", "identity": {}}
     async with opened(issuing, graphql=url) as client:
@@ -331,9 +329,7 @@ async def test_without_a_signing_key_nothing_is_sent_and_the_call_reports_the_fi
     assert api.received == []
 
 
-async def test_a_call_admitted_without_an_identity_is_not_sent(
-    api: Api,
-) -> None:
+async def test_a_call_admitted_without_an_identity_is_not_sent(api: Api) -> None:
     issuing = Issuing()
     async with opened(issuing, graphql=f"{api.origin}/graphql") as client:
         before = len(api.received)

@@ -1,4 +1,4 @@
-"""gRPC servers, against one with reflection in a process of its own."""
+"""Calls of gRPC servers, against one with reflection in a process of its own."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""gRPC servers of another library, over TLS, and with failing health checks."""
+"""Calls of gRPC servers of another library, over TLS, and with failing health checks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -64,9 +64,7 @@ async def probed(client: CallRunner) -> str:
     return ""
 
 
-async def test_a_server_with_reflection_v1_only_is_called(
-    upstream: CallRunner,
-) -> None:
+async def test_a_server_with_reflection_v1_only_is_called(upstream: CallRunner) -> None:
     assert {"Shop_Echo"} <= {each.name for each in upstream.listing.tools}
     result = await upstream.call("Shop_Echo", {"title": "Tehanu"})
     assert result.last["structuredContent"] == {"title": "Tehanu"}

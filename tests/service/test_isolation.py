@@ -271,9 +271,7 @@ async def test_a_process_killed_from_outside_exceeded_no_limit() -> None:
         await child.close()
 
 
-async def test_total_memory_is_limited_where_there_is_a_control_group(
-    control_group: Path,
-) -> None:
+async def test_total_memory_is_limited_where_there_is_a_control_group(control_group: Path) -> None:
     script = """
 import os
 for _ in range(4):

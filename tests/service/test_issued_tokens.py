@@ -18,9 +18,7 @@ from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.main import build
 
 
-async def test_a_second_machine_of_the_same_name_is_rejected(
-    server: Server,
-) -> None:
+async def test_a_second_machine_of_the_same_name_is_rejected(server: Server) -> None:
     (row,) = await server.action("add_client", "nightly")
     for name in ("nightly", " nightly "):
         with pytest.raises(ConflictError, match=row["id"]):
@@ -33,9 +31,7 @@ async def test_a_second_machine_of_the_same_name_is_rejected(
     assert await server.action("add_client", "nightly")
 
 
-async def test_concurrent_creations_of_one_machine_leave_at_most_one(
-    server: Server,
-) -> None:
+async def test_concurrent_creations_of_one_machine_leave_at_most_one(server: Server) -> None:
     async with build(ProcessContext()).running():  # the second service
         for name in ("nightly", "daily", "weekly"):
             requests = (server.action("add_client", name) for _ in range(8))

@@ -177,9 +177,7 @@ async def test_expired_reservations_end_alike_after_a_loss_of_counters(
 
 
 @pytest.mark.usefixtures("audit")
-async def test_spending_before_the_loss_counts_after_it(
-    ledger_operator: LedgerOperator,
-) -> None:
+async def test_spending_before_the_loss_counts_after_it(ledger_operator: LedgerOperator) -> None:
     for _ in range(8):
         await ledger_operator.call()
     await ledger_operator.emptied()
@@ -320,9 +318,7 @@ async def _record(writer: EventPublisher, event: CallFailed) -> None:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(
-    ledger_operator: LedgerOperator,
-) -> None:
+async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(ledger_operator: LedgerOperator) -> None:
     for _ in range(4):
         await ledger_operator.call()
     before = await ledger_operator.standing()

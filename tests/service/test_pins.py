@@ -130,9 +130,7 @@ async def test_definitions_at_first_sight_are_approved_and_later_ones_are_quaran
         assert len(one.published_tools(DefinitionChanged)) == 2, "published once"
 
 
-async def test_a_repaired_definition_is_pinned_and_compared_as_sent(
-    settings: Settings,
-) -> None:
+async def test_a_repaired_definition_is_pinned_and_compared_as_sent(settings: Settings) -> None:
     def repaired(sent: dict[str, Any], definition: dict[str, Any]) -> CatalogEntry:
         return CatalogEntry(name="a", definition=definition, digest=digest_of(sent), sent=sent)
 
@@ -187,9 +185,7 @@ async def test_a_restarted_executor_compares_with_the_pins(settings: Settings) -
         assert (listed_names(found), sorted(held(found))) == (["a"], ["b", "c"])
 
 
-async def test_only_one_of_two_executors_sees_the_server_first(
-    settings: Settings,
-) -> None:
+async def test_only_one_of_two_executors_sees_the_server_first(settings: Settings) -> None:
     async with executor(settings) as one, executor(settings) as two:
         first = one.lists(offered("a", "one"), offered("b"), offered("only one"))
         second = two.lists(offered("a", "two"), offered("b"), offered("only two"))
@@ -374,9 +370,7 @@ async def test_a_server_that_always_changes_does_not_fill_the_stream(settings: S
         assert 1000 <= len(one.published_tools(DefinitionChanged)) < 2100
 
 
-async def test_a_trusted_listing_older_than_pins_stays_listed(
-    settings: Settings,
-) -> None:
+async def test_a_trusted_listing_older_than_pins_stays_listed(settings: Settings) -> None:
     async with executor(settings, "trust") as one:
         await one.entry.publish(listing(CatalogEntry(name="a", definition={"name": "a"})))
         assert listed_names(await one.entry.now()) == ["a"]

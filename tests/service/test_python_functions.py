@@ -83,9 +83,7 @@ async def test_functions_are_tools_with_the_schemas_of_their_types(client: CallR
     assert "outputSchema" not in tools["shout"]
 
 
-async def test_plain_and_async_functions_are_called_and_may_print(
-    client: CallRunner,
-) -> None:
+async def test_plain_and_async_functions_are_called_and_may_print(client: CallRunner) -> None:
     items = (await client.call("add", {"a": 2, "unit": "boxes"})).last
     assert items["structuredContent"] == {"total": 3, "unit": "boxes"}
     assert (await client.call("shout", {"text": "hi"})).text == "HI"

@@ -339,9 +339,7 @@ async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> No
     assert await asyncio.to_thread(query_rows) == [("acme-bot", 1000, False, [])] * 3
 
 
-async def test_the_go_client_gets_the_revision_it_can_read(
-    endpoint: Endpoint,
-) -> None:
+async def test_the_go_client_gets_the_revision_it_can_read(endpoint: Endpoint) -> None:
     hello = "SELECT displayName(), version(), revision(), timezone()"
     reply = await endpoint.request(hello, default_format="Native", client_protocol_version="54460")
     assert reply.body.startswith(

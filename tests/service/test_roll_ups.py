@@ -137,9 +137,7 @@ async def test_a_day_with_late_or_deleted_events_is_read_by_the_hour_until_rolle
         assert await query(store, DAYS_HELD) == [{"held": 1, "of": 1}]
 
 
-async def test_an_incomplete_or_outdated_day_is_not_read(
-    tmp_path: Path,
-) -> None:
+async def test_an_incomplete_or_outdated_day_is_not_read(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(store, event("call.completed", "c", HOUR, charge=3))
         await roll_up_hours(store.run_in_background)

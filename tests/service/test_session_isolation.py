@@ -118,9 +118,7 @@ async def test_a_server_configured_as_shared_is_shared(pair: ExecutorPair) -> No
     assert await pair.say("bob", "recall") == "a"
 
 
-async def test_with_client_sessions_each_session_has_its_own_state(
-    pair: ExecutorPair,
-) -> None:
+async def test_with_client_sessions_each_session_has_its_own_state(pair: ExecutorPair) -> None:
     await pair.declare(s=Server(command=COMMAND, sessions="client"))
     await pair.listed()
     mine = {"family": ProtocolFamily.LEGACY}

@@ -214,10 +214,7 @@ async def test_two_sweepers_charge_a_call_once(
 
 
 async def test_an_unknown_outcome_is_published_once_despite_bus_failures(
-    settlement: SettlementConsumer,
-    operator: Bus,
-    valkey_url: str,
-    monkeypatch: pytest.MonkeyPatch,
+    settlement: SettlementConsumer, operator: Bus, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await settlement.ledger.reserve(late("r"))
     await settlement.service.events.publish_durable(allowed(call_id="r"))

@@ -108,9 +108,7 @@ async def test_a_syslog_server_receives_no_event_twice(settings: Settings, tmp_p
         assert server.ids == ids(*range(6))
 
 
-async def test_events_the_stream_dropped_before_delivery_are_counted(
-    settings: Settings,
-) -> None:
+async def test_events_the_stream_dropped_before_delivery_are_counted(settings: Settings) -> None:
     stream = MemoryStream()
     stream.say(*intents(1, 2, 3, 4))
     with Receiver() as receiver:

@@ -7,9 +7,7 @@ from harness.engines.nats_server import NatsServer
 from harness.waits import PATIENCE, until
 
 
-async def test_a_late_server_is_waited_for_and_then_delivers(
-    own_nats: NatsServer,
-) -> None:
+async def test_a_late_server_is_waited_for_and_then_delivers(own_nats: NatsServer) -> None:
     async with connect_as_tester(own_nats.at) as bus:
         received: list[bytes] = []
         await bus.subscribe("told", lambda payload, *_: received.append(payload))

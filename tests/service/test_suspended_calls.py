@@ -205,9 +205,7 @@ async def test_a_cancelled_suspended_call_is_cancelled_at_its_server_and_removed
     assert caught.value.data["upstream_code"] == -32602
 
 
-async def test_a_continued_call_is_not_cancelled_by_the_id_of_its_first_round(
-    agent: Agent,
-) -> None:
+async def test_a_continued_call_is_not_cancelled_by_the_id_of_its_first_round(agent: Agent) -> None:
     tool = "test_input_required_result_multi_round"
     first = agent.call(tool)
     request = await agent.ingress.calls.request(first)

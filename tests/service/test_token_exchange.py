@@ -116,9 +116,7 @@ async def test_only_a_client_allowed_by_an_operator_exchanges_tokens(server: Ser
         )
 
 
-async def test_an_exchanged_token_never_exceeds_its_subject_token(
-    server: Server,
-) -> None:
+async def test_an_exchanged_token_never_exceeds_its_subject_token(server: Server) -> None:
     helper = await Machine.create(server, "helper", DOCS)
     whole, mail = await anns(server), await anns(server, resource=f"{RESOURCE}/mail")
     assert await helper.refused(whole, resource=f"{RESOURCE}/mail") == "invalid_target"

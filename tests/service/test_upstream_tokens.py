@@ -187,10 +187,7 @@ async def test_inconsistent_metadata_is_rejected(
 
 
 async def test_metadata_lead_to_no_forbidden_address(
-    settings: Settings,
-    operator: Bus,
-    monkeypatch: pytest.MonkeyPatch,
-    docs: Resource,
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, docs: Resource
 ) -> None:
     monkeypatch.setenv("TOOLBUS_EGRESS_ALLOW", "")
     with Resource().serving() as inside:

@@ -147,9 +147,7 @@ async def test_progress_arrives_in_order_and_before_the_answer(client: CallRunne
 
 
 @every_kind
-async def test_log_messages_reach_only_callers_that_requested_them(
-    client: CallRunner,
-) -> None:
+async def test_log_messages_reach_only_callers_that_requested_them(client: CallRunner) -> None:
     result = await client.call("test_tool_with_logging", log_level="info")
     logged = [f for f in result.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
@@ -216,9 +214,7 @@ async def test_a_caller_without_capabilities_gets_no_request(client: CallRunner)
 
 
 @legacy_http
-async def test_a_required_page_is_an_input_request_to_stateless_callers(
-    client: CallRunner,
-) -> None:
+async def test_a_required_page_is_an_input_request_to_stateless_callers(client: CallRunner) -> None:
     request = await client.call("test_url_elicitation_required", capabilities=FORMS)
     (question,) = request.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"

@@ -95,9 +95,7 @@ async def test_a_witness_that_was_reset_or_whose_answer_was_lost_is_sent_the_log
     assert {(2, 409), (0, 200), (6, 409), (4, 200)} <= set(witness.requests)
 
 
-async def test_a_witness_with_a_larger_log_raises_the_alarm_once(
-    auditor: Auditor,
-) -> None:
+async def test_a_witness_with_a_larger_log_raises_the_alarm_once(auditor: Auditor) -> None:
     witness = Witness()
     with witness.listening() as url:
         async with witnessed(auditor, witness, url) as service:
@@ -163,9 +161,7 @@ async def test_checkpoints_in_a_directory_show_that_the_newest_events_were_dropp
     assert {kind for kind, _ in report.found} == {"missing"}
 
 
-async def test_the_origin_of_an_installation_is_created_once(
-    auditor: Auditor,
-) -> None:
+async def test_the_origin_of_an_installation_is_created_once(auditor: Auditor) -> None:
     async with auditing(auditor.settings) as service:
         first = service.status().details
     await declare(auditor.operator, origin="another.example")
