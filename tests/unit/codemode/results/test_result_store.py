@@ -1,4 +1,4 @@
-"""Stored results of programs: what earlier code stored still opens, and nothing that was changed."""
+"""Stored results of programs: what earlier code stored still opens, a changed one does not."""
 
 from toolbus_codemode.results.result_store import Results
 
