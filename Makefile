@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
+.PHONY: install up test check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -146,6 +146,10 @@ bench-traces: $(INSTALLED)
 # Who holds an access token, looked up at the edge: microseconds of each request.
 bench-identity: $(INSTALLED)
 	$(BIN)/python bench/identity.py $(ARGS)
+
+# DPoP proofs, identity headers and sealed tokens: processor time of each.
+bench-proofs: $(INSTALLED)
+	$(BIN)/python bench/proofs.py $(ARGS)
 
 # What a token for a server costs each call; a thousand that end together.
 bench-upstream-tokens: $(INSTALLED)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws as others
+from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from harness.proofs import decoded, encoded
@@ -143,6 +144,23 @@ def test_a_jws_that_is_too_long_is_not_looked_at() -> None:
     assert parse(text, 2 * LONGEST).claims["x"]
     with pytest.raises(JwsError):
         parse(signed('{"alg":"ES256"}'), 50)
+
+
+@pytest.mark.parametrize(
+    ("header", "claims"),
+    [
+        ('{"alg":"none","alg":"ES256"}', '{"sub":"ann"}'),
+        ('{"alg":"ES256"}', '{"sub":"eve","sub":"ann"}'),
+        ('{"alg":"ES256"}', '{"sub":"ann","exp":NaN}'),
+        ('{"alg":"ES256","b64":true,"crit":["b64"]}', '{"sub":"ann"}'),
+    ],
+)
+def test_the_library_alone_accepts_what_is_rejected_here(header: str, claims: str) -> None:
+    """Why texts are parsed here first (ADR 30). If this fails, the library has become stricter."""
+    text = signed(header, claims)
+    assert jwt.decode(text, KEY, algorithms=["ES256"]).claims["sub"] == "ann"
+    with pytest.raises(JwsError):
+        parse(text)
 
 
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_=-]{0,20}(\.[A-Za-z0-9_=-]{0,20}){0,4}"))
