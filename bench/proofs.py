@@ -38,7 +38,9 @@ def main() -> int:
     options = parser.parse_args()
     gc.freeze()  # as each service does: imported modules are not searched again
     rows = [
-        row(f"{name}: p50 CPU µs", _median(operation, options.rounds), "<=", MOST_MICROSECONDS[name])
+        row(
+            f"{name}: p50 CPU µs", _median(operation, options.rounds), "<=", MOST_MICROSECONDS[name]
+        )
         for name, operation in _operations(options.rounds * BATCH).items()
     ]
     show(rows)

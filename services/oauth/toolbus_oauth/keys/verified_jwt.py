@@ -19,7 +19,7 @@ def parse_verified(
     two parsers could read differently.
     """
     found = jws.parse(token)
-    algorithm = found.header.get("alg")
+    algorithm = str(found.header.get("alg"))
     if algorithm not in algorithms:
         raise jws.JwsError(f"its alg must be one of {', '.join(algorithms)}")
     try:

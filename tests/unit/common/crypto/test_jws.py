@@ -16,7 +16,6 @@ from toolbus_common.crypto.jws import LONGEST, JwsError, parse
 from toolbus_common.crypto.p256 import P256Key, header_of
 
 KEY = ECKey.generate_key("P-256")
-JWK = json.dumps(KEY.as_dict(private=False))
 
 
 def signed(header: str, claims: str = '{"sub":"ann"}') -> str:
@@ -61,8 +60,8 @@ def test_a_key_that_earlier_code_stored_is_the_same_key() -> None:
     [
         '{"alg":"ES256","alg":"ES256"}',
         '{"alg":"none","alg":"ES256"}',
-        f'{{"alg":"ES256","jwk":{JWK},"jwk":{JWK}}}',
-        f'{{"alg":"ES256","jwk":{JWK[:-1]},"kty":"EC"}}' + "}",
+        '{"alg":"ES256","jwk":{},"jwk":{}}',
+        '{"alg":"ES256","jwk":{"kty":"EC","kty":"EC"}}',
         '{"alg":"ES256","crit":["b64"],"b64":true}',
         '{"alg":"ES256","crit":["exp"],"exp":1}',
         '{"alg":"ES256","crit":[]}',

@@ -16,9 +16,7 @@ ALGORITHMS = ("ES256", "EdDSA", "RS256")
 SHORTEST_RSA, LONGEST_RSA = 2048, 4096  # bits: less is weak, more is costly to verify
 LARGEST_EXPONENT = 2**32
 MOST_KEYS = 1024  # imported keys that are cached: a client signs each request with the same key
-_KINDS: dict[str, type[ECKey | OKPKey | RSAKey]] = {
-    "ES256": ECKey, "EdDSA": OKPKey, "RS256": RSAKey,
-}  # fmt: skip
+_KINDS: dict[str, Any] = {"ES256": ECKey, "EdDSA": OKPKey, "RS256": RSAKey}
 _FIXED = {
     "ES256": {"kty": "EC", "crv": "P-256"},
     "EdDSA": {"kty": "OKP", "crv": "Ed25519"},
