@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey
 
-from harness.proofs import Holder, decoded, encoded, read, signed_text
+from harness.oauth.dpop_proofs import Holder, decoded, encoded, read, signed_text
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import Proof, ProofError, digest_of, proven
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker, UsedProofs

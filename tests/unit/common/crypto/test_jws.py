@@ -11,7 +11,7 @@ from joserfc import jws as others
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from harness.proofs import decoded, encoded
+from harness.oauth.dpop_proofs import decoded, encoded
 from toolbus_common.crypto.jws import LONGEST, JwsError, parse
 from toolbus_common.crypto.p256 import P256Key, header_of
 
@@ -19,7 +19,7 @@ KEY = ECKey.generate_key("P-256")
 
 
 def signed(header: str, claims: str = '{"sub":"ann"}') -> str:
-    """A JWS of these texts, whatever they are, signed with the key."""
+    """Return a JWS of these texts, which need not be JSON, signed with the key."""
     message = f"{encoded(header.encode())}.{encoded(claims.encode())}"
     algorithm = others.JWSRegistry(algorithms=["ES256"]).get_alg("ES256")
     signature = algorithm.sign(message.encode(), KEY)

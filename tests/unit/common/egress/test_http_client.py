@@ -11,7 +11,7 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 import pytest
 
-from harness.certificates import Authority
+from harness.oauth.certificates import Authority
 from toolbus_common.egress import target_of
 from toolbus_common.egress.http_client import open_connection
 from toolbus_common.egress.tls import SYSTEMS, Tls

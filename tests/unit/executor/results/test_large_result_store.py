@@ -4,7 +4,7 @@ from time import time
 
 import pytest
 
-from harness.bench import admitted
+from harness.services.call_runner import admitted
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_executor.results.large.store import LargeResultStore, Manifest
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from harness.proofs import encoded
+from harness.oauth.dpop_proofs import encoded
 from toolbus_oauth.clients.registry import parse_metadata
 from toolbus_oauth.web.errors import OAuthError
 

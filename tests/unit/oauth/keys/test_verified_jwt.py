@@ -7,7 +7,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, KeySet, OctKey, OKPKey, RSAKey
 
-from harness.proofs import Holder, decoded, encoded, signed_text
+from harness.oauth.dpop_proofs import Holder, decoded, encoded, signed_text
 from toolbus_common.crypto.jws import SIGNATURES, JwsError
 from toolbus_oauth.keys.verified_jwt import parse_verified
 
