@@ -32,7 +32,7 @@ MOST_MICROSECONDS = {
 
 
 def main() -> int:
-    """Run the benchmark; return 0 if every limit is met."""
+    """Run the benchmark; return 0 if the demands hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="batches of each operation")
     options = parser.parse_args()

@@ -1,1 +1,1 @@
-"""Sign and encrypt: sealed tokens and records, canonical JSON, key files, DPoP."""
+"""Sign and encrypt: AES-GCM, sealed tokens, JWS, DPoP, canonical JSON, key files."""
