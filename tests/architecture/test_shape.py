@@ -22,7 +22,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 MOST_LINES = 400
 HEADINGS = ["subscribes", "publishes", "owns"]
-IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors are promised a single file
+IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors get a single file
 
 
 def name(path: Path) -> str:
@@ -46,7 +46,7 @@ def test_a_file_has_at_most_four_hundred_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCE + TESTS, ids=name)
-def test_a_module_docstring_begins_with_a_sentence(path: Path) -> None:
+def test_a_module_docstring_has_a_summary(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text, "no docstring"
     first = text.split("\n\n")[0].strip()

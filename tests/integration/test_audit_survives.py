@@ -20,9 +20,9 @@ from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQuery, EventsQuery, EventsReply, RowsReply
 from toolbus_common.errors import InvalidError, UnavailableError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -156,7 +156,7 @@ async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
     await returns_soon(operator)
     async with (
         events_of("policy", settings, tmp_path) as policy,
-        build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
+        build(ProcessContext(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until_async(lambda: ready(service), "audit is ready")
         await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(10)))
@@ -181,7 +181,7 @@ async def test_a_store_killed_under_load_has_every_event_once(
     await returns_soon(operator)
     async with (
         events_of("policy", settings, tmp_path) as policy,
-        build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
+        build(ProcessContext(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until_async(lambda: ready(service), "audit is ready")
         async with saying(policy) as message:
@@ -206,7 +206,7 @@ async def test_two_replicas_on_one_server_share_the_events(
 ) -> None:
     async with AsyncExitStack() as stack:
         services = [
-            await stack.enter_async_context(build(LocalTransport(), served).running())
+            await stack.enter_async_context(build(ProcessContext(), served).running())
             for _ in range(2)
         ]
         await until_async(lambda: ready(services[0]), "the first is ready")
@@ -227,7 +227,7 @@ async def test_two_replicas_on_one_server_share_the_events(
 async def test_a_server_is_asked_read_only_too(
     operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
-    async with build(LocalTransport(), served).running() as service:
+    async with build(ProcessContext(), served).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         assert await request(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
         for sql in (
@@ -247,7 +247,7 @@ async def test_events_are_taken_out_of_a_server_too(
     settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with (
-        build(LocalTransport(), served).running() as service,
+        build(ProcessContext(), served).running() as service,
         events_of("policy", settings, tmp_path) as policy,
     ):
         await until_async(lambda: ready(service), "audit is ready")

@@ -15,11 +15,11 @@ from toolbus_common.contracts import (
     UpstreamTokenQuery,
     UpstreamTokenReply,
 )
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
@@ -76,7 +76,7 @@ async def oauth(
         "configuration", Configuration(servers={"wiki": wiki}).model_dump_json().encode()
     )
     made = Oauth(settings)
-    async with made.service.running(), build(LocalTransport()).running():
+    async with made.service.running(), build(ProcessContext()).running():
         yield made
 
 

@@ -21,10 +21,10 @@ from toolbus_common.config import Configuration, Reader
 from toolbus_common.config_store.repository import hashed
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -37,7 +37,7 @@ def audit_settings(settings: Settings) -> AuditSettings:
 
 @pytest.fixture
 async def audit(settings: Settings) -> AsyncIterator[Service]:
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         yield service
 
@@ -114,7 +114,7 @@ async def test_a_message_delivered_ten_times_is_stored_once(
         for _ in range(10):
             await stored_but_not_acknowledged(bus, store)
     await store.close()
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         await until_async(lambda: consumed(operator), "everything is acknowledged")
         await count(operator, 50)
@@ -178,7 +178,7 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
     await store.open()
     store._connected().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     await store.close()
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         async with events_of("policy", settings, tmp_path) as policy:
             teams = ("red", "blue", "far too long", "green", "black")
@@ -194,8 +194,8 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
 async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    first = build(LocalTransport(), audit_settings(settings))
-    async with build(LocalTransport(), audit_settings(settings)).running() as second:
+    first = build(ProcessContext(), audit_settings(settings))
+    async with build(ProcessContext(), audit_settings(settings)).running() as second:
         await until_async(lambda: ready(second), "the second is ready")
         async with first.running():
             await until_async(lambda: standing_by(first), "the first stands by")
@@ -252,7 +252,7 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
     async def answered() -> bool:
         return await asyncio.to_thread(request) == (200, b"0\n")
 
-    async with build(LocalTransport(), result).running() as service:
+    async with build(ProcessContext(), result).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         assert await refused()
         ann = Reader(customers=("acme",), secret_hash=hashed(secret))

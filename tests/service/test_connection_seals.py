@@ -17,12 +17,12 @@ from harness.services.oauth_connections import connection_store
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
 from toolbus_common.secrets import SecretError, Secrets, key_services_of, stores_of
-from toolbus_common.secrets.master_keys import Masters
 from toolbus_common.secrets.stores.vault import HashiCorpKeys
 from toolbus_common.settings import Settings
 from toolbus_oauth.settings import Settings as OAuthSettings
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
+from toolbus_oauth.upstreams.connections.master_keys import Masters
 from toolbus_oauth.upstreams.connections.records import Connection
 
 WRAPPED = "vault-transit:transit/toolbus"

@@ -13,7 +13,7 @@ from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source
 from toolbus_cli.state_dir import State
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.loading.loader import Loaded
@@ -78,11 +78,11 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
     key = (await repository.declared()).configuration.keys["bot"]
     assert await repository.put_own(KEY_PREFIX, "bot", key.model_copy(update={"revoked": True}), 0)
     await repository.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
-    directory = ConfigProjection()
+    directory = ConfigView()
     bucket = await operator.bucket("tb_config")
     for each in await bucket.present():
-        directory.apply_change(each)
-    directory.apply_change(None)
+        directory.projection.apply_change(each)
+    directory.projection.apply_change(None)
     assert directory.now.keys["bot"].revoked
     assert secret
 

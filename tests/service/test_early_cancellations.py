@@ -15,9 +15,9 @@ from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallCancelled, CallError, CallResult
 from toolbus_common.contracts.replies import ReplyMessage, decode_reply
 from toolbus_common.errors import CallCancelledError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -61,7 +61,7 @@ async def executing(settings: Settings) -> AsyncIterator[Asking]:
 
         await ingress.subscribe(f"{REPLY}.*", hear)
         await ingress.settled()
-        async with build(LocalTransport()).running():
+        async with build(ProcessContext()).running():
             yield made
 
 

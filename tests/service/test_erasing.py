@@ -27,7 +27,6 @@ from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus, StatusQuery
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats import connection as buses
@@ -35,6 +34,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION, PEOPLE
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -145,7 +145,7 @@ async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIt
         drain_seconds=5.0,
         seal_seconds=0.2,
     )
-    async with build(LocalTransport(), own).running() as service, AsyncExitStack() as stack:
+    async with build(ProcessContext(), own).running() as service, AsyncExitStack() as stack:
 
         async def ready() -> bool:
             return service.status().ready

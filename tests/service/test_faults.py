@@ -18,11 +18,11 @@ from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -64,7 +64,7 @@ async def keeping(
     declared = Configuration(servers={"odd": Server(command=command, files=files)})
     config = await operator.bucket(CONFIG)
     await config.put("configuration", declared.model_dump_json().encode())
-    async with build(LocalTransport()).running():
+    async with build(ProcessContext()).running():
         yield
 
 

@@ -10,11 +10,11 @@ from conformance.upstream import FixtureServer
 from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, ServersQuery, ServersReply
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.servers import refresh_schedule as renewing
@@ -41,7 +41,7 @@ async def kept(
     config = await operator.bucket(CONFIG)
     await config.put("configuration", declared.model_dump_json().encode())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(build(LocalTransport()).running())
+        await stack.enter_async_context(build(ProcessContext()).running())
         yield
 
 

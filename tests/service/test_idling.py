@@ -27,11 +27,11 @@ from toolbus_common.contracts import (
     decode_reply,
 )
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor import main
 from toolbus_executor.main import build
@@ -91,7 +91,7 @@ class Installation:
         config = await self._operator.bucket(CONFIG)
         declared = Configuration(servers=servers)
         await config.put("configuration", declared.model_dump_json().encode())
-        async with build(LocalTransport()).running():
+        async with build(ProcessContext()).running():
             yield
 
     async def listen(self) -> None:

@@ -15,10 +15,10 @@ from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.operator_targets import NAMED, ConfirmedTargets, digest_of, encoded
 from toolbus_common.contracts import Event, ServerConnected, ServerLost
 from toolbus_common.egress.policy import STRICT
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.transport.dialer_factory import DialerFactory
@@ -76,7 +76,7 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     declared = server(tmp_path, "", limits={"cpu_seconds": 1}, files=written)
     whole = Configuration(servers={"s": declared})
     await config.put("configuration", whole.model_dump_json().encode())
-    service = build(LocalTransport())
+    service = build(ProcessContext())
     messages: list[Event] = []
     say = service.events.publish
 

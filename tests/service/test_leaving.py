@@ -18,10 +18,10 @@ from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence.export import LATEST, Wanted, take
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.confirmation import confirm
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -34,7 +34,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
         state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0,
         egress_allow="127.0.0.0/8",
     )  # fmt: skip
-    async with build(LocalTransport(), own).running() as service:
+    async with build(ProcessContext(), own).running() as service:
         await until(lambda: service.status().ready, "audit is ready")
         yield service
 

@@ -25,9 +25,9 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
@@ -95,7 +95,7 @@ async def agent(
     config = await operator.bucket(CONFIG)
     await config.put("configuration", declared.model_dump_json().encode())
     made = Agent(settings, server)
-    executors = [build(LocalTransport()) for _ in range(2)]
+    executors = [build(ProcessContext()) for _ in range(2)]
     async with AsyncExitStack() as stack:
         for service in (*executors, made.policy, made.ingress):
             await stack.enter_async_context(service.running())

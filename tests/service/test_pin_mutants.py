@@ -9,7 +9,7 @@ import pytest
 
 from fixture_server import methods
 from harness.samples.definition_mutants import mutant, reordered, same
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import TOOLS_CALL, Listing, ProtocolFamily
@@ -37,11 +37,11 @@ class Chain:
     def __init__(self) -> None:
         key = {"secret_hash": hash_of(KEY_DIGEST), "tools": ["*"]}
         declared = {"servers": {"s": {"url": "http://127.0.0.1:1/mcp"}}, "keys": {"bot": key}}
-        self.directory = ConfigProjection()
+        self.directory = ConfigView()
         self.catalogue = Catalogue(self.directory)
         written = Configuration.model_validate(declared).model_dump_json().encode()
         for change in (Change(CONFIGURATION, written, 1), None):
-            self.directory.apply_change(change)
+            self.directory.projection.apply_change(change)
         self.pins: dict[str, PinState] = {}
 
     async def lists(self, definitions: list[Any]) -> Listing:

@@ -21,8 +21,8 @@ from toolbus_common.config import Budget, Configuration, Customer, Key, Period, 
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import LEDGER
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.generations import BusGenerationStore
@@ -127,7 +127,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
     async def ready() -> bool:
         return service.status().ready
 
-    async with build_audit(LocalTransport(), audits).running() as service:
+    async with build_audit(ProcessContext(), audits).running() as service:
         await until_async(ready, "audit is ready")
         yield service
 

@@ -20,9 +20,9 @@ from toolbus_common.contracts import (
     BackfillRequest,
     RowsReply,
 )
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -57,7 +57,7 @@ async def stored(settings: Settings, operator: Bus, tmp_path: Path) -> list[str]
         events = [allowed() for _ in range(40)]
         for some in (events[:10], events[10:25], events[25:]):
             await asyncio.gather(*map(policy.publish_durable, some))
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
     return [event.id for event in events]
 
@@ -87,7 +87,7 @@ async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_ar
     lost = ", ".join(f"'{each}'" for each in stored[::3])
     lose = f"ALTER TABLE events DELETE WHERE id IN ({lost}) SETTINGS mutations_sync = 2"
     await changed(settings, lose)
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         result = await refill(operator)
         assert (result.lines, result.written, result.unreadable) == (40, 14, 0)
@@ -104,7 +104,7 @@ async def test_a_time_begins_with_the_first_message_kept_then_or_later(
     assert message.time is not None
     assert len(stored) == 40
     await changed(settings, "TRUNCATE TABLE events")
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         result = await refill(operator, since=message.time.timestamp())
         assert (result.lines, result.written) == (30, 30)
@@ -114,7 +114,7 @@ async def test_a_time_begins_with_the_first_message_kept_then_or_later(
 async def test_what_audit_has_not_acknowledged_is_left_to_it(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         async with (
             bus_of("audit", settings) as other,
@@ -150,14 +150,14 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
         lines = [GOOD % each for each in names]
         lines.insert(2, b"{not json")
         await bus.store(Envelope(SUBJECT, "m1", b"\n".join(lines)))
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         assert service.status().details["dead"] == 3
         still = await refill(operator, dead=True)
         assert (still.written, still.unreadable) == (0, 3)
         assert await rows(operator, "SELECT count() FROM dead_letters") == ((3,),)
     await changed(settings, "ALTER TABLE events MODIFY COLUMN team String")
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         assert service.status().details["dead"] == 3
         result = await refill(operator, dead=True)
@@ -177,7 +177,7 @@ async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
         "INSERT INTO dead_letters SELECT now64(), stream_seq, line, '', 'Once.', detail, 'abc'"
         " FROM events WHERE stream_seq = 2 AND line < 3",
     )
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         result = await refill(operator, dead=True)
         assert (result.written, result.unreadable) == (0, 0)
@@ -191,7 +191,7 @@ async def test_events_of_an_export_are_written_once_and_young_ones_not(
     lines = [(GOOD % (b"it's \\\\ %d" % number, b"red")).decode() for number in range(4)]
     young = f'{{"event":"f","producer":"p","seq":1,"id":"young","at":{time()},"customer":"acme"}}'
     asks = RequestReply("operator", operator)
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         for written in (4, 0):
             request = BackfillLinesRequest(lines=(*lines, lines[0], young, "{not json"))

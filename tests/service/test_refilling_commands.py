@@ -15,8 +15,8 @@ from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.commands.audit.backfill import backfill, list_letters, retry, show
 from toolbus_cli.errors import CommandError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -33,7 +33,7 @@ async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
     async with bus_of("policy", settings) as bus:
         lines = [GOOD % b"one", b"{not json", GOOD % b"two"]
         await bus.store(Envelope("tb.event.call.allowed.acme", "m1", b"\n".join(lines)))
-    async with build(LocalTransport(), own).running() as service:
+    async with build(ProcessContext(), own).running() as service:
 
         async def ready() -> bool:
             return service.status().ready

@@ -11,11 +11,11 @@ from harness.network.json_server import Request, Response, answering
 from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import ServersQuery, ServersReply
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -53,7 +53,7 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
         config = await operator.bucket(CONFIG)
         result = Configuration(servers={"shop": server}).model_dump_json().encode()
         await config.put("configuration", result)
-        async with build(LocalTransport()).running():
+        async with build(ProcessContext()).running():
             yield
 
     return begun

@@ -10,10 +10,10 @@ import pytest
 
 from harness.samples.canaries import card
 from harness.waits import until
-from toolbus_common.privacy.known_secrets import KnownSecrets
 from toolbus_executor.isolation.child_process import Child
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.isolation.standard_error import BURST, LAST_LINES, StandardError
+from toolbus_executor.known_secrets import KnownSecrets
 
 SECRET = "kept-secret-0123456789"
 EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])

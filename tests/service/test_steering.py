@@ -19,11 +19,11 @@ from toolbus_cli.commands.operate.status import faults_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply
 from toolbus_common.errors import ServerDrainedError, UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -114,7 +114,7 @@ async def installation(
     async with bus_of("policy", settings) as policy:
         made = Installation(settings, operator, policy)
         await made.declare()
-        async with build(LocalTransport()).running():
+        async with build(ProcessContext()).running():
             await made.ready()
             yield made
         await made.server.close()
@@ -150,7 +150,7 @@ async def test_a_drained_server_is_so_for_executors_that_start_later(
     installation: Installation,
 ) -> None:
     await installation.toolbus("servers", "drain", "s")
-    async with build(LocalTransport()).running():
+    async with build(ProcessContext()).running():
         refused = [await installation.call(f"c{number}") for number in range(8)]
         assert {type(each.error) for each in refused} == {ServerDrainedError}
     assert installation.server.call_count == 0

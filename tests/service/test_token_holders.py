@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey, OctKey
 
 from harness.services.authorization_service import BASE, RESOURCE, STAFF, Server, ServiceBrowser
 from toolbus_common.errors import ConflictError, UnauthorizedError
-from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.main import build
@@ -34,7 +34,7 @@ async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refu
 async def test_of_machines_that_two_services_make_at_once_under_one_name_one_is_left_at_most(
     server: Server,
 ) -> None:
-    async with build(LocalTransport()).running():  # the second service
+    async with build(ProcessContext()).running():  # the second service
         for name in ("nightly", "daily", "weekly"):
             wishes = (server.action("add_client", name) for _ in range(8))
             result = await asyncio.gather(*wishes, return_exceptions=True)

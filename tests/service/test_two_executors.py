@@ -23,9 +23,9 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
@@ -39,7 +39,7 @@ class Two:
 
     def __init__(self, settings: Settings) -> None:
         self.vast = LargeResultServer()
-        self.executors = [build(LocalTransport()) for _ in range(2)]
+        self.executors = [build(ProcessContext()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self.answered = Counter[int]()  # by each executor, so many calls
         for number, service in enumerate(self.executors):

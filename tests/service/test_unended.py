@@ -15,9 +15,9 @@ from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
@@ -37,7 +37,7 @@ async def looking(
     ledger = Ledger(valkey_url, MemoryGenerations(), 5.0)
     services = [Service("policy", settings) for _ in range(2)]
     async with (
-        build(LocalTransport(), own).running() as audit,
+        build(ProcessContext(), own).running() as audit,
         services[0].running(),
         services[1].running(),
     ):

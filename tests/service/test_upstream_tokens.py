@@ -25,9 +25,9 @@ from harness.services.oauth_connections import (
 )
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
 from toolbus_oauth.upstreams.connections.records import Connection
@@ -266,7 +266,7 @@ async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_fo
     before = len(far.seen("refresh_token"))
     refreshes = far.give(len(people), "gateway", "s")
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(build(LocalTransport()).running())  # the second service
+        await stack.enter_async_context(build(ProcessContext()).running())  # the second service
         store = await stack.enter_async_context(connection_store(settings))
         for user, refresh in zip(people, refreshes, strict=True):
             await store.put(f"docs {user}", _ending(user, refresh, docs.url, far.issuer))

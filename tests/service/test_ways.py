@@ -21,10 +21,10 @@ from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_common.egress.policy import STRICT
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.transport.dialer import Dialer
@@ -236,7 +236,7 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
         declared = Configuration(servers={"s": Server(url=f"http://127.0.0.1:{server.port}/mcp")})
         bucket = await operator.bucket(CONFIG)
         await bucket.put(CONFIGURATION, declared.model_dump_json().encode())
-        async with build(LocalTransport()).running():
+        async with build(ProcessContext()).running():
 
             async def why_not() -> str:
                 try:

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from harness.clients.bus_operator import key
 from toolbus_common.access.config_snapshot import (
-    ConfigProjection,
     ConfigSnapshot,
+    ConfigView,
     hash_of,
     key_digest_of,
 )
@@ -170,11 +170,11 @@ class Asks(RequestReply):
 
 
 def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, Asks]:
-    directory, asks = ConfigProjection(), Asks(told)
+    directory, asks = ConfigView(), Asks(told)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.apply_change(None)
+    directory.projection.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    directory.projection.apply_change(None)
     return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks
 
 

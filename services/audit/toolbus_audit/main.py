@@ -35,7 +35,7 @@ from toolbus_audit.siem.forwarder import EventStream
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_audit.transparency_log.log_signer_task import run_log_signer
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
@@ -57,15 +57,15 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -76,10 +76,10 @@ POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
 
-def build(exchange: LocalTransport, settings: Settings | None = None) -> Service:
+def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = settings or Settings()
-    service = Service("audit", settings, exchange)
+    service = Service("audit", settings, process)
     people = use_person_keys(service)
     store = ClickHouse(settings)
     writer = Writer(store)
@@ -152,12 +152,10 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 
 def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
-    projection = ConfigProjection(Reader.at("audit", settings.sealing).opened)
-    operator_named = ConfirmedTargets()
-    service.watch_bucket(CONFIG)(operator_named.apply_change)
-    service.watch_bucket(CONFIG)(projection.apply_change)
+    decrypted = Reader.at("audit", settings.sealing).opened
+    operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     return Outbound(
-        projection,
+        ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
         operator_named,
         HttpClient(settings.egress, operator_named.has, Tls(settings.egress_ca)),
         Secrets(stores_of(os.environ), fresh=settings.secret_seconds),

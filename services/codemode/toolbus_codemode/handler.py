@@ -12,7 +12,7 @@ from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.runner import Programs
 from toolbus_codemode.tokens.context_savings import ContextMeter, CountedCall
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.pricing import charged
 from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import extended, outcome_fields, result_fields
@@ -51,7 +51,7 @@ class ProgramHandler:
     def __init__(
         self,
         service: Service,
-        directory: ConfigProjection,
+        directory: ConfigView,
         catalogue: Catalogue,
         programs: Programs,
         spending: ContextMeter,

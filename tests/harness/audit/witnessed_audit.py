@@ -15,10 +15,10 @@ from toolbus_cli.evidence.collect import gathered
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import AuditQuery, RowsReply
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -40,7 +40,7 @@ async def auditing(settings: Settings) -> AsyncIterator[Service]:
         drain_seconds=5.0,
         seal_seconds=0.2,
     )
-    async with build(LocalTransport(), own).running() as service:
+    async with build(ProcessContext(), own).running() as service:
 
         async def ready() -> bool:
             return service.status().ready

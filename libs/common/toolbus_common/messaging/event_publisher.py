@@ -10,12 +10,11 @@ from hashlib import sha256
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.messaging.event_encryption import PersonKeyring, named, sealed, struck
 from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.observability.metrics import EVENTS_UNACKNOWLEDGED
 from toolbus_common.observability.tracing.context import MOST_LINKS, current
-from toolbus_common.privacy.event_encryption import named, sealed, struck
-from toolbus_common.privacy.key_store import PersonKeys
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class EventPublisher:
     the stream covers all of them.
     """
 
-    people: PersonKeys | None = None  # keys that encrypt personal fields; None: no encryption
+    people: PersonKeyring | None = None  # keys that encrypt personal fields; None: no encryption
 
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from toolbus_audit.delivery.http_client import HttpClient
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.secrets import Secrets
@@ -13,7 +13,7 @@ from toolbus_common.secrets import Secrets
 class Outbound:
     """Configuration of deliveries to other systems, and the clients for them."""
 
-    projection: ConfigProjection
+    config: ConfigView
     operator_named: ConfirmedTargets
     http: HttpClient
     secrets: Secrets
@@ -21,4 +21,4 @@ class Outbound:
     @property
     def configuration(self) -> Configuration:
         """Current configuration."""
-        return self.projection.now.configuration
+        return self.config.now.configuration

@@ -14,7 +14,7 @@ from toolbus_codemode.results import large_result_reader
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.program import Failure, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.pricing import Cost, charged, cost_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.calls.idempotency_key import validated_key
@@ -55,7 +55,7 @@ class NestedCalls:
     """Caller of tools for one program."""
 
     service: Service
-    directory: ConfigProjection
+    directory: ConfigView
     results: Results
     outer: CallAdmitted
     budget: RunBudget

@@ -14,9 +14,9 @@ from toolbus_common.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from toolbus_common.privacy.known_secrets import KnownSecrets
 from toolbus_common.privacy.redaction import struck
 from toolbus_common.web.json_view import visible
+from toolbus_executor.known_secrets import KnownSecrets
 
 log = logging.getLogger(__name__)
 

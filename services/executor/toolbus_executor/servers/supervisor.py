@@ -84,6 +84,7 @@ class ServerSupervisor:
         )
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
+        self.resets = 0  # of the server when this was started
         self.fresh = False  # list again after a reset although the configuration is unchanged
         self.held = IsolationStatus(name)
         self._list_problems = ListProblems(name, service.events)
@@ -125,6 +126,7 @@ class ServerSupervisor:
             **self.handler.status(),
             **self.held.status(),
             "dropped_messages": self._unattributed.counts,
+            "resets": self.resets,
             "sessions": self.separation.pool.status() if self.separation is not None else None,
             "last_failure": self.handler.breaker.failures.last
             or ("" if elsewhere else self.handler.why_not),
@@ -157,16 +159,10 @@ class ServerSupervisor:
     async def _serve_alone(self, lease: Lease) -> None:
         """Serve while this executor holds the server's lease."""
         await lease.acquire()
-        serving = asyncio.create_task(self._serve())
-        holding = asyncio.create_task(lease.keep())
         try:
-            await asyncio.wait((serving, holding), return_when=asyncio.FIRST_COMPLETED)
-            if holding.done():
-                log.warning("server.lease_lost", extra={"server": self.name})
+            await first_of(self._serve(), lease.keep())  # serving never ends by itself
+            log.warning("server.lease_lost", extra={"server": self.name})
         finally:
-            holding.cancel()
-            serving.cancel()
-            await asyncio.gather(serving, holding, return_exceptions=True)
             await lease.release()
 
     async def _serve(self) -> None:

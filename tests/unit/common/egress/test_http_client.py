@@ -16,16 +16,14 @@ from toolbus_common.egress import target_of
 from toolbus_common.egress.http_client import open_connection
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
-DRIPS = (
-    400  # of a twentieth of a second each: a client that waits for all of them gets the whole body
-)
+DRIPS = 400  # of 50 ms each: a client that waits for all of them gets the whole body
 HEAD = b"HTTP/1.1 200 OK\r\nX-Slow: "
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DRIPS
 
 
 @contextmanager
 def dripping(beginning: bytes, wrap: Callable[[socket.socket], socket.socket]) -> Iterator[int]:
-    """A server that answers one request without ever being silent for long."""
+    """Run a server that responds to one request without ever being silent for long."""
 
     def serve() -> None:
         with suppress(OSError), wrap(listening.accept()[0]) as opened:
@@ -44,7 +42,7 @@ def dripping(beginning: bytes, wrap: Callable[[socket.socket], socket.socket]) -
 
 @pytest.mark.parametrize("beginning", [HEAD, BODY])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_server_that_drips_is_not_waited_for(
+def test_a_dripping_server_is_abandoned_at_the_deadline(
     scheme: str, beginning: bytes, tmp_path: Path
 ) -> None:
     authority, tls = Authority(tmp_path), SYSTEMS
@@ -64,7 +62,7 @@ def test_a_server_that_drips_is_not_waited_for(
 
 
 def _arrived(connection: HTTPConnection) -> int:
-    """How many drips there were before it was over."""
+    """Return how many pieces arrived before the end."""
     try:
         answer = connection.getresponse()
         return len(answer.headers.get("x-slow", "") or answer.read())

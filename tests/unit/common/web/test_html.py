@@ -15,7 +15,7 @@ def policy(*, leads_on: bool = False) -> str:
     return dict(webpage.headers(leads_on=leads_on))["content-security-policy"]
 
 
-def test_a_page_has_one_heading_its_language_and_the_one_style_its_policy_lets_in() -> None:
+def test_a_page_has_one_heading_a_language_and_the_allowed_style() -> None:
     page = webpage.document("Sign in", "<p>Hello</p>").decode()
     assert page.startswith('<!doctype html><html lang="en">')
     assert re.findall(r"<h1>(.*?)</h1>", page) == ["Sign in"]
@@ -25,7 +25,7 @@ def test_a_page_has_one_heading_its_language_and_the_one_style_its_policy_lets_i
         assert other not in page
 
 
-def test_a_form_goes_nowhere_else_unless_its_answer_does() -> None:
+def test_a_page_restricts_form_targets_unless_its_form_redirects() -> None:
     assert "form-action 'self'" in policy()
     assert "form-action" not in policy(leads_on=True)
     for each in (policy(), policy(leads_on=True)):
@@ -34,7 +34,7 @@ def test_a_form_goes_nowhere_else_unless_its_answer_does() -> None:
 
 
 @pytest.mark.parametrize("text", ['<b>"&', "a\u202eb\u200bc"])
-def test_foreign_text_is_escaped_and_nothing_of_it_is_invisible(text: str) -> None:
+def test_foreign_text_is_escaped_and_fully_visible(text: str) -> None:
     html = webpage.described({"Name": text})
     assert text not in html
     assert "<b>" not in html
@@ -43,9 +43,9 @@ def test_foreign_text_is_escaped_and_nothing_of_it_is_invisible(text: str) -> No
 
 
 def test_a_failed_page_is_html_for_browsers_and_json_for_programs() -> None:
-    failed = UnavailableError("Nobody answers <there>.")
+    failed = UnavailableError("No service responds <there>.")
     shown = pages._error_response(failed, {b"accept": b"text/html,*/*;q=0.8"})
-    assert (shown.status, b"Nobody answers &lt;there&gt;." in shown.body) == (503, True)
+    assert (shown.status, b"No service responds &lt;there&gt;." in shown.body) == (503, True)
     assert (b"content-type", b"text/html; charset=utf-8") in shown.headers
     page = pages._error_response(failed, {b"accept": b"*/*"})
     assert (page.status, page.body[:1]) == (503, b"{")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
+from toolbus_common.contracts import Bearer, CallRequested
 from toolbus_executor.identity.claims import actor_chain
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
@@ -66,15 +67,11 @@ def test_the_current_actor_is_outermost() -> None:
 
 
 def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest,
-        family=ProtocolFamily.MODERN,
-        deadline=0.0, traceparent="",
-    )  # fmt: skip
+    return requested_call(server=server, key_digest=key_digest)
 
 
 def held(snapshot: ConfigSnapshot, *actors: str) -> str:
-    """Ann holds a token, which others may act with; the name it stands for."""
+    """Store a token of ann with these actors; return its name."""
     bearer = Bearer(
         access="staff", user="ann", client="c", grant="g", resource="r", handle="7f",
         ends=time.time() + 60, actors=actors,
