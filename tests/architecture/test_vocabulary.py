@@ -37,7 +37,12 @@ CODE = sorted(
 )
 PAGES = sorted(
     path
-    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/**/README.md"))
+    for path in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("*/**/README.md"),
+        *ROOT.glob("*/**/templates/*.html"),
+    )
     if not {".venv", "build", "node_modules"} & set(path.parts)
 )
 # A page whose purpose is to name the old words, and texts that were generated from other sources.

@@ -1,4 +1,4 @@
-"""Codemode and oauth start, tell the truth about themselves, and leave."""
+"""Start, status and stop of codemode and oauth."""
 
 from importlib import import_module
 from typing import Any
@@ -16,10 +16,10 @@ from toolbus_common.settings import Settings
     ("name", "details"),
     [
         ("codemode", {"engines": ["starlark", "python"], "search": "words"}),
-        ("oauth", {"issuer": "", "gives_tokens": False}),
+        ("oauth", {"issuer": "", "issues_tokens": False}),
     ],
 )
-async def test_a_service_is_ready_and_tells_what_it_can(
+async def test_a_service_is_ready_and_reports_its_details(
     name: str,
     details: dict[str, Any],
     settings: Settings,

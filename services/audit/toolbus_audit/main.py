@@ -89,8 +89,8 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     service.details = lambda: {
         "store": store.location,
         "rows": writer.rows,
-        "dead": writer.dead,
-        **({"people": people.fault} if people.fault else {}),
+        "dead_letters": writer.dead,
+        **({"person_keys": people.fault} if people.fault else {}),
     }
 
     _close_store(service, writer, store)

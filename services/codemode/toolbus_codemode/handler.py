@@ -88,10 +88,12 @@ class ProgramHandler:
                 )
                 await self._fail(call, reply, stopped, began)
                 raise
-            cancelled = CallCancelledError("The caller cancelled the call.")
+            cancelled = CallCancelledError(
+                "The caller cancelled the call; a part of the program may have been executed."
+            )
             await self._fail(call, reply, cancelled, began)
         except Exception:
-            log.exception("call.failed_inside", extra={"call_id": call.call_id})
+            log.exception("call.internal_error", extra={"call_id": call.call_id})
             inside = ToolbusError("Internal error; see the log of codemode for this call id.")
             await self._fail(call, reply, inside, began)
         else:

@@ -55,7 +55,7 @@ def build(process: ProcessContext) -> Service:
         later = asyncio.get_running_loop().call_later(START_DELAY, sandbox.begin)
         service.details = lambda: {
             "engines": [e for e in ENGINES if e not in sandbox.unavailable],
-            "search": "words and meaning" if meaning else "words",
+            "search": "words and embeddings" if meaning else "words",
         }
         usual = default_limits(settings.program_seconds, settings.program_calls)
         results = Results(lambda: Objects.opened(service.bus, RESULTS))

@@ -1,4 +1,4 @@
-"""Strike known secrets out of text of other programs, also if encoded or cut. Pure."""
+"""Redact known secrets in text of other programs, even if they are encoded or cut. Pure."""
 
 import json
 from base64 import b64encode, urlsafe_b64encode

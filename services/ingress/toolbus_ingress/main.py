@@ -114,7 +114,7 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
     def check() -> None:
         if anonymous.denied_reason:
             log.error(
-                "anonymous.refused", extra={"reason": anonymous.denied_reason, "accept": FORCE}
+                "anonymous.denied", extra={"reason": anonymous.denied_reason, "accept": FORCE}
             )
 
     anonymous.directory.projection.on_configured.append(check)

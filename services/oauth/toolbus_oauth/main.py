@@ -202,7 +202,7 @@ def build(process: ProcessContext) -> Service:
     service.watch_bucket(TOKENS)(state.bearers.apply_change)
     service.details = lambda: {
         "issuer": settings.issuer,
-        "gives_tokens": bool(state.config().access),
+        "issues_tokens": bool(state.config().access),
     }
 
     @asynccontextmanager

@@ -318,7 +318,9 @@ async def _expire(approvals: ApprovalService) -> None:
 async def _ping(service: Service, ledger: Ledger) -> None:
     """Update the service's health with the state of Redis forever."""
     while True:
-        reason = "" if await ledger.store.reachable() else "Redis unreachable: spending is rejected"
+        reason = (
+            "" if await ledger.store.reachable() else "Redis unreachable: paid calls are denied"
+        )
         service.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
 

@@ -38,7 +38,7 @@ async def auditing(settings: Settings) -> AsyncIterator[Service]:
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
         drain_seconds=5.0,
-        seal_seconds=0.2,
+        checkpoint_seconds=0.2,
     )
     async with build(ProcessContext(), own).running() as service:
 
@@ -98,5 +98,5 @@ class Auditor:
             found = replace(found, statements=kept_back)
         await found.write(path)
         keys = tuple(verify.Key(each, verify.COSIGNED) for each in witnesses)
-        kept = verify.kept(map(str, seen))
+        kept = verify.checkpoints_in(map(str, seen))
         return verify.verify(str(path), key, wanted=verify.Wanted(kept, keys))

@@ -162,5 +162,5 @@ class ExecutorPair:
             each["owner"]: answer.instance
             for answer in reply
             if "s" in answer.servers
-            for each in answer.servers["s"]["held"]
+            for each in answer.servers["s"]["sessions"]
         }

@@ -166,7 +166,7 @@ def test_running_services_imports_nothing_of_the_cli() -> None:
     code = (
         "import sys; sys.argv = ['toolbus', 'run', 'unknown']\n"
         "from toolbus_cli.main import main\n"
-        "main(); print(sorted({'typer', 'rich', 'yaml', 'click'} & set(sys.modules)))"
+        "main(); print(sorted({'typer', 'rich', 'yaml', 'click', 'jinja2'} & set(sys.modules)))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True

@@ -95,5 +95,5 @@ def test_an_invalid_object_is_one_specific_error(text: bytes | str) -> None:
 
 def test_a_document_of_another_type_is_the_same_error() -> None:
     assert typed('{"a": "b"}', dict[str, str]) == {"a": "b"}
-    with pytest.raises(StrictJSONError, match="not of the expected form"):
+    with pytest.raises(StrictJSONError, match="does not have the expected form"):
         typed(b'{"a": 1}', dict[str, str])

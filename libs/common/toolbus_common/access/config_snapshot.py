@@ -66,7 +66,7 @@ class ConfigSnapshot:
         version: int = 1,
         bearers: TokenCache | None = None,
     ) -> Self:
-        """Build a snapshot; keys created one by one (`own`) override configured ones."""
+        """Build a snapshot; individually created keys (`own`) override configured ones."""
         anonymous = {ANONYMOUS: configuration.anonymous.key} if configuration.anonymous.on else {}
         keys = KeyIndex().changed({**configuration.keys, **own, **anonymous})
         return cls(version, configuration, keys, Principals(configuration), bearers or TokenCache())

@@ -1,1 +1,1 @@
-"""Sign and encrypt: AES-GCM, sealed tokens, JWS, DPoP, canonical JSON, key files."""
+"""Signatures and encryption: AES-GCM, sealed tokens, JWS, DPoP, canonical JSON, key files."""

@@ -1,4 +1,4 @@
-"""Encrypt personal fields of an event before it is published, or strike them without a key."""
+"""Encrypt personal fields of an event before it is published; remove them if there is no key."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar

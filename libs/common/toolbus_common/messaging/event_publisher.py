@@ -101,7 +101,7 @@ class EventPublisher:
             self._spool.close()
 
     def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
-        """Encrypt personal fields; only a person not known here yet has to be looked up first."""
+        """Encrypt personal fields; the keys of unknown persons are looked up first."""
         if self.people is None or not (whose := named(event)):
             return batcher.add(self._traced(event))
         if all(map(self.people.known, whose)):
@@ -112,13 +112,13 @@ class EventPublisher:
         return learning
 
     async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
-        """Look up or create the person keys first; if that fails, strike the personal fields."""
+        """Look up or create the person keys; if that fails, remove the personal fields."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
             publishable = sealed(event, self.people)
         except (BusDownError, KeyError) as error:
-            log.warning("events.struck", extra={"event_id": event.id, "reason": str(error)})
+            log.warning("events.redacted", extra={"event_id": event.id, "reason": str(error)})
             publishable = struck(event)
         await batcher.add(self._traced(publishable))
 
@@ -178,7 +178,7 @@ class EventPublisher:
                 await asyncio.to_thread(self._spool.append, [envelope])
         except (OSError, OutboxFullError) as error:
             self.full = True
-            log.error("events.spool_full", extra={"reason": str(error)})  # noqa: TRY400
+            log.error("events.outbox_full", extra={"reason": str(error)})  # noqa: TRY400
         self._retry()
 
     def _retry(self) -> None:
@@ -206,6 +206,6 @@ class EventPublisher:
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Retrieve the exception: an event stored for later is no error of its publisher."""
+    """Retrieve the exception: the event is in the outbox, so its publisher does not fail."""
     if not future.cancelled():
         future.exception()

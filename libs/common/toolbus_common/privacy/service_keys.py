@@ -1,4 +1,4 @@
-"""Give a service the keys of persons: watch their bucket and encrypt personal event fields."""
+"""Person keys of a service: their bucket, and the encryption of personal event fields."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

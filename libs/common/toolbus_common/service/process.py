@@ -139,7 +139,7 @@ def _tune_garbage_collector() -> None:
 def _stop_on_signals(stop: asyncio.Event) -> None:
     def once(number: signal.Signals) -> None:
         if stop.is_set():
-            log.warning("process.forced")
+            log.warning("process.forced_exit")
             os._exit(128 + number)
         stop.set()
 

@@ -75,7 +75,7 @@ class Service:
     # -- wiring -----------------------------------------------------------------------------
 
     def serve_calls(self, contract: type[Call]) -> Callable[[H], H]:
-        """Decorate the handler of a call contract: `async (call, reply)`, calls of every server."""
+        """Decorate the handler of a call contract: `async (call, reply)`, for every server."""
 
         def register(handler: H) -> H:
             self._call_handlers.append((contract, handler))
@@ -98,8 +98,8 @@ class Service:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
 
         The handler acknowledges the messages it has processed; after an exception the batch is
-        redelivered. `pause` is seconds between pulls that were not full: events gather meanwhile,
-        and one batch of a hundred costs little more than one of one.
+        redelivered. `pause` is seconds between pulls that were not full: a longer
+        pause makes batches larger, and a large batch costs little more than a small one.
         """
 
         def register(handler: H) -> H:
@@ -135,7 +135,7 @@ class Service:
         self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
-        """Consume and reply only after `condition` returns; until then `why_not` says why."""
+        """Consume and reply only after `condition` returns; until then `why_not` is the reason."""
         self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:
@@ -249,7 +249,7 @@ class Service:
             try:
                 await step()
             except Exception:
-                log.exception("service.leave_failed")
+                log.exception("service.drain_failed")
         await self.requests.close()
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:

@@ -109,7 +109,7 @@ class ContextMeter:
         """Queue a call."""
         if self._waiting.full():
             lost = self._waiting.get_nowait()
-            log.warning("context.uncounted", extra={"call_id": lost.call.call_id})
+            log.warning("context.call_dropped", extra={"call_id": lost.call.call_id})
         self._waiting.put_nowait(spent)
 
     @asynccontextmanager

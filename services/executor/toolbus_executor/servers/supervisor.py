@@ -153,7 +153,7 @@ class ServerSupervisor:
             try:
                 await (self._serve() if self._lease is None else self._serve_alone(self._lease))
             except Exception:
-                log.exception("server.failed_inside", extra={"server": self.name})
+                log.exception("server.internal_error", extra={"server": self.name})
             await asyncio.sleep(FIRST_PAUSE)
 
     async def _serve_alone(self, lease: Lease) -> None:
@@ -191,7 +191,7 @@ class ServerSupervisor:
             await self._service.calls.leave(CallAdmitted, self.name)
 
     async def _sleep_at_start(self) -> None:
-        """Start asleep if the published listing is of this very configuration."""
+        """Start as idle if the published listing is of the present configuration."""
         if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
@@ -204,7 +204,7 @@ class ServerSupervisor:
         self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """Run one connection; return why it ended, or "" if the server fell asleep."""
+        """Run one connection; return why it ended, or "" if the server was stopped when idle."""
         upstream: Upstream | None = None
         probing: asyncio.Task[None] | None = None
         secrets: Values = {}
@@ -239,7 +239,7 @@ class ServerSupervisor:
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:
-            log.exception("server.failed_inside", extra={"server": self.name})
+            log.exception("server.internal_error", extra={"server": self.name})
             return "Its reply could not be processed; see the executor log."
         finally:
             self.handler.upstream = None
@@ -278,7 +278,7 @@ class ServerSupervisor:
             await upstream.watch(self.watched.names)
             await upstream.follow(self.followed.names)
         except (ToolbusError, TimeoutError) as error:
-            log.info("server.not_watched", extra={"server": self.name, "reason": why(error)})
+            log.info("server.not_subscribed", extra={"server": self.name, "reason": why(error)})
 
     async def _attend(self, upstream: Upstream, secrets: Values) -> str:
         """Publish list changes and refresh expired lists until the connection is lost."""

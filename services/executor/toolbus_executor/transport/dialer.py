@@ -100,7 +100,7 @@ class Dialer:
             return self.egress.judged(target, found, named=named) if found else []
         except RefusedError as error:
             fields = {"host": target.host, "address": error.address, "kind": error.kind}
-            log.warning("egress.refused", extra=fields)
+            log.warning("egress.denied", extra=fields)
             raise
 
 

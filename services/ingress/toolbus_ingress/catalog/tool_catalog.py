@@ -341,7 +341,7 @@ class Catalogue:
         hidden = names.dropped | names.crowded
         for kind, server, own in sorted(hidden.keys() - self._logged):
             fields = {"kind": kind, "server": server, "tool": own}
-            log.warning("name.refused", extra={**fields, "reason": hidden[kind, server, own]})
+            log.warning("name.rejected", extra={**fields, "reason": hidden[kind, server, own]})
         self._logged = set(hidden)
 
     def _sees_any(self, grants: EffectiveGrants, listing: Listing) -> bool:

@@ -14,7 +14,7 @@ def test_only_unapplied_migrations_are_pending() -> None:
 
 
 def test_a_migration_changed_since_it_was_applied_is_an_error() -> None:
-    with pytest.raises(MigrationError, match="0001 was applied with another content"):
+    with pytest.raises(MigrationError, match="0001 was applied with different content"):
         pending({1: "another digest"}, [FIRST, SECOND])
 
 

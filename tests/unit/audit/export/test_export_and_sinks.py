@@ -24,7 +24,7 @@ from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.operator_targets import digest_of
 from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress
-from toolbus_common.errors import FaultyError
+from toolbus_common.errors import InvalidConfigurationError
 from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
@@ -94,7 +94,7 @@ def test_credentials_are_never_shown_and_stay_bound_to_their_location() -> None:
         ("sinks", "siem", {"url": "https://other.example"}),
     ):
         moved = {**shown, section: {name: {**shown[section][name], **elsewhere}}}
-        with pytest.raises(FaultyError):
+        with pytest.raises(InvalidConfigurationError):
             restored(configured(**moved), old)
 
 
@@ -121,7 +121,7 @@ def test_a_destination_declared_over_http_needs_permission(
 ) -> None:
     new = configured(**sections)
     assert [
-        problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)
+        problem["location"] for problem in RemoteRestrictions().violations(Configuration(), new)
     ] == [place]
     assert RemoteRestrictions().violations(new, new) == []
     narrowed = {
@@ -134,7 +134,7 @@ def test_a_destination_declared_over_http_needs_permission(
 def test_a_variable_newly_sent_to_an_existing_sink_needs_permission() -> None:
     old = configured(sinks={"far": {**SIEM, "headers": {}}})
     (problem,) = RemoteRestrictions().violations(old, configured(sinks={"far": SIEM}))
-    assert problem["place"] == "sinks.far.headers.Authorization"
+    assert problem["location"] == "sinks.far.headers.Authorization"
     assert (
         RemoteRestrictions(variables=("HEC",)).violations(old, configured(sinks={"far": SIEM}))
         == []

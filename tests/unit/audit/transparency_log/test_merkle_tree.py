@@ -88,14 +88,14 @@ def test_a_note_verifies_with_its_own_key_only(tmp_path: Path) -> None:
     read = verify.Checkpoint(note, verify.Key(ours.verifier))
     assert (str(read.log), read.size, read.root) == ("toolbus/acme/17", 3, b"r" * 32)
     assert (read.at, read.before) == (1_800_000_000, (1, b"q" * 32))
-    assert read.genuine
-    assert not verify.Checkpoint(note, verify.Key(theirs.verifier)).genuine
+    assert read.is_signed
+    assert not verify.Checkpoint(note, verify.Key(theirs.verifier)).is_signed
     grown = verify.Checkpoint(note.replace("\n3\n", "\n4\n"), verify.Key(ours.verifier))
-    assert not grown.genuine
+    assert not grown.is_signed
 
 
 def test_the_key_is_created_once_for_its_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "seal" / "key.pem"
+    path = tmp_path / "evidence" / "key.pem"
     assert load_signer("toolbus", path).verifier == load_signer("toolbus", path).verifier
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -268,9 +268,9 @@ def test_the_signature_matches_the_specifications_example() -> None:
 def test_an_invalid_secret_is_rejected_without_being_shown(secret: str) -> None:
     with pytest.raises(NoSecretError) as caught:
         key_of(secret)
-    assert "no base64" not in str(caught.value)
+    assert "not base64" not in str(caught.value)
 
 
 def test_call_events_cannot_be_selected_for_delivery() -> None:
-    with pytest.raises(ValidationError, match="is never posted"):
+    with pytest.raises(ValidationError, match="are not sent to webhooks"):
         Webhook.model_validate({"url": "https://a.example", "secret": "x", "events": ["call.*"]})

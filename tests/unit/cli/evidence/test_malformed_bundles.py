@@ -27,7 +27,7 @@ MISSING = object()
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[SealedLog, dict[str, bytes]]:
     log = sealed_log(tmp_path_factory.mktemp("log"), user="ann")
-    part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
+    part = replace(log, start=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
     with zipfile.ZipFile(asyncio.run(part.written(reveal=True))) as made:
         return part, {name: made.read(name) for name in made.namelist()}
 
@@ -48,7 +48,7 @@ def verify_file(log: SealedLog, path: Path, capsys: pytest.CaptureFixture[str]) 
     out, err = capsys.readouterr()
     assert err == ""
     verdict = out.splitlines()[-1]
-    expected = {0: "sound until", 1: "NOT SOUND:", 2: "NOT VERIFIED:"}[code]
+    expected = {0: "valid until", 1: "NOT VALID:", 2: "NOT VERIFIED:"}[code]
     assert verdict.startswith(expected)
     return code, out
 
@@ -114,7 +114,7 @@ def test_an_unknown_member_is_reported(
 ) -> None:
     log, members = bundle
     code, out = verify_members(log, members | {name: b"x"}, capsys)
-    assert (code, "a member that no bundle has" in out) == (1, True)
+    assert (code, "an unexpected member" in out) == (1, True)
 
 
 @pytest.mark.parametrize("name", MEMBERS[:3])
@@ -123,7 +123,7 @@ def test_a_missing_member_is_reported(
 ) -> None:
     log, members = bundle
     code, out = verify_members(log, {k: v for k, v in members.items() if k != name}, capsys)
-    assert (code, f"it has no {name}" in out) == (1, True)
+    assert (code, f"the bundle has no {name}" in out) == (1, True)
 
 
 def test_a_duplicate_member_is_reported(
@@ -187,7 +187,7 @@ def test_a_member_of_half_a_gigabyte_takes_little_memory(
         [sys.executable, "-c", limited, *words], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1].startswith("NOT SOUND:")
+    assert done.stdout.splitlines()[-1].startswith("NOT VALID:")
 
 
 def test_a_member_is_read_only_to_its_declared_size(
@@ -208,7 +208,7 @@ def test_a_member_is_read_only_to_its_declared_size(
     [
         (["--witness", "x"], "name+id+base64"),
         (["--witness", "OWN"], "of type 1, not 4"),
-        (["--quorum", "2"], "a quorum of 2"),
+        (["--quorum", "2"], "--quorum 2"),
         (["--until", "tomorrow"], "is not a time"),
         (["--seen", "/no/such/file"], "No such file"),
     ],

@@ -30,15 +30,16 @@ def edited(line: bytes) -> bytes:
 def test_an_unchanged_log_is_sound(log: SealedLog) -> None:
     result = log.verified().text()
     assert result == {
-        "sound": True, "origin": "toolbus", "customer": "acme",
+        "valid": True, "origin": "toolbus", "customer": "acme",
         "log": "toolbus/acme/1763000000000", "events": 24, "before": 0,
         "first_event": "2027-01-15 08:00:00 UTC", "last_event": "2027-01-15 08:00:11 UTC",
         "checkpoints": 4, "calls": 12, "personal": 0, "erased": 0,
-        "sound_until": "2027-01-15 10:47:04 UTC", "last_checkpoint": "2027-01-15 10:47:04 UTC",
+        "verified_until": "2027-01-15 10:47:04 UTC", "last_checkpoint": "2027-01-15 10:47:04 UTC",
         "checkpoints_seen": 0, "events_witnessed": 0, "witnessed_until": None,
         "not_proven": [
-            "that no newer event was left out: no checkpoint kept elsewhere was given (--seen)",
-            "that no other log was shown to others: no witness was given (--witness)",
+            ("that no newer event was omitted: no checkpoint that was stored elsewhere was given "
+            "(--seen)"),
+            "that others received the same log: no witness was given (--witness)",
         ],
         "findings": [],
     }  # fmt: skip
@@ -48,7 +49,7 @@ def test_a_flipped_bit_is_located_by_the_surrounding_events(log: SealedLog) -> N
     log.lines[7] = edited(log.lines[7])
     found = log.verified().found
     assert {kind for kind, _ in found} == {"tree", "altered"}
-    assert "events 7 to 12 are not those sealed" in " ".join(what for _, what in found)
+    assert "events 7 to 12 were changed" in " ".join(what for _, what in found)
     assert "the event before event 10" in " ".join(what for _, what in found)
 
 
@@ -67,7 +68,7 @@ def test_events_missing_at_the_end_are_found(log: SealedLog) -> None:
 
 def test_an_inserted_event_is_found(log: SealedLog) -> None:
     log.lines.insert(9, log.lines[3])
-    assert {"added", "tree"} <= log.kinds()
+    assert {"duplicate", "tree"} <= log.kinds()
 
 
 def test_two_swapped_events_are_found(log: SealedLog) -> None:
@@ -84,13 +85,13 @@ def test_a_truncated_log_is_found_with_a_later_checkpoint(
     log: SealedLog,
 ) -> None:
     cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
-    assert cut.verified().text()["sound"]  # without that checkpoint it cannot know
+    assert cut.verified().text()["valid"]  # without that checkpoint it cannot know
     assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
 
 
 def test_a_forked_log_is_found_with_a_checkpoint_of_the_other_branch(log: SealedLog) -> None:
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
-    assert fork.verified().text()["sound"]  # signed with the true key, after the last event
+    assert fork.verified().text()["valid"]  # signed with the true key, after the last event
     assert fork.kinds(seen(log.sealed[-1])) == {"tree", "forked"}
 
 
@@ -125,9 +126,9 @@ def test_an_unresolved_intent_is_found_in_a_valid_tree(log: SealedLog) -> None:
 
 
 def test_part_of_a_log_is_verified_from_its_first_checkpoint(log: SealedLog) -> None:
-    part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
-    assert part.verified().text()["sound"]
-    wrong = replace(part, begins=replace(log.sealed[1], edge=log.sealed[0].edge))
+    part = replace(log, start=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
+    assert part.verified().text()["valid"]
+    wrong = replace(part, start=replace(log.sealed[1], edge=log.sealed[0].edge))
     assert "forked" in wrong.kinds()
 
 
@@ -155,9 +156,9 @@ def test_the_packaged_verifier_runs_without_toolbus(log: SealedLog, tmp_path: Pa
         == """\
 log        customer acme of toolbus, log toolbus/acme/1763000000000
 events     from 2027-01-15 08:00:00 UTC to 2027-01-15 08:00:11 UTC
-not proven that no newer event was left out: no checkpoint kept elsewhere was given (--seen)
-not proven that no other log was shown to others: no witness was given (--witness)
-sound until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
+not proven that no newer event was omitted: no checkpoint that was stored elsewhere was given
+(--seen) not proven that others received the same log: no witness was given (--witness) valid until
+2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
 """
     )
 
@@ -182,4 +183,4 @@ def test_revealed_personal_data_is_checked_against_the_sealed_value(tmp_path: Pa
 
 def test_a_bundle_without_personal_data_is_sound(tmp_path: Path) -> None:
     report = sealed_log(tmp_path, user="ann").verified()
-    assert (report.found, report.sealed, report.opened) == ([], 24, 0)
+    assert (report.found, report.encrypted, report.opened) == ([], 24, 0)

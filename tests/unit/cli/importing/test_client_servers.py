@@ -99,7 +99,7 @@ def test_imported_servers_are_a_valid_configuration(tmp_path: Path) -> None:
 def test_an_invalid_file_is_rejected_with_one_message(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
-    with pytest.raises(CommandError, match=r"(?i)name (another|a client)"):
+    with pytest.raises(CommandError, match=r"(?i)give (a|another) file"):
         read(path)
 
 

@@ -65,7 +65,11 @@ def test_a_program_too_long_to_run_is_not_published_whole() -> None:
     [
         ("tool_failed", f"tool_error: {SECRET}", "tool_error"),
         ("runtime", f"ValueError: {SECRET}", ""),
-        ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
+        (
+            "too_many_calls",
+            "A program can make at most 3 calls.",
+            "A program can make at most 3 calls.",
+        ),
     ],
 )
 def test_a_failures_reason_holds_no_unrecorded_content(
@@ -88,8 +92,8 @@ def test_a_run_event_reports_what_it_used() -> None:
     run("digest", messages).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
     (event,) = messages
     assert isinstance(event, RunCompleted)
-    assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
-    assert (event.latency_us, event.cpu_us, event.output_bytes, event.kept) == (
+    assert (event.calls, event.denied, event.failed, event.cost) == (3, 1, 1, 5)
+    assert (event.latency_us, event.cpu_us, event.output_bytes, event.stored) == (
         500_000,
         250_000,
         17,
@@ -131,4 +135,4 @@ def test_a_tool_that_needs_the_client_is_to_be_called_outside_a_program(
     failure = _outcome(outcome).failure
     assert failure is not None
     assert failure.code == "input_required"
-    assert "Call it as a tool of its own" in failure.message
+    assert "Call the tool directly" in failure.message

@@ -78,7 +78,7 @@ async def test_a_server_under_another_name_is_named_in_the_hint(sandbox: Sandbox
     )
     end = await sandbox.run(Program("await results.search()", "python", tools, AMPLE), Tools().call)
     assert end.error is not None
-    assert end.error.hint == "Programs call the server 'results' by the name results_2."
+    assert end.error.hint == "In programs, the server 'results' is called results_2."
 
 
 async def test_output_is_returned(sandbox: Sandbox) -> None:

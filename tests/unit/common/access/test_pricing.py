@@ -12,18 +12,18 @@ BY_RESULT = Price(call=0.001, kilobyte=0.0005, token=0.000003, most=0.05)
 
 def test_the_star_is_the_default_price() -> None:
     prices = {"*": 0.01, "docs__*": 0.02, "docs__search": 0.03}
-    found = [cost_of(name, prices).held for name in ("mail__send", "docs__get", "docs__search")]
+    found = [cost_of(name, prices).reserved for name in ("mail__send", "docs__get", "docs__search")]
     assert found == [10_000, 20_000, 30_000]
 
 
 def test_the_reservation_is_the_maximum_or_the_price_of_the_call() -> None:
     assert cost_of("a__b", {"*": Price(call=0.01)}) == Cost(10_000)
-    assert cost_of("a__b", {"*": BY_RESULT}).held == 50_000
+    assert cost_of("a__b", {"*": BY_RESULT}).reserved == 50_000
 
 
 def test_a_call_is_charged_by_the_size_of_its_result() -> None:
     cost = cost_of("a__b", {"*": BY_RESULT})
-    assert charged(cost.held, cost.parts, 4000) == 1000 + 4 * 500 + 1000 * 3
+    assert charged(cost.reserved, cost.parts, 4000) == 1000 + 4 * 500 + 1000 * 3
 
 
 def test_a_flat_price_ignores_the_result() -> None:
@@ -32,7 +32,7 @@ def test_a_flat_price_ignores_the_result() -> None:
 
 def test_a_maximum_is_reserved_and_the_actual_price_charged() -> None:
     cost = cost_of("a__b", {"*": Price(call=0.01, most=0.02)})
-    assert (cost.held, charged(cost.held, cost.parts, 10)) == (20_000, 10_000)
+    assert (cost.reserved, charged(cost.reserved, cost.parts, 10)) == (20_000, 10_000)
 
 
 @pytest.mark.parametrize("size", [0, 1])

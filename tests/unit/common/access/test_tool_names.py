@@ -149,7 +149,7 @@ def test_an_alias_clients_cannot_use_is_rejected(alias: str) -> None:
     ],
 )
 def test_two_tools_with_one_alias_are_rejected(views: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"a and b would both be called"):
+    with pytest.raises(ValidationError, match=r"a and b would both have the name"):
         servers(docs=views)
 
 

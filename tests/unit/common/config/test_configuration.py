@@ -103,8 +103,11 @@ def test_an_unknown_family_is_rejected_with_the_known_ones(wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ({"sse": "https://a.example/sse", "protocol": "modern"}, "leave protocol out"),
-        ({"openapi": "https://a.example/api.json", "protocol": "legacy"}, "belongs to MCP servers"),
+        ({"sse": "https://a.example/sse", "protocol": "modern"}, "remove protocol"),
+        (
+            {"openapi": "https://a.example/api.json", "protocol": "legacy"},
+            "applies only to MCP servers",
+        ),
     ],
 )
 def test_a_family_applies_to_mcp_servers_only(kind: dict[str, Any], reason: str) -> None:
@@ -118,19 +121,22 @@ OWN = {"tokens": "user", "issuer": "https://login.example"}
 @pytest.mark.parametrize(
     ("server", "why"),
     [
-        ({"url": "https://a.example/mcp", "oauth": {"env": "T"}}, "env and file are for processes"),
-        ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "leave it"),
+        (
+            {"url": "https://a.example/mcp", "oauth": {"env": "T"}},
+            "env and file apply only to processes",
+        ),
+        ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "remove it"),
         ({"openapi": "api.yaml", "oauth": {}}, "set resource or base_url"),
-        ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "name the issuer"),
-        ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "cannot prove"),
+        ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "set issuer or resource"),
+        ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "DPoP is not supported"),
         ({"command": ["x"], "oauth": OWN}, "either env (a variable) or file"),
         ({"command": ["x"], "oauth": {**OWN, "env": "T", "file": "~/.a/t"}}, "either env"),
-        ({"command": ["x"], "oauth": {"env": "T"}}, "name the issuer"),
+        ({"command": ["x"], "oauth": {"env": "T"}}, "set issuer or resource"),
         ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "already in env"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/.a/../token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "env": "A-B"}}, "name of a variable"),
-        ({"command": ["x"], "oauth": {**OWN, "env": "T", "dpop": True}}, "cannot prove"),
+        ({"command": ["x"], "oauth": {**OWN, "env": "T", "dpop": True}}, "DPoP is not supported"),
     ],
 )
 def test_a_server_whose_token_cannot_be_sent_is_reported_with_a_fix(
@@ -156,8 +162,8 @@ def test_a_token_is_not_restored_for_another_program_or_address() -> None:
 @pytest.mark.parametrize(
     ("anonymous", "why"),
     [
-        ({"tools": ["*"], "user": "ann"}, "leave user out"),
-        ({"tools": ["*"], "rights": ["approve"]}, "leave rights out"),
+        ({"tools": ["*"], "user": "ann"}, "remove user"),
+        ({"tools": ["*"], "rights": ["approve"]}, "remove rights"),
     ],
 )
 def test_anonymous_callers_have_no_user_and_approve_nothing(
@@ -173,7 +179,7 @@ def test_a_remote_configuration_cannot_allow_anonymous_callers_or_name_variables
     given = {"command": ["allowed"], "oauth": {**OWN, "env": "LD_PRELOAD"}}
     new = Configuration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
     found = {
-        problem["place"]
+        problem["location"]
         for problem in RemoteRestrictions(commands=("allowed",)).violations(old, new)
     }
     assert {"anonymous", "servers.s.oauth.env"} <= found

@@ -6,7 +6,7 @@ from harness.builders.configurations import configured
 from toolbus_common.config import OWN_ISSUERS, Configuration
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
-from toolbus_common.errors import FaultyError
+from toolbus_common.errors import InvalidConfigurationError
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
 CORP = {"url": "https://login.test", "client_id": "c", "secret": "${env:CORP}"}
@@ -36,14 +36,15 @@ def test_an_issuers_secret_is_hidden_and_restored_only_for_the_same_url() -> Non
     again = restored(configured(issuers={"corp": shown}), old)
     assert again.issuers["corp"].secret == "literal-secret"
     elsewhere = configured(issuers={"corp": {**shown, "url": "https://evil.test"}})
-    with pytest.raises(FaultyError):
+    with pytest.raises(InvalidConfigurationError):
         restored(elsewhere, old)
 
 
 def test_an_issuers_secret_and_address_over_http_need_permission() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
         return [
-            problem["place"] for problem in RemoteRestrictions((), variables).violations(old, new)
+            problem["location"]
+            for problem in RemoteRestrictions((), variables).violations(old, new)
         ]
 
     corp = configured(issuers={"corp": CORP})

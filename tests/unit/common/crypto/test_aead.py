@@ -92,7 +92,7 @@ def test_the_key_of_a_purpose_follows_the_standard() -> None:
 
 
 def test_texts_that_earlier_code_stored_still_open() -> None:
-    """Each value was written before the four places shared one module."""
+    """Open values that were written before these places shared one module."""
     token = "wzkwPhOdJR80REjIOgdfYJmT7pH5peju8aOmFVwm_Cw1"
     assert TokenSealer(KEY).open(token, Example) == Example("ann")
     content = (

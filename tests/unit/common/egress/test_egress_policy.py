@@ -163,7 +163,7 @@ def test_a_listed_address_is_allowed(listed: str, address: str, *, passes: bool)
 
 @pytest.mark.parametrize("listed", ["10.0.0.0/99", "127.1", "0x7f.1", "http://a", "a b c_?", "*"])
 def test_a_malformed_list_is_rejected_at_start(listed: str) -> None:
-    with pytest.raises(ValidationError, match="is not a range, an address or a name"):
+    with pytest.raises(ValidationError, match="is not an address range, an address or a name"):
         Settings(egress_allow=listed)
 
 

@@ -73,5 +73,5 @@ def test_a_change_that_does_not_open_counts_as_deleted_and_is_logged(
     assert records.opened(sealed) == Change("one", RECORD, 3)
     with caplog.at_level(logging.ERROR):
         assert records.opened(Change("two", sealed.value, 4)) == Change("two", None, 4)
-    assert "record.not_opened" in caplog.text
+    assert "record.not_decrypted" in caplog.text
     assert records.opened(None) is None

@@ -84,7 +84,7 @@ def test_a_line_of_a_call_has_its_trace_id_and_others_none() -> None:
 
     def in_a_call() -> str:
         bind("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
-        return formatter.format(record("call.failed_inside"))
+        return formatter.format(record("call.internal_error"))
 
     line_fields = json.loads(copy_context().run(in_a_call))
     assert line_fields["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"

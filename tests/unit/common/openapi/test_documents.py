@@ -233,9 +233,9 @@ def test_framing_headers_and_credentials_are_not_arguments() -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/a/{b}", "no parameter replaces {b}"),
+        ("/a/{b}", "no parameter exists for {b}"),
         ("//evil.example/x", "valid URL path"),
-        ("/a/../b", "leads out"),
+        ("/a/../b", "leaves the base path"),
         ("/a?b=c", "valid URL path"),
         ("/a b\r\nX: y", "valid URL path"),
     ],
@@ -252,7 +252,7 @@ def test_the_description_mentions_paging_and_deprecation() -> None:
         "parameters": [{"name": "cursor", "in": "query"}, {"name": "limit", "in": "query"}],
     }
     description = api({"/x": {"get": one}}).operations["x"].definition["description"]
-    assert description == "Deprecated.\n\nList\n\nAnswers come in pages: see cursor, limit."
+    assert description == "Deprecated.\n\nList\n\nResults are paginated; see cursor, limit."
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_a_malformed_path_is_skipped(paths: dict[str, Any]) -> None:
 
 
 def test_fields_of_an_api_are_rejected_for_other_kinds() -> None:
-    with pytest.raises(ValueError, match="base_url belongs to openapi"):
+    with pytest.raises(ValueError, match="base_url applies only to servers with openapi"):
         Server(url="https://a.example/mcp", base_url="https://a.example")
     with pytest.raises(ValueError, match="exactly one of"):
         Server(url="https://a.example/mcp", openapi="x.yaml")

@@ -50,7 +50,7 @@ async def test_a_rejected_token_is_renewed_once_for_all_calls() -> None:
     renewed = await asyncio.gather(*(bearer.another(first, "Bearer") for _ in range(20)))
     assert set(renewed) == {b"Authorization: Bearer two\r\n"}
     assert len(oauth.queries) == 2
-    assert oauth.queries[1].refused
+    assert oauth.queries[1].rejected
 
 
 async def test_a_renewal_that_returns_the_same_token_requires_consent() -> None:

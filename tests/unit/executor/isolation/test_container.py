@@ -69,5 +69,5 @@ def test_without_cosign_an_image_to_be_verified_does_not_run() -> None:
     def which(name: str) -> str | None:
         return None if name == "cosign" else f"/usr/bin/{name}"
 
-    with pytest.raises(UpstreamDeadError, match="there is no cosign"):
+    with pytest.raises(UpstreamDeadError, match="cosign is not installed"):
         container_command("notes", server(), Settings(cosign_key="/etc/cosign.pub"), which=which)

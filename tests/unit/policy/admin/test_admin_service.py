@@ -22,7 +22,7 @@ from toolbus_common.config_store.repository import (
 )
 from toolbus_common.contracts import AdminRequest
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
+from toolbus_common.errors import InvalidConfigurationError, InvalidError, UnconditionalError
 from toolbus_ingress.admin_api import openapi, request
 from toolbus_policy.admin import request_parser as reading
 from toolbus_policy.admin.pagination import page
@@ -65,7 +65,7 @@ def test_an_auditor_changes_nothing() -> None:
 def test_a_hidden_credential_is_not_restored_for_another_address() -> None:
     old = configured(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
     new = configured(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
-    with pytest.raises(FaultyError, match=r"servers\.docs\.headers\.X"):
+    with pytest.raises(InvalidConfigurationError, match=r"servers\.docs\.headers\.X"):
         restored(new, old)
 
 
@@ -112,7 +112,7 @@ def test_a_secret_of_an_oauth_client_needs_permission(field: str) -> None:
     }
     new = configured(servers={"far": {"url": URL, "oauth": oauth}})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
+    assert problem["location"] == f"servers.far.oauth.clients.https://a.test.{field}"
     moved = configured(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
     assert RemoteRestrictions().violations(new, moved) != []
     assert RemoteRestrictions().violations(new, new) == []
@@ -121,7 +121,7 @@ def test_a_secret_of_an_oauth_client_needs_permission(field: str) -> None:
 def test_a_file_of_the_executors_machine_is_not_permitted() -> None:
     new = configured(servers={"far": {"openapi": "/etc/hosts"}})
     (problem,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
-    assert problem["place"] == "servers.far.openapi"
+    assert problem["location"] == "servers.far.openapi"
     assert RemoteRestrictions().violations(new, new) == []
 
 
@@ -165,7 +165,7 @@ def test_an_existing_entry_may_not_become_another(
 def test_variables_may_not_turn_a_permitted_program_into_another() -> None:
     given = configured(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
     (problem,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
-    assert problem["place"] == "servers.far.env.NODE_OPTIONS"
+    assert problem["location"] == "servers.far.env.NODE_OPTIONS"
     assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
 
 
@@ -175,7 +175,7 @@ def test_the_working_directory_of_a_permitted_program_needs_permission(
 ) -> None:
     given = configured(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
     (problem,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
-    assert problem["place"] == "servers.far.cwd"
+    assert problem["location"] == "servers.far.cwd"
     assert (
         RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).violations(Configuration(), given)
         == []
@@ -186,7 +186,7 @@ def test_a_webhooks_signing_variable_needs_permission() -> None:
     hook = {"url": "https://collector.example", "secret": "${env:OTHERS_TOKEN}"}
     new = configured(webhooks={"far": hook})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == "webhooks.far.secret"
+    assert problem["location"] == "webhooks.far.secret"
     assert RemoteRestrictions((), ("OTHERS_*",)).violations(Configuration(), new) == []
     result_with_more = configured(webhooks={"far": {**hook, "events": ["key.*"]}})
     assert RemoteRestrictions().violations(new, result_with_more) == []
@@ -209,7 +209,7 @@ def test_a_webhooks_signing_variable_needs_permission() -> None:
 def test_a_forbidden_address_is_not_permitted(server: dict[str, Any], place: str) -> None:
     new = configured(servers={"far": server})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == f"servers.far.{place}"
+    assert problem["location"] == f"servers.far.{place}"
     assert (
         RemoteRestrictions().violations(new, configured(servers={"far": {**server, "timeout": 9}}))
         == []
@@ -221,8 +221,8 @@ def test_a_listed_address_is_permitted_for_servers_and_webhooks() -> None:
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)]
-    assert places == ["servers.far.url", "webhooks.far.url"]
+    found = RemoteRestrictions().violations(Configuration(), new)
+    assert [each["location"] for each in found] == ["servers.far.url", "webhooks.far.url"]
     assert (
         RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).violations(
             Configuration(), new
@@ -318,12 +318,12 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 def test_a_number_in_a_string_is_rejected() -> None:
     with pytest.raises(InvalidError, match=r"budget\.usd"):
         reading.parse_entry("teams", b'{"budget": {"usd": "5", "per": "day"}}')
-    with pytest.raises(FaultyError, match="exactly one"):
+    with pytest.raises(InvalidConfigurationError, match="exactly one"):
         reading.parse_entry("teams", b'{"budget": {"per": "day"}}')
 
 
 def test_an_incomplete_price_is_validated_as_a_price() -> None:
-    with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
+    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs 'most'"):
         reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
         reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')
@@ -344,7 +344,7 @@ def test_an_earlier_problem_does_not_block_another_change() -> None:
     old = configured(teams={"lost": {"customer": "nobody"}})
     new = reading.with_entry(old, "users", "ann", {})
     assert set(new.users) == {"ann"}
-    with pytest.raises(FaultyError, match=r"users\.ann\.customer"):
+    with pytest.raises(InvalidConfigurationError, match=r"users\.ann\.customer"):
         reading.with_entry(old, "users", "ann", {"customer": "nobody"})
 
 

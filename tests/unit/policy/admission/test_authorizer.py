@@ -139,11 +139,11 @@ def test_a_free_call_needs_no_budget() -> None:
 )
 def test_the_nearest_price_applies(name: str, micro: int) -> None:
     prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
-    assert cost_of(name, prices).held == micro
+    assert cost_of(name, prices).reserved == micro
 
 
 def test_a_tool_without_a_price_is_free() -> None:
-    assert cost_of("docs__search", {}).held == 0
+    assert cost_of("docs__search", {}).reserved == 0
 
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:

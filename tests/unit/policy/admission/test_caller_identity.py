@@ -36,19 +36,19 @@ def test_a_password_in_an_address_is_never_sent() -> None:
     ("more", "why"),
     [
         ({"headers": {"toolbus-identity": "x"}}, "header Toolbus-Identity"),
-        ({"tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}}, "no cache may be public"),
-        ({"url": "", "command": ["x"]}, "identity is for servers with a URL"),
+        ({"tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}}, "its caches cannot be public"),
+        ({"url": "", "command": ["x"]}, "identity applies only to servers with a URL"),
         ({"identity": {"header": "Authorization"}}, "another meaning"),
         ({"identity": {"header": "Mcp-Param-Who"}}, "another meaning"),
         ({"identity": {"header": "content-length"}}, "another meaning"),
         ({"identity": {"header": "X-Who: x\r\nX-More"}}, "not a valid header name"),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X-Who-Bin"}},
-            "is not valid in gRPC",
+            "is not a valid header in gRPC",
         ),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X!Who"}},
-            "is not valid in gRPC",
+            "is not a valid header in gRPC",
         ),
         ({"identity": {"audience": "https://other.test"}}, "audience"),
     ],

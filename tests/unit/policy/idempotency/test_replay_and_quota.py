@@ -32,10 +32,10 @@ from toolbus_common.contracts import (
     TaskCreated,
 )
 from toolbus_common.errors import (
-    CallUnderWayError,
+    CallInProgressError,
     IdempotencyConflictError,
     InvalidError,
-    OutcomeNotKeptError,
+    OutcomeNotStoredError,
     OutcomeUnknownError,
     OverloadedError,
     RateExceededError,
@@ -137,7 +137,7 @@ def test_other_arguments_are_rejected_at_every_stage_of_the_first_call(stage: St
 
 
 def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
-    with pytest.raises(CallUnderWayError) as caught:
+    with pytest.raises(CallInProgressError) as caught:
         check_outcome(kept(Stage.CLAIMED), "same", call(), 60)
     assert caught.value.data["retry_after"] > 0
     with pytest.raises(OutcomeUnknownError, match="It is not repeated") as unknown:
@@ -148,7 +148,7 @@ def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
 def test_a_result_that_was_too_large_is_reported() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
     assert (large.stage, large.reply) == (Stage.TOO_LARGE, b"")
-    with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
+    with pytest.raises(OutcomeNotStoredError, match="256 KiB"):
         check_outcome(large, "same", call(), 5)
 
 
@@ -211,7 +211,7 @@ def test_a_task_is_replayed_only_to_its_protocol_family() -> None:
     assert json.loads(again.body)["taskId"] == "t"
     other = replay_reply(task, ProtocolFamily.LEGACY)
     assert isinstance(other, CallError)
-    assert isinstance(other.error, OutcomeNotKeptError)
+    assert isinstance(other.error, OutcomeNotStoredError)
 
 
 @pytest.mark.parametrize("result", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])

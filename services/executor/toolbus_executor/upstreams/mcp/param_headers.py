@@ -74,7 +74,7 @@ def _annotated(
 def _parts(
     schema: dict[str, Any], path: tuple[str, ...] | None
 ) -> Iterator[tuple[tuple[str, ...] | None, Any]]:
-    """Yield the schemas inside one, each with its path while only properties lead to it."""
+    """Yield the subschemas, each with its path; empty unless only properties lead to it."""
     for keyword, value in schema.items():
         if keyword == "properties" and isinstance(value, dict):
             for name, part in value.items():

@@ -59,7 +59,8 @@ class Masters:
         entry = await self.bucket.get(_entry(reference))
         if entry is None or entry.value is None:
             raise SecretError(
-                f"{reference} has wrapped no master key of this vault; name a key that has."
+                f"No master key of this vault was wrapped with {reference}; set the reference of "
+                "the key that wrapped it."
             )
         key = await _call_service(reference, service.unwrap, path, entry.value)
         if len(key) != KEY_BYTES:
@@ -73,7 +74,8 @@ class Masters:
         found = await self.secrets.read([_braced(reference)])
         if not found:
             raise SecretError(
-                f"{reference} names no store or key service; docs/how-to/secrets.md lists them."
+                f"{reference} does not name a known store or key service; docs/how-to/secrets.md "
+                "lists them."
             )
         try:
             key = b64decode(next(iter(found.values())).strip(), validate=True)
@@ -81,7 +83,8 @@ class Masters:
             key = b""
         if len(key) != KEY_BYTES:
             raise SecretError(
-                f"{reference} must hold 32 bytes in base64; 'openssl rand -base64 32' makes them."
+                f"{reference} must contain 32 bytes in base64; 'openssl rand -base64 32' creates "
+                "them."
             )
         return key
 
@@ -109,4 +112,4 @@ async def _call_service(
     except SecretError as error:
         raise SecretError(str(error)) from None
     except TimeoutError:
-        raise SecretError(f"{reference} did not answer within {READ_SECONDS:g} s.") from None
+        raise SecretError(f"{reference} did not respond within {READ_SECONDS:g} s.") from None

@@ -176,13 +176,13 @@ def test_a_problem_of_a_secret_does_not_show_it(text: str, secret: str, words: s
 def test_invalid_yaml_is_reported_with_its_line() -> None:
     line, message = only_problem("keys:\n  bot: {tools: [")
     assert line >= 2
-    assert "this is not YAML" in message
+    assert "the file is not valid YAML" in message
 
 
 @pytest.mark.parametrize("text", ["- " * 50_000 + "x", "keys: " + "[" * 50_000])
 def test_deep_nesting_is_reported(text: str) -> None:
     (problem,) = read(text).problems
-    assert problem.message == "this is nested too deeply"
+    assert problem.message == "the file is nested too deeply"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,9 @@ def test_a_python_tag_is_not_executed(tmp_path: Path) -> None:
 
 
 def test_an_unknown_tag_is_reported() -> None:
-    assert any("is unknown here" in message for _, message in problems("keys: {a: {team: !x y}}"))
+    assert any(
+        "uses the unknown tag" in message for _, message in problems("keys: {a: {team: !x y}}")
+    )
 
 
 def test_an_alias_bomb_is_rejected() -> None:
@@ -215,7 +217,7 @@ def test_an_alias_bomb_is_rejected() -> None:
         for n in range(1, 9)
     ]
     _, message = only_problem("\n".join(lines))
-    assert "aliases counted" in message
+    assert "an alias counts at each use" in message
     assert "'toolbus keys create'" in message
 
 
@@ -326,7 +328,10 @@ def test_replicas_are_urls_with_optional_weights(tmp_path: Path) -> None:
         ("{openapi: a.yaml, operations: {includes: [a]}}", "did you mean 'include'?"),
         ("{openapi: a.yaml, url: 'http://a.example'}", "needs exactly one of url"),
         ("{openapi: 'ftp://a.example/x'}", "must be a file, or begin with http"),
-        ("{url: 'http://a.example', credentials: {a: b}}", "belongs to openapi; leave it out"),
+        (
+            "{url: 'http://a.example', credentials: {a: b}}",
+            "applies only to servers with openapi; remove it",
+        ),
         ("{openapi: a.yaml, credentials: {a: '${CRM}'}}", "not of the form ${env:NAME}"),
         ("{openapi: a.yaml, refresh: 1}", "greater than or equal to 5"),
         ("{python: 'os.system'}", "write package.module:function"),

@@ -141,7 +141,7 @@ async def test_errors_of_vault_do_not_quote_the_request() -> None:
         for token, down in (("wrong-canary", False), ("own", True)):
             stores.down = down
             vault = HashiCorp({"VAULT_ADDR": url, "VAULT_TOKEN": token})
-            with pytest.raises(SecretError, match="did not read kv/team/app") as caught:
+            with pytest.raises(SecretError, match="failed to read kv/team/app") as caught:
                 await read("${vault:kv/team/app#token}", vault=vault)
             assert "canary" not in str(caught.value)
 
