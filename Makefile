@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
+.PHONY: install up test coverage check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -153,6 +153,10 @@ bench-traces: $(INSTALLED)
 # Cost of access token verification for each request at ingress.
 bench-identity: $(INSTALLED)
 	$(BIN)/python bench/identity.py $(ARGS)
+
+# DPoP proofs, identity headers and sealed tokens: processor time of each.
+bench-proofs: $(INSTALLED)
+	$(BIN)/python bench/proofs.py $(ARGS)
 
 # Cost of an upstream token per call, and a thousand renewals at once.
 bench-upstream-tokens: $(INSTALLED)

@@ -42,16 +42,22 @@ class Holder:
         fields = {"jti": uuid.uuid4().hex, "htm": method, "htu": url, "iat": int(time.time())}
         fields |= {"ath": encoded(sha256(token.encode()).digest())} if token else {}
         fields = {name: value for name, value in (fields | claims).items() if value is not None}
-        message = ".".join(encoded(json.dumps(part).encode()) for part in (head, fields))
-        return f"{message}.{encoded(self._signed(message.encode()))}"
+        return signed_text(self, json.dumps(head), json.dumps(fields))
 
-    def _signed(self, message: bytes) -> bytes:
+    def signed(self, message: bytes) -> bytes:
+        """Return the signature of a message."""
         if self.algorithm == "ES256":
             pair = decode_dss_signature(self._key.sign(message, ec.ECDSA(SHA256())))
             return b"".join(number.to_bytes(32, "big") for number in pair)
         if self.algorithm == "EdDSA":
             return bytes(self._key.sign(message))
         return bytes(self._key.sign(message, PKCS1v15(), SHA256()))
+
+
+def signed_text(holder: Holder, header: str, claims: str) -> str:
+    """Return a JWS of these texts, which need not be JSON."""
+    message = f"{encoded(header.encode())}.{encoded(claims.encode())}"
+    return f"{message}.{encoded(holder.signed(message.encode()))}"
 
 
 def read(proof: str) -> tuple[dict[str, Any], str]:

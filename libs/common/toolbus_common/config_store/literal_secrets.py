@@ -20,13 +20,12 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: TID251 - no stored nonce
 
 from toolbus_common.config import Configuration
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.config_store.redacted_view import DESTINATIONS, is_reference, restored
+from toolbus_common.crypto.aead import derived_key
 from toolbus_common.crypto.key_file import create_key, load_key, read_key
 
 log = logging.getLogger(__name__)
@@ -244,5 +243,4 @@ def _open(key: bytes, sealed: bytes, bound: bytes) -> bytes:
 
 
 def _derived(shared: bytes, publics: bytes) -> bytes:
-    info = b"toolbus sealed literal v1" + publics
-    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(shared)
+    return derived_key(shared, b"toolbus sealed literal v1" + publics)

@@ -1,1 +1,1 @@
-"""Signatures and encryption: sealed tokens, canonical JSON, key files, DPoP."""
+"""Signatures and encryption: AES-GCM, sealed tokens, JWS, DPoP, canonical JSON, key files."""

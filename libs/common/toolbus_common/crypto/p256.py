@@ -10,20 +10,23 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     derive_private_key,
     generate_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.utils import (
-    decode_dss_signature,
-)
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
+from joserfc.jwk import ECKey
 
 from toolbus_common.base64url import decoded, encoded
 
 P256_BYTES = 32
-
 ALGORITHM = "ES256"
+_ES256 = ECDSA(SHA256())
 
 
 class P256Key:
-    """A P-256 private key; `kept` is its serialized form."""
+    """A P-256 private key; `kept` is its serialized form, the member `d` of its JWK.
+
+    It signs without joserfc, because each request to a server with an identity header or a bound
+    token needs a signature (ADR 30).
+    """
 
     def __init__(self, key: EllipticCurvePrivateKey) -> None:
         self._key = key
@@ -41,19 +44,17 @@ class P256Key:
     @property
     def kept(self) -> str:
         """The serialized private key."""
-        return encoded(self._key.private_numbers().private_value.to_bytes(P256_BYTES, "big"))
+        return str(ECKey.import_key(self._key)["d"])
 
     @property
-    def public(self) -> dict[str, str]:
+    def public(self) -> dict[str, Any]:
         """The public key as a JWK."""
-        point = self._key.public_key().public_numbers()
-        at = {name: getattr(point, name).to_bytes(P256_BYTES, "big") for name in ("x", "y")}
-        return {"kty": "EC", "crv": "P-256", **{name: encoded(raw) for name, raw in at.items()}}
+        return dict(ECKey.import_key(self._key).as_dict(private=False))
 
     def signed(self, header: str, claims: dict[str, Any]) -> str:
         """Return a signed JWS of the claims; `header` is encoded already."""
         message = f"{header}.{encoded(msgspec.json.encode(claims))}"
-        pair = decode_dss_signature(self._key.sign(message.encode(), ECDSA(SHA256())))
+        pair = decode_dss_signature(self._key.sign(message.encode(), _ES256))
         return f"{message}.{encoded(b''.join(n.to_bytes(P256_BYTES, 'big') for n in pair))}"
 
 

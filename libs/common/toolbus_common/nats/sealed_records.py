@@ -1,6 +1,6 @@
 """Encrypt the records of buckets, so that the files of NATS and their copies do not reveal them.
 
-A sealed record is `version, id of the key, nonce, ciphertext` (AES-256-GCM). Each record has a key
+A sealed record is `version, id of the key`, then what `crypto.aead` seals. Each record has a key
 of its own, derived from a key file and from its location, which is its bucket and its entry: a
 record that is moved to another location does not open, and a service that writes one entry needs
 the key of that entry alone. The id in the record lets earlier key files open what they sealed.
@@ -8,16 +8,13 @@ the key of that entry alone. The id in the record lets earlier key files open wh
 
 import hmac
 import logging
-import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from toolbus_common.crypto.aead import Aead, DecryptionError
 from toolbus_common.crypto.key_file import load_key, read_key
 from toolbus_common.errors import UnavailableError
 from toolbus_common.nats.kv_bucket import Change
@@ -25,7 +22,7 @@ from toolbus_common.nats.kv_bucket import Change
 log = logging.getLogger(__name__)
 
 _VERSION = b"\x01"
-_ID_BYTES, _NONCE_BYTES = 8, 12
+_ID_BYTES = 8
 _HEAD = len(_VERSION) + _ID_BYTES
 
 
@@ -48,14 +45,12 @@ class RecordKey:
 
     def seal(self, record: bytes) -> bytes:
         """Encrypt a record for this location."""
-        nonce = os.urandom(_NONCE_BYTES)
         head = _VERSION + self.id
-        return head + nonce + AESGCM(self.key).encrypt(nonce, record, head)
+        return head + Aead(self.key).seal(record, head)
 
     def open(self, sealed: bytes) -> bytes:
-        """Decrypt a record of this location. Raises `InvalidTag`."""
-        head, nonce = sealed[:_HEAD], sealed[_HEAD : _HEAD + _NONCE_BYTES]
-        return AESGCM(self.key).decrypt(nonce, sealed[_HEAD + _NONCE_BYTES :], head)
+        """Decrypt a record of this location. Raises `DecryptionError`."""
+        return Aead(self.key).open(sealed[_HEAD:], sealed[:_HEAD])
 
 
 class Records:
@@ -85,7 +80,7 @@ class Records:
             if known == wanted and sealed.startswith(_VERSION):
                 try:
                     return self._derived(known, key, entry).open(sealed)
-                except (InvalidTag, ValueError):
+                except DecryptionError:
                     break
         raise UnavailableError(
             f"An entry of bucket '{self._bucket}' cannot be decrypted with this policy's keys. "

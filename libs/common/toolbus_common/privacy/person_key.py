@@ -9,21 +9,19 @@ is shredded, neither pseudonym nor commitment reveals anything.
 import hmac
 import os
 import re
-from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from toolbus_common.base64url import encoded
+from toolbus_common.base64url import decoded, encoded
+from toolbus_common.crypto.aead import Aead
+from toolbus_common.crypto.key_file import KEY_BYTES
 
-KEY_BYTES = 32
 USER = "user:"
 TOKEN = re.compile(r"~[A-Za-z0-9_-]{22}(?:\.[A-Za-z0-9_-]+)?")
-_PSEUDONYM, _COMMITMENT, _NONCE, _SALT = 16, 32, 12, 16  # bytes
+_PSEUDONYM, _COMMITMENT, _SALT = 16, 32, 16  # bytes
 
 
 class Entry(msgspec.Struct):
@@ -70,9 +68,9 @@ class PersonKey:
 
     def seal(self, text: str) -> str:
         """Return the token that replaces this text in an event."""
-        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
-        body = self._cipher.encrypt(nonce, salt + text.encode(), self.pseudonym.encode())
-        return f"{self.pseudonym}.{encoded(_committed(salt, text) + nonce + body)}"
+        salt = os.urandom(_SALT)
+        body = self._aead.seal(salt + text.encode(), self.pseudonym.encode())
+        return f"{self.pseudonym}.{encoded(_committed(salt, text) + body)}"
 
     def open(self, token: str) -> Opened | None:
         """Decrypt a token of this person; None if it is damaged."""
@@ -80,15 +78,14 @@ class PersonKey:
         if not sealed:
             return Opened(self.salt, self.name)
         try:
-            raw = urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))[_COMMITMENT:]
-            body = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], pseudonym.encode())
+            body = self._aead.open(decoded(sealed)[_COMMITMENT:], pseudonym.encode())
             return Opened(body[:_SALT], body[_SALT:].decode())
-        except (ValueError, InvalidTag):
+        except ValueError:
             return None
 
     @cached_property
-    def _cipher(self) -> AESGCM:
-        return AESGCM(_derived(self.key, b"content"))
+    def _aead(self) -> Aead:
+        return Aead(_derived(self.key, b"content"))
 
 
 class Master:
@@ -96,7 +93,7 @@ class Master:
 
     def __init__(self, key: bytes) -> None:
         self._names = _derived(key, b"names")
-        self._cipher = AESGCM(_derived(key, b"entries"))
+        self._aead = Aead(_derived(key, b"entries"))
 
     def entry_of(self, name: str) -> str:
         """Return the bucket entry of a person, a keyed digest of the name."""
@@ -104,16 +101,14 @@ class Master:
 
     def seal(self, person: PersonKey) -> bytes:
         """Encrypt a person's key for the bucket."""
-        nonce = os.urandom(_NONCE)
         plain = msgspec.msgpack.encode(Entry(person.name, person.key))
-        return nonce + self._cipher.encrypt(nonce, plain, self.entry_of(person.name).encode())
+        return self._aead.seal(plain, self.entry_of(person.name).encode())
 
     def open(self, entry: str, value: bytes) -> PersonKey | None:
         """Decrypt an entry; None if it was encrypted under another master key."""
         try:
-            plain = self._cipher.decrypt(value[:_NONCE], value[_NONCE:], entry.encode())
-            found = msgspec.msgpack.decode(plain, type=Entry)
-        except (ValueError, InvalidTag, msgspec.MsgspecError):
+            found = msgspec.msgpack.decode(self._aead.open(value, entry.encode()), type=Entry)
+        except (ValueError, msgspec.MsgspecError):
             return None
         return PersonKey(found.name, found.key)
 

@@ -4,8 +4,6 @@ A key has few slots, and the newest result replaces the oldest. Object names dep
 alone, so the limit holds across replicas. A result is encrypted with a key derived from the key
 digest, which only the caller's requests contain; the handle carries the nonce. Neither a reader of
 the store nor another caller can decrypt it.
-
-Source: HKDF is RFC 5869, AES-256-GCM is NIST SP 800-38D.
 """
 
 import os
@@ -18,17 +16,13 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from toolbus_codemode.sandbox.program import Failure, ToolOutcome
+from toolbus_common.crypto.aead import NONCE_BYTES, Aead, DecryptionError, derived_key
 from toolbus_common.errors import ToolbusError
 
 SLOTS = 16  # results of one key at a time
 LARGEST = 4 << 20  # bytes of one
-_NONCE = 12
 _HANDLE = re.compile(r"r([0-9a-f])([A-Za-z0-9_-]{16})")
 _GONE = (
     "Unknown result: a handle is valid for an hour, for the key that created it, and a key keeps "
@@ -62,10 +56,12 @@ class Results:
     async def keep(self, key_digest: str, value: Any) -> str:
         """Store a result and return its handle. Raises `ToolbusError`."""
         body = msgspec.json.encode(value)
-        store, nonce = await self._opened(), os.urandom(_NONCE)
+        store = await self._opened()
         position = await self._free_slot(store, key_digest)
-        sealed = _cipher(key_digest).encrypt(nonce, body, _name(key_digest, position).encode())
-        await store.put(_name(key_digest, position), sealed)
+        name = _name(key_digest, position)
+        sealed = _aead(key_digest).seal(body, name.encode())
+        nonce, stored = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        await store.put(name, stored)
         return f"r{position:x}{urlsafe_b64encode(nonce).decode()}"
 
     async def read(self, key_digest: str, handle: str) -> bytes | None:
@@ -74,11 +70,11 @@ class Results:
         if found is None:
             return None
         name = _name(key_digest, int(found[1], 16))
-        sealed = await (await self._opened()).get(name)
+        stored = await (await self._opened()).get(name)
         try:
-            nonce = urlsafe_b64decode(found[2])
-            return _cipher(key_digest).decrypt(nonce, sealed, name.encode()) if sealed else None
-        except InvalidTag:
+            sealed = urlsafe_b64decode(found[2]) + (stored or b"")
+            return _aead(key_digest).open(sealed, name.encode())
+        except DecryptionError:
             return None
 
     async def recalled(self, key_digest: str, arguments: dict[str, Any]) -> ToolOutcome:
@@ -110,5 +106,5 @@ def _name(key_digest: str, position: int) -> str:
     return f"{sha256(b'result of ' + key_digest.encode()).hexdigest()[:32]}-{position:x}"
 
 
-def _cipher(key_digest: str) -> AESGCM:
-    return AESGCM(HKDF(SHA256(), 32, salt=None, info=b"toolbus result").derive(key_digest.encode()))
+def _aead(key_digest: str) -> Aead:
+    return Aead(derived_key(key_digest.encode(), b"toolbus result"))

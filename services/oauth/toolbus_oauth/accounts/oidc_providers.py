@@ -10,17 +10,18 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import msgspec
-from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from toolbus_common import strict_json
 from toolbus_common.base64url import encoded
 from toolbus_common.config import Configuration, Issuer
+from toolbus_common.crypto.jws import JwsError
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import user_name
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
+from toolbus_oauth.keys.verified_jwt import parse_verified
 from toolbus_oauth.storage.http_client import FetchError, HttpClient, HttpResponse
 from toolbus_oauth.storage.records import PendingSignIn, Person, Ticket, Used
 from toolbus_oauth.storage.store import Store
@@ -136,8 +137,8 @@ class Providers:
         ):
             cached = await self._provider(name, issuer, refetch=True)
         try:
-            claims = dict(jwt.decode(token, cached.keys, algorithms=list(issuer.algorithms)).claims)
-        except (JoseError, ValueError, TypeError) as error:
+            _, claims = parse_verified(token, cached.keys, issuer.algorithms)
+        except JwsError as error:
             raise ProviderError("its signature does not match a key of its issuer") from error
         _check_times(claims)
         if claims.get("iss") != cached.document["issuer"]:

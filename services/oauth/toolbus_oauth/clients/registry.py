@@ -10,14 +10,16 @@ from time import time
 from typing import Any
 
 import msgspec
-from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import KeySet, RSAKey
 from msgspec.structs import replace
 
 from toolbus_common.config.servers.oauth import BY_KEY
+from toolbus_common.crypto.dpop.keys import LONGEST_RSA, SHORTEST_RSA
+from toolbus_common.crypto.jws import PRIVATE_MEMBERS
 from toolbus_common.errors import BusDownError
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
+from toolbus_oauth.keys.verified_jwt import parse_verified
 from toolbus_oauth.storage.records import Client, Used
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web import redirect_uris as redirects
@@ -223,18 +225,20 @@ def _is_list_of_text(value: Any) -> bool:
 def _check_keys(keys: Any) -> None:
     try:
         found = KeySet.import_key_set(keys)
-        private = any(each.is_private for each in found)
-        shared = any(each.key_type == "oct" for each in found)
+        private = any(each.is_private or PRIVATE_MEMBERS & each.keys() for each in found)
+        sizes = [each.public_key.key_size for each in found if isinstance(each, RSAKey)]
     except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _metadata("jwks is not a valid JWK set.") from error
-    if private or shared:
+    if private:
         raise _metadata("jwks must contain public keys only.")
+    if not all(SHORTEST_RSA <= each <= LONGEST_RSA for each in sizes):
+        raise _metadata(f"RSA keys in jwks must have {SHORTEST_RSA} to {LONGEST_RSA} bits.")
 
 
 def _verified(assertion: str, client: Client) -> dict[str, Any]:
     try:
         keys = KeySet.import_key_set(client.keys)  # type: ignore[arg-type]
-        return dict(jwt.decode(assertion, keys, algorithms=list(ASSERTION_ALGORITHMS)).claims)
+        return parse_verified(assertion, keys, ASSERTION_ALGORITHMS)[1]
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise invalid_client("The assertion is not signed with a key of this client.") from error
 

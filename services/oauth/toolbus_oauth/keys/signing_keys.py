@@ -7,10 +7,11 @@ from time import time
 from typing import Any
 
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 
+from toolbus_common.crypto.jws import JwsError
 from toolbus_common.crypto.key_file import create_key
+from toolbus_oauth.keys.verified_jwt import parse_verified
 
 ALGORITHM = "ES256"
 MONTH = 30 * 86_400.0
@@ -27,15 +28,16 @@ class SigningKeys:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_at = 0.0
-        self._keys: list[dict[str, Any]] = []
+        self._keys: list[dict[str, Any]] = []  # private JWKs, the newest last
+        self._imported = KeySet([])
         create_key(path, lambda: _encoded([_new_key(time())]))
         self._read(time())
 
     def sign(self, claims: dict[str, Any], kind: str) -> str:
         """Return a signed token of this type."""
-        newest = self._current(time())[-1]
-        header = {"alg": ALGORITHM, "kid": newest["kid"], "typ": kind}
-        return jwt.encode(header, claims, ECKey.import_key(newest), algorithms=[ALGORITHM])
+        newest = self._current(time()).keys[-1]
+        header = {"alg": ALGORITHM, "kid": newest.kid, "typ": kind}
+        return jwt.encode(header, claims, newest, algorithms=[ALGORITHM])
 
     @property
     def newest(self) -> tuple[str, str]:
@@ -44,30 +46,26 @@ class SigningKeys:
         A key that was created in the last `KNOWN_SECONDS` is not used yet. Both values are secret.
         """
         now = time()
-        keys = self._current(now)
-        known = [each for each in keys if each["made"] <= now - KNOWN_SECONDS]
-        found = known[-1] if known else keys[0]
+        self._current(now)
+        known = [each for each in self._keys if each["made"] <= now - KNOWN_SECONDS]
+        found = known[-1] if known else self._keys[0]
         return found["kid"], found["d"]
 
     def verified(self, token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return header and claims of a token signed here; None for any other token."""
-        keys = KeySet([ECKey.import_key(each) for each in self._current(time())])
         try:
-            decoded = jwt.decode(token, keys, algorithms=[ALGORITHM])
-        except (JoseError, ValueError):
+            return parse_verified(token, self._current(time()), [ALGORITHM])
+        except JwsError:
             return None
-        return dict(decoded.header), dict(decoded.claims)
 
     def public(self) -> dict[str, Any]:
         """Return the public keys as a JWK set."""
-        hidden = ("d", "made")
-        keys = self._current(time())
-        return {"keys": [{k: v for k, v in each.items() if k not in hidden} for each in keys]}
+        return dict(self._current(time()).as_dict(private=False))
 
-    def _current(self, now: float) -> list[dict[str, Any]]:
+    def _current(self, now: float) -> KeySet:
         if now - self._read_at > RELOAD_SECONDS:
             self._read(now)
-        return self._keys
+        return self._imported
 
     def _read(self, now: float) -> None:
         """Read keys that another replica may have written, and rotate when it is time."""
@@ -77,6 +75,7 @@ class SigningKeys:
             valid = [each for each in self._keys if now - each["made"] < MONTH + OVERLAP]
             self._keys = [*(valid or self._keys[-1:]), _new_key(now)]
             self._write()
+        self._imported = KeySet([_imported(each) for each in self._keys])
 
     def _write(self) -> None:
         fresh = self._path.with_suffix(f".{os.getpid()}")
@@ -90,6 +89,10 @@ def _new_key(now: float) -> dict[str, Any]:
     key = ECKey.generate_key("P-256")
     members: dict[str, Any] = dict(key.as_dict(private=True))
     return {**members, "kid": key.thumbprint(), "use": "sig", "alg": ALGORITHM, "made": now}
+
+
+def _imported(members: dict[str, Any]) -> ECKey:
+    return ECKey.import_key({name: each for name, each in members.items() if name != "made"})
 
 
 def _encoded(keys: list[dict[str, Any]]) -> bytes:

@@ -1,14 +1,16 @@
 """DPoP proofs (RFC 9449): which proofs are valid, and each only once."""
 
+import json
 import os
 import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc import jwt
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, OKPKey
 
-from harness.oauth.dpop_proofs import Holder, decoded, encoded, read
+from harness.oauth.dpop_proofs import Holder, decoded, encoded, read, signed_text
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import Proof, ProofError, digest_of, proven
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker, UsedProofs
@@ -78,12 +80,122 @@ def test_proofs_interoperate_with_another_implementation() -> None:
         ({"jwk": {**ANN.jwk, "x": ANN.jwk["y"]}}, "not a key for ES256"),
         ({"jwk": {**ANN.jwk, "x": f"{ANN.jwk['x']}="}}, "cannot be read"),
         ({"jwk": {**ANN.jwk, "x": 7}}, "cannot be read"),
+        ({"jwk": {**ANN.jwk, "x": f"AAAA{ANN.jwk['x']}"}}, "not the canonical form"),
+        ({"jwk": {**ANN.jwk, "x": f" {ANN.jwk['x']}"}}, "cannot be read"),
+        ({"jwk": {**ANN.jwk, "x": encoded(bytes(32))}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "x": encoded(b"\xff" * 32)}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "crv": "P-384"}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "crv": None}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "kty": "ec"}}, "not a key for ES256"),
+        ({"jwk": {**ANN.jwk, "d": None}}, "private key"),
+        ({"jwk": {**ANN.jwk, "k": "AAAA"}}, "private key"),
+        ({"alg": "es256"}, "alg must be"),
+        ({"alg": "ES256K"}, "alg must be"),
+        ({"alg": "Ed448"}, "alg must be"),
+        ({"alg": "PS256"}, "alg must be"),
+        ({"alg": ["ES256"]}, "is malformed"),
+        ({"crit": []}, "without crit"),
+        ({"crit": None}, "without crit"),
+        ({"b64": False, "crit": ["b64"]}, "without crit"),
+        ({"b64": False}, "without crit"),
+        ({"b64": True}, "without crit"),
+        ({"typ": "dpop+jwt "}, "typ must be"),
+        ({"typ": ["dpop+jwt"]}, "is malformed"),
+        ({"x5c": "x" * 5000}, "must contain one proof"),
         ({"jwk": None}, "is malformed"),
     ],
 )
 def test_a_proof_of_another_type_is_rejected(header: Any, why: str) -> None:
     with pytest.raises(ProofError, match=why):
         verified(ANN.proof("POST", URL, header=header))
+
+
+def test_members_that_are_repeated_prove_nothing() -> None:
+    valid = ANN.proof("POST", URL)
+    header, claims = (decoded(each).decode() for each in valid.split(".")[:2])
+    for other, more in ((header, '"typ":"dpop+jwt"'), (header, '"alg":"ES256"'), (header, '"x":1')):
+        text = signed_text(ANN, f"{other[:-1]},{more}}}", claims)
+        if '"x"' in more:
+            assert verified(text).key == ANN.jkt, "a member of no meaning is ignored"
+        else:
+            with pytest.raises(ProofError, match="not strict JSON"):
+                verified(text)
+    inner = json.dumps(ANN.jwk)
+    repeated = header.replace(inner, f'{inner[:-1]},"kty":"EC"}}')
+    assert repeated != header
+    for changed in (
+        (repeated, claims),
+        (header, f'{claims[:-1]},"htm":"POST"}}'),
+        (header, claims.replace('"htm"', '"htm":"GET","htm"')),
+        (header, f'{claims[:-1]},"extra":NaN}}'),
+    ):
+        with pytest.raises(ProofError, match="not strict JSON"):
+            verified(signed_text(ANN, *changed))
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
+def test_a_signature_has_one_form_and_length(algorithm: str) -> None:
+    holder = Holder(algorithm)
+    message, _, text = holder.proof("POST", URL).rpartition(".")
+    signature = decoded(text)
+    half = len(signature) // 2
+    for other in (
+        signature[:-1],
+        signature + b"\0",
+        b"\0" + signature,
+        bytes(len(signature)),
+        signature[half:] + signature[:half],
+        b"\xff" * len(signature),
+    ):
+        with pytest.raises(ProofError, match="not signed"):
+            verified(f"{message}.{encoded(other)}")
+    if algorithm == "ES256":
+        numbers = (int.from_bytes(each, "big") for each in (signature[:half], signature[half:]))
+        with pytest.raises(ProofError, match="not signed"):
+            verified(f"{message}.{encoded(encode_dss_signature(*numbers))}")
+
+
+def test_no_part_of_a_proof_has_a_second_spelling() -> None:
+    parts = ANN.proof("POST", URL).split(".")
+    for at in range(3):
+        for form in ("{}=", "{}==", " {}", "{} ", "{}\n", "{}+"):
+            other = [form.format(each) if at == place else each for place, each in enumerate(parts)]
+            with pytest.raises(ProofError, match="must contain one proof"):
+                verified(".".join(other))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [("RS256", "n"), ("RS256", "e"), ("ES256", "y"), ("EdDSA", "x")]
+)
+def test_a_key_has_one_spelling(algorithm: str, name: str) -> None:
+    """Another spelling of the same number would have another thumbprint."""
+    holder = Holder(algorithm)
+    number = holder.jwk[name]
+    for other in (encoded(b"\0" + decoded(number)), f"{number}=", f"{number}==", f"{number}\n"):
+        proof = holder.proof("POST", URL, header={"jwk": {**holder.jwk, name: other}})
+        with pytest.raises(ProofError, match="its jwk"):
+            verified(proof)
+
+
+def test_a_key_of_another_curve_proves_nothing() -> None:
+    for other in (ECKey.generate_key("P-384"), OKPKey.generate_key("Ed448")):
+        jwk = dict(other.as_dict(private=False))
+        for algorithm in ("ES256", "EdDSA"):
+            with pytest.raises(ProofError, match="not a key for"):
+                verified(ANN.proof("POST", URL, header={"alg": algorithm, "jwk": jwk}))
+
+
+def test_a_key_that_is_known_still_verifies_each_signature() -> None:
+    """Imported keys are cached; what they signed is not."""
+    assert verified(ANN.proof("POST", URL)).key == ANN.jkt
+    forged = Holder().proof("POST", URL, header={"jwk": ANN.jwk})
+    for _ in range(2):
+        with pytest.raises(ProofError, match="not signed"):
+            verified(forged)
+    private = ANN.proof("POST", URL, header={"jwk": ANN.private})
+    with pytest.raises(ProofError, match="private key"):
+        verified(private)
+    assert verified(ANN.proof("POST", URL)).key == ANN.jkt
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
 """Verify one DPoP proof: its key, request and time. `replay_check` verifies that it is new."""
 
-import re
 from hashlib import sha256
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
-from toolbus_common.base64url import decoded, encoded
-from toolbus_common.crypto.dpop.keys import KeyRefusedError, is_signed, thumbprint
+from toolbus_common.base64url import encoded
+from toolbus_common.crypto import jws
+from toolbus_common.crypto.dpop.keys import KeyRefusedError, public_key
 
 TYPE = "dpop+jwt"
 HEADER, NONCE_HEADER = "dpop", "dpop-nonce"  # in lower case
@@ -16,7 +16,6 @@ LATE_SECONDS, EARLY_SECONDS = 60.0, 30.0  # how old a proof may be, and how far 
 LONGEST_PROOF = 4096  # characters
 LONGEST_ID, LONGEST_NONCE = 256, 1024
 INVALID, WANTS_NONCE = "invalid_dpop_proof", "use_dpop_nonce"
-_PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -45,7 +44,6 @@ class _Header(msgspec.Struct):
     typ: str
     alg: str
     jwk: dict[str, Any]
-    crit: Any = None
 
 
 class _Claims(msgspec.Struct):
@@ -57,10 +55,6 @@ class _Claims(msgspec.Struct):
     nonce: str = ""
 
 
-_header = msgspec.json.Decoder(_Header).decode
-_claims = msgspec.json.Decoder(_Claims).decode
-
-
 def proven(text: str, method: str, url: str, now: float, token: str = "") -> Proof:
     """Verify a proof for this request, and for this token if there is one.
 
@@ -68,19 +62,21 @@ def proven(text: str, method: str, url: str, now: float, token: str = "") -> Pro
         ProofError: the proof is invalid.
 
     """
-    parts = _PARTS.fullmatch(text) if len(text) <= LONGEST_PROOF else None
-    if parts is None:
-        raise ProofError("The DPoP header must contain one proof, a signed JWT.")
     try:
-        header, claims = _header(decoded(parts[1])), _claims(decoded(parts[2]))
-        signature = decoded(parts[3])
-    except (ValueError, RecursionError) as error:
+        found = jws.parse(text, LONGEST_PROOF)
+    except jws.JwsError as error:
+        raise ProofError(
+            f"The DPoP header must contain one proof, a signed JWT: {error}."
+        ) from error
+    try:
+        header = msgspec.convert(found.header, _Header)
+        claims = msgspec.convert(found.claims, _Claims)
+    except msgspec.ValidationError as error:
         raise ProofError("The DPoP proof is malformed: a claim is missing or invalid.") from error
     _check(claims, method, url, now)
     if token and claims.ath != digest_of(token):
         raise ProofError("The DPoP proof was made for another token: its ath does not match.")
-    key = _key(header, signature, text.rpartition(".")[0].encode())
-    return Proof(key, claims.jti, claims.nonce)
+    return Proof(_key(header, found), claims.jti, claims.nonce)
 
 
 def nonce_of(value: str) -> str:
@@ -93,17 +89,16 @@ def digest_of(token: str) -> str:
     return encoded(sha256(token.encode()).digest())
 
 
-def _key(header: _Header, signature: bytes, message: bytes) -> str:
-    if header.typ.lower() != TYPE or header.crit is not None:
-        raise ProofError(f"The DPoP proof's typ must be {TYPE}, without crit.")
+def _key(header: _Header, found: jws.Jws) -> str:
+    if header.typ.lower() != TYPE:
+        raise ProofError(f"The DPoP proof's typ must be {TYPE}.")
     try:
-        key = thumbprint(header.alg, header.jwk)
-        signed = is_signed(header.alg, header.jwk, signature, message)
+        key = public_key(header.alg, header.jwk)
     except KeyRefusedError as error:
         raise ProofError(f"The DPoP proof is rejected: {error}.") from error
-    if not signed:
+    if not key.has_signed(found.signature, found.message):
         raise ProofError("The DPoP proof is not signed with the key it carries.")
-    return key
+    return key.thumbprint
 
 
 def _check(claims: _Claims, method: str, url: str, now: float) -> None:

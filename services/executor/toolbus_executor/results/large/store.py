@@ -3,8 +3,6 @@
 Each part is encrypted with the result's key. The manifest, which holds that key, is encrypted with
 a key derived from the result URI and its principal. So neither the URI nor the store alone opens a
 result.
-
-Source: HKDF is RFC 5869, AES-256-GCM is NIST SP 800-38D.
 """
 
 import secrets
@@ -15,18 +13,14 @@ from time import time
 from typing import Protocol
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from toolbus_common.access.anonymous import ANONYMOUS
 from toolbus_common.contracts import CallAdmitted
+from toolbus_common.crypto.aead import Aead, DecryptionError, derived_key
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_executor.results.large.quota import Quota
 
 PART = 1 << 20  # bytes
-_NONCE = 12
 
 
 class ObjectStore(Protocol):
@@ -72,37 +66,42 @@ class LargeResultStore:
     async def put(self, prefix: str, number: int, key: bytes, value: bytes) -> None:
         """Store one part. Raises `ToolbusError`."""
         name = _part(prefix, number)
-        sealed = AESGCM(key).encrypt(_nonce(number), value, name.encode())
-        await (await self._objects()).put(name, sealed)
+        await (await self._objects()).put(name, Aead(key).seal(value, name.encode()))
 
     async def create_handle(self, manifest: Manifest, call: CallAdmitted) -> Handle:
         """Store the manifest of a result and return its handle. Raises `ToolbusError`."""
         handle = Handle(call.server, call.tool, secrets.token_hex(16))
-        body = _cipher(handle, call).encrypt(bytes(_NONCE), msgspec.json.encode(manifest), None)
-        await (await self._objects()).put(_object_name(handle), body)
+        name = _object_name(handle)
+        sealed = _aead(handle, call).seal(msgspec.json.encode(manifest), name.encode())
+        await (await self._objects()).put(name, sealed)
         return handle
 
     async def manifest(self, handle: Handle, call: CallAdmitted) -> Manifest | None:
         """Return the manifest of a handle; None if it expired or is another principal's."""
-        sealed = await (await self._objects()).get(_object_name(handle))
+        name = _object_name(handle)
+        sealed = await (await self._objects()).get(name)
         try:
-            body = _cipher(handle, call).decrypt(bytes(_NONCE), sealed, None) if sealed else b""
-        except InvalidTag:
+            body = _aead(handle, call).open(sealed or b"", name.encode())
+        except DecryptionError:
             return None
-        manifest = msgspec.json.decode(body, type=Manifest) if body else None
-        return manifest if manifest is not None and manifest.ends > time() else None
+        manifest = msgspec.json.decode(body, type=Manifest)
+        return manifest if manifest.ends > time() else None
 
     async def read(self, manifest: Manifest, offset: int, length: int) -> bytes | None:
-        """Return bytes from an offset; None if a part is missing. Raises `ToolbusError`."""
+        """Return bytes from an offset; None if a part is missing or damaged.
+
+        Raises `ToolbusError`.
+        """
         end = min(offset + length, manifest.size)
         found = bytearray()
         first = offset // manifest.part
         for number in range(first, (end - 1) // manifest.part + 1 if end > offset else first):
             name = _part(manifest.prefix, number)
             sealed = await (await self._objects()).get(name)
-            if sealed is None:
+            try:
+                found += Aead(manifest.key).open(sealed or b"", name.encode())
+            except DecryptionError:
                 return None
-            found += AESGCM(manifest.key).decrypt(_nonce(number), sealed, name.encode())
         start = offset - first * manifest.part
         return bytes(found[start : start + end - offset])
 
@@ -122,18 +121,13 @@ def _part(prefix: str, number: int) -> str:
     return f"{prefix}-{number:x}"
 
 
-def _nonce(number: int) -> bytes:
-    """Return the nonce of a part; each result has its own key."""
-    return number.to_bytes(_NONCE, "big")
-
-
 def _object_name(handle: Handle) -> str:
     """Return the object name of a manifest, which does not reveal the handle."""
     return sha256(f"place of {handle.secret}".encode()).hexdigest()[:32]
 
 
-def _cipher(handle: Handle, call: CallAdmitted) -> AESGCM:
-    """Return the cipher of one handle for one principal; its key encrypts nothing else."""
+def _aead(handle: Handle, call: CallAdmitted) -> Aead:
+    """Return the key of one handle for one principal; it encrypts nothing else."""
     holder = call.principal_id if call.key == ANONYMOUS else call.key
     info = msgspec.json.encode(("toolbus kept", call.customer, holder, handle.server, handle.tool))
-    return AESGCM(HKDF(SHA256(), 32, salt=None, info=info).derive(handle.secret.encode()))
+    return Aead(derived_key(handle.secret.encode(), info))
