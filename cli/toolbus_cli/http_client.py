@@ -45,10 +45,8 @@ def send(
     except ValueError as error:
         raise ConnectionError(str(error)) from error
     try:
-        path = target.path or "/"
-        connection.request(
-            method, f"{path}?{target.query}" if target.query else path, body, headers
-        )
+        query = f"?{target.query}" if target.query else ""
+        connection.request(method, f"{target.path or '/'}{query}", body, headers)
         response = connection.getresponse()
         received = {name.lower(): value for name, value in response.getheaders()}
         return Response(response.status, received, response.read(max_bytes))

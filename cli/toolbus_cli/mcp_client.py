@@ -18,7 +18,8 @@ def request(endpoint: str, key: str, method: str, params: dict[str, Any], second
         answer = json.loads(_last_event(response.body) if streamed else response.body)
     except ValueError as error:
         raise CommandError(
-            f"{endpoint} returned {response.status} without JSON; check that it is a Toolbus endpoint."
+            f"{endpoint} returned {response.status} without JSON; "
+            "check that it is a Toolbus endpoint."
         ) from error
     if "error" in answer:
         raise CommandError(_error_text(answer["error"]))
