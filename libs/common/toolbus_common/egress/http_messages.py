@@ -31,8 +31,8 @@ class HttpRequest:
 
     method: str
     url: str
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     operator_named: bool = False
     certificate: str = field(default="", repr=False)
     seconds: float = SECONDS

@@ -16,11 +16,13 @@ from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.egress.url_target import EgressError, Target, target_of
 
+PIECE = 64 * 1024  # bytes of a request's body that are written at once
 MOST_HEADERS = 100  # of a response; h11 limits their size to 100 KiB
 CONNECT_SECONDS = 3.0  # to an address, if there is another one to try
 MOST_CERTIFICATES = 64  # client certificates whose TLS context is cached
 OPERATOR_NAMED, CERTIFICATE = "operator_named", "certificate"  # extensions of a request
 _TOO_LARGE = 431  # as which h11 classifies headers above its limit
+_INVALID = "the request is not valid; correct its URL and headers"
 _ALWAYS = {"accept-encoding": "identity", "connection": "close"}
 
 for _name in ("httpx2", "httpcore2"):  # they log URLs and headers, which may contain secrets
@@ -106,9 +108,8 @@ class EgressTransport(httpx2.AsyncBaseTransport):
     async def _sent(
         self, request: httpx2.Request, target: Target, tls: Tls, backend: CheckedBackend
     ) -> httpcore2.Response:
-        context = None
-        if target.scheme == "https":  # loading the authorities takes long enough for a thread
-            context = await asyncio.to_thread(lambda: tls.context)
+        if target.scheme == "https" and "context" not in vars(tls):
+            await asyncio.to_thread(tls.check)  # loads the authorities, which takes 20 ms
         url = httpcore2.URL(
             scheme=target.scheme,
             host=target.host,
@@ -116,7 +117,9 @@ class EgressTransport(httpx2.AsyncBaseTransport):
             target=request.url.raw_path,
         )
         connection = httpcore2.AsyncHTTPConnection(
-            url.origin, ssl_context=context, network_backend=backend
+            url.origin,
+            ssl_context=tls.context if target.scheme == "https" else None,
+            network_backend=backend,
         )
         return await connection.handle_async_request(
             httpcore2.Request(
@@ -162,25 +165,33 @@ class HttpExchange:
                 await response.aclose()
         except EgressError as error:
             raise HttpError(str(error)) from error
-        except (httpcore2.LocalProtocolError, httpx2.InvalidURL, ValueError) as error:
-            raise HttpError("the request is not valid; correct its URL and headers") from error
-        except httpx2.RemoteProtocolError as error:  # of a redirect, which is not followed
-            raise HttpError("it redirects to an invalid URL; name the final URL") from error
         except TimeoutError:
             raise
         except (httpcore2.ProtocolError, httpcore2.NetworkError, OSError) as error:
             raise _failed(error) from error
+        except httpx2.RemoteProtocolError as error:  # of a redirect, which is not followed
+            raise HttpError("it redirects to an invalid URL; name the final URL") from error
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise HttpError(_INVALID) from error
 
     def _encoded(self, request: HttpRequest) -> httpx2.Request:
         own = {name.lower(): value for name, value in request.headers.items()}
         headers = {**self._headers, **own}
+        if request.body:
+            headers["content-length"] = str(len(request.body))
         return httpx2.Request(
             request.method,
             request.url,
             headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
-            content=request.body or None,
+            content=_pieces(request.body) if request.body else None,
             extensions={OPERATOR_NAMED: request.operator_named, CERTIFICATE: request.certificate},
         )
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a body in pieces: encrypting all of it at once would block the event loop."""
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
 
 
 async def _read(response: httpx2.Response, request: HttpRequest) -> HttpResponse:
@@ -208,6 +219,8 @@ def _failed(error: Exception) -> HttpError:
         return HttpError(
             "its certificate is not trusted; add its certificate authority to TOOLBUS_EGRESS_CA"
         )
+    if isinstance(error, httpcore2.LocalProtocolError):
+        return HttpError(_INVALID)
     if isinstance(error, httpcore2.RemoteProtocolError):
         return _protocol_error(error)
     refused = isinstance(cause, ConnectionRefusedError)

@@ -213,6 +213,35 @@ async def test_a_request_cannot_be_split_by_its_headers_or_its_path() -> None:
         assert not any(b"\r\nX: 1" in head or b"evil" in head for head in found.heads)
 
 
+async def test_a_body_arrives_whole_and_with_its_length() -> None:
+    received: list[bytes] = []
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        received.append(await reader.readexactly(length))
+        writer.write(OK)
+        await writer.drain()
+
+    bodies = [b"", b"x", bytes(range(256)) * 4000]
+    async with asyncio.timeout(BOUND), served(read) as port:
+        for body in bodies:
+            url = f"http://peer.example:{port}/"
+            assert (await client().send(HttpRequest("POST", url, body))).accepted
+    assert received == bodies
+
+
+async def test_a_server_may_answer_before_it_has_read_the_body() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        await reader.read()  # until the client is gone
+
+    async with asyncio.timeout(BOUND), served(refuse) as port:
+        url = f"http://peer.example:{port}/"
+        assert (await client().send(HttpRequest("POST", url, b"x"))).status == 413
+
+
 async def test_a_cookie_is_neither_stored_nor_sent() -> None:
     answer = HEAD + b"Set-Cookie: a=canary; Path=/\r\nContent-Length: 0\r\n\r\n"
     async with peer(answer) as (found, url):
