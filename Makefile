@@ -24,7 +24,7 @@ up: $(INSTALLED)
 	@$(BIN)/toolbus up $(ARGS)
 
 # Most tests wait more than they compute, so there are more workers than cores; 0 is none beside
-# pytest itself. What shares a gateway goes to one worker (tests/harness/workers.py).
+# pytest itself. What shares a gateway goes to one worker (tests/harness/worker_groups.py).
 WORKERS ?= 3
 ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
@@ -34,12 +34,12 @@ test: $(INSTALLED)
 
 # The pages people see, in the system's Chromium; what it shows is kept in build/screenshots.
 browser: $(INSTALLED)
-	PYTHONPATH=tests $(BIN)/python -m harness.debian chromium
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 # A real Prometheus scrapes every service, and answers what the dashboard for it asks.
 metrics: $(INSTALLED)
-	PYTHONPATH=tests $(BIN)/python -m harness.debian prometheus
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian prometheus
 	$(BIN)/python -m pytest tests/metrics $(ARGS)
 
 # A witness of the transparency network's own hands cosigns our logs; it needs Go and ssh-agent.

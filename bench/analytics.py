@@ -1,7 +1,7 @@
-"""`make bench-analytics`: how long every question of the dashboards takes over ten million events.
+"""Dashboard queries over ten million events (`make bench-analytics`).
 
-The events are laid down through the real schema with its sums; the questions are those of
-deploy/grafana, over each dashboard's own span of time.
+The events are inserted through the real schema with its roll-ups; the queries are those of
+deploy/grafana, each over its dashboard's time range.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from toolbus_audit.settings import Settings
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
 DAYS = 30
-AT_ONCE = 1_000_000  # events of one INSERT
+AT_ONCE = 1_000_000  # events per INSERT
 MOST_SECONDS = 1.0
 _UNITS = {"h": "hours", "d": "days"}
 
-# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and the rest of what
-# is said. A key has eight of forty tools, and few keys call most.
+# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and others.
+# A key has eight of forty tools, and few keys make most calls.
 _LOAD = """
 INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
     environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
@@ -96,7 +96,7 @@ _DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
 
 @dataclass(frozen=True)
 class Panel:
-    """A question of a dashboard, as Grafana's plugin would send it."""
+    """A query of a dashboard as Grafana's plugin sends it."""
 
     board: str
     title: str
@@ -104,12 +104,12 @@ class Panel:
 
     @property
     def name(self) -> str:
-        """What it is called among the figures."""
+        """The name in the figures."""
         return f"{self.board}: {self.title}"
 
 
 def panels(now: datetime) -> Iterator[Panel]:
-    """Every question of every dashboard for ClickHouse, its macros filled in."""
+    """Return every ClickHouse query of every dashboard with its macros expanded."""
     for path in sorted(DASHBOARDS.glob("*.json")):
         board = json.loads(path.read_text())
         for chosen in board["templating"]["list"]:
@@ -122,8 +122,8 @@ def panels(now: datetime) -> Iterator[Panel]:
                     yield Panel(path.stem, panel["title"], expanded(sql, since, now))
 
 
-def _span(said: str) -> timedelta:
-    return timedelta(**{_UNITS[said[-1]]: int(said.removeprefix("now-")[:-1])})
+def _span(span: str) -> timedelta:
+    return timedelta(**{_UNITS[span[-1]]: int(span.removeprefix("now-")[:-1])})
 
 
 def expanded(sql: str, since: datetime, until: datetime) -> str:
@@ -144,12 +144,12 @@ def expanded(sql: str, since: datetime, until: datetime) -> str:
     )  # fmt: skip
     sql = re.sub(r"\$__conditionalAll\(.*?\}\), \$\w+\)", "1=1", sql)
     if "$" in sql:
-        raise ValueError(f"a macro is not known here: {sql[sql.index('$') :][:40]}")
+        raise ValueError(f"unknown macro: {sql[sql.index('$') :][:40]}")
     return sql
 
 
 def loading(total: int, until: datetime, days: int) -> Iterator[str]:
-    """Statements that lay down so many events of the last days, evenly."""
+    """Yield statements that insert `count` events, evenly over the last days."""
     for start in range(0, total, AT_ONCE):
         yield _LOAD.format(
             detail=_DETAIL, until=f"'{until:%Y-%m-%d %H:%M:%S}'", total=total, start=start,
@@ -157,7 +157,7 @@ def loading(total: int, until: datetime, days: int) -> Iterator[str]:
         )  # fmt: skip
 
 
-async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = DAYS) -> None:
+async def fill_tables(store: ClickHouse, total: int, until: datetime, days: int = DAYS) -> None:
     """Fill the tables of an open store."""
     for statement in loading(total, until, days):
         await store.run_in_background(statement)
@@ -168,12 +168,14 @@ async def laid_down(store: ClickHouse, total: int, until: datetime, days: int = 
 
 
 def main() -> int:
-    """Run it; 0 when every question meets the demand."""
+    """Run the benchmark; return 0 if every query meets the demand."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--rounds", type=int, default=20, help="how often each question is asked")
-    parser.add_argument("--data", type=Path, help="keep the events here, and ask of those it has")
-    parser.add_argument("--only", default="", help="the panels that have this in their name")
+    parser.add_argument("--rounds", type=int, default=20, help="executions of each query")
+    parser.add_argument(
+        "--data", type=Path, help="directory of the store; existing events are used"
+    )
+    parser.add_argument("--only", default="", help="only panels with this text in their name")
     options = parser.parse_args()
     before = load()
     with tempfile.TemporaryDirectory(prefix="toolbus-analytics-") as name:
@@ -182,18 +184,18 @@ def main() -> int:
     rows = [row(f"{each['panel']}: p95 s", each["p95"], "<=", MOST_SECONDS) for each in result]
     _show(result)
     console.print(
-        f"{figures['events']:,.0f} events, laid down in {figures['load_seconds']:.0f} s "
-        f"(0: they were there), {figures['megabytes']:,.0f} MB; "
-        f"sums: {figures['hours']:,.0f} rows by hour, "
+        f"{figures['events']:,.0f} events, inserted in {figures['load_seconds']:.0f} s "
+        f"(0: existing events), {figures['megabytes']:,.0f} MB; "
+        f"roll-ups: {figures['hours']:,.0f} rows by hour, "
         f"{figures['days']:,.0f} by day"
     )
     keep("analytics", {"before": before, "after": load(), **figures, "rows": rows})
     return 0 if met(rows) else 1
 
 
-def _show(told: list[dict[str, Any]]) -> None:
+def _show(panels: list[dict[str, Any]]) -> None:
     table = Table("panel", "p50 s", "p95 s", "CPU s", f"p95 <= {MOST_SECONDS:g} s")
-    for each in told:
+    for each in panels:
         figures = (f"{each[name]:.3f}" for name in ("p50", "p95", "cpu"))
         verdict = "" if each["p95"] <= MOST_SECONDS else "[bold red]MISSED[/]"
         table.add_row(each["panel"], *figures, verdict)
@@ -206,7 +208,7 @@ async def _measured(directory: Path, options: argparse.Namespace) -> dict[str, A
     try:
         began, seconds = perf_counter(), 0.0
         if not await _figure(store, "count()", "events"):
-            await laid_down(store, options.events, datetime.now(UTC))
+            await fill_tables(store, options.events, datetime.now(UTC))
             seconds = perf_counter() - began
         await _merged(store)
         until = datetime.fromtimestamp(
@@ -228,7 +230,7 @@ async def _measured(directory: Path, options: argparse.Namespace) -> dict[str, A
 
 
 async def _merged(store: ClickHouse) -> None:
-    """Wait for what the engine does with so many rows behind our back."""
+    """Wait until the engine has merged its parts."""
     while await _figure(store, "count()", "system.merges"):  # noqa: ASYNC110 - the engine's own
         await asyncio.sleep(1.0)
 

@@ -1,15 +1,15 @@
-"""`make bench-codemode`: what a model reads with every definition, and what it reads in code mode.
+"""Input tokens with all definitions and in code mode (`make bench-codemode`).
 
-Sixteen servers with 508 tools of about 540 tokens, and 60 tasks and more, each done twice through
-the gateway over MCP: by an agent that is told every definition in every request, and by one that
-searches, reads and writes programs. Answers and what was changed are checked.
+Sixteen servers have 508 tools of about 540 tokens. More than 60 tasks are done twice through the
+gateway over MCP: by an agent that gets every definition in every request, and by one that searches,
+reads and writes programs. Answers and changes are checked.
 
-The agents are scripted: this shows what the two ways of working cost and that both can do the
-tasks, not how often a model finds the way. Input tokens are those of every request in full, as a
-stateless model API bills them without caching.
+The agents are scripted: the figures show the cost of the two ways and that both can do the tasks,
+not how often a model succeeds. Input tokens are those of every request in full, as a stateless
+model API bills them without caching.
 
 `--tools FILE… --tasks FILE…` does the tasks of a published benchmark instead; `scripted.published`
-tells the format.
+describes the format.
 """
 
 import argparse
@@ -23,35 +23,39 @@ from rich.console import Console
 from rich.table import Table
 
 from figures import keep
-from scripted.comparing import AGENTS, compared, table
-from scripted.comparing import SHOWS as SHOWS_OTHERS
+from scripted.comparison import AGENTS, compared, table
+from scripted.comparison import SHOWS as SHOWS_OTHERS
 from scripted.context import TOKENS
+from scripted.gateway import SIZES, Stage, stage
 from scripted.overhead import overhead
-from scripted.stage import SIZES, Stage, stage
 from scripted.tasks import Task, tasks
 
 HERE = Path(__file__).parent
 LEAST_SAVED = 93.0  # per cent of input tokens, with all tools
 MOST_OVER = {"sandbox_p50_ms": 5.0, "sandbox_p99_ms": 10.0, "inner_over_plain_ms": 0.5}
 SHOWS = (
-    "The agents are scripted: no model was asked. Shown is what both ways of working cost in input "
-    "tokens, every request counted in full and without caching, and that both reach the right "
-    "answers. Not shown is how often a model writes a right program, or picks a right tool."
+    "The agents are scripted, without a model. The figures show the input tokens of both agents, "
+    "every request counted in full and without caching, and that both give the correct answers. "
+    "They do not show how often a model writes a correct program or selects the correct tool."
 )
 console = Console(width=120)
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
-    parser.add_argument("--separate", action="store_true", help="Every service its own process.")
-    parser.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
     parser.add_argument(
-        "--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools."
+        "--sizes", type=int, nargs="+", default=SIZES, help="number of tools that a key sees"
     )
     parser.add_argument(
-        "--search-model", default="", help="Search by meaning: wordllama, or where."
+        "--separate", action="store_true", help="run every service as its own process"
+    )
+    parser.add_argument("--tools", type=Path, nargs="+", help="tools of published benchmarks")
+    parser.add_argument(
+        "--tasks", type=Path, nargs="+", help="their tasks, one file per file of --tools"
+    )
+    parser.add_argument(
+        "--search-model", default="", help="embedding model of the search: wordllama, or a path"
     )
     options = parser.parse_args()
     if options.tools or options.tasks:
@@ -72,10 +76,10 @@ def main() -> int:
 
 
 def others(options: argparse.Namespace) -> int:
-    """Somebody else's tools and tasks; 0 when both agents did every task."""
+    """Run a published benchmark; return 0 if both agents did every task."""
     tools, request = options.tools or [], options.tasks or []
     if len(tools) != len(request):
-        console.print("Give --tools and --tasks, as many files of one as of the other.")
+        console.print("--tools and --tasks need the same number of files.")
         return 2
     pairs = list(zip(tools, request, strict=True))
     result = compared(pairs, fused=not options.separate, search_model=options.search_model)
@@ -85,12 +89,12 @@ def others(options: argparse.Namespace) -> int:
     return int(any(size[mode]["wrong"] for size in result["sizes"].values() for mode in AGENTS))
 
 
-def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]:
-    """Every task by both agents, with so many tools."""
+def measured(running: Stage, size: int, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Run every task with both agents and this number of tools."""
     found: dict[str, Any] = {}
     for mode in ("tools", "code"):
         definitions = running.definitions(size, mode)
-        runs = [running.run(task, size, mode, definitions) for task in asked]
+        runs = [running.run(task, size, mode, definitions) for task in tasks]
         found[mode] = {"definitions": definitions, **summed(runs), "runs": runs}
         console.print(f"{size} tools, {mode}: {found[mode]['right']} of {len(runs)} right")
     for kind in ("input_tokens", "hard_input_tokens"):
@@ -100,7 +104,7 @@ def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of many runs."""
+    """Return the sums of several runs' figures."""
     spent = [run["milliseconds"] for run in runs]
     return {
         "right": sum(run["right"] for run in runs),
@@ -116,7 +120,7 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def met(report: dict[str, Any]) -> bool:
-    """Whether every task was right by both, and the demands hold."""
+    """Return whether both agents did every task and the demands hold."""
     sizes = report["sizes"]
     right = all(not size[mode]["wrong"] for size in sizes.values() for mode in ("tools", "code"))
     saved = sizes[max(sizes)]["saved_input_tokens_percent"] >= LEAST_SAVED
@@ -125,8 +129,10 @@ def met(report: dict[str, Any]) -> bool:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Everything as tables."""
-    table = Table(title=f"Input tokens a task, mean of {report['tasks']} ({report['counted_by']})")
+    """Print all figures as tables."""
+    table = Table(
+        title=f"Input tokens per task, mean of {report['tasks']} ({report['counted_by']})"
+    )
     for column in (
         "tools", "classic", "code mode", "saved %", "hard: classic", "code mode", "saved %",
         "right", "requests", "p50 ms",

@@ -1,4 +1,4 @@
-"""The fastest upstream there is: a raw ASGI echo server in both protocol families."""
+"""Raw ASGI echo server in both protocol families, as fast as Python allows."""
 
 import argparse
 from typing import Any
@@ -19,7 +19,7 @@ def definitions(extra: int) -> list[dict[str, Any]]:
     """Return the tool `echo`, and others for long lists."""
     names = ["echo", *(f"tool_{number:04}" for number in range(extra))]
     return [
-        {"name": name, "description": f"Says what it is told ({name}).", "inputSchema": SCHEMA}
+        {"name": name, "description": f"Returns its argument ({name}).", "inputSchema": SCHEMA}
         for name in names
     ]
 
@@ -71,10 +71,10 @@ class Echo:
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--port", type=int, required=True)
-    asked.add_argument("--tools", type=int, default=0)
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--tools", type=int, default=0)
+    options = parser.parse_args()
     uvicorn.run(
         Echo(options.tools),
         port=options.port,

@@ -1,4 +1,4 @@
-"""The list of spellings at every place that takes a URL: who was called, and how many were not."""
+"""Every address spelling at every entry point that takes a URL, and the number that got through."""
 
 import asyncio
 import logging
@@ -10,13 +10,22 @@ from typing import Any
 from rich.table import Table
 
 from figures import console, keep
-from harness.entrances import CALLED, LED_TO, Count, Entrance, Listener, Tried, counted, lists
-from harness.probes import spellings
+from harness.samples.address_spellings import spellings
+from harness.samples.url_settings import (
+    CALLED,
+    LED_TO,
+    Count,
+    Entrance,
+    Listener,
+    Tried,
+    counted,
+    lists,
+)
 
 
 def main() -> int:
-    """Try everything, print it, keep it; 1 if anybody arrived where nothing may be called."""
-    logging.disable()  # each refusal is logged
+    """Run all attempts; return 1 if a forbidden address was reached."""
+    logging.disable()  # every denial is logged
     rows = asyncio.run(_tried())
     hits = sum(row["hits"] for row in rows)
     _show(rows, hits)
@@ -35,7 +44,7 @@ async def _tried() -> list[dict[str, Any]]:
 
 
 async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
-    """Return the list, and a control: that a listed server is met at this entrance at all."""
+    """Return the result of a list, with a control: an allowed server is reached there."""
     async with Listener().listening() as seen, Listener().listening() as leader:
         tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, directory)
         count: Count = await counted(entrance, spellings(seen.port), tried, seen)
@@ -53,7 +62,7 @@ async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]], hits: int) -> None:
-    table = Table("entrance", "is", "probes", "refused", "hits", "hits of the control")
+    table = Table("entry point", "kind", "probes", "denied", "hits", "hits of the control")
     for row in rows:
         items = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
         table.add_row(*map(str, items))

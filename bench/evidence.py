@@ -1,8 +1,8 @@
-"""`make bench-evidence`: how long an auditor waits for the verdict on a million events, offline.
+"""Offline verification of a million events (`make bench-evidence`).
 
-The events are written, sealed and bundled by the real parts; the verifier runs alone, as an auditor
-runs it, once on the bundle as it is and once on one in which a single event was altered. Beside
-that each of the ways to tamper with a log is tried on a small one.
+The real parts write, seal and bundle the events. The verifier runs alone, as an auditor runs it:
+once on the bundle, and once on a copy with one altered event. In addition every kind of tampering
+is tried on a small log.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from time import monotonic
 from typing import Any
 
 from figures import keep, met, row, show
-from harness.sealed import World, sealed, world
-from harness.tampering import TAMPERED, named
+from harness.audit.log_tampering import TAMPERED, named
+from harness.audit.sealed_logs import SealedLog, sealed, sealed_log
 
-BETWEEN = 10_000  # events between two statements
+BETWEEN = 10_000  # events between two checkpoints
 MOST_SECONDS = 60.0  # for a million events
 
 
 def main() -> int:
-    """Run it; 0 when both verdicts are right and the demand is met."""
+    """Run the benchmark; return 0 if both verdicts are right and the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     options = parser.parse_args()
@@ -38,10 +38,10 @@ def main() -> int:
         }
     per_million = figures["verify_seconds"] * 1e6 / options.events
     rows = [
-        row("verified offline: seconds a million events", per_million, "<=", MOST_SECONDS),
-        row("bundle as it is: found sound", figures["sound"], ">=", 1),
-        row("one event altered: named, and nothing else", figures["altered_found"], ">=", 1),
-        row("ways to tamper: named", sum(figures["named"].values()), ">=", len(TAMPERED)),
+        row("verified offline: seconds per million events", per_million, "<=", MOST_SECONDS),
+        row("unchanged bundle: valid", figures["sound"], ">=", 1),
+        row("one altered event: the only finding", figures["altered_found"], ">=", 1),
+        row("kinds of tampering: found", sum(figures["named"].values()), ">=", len(TAMPERED)),
     ]
     for what, each in figures["named"].items():
         sys.stdout.write(f"{'named' if each else 'NOT NAMED':10} {what}\n")
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _measured(directory: Path, events: int) -> dict[str, Any]:
-    log = world(directory, events // 2)
+    log = sealed_log(directory, events // 2)
     sizes = {*range(BETWEEN, events, BETWEEN), events}
     log = replace(log, sealed=sealed(log.lines, sizes, log.signer))
     sound = _verified(log)
@@ -68,8 +68,8 @@ def _measured(directory: Path, events: int) -> dict[str, Any]:
     }
 
 
-def _verified(log: World) -> dict[str, Any]:
-    """Return what the verifier says, run by itself from inside the bundle."""
+def _verified(log: SealedLog) -> dict[str, Any]:
+    """Run the verifier from inside the bundle and return its report."""
     path = asyncio.run(log.written())
     with zipfile.ZipFile(path) as bundle:
         bundle.extract("verify.py", log.directory)

@@ -1,4 +1,4 @@
-"""What every bench does with its figures: hold them against demands, show them, keep them."""
+"""Figures of all benchmarks: demands, tables and stored results."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def row(what: str, value: float, sign: str, demand: float, **more: Any) -> Row:
 
 
 def show(rows: list[Row]) -> None:
-    """Return the rows as a table."""
+    """Print the rows as a table."""
     table = Table("figure", "value", "demand", "")
     for each in rows:
         value, verdict = f"{each['value']:,.3f}", "" if each["met"] else "[bold red]MISSED[/]"
@@ -30,17 +30,17 @@ def show(rows: list[Row]) -> None:
 
 
 def met(rows: list[Row]) -> bool:
-    """Whether every demand is."""
+    """Return whether every demand holds."""
     return all(each["met"] for each in rows)
 
 
 def load() -> dict[str, float]:
-    """How busy the machine is: figures of a busy one say little."""
+    """Return the machine's load average; figures of a busy machine are unreliable."""
     return {"load": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
 
 
 def keep(name: str, report: dict[str, Any]) -> None:
-    """Return the report as JSON among the results, with when it was made; says where."""
+    """Store the report as JSON among the results, with its time, and print the path."""
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     path = RESULTS / f"{name}-{now:%Y%m%d-%H%M%S}.json"

@@ -1,8 +1,8 @@
-"""`make bench-governance`: how soon a revoked key is refused, and what ten thousand keys cost.
+"""Delay of a key's revocation, and the cost of ten thousand keys (`make bench-governance`).
 
-Real processes throughout: three replicas of every call-path service for the revocations, one of
-each for the keys. Every answer is checked. Figures are printed beside their demands and kept as
-JSON, with the machine's load: on one that is busy with other things they say little.
+All services are real processes: three replicas of each call-path service for the revocations, one
+of each for the keys. Every answer is checked. The machine's load is stored with the figures,
+because figures of a busy machine are unreliable.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 from rich.progress import track
 
 from figures import keep, load, met, row, show
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.waits import until_blocking
 from processes import resident_mb
 from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.connection import Bus
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 ROOT = "tbk_root_a-secret-of-the-bench"
 VERSION = "2025-11-25"
 REPLICAS = 3
-# figure -> the most it may be
+# figure -> its maximum
 DEMANDS = {
     "revocation_p99_ms": 100.0,
     "list_p50_ms": 5.0,
@@ -48,10 +48,10 @@ DEMANDS = {
 
 
 class Echo(Engine):
-    """The bench's upstream, with so many tools."""
+    """The benchmark's upstream with a number of tools."""
 
     def command(self) -> list[str]:
-        """Return whether it listens on our port."""
+        """Return the command line."""
         program = str(HERE / "echo_upstream.py")
         return [sys.executable, program, "--port", str(self.port), "--tools", "500"]
 
@@ -67,11 +67,11 @@ class Operator:
         self._run(self._bus.open())
 
     def put(self, keys: dict[str, Key]) -> None:
-        """Write keys, many at once, until each is acknowledged."""
+        """Write keys concurrently and return when all are acknowledged."""
         self._run(self._put(keys))
 
     def close(self) -> None:
-        """Leave the bus."""
+        """Close the connection."""
         self._run(self._bus.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -85,7 +85,7 @@ class Operator:
 
 
 class Caller:
-    """One agent on one connection; `code` is Toolbus' word for a refusal."""
+    """One agent on one connection; `code` is the expected error code of a denial."""
 
     def __init__(self, endpoint: str, secret: str) -> None:
         parts = urlsplit(endpoint)
@@ -97,13 +97,13 @@ class Caller:
         }  # fmt: skip
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> bytes:
-        """One request's whole answer."""
+        """Send one request and return the whole answer."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         self._connection.request("POST", self._path, json.dumps(body), self._headers)
         return self._connection.getresponse().read()
 
     def call(self) -> str:
-        """One checked call; the code of its refusal, or nothing."""
+        """Make one checked call; return the error code of its denial, or an empty string."""
         params = {"name": "echo__echo", "arguments": {"text": "hi"}}
         answer = json.loads(self.request("tools/call", params))
         if "error" in answer:
@@ -112,12 +112,12 @@ class Caller:
         return ""
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._connection.close()
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--revocations", type=int, default=100)
     parser.add_argument("--keys", type=int, default=10_000)
@@ -126,8 +126,8 @@ def main() -> int:
     figures = revocations(options.revocations) | many_keys(options.keys)
     rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("governance", {**asked_for, "figures": figures})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("governance", {**header, "figures": figures})
     return 0 if met(rows) else 1
 
 
@@ -135,7 +135,7 @@ def main() -> int:
 
 
 def revocations(trials: int) -> dict[str, float]:
-    """From before the operator's write to the first refusal, at the slowest replica."""
+    """Return seconds from before the write to the first denial, at the slowest replica."""
     with _cluster(REPLICAS) as cluster:
         operator = Operator(cluster)
         numbers = track(range(trials), "revoking keys")
@@ -154,7 +154,7 @@ def _revoked(cluster: Cluster, operator: Operator, trial: int) -> float:
     operator.put({name: live})
     endpoints = [cluster.client(ROOT, replica).endpoint for replica in range(REPLICAS)]
     for endpoint in endpoints:
-        until_now(partial(_opens, endpoint, secret), "the key opens everywhere")
+        until_blocking(partial(_opens, endpoint, secret), "every replica accepts the key")
     refused: list[float] = []
     watching = [
         threading.Thread(target=_watch, args=(endpoint, secret, refused)) for endpoint in endpoints
@@ -165,7 +165,7 @@ def _revoked(cluster: Cluster, operator: Operator, trial: int) -> float:
     operator.put({name: live.model_copy(update={"revoked": True})})
     for thread in watching:
         thread.join()
-    assert len(refused) == len(endpoints), "every replica refuses"
+    assert len(refused) == len(endpoints), "every replica denies"
     return max(refused) - began
 
 
@@ -198,9 +198,9 @@ def many_keys(count: int) -> dict[str, float]:
     with _cluster(1) as cluster:
         secrets = _make_keys(cluster, count)
         endpoint = cluster.client(ROOT).endpoint
-        until_now(partial(_opens, endpoint, secrets[-1]), "the last key opens")
-        lists = [_listed(endpoint, secret) for secret in track(secrets, "every key lists")]
-        for secret in track(secrets[:: max(1, count // 2000)], "some keys call"):
+        until_blocking(partial(_opens, endpoint, secrets[-1]), "the last key is accepted")
+        lists = [_listed(endpoint, secret) for secret in track(secrets, "lists of every key")]
+        for secret in track(secrets[:: max(1, count // 2000)], "calls of some keys"):
             assert _opens(endpoint, secret)
         policy = cluster.processes["policy"][0]
         memory = resident_mb([policy.pid])
@@ -218,10 +218,10 @@ def many_keys(count: int) -> dict[str, float]:
 
 
 def _make_keys(cluster: Cluster, count: int) -> list[str]:
-    """Keys of as many different views: each may use everything but a few tools of its own."""
+    """Return keys with different views: each may use all tools except a few."""
     operator = Operator(cluster)
     secrets = [f"tbk_k{number}_a-secret-of-the-bench" for number in range(count)]
-    for start in track(range(0, count, 250), "making keys"):
+    for start in track(range(0, count, 250), "creating keys"):
         batch = range(start, min(count, start + 250))
         operator.put({f"k{number}": _made(number, secrets[number]) for number in batch})
     operator.close()
@@ -253,7 +253,9 @@ def _cluster(replicas: int) -> Iterator[Cluster]:
             cluster.start(
                 Configuration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
             )
-            until_now(lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools")
+            until_blocking(
+                lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools are listed"
+            )
             yield cluster
         finally:
             cluster.stop()

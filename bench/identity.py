@@ -1,4 +1,4 @@
-"""`make bench-identity`: what knowing who holds an access token costs each request at the edge."""
+"""Cost of access token verification for each request at ingress (`make bench-identity`)."""
 
 import argparse
 import asyncio
@@ -22,10 +22,10 @@ MOST_MICROSECONDS = 50.0
 
 
 def main() -> int:
-    """Run it; 0 when the demand is met."""
+    """Run the benchmark; return 0 if the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=10_000, help="how many are known")
-    parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    parser.add_argument("--tokens", type=int, default=10_000, help="cached tokens")
+    parser.add_argument("--rounds", type=int, default=50_000, help="look-ups")
     options = parser.parse_args()
     spent = asyncio.run(_measured(options.tokens, options.rounds))
     p50, p99 = statistics.median(spent), statistics.quantiles(spent, n=100)[-1]
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 async def _measured(tokens: int, rounds: int) -> list[float]:
-    """Microseconds from a request's headers to its holder's principal, each."""
+    """Return microseconds from a request's headers to its principal, for each request."""
     directory = ConfigProjection()
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
     directory.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))

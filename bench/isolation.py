@@ -1,8 +1,8 @@
-"""`make bench-isolation`: what idle servers on stdio cost, and what is left of those that die.
+"""Cost of idle stdio servers, and leftovers of killed ones (`make bench-isolation`).
 
-A whole gateway, its executor a process of its own. Every server leaves a stray process behind that
-left its group and session, heeds no signal and holds every pipe. Figures are printed beside their
-demands and kept as JSON, with the machine's load.
+A whole gateway with its executor as its own process. Every server leaves a stray process behind
+that has left its group and session, ignores signals and holds every pipe. The machine's load is
+stored with the figures.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from figures import Row, keep, load, met, row, show
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.marked import marked, words_of
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.programs.marked_processes import command_of, marked
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.process.tethered import tethered
 from toolbus_executor.isolation.plan import Isolation
@@ -34,7 +34,7 @@ from toolbus_executor.isolation.plan import Isolation
 HERE = Path(__file__).parent
 SECRET = "tbk_root_a-secret-of-the-bench"
 DECLARED, USED = 100, 5
-KILLED = 4  # servers that are killed by turns
+KILLED = 4  # servers that are killed in turn
 PACE = 0.05
 MOST_RECOVERY, MOST_ADDED_MS = 2.0, 25.0
 STARTS = 60
@@ -43,21 +43,23 @@ MARK = f"bench-{uuid.uuid4().hex}"
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
+    parser.add_argument(
+        "--restarts", type=int, default=5, help="restarts of the executor after kill -9"
+    )
     options = parser.parse_args()
     before = load()
     rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("isolation", {**asked_for, "rows": rows})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("isolation", {**header, "rows": rows})
     return 0 if met(rows) else 1
 
 
 def starting() -> Row:
-    """Return what isolation adds to the start of a process, beside a parent-death signal."""
+    """Return what isolation adds to the start of a process that has a parent-death signal."""
     took: dict[str, list[float]] = {"isolated": [], "tethered": []}
     for _ in range(STARTS):
         for name, command in (
@@ -69,27 +71,27 @@ def starting() -> Row:
             took[name].append(1000 * (time.perf_counter() - began))
     p50 = {f"{name}_ms": statistics.median(each) for name, each in took.items()}
     added = p50["isolated_ms"] - p50["tethered_ms"]
-    return row("start of a process: ms isolation adds, p50", added, "<=", MOST_ADDED_MS, **p50)
+    return row("process start: ms added by isolation, p50", added, "<=", MOST_ADDED_MS, **p50)
 
 
 # -- idle servers ----------------------------------------------------------------------------
 
 
 def fleet(restarts: int) -> Iterator[Row]:
-    """Return a hundred declared, five used; and executors that come and go."""
+    """Measure a hundred declared servers with five in use, and executors that come and go."""
     names = [f"u{number}" for number in range(DECLARED)]
     with _gateway(names, idle=600) as cluster, _callers(cluster, names[:USED]):
         used = {f"{MARK}-{name}" for name in names[:USED]}
         client = cluster.client(SECRET)
         for name in names[:USED]:
-            until_now(partial(_called, client, name), "an answer", 60)
-        until_now(lambda: _idle_processes(used) == [], "the end of what is not used", 300)
+            until_blocking(partial(_called, client, name), "an answer", 60)
+        until_blocking(lambda: _idle_processes(used) == [], "the end of what is not used", 300)
         idle, busy = _idle_processes(used), marked(MARK)
         more = {"processes_of_used": len(busy), "rss_of_used_mb": sum(map(_rss, busy)) / 2**20}
         alive = {mark for pid in busy for mark in _marks(pid)}
         yield row("idle servers: MB of RSS", sum(map(_rss, idle)) / 2**20, "<=", 0, **more)
-        yield row("servers that run, beyond those used", len(alive - used), "<=", 0)
-        yield row("used servers that do not run", len(used - alive), "<=", 0)
+        yield row("running servers that are not used", len(alive - used), "<=", 0)
+        yield row("used servers that are not running", len(used - alive), "<=", 0)
         left, started = 0, 0
         for _ in range(restarts):
             before = _alive_with_start(marked(MARK))
@@ -97,11 +99,11 @@ def fleet(restarts: int) -> Iterator[Row]:
             cluster.run("executor").wait_ready()
             client = cluster.client(SECRET)
             for name in names[:USED]:
-                until_now(partial(_called, client, name), "an answer", 60)
+                until_blocking(partial(_called, client, name), "an answer", 60)
             left += len(_still(before))
             started += len({mark for pid in marked(MARK) for mark in _marks(pid)} - used)
-        yield row("executor killed: processes left behind", left, "<=", 0, restarts=restarts)
-        yield row("executor begun: idle servers started", started, "<=", 0, restarts=restarts)
+        yield row("executor killed: leftover processes", left, "<=", 0, restarts=restarts)
+        yield row("executor restarted: idle servers started", started, "<=", 0, restarts=restarts)
 
 
 def _idle_processes(used: set[str]) -> list[int]:
@@ -109,7 +111,7 @@ def _idle_processes(used: set[str]) -> list[int]:
 
 
 def _marks(pid: int) -> set[str]:
-    return {word.decode() for word in words_of(pid) if word.startswith(MARK.encode())}
+    return {word.decode() for word in command_of(pid) if word.startswith(MARK.encode())}
 
 
 def _rss(pid: int) -> int:
@@ -122,7 +124,7 @@ def _rss(pid: int) -> int:
 
 
 def killing(kills: int) -> Iterator[Row]:
-    """Return processes of servers under load, killed one after the other; all there was of each."""
+    """Kill servers under load one after the other and return their leftover processes."""
     names = [f"k{number}" for number in range(KILLED)]
     orphans, zombies, recoveries = 0, 0, list[float]()
     with _gateway(names, idle=600) as cluster, _callers(cluster, names * 2):
@@ -132,7 +134,7 @@ def killing(kills: int) -> Iterator[Row]:
             before = _alive_with_start(marked(f"{MARK}-{name}"))
             os.kill(random.choice(_vital(before)), signal.SIGKILL)
             began = time.monotonic()
-            until_now(partial(_called, client, name), "an answer", 60)
+            until_blocking(partial(_called, client, name), "an answer", 60)
             recoveries.append(time.monotonic() - began)
             orphans += _left(before, began)
             zombies += len(_zombies(cluster.processes["executor"][0].pid))
@@ -143,19 +145,19 @@ def killing(kills: int) -> Iterator[Row]:
 
 
 def _vital(pids: Iterable[int]) -> list[int]:
-    """Return the program and those that watch over it, without what it left behind."""
-    return [pid for pid in pids if not words_of(pid)[0].startswith(MARK.encode())]
+    """Return the server process and its supervisors, without the processes it left behind."""
+    return [pid for pid in pids if not command_of(pid)[0].startswith(MARK.encode())]
 
 
 def _left(before: dict[int, str], began: float) -> int:
-    """How many are left of what was there, when the time of a recovery is over."""
+    """Return the number of leftover processes when the recovery time is over."""
     while (left := len(_still(before))) and time.monotonic() - began < MOST_RECOVERY:
         time.sleep(0.005)
     return left
 
 
 def _alive_with_start(pids: list[int]) -> dict[int, str]:
-    """Return processes and when each began: a number alone may come to name another."""
+    """Return processes with their start times, because process ids are reused."""
     return {pid: fields[19] for pid in pids if (fields := _stat(pid))}
 
 
@@ -170,18 +172,18 @@ def _zombies(parent: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields behind the name: state, parent, …; the twentieth is the start time."""
+    """Return the fields after the name: state, parent, …; the twentieth is the start time."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return []
 
 
-# -- around it -------------------------------------------------------------------------------
+# -- gateway and callers ---------------------------------------------------------------------
 
 
 @contextmanager
 def _gateway(names: list[str], idle: float) -> Iterator[Cluster]:
-    """Return a gateway over servers of these names."""
+    """Run a gateway over servers of these names."""
     program = (sys.executable, str(HERE / "stdio_server.py"))
     servers = {
         name: Server(command=(*program, f"{MARK}-{name}"), idle=idle, timeout=5) for name in names
@@ -201,7 +203,7 @@ def _gateway(names: list[str], idle: float) -> Iterator[Cluster]:
 
 @contextmanager
 def _callers(cluster: Cluster, names: list[str]) -> Iterator[None]:
-    """Somebody who calls each of these all the while."""
+    """Call each of these servers continuously for the length of the block."""
     ended = threading.Event()
     client = cluster.client(SECRET)
 
@@ -221,7 +223,7 @@ def _callers(cluster: Cluster, names: list[str]) -> Iterator[None]:
 
 
 def _called(client: Client, name: str) -> bool:
-    """Whether a call of a server is answered."""
+    """Return whether a call of a server is answered."""
     params = {"name": f"{name}__plain", "arguments": {}}
     request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     with suppress(OSError, KeyError, ValueError):

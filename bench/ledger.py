@@ -1,8 +1,7 @@
-"""`make bench-ledger`: the ledger raced for while policy and Valkey are killed, and its latency.
+"""Race for one budget while policy and Valkey are killed, and latency (`make bench-ledger`).
 
 The race is for one customer's budget, over customer, teams, users and keys, at a price that depends
-on the result. Overshoot, drift between ledger and events, and holds left by the reaper have to be
-0.
+on the result. Overshoot, drift between ledger and events, and leaked reservations must be 0.
 """
 
 import argparse
@@ -17,8 +16,8 @@ from time import perf_counter, time
 from typing import Any
 
 from figures import console, keep
-from harness.ledger import RememberedEpochs, admitted, claim
-from harness.racing import LauncherValkey, Race
+from harness.gateway.budget_race import LauncherValkey, Race
+from harness.services.ledger_state import MemoryGenerations, admitted, claim
 from toolbus_common.config import Budget, Level, Period
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
@@ -29,11 +28,17 @@ BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
 
 
 def main() -> int:
-    """Run it; 0 when nothing overshot, drifted or leaked."""
+    """Run the benchmark; return 0 without overshoot, drift or leaks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reservations", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--every", type=float, nargs=2, default=(2.0, 5.0), help="seconds of peace")
+    parser.add_argument(
+        "--every",
+        type=float,
+        nargs=2,
+        default=(2.0, 5.0),
+        help="minimum and maximum seconds between two kills",
+    )
     parser.add_argument("--latency-only", action="store_true")
     options = parser.parse_args()
     report: dict[str, Any] = {"machine": _machine()}
@@ -43,17 +48,17 @@ def main() -> int:
         if not options.latency_only:
             race = Race(Path(directory) / "race", options.reservations, options.clients)
             figures = race.run(every=tuple(options.every))
-            report["race"], clean = figures.told(), figures.clean
+            report["race"], clean = figures.report(), figures.clean
     console.print_json(data=report)
     keep("ledger", report)
     return 0 if clean else 1
 
 
 async def _latency(directory: Path) -> dict[str, Any]:
-    """One client alone, microseconds per reservation: one budget, or one at each of four levels."""
+    """Measure microseconds per reservation of one client: with one budget, and with four."""
     server = LauncherValkey(directory)
     server.start()
-    ledger = Ledger(server.url, RememberedEpochs())
+    ledger = Ledger(server.url, MemoryGenerations())
     levels = [(each, Level(budget=BUDGET)) for each in ("key:a", "user:b", "team:c", "customer:d")]
     found: dict[str, list[float]] = {"one": [], "four": []}
     try:

@@ -1,7 +1,7 @@
-"""A closed-loop HTTP load: so many connections, each asking again when it has its checked answer.
+"""Closed-loop HTTP load: each connection sends its next request after a checked answer.
 
-Run as a process of its own: `python bench/load.py '{"url": …}'` prints one JSON object.
-Latencies are milliseconds; `cpu_us` is this process's own CPU per request.
+Usage, as its own process: `python bench/load.py '{"url": …}'` prints one JSON object. Latencies are
+milliseconds; `cpu_us` is this process's own CPU per request.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ LENGTH = b"content-length:"
 
 @dataclass(slots=True)
 class Plan:
-    """What to send, how to know a right answer, and for how long."""
+    """The requests, the expected answer, and the duration."""
 
     url: str
     key: str
@@ -32,10 +32,10 @@ class Plan:
     connections: int
     seconds: float
     warm_seconds: float = 0.5
-    exact: bool = False  # the answer must hold the request's own marker
+    exact: bool = False  # the answer must contain the request's own marker
 
     def request(self) -> bytes:
-        """Return the request's bytes, with `@@@@@@@@` where a marker goes."""
+        """Return the request's bytes, with `@@@@@@@@` in place of a marker."""
         parts = urlsplit(self.url)
         lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += ["Content-Type: application/json", "Accept: application/json, text/event-stream"]
@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Tally:
-    """What was seen after the warm-up."""
+    """The counts after the warm-up."""
 
     counting: bool = False
     latencies: list[float] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: a request out, its answer checked, the next one out."""
+    """One connection: a request, its checked answer, the next request."""
 
     def __init__(self, plan: Plan, tally: Tally, number: int) -> None:
         self._request = plan.request()
@@ -74,12 +74,12 @@ class Connection(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Send the first request."""
         self._transport = cast("asyncio.Transport", transport)
         self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count a connection that was taken from us as a wrong answer."""
+        """Count a connection that the server closed as a wrong answer."""
         if not self.ended.done():
             if not self.stop:
                 self._tally.wrong += 1
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             self.ended.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Wait for a whole answer."""
+        """Collect data until the answer is complete."""
         self._buffer = self._buffer + data if self._buffer else data
         head_end = self._buffer.find(HEAD_END)
         if head_end < 0:
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
 
 
 async def run(plan: Plan) -> dict[str, object]:
-    """Load for the planned time; figures of what came after the warm-up."""
+    """Run the load for the planned time and return the figures after the warm-up."""
     loop = asyncio.get_running_loop()
     parts = urlsplit(plan.url)
     tally = Tally()

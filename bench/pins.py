@@ -1,8 +1,8 @@
-"""`make bench-pins`: ten thousand changed definitions, of which none may be listed or called.
+"""Ten thousand changed definitions, none of which may be listed or called (`make bench-pins`).
 
-Real servers' definitions are pinned through a real gateway, every service a process. Then their
-server changes all of them at once, again and again; after each change everything is listed and
-every changed name is called over HTTP. The server counts what reached it.
+Definitions of real servers are pinned through a real gateway of separate processes. Then their
+server changes all of them at once, repeatedly; after each change everything is listed and every
+changed name is called over HTTP. The server counts the calls that reach it.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from rich.progress import track
 
 from conformance.upstream import FixtureServer
 from fixture_server.methods import TOOLS
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.engines import installed
-from harness.families import stateless
-from harness.mutants import mutant
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.engine import installed
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import stateless
+from harness.samples.definition_mutants import mutant
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, Pin
 from toolbus_common.contracts.records.pin_names import pin_key
@@ -40,14 +40,15 @@ from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 KEY = "tbk_root_a-secret-of-the-bench"
 KEPT = ("greet", "test_echo")  # never changed: these stay listed and callable throughout
-TRIGGER = "test_trigger_tool_change"  # how the server is made to say that its list changed
+TRIGGER = "test_trigger_tool_change"  # a call that makes the server announce a changed list
 APPROVED = 20
-MARK = "bench_round"  # a tool that is new in every round: once it is held, the round has arrived
+# a tool that is new in every round: once it is quarantined, the round has arrived
+MARK = "bench_round"
 console = Console()
 
 
 class Place:
-    """A gateway over one server, whose definitions the bench changes."""
+    """A gateway over one server whose definitions the benchmark changes."""
 
     def __init__(self, directory: Path) -> None:
         self._definitions = directory / "definitions.json"
@@ -55,33 +56,33 @@ class Place:
         self.cluster = Cluster(directory / "cluster")
 
     def start(self, definitions: list[Any]) -> None:
-        """Everything, with these definitions pinned by the first listing."""
+        """Start everything and pin these definitions with the first listing."""
         self._write({each["name"]: each for each in definitions})
         self.fixture.start()
         servers = {"s": Server(url=self.fixture.url)}
         self.cluster.start(Configuration(servers=servers, keys={"root": key(KEY)}))
         wanted = {each["name"] for each in definitions}
-        until_now(lambda: wanted <= set(self.client.tools()), "everything is listed")
+        until_blocking(lambda: wanted <= set(self.client.tools()), "everything is listed")
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.cluster.stop()
         self.fixture.kill()
 
     @property
     def client(self) -> Client:
-        """An agent at the endpoint of the server."""
+        """A client at the endpoint of the server."""
         client = self.cluster.client(KEY)
         return Client(f"{client.endpoint}/s", KEY)
 
     def list_instead(self, number: int, changed: dict[str, Any]) -> None:
-        """Let the server list these instead, and wait until the gateway has taken note."""
+        """Replace the server's definitions and wait until the gateway has listed them."""
         schema = {"type": "object"}
         mark = {"name": MARK, "description": f"round {number}", "inputSchema": schema}
         self._write({**changed, MARK: mark})
         body, headers = stateless("tools/call", {"name": TRIGGER, "arguments": {}})
         Client(self.fixture.url).post(body, **headers)
-        until_now(lambda: self._arrived(mark), f"round {number}")
+        until_blocking(lambda: self._arrived(mark), f"round {number}")
 
     def _write(self, definitions: dict[str, Any]) -> None:
         new = self._definitions.with_suffix(".new")
@@ -98,7 +99,7 @@ class Place:
 
 
 def seconds_to_approve(place: Place, definitions: list[Any]) -> list[float]:
-    """From the writing of an approval until an agent's list has the tool, one after another."""
+    """Return seconds from an approval's write until the tool is listed, for one after another."""
     names = [each["name"] for each in definitions if each["name"] not in (*KEPT, TRIGGER)]
     names = names[:APPROVED]
     changed = {
@@ -125,7 +126,7 @@ def seconds_to_approve(place: Place, definitions: list[Any]) -> list[float]:
 
 
 def definitions_of(directory: Path) -> list[Any]:
-    """Return what two published servers and the fixture server list, as they list it."""
+    """Return the definitions of two published servers and the fixture server as they list them."""
     subprocess.run(["git", "init", "-q", str(directory)], check=True)
     commands = (
         [installed("mcp-server-git"), "--repository", str(directory)],
@@ -136,7 +137,7 @@ def definitions_of(directory: Path) -> list[Any]:
 
 
 async def listed_by(command: list[str]) -> list[Any]:
-    """Return what a stdio server lists."""
+    """Return the definitions of a stdio server."""
 
     async def nothing(_call: Any) -> None:
         return
@@ -152,7 +153,7 @@ async def listed_by(command: list[str]) -> list[Any]:
 
 
 def main() -> int:
-    """Print the figure; the exit code is 1 when a mutant got through."""
+    """Run the benchmark; return 1 if a mutant was listed or called."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
@@ -177,7 +178,7 @@ def main() -> int:
 def _tried(
     place: Place, definitions: list[Any], wanted: int, chance: random.Random
 ) -> tuple[int, int]:
-    """How many mutants were listed, and how many answered a call or reached the server."""
+    """Return how many mutants were listed, and how many were answered or reached the server."""
     pinned = [each for each in definitions if each["name"] not in KEPT]
     listed = called = made = 0
     place.fixture.forget()

@@ -1,4 +1,4 @@
-"""CPU and memory of a set of processes and all their children, as the kernel counts them."""
+"""CPU and memory of processes and their children, from /proc."""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def family(root: int) -> list[int]:
-    """Return a process and everything below it."""
+    """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -22,39 +22,39 @@ def family(root: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all threads; 0 of one that has ended."""
+    """Return user and system time of a process, all threads; 0 if it has ended."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / TICK if fields else 0.0
 
 
 def resident_mb(pids: Iterable[int]) -> float:
-    """Return the sum of resident memory, pages shared between processes counted in each."""
+    """Return the sum of resident memory; shared pages count in each process."""
     total = 0
     for pid in pids:
-        for line in _told(pid, "status").splitlines():
+        for line in _proc_file(pid, "status").splitlines():
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1])
     return total / 1024
 
 
 def name_of(pid: int) -> str:
-    """Return what a process is: the services it runs, or its program."""
-    words = _told(pid, "cmdline").split("\0")
+    """Return the name of a process: its services, or its program."""
+    words = _proc_file(pid, "cmdline").split("\0")
     if "run" in words:
         return "+".join(word for word in words[words.index("run") + 1 :] if word)
     if "up" in words:
         return "launcher"
-    telling = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
-    return Path(telling).name
+    program = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
+    return Path(program).name
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of a process behind its name, none of one that has ended."""
-    return _told(pid, "stat").rpartition(")")[2].split()
+    """Return the fields after a process's name; empty if it has ended."""
+    return _proc_file(pid, "stat").rpartition(")")[2].split()
 
 
-def _told(pid: int, what: str) -> str:
-    """Return what the kernel tells of a process, nothing of one that has ended."""
+def _proc_file(pid: int, what: str) -> str:
+    """Return a file of a process in /proc; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/{what}").read_text(errors="replace")
     except OSError:

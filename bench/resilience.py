@@ -1,9 +1,9 @@
-"""`make bench-resilience`: what one bad upstream of ten, or three times too many calls, cost.
+"""Effect of one faulty upstream of ten, and of threefold overload (`make bench-resilience`).
 
-A whole gateway, its call path in one process. The baseline of each trouble is measured at the same
-time, at a second gateway over ten well upstreams that has the same callers: whatever else the
-machine does, both meet it. Figures are printed beside their demands and kept as JSON, with the
-machine's load: on one that is busy with other things the ratios of latencies still say little.
+A whole gateway with its call path in one process. The baseline of each fault is measured at the
+same time, at a second gateway over ten healthy upstreams with the same callers, so that other load
+affects both. The machine's load is stored with the figures; on a busy machine the ratios of
+latencies are unreliable.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from figures import keep, load, met, row, show
-from harness.cluster import Cluster
-from harness.engines import die_with_parent, own_port
-from harness.operating import key
-from harness.troubled import TROUBLES
+from harness.clients.bus_operator import key
+from harness.engines.engine import die_with_parent, own_port
+from harness.gateway.cluster import Cluster
+from harness.upstreams.faulty_server import TROUBLES
 from toolbus_common.config import Configuration, Server, ToolView
 from toolbus_common.config.servers.endpoints import Replica
 
@@ -35,25 +35,25 @@ HERE = Path(__file__).parent
 SECRET = "tbk_root_a-secret-of-the-bench"
 UPSTREAMS = 10
 TIMEOUT = 2.0  # seconds a call may take
-ROUNDS = 5  # of each trouble, pooled
+ROUNDS = 5  # of each fault, pooled
 REPLICAS, SETTLING = 3, 2.0
-PACE = 0.2  # seconds between two calls of a caller: a machine at its limit tells only of itself
+PACE = 0.2  # seconds between two calls of a caller, so that the machine itself is not the limit
 BAD_CALLERS = 8
-WORKERS, WORK_SECONDS = 8, 0.1  # of the upstream that is offered too much: 80 calls a second
+WORKERS, WORK_SECONDS = 8, 0.1  # of the overloaded upstream: 80 calls per second
 CALLERS_AT_PEAK = 16
 MOST_RATIO, MOST_ATTEMPTS, LEAST_GOODPUT, MOST_REFUSAL_MS = 1.10, 1.2, 0.9, 50.0
 
 
 @dataclass
 class Seen:
-    """Calls of one phase: milliseconds of the answered, of the refused, and codes of failures."""
+    """Calls of one phase: milliseconds of answered and denied ones, and codes of failures."""
 
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
 
     def take(self, took: float, code: str) -> None:
-        """One call's end."""
+        """Add one call's result."""
         if not code:
             self.answered.append(took * 1000)
             return
@@ -62,7 +62,7 @@ class Seen:
             self.refused.append(took * 1000)
 
     def add(self, other: "Seen") -> None:
-        """Return what another phase saw, too."""
+        """Add another phase's results."""
         self.answered += other.answered
         self.refused += other.refused
         self.codes += other.codes
@@ -85,7 +85,7 @@ class Caller:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(self) -> tuple[float, str]:
-        """One call; its seconds and the code it failed with, if it did."""
+        """Make one call; return its seconds and its error code, if any."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
@@ -98,13 +98,13 @@ class Caller:
         return took, parsed["error"]["data"]["code"] if "error" in parsed else ""
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         if self._streams is not None:
             self._streams[1].close()
 
 
 async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
-    """Return a body by its length, or in chunks."""
+    """Read a body by its length, or in chunks."""
     if "content-length:" in head:
         length = head.partition("content-length:")[2].partition("\r\n")[0]
         return await reader.readexactly(int(length))
@@ -117,9 +117,11 @@ async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of every phase and round")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="seconds of every phase and round"
+    )
     options = parser.parse_args()
     before = load()
     rows = [
@@ -128,8 +130,8 @@ def main() -> int:
         *overload(options.seconds),
     ]
     show(rows)
-    asked_for = {"asked": vars(options), "before": before, "after": load()}
-    keep("resilience", {**asked_for, "rows": rows})
+    header = {"asked": vars(options), "before": before, "after": load()}
+    keep("resilience", {**header, "rows": rows})
     return 0 if met(rows) else 1
 
 
@@ -137,10 +139,10 @@ def main() -> int:
 
 
 def isolation(seconds: float) -> Iterator[dict[str, Any]]:
-    """Return the other nine's p99 beside the baseline, for each trouble; and attempts per call.
+    """Return the other nine's p99 beside the baseline for each fault, and attempts per call.
 
-    A trouble's p99 is of some twenty calls, and a machine's own hiccups are longer than those:
-    the median over every round of every trouble is the steady figure.
+    A fault's p99 comes from some twenty calls, and random delays of the machine are longer than
+    those; the median over all rounds of all faults is the stable figure.
     """
     like = Server(url="http://x", timeout=TIMEOUT)
     with _gateway(UPSTREAMS, like) as (endpoint, ports), _gateway(UPSTREAMS, like) as (well, _):
@@ -150,13 +152,13 @@ def isolation(seconds: float) -> Iterator[dict[str, Any]]:
             pairs += rows[0]["baseline_and_others_ms"]
             yield from rows
     ratio = statistics.median(others / baseline for baseline, others in pairs)
-    yield row("all troubles: median ratio of their rounds", ratio, "<=", MOST_RATIO)
+    yield row("all faults: median ratio of their rounds", ratio, "<=", MOST_RATIO)
 
 
 async def _one_bad(
     endpoint: str, well: str, port: int, trouble: str, seconds: float
 ) -> list[dict[str, Any]]:
-    before = await _told(port, trouble)
+    before = await _set_trouble(port, trouble)
     baseline, others, bad, pairs = Seen(), Seen(), Seen(), []
     for _ in range(ROUNDS):
         (well_off, _), (beside, worse) = await asyncio.gather(
@@ -165,7 +167,7 @@ async def _one_bad(
         pairs.append((_p99(well_off.answered), _p99(beside.answered)))
         for whole, part in ((baseline, well_off), (others, beside), (bad, worse)):
             whole.add(part)
-    attempts = await _told(port, "") - before
+    attempts = await _set_trouble(port, "") - before
     calls = len(bad.answered) + bad.codes.total()
     await _until_well(endpoint)
     fields = {"trouble": trouble, "bad": dict(bad.codes), "calls": calls, "attempts": attempts}
@@ -179,7 +181,7 @@ async def _one_bad(
 
 
 async def _phase(endpoint: str, seconds: float) -> tuple[Seen, Seen]:
-    """Return what callers of nine servers and of the tenth see."""
+    """Return what the callers of nine servers and of the tenth observe."""
     others, bad, until = Seen(), Seen(), monotonic() + seconds
     callers = [Caller(endpoint, f"u{number}") for number in range(1, UPSTREAMS)]
     worse = [Caller(endpoint, "u0", "twice") for _ in range(BAD_CALLERS)]
@@ -189,7 +191,7 @@ async def _phase(endpoint: str, seconds: float) -> tuple[Seen, Seen]:
 
 
 async def _paced(caller: Caller, seen: Seen, until: float) -> None:
-    await asyncio.sleep(random.uniform(0, PACE))  # in step they would wait for each other
+    await asyncio.sleep(random.uniform(0, PACE))  # otherwise they would wait for each other
     while monotonic() < until:
         took, code = await caller.call()
         seen.take(took, code)
@@ -198,7 +200,7 @@ async def _paced(caller: Caller, seen: Seen, until: float) -> None:
 
 
 async def _until_well(endpoint: str) -> None:
-    """Wait until the breaker has closed, so that every trouble meets the same gateway."""
+    """Wait until the circuit breaker has closed, so that every fault starts from the same state."""
     caller = Caller(endpoint, "u0")
     while (await caller.call())[1]:  # noqa: ASYNC110 - it asks another process
         await asyncio.sleep(0.5)
@@ -216,10 +218,11 @@ def replicas(seconds: float) -> list[dict[str, Any]]:
 
 
 async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dict[str, Any]]:
-    await _told(ports[0], "hung?wholly")
-    before = await _crowd(endpoint, TIMEOUT + SETTLING)  # the calls that meet it, and end
+    await _set_trouble(ports[0], "hung?wholly")
+    # the calls that reach the hanging replica, and their end
+    before = await _crowd(endpoint, TIMEOUT + SETTLING)
     after = await _crowd(endpoint, seconds)
-    request = [await _told(port, "") for port in ports]
+    request = [await _set_trouble(port, "") for port in ports]
     fields: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": request}
     fields |= {"before": dict(before.codes), "codes": dict(after.codes)}
     what = "one of three replicas hung: calls that fail after its ejection"
@@ -227,18 +230,18 @@ async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dic
 
 
 async def _crowd(endpoint: str, seconds: float) -> Seen:
-    """Return what some callers of the first server see."""
+    """Return what several callers of the first server observe."""
     seen, until = Seen(), monotonic() + seconds
     callers = [Caller(endpoint, "u0") for _ in range(BAD_CALLERS)]
     await asyncio.gather(*(_paced(caller, seen, until) for caller in callers))
     return seen
 
 
-# -- too much --------------------------------------------------------------------------------
+# -- overload --------------------------------------------------------------------------------
 
 
 def overload(seconds: float) -> list[dict[str, Any]]:
-    """Goodput at three times what a server can do beside its peak, and how soon others hear no."""
+    """Measure goodput at three times a server's capacity, and the delay until a denial."""
     declared = Server(url="http://x", concurrency=CALLERS_AT_PEAK)
     work = ("--seconds", str(WORK_SECONDS), "--workers", str(WORKERS))
     with _gateway(1, declared, *work) as (endpoint, _):
@@ -258,7 +261,7 @@ async def _overloaded(endpoint: str, seconds: float) -> list[dict[str, Any]]:
     refusal = _p99(crowd.refused)
     return [
         row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **fields),
-        row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
+        row("3x overload: p99 of a denial, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
     ]
 
 
@@ -269,7 +272,7 @@ async def _greedy(caller: Caller, seen: Seen, until: float) -> None:
 
 
 async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> float:
-    """So many calls a second, whatever becomes of them; answers a second while they came."""
+    """Send calls at a fixed rate without waiting for answers; return answers per second."""
     idle: list[Caller] = []
     tasks: set[asyncio.Task[None]] = set()
 
@@ -289,7 +292,7 @@ async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> fl
     return good
 
 
-# -- around it -------------------------------------------------------------------------------
+# -- gateway ---------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -298,7 +301,7 @@ def _gateway(
 ) -> Iterator[tuple[str, list[int]]]:
     """Start a gateway over upstreams u0, u1, …, or one of replicas; yield it and their ports."""
     ports = [own_port() for _ in range(count)]
-    program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
+    program = [sys.executable, "-m", "harness.upstreams.faulty_server", *map(str, ports), *options]
     upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509
     like = like.model_copy(update={"tools": {"twice": ToolView(idempotent=True)}})
     urls = [f"http://127.0.0.1:{port}/mcp" for port in ports]
@@ -320,8 +323,8 @@ def _gateway(
             upstreams.wait()
 
 
-async def _told(port: int, trouble: str) -> int:
-    """Tell an upstream its trouble; how many calls had reached it."""
+async def _set_trouble(port: int, trouble: str) -> int:
+    """Set an upstream's fault; return the number of calls that had reached it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"POST /trouble/{trouble} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()

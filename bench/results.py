@@ -1,8 +1,8 @@
-"""`make bench-results`: how much the executor's memory grows by one very large result.
+"""Growth of the executor's memory by one very large result (`make bench-results`).
 
-Every service is a process of its own, so the executor's memory is its own too. Over HTTP, in one
-event of a stream, and on stdio: a small call first, then the large one, then a look at the most
-memory the executor held meanwhile, and the end of the result read by its handle.
+Every service is its own process. Over HTTP, in one event of a stream, and over stdio: first a small
+call, then the large one, then the executor's peak memory, and a read of the result's end by its
+handle.
 """
 
 import argparse
@@ -16,33 +16,37 @@ from typing import Any
 from rich.table import Table
 
 from figures import console, keep, load, met
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.engines import die_with_parent, own_port
-from harness.operating import key
-from harness.vast import LINE
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.engine import die_with_parent, own_port
+from harness.gateway.cluster import Cluster
+from harness.upstreams.large_result_server import LINE
 from toolbus_common.config import Configuration, Server
 
 HERE = Path(__file__).parent
-VAST = HERE.parent / "tests" / "harness" / "vast.py"
+VAST = HERE.parent / "tests" / "harness" / "upstreams" / "large_result_server.py"
 SECRET = "tbk_root_a-secret-of-the-bench"
 MOST_GROWTH = 32.0  # MiB
-SECONDS = 300.0  # of one call, on the slowest of machines
-WAYS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
+SECONDS = 300.0  # seconds for one call on the slowest machine
+TRANSPORTS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
 MIB = 1 << 20
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--way", choices=WAYS, help="this one alone")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="measure only this transport")
     parser.add_argument("--mib", type=int, default=200, help="size of the large result")
     options = parser.parse_args()
-    rows = [_measured(way, options.mib) for way in WAYS if options.way in (None, way)]
-    table = Table("way", "result", "seconds", "memory grew", "demand", "read back", "")
+    rows = [
+        _measured(transport, options.mib)
+        for transport in TRANSPORTS
+        if options.transport in (None, transport)
+    ]
+    table = Table("transport", "result", "seconds", "memory grew", "demand", "read back", "")
     for row in rows:
         table.add_row(
-            row["way"], f"{row['mib']:.0f} MiB", f"{row['seconds']:.1f}",
+            row["transport"], f"{row['mib']:.0f} MiB", f"{row['seconds']:.1f}",
             f"{row['grew_mib']:.1f} MiB", f"<= {MOST_GROWTH:g} MiB", str(row["read_back"]),
             "" if row["met"] else "MISSED",
         )  # fmt: skip
@@ -51,9 +55,9 @@ def main() -> int:
     return 0 if met(rows) else 1
 
 
-def _measured(way: str, mib: int) -> dict[str, Any]:
-    """One large call through a gateway of its own."""
-    kind, tool = WAYS[way]
+def _measured(transport: str, mib: int) -> dict[str, Any]:
+    """Make one large call through its own gateway and return the figures."""
+    kind, tool = TRANSPORTS[transport]
     port = own_port()
     upstream = subprocess.Popen([sys.executable, str(VAST), str(port)], preexec_fn=die_with_parent)  # noqa: PLW1509
     where: dict[str, Any] = {"url": f"http://127.0.0.1:{port}/mcp"}
@@ -67,7 +71,10 @@ def _measured(way: str, mib: int) -> dict[str, Any]:
             cluster.start(declared)
             client = Client(cluster.client(SECRET).endpoint, SECRET, SECONDS)
             cluster.until_listed(client, f"vast__{tool}")
-            return {"way": way, **_one(client, tool, mib, cluster.processes["executor"][0].pid)}
+            return {
+                "transport": transport,
+                **_one(client, tool, mib, cluster.processes["executor"][0].pid),
+            }
         finally:
             cluster.stop()
             upstream.terminate()
@@ -78,7 +85,7 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
     for _ in range(3):
         client.call(f"vast__{tool}", {"bytes": 1000})
     before = _memory(pid, "VmRSS")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the most it held is forgotten
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak memory
     began = monotonic()
     link = client.call(f"vast__{tool}", {"bytes": mib * MIB}).json["result"]["content"][1]
     took, grew = monotonic() - began, _memory(pid, "VmHWM") - before
@@ -94,7 +101,7 @@ def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
 
 
 def _memory(pid: int, name: str) -> float:
-    """Return what the system says of a process's memory, in MiB."""
+    """Return a value of a process's memory status, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition(f"{name}:")[2].split()[0]) / 1024
 

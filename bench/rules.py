@@ -1,7 +1,7 @@
-"""`python bench/rules.py`: what a decision costs with 100 rules, sliced and asked of every rule.
+"""Latency of a decision with 100 rules, with and without an index (`make bench-rules`).
 
-Calls differ from one another, as agents' do; one in a hundred is refused. *Naive* is the engine
-asked about all rules with everything parsed beforehand, for the same calls.
+Calls differ from one another; one in a hundred is denied. *Naive* evaluates all rules with
+everything parsed beforehand, for the same calls.
 """
 
 import argparse
@@ -30,7 +30,7 @@ DEMANDS = {"decision_p50_us": 40.0, "compile_ms": 100.0}
 
 
 def rules(count: int, server: str = "echo", tool: str = "echo") -> dict[str, str]:
-    """So many rules as a platform team writes them; one in ten can apply to the tool."""
+    """Return rules as a platform team writes them; one in ten can apply to the tool."""
     forms = (
         'forbid(principal in Team::"team{n}", action, resource);',
         (
@@ -58,7 +58,7 @@ def rules(count: int, server: str = "echo", tool: str = "echo") -> dict[str, str
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--calls", type=int, default=20_000)

@@ -1,7 +1,7 @@
-"""`python bench/rules_spine.py`: the whole call path with a hundred Cedar rules and without any.
+"""Whole call path with and without a hundred Cedar rules (`make bench-rules`).
 
-Two gateways stand side by side and are loaded in turn, for a few seconds each, so that what the
-machine does meanwhile meets both. Every answer is checked. The figure is the median of the pairs.
+Two gateways run side by side and are loaded in turn, for a few seconds each, so that other load on
+the machine affects both. Every answer is checked. The figure is the median of the pairs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ LEAST = 0.9  # of the calls per second without rules
 
 
 def main() -> int:
-    """Run it; 0 when the demand is met."""
+    """Run the benchmark; return 0 if the demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=9)
@@ -47,14 +47,14 @@ def main() -> int:
         "pairs": pairs,
     }
     console.print({name: report[name] for name in ("per_second", "cpu_us_per_call")})
-    rows = [row("calls a second with rules ÷ without", report["ratio"], ">=", LEAST)]
+    rows = [row("calls per second with rules ÷ without", report["ratio"], ">=", LEAST)]
     show(rows)
     keep("rules-spine", report)
     return 0 if met(rows) else 1
 
 
 def _pair(without: Gateway, ruled: Gateway, seconds: float, *, turned: bool) -> dict[str, Any]:
-    """Both loaded once; `turned` loads the one with rules first."""
+    """Load both gateways once; `turned` loads the one with rules first."""
     seen = {}
     order = [("without", without), ("ruled", ruled)]
     for name, up in reversed(order) if turned else order:

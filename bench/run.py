@@ -1,4 +1,4 @@
-"""`make bench`: direct to an upstream and through Toolbus, side by side, replies checked.
+"""Calls directly to an upstream and through Toolbus, with checked replies (`make bench`).
 
 Key, grant, budget, rate limit, durable intent, settlement and audit are all on. CPU per call is
 that of every Toolbus process with NATS and Valkey, counted until the last event of the load is a
@@ -32,9 +32,10 @@ from rules import rules
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 SECRET = "tbk_bench_" + "0123456789abcdef" * 2
-AGENT_SECRET = "tbk_agent_" + "0123456789abcdef" * 2  # sees one tool, as agents with a session do
+# a key that sees one tool, as agents with a session do
+AGENT_SECRET = "tbk_agent_" + "0123456789abcdef" * 2
 VERSION = "2026-07-28"
-# figure -> (fused, apart, whether less is better)
+# figure -> (fused, separate, whether less is better)
 DEMANDS = {
     "calls_per_second": (6500.0, 4500.0, False),
     "cpu_us_per_call": (240.0, 330.0, True),
@@ -48,11 +49,11 @@ DEMANDS = {
 
 
 def main() -> int:
-    """Run it; 0 when every demand is met."""
+    """Run the benchmark; return 0 if every demand holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
+    parser.add_argument("--rules", type=int, default=0, help="number of declared Cedar rules")
     parser.add_argument("--mode", choices=("fused", "separate", "both"), default="both")
     options = parser.parse_args()
     modes = ("fused", "separate") if options.mode == "both" else (options.mode,)
@@ -73,7 +74,7 @@ def _measure(mode: str, options: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A `toolbus up` of the benchmark's own."""
+    """A `toolbus up` of the benchmark."""
 
     pid: int
     endpoint: str
@@ -82,7 +83,7 @@ class Gateway:
 
 @contextmanager
 def echoing() -> Iterator[int]:
-    """Return an upstream of 500 tools that answers at once: its port."""
+    """Run an upstream of 500 tools that answers at once and yield its port."""
     port = _free_port()
     echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
     try:
@@ -93,7 +94,7 @@ def echoing() -> Iterator[int]:
 
 @contextmanager
 def gateway(mode: str, echo_port: int, declared_rules: int) -> Iterator[Gateway]:
-    """`toolbus up` before that upstream, with so many Cedar rules; its log is shown if it fails."""
+    """Run `toolbus up` over that upstream with Cedar rules; print its log if it fails."""
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as name:
         directory = Path(name)
         config, ready_file, port = directory / "toolbus.yaml", directory / "ready", _free_port()
@@ -117,7 +118,7 @@ def gateway(mode: str, echo_port: int, declared_rules: int) -> Iterator[Gateway]
 
 
 def processes_of(up: Gateway) -> list[int]:
-    """Whose CPU a call costs."""
+    """Return the processes whose CPU belongs to a call."""
     return [pid for pid in family(up.pid) if not name_of(pid).startswith("echo")]
 
 
@@ -159,7 +160,7 @@ def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
 
 
 def _quiet(pids: list[int]) -> None:
-    """Wait until audit and settlement have caught up: until a second costs next to nothing."""
+    """Wait until audit and settlement have caught up: until a second uses almost no CPU."""
     for _ in range(30):
         before = sum(map(cpu_seconds, pids))
         sleep(1)
@@ -295,7 +296,7 @@ def _free_port() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what it was measured on."""
+    """Return a description of the machine."""
     return {"cores": os.cpu_count(), "python": platform.python_version(), "os": platform.release()}
 
 

@@ -1,7 +1,7 @@
-"""`make bench-sandbox`: hostile programs, forbidden system calls, forged messages, and overhead.
+"""Hostile programs, forbidden system calls, forged messages, and latency (`make bench-sandbox`).
 
-Everything runs for real, in the sandbox the service uses. Figures are printed beside their demands
-and kept as JSON. Run it on a machine that does nothing else: the overhead is a latency.
+Everything runs in the sandbox that the service uses. Run it on an idle machine: the overhead is a
+latency.
 """
 
 import argparse
@@ -40,7 +40,7 @@ OVERRUN = 0.3
 CONCURRENT = 100
 PAUSE: dict[Engine, float] = {"starlark": 0.03, "python": 0.15}
 FORGED = 500
-# figure -> the most it may be
+# figure -> its maximum
 DEMANDS: dict[str, float] = {
     "escapes": 0,
     "parent_crashes": 0,
@@ -65,38 +65,38 @@ GRANTED = {(space.server, each.tool) for space in TOOLS for each in space.functi
 
 
 class Tools:
-    """The tools behind the programs: they keep what was asked that nobody granted."""
+    """The tools behind the programs; they record calls that were not granted."""
 
     def __init__(self) -> None:
         self.ungranted: list[ToolCall] = []
 
-    async def call(self, asked: ToolCall) -> ToolOutcome:
-        """One call: quick, slow, failing, broken with a secret in its text, or large."""
-        if (asked.server, asked.tool) not in GRANTED:
-            self.ungranted.append(asked)
-        if asked.tool == "broken":
+    async def call(self, request: ToolCall) -> ToolOutcome:
+        """Answer one call: fast, slow, failing, broken with a secret in its text, or large."""
+        if (request.server, request.tool) not in GRANTED:
+            self.ungranted.append(request)
+        if request.tool == "broken":
             raise ValueError(CANARY)
-        if asked.tool == "slow":
+        if request.tool == "slow":
             await asyncio.sleep(0.3)
-        if asked.tool == "large":
-            return ToolOutcome("x" * min(int(asked.arguments["n"]) * 100, 20 << 20))
-        if asked.tool == "list":
+        if request.tool == "large":
+            return ToolOutcome("x" * min(int(request.arguments["n"]) * 100, 20 << 20))
+        if request.tool == "list":
             return ToolOutcome(failure=Failure("denied", "Not for you."))
-        return ToolOutcome({"n": asked.arguments.get("n")})
+        return ToolOutcome({"n": request.arguments.get("n")})
 
 
 def leaked(ended: ProgramResult) -> bool:
-    """Whether anything the program got to say holds the canary."""
+    """Return whether a program's output contains the canary."""
     return CANARY in repr(ended)
 
 
 async def hostile(sandbox: Sandbox, programs: list[Hostile]) -> dict[str, Any]:
-    """Run them all; count what must not be."""
+    """Run all hostile programs and count the violations."""
     tools = Tools()
     ends: list[tuple[Hostile, ProgramResult]] = []
 
     before = {launcher.module: launcher.process for launcher in sandbox.launchers.values()}
-    for each in programs:  # one at a time: an overrun is to be the sandbox's own
+    for each in programs:  # one at a time, so that an overrun is the sandbox's own
         program = Program(each.source, each.engine, TOOLS, each.limits)
         ends.append((each, await sandbox.run(program, tools.call)))
     after = {launcher.module: launcher.process for launcher in sandbox.launchers.values()}
@@ -122,7 +122,7 @@ async def hostile(sandbox: Sandbox, programs: list[Hostile]) -> dict[str, Any]:
 
 
 def forgeries(chance: random.Random) -> list[bytes]:
-    """Frames no child of ours sends."""
+    """Return frames that no child process sends."""
     call = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}
     shapes: tuple[Any, ...] = (
         {"type": "Calls", "calls": []},
@@ -146,20 +146,20 @@ def forgeries(chance: random.Random) -> list[bytes]:
 
 
 async def send(theirs: socket.socket, frame: bytes) -> None:
-    """Send a frame and say no more; whoever hears it may hang up first."""
+    """Send a frame; the other side may close the connection first."""
     with contextlib.suppress(OSError):
         await asyncio.get_running_loop().sock_sendall(theirs, frame)
         theirs.shutdown(socket.SHUT_WR)
 
 
 async def believed(frame: bytes) -> bool:
-    """Whether a forged frame had a tool called, or passed for a program's good end."""
+    """Return whether a forged frame called a tool or passed for a program's successful end."""
     tools = Tools()
     made: list[ToolCall] = []
 
-    async def call(asked: ToolCall) -> ToolOutcome:
-        made.append(asked)
-        return await tools.call(asked)
+    async def call(request: ToolCall) -> ToolOutcome:
+        made.append(request)
+        return await tools.call(request)
 
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)
@@ -177,7 +177,7 @@ async def believed(frame: bytes) -> bool:
 
 
 async def syscalls() -> dict[str, Any]:
-    """Forbidden calls from native code, in a process of their own."""
+    """Try forbidden system calls from native code in a separate process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(HERE / "sandbox_syscalls.py"), stdout=asyncio.subprocess.PIPE
     )
@@ -187,7 +187,7 @@ async def syscalls() -> dict[str, Any]:
 
 
 async def overhead(sandbox: Sandbox, engine: Engine, runs: int) -> dict[str, float]:
-    """From the order to the result of the smallest program, one at a time."""
+    """Measure the smallest program from request to result, one at a time."""
     taken = []
     for _ in range(runs):
         began = perf_counter()
@@ -195,13 +195,13 @@ async def overhead(sandbox: Sandbox, engine: Engine, runs: int) -> dict[str, flo
         taken.append(1000 * (perf_counter() - began))
         if ended.value != 1 + 1:
             raise RuntimeError(f"1 + 1 ended as {ended}")
-        await asyncio.sleep(PAUSE[engine])  # the next spare is being made
+        await asyncio.sleep(PAUSE[engine])  # the next spare process is being started
     cuts = statistics.quantiles(taken, n=100)
     return {f"{engine}_p50_ms": cuts[49], f"{engine}_p99_ms": cuts[98]}
 
 
 async def concurrent(sandbox: Sandbox, engine: Engine) -> tuple[int, float]:
-    """So many programs at once, each with a call: how many did not end well, and how long."""
+    """Run programs at once, each with a call; return how many failed, and the time."""
     program = Program("gh.read(n=3)['n']" if engine == "starlark" else "(await gh.read(n=3))['n']")
     program = Program(program.source, engine, TOOLS)
     began = perf_counter()
@@ -210,7 +210,7 @@ async def concurrent(sandbox: Sandbox, engine: Engine) -> tuple[int, float]:
 
 
 async def measured(runs: int) -> dict[str, Any]:
-    """All figures."""
+    """Return all figures."""
     os.environ["TOOLBUS_CANARY"] = CANARY
     figures: dict[str, Any] = {"load_before": os.getloadavg()[0]}
     with tempfile.NamedTemporaryFile("w") as canary:
@@ -240,7 +240,7 @@ async def measured(runs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, keep; fail when a demand is not met."""
+    """Run the benchmark and store the figures; return 1 if a demand is not met."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=500)
     logging.disable(logging.ERROR)  # the tools fail on purpose

@@ -1,4 +1,4 @@
-"""Hostile programs by the family, for both engines: templates, and the numbers put into them."""
+"""Hostile programs by family for both engines: templates with numbers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from toolbus_codemode.sandbox.program import Engine, Limits
 
 CANARY = "canary-5f0c1d"
 SIZES = (10**7, 10**8, 10**9, 2 * 10**9, 10**10)
-# family -> templates, and the numbers put into each
+# family -> templates, and the numbers for each
 Families = dict[str, tuple[tuple[str, ...], tuple[object, ...]]]
 DEPTHS = (150, 199, 250, 1_000, 3_000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """One program, and its family."""
+    """One program with its family."""
 
     family: str
     engine: Engine
@@ -226,7 +226,7 @@ PYTHON: Families = {
 
 
 def filled(template: str, number: object, canary_file: str) -> str:
-    """Return a program out of its template."""
+    """Return a program from its template."""
     deep = int(str(number))
     few = min(deep, 20_000)
     names = {
@@ -247,7 +247,7 @@ def filled(template: str, number: object, canary_file: str) -> str:
 
 
 def corpus(canary_file: str) -> Iterator[Hostile]:
-    """Every program, for the engines it is meant for."""
+    """Return every program with the engines it is meant for."""
     engines: tuple[tuple[Engine, Families], ...] = (
         ("starlark", BOTH | STARLARK),
         ("python", BOTH | PYTHON),

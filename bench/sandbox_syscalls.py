@@ -1,7 +1,7 @@
-"""System calls from native code inside a hardened child: each has to be the child's last.
+"""System calls from native code in a hardened child process; each must kill the child.
 
-Run as a process of its own: it forks one child a call, hardens it as the sandbox does, makes the
-call by libc with harmless arguments, and prints as JSON how the children ended.
+Usage, as its own process: it forks one child per call, hardens it as the sandbox does, makes the
+call through libc with harmless arguments, and prints how the children ended as JSON.
 """
 
 import ctypes
@@ -18,15 +18,15 @@ from toolbus_codemode.sandbox.linux.hardening import Confinement, close_all_but,
 MEMORY, CPU, LAST, X32 = 400 << 20, 2, 470, 0x40000000
 ARGUMENT_BAD = 0xFFFF
 SURVIVED = 7
-# uretprobe and uprobe: x86 kernels let them pass every filter, and they fail anywhere but in a
-# trampoline that the kernel itself has put there.
+# uretprobe and uprobe: x86 kernels let them pass every filter, and they fail outside a trampoline
+# that the kernel itself has created.
 PASSED_BY_KERNEL = {335, 336} if platform.machine() == "x86_64" else set()
 FEW = ("call 41", "call 57", "call 59", "call 101", "call 257", "x32 call 1", "mmap executable")
 PROT_EXEC_ALL, MAP_PRIVATE_ANONYMOUS = 7, 0x22
 
 
 def ended(act: Callable[[], object], *, become: int) -> int:
-    """How a hardened child ends that does this."""
+    """Return how a hardened child ends that executes `act`."""
     me = os.getpid()
     child = os.fork()
     if not child:
@@ -41,12 +41,12 @@ def ended(act: Callable[[], object], *, become: int) -> int:
 
 
 def call(number: int) -> Callable[[], object]:
-    """One call by its number."""
+    """Make one call by its number."""
     return lambda: libc.syscall(ctypes.c_long(number), ARGUMENT_BAD, 0, 0, 0, 0, 0)
 
 
 def acts() -> dict[str, Callable[[], object]]:
-    """Every call the filter does not list, and the allowed ones used for what they are not."""
+    """Return every call outside the filter's list, and misuses of the allowed ones."""
     numbers = seccomp.NUMBERS[platform.machine()]
     listed = {numbers[r.call] for r in seccomp.for_calculating(0) if r.call in numbers}
     calls = {f"call {n}": call(n) for n in range(LAST) if n not in listed | PASSED_BY_KERNEL}
@@ -61,7 +61,7 @@ def acts() -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    """Try all, as the user we are and as nobody."""
+    """Try all calls, as the current user and as an unprivileged one."""
     found: dict[str, dict[str, int]] = {}
     chosen = {what: act for what, act in acts().items() if "--few" not in sys.argv or what in FEW}
     for name, become in (("root" if os.geteuid() == 0 else "self", 0), ("uid 65534", 65534)):

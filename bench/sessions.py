@@ -1,6 +1,6 @@
-"""A session for every call, as some clients do: initialize, GET, call, list, DELETE; all checked.
+"""One session per call: initialize, GET, call, list, DELETE, with all answers checked.
 
-Run as a process of its own: `python bench/sessions.py '{"url": …}'` prints one JSON object.
+Usage, as its own process: `python bench/sessions.py '{"url": …}'` prints one JSON object.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ JSON = "application/json, text/event-stream"
 
 @dataclass(slots=True)
 class Plan:
-    """Where, as whom, which tool, how many at once, for how long."""
+    """The URL, the key, the tool, the concurrency and the duration."""
 
     url: str
     key: str
@@ -44,7 +44,7 @@ class Client:
         self._reader, self._writer = await asyncio.open_connection(*self._place)
 
     async def session(self) -> None:
-        """One session from its beginning to its end. Raises `AssertionError` for a wrong answer."""
+        """Run one session from start to end. Raises `AssertionError` for a wrong answer."""
         self._session = ""
         hello = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "bench"}}
         head, body = await self._post(1, "initialize", hello)
@@ -94,7 +94,7 @@ def _header(head: bytes, name: bytes) -> str:
 
 
 async def run(plan: Plan) -> dict[str, float]:
-    """Sessions a second after the warm-up."""
+    """Return sessions per second after the warm-up."""
     ended: list[float] = []
     stop = perf_counter() + plan.warm_seconds + plan.seconds
 

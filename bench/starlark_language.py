@@ -1,8 +1,8 @@
-"""How the Starlark engine, as the sandbox ships it, does on the language's public test files.
+"""Conformance of the sandbox's Starlark engine to the language's public test files.
 
-Take them from github.com/bazelbuild/starlark, directory test_suite/testdata, and name that
-directory: `make starlark SUITE=DIRECTORY`. Each chunk of a file is a program of its
-own; `### text` on a line says that an error is expected there. The files are not kept here.
+Take the files from github.com/bazelbuild/starlark, directory test_suite/testdata, and name the
+directory: `make starlark SUITE=DIRECTORY`. Each chunk of a file is its own program; `### text` on a
+line marks an expected error. The files are not part of this repository.
 """
 
 import argparse
@@ -40,7 +40,7 @@ console = Console()
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One program of a file, and the error it should end in, if any."""
+    """One program of a file, and its expected error, if any."""
 
     place: str
     source: str
@@ -62,13 +62,13 @@ def chunks(path: Path) -> Iterator[Chunk]:
         line += len(lines) + 1
 
 
-async def no_tools(_asked: ToolCall) -> ToolOutcome:
-    """Answer no call: these programs make none."""
+async def no_tools(_call: ToolCall) -> ToolOutcome:
+    """Fail: these programs make no calls."""
     return ToolOutcome()
 
 
 async def fault(sandbox: Sandbox, chunk: Chunk) -> str | None:
-    """Why a chunk does not do what it should, if so. An error's wording is the engine's own."""
+    """Return how a chunk deviates, if it does. An error's wording is the engine's own."""
     program = Program(chunk.source + "\nresult = True", limits=Limits(deadline=10.0, cpu=10))
     ended = await sandbox.run(program, no_tools)
     if chunk.expected is not None:
@@ -79,14 +79,14 @@ async def fault(sandbox: Sandbox, chunk: Chunk) -> str | None:
 
 
 async def main(every: list[Chunk]) -> int:
-    """Every chunk of every file: how many do, and which do not; 0 when they are few enough."""
+    """Run every chunk of every file; return 0 if few enough deviate."""
     sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
     await sandbox.start()
     faults = {chunk.place: await fault(sandbox, chunk) for chunk in every}
     await sandbox.close()
     failed = {place: why for place, why in faults.items() if why}
     console.print_json(json.dumps(failed))
-    console.print(f"{len(every) - len(failed)} of {len(every)} chunks do as they should")
+    console.print(f"{len(every) - len(failed)} of {len(every)} chunks behave as specified")
     return int(len(failed) > MOST_FAILED * len(every))
 
 

@@ -1,4 +1,4 @@
-"""An MCP server on stdio for the bench: `stdio_server.py MARK`; it begins by leaving a stray."""
+"""MCP server on stdio that leaves a stray process behind: `stdio_server.py MARK`."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def leave_a_stray() -> None:
     os._exit(0)
 
 
-def told(asked: dict[str, Any]) -> dict[str, Any]:
+def reply(request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to one request."""
     answers: dict[str, dict[str, Any]] = {
         "initialize": {
@@ -35,8 +35,8 @@ def told(asked: dict[str, Any]) -> dict[str, Any]:
         "tools/list": {"tools": [TOOL]},
         "tools/call": {"content": [{"type": "text", "text": "here"}]},
     }
-    if asked["method"] in answers:
-        return {"result": answers[asked["method"]]}
+    if request["method"] in answers:
+        return {"result": answers[request["method"]]}
     return {"error": {"code": -32601, "message": "Method not found"}}
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "id" in request:
-            answer = {"jsonrpc": "2.0", "id": request["id"], **told(request)}
+            answer = {"jsonrpc": "2.0", "id": request["id"], **reply(request)}
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
 

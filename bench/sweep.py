@@ -1,7 +1,7 @@
-"""What the sweeper's look-up costs: intents of one customer read for its expired reservations.
+"""Cost of the sweeper's look-up: intents of one customer for its expired reservations.
 
-`make bench-sweep` writes intents into a stream, as policy does, and looks for calls that have none:
-the worst case, for it reads to the end. A call that has one ends the reading where it is found.
+`make bench-sweep` writes intents into a stream, as policy does, and looks for calls without one:
+the worst case, because it reads to the end. A found intent ends the reading.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from time import perf_counter, process_time, time
 
-from harness.engines import NatsServer
-from harness.events import allowed, events_of
-from harness.fresh import provisioned
+from harness.audit.events import allowed, events_of
+from harness.engines.bus_reset import provisioned
+from harness.engines.nats_server import NatsServer
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
@@ -21,8 +21,8 @@ from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
 from toolbus_policy.ledger.reservation import CallContext
 
 INTENTS = 100_000
-AT_ONCE = 64  # calls of one moment, which share a message; a second argument says otherwise
-OVERDUE = 1000  # reservations looked for together
+AT_ONCE = 64  # calls of one moment, which share a message; the second argument overrides it
+OVERDUE = 1000  # reservations that are looked up together
 
 
 async def _measure(server: NatsServer, directory: Path, intents: int, at_once: int) -> None:

@@ -1,4 +1,4 @@
-"""What tracing costs: where nothing is recorded, per span that is, and per span that is sent."""
+"""Cost of tracing per unrecorded call, recorded span and exported span (`make bench-traces`)."""
 
 import argparse
 import sys
@@ -11,10 +11,10 @@ from toolbus_common.observability.trace_context import entered
 from toolbus_common.observability.tracing import Span, Tracer, bind, recording
 from toolbus_common.observability.tracing.otlp_encoding import encoded
 
-ROUNDS = 7  # of which the best counts: what disturbs only slows
+ROUNDS = 7  # rounds, of which the best counts, because interference only slows
 SPANS_OF_A_CALL = 7
-MOST_UNRECORDED_NS = 1000  # a span site where nothing is recorded
-MOST_CALL_NS = 10_000  # all sites of a call, where nothing is recorded
+MOST_UNRECORDED_NS = 1000  # a span site without recording
+MOST_CALL_NS = 10_000  # all sites of a call without recording
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
 ATTRIBUTES = {
     "mcp.method.name": "tools/call", "gen_ai.operation.name": "execute_tool",
@@ -23,29 +23,29 @@ ATTRIBUTES = {
 
 
 class Kept:
-    """Takes spans into a list."""
+    """A span exporter that stores spans in a list."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
     def take(self, span: Span) -> None:
-        """Keep it."""
+        """Store a span."""
         self.spans.append(span)
 
 
 def main() -> int:
-    """Run it; 0 when the demands are met."""
+    """Run the benchmark; return 0 if the demands are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=100_000)
     times = parser.parse_args().times
     figures = _measured(times)
     rows = [
-        row("a span where nothing is configured, ns", figures["off_ns"], "<=", MOST_UNRECORDED_NS),
+        row("a span without tracing, ns", figures["off_ns"], "<=", MOST_UNRECORDED_NS),
         row("a span of an unsampled trace, ns", figures["unsampled_ns"], "<=", MOST_UNRECORDED_NS),
         row("all spans of an unsampled call, ns", figures["call_ns"], "<=", MOST_CALL_NS),
     ]
     show(rows)
-    print("\nns a span, begun and ended with five attributes, and encoded:")
+    print("\nns per span, started and ended with five attributes, and encoded:")
     for name in ("recorded_ns", "encoded_ns", "sdk_ns", "sdk_encoded_ns"):
         print(f"  {name:16} {figures[name] if figures[name] is not None else 'not installed'}")
     keep("traces", {"times": times, **figures, "rows": rows})
@@ -55,7 +55,7 @@ def main() -> int:
 def _measured(times: int) -> dict[str, Any]:
     sink = Kept()
     off = _each(_site("01"), times)
-    with recording.to(sink, lambda _trace, _asked: True):
+    with recording.to(sink, lambda _trace, _requested: True):
         unsampled = _each(_site("00"), times)
         call = _each(_unsampled_call, times // SPANS_OF_A_CALL)
         recorded = _each(_recorded, times // 10)
@@ -67,7 +67,7 @@ def _measured(times: int) -> dict[str, Any]:
 
 
 def _each(work: Callable[[], Any], times: int) -> float:
-    """Nanoseconds one piece of work takes, in the best of some rounds."""
+    """Return nanoseconds per execution, in the best of several rounds."""
     best = float("inf")
     for _ in range(ROUNDS):
         began = perf_counter_ns()
@@ -88,7 +88,7 @@ def _site(flags: str) -> Callable[[], None]:
 
 
 def _unsampled_call() -> None:
-    """Return what every call does for its trace, as the services do it."""
+    """Do what the services do for the trace of a call that is not sampled."""
     traceparent, above = entered(THEIRS + "00")
     bind(traceparent)
     with Tracer("ingress").entrance(traceparent, above, "tools/call"):
@@ -104,7 +104,7 @@ def _recorded() -> None:
 
 
 def _sdk(times: int) -> dict[str, float | None]:
-    """Return the same of OpenTelemetry's own SDK, should it be installed."""
+    """Measure OpenTelemetry's own SDK, if it is installed."""
     try:
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import (  # noqa: PLC0415
             encode_spans,
@@ -120,12 +120,12 @@ def _sdk(times: int) -> dict[str, float | None]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("bench")
 
-    def begun_and_ended() -> None:
+    def started_and_ended() -> None:
         with tracer.start_as_current_span("toolbus.decide") as span:
             for name, value in ATTRIBUTES.items():
                 span.set_attribute(name, value)
 
-    made = _each(begun_and_ended, times)
+    made = _each(started_and_ended, times)
     spans = exporter.get_finished_spans()[:100]
     each = _each(lambda: encode_spans(spans).SerializeToString(), times // 100) / len(spans)
     return {"sdk_ns": made, "sdk_encoded_ns": round(each, 1)}

@@ -1,7 +1,7 @@
-"""`make bench-upstream-tokens`: what a token costs each call, and a thousand that end together.
+"""Cost of an upstream token per call, and a thousand renewals at once (`bench-upstream-tokens`).
 
-An oauth service on a bus of its own renews at an authorization server of the MCP SDK, a process of
-its own. Every token is asked for by an executor's connection, all at once.
+An oauth service on its own bus renews tokens at an authorization server of the MCP SDK, which is a
+separate process. The executor's connection requests all tokens at once.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from pathlib import Path
 from time import monotonic, perf_counter_ns, time
 
 from figures import keep, met, row, show
-from harness.connecting import kept_connections
-from harness.engines import NatsServer
-from harness.events import bus_of
-from harness.fresh import provisioned
-from harness.protected import OAuthServer
-from harness.waiting import until
+from harness.audit.events import bus_of
+from harness.engines.bus_reset import provisioned
+from harness.engines.nats_server import NatsServer
+from harness.oauth.protected_processes import OAuthServer
+from harness.services.oauth_connections import connection_store
+from harness.waits import until
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
@@ -40,10 +40,10 @@ REQUEST = b"POST /mcp HTTP/1.1\r\nHost: docs.example\r\n\r\n" + b"x" * 1024
 
 
 def main() -> int:
-    """Run it; 0 when the demands are met."""
+    """Run the benchmark; return 0 if the demands are met."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=1000, help="how many end together")
-    parser.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    parser.add_argument("--tokens", type=int, default=1000, help="tokens that expire together")
+    parser.add_argument("--rounds", type=int, default=50_000, help="look-ups")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         rows = asyncio.run(_measured(Path(directory), options.tokens, options.rounds))
@@ -75,13 +75,13 @@ async def _measured(directory: Path, tokens: int, rounds: int) -> list[dict[str,
         row("token of a call from cache: p50 µs", p50, "<=", MOST_MICROSECONDS),
         row("token of a call from cache: p99 µs", p99, "<=", MOST_MICROSECONDS),
         row("calls without a token", failed, "<=", 0),
-        row("renewals beside one for each token", abs(renewed - tokens), "<=", 0),
+        row("renewals besides one per token", abs(renewed - tokens), "<=", 0),
         row("seconds until all were renewed", took, "<=", 60.0),
     ]
 
 
 def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
-    """Microseconds from a request to the same with its token, each."""
+    """Measure microseconds from a request to the same with its token, for each call."""
     spent = []
     for number in range(rounds):
         bearer = bearers[number % len(bearers)]
@@ -94,7 +94,7 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
 
 @asynccontextmanager
 async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[RequestReply]:
-    """Return the service over so many connections that are about to end; who asks it."""
+    """Run the service with connections that are about to expire; yield the requester."""
     nats = NatsServer(directory / "nats")
     nats.start()
     try:
@@ -129,7 +129,7 @@ async def _declared(settings: Settings, far: OAuthServer) -> int:
 
 async def _connected(settings: Settings, far: OAuthServer, tokens: int) -> None:
     refreshes = far.give(tokens, "gateway", "s")
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
         for number, refresh in enumerate(refreshes):
             user = f"u{number}"
             kept = Connection(

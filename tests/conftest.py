@@ -1,8 +1,8 @@
-"""Fixtures every test may ask for: real engines, a fresh state directory, an operator's bus.
+"""Fixtures for every test: real engines, a new state directory, an operator's bus.
 
-`TOOLBUS_TEST_NATS_URL` and `TOOLBUS_TEST_REDIS_URL` name servers to use instead of our own;
-they are emptied, so one worker alone may use them (`make test WORKERS=0`).
-`TOOLBUS_TEST_CONTAINERS=1` starts both in containers.
+`TOOLBUS_TEST_NATS_URL` and `TOOLBUS_TEST_REDIS_URL` name external servers to use; the tests empty
+them, so only one worker may use them (`make test WORKERS=0`). `TOOLBUS_TEST_CONTAINERS=1` starts
+both in containers.
 """
 
 import os
@@ -14,16 +14,18 @@ import hypothesis
 import pytest
 import redis
 
-from harness import cluster, containers
-from harness.engines import NatsAt, NatsServer, ValkeyServer
-from harness.fresh import begin_afresh, joined_by_tester
-from harness.waiting import PATIENCE
-from harness.workers import company, standing
+from harness.engines import containers
+from harness.engines.bus_reset import connect_as_tester, reset_bus
+from harness.engines.nats_server import NatsAt, NatsServer
+from harness.engines.valkey_server import ValkeyServer
+from harness.gateway import cluster
+from harness.waits import PATIENCE
+from harness.worker_groups import group_of, position
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
 
-# Every run tries the same examples, however busy the machine: what fails here fails everywhere.
+# Every run tries the same examples without a deadline, so a failure does not depend on the machine.
 hypothesis.settings.register_profile(
     "steady",
     deadline=None,
@@ -36,22 +38,22 @@ cluster.Process.forks = True
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What shares a gateway goes to one worker; the groups are read before any list is sorted."""
-    item.add_marker(pytest.mark.xdist_group(company(item)))
+    """Send tests that share a gateway to one worker; groups are read before any list is sorted."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long ones first: all would wait for one that began last."""
-    items.sort(key=standing)
+    """Run long tests first, so that no worker waits for one that started last."""
+    items.sort(key=position)
 
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
-    """The session's NATS server; `settings` and `operator` begin afresh on it for every test."""
+    """Return the session's NATS server; `settings` and `operator` reset it for every test."""
     if given := os.environ.get("TOOLBUS_TEST_NATS_URL"):
         yield NatsAt(given, None)
         return
-    if containers.asked():
+    if containers.requested():
         directory = tmp_path_factory.mktemp("nats")
         with containers.nats_container(directory) as url:
             yield NatsAt(url, directory / "nkeys")
@@ -62,7 +64,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
 
 @pytest.fixture
 def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
-    """A state directory of this test's own, holding every service's seed."""
+    """Return the test's own state directory with every service's seed."""
     directory = tmp_path / "state"
     directory.mkdir()
     if nats_server.seeds is not None:
@@ -71,21 +73,21 @@ def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
 
 
 @pytest.fixture
-async def laid_down(nats_server: NatsAt) -> None:
-    """Streams and buckets, new and empty."""
-    async with joined_by_tester(nats_server) as tester:
-        await begin_afresh(tester, nats_server.streams)
+async def provisioned_bus(nats_server: NatsAt) -> None:
+    """Provision empty streams and buckets."""
+    async with connect_as_tester(nats_server) as tester:
+        await reset_bus(tester, nats_server.streams)
 
 
 @pytest.fixture
-def settings(state_dir: Path, nats_server: NatsAt, laid_down: None) -> Settings:  # noqa: ARG001
-    """What every service shares, pointing at a provisioned bus."""
+def settings(state_dir: Path, nats_server: NatsAt, provisioned_bus: None) -> Settings:  # noqa: ARG001
+    """Return the common settings of services on the provisioned bus."""
     return Settings(state_dir=state_dir, nats_url=nats_server.url, drain_seconds=5.0)
 
 
 @pytest.fixture
 async def operator(settings: Settings) -> AsyncIterator[Bus]:
-    """An operator's connection to the provisioned bus."""
+    """Return an operator's connection to the provisioned bus."""
     seed = settings.seed(OPERATOR)
     bus = Bus(OPERATOR, settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()
@@ -95,11 +97,11 @@ async def operator(settings: Settings) -> AsyncIterator[Bus]:
 
 @pytest.fixture(scope="session")
 def valkey_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The session's Valkey server."""
+    """Return the session's Valkey server."""
     if given := os.environ.get("TOOLBUS_TEST_REDIS_URL"):
         yield given
         return
-    if containers.asked():
+    if containers.requested():
         with containers.valkey_container() as url:
             yield url
         return
@@ -109,7 +111,7 @@ def valkey_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture
 def valkey_url(valkey_server_url: str) -> str:
-    """An empty Valkey."""
+    """Return the URL of an empty Valkey."""
     with redis.Redis.from_url(valkey_server_url, socket_timeout=PATIENCE) as client:
         client.flushall()
     return valkey_server_url
@@ -117,20 +119,20 @@ def valkey_url(valkey_server_url: str) -> str:
 
 @pytest.fixture
 def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
-    """A running NATS server of this test's own, to kill and start again; not provisioned."""
+    """Return the test's own running NATS server, not provisioned."""
     with NatsServer(tmp_path / "own-nats").running() as server:
         yield server
 
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A running Valkey of this test's own, to kill and start again."""
+    """Return the test's own running Valkey."""
     with ValkeyServer(tmp_path / "own-valkey").running() as server:
         yield server
 
 
 @pytest.fixture
 def no_toolbus_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the shell had set nothing for Toolbus."""
+    """Remove Toolbus's variables from the environment."""
     for name in [name for name in os.environ if name.startswith("TOOLBUS_")]:
         monkeypatch.delenv(name)

@@ -1,8 +1,7 @@
-"""What recording costs a call: three gateways side by side, called in turn.
+"""Cost of recording for a call: three gateways on one machine, called in turn.
 
-One records nothing, one waits for the intent as it always does, and one over a NATS server that
-syncs the intent to the disk before it says so (`sync_interval: always`). All share the machine
-and its moods.
+One records nothing, one waits for the intent as usual, and one uses a NATS server that syncs every
+message to disk (`sync_interval: always`).
 """
 
 import asyncio
@@ -15,24 +14,25 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from figures import Row, row
-from harness.cluster import Cluster, Upstream
-from harness.evenload import Call, Load
-from harness.operating import key
+from harness.clients.bus_operator import key
+from harness.clients.steady_load import Call, Load
+from harness.gateway.cluster import Cluster, Upstream
 from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-the-bench"
 MOST_MS = 2.0
-WARM = 50  # calls of each before it counts
-WAYS_SAID = {
+WARM = 50  # calls of each gateway before the measurement
+LABELS = {
     "nothing": "nothing recorded",
     "default": "as it is",
     "always": "sync_interval: always",
 }
-WAYS = {"nothing": "1s", "default": "1s", "always": "always"}  # what is recorded, when it is synced
+# what is recorded, and when it is synced
+WAYS = {"nothing": "1s", "default": "1s", "always": "always"}
 
 
 def cost(calls: int) -> Iterator[Row]:
-    """Return what the default adds, which has a demand, and what `always` does, which has none."""
+    """Return what the default adds, which has a demand, and what `always` adds, which has none."""
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
         upstream = Upstream(Path(name) / "upstream")
         upstream.start()
@@ -46,13 +46,13 @@ def cost(calls: int) -> Iterator[Row]:
     fields = {"p50_ms": p50, "p99_ms": p99, "calls": calls}
     adds = {way: p50[way] - p50["nothing"] for way in WAYS}
     yield row("recording a call: ms it adds, p50", adds["default"], "<=", MOST_MS, **fields)
-    yield _told("the same, sync_interval: always", adds["always"])
+    yield _undemanded("the same, sync_interval: always", adds["always"])
     for way in WAYS:
-        yield _told(f"a call, {WAYS_SAID[way]}: ms, p50", p50[way])
+        yield _undemanded(f"a call, {LABELS[way]}: ms, p50", p50[way])
 
 
-def _told(what: str, value: float) -> Row:
-    """Return a figure that nothing is demanded of."""
+def _undemanded(what: str, value: float) -> Row:
+    """Return a figure without a demand."""
     return {"what": what, "value": value, "demand": "", "met": True}
 
 
@@ -60,7 +60,7 @@ def _told(what: str, value: float) -> Row:
 def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]:
     cluster = Cluster(directory)
     cluster.nats.sync(WAYS[way])
-    cluster.program = "run_unrecorded.py" if way == "nothing" else "run.py"
+    cluster.program = "unrecorded_services.py" if way == "nothing" else "plain_services.py"
     try:
         servers = {"echo": Server(url=upstream.url)}
         cluster.start(Configuration(servers=servers, keys={"bot": key(SECRET)}), fused=True)
@@ -71,17 +71,17 @@ def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]
 
 
 async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[float]]:
-    """Milliseconds of each call, one gateway after the other, one call at a time."""
+    """Return milliseconds per call, one gateway after the other, one call at a time."""
     taken: dict[str, list[float]] = {way: [] for way in clusters}
     loads = {way: _load(cluster) for way, cluster in clusters.items()}
     for number in range(WARM + calls):
         for way, load in loads.items():
             call = Call(f"{way}.{number}", "count", f"{number + 1:032x}")
             began = time.perf_counter()
-            result = await load.asked(call)
+            result = await load.answer_of(call)
             took = (time.perf_counter() - began) * 1000
             if call.answer not in json.dumps(result):
-                raise SystemExit(f"{way}: a wrong answer: {result}")
+                raise SystemExit(f"{way}: wrong answer: {result}")
             if number >= WARM:
                 taken[way].append(took)
     for load in loads.values():

@@ -1,8 +1,8 @@
-"""How many events a second become rows: a full stream, an audit that begins, two cores.
+"""Events per second from a full stream into rows, on two cores.
 
-The events are made by the real contracts and written by the real writer: as many of a moment share
-a message as did when they were made. The same once more with a message for each, which is the
-worst there can be, and of which nothing is demanded. Sealing goes on beside it, as it always does.
+The real contracts and the real publisher make the events, with several calls per message as under
+load. A second measurement without a demand has one call per message, the worst case. Sealing runs
+at the same time, as in production.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from figures import Row, row
-from harness.cluster import Cluster
-from harness.events import allowed, bus_of, completed
-from harness.fresh import provisioned
+from harness.audit.events import allowed, bus_of, completed
+from harness.engines.bus_reset import provisioned
+from harness.gateway.cluster import Cluster
 from processes import cpu_seconds
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox
@@ -27,13 +27,13 @@ from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.settings import Settings
 
 CORES = 2
-LEAST = 20_000.0  # events a second
-TOGETHER = 32  # calls of one moment
+LEAST = 20_000.0  # events per second
+TOGETHER = 32  # calls published at the same moment
 LOOK = 0.1
 
 
 def ingest(events: int) -> Iterator[Row]:
-    """Events a second, of both kinds of messages."""
+    """Return events per second for both kinds of messages."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     many, lone = _measured(events, alone=False), _measured(events // 4, alone=True)
     what = "events a second into ClickHouse, embedded"
@@ -64,17 +64,17 @@ def _ingested(directory: Path, events: int, *, alone: bool) -> dict[str, Any]:
 
 
 async def _filled(settings: Settings, events: int, *, alone: bool) -> None:
-    """Every call's two events, said by the services that say them."""
+    """Publish both events of every call as the services do."""
     async with AsyncExitStack() as stack:
         buses = [await stack.enter_async_context(bus_of(name, settings)) for name in _SAYERS]
         writers = [_writer(bus, settings.state_dir, alone=alone) for bus in buses]
         for _ in range(events // 2 // TOGETHER):
             calls = [secrets.token_hex(12) for _ in range(TOGETHER)]
             await asyncio.gather(
-                *(writers[0].publish_durable(allowed(**_told(call))) for call in calls)
+                *(writers[0].publish_durable(allowed(**_fields(call))) for call in calls)
             )
             await asyncio.gather(
-                *(writers[1].publish_durable(completed(**_told(call))) for call in calls)
+                *(writers[1].publish_durable(completed(**_fields(call))) for call in calls)
             )
         for writer in writers:
             await writer.close(5.0)
@@ -83,7 +83,7 @@ async def _filled(settings: Settings, events: int, *, alone: bool) -> None:
 _SAYERS = ("policy", "executor")
 
 
-def _told(call: str) -> dict[str, Any]:
+def _fields(call: str) -> dict[str, Any]:
     return {"call_id": call, "trace_id": secrets.token_hex(16), "customer": "acme"}
 
 
@@ -102,13 +102,13 @@ def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventPublisher:
 
 
 async def _watched(bus: Bus, events: int, pid: int) -> dict[str, Any]:
-    """From the first rows to the last, by audit's own count; and the CPU of audit meanwhile."""
-    lane, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
+    """Return the time from the first row to the last in audit's own count, and audit's CPU."""
+    queries, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
     while not seen or seen[-1][1] < events // 2 // TOGETHER * TOGETHER * 2:
         await asyncio.sleep(LOOK)
-        for each in await lane.request_all(LOOK):
+        for each in await queries.request_all(LOOK):
             rows = int(each.details["rows"]) if each.service == "audit" else 0
-            if rows or (each.ready and len(seen) < 2):  # begin where it last had none
+            if rows or (each.ready and len(seen) < 2):  # start at the last time without rows
                 seen = seen if rows else []
                 seen.append((time.monotonic(), rows, cpu_seconds(pid)))
     (begin, first, used), (end, last, at_end) = seen[0], seen[-1]

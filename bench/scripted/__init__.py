@@ -1,1 +1,1 @@
-"""Agents that follow a script, and the company whose tools they use: for `make bench-codemode`."""
+"""Scripted agents, and the company whose tools they use, for `make bench-codemode`."""

@@ -1,14 +1,14 @@
-"""Two agents for one task, both for real: one reads every definition, the other writes programs.
+"""Two agents for one task: one reads every definition, the other writes programs.
 
-Neither is a model. Their turns are written down beforehand; what they read, send and pay is not.
+Neither is a model. Their turns are scripted; what they read, send and pay is measured.
 """
 
 import json
 import re
 from typing import Any
 
-from scripted.context import Conversation, said
-from scripted.speaking import Speaker
+from scripted.context import Conversation, written_call
+from scripted.mcp_client import Speaker
 from scripted.tasks import Task
 
 SEARCH, DOCS, EXECUTE, LIST, READ = (
@@ -20,11 +20,11 @@ Ask = tuple[str, dict[str, Any]]
 
 
 class UnreadError(Exception):
-    """A program names what its agent has read nowhere: the script would not be plausible."""
+    """A program uses a name that its agent has not read: the script would not be plausible."""
 
 
 def classic(task: Task, speaker: Speaker, talk: Conversation) -> Any:
-    """Every definition in every request; each result goes back into the conversation."""
+    """Run the agent with every definition in every request and each result in the conversation."""
     talk.add(task.question)
     agent, results = task.classic(), None
     while True:
@@ -37,11 +37,11 @@ def classic(task: Task, speaker: Speaker, talk: Conversation) -> Any:
 
 
 def coded(task: Task, speaker: Speaker, talk: Conversation) -> Any:
-    """Search, read what is needed, then one program; its mistakes are read and mended."""
+    """Run the agent that searches, reads what it needs, sends one program and corrects it."""
     talk.add(task.question)
     turn(talk, speaker, [(SEARCH, {"query": each, "limit": 4}) for each in task.family.searches])
     missing = sorted({path.partition(".")[0] for path in called(task) if not seen(path, talk)})
-    if missing:  # what search did not find is looked for by server
+    if missing:  # tools that the search did not return are looked up by server
         turn(talk, speaker, [(LIST, {})])
         turn(talk, speaker, [(READ, {"fileName": f"{each}.pyi"}) for each in missing])
     manuals = [path.split(".") for path in task.family.manuals]
@@ -56,7 +56,7 @@ def coded(task: Task, speaker: Speaker, talk: Conversation) -> Any:
 def program(
     code: str, talk: Conversation, speaker: Speaker, *, slips: bool = False
 ) -> tuple[str, bool]:
-    """Send a program; of one that is no slip, everything it names must have been read."""
+    """Send a program; unless it is a deliberate mistake, all its names must have been read."""
     if not slips:
         plausible(code, talk)
     ((text, failed),) = turn(talk, speaker, [(EXECUTE, {"code": code})])
@@ -65,17 +65,17 @@ def program(
     return text, failed
 
 
-def turn(talk: Conversation, speaker: Speaker, asked: list[Ask]) -> list[tuple[str, bool]]:
-    """One request to the model, and the calls it answers with."""
+def turn(talk: Conversation, speaker: Speaker, calls: list[Ask]) -> list[tuple[str, bool]]:
+    """Record one request to the model and the calls it answers with."""
     talk.request()
-    return together(asked, speaker, talk)
+    return together(calls, speaker, talk)
 
 
-def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
-    """Return the calls of one turn, and their results in the conversation."""
+def together(calls: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
+    """Make the calls of one turn and add their results to the conversation."""
     items = []
-    for tool, arguments in asked:
-        talk.add(said(tool, arguments))
+    for tool, arguments in calls:
+        talk.add(written_call(tool, arguments))
         items.append(speaker.call(tool, arguments))
     for text, _ in items:
         talk.receive(text)
@@ -83,25 +83,25 @@ def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tup
 
 
 def plausible(code: str, talk: Conversation) -> None:
-    """Only tools and fields that stand in an answer this agent has read may be used."""
+    """Check that a program uses only tools and fields from answers that this agent has read."""
     for server, tool in _TOOLS.findall(code):
         if not seen(f"{server}.{tool}", talk):
             raise UnreadError(f"{server}.{tool} was read nowhere")
     for key in _KEYS.findall(code):
         if (
-            not any(re.search(rf"\b{key}\b", text) for text in talk.heard)
+            not any(re.search(rf"\b{key}\b", text) for text in talk.received)
             and f'"{key}":' not in code
         ):
             raise UnreadError(f"the field {key} was read nowhere")
 
 
 def seen(path: str, talk: Conversation) -> bool:
-    """Whether a tool's stub stands in an answer: by its path, or in its server's file."""
+    """Return whether a tool's stub was in an answer: by its path, or in its server's file."""
     space, _, function = path.partition(".")
     return any(
         re.search(rf"^{space}\.{function}\(", text, re.MULTILINE)
         or (f"# call as {space}." in text and re.search(rf"^{function}\(", text, re.MULTILINE))
-        for text in talk.heard
+        for text in talk.received
     )
 
 

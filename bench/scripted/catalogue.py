@@ -1,4 +1,4 @@
-"""The definitions of the company's 508 tools: long descriptions, nested objects."""
+"""Definitions of the company's 508 tools: long descriptions, nested objects."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ _TRACE: Schema = {
 
 
 def tools() -> dict[str, list[Schema]]:
-    """Server -> definitions: 508, the most used verbs of every noun first."""
+    """Return server -> definitions: 508 in all, the most used verbs of every noun first."""
     found: dict[str, list[Schema]] = {server: [] for server in SERVERS}
     for verb in VERBS:
         for noun in NOUNS.values():
@@ -82,7 +82,7 @@ def tools() -> dict[str, list[Schema]]:
 
 
 def name_of(noun: Noun, verb: str) -> str:
-    """Return what the tool is called."""
+    """Return the name of a tool."""
     return f"{verb}_{noun.plural if verb in ('list', 'search', 'count') else noun.one}"
 
 

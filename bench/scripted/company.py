@@ -1,4 +1,4 @@
-"""The company in memory: the same things every time, and tools that really read and change them."""
+"""Company in memory: the same data in every run, with tools that read and change it."""
 
 import copy
 from collections.abc import Callable
@@ -19,18 +19,18 @@ Tables = dict[str, dict[str, Record]]
 
 
 class ToolError(Exception):
-    """What a tool reports instead of a result."""
+    """An error that a tool reports instead of a result."""
 
 
 class Company:
-    """Every record, and what was changed since the beginning."""
+    """All records, and the changes since the start."""
 
     def __init__(self) -> None:
-        self.tables = copy.deepcopy(_begun())
+        self.tables = copy.deepcopy(_initial())
         self.effects: list[list[Any]] = []
 
     def call(self, server: str, tool: str, arguments: Record) -> Record:
-        """One call of a tool. Raises `ToolError`."""
+        """Execute one call of a tool. Raises `ToolError`."""
         verb, _, named = tool.partition("_")
         for noun in NOUNS.values():
             if noun.server == server and named in (noun.one, noun.plural) and verb in VERBS:
@@ -38,72 +38,72 @@ class Company:
         raise ToolError(f"There is no tool {tool}.")
 
     def all(self, path: str, **wanted: Any) -> list[Record]:
-        """Every record with these fields."""
+        """Return every record with these fields."""
         return [each for each in self.tables[path].values() if _fits(each, wanted)]
 
     def get(self, path: str, identity: str) -> Record | None:
-        """One record."""
+        """Return one record."""
         return self.tables[path].get(identity)
 
     def did(self, path: str, verb: str, what: Record) -> None:
-        """Keep an effect, for whoever checks what was done."""
+        """Record an effect for the check of the task."""
         self.effects.append([path, verb, what])
 
 
-def _list(company: Company, noun: Noun, told: Record) -> Record:
-    size = min(MOST_ON_A_PAGE, max(1, told.get("page_size") or USUAL_PAGE))
-    page = max(1, told.get("page") or 1)
-    found = company.all(noun.path, **(told.get("filter") or {}))
+def _list(company: Company, noun: Noun, arguments: Record) -> Record:
+    size = min(MOST_ON_A_PAGE, max(1, arguments.get("page_size") or USUAL_PAGE))
+    page = max(1, arguments.get("page") or 1)
+    found = company.all(noun.path, **(arguments.get("filter") or {}))
     more = page * size < len(found)
     items = found[(page - 1) * size : page * size]
     return {"items": items, "total": len(found), "next_page": page + 1 if more else None}
 
 
-def _get(company: Company, noun: Noun, told: Record) -> Record:
-    found = company.get(noun.path, str(told.get("id")))
+def _get(company: Company, noun: Noun, arguments: Record) -> Record:
+    found = company.get(noun.path, str(arguments.get("id")))
     if found is None:
-        raise ToolError(f"No {noun.one} has the id {told.get('id')}.")
+        raise ToolError(f"No {noun.one} has the id {arguments.get('id')}.")
     return found
 
 
-def _search(company: Company, noun: Noun, told: Record) -> Record:
-    word = str(told.get("query", "")).lower()
+def _search(company: Company, noun: Noun, arguments: Record) -> Record:
+    word = str(arguments.get("query", "")).lower()
     found = [r for r in company.all(noun.path) if any(word in str(v).lower() for v in r.values())]
-    return {"items": found[: min(MOST_ON_A_PAGE, told.get("limit") or 10)]}
+    return {"items": found[: min(MOST_ON_A_PAGE, arguments.get("limit") or 10)]}
 
 
-def _count(company: Company, noun: Noun, told: Record) -> Record:
-    return {"count": len(company.all(noun.path, **(told.get("filter") or {})))}
+def _count(company: Company, noun: Noun, arguments: Record) -> Record:
+    return {"count": len(company.all(noun.path, **(arguments.get("filter") or {})))}
 
 
-def _create(company: Company, noun: Noun, told: Record) -> Record:
+def _create(company: Company, noun: Noun, arguments: Record) -> Record:
     table = company.tables[noun.path]
-    fields = {name: told[name] for name in noun.fields if name in told}
+    fields = {name: arguments[name] for name in noun.fields if name in arguments}
     made = {"id": noun.id_of(len(table) + 1), **fields}
     table[made["id"]] = made
     company.did(noun.path, "create", fields)
     return made
 
 
-def _update(company: Company, noun: Noun, told: Record) -> Record:
-    found = _get(company, noun, told)
-    unknown = set(told.get("changes") or {}) - set(noun.fields)
+def _update(company: Company, noun: Noun, arguments: Record) -> Record:
+    found = _get(company, noun, arguments)
+    unknown = set(arguments.get("changes") or {}) - set(noun.fields)
     if unknown:
         raise ToolError(f"A {noun.one} has no field {min(unknown)}.")
-    found |= told.get("changes") or {}
-    company.did(noun.path, "update", {"id": found["id"], **(told.get("changes") or {})})
+    found |= arguments.get("changes") or {}
+    company.did(noun.path, "update", {"id": found["id"], **(arguments.get("changes") or {})})
     return found
 
 
-def _delete(company: Company, noun: Noun, told: Record) -> Record:
-    found = _get(company, noun, told)
+def _delete(company: Company, noun: Noun, arguments: Record) -> Record:
+    found = _get(company, noun, arguments)
     del company.tables[noun.path][found["id"]]
     company.did(noun.path, "delete", {"id": found["id"]})
     return {"deleted": True}
 
 
-def _archive(company: Company, noun: Noun, told: Record) -> Record:
-    found = _get(company, noun, told)
+def _archive(company: Company, noun: Noun, arguments: Record) -> Record:
+    found = _get(company, noun, arguments)
     company.did(noun.path, "archive", {"id": found["id"]})
     return {"archived": True}
 
@@ -132,7 +132,7 @@ def _within(value: Any, wanted: Any) -> bool:
 
 
 @cache
-def _begun() -> Tables:
+def _initial() -> Tables:
     return {
         path: {noun.id_of(n): _made(noun, n) for n in range(1, noun.count + 1)}
         for path, noun in NOUNS.items()

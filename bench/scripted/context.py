@@ -1,4 +1,4 @@
-"""What an agent's model reads: the whole conversation again with every request, as it is billed."""
+"""Input of an agent's model: the whole conversation in every request, as it is billed."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from toolbus_codemode.tokens.definition_cost import definition
 from toolbus_codemode.tokens.tokenizer import Tokens
 
 TOKENS = Tokens()
-AROUND = 4  # tokens a message costs beside its text
+AROUND = 4  # tokens a message costs besides its text
 SYSTEM = (
     "You work for the person who writes to you, with the tools you are given. Look things up "
     "rather than guess, do what is asked and nothing else, and answer with JSON alone."
@@ -18,24 +18,24 @@ SYSTEM = (
 
 @dataclass
 class Conversation:
-    """One running conversation. `requests` holds the input tokens of every request made."""
+    """One conversation. `requests` contains the input tokens of every request."""
 
     definitions: int
     read: int = 0
     requests: list[int] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
-        """Return a message of anybody's."""
+        """Add a message to the conversation."""
         self.read += TOKENS.of(text) + AROUND
 
     def receive(self, text: str) -> None:
-        """Return a tool's answer, which the agent may go by from now on."""
-        self.heard.append(text)
+        """Add a tool's answer, whose names the agent may use from now on."""
+        self.received.append(text)
         self.add(text)
 
     def request(self) -> None:
-        """Return the model is asked: it reads system, definitions and everything said so far."""
+        """Count a request to the model: system prompt, definitions and the whole conversation."""
         self.requests.append(SYSTEM_TOKENS + self.definitions + self.read)
 
 
@@ -50,6 +50,6 @@ def definitions_cost(tools: list[dict[str, Any]]) -> int:
     )
 
 
-def said(tool: str, arguments: dict[str, Any]) -> str:
-    """Return a tool call as the model wrote it."""
+def written_call(tool: str, arguments: dict[str, Any]) -> str:
+    """Return a tool call as the model writes it."""
     return msgspec.json.encode({"name": tool, "arguments": arguments}).decode()

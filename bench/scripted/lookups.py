@@ -1,4 +1,4 @@
-"""Tasks that look things up: chains, counts, pages, joins, and records that are not there."""
+"""Tasks that read data: chains, counts, pages, joins, and missing records."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def _ids(path: str, step: int) -> tuple[dict[str, Any], ...]:
     return tuple({"id": noun.id_of(number)} for number in range(step, noun.count, step))
 
 
-# -- who ordered this -------------------------------------------------------------------------
+# -- customer of an order ---------------------------------------------------------------------
 
 
 def _buyer(company: Company, id: str) -> Any:  # noqa: A002
@@ -44,7 +44,7 @@ result = {"name": customer["name"], "region": customer["region"]}
 )
 
 
-# -- whose manager ----------------------------------------------------------------------------
+# -- manager of a person ----------------------------------------------------------------------
 
 
 def _manager(company: Company, id: str) -> Any:  # noqa: A002
@@ -77,7 +77,7 @@ result = people.get_employee(id=worker["manager_id"])["email"]
 )
 
 
-# -- how many tickets -------------------------------------------------------------------------
+# -- number of tickets ------------------------------------------------------------------------
 
 _SEVERITIES = ("minor", "major", "critical")
 
@@ -128,7 +128,7 @@ result = {kinds[i]: counts[i]["count"] for i in range(len(kinds))}
 )
 
 
-# -- what is owed -----------------------------------------------------------------------------
+# -- unpaid invoices --------------------------------------------------------------------------
 
 
 def _owed(company: Company, first: int, last: int) -> Any:
@@ -180,7 +180,7 @@ result = {"invoices": count, "cents": cents}
 )
 
 
-# -- what came back, from where ---------------------------------------------------------------
+# -- returns by origin ------------------------------------------------------------------------
 
 
 def _returned(company: Company, month_number: int) -> Any:
@@ -237,7 +237,7 @@ result = sums
 )
 
 
-# -- who is away ------------------------------------------------------------------------------
+# -- absences ---------------------------------------------------------------------------------
 
 
 def _away(company: Company, team: str, month_number: int) -> Any:

@@ -1,7 +1,7 @@
-"""What the company of the benchmark keeps: sixteen servers, four kinds of things at each.
+"""Data model of the benchmark's company: sixteen servers with four kinds of records each.
 
 A field is `text`, `int least most`, `day`, `ref server.nouns pool` or `choice a b c`. A pool larger
-than what there is leaves some references without an end, as real data has them.
+than the number of records leaves some references dangling, as in real data.
 """
 
 from dataclasses import dataclass
@@ -191,7 +191,7 @@ _IRREGULAR = {"series": "series", "people": "person"}
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """A kind of thing, at its server."""
+    """A kind of record at its server."""
 
     server: str
     plural: str
@@ -200,16 +200,16 @@ class Noun:
 
     @property
     def path(self) -> str:
-        """Its name among all."""
+        """The qualified name."""
         return f"{self.server}.{self.plural}"
 
     @property
     def one(self) -> str:
-        """Its name for one thing."""
+        """The singular name."""
         return _IRREGULAR.get(self.plural, self.plural.removesuffix("s"))
 
     def id_of(self, number: int) -> str:
-        """Return the id of one thing."""
+        """Return the id of one record."""
         return f"{self.one}-{number:04}"
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox costs a program, and a call inside one beside a plain governed call."""
+"""Overhead of the sandbox for a program, and of a call inside a program."""
 
 import asyncio
 import statistics
@@ -6,8 +6,8 @@ from contextlib import closing
 from time import perf_counter
 from typing import Any
 
-from scripted.speaking import Speaker
-from scripted.stage import Stage
+from scripted.gateway import Stage
+from scripted.mcp_client import Speaker
 from toolbus_codemode.sandbox.program import Program, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 
@@ -19,7 +19,7 @@ LOOP = (
 
 
 def overhead(stage: Stage, size: int) -> dict[str, float]:
-    """All figures, in milliseconds."""
+    """Return all figures in milliseconds."""
     runs = asyncio.run(_runs())
     return {
         "sandbox_p50_ms": statistics.median(runs),
@@ -29,7 +29,7 @@ def overhead(stage: Stage, size: int) -> dict[str, float]:
 
 
 async def _runs() -> list[float]:
-    """Return a program that does nothing, one after the other, each in a process of its own."""
+    """Measure empty programs one after the other, each in its own process."""
     sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
     await sandbox.start()
     try:
@@ -52,7 +52,7 @@ async def _uncalled(_call: ToolCall) -> ToolOutcome:
 
 
 def _calls(stage: Stage, size: int) -> dict[str, float]:
-    """Plain calls, a program without a call and one of many, in turn: each round by itself."""
+    """Measure plain calls, a program without a call and one with many, in turns."""
     plain, empty, inner = [], [], []
     with (
         closing(stage.speaker(size, "tools")) as tools,

@@ -1,8 +1,8 @@
-"""A benchmark somebody published, read from its files: names of tools, and what is asked of them.
+"""Published benchmarks read from files: tool names and task questions.
 
 Tools: a list of `{"tool_name", "description", "server"}`. Tasks: a list of `{"id", "difficulty",
-"query", "expected_servers", "expected_tools"}`; other members are not read. Neither has schemas:
-they are synthesised here, the same ones every time, as large as definitions are in the field.
+"query", "expected_servers", "expected_tools"}`; other members are ignored. Neither has schemas:
+they are synthesised here deterministically, as large as definitions usually are.
 """
 
 import json
@@ -28,7 +28,7 @@ _WORDS = (
     "iris",
     "nova",
 )
-_SAID = (
+_DESCRIPTIONS = (
     "How {what} is chosen; leave it out to have the service choose, which is right for most uses.",
     "The {what} as the service writes it; take it from another tool's result, never make it up.",
     "Which {what} is meant, where there are several; the first one is taken when nothing is said.",
@@ -54,12 +54,12 @@ _GROUPS = ("filter", "options")
 
 
 class FormError(Exception):
-    """A file is not in the format; the sentence says where."""
+    """A file does not have the format; the message names the place."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedTask:
-    """What is asked, and the tools it takes, as `server__tool`."""
+    """A question, and the tools for it as `server__tool`."""
 
     name: str
     hard: bool
@@ -69,21 +69,21 @@ class PublishedTask:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One list of tools, and the tasks that those tools can do."""
+    """A list of tools, and the tasks that these tools can do."""
 
     tools: dict[str, list[Schema]]
     tasks: tuple[PublishedTask, ...]
     unknown: int  # tools that tasks name and no server has
-    passed_over: int  # tasks of which no tool is known
+    passed_over: int  # tasks without any known tool
 
     @property
     def size(self) -> int:
-        """How many tools there are."""
+        """The number of tools."""
         return sum(map(len, self.tools.values()))
 
 
 def published(tools_file: Path, tasks_file: Path) -> Published:
-    """Both files. Raises `FormError`."""
+    """Read both files. Raises `FormError`."""
     tools = tools_in(tools_file)
     listed = _entries(tasks_file, ("id", "query", "expected_tools"))
     read = [(_task(each, tools), len(each["expected_tools"])) for each in listed]
@@ -93,7 +93,7 @@ def published(tools_file: Path, tasks_file: Path) -> Published:
 
 
 def tools_in(path: Path) -> dict[str, list[Schema]]:
-    """Server -> definitions, with schemas of our own. Raises `FormError`."""
+    """Return server -> definitions, with synthesised schemas. Raises `FormError`."""
     found: dict[str, list[Schema]] = {}
     for each in _entries(path, ("tool_name", "server", "description")):
         server = re.sub(r"[^a-z0-9]+", "-", str(each["server"]).lower()).strip("-")
@@ -111,20 +111,20 @@ def _entries(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
     return body
 
 
-def _task(told: Mapping[str, Any], tools: dict[str, list[Schema]]) -> PublishedTask:
-    """Return a task; a tool several servers have is that of a server the task names."""
-    servers = [str(each).lower() for each in told.get("expected_servers", ())]
+def _task(entry: Mapping[str, Any], tools: dict[str, list[Schema]]) -> PublishedTask:
+    """Return a task; a tool of several servers belongs to one that the task names."""
+    servers = [str(each).lower() for each in entry.get("expected_servers", ())]
     ordered = sorted(tools, key=lambda server: server.replace("-", "") not in servers)
     found = []
-    for wanted in told["expected_tools"]:
+    for wanted in entry["expected_tools"]:
         having = [s for s in ordered if any(tool["name"] == wanted for tool in tools[s])]
         found += [f"{server}__{wanted}" for server in having[:1]]
-    hard = told.get("difficulty") == "hard"
-    return PublishedTask(str(told["id"]), hard, str(told["query"]), tuple(dict.fromkeys(found)))
+    hard = entry.get("difficulty") == "hard"
+    return PublishedTask(str(entry["id"]), hard, str(entry["query"]), tuple(dict.fromkeys(found)))
 
 
-def _definition(server: str, told: Mapping[str, Any]) -> Schema:
-    name = str(told["tool_name"])
+def _definition(server: str, entry: Mapping[str, Any]) -> Schema:
+    name = str(entry["tool_name"])
     chance = Random(blake2b(f"{server} {name}".encode(), digest_size=8).digest())
     chosen = chance.sample(_PARAMETERS, chance.randint(5, 8))
     properties = {each: _described(each, schema, chance) for each, schema in chosen}
@@ -134,7 +134,7 @@ def _definition(server: str, told: Mapping[str, Any]) -> Schema:
         properties[group] = _described(group, {"type": "object", "properties": held}, chance)
     return {
         "name": name,
-        "description": str(told["description"]),
+        "description": str(entry["description"]),
         "inputSchema": {
             "type": "object",
             "properties": properties,
@@ -144,11 +144,11 @@ def _definition(server: str, told: Mapping[str, Any]) -> Schema:
 
 
 def _described(name: str, schema: Schema, chance: Random) -> Schema:
-    return {**schema, "description": chance.choice(_SAID).format(what=name)}
+    return {**schema, "description": chance.choice(_DESCRIPTIONS).format(what=name)}
 
 
 def arguments_for(definition: Schema) -> dict[str, Any]:
-    """Values for what a definition requires."""
+    """Return values for the required members of a definition."""
     values = {"string": "amber", "integer": 5, "boolean": True, "array": ["amber"], "object": {}}
     schema = definition["inputSchema"]
     found = {}
@@ -159,14 +159,14 @@ def arguments_for(definition: Schema) -> dict[str, Any]:
 
 
 class Answering:
-    """Stands in for the servers: takes what fits a tool's schema and tells ten records."""
+    """Replaces the servers: accepts arguments that fit a tool's schema and returns ten records."""
 
     def __init__(self, tools: dict[str, list[Schema]]) -> None:
         self._tools = {(s, tool["name"]): tool for s, listed in tools.items() for tool in listed}
         self.effects: list[list[Any]] = []
 
     def call(self, server: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """One call. Raises `KeyError` for what is no tool of ours, or lacks an argument."""
+        """Answer one call. Raises `KeyError` for an unknown tool or a missing argument."""
         schema = self._tools[server, tool]["inputSchema"]
         for name in (*schema["required"], *arguments):
             arguments[name], schema["properties"][name]

@@ -1,6 +1,6 @@
-"""The tasks: of each family the three that need most calls, of two to ten, and the one of fewest.
+"""Tasks: of each family the three with the most calls, two to ten, and the one with the fewest.
 
-Which those are is tried out on the company itself.
+The number of calls is computed on the company itself.
 """
 
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from functools import cache
 from string import Template
 from typing import Any
 
+from scripted.changes import DEEDS
 from scripted.company import Company, ToolError
-from scripted.deeds import DEEDS
 from scripted.families import Classic, Family
 from scripted.lookups import LOOKUPS
 
@@ -19,7 +19,7 @@ LEAST_CALLS, MOST_CALLS = 2, 10
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One question, with its parameters filled in."""
+    """One question with its parameters."""
 
     family: Family
     number: int
@@ -29,12 +29,12 @@ class Task:
 
     @property
     def name(self) -> str:
-        """How it is told apart."""
+        """The unique name."""
         return f"{self.family.name}-{self.number}"
 
     @property
     def question(self) -> str:
-        """What the person asks."""
+        """The person's question."""
         return self.filled(self.family.question)
 
     def filled(self, text: str) -> str:
@@ -43,7 +43,7 @@ class Task:
         return Template(text).substitute(given).strip()
 
     def truth(self) -> tuple[Any, list[Any]]:
-        """Return the right answer, and what must have been changed."""
+        """Return the correct answer, and the expected changes."""
         company = Company()
         return self.family.truth(company, **self.given), company.effects
 
@@ -54,7 +54,7 @@ class Task:
 
 @cache
 def tasks() -> tuple[Task, ...]:
-    """All of them."""
+    """Return all tasks."""
     found = []
     for family in (*LOOKUPS, *DEEDS):
         tried = [_tried(family, given) for given in family.candidates]
@@ -70,7 +70,7 @@ def tasks() -> tuple[Task, ...]:
 
 
 def _tried(family: Family, given: dict[str, Any]) -> tuple[int, frozenset[str]]:
-    """How many calls the classic agent makes, and of what, tried on the company itself."""
+    """Return how many calls the classic agent makes, and of what, from a run on the company."""
     company, agent = Company(), family.classic(**given)
     calls, results = 0, None
     used: set[str] = set()

@@ -1,7 +1,7 @@
-"""The company's servers in one process: `/<server>/mcp` speaks MCP, `/reset` begins the day anew.
+"""Company's servers in one process: `/<server>/mcp` speaks MCP, `/reset` restores the data.
 
-`python -m scripted.upstream PORT [TOOLS]`, where TOOLS is a published benchmark's list. GET
-`/effects` tells what was changed since.
+Usage: `python -m scripted.upstream PORT [TOOLS]`, where TOOLS is a published benchmark's list. GET
+`/effects` returns the changes since the reset.
 """
 
 import sys
@@ -21,7 +21,7 @@ _decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
 
 class Upstream:
-    """The application."""
+    """The ASGI application."""
 
     def __init__(self, published: str = "") -> None:
         self._tools = tools_in(Path(published)) if published else tools()
@@ -53,10 +53,12 @@ class Upstream:
         request = _decode(body)
         if "id" not in request:
             return 202, b""
-        result = self._told(path.partition("/")[0], request["method"], request.get("params") or {})
+        result = self._result(
+            path.partition("/")[0], request["method"], request.get("params") or {}
+        )
         return 200, _encode({"jsonrpc": "2.0", "id": request["id"], **result})
 
-    def _told(self, server: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, server: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "initialize":
             info = {"name": server, "version": "1"}
             fields = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}

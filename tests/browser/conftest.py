@@ -1,4 +1,4 @@
-"""A gateway that people sign in to, what stands behind it, and people before browsers."""
+"""Gateway, upstreams and browsers of the browser tests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -6,22 +6,24 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from harness import looking, npm, openid_provider
-from harness.cluster import Upstream
-from harness.debian import CHROMIUM
-from harness.launched import Launched
-from harness.looking import Person
-from harness.native import Program
-from harness.protected import OAuthServer, ProtectedServer
-from harness.providing import Provider
-from harness.visited import ROOT, Gateway, account, configuration
+from harness.clients import chromium_browser
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import ROOT, Gateway, account, configuration
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.oauth import openid_provider
+from harness.oauth.native_app import Program
+from harness.oauth.openid_process import Provider
+from harness.oauth.protected_processes import OAuthServer, ProtectedServer
+from harness.packages import npm
+from harness.packages.debian import CHROMIUM
 
 AXE = "axe-core@4.14.1"
 
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Toolbus over two servers and beside a company's provider, each a process."""
+    """Run Toolbus with two servers and a company's OpenID provider, each as a process."""
     far = OAuthServer(tmp_path_factory.mktemp("far"))
     docs = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read")
     echo, corp = (
@@ -49,19 +51,19 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def axe(pytestconfig: pytest.Config) -> str:
-    """The program that finds barriers."""
+    """Return the script of the accessibility checker axe."""
     assert pytestconfig.cache is not None
     return npm.installed(AXE, "axe.min.js", pytestconfig.cache.mkdir("node")).read_text()
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
+    """Run the system's Chromium."""
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
             executable_path=CHROMIUM.path(),
-            args=["--disable-dev-shm-usage"],  # containers give it little
-            timeout=looking.PATIENCE,
+            args=["--disable-dev-shm-usage"],  # containers have a small /dev/shm
+            timeout=chromium_browser.PATIENCE,
         )
         yield made
         made.close()
@@ -69,13 +71,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def someone(browser: Browser, axe: str) -> Iterator[Callable[..., Person]]:
-    """Makes people, each before a browser of their own."""
+    """Return a factory of people, each with their own browser context."""
     with ExitStack() as final:
-        yield lambda **about: final.enter_context(looking.person(browser, axe, **about))
+        yield lambda **about: final.enter_context(chromium_browser.person(browser, axe, **about))
 
 
 @pytest.fixture
 def program(gateway: Gateway) -> Iterator[Program]:
-    """A program that wants to act for somebody."""
+    """Run an OAuth client on the person's machine."""
     with Program(gateway.base, "Acme Desktop").listening() as made:
         yield made

@@ -1,11 +1,11 @@
-"""A person decides about one call, in a real browser."""
+"""A person decides about one call in a real browser."""
 
 from collections.abc import Callable
 
 import pytest
 
-from harness.looking import Person
-from harness.visited import BOSS, BOT, Gateway
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import BOSS, BOT, Gateway
 
 QUESTION = "Approve this call?"
 SOMETHING_LONG = {
@@ -16,7 +16,7 @@ SOMETHING_LONG = {
 
 @pytest.fixture
 def page_of_a_call(gateway: Gateway, request: pytest.FixtureRequest) -> str:
-    """Where somebody decides about a call that waits."""
+    """Return the approval page of a waiting call."""
     fields = {**SOMETHING_LONG, "for": request.node.name}
     answer = gateway.launched.client(BOT).call("echo__say", fields)
     assert answer.code == "approval_required", answer.body
@@ -24,7 +24,7 @@ def page_of_a_call(gateway: Gateway, request: pytest.FixtureRequest) -> str:
 
 
 def shows(person: Person, page: str) -> None:
-    """Open it with a key that may approve."""
+    """Open the page with a key that may approve."""
     person.opens(page)
     person.fills(Key=BOSS)
     person.presses("Show")
@@ -57,14 +57,14 @@ def test_a_person_sees_the_call_and_approves_it_once(
     assert "no longer pending" in boss.sees("Approval").inner_text()
 
 
-def test_whoever_ends_the_line_of_a_note_has_decided_nothing(
+def test_enter_in_the_note_decides_nothing(
     page_of_a_call: str, someone: Callable[..., Person]
 ) -> None:
     boss = someone()
     shows(boss, page_of_a_call)
     boss.fills(Note="Not on a Friday.")
     boss.page.keyboard.press("Enter")
-    boss.presses("Reject")  # would not be there if the call had been approved
+    boss.presses("Reject")  # would be missing if the call had been approved
     assert "Rejected" in boss.sees("Approval").inner_text()
     boss.keeps("approval-rejected")
 

@@ -1,14 +1,14 @@
-"""A person lets Toolbus use an account of theirs at a server, in a real browser."""
+"""A person connects an account at an upstream in a real browser."""
 
 from collections.abc import Callable
 
-from harness.looking import Person
-from harness.visited import BOB, Gateway, signs_in
-from harness.waiting import until_now
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import BOB, Gateway, signs_in
+from harness.waits import until_blocking
 
 
-def link_told(gateway: Gateway) -> str:
-    """The page that a call of bob's asks to be opened."""
+def connect_link(gateway: Gateway) -> str:
+    """Return the connect link in the reply to bob's call."""
     text = gateway.launched.client(BOB).call("docs__connect_account").text
     return next(word for word in text.split() if "/oauth/connect/" in word)
 
@@ -16,7 +16,7 @@ def link_told(gateway: Gateway) -> str:
 def test_a_person_connects_their_account_and_another_may_not(
     gateway: Gateway, someone: Callable[..., Person]
 ) -> None:
-    link = link_told(gateway)
+    link = connect_link(gateway)
     other = someone()
     other.opens(link)
     other.presses("Sign in with corp")
@@ -39,5 +39,5 @@ def test_a_person_connects_their_account_and_another_may_not(
     bob.sees("Connected")
     bob.keeps("connected")
     agent = gateway.launched.client(BOB)
-    until_now(lambda: "docs__whoami" in agent.tools(), "the tools of the account")
+    until_blocking(lambda: "docs__whoami" in agent.tools(), "the tools of the account")
     assert agent.call("docs__whoami").text == "ann@far"

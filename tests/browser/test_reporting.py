@@ -1,13 +1,13 @@
-"""A report that somebody was sent, opened in a real browser."""
+"""A mailed report, opened in a real browser."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.looking import Person
-from harness.visited import ROOT, Gateway
-from harness.waiting import until_now
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import ROOT, Gateway
+from harness.waits import until_blocking
 from toolbus_cli.analytics.report_data import Report, Row
 from toolbus_cli.analytics.report_page import page
 
@@ -15,7 +15,7 @@ CHARTS = 5
 
 
 def row(name: str, calls: int, **more: object) -> Row:
-    """The figures of one line."""
+    """Return the figures of one row."""
     failed, denied = calls // 9, calls // 23
     return {
         "name": name, "all_calls": calls, "all_completed": calls - failed - denied,
@@ -25,7 +25,7 @@ def row(name: str, calls: int, **more: object) -> Row:
 
 
 def a_week() -> Report:
-    """Days with and without calls, tools with short names and long ones."""
+    """Return days with and without calls, tools with short and long names."""
     tools = [
         "docs__search",
         "git__git_log",
@@ -43,7 +43,7 @@ def a_week() -> Report:
 
 
 def drawn(person: Person) -> list[int]:
-    """How many bars that can be seen each chart has."""
+    """Return the number of visible bars in each chart."""
     bars = "e => [...e.querySelectorAll('rect')].filter(r => r.getBBox().height > 0).length"
     charts = person.page.locator("svg").all()
     assert all(chart.bounding_box() for chart in charts)
@@ -62,7 +62,7 @@ def test_a_report_of_this_gateway_shows_its_calls(
         assert result.returncode == 0, result.stderr
         return "echo__say" in written.read_text()
 
-    until_now(reported, "the call is in the report")
+    until_blocking(reported, "the call is in the report")
     analyst = someone()
     analyst.opens(written.as_uri())
     assert "echo__say" in analyst.page.locator("table").inner_text()

@@ -1,4 +1,4 @@
-"""People sign in and decide which program acts for them, in a real browser."""
+"""People sign in and consent in a real browser."""
 
 from base64 import b32decode
 from collections.abc import Callable
@@ -8,17 +8,17 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.client import Client
-from harness.looking import Person
-from harness.native import Program
-from harness.visited import PASSWORD, Gateway, signs_in
+from harness.clients.chromium_browser import Person
+from harness.clients.mcp_client import Client
+from harness.gateway.browser_gateway import PASSWORD, Gateway, signs_in
+from harness.oauth.native_app import Program
 
 Someone = Callable[..., Person]
 CONSENT = "Allow this program?"
 
 
 def calls(gateway: Gateway, token: str) -> str:
-    """What a tool answers whoever holds the token."""
+    """Return a tool's answer to the owner of the token."""
     return Client(f"{gateway.base}/mcp", token).call("echo__say", {"text": "hello"}).text
 
 
@@ -46,9 +46,7 @@ def test_a_person_with_a_second_factor_allows_a_program_and_it_calls(
     assert ann.complaints == []
 
 
-def test_a_person_who_says_no_is_not_asked_who_they_are_the_next_time(
-    program: Program, someone: Someone
-) -> None:
+def test_a_person_who_denies_consent_stays_signed_in(program: Program, someone: Someone) -> None:
     bob = someone()
     bob.opens(program.address())
     signs_in(bob)
@@ -103,7 +101,7 @@ def test_a_keyboard_is_enough(program: Program, someone: Someone) -> None:
     bob = someone()
     bob.opens(program.address())
     bob.sees("Sign in")
-    bob.page.locator("input:focus").wait_for()  # the page sees to that, once it is shown
+    bob.page.locator("input:focus").wait_for()  # the page does it once it is shown
     keyboard = bob.page.keyboard
     keyboard.type("bob")
     keyboard.press("Tab")
@@ -146,7 +144,7 @@ def test_the_pages_are_dark_for_who_likes_it_so(program: Program, someone: Someo
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "heading", "said"),
+    ("name", "path", "heading", "text"),
     [
         (
             "a-client-nobody-knows",
@@ -165,11 +163,11 @@ def test_the_pages_are_dark_for_who_likes_it_so(program: Program, someone: Someo
     ],
 )
 def test_a_dead_end_is_a_page_that_says_what_to_do(
-    gateway: Gateway, someone: Someone, name: str, path: str, heading: str, said: str
+    gateway: Gateway, someone: Someone, name: str, path: str, heading: str, text: str
 ) -> None:
     anyone = someone()
     anyone.opens(f"{gateway.base}/oauth/{path}")
-    assert said in anyone.sees(heading).inner_text()
+    assert text in anyone.sees(heading).inner_text()
     anyone.keeps(name)
 
 

@@ -1,4 +1,4 @@
-"""Services killed amid calls: a clear end for every call, nothing run or charged twice."""
+"""Services killed during calls: every call ends, no call runs or is charged twice."""
 
 import json
 import threading
@@ -14,10 +14,10 @@ from itertools import count
 import pytest
 import redis
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.waiting import PATIENCE
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import PATIENCE
 from toolbus_common.config import Budget, Configuration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
@@ -25,8 +25,8 @@ PRICE = 10_000  # micro-dollars
 LEVEL = "{{default}}:{epoch}:budget:key:bot:usd:month:UTC"
 WORKERS = 8
 ENOUGH_IN_FLIGHT = 40
-BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies under it
-CLEAR = frozenset({  # every way a call may end besides its result, when a process dies
+BROKEN = (OSError, HTTPException)  # errors that a client gets from an ingress that dies under it
+CLEAR = frozenset({  # the possible ends of a call besides its result when a process dies
     "bus_down", "policy_down", "executor_down", "outcome_unknown", "upstream_dead", "unavailable",
 })  # fmt: skip
 CONFIGURATION = Configuration(
@@ -39,14 +39,14 @@ run_numbers = count(1)
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """What the calls reach."""
+    """Run the upstream of the calls."""
     with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
-    """Two replicas of every service, apart; of audit one, its store is embedded."""
+    """Run two replicas of every service; audit has one because its store is embedded."""
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="8", TOOLBUS_REAP_GRACE="1"
     )
@@ -60,7 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Until a condition holds."""
+    """Wait until a condition holds."""
     give_up = time.monotonic() + 2 * PATIENCE
     while not condition():
         assert time.monotonic() < give_up, condition
@@ -69,7 +69,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 @dataclass
 class Load:
-    """Callers that go on until they are told to stop, and what became of each call."""
+    """Callers that call until they are stopped, with the result of each call."""
 
     clients: list[Client]
     upstream: Upstream
@@ -80,12 +80,12 @@ class Load:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def arrived(self) -> Counter[str]:
-        """The calls of this load that reached the upstream."""
+        """Return the calls of this load that reached the upstream."""
         ids = (str(call.get("id", "")) for call in self.upstream.arrived())
         return Counter(call for call in ids if call.startswith(f"{self.run}."))
 
     def through(self, cause: Callable[[], None]) -> "Load":
-        """Run, let the cause happen while calls are in flight, run on, and stop."""
+        """Run the load, cause the failure during calls, continue, and stop."""
         numbers = count(1)
         with ThreadPoolExecutor(WORKERS) as pool:
             workers = [pool.submit(self._work, client, numbers) for client in self._spread()]
@@ -122,18 +122,18 @@ class Load:
 
 @pytest.fixture
 def load(cluster: Cluster, upstream: Upstream) -> Load:
-    """Callers of both ingress replicas."""
+    """Return callers of both ingress replicas."""
     return Load([cluster.client(SECRET, 0), cluster.client(SECRET, 1)], upstream)
 
 
 def digest(call: str) -> str:
-    """What the intent of a call says of its arguments."""
+    """Return the arguments digest in a call's intent."""
     arguments = json.dumps({"id": call, "seconds": 0.02}, separators=(",", ":"))
     return sha256(arguments.encode()).hexdigest()
 
 
 def ledger(cluster: Cluster) -> tuple[int, int]:
-    """What the key has spent and holds, in micro-dollars."""
+    """Return what the key has spent and reserved, in micro-dollars."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
         epoch = client.hget("{default}:book", "epoch")
         level = client.hgetall(LEVEL.format(epoch=epoch))
@@ -142,7 +142,7 @@ def ledger(cluster: Cluster) -> tuple[int, int]:
 
 
 def charged_by_the_events(cluster: Cluster) -> int:
-    """What the outcomes say was charged, each call once."""
+    """Return the charge of the outcome events, each call once."""
     rows = cluster.rows(
         "SELECT sum(c) AS total FROM (SELECT call_id, max(charge) AS c FROM events"
         " WHERE event IN ('call.completed', 'call.failed') AND sent GROUP BY call_id)"
@@ -151,7 +151,7 @@ def charged_by_the_events(cluster: Cluster) -> int:
 
 
 def check(cluster: Cluster, load: Load, clear: frozenset[str] = CLEAR) -> None:
-    """What must hold whatever was killed."""
+    """Check the invariants that hold whatever was killed."""
     arrived = load.arrived()
     assert [call for call, times in arrived.items() if times > 1] == [], "run twice"
     assert set(load.succeeded) <= set(arrived)
@@ -167,7 +167,7 @@ def check(cluster: Cluster, load: Load, clear: frozenset[str] = CLEAR) -> None:
 
 
 def arrived_without_intent(cluster: Cluster, arrived: Counter[str]) -> list[str]:
-    """Calls that reached the upstream though no intent was recorded."""
+    """Return calls that reached the upstream without a recorded intent."""
     (row,) = cluster.eventual_rows(
         "SELECT groupUniqArray(JSONExtractString(detail, 'arguments_digest')) AS digests"
         " FROM events WHERE event = 'call.allowed'"
@@ -194,7 +194,7 @@ def test_killing_one_of_two_replicas_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("service", ["policy", "executor"])
-def test_killing_both_replicas_is_told_at_once_and_heals(
+def test_callers_get_an_error_at_once_when_both_replicas_die(
     cluster: Cluster, load: Load, service: str
 ) -> None:
     def kill_both() -> None:

@@ -1,29 +1,29 @@
-"""Parts of a whole gateway killed under load: every call has its ends, once, and its price, once.
+"""Parts of a gateway killed under load: every call has one outcome and one charge.
 
-`make bench-durability` is the same for every part, twenty kills each.
+`make bench-durability` does the same for every part, with twenty kills each.
 """
 
 from collections.abc import Iterator
 
 import pytest
 
-from harness.killing import MID_INSERT, Killing
+from harness.gateway.kill_campaign import MID_INSERT, KillCampaign
 
 
 @pytest.fixture(scope="module")
-def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
-    """A gateway whose calls end soon, so that one that was lost is named soon."""
-    made = Killing(
+def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillCampaign]:
+    """Run a gateway with short call timeouts, so that lost calls get their outcome soon."""
+    made = KillCampaign(
         tmp_path_factory.mktemp("killing"), 40,
         TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_REAP_GRACE="1",
     )  # fmt: skip
-    with made.begun(again=4.0):
+    with made.running(again=4.0):
         yield made
 
 
 @pytest.mark.parametrize(("victim", "kills"), [(MID_INSERT, 1), ("executor", 2)])
 def test_what_is_killed_loses_and_doubles_nothing(
-    killing: Killing, victim: str, kills: int
+    killing: KillCampaign, victim: str, kills: int
 ) -> None:
     found = killing.kill(victim, kills, (0.2, 0.5))
     assert found.clean, found

@@ -1,4 +1,4 @@
-"""Policy killed at every step of a call, with its outcome and without: who ran pays, once."""
+"""Policy killed at every step of a call, with and without its outcome: calls that ran pay once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,21 +8,14 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from harness.cluster import Cluster, Upstream
-from harness.killing import come_again
-from harness.operating import key
-from harness.run_crashing import (
-    CRASH,
-    ENDED,
-    FORGET,
-    HANDED_OVER,
-    RESERVED,
-    STEPS,
-)
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.gateway.cluster import Cluster, Upstream
+from harness.gateway.kill_campaign import redeliver_after
+from harness.programs.crashing_policy import CRASH, ENDED, FORGET, HANDED_OVER, RESERVED, STEPS
+from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
-ACTUAL, MOST = 1_200, 2_000  # micro-dollars: what the outcome charges, and what is held
+ACTUAL, MOST = 1_200, 2_000  # micro-dollars: the charge of the outcome, and the reservation
 PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, most=MOST / 1e6)
 RUNS = frozenset({HANDED_OVER, ENDED})
 
@@ -36,7 +29,7 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Each case has a budget of its own."""
+        """The key of the case; each has its own budget."""
         return f"{self.step}-{'lost' if self.lost else 'kept'}"
 
     @property
@@ -45,7 +38,7 @@ class Case:
 
     @property
     def charge(self) -> int:
-        """Nothing without an intent; in full where nobody knows; else what the outcome says."""
+        """Nothing without an intent, the reservation without an outcome, else the outcome."""
         if self.step == RESERVED:
             return 0
         return ACTUAL if self.step in RUNS and not self.lost else MOST
@@ -62,11 +55,11 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
-    """One policy that crashes where it is told to, and an executor that forgets."""
+    """Run a policy that crashes on request and an executor that drops outcomes."""
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_REAP_GRACE="1"
     )
-    made.program = "run_crashing.py"
+    made.program = "crashing_policy.py"
     budget = Budget(usd=1, per=Period.MONTH)
     try:
         made.start(
@@ -76,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
                 prices={"echo__*": PRICE},
             )
         )
-        made.on_the_bus(lambda bus: come_again(bus, 4.0))
+        made.on_the_bus(lambda bus: redeliver_after(bus, 4.0))
         made.until_listed(made.client(CASES[0].secret), "echo__say")
         yield made
     finally:
@@ -84,20 +77,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
 
 
 def crash(cluster: Cluster, case: Case) -> None:
-    """Make one call and have policy die at the step; begin a new one."""
+    """Make one call, let policy die at the step, and start a new policy."""
     client = cluster.client(case.secret)
     if case.lost:
         with (cluster.state_dir / FORGET).open("a") as forgotten:
             forgotten.write(f"{case.key} ")
     policy = cluster.processes["policy"].pop()
-    if case.step == ENDED and case.lost:  # there is nothing to hear at which it could die
+    if case.step == ENDED and case.lost:  # there is no outcome event at which policy could die
         assert client.call("echo__say", {"text": case.key}).text == case.key
         policy.kill()
     else:
         (cluster.state_dir / CRASH).write_text(f"{case.step} {case.key}")
         with ThreadPoolExecutor(1) as pool:
             calling = pool.submit(client.call, "echo__say", {"text": case.key})
-            until_now(lambda: not policy.alive, f"policy dies at {case.step}")
+            until_blocking(lambda: not policy.alive, f"policy dies at {case.step}")
             (cluster.state_dir / CRASH).unlink()
             cluster.run("policy").wait_ready()
             calling.result()
@@ -106,7 +99,7 @@ def crash(cluster: Cluster, case: Case) -> None:
 
 
 def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
-    """What each key has spent and holds."""
+    """Return what each key has spent and reserved."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
         epoch = client.hget("{default}:book", "epoch")
         found = {}
@@ -117,24 +110,28 @@ def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_whoever_ran_pays_once_wherever_policy_is_killed(
+def test_a_call_that_ran_is_charged_once_wherever_policy_is_killed(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     for case in CASES:
         crash(cluster, case)
-    cluster.run("policy").wait_ready()  # of two that sweep each deals with a call at most once
-    until_now(lambda: not any(held for _, held in levels(cluster).values()), "nothing is held")
+    cluster.run("policy").wait_ready()  # two sweepers handle each call at most once
+    until_blocking(lambda: not any(held for _, held in levels(cluster).values()), "nothing is held")
     assert levels(cluster) == {case.key: (case.charge, 0) for case in CASES}
     arrived = Counter(str(call["text"]) for call in upstream.arrived())
     assert arrived == {case.key: 1 for case in CASES if case.step in RUNS}
-    until_now(lambda: told(cluster) == {case.key: case.charge for case in CASES if case.charge})
+    until_blocking(
+        lambda: (
+            charges_of_events(cluster) == {case.key: case.charge for case in CASES if case.charge}
+        )
+    )
     unknown = "SELECT key, count() AS n FROM events WHERE endsWith(id, '.unknown') GROUP BY key"
     named = {row["key"]: int(row["n"]) for row in cluster.rows(unknown)}
     assert named == {case.key: 1 for case in CASES if case.charge == MOST}
 
 
-def told(cluster: Cluster) -> dict[str, int]:
-    """What the events say each key was charged, of the calls that cost something."""
+def charges_of_events(cluster: Cluster) -> dict[str, int]:
+    """Return the charge of each key in the events, for calls that cost something."""
     rows = cluster.eventual_rows(
         "SELECT key, sum(charge) AS charged FROM events"
         " WHERE event IN ('call.completed', 'call.failed') GROUP BY key HAVING charged > 0"

@@ -1,11 +1,11 @@
 """Sixty-four clients race for one budget while policy and Valkey are killed: exact to the cent.
 
-`make bench-ledger` is the same with a hundred thousand reservations.
+`make bench-ledger` does the same with a hundred thousand reservations.
 """
 
 from pathlib import Path
 
-from harness.racing import Race
+from harness.gateway.budget_race import Race
 
 
 def test_a_race_through_kills_neither_overshoots_nor_drifts_nor_leaks(tmp_path: Path) -> None:
@@ -13,5 +13,5 @@ def test_a_race_through_kills_neither_overshoots_nor_drifts_nor_leaks(tmp_path: 
     assert (figures.overshoot, figures.drift, figures.leaked) == (0, 0, 0), figures
     assert figures.kills, figures
     assert figures.refused >= figures.clients, figures
-    # What a killed replica had in hand stays held until it is told again, half a minute later.
+    # Calls that a killed replica held stay reserved until redelivery, half a minute later.
     assert figures.spent > figures.limit / 2, figures

@@ -1,1 +1,1 @@
-"""The public conformance suite, run against the fixture server and through a running gateway."""
+"""The public conformance suite against the fixture server and a running gateway."""

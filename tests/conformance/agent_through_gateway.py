@@ -1,8 +1,8 @@
-"""The client under test: an agent that reaches the suite's mock server through the gateway.
+"""Client under test: an agent that reaches the suite's mock server through the gateway.
 
-The suite runs `python agent_through_gateway.py URL`. The URL is made an upstream of the running
-gateway with `toolbus apply`; then the scenario's calls are made at the gateway, so that what the
-mock server judges is the gateway's own client face.
+The suite runs `python agent_through_gateway.py URL`. The program declares the URL as an upstream
+with `toolbus apply`, then makes the scenario's calls at the gateway, so that the mock server checks
+the gateway's own client side.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from conformance.gateway import KEY, configuration
 from conformance.suite import FAILED
-from harness.client import Client
-from harness.engines import installed
-from harness.operating import Operating
-from harness.waiting import until_now
+from harness.clients.bus_operator import BusOperator
+from harness.clients.mcp_client import Client
+from harness.engines.engine import installed
+from harness.waits import until_blocking
 from toolbus_common.service.process import SERVICES
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
@@ -43,8 +43,8 @@ SERVER = SCENARIO.replace("/", "-")[:24].rstrip("-") + ("-m" if MODERN else "-l"
 Play = Callable[[], Awaitable[None]]
 
 
-class Running(Operating):
-    """The gateway that was started for this leg."""
+class Running(BusOperator):
+    """The gateway of this leg."""
 
     services = len(SERVICES)
 
@@ -54,9 +54,9 @@ class Running(Operating):
 
 
 def register(url: str) -> None:
-    """Make the mock server the only upstream; none at all without a URL.
+    """Declare the mock server as the only upstream, or none without a URL.
 
-    A mock does not end while a client holds a stream of it, as the gateway does.
+    A mock server does not end while a client holds one of its streams, as the gateway does.
     """
     document = configuration("")
     document["servers"] = {SERVER: {"url": url}} if url else {}
@@ -71,26 +71,26 @@ def register(url: str) -> None:
 
 
 def bare() -> Client:
-    """A client of the mock server's own endpoint at the gateway."""
+    """Return a client of the mock server's own endpoint at the gateway."""
     return Client(f"{ENDPOINT}/{SERVER}", KEY)
 
 
 def listed() -> list[dict[str, Any]]:
-    """The tools the gateway shows of the mock server; empty when it shows none in time."""
+    """Return the mock server's tools at the gateway; empty if none appear in time."""
 
     def tools() -> list[dict[str, Any]]:
         answer = bare().request("tools/list")
         return answer.json["result"]["tools"] if answer.status == 200 else []
 
     try:
-        found: list[dict[str, Any]] = until_now(tools, "the mock's tools", LISTED_SECONDS)
+        found: list[dict[str, Any]] = until_blocking(tools, "the mock's tools", LISTED_SECONDS)
     except AssertionError:
         return []
     return found
 
 
 async def accept(context: Any, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
-    """Accept whatever is asked, with the defaults of the form."""
+    """Accept every elicitation with the defaults of its form."""
     if not isinstance(params, ElicitRequestFormParams):
         return ElicitResult(action="accept")
     fields = params.requested_schema.get("properties", {})
@@ -106,7 +106,7 @@ def _value(field: dict[str, Any]) -> Any:
 
 @asynccontextmanager
 async def agent() -> AsyncIterator[SdkClient]:
-    """The SDK's client at the gateway, of the family the scenario runs at."""
+    """Open the SDK's client at the gateway, in the family of the scenario."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
         transport = streamable_http_client(bare().endpoint, http_client=http)
@@ -116,7 +116,7 @@ async def agent() -> AsyncIterator[SdkClient]:
 
 
 async def call(*calls: tuple[str, dict[str, Any]]) -> None:
-    """Call tools one after the other; a refusal of one does not end the others."""
+    """Call tools one after the other; a failed call does not end the others."""
     async with agent() as client:
         await client.list_tools()
         for name, arguments in calls:
@@ -127,11 +127,11 @@ async def call(*calls: tuple[str, dict[str, Any]]) -> None:
 
 
 async def only_list() -> None:
-    """Nothing but the list, which registering brought about."""
+    """Do nothing more than the listing that the declaration caused."""
 
 
 async def add() -> None:
-    """Add two numbers."""
+    """Call the tool that adds two numbers."""
     await call(("add_numbers", {"a": 5, "b": 3}))
 
 
@@ -141,23 +141,23 @@ async def fill_in() -> None:
 
 
 async def come_back() -> None:
-    """Wait for an answer whose connection breaks."""
+    """Call a tool whose connection breaks during the answer."""
     await call(("test_reconnection", {}))
 
 
 async def replay() -> None:
-    """Make the calls the scenario gives."""
+    """Make the calls in the scenario's context."""
     await call(*[(given["name"], given["arguments"]) for given in CONTEXT["toolCalls"]])
 
 
 async def rounds() -> None:
-    """Call every tool of the rounds, an unrelated one among them."""
+    """Call every multi-round tool, and an unrelated one among them."""
     names = ("echo_state", "unrelated", "no_state", "no_result_type")
     await call(*[(f"test_mrtr_{name}", {}) for name in names])
 
 
 async def call_all_listed() -> None:
-    """Call whatever the gateway lists, as a client that checks nothing itself."""
+    """Call every listed tool, as a client without checks does."""
     for tool in listed():
         print(tool["name"], bare().call(tool["name"], {"region": "us-west1"}).body)
 
@@ -174,7 +174,7 @@ async def use_everything() -> None:
 
 
 async def echo_schema() -> None:
-    """Send a tool's schema back, as the gateway showed it."""
+    """Send back a tool's schema as the gateway lists it."""
     shown = {tool["name"]: tool for tool in listed()}
     schema = shown["json_schema_2020_12_tool"]["inputSchema"]
     print(bare().call("json_schema_echo", {"schema": schema}).body)
@@ -197,13 +197,13 @@ _WITHOUT_TOOLS = frozenset({"initialize"})
 
 
 def main() -> None:
-    """Play the scenario named in the environment."""
+    """Play the scenario that the environment names."""
     register(sys.argv[-1])
     if SCENARIO not in _WITHOUT_TOOLS:
         print("listed:", [tool["name"] for tool in listed()])
-        until_now(Running().up_to_date, "every service knows them")
+        until_blocking(Running().up_to_date, "every service knows them")
     else:
-        until_now(
+        until_blocking(
             lambda: bare().request("tools/list").status == 200, "the endpoint", LISTED_SECONDS
         )
     try:

@@ -1,4 +1,4 @@
-"""The authorization server's leg: the suite is the client, a person agrees in a browser."""
+"""Leg of the authorization server: the suite is the client, a person consents in a browser."""
 
 import os
 import shutil
@@ -12,27 +12,27 @@ from typing import Any
 
 from conformance import suite
 from conformance.gateway import KEY
-from conformance.judge import Verdict
-from harness.browsing import Browser
-from harness.engines import own_port
-from harness.launched import Launched
-from harness.npm import NODE
+from conformance.verdicts import Verdict
+from harness.clients.form_browser import Browser
+from harness.engines.engine import own_port
+from harness.gateway.launched_gateway import Launched
+from harness.packages.npm import NODE
 
 OUTPUT = suite.WORKSHOP / "out"
 REQUIRED = frozenset({"authorization-server-metadata-endpoint", "authorization-code-grant"})
-PREFIX = "authorization-server-"  # of the suite's directories
+PREFIX = "authorization-server-"  # a directory of the suite
 CLIENT, PASSWORD = "conformance", "a password of the conformance run"
 
 
 @dataclass(frozen=True)
 class AuthorizationLeg:
-    """Both scenarios of `conformance authorization`, against the gateway's own server."""
+    """Both scenarios of `conformance authorization` against the gateway's own server."""
 
     name: str
-    tells: str
+    purpose: str
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
-        """One verdict: the scenarios hold for every revision."""
+        """Return one verdict: the scenarios apply to every revision."""
         if scenario and scenario not in REQUIRED:
             return
         directory = OUTPUT / self.name
@@ -58,9 +58,11 @@ class AuthorizationLeg:
 
 def _found(launched: Launched, output: Path) -> list[suite.Result]:
     port = own_port()
-    _told(launched, "accounts", "add", "ann", "--password-stdin", said=f"{PASSWORD}\n")
+    _run_command(launched, "accounts", "add", "ann", "--password-stdin", stdin=f"{PASSWORD}\n")
     redirect = f"http://127.0.0.1:{port}/callback"
-    _told(launched, "clients", "add", CLIENT, "--id", CLIENT, "--public", "--redirect", redirect)
+    _run_command(
+        launched, "clients", "add", CLIENT, "--id", CLIENT, "--public", "--redirect", redirect
+    )
     endpoint: str = launched.ready["endpoint"]
     base = endpoint.removesuffix("/mcp")
     words = ["authorization", "--url", base, "--client-id", CLIENT, "--resource", endpoint]
@@ -81,12 +83,12 @@ def _found(launched: Launched, output: Path) -> list[suite.Result]:
 
 
 def _agree(base: str, url: str) -> None:
-    """What a person does with the URL the suite prints."""
+    """Sign in and consent at the URL that the suite prints."""
     browser = Browser(base)
     page = browser.answer(browser.sign_in(browser.get(url), "ann", PASSWORD))
     urllib.request.urlopen(page.location, timeout=60).close()
 
 
-def _told(launched: Launched, *words: str, **more: Any) -> None:
+def _run_command(launched: Launched, *words: str, **more: Any) -> None:
     done = launched.toolbus(*words, **more)
     assert done.returncode == 0, done.stderr

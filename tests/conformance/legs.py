@@ -1,4 +1,4 @@
-"""The legs: which server or client stands under test, and what is asked of it."""
+"""Legs: a server or client under test, with its scenarios."""
 
 import shlex
 import shutil
@@ -10,36 +10,36 @@ from pathlib import Path
 
 from conformance import suite
 from conformance.authorization import AuthorizationLeg
-from conformance.authorized import errands
-from conformance.errand import PORT
 from conformance.gateway import KEY, UPSTREAM, gateway, shim
-from conformance.judge import Verdict, direct_run, expected
-from conformance.spent import Spent
+from conformance.oauth_scenarios import scenario_server
+from conformance.reserved_ports import Spent
+from conformance.scenario_client import PORT
 from conformance.suite import REVISIONS, Result
 from conformance.upstream import FixtureServer
 from conformance.vacuity import unseen
-from harness.launched import Launched
+from conformance.verdicts import Verdict, direct_run, expected
+from harness.gateway.launched_gateway import Launched
 
 OUTPUT = suite.WORKSHOP / "out"
 MODERN, LEGACY = REVISIONS
-# The suite knows its clients by a document that nobody serves, and listens on this machine.
+# The suite uses a client metadata document without a server, and loopback addresses.
 ALLOWED = {
     "EGRESS_ALLOW": "127.0.0.0/8 ::1",
     "OAUTH_CLIENT_DOCUMENT": "https://conformance-test.local/client-metadata.json",
 }
 AGENT = Path(__file__).with_name("agent_through_gateway.py")
-ERRAND = Path(__file__).with_name("errand.py")
+ERRAND = Path(__file__).with_name("scenario_client.py")
 
 
 @dataclass(frozen=True)
 class ServerLeg:
-    """Server scenarios through a gateway, or directly when there is no path.
+    """Server scenarios through a gateway, or directly without a path.
 
     `extras` also runs what a revision does not require: extensions, headers, schemas.
     """
 
     name: str
-    tells: str
+    purpose: str
     options: tuple[str, ...] = ()
     path: str = ""
     prefix: str = ""
@@ -47,7 +47,7 @@ class ServerLeg:
     extras: bool = True
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
-        """A verdict for each revision."""
+        """Return a verdict for each revision."""
         directory = OUTPUT / self.name
         shutil.rmtree(directory, ignore_errors=True)
         upstream = FixtureServer(directory / "upstream", *self.options)
@@ -87,14 +87,14 @@ class ServerLeg:
 
 @dataclass(frozen=True)
 class ClientLeg:
-    """Client scenarios: the suite plays an upstream, and an agent calls it through a gateway."""
+    """Client scenarios: the suite is an upstream, and an agent calls it through a gateway."""
 
     name: str
-    tells: str
-    oauth: bool = False  # the scenarios that want it, and no others
+    purpose: str
+    oauth: bool = False  # only these scenarios
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
-        """A verdict for each revision."""
+        """Return a verdict for each revision."""
         directory = OUTPUT / self.name
         shutil.rmtree(directory, ignore_errors=True)
         with (
@@ -119,9 +119,9 @@ class ClientLeg:
 
     @contextmanager
     def _client(self, launched: Launched) -> Iterator[tuple[str, dict[str, str]]]:
-        """The command that the suite runs as its client, and what it finds in its environment."""
+        """Return the command that the suite runs as its client, and its environment."""
         if self.oauth:
-            with errands(launched) as port:
+            with scenario_server(launched) as port:
                 yield shlex.join([sys.executable, "-I", "-S", str(ERRAND)]), {PORT: str(port)}
             return
         environment = {

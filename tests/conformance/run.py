@@ -1,15 +1,15 @@
-"""`make conformance [LEG=name[,name]] [SCENARIO=name]`: the suite's legs, a table for each."""
+"""Command behind `make conformance [LEG=name[,name]] [SCENARIO=name]`; prints a table per leg."""
 
 import argparse
 import sys
 
 from conformance import suite
-from conformance.judge import Verdict
 from conformance.legs import LEGS
+from conformance.verdicts import Verdict
 
 
 def main() -> int:
-    """Run legs; 1 when something failed that was not expected to, or the other way round."""
+    """Run legs; return 1 after an unexpected failure or an unexpected pass."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--leg", default="", help=f"of {', '.join(LEGS)}; all when empty")
     parser.add_argument("--scenario", default="", help="one scenario's name")
@@ -22,7 +22,7 @@ def main() -> int:
     verdicts: list[Verdict] = []
     with suite.alone():
         for name in names:
-            print(f"\n== {name}: {LEGS[name].tells}", flush=True)
+            print(f"\n== {name}: {LEGS[name].purpose}", flush=True)
             for verdict in LEGS[name].run(given.scenario):
                 verdict.print(quiet=given.quiet)
                 verdicts.append(verdict)

@@ -1,4 +1,4 @@
-"""`@modelcontextprotocol/conformance`, pinned: installing it, running it, reading what it found."""
+"""`@modelcontextprotocol/conformance`, pinned: installation, runs and results."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.npm import NODE, NPM
+from harness.packages.npm import NODE, NPM
 
 VERSION = "0.2.0-alpha.12"
 PACKAGE = "@modelcontextprotocol/conformance"
@@ -29,7 +29,7 @@ _STAMP = re.compile(r"^(?:server-)?(?P<name>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
 
 @dataclass(frozen=True)
 class Result:
-    """What one scenario found."""
+    """The result of one scenario."""
 
     scenario: str
     passed: int
@@ -38,13 +38,13 @@ class Result:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was checked."""
+        """Whether the scenario made no check."""
         return not (self.passed or self.failures)
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """The frozen set of one revision: what must pass, and what is run to be seen."""
+    """The frozen set of one revision: required scenarios, and informational ones."""
 
     server: tuple[str, ...]
     client: tuple[str, ...]
@@ -53,7 +53,7 @@ class Requirements:
 
 
 def install() -> None:
-    """Install the suite unless it is there."""
+    """Install the suite if it is missing."""
     found = HOME / "package.json"
     if found.exists() and json.loads(found.read_text())["version"] == VERSION:
         return
@@ -71,9 +71,9 @@ def install() -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """See that no other run is under way here: they would use each other's gateways.
+    """Ensure that no other run is active in this directory; runs would use each other's gateways.
 
-    Raises `SystemExit` where one is.
+    Raises `SystemExit` if one is.
     """
     with (WORKSHOP / "lock").open("w") as held:
         try:
@@ -84,7 +84,7 @@ def alone() -> Iterator[None]:
 
 
 def requirements(revision: str) -> Requirements:
-    """What a revision requires, from the suite's own file."""
+    """Return the requirements of a revision from the suite's own file."""
     document = yaml.safe_load((HOME / "requirements" / f"{revision}.yaml").read_text())
     extras: dict[str, list[str]] = {"server": [], "client": []}
     for entry in document.get("not_scored", []):
@@ -111,14 +111,16 @@ def run_server(url: str, revision: str, output: Path, scenario: str = "") -> lis
 def run_client(
     command: str, revision: str, scenario: str, output: Path, environment: Mapping[str, str]
 ) -> list[Result]:
-    """Run one client scenario: the suite starts a server and our command to call it."""
+    """Run one client scenario: the suite starts a server and the command that calls it."""
     chosen = ["--scenario", scenario, "--spec-version", revision, "--force"]
     words = ["client", "--command", command, *chosen, "--timeout", str(4 * SCENARIO_MS)]
     code = _run(words, output, environment)
-    found = results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
+    found = results(output) or [
+        Result(scenario, 0, (("no-result", "The suite reported nothing."),))
+    ]
     if code == 0 or any(result.failures for result in found):
         return found
-    # The suite counts a client that failed, which no check of it tells.
+    # The suite counts a failed client without a failed check.
     lines = (output / "log").read_text().splitlines()
     failures = [line.partition(FAILED)[2] for line in lines if FAILED in line]
     outcome = failures[-1] if failures else f"its log says why: {output / 'log'}"
@@ -142,7 +144,7 @@ def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> 
 
 
 def results(output: Path) -> list[Result]:
-    """What a run found, in its order."""
+    """Return the results of a run in order."""
     found = []
     for file in sorted(output.rglob("checks.json"), key=lambda file: file.stat().st_mtime_ns):
         match = _STAMP.match(str(file.parent.relative_to(output)))
@@ -152,11 +154,11 @@ def results(output: Path) -> list[Result]:
 
 
 def _result(scenario: str, checks: list[dict[str, Any]]) -> Result:
-    def told(status: str) -> tuple[tuple[str, str], ...]:
+    def messages(status: str) -> tuple[tuple[str, str], ...]:
         return tuple(
             (str(check["id"]), str(check.get("errorMessage") or check.get("description")))
             for check in checks
             if check["status"] == status
         )
 
-    return Result(scenario, len(told("SUCCESS")), told("FAILURE"), told("WARNING"))
+    return Result(scenario, len(messages("SUCCESS")), messages("FAILURE"), messages("WARNING"))

@@ -41,7 +41,7 @@ async def roots(context: Any) -> ListRootsResult:  # noqa: ARG001
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
-    """The server over HTTP in either family alone, and over HTTP+SSE."""
+    """Run the server over HTTP in either family, and over HTTP+SSE."""
     made = {
         name: FixtureServer(tmp_path_factory.mktemp("fixture"), *options)
         for name, options in {
@@ -106,7 +106,7 @@ async def test_the_fixture_lists_reads_and_prompts(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_fixture_asks_whoever_calls_it(
+async def test_the_fixture_sends_requests_to_its_caller(
     way: str, servers: dict[str, FixtureServer]
 ) -> None:
     async with connected(way, servers) as client:
@@ -118,7 +118,7 @@ async def test_the_fixture_asks_whoever_calls_it(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_fixture_tells_progress(way: str, servers: dict[str, FixtureServer]) -> None:
+async def test_the_fixture_reports_progress(way: str, servers: dict[str, FixtureServer]) -> None:
     items: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
@@ -129,7 +129,7 @@ async def test_the_fixture_tells_progress(way: str, servers: dict[str, FixtureSe
     assert items == [0, 50, 100]
 
 
-def test_the_fixture_tells_what_it_saw(servers: dict[str, FixtureServer]) -> None:
+def test_the_fixture_reports_what_it_received(servers: dict[str, FixtureServer]) -> None:
     server = servers["http modern"]
     server.forget()
     assert server.seen()["methods"] == {}

@@ -1,8 +1,8 @@
-"""What must have reached the upstream, so that a pass through the gateway means something."""
+"""Requests that must reach the upstream, so that a pass through the gateway is not vacuous."""
 
 from typing import Any
 
-# What the suite asks of a server by name, as the fixture saw it in a direct run.
+# The named requests of the suite to a server, as recorded in a direct run.
 _BOTH = {
     "tools": {
         "test_simple_text", "test_image_content", "test_audio_content", "test_embedded_resource",
@@ -38,7 +38,7 @@ _ONLY = {
 
 
 def unseen(revision: str, seen: dict[str, Any]) -> list[str]:
-    """Complaints of what the suite used and the upstream never saw."""
+    """Return complaints about requests that the suite made and the upstream never received."""
     complaints = []
     for kind, names in _BOTH.items():
         wanted = names | _ONLY[revision].get(kind, set())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.engines import installed
+from harness.engines.engine import installed
 from toolbus_common.config_store.literal_secrets import READERS, WRITERS
 from toolbus_common.contracts import EVENTS as EVERY_EVENT
 from toolbus_common.contracts import (

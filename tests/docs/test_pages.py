@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import samples
-from harness.samples import ROOT
+from harness.samples import page_samples
+from harness.samples.page_samples import ROOT
 from toolbus_ingress import oauth_proxy
 from toolbus_ingress.auth import protected_resource
 from toolbus_ingress.tools_api import handler as tools_api
@@ -128,7 +128,7 @@ def test_the_paths_of_ingress_are_in_the_reference() -> None:
 
 
 def test_every_marker_of_samples_is_described() -> None:
-    assert [each for each in samples.DIRECTIVES if each not in CONTRIBUTING.read_text()] == []
+    assert [each for each in page_samples.DIRECTIVES if each not in CONTRIBUTING.read_text()] == []
 
 
 def test_the_readme_is_one_screen_after_another() -> None:

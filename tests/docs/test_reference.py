@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.samples import ROOT
+from harness.samples.page_samples import ROOT
 from reference import configuration, environment, errors, log_events, metrics
 from reference.pages import PAGES, rendered
 from reference.texts import texts

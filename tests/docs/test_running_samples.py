@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.docs_gateway import DocsGateway, Page
-from harness.samples import Sample, every_sample
+from harness.gateway.docs_gateway import DocsGateway, Page
+from harness.samples.page_samples import Sample, every_sample
 
 PAGES: dict[str, list[Sample]] = {}
 for each in every_sample():

@@ -10,7 +10,7 @@ import typer.main
 import yaml
 from typer.core import TyperGroup
 
-from harness.samples import Sample, commands, every_sample, faults
+from harness.samples.page_samples import Sample, commands, every_sample, faults
 from toolbus_cli.app import built
 from toolbus_codemode.sandbox.starlark.engine import DIALECT
 from toolbus_common.config_store.loading.loader import load

@@ -6,18 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from harness import everything
-from harness.cluster import Upstream
-from harness.families import Place, replicated
-from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, configuration
-from harness.launched import Launched
+from harness.gateway.cluster import Upstream
+from harness.gateway.everything_gateway import (
+    CALL_SECONDS,
+    EverythingOverHttp,
+    Gateway,
+    configuration,
+)
+from harness.gateway.family_gateway import FamilyGateway, replicated
+from harness.gateway.launched_gateway import Launched
+from harness.packages import everything_server
 
 
 @pytest.fixture(scope="session")
 def everything_program(pytestconfig: pytest.Config) -> list[str]:
     """How to run server-everything."""
     assert pytestconfig.cache is not None
-    return everything.install(pytestconfig.cache.mkdir("node"))
+    return everything_server.install(pytestconfig.cache.mkdir("node"))
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +69,7 @@ def gateway(
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[FamilyGateway]:
     """Toolbus over two upstreams; apart, every service has two replicas."""
     fused = request.param == "fused"
     with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:

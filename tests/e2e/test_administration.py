@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.administering import Administrator, at, named, why
-from harness.cluster import Upstream
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.clients.admin_client import Administrator, at, named, why
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 from toolbus_common.admin_api.models import KINDS
 from toolbus_common.admin_api.operations import OPERATIONS, Operation
 from toolbus_common.admin_api.roles import ROLES, may
@@ -99,10 +99,10 @@ def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -
     made = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
     assert made.status == 201, made.body
     temporary = admin.as_(made.json["secret"])
-    until_now(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
+    until_blocking(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
     assert temporary.request("GET", "/v1/self").json["role"] == "viewer"
     assert admin.request("POST", "/v1/admins/temporary/revoke").status == 200
-    until_now(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
+    until_blocking(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
     before, after = changed(place, "admins", "temporary", 2)
     assert (before["by"], after["by"]) == ("admin:admin", "admin:admin")
     assert json.loads(after["after"])["revoked"] is True
@@ -231,17 +231,19 @@ def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launche
     made = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
     assert made.status == 201, made.body
     secret = made.json["secret"]
-    until_now(lambda: place.client(secret).sees(TOOL), "the key opens")
+    until_blocking(lambda: place.client(secret).sees(TOOL), "the key opens")
     again = operator.request("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
     changed_key = operator.request("PUT", "/v1/keys/made", {"tools": ["other__*"]})
     assert changed_key.json["value"] == {"tools": ["other__*"]}
-    until_now(lambda: place.client(secret).tools() == [], "the key sees nothing")
+    until_blocking(lambda: place.client(secret).tools() == [], "the key sees nothing")
     rotated = operator.request("POST", "/v1/keys/made/rotate").json["secret"]
-    until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200, "it opens")
-    until_now(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    until_blocking(
+        lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200, "it opens"
+    )
+    until_blocking(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
     assert operator.request("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
-    until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    until_blocking(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
     events = changed(place, "keys", "made", 4)
     assert {event["by"] for event in events} == {"admin:operator"}
     for canary in (secret, rotated):
@@ -268,7 +270,7 @@ def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
     secret = admin.request("POST", "/v1/keys", terms).json["secret"]
     client = place.client(secret)
-    until_now(lambda: client.sees(TOOL), "the key opens")
+    until_blocking(lambda: client.sees(TOOL), "the key opens")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
     operator = at(place, SECRETS["operator"])

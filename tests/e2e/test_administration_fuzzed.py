@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.administering import at
-from harness.engines import installed
-from harness.launched import Launched
+from harness.clients.admin_client import at
+from harness.engines.engine import installed
+from harness.gateway.launched_gateway import Launched
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import ROLES
 

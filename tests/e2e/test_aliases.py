@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.cluster import Upstream
-from harness.launched import Launched
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
 
 KEY = "tbk_bot_e2e-secret-for-aliases"
 

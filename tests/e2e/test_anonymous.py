@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.apart import COMMAND
-from harness.client import JSON, Client
-from harness.cluster import Upstream
-from harness.families import begun, calling, request, stateless
-from harness.launched import Launched
-from harness.rawhttp import asked, exchange
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import JSON, Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import calling, request, start_session, stateless
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_requests import exchange, request_bytes
+from harness.services.executor_pair import COMMAND
+from harness.waits import until_blocking
 from toolbus_common.contracts import IDEMPOTENCY
 
 KEY = "tbk_owner_e2e-secret-beside-anonymous"
@@ -114,7 +114,7 @@ def test_a_wrong_credential_never_becomes_an_anonymous_call(
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}' if method == "POST" else b""
     )
-    request = asked(path, method, body, **{**JSON, **credential})
+    request = request_bytes(path, method, body, **{**JSON, **credential})
     assert exchange(place.port, request).status == DENIED
 
 
@@ -144,7 +144,7 @@ def test_no_web_page_and_no_proxy_is_served_without_a_key(
     if path == "/v1/mcp/tools/execute":
         body = b'{"type":"function_call","call_id":"1","name":"echo__say","arguments":"{}"}'
     method, body = ("GET", b"") if path == "/sse" else ("POST", body)
-    answer = exchange(place.port, asked(path, method, body, **{**JSON, **foreign}))
+    answer = exchange(place.port, request_bytes(path, method, body, **{**JSON, **foreign}))
     assert answer.status in (DENIED, FORBIDDEN), answer.body
     assert len(place.echo.arrived()) == before
 
@@ -164,11 +164,11 @@ def test_neither_administration_nor_approvals_open_without_a_key(
     place: Place, method: str, path: str
 ) -> None:
     body = b"" if method == "GET" else b"{}"
-    assert exchange(place.port, asked(path, method, body, **JSON)).status == DENIED
+    assert exchange(place.port, request_bytes(path, method, body, **JSON)).status == DENIED
 
 
 def test_two_client_sessions_have_states_of_their_own(place: Place) -> None:
-    first, second = (begun(place.nobody) for _ in range(2))
+    first, second = (start_session(place.nobody) for _ in range(2))
 
     def said(session: str, tool: str, **arguments: Any) -> str:
         return place.nobody.post(calling(tool, 1, **arguments), Mcp_Session_Id=session).text
@@ -184,7 +184,7 @@ def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None
     meta = {"_meta": {IDEMPOTENCY: "same"}}
     call = calling("echo__say", 1, text="mine")
     call["params"] |= meta
-    first, second = (begun(place.nobody) for _ in range(2))
+    first, second = (start_session(place.nobody) for _ in range(2))
     before = len(place.echo.arrived())
     for session in (first, second, first):
         assert place.nobody.post(call, Mcp_Session_Id=session).text == "mine"
@@ -196,7 +196,7 @@ def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None
 
 def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: Place) -> None:
     tasks: dict[str, Any] = {"tasks": {"requests": {"tools": {"call": {}}}}}
-    first, second = (begun(place.nobody, tasks) for _ in range(2))
+    first, second = (start_session(place.nobody, tasks) for _ in range(2))
     call = calling("echo__say", 1, text="mine")
     call["params"]["task"] = {"ttl": 60_000}
     body = place.nobody.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
@@ -212,7 +212,7 @@ def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: P
 
 
 def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
-    held = [begun(place.nobody) for _ in range(5)]
+    held = [start_session(place.nobody) for _ in range(5)]
     for session in held:
         place.nobody.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
     result = place.launched.toolbus("status", "--json")
@@ -252,11 +252,13 @@ def test_without_a_configuration_nobody_is_served(place: Place) -> None:
     document.pop("anonymous")
     place.launched.configure(document)
     try:
-        until_now(lambda: place.nobody.request("tools/list").status == DENIED, "it is closed", 60)
+        until_blocking(
+            lambda: place.nobody.request("tools/list").status == DENIED, "it is closed", 60
+        )
         assert place.nobody.call("echo__say", {"text": "x"}).status == DENIED
     finally:
         place.launched.configure(declared(place.echo))
-        until_now(lambda: place.nobody.request("tools/list").status == OK, "it is open", 60)
+        until_blocking(lambda: place.nobody.request("tools/list").status == OK, "it is open", 60)
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitRequestURLParams, ElicitResult
 
-from harness.client import Answer, Client
-from harness.cluster import Upstream
-from harness.launched import Launched
-from harness.receiver import Receiver
-from harness.sdk_tasks import Tasks
-from harness.waiting import until_now
+from harness.clients.mcp_client import Answer, Client
+from harness.clients.sdk_tasks import Tasks
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until_blocking
 
 BOT, BOSS, PLAIN, HOOK = (
     f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain", "hook")
@@ -195,7 +195,7 @@ async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
     async with sdk(place, "auto", extensions=[taken]) as client:
         call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
         await taken.arrived.wait()
-        (started,) = taken.begun
+        (started,) = taken.created
         assert started.status == "working"
         (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", started.status_message)
         await asyncio.to_thread(decided, url, action, "Not today.")
@@ -363,16 +363,16 @@ def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
     before = place.logs().count("webhook.failed")
     with receiver.away():
         approval, _ = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-hook"}))
-        until_now(lambda: place.logs().count("webhook.failed") > before, "a try that fails")
+        until_blocking(lambda: place.logs().count("webhook.failed") > before, "a try that fails")
 
     def told() -> list[Any]:
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
-    request = until_now(told, "the webhook")[0]
+    request = until_blocking(told, "the webhook")[0]
     assert request.signed_with(HOOK.encode())
     assert request.json["type"] == "approval.requested"
     assert request.json["data"]["tool"] == "say"
     assert b"canary-of-the-hook" not in request.body
     api(place, f"/{approval}/reject", body={"reason": "Told."})
     wanted = {"approval.requested", "approval.rejected"}
-    until_now(lambda: {each.json["type"] for each in told()} == wanted, "the decision")
+    until_blocking(lambda: {each.json["type"] for each in told()} == wanted, "the decision")

@@ -13,11 +13,11 @@ import pytest
 from mcp.client.client import Client as SDKClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness import asking_server
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.operating import key
-from harness.waiting import until_told
+from harness.clients.bus_operator import key
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.upstreams import elicitation_server
+from harness.waits import until_async
 from toolbus_cli.views.upstream_sessions import with_sessions
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
@@ -27,7 +27,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 SECRET = "tbk_ann_a-secret-of-those-who-are-asked"
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
-PROGRAM = Path(asking_server.__file__)
+PROGRAM = Path(elicitation_server.__file__)
 CLIENTS = 10
 SERVERS = ("stdio", "sse", "http")
 MODES = ("legacy", "auto")
@@ -194,7 +194,7 @@ async def test_a_client_that_leaves_frees_its_place_at_once(cluster: Cluster, se
         (row,) = (each for each in rows if each["name"] == server)
         return not any(each["client"] for each in row["sessions"]["held"])
 
-    await until_told(gone, "the end of the sessions of clients that left")
+    await until_async(gone, "the end of the sessions of clients that left")
 
 
 async def status(bus: Bus) -> list[dict[str, Any]]:
@@ -228,14 +228,14 @@ async def test_what_a_server_asks_outside_calls_reaches_the_client_of_its_connec
                 await each.client.send_roots_list_changed()
             return False
 
-        await until_told(heard_or_asked_again, "the roots of each")
+        await until_async(heard_or_asked_again, "the roots of each")
         for each in every:
             each.roots.append(f"file:///more-{each.word}")
             await each.client.send_roots_list_changed()
         changed = "roots file:///{0},file:///more-{0}"
-        await until_told(lambda: all_heard(changed), "the roots of each once they changed")
+        await until_async(lambda: all_heard(changed), "the roots of each once they changed")
         await asyncio.gather(*(each.call(f"{server}__later") for each in every))
-        await until_told(lambda: all_heard("later accept {0}'s"), "answers after the call")
+        await until_async(lambda: all_heard("later accept {0}'s"), "answers after the call")
         items = [await each.call(f"{server}__heard") for each in every]
         for each, text in zip(every, items, strict=True):
             assert not [other.word for other in every if other is not each and other.word in text]

@@ -4,7 +4,7 @@ import time
 from secrets import token_hex
 from typing import Any
 
-from harness.gateway import READER_KEY, ROOT_KEY, Gateway
+from harness.gateway.everything_gateway import READER_KEY, ROOT_KEY, Gateway
 
 
 def rows_of(gateway: Gateway, call_id: str, *events: str) -> dict[str, dict[str, Any]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.families import NOW, Place, begun, calling
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import NOW, FamilyGateway, calling, start_session
+from harness.waits import until_blocking
 
 OLD = "2025-03-26"
 SAID = {"jsonrpc": "2.0", "method": "notifications/initialized"}
@@ -17,10 +17,10 @@ PING = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
 
 
 def sent(client: Client, messages: Any, version: str = OLD) -> Any:
-    return client.post(messages, Mcp_Session_Id=begun(client, version=version))
+    return client.post(messages, Mcp_Session_Id=start_session(client, version=version))
 
 
-def test_each_message_of_a_batch_is_judged_on_its_own(place: Place) -> None:
+def test_each_message_of_a_batch_is_judged_on_its_own(place: FamilyGateway) -> None:
     messages = [
         calling("echo__say", 1, text="one"),
         SAID,
@@ -46,14 +46,14 @@ def test_each_message_of_a_batch_is_judged_on_its_own(place: Place) -> None:
     assert unnamed == [-32600] * 3
 
 
-def test_calls_of_a_batch_run_side_by_side(place: Place) -> None:
+def test_calls_of_a_batch_run_side_by_side(place: FamilyGateway) -> None:
     messages = [calling("echo__wait", n, id=f"batch{n}", seconds=0.1) for n in range(32)]
     answer = sent(place.client(), messages)
     body = {each["id"]: each["result"]["content"][0]["text"] for each in answer.json}
     assert body == {n: f"batch{n}" for n in range(32)}
 
 
-def test_a_batch_without_requests_is_accepted(place: Place) -> None:
+def test_a_batch_without_requests_is_accepted(place: FamilyGateway) -> None:
     answer = sent(place.client(), [SAID, {"jsonrpc": "2.0", "id": "unasked", "result": {}}])
     assert (answer.status, answer.body) == (202, b"")
 
@@ -63,7 +63,7 @@ def test_a_batch_without_requests_is_accepted(place: Place) -> None:
     [([], "1 to 32"), ([PING] * 2, "same id"), ([{**PING, "id": n} for n in range(33)], "1 to 32")],
 )
 def test_a_batch_that_is_none_or_unclear_is_refused_whole(
-    place: Place, messages: list[Any], word: str
+    place: FamilyGateway, messages: list[Any], word: str
 ) -> None:
     answer = sent(place.client(), messages)
     assert (answer.status, answer.error["code"]) == (400, -32600)
@@ -71,15 +71,15 @@ def test_a_batch_that_is_none_or_unclear_is_refused_whole(
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-06-18", "2025-11-25"])
-def test_no_other_revision_has_batches(place: Place, version: str) -> None:
+def test_no_other_revision_has_batches(place: FamilyGateway, version: str) -> None:
     answer = sent(place.client(), [PING], version)
     assert (answer.status, answer.error["code"]) == (400, -32600)
 
 
-def test_a_batch_needs_a_session_and_no_other_revision_beside_it(place: Place) -> None:
+def test_a_batch_needs_a_session_and_no_other_revision_beside_it(place: FamilyGateway) -> None:
     client = place.client()
     assert client.post([PING]).error["code"] == -32600
-    session = begun(client, version=OLD)
+    session = start_session(client, version=OLD)
     for version in (NOW, "2025-11-25"):
         answer = client.post([PING], Mcp_Session_Id=session, MCP_Protocol_Version=version)
         assert answer.error["code"] == -32600
@@ -87,7 +87,7 @@ def test_a_batch_needs_a_session_and_no_other_revision_beside_it(place: Place) -
     assert fine.json == [{"jsonrpc": "2.0", "id": "p", "result": {}}]
 
 
-def test_a_message_of_the_stateless_era_is_refused_within_a_batch(place: Place) -> None:
+def test_a_message_of_the_stateless_era_is_refused_within_a_batch(place: FamilyGateway) -> None:
     meta = {"io.modelcontextprotocol/protocolVersion": NOW}
     modern = {**PING, "params": {"_meta": meta}}
     (body,) = sent(place.client(), [modern]).json
@@ -95,9 +95,9 @@ def test_a_message_of_the_stateless_era_is_refused_within_a_batch(place: Place) 
     assert "error" in body
 
 
-def test_a_batch_with_more_to_say_is_a_stream_that_can_be_resumed(place: Place) -> None:
+def test_a_batch_with_more_to_say_is_a_stream_that_can_be_resumed(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client, {"sampling": {}}, OLD)
+    session = start_session(client, {"sampling": {}}, OLD)
     messages = [PING, calling("fix__test_sampling", 5, prompt="Say it")]
     with Events(client, messages, Mcp_Session_Id=session) as stream:
         assert stream.type == "text/event-stream"
@@ -117,15 +117,15 @@ def test_a_batch_with_more_to_say_is_a_stream_that_can_be_resumed(place: Place) 
         assert stream.ended()
 
 
-def test_a_call_of_a_batch_can_be_cancelled(place: Place) -> None:
+def test_a_call_of_a_batch_can_be_cancelled(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client, version=OLD)
+    session = start_session(client, version=OLD)
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
     about = f"taken-back-{place.cluster.fused}"
     messages = [calling("echo__wait", 1, id=about, seconds=7), PING]
     with ThreadPoolExecutor(1) as pool:
         posted = pool.submit(client.post, messages, Mcp_Session_Id=session)
-        until_now(lambda: any(call.get("id") == about for call in place.echo.arrived()))
+        until_blocking(lambda: any(call.get("id") == about for call in place.echo.arrived()))
         assert client.post([cancelled], Mcp_Session_Id=session).status == 202
         found = posted.result().json
     codes = {each["id"]: each.get("error", {}).get("data", {}).get("code") for each in found}

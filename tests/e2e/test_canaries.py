@@ -16,16 +16,16 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.administering import at, named
-from harness.browsing import Browser, Page
-from harness.canaries import canary, singing
-from harness.client import Answer, Client
-from harness.families import META, stateless
-from harness.httpengine import sent_on
-from harness.listening import Heard, everywhere, recorded
-from harness.planted import Planted, planted
-from harness.signing_in import hashed
-from harness.waiting import until_now
+from harness.clients.admin_client import at, named
+from harness.clients.form_browser import Browser, Page
+from harness.clients.mcp_client import Answer, Client
+from harness.engines.http_engine import redirect_of
+from harness.gateway.canary_gateway import CanaryGateway, running_canaries
+from harness.gateway.family_gateway import META, stateless
+from harness.gateway.visible_outputs import Outputs, current_outputs, delayed_outputs
+from harness.samples.canaries import canaries_in, canary
+from harness.services.authorization_service import hashed
+from harness.waits import until_blocking
 
 REDIRECT = "http://127.0.0.1:9/callback"
 FORM = "application/x-www-form-urlencoded"
@@ -43,10 +43,10 @@ TRIES = 8  # calls of a server that is gone: more than open a breaker
 class Story:
     """What is done with the planted secrets; those that come up are planted too."""
 
-    at: Planted
+    at: CanaryGateway
     failures: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)  # to another customer
-    heard: Heard = field(default_factory=dict)
+    heard: Outputs = field(default_factory=dict)
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -75,11 +75,11 @@ class Story:
     def agents_call(self) -> None:
         """Calls that go well, and all ways in which they do not."""
         ann, word = self.client(self.secrets["ann"]), self.secrets["argument"]
-        listed = ("blab__say", "blab__die", "calc__told", "docs__connect_account", "jobs__whoami")
+        listed = ("blab__say", "blab__die", "calc__digest", "docs__connect_account", "jobs__whoami")
         self.at.launched.until_listed(ann, *listed)
         assert ann.call("blab__say", {"text": word}).text == self.secrets["words"]
         given = self.secrets["variable"] + self.secrets["header by variable"]
-        assert ann.call("calc__told").text == sha256(given.encode()).hexdigest()
+        assert ann.call("calc__digest").text == sha256(given.encode()).hexdigest()
         assert "machine" in ann.call("jobs__whoami").text
         assert self.told(ann.call("blab__die", {"text": word})).code
         assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
@@ -179,7 +179,7 @@ class Story:
         self.through_the_company(page, browser)
         page = self.wrong(browser, page, self.secrets["wrong password"], "")
         page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
-        return browser.answer(self.signed_in(browser, page)).told
+        return browser.answer(self.signed_in(browser, page)).parameters
 
     def wrong(self, browser: Browser, page: Page, password: str, code: str) -> Page:
         page = browser.sign_in(page, "ann", password, code)
@@ -198,7 +198,7 @@ class Story:
     def through_the_company(self, page: Page, browser: Browser) -> None:
         """Another browser's tab: signed in where an OpenID provider vouches."""
         away = browser.post("/oauth/sign-in", ticket=page.ticket, issuer="corp")
-        back = browser.get(sent_on(away.link))
+        back = browser.get(redirect_of(away.link))
         assert back.status == 200, back.text
         browser.cookies = {
             name: value for name, value in browser.cookies.items() if "session" not in name
@@ -223,7 +223,7 @@ class Story:
         text = ann.call("docs__connect_account").text
         page = browser.get(next(word for word in text.split() if "/oauth/connect/" in word))
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
-        back = sent_on(sent.location)
+        back = redirect_of(sent.location)
         self.secrets["server's code"] = dict(
             each.split("=", 1) for each in back.partition("?")[2].split("&")
         )["code"]
@@ -247,7 +247,9 @@ class Story:
             process.wait_ready()
             client = Client(f"http://127.0.0.1:{port}/mcp", self.secrets["ann"])
             run = token_hex(16)
-            until_now(lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call")
+            until_blocking(
+                lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call"
+            )
             self.at.collector.of(run, "tools/call blab__say")
             self.heard["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
         finally:
@@ -256,12 +258,14 @@ class Story:
         label = at(self.at.launched, self.secrets["operator"])
         assert label.request("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
         items = ("table", "files", "sink", "webhooks")
-        until_now(
-            lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in items),
+        until_blocking(
+            lambda: all(
+                canaries_in({"": LEAKED}, delayed_outputs(self.at)[place]) for place in items
+            ),
             "the event of it everywhere",
         )
         for name in HOOKS:  # each in its own time
-            until_now(lambda name=name: self.hooked(name), f"the event of it at {name}")  # type: ignore[misc]
+            until_blocking(lambda name=name: self.hooked(name), f"the event of it at {name}")  # type: ignore[misc]
         for customer, event in (("default", "config.changed"), ("rival", "call.failed")):
             self.at.launched.eventual_rows(SEALED.format(customer=customer, event=event))
 
@@ -275,7 +279,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """All of it told once, and listened to everywhere."""
-    with planted(tmp_path_factory.mktemp("canaries")) as made:
+    with running_canaries(tmp_path_factory.mktemp("canaries")) as made:
         result = Story(made)
         result.agents_call()
         result.a_process_dies()
@@ -284,7 +288,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         result.machines_come()
         result.ann_connects(browser)
         result.leak()
-        result.heard |= everywhere(made) | {
+        result.heard |= current_outputs(made) | {
             "failures": result.failures,
             "replies": result.replies,
         }
@@ -309,7 +313,7 @@ def test_every_secret_is_used(story: Story) -> None:
 
 def test_no_secret_is_heard_anywhere(story: Story) -> None:
     received = {
-        place: singing(story.secrets, message) - MEANT_FOR.get(place, set())
+        place: canaries_in(story.secrets, message) - MEANT_FOR.get(place, set())
         for place, message in story.heard.items()
     }
     assert {place: names for place, names in received.items() if names} == {}
@@ -318,8 +322,10 @@ def test_no_secret_is_heard_anywhere(story: Story) -> None:
 def test_operators_read_in_the_log_what_a_process_said_before_it_died(story: Story) -> None:
     """And nobody else does; of the lines that say it the secrets are struck."""
     word = {"": story.secrets["last words"]}
-    assert {place for place, message in story.heard.items() if singing(word, message)} == {"logs"}
-    lines = [each for each in story.heard["logs"][0].splitlines() if singing(word, [each])]
+    assert {place for place, message in story.heard.items() if canaries_in(word, message)} == {
+        "logs"
+    }
+    lines = [each for each in story.heard["logs"][0].splitlines() if canaries_in(word, [each])]
     for server in (b"frail", b"sulking"):
         assert any(server in each and b"[redacted]" in each for each in lines), server
 
@@ -353,5 +359,7 @@ def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"configuration", "administration"}
-    received = {place for place, message in story.heard.items() if singing({"": LEAKED}, message)}
+    received = {
+        place for place, message in story.heard.items() if canaries_in({"": LEAKED}, message)
+    }
     assert received == leaking | recording

@@ -13,7 +13,7 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.gateway import READER_KEY, ROOT_KEY, Gateway
+from harness.gateway.everything_gateway import READER_KEY, ROOT_KEY, Gateway
 
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripted.stage import Stage, stage
+from scripted.gateway import Stage, stage
 from scripted.tasks import Task, tasks
 
 SIZE = 40

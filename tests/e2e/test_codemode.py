@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.families import stateless
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.gateway.family_gateway import stateless
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
@@ -35,7 +35,7 @@ def cluster(
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         fused = request.param == "fused"
-        made.start(configuration(upstream.url), fused=fused, beside=("codemode",))
+        made.start(configuration(upstream.url), fused=fused, additional=("codemode",))
         made.until_listed(made.client(ROOT), "one__say", "two__say")
         made.until_listed(made.client(CODER), *OWN)
         yield made
@@ -90,12 +90,12 @@ def test_a_server_may_keep_its_tools_for_programs_beside_others(
 ) -> None:
     try:
         cluster.declare(configuration(upstream.url, code_mode=True))
-        until_now(lambda: tools(cluster.client(ROOT)) > OWN, "the mixed list")
+        until_blocking(lambda: tools(cluster.client(ROOT)) > OWN, "the mixed list")
         seen = tools(cluster.client(ROOT)) - OWN
         assert {name.partition("__")[0] for name in seen} == {"one"}
     finally:
         cluster.declare(configuration(upstream.url))
-        until_now(lambda: not OWN & tools(cluster.client(ROOT)), "the plain list")
+        until_blocking(lambda: not OWN & tools(cluster.client(ROOT)), "the plain list")
 
 
 def test_the_files_tell_what_the_key_may_use_and_nothing_else(cluster: Cluster) -> None:
@@ -198,7 +198,9 @@ def test_a_program_whose_caller_leaves_takes_its_calls_back(
     params = {"name": "executeToolCode", "arguments": {"code": code}}
     body, headers = stateless("tools/call", params)
     with cluster.client(CODER).leaving(body, **headers):
-        until_now(lambda: any(call.get("id") == name for call in upstream.arrived()), "the call")
+        until_blocking(
+            lambda: any(call.get("id") == name for call in upstream.arrived()), "the call"
+        )
     sql = (
         "SELECT tool FROM events WHERE event = 'call.failed' AND code = 'cancelled' "
         "AND tool IN ('wait', 'executeToolCode')"

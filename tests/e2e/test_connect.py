@@ -17,10 +17,10 @@ from mcp.client.client import Client as SdkClient
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import ElicitResult
 
-from harness.engines import installed
-from harness.gateway import READER_KEY, ROOT_KEY, Gateway
-from harness.launched import Launched
-from harness.waiting import PATIENCE, until_told
+from harness.engines.engine import installed
+from harness.gateway.everything_gateway import READER_KEY, ROOT_KEY, Gateway
+from harness.gateway.launched_gateway import Launched
+from harness.waits import PATIENCE, until_async
 
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 META = {
@@ -303,7 +303,7 @@ async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launc
             await client.call_tool("fix__test_trigger_tool_change", {})
             return received.is_set()
 
-        await until_told(told, "the change, once the session's stream has begun")
+        await until_async(told, "the change, once the session's stream has begun")
 
 
 async def test_a_list_that_changes_is_told_to_a_subscription_over_stdio(asking: Launched) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import Cluster, Upstream
-from harness.operating import Row, key
+from harness.clients.bus_operator import Row, key
+from harness.gateway.cluster import Cluster, Upstream
 from toolbus_cli.analytics import saved_queries as saved
 from toolbus_common.config import Configuration
 from toolbus_common.mcp.builtin_server import EXECUTE
@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 },
             }
         )
-        made.start(declared, fused=True, beside=("codemode",))
+        made.start(declared, fused=True, additional=("codemode",))
         made.until_listed(made.client(WIDE), "echo__say")
         yield made
     finally:

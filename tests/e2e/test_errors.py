@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.gateway import (
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.everything_gateway import (
     HASTY_KEY,
     OLD_KEY,
     POOR_KEY,
@@ -17,8 +18,7 @@ from harness.gateway import (
     TEAM_KEY,
     Gateway,
 )
-from harness.operating import key
-from harness.waiting import PATIENCE, until_now
+from harness.waits import PATIENCE, until_blocking
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 
@@ -56,9 +56,9 @@ def test_a_revoked_key_is_401_and_a_call_with_it_reaches_nobody(gateway: Gateway
     secret = f"tbk_brief_{'x' * 24}"
     gateway.cluster.put_key("brief", key(secret))
     client = gateway.client(secret)
-    until_now(lambda: client.request("tools/list").status == 200, "the new key works")
+    until_blocking(lambda: client.request("tools/list").status == 200, "the new key works")
     gateway.cluster.put_key("brief", key(secret, revoked=True))
-    until_now(lambda: client.request("tools/list").status == 401, "the revoked key is refused")
+    until_blocking(lambda: client.request("tools/list").status == 401, "the revoked key is refused")
     told(client.call("echo__say", {"text": "too late"}), 401, -31001)
     assert not any(call.get("text") == "too late" for call in gateway.echo.arrived())
 
@@ -69,7 +69,7 @@ def test_a_revocation_is_heard_everywhere_soon(gateway: Gateway) -> None:
     taken: list[float] = []
     for _ in range(5):
         gateway.cluster.put_key("timed", key(secret))
-        until_now(lambda: client.request("ping").status == 200, "the new key works")
+        until_blocking(lambda: client.request("ping").status == 200, "the new key works")
 
         async def revoke(bus: Bus) -> None:
             bucket = await bus.bucket(CONFIG)
@@ -107,7 +107,7 @@ def test_a_server_nobody_declared_is_404(gateway: Gateway) -> None:
 
 def until_refused(client: Client, code: str, tool: str, **arguments: Any) -> None:
     """Call until that is refused with this code; a call can fail for other reasons before."""
-    until_now(lambda: client.call(tool, arguments).code == code, code)
+    until_blocking(lambda: client.call(tool, arguments).code == code, code)
 
 
 def test_a_spent_budget_names_level_limit_and_reset(gateway: Gateway) -> None:

@@ -16,12 +16,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CreateMessageResult, ElicitResult, TextContent
 
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.engines import Engine
-from harness.families import ROOT, begun, calling, request
-from harness.operating import key
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.engine import Engine
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import ROOT, calling, request, start_session
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import ServersQuery, ServersReply
@@ -29,7 +29,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
-PROGRAM = Path(__file__).parents[1] / "harness" / "classic_server.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "classic_server.py"
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 NARROW = "tbk_narrow_a-secret-for-one-tool"
 BLIND = "tbk_blind_a-secret-for-another-server"
@@ -206,7 +206,7 @@ def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_de
     def told() -> bool:
         return "set 'protocol: modern'" in families.reason("wrong")
 
-    until_now(told, "the reason in the status")
+    until_blocking(told, "the reason in the status")
 
 
 # -- log messages of servers that do not declare them ----------------------------------------------
@@ -242,7 +242,7 @@ async def test_a_client_that_named_a_level_is_told_nothing_below(families: Famil
 def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
     for version in ("2025-06-18", "2025-03-26"):
         client = families.client()
-        session = begun(client, version=version)
+        session = start_session(client, version=version)
         call = calling("web__note", 3, text=version)
         answer = client.post(call, Mcp_Session_Id=session)
         assert answer.body.count(b'"notifications/message"') == 3
@@ -314,7 +314,7 @@ async def test_the_endpoint_of_one_server_says_what_that_server_says(
     def is_met() -> bool:
         return b'"subscribe":true' not in families.client(server=server).post(INITIALIZE).body
 
-    await asyncio.to_thread(until_now, is_met, "the server met with a handshake")
+    await asyncio.to_thread(until_blocking, is_met, "the server met with a handshake")
     async with directly(families.web.url, mode) as own, families.sdk(mode, server) as through:
         assert through.server_info == own.server_info
         assert through.server_capabilities == own.server_capabilities

@@ -7,9 +7,9 @@ from urllib.parse import urljoin
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster, Upstream
 from toolbus_common.config import Configuration, Server
 
 ROOT, MEMBER, PERSON = (f"tbk_{name}_a-secret-of-governance" for name in ("root", "member", "ann"))

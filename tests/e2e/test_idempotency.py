@@ -8,9 +8,9 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from harness.client import JSON, Answer, Client
-from harness.families import OTHER, Place, begun, calling, stateless
-from harness.waiting import until_now
+from harness.clients.mcp_client import JSON, Answer, Client
+from harness.gateway.family_gateway import OTHER, FamilyGateway, calling, start_session, stateless
+from harness.waits import until_blocking
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
 REPEATS = 50
@@ -49,12 +49,12 @@ def of_the_first(answer: Answer) -> bool:
     return "firstCallId" in answer.error["data"]
 
 
-def arrived(place: Place, name: str) -> int:
+def arrived(place: FamilyGateway, name: str) -> int:
     return sum(call.get("id") == name for call in place.echo.arrived())
 
 
 def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_server(
-    place: Place,
+    place: FamilyGateway,
 ) -> None:
     def repeated(number: int) -> Answer:
         request = once_now if number % 2 else once
@@ -64,7 +64,7 @@ def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_serv
             answer = request(client, "fifty", id="fifty", seconds=0.5)
             return None if answer.status == 200 and answer.code == "call_under_way" else answer
 
-        return until_now(told, "the outcome", 60)  # type: ignore[no-any-return]
+        return until_blocking(told, "the outcome", 60)  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(repeated, range(REPEATS)))
@@ -75,7 +75,9 @@ def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_serv
         assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own family's form"
 
 
-def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(place: Place) -> None:
+def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(
+    place: FamilyGateway,
+) -> None:
     client = place.client()
     assert once(client, "mine", id="mine").text == "mine"
     assert once(client, "mine", id="mine, changed").code == "idempotency_conflict"
@@ -85,10 +87,10 @@ def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(pla
     assert once(client, "k" * 256, id="long").code == "invalid"
 
 
-def test_a_session_is_told_the_outcome_of_a_call_made_without_one(place: Place) -> None:
+def test_a_session_is_told_the_outcome_of_a_call_made_without_one(place: FamilyGateway) -> None:
     client = place.client(replica=1)
     assert once_now(place.client(), "session", id="session").text == "session"
-    sid = begun(client)
+    sid = start_session(client)
     body = calling("echo__wait", 1, id="session", seconds=0)
     body["params"]["_meta"] = {IDEMPOTENCY: "session"}
     again = client.post(body, Mcp_Session_Id=sid)
@@ -96,13 +98,13 @@ def test_a_session_is_told_the_outcome_of_a_call_made_without_one(place: Place) 
     assert arrived(place, "session") == 1
 
 
-def test_a_servers_own_error_is_told_again_as_it_was(place: Place) -> None:
+def test_a_servers_own_error_is_told_again_as_it_was(place: FamilyGateway) -> None:
     answers = [once(place.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
     assert [answer.error["code"] for answer in answers] == [-32050, -32050]
     assert arrived(place, "fault") == 1
 
 
-def test_explicit_execution_takes_the_key_as_a_header(place: Place) -> None:
+def test_explicit_execution_takes_the_key_as_a_header(place: FamilyGateway) -> None:
     function = {"name": "echo__wait", "arguments": json.dumps({"id": "header", "seconds": 0})}
     suggestion = {"id": "call_1", "function": function}
 
@@ -119,7 +121,7 @@ def test_explicit_execution_takes_the_key_as_a_header(place: Place) -> None:
     assert arrived(place, "header") == 3, "each of several has a key of its own"
 
 
-def test_a_repetition_is_an_event(place: Place) -> None:
+def test_a_repetition_is_an_event(place: FamilyGateway) -> None:
     client = place.client()
     once(client, "event", id="event")
     once(client, "event", id="event")
@@ -132,9 +134,11 @@ def test_a_repetition_is_an_event(place: Place) -> None:
     assert place.cluster.eventual_rows(sql)
 
 
-def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(place: Place) -> None:
+def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(
+    place: FamilyGateway,
+) -> None:
     with sent(place.client(), "left", id="left", seconds=4):
-        until_now(lambda: arrived(place, "left"), "the call reaches the server")
+        until_blocking(lambda: arrived(place, "left"), "the call reaches the server")
         for service in ("ingress", "policy"):  # where the services are one, only the client leaves
             for process in place.cluster.processes.get(service, [])[:1]:
                 process.kill()
@@ -144,7 +148,7 @@ def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(pl
         lost = answer.code == "outcome_unknown" and not of_the_first(answer)
         return None if lost or answer.code == "call_under_way" else answer
 
-    assert was_replayed(until_now(told, "the outcome"))
+    assert was_replayed(until_blocking(told, "the outcome"))
     assert arrived(place, "left") == 1
 
 
@@ -164,14 +168,14 @@ def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
 
 
 def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_again(
-    place: Place,
+    place: FamilyGateway,
 ) -> None:
     cluster = place.cluster
     name = "ingress+policy+executor" if cluster.fused else "executor"
     replica = 0 if cluster.fused else 1  # the other ingress is gone
     with ThreadPoolExecutor(1) as pool:
         lost = pool.submit(once, place.client(replica=replica), "dead", id="dead", seconds=7)
-        until_now(lambda: arrived(place, "dead"), "the call reaches the server")
+        until_blocking(lambda: arrived(place, "dead"), "the call reaches the server")
         for process in cluster.processes[name]:
             process.kill()
         if cluster.fused:
@@ -184,11 +188,13 @@ def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_aga
         answer = once(client, "dead", id="dead", seconds=7)
         return None if answer.code in ("call_under_way", "unknown_tool") else answer
 
-    unknown = until_now(told, "it is known to be unknown", UNTIL_UNKNOWN)
+    unknown = until_blocking(told, "it is known to be unknown", UNTIL_UNKNOWN)
     assert unknown.code == "outcome_unknown"
     assert "new key" in unknown.error["message"]
     assert arrived(place, "dead") == 1
-    alive = until_now(lambda: _ended(once(client, "alive", id="alive")), "the server is back", 60)
+    alive = until_blocking(
+        lambda: _ended(once(client, "alive", id="alive")), "the server is back", 60
+    )
     assert alive.text == "alive"
 
 

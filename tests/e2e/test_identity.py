@@ -14,15 +14,15 @@ from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
-from harness.administering import at, why
-from harness.browsing import Browser
-from harness.client import Answer, Client
-from harness.cluster import Upstream
-from harness.engines import installed
-from harness.launched import Launched
-from harness.proofs import Holder
-from harness.signing_in import FORM, VERIFIER, asked
-from harness.waiting import until_now
+from harness.clients.admin_client import at, why
+from harness.clients.form_browser import Browser
+from harness.clients.mcp_client import Answer, Client
+from harness.engines.engine import installed
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.dpop_proofs import Holder
+from harness.services.authorization_service import FORM, VERIFIER, authorization_request
+from harness.waits import until_blocking
 
 PASSWORD = "correct horse battery"
 REDIRECT = "http://127.0.0.1:9/callback"
@@ -86,7 +86,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         made.until_listed(made.client(ROOT), "echo__say")
         for name, group in (("ann", "staff"), ("bo", "careful"), ("cy", "ops")):
             words = ("accounts", "add", name, "--group", group, "--password-stdin")
-            added = made.toolbus(*words, said=f"{PASSWORD}\n")
+            added = made.toolbus(*words, stdin=f"{PASSWORD}\n")
             assert added.returncode == 0, added.stderr
         yield made
     finally:
@@ -104,7 +104,7 @@ def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvide
         page = shown
         if 'name="password"' in shown.text:
             page = await asyncio.to_thread(browser.sign_in, shown, name, PASSWORD)
-        sent.update((await asyncio.to_thread(browser.answer, page)).told)
+        sent.update((await asyncio.to_thread(browser.answer, page)).parameters)
 
     async def come_back() -> AuthorizationCodeResult:
         return AuthorizationCodeResult(code=sent["code"], state=sent["state"], iss=sent["iss"])
@@ -152,7 +152,7 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     (grant,) = [line for line in listed.stdout.splitlines() if '"id"' in line]
     ended = launched.toolbus("grants", "revoke", grant.split('"')[3])
     assert ended.returncode == 0, ended.stderr
-    until_now(lambda: client.request("tools/list").status == 401, "the token opens nothing")
+    until_blocking(lambda: client.request("tools/list").status == 401, "the token opens nothing")
     assert kept.token not in launched.logs()
 
 
@@ -282,9 +282,9 @@ def bound_token(base: str, holder: Holder) -> str:
     about = {"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
     client = Client(f"{base}/oauth/register").post(about).json["client_id"]
     browser = Browser(base)
-    wanted = asked(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
+    wanted = authorization_request(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
     shown = browser.get(f"{base}/oauth/authorize?{urlencode(wanted)}")
-    code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).told["code"]
+    code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).parameters["code"]
     form = {"grant_type": "authorization_code", "client_id": client, "code": code}
     form |= {"code_verifier": VERIFIER, "redirect_uri": REDIRECT}
     proof = holder.proof("POST", f"{base}/oauth/token")

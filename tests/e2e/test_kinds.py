@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.client import Client
-from harness.launched import Launched
-from harness.rest import RestServer
+from harness.apis.rest_process import RestServer
+from harness.clients.mcp_client import Client
+from harness.gateway.launched_gateway import Launched
 from toolbus_executor.upstreams.gateway_chaining import HOPS, MOST_HOPS
 
 KEY = "tbk_bot_e2e-secret-for-kinds"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness import late_server
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.families import begun, calling
-from harness.operating import key
-from harness.streams import Events
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import calling, start_session
+from harness.upstreams import late_message_server
 from toolbus_common.config import Configuration, Customer, Server, User
 from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.messaging.request_reply import RequestReply
@@ -21,7 +21,9 @@ from toolbus_common.nats.permissions import OPERATOR
 
 ANN, EVE = "tbk_ann_a-secret-of-late-words", "tbk_eve_another-secret-of-late-words"
 WORD, OWN = "card-4929-of-ann", "word-of-eve"
-SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))), sessions="shared")
+SERVER = Server(
+    command=(sys.executable, str(Path(late_message_server.__file__))), sessions="shared"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def session(client: Client) -> str:
     """A session that hears the log and can be asked."""
-    made = begun(client, {"elicitation": {}})
+    made = start_session(client, {"elicitation": {}})
     client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
     return made
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.connections import CutError, RawHttp, posting
-from harness.families import begun, calling
-from harness.operating import key
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.gateway.family_gateway import calling, start_session
+from harness.network.raw_connections import CutError, RawHttp, posting
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-leaving-connections"
@@ -107,7 +107,7 @@ def ingresses(cluster: Cluster) -> list[str]:
 def test_no_kept_connection_is_cut_and_each_is_told_that_it_ends(cluster: Cluster) -> None:
     load = Load(ingresses(cluster))
     load.start()
-    until_now(lambda: load.heard["200"] > 5 * CLIENTS, "the load is under way")
+    until_blocking(lambda: load.heard["200"] > 5 * CLIENTS, "the load is under way")
     leaving = [p for p in cluster.every() if "ingress" in p.services]
     for process in leaving:
         process.signal(signal.SIGTERM)
@@ -124,12 +124,12 @@ def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
     address = ingresses(cluster)[0]
     process = next(p for p in cluster.every() if "ingress" in p.services)
     client = cluster.client(SECRET)
-    session = begun(client)
+    session = start_session(client)
     with RawHttp(address) as idle, Events(client, Mcp_Session_Id=session) as stream:
         idle.send(posting("/mcp", json.dumps(calling("echo__say", 1, text="x")).encode(), *LINES))
         assert not idle.answer().closes
         process.signal(signal.SIGTERM)
-        until_now(lambda: '"http.leaving"' in process.log, "it is leaving")
+        until_blocking(lambda: '"http.leaving"' in process.log, "it is leaving")
         late = client.call("echo__say", {"text": "late"})
         assert (late.text, late.headers["connection"]) == ("late", "close")
         (items,) = (
@@ -148,9 +148,9 @@ def test_a_call_under_way_is_answered_after_the_listener_has_closed(
     body = json.dumps(calling("echo__wait", 1, id="long", seconds=3.0)).encode()
     with RawHttp(ingresses(cluster)[0]) as connection:
         connection.send(posting("/mcp", body, *LINES))
-        until_now(lambda: any(c.get("id") == "long" for c in upstream.arrived()), "under way")
+        until_blocking(lambda: any(c.get("id") == "long" for c in upstream.arrived()), "under way")
         process.signal(signal.SIGTERM)
-        until_now(lambda: not takes(cluster.client(SECRET)), "the listener is closed")
+        until_blocking(lambda: not takes(cluster.client(SECRET)), "the listener is closed")
         answer = connection.answer()
         assert (answer.status, answer.closes) == (200, True)
         assert b"long" in answer.body

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.waiting import PATIENCE, until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import PATIENCE, until_blocking
 from toolbus_common.config import Budget, Configuration, Loop, Period, Price, Server
 from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
 from toolbus_common.messaging.request_reply import RequestReply
@@ -73,7 +73,7 @@ def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None
 def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert say(client, "the first", run=3).code == ""
-    until_now(lambda: settled(cluster), "what was called before is settled")
+    until_blocking(lambda: settled(cluster), "what was called before is settled")
     before = budgets(cluster)[0].spent
     assert say(client, "x" * 5000, run=5).code == ""
     where = f"trace_id = '{5:032x}'"
@@ -81,7 +81,7 @@ def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster
     size = json.loads(row["detail"])["result_bytes"]
     assert size > 5000
     assert row["charge"] == 1000 + size * 10
-    until_now(lambda: budgets(cluster)[0].spent - before == row["charge"], "it is settled")
+    until_blocking(lambda: budgets(cluster)[0].spent - before == row["charge"], "it is settled")
 
 
 def test_a_budget_of_calls_for_some_tools_leaves_the_others_alone(cluster: Cluster) -> None:
@@ -107,7 +107,7 @@ def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: C
 
 def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> None:
     assert say(cluster.client(SECRET), "before", run=5).code == ""
-    until_now(lambda: settled(cluster), "all is settled")
+    until_blocking(lambda: settled(cluster), "all is settled")
     before = [budget.spent for budget in budgets(cluster)]
     assert rebuilt(cluster)["calls"] == 0
     assert [budget.spent for budget in budgets(cluster)] == before

@@ -16,10 +16,10 @@ import redis
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.apart import COMMAND, Stateful
-from harness.cluster import Cluster
-from harness.operating import Row, key
-from harness.waiting import until_now
+from harness.clients.bus_operator import Row, key
+from harness.gateway.cluster import Cluster
+from harness.services.executor_pair import COMMAND, Stateful
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 from toolbus_common.mcp.builtin_server import EXECUTE
@@ -60,7 +60,7 @@ def cluster(
                 "prices": {"*": PRICE / 1_000_000},
             }
         )
-        made.start(declared, fused=request.param == "fused", beside=("codemode",))
+        made.start(declared, fused=request.param == "fused", additional=("codemode",))
         made.until_listed(made.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short")))
         yield made
     finally:
@@ -206,7 +206,7 @@ def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_it
             cluster.client(POOR).call, "dual__work", {"steps": 7200, "pause": 0.25}, trace
         )
         rows = events_of(cluster, trace, "call.allowed", "call.extended")
-        until_now(lambda: time.time() > rows[0]["deadline"] + 2, "the first deadline is over")
+        until_blocking(lambda: time.time() > rows[0]["deadline"] + 2, "the first deadline is over")
         assert ledger(cluster, "poor") == (0, PRICE)
         cluster.processes[service].pop().kill()
         if not cluster.fused:
@@ -224,4 +224,4 @@ def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_it
     (failed,) = (row for row in rows if row["event"] == "call.failed")
     assert (failed["code"], failed["charge"]) == ("outcome_unknown", PRICE)
     assert failed["at_"] >= deadline
-    until_now(lambda: ledger(cluster, "poor") == (PRICE, 0), "charged once")
+    until_blocking(lambda: ledger(cluster, "poor") == (PRICE, 0), "charged once")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness import odd_server, strict_clients
-from harness.launched import Launched
-from harness.odd_definitions import (
+from harness.clients import strict_clients
+from harness.gateway.launched_gateway import Launched
+from harness.samples.odd_definitions import (
     CASES,
     GOOD,
     LISTS,
@@ -26,6 +26,7 @@ from harness.odd_definitions import (
     TOOLS_HELD,
     TOOLS_SHOWN,
 )
+from harness.upstreams import scripted_server
 
 KEY = "tbk_bot_e2e-secret-for-odd-definitions"
 SERVERS = ("pipe", "web")
@@ -61,11 +62,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     program = strict_clients.installed(pytestconfig.cache.mkdir("node-strict"))
     directory = tmp_path_factory.mktemp("odd")
     fields = {"lists": LISTS, "results": RESULTS}
-    source = Path(odd_server.__file__)
+    source = Path(scripted_server.__file__)
     stored = directory / "told.json"
     stored.write_text(json.dumps(fields))
     launched = Launched(directory)
-    with odd_server.serving(fields) as url:
+    with scripted_server.serving(fields) as url:
         pipe = {
             "command": [sys.executable, str(source), str(stored)],
             "files": {"read": [str(source), str(stored)]},

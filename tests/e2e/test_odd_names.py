@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import odd_server
-from harness.client import Answer, Client
-from harness.launched import Launched
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.launched_gateway import Launched
+from harness.upstreams import scripted_server
 from toolbus_common.access.tool_names import shortened
 
 KEY = "tbk_bot_e2e-secret-for-odd-names"
@@ -48,7 +48,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         "prompts": [*prompts, {"name": "ask me"}],
     }
     cluster = Launched(tmp_path_factory.mktemp("odd-names"))
-    with odd_server.serving({"lists": lists, "results": results}) as url:
+    with scripted_server.serving({"lists": lists, "results": results}) as url:
         servers = {
             "odd": {"url": url, "tools": {"strict count": {"validation": "strict"}}},
             "small": {"url": url, "list_limit": 100_000},

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.families import ROOT, begun, calling, request
-from harness.operating import key
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import ROOT, calling, request, start_session
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 
 PAGE = "https://example.org/sign-in"
@@ -64,7 +64,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
 
 def test_a_call_taken_back_while_its_client_is_asked_ends_at_the_server(old: Old) -> None:
     client = old.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     old.server.forget()
     call = calling("old__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
@@ -73,12 +73,12 @@ def test_a_call_taken_back_while_its_client_is_asked_ends_at_the_server(old: Old
         about = {**cancelled, "params": {"requestId": 5}}
         assert client.post(about, Mcp_Session_Id=session).status == 202
         assert stream.next()["error"]["data"]["code"] == "cancelled"
-    until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+    until_blocking(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
 
 
 def test_a_refused_question_reaches_the_server_which_decides_how_its_call_ends(old: Old) -> None:
     client = old.client()
-    session = begun(client, {"sampling": {}})
+    session = start_session(client, {"sampling": {}})
     with Events(
         client, calling("old__test_sampling", 6, prompt="p"), Mcp_Session_Id=session
     ) as stream:
@@ -92,12 +92,12 @@ def test_a_refused_question_reaches_the_server_which_decides_how_its_call_ends(o
 
 def test_a_call_that_asks_where_nothing_can_be_asked_ends_at_the_server(old: Old) -> None:
     client = old.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     old.server.forget()
     call = calling("old__test_elicitation", 7, message="Who?")
     answer = client.post(call, Mcp_Session_Id=session, Accept="application/json")
     assert "text/event-stream" in answer.error["message"]
-    until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+    until_blocking(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
 
 
 # -- a page that must be opened first --------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
 
 def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
     client = old.client()
-    session = begun(client, PAGES)
+    session = start_session(client, PAGES)
     result = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
     assert result["code"] == -32042
     (page,) = result["data"]["elicitations"]

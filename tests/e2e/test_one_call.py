@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster import Cluster, Upstream
-from harness.fresh import joined_by_tester
-from harness.operating import key
-from harness.waiting import until
+from harness.clients.bus_operator import key
+from harness.engines.bus_reset import connect_as_tester
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import until
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.contracts import CallAdmitted, CallRequested
@@ -56,7 +56,7 @@ async def overheard(cluster: Cluster) -> Heard:
     received: Heard = []
     async with AsyncExitStack() as joined:
         for account, subjects in (FUSED if cluster.fused else APART).items():
-            bus = await joined.enter_async_context(joined_by_tester(cluster.nats.at, account))
+            bus = await joined.enter_async_context(connect_as_tester(cluster.nats.at, account))
             for each in subjects:
                 await bus.subscribe(each, lambda data, subject, _: received.append((subject, data)))
             await bus.settled()

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.engines import installed, own_ports
-from harness.launched import Launched
-from harness.rawhttp import asked, exchange
+from harness.engines.engine import installed, own_ports
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_requests import exchange, request_bytes
 from toolbus_common.service.process import SERVICES
 
 SCRIPTS = "https://scripts.example"
@@ -57,17 +57,19 @@ def test_no_path_of_the_agents_port_answers_a_foreign_host_or_origin(
             {"Origin": "https://evil.example"},
             {"Host": "evil.example", "Origin": SCRIPTS},
         ):
-            answer = exchange(demo.port, asked(path, method, **fields, **foreign))
+            answer = exchange(demo.port, request_bytes(path, method, **fields, **foreign))
             assert answer.status == 403, (method, path, foreign, answer)
-        twice = asked(path, method).replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\n" * 2)
+        twice = request_bytes(path, method).replace(
+            b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\n" * 2
+        )
         assert exchange(demo.port, twice).status == 400, (method, path)
 
 
 def test_an_agents_port_says_that_it_is_alive_and_nothing_else(demo: Launched) -> None:
-    alive = exchange(demo.port, asked("/healthz"))
+    alive = exchange(demo.port, request_bytes("/healthz"))
     assert (alive.status, alive.body, alive.content_type) == (200, b"", "")
     for path in ("/metrics", "/readyz", "/metrics/", "/healthz/", "//metrics", "/%6detrics"):
-        gone = exchange(demo.port, asked(path))
+        gone = exchange(demo.port, request_bytes(path))
         assert gone.status == 404, path
         assert b"toolbus_" not in gone.body
 
@@ -79,9 +81,9 @@ def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo:
     for name in processes:
         services = name.split("+")
         (port,) = {listener(demo, service) for service in services}
-        ready = exchange(port, asked("/readyz"))
+        ready = exchange(port, request_bytes("/readyz"))
         assert (ready.status, set(json.loads(ready.body))) == (200, set(services))
-        metrics = exchange(port, asked("/metrics?all"))
+        metrics = exchange(port, request_bytes("/metrics?all"))
         assert metrics.status == 200
         for service in services:
             assert f'toolbus_service_ready{{service="{service}"}} 1.0'.encode() in metrics.body
@@ -92,7 +94,7 @@ def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "localhost", "[::1]:9", "10.1.2.3"])
 def test_an_operations_listener_is_asked_by_address(demo: Launched, host: str) -> None:
-    alive = exchange(listener(demo), asked("/healthz", Host=host))
+    alive = exchange(listener(demo), request_bytes("/healthz", Host=host))
     assert (alive.status, alive.body) == (200, b"")
 
 
@@ -104,19 +106,19 @@ def test_an_operations_listener_is_asked_by_address(demo: Launched, host: str) -
 def test_an_operations_listener_cannot_be_reached_by_a_name_that_was_rebound(
     demo: Launched, path: str, host: str
 ) -> None:
-    refused = exchange(listener(demo), asked(path, Host=host))
+    refused = exchange(listener(demo), request_bytes(path, Host=host))
     assert (refused.status, b"toolbus_" in refused.body) == (403, False)
 
 
 def test_an_operations_listener_refuses_what_is_no_plain_question(demo: Launched) -> None:
-    port, get = listener(demo), asked("/metrics")
-    assert exchange(port, asked("/metrics", "POST")).status == 405
+    port, get = listener(demo), request_bytes("/metrics")
+    assert exchange(port, request_bytes("/metrics", "POST")).status == 405
     assert exchange(port, get.replace(b"Host: 127.0.0.1\r\n", b"")).status == 403
     assert exchange(port, get.replace(b"Host: ", b"Host: 127.0.0.1\r\nHost: ")).status == 403
     assert exchange(port, get.replace(b" HTTP/1.1", b"")).status == 400
-    assert exchange(port, asked("/metrics", Long="x" * 9000)).status in (0, 431)
+    assert exchange(port, request_bytes("/metrics", Long="x" * 9000)).status in (0, 431)
     assert exchange(port, b"\x00\xff\r\n\r\n").status == 400
-    assert exchange(port, asked("/metrics", "HEAD")).body == b""
+    assert exchange(port, request_bytes("/metrics", "HEAD")).body == b""
 
 
 def test_a_listed_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_listed_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
     try:
         made.start()
         for host, status in (("policy:8081", 200), ("ingress", 200), ("executor:8081", 403)):
-            assert exchange(listener(made), asked("/readyz", Host=host)).status == status
+            assert exchange(listener(made), request_bytes("/readyz", Host=host)).status == status
     finally:
         made.stop()
 

@@ -8,10 +8,10 @@ from secrets import token_hex
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.waiting import PATIENCE, until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster, Upstream
+from harness.waits import PATIENCE, until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
 from toolbus_common.messaging.request_reply import RequestReply
@@ -62,28 +62,28 @@ def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_events(
     client = cluster.client(SECRET)
     for _ in range(3):
         assert dear(client).status == HTTPStatus.OK
-    until_now(lambda: budget(cluster).held == 0, "the calls are settled")
+    until_blocking(lambda: budget(cluster).held == 0, "the calls are settled")
     before = budget(cluster).spent
     assert before >= 3000
     cluster.valkey.kill()
     for file in cluster.valkey.directory.glob("appendonlydir/*"):
         file.unlink()
     cluster.valkey.start()
-    answer = until_now(
+    answer = until_blocking(
         lambda: (a := dear(client)).code == "ledger_rebuilding" and a, "the loss is noticed"
     )
     assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
     assert answer.error["data"]["retryable"] is True
     assert "lost its counters" in answer.error["message"]
-    until_now(lambda: not dear(client).code, "the counters are rebuilt")
-    until_now(lambda: budget(cluster).spent == before + 1000, "what was spent before counts")
+    until_blocking(lambda: not dear(client).code, "the counters are rebuilt")
+    until_blocking(lambda: budget(cluster).spent == before + 1000, "what was spent before counts")
 
 
 def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert dear(client).status == HTTPStatus.OK
     cluster.nats.kill()
-    until_now(lambda: dear(client).code == "bus_down", "the edge noticed")
+    until_blocking(lambda: dear(client).code == "bus_down", "the edge noticed")
     answer = dear(client)
     assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
     assert answer.headers["retry-after"] == "1"
@@ -91,7 +91,7 @@ def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
     assert client.get(f"http://{cluster.ops['ingress']}/readyz").status == 503
     assert client.get(client.endpoint.replace("/mcp", "/healthz")).status == 200
     cluster.nats.start()
-    until_now(lambda: not dear(client).code, "calls flow again")
+    until_blocking(lambda: not dear(client).code, "calls flow again")
 
 
 def test_valkey_down_refuses_spending_by_name_and_lets_free_calls_through(
@@ -105,7 +105,7 @@ def test_valkey_down_refuses_spending_by_name_and_lets_free_calls_through(
     assert "Redis" in answer.error["message"]
     assert client.call("echo__say", {"text": "free"}).text == "free"
     cluster.valkey.start()
-    until_now(lambda: not dear(client).code, "spending is possible again")
+    until_blocking(lambda: not dear(client).code, "spending is possible again")
 
 
 def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
@@ -115,7 +115,7 @@ def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
     answer = dear(client)
     cluster.valkey.thaw()
     assert (answer.status, answer.code) == (503, "ledger_down")
-    until_now(lambda: not dear(client).code, "spending is possible again")
+    until_blocking(lambda: not dear(client).code, "spending is possible again")
 
 
 def budget(cluster: Cluster) -> BudgetState:
@@ -139,13 +139,13 @@ def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
     assert first.status == HTTPStatus.OK
     assert first.code == "upstream_dead"
     assert "echo" in first.error["message"]
-    opened = until_now(
+    opened = until_blocking(
         lambda: (a := client.call("echo__say")).code == "breaker_open" and a, "the breaker opened"
     )
     assert "echo" in opened.error["message"]
     assert client.tools(), "its last known tools stay listed"
     upstream.start()
-    until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "a probe closed it")
+    until_blocking(lambda: not client.call("echo__say", {"text": "x"}).code, "a probe closed it")
     cluster.eventual_events(
         "server = 'echo'", "server.connected", "breaker.opened", "breaker.closed"
     )
@@ -159,7 +159,7 @@ def test_an_upstream_that_dies_during_a_call_ends_the_call(
     assert answer.code in ("upstream_dead", "outcome_unknown", "upstream_failed")
     upstream.kill()
     upstream.start()
-    until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "it is called again")
+    until_blocking(lambda: not client.call("echo__say", {"text": "x"}).code, "it is called again")
 
 
 def test_a_gateway_that_drains_finishes_the_call_it_holds(
@@ -169,7 +169,7 @@ def test_a_gateway_that_drains_finishes_the_call_it_holds(
     name = token_hex(8)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.call, "echo__wait", {"id": name, "seconds": 1.0})
-        until_now(lambda: name in {seen.get("id") for seen in upstream.arrived()}, "under way")
+        until_blocking(lambda: name in {seen.get("id") for seen in upstream.arrived()}, "under way")
         for process in cluster.every():
             process.signal(signal.SIGTERM)
         assert call.result().text == name

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Client
-from harness.families import begun, listening, stateless
-from harness.launched import Launched
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import listening, start_session, stateless
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Pinboard, at_pins
 from toolbus_cli.errors import CommandError
@@ -117,7 +117,7 @@ def pinned(
         launched.configure({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}})
         launched.start()
         launched.until_listed(made.client, GREET)
-        until_now(lambda: "slow__greet" in made.held(), "listed and held")
+        until_blocking(lambda: "slow__greet" in made.held(), "listed and held")
         yield made
     finally:
         launched.stop()
@@ -136,7 +136,7 @@ def as_it_was(pinned: Pinned) -> Iterator[None]:
         pinned.restore(first)
         return pinned.greeting() == (first, "")
 
-    until_now(back, "as it was")
+    until_blocking(back, "as it was")
     pinned.launched.until_listed(pinned.client, GREET)
 
 
@@ -169,17 +169,17 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
     with listening(client, toolsListChanged=True) as news:
         news.until("notifications/subscriptions/acknowledged")
         pinned.list_instead(greet=evil(title="Hi"))
-        until_now(lambda: client.call(GREET).code == "unknown_tool", "refused")
+        until_blocking(lambda: client.call(GREET).code == "unknown_tool", "refused")
         before = pinned.arrived()
         assert client.call(GREET).code == "unknown_tool"
         assert pinned.arrived() == before, "nothing reached the server"
         assert news.until(CHANGED)  # as the server says itself, or because it is gone by now
-    until_now(lambda: GREET not in client.tools(), "it is not listed")
+    until_blocking(lambda: GREET not in client.tools(), "it is not listed")
     fields = {case["name"]: case["held"] for case in pinned.pins("list")}
     assert fields[GREET] == "changed since it was approved"
 
     case = looked_at(pinned)
-    with Events(client, MCP_Session_Id=begun(client)) as stream:
+    with Events(client, MCP_Session_Id=start_session(client)) as stream:
         pinned.pins("approve", GREET, "--digest", case["digest"][:16])
         assert stream.until(CHANGED)
     pinned.launched.until_listed(client, GREET)
@@ -193,14 +193,14 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
         rows = pinned.launched.rows(sql)
         return wanted <= {(row["event"], row["definition_digest"]) for row in rows}
 
-    until_now(recorded, "every step is an event")
+    until_blocking(recorded, "every step is an event")
 
 
 def test_a_new_tool_is_held_and_takes_no_name_from_an_approved_one(pinned: Pinned) -> None:
     client = pinned.client
     # Before greet in the order of names, and like it to the eye.
     pinned.list_instead(Greet=evil(name="Greet"), gr33t=evil(name="gr33t"))
-    until_now(lambda: "fix__Greet" in pinned.held(), "held")
+    until_blocking(lambda: "fix__Greet" in pinned.held(), "held")
     assert client.call(GREET, {"name": "Ann"}).text == "Hello, Ann!"
     assert GREET in client.tools()
     for name in ("fix__Greet", "fix__gr33t"):
@@ -214,17 +214,17 @@ def test_a_new_tool_is_held_and_takes_no_name_from_an_approved_one(pinned: Pinne
 def test_a_tool_that_went_and_came_back_otherwise_is_held(pinned: Pinned) -> None:
     client = pinned.client
     pinned.list_instead(greet=None)
-    until_now(lambda: GREET not in client.tools(), "gone")
+    until_blocking(lambda: GREET not in client.tools(), "gone")
     assert GREET not in pinned.held()
     pinned.list_instead(greet=evil())
-    until_now(lambda: GREET in pinned.held(), "back, and held")
-    until_now(pinned.launched.up_to_date, "every service knows")
+    until_blocking(lambda: GREET in pinned.held(), "back, and held")
+    until_blocking(pinned.launched.up_to_date, "every service knows")
     assert client.call(GREET).code == "unknown_tool"
 
 
 def test_a_definition_too_large_to_compare_cannot_be_called(pinned: Pinned) -> None:
     pinned.list_instead(greet=evil(description="x" * 100_000))
-    until_now(lambda: pinned.client.call(GREET).code == "unknown_tool", "refused")
+    until_blocking(lambda: pinned.client.call(GREET).code == "unknown_tool", "refused")
 
 
 def test_where_each_is_to_be_approved_nothing_shows_before(pinned: Pinned) -> None:
@@ -236,13 +236,13 @@ def test_where_each_is_to_be_approved_nothing_shows_before(pinned: Pinned) -> No
     assert client.call("slow__greet").code == ""
     assert [name for name in client.tools() if name.startswith("slow__")] == ["slow__greet"]
     pinned.pins("reject", "slow__greet")
-    until_now(lambda: client.call("slow__greet").code == "unknown_tool", "taken away again")
+    until_blocking(lambda: client.call("slow__greet").code == "unknown_tool", "taken away again")
 
 
 def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinned) -> None:
     hostile = evil(description="\x1b[2J\u202eGreets")
     pinned.list_instead(greet=hostile)
-    until_now(lambda: GREET in pinned.held(), "held")
+    until_blocking(lambda: GREET in pinned.held(), "held")
     status = json.loads(pinned.launched.toolbus("status", "--json").stdout)
     (row,) = [each for each in status["servers"] if each["name"] == "fix"]
     assert row["quarantined"] == 1

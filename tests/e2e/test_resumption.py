@@ -8,10 +8,17 @@ import pytest
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.client import Client
-from harness.families import OTHER, ROOT, Place, begun, calling, replicated
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import (
+    OTHER,
+    ROOT,
+    FamilyGateway,
+    calling,
+    replicated,
+    start_session,
+)
+from harness.waits import until_blocking
 from toolbus_common.config import Server
 
 REPLICAS = pytest.mark.parametrize("replica", [0, 1], ids=["here", "elsewhere"])
@@ -34,10 +41,10 @@ def answered(client: Client, session: str, asked: dict[str, Any]) -> None:
 
 @REPLICAS
 def test_a_call_goes_on_without_its_client_who_comes_back_for_the_answer(
-    place: Place, replica: int
+    place: FamilyGateway, replica: int
 ) -> None:
     client, there = place.client(), place.client(replica=replica)
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
         request = stream.until("elicitation/create")
@@ -60,9 +67,9 @@ def test_a_call_goes_on_without_its_client_who_comes_back_for_the_answer(
 
 
 @REPLICAS
-def test_an_answer_comes_live_to_who_came_back(place: Place, replica: int) -> None:
+def test_an_answer_comes_live_to_who_came_back(place: FamilyGateway, replica: int) -> None:
     client, there = place.client(), place.client(replica=replica)
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         came = stream.last_id
@@ -73,16 +80,16 @@ def test_an_answer_comes_live_to_who_came_back(place: Place, replica: int) -> No
 
 
 @REPLICAS
-def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -> None:
+def test_an_event_of_another_session_leads_nowhere(place: FamilyGateway, replica: int) -> None:
     client = place.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         came = stream.last_id
     unknown = came.replace("a", "a0", 1)
     for secret in (OTHER, ROOT):
         thief = place.client(secret, replica)
-        theirs = begun(thief)
+        theirs = start_session(thief)
         with resumed(thief, theirs, came) as stolen, resumed(thief, theirs, unknown) as made_up:
             assert (stolen.status, made_up.status) == (400, 400)
             assert stolen.body == made_up.body, "and nothing tells which"
@@ -93,9 +100,9 @@ def test_an_event_of_another_session_leads_nowhere(place: Place, replica: int) -
         assert stream.next()["id"] == 5, "its own client still has it"
 
 
-def test_a_call_without_its_client_is_cancelled_by_its_word_only(place: Place) -> None:
+def test_a_call_without_its_client_is_cancelled_by_its_word_only(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     with Events(client, WHO, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
         came = stream.last_id
@@ -107,9 +114,9 @@ def test_a_call_without_its_client_is_cancelled_by_its_word_only(place: Place) -
         assert stream.next()["error"]["data"]["code"] == "cancelled"
 
 
-def test_ids_of_a_session_are_never_used_twice(place: Place) -> None:
+def test_ids_of_a_session_are_never_used_twice(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     seen: list[str] = []
     for replica in (0, 1):
         there = place.client(replica=replica)
@@ -122,11 +129,11 @@ def test_ids_of_a_session_are_never_used_twice(place: Place) -> None:
     assert len(seen) == len(set(seen)) == 7
 
 
-def test_an_older_client_has_ids_but_no_event_without_a_message(place: Place) -> None:
+def test_an_older_client_has_ids_but_no_event_without_a_message(place: FamilyGateway) -> None:
     client = place.client()
     call = calling("fix__test_tool_with_progress", 5)
     call["params"]["_meta"] = {"progressToken": 1}
-    session = begun(client, version="2025-06-18")
+    session = start_session(client, version="2025-06-18")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         assert stream.next()["method"] == "notifications/progress"
         assert len(stream.ids) == 1
@@ -138,9 +145,9 @@ def test_an_older_client_has_ids_but_no_event_without_a_message(place: Place) ->
         assert stream.ended()
 
 
-def test_an_answer_at_once_is_plain_json_and_is_not_kept(place: Place) -> None:
+def test_an_answer_at_once_is_plain_json_and_is_not_kept(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client, {"elicitation": {}, "roots": {}})
+    session = start_session(client, {"elicitation": {}, "roots": {}})
     answer = client.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session)
     assert answer.headers["content-type"] == "application/json"
     assert answer.text == "hi"
@@ -150,25 +157,27 @@ def test_an_answer_at_once_is_plain_json_and_is_not_kept(place: Place) -> None:
 
 
 @REPLICAS
-def test_what_was_told_meanwhile_is_there_for_who_comes_back(place: Place, replica: int) -> None:
+def test_what_was_told_meanwhile_is_there_for_who_comes_back(
+    place: FamilyGateway, replica: int
+) -> None:
     client, there = place.client(), place.client(replica=replica)
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
     place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
     try:
-        until_now(lambda: "more__say" in client.tools(), "the new server")
+        until_blocking(lambda: "more__say" in client.tools(), "the new server")
         with resumed(there, session, primed) as stream:
             stream.until("notifications/tools/list_changed")
             assert stream.last_id.rpartition("-")[0] == primed.rpartition("-")[0]
     finally:
         place.cluster.declare(place.configuration())
-        until_now(lambda: "more__say" not in client.tools(), "the server is gone")
+        until_blocking(lambda: "more__say" not in client.tools(), "the server is gone")
 
 
-def test_a_stream_of_a_replica_that_is_gone_begins_anew(place: Place) -> None:
+def test_a_stream_of_a_replica_that_is_gone_begins_anew(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client)
+    session = start_session(client)
     with resumed(client, session, "s00000000dead.1-4") as stream:
         assert stream.primed().startswith("s")
         assert "dead" not in stream.last_id
@@ -177,9 +186,9 @@ def test_a_stream_of_a_replica_that_is_gone_begins_anew(place: Place) -> None:
 
 
 @REPLICAS
-def test_a_resumed_stream_ends_with_its_session(place: Place, replica: int) -> None:
+def test_a_resumed_stream_ends_with_its_session(place: FamilyGateway, replica: int) -> None:
     client, there = place.client(), place.client(replica=replica)
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         primed = stream.primed()
     with resumed(there, session, primed) as stream:
@@ -194,7 +203,7 @@ def test_a_resumed_stream_ends_with_its_session(place: Place, replica: int) -> N
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGateway]:
     """Two replicas that send clients away whose answers take their time."""
     fields = {"TOOLBUS_POLL_AFTER": str(POLL_SECONDS)}
     with replicated(tmp_path_factory.mktemp("impatient"), fused=False, **fields) as made:
@@ -203,10 +212,10 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @REPLICAS
 def test_a_client_is_sent_away_with_an_id_and_comes_back_for_its_answer(
-    impatient: Place, replica: int
+    impatient: FamilyGateway, replica: int
 ) -> None:
     client, there = impatient.client(), impatient.client(replica=replica)
-    session = begun(client)
+    session = start_session(client)
     with Events(
         client, calling("echo__wait", 5, id="x", seconds=2), Mcp_Session_Id=session
     ) as sent:
@@ -217,7 +226,7 @@ def test_a_client_is_sent_away_with_an_id_and_comes_back_for_its_answer(
         assert stream.next()["result"]["content"][0]["text"] == "x"
 
 
-async def test_the_sdks_client_comes_back_by_itself(impatient: Place) -> None:
+async def test_the_sdks_client_comes_back_by_itself(impatient: FamilyGateway) -> None:
     came_back: list[str] = []
 
     async def note(request: httpx2.Request) -> None:
@@ -234,8 +243,8 @@ async def test_the_sdks_client_comes_back_by_itself(impatient: Place) -> None:
     assert any(event_id.startswith("a") for event_id in came_back)
 
 
-def test_an_older_client_is_never_sent_away(impatient: Place) -> None:
+def test_an_older_client_is_never_sent_away(impatient: FamilyGateway) -> None:
     client = impatient.client()
     call = calling("echo__wait", 5, id="old", seconds=1)
-    answer = client.post(call, Mcp_Session_Id=begun(client, version="2025-06-18"))
+    answer = client.post(call, Mcp_Session_Id=start_session(client, version="2025-06-18"))
     assert answer.text == "old"

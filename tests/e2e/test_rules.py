@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import Upstream
-from harness.engines import installed
-from harness.families import request
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.engines.engine import installed
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import request
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 
 FULL, DIGEST, REDACTED = (
     "tbk_full_e2e-secret-of-rules",
@@ -225,8 +225,8 @@ def test_a_rule_takes_effect_while_it_runs_and_a_faulty_one_does_not(
     assert message.stderr.startswith(f"{made.config}:")
     made.configure(document(echo, later={"cedar": SAYS.format("later")}))
     assert checked(made).returncode == 0
-    until_now(lambda: client.call("echo__say", {"text": "later"}).code == "rule_denied")
+    until_blocking(lambda: client.call("echo__say", {"text": "later"}).code == "rule_denied")
     listed = json.loads(made.toolbus("rules", "list", "--json").stdout)
     assert list(listed) == ["etc", "home", "dear", "later"]
     made.configure(document(echo))
-    until_now(lambda: client.call("echo__say", {"text": "later"}).code == "")
+    until_blocking(lambda: client.call("echo__say", {"text": "later"}).code == "")

@@ -8,26 +8,26 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client
-from harness.families import (
+from harness.clients.bus_operator import key
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import (
     OTHER,
     ROOT,
     TENANTS,
-    Place,
-    begun,
+    FamilyGateway,
     calling,
+    start_session,
 )
-from harness.operating import key
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Server
 
 # -- sessions --------------------------------------------------------------------------------------
 
 
-def test_a_session_lives_from_initialize_to_delete(place: Place) -> None:
+def test_a_session_lives_from_initialize_to_delete(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client)
+    session = start_session(client)
     assert client.request("tools/list", Mcp_Session_Id=session).status == 200
     assert client.delete(Mcp_Session_Id=session).status == 204
     answer = client.request("tools/list", Mcp_Session_Id=session)
@@ -35,18 +35,18 @@ def test_a_session_lives_from_initialize_to_delete(place: Place) -> None:
     assert client.delete(Mcp_Session_Id=session).status == 404
 
 
-def test_any_replica_serves_a_session_and_hears_of_its_end(place: Place) -> None:
+def test_any_replica_serves_a_session_and_hears_of_its_end(place: FamilyGateway) -> None:
     here, there = place.client(), place.client(replica=1)
-    session = begun(here)
+    session = start_session(here)
     assert there.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session).text == "hi"
     assert there.delete(Mcp_Session_Id=session).status == 204
-    until_now(
+    until_blocking(
         lambda: here.request("ping", Mcp_Session_Id=session).status == 404, "the end is heard"
     )
 
 
-def test_a_session_of_another_key_does_not_exist(place: Place) -> None:
-    session = begun(place.client())
+def test_a_session_of_another_key_does_not_exist(place: FamilyGateway) -> None:
+    session = start_session(place.client())
     other = place.client(OTHER)
     assert other.request("tools/list", Mcp_Session_Id=session).status == 404
     assert other.delete(Mcp_Session_Id=session).status == 404
@@ -54,23 +54,23 @@ def test_a_session_of_another_key_does_not_exist(place: Place) -> None:
 
 
 @pytest.mark.parametrize("session", ["x", "A" * 300, "=", "\xe4"])
-def test_an_id_of_no_session_is_not_found(place: Place, session: str) -> None:
+def test_an_id_of_no_session_is_not_found(place: FamilyGateway, session: str) -> None:
     assert place.client().request("ping", Mcp_Session_Id=session).status == 404
 
 
-def test_an_altered_session_id_is_not_found(place: Place) -> None:
-    session = begun(place.client())
+def test_an_altered_session_id_is_not_found(place: FamilyGateway) -> None:
+    session = start_session(place.client())
     for other in (session + "A", session[:-1], session + "=", f"!{session}", session.swapcase()):
         assert place.client().request("ping", Mcp_Session_Id=other).status == 404
 
 
-def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: Place) -> None:
+def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: FamilyGateway) -> None:
     client = place.client()
-    session, another = begun(client), begun(client)
+    session, another = start_session(client), start_session(client)
     waiting = calling("echo__wait", "same", id="twice", seconds=7)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, waiting, Mcp_Session_Id=session)
-        until_now(lambda: any(call.get("id") == "twice" for call in place.echo.arrived()))
+        until_blocking(lambda: any(call.get("id") == "twice" for call in place.echo.arrived()))
         again = client.post(calling("echo__say", "same", text="no"), Mcp_Session_Id=session)
         assert (again.status, again.error["code"]) == (400, -32600)
         assert again.json["id"] == "same"
@@ -84,12 +84,14 @@ def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: Pla
     assert free.text == "c"
 
 
-def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(place: Place) -> None:
+def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(
+    place: FamilyGateway,
+) -> None:
     together = Barrier(len(TENANTS))
 
     def tenant(number: int) -> list[str]:
         client = place.client(TENANTS[number], number % 2)
-        session = begun(client)
+        session = start_session(client)
         together.wait(60)
         received = []
         for request_id in (1, "1", 2):
@@ -114,9 +116,9 @@ def told_until(stream: Events, condition: Callable[[], bool]) -> None:
 # -- a session's stream ----------------------------------------------------------------------------
 
 
-def test_a_sessions_stream_tells_of_a_server_that_is_new(place: Place) -> None:
+def test_a_sessions_stream_tells_of_a_server_that_is_new(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         assert (stream.status, stream.type) == (200, "text/event-stream")
         place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
@@ -130,29 +132,31 @@ def test_a_sessions_stream_tells_of_a_server_that_is_new(place: Place) -> None:
         told_until(stream, lambda: "more__say" not in client.tools())
 
 
-def test_a_sessions_stream_ends_with_the_session(place: Place) -> None:
+def test_a_sessions_stream_ends_with_the_session(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         assert place.client(replica=1).delete(Mcp_Session_Id=session).status == 204
         assert stream.ended()
 
 
-def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(place: Place) -> None:
+def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(
+    place: FamilyGateway,
+) -> None:
     secret = "tbk_brief_a-secret-that-will-be-revoked"
     client = place.client(secret)
     place.cluster.put_key("brief", key(secret, "echo__*"))
-    until_now(lambda: client.request("ping").status == 200, "the new key works")
-    with Events(client, Mcp_Session_Id=begun(client)) as stream:
+    until_blocking(lambda: client.request("ping").status == 200, "the new key works")
+    with Events(client, Mcp_Session_Id=start_session(client)) as stream:
         place.cluster.put_key("brief", key(secret, "echo__say"))
         told_until(stream, lambda: client.tools() == ["echo__say"])
         place.cluster.put_key("brief", key(secret, revoked=True))
         assert stream.ended()
 
 
-def test_a_stream_needs_a_session_and_an_accept(place: Place) -> None:
+def test_a_stream_needs_a_session_and_an_accept(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client)
+    session = start_session(client)
     with Events(client) as stream:
         assert stream.status == 405
     with Events(client, Mcp_Session_Id=session, Accept="application/json") as stream:
@@ -161,9 +165,9 @@ def test_a_stream_needs_a_session_and_an_accept(place: Place) -> None:
         assert stream.status == 404
 
 
-def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: Place) -> None:
+def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: FamilyGateway) -> None:
     client, watched = place.client(), "test://watched-resource"
-    session = begun(client)
+    session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         there = place.client(replica=1)
         assert (
@@ -189,10 +193,10 @@ def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: Place)
     ],
 )
 def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
-    place: Place, told: dict[str, Any]
+    place: FamilyGateway, told: dict[str, Any]
 ) -> None:
     client, there = place.client(), place.client(replica=1)
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     call = calling("fix__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
@@ -206,9 +210,9 @@ def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
         assert stream.ended()
 
 
-def test_a_call_taken_back_waits_for_no_answer(place: Place) -> None:
+def test_a_call_taken_back_waits_for_no_answer(place: FamilyGateway) -> None:
     client = place.client()
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     call = calling("fix__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
@@ -221,19 +225,21 @@ def test_a_call_taken_back_waits_for_no_answer(place: Place) -> None:
     assert again.text == "free"
 
 
-def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(place: Place) -> None:
+def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(
+    place: FamilyGateway,
+) -> None:
     client = place.client()
     tool = "fix__test_input_required_result_multiple_inputs"
-    session = begun(client, {"elicitation": {}})
+    session = start_session(client, {"elicitation": {}})
     answer = client.post(calling(tool, 5), Mcp_Session_Id=session)
     assert answer.headers["content-type"] == "application/json"
     assert "sampling" in answer.error["message"]
 
 
-def test_a_client_that_declared_nothing_is_asked_nothing(place: Place) -> None:
+def test_a_client_that_declared_nothing_is_asked_nothing(place: FamilyGateway) -> None:
     client = place.client()
     answer = client.post(
-        calling("fix__test_elicitation", 5, message="Who?"), Mcp_Session_Id=begun(client)
+        calling("fix__test_elicitation", 5, message="Who?"), Mcp_Session_Id=start_session(client)
     )
     assert answer.headers["content-type"] == "application/json"
     assert "elicitation" in answer.body.decode().lower()
@@ -243,7 +249,7 @@ def test_a_client_that_declared_nothing_is_asked_nothing(place: Place) -> None:
 # -- HTTP+SSE of 2024-11-05 ------------------------------------------------------------------------
 
 
-def test_an_old_client_posts_beside_its_stream_at_any_replica(place: Place) -> None:
+def test_an_old_client_posts_beside_its_stream_at_any_replica(place: FamilyGateway) -> None:
     client, there = place.client(), place.client(replica=1)
     with Events(client, path="/sse") as stream:
         where = stream.data()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.apart import COMMAND, Stateful
-from harness.client import Client
-from harness.cluster import Cluster
-from harness.families import begun, calling, request
-from harness.operating import key
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import calling, request, start_session
+from harness.services.executor_pair import COMMAND, Stateful
 from toolbus_cli.views.upstream_sessions import table_of, with_sessions
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import ServersQuery, ServersReply, SessionsQuery, SessionsReply
@@ -50,7 +50,7 @@ def cluster(
                 },
             }
         )
-        made.start(declared, fused=fused, replicas=1 if fused else 2, beside=("codemode",))
+        made.start(declared, fused=fused, replicas=1 if fused else 2, additional=("codemode",))
         made.until_listed(
             made.client(ANN), *(f"{server}__recall" for server in (*SERVERS, "legacy"))
         )
@@ -73,7 +73,7 @@ def stateless(client: Client, tool: str, **arguments: str) -> str:
 
 
 def with_handshake(client: Client, tool: str, **arguments: str) -> str:
-    return client.post(calling(tool, 1, **arguments), Mcp_Session_Id=begun(client)).text
+    return client.post(calling(tool, 1, **arguments), Mcp_Session_Id=start_session(client)).text
 
 
 def by_program(client: Client, tool: str, **arguments: str) -> str:

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer, Client
-from harness.families import (
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.family_gateway import (
     ASK,
     META,
     OTHER,
     PLAIN,
     ROOT,
-    Place,
+    FamilyGateway,
     listening,
     request,
     stateless,
 )
-from harness.waiting import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Server
 
 FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
@@ -25,7 +25,7 @@ FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
 
 @pytest.mark.parametrize("request_id", [7, "7", "a b"])
 def test_a_subscription_is_acknowledged_first_under_its_own_id(
-    place: Place, request_id: int | str
+    place: FamilyGateway, request_id: int | str
 ) -> None:
     client, mark = place.client(), {META + "subscriptionId": request_id}
     with listening(client, request_id, toolsListChanged=True, odd=True) as stream:
@@ -39,15 +39,15 @@ def test_a_subscription_is_acknowledged_first_under_its_own_id(
             result = stream.next()
             assert result["method"] == "notifications/tools/list_changed", "only what was wanted"
             assert result["params"]["_meta"] == mark
-            until_now(lambda: "more__say" in client.tools(), "the new server")
+            until_blocking(lambda: "more__say" in client.tools(), "the new server")
         finally:
             place.cluster.declare(place.configuration())
             # The next stream must begin without it, or would be told of no change.
-            until_now(lambda: "more__say" not in client.tools(), "the server is gone")
+            until_blocking(lambda: "more__say" not in client.tools(), "the server is gone")
         stream.until("notifications/tools/list_changed")
 
 
-def test_a_subscription_tells_of_the_resources_it_named(place: Place) -> None:
+def test_a_subscription_tells_of_the_resources_it_named(place: FamilyGateway) -> None:
     watched = "test://watched-resource"
     wanted = [watched, "test://nobody-has-this", 5]
     with listening(place.client(), 1, resourceSubscriptions=wanted) as stream:
@@ -59,7 +59,7 @@ def test_a_subscription_tells_of_the_resources_it_named(place: Place) -> None:
         assert result["params"]["_meta"][META + "subscriptionId"] == 1
 
 
-def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: Place) -> None:
+def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: FamilyGateway) -> None:
     replica = place.cluster.run("ingress")
     replica.wait_ready()
     number = len(place.cluster._ports) - 1
@@ -74,7 +74,7 @@ def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: Place) -
         assert stream.ended()
 
 
-def test_who_leaves_a_subscription_leaves_nothing_behind(place: Place) -> None:
+def test_who_leaves_a_subscription_leaves_nothing_behind(place: FamilyGateway) -> None:
     for _ in range(3):
         with listening(place.client(), toolsListChanged=True) as stream:
             stream.next()
@@ -88,7 +88,7 @@ def rounds(client: Client, params: dict[str, Any], **changed: Any) -> Answer:
     )
 
 
-def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
+def test_a_state_is_sealed_to_its_key_and_its_request(place: FamilyGateway) -> None:
     params = {"name": ASK, "arguments": {}}
     first = request(place.client(), "tools/call", params, **FORMS).json["result"]
     assert first["resultType"] == "input_required"
@@ -108,7 +108,7 @@ def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
     assert "state-ok" in last.text, "another replica opens it"
 
 
-def test_what_is_told_to_be_there_answers(place: Place) -> None:
+def test_what_is_told_to_be_there_answers(place: FamilyGateway) -> None:
     client = place.client()
     body = request(client, "server/discover").json["result"]["capabilities"]
     for kind, method in (
@@ -129,7 +129,7 @@ def test_what_is_told_to_be_there_answers(place: Place) -> None:
         assert stream.next()["params"]["notifications"] == wanted
 
 
-def test_what_nobody_offers_is_not_told_to_be_there(place: Place) -> None:
+def test_what_nobody_offers_is_not_told_to_be_there(place: FamilyGateway) -> None:
     client = place.client(PLAIN)
     assert request(client, "server/discover").json["result"]["capabilities"] == {
         "tools": {"listChanged": True}
@@ -141,13 +141,13 @@ def test_what_nobody_offers_is_not_told_to_be_there(place: Place) -> None:
 @pytest.mark.parametrize(
     "method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"]
 )
-def test_what_the_era_removed_is_not_found(place: Place, method: str) -> None:
+def test_what_the_era_removed_is_not_found(place: FamilyGateway, method: str) -> None:
     answer = request(place.client(), method, {"uri": "test://watched-resource"})
     assert answer.status in (400, 404)
     assert answer.error["code"] == (-32601 if answer.status == 404 else -32020)
 
 
-def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> None:
+def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: FamilyGateway) -> None:
     tasks: dict[str, Any] = {"extensions": {META + "tasks": {}}}
     arguments = {"seconds": 0, "label": "sealed"}
     params = {"name": "fix__slow_compute", "arguments": arguments}
@@ -160,7 +160,7 @@ def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> 
         return client.post(body, **headers, Mcp_Name=handle)
 
     there = place.client(replica=1)
-    until_now(lambda: asked(there, task_id).json["result"]["status"] == "completed", "the end")
+    until_blocking(lambda: asked(there, task_id).json["result"]["status"] == "completed", "the end")
     done = asked(there, task_id).json["result"]
     assert done["taskId"] == task_id, "under the same handle"
     assert "sealed" in json.dumps(done["result"])
@@ -170,16 +170,16 @@ def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> 
     assert asked(one_server, task_id).error["code"] == -32602, "of another server"
 
 
-def test_who_leaves_a_call_takes_it_back(place: Place) -> None:
+def test_who_leaves_a_call_takes_it_back(place: FamilyGateway) -> None:
     params = {"name": "fix__test_sleep", "arguments": {"seconds": 7}}
     body, headers = stateless("tools/call", params)
     place.fixture.forget()
     with place.client().leaving(body, **headers):
-        until_now(lambda: "test_sleep" in place.fixture.seen()["tools"], "the call arrived")
-    until_now(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "it was taken back")
+        until_blocking(lambda: "test_sleep" in place.fixture.seen()["tools"], "the call arrived")
+    until_blocking(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "it was taken back")
 
 
-def test_what_may_be_kept_and_by_whom_is_told(place: Place) -> None:
+def test_what_may_be_kept_and_by_whom_is_told(place: FamilyGateway) -> None:
     client = place.client()
     listed = request(client, "tools/list").json["result"]
     assert 0 <= listed["ttlMs"] <= 5000

@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Answer, Client
-from harness.families import (
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.everything_gateway import Gateway
+from harness.gateway.family_gateway import (
     ASK,
     META,
     OTHER,
     ROOT,
-    Place,
-    begun,
+    FamilyGateway,
     calling,
     replicated,
     request,
+    start_session,
     stateless,
 )
-from harness.gateway import Gateway
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.waits import until_blocking
 from toolbus_common.config import Server
 
 TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}
@@ -38,7 +38,7 @@ INVALID, NO_METHOD = -32602, -32601
 
 
 @pytest.fixture(scope="module")
-def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def both(place: FamilyGateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyGateway]:
     """The same gateway over a server of either family: `fix` is stateless, `old` shakes hands."""
     old = FixtureServer(tmp_path_factory.mktemp("old"), "--family", "legacy")
     old.start()
@@ -49,7 +49,7 @@ def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
     old.kill()
 
 
-def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
+def started(place: FamilyGateway, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
     """The task that a client with a session is given."""
     params = {"name": tool, "arguments": arguments, "task": {"ttl": 60_000}}
     headers = {"Mcp_Session_Id": session} if session else {}
@@ -82,7 +82,7 @@ def result_of(answer: Answer) -> Any:
 
 def ended(look: Callable[[], Answer]) -> dict[str, Any]:
     """A task once it has ended."""
-    until_now(lambda: result_of(look())["status"] in OVER, "the end")
+    until_blocking(lambda: result_of(look())["status"] in OVER, "the end")
     found: dict[str, Any] = result_of(look())
     return found
 
@@ -91,7 +91,7 @@ def ended(look: Callable[[], Answer]) -> dict[str, Any]:
 
 
 def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
-    both: Place,
+    both: FamilyGateway,
 ) -> None:
     client = both.client()
     for version, each in (("2025-11-25", True), ("2025-06-18", False)):
@@ -108,7 +108,9 @@ def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_client_with_a_session_runs_a_task_of_either_family(both: Place, server: str) -> None:
+def test_a_client_with_a_session_runs_a_task_of_either_family(
+    both: FamilyGateway, server: str
+) -> None:
     task = started(both, f"{server}__slow_compute", seconds=0.2, label="w")
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttl"} <= set(task)
     assert not {"ttlMs", "pollIntervalMs", "resultType"} & set(task)
@@ -123,20 +125,20 @@ def test_a_client_with_a_session_runs_a_task_of_either_family(both: Place, serve
     assert both.client(OTHER).request("tasks/get", about_it).error["code"] == INVALID
 
 
-def test_a_tool_that_reports_an_error_leaves_a_task_that_failed(both: Place) -> None:
+def test_a_tool_that_reports_an_error_leaves_a_task_that_failed(both: FamilyGateway) -> None:
     about_it = {"taskId": started(both, "fix__failing_job")["taskId"]}
     done = both.client().request("tasks/result", about_it).json["result"]
     assert done["isError"]
     assert both.client().request("tasks/get", about_it).json["result"]["status"] == "failed"
 
 
-def test_what_a_task_broke_with_is_what_its_result_is_refused_with(both: Place) -> None:
+def test_what_a_task_broke_with_is_what_its_result_is_refused_with(both: FamilyGateway) -> None:
     about_it = {"taskId": started(both, "fix__protocol_error_job")["taskId"]}
     assert both.client().request("tasks/result", about_it).error["message"] == "The job broke."
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_client_with_a_session_cancels_its_task(both: Place, server: str) -> None:
+def test_a_client_with_a_session_cancels_its_task(both: FamilyGateway, server: str) -> None:
     about_it = {"taskId": started(both, f"{server}__slow_compute", seconds=60)["taskId"]}
     assert both.client(OTHER).request("tasks/cancel", about_it).error["code"] == INVALID
     reply = both.client().request("tasks/cancel", about_it).json["result"]
@@ -146,9 +148,11 @@ def test_a_client_with_a_session_cancels_its_task(both: Place, server: str) -> N
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server: str) -> None:
+def test_a_task_asks_a_client_with_a_session_while_it_waits(
+    both: FamilyGateway, server: str
+) -> None:
     client = both.client()
-    session = begun(client, FORMS)
+    session = start_session(client, FORMS)
     task = started(both, f"{server}__confirm_delete", session, filename="f")
     about_it = {"taskId": task["taskId"]}
     waiting = {"jsonrpc": "2.0", "id": 9, "method": "tasks/result", "params": about_it}
@@ -163,9 +167,11 @@ def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server:
         assert last["result"]["content"][0]["text"] == "f is deleted"
 
 
-def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Place) -> None:
+def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(
+    both: FamilyGateway,
+) -> None:
     client = both.client()
-    session = begun(client, FORMS)
+    session = start_session(client, FORMS)
     with Events(client, calling("fix__confirm_job", 9), Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         answer = {"jsonrpc": "2.0", "id": request["id"], "result": YES}
@@ -173,7 +179,7 @@ def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Pl
         assert stream.next()["result"]["content"][0]["text"] == "agreed: True"
 
 
-def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place) -> None:
+def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: FamilyGateway) -> None:
     both.fixture.forget()
     task = started(both, "fix__greet", name="Ada")
     assert task["status"] == "completed"
@@ -187,19 +193,19 @@ def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place)
     assert both.fixture.seen()["tools"] == {"greet": 1}
 
 
-def test_a_result_too_large_for_a_handle_is_refused_with_what_to_do(both: Place) -> None:
+def test_a_result_too_large_for_a_handle_is_refused_with_what_to_do(both: FamilyGateway) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "a" * 50_000}, "task": {}}
     error = both.client().request("tools/call", params).error
     assert (error["code"], "without 'task'" in error["message"]) == (INVALID, True)
 
 
-def test_a_client_is_never_listed_the_tasks_of_strangers(both: Place) -> None:
+def test_a_client_is_never_listed_the_tasks_of_strangers(both: FamilyGateway) -> None:
     started(both, "old__slow_compute", seconds=0)
     error = both.client(OTHER).request("tasks/list").error
     assert (error["code"], "which key" in error["message"]) == (NO_METHOD, True)
 
 
-def test_a_task_of_another_shape_is_refused(both: Place) -> None:
+def test_a_task_of_another_shape_is_refused(both: FamilyGateway) -> None:
     params = {"name": "fix__greet", "arguments": {"name": "x"}, "task": True}
     assert both.client().request("tools/call", params).error["code"] == INVALID
 
@@ -208,7 +214,7 @@ def test_a_task_of_another_shape_is_refused(both: Place) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_stateless_client_runs_a_task_of_either_family(both: Place, server: str) -> None:
+def test_a_stateless_client_runs_a_task_of_either_family(both: FamilyGateway, server: str) -> None:
     client, there = both.client(), both.client(replica=1)
     task = stateless_task(client, f"{server}__slow_compute", {"seconds": 0.2, "label": "w"})
     assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs"} <= set(task)
@@ -223,7 +229,7 @@ def test_a_stateless_client_runs_a_task_of_either_family(both: Place, server: st
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_stateless_client_cancels_its_task(both: Place, server: str) -> None:
+def test_a_stateless_client_cancels_its_task(both: FamilyGateway, server: str) -> None:
     client = both.client()
     task = stateless_task(client, f"{server}__slow_compute", {"seconds": 60})["taskId"]
     for _ in range(2):  # of a task that has ended it is acknowledged too
@@ -232,7 +238,7 @@ def test_a_stateless_client_cancels_its_task(both: Place, server: str) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) -> None:
+def test_a_task_asks_a_stateless_client_when_it_looks(both: FamilyGateway, server: str) -> None:
     client = both.client()
     task = stateless_task(client, f"{server}__confirm_delete", {"filename": "f"}, **FORMS)
     look = partial(about, both.client(replica=1), "tasks/get", task["taskId"], **FORMS)
@@ -251,19 +257,19 @@ def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) 
             assert each.json["result"]["resultType"] == "complete"
         return bool(seen["status"] in OVER)
 
-    until_now(answered, "the end")
+    until_blocking(answered, "the end")
     assert asked_at_all
     assert ended(look)["result"]["content"][0]["text"] == "f is deleted"
 
 
-def test_a_stateless_client_that_takes_no_tasks_is_given_none(both: Place) -> None:
+def test_a_stateless_client_that_takes_no_tasks_is_given_none(both: FamilyGateway) -> None:
     params = {"name": "old__slow_compute", "arguments": {"seconds": 0}, "task": {}}
     assert "content" in request(both.client(), "tools/call", params).json["result"]
 
 
 @pytest.mark.parametrize(("method", "status"), [("tasks/result", 404), ("tasks/update", 200)])
 def test_a_method_of_the_other_eras_tasks_is_not_found(
-    both: Place, method: str, status: int
+    both: FamilyGateway, method: str, status: int
 ) -> None:
     if method == "tasks/result":
         answer = about(both.client(), method, "x")
@@ -275,7 +281,7 @@ def test_a_method_of_the_other_eras_tasks_is_not_found(
 # -- news of tasks --------------------------------------------------------------------------------
 
 
-def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) -> None:
+def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: FamilyGateway) -> None:
     client, there = both.client(), both.client(replica=1)
     task = stateless_task(client, "fix__confirm_delete", {"filename": "f"}, **FORMS)["taskId"]
     older = stateless_task(client, "old__slow_compute", {"seconds": 60})["taskId"]
@@ -290,7 +296,7 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         result = strangers.until("notifications/subscriptions/acknowledged")
         assert result["params"]["notifications"] == {}
         look = partial(about, client, "tasks/get", task, **FORMS)
-        request = until_now(lambda: result_of(look()).get("inputRequests"), "the question")
+        request = until_blocking(lambda: result_of(look()).get("inputRequests"), "the question")
         answers = {"inputResponses": dict.fromkeys(request, YES)}
         about(client, "tasks/update", task, answers, **FORMS)
         while (result := stream.until("notifications/tasks")["params"])["status"] != "completed":
@@ -300,10 +306,10 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         assert result["_meta"] == {META + "subscriptionId": 7}
 
 
-def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
+def test_a_session_is_told_of_its_own_tasks_only(both: FamilyGateway) -> None:
     """The server tells every session of every task."""
     client = both.client()
-    session, other = begun(client, FORMS), begun(both.client(OTHER), FORMS)
+    session, other = start_session(client, FORMS), start_session(both.client(OTHER), FORMS)
     # Opens what is listened to; that it asks may be told only once the stream is there.
     before = started(both, "old__confirm_delete", session, filename="before")["taskId"]
     params = {"name": "old__slow_compute", "arguments": {"seconds": 60}, "task": {}}
@@ -337,7 +343,7 @@ def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: 
         _restarted(place)
         client = place.client()
         place.until_listed("old__greet", ASK)
-        done = until_now(
+        done = until_blocking(
             lambda: client.request("tasks/result", {"taskId": task}).json.get("result"),
             "the result",
         )
@@ -347,7 +353,7 @@ def test_a_task_is_found_after_every_service_was_killed(tmp_path: Path, server: 
         assert "done in" in json.dumps(ended(lambda: about(client, "tasks/get", flat))["result"])
 
 
-def _restarted(place: Place) -> None:
+def _restarted(place: FamilyGateway) -> None:
     """Kill ingress, policy and executor, and begin them anew."""
     cluster = place.cluster
     for name in ("ingress", "policy", "executor"):
@@ -371,9 +377,9 @@ def test_a_stateless_client_runs_the_tasks_of_server_everything(
     tool = f"{server}__simulate-research-query"
     task = stateless_task(client, tool, arguments, **FORMS)["taskId"]
     look = partial(about, client, "tasks/get", task, **FORMS)
-    request = until_now(lambda: result_of(look()).get("inputRequests"), "the question", 60)
+    request = until_blocking(lambda: result_of(look()).get("inputRequests"), "the question", 60)
     meant = {"action": "accept", "content": {"interpretation": "snake"}}
     answers = {"inputResponses": dict.fromkeys(request, meant)}
     about(client, "tasks/update", task, answers, **FORMS)
-    done = until_now(lambda: result_of(look()).get("result"), "the end", 60)
+    done = until_blocking(lambda: result_of(look()).get("result"), "the end", 60)
     assert "python (snake)" in done["content"][0]["text"]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Answer, Client
-from harness.cluster import Cluster
-from harness.families import stateless
-from harness.operating import key
-from harness.otlp import Collector, Received
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Answer, Client
+from harness.gateway.cluster import Cluster
+from harness.gateway.family_gateway import stateless
+from harness.receivers.otlp_collector import Collector, Received
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 
 SECRET, CODER, ASKER = (f"tbk_{name}_a-secret-of-traces" for name in ("bot", "coder", "asker"))
@@ -67,7 +67,9 @@ def traced(
             servers = {"fix": {"url": fixture.url}}
             declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
             fused = request.param == "fused"
-            made.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
+            made.start(
+                Configuration.model_validate(declared), fused=fused, additional=("codemode",)
+            )
             made.until_listed(made.client(SECRET), "fix__greet")
             made.until_listed(made.client(CODER), "executeToolCode")
             yield Traced(made, collector, fixture)
@@ -179,7 +181,7 @@ def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) ->
         inserts = [span for span in traced.collector.spans if span.name == "toolbus.insert"]
         return {id_ for span in inserts for of, id_ in span.links if of == trace}
 
-    until_now(lambda: linked() == fields, "the links of both events")
+    until_blocking(lambda: linked() == fields, "the links of both events")
 
 
 def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -> None:
@@ -226,7 +228,7 @@ def test_services_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
     traced.collector.of(trace, *CALL)
     client = traced.client()
     page = f"http://{traced.cluster.ops['ingress']}/metrics"
-    until_now(
+    until_blocking(
         lambda: re.search(rb'toolbus_spans_total{outcome="exported"} [1-9]', client.get(page).body),
         "spans are counted once they are sent",
     )

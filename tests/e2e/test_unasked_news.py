@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness import odd_server
-from harness.client import Client
-from harness.families import begun
-from harness.launched import Launched
-from harness.streams import Events
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.family_gateway import start_session
+from harness.gateway.launched_gateway import Launched
+from harness.upstreams import scripted_server
 
 READER, OTHER = (f"tbk_{name}_e2e-secret-for-unasked-news" for name in ("reader", "other"))
 SHARED, OWN = ("pipe", "classic", "modern"), "own"
@@ -37,12 +37,12 @@ def told(server: str) -> dict[str, Any]:
         "tools": [{"name": "touch", "inputSchema": {"type": "object"}}],
         "resources": [{"uri": uri, "name": uri} for uri in uris],
     }
-    return {"lists": lists, "said": {"touch": uris}}
+    return {"lists": lists, "announces": {"touch": uris}}
 
 
 def process(directory: Path, server: str, **more: Any) -> dict[str, Any]:
     """A server on stdio, as it is declared."""
-    source, stored = Path(odd_server.__file__), directory / f"{server}.json"
+    source, stored = Path(scripted_server.__file__), directory / f"{server}.json"
     stored.write_text(json.dumps(told(server)))
     command = [sys.executable, str(source), str(stored)]
     return {"command": command, "files": {"read": [str(source), str(stored)]}, **more}
@@ -57,9 +57,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             "pipe": process(directory, "pipe", sessions="shared"),
             "own": process(directory, "own"),
             "classic": {
-                "url": stack.enter_context(odd_server.serving(told("classic"), modern=False))
+                "url": stack.enter_context(scripted_server.serving(told("classic"), modern=False))
             },
-            "modern": {"url": stack.enter_context(odd_server.serving(told("modern")))},
+            "modern": {"url": stack.enter_context(scripted_server.serving(told("modern")))},
         }
         keys = {
             "reader": {"secret": READER, "tools": ["*"]},
@@ -82,7 +82,7 @@ def at(launched: Launched, secret: str, path: str = "") -> Client:
 
 def session_of(client: Client) -> Events:
     """What a session of the handshake family hears that subscribed to nothing."""
-    return Events(client, Mcp_Session_Id=begun(client))
+    return Events(client, Mcp_Session_Id=start_session(client))
 
 
 def heard(stream: Events, most: int) -> list[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
@@ -75,5 +75,5 @@ def test_a_killed_process_is_started_again(demo: Launched) -> None:
         except (OSError, HTTPException):
             return False
 
-    until_now(answers, "a call is answered again")
+    until_blocking(answers, "a call is answered again")
     demo.eventual_rows("SELECT count() AS n FROM events")

@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 
-from harness.browsing import Browser, Page
-from harness.client import Client
-from harness.httpengine import sent_on
-from harness.identities import TYPE
-from harness.launched import Launched
-from harness.protected import OAuthServer, ProtectedServer, ShowingOAuthServer, ShowingServer
-from harness.showing import Certificates, kept_thumbprint
-from harness.waiting import until_now
-from harness.written import files_in
+from harness.audit.written_files import files_in
+from harness.clients.form_browser import Browser, Page
+from harness.clients.mcp_client import Client
+from harness.engines.http_engine import redirect_of
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.caller_identities import TYPE
+from harness.oauth.client_certificates import Certificates, kept_thumbprint
+from harness.oauth.protected_processes import (
+    CertificateBoundOAuthServer,
+    CertificateBoundServer,
+    OAuthServer,
+    ProtectedServer,
+)
+from harness.waits import until_blocking
 from toolbus_common.crypto.p256 import header_of
 
 PASSWORD = "correct horse battery"
@@ -29,17 +34,19 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
 
 
 @pytest.fixture(scope="module")
-def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
+def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundOAuthServer]:
     """An authorization server that knows us by our certificate."""
     directory = tmp_path_factory.mktemp("showing")
-    with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
-        made.tells_alias()
+    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as made:
+        made.announce_alias()
         made.say(certificate=kept_thumbprint(made.certificates.client[0]))
         yield made
 
 
 @pytest.fixture(scope="module")
-def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+def unlaunched(
+    showing: CertificateBoundOAuthServer, tmp_path_factory: pytest.TempPathFactory
+) -> Launched:
     """The gateway, whose address is known before it begins."""
     fields = {
         "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1",
@@ -50,15 +57,19 @@ def unlaunched(showing: ShowingOAuthServer, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def bank(
-    showing: ShowingOAuthServer, unlaunched: Launched, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ShowingServer]:
+    showing: CertificateBoundOAuthServer,
+    unlaunched: Launched,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[CertificateBoundServer]:
     """A server that wants our certificate, and to be told who calls."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
-    with ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway).running() as made:
+    with CertificateBoundServer(
+        tmp_path_factory.mktemp("bank"), showing, gateway
+    ).running() as made:
         yield made
 
 
-def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:
+def mutual(showing: CertificateBoundOAuthServer, bank: CertificateBoundServer) -> dict[str, Any]:
     """The same certificate for both of them."""
     certificate, key = showing.certificates.client
     references = {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
@@ -71,8 +82,8 @@ def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def launched(
     far: OAuthServer,
-    showing: ShowingOAuthServer,
-    bank: ShowingServer,
+    showing: CertificateBoundOAuthServer,
+    bank: CertificateBoundServer,
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Launched]:
@@ -100,7 +111,7 @@ def launched(
         made.start()
         for name in ("ann", "bob"):
             words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-            done = made.toolbus(*words, said=PASSWORD + "\n")
+            done = made.toolbus(*words, stdin=PASSWORD + "\n")
             assert done.returncode == 0, done.stderr
         yield made
     finally:
@@ -120,7 +131,7 @@ def agreed(browser: Browser, page: Page) -> Page:
     """Say yes on the consent page, and come back from the other service."""
     sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.status == 303, sent.text
-    return browser.get(sent_on(sent.location))
+    return browser.get(redirect_of(sent.location))
 
 
 def test_a_person_connects_an_account_and_calls_carry_its_token(launched: Launched) -> None:
@@ -156,7 +167,7 @@ def test_a_client_that_opens_pages_is_asked_to_and_a_link_is_for_its_own_person(
     done = launched.toolbus("connections", "revoke", "docs", "--user", "ann")
     assert done.returncode == 0, done.stderr
     ann = launched.client(ANN)
-    request = until_now(lambda: _asked(ann), "the question, once what was kept is let go")
+    request = until_blocking(lambda: _asked(ann), "the question, once what was kept is let go")
     params = request["inputRequests"]["toolbus.connect"]["params"]
     assert params["mode"] == "url"
     assert ANN not in json.dumps(request)
@@ -231,7 +242,7 @@ def test_a_bound_token_is_shown_with_a_proof_and_the_nonces_of_both_servers(
     connected(launched, json.loads(made.stdout)["link"])
     assert launched.toolbus("servers", "reset", "bound").returncode == 0  # and not in its time
     launched.until_listed(root, "bound__whoami")
-    until_now(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
+    until_blocking(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
     far.say(nonce="n-2")
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
     far.expire()
@@ -240,14 +251,14 @@ def test_a_bound_token_is_shown_with_a_proof_and_the_nonces_of_both_servers(
 
 
 def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise(
-    launched: Launched, bank: ShowingServer
+    launched: Launched, bank: CertificateBoundServer
 ) -> None:
     ann, root = launched.client(ANN), launched.client(ROOT)
     launched.until_listed(ann, "bank__whoami")
     for client in (ann, root):
         result = _called(client, "bank__whoami", forged="forged")
         assert result["content"][0]["text"] == "machine"
-    calls = [claims for claims in bank.told() if claims.get("tool") == "whoami"]
+    calls = [claims for claims in bank.callers() if claims.get("tool") == "whoami"]
     assert [(each["sub"], each["key"], each.get("team")) for each in calls] == [
         ("ann", "ann", "tellers"), ("key:root", "root", None),
     ]  # fmt: skip
@@ -256,7 +267,7 @@ def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise
 
 
 def test_where_another_certificate_is_registered_a_caller_is_told_what_to_see_to(
-    launched: Launched, showing: ShowingOAuthServer
+    launched: Launched, showing: CertificateBoundOAuthServer
 ) -> None:
     root = launched.client(ROOT)
     launched.until_listed(root, "bank__whoami")

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from harness.browsing import Browser
-from harness.client import Client
-from harness.httpengine import sent_on
-from harness.launched import Launched
-from harness.protected import OAuthServer, ProtectedServer
-from harness.protected_apis import ProtectedApis
-from harness.waiting import until_now
+from harness.apis.protected_apis import ProtectedApis
+from harness.clients.form_browser import Browser
+from harness.clients.mcp_client import Client
+from harness.engines.http_engine import redirect_of
+from harness.gateway.launched_gateway import Launched
+from harness.oauth.protected_processes import OAuthServer, ProtectedServer
+from harness.waits import until_blocking
 
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
-PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
 WHO: dict[
     str, tuple[str, dict[str, Any]]
 ] = {  # by kind: the tool that tells whose token a call carried, and its arguments
@@ -95,9 +95,9 @@ class Place:
             return
         client, (tool, _) = self.client(user), WHO[kind]
         met = f"{kind}__connect_account"
-        until_now(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
-        until_now(self.launched.up_to_date, "all know it", 90)
-        request = until_now(
+        until_blocking(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
+        until_blocking(self.launched.up_to_date, "all know it", 90)
+        request = until_blocking(
             lambda: _link_in(client.call(tool if client.sees(tool) else met, {}).json),
             f"a link of {kind}",
             90,
@@ -107,7 +107,7 @@ class Place:
         page = browser.sign_in(browser.get(request), user, PASSWORD)
         sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
         assert sent.status == 303, sent.text
-        done = browser.get(sent_on(sent.location))
+        done = browser.get(redirect_of(sent.location))
         assert "Connected" in done.text, done.text
         self.launched.until_listed(client, tool)
         self.ready.add((user, kind))
@@ -154,7 +154,7 @@ def place(
             made.start()
             for name in KEYS:
                 words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-                done = made.toolbus(*words, said=PASSWORD + "\n")
+                done = made.toolbus(*words, stdin=PASSWORD + "\n")
                 assert done.returncode == 0, done.stderr
             yield Place(made, far)
         finally:
@@ -210,7 +210,7 @@ def _short_token_renewed(place: Place, kind: str) -> None:
             assert "eve@far" in place.who("eve", kind), "no call meets a token that has ended"
             return len(place.far.seen("refresh_token")) > before
 
-        until_now(renewed, "the next token", 60)
+        until_blocking(renewed, "the next token", 60)
         assert "eve@far" in place.who("eve", kind)
         if kind == "byfile":
             now = place.client("eve").call(f"{kind}__pid").json
@@ -233,9 +233,11 @@ def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, 
     assert done.returncode == 0, done.stderr
     place.ready.discard(("bob", kind))
     if pids:
-        until_now(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
+        until_blocking(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
         assert any(map(_runs, pids["ann"])), "one of them may have listed, and begun again"
-    until_now(lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60)
+    until_blocking(
+        lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60
+    )
     assert "ann@far" in place.who("ann", kind)
     place.connected("bob", kind)
     assert "bob@far" in place.who("bob", kind)

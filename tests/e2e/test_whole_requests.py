@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from harness.administering import Administrator, at
-from harness.client import Client
-from harness.cluster import Upstream
-from harness.connections import RawHttp, chunked, request
-from harness.families import begun, calling
-from harness.launched import Launched
-from harness.streams import Events
-from harness.waiting import until_now
+from harness.clients.admin_client import Administrator, at
+from harness.clients.event_streams import Events
+from harness.clients.mcp_client import Client
+from harness.gateway.cluster import Upstream
+from harness.gateway.family_gateway import calling, start_session
+from harness.gateway.launched_gateway import Launched
+from harness.network.raw_connections import RawHttp, chunked, request
+from harness.waits import until_blocking
 
 BOT, BOSS = "tbk_bot_e2e-secret-of-whole-requests", "tbk_boss_e2e-secret-of-whole-requests"
 ADMIN = "tba_admin_e2e-secret-of-whole-requests"
@@ -139,7 +139,7 @@ def an_executed_tool(_: Place, mark: str) -> Asked:
 
 
 def a_session_ended(place: Place, mark: str) -> Asked:
-    place.states[mark] = begun(place.client())
+    place.states[mark] = start_session(place.client())
     return Asked("DELETE", "/mcp", b"{}", (bearer(BOT), f"Mcp-Session-Id: {place.states[mark]}"))
 
 
@@ -232,7 +232,7 @@ def test_what_is_cut_short_has_no_effect_and_what_is_whole_has(
     with RawHttp(place.base) as connection:
         connection.send(asked(place, whole).whole)
         assert connection.answer().status < 300
-    until_now(lambda: done(place, whole), "the whole request has its effect")
+    until_blocking(lambda: done(place, whole), "the whole request has its effect")
     assert not done(place, cut)
 
 

@@ -1,1 +1,1 @@
-"""An MCP server of our own for tests: both families, every feature, no SDK."""
+"""MCP server for tests without an SDK: both protocol families, every feature."""

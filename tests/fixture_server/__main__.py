@@ -1,4 +1,4 @@
-"""`python -m tests.fixture_server --http PORT` or `--stdio`: the server as a program."""
+"""Entry point: `python -m tests.fixture_server --http PORT` or `--stdio`."""
 
 import argparse
 import asyncio
@@ -8,13 +8,13 @@ import uvicorn
 
 from .http import App
 from .methods import Fixture
-from .seen import Seen
+from .request_counts import Seen
 from .stdio import Pipe
 from .wire import ProtocolFamily
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     transport = parser.add_mutually_exclusive_group(required=True)
     transport.add_argument("--http", type=int, metavar="PORT", help="listen here, at /mcp")
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--sse", action="store_true", help="HTTP+SSE of 2024-11-05, at /sse")
     parser.add_argument("--page", type=int, default=0, help="entries on a page of a list")
     parser.add_argument("--ttl", type=int, default=60_000, help="ms its answers may be kept")
-    parser.add_argument("--seen", type=Path, help="keep what /seen tells in this file too")
+    parser.add_argument("--seen", type=Path, help="also write the counts of /seen to this file")
     parser.add_argument("--definitions", type=Path, help="name -> definition, or null, to list")
     given = parser.parse_args()
     families = (

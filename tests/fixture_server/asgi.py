@@ -1,4 +1,4 @@
-"""The pieces of HTTP the transports share: a request read whole, an answer in one piece or many."""
+"""HTTP requests and answers for the transports, on ASGI."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from .ladder import Headers
+from .request_checks import Headers
 from .stream import Stream
 from .wire import Json, RefusedError, dump, failure
 
@@ -26,7 +26,7 @@ _REPEATABLE = ("mcp-protocol-version", "mcp-method", "mcp-name", "mcp-param-")
 
 @dataclass
 class Request:
-    """One HTTP request and the way to answer it."""
+    """One HTTP request with the means to answer it."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class Request:
     send: Send
 
     async def body(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         body, more = b"", True
         while more:
             message = await self.receive()
@@ -46,12 +46,12 @@ class Request:
         return body
 
     async def gone(self) -> None:
-        """Wait until the client closed the connection; to be awaited after the body."""
+        """Wait until the client closes the connection; call it after `body`."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
     async def answer(self, status: int, body: Any = None, **headers: str) -> None:
-        """Answer in one piece: nothing, or JSON."""
+        """Send a whole answer: empty, or JSON."""
         data = b"" if body is None else dump(body)
         raw = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
         raw += [(b"content-length", str(len(data)).encode())]
@@ -60,11 +60,11 @@ class Request:
         await self.send({"type": "http.response.body", "body": data})
 
     async def refuse(self, refusal: RefusedError, request_id: Any = None) -> None:
-        """Answer with an error."""
+        """Send an error."""
         await self.answer(refusal.status, failure(request_id, refusal))
 
     async def stream(self, events: AsyncIterator[bytes], **headers: str) -> None:
-        """Answer with events until they end."""
+        """Send events until they end."""
         raw = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
         start = {"type": "http.response.start", "status": 200, "headers": [*_STREAMED, *raw]}
         await self.send(start)
@@ -74,7 +74,7 @@ class Request:
         await self._part(b"", more=False)
 
     async def until_gone(self, work: Awaitable[None]) -> bool:
-        """Work until it is done or the client is gone; whether it was done."""
+        """Run `work` until it is done or the client disconnects; return whether it is done."""
         working = asyncio.ensure_future(work)
         gone = asyncio.create_task(self.gone())
         try:
@@ -92,7 +92,7 @@ class Request:
 
 
 def read(scope: Scope, receive: Receive, send: Send) -> Request:
-    """The request of an ASGI scope; header values lose their blanks."""
+    """Return the request of an ASGI scope, with stripped header values."""
     headers: Headers = {}
     doubled = False
     for raw_name, raw_value in scope["headers"]:
@@ -104,13 +104,13 @@ def read(scope: Scope, receive: Receive, send: Send) -> Request:
 
 
 def event(message: Json, event_id: str = "", name: str = "message") -> bytes:
-    """A server-sent event."""
+    """Return a server-sent event."""
     head = f"id: {event_id}\n".encode() if event_id else b""
     return head + f"event: {name}\n".encode() + b"data: " + dump(message) + b"\n\n"
 
 
 async def plain_events(stream: Stream) -> AsyncIterator[bytes]:
-    """Events nobody can come back for."""
+    """Yield events without ids; the client cannot resume them."""
     async for _, message in stream.read(0, idle=IDLE_SECONDS):
         yield b": still here\n\n" if message is None else event(message)
 
@@ -118,7 +118,7 @@ async def plain_events(stream: Stream) -> AsyncIterator[bytes]:
 async def numbered_events(
     stream: Stream, start: int, *, prime: bool, resumed: bool = False
 ) -> AsyncIterator[bytes]:
-    """Events with ids; `prime` begins with an empty one, so that there is an id from the start."""
+    """Yield events with ids; `prime` starts with an empty one, so that an id exists."""
     if prime:
         yield f"id: {stream.name}:0\nretry: {RETRY_MS}\ndata: \n\n".encode()
     async for number, message in stream.read(start, idle=IDLE_SECONDS, resumed=resumed):

@@ -1,4 +1,4 @@
-"""One request as a tool sees it: arguments, what the client can, questions to it."""
+"""One request as a tool sees it: arguments, client capabilities, requests to the client."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ _NEEDS = {
 
 
 class InputNeededError(Exception):
-    """The request cannot go on without answers: `result` says which."""
+    """The request needs answers of the client: `result` lists which."""
 
     def __init__(self, result: Json) -> None:
         super().__init__("input needed")
@@ -39,21 +39,21 @@ class InputNeededError(Exception):
 
 
 class Peer(Protocol):
-    """The way back to the client while its request is under way."""
+    """The back-channel to the client during a request."""
 
     def notify(self, message: Json) -> None:
-        """Send it a notification."""
+        """Send a notification."""
 
     async def request(self, method: str, params: Json) -> Json:
-        """Ask it something; only the handshake family can."""
+        """Send a request; only the handshake family supports it."""
 
     def pause(self) -> bool:
-        """Close the connection that carries the answer, not the request; whether it can be."""
+        """Close the connection of the answer, not the request; return whether that is possible."""
 
 
 @dataclass
 class Call:
-    """One request under way."""
+    """One request in progress."""
 
     family: ProtocolFamily
     method: str
@@ -63,13 +63,14 @@ class Call:
     level: str | None = None
     lax: bool = False
     revision: str = ""
-    answered: Callable[[Json], Any] | None = None  # a task asks through its own surface
+    # replaced for a task, which has its own input requests
+    answered: Callable[[Json], Any] | None = None
     _known: Json = field(default_factory=dict)
     _state_read: bool = False
 
     @property
     def arguments(self) -> Json:
-        """What the tool or prompt was given."""
+        """The arguments of the tool or prompt."""
         found = self.params.get("arguments")
         return found if isinstance(found, dict) else {}
 
@@ -80,11 +81,11 @@ class Call:
         return found if isinstance(found, dict) else {}
 
     def can(self, capability: str) -> bool:
-        """Whether the client declared it."""
+        """Return whether the client declared a capability."""
         return capability in self.capabilities
 
     def progress(self, progress: float, total: float, message: str) -> None:
-        """Say how far it is, if the client wants to know."""
+        """Send progress if the client requested it."""
         token = self.meta.get("progressToken")
         if token is None:
             return
@@ -92,7 +93,7 @@ class Call:
         self.peer.notify(notification("notifications/progress", fields))
 
     def log(self, level: str, data: Any) -> None:
-        """Log, if the client wants to hear of this level; a lax server asks nobody."""
+        """Send a log message if the client wants this level; a lax server always sends it."""
         wanted = self.meta.get(LOG_LEVEL) if self.family is ProtocolFamily.MODERN else self.level
         if wanted in LEVELS and LEVELS.index(level) < LEVELS.index(wanted):
             return
@@ -101,11 +102,11 @@ class Call:
             self.peer.notify(notification("notifications/message", fields))
 
     async def ask(self, requests: Json, *, stateful: bool = False) -> Json:
-        """The client's answers to these requests, by key.
+        """Return the client's answers to these requests, by key.
 
-        In the handshake family the client is asked at once; in the stateless family this ends the
-        request until it is sent again with the answers. With `stateful`, answers of an earlier
-        round come back in the sealed state, and answers without it are not looked at.
+        In the handshake family the requests are sent at once; in the stateless family the call ends
+        until the client repeats it with the answers. With `stateful`, the answers of an earlier
+        round come back in the sealed state, and answers without that state are ignored.
         """
         self._check_abilities(requests)
         if self.answered is not None:
@@ -152,7 +153,7 @@ class Call:
         return {key: self._known[key] for key in requests}
 
     def _state(self) -> Json | None:
-        """What an earlier round remembered; None on the first round."""
+        """Return the state of an earlier round; None in the first round."""
         sealed = self.params.get("requestState")
         if sealed is None:
             return None
@@ -189,7 +190,7 @@ def _signature(body: str) -> str:
 
 
 def _fits(method: str, answer: Any) -> bool:
-    """Whether an answer has the shape its request calls for."""
+    """Return whether an answer has the type that its request requires."""
     if not isinstance(answer, dict):
         return False
     if method == "elicitation/create":

@@ -1,4 +1,4 @@
-"""What tools, resources and prompts show: a pixel, a moment of silence, blocks of content."""
+"""Content of tools, resources and prompts: a pixel, a moment of silence, content blocks."""
 
 from .wire import Json
 
@@ -10,60 +10,60 @@ WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA="
 
 
 def text(words: str) -> Json:
-    """A block of text."""
+    """Return a text block."""
     return {"type": "text", "text": words}
 
 
 def image() -> Json:
-    """A picture."""
+    """Return an image block."""
     return {"type": "image", "data": PNG, "mimeType": "image/png"}
 
 
 def audio() -> Json:
-    """A sound."""
+    """Return an audio block."""
     return {"type": "audio", "data": WAV, "mimeType": "audio/wav"}
 
 
 def embedded(uri: str, words: str, mime_type: str = "text/plain") -> Json:
-    """A resource inside other content."""
+    """Return a resource block."""
     return {"type": "resource", "resource": {"uri": uri, "mimeType": mime_type, "text": words}}
 
 
-def said(*blocks: Json | str, is_error: bool = False) -> Json:
-    """A tool's result."""
+def tool_result(*blocks: Json | str, is_error: bool = False) -> Json:
+    """Return a tool's result."""
     content = [text(block) if isinstance(block, str) else block for block in blocks]
     return {"content": content, "isError": True} if is_error else {"content": content}
 
 
 def message(content: Json, role: str = "user") -> Json:
-    """One message of a prompt."""
+    """Return one message of a prompt."""
     return {"role": role, "content": content}
 
 
-def form(sentence: str, **fields: Json) -> Json:
-    """A question with fields that must be filled in."""
-    request = optional_form(sentence, fields)
+def form(question: str, **fields: Json) -> Json:
+    """Return an elicitation with required fields."""
+    request = optional_form(question, fields)
     request["params"]["requestedSchema"]["required"] = list(fields)
     return request
 
 
-def optional_form(sentence: str, fields: Json) -> Json:
-    """A question with fields that may be filled in."""
+def optional_form(question: str, fields: Json) -> Json:
+    """Return an elicitation with optional fields."""
     schema: Json = {"type": "object", "properties": fields, "required": []}
     return {
         "method": "elicitation/create",
-        "params": {"message": sentence, "requestedSchema": schema},
+        "params": {"message": question, "requestedSchema": schema},
     }
 
 
-def sample(sentence: str, most: int = 100) -> Json:
-    """A question to the client's model."""
-    params = {"messages": [message(text(sentence))], "maxTokens": most}
+def sample(question: str, most: int = 100) -> Json:
+    """Return a sampling request."""
+    params = {"messages": [message(text(question))], "maxTokens": most}
     return {"method": "sampling/createMessage", "params": params}
 
 
 def roots() -> Json:
-    """A question for the client's roots."""
+    """Return a request for the client's roots."""
     return {"method": "roots/list", "params": {}}
 
 

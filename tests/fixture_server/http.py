@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from .asgi import Receive, Request, Scope, Send, numbered_events, plain_events, read
-from .ladder import check_headers, check_meta, check_version, family_of
 from .methods import Fixture
+from .request_checks import check_headers, check_meta, check_version, family_of
 from .sessions import Session, modern_call, run
 from .stream import Shared, Stream
 from .wire import (
@@ -49,7 +49,7 @@ class App:
         if request.path == "/seen":
             if request.method == "DELETE":
                 self.fixture.seen.forget()
-            await request.answer(200, self.fixture.seen.told)
+            await request.answer(200, self.fixture.seen.counts)
             return
         self._check_names(request)
         if self.sse and request.path in ("/sse", "/messages"):
@@ -184,8 +184,8 @@ async def _old_events(session: Session) -> AsyncIterator[bytes]:
 async def _deliver(
     request: Request, stream: Stream, session: Session | None = None, **headers: str
 ) -> None:
-    """Answer with JSON when that is all, with events otherwise."""
-    await stream.begun()
+    """Answer with JSON if the stream has only one message, otherwise with events."""
+    await stream.started()
     await asyncio.sleep(0)
     if stream.finished and not stream.messages:
         await request.answer(202, **headers)
@@ -199,7 +199,7 @@ async def _deliver(
 
 
 def _check(request: Request, message: Json) -> None:
-    """The ladder: `_meta`, headers, version."""
+    """Check `_meta`, headers and version, in the order of the specification."""
     params = message.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
     check_meta(meta if isinstance(meta, dict) else {})

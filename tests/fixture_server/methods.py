@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import asking, jobs, shelf, tools
+from . import client_requests, resources, task_tools, tools
 from .call import Call, InputNeededError
-from .hub import Hub, Listener
+from .notifications import Listener, Notifier
 from .registry import TOOLS, Place, Tool
-from .seen import Seen
+from .request_counts import Seen
 from .tasks import Task, Tasks
 from .wire import (
     IMPLEMENTATION,
@@ -32,7 +32,7 @@ from .wire import (
     notification,
 )
 
-__all__ = ["TOOLS", "Fixture", "asking", "jobs", "tools"]
+__all__ = ["TOOLS", "Fixture", "client_requests", "task_tools", "tools"]
 
 _CACHED = {
     "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
@@ -61,34 +61,34 @@ Answer = Callable[[Call], Awaitable[Json]]
 
 @dataclass
 class Fixture:
-    """The server behind every transport. `page` is the length of a list's page, 0 for none.
+    """The server behind every transport. `page` is the length of a list's page, 0 for no paging.
 
-    `ttl` is what it says its answers may be kept, in milliseconds; `definitions` is a file that
-    may say how tools are listed instead, read at every listing. With `classic` the tools of the
-    handshake revisions ask in mid-call and in no other way, as those written for them do.
+    `ttl` is the announced lifetime of its answers in milliseconds; `definitions` is a file that may
+    replace the tool definitions, read at every listing. With `classic` the tools of the handshake
+    revisions send their requests only during the call, as tools written for those revisions do.
     """
 
     lax: bool = False
     page: int = 0
     ttl: int = 60_000
-    hub: Hub = field(default_factory=Hub)
+    notifier: Notifier = field(default_factory=Notifier)
     seen: Seen = field(default_factory=Seen)
     definitions: Path | None = None
     classic: bool = False
 
     def __post_init__(self) -> None:
-        """Set the tables."""
-        self.tasks = Tasks(self.hub)
-        self._place = Place(self.hub, asyncio.sleep)
+        """Build the method tables."""
+        self.tasks = Tasks(self.notifier)
+        self._place = Place(self.notifier, asyncio.sleep)
         both: dict[str, Answer] = {
             "tools/list": self._list_tools,
             "tools/call": self._call_tool,
-            "resources/list": self._list("resources", shelf.RESOURCES),
-            "resources/templates/list": self._list("resourceTemplates", shelf.TEMPLATES),
-            "resources/read": shelf.read,
-            "prompts/list": self._list("prompts", shelf.PROMPTS),
-            "prompts/get": shelf.prompt,
-            "completion/complete": _plain(shelf.complete),
+            "resources/list": self._list("resources", resources.RESOURCES),
+            "resources/templates/list": self._list("resourceTemplates", resources.TEMPLATES),
+            "resources/read": resources.read,
+            "prompts/list": self._list("prompts", resources.PROMPTS),
+            "prompts/get": resources.prompt,
+            "completion/complete": _plain(resources.complete),
         }
         self._methods: dict[ProtocolFamily, dict[str, Answer]] = {
             ProtocolFamily.MODERN: {
@@ -114,7 +114,7 @@ class Fixture:
         }
 
     async def answer(self, call: Call) -> Json:
-        """The result of a call, shaped for its family. Raises `RefusedError`."""
+        """Return the result of a call in the form of its family. Raises `RefusedError`."""
         method = self._methods[call.family].get(call.method)
         if method is None:
             status = 404 if call.family is ProtocolFamily.MODERN else 200
@@ -126,7 +126,7 @@ class Fixture:
         return self._shaped(call, result) if call.family is ProtocolFamily.MODERN else result
 
     def _shaped(self, call: Call, result: Json) -> Json:
-        """With what the stateless family wants; a lax server leaves out all it can."""
+        """Add the members of the stateless family; a lax server leaves out the optional ones."""
         meta = {SERVER_INFO: IMPLEMENTATION, **result.get("_meta", {})}
         if self.lax and call.method != "server/discover":
             return result
@@ -232,7 +232,7 @@ class Fixture:
         return task.nested
 
     async def _task_result(self, call: Call) -> Json:
-        """Wait for the end, and put the task's questions to the client meanwhile."""
+        """Wait for the end of a task and send its requests to the client meanwhile."""
         task = self.tasks.find(call.params)
         while not task.ended:
             for key, request in task.pending.items():
@@ -271,11 +271,11 @@ class Fixture:
         )
         honoured |= {"taskIds": sorted(listener.tasks)} if listener.tasks else {}
         tell("notifications/subscriptions/acknowledged", {"notifications": honoured})
-        self.hub.listeners.add(listener)
+        self.notifier.listeners.add(listener)
         try:
             await over.wait()
         finally:
-            self.hub.listeners.discard(listener)
+            self.notifier.listeners.discard(listener)
         return {"_meta": tag}
 
 

@@ -1,11 +1,11 @@
-"""The tools by name, each with the schema it is listed with."""
+"""Registry of the tools with their schemas."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .call import Call
-from .hub import Hub
+from .notifications import Notifier
 from .wire import Json
 
 Run = Callable[[Call, "Place"], Awaitable[Json]]
@@ -13,15 +13,15 @@ Run = Callable[[Call, "Place"], Awaitable[Json]]
 
 @dataclass(frozen=True)
 class Place:
-    """What a tool may reach besides its call."""
+    """The parts of the server that a tool may use besides its call."""
 
-    hub: Hub
+    notifier: Notifier
     sleep: Callable[[float], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool. `task` is forbidden, optional or required; `before` runs before a task begins."""
+    """One tool. `task` is forbidden, optional or required; `before` runs before a task starts."""
 
     name: str
     run: Run
@@ -33,7 +33,7 @@ class Tool:
 
     @property
     def listed(self) -> Json:
-        """As `tools/list` shows it."""
+        """The definition in `tools/list`."""
         fields = {"name": self.name, "description": self.description, "inputSchema": self.schema}
         return {**fields, **self.extra}
 
@@ -60,7 +60,7 @@ def tool(
 
 
 def takes(required: tuple[str, ...] = (), **fields: Json) -> Json:
-    """An input schema."""
+    """Return an input schema."""
     return {
         "type": "object",
         "properties": fields,

@@ -1,13 +1,13 @@
-"""Requests under way and, in the handshake family, the session they belong to."""
+"""Requests in progress and, in the handshake family, their sessions."""
 
 import asyncio
 import secrets
 from typing import Any
 
 from .call import Call
-from .hub import LISTS, Listener
-from .ladder import Headers
 from .methods import Fixture
+from .notifications import LISTS, Listener
+from .request_checks import Headers
 from .stream import Stream
 from .wire import (
     CAPABILITIES,
@@ -29,7 +29,7 @@ _EVERYTHING: Json = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "ro
 
 
 class OneWay:
-    """The way back of a stateless request: its answer's stream."""
+    """The back-channel of a stateless request: the stream of its answer."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -39,7 +39,7 @@ class OneWay:
         self._stream.put(message)
 
     async def request(self, _method: str, _params: Json) -> Json:
-        """Ask nothing: this family has no requests in this direction."""
+        """Fail: this family has no requests in this direction."""
         raise RefusedError(INTERNAL_ERROR, "The stateless family has no requests from servers.")
 
     def pause(self) -> bool:
@@ -48,7 +48,7 @@ class OneWay:
 
 
 def modern_call(fixture: Fixture, message: Json, stream: Stream, headers: Headers) -> Call:
-    """A stateless request."""
+    """Return the call of a stateless request."""
     params = dict(message.get("params") or {})
     meta = params.get("_meta")
     capabilities = meta.get(CAPABILITIES) if isinstance(meta, dict) else None
@@ -74,7 +74,7 @@ def see(
 
 
 async def run(fixture: Fixture, call: Call, request_id: Any, stream: Stream) -> None:
-    """Answer a call into its stream, whatever happens."""
+    """Write the answer of a call into its stream, also after an error."""
     try:
         stream.finish(response(request_id, await fixture.answer(call)))
     except RefusedError as refusal:
@@ -103,13 +103,13 @@ class Session:
         self._fixture = fixture
         self._level: str | None = "info"
         self._running: dict[Any, asyncio.Task[None]] = {}
-        self._asked: dict[str, asyncio.Future[Json]] = {}
+        self._pending: dict[str, asyncio.Future[Json]] = {}
         self._made = 0
         self._listener = Listener(self._tell, lists=frozenset(LISTS), statuses=True)
-        fixture.hub.listeners.add(self._listener)
+        fixture.notifier.listeners.add(self._listener)
 
     def stream(self) -> Stream:
-        """A stream of its own for one answer."""
+        """Return a new stream for one answer."""
         self._made += 1
         made = Stream(f"s{self._made}")
         self.streams[made.name] = made
@@ -118,7 +118,7 @@ class Session:
         return made
 
     def begin(self, message: Json, stream: Stream, headers: Headers) -> asyncio.Task[None]:
-        """Answer a request into a stream."""
+        """Start to answer a request into a stream."""
         method, params = message["method"], dict(message.get("params") or {})
         see(self._fixture, ProtocolFamily.LEGACY, method, params, headers)
         self._remember(method, params)
@@ -141,21 +141,21 @@ class Session:
         return task
 
     def handle(self, message: Json) -> None:
-        """Take a notification or an answer."""
+        """Handle a notification or an answer."""
         if message.get("method") == "notifications/cancelled":
             running = self._running.get((message.get("params") or {}).get("requestId"))
             if running is not None:
                 running.cancel()
         elif "method" not in message:
-            request = self._asked.get(str(message.get("id")))
+            request = self._pending.get(str(message.get("id")))
             if request is not None and not request.done():
                 request.set_result(message)
 
     async def ask(self, method: str, params: Json, stream: Stream) -> Json:
-        """Ask the client on a stream, and wait."""
+        """Send a request on a stream and wait for the answer."""
         request_id = f"ask-{secrets.token_hex(6)}"
         request: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._asked[request_id] = request
+        self._pending[request_id] = request
         stream.put({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         try:
             async with asyncio.timeout(ASK_SECONDS):
@@ -163,7 +163,7 @@ class Session:
         except TimeoutError as error:
             raise RefusedError(INTERNAL_ERROR, "The client did not answer in time.") from error
         finally:
-            del self._asked[request_id]
+            del self._pending[request_id]
         if "error" in answer:
             outcome = answer["error"]
             raise RefusedError(outcome.get("code", INTERNAL_ERROR), outcome.get("message", ""))
@@ -171,8 +171,8 @@ class Session:
         return result
 
     def close(self) -> None:
-        """End everything of it."""
-        self._fixture.hub.listeners.discard(self._listener)
+        """End all requests and streams of the session."""
+        self._fixture.notifier.listeners.discard(self._listener)
         for task in list(self._running.values()):
             task.cancel()
         self.standing.finish()
@@ -194,7 +194,7 @@ class Session:
 
 
 class _TwoWay:
-    """The way back of a request in a session."""
+    """The back-channel of a request in a session."""
 
     def __init__(self, session: Session, stream: Stream) -> None:
         self._session = session
@@ -205,11 +205,11 @@ class _TwoWay:
         self._stream.put(message)
 
     async def request(self, method: str, params: Json) -> Json:
-        """Ask on the stream of the answer."""
+        """Send a request on the stream of the answer."""
         return await self._session.ask(method, params, self._stream)
 
     def pause(self) -> bool:
-        """Close the connection, if the client knows how to come back."""
+        """Close the connection if the client can resume it."""
         knows = self._session.revision == LEGACY[0]
         if knows:
             self._stream.pause()

@@ -1,12 +1,12 @@
-"""Lines of JSON over standard input and output, both families on one pipe."""
+"""JSON lines over standard input and output, both families on one pipe."""
 
 import asyncio
 import json
 import sys
 from typing import Any
 
-from .ladder import check_meta, check_version, family_of
 from .methods import Fixture
+from .request_checks import check_meta, check_version, family_of
 from .sessions import Session, modern_call, run
 from .stream import Shared
 from .wire import METHOD_NOT_FOUND, PARSE_ERROR, Json, ProtocolFamily, RefusedError, dump, failure

@@ -1,4 +1,4 @@
-"""The messages of one answer, kept so that a reader whose connection ended may come back."""
+"""Messages of one answer, stored so that a disconnected reader can resume."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from .wire import Json
 
 
 class Stream:
-    """Grows until it is finished; a pause sends its readers away without finishing it."""
+    """A growing list of messages until it is finished; a pause disconnects its readers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -18,12 +18,12 @@ class Stream:
         self._changed = asyncio.Event()
 
     def put(self, message: Json) -> None:
-        """Add a message."""
+        """Append a message."""
         self.messages.append(message)
         self._wake()
 
     def finish(self, message: Json | None = None, status: int = 200) -> None:
-        """Add the last message."""
+        """Append the last message."""
         if message is not None:
             self.messages.append(message)
         self.status = status
@@ -31,12 +31,12 @@ class Stream:
         self._wake()
 
     def pause(self) -> None:
-        """End the connections that read now."""
+        """Disconnect the current readers."""
         self._pauses += 1
         self._wake()
 
-    async def begun(self) -> None:
-        """Wait for a first message, the end, or a pause."""
+    async def started(self) -> None:
+        """Wait for the first message, the end, or a pause."""
         while not (self.messages or self.finished or self._pauses):
             await self._changed.wait()
 
@@ -48,7 +48,7 @@ class Stream:
     async def read(
         self, position: int, *, idle: float, resumed: bool = False
     ) -> AsyncIterator[tuple[int, Json | None]]:
-        """Every message from `position` on with its number; None when none came for `idle` s."""
+        """Yield numbered messages from `position` on; None after `idle` seconds without one."""
         pauses = self._pauses if resumed else 0
         while True:
             while position < len(self.messages):
@@ -69,9 +69,9 @@ class Stream:
 
 
 class Shared(Stream):
-    """One stream for every answer of a session; the end of one answer is not its end."""
+    """One stream for all answers of a session; the end of one answer does not finish it."""
 
     def finish(self, message: Json | None = None, status: int = 200) -> None:  # noqa: ARG002
-        """Add the message."""
+        """Append the message."""
         if message is not None:
             self.put(message)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from .hub import Hub
+from .notifications import Notifier
 from .wire import INVALID_PARAMS, PREFIX, Json, RefusedError
 
 TTL_MS = 60_000
@@ -21,28 +21,28 @@ def _now() -> str:
 
 @dataclass(eq=False)
 class Task:
-    """One job that outlives its request."""
+    """One task, which outlives its request."""
 
-    hub: Hub
+    notifier: Notifier
     id: str = field(default_factory=lambda: f"task-{secrets.token_hex(8)}")
     status: str = "working"
     created: str = field(default_factory=_now)
     updated: str = field(default_factory=_now)
     result: Json | None = None
     error: Json | None = None
-    asked: Json = field(default_factory=dict)
+    requests: Json = field(default_factory=dict)
     answers: Json = field(default_factory=dict)
     job: asyncio.Task[None] | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
     def created_result(self) -> Json:
-        """What a call answers that became this task (2026-07-28)."""
+        """The result of a call that became this task (2026-07-28)."""
         return {"resultType": "task", **self._fields}
 
     @property
     def detailed(self) -> Json:
-        """What `tasks/get` answers (2026-07-28)."""
+        """The result of `tasks/get` (2026-07-28)."""
         result = self._fields
         if self.status == "input_required":
             result["inputRequests"] = self.pending
@@ -54,7 +54,7 @@ class Task:
 
     @property
     def nested(self) -> Json:
-        """The task as 2025-11-25 writes it."""
+        """The task in the form of 2025-11-25."""
         return {
             "taskId": self.id,
             "status": "failed" if (self.result or {}).get("isError") else self.status,
@@ -66,17 +66,17 @@ class Task:
 
     @property
     def related(self) -> Json:
-        """The `_meta` that ties a message to this task (2025-11-25)."""
+        """The `_meta` that links a message to this task (2025-11-25)."""
         return {PREFIX + "related-task": {"taskId": self.id}}
 
     @property
     def pending(self) -> Json:
-        """Questions nobody has answered."""
-        return {key: request for key, request in self.asked.items() if key not in self.answers}
+        """The requests without an answer."""
+        return {key: request for key, request in self.requests.items() if key not in self.answers}
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the task is in a final state."""
         return self.status in TERMINAL
 
     @property
@@ -91,9 +91,9 @@ class Task:
         }
 
     async def ask(self, requests: Json) -> Json:
-        """Park until every question has its answer."""
+        """Wait until every request has its answer."""
         named = {f"{self.id}-{key}": request for key, request in requests.items()}
-        self.asked |= named
+        self.requests |= named
         await self.move("input_required")
         async with self.changed:
             await self.changed.wait_for(lambda: not self.pending)
@@ -101,22 +101,22 @@ class Task:
         return {key: self.answers[f"{self.id}-{key}"] for key in requests}
 
     async def answer(self, answers: Json) -> None:
-        """Take answers; unknown keys are not looked at."""
+        """Store answers; unknown keys are ignored."""
         self.answers |= {key: value for key, value in answers.items() if key in self.pending}
         async with self.changed:
             self.changed.notify_all()
 
     async def move(self, status: str) -> None:
-        """Take a new status and tell of it; an end is final."""
+        """Change the status and notify; a final status does not change."""
         if self.ended:
             return
         self.status, self.updated = status, _now()
-        self.hub.task_moved(self.id, self.detailed, self.nested)
+        self.notifier.task_moved(self.id, self.detailed, self.nested)
         async with self.changed:
             self.changed.notify_all()
 
     async def run(self, work: Callable[[], Awaitable[Json]]) -> None:
-        """Work to an end."""
+        """Run the work to its end."""
         try:
             self.result = await work()
             await self.move("completed")
@@ -125,7 +125,7 @@ class Task:
             await self.move("failed")
 
     async def cancel(self) -> None:
-        """Stop working; nothing happens to a task that ended."""
+        """Cancel the work; an ended task does not change."""
         await self.move("cancelled")
         if self.job is not None and not self.job.done():
             self.job.cancel()
@@ -134,26 +134,26 @@ class Task:
 
 
 class Tasks:
-    """Every task since the start."""
+    """All tasks since the start."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
         self._tasks: dict[str, Task] = {}
 
     def begin(self, work: Callable[[Task], Awaitable[Json]]) -> Task:
-        """A new task, at work."""
-        task = Task(self._hub)
+        """Start a new task."""
+        task = Task(self._notifier)
         self._tasks[task.id] = task
         task.job = asyncio.create_task(task.run(lambda: work(task)))
         return task
 
     def find(self, params: Json) -> Task:
-        """The task a request names."""
+        """Return the task of a request."""
         found = self._tasks.get(str(params.get("taskId")))
         if found is None:
             raise RefusedError(INVALID_PARAMS, "There is no such task.")
         return found
 
     def all(self) -> list[Task]:
-        """Every task, oldest first."""
+        """Return all tasks, the oldest first."""
         return list(self._tasks.values())

@@ -1,4 +1,4 @@
-"""The words of the protocol: revisions, error codes, `_meta` keys, the refusal."""
+"""Constants and errors of the protocol: revisions, error codes, `_meta` keys."""
 
 import json
 from enum import StrEnum
@@ -35,7 +35,7 @@ class ProtocolFamily(StrEnum):
 
 
 class RefusedError(Exception):
-    """A JSON-RPC error, with the HTTP status that carries it."""
+    """A JSON-RPC error with its HTTP status."""
 
     def __init__(self, code: int, message: str, data: Any = None, *, status: int = 200) -> None:
         super().__init__(message)
@@ -51,21 +51,21 @@ class RefusedError(Exception):
 
 
 def dump(message: Any) -> bytes:
-    """JSON without blanks and without a line break, so that it fits a line of any transport."""
+    """Encode JSON without whitespace and line breaks, as one line of any transport."""
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def response(request_id: Any, result: Json) -> Json:
-    """A successful answer."""
+    """Return a successful response."""
     return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
 def failure(request_id: Any, error: RefusedError) -> Json:
-    """An answer that says why not; a request without a readable id is answered without one."""
+    """Return an error response, without an id if the request had no readable one."""
     fields: Json = {"jsonrpc": "2.0", "error": error.body}
     return fields if request_id is None else {**fields, "id": request_id}
 
 
 def notification(method: str, params: Json) -> Json:
-    """A message nobody answers."""
+    """Return a notification."""
     return {"jsonrpc": "2.0", "method": method, "params": params}

@@ -1,1 +1,1 @@
-"""Raw requests, broken in seeded ways, against every listener of a whole gateway."""
+"""Raw requests with seeded mutations against every listener of a gateway."""

@@ -1,11 +1,11 @@
-"""Break a request in one seeded way: its bytes, its head, its JSON or its form."""
+"""Seeded mutations of a request: its bytes, its head, its JSON or its form."""
 
 import json
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-# Values that readers of text, numbers, addresses and names stumble over.
+# Values that break parsers of text, numbers, addresses and names.
 NASTY = (
     b"",
     b"\x00",
@@ -116,17 +116,17 @@ METHODS = (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"
 
 @dataclass(frozen=True)
 class Request:
-    """One request in parts; `framed` where its announced length is that of its body."""
+    """One request in parts; `framed` if its Content-Length is that of its body."""
 
     method: bytes
     target: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes = b""
     framed: bool = True
-    written: bytes = b""  # instead of all parts
+    written: bytes = b""  # replaces all parts
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the bytes on the wire."""
         if self.written:
             return self.written
         lines = [b"%b %b HTTP/1.1" % (self.method, self.target)]
@@ -137,7 +137,7 @@ class Request:
 
 
 def mutated(request: Request, random: Random) -> Request:
-    """One to three faults in a request."""
+    """Apply one to three mutations to a request."""
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         ways = [
             _head,
@@ -154,7 +154,7 @@ def _nasty(random: Random) -> bytes:
 
 
 def _noise(text: bytes, random: Random) -> bytes:
-    """Bytes flipped, put in, taken out, repeated or cut off."""
+    """Flip, insert, delete, repeat or cut bytes."""
     found = bytearray(text)
     for _ in range(random.randint(1, 4)):
         at = random.randint(0, len(found))
@@ -174,12 +174,12 @@ def _noise(text: bytes, random: Random) -> bytes:
 
 
 def _line(text: bytes) -> bytes:
-    """What can stand in one line of a head."""
+    """Return a text for one header line."""
     return text.replace(b"\r", b"").replace(b"\n", b"")
 
 
 def _wire(request: Request, random: Random) -> Request:
-    """The whole request as bytes, its framing too."""
+    """Return the whole request as bytes, including its framing."""
     whole = request.encode()
     if random.random() < 0.3:
         return replace(request, written=whole[: random.randint(1, len(whole))], framed=False)
@@ -268,7 +268,7 @@ def _body(request: Request, random: Random) -> Request:
 
 
 def _content(request: Request, random: Random) -> Request:
-    """What the body says, where it can be read; else its bytes."""
+    """Mutate the decoded body if it can be parsed, otherwise its bytes."""
     try:
         value = json.loads(request.body)
     except (ValueError, RecursionError):
@@ -281,7 +281,7 @@ def _content(request: Request, random: Random) -> Request:
 
 
 def _changed(value: Any, random: Random, nasty: Any) -> Any:
-    """The value with one of its parts, however deep, replaced, added or left out."""
+    """Return the value with one part at any depth replaced, added or removed."""
     if isinstance(value, dict) and value and random.random() < 0.85:
         name = random.choice(list(value))
         if random.random() < 0.1:

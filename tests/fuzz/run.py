@@ -1,4 +1,4 @@
-"""`make fuzz ARGS="--seconds 300 --seed 7"`: fuzz every endpoint, print counts and the seed."""
+"""Command behind `make fuzz ARGS="--seconds 300 --seed 7"`; prints the counts and the seed."""
 
 import argparse
 import secrets
@@ -6,12 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzz.fuzzing import fuzz
-from fuzz.place import place
+from fuzz.fuzzed_gateway import place
+from fuzz.fuzzer import fuzz
 
 
 def main() -> int:
-    """Run; 1 when an answer was wrong, or a traceback was logged."""
+    """Run the fuzzer; return 1 after a wrong answer or a logged traceback."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))

@@ -7,21 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuzz.fuzzing import fuzz
-from fuzz.place import Place, place
-from harness.rawhttp import asked, exchange
+from fuzz.fuzzed_gateway import FuzzedGateway, place
+from fuzz.fuzzer import fuzz
+from harness.network.raw_requests import exchange, request_bytes
 
 SEED, MOST = 15, 6000
 BROKEN = (b'{"client_name": "\xff"}', b'{"a": "\xed\xa0\x80"}', b'{"\xff": 1}', b'{"a": "\\ud800"}')
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedGateway]:
     with place(tmp_path_factory.mktemp("fuzzed")) as made:
         yield made
 
 
-def test_every_seed_is_a_request_that_is_understood(fuzzed: Place) -> None:
+def test_every_seed_is_a_request_that_is_understood(fuzzed: FuzzedGateway) -> None:
     for seed in fuzzed.seeds:
         answer = exchange(seed.port, seed.request.encode())
         assert answer.status in (200, 201, 202, 204, 303, 400, 401, 403, 404, 422), (seed, answer)
@@ -29,9 +29,9 @@ def test_every_seed_is_a_request_that_is_understood(fuzzed: Place) -> None:
 
 @pytest.mark.parametrize("body", BROKEN)
 def test_a_registration_that_is_not_utf8_is_refused_with_a_reason(
-    fuzzed: Place, body: bytes
+    fuzzed: FuzzedGateway, body: bytes
 ) -> None:
-    result = asked("/oauth/register", "POST", body, Content_Type="application/json")
+    result = request_bytes("/oauth/register", "POST", body, Content_Type="application/json")
     answer = exchange(fuzzed.launched.port, result)
     assert answer.status == 400
     assert b"invalid_request" in answer.body
@@ -40,7 +40,7 @@ def test_a_registration_that_is_not_utf8_is_refused_with_a_reason(
 
 
 def test_no_mutation_of_a_request_is_answered_with_a_500_a_traceback_or_silence(
-    fuzzed: Place,
+    fuzzed: FuzzedGateway,
 ) -> None:
     report = fuzz(fuzzed, SEED, most=MOST)
     assert not report.wrong, report.text()

@@ -1,4 +1,4 @@
-"""An attack on keys is visible: every entrance counts what it rejects, by address and reason."""
+"""Guessing of keys is visible: every listener counts what it rejects, by address and reason."""
 
 import json
 from collections.abc import Iterator
@@ -7,10 +7,20 @@ from urllib.parse import urlencode
 
 import pytest
 
-from fuzz.place import ADMIN, APPROVAL, CUSTOMER_READER, KEY, NARROW, PASSWORD, READER, Place, place
-from harness.client import Client
-from harness.rawhttp import asked, exchange
-from harness.waiting import until_now
+from fuzz.fuzzed_gateway import (
+    ADMIN,
+    APPROVAL,
+    CUSTOMER_READER,
+    KEY,
+    NARROW,
+    PASSWORD,
+    READER,
+    FuzzedGateway,
+    place,
+)
+from harness.clients.mcp_client import Client
+from harness.network.raw_requests import exchange, request_bytes
+from harness.waits import until_blocking
 from toolbus_common.service.process import SERVICES
 
 SOON = "0.2"  # instead of a minute
@@ -20,19 +30,19 @@ Counts = dict[tuple[str, str, str], int]
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedGateway]:
     with place(tmp_path_factory.mktemp("attacked"), TOOLBUS_REJECTION_SECONDS=SOON) as made:
         yield made
 
 
-def counts(attacked: Place) -> Counts:
-    """What was rejected, as ClickHouse has it."""
+def counts(attacked: FuzzedGateway) -> Counts:
+    """Return the rejections in ClickHouse."""
     rows = attacked.launched.rows(COUNTS)
     return {(str(r["entrance"]), str(r["code"]), str(r["address"])): int(r["n"]) for r in rows}
 
 
-def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
-    """One request for each way of being rejected, by its entrance and reason."""
+def attempts(attacked: FuzzedGateway) -> dict[tuple[str, str], bytes]:
+    """Yield one rejected request for each listener and reason."""
     seeds = {seed.name: seed.request for seed in attacked.seeds}
     wrong, narrow = f"Bearer {WRONG}", f"Bearer {NARROW}"
     mcp = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -41,19 +51,21 @@ def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
     guessed = seeds["sign in"].body.replace(urlencode({"p": PASSWORD})[2:].encode(), b"guessed")
     page = urlencode({"action": "show", "key": WRONG}).encode()
     return {
-        ("mcp", "unauthorized"): asked("/mcp", "POST", listing, Authorization=wrong, **mcp),
-        ("mcp", "no_credential"): asked("/mcp", "POST", listing, **mcp),
-        ("mcp", "unknown_server"): asked(
+        ("mcp", "unauthorized"): request_bytes("/mcp", "POST", listing, Authorization=wrong, **mcp),
+        ("mcp", "no_credential"): request_bytes("/mcp", "POST", listing, **mcp),
+        ("mcp", "unknown_server"): request_bytes(
             "/mcp/secret", "POST", listing, Authorization=narrow, **mcp
         ),
-        ("mcp", "server_not_granted"): asked(
+        ("mcp", "server_not_granted"): request_bytes(
             "/mcp/echo", "POST", listing, Authorization=narrow, **mcp
         ),
-        ("mcp", "host"): asked("/mcp", "POST", listing, Host="evil.example", **mcp),
-        ("admin", "unauthorized"): asked("/api/v1/keys", Authorization=wrong),
-        ("admin", "no_credential"): asked("/api/v1/keys"),
-        ("approvals", "unauthorized"): asked(f"/approvals/{APPROVAL}", "POST", page, **form),
-        ("approvals", "no_credential"): asked("/api/approvals"),
+        ("mcp", "host"): request_bytes("/mcp", "POST", listing, Host="evil.example", **mcp),
+        ("admin", "unauthorized"): request_bytes("/api/v1/keys", Authorization=wrong),
+        ("admin", "no_credential"): request_bytes("/api/v1/keys"),
+        ("approvals", "unauthorized"): request_bytes(
+            f"/approvals/{APPROVAL}", "POST", page, **form
+        ),
+        ("approvals", "no_credential"): request_bytes("/api/approvals"),
         ("oauth", "password"): replace(seeds["sign in"], body=guessed).encode(),
         ("oauth", "device_code"): seeds["device"].encode(),
         ("oauth", "invalid_dpop_proof"): seeds["token"].encode(),
@@ -65,14 +77,14 @@ def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
     }
 
 
-def test_each_way_of_being_rejected_is_an_event_and_a_metric(attacked: Place) -> None:
+def test_each_way_of_being_rejected_is_an_event_and_a_metric(attacked: FuzzedGateway) -> None:
     before = counts(attacked)
     port, tried = attacked.launched.port, attempts(attacked)
     for request in tried.values():
         for _ in range(3):
             assert exchange(port, request).status in (200, 400, 401, 403, 404)
     bad = {"X_ClickHouse_User": "analyst", "X_ClickHouse_Key": WRONG}
-    assert exchange(attacked.reading, asked("/", "POST", b"SELECT 1", **bad)).status == 403
+    assert exchange(attacked.reading, request_bytes("/", "POST", b"SELECT 1", **bad)).status == 403
     wanted = {(*kind, "127.0.0.1"): 3 for kind in tried} | {
         ("reader", "unauthorized", "127.0.0.1"): 1
     }
@@ -82,21 +94,21 @@ def test_each_way_of_being_rejected_is_an_event_and_a_metric(attacked: Place) ->
         found = {kind: now.get(kind, 0) - before.get(kind, 0) for kind in wanted}
         return {kind: found[kind] for kind in wanted if found[kind] != wanted[kind]}
 
-    until_now(lambda: not missing(), "every way of being rejected")
+    until_blocking(lambda: not missing(), "every way of being rejected")
     text = [Client(url).get(f"{url}/metrics").body.decode() for url in _listeners(attacked)]
     for entrance, code, _ in wanted:
         name = f'toolbus_rejected_access_total{{entrance="{entrance}",reason="{code}"}}'
         assert any(name in page for page in text), name
 
 
-def test_a_good_request_leaves_nothing(attacked: Place) -> None:
+def test_a_good_request_leaves_nothing(attacked: FuzzedGateway) -> None:
     before = counts(attacked)
     assert not attacked.launched.client(KEY).call("echo__say", {"text": "x"}).code
-    marked = exchange(attacked.launched.port, asked("/mcp/marked", "POST", b"{}",
+    marked = exchange(attacked.launched.port, request_bytes("/mcp/marked", "POST", b"{}",
                       Content_Type="application/json", Authorization=f"Bearer {KEY}"))  # fmt: skip
     assert marked.status == 404
     unknown = ("mcp", "unknown_server", "127.0.0.1")
-    until_now(
+    until_blocking(
         lambda: counts(attacked).get(unknown, 0) == before.get(unknown, 0) + 1, "the later one"
     )
     assert {k: n for k, n in counts(attacked).items() if k != unknown} == {
@@ -104,7 +116,7 @@ def test_a_good_request_leaves_nothing(attacked: Place) -> None:
     }
 
 
-def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
+def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: FuzzedGateway) -> None:
     before, many = counts(attacked), 400
     client = Client(attacked.launched.ready["endpoint"], WRONG)
     rows = "SELECT count() AS n FROM rejections"
@@ -112,14 +124,16 @@ def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
     for _ in range(many):
         assert client.request("tools/list").status == 401
     kind = ("mcp", "unauthorized", "127.0.0.1")
-    until_now(lambda: counts(attacked).get(kind, 0) - before.get(kind, 0) == many, "all of them")
+    until_blocking(
+        lambda: counts(attacked).get(kind, 0) - before.get(kind, 0) == many, "all of them"
+    )
     (after,) = attacked.launched.rows(rows)
     assert int(after["n"]) - int(events["n"]) < many / 2
 
 
-def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Place) -> None:
+def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: FuzzedGateway) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).request("tools/list")
-    until_now(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
+    until_blocking(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
     tail = attacked.launched.toolbus("audit", "tail", "--event", "access.rejected")
     assert "unauthorized: " in tail.stdout
     assert "at mcp from 127.0.0.1" in tail.stdout
@@ -130,18 +144,18 @@ def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Plac
     }
 
 
-def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> None:
+def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: FuzzedGateway) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).request("tools/list")
-    until_now(lambda: counts(attacked), "an event")
+    until_blocking(lambda: counts(attacked), "an event")
     result = repr(attacked.launched.rows("SELECT * FROM events WHERE event = 'access.rejected'"))
     for secret in (WRONG, KEY, ADMIN, READER, NARROW, PASSWORD, "guessed"):
         assert secret not in result
     question = b"SELECT count() FROM rejections FORMAT TSV"
     for user, secret, sees in (("analyst", READER, True), ("customer", CUSTOMER_READER, False)):
         about = {"X_ClickHouse_User": user, "X_ClickHouse_Key": secret}
-        found = exchange(attacked.reading, asked("/", "POST", question, **about))
+        found = exchange(attacked.reading, request_bytes("/", "POST", question, **about))
         assert (found.status, int(found.body) > 0) == (200, sees), found
 
 
-def _listeners(attacked: Place) -> set[str]:
+def _listeners(attacked: FuzzedGateway) -> set[str]:
     return {attacked.launched.ready["ops"][service] for service in SERVICES}

@@ -1,1 +1,1 @@
-"""What tests start and hold: real engines, real processes, real clients."""
+"""Shared test support: engines, servers, clients and gateways that run as real processes."""

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from harness.auditprocess import AUDIT, audit_process
-from harness.clickhouse import ClickHouseServer
-from harness.events import PATIENCE, allowed, consumed, events_of, returns_soon, until
+from harness.audit.events import PATIENCE, allowed, consumed, events_of, returns_soon
+from harness.engines.clickhouse_server import ClickHouseServer
+from harness.services.audit_process import AUDIT, audit_process
+from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQuery, EventsQuery, EventsReply, RowsReply
@@ -85,8 +86,8 @@ async def answered(operator: Bus) -> bool:
 
 async def stored_once(operator: Bus, wanted: int) -> None:
     """Every event is there, and none twice; counted without FINAL."""
-    await until(lambda: answered(operator), "audit answers")
-    await until(lambda: consumed(operator), "everything is acknowledged")
+    await until_async(lambda: answered(operator), "audit answers")
+    await until_async(lambda: consumed(operator), "everything is acknowledged")
     found = await request(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM events")
     assert found == ((wanted, wanted, wanted),)
 
@@ -130,7 +131,7 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
     async with events_of("policy", settings, tmp_path) as policy, saying(policy) as message:
         for _ in range(4):
             with audit_process(settings, tmp_path / "log"):
-                await until(lambda: answered(operator), "audit answers")
+                await until_async(lambda: answered(operator), "audit answers")
                 before = (await request(operator, "SELECT count() FROM events"))[0][0]
 
                 async def progressed(before: int = before) -> bool:
@@ -138,10 +139,10 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
                         (await request(operator, "SELECT count() FROM events"))[0][0] > before
                     )
 
-                await until(progressed, "events are written")
+                await until_async(progressed, "events are written")
     with audit_process(settings, tmp_path / "log") as process:
-        await until(lambda: answered(operator), "audit answers")
-        await until(lambda: consumed(operator), "everything is acknowledged")
+        await until_async(lambda: answered(operator), "audit answers")
+        await until_async(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await request(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
         assert rows >= len(message) > 0
@@ -157,7 +158,7 @@ async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
         events_of("policy", settings, tmp_path) as policy,
         build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(10)))
         await stored_once(operator, 10)
         own_clickhouse.kill()
@@ -166,12 +167,12 @@ async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
         async def says_why() -> bool:
             return "cannot be reached" in service.status().reason
 
-        await until(says_why, "the status says why")
+        await until_async(says_why, "the status says why")
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await request(operator, "SELECT 1")
         own_clickhouse.start()
         await stored_once(operator, 20)
-        await until(lambda: ready(service), "audit is ready again")
+        await until_async(lambda: ready(service), "audit is ready again")
 
 
 async def test_a_store_killed_under_load_has_every_event_once(
@@ -182,7 +183,7 @@ async def test_a_store_killed_under_load_has_every_event_once(
         events_of("policy", settings, tmp_path) as policy,
         build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         async with saying(policy) as message:
             for _ in range(3):
                 before = len(message)
@@ -190,11 +191,11 @@ async def test_a_store_killed_under_load_has_every_event_once(
                 async def more(before: int = before) -> bool:
                     return len(message) > before + 200 and service.status().ready
 
-                await until(more, "events are written")
+                await until_async(more, "events are written")
                 own_clickhouse.kill()
                 own_clickhouse.start()
-        await until(lambda: answered(operator), "audit answers")
-        await until(lambda: consumed(operator), "everything is acknowledged")
+        await until_async(lambda: answered(operator), "audit answers")
+        await until_async(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await request(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids
         assert rows >= len(message)
@@ -208,16 +209,16 @@ async def test_two_replicas_on_one_server_share_the_events(
             await stack.enter_async_context(build(LocalTransport(), served).running())
             for _ in range(2)
         ]
-        await until(lambda: ready(services[0]), "the first is ready")
-        await until(lambda: ready(services[1]), "the second is ready")
+        await until_async(lambda: ready(services[0]), "the first is ready")
+        await until_async(lambda: ready(services[1]), "the second is ready")
         policy = await stack.enter_async_context(events_of("policy", settings, tmp_path))
         async with saying(policy) as message:
 
             async def shared() -> bool:
                 return all(service.status().details["rows"] > 50 for service in services)
 
-            await until(shared, "both have written")
-        await until(lambda: consumed(operator), "everything is acknowledged")
+            await until_async(shared, "both have written")
+        await until_async(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await request(operator, "SELECT count(), uniqExact(id) FROM events")
         assert rows == ids >= len(message)
         assert rows == sum(service.status().details["rows"] for service in services)
@@ -227,7 +228,7 @@ async def test_a_server_is_asked_read_only_too(
     operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with build(LocalTransport(), served).running() as service:
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         assert await request(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
         for sql in (
             "DROP TABLE events",
@@ -249,10 +250,10 @@ async def test_events_are_taken_out_of_a_server_too(
         build(LocalTransport(), served).running() as service,
         events_of("policy", settings, tmp_path) as policy,
     ):
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         await policy.publish_durable(allowed(call_id="c1", customer="it's"))
         await policy.publish_durable(allowed(call_id="c2"))
-        await until(lambda: consumed(operator), "both are stored")
+        await until_async(lambda: consumed(operator), "both are stored")
         asks = RequestReply("operator", operator)
         query = EventsQuery(customers=("it's",), events=("call.*",))
         lines = await asks.request(query, EventsReply, 20.0)

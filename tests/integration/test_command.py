@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.engines import installed, own_port
-from harness.written import files_in
+from harness.audit.written_files import files_in
+from harness.engines.engine import installed, own_port
 from toolbus_cli.installation import operator_bus
 from toolbus_cli.state_dir import State
 from toolbus_common.service.process import SERVICES

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from harness.auditprocess import AUDIT, audit_process
-from harness.events import allowed, events_of, returns_soon
-from harness.exporting import files, lines, manifests
-from harness.receiver import Receiver
-from harness.waiting import until
+from harness.audit.events import allowed, events_of, returns_soon
+from harness.audit.exports import files, lines, manifests
+from harness.receivers.webhook_receiver import Receiver
+from harness.services.audit_process import AUDIT, audit_process
+from harness.waits import until
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.confirmation import confirm
 from toolbus_common.nats.connection import Bus

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import Client
-from harness.engines import die_with_parent, own_port
-from harness.families import begun, calling
-from harness.waiting import until_now
+from harness.clients.mcp_client import Client
+from harness.engines.engine import die_with_parent, own_port
+from harness.gateway.family_gateway import calling, start_session
+from harness.waits import until_blocking
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "running-replicas.md"
@@ -108,7 +108,7 @@ def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> 
     assert message.count('"timezone"') >= 2, message
     assert message.count(TOOL.partition("__")[2]) >= 2, "audit has both"
     key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
-    session = begun(shell.client(1, key))
+    session = start_session(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     shared = shell.client(2, key).post(call, Mcp_Session_Id=session)
     assert "UTC" in shared.text, "the session of one ingress is good at the other"
@@ -116,13 +116,13 @@ def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> 
     assert '"timezone"' in shell.run(losing)
     for _ in range(5):
         assert "UTC" in shell.client(2, key).post(call, Mcp_Session_Id=session).text
-    until_now(
+    until_blocking(
         lambda: len(_ready(shell.run("toolbus status --state-dir operator"), "executor")) == 2,
         "the third executor takes the first one's place",
         90,
     )
     shell.run(end)
-    until_now(lambda: not any(map(_runs, shell.place.glob("*.pid"))), "the engines' end", 60)
+    until_blocking(lambda: not any(map(_runs, shell.place.glob("*.pid"))), "the engines' end", 60)
 
 
 def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
@@ -132,7 +132,7 @@ def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(she
     shell.run(operator)
     shell.run(services.replace("give ingress $number seal.key", "give ingress $number"))
     key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
-    session = begun(shell.client(1, key))
+    session = start_session(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     assert shell.client(2, key).post(call, Mcp_Session_Id=session).status == 404
 

@@ -1,1 +1,1 @@
-"""Clients of other hands against servers of every family, through one gateway."""
+"""Third-party clients against servers of every family through one gateway."""

@@ -1,4 +1,4 @@
-"""The clients, each in an environment of its own under `.matrix/`: how it is installed and run."""
+"""The clients: installation and command, each in its own environment under `.matrix/`."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.npm import NODE, NPM
+from harness.packages.npm import NODE, NPM
 
 WORKSHOP = Path(__file__).parents[2] / ".matrix"
 DRIVERS = Path(__file__).with_name("drivers")
@@ -20,7 +20,7 @@ _NPM = [str(NODE), str(NPM), "install", "--no-audit", "--no-fund", "--loglevel=e
 
 @dataclass(frozen=True)
 class Client:
-    """A client. `shown` are the packages whose versions are told; `family` what it speaks."""
+    """A client. `shown` are the packages whose versions are listed; `family` is its protocol."""
 
     name: str
     driver: str
@@ -32,17 +32,17 @@ class Client:
 
     @property
     def directory(self) -> Path:
-        """Its environment; flavours of one client share it."""
+        """Its environment; variants of one client share it."""
         return WORKSHOP / self.environment
 
     @property
     def version(self) -> str:
-        """What is installed."""
+        """The installed version."""
         find = _npm_version if self.environment == "node" else _pip_version
         return ", ".join(f"{package} {find(self, package)}" for package in self.shown)
 
     def install(self) -> None:
-        """Install it unless it is there."""
+        """Install the client if it is missing."""
         stamp = self.directory / "installed"
         wanted = "\n".join(self.packages)
         if stamp.exists() and stamp.read_text() == wanted:
@@ -58,14 +58,14 @@ class Client:
 
     @property
     def python(self) -> str:
-        """Its interpreter."""
+        """The interpreter."""
         return str(self.directory / "bin" / "python")
 
     def command(self, given: Mapping[str, object]) -> list[str]:
-        """What runs the driver."""
+        """Return the command line of the driver."""
         result = json.dumps(given)
         if self.driver.endswith(".mjs"):
-            # Node looks for packages from where the program lies.
+            # Node searches for packages from the program's directory.
             program = shutil.copy(DRIVERS / self.driver, self.directory)
             return [str(NODE), str(program), result]
         python = sys.executable if self.environment == "node" else self.python
@@ -73,7 +73,7 @@ class Client:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment of the driver: nothing of the gateway, and no settings of a person."""
+        """The environment of the driver, without the gateway's and the user's settings."""
         inspector = self.directory / "node_modules/.bin/mcp-inspector"
         return {
             **{name: value for name, value in os.environ.items() if "TOOLBUS" not in name},

@@ -1,7 +1,7 @@
-"""What must have reached the server before an action counts as ok."""
+"""Requests that must reach the server before an action counts as ok."""
 
-from harness.waiting import until_now
-from matrix.drivers.telling import LONG_SECONDS
+from harness.waits import until_blocking
+from matrix.drivers.report import LONG_SECONDS
 from matrix.upstreams import Seen, Upstream
 
 _TOOLS = {
@@ -18,11 +18,11 @@ _CARRIES_NONCE = {
     "task": "slow_compute",
     "prompt": "test_prompt_with_arguments",
 }
-_TOLD_SECONDS = LONG_SECONDS  # by then nothing of it is under way that would be in the next's way
+_SETTLE_SECONDS = LONG_SECONDS  # after that no request of this action interferes with the next one
 
 
 def missing(action: str, nonce: str, before: Seen, upstream: Upstream) -> str:
-    """What the server should have seen of an action and did not; empty when nothing is missing."""
+    """Return the missing requests of an action; empty if none is missing."""
     seen = upstream.seen()
     tool = _TOOLS.get(action)
     if tool and not seen.more("tools", tool, before):
@@ -31,16 +31,16 @@ def missing(action: str, nonce: str, before: Seen, upstream: Upstream) -> str:
     if carrier and not seen.mentions(nonce, carrier):
         return f"the server never saw what {carrier} was given"
     if action == "cancellation" and not _cancelled(before, upstream):
-        return "the server was never told"
+        return "the server received no cancellation"
     return ""
 
 
 def _cancelled(before: Seen, upstream: Upstream) -> bool:
-    def told() -> bool:
+    def cancelled() -> bool:
         return upstream.seen().more("cancelled", "test_sleep", before)
 
     try:
-        until_now(told, "the cancellation", _TOLD_SECONDS)
+        until_blocking(cancelled, "the cancellation", _SETTLE_SECONDS)
     except AssertionError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What is known to fail, and why: expected.yml, `client / server / action: reason`."""
+"""Known failures with their reasons: expected.yml, `client / server / action: reason`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,47 +8,47 @@ from typing import Protocol
 
 import yaml
 
-from matrix.drivers.telling import FAILED
+from matrix.drivers.report import FAILED
 
 _FILE = Path(__file__).with_name("expected.yml")
 
 
-class Judged(Protocol):
-    """A cell, as far as this module looks."""
+class CheckedCell(Protocol):
+    """The part of a cell that this module uses."""
 
     @property
     def subject(self) -> str:
-        """Its name."""
+        """The name."""
 
     @property
     def outcome(self) -> str:
-        """What came of it."""
+        """The result."""
 
     @property
     def detail(self) -> str:
-        """In words."""
+        """The result in words."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Patterns of cells (`*` stands for anything) and the reason each of them fails."""
+    """Patterns of cells (`*` matches anything) with the reason for the failure."""
 
     reasons: dict[str, str]
 
     @classmethod
     def read(cls) -> "Expected":
-        """From expected.yml."""
+        """Read expected.yml."""
         return cls(yaml.safe_load(_FILE.read_text()) or {})
 
-    def reason(self, cell: Judged) -> str:
-        """Why a cell fails; empty when it should not."""
+    def reason(self, cell: CheckedCell) -> str:
+        """Return the reason of an expected failure; empty if the cell should pass."""
         for pattern, reason in self.reasons.items():
             if fnmatchcase(cell.subject, pattern):
                 return reason
         return ""
 
-    def complaints(self, cells: Sequence[Judged], *, whole: bool) -> list[str]:
-        """Failures nobody expects and, after a whole run, expectations that nothing meets."""
+    def complaints(self, cells: Sequence[CheckedCell], *, whole: bool) -> list[str]:
+        """Return unexpected failures and, after a whole run, unused expectations."""
         failed = [cell for cell in cells if cell.outcome == FAILED]
         found = [f"{cell.subject}: {cell.detail}" for cell in failed if not self.reason(cell)]
         if whole:

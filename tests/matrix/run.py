@@ -1,4 +1,4 @@
-"""`make matrix [CLIENT=word] [UPSTREAM=name]`: every client against every server, as a table."""
+"""Command behind `make matrix [CLIENT=word] [UPSTREAM=name]`; prints a table."""
 
 import argparse
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from harness.launched import Launched
-from harness.waiting import until_now
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 from matrix import page, table
 from matrix.clients import CLIENTS, WORKSHOP, Client
-from matrix.drivers.telling import ACTIONS, FAILED, OK
+from matrix.drivers.report import ACTIONS, FAILED, OK
 from matrix.evidence import missing
 from matrix.expected import Expected
 from matrix.table import Cell
@@ -32,7 +32,7 @@ LISTED_SECONDS = 30.0
 
 
 def main() -> int:
-    """Run drivers; 1 when something failed that is not expected to, or the other way round."""
+    """Run drivers; return 1 after an unexpected failure or an unexpected pass."""
     given = _arguments()
     clients = [client for client in CLIENTS if given.client.lower() in client.name.lower()]
     for client in clients:
@@ -58,7 +58,7 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def _gateway(servers: dict[str, Upstream]) -> Iterator[Launched]:
-    """One gateway with all five behind it."""
+    """Run one gateway with all five servers."""
     directory = OUTPUT / "gateway"
     directory.mkdir()
     launched = Launched(directory)
@@ -77,20 +77,22 @@ def _gateway(servers: dict[str, Upstream]) -> Iterator[Launched]:
 
 
 def _wait_for_tools(launched: Launched) -> None:
-    """Until every server's tools are listed; one that is not there fails in its own cells."""
+    """Wait until every server's tools are listed; a missing server fails in its own cells."""
 
     def listed() -> bool:
         names = launched.client(KEY).tools()
         return all(any(name.startswith(f"{server}__") for name in names) for server in NAMES)
 
     with suppress(AssertionError):
-        until_now(listed, "the tools of every server", LISTED_SECONDS)
-    until_now(launched.up_to_date, "every service knows them")
+        until_blocking(listed, "the tools of every server", LISTED_SECONDS)
+    until_blocking(launched.up_to_date, "every service knows them")
 
 
 def _run(clients: list[Client], servers: dict[str, Upstream], launched: Launched) -> list[Cell]:
-    """Two drivers at once, never two at one server: over one pipe, a question that comes while
-    two calls are under way cannot be told to belong to either."""
+    """Run two drivers at once, never two at one server.
+
+    Over one pipe, a server's request during two calls cannot be assigned to either.
+    """
     locks = {name: Lock() for name in servers}
 
     def drive(client: Client, name: str) -> list[Cell]:
@@ -123,7 +125,7 @@ def _drive(client: Client, name: str, upstream: Upstream, launched: Launched) ->
     result = _lines(client, given, log)
     cells = []
     for action in ACTIONS:
-        line = result.get(action, {"outcome": FAILED, "detail": f"never told; see {log.name}"})
+        line = result.get(action, {"outcome": FAILED, "detail": f"no report; see {log.name}"})
         cell = Cell(client, name, action, line["outcome"], line["detail"])
         if cell.outcome == OK and (lack := missing(action, nonce, before, upstream)):
             cell = replace(cell, outcome=FAILED, detail=lack)

@@ -1,4 +1,4 @@
-"""The table: clients and servers down, actions across."""
+"""Table: clients and servers down, actions across."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from matrix.clients import CLIENTS, Client
-from matrix.drivers.telling import ACTIONS, FAILED, OK
+from matrix.drivers.report import ACTIONS, FAILED, OK
 from matrix.expected import Expected
 from matrix.upstreams import NAMES
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of one action of one client at one server."""
+    """The result of one action of one client at one server."""
 
     client: Client
     upstream: str
@@ -24,7 +24,7 @@ class Cell:
 
     @property
     def subject(self) -> str:
-        """How expected.yml names it."""
+        """The name in expected.yml."""
         return f"{self.client.name} / {self.upstream} / {self.action}"
 
 
@@ -32,7 +32,7 @@ Rows = dict[tuple[str, str], dict[str, Cell]]
 
 
 def rows(cells: Iterable[Cell]) -> Rows:
-    """The cells by client and server, each in its order."""
+    """Return the cells by client and server, in order."""
     found: Rows = {}
     places = [client.name for client in CLIENTS]
     for cell in sorted(
@@ -43,12 +43,12 @@ def rows(cells: Iterable[Cell]) -> Rows:
 
 
 def mark(cell: Cell) -> str:
-    """What stands in a cell."""
+    """Return the text of a cell."""
     return {OK: "ok", FAILED: "failed"}.get(cell.outcome, "-")
 
 
 def show(cells: list[Cell], expected: Expected) -> None:
-    """Print it, and below it what failed."""
+    """Print the table and the failures."""
     shown = Table(title="Clients, servers and what they can do through Toolbus")
     for heading in ("client", "server", *ACTIONS):
         shown.add_column(heading, overflow="fold")

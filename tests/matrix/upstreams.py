@@ -1,4 +1,4 @@
-"""The five servers: the fixture in each family over each transport, and what reached them."""
+"""The five servers: the fixture in each family over each transport, with what reached them."""
 
 import json
 import sys
@@ -17,26 +17,26 @@ _COUNTED = ("methods", "tools", "prompts", "resources", "cancelled")
 
 @dataclass
 class Seen:
-    """What a server saw so far: counters, and the last requests whole."""
+    """What a server received so far: counters, and the last requests whole."""
 
     counts: dict[str, Counter[str]]
     last: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, told: list[dict[str, Any]]) -> "Seen":
-        """The sum of what several processes of one server saw."""
+    def of(cls, counts_of: list[dict[str, Any]]) -> "Seen":
+        """Return the sum over several processes of one server."""
         counts: dict[str, Counter[str]] = {kind: Counter() for kind in _COUNTED}
-        for each in told:
+        for each in counts_of:
             for kind in _COUNTED:
                 counts[kind].update(each[kind])
-        return cls(counts, [request for each in told for request in each["last"]])
+        return cls(counts, [request for each in counts_of for request in each["last"]])
 
     def more(self, kind: str, name: str, before: "Seen") -> bool:
-        """Whether a counter grew."""
+        """Return whether a counter grew."""
         return self.counts[kind][name] > before.counts[kind][name]
 
     def mentions(self, word: str, tool: str) -> bool:
-        """Whether a request for a tool or prompt carried a word."""
+        """Return whether a request for a tool or prompt contained a word."""
         return any(
             request["params"].get("name") == tool and word in json.dumps(request["params"])
             for request in self.last
@@ -52,25 +52,25 @@ class OverHttp:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """Its entry in toolbus.yaml."""
+        """The entry in toolbus.yaml."""
         url = self._server.url
         return {"sse": url.removesuffix("/mcp") + "/sse"} if self._sse else {"url": url}
 
     def start(self) -> None:
-        """Listen."""
+        """Start the server."""
         self._server.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop the server."""
         self._server.kill()
 
     def seen(self) -> Seen:
-        """What reached it."""
+        """Return what reached it."""
         return Seen.of([self._server.seen()])
 
 
 class OverStdio:
-    """A fixture server that the gateway starts; every process of it keeps a file of its own."""
+    """A fixture server that the gateway starts; each of its processes writes its own file."""
 
     def __init__(self, directory: Path, family: str) -> None:
         self._directory = directory
@@ -78,10 +78,10 @@ class OverStdio:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """Its entry in toolbus.yaml."""
+        """The entry in toolbus.yaml."""
         script = 'exec "$0" -m fixture_server --stdio --family "$1" --seen "$2/$$.json"'
         command = ["/bin/sh", "-c", script, sys.executable, self._family, str(self._directory)]
-        # The shell is the command: what it starts is for us to name.
+        # The shell is the command, so that it can name the file by its process.
         python = [sys.prefix, sys.base_prefix, str(TESTS)]
         return {
             "command": command,
@@ -90,19 +90,19 @@ class OverStdio:
         }
 
     def start(self) -> None:
-        """Make room for what it sees."""
+        """Create the directory for the counts."""
         self._directory.mkdir(parents=True)
 
     def stop(self) -> None:
-        """Nothing: it ends with the gateway."""
+        """Do nothing: the server ends with the gateway."""
 
     def seen(self) -> Seen:
-        """What reached it."""
+        """Return what reached it."""
         items = []
         for file in sorted(self._directory.glob("*.json")):
             try:
                 items.append(json.loads(file.read_text()))
-            except ValueError:  # it is being written
+            except ValueError:  # the file is being written
                 return self.seen()
         return Seen.of(items)
 
@@ -112,7 +112,7 @@ Upstream = OverHttp | OverStdio
 
 @contextmanager
 def upstreams(directory: Path) -> Iterator[dict[str, Upstream]]:
-    """All five, by name."""
+    """Return all five by name."""
     made: dict[str, Upstream] = {
         "modern-stdio": OverStdio(directory / "modern-stdio", "modern"),
         "modern-http": OverHttp(directory / "modern-http", "--family", "modern"),

@@ -1,4 +1,4 @@
-"""A Prometheus scrapes every service, and every question of the dashboard for it has an answer."""
+"""Prometheus scrapes every service, and every expression of the dashboard has an answer."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.client import Client
-from harness.cluster import Cluster, Upstream
-from harness.operating import key
-from harness.otlp import Collector
-from harness.prometheus import Prometheus, Series, faults
-from harness.waiting import until_now
+from harness.clients.bus_operator import key
+from harness.clients.mcp_client import Client
+from harness.engines.prometheus_server import Prometheus, Series, faults
+from harness.gateway.cluster import Cluster, Upstream
+from harness.receivers.otlp_collector import Collector
+from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
 from toolbus_common.service.process import SERVICES
 
@@ -26,13 +26,13 @@ PROGRAM = "result = echo.say(text='from a program')"
 
 @dataclass
 class Watched:
-    """A gateway whose services are processes of their own, and the Prometheus that scrapes them."""
+    """A gateway of separate processes, and the Prometheus that scrapes it."""
 
     cluster: Cluster
     prometheus: Prometheus
 
     def use(self) -> None:
-        """One call of each kind: answered, failed, refused, from a program, and no call at all."""
+        """Make one call of each kind: answered, failed, denied, from a program, and no call."""
         bot, coder = self.cluster.client(KEY), self.cluster.client(CODER)
         assert bot.call("echo__say", {"text": "hello"}).text == "hello"
         assert bot.call("pair__say", {"text": "hello"}).text == "hello"
@@ -44,13 +44,13 @@ class Watched:
         assert stranger.post({}, Origin="https://elsewhere.example").status == 403
 
     def request(self, expression: str) -> list[Series]:
-        """What an expression comes to, once it comes to anything while the gateway is used."""
+        """Return an expression's series once there are any; the gateway is used meanwhile."""
 
-        def asked() -> list[Series]:
+        def evaluated() -> list[Series]:
             self.use()
             return self.prometheus.request(expression)
 
-        found: list[Series] = until_now(asked, expression)
+        found: list[Series] = until_blocking(evaluated, expression)
         return found
 
 
@@ -75,11 +75,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                     "coder": key(CODER, tools=tools, code_mode=True),
                 },
             ),
-            beside=("codemode", "oauth"),
+            additional=("codemode", "oauth"),
         )
         cluster.until_listed(cluster.client(KEY), "echo__say", "pair__say")
         coder = cluster.client(CODER)
-        until_now(lambda: coder.sees("executeToolCode"), "code mode")
+        until_blocking(lambda: coder.sees("executeToolCode"), "code mode")
         prometheus = Prometheus(directory / "prometheus", jobs(), addresses(cluster))
         final.callback(prometheus.kill)
         prometheus.start()
@@ -87,19 +87,19 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 def jobs() -> list[Any]:
-    """What the collector's configuration scrapes, which is Prometheus' own form."""
+    """Return the scrape jobs of the collector's configuration, in Prometheus's own format."""
     body = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
     found: list[Any] = body["receivers"]["prometheus"]["config"]["scrape_configs"]
     return found
 
 
 def addresses(cluster: Cluster) -> dict[str, str]:
-    """Where the services are that a compose installation has at these names."""
+    """Return the addresses of the services by their names in a compose installation."""
     return {f"{service}:8081": address for service, address in cluster.ops.items()}
 
 
 def questions() -> list[str]:
-    """Every expression of the dashboard."""
+    """Return every expression of the dashboard."""
     board = json.loads((ROOT / "deploy" / "grafana" / "operations-metrics.json").read_text())
     return [each["expr"] for panel in board["panels"] for each in panel["targets"]]
 
@@ -125,7 +125,7 @@ def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
             found = watched.request(expression)
             return {*wanted} <= {each.labels[label] for each in found if each.value > 0}
 
-        until_now(there, f"{wanted} in {expression}")
+        until_blocking(there, f"{wanted} in {expression}")
 
     until("toolbus_calls_total", "outcome", "ok", "upstream_refused", "unknown_tool")
     until("toolbus_upstream_calls_total", "outcome", "ok", "tool_error", "upstream_refused")

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from harness.connecting import DOCUMENT, Asking, asked_by_executor
-from harness.engines import NatsAt
-from harness.fresh import joined_by_tester
-from harness.marked import marked
-from harness.policing import Policing, declared, policing
-from harness.protected import OAuthServer, Resource
-from harness.signing_in import STAFF, Server, serving
-from harness.waiting import PATIENCE
+from harness.engines.bus_reset import connect_as_tester
+from harness.engines.nats_server import NatsAt
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.programs.marked_processes import marked
+from harness.services.authorization_service import STAFF, Server, serving
+from harness.services.oauth_connections import DOCUMENT, ConnectFlow, executor_connection
+from harness.services.policy_replicas import PolicyReplicas, declared, running_policy
+from harness.waits import PATIENCE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import LEASES
 from toolbus_common.settings import Settings
 
 LOOPBACK = "127.0.0.0/8 ::1"
-Begin = AbstractAsyncContextManager[Policing]
+Begin = AbstractAsyncContextManager[PolicyReplicas]
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +42,13 @@ def mark() -> Iterator[str]:
 
 
 @pytest.fixture
-async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa: ARG001
+async def lasting_leases(nats_server: NatsAt, provisioned_bus: None) -> None:  # noqa: ARG001
     """Leases outlive a machine that stands still for a while: no server moves in these tests.
 
     A bucket that was written to, as leases are by any executor with a process, is made anew for
     the next test.
     """
-    async with joined_by_tester(nats_server) as tester:
+    async with connect_as_tester(nats_server) as tester:
         stream = tester.client.jetstream()
         config = (await stream.stream_info(f"KV_{LEASES}")).config
         config.max_age = PATIENCE
@@ -78,11 +78,11 @@ def far(away: OAuthServer) -> OAuthServer:
 @pytest.fixture
 async def asking(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Asking]:
+) -> AsyncIterator[ConnectFlow]:
     """Oauth as a client of others, with an account of ann's."""
     own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
-    async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
-        made = Asking(*parts)
+    async with executor_connection(settings, operator, monkeypatch, **own) as parts:
+        made = ConnectFlow(*parts)
         await made.server.account()
         yield made
 
@@ -113,12 +113,12 @@ def begin(
             **told,
         }.items():
             monkeypatch.setenv(f"TOOLBUS_{name}", value)
-        return policing(settings, operator, declared(), replicas)
+        return running_policy(settings, operator, declared(), replicas)
 
     return begun
 
 
 @pytest.fixture
-async def at_work(begin: Any) -> AsyncIterator[Policing]:
+async def at_work(begin: Any) -> AsyncIterator[PolicyReplicas]:
     async with begin() as made:
         yield made

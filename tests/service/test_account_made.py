@@ -5,8 +5,8 @@ from time import time
 
 import pytest
 
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until, until_told
+from harness.network.json_server import Request, Response, answering
+from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     ConnectionCreated,
@@ -87,6 +87,6 @@ async def test_a_server_is_tried_as_soon_as_its_shared_account_is_connected(
         reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
         return any("Nobody" in row["last_failure"] for row in reply.servers)
 
-    await until_told(refused, "the reason why it cannot be met")
+    await until_async(refused, "the reason why it cannot be met")
     oauth.connect()
     await until(lambda: "Bearer of-everybody" in shown[1], "the server, shown its token")

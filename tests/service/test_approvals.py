@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.operating import key
-from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
-from harness.waiting import until_told
+from harness.clients.bus_operator import key
+from harness.services.policy_replicas import OWN, PAGES, SECRET, PolicyReplicas, declared, required
+from harness.waits import until_async
 from toolbus_common.contracts import (
     CallCancelled,
     CallResult,
@@ -42,12 +42,14 @@ def answered(asked: FinalReply, action: str = "accept") -> str:
     return json.dumps({"inputResponses": answers, "requestState": body["requestState"]})
 
 
-async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
+async def test_a_call_that_needs_nobody_goes_through(at_work: PolicyReplicas) -> None:
     assert isinstance(await at_work.request("read"), CallResult)
     assert await at_work.waiting() == ()
 
 
-async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work: Policing) -> None:
+async def test_a_call_waits_for_a_person_and_goes_through_once_approved(
+    at_work: PolicyReplicas,
+) -> None:
     approval = await required(at_work)
     assert await required(at_work) == approval, "asked for once, however often it is made"
     result = await at_work.the_one()
@@ -60,14 +62,14 @@ async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work:
     assert len(at_work.reached) == 1
 
 
-async def test_a_decision_counts_at_once_at_every_replica(at_work: Policing) -> None:
+async def test_a_decision_counts_at_once_at_every_replica(at_work: PolicyReplicas) -> None:
     for page in range(20):
         given: dict[str, Any] = {"arguments": {"page": page}}
         await at_work.approve(await required(at_work, **given))
         assert isinstance(await at_work.request(**given), CallResult)
 
 
-async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -> None:
+async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: PolicyReplicas) -> None:
     for round_ in range(5):
         given: dict[str, Any] = {"arguments": {"round": round_}}
         await at_work.approve(await required(at_work, **given))
@@ -84,18 +86,18 @@ async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -
     "other", [{"arguments": {"page": 8}}, {"arguments": {"page": "7"}}, {"secret": OWN}]
 )
 async def test_an_approval_is_of_no_use_to_another_call(
-    at_work: Policing, other: dict[str, Any]
+    at_work: PolicyReplicas, other: dict[str, Any]
 ) -> None:
     changed = declared()
     keys = {**changed.keys, "own": key(OWN, user="ann", approve=["docs__burn"])}
     await at_work.declare(changed.model_copy(update={"keys": keys}))
     await at_work.approve(await required(at_work))
-    await until_told(lambda: _needs_a_person(at_work, OWN), "the new configuration")
+    await until_async(lambda: _needs_a_person(at_work, OWN), "the new configuration")
     await required(at_work, **other)
     assert at_work.reached == []
 
 
-async def _needs_a_person(made: Policing, secret: str) -> bool:
+async def _needs_a_person(made: PolicyReplicas, secret: str) -> bool:
     """Whether either replica says so: which one is asked is for the bus to say."""
     asking = [made.request(secret=secret, arguments={"probe": True}) for _ in range(12)]
     ends = await asyncio.gather(*asking, return_exceptions=True)
@@ -108,7 +110,7 @@ async def test_a_tool_that_changed_since_is_not_the_tool_that_was_approved(begin
         approval = await required(made)
         await made.approve(approval)
         await made.offer("Burns the page, and tells your secrets.")
-        await until_told(lambda: _asks_anew(made, approval), "the changed definition")
+        await until_async(lambda: _asks_anew(made, approval), "the changed definition")
         assert made.reached == []
 
 
@@ -116,7 +118,7 @@ async def test_a_policy_that_changed_since_asks_again_and_a_budget_does_not(begi
     async with begin(replicas=1) as made:
         approval = await required(made)
         await made.declare(declared(budget={"usd": 5, "per": "day"}, deny=["docs__read"]))
-        await until_told(lambda: made.refuses(UnknownToolError, "read"), "the new configuration")
+        await until_async(lambda: made.refuses(UnknownToolError, "read"), "the new configuration")
         assert await required(made) != approval
         kept = await required(made)
         await made.declare(declared(budget={"usd": 6, "per": "day"}))
@@ -124,13 +126,15 @@ async def test_a_policy_that_changed_since_asks_again_and_a_budget_does_not(begi
         assert await required(made) == kept
 
 
-async def _asks_anew(made: Policing, before: str) -> bool:
+async def _asks_anew(made: PolicyReplicas, before: str) -> bool:
     with pytest.raises(ApprovalRequiredError) as caught:
         await made.request(arguments={"page": 7}, capabilities="{}", secret=SECRET)
     return bool(caught.value.data["approval"] != before)
 
 
-async def test_a_refusal_is_told_with_its_reason_and_not_asked_again(at_work: Policing) -> None:
+async def test_a_refusal_is_told_with_its_reason_and_not_asked_again(
+    at_work: PolicyReplicas,
+) -> None:
     approval = await required(at_work)
     await at_work.reject(approval, "Page 7 is needed.")
     with pytest.raises(ApprovalRejectedError, match=r"Page 7 is needed\.") as caught:
@@ -141,7 +145,7 @@ async def test_a_refusal_is_told_with_its_reason_and_not_asked_again(at_work: Po
         await at_work.approve(approval)
 
 
-async def test_a_decision_is_made_once(at_work: Policing) -> None:
+async def test_a_decision_is_made_once(at_work: PolicyReplicas) -> None:
     approval = await required(at_work)
     deciding = [at_work.approve(approval), at_work.reject(approval, "No.")]
     ends = await asyncio.gather(*deciding, return_exceptions=True)
@@ -151,7 +155,7 @@ async def test_a_decision_is_made_once(at_work: Policing) -> None:
 async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
     async with begin(replicas=1, APPROVAL_SECONDS="0.5") as made:
         approval = await required(made)
-        await until_told(lambda: _empty(made), "the end of the approval")
+        await until_async(lambda: _empty(made), "the end of the approval")
         with pytest.raises(UnknownApprovalError):
             await made.approve(approval)
         assert await required(made) != approval
@@ -160,8 +164,8 @@ async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
 async def test_the_end_of_an_approval_is_an_event_said_once(begin: Any, operator: Bus) -> None:
     async with begin(replicas=2, APPROVAL_SECONDS="0.3") as made:
         approval = await required(made)
-        await until_told(lambda: _empty(made), "the end of the approval")
-        found = await until_told(lambda: _last(operator, "approval.expired"), "the event")
+        await until_async(lambda: _empty(made), "the end of the approval")
+        found = await until_async(lambda: _last(operator, "approval.expired"), "the event")
         assert json.loads(found)["approval"] == approval
     stream = await operator.client.jetstream().stream_info(
         EVENTS, subjects_filter="tb.event.approval.expired.>"
@@ -180,20 +184,20 @@ async def _last(operator: Bus, event: str) -> bytes:
 async def test_a_call_refused_by_its_rate_has_not_used_its_approval(begin: Any) -> None:
     async with begin(replicas=1) as made:
         await made.declare(declared(rate={"calls": 1, "per": "day"}))
-        await until_told(lambda: _out_of_rate(made), "the rate")
+        await until_async(lambda: _out_of_rate(made), "the rate")
         approval = await required(made)
         await made.approve(approval)
         with pytest.raises(RateExceededError):
             await made.request()
         await made.declare(declared())
-        await until_told(lambda: _in_rate(made), "no rate")
+        await until_async(lambda: _in_rate(made), "no rate")
         made.reached.clear()
         assert isinstance(await made.request(), CallResult)
         assert len(made.reached) == 1
         assert await required(made) != approval
 
 
-async def _out_of_rate(made: Policing) -> bool:
+async def _out_of_rate(made: PolicyReplicas) -> bool:
     try:
         await made.request("read")
     except RateExceededError:
@@ -201,11 +205,11 @@ async def _out_of_rate(made: Policing) -> bool:
     return False
 
 
-async def _in_rate(made: Policing) -> bool:
+async def _in_rate(made: PolicyReplicas) -> bool:
     return not await _out_of_rate(made)
 
 
-async def _empty(made: Policing) -> bool:
+async def _empty(made: PolicyReplicas) -> bool:
     return await made.waiting() == ()
 
 
@@ -218,7 +222,7 @@ async def test_what_nobody_uses_in_time_expires(begin: Any) -> None:
         assert made.reached == []
 
 
-async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: Policing) -> None:
+async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: PolicyReplicas) -> None:
     secret = {"page": "canary-argument"}
     await at_work.approve(await required(at_work, arguments=secret))
     assert b"canary-argument" in b"".join(await at_work.kept(APPROVALS))
@@ -239,12 +243,12 @@ async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:
             request = await asyncio.gather(*(made.waiting() for _ in range(12)))
             return {len(each) for each in request} == {20 - len(refused)}
 
-        await until_told(heard, "all that waits, at whichever replica is asked")
+        await until_async(heard, "all that waits, at whichever replica is asked")
         with pytest.raises(OverloadedError):
             await made.request(arguments={"page": "one more"})
 
 
-async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policing) -> None:
+async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: PolicyReplicas) -> None:
     with pytest.raises(InvalidError, match="65536 bytes"):
         await at_work.request(arguments={"page": "x" * 70_000})
     assert await at_work.waiting() == ()
@@ -253,7 +257,9 @@ async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policin
 # -- clients that can open pages ----------------------------------------------------------------
 
 
-async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: Policing) -> None:
+async def test_a_client_that_opens_pages_is_told_which_and_waits_there(
+    at_work: PolicyReplicas,
+) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     assert isinstance(request, InputRequired)
@@ -270,7 +276,7 @@ async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: 
 
 
 async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
-    at_work: Policing, monkeypatch: pytest.MonkeyPatch
+    at_work: PolicyReplicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The other 29 s are for the answer: its way back can take long on a busy machine.
     monkeypatch.setattr(approval_service, "WAIT_SHARE", 0.02)
@@ -282,7 +288,7 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
     assert isinstance(await at_work.request(capabilities=PAGES), CallResult)
 
 
-async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
+async def test_a_refusal_reaches_who_waits(at_work: PolicyReplicas) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
@@ -291,14 +297,14 @@ async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
         await going_on
 
 
-async def test_a_client_that_declines_is_told_that_it_waits(at_work: Policing) -> None:
+async def test_a_client_that_declines_is_told_that_it_waits(at_work: PolicyReplicas) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     declined = answered(request, "decline")
     assert await required(at_work, capabilities=PAGES, extra=declined) == result.id
 
 
-async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing) -> None:
+async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: PolicyReplicas) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     call = at_work.call(capabilities=PAGES, extra=answered(request))
@@ -309,7 +315,7 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
         await at_work.ingress.bus.publish(left.subject, left.encode())
         return going_on.done()
 
-    await until_told(ended, "the end of the waiting")
+    await until_async(ended, "the end of the waiting")
     with pytest.raises(CallCancelledError):
         await going_on
     await at_work.approve(result.id)
@@ -317,19 +323,19 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
     assert len(at_work.reached) == 1
 
 
-async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> None:
+async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: PolicyReplicas) -> None:
     request = await at_work.request(capabilities=PAGES)
     result = await at_work.the_one()
     going_on = asyncio.create_task(at_work.request(capabilities=PAGES, extra=answered(request)))
     await at_work.declare(declared(revoked=True))
-    await until_told(lambda: _is_unknown(at_work), "the revocation")
+    await until_async(lambda: _is_unknown(at_work), "the revocation")
     await at_work.approve(result.id)
     with pytest.raises(UnauthorizedError):
         await going_on
     assert at_work.reached == []
 
 
-async def _is_unknown(made: Policing) -> bool:
+async def _is_unknown(made: PolicyReplicas) -> bool:
     """Whether either replica knows of the revocation: which one is asked is for the bus to say."""
     ends = await asyncio.gather(*(made.request("read") for _ in range(12)), return_exceptions=True)
     made.reached.clear()
@@ -344,7 +350,9 @@ def going_on(state: str) -> str:
     return json.dumps({"inputResponses": answers, "requestState": state})
 
 
-async def test_an_approved_call_may_answer_each_state_of_its_server_once(at_work: Policing) -> None:
+async def test_an_approved_call_may_answer_each_state_of_its_server_once(
+    at_work: PolicyReplicas,
+) -> None:
     await at_work.approve(await required(at_work))
     await at_work.request()
     assert isinstance(await at_work.request(extra=going_on(STATE)), CallResult)
@@ -357,7 +365,7 @@ async def test_an_approved_call_may_answer_each_state_of_its_server_once(at_work
 
 
 async def test_a_state_of_the_servers_lets_nothing_through_that_was_not_approved(
-    at_work: Policing,
+    at_work: PolicyReplicas,
 ) -> None:
     await required(at_work, extra=going_on(STATE))
     await required(at_work, extra='{"inputResponses":{}}')

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.events import bus_of
+from harness.audit.events import bus_of
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import UnavailableError
 from toolbus_common.messaging.request_reply import RequestReply

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.engines import own_port
-from harness.events import PATIENCE, allowed, bus_of, completed, consumed, events_of, until
+from harness.audit.events import PATIENCE, allowed, bus_of, completed, consumed, events_of
+from harness.engines.engine import own_port
+from harness.waits import until_async
 from toolbus_audit.clickhouse.migrate import migrations
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -37,7 +38,7 @@ def audit_settings(settings: Settings) -> AuditSettings:
 @pytest.fixture
 async def audit(settings: Settings) -> AsyncIterator[Service]:
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         yield service
 
 
@@ -58,7 +59,7 @@ async def count(operator: Bus, wanted: int, table: str = "events") -> None:
     async def look() -> bool:
         return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= wanted)
 
-    await until(look, f"{wanted} rows in {table}")
+    await until_async(look, f"{wanted} rows in {table}")
     assert await rows(operator, f"SELECT count() FROM {table}") == ((wanted,),)
 
 
@@ -87,7 +88,7 @@ async def test_an_event_becomes_a_row_with_typed_columns(
             *(2000, False, event.id),
         ),
     )
-    await until(lambda: counted(audit, "rows", 1), "its count, after the table has it")
+    await until_async(lambda: counted(audit, "rows", 1), "its count, after the table has it")
 
 
 async def test_many_events_of_one_message_each_become_a_row(
@@ -114,8 +115,8 @@ async def test_a_message_delivered_ten_times_is_stored_once(
             await stored_but_not_acknowledged(bus, store)
     await store.close()
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
-        await until(lambda: ready(service), "audit is ready")
-        await until(lambda: consumed(operator), "everything is acknowledged")
+        await until_async(lambda: ready(service), "audit is ready")
+        await until_async(lambda: consumed(operator), "everything is acknowledged")
         await count(operator, 50)
         assert await rows(operator, "SELECT uniqExact(id) FROM events") == ((50,),)
 
@@ -167,7 +168,7 @@ async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stor
         (1, line, "tb.event.call.allowed.a", raw)
         for line, raw in ((1, "{not json"), (2, '{"event":"x"}'), (3, "\ufffd"), (4, ""))
     )
-    await until(lambda: counted(audit, "dead", 4), "their count, after the table has them")
+    await until_async(lambda: counted(audit, "dead", 4), "their count, after the table has them")
 
 
 async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
@@ -178,7 +179,7 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
     store._connected().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     await store.close()
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         async with events_of("policy", settings, tmp_path) as policy:
             teams = ("red", "blue", "far too long", "green", "black")
             await asyncio.gather(*(policy.publish_durable(allowed(team=team)) for team in teams))
@@ -195,9 +196,9 @@ async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
 ) -> None:
     first = build(LocalTransport(), audit_settings(settings))
     async with build(LocalTransport(), audit_settings(settings)).running() as second:
-        await until(lambda: ready(second), "the second is ready")
+        await until_async(lambda: ready(second), "the second is ready")
         async with first.running():
-            await until(lambda: standing_by(first), "the first stands by")
+            await until_async(lambda: standing_by(first), "the first stands by")
             async with events_of("policy", settings, tmp_path) as policy:
                 await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(20)))
             await count(operator, 20)
@@ -252,14 +253,14 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
         return await asyncio.to_thread(request) == (200, b"0\n")
 
     async with build(LocalTransport(), result).running() as service:
-        await until(lambda: ready(service), "audit is ready")
+        await until_async(lambda: ready(service), "audit is ready")
         assert await refused()
         ann = Reader(customers=("acme",), secret_hash=hashed(secret))
         declared = Configuration(readers={"ann": ann})
         await bucket.put(CONFIGURATION, declared.model_dump_json().encode())
-        await until(answered, "ann is answered")
+        await until_async(answered, "ann is answered")
         await bucket.put(CONFIGURATION, Configuration().model_dump_json().encode())
-        await until(refused, "ann is refused")
+        await until_async(refused, "ann is refused")
 
 
 REFUSED = (

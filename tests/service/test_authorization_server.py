@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from harness.signing_in import (
+from harness.services.authorization_service import (
     BASE,
     CHALLENGE,
     FORM,
@@ -20,11 +20,11 @@ from harness.signing_in import (
     STAFF,
     VERIFIER,
     Server,
-    Walker,
-    asked,
+    ServiceBrowser,
+    authorization_request,
     serving,
 )
-from harness.waiting import until_told
+from harness.waits import until_async
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import PEOPLE, TOKENS
@@ -43,24 +43,30 @@ async def test_a_person_allows_a_client_which_acts_in_their_name(server: Server)
 
 async def test_an_answer_says_who_it_is_from_also_when_it_is_no(server: Server) -> None:
     client = (await server.register())["client_id"]
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     yes = await walker.answered(await walker.consenting(client))
     no = await walker.answered(await walker.consenting(client), "deny")
-    wrong = await walker.get("/oauth/authorize", **asked(client, response_type="token"))
-    assert [page.told["iss"] for page in (yes, no, wrong)] == [BASE] * 3
-    assert no.told["error"] == "access_denied"
-    assert wrong.told["error"] == "unsupported_response_type"
-    assert {page.told["state"] for page in (yes, no, wrong)} == {"a-state"}
+    wrong = await walker.get(
+        "/oauth/authorize", **authorization_request(client, response_type="token")
+    )
+    assert [page.parameters["iss"] for page in (yes, no, wrong)] == [BASE] * 3
+    assert no.parameters["error"] == "access_denied"
+    assert wrong.parameters["error"] == "unsupported_response_type"
+    assert {page.parameters["state"] for page in (yes, no, wrong)} == {"a-state"}
 
 
 async def test_nobody_is_sent_to_an_address_that_is_one_byte_off(server: Server) -> None:
     client = (await server.register())["client_id"]
     for at in range(len(REDIRECT)):
         off = f"{REDIRECT[:at]}~{REDIRECT[at + 1 :]}"
-        page = await Walker(server).get("/oauth/authorize", **asked(client, redirect_uri=off))
+        page = await ServiceBrowser(server).get(
+            "/oauth/authorize", **authorization_request(client, redirect_uri=off)
+        )
         assert (page.status, page.location) == (400, ""), off
     for off in (REDIRECT + "/", REDIRECT[:-1], REDIRECT + "?", "https://client.test:443/callback"):
-        page = await Walker(server).get("/oauth/authorize", **asked(client, redirect_uri=off))
+        page = await ServiceBrowser(server).get(
+            "/oauth/authorize", **authorization_request(client, redirect_uri=off)
+        )
         assert (page.status, page.location) == (400, ""), off
 
 
@@ -77,14 +83,16 @@ async def test_a_request_without_proof_key_goes_no_further(
     server: Server, pkce: dict[str, str]
 ) -> None:
     client = (await server.register())["client_id"]
-    page = await Walker(server).get("/oauth/authorize", **asked(client, **pkce))
-    assert page.told["error"] == "invalid_request"
-    assert "code" not in page.told
+    page = await ServiceBrowser(server).get(
+        "/oauth/authorize", **authorization_request(client, **pkce)
+    )
+    assert page.parameters["error"] == "invalid_request"
+    assert "code" not in page.parameters
 
 
 async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Server) -> None:
     client, other = [(await server.register())["client_id"] for _ in range(2)]
-    code = await Walker(server).code(client)
+    code = await ServiceBrowser(server).code(client)
     assert (await server.token(other, code))[1]["error"] == "invalid_grant"
     for wrong in ({"code_verifier": CHALLENGE}, {"code_verifier": ""}, {"redirect_uri": "x:y"}):
         status, result = await server.token(client, code, **wrong)
@@ -96,7 +104,7 @@ async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Ser
 
 async def test_a_code_used_twice_takes_back_what_it_gave(server: Server) -> None:
     client = (await server.register())["client_id"]
-    code = await Walker(server).code(client)
+    code = await ServiceBrowser(server).code(client)
     _, result = await server.token(client, code)
     await server.show(result["access_token"])
     assert (await server.token(client, code))[1]["error"] == "invalid_grant"
@@ -111,7 +119,7 @@ async def test_a_code_used_twice_takes_back_what_it_gave(server: Server) -> None
 
 async def test_of_a_code_redeemed_many_times_at_once_nothing_is_left(server: Server) -> None:
     client = (await server.register())["client_id"]
-    code = await Walker(server).code(client)
+    code = await ServiceBrowser(server).code(client)
     answers = await asyncio.gather(*(server.token(client, code) for _ in range(8)))
     assert sum(status == 200 for status, _ in answers) <= 1
     assert await server.action("grants") == []
@@ -149,24 +157,24 @@ async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_end
     async def empty() -> bool:
         return not [each for each in await bucket.present() if each.value is not None]
 
-    await until_told(empty, "the token is forgotten")
+    await until_async(empty, "the token is forgotten")
     with pytest.raises(UnauthorizedError):
         await server.show(result["access_token"])
 
 
 async def test_what_one_browser_was_shown_cannot_be_answered_from_another(server: Server) -> None:
     client = (await server.register())["client_id"]
-    page = await Walker(server).consenting(client)
-    attacker = Walker(server)
+    page = await ServiceBrowser(server).consenting(client)
+    attacker = ServiceBrowser(server)
     await attacker.consenting(client)
     stolen = await attacker.answered(page)
     assert (stolen.status, stolen.location) == (403, "")
-    assert (await Walker(server).answered(page)).status == 403
+    assert (await ServiceBrowser(server).answered(page)).status == 403
 
 
 async def test_a_page_is_answered_once_and_from_this_site_only(server: Server) -> None:
     client = (await server.register())["client_id"]
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     page = await walker.consenting(client)
     form = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "cross-site"}
     crossed = await walker.post("/oauth/consent", form, ticket=page.ticket, answer="allow")
@@ -179,7 +187,7 @@ async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Serve
     result = await server.register(
         client_name="<b>Bank</b>", redirect_uris=["http://127.0.0.1:7/back"]
     )
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     for _ in range(2):
         page = await walker.consenting(result["client_id"], redirect_uri="http://127.0.0.1:99/back")
         assert "&lt;b&gt;Bank" in page.text
@@ -187,7 +195,7 @@ async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Serve
         assert "program on this computer" in page.text
         headers = dict(page.headers)
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
-        assert (await walker.answered(page)).told["code"]
+        assert (await walker.answered(page)).parameters["code"]
     cookie = next(iter(walker.cookies))
     assert all(name.startswith("__Host-") for name in walker.cookies), cookie
 
@@ -196,8 +204,8 @@ async def test_a_name_tried_too_often_must_wait_and_unknown_names_look_like_wron
     server: Server,
 ) -> None:
     client = (await server.register())["client_id"]
-    walker = Walker(server)
-    page = await walker.get("/oauth/authorize", **asked(client))
+    walker = ServiceBrowser(server)
+    page = await walker.get("/oauth/authorize", **authorization_request(client))
     messages = []
     for name in ["ann"] * 9 + ["nobody"]:
         fields = {"name": name, "password": "wrong", "code": ""}
@@ -212,8 +220,8 @@ async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> Non
     client = (await server.register())["client_id"]
 
     async def attempt(code: str) -> int:
-        walker = Walker(server)
-        page = await walker.get("/oauth/authorize", **asked(client))
+        walker = ServiceBrowser(server)
+        page = await walker.get("/oauth/authorize", **authorization_request(client))
         return (await walker.signed_in(page, "bob", code)).status
 
     code = factor.generate(time.time()).decode()
@@ -225,13 +233,13 @@ async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> Non
 
 async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> None:
     client = (await server.register())["client_id"]
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     result = await server.signed_in(client)
     await walker.consenting(client)
     await server.action("change_account", "ann", groups=["guests"])
     with pytest.raises(UnauthorizedError):
         await server.show(result["access_token"])
-    page = await walker.get("/oauth/authorize", **asked(client))
+    page = await walker.get("/oauth/authorize", **authorization_request(client))
     assert 'name="password"' in page.text
     refused = await walker.signed_in(page)
     assert refused.status == 403
@@ -279,13 +287,13 @@ async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
     server: Server,
 ) -> None:
     client = (await server.register())["client_id"]
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     page = await walker.consenting(client)
     await server.action("remove_account", "ann")
     await server.account("ann")
     refused = await walker.answered(page)
     assert refused.status == 403
-    again = await walker.get("/oauth/authorize", **asked(client))
+    again = await walker.get("/oauth/authorize", **authorization_request(client))
     assert 'name="password"' in again.text, "the old cookie signs nobody in"
 
 
@@ -296,8 +304,8 @@ async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_peo
     async with serving(settings, operator, monkeypatch) as server:
         await server.declare(**STAFF)
         client = (await server.register())["client_id"]
-        walker = Walker(server)
-        page = await walker.get("/oauth/authorize", **asked(client))
+        walker = ServiceBrowser(server)
+        page = await walker.get("/oauth/authorize", **authorization_request(client))
         for number in range(9):
             refused = await walker.signed_in(page, name=f"stranger{number}")
             assert refused.status == 403

@@ -5,9 +5,9 @@ from hashlib import sha256
 
 import pytest
 
-from harness.connecting import Asking
-from harness.proofs import read
-from harness.protected import OAuthServer, Resource
+from harness.oauth.dpop_proofs import read
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.oauth_connections import ConnectFlow
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
@@ -18,7 +18,7 @@ OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
 
 
 async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_all_its_tokens(
-    asking: Asking, far: OAuthServer, docs: Resource, operator: Bus
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, operator: Bus
 ) -> None:
     docs.names(far.issuer)
     far.say(document=OFFERS, nonce="n-1")
@@ -48,7 +48,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
 
 
 async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     docs.names(far.issuer)
@@ -69,7 +69,7 @@ async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
 
 
 async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -89,7 +89,7 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
 
 
 async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_one_is_declared(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     far.say(document=OFFERS, unbound=True)

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from harness.proofs import Holder, decoded
-from harness.signing_in import (
+from harness.oauth.dpop_proofs import Holder, decoded
+from harness.services.authorization_service import (
     BASE,
     FORM,
     REDIRECT,
@@ -16,8 +16,8 @@ from harness.signing_in import (
     STAFF,
     VERIFIER,
     Server,
-    Walker,
-    asked,
+    ServiceBrowser,
+    authorization_request,
     serving,
 )
 from toolbus_common.errors import UnauthorizedError
@@ -51,7 +51,9 @@ async def test_a_token_is_bound_to_the_key_that_was_proved_and_others_are_not(
     server: Server,
 ) -> None:
     client = await public(server)
-    status, result = await server.token(client, await Walker(server).code(client), dpop=proof())
+    status, result = await server.token(
+        client, await ServiceBrowser(server).code(client), dpop=proof()
+    )
     assert (status, result["token_type"]) == (200, "DPoP"), result
     assert claims_of(result["access_token"])["cnf"] == {"jkt": ANN.jkt}
     assert (await server.show(result["access_token"])).jkt == ANN.jkt
@@ -62,7 +64,7 @@ async def test_a_token_is_bound_to_the_key_that_was_proved_and_others_are_not(
 
 async def test_a_proof_that_is_not_good_gets_nothing_and_uses_nothing_up(server: Server) -> None:
     client = await public(server)
-    code = await Walker(server).code(client)
+    code = await ServiceBrowser(server).code(client)
     wrong = [
         "",
         "no proof",
@@ -78,7 +80,7 @@ async def test_a_proof_that_is_not_good_gets_nothing_and_uses_nothing_up(server:
         assert (status, result["error"]) == (400, "invalid_dpop_proof"), each
     once = proof()
     assert (await server.token(client, code, dpop=once))[0] == 200
-    again = await Walker(server).code(client)
+    again = await ServiceBrowser(server).code(client)
     status, result = await server.token(client, again, dpop=once)
     assert (status, result["error"]) == (400, "invalid_dpop_proof")
     assert "used before" in result["error_description"]
@@ -88,7 +90,7 @@ async def test_a_public_clients_refresh_token_is_of_use_to_who_holds_its_key_alo
     server: Server,
 ) -> None:
     client = await public(server)
-    _, result = await server.token(client, await Walker(server).code(client), dpop=proof())
+    _, result = await server.token(client, await ServiceBrowser(server).code(client), dpop=proof())
     assert (await refreshed(server, client, result))[1]["error"] == "invalid_dpop_proof"
     stolen = await refreshed(server, client, result, dpop=proof(EVE))
     assert stolen[1]["error"] == "invalid_grant"
@@ -132,7 +134,7 @@ async def test_a_token_from_before_its_grants_key_opens_nothing(server: Server) 
 async def test_a_client_with_a_secret_may_change_its_key_but_not_do_without(server: Server) -> None:
     made = await server.register(token_endpoint_auth_method="client_secret_basic")
     basic = b64encode(f"{made['client_id']}:{made['client_secret']}".encode()).decode()
-    code = await Walker(server).code(made["client_id"])
+    code = await ServiceBrowser(server).code(made["client_id"])
     _, result = await server.token(made["client_id"], code, dpop=proof(), basic=basic)
     form = {"grant_type": "refresh_token", "refresh_token": result["refresh_token"], "basic": basic}
     assert (await server.form("/oauth/token", **form))[1]["error"] == "invalid_dpop_proof"
@@ -147,18 +149,20 @@ async def test_a_code_that_was_asked_for_with_a_key_is_given_to_that_key_alone(
     server: Server,
 ) -> None:
     client = await public(server)
-    code = await Walker(server).code(client, dpop_jkt=ANN.jkt)
+    code = await ServiceBrowser(server).code(client, dpop_jkt=ANN.jkt)
     assert (await server.token(client, code))[1]["error"] == "invalid_grant"
     assert (await server.token(client, code, dpop=proof(EVE)))[1]["error"] == "invalid_grant"
     assert (await server.token(client, code, dpop=proof()))[0] == 200
-    page = await Walker(server).get("/oauth/authorize", **asked(client, dpop_jkt="short"))
-    assert page.told["error"] == "invalid_request"
+    page = await ServiceBrowser(server).get(
+        "/oauth/authorize", **authorization_request(client, dpop_jkt="short")
+    )
+    assert page.parameters["error"] == "invalid_request"
 
 
 async def test_a_client_that_wants_bound_tokens_gets_no_others(server: Server) -> None:
     result = await server.register(dpop_bound_access_tokens=True)
     assert result["dpop_bound_access_tokens"] is True
-    code = await Walker(server).code(result["client_id"])
+    code = await ServiceBrowser(server).code(result["client_id"])
     refused = await server.token(result["client_id"], code)
     assert refused[1]["error"] == "invalid_dpop_proof"
     assert (await server.token(result["client_id"], code, dpop=proof()))[0] == 200
@@ -176,7 +180,7 @@ async def test_a_rule_can_want_bound_tokens_also_of_who_refreshes(server: Server
     before = await server.signed_in(client)
     await server.declare(**BOUND)
     assert (await refreshed(server, client, before))[1]["error"] == "invalid_dpop_proof"
-    refused = await server.token(client, await Walker(server).code(client))
+    refused = await server.token(client, await ServiceBrowser(server).code(client))
     assert refused[1]["error"] == "invalid_dpop_proof"
     assert (await refreshed(server, client, before, dpop=proof()))[0] == 200
     machine = {"jobs": {"issuer": "machines", "dpop": True, "tools": ["*"]}}
@@ -201,7 +205,7 @@ async def test_where_a_nonce_is_wanted_it_is_given_first_and_a_made_up_one_will_
         await server.declare(**STAFF)
         await server.account()
         client = await public(server)
-        code = await Walker(server).code(client)
+        code = await ServiceBrowser(server).code(client)
         form = {
             "grant_type": "authorization_code", "client_id": client, "code": code,
             "code_verifier": VERIFIER, "redirect_uri": REDIRECT, "resource": RESOURCE,

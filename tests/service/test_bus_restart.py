@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.chain import running
-from harness.engines import NatsAt, NatsServer
-from harness.fresh import joined_by_tester, provisioned
-from harness.peers import closed_after, served
-from harness.waiting import until, until_told
+from harness.engines.bus_reset import connect_as_tester, provisioned
+from harness.engines.nats_server import NatsAt, NatsServer
+from harness.network.tcp_servers import closed_after, served
+from harness.services.call_chain import running
+from harness.waits import until, until_async
 from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, StoredMessage
@@ -35,7 +35,7 @@ async def own_settings(state_dir: Path, own_nats: NatsServer) -> Settings:
 @pytest.fixture
 async def tester(own_settings: Settings, own_nats: NatsServer) -> AsyncIterator[Bus]:
     assert own_settings.nats_url == own_nats.url
-    async with joined_by_tester(own_nats.at) as bus:
+    async with connect_as_tester(own_nats.at) as bus:
         yield bus
 
 
@@ -106,7 +106,7 @@ async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
     way = Confused(int(own_settings.nats_url.rpartition(":")[2]))
-    async with way.listening() as url, joined_by_tester(NatsAt(url, own_nats.seeds)) as bus:
+    async with way.listening() as url, connect_as_tester(NatsAt(url, own_nats.seeds)) as bus:
         way.confused = True
         way.break_off()
         await until(lambda: way.taken >= 3, "it tried again and again")
@@ -136,7 +136,7 @@ async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
         async def all_there() -> bool:
             return len({line["id"] for line in await lines(tester)}) == 101
 
-        await until_told(all_there, "every event is in the stream")
+        await until_async(all_there, "every event is in the stream")
         await policy.events.publish_durable(allowed(101))
     result = await lines(tester)
     assert sorted(str(line["id"]) for line in result) == sorted(f"c{n}.allowed" for n in range(102))
@@ -159,7 +159,7 @@ async def test_what_a_killed_service_had_spooled_the_next_one_says(
         async def there() -> bool:
             return [line["id"] for line in await lines(tester)] == ["c1.allowed"]
 
-        await until_told(there, "the spooled event is in the stream")
+        await until_async(there, "the spooled event is in the stream")
 
 
 async def test_every_stream_and_bucket_survives_with_what_was_in_it(
@@ -237,7 +237,7 @@ async def test_a_durable_consumer_goes_on_where_it_was(
     async with running(executor, policy):
         await executor.events.publish_durable(completed(1))
         await until(lambda: len(received) == 1, "the first is heard")
-        await until_told(noted, "the server knows that it need not come again")
+        await until_async(noted, "the server knows that it need not come again")
         own_nats.kill()
         await until(lambda: not executor.bus.connected, "executor noticed")
         executor.events.publish(completed(2))

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from harness.chain import Behaviour, Chain, admitted, chain, running
-from harness.engines import NatsServer
-from harness.fresh import provisioned
-from harness.waiting import PATIENCE, until, until_told
+from harness.engines.bus_reset import provisioned
+from harness.engines.nats_server import NatsServer
+from harness.services.call_chain import Behaviour, Chain, admitted, chain, running
+from harness.waits import PATIENCE, until, until_async
 from toolbus_common.contracts import CallAdmitted, CallError, CallResult, Progress, ReplyMessage
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
@@ -218,7 +218,7 @@ async def test_draining_lets_a_call_under_way_end_and_takes_no_new_one(
         under_way = asyncio.create_task(lane.request(arguments=b"1"))
         await started.wait()
         leaving = asyncio.create_task(lane.executor.calls.drain(PATIENCE))
-        await until_told(lambda: refused(lane), "the executor takes no new call")
+        await until_async(lambda: refused(lane), "the executor takes no new call")
         may_end.set()
         assert await under_way == b"1"
         await leaving

@@ -14,11 +14,11 @@ from graphql import build_schema, graphql_sync
 from grpc_reflection.v1alpha import reflection
 
 from conformance.upstream import FixtureServer
-from harness.bench import Bench
-from harness.grpc_shop import Book
-from harness.identities import ISSUER, OF_ANN, Issuing
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until
+from harness.apis.grpc_shop import Book
+from harness.network.json_server import Request, Response, answering
+from harness.oauth.caller_identities import ISSUER, OF_ANN, Issuing
+from harness.services.call_runner import CallRunner
+from harness.waits import until
 from toolbus_common.config import Server
 from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.errors import UnavailableError, UpstreamDeadError
@@ -142,9 +142,9 @@ def api() -> Iterator[Api]:
 
 
 @asynccontextmanager
-async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[Bench]:
+async def opened(issuing: Issuing, **declared: Any) -> AsyncIterator[CallRunner]:
     """A runner over a server that is told who calls, reached as a keeper reaches it."""
-    bench, server = Bench(), Server(**{"identity": {}, **declared})
+    bench, server = CallRunner(), Server(**{"identity": {}, **declared})
     await issuing.keys.wait_until_ready()
     found = await Secrets({}).read([])
     await bench.open(reached(server, bench.news, issuing.ways, found))
@@ -184,7 +184,7 @@ async def test_each_request_to_a_server_of_mcp_says_who_makes_it(
 
 
 async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureServer]) -> None:
-    issuing, bench, url = Issuing(), Bench(), mcp["modern"].url
+    issuing, bench, url = Issuing(), CallRunner(), mcp["modern"].url
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
     await issuing.keys.wait_until_ready()
@@ -298,7 +298,7 @@ async def test_a_declared_name_is_the_headers_and_a_server_without_identity_is_t
     async with opened(issuing, graphql=url, identity=None) as bench:
         await bench.call(bench.listing.tools[0].name, {}, **OF_ANN)
     assert not any("ES256" in str(each.headers) or HEADER in each.headers for each in api.seen)
-    assert issuing.asked == 1
+    assert issuing.queries == 1
 
 
 async def test_a_call_of_a_key_without_a_user_says_so_and_who_pays_by_default_is_no_customer(
@@ -319,7 +319,7 @@ async def test_without_a_key_nothing_is_sent_and_a_call_is_told_what_to_do(api: 
     with pytest.raises(UnavailableError, match=r"not available yet.* No oauth service is running"):
         await issuing.keys.wait_until_ready()
     server = Server(graphql=f"{api.origin}/graphql", identity={})
-    bench = Bench()
+    bench = CallRunner()
     upstream = reached(server, bench.news, issuing.ways, {})
     try:
         with pytest.raises(UpstreamDeadError, match="No oauth service is running"):
@@ -349,13 +349,13 @@ async def test_while_oauth_is_away_the_key_at_hand_is_used_for_a_day_and_then_no
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
     issuing.away = True
-    before = issuing.asked
-    await until(lambda: issuing.asked > before + 1, "that oauth was asked in vain")
+    before = issuing.queries
+    await until(lambda: issuing.queries > before + 1, "that oauth was asked in vain")
     assert issuing.keys.now().issuer == ISSUER
     monkeypatch.setattr(keeping, "GOOD_SECONDS", 0.0)
     issuing.away = False
-    before = issuing.asked
-    await until(lambda: issuing.asked > before + 1, "a key that is good no longer")
+    before = issuing.queries
+    await until(lambda: issuing.queries > before + 1, "a key that is good no longer")
     issuing.away = True
     with pytest.raises(UnavailableError):
         issuing.keys.now()
@@ -367,7 +367,7 @@ async def test_the_next_key_is_asked_for_where_nobody_calls(
     monkeypatch.setattr(keeping, "FRESH_SECONDS", 0.0)
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
-    await until(lambda: issuing.asked > 1, "that oauth was asked again")
+    await until(lambda: issuing.queries > 1, "that oauth was asked again")
 
 
 async def test_an_answer_that_cannot_be_understood_does_not_end_the_asking(
@@ -378,8 +378,8 @@ async def test_an_answer_that_cannot_be_understood_does_not_end_the_asking(
     monkeypatch.setattr(P256Key, "of", _unreadable)
     with pytest.raises(UnavailableError):
         await issuing.keys.wait_until_ready()
-    before = issuing.asked
-    await until(lambda: issuing.asked > before, "that oauth was asked again")
+    before = issuing.queries
+    await until(lambda: issuing.queries > before, "that oauth was asked again")
 
 
 def _unreadable(_kept: str) -> P256Key:
@@ -390,6 +390,6 @@ async def test_nothing_of_the_key_is_shown_with_what_holds_it() -> None:
     issuing = Issuing()
     await issuing.keys.wait_until_ready()
     way = issuing.ways.to(Server(graphql="https://docs.test", identity={}), "")
-    shown = repr((issuing.ways, way, issuing.keys.now(), await issuing.told()))
+    shown = repr((issuing.ways, way, issuing.keys.now(), await issuing.reply()))
     assert ISSUER in shown
     assert issuing.key.kept not in shown

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.connecting import Asking, asked_by_executor
-from harness.protected import Resource, ShowingOAuthServer
-from harness.showing import Certificates, kept_thumbprint
+from harness.oauth.client_certificates import Certificates, kept_thumbprint
+from harness.oauth.protected_processes import CertificateBoundOAuthServer, Resource
+from harness.services.oauth_connections import ConnectFlow, executor_connection
 from toolbus_common.config import OAuthClient
 from toolbus_common.contracts import UpstreamTokenReply
 from toolbus_common.nats.connection import Bus
@@ -20,33 +20,36 @@ Pair = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
-def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
+def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundOAuthServer]:
     directory = tmp_path_factory.mktemp("oauth")
-    with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
+    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as made:
         yield made
 
 
 @pytest.fixture
-def far(away: ShowingOAuthServer) -> ShowingOAuthServer:
+def far(away: CertificateBoundOAuthServer) -> CertificateBoundOAuthServer:
     """It gives tokens to who shows our first certificate."""
-    away.as_ever().tells_alias()
+    away.as_ever().announce_alias()
     away.say(certificate=kept_thumbprint(away.certificates.client[0]))
     return away
 
 
 @pytest.fixture
-def docs(docs: Resource, far: ShowingOAuthServer) -> Resource:
+def docs(docs: Resource, far: CertificateBoundOAuthServer) -> Resource:
     docs.names(far.issuer)
     return docs
 
 
 @pytest.fixture
 async def asking(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, far: ShowingOAuthServer
-) -> AsyncIterator[Asking]:
+    settings: Settings,
+    operator: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    far: CertificateBoundOAuthServer,
+) -> AsyncIterator[ConnectFlow]:
     ca = far.certificates.ca
-    async with asked_by_executor(settings, operator, monkeypatch, EGRESS_CA=ca) as parts:
-        yield Asking(*parts)
+    async with executor_connection(settings, operator, monkeypatch, EGRESS_CA=ca) as parts:
+        yield ConnectFlow(*parts)
 
 
 def shown(pair: Pair) -> dict[str, str]:
@@ -56,7 +59,7 @@ def shown(pair: Pair) -> dict[str, str]:
 
 
 async def told(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource, **client: Any
+    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource, **client: Any
 ) -> UpstreamTokenReply:
     """What a machine that is declared so is told."""
     clients = {far.issuer: {"id": "toolbus", **client}}
@@ -65,7 +68,7 @@ async def told(
 
 
 async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_shown(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource
+    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource
 ) -> None:
     before = len(far.seen("client_credentials"))
     found = await told(asking, far, docs, **shown(far.certificates.client))
@@ -79,11 +82,11 @@ async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_
 
 @pytest.mark.parametrize("method", ["tls_client_auth", "self_signed_tls_client_auth"])
 async def test_it_proves_itself_so_where_that_is_declared_or_offered(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource, method: str
+    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource, method: str
 ) -> None:
     pair = shown(far.certificates.client)
     assert (await told(asking, far, docs, method=method, **pair)).token
-    far.tells_alias(**{METHODS: [method, "private_key_jwt"]})
+    far.announce_alias(**{METHODS: [method, "private_key_jwt"]})
     docs.names(far.issuer, "/other")
     clients = {far.issuer: {"id": "toolbus", **pair}}
     other = f"{docs.origin}/other"
@@ -92,7 +95,10 @@ async def test_it_proves_itself_so_where_that_is_declared_or_offered(
 
 
 async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow,
+    far: CertificateBoundOAuthServer,
+    docs: Resource,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s-of-these-tests")
     client = {"secret": "${env:FAR_SECRET}", "method": "client_secret_post"}
@@ -104,7 +110,10 @@ async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(
 
 
 async def test_who_shows_none_is_not_sent_to_the_alias(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow,
+    far: CertificateBoundOAuthServer,
+    docs: Resource,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     found = await told(asking, far, docs, secret="${env:FAR_SECRET}")
@@ -114,7 +123,7 @@ async def test_who_shows_none_is_not_sent_to_the_alias(
 
 
 async def test_another_certificate_gets_no_token_and_the_reason_says_what_to_do(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource
+    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource
 ) -> None:
     found = await told(asking, far, docs, **shown(far.certificates.second))
     assert found.token == ""
@@ -124,7 +133,7 @@ async def test_another_certificate_gets_no_token_and_the_reason_says_what_to_do(
 
 
 async def test_a_certificate_of_an_authority_it_does_not_trust_ends_the_exchange(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource
+    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource
 ) -> None:
     before = len(far.seen("client_credentials"))
     found = await told(asking, far, docs, **shown(far.certificates.strange))
@@ -134,7 +143,10 @@ async def test_a_certificate_of_an_authority_it_does_not_trust_ends_the_exchange
 
 
 async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow,
+    far: CertificateBoundOAuthServer,
+    docs: Resource,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
     far.say(document={"token_endpoint": f"{far.alias}/token"})
@@ -154,7 +166,7 @@ async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
     ids=["inside", "in the open", "no server", "no text"],
 )
 async def test_an_alias_leads_nowhere_that_other_endpoints_may_not(
-    asking: Asking, far: ShowingOAuthServer, docs: Resource, alias: Any, why: str
+    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource, alias: Any, why: str
 ) -> None:
     far.say(document={"mtls_endpoint_aliases": {"token_endpoint": alias}}, certificate="")
     found = await told(asking, far, docs, **shown(far.certificates.client))
@@ -163,8 +175,8 @@ async def test_an_alias_leads_nowhere_that_other_endpoints_may_not(
 
 
 async def test_the_key_is_nowhere_to_be_read(
-    asking: Asking,
-    far: ShowingOAuthServer,
+    asking: ConnectFlow,
+    far: CertificateBoundOAuthServer,
     docs: Resource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

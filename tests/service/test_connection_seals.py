@@ -9,11 +9,11 @@ from traceback import format_exception
 
 import pytest
 
-from harness.connecting import kept_connections
-from harness.events import bus_of
-from harness.keyservices import KeyServices
-from harness.secretstores import ROLE, ROLE_SECRET
-from harness.signing_in import serving
+from harness.audit.events import bus_of
+from harness.receivers.key_services import KeyServices
+from harness.receivers.secret_stores import ROLE, ROLE_SECRET
+from harness.services.authorization_service import serving
+from harness.services.oauth_connections import connection_store
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
 from toolbus_common.secrets import SecretError, Secrets, key_services_of, stores_of
@@ -37,7 +37,7 @@ async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_con
 ) -> None:
     async with (
         serving(settings, operator, monkeypatch) as server,
-        kept_connections(settings) as store,
+        connection_store(settings) as store,
     ):
         await server.account("ann")
         await store.put("docs ann", RECORD)
@@ -138,7 +138,7 @@ async def test_a_service_whose_master_key_moves_to_a_key_service_keeps_its_conne
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, services: KeyServices
 ) -> None:
     old = settings.state_dir / "oauth-vault.key"
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
         await store.put("docs ann", RECORD)
     fields = {"OAUTH_VAULT_KEY": WRAPPED, "OAUTH_EARLIER_VAULTS": str(old)}
     monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{services.port}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import TESTS
-from harness.bench import Bench
+from harness.services.call_runner import CallRunner
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.settings import Settings
@@ -43,8 +43,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return programs
 
 
-async def opened(tmp_path: Path, **settings: Any) -> Bench:
-    made = Bench()
+async def opened(tmp_path: Path, **settings: Any) -> CallRunner:
+    made = CallRunner()
     declared = Server(container={"image": IMAGE}, env={"TOKEN": "hush"})
     own = Settings(state_dir=tmp_path, **settings)
     upstream = reached(declared, made.news, DialerFactory(), {}, settings=own, name="fixture")

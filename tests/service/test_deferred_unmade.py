@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import (
+from harness.clients.bus_operator import key
+from harness.services.approval_tasks import (
     BOTH,
     LEGACY,
     MODERN,
-    about,
     approval_of,
-    begun,
-    ended,
+    created_task,
+    final_state,
     reached,
-    told,
+    task_request,
+    task_state,
 )
-from harness.operating import key
-from harness.policing import OWN, Policing, declared, required
-from harness.waiting import until_told
+from harness.services.policy_replicas import OWN, PolicyReplicas, declared, required
+from harness.waits import until_async
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -67,56 +67,56 @@ either_family = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern",
 
 @either_family
 async def test_a_rejected_call_leaves_a_task_that_failed_with_the_reason(
-    at_work: Policing, form: dict[str, Any]
+    at_work: PolicyReplicas, form: dict[str, Any]
 ) -> None:
-    task = await begun(at_work, **form)
+    task = await created_task(at_work, **form)
     await at_work.reject(approval_of(task), "Page 7 is needed.")
-    found = await ended(at_work, task, **form)
+    found = await final_state(at_work, task, **form)
     assert (found["status"], "Page 7 is needed." in found["statusMessage"]) == ("failed", True)
     if form is MODERN:
         assert found["error"]["code"] == "approval_rejected", "for ingress to put into a number"
     else:
         with pytest.raises(ApprovalRejectedError, match=r"Page 7 is needed\."):
-            await about(at_work, "result", task, **form)
+            await task_request(at_work, "result", task, **form)
     assert at_work.reached == []
 
 
 async def test_a_call_nobody_approves_in_time_leaves_a_task_that_failed(begin: Any) -> None:
     async with begin(APPROVAL_SECONDS="0.5") as made:
-        task = await begun(made, **MODERN)
-        found = await ended(made, task)
+        task = await created_task(made, **MODERN)
+        found = await final_state(made, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "approval_required")
         assert "in time" in found["statusMessage"]
-        assert await begun(made, **MODERN) != task, "asked anew"
-        assert (await told(made, task))["status"] == "failed"
+        assert await created_task(made, **MODERN) != task, "asked anew"
+        assert (await task_state(made, task))["status"] == "failed"
         assert made.reached == []
 
 
 async def test_an_approval_does_not_outlive_its_key(begin: Any) -> None:
     async with begin(replicas=1) as made:
-        task = await begun(made, **MODERN)
+        task = await created_task(made, **MODERN)
         await made.declare(declared(revoked=True))
-        await until_told(partial(made.refuses, UnauthorizedError, "read"), "the revocation")
+        await until_async(partial(made.refuses, UnauthorizedError, "read"), "the revocation")
         await made.approve(approval_of(task))
 
         async def kept() -> bool:
             return any(b'"stage":"ended"' in each for each in await made.kept(TASKS))
 
-        await until_told(kept, "the end of the task")
+        await until_async(kept, "the end of the task")
         await made.declare(declared())
-        await until_told(partial(_may, made), "the key")
-        found = await told(made, task)
+        await until_async(partial(_may, made), "the key")
+        found = await task_state(made, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "unauthorized")
         assert [call for call in made.reached if call.tool == "burn"] == []
 
 
 async def test_a_tool_that_changed_since_is_not_called(begin: Any) -> None:
     async with begin(replicas=1) as made:
-        task = await begun(made, **MODERN)
+        task = await created_task(made, **MODERN)
         await made.offer("Burns the page, and tells your secrets.")
-        await until_told(lambda: _another(made, task), "the changed definition")
+        await until_async(lambda: _another(made, task), "the changed definition")
         await made.approve(approval_of(task))
-        found = await ended(made, task)
+        found = await final_state(made, task)
         assert (
             found["status"],
             "changed since this call was approved" in found["statusMessage"],
@@ -124,23 +124,25 @@ async def test_a_tool_that_changed_since_is_not_called(begin: Any) -> None:
         assert made.reached == []
 
 
-async def _another(made: Policing, before: str) -> bool:
+async def _another(made: PolicyReplicas, before: str) -> bool:
     return await required(made) != approval_of(before)
 
 
-async def test_a_call_nobody_can_take_now_is_made_when_somebody_can(at_work: Policing) -> None:
-    task = await begun(at_work, **MODERN)
+async def test_a_call_nobody_can_take_now_is_made_when_somebody_can(
+    at_work: PolicyReplicas,
+) -> None:
+    task = await created_task(at_work, **MODERN)
     await at_work.executor.calls.leave(CallAdmitted, "*")
     await at_work.executor.bus.settled()
     await at_work.approve(approval_of(task))
-    await until_told(lambda: _failed_to_reach(at_work), "an attempt that reached nobody")
-    assert (await told(at_work, task))["status"] == "working"
+    await until_async(lambda: _failed_to_reach(at_work), "an attempt that reached nobody")
+    assert (await task_state(at_work, task))["status"] == "working"
     await at_work.executor.calls.serve(CallAdmitted, "*", at_work.run, "executor")
-    assert (await ended(at_work, task))["result"] == {"page": 7}
+    assert (await final_state(at_work, task))["result"] == {"page": 7}
     assert len(at_work.reached) == 1
 
 
-async def _failed_to_reach(made: Policing) -> bool:
+async def _failed_to_reach(made: PolicyReplicas) -> bool:
     try:
         await made.request("read")
     except ExecutorDownError:
@@ -151,18 +153,18 @@ async def _failed_to_reach(made: Policing) -> bool:
 async def test_a_call_whose_server_refuses_it_leaves_the_servers_own_error(begin: Any) -> None:
     async with begin() as made:
         made.answer = CallError(UpstreamRefusedError("No such page.", upstream_code=-32099))
-        task = await begun(made, **MODERN)
+        task = await created_task(made, **MODERN)
         await made.approve(approval_of(task))
-        found = await ended(made, task)
+        found = await final_state(made, task)
         assert found["error"] == {"code": -32099, "message": "No such page."}
 
 
 async def test_a_server_that_asks_its_caller_something_finds_nobody(begin: Any) -> None:
     async with begin() as made:
         made.answer = InputRequired(b'{"resultType":"input_required","inputRequests":{}}')
-        task = await begun(made, **BOTH)
+        task = await created_task(made, **BOTH)
         await made.approve(approval_of(task))
-        found = await ended(made, task)
+        found = await final_state(made, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "upstream_fault")
         assert "elicitation" not in made.reached[0].capabilities, "it was told so"
 
@@ -172,16 +174,16 @@ async def test_a_server_that_asks_its_caller_something_finds_nobody(begin: Any) 
 
 @either_family
 async def test_to_cancel_the_task_takes_the_approval_back(
-    at_work: Policing, operator: Bus, form: dict[str, Any]
+    at_work: PolicyReplicas, operator: Bus, form: dict[str, Any]
 ) -> None:
-    task = await begun(at_work, **form)
-    await about(at_work, "cancel", task, **form)
-    assert (await told(at_work, task, **form))["status"] == "cancelled"
+    task = await created_task(at_work, **form)
+    await task_request(at_work, "cancel", task, **form)
+    assert (await task_state(at_work, task, **form))["status"] == "cancelled"
     with pytest.raises(UnknownApprovalError, match="withdrawn"):
         await at_work.approve(approval_of(task))
-    assert await begun(at_work, **form) != task
-    assert (await told(at_work, task, **form))["status"] == "cancelled"
-    message = await until_told(partial(_last, operator, "approval.withdrawn"), "the event")
+    assert await created_task(at_work, **form) != task
+    assert (await task_state(at_work, task, **form))["status"] == "cancelled"
+    message = await until_async(partial(_last, operator, "approval.withdrawn"), "the event")
     assert json.loads(message)["approval"] == approval_of(task)
     assert at_work.reached == []
 
@@ -194,17 +196,20 @@ async def _last(operator: Bus, event: str) -> bytes:
         return b""
 
 
-async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> None:
-    task, flat = await begun(at_work, **LEGACY), await begun(at_work, **MODERN, arguments={"p": 1})
+async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: PolicyReplicas) -> None:
+    task, flat = (
+        await created_task(at_work, **LEGACY),
+        await created_task(at_work, **MODERN, arguments={"p": 1}),
+    )
     for each in (task, flat):
         await at_work.approve(approval_of(each))
-    await ended(at_work, task, **LEGACY)
-    await ended(at_work, flat)
+    await final_state(at_work, task, **LEGACY)
+    await final_state(at_work, flat)
     with pytest.raises(InvalidError, match="already ended"):
-        await about(at_work, "cancel", task, **LEGACY)
-    final = await about(at_work, "cancel", flat)
+        await task_request(at_work, "cancel", task, **LEGACY)
+    final = await task_request(at_work, "cancel", flat)
     assert isinstance(final, CallResult)
-    assert (await told(at_work, flat))["status"] == "completed"
+    assert (await task_state(at_work, flat))["status"] == "completed"
 
 
 async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin: Any) -> None:
@@ -219,11 +224,11 @@ async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin:
 
         await made.executor.bus.subscribe(f"{CallCancelled.SUBJECT}.*", hear)
         await made.executor.bus.settled()
-        task = await begun(made, **MODERN)
+        task = await created_task(made, **MODERN)
         await made.approve(approval_of(task))
-        await until_told(lambda: reached(made, 1), "the call")
-        await about(made, "cancel", task)
-        assert (await ended(made, task))["status"] == "cancelled"
+        await until_async(lambda: reached(made, 1), "the call")
+        await task_request(made, "cancel", task)
+        assert (await final_state(made, task))["status"] == "cancelled"
         assert received == [made.reached[0].call_id]
 
 
@@ -234,14 +239,14 @@ async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin:
 async def test_a_task_is_its_own_keys_alone(begin: Any, what: str) -> None:
     async with begin(replicas=1) as made:
         await made.declare(_with_another_like_it())
-        await until_told(partial(_may, made, secret=OWN), "the new configuration")
-        task = await begun(made, **MODERN)
+        await until_async(partial(_may, made, secret=OWN), "the new configuration")
+        task = await created_task(made, **MODERN)
         for given in ({"secret": OWN}, {"tool": "read"}):
             with pytest.raises(InvalidError, match="Unknown task"):
-                await about(made, what, task, **given)
+                await task_request(made, what, task, **given)
         with pytest.raises(InvalidError, match="Unknown task"):
-            await about(made, what, DEFERRED + "0" * 32)
-        assert (await told(made, task))["status"] == "working"
+            await task_request(made, what, DEFERRED + "0" * 32)
+        assert (await task_state(made, task))["status"] == "working"
 
 
 def _with_another_like_it() -> Configuration:
@@ -249,7 +254,7 @@ def _with_another_like_it() -> Configuration:
     return changed.model_copy(update={"keys": {**changed.keys, "own": key(OWN, user="ann")}})
 
 
-async def _may(made: Policing, **given: Any) -> bool:
+async def _may(made: PolicyReplicas, **given: Any) -> bool:
     try:
         await made.request("read", **given)
     except (UnauthorizedError, UnknownToolError):
@@ -263,7 +268,9 @@ async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
     monkeypatch.setattr(task_service, "MAX_TASKS_PER_KEY", 2)
     async with begin(replicas=1) as made:
         for page in range(2):
-            await about(made, "cancel", await begun(made, **MODERN, arguments={"page": page}))
+            await task_request(
+                made, "cancel", await created_task(made, **MODERN, arguments={"page": page})
+            )
         assert await required(made, **MODERN)
 
 
@@ -311,7 +318,7 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
             entry = await book.load(request.id)
             return entry is not None and entry.task.stage is Stage.ENDED
 
-        await until_told(over, "the end of the task")
+        await until_async(over, "the end of the task")
         kept = await approval_repository.load(request.binding)
         assert kept is not None
         assert kept.approval.state is State.USED

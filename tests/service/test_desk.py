@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import until, until_told
+from harness.waits import until, until_async
 from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source
@@ -153,7 +153,7 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
         stored = [await stream.get_msg(EVENTS, number) for number in range(1, newest + 1)]
         return b"".join(each.data or b"" for each in stored).count(b'"key.created"') == 2000
 
-    assert await until_told(all_told)
+    assert await until_async(all_told)
 
 
 async def test_what_differs_is_worked_out_beside_the_loop(
@@ -198,7 +198,7 @@ async def test_what_was_changed_is_an_event_with_who_changed_it(
         published = b"\n".join(message.data or b"" for message in stored)
         return published if published.count(b'"event"') >= 4 else b""
 
-    published = await until_told(said_by_now)
+    published = await until_async(said_by_now)
     assert published.count(b'"config.applied"') == 2
     assert b'"key.created"' in published
     assert b'"key.revoked"' in published

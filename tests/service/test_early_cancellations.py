@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import admitted
-from harness.cluster import Upstream
-from harness.events import bus_of
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.gateway.cluster import Upstream
+from harness.services.call_runner import admitted
+from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallCancelled, CallError, CallResult
 from toolbus_common.contracts.replies import ReplyMessage, decode_reply
@@ -83,7 +83,7 @@ async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
                 await made.send()
                 return any(isinstance(end, CallResult) for end in made.ends.values())
 
-            await until_told(goes_through, "the server")
+            await until_async(goes_through, "the server")
             taken_back = await made.send(cancelled_before=True)
             another = await made.send()
             end = await made.end(taken_back)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.entrances import CALLED, LED_TO, Listener, Tried, counted, lists
-from harness.probes import spellings
+from harness.samples.address_spellings import spellings
+from harness.samples.url_settings import CALLED, LED_TO, Listener, Tried, counted, lists
 
 MOST = 400
 

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.events import PATIENCE, allowed, bus_of, completed, events_of, until
+from harness.audit.events import PATIENCE, allowed, bus_of, completed, events_of
+from harness.waits import until_async
 from toolbus_audit import retention
 from toolbus_audit.main import build
 from toolbus_audit.retention import Retention
@@ -95,7 +96,7 @@ class Evidence:
             )
             return int(found[0][0] or 0) >= size
 
-        await until(look, f"{size} events of {customer} are sealed")
+        await until_async(look, f"{size} events of {customer} are sealed")
 
     async def stored(self, size: int) -> None:
         """Wait until so many events are sealed, and rows: the two are done apart."""
@@ -105,7 +106,7 @@ class Evidence:
             found = await self.rows("SELECT count() FROM events WHERE customer = 'acme'")
             return int(found[0][0]) >= size
 
-        await until(look, f"{size} events are in the table")
+        await until_async(look, f"{size} events are in the table")
 
     async def has_calls(self, customer: str, count: int) -> bool:
         """Whether so many events of a customer's calls are in the table."""
@@ -149,7 +150,7 @@ async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIt
         async def ready() -> bool:
             return service.status().ready
 
-        await until(ready, "audit is ready")
+        await until_async(ready, "audit is ready")
         found = Evidence(settings, operator, service, directory)
         await found.open(stack)
         yield found
@@ -229,7 +230,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
                     pid=1,
                     ready=True,
                     since=0.0,
-                    heard={PEOPLE: known},
+                    revisions={PEOPLE: known},
                 )
                 answering.add(asyncio.create_task(audit.publish(reply, result.encode())))
 
@@ -272,7 +273,7 @@ class Later:
         async def settled() -> bool:
             return self._rounds >= seen + 2
 
-        await until(settled, "nothing is deleted any more")
+        await until_async(settled, "nothing is deleted any more")
 
 
 async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_proven(
@@ -292,15 +293,17 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
             await evidence.call(f"{customer}1", customer=customer)
         for customer in ("core", "acme"):
             await evidence.sealed(2, customer)
-            await until(partial(evidence.has_calls, customer, 2), f"{customer}'s events are rows")
-        await until(partial(evidence.told_of_deleting, "bolt"), "bolt's log says so")
-        await until(partial(evidence.has_calls, "bolt", 0), "bolt's events are deleted")
+            await until_async(
+                partial(evidence.has_calls, customer, 2), f"{customer}'s events are rows"
+            )
+        await until_async(partial(evidence.told_of_deleting, "bolt"), "bolt's log says so")
+        await until_async(partial(evidence.has_calls, "bolt", 0), "bolt's events are deleted")
         assert await evidence.has_calls("acme", 2)
         assert await evidence.has_calls("core", 2)
 
         await bucket.delete(f"{HOLD_PREFIX}acme")
-        await until(partial(evidence.told_of_deleting, "acme"), "acme's log says so")
-        await until(partial(evidence.has_calls, "acme", 0), "acme's events are deleted")
+        await until_async(partial(evidence.told_of_deleting, "acme"), "acme's log says so")
+        await until_async(partial(evidence.has_calls, "acme", 0), "acme's events are deleted")
         assert await evidence.has_calls("core", 2)
 
         await later.come_back()
@@ -309,7 +312,7 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
             "SELECT max(size) FROM log_truncations WHERE customer = 'acme'"
         )
         await evidence.sealed(int(cut) + 2)
-        await until(partial(evidence.has_calls, "acme", 2), "the later events are rows")
+        await until_async(partial(evidence.has_calls, "acme", 2), "the later events are rows")
         report = await evidence.bundle("rest.zip")
     assert report.found == []
     assert report.before >= 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.signing_in import BASE, RESOURCE, STAFF, Server, serving
+from harness.services.authorization_service import BASE, RESOURCE, STAFF, Server, serving
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.errors import InvalidError, UnauthorizedError
 from toolbus_common.nats.connection import Bus

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from harness.events import allowed, bus_of
-from harness.exporting import Table, at_work, exporting, files, lines, manifests, once, opened
-from harness.ocsf import faults
-from harness.s3store import Store, store
-from harness.sinking import AT_LOOPBACK
-from harness.waiting import until
+from harness.audit.events import allowed, bus_of
+from harness.audit.exports import Table, at_work, exporting, files, lines, manifests, once, opened
+from harness.audit.ocsf import faults
+from harness.engines.s3_server import Store, store
+from harness.services.sinks import AT_LOOPBACK
+from harness.waits import until
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
 from toolbus_audit.export import scheduler as schedule

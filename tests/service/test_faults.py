@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.waiting import until, until_told
+from harness.waits import until, until_async
 from toolbus_cli.commands.operate.status import faults_of, not_held
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.config import Configuration, Server
@@ -101,8 +101,8 @@ async def test_what_a_server_lists_badly_is_told_and_is_an_event(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
-        result: dict[str, Any] = await until_told(lambda: held(operator), "its row")
-        message = await until_told(lambda: events(operator, "server.faulted"), "the event")
+        result: dict[str, Any] = await until_async(lambda: held(operator), "its row")
+        message = await until_async(lambda: events(operator, "server.faulted"), "the event")
     assert (result["state"], result["version"], result["tools"]) == ("ready", "2025-06-18", 1)
     assert result["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
     reason = "The upstream answered with JSON-RPC error -32603."
@@ -136,7 +136,7 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
     writes = Files(write=(str(tmp_path),))
     async with keeping(command, settings, operator, monkeypatch, writes):
         await until(lambda: starts() >= 6, "three attempts to connect")
-        result: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        result: dict[str, Any] = await until_async(lambda: row(operator), "its row")
         ends_with("2")
         before = starts()
         await until(lambda: starts() >= before + 4, "attempts that end otherwise")
@@ -144,9 +144,9 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
         async def two() -> bool:
             return len(await events(operator, "server.lost")) > 1
 
-        await until_told(two, "the other reason")
+        await until_async(two, "the other reason")
         message = await events(operator, "server.lost")
-        later: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        later: dict[str, Any] = await until_async(lambda: row(operator), "its row")
     assert len(message) == 2
     assert len({event["reason"] for event in message}) == 2
     assert result["state"] == "failed"

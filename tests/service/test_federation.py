@@ -11,11 +11,19 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.browsing import Page
-from harness.certificates import Authority
-from harness.jsonserver import Request, Response, answering
-from harness.providing import Provider, issuer
-from harness.signing_in import BASE, REDIRECT, RESOURCE, Server, Walker, asked, serving
+from harness.clients.form_browser import Page
+from harness.network.json_server import Request, Response, answering
+from harness.oauth.certificates import Authority
+from harness.oauth.openid_process import Provider, issuer
+from harness.services.authorization_service import (
+    BASE,
+    REDIRECT,
+    RESOURCE,
+    Server,
+    ServiceBrowser,
+    authorization_request,
+    serving,
+)
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
@@ -52,25 +60,25 @@ def _ann() -> dict[str, Any]:
     return {"sub": "s-1", "login": "ann", "groups": ["staff"]}
 
 
-async def _away(walker: Walker, provider: Provider) -> str:
+async def _away(walker: ServiceBrowser, provider: Provider) -> str:
     """Where the browser is sent back after signing in at the provider."""
     return provider.arrive(await _sent(walker, "corp"))
 
 
-async def _sent(walker: Walker, name: str) -> str:
+async def _sent(walker: ServiceBrowser, name: str) -> str:
     """Where the browser is sent to sign in."""
     client = (await walker.server.register())["client_id"]
-    page = await walker.get("/oauth/authorize", **asked(client))
+    page = await walker.get("/oauth/authorize", **authorization_request(client))
     return (await walker.post("/oauth/sign-in", ticket=page.ticket, issuer=name)).link
 
 
 async def test_a_person_signs_in_where_the_company_has_them_sign_in(
     server: Server, provider: Provider
 ) -> None:
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     shown = await walker.get(await _away(walker, provider))
     assert "ann" in shown.text
-    code = (await walker.answered(shown)).told["code"]
+    code = (await walker.answered(shown)).parameters["code"]
     client = (await server.action("clients"))[-1]["id"]
     _, result = await server.token(client, code)
     bearer = await server.show(result["access_token"])
@@ -81,9 +89,9 @@ async def test_a_person_signs_in_where_the_company_has_them_sign_in(
 async def test_a_way_back_is_taken_once_and_by_its_own_browser(
     server: Server, provider: Provider
 ) -> None:
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     back = await _away(walker, provider)
-    assert (await Walker(server).get(back)).status == 403
+    assert (await ServiceBrowser(server).get(back)).status == 403
     back = await _away(walker, provider)
     assert (await walker.get(back)).status == 200
     assert (await walker.get(back)).status == 400
@@ -95,7 +103,7 @@ async def test_an_answer_of_another_provider_is_not_mixed_up_with_the_one_asked(
     server: Server, provider: Provider
 ) -> None:
     async def answered() -> Page:
-        walker = Walker(server)
+        walker = ServiceBrowser(server)
         return await walker.get(await _away(walker, provider))
 
     assert (await answered()).status == 200
@@ -111,7 +119,7 @@ async def test_an_answer_of_one_provider_is_not_taken_to_another_where_neither_n
         each.say(iss=None, advertised=False)
     issuers = {"corp": issuer(provider), "evil": issuer(other)}
     await server.declare(issuers=issuers, access=RULES)
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     own = f"redirect_uri={quote(BASE, safe='')}%2Foauth%2Fcallback%2F"
     lure = (await _sent(walker, "evil")).replace(f"{own}evil", f"{own}corp")
     back = provider.arrive(lure.replace(other.url, provider.url))
@@ -128,13 +136,13 @@ async def test_an_id_token_of_another_sign_in_or_program_signs_nobody_in(
 ) -> None:
     for wrong in ({"nonce": "of another"}, {"aud": "another"}, {"exp": 1}, {"iss": "https://x"}):
         provider.say(claims={**_ann(), **wrong})
-        walker = Walker(server)
+        walker = ServiceBrowser(server)
         assert (await walker.get(await _away(walker, provider))).status == 502, wrong
 
 
 async def test_one_whom_no_rule_covers_is_told_so(server: Server, provider: Provider) -> None:
     provider.say(claims={"sub": "s-2", "login": "eve", "groups": ["guests"]})
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     page = await walker.get(await _away(walker, provider))
     assert page.status == 403
     assert "no access rule" in page.text
@@ -261,12 +269,14 @@ async def test_a_client_described_by_its_own_document_is_taken_at_its_word(
         async with serving(settings, operator, monkeypatch, EGRESS_CA=authority) as server:
             await server.declare(access={"staff": {"tools": ["*"]}})
             await server.account()
-            page = await Walker(server).consenting(f"{at}/client.json")
+            page = await ServiceBrowser(server).consenting(f"{at}/client.json")
             assert "Described" in page.text
-            off = asked(f"{at}/client.json", redirect_uri=REDIRECT + "x")
-            assert (await Walker(server).get("/oauth/authorize", **off)).status == 400
+            off = authorization_request(f"{at}/client.json", redirect_uri=REDIRECT + "x")
+            assert (await ServiceBrowser(server).get("/oauth/authorize", **off)).status == 400
             for wrong in ("/other.json", "/moved.json", "", "/a/../client.json"):
-                refused = await Walker(server).get("/oauth/authorize", **asked(at + wrong))
+                refused = await ServiceBrowser(server).get(
+                    "/oauth/authorize", **authorization_request(at + wrong)
+                )
                 assert (refused.status, refused.location) == (400, ""), wrong
 
 
@@ -286,7 +296,9 @@ async def test_no_clients_document_makes_the_gateway_call_what_is_not_public(
             await server.declare(access={"staff": {"tools": ["*"]}})
             for host in hosts:
                 client = f"https://{host}:{port}/client.json"
-                page = await Walker(server).get("/oauth/authorize", **asked(client))
+                page = await ServiceBrowser(server).get(
+                    "/oauth/authorize", **authorization_request(client)
+                )
                 assert (page.status, page.location) == (400, ""), host
         with pytest.raises(BlockingIOError):
             listener.accept()

@@ -4,9 +4,9 @@ import asyncio
 
 import redis
 
-from harness.engines import NatsServer
-from harness.fresh import begin_afresh, joined_by_tester
-from harness.waiting import until
+from harness.engines.bus_reset import connect_as_tester, reset_bus
+from harness.engines.nats_server import NatsServer
+from harness.waits import until
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import BUCKETS, CONFIG, DURABLES, EVENTS
 from toolbus_common.settings import Settings
@@ -45,11 +45,11 @@ def test_valkey_is_empty_again(valkey_url: str) -> None:
 async def test_streams_are_laid_down_once_the_files_of_those_before_are_gone(
     own_nats: NatsServer,
 ) -> None:
-    async with joined_by_tester(own_nats.at) as tester:
-        await begin_afresh(tester, own_nats.streams)
+    async with connect_as_tester(own_nats.at) as tester:
+        await reset_bus(tester, own_nats.streams)
         left = own_nats.streams / ".of-before"
         left.mkdir()
-        beginning = asyncio.create_task(begin_afresh(tester, own_nats.streams))
+        beginning = asyncio.create_task(reset_bus(tester, own_nats.streams))
         await until(lambda: not (own_nats.streams / EVENTS).exists(), "the stream is deleted")
         assert not beginning.done()
         left.rmdir()

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from harness.events import bus_of
-from harness.waiting import until
+from harness.audit.events import bus_of
+from harness.waits import until
 from toolbus_cli.launcher import process_group as fleets
 from toolbus_cli.launcher.child_process import Program
 from toolbus_cli.launcher.process_group import Fleet

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.engines import NatsAt, NatsServer
-from harness.events import bus_of
-from harness.fresh import joined_by_tester, provisioned
-from harness.waiting import until
+from harness.audit.events import bus_of
+from harness.engines.bus_reset import connect_as_tester, provisioned
+from harness.engines.nats_server import NatsAt, NatsServer
+from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.nats import stream_follower as following
 from toolbus_common.nats.bucket_sizes import Size, follow_sizes
@@ -131,7 +131,7 @@ async def test_a_bucket_made_anew_is_seen_anew(
         await bucket.put(f"before{n}", b"1")
     async with bus_of("ingress", settings) as bus, watching(bus) as seen:
         assert seen.complete == 1
-        async with joined_by_tester(nats_server) as tester:
+        async with connect_as_tester(nats_server) as tester:
             await tester.client.jetstream().delete_stream(STREAM)
             await provision(tester)
         await bucket.put("after", b"1")
@@ -143,13 +143,13 @@ async def test_what_was_written_while_the_connection_was_away_is_seen(
     own_nats: NatsServer,
 ) -> None:
     await provisioned(own_nats)
-    async with joined_by_tester(own_nats.at) as bus, watching(bus) as seen:
+    async with connect_as_tester(own_nats.at) as bus, watching(bus) as seen:
         await (await bus.bucket(CONFIG)).put("before", b"1")
         await until(lambda: seen.keys == ["before"], "a change")
         own_nats.kill()
         await until(lambda: not bus.connected, "the bus is lost")
         own_nats.start()
-        async with joined_by_tester(own_nats.at) as other:
+        async with connect_as_tester(own_nats.at) as other:
             await (await other.bucket(CONFIG)).put("meanwhile", b"1")
         await until(lambda: seen.keys == ["before", "meanwhile"], "what was written meanwhile")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.waiting import until, until_told
+from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Listing, ServersQuery, ServersReply
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -63,7 +63,7 @@ async def test_lists_that_grew_old_are_listed_anew(
     quick: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with kept(quick, settings, operator, monkeypatch):
-        first: Listing = await until_told(lambda: shown(operator), "the first listing")
+        first: Listing = await until_async(lambda: shown(operator), "the first listing")
         assert first.ttl_ms == 100
 
         async def again() -> bool:
@@ -72,7 +72,7 @@ async def test_lists_that_grew_old_are_listed_anew(
             assert first.equals_ignoring_time(later), "nothing else has changed"
             return later.listed_at > first.listed_at
 
-        await until_told(again, "a later listing")
+        await until_async(again, "a later listing")
     assert quick.seen()["methods"]["tools/list"] > 1
     assert quick.seen()["methods"]["server/discover"] == 1, "over the connection it had"
 
@@ -85,7 +85,7 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with kept(quick, settings, operator, monkeypatch):
-        first: Listing = await until_told(lambda: shown(operator), "the first listing")
+        first: Listing = await until_async(lambda: shown(operator), "the first listing")
         quick.kill()
         await until(lambda: caplog.text.count("server.refresh_failed") > 1, "renewals that fail")
         assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
@@ -98,9 +98,9 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
             later = await shown(operator)
             return later is not None and later.listed_at > before.listed_at
 
-        await until_told(again, "a later listing")
+        await until_async(again, "a later listing")
 
         async def mended() -> bool:
             return not await failed_lists(operator)
 
-        await until_told(mended, "a status without the fault")
+        await until_async(mended, "a status without the fault")

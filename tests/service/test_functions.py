@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
+from harness.services.call_runner import CallRunner
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.process.python_functions import FunctionError, function_of, serving
@@ -58,12 +58,12 @@ def count() -> int:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path) -> AsyncIterator[CallRunner]:
     """A runner over the functions."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "tools.py").write_text(MODULE)
-    made = Bench(validation="strict")
+    made = CallRunner(validation="strict")
     places = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     await made.open(StdioUpstream(serving(places), environment, str(tmp_path), made.news))
@@ -71,7 +71,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     await made.close()
 
 
-async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench) -> None:
+async def test_functions_are_tools_with_the_schemas_of_their_types(bench: CallRunner) -> None:
     tools = {each.name: each.definition for each in bench.listing.tools}
     assert set(tools) == {"add", "shout", "fail", "die", "count"}
     schema = tools["add"]["inputSchema"]
@@ -83,7 +83,9 @@ async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench)
     assert "outputSchema" not in tools["shout"]
 
 
-async def test_functions_are_called_plain_and_async_and_print_where_they_like(bench: Bench) -> None:
+async def test_functions_are_called_plain_and_async_and_print_where_they_like(
+    bench: CallRunner,
+) -> None:
     items = (await bench.call("add", {"a": 2, "unit": "boxes"})).last
     assert items["structuredContent"] == {"total": 3, "unit": "boxes"}
     assert (await bench.call("shout", {"text": "hi"})).text == "HI"
@@ -91,7 +93,9 @@ async def test_functions_are_called_plain_and_async_and_print_where_they_like(be
     assert (await bench.call("count")).text == "2"
 
 
-async def test_wrong_arguments_and_failures_are_results_a_model_can_act_on(bench: Bench) -> None:
+async def test_wrong_arguments_and_failures_are_results_a_model_can_act_on(
+    bench: CallRunner,
+) -> None:
     wrong = (await bench.call("add", {"a": "x", "c": 1})).error
     assert "'a' must be an integer; it is a string; there is no argument 'c'" in wrong.reason
     await bench.runner.checks.learn([])  # as where nobody validates: they judge for themselves
@@ -104,7 +108,7 @@ async def test_wrong_arguments_and_failures_are_results_a_model_can_act_on(bench
     assert failed.text == "ValueError: No stock."
 
 
-async def test_a_function_that_ends_its_process_ends_nothing_else(bench: Bench) -> None:
+async def test_a_function_that_ends_its_process_ends_nothing_else(bench: CallRunner) -> None:
     assert isinstance((await bench.call("die")).error, UpstreamDeadError)
     assert "exited with 3" in await bench.upstream.wait_lost()
 
@@ -113,7 +117,7 @@ async def test_operators_read_in_the_log_which_function_is_not_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    made = Bench(validation="strict")
+    made = CallRunner(validation="strict")
     upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), made.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.peers import served
-from harness.waiting import until
+from harness.network.tcp_servers import served
+from harness.waits import until
 from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_executor.isolation.child_process import Child
 from toolbus_executor.isolation.network import egress_proxy as gates

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import Engine
-from harness.rest import TESTS
+from harness.apis.rest_process import TESTS
+from harness.engines.engine import Engine
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
@@ -20,11 +20,11 @@ TOKEN = "Bearer graphql-token-that-is-secret"
 
 
 class GraphQLServer(Engine):
-    """A process of `harness.graphql_server`."""
+    """A process of `harness.apis.graphql_server`."""
 
     def command(self) -> list[str]:
         python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
-        return [*python, "-m", "harness.graphql_server", str(self.port)]
+        return [*python, "-m", "harness.apis.graphql_server", str(self.port)]
 
     @property
     def url(self) -> str:
@@ -50,15 +50,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphQLServer]:
         yield made
 
 
-async def opened(server: GraphQLServer, **declared: Any) -> Bench:
-    made = Bench()
+async def opened(server: GraphQLServer, **declared: Any) -> CallRunner:
+    made = CallRunner()
     result = Server(graphql=server.url, **declared)
     await made.open(GraphQLUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
     return made
 
 
 @pytest.fixture
-async def bench(server: GraphQLServer) -> AsyncIterator[Bench]:
+async def bench(server: GraphQLServer) -> AsyncIterator[CallRunner]:
     made = await opened(server)
     try:
         yield made
@@ -66,7 +66,7 @@ async def bench(server: GraphQLServer) -> AsyncIterator[Bench]:
         await made.close()
 
 
-async def test_every_field_of_query_and_mutation_is_a_tool(bench: Bench) -> None:
+async def test_every_field_of_query_and_mutation_is_a_tool(bench: CallRunner) -> None:
     tools = {each.name: each.definition for each in bench.listing.tools}
     assert set(tools) == {
         "book", "books", "search", "count", "fail", "addBook", "mutation_count",
@@ -79,7 +79,7 @@ async def test_every_field_of_query_and_mutation_is_a_tool(bench: Bench) -> None
     assert set(result) == {"subscription", "query:needy"}
 
 
-async def test_input_objects_that_hold_each_other_are_described_once(bench: Bench) -> None:
+async def test_input_objects_that_hold_each_other_are_described_once(bench: CallRunner) -> None:
     (books,) = [each.definition for each in bench.listing.tools if each.name == "books"]
     schema = books["inputSchema"]
     assert set(schema["$defs"]) == {"Filter"}
@@ -90,7 +90,7 @@ async def test_input_objects_that_hold_each_other_are_described_once(bench: Benc
     assert (await bench.call("books", {"filter": deep, "genres": ["ESSAY"]})).last["content"]
 
 
-async def test_a_call_brings_the_plain_fields_and_those_of_what_is_near(bench: Bench) -> None:
+async def test_a_call_brings_the_plain_fields_and_those_of_what_is_near(bench: CallRunner) -> None:
     answer = (await bench.call("book", {"id": "1"})).last
     author = {"name": "Ursula"}
     book = {"id": "1", "title": "Tehanu", "genre": "NOVEL", "author": author}
@@ -100,7 +100,7 @@ async def test_a_call_brings_the_plain_fields_and_those_of_what_is_near(bench: B
 
 
 async def test_arguments_travel_as_variables_and_only_those_that_were_given(
-    server: GraphQLServer, bench: Bench
+    server: GraphQLServer, bench: CallRunner
 ) -> None:
     given = {"input": {"title": '"}{', "author": "x"}}
     answer = (await bench.call("addBook", given)).last
@@ -113,7 +113,7 @@ async def test_arguments_travel_as_variables_and_only_those_that_were_given(
     assert server.asked()[-1]["query"].startswith("query($first:Int){books(first:$first){")
 
 
-async def test_a_caller_says_what_it_wants_back_by_paths(bench: Bench) -> None:
+async def test_a_caller_says_what_it_wants_back_by_paths(bench: CallRunner) -> None:
     chosen = {"id": "1", "select": ["title", "author.books.title", "author.name"]}
     answer = (await bench.call("book", chosen)).last["structuredContent"]
     author = {"books": [{"title": "Tehanu"}], "name": "Ursula"}
@@ -134,7 +134,7 @@ async def test_a_caller_says_what_it_wants_back_by_paths(bench: Bench) -> None:
     ],
 )
 async def test_a_path_that_leads_nowhere_is_told_with_what_there_is_and_nothing_is_sent(
-    server: GraphQLServer, bench: Bench, path: str, words: str
+    server: GraphQLServer, bench: CallRunner, path: str, words: str
 ) -> None:
     before = len(server.asked())
     error = (await bench.call("book", {"id": "1", "select": [path]})).error
@@ -144,7 +144,7 @@ async def test_a_path_that_leads_nowhere_is_told_with_what_there_is_and_nothing_
     assert len(server.asked()) == before
 
 
-async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> None:
+async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: CallRunner) -> None:
     failed = await bench.call("fail")
     assert failed.last["isError"] is True
     assert failed.text == "No stock (at fail)"
@@ -162,7 +162,7 @@ async def test_operations_say_which_fields_become_tools(server: GraphQLServer) -
 
 
 async def test_a_server_without_an_introspection_says_what_to_do(server: GraphQLServer) -> None:
-    made = Bench()
+    made = CallRunner()
     url = server.url.replace("/graphql", "/asked")
     upstream = GraphQLUpstream(Server(graphql=url), {}, made.news, AT_LOOPBACK)
     try:
@@ -186,7 +186,7 @@ async def test_an_api_that_is_gone_is_dead(tmp_path: Any) -> None:
         server.kill()
 
 
-async def test_the_api_is_told_of_the_calls_trace(server: GraphQLServer, bench: Bench) -> None:
+async def test_the_api_is_told_of_the_calls_trace(server: GraphQLServer, bench: CallRunner) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
     await bench.call("count", {}, traceparent=trace)
     assert server.traced() == trace

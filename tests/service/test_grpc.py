@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.grpc import GrpcServer
+from harness.apis.grpc_process import GrpcServer
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
 from toolbus_executor.transport.dialer_factory import DialerFactory
@@ -25,15 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
         yield made
 
 
-async def opened(server: GrpcServer, **declared: Any) -> Bench:
-    made = Bench()
+async def opened(server: GrpcServer, **declared: Any) -> CallRunner:
+    made = CallRunner()
     result = Server(grpc=server.address, **declared)
     await made.open(GrpcUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
     return made
 
 
 @pytest.fixture
-async def bench(server: GrpcServer) -> AsyncIterator[Bench]:
+async def bench(server: GrpcServer) -> AsyncIterator[CallRunner]:
     made = await opened(server)
     try:
         yield made
@@ -41,7 +41,7 @@ async def bench(server: GrpcServer) -> AsyncIterator[Bench]:
         await made.close()
 
 
-async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: Bench) -> None:
+async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: CallRunner) -> None:
     tools = {each.name: each.definition for each in bench.listing.tools}
     assert set(tools) == {"Shop_Echo", "Shop_Fail", "Shop_Count"}
     assert list(bench.upstream.left_out) == ["shop.Shop/Gather"]
@@ -55,7 +55,7 @@ async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: Benc
     assert schema["$defs"]["shop.Book"]["properties"]["tags"]["type"] == "array"
 
 
-async def test_json_becomes_a_message_and_the_answer_json_again(bench: Bench) -> None:
+async def test_json_becomes_a_message_and_the_answer_json_again(bench: CallRunner) -> None:
     book = {
         "title": "Tehanu",
         "pages": "9007199254740993",
@@ -72,7 +72,7 @@ async def test_json_becomes_a_message_and_the_answer_json_again(bench: Bench) ->
 
 
 async def test_the_first_messages_of_a_stream_are_told_and_that_there_was_more(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
     few = (await bench.call("Shop_Count", {"pages": 2})).last["structuredContent"]
     assert few == {"messages": [{"title": "0"}, {"title": "1"}], "more": False}
@@ -80,13 +80,13 @@ async def test_the_first_messages_of_a_stream_are_told_and_that_there_was_more(
     assert (len(many["messages"]), many["more"]) == (MOST_MESSAGES, True)
 
 
-async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> None:
+async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: CallRunner) -> None:
     failed = await bench.call("Shop_Fail", {"title": "x"})
     assert failed.last["isError"] is True
     assert failed.text == "NOT_FOUND: no x for (secret)"
 
 
-async def test_what_is_no_such_message_is_told_without_its_values(bench: Bench) -> None:
+async def test_what_is_no_such_message_is_told_without_its_values(bench: CallRunner) -> None:
     await bench.runner.checks.learn([])  # as where nobody validates before
     for wrong in ({"pages": "hunter2"}, {"nothing": "hunter2"}, {"printedAt": "hunter2"}):
         error = (await bench.call("Shop_Echo", wrong)).error
@@ -122,4 +122,4 @@ async def test_without_its_libraries_the_server_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolbus_executor.upstreams.grpc.upstream", None)
     with pytest.raises(UpstreamDeadError, match=r"pip install 'toolbus\[grpc\]'"):
-        reached(Server(grpc=server.address), Bench().news, DialerFactory(), {})
+        reached(Server(grpc=server.address), CallRunner().news, DialerFactory(), {})

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.certificates import Authority
-from harness.grpc import GrpcServer
+from harness.apis.grpc_process import GrpcServer
+from harness.oauth.certificates import Authority
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Server
 from toolbus_common.egress import Target
 from toolbus_common.egress.tls import Tls
@@ -23,7 +23,9 @@ NAME = "shop.example"
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """One that reflects in v1 alone, and says how it is."""
-    with GrpcServer(tmp_path_factory.mktemp("newest"), "harness.grpclib_server").running() as made:
+    with GrpcServer(
+        tmp_path_factory.mktemp("newest"), "harness.apis.grpclib_server"
+    ).running() as made:
         yield made
 
 
@@ -41,8 +43,8 @@ def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-async def upstream(newest: GrpcServer) -> AsyncIterator[Bench]:
-    made = Bench()
+async def upstream(newest: GrpcServer) -> AsyncIterator[CallRunner]:
+    made = CallRunner()
     await made.open(GrpcUpstream(Server(grpc=newest.address), {}, made.news, AT_LOOPBACK))
     try:
         yield made
@@ -50,7 +52,7 @@ async def upstream(newest: GrpcServer) -> AsyncIterator[Bench]:
         await made.close()
 
 
-async def probed(bench: Bench) -> str:
+async def probed(bench: CallRunner) -> str:
     """What is wrong with it by its own word; empty where nothing is."""
     assert isinstance(bench.upstream, GrpcUpstream)
     try:
@@ -60,13 +62,15 @@ async def probed(bench: Bench) -> str:
     return ""
 
 
-async def test_a_server_that_reflects_in_the_newest_revision_is_called(upstream: Bench) -> None:
+async def test_a_server_that_reflects_in_the_newest_revision_is_called(
+    upstream: CallRunner,
+) -> None:
     assert {"Shop_Echo"} <= {each.name for each in upstream.listing.tools}
     result = await upstream.call("Shop_Echo", {"title": "Tehanu"})
     assert result.last["structuredContent"] == {"title": "Tehanu"}
 
 
-async def test_a_server_that_says_it_is_unwell_is_believed(upstream: Bench) -> None:
+async def test_a_server_that_says_it_is_unwell_is_believed(upstream: CallRunner) -> None:
     assert await probed(upstream) == ""
     try:
         await upstream.call("Shop_Echo", {"title": "unwell"})
@@ -79,7 +83,7 @@ async def test_a_server_that_says_it_is_unwell_is_believed(upstream: Bench) -> N
 async def test_a_server_without_a_health_service_is_well_as_long_as_it_answers(
     tmp_path: Path,
 ) -> None:
-    server, bench = GrpcServer(tmp_path), Bench()
+    server, bench = GrpcServer(tmp_path), CallRunner()
     server.start()
     try:
         await bench.open(GrpcUpstream(Server(grpc=server.address), {}, bench.news, AT_LOOPBACK))
@@ -102,7 +106,7 @@ def way(tls: Tls) -> Dialer:
 
 async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
     """Why it could not be called; else what it answered."""
-    bench = Bench()
+    bench = CallRunner()
     declared = Server(grpc=f"grpcs://{name}:{server.port}")
     upstream = GrpcUpstream(declared, {}, bench.news, way(tls))
     try:

@@ -7,8 +7,8 @@ from time import time
 
 import pytest
 
-from harness.events import bus_of
-from harness.signing_in import PASSWORD, hashed
+from harness.audit.events import bus_of
+from harness.services.authorization_service import PASSWORD, hashed
 from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import OAUTH, OAUTH_BRIEF

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from harness.bounded import GET, LONG, counted, place, refused
-from harness.connections import posting
-from harness.waiting import until
+from harness.network.raw_connections import posting
+from harness.services.http_application import GET, LONG, counted, place, refused
+from harness.waits import until
 from toolbus_common.http_server.limits import Limits
 from toolbus_common.http_server.proxy_addresses import Proxies
 
@@ -15,13 +15,13 @@ async def test_connections_beyond_the_bound_are_refused_at_once_and_taken_again_
         kept = [here.connect() for _ in range(3)]
         await until(lambda: here.open == 3, "they are open")
         assert counted("toolbus_http_connections") == 3
-        answer = await here.told()
+        answer = await here.answer_to()
         assert (answer.status, answer.closes) == (503, True)
         assert answer.headers[b"retry-after"] == b"1"
         assert refused("total") == before + 1
         kept.pop().close()
         await until(lambda: here.open == 2, "one has left")
-        assert (await here.told(GET)).status == 200
+        assert (await here.answer_to(GET)).status == 200
         for each in kept:
             each.close()
         await until(lambda: counted("toolbus_http_connections") == 0, "all have left")
@@ -32,10 +32,10 @@ async def test_one_address_does_not_take_every_place() -> None:
         before = refused("address")
         with here.connect(), here.connect():
             await until(lambda: here.open == 2, "they are open")
-            assert (await here.told()).status == 503
+            assert (await here.answer_to()).status == 503
             assert refused("address") == before + 1
         await until(lambda: not here.open, "they have left")
-        assert (await here.told(GET)).status == 200
+        assert (await here.answer_to(GET)).status == 200
 
 
 def through_proxy(path: str, client: str) -> bytes:
@@ -49,16 +49,16 @@ async def test_behind_a_declared_proxy_a_client_is_bounded_by_its_requests_under
             one.send(through_proxy("/held", "203.0.113.7"))
             two.send(through_proxy("/held", "198.51.100.1, 203.0.113.7"))
             await until(lambda: len(here.app.seen) == 2, "both are under way")
-            assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 503
-            assert (await here.told(through_proxy("/", "203.0.113.8"))).status == 200
+            assert (await here.answer_to(through_proxy("/", "203.0.113.7"))).status == 503
+            assert (await here.answer_to(through_proxy("/", "203.0.113.8"))).status == 200
             here.app.go.set()
             for each in (one, two):
                 assert (await asyncio.to_thread(each.answer)).status == 200
-            assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
+            assert (await here.answer_to(through_proxy("/", "203.0.113.7"))).status == 200
         assert {scope["client"][0] for scope in here.app.seen} == {"203.0.113.7", "203.0.113.8"}
 
 
 async def test_who_is_no_declared_proxy_is_not_believed() -> None:
     async with place() as here:
-        assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
+        assert (await here.answer_to(through_proxy("/", "203.0.113.7"))).status == 200
         assert here.app.seen[0]["client"][0] == "127.0.0.1"

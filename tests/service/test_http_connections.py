@@ -5,9 +5,18 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.bounded import BRIEF, GET, MIB, PART, Place, closed, place, within
-from harness.connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
-from harness.waiting import until
+from harness.network.raw_connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
+from harness.services.http_application import (
+    BRIEF,
+    GET,
+    MIB,
+    PART,
+    ServedApplication,
+    closed,
+    place,
+    within,
+)
+from harness.waits import until
 from toolbus_common.http_server.limits import Limits
 
 # -- size -----------------------------------------------------------------------------------------
@@ -49,21 +58,21 @@ async def test_small_chunks_are_no_flood() -> None:
     start = CHUNKED_HEAD
     chunks = [b"1\r\nx\r\n" * 10_000] * 6
     async with place() as here:
-        answer = await here.told(start, *chunks, b"0\r\nX-Checksum: 1\r\n\r\n")
+        answer = await here.answer_to(start, *chunks, b"0\r\nX-Checksum: 1\r\n\r\n")
         assert (answer.status, answer.body) == (200, body)
 
 
 async def test_trailers_never_become_headers() -> None:
     trailers = b"0\r\nAuthorization: Bearer x\r\nHost: evil.example\r\nContent-Type: a/b\r\n\r\n"
     async with place() as here:
-        answer = await here.told(chunked("POST", "/", b"{}", end=trailers))
+        answer = await here.answer_to(chunked("POST", "/", b"{}", end=trailers))
         assert answer.body == b"{}"
         (scope,) = here.app.seen
         assert sorted(name for name, _ in scope["headers"]) == [b"host", b"transfer-encoding"]
 
 
 async def test_pipelined_requests_are_answered_in_order_up_to_a_bound() -> None:
-    def exchange(here: Place, number: int) -> list[RawAnswer]:
+    def exchange(here: ServedApplication, number: int) -> list[RawAnswer]:
         found: list[RawAnswer] = []
         with here.connect() as connection:
             connection.send(posting("/", b"%d" % number) * number)
@@ -120,7 +129,7 @@ async def test_garbage_behind_a_request_does_not_take_its_answer() -> None:
 # -- time -----------------------------------------------------------------------------------------
 
 
-async def ends(here: Place, connection: RawHttp, reason: str, before: float) -> None:
+async def ends(here: ServedApplication, connection: RawHttp, reason: str, before: float) -> None:
     assert await asyncio.to_thread(connection.ended)
     await until(lambda: not here.open, "the connection has ended")
     assert closed(reason) == before + 1

@@ -6,9 +6,9 @@ from time import time
 import jwt
 import pytest
 
-from harness.events import bus_of
-from harness.identities import TYPE
-from harness.signing_in import BASE, RESOURCE, Server, serving
+from harness.audit.events import bus_of
+from harness.oauth.caller_identities import TYPE
+from harness.services.authorization_service import BASE, RESOURCE, Server, serving
 from toolbus_common.contracts import IdentityKeyQuery, IdentityKeyReply
 from toolbus_common.crypto.p256 import P256Key, header_of
 from toolbus_common.errors import InvalidError, UnauthorizedError

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.bench import admitted
-from harness.events import bus_of
-from harness.marked import marked
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.programs.marked_processes import marked
+from harness.services.call_runner import admitted
+from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
@@ -173,7 +173,7 @@ async def test_a_server_without_work_is_ended_and_back_in_one_call(
 ) -> None:
     async with installation.executor({"s": installation.server(mark, idle=0.2)}):
         for number in ("1", "2"):
-            await until_told(installation.asleep, "its sleep")
+            await until_async(installation.asleep, "its sleep")
             await until(lambda: marked(mark) == [], "the end of its process")
             listing = await installation.shown()
             assert (listing.state, len(listing.tools)) == ("ready", 2)
@@ -187,7 +187,7 @@ async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
 ) -> None:
     slow = installation.server(mark, pause=1.0, idle=0.2, timeout=0.3)
     async with installation.executor({"s": slow}):
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
         result = await installation.call("1")
         assert isinstance(result, CallError)
         assert result.error.code == "upstream_timeout"
@@ -200,15 +200,15 @@ async def test_an_executor_that_begins_starts_no_server_it_knows(
 ) -> None:
     servers = {"s": installation.server(mark, idle=0.2)}
     async with installation.executor(servers):
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
     before = installation.seen
     async with installation.executor(servers):
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
         assert (await installation.shown()).state == "ready"
         assert installation.seen == before
         await installation.reset()
         await until(lambda: installation.seen != before, "a start to list it anew")
-        await until_told(installation.asleep, "its sleep")
+        await until_async(installation.asleep, "its sleep")
     before = installation.seen
     changed = {"s": installation.server(mark, idle=0.2, timeout=7)}
     async with installation.executor(changed):
@@ -219,10 +219,10 @@ async def test_a_process_that_is_killed_is_back_with_its_breaker_closed(
     installation: Installation, mark: str
 ) -> None:
     async with installation.executor({"s": installation.server(mark)}):
-        await until_told(installation.well, "a server")
+        await until_async(installation.well, "a server")
         for number in range(6):
             await installation.begin("hang", str(number))
-        await until_told(installation.at_work, "calls under way")
+        await until_async(installation.at_work, "calls under way")
         starts = installation.seen.count("+")
         for pid in marked(mark):
             with suppress(ProcessLookupError):

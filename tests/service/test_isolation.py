@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench
-from harness.marked import children, marked, strays
-from harness.waiting import until, until_now
+from harness.programs.marked_processes import children, marked, strays
+from harness.services.call_runner import CallRunner
+from harness.waits import until, until_blocking
 from toolbus_common.config.servers.isolation import Files, Limits
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.isolation.capability_probe import probe
@@ -107,10 +107,10 @@ def test_nothing_is_left_when_the_executor_is_killed(mark: str, *, namespaces: b
     parent = subprocess.Popen([sys.executable, "-c", executor, mark], stdout=subprocess.PIPE)
     with parent:
         try:
-            until_now(lambda: strays(mark), "a stray process")
+            until_blocking(lambda: strays(mark), "a stray process")
         finally:
             parent.kill()
-    until_now(lambda: marked(mark) == [], "their end")
+    until_blocking(lambda: marked(mark) == [], "their end")
 
 
 async def test_with_its_supervisor_a_server_ends_wherever_it_has_namespaces(mark: str) -> None:
@@ -229,7 +229,7 @@ def group(tmp_path: Path) -> Iterator[Path]:
     made = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
     made.mkdir()
     yield made
-    until_now(lambda: list(filter(Path.is_dir, made.iterdir())) == [], "the groups' ends")
+    until_blocking(lambda: list(filter(Path.is_dir, made.iterdir())) == [], "the groups' ends")
     made.rmdir()
 
 
@@ -310,7 +310,7 @@ async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
 
 
 async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -> None:
-    news = Bench().news
+    news = CallRunner().news
     missing = str(tmp_path / "missing")
     for isolation, reason in (
         (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench
-from harness.peers import served
-from harness.waiting import until
+from harness.network.tcp_servers import served
+from harness.services.call_runner import CallRunner
+from harness.waits import until
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.operator_targets import NAMED, ConfirmedTargets, digest_of, encoded
 from toolbus_common.contracts import Event, ServerConnected, ServerLost
@@ -97,8 +97,8 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
 
 
 @asynccontextmanager
-async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[Bench]:
-    bench = Bench()
+async def asking(declared: Server, ways: DialerFactory) -> AsyncIterator[CallRunner]:
+    bench = CallRunner()
     upstream = reached(declared, bench.news, ways, {}, name="docs")
     try:
         await bench.open(upstream)

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from harness import forbidding
+from harness.programs import syscall_filter
 from toolbus_common.config import Server
 from toolbus_executor.isolation.linux.syscalls import DAC_READ_SEARCH
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.settings import Settings
 
-HOSTILE = Path(__file__).parents[1] / "harness" / "hostile_server.py"
-FORBIDDING = str(Path(forbidding.__file__))
+HOSTILE = Path(__file__).parents[1] / "harness" / "programs" / "hostile_program.py"
+FORBIDDING = str(Path(syscall_filter.__file__))
 # What the machine refuses: nothing, namespaces as most containers do, mounts as AppArmor does.
 MACHINES = pytest.mark.parametrize(
     "refused", [(), ("namespaces",), ("mounts",)], ids=["all", "no_namespaces", "no_mounts"]

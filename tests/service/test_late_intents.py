@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.ledger import counters
-from harness.policing import Policing, declared
-from harness.waiting import until, until_told
+from harness.services.ledger_state import counters
+from harness.services.policy_replicas import PolicyReplicas, declared
+from harness.waits import until, until_async
 from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import CallAllowed, Event
 from toolbus_common.errors import ToolbusError
@@ -17,7 +17,7 @@ COUNTER = "budget:key:bot:usd:day:UTC"
 
 
 @pytest.fixture
-async def paid(at_work: Policing) -> Policing:
+async def paid(at_work: PolicyReplicas) -> PolicyReplicas:
     """Calls of the key `bot` cost something."""
     budget = Budget(usd=1, per=Period.DAY)
     configuration = declared(approve=(), budget=budget)
@@ -26,7 +26,7 @@ async def paid(at_work: Policing) -> Policing:
 
 
 async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
-    paid: Policing, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    paid: PolicyReplicas, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[CallAllowed] = []
 
@@ -49,7 +49,7 @@ async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
     async def refunded() -> bool:
         return (await counters(valkey_url, COUNTER))["held"] == 0
 
-    await until_told(refunded, "it is refunded")
+    await until_async(refunded, "it is refunded")
     assert recorded
     assert (await counters(valkey_url, COUNTER))["spent"] == 0
     assert paid.reached == []

@@ -10,37 +10,37 @@ from typing import Any
 
 import pytest
 
-from harness import late_server
-from harness.bench import Answers, Bench, admitted, answering
-from harness.waiting import until
+from harness.services.call_runner import CallRunner, ReplyRecorder, admitted, input_responses
+from harness.upstreams import late_message_server
+from harness.waits import until
 from toolbus_common.contracts import Notification
 from toolbus_executor.upstreams.mcp import attribution
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
-COMMAND = [sys.executable, str(Path(late_server.__file__))]
+COMMAND = [sys.executable, str(Path(late_message_server.__file__))]
 ANN: dict[str, Any] = {"customer": "acme", "key": "ann"}
 EVE: dict[str, Any] = {"customer": "rival", "key": "eve"}
 LISTENS: dict[str, Any] = {"log_level": "debug", "capabilities": '{"elicitation":{}}'}
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench() -> AsyncIterator[CallRunner]:
     """A runner over the server, which all callers share."""
-    made = Bench()
+    made = CallRunner()
     await made.open(StdioUpstream(COMMAND, dict(os.environ), "", made.news))
     assert made.described.family == "legacy"
     yield made
     await made.close()
 
 
-def words(answers: Answers) -> list[str]:
+def words(answers: ReplyRecorder) -> list[str]:
     """What a call was told of the server's log."""
     return [
         json.loads(each.body)["data"] for each in answers.frames if isinstance(each, Notification)
     ]
 
 
-async def test_a_late_message_never_reaches_another_principal(bench: Bench) -> None:
+async def test_a_late_message_never_reaches_another_principal(bench: CallRunner) -> None:
     await bench.call("leave", {"word": "ann's"}, **ANN, **LISTENS)
     result = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
     assert "ann's" not in words(result)
@@ -51,9 +51,9 @@ async def test_a_late_message_never_reaches_another_principal(bench: Bench) -> N
 
 
 async def test_a_server_that_was_cancelled_is_not_heard_in_the_next_call_of_another(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
-    answers = Answers()
+    answers = ReplyRecorder()
     call = admitted("linger", {"word": "ann's"}, call_id="c7", log_level="debug", **ANN)
     lingering = asyncio.create_task(bench.runner.run(call, answers))
     await until(lambda: words(answers) == ["waiting"], "the call")
@@ -65,19 +65,19 @@ async def test_a_server_that_was_cancelled_is_not_heard_in_the_next_call_of_anot
 
 
 async def test_within_its_call_a_server_is_heard_and_may_ask_in_every_call_of_one_principal(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
     for word in ("first", "second", "third"):
         request = await bench.call("ask", {"word": word}, **ANN, **LISTENS)
         assert words(request) == [word]
-        more = answering(request, elicitation={"action": "accept", "content": {"ok": True}})
+        more = input_responses(request, elicitation={"action": "accept", "content": {"ok": True}})
         result = await bench.call("ask", {"word": word}, extra=more, **ANN, **LISTENS)
         assert result.text == '["accept"]'
     assert bench.dropped == []
 
 
 async def test_a_server_that_speaks_while_no_call_is_under_way_is_not_believed_for_a_while(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: CallRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bench.call("leave", {"word": "late"}, **ANN, **LISTENS)
     # Nobody hears this call, so that what it sets free is said when it has ended.

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from harness.events import allowed, events_of
-from harness.exporting import files, lines
-from harness.ocsf import faults
-from harness.receiver import Receiver
-from harness.waiting import until
+from harness.audit.events import allowed, events_of
+from harness.audit.exports import files, lines
+from harness.audit.ocsf import faults
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence.export import LATEST, Wanted, take

@@ -7,8 +7,8 @@ from time import time
 import pytest
 import redis.asyncio as redis
 
-from harness.engines import ValkeyServer
-from harness.ledger import RememberedEpochs, admission, claim, counters
+from harness.engines.valkey_server import ValkeyServer
+from harness.services.ledger_state import MemoryGenerations, admission, claim, counters
 from toolbus_common.config import Period, Rate
 from toolbus_common.errors import (
     BudgetExceededError,
@@ -21,7 +21,7 @@ from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 
 @pytest.fixture
 async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
+    opened = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
     yield opened
     await opened.close()
 
@@ -151,7 +151,7 @@ async def test_an_emptied_redis_is_never_a_fresh_budget(ledger: Ledger, valkey_u
 async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
     own_valkey: ValkeyServer,
 ) -> None:
-    ledger = Ledger(own_valkey.url, RememberedEpochs(), seconds=30.0)
+    ledger = Ledger(own_valkey.url, MemoryGenerations(), seconds=30.0)
     await ledger.reserve(claim("r1", admission(100)))
     own_valkey.kill()
     with pytest.raises(LedgerDownError, match="is unreachable"):
@@ -165,7 +165,7 @@ async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
 async def test_an_answer_that_came_too_late_is_no_answer_to_the_next(
     own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = Ledger(own_valkey.url, RememberedEpochs(), seconds=30.0)
+    ledger = Ledger(own_valkey.url, MemoryGenerations(), seconds=30.0)
     try:
         await ledger.reserve(claim("r1", admission(100)))
         async with redis.Redis.from_url(own_valkey.url) as client:

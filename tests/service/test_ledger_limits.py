@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.engines import ValkeyServer, own_port
-from harness.ledger import RememberedEpochs, admission, admitted, claim, counters
+from harness.engines.engine import own_port
+from harness.engines.valkey_server import ValkeyServer
+from harness.services.ledger_state import MemoryGenerations, admission, admitted, claim, counters
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
 from toolbus_policy.ledger.admitted_call import Admission
@@ -23,7 +24,7 @@ MINUTE = 60  # a part of a rolling hour
 
 @pytest.fixture
 async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
+    opened = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
     yield opened
     await opened.close()
 
@@ -234,7 +235,7 @@ LEVELS: Any = [
 ]  # fmt: skip
 
 
-async def every_script(ledger: Ledger, generations: RememberedEpochs) -> None:
+async def every_script(ledger: Ledger, generations: MemoryGenerations) -> None:
     """Every path of every script, and what is done beside them."""
     wanted, store = admitted(100, *LEVELS), ledger.store
     for n in range(4):
@@ -269,7 +270,7 @@ def keys_of(words: list[str]) -> set[str]:
 
 
 async def test_every_key_of_every_script_has_the_customers_tag(valkey_url: str) -> None:
-    generations = RememberedEpochs()
+    generations = MemoryGenerations()
     ledger, seen = Ledger(valkey_url, generations, seconds=30.0), set[str]()
     async with redis.Redis.from_url(valkey_url) as client, client.monitor() as monitor:
         await every_script(ledger, generations)
@@ -286,7 +287,7 @@ async def test_every_key_of_every_script_has_the_customers_tag(valkey_url: str) 
 
 
 async def test_every_script_runs_on_a_cluster(own_cluster: ValkeyServer) -> None:
-    generations = RememberedEpochs()
+    generations = MemoryGenerations()
     ledger = Ledger(own_cluster.url, generations, seconds=30.0)
     await every_script(ledger, generations)
     await ledger.close()

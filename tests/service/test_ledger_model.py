@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.ledger import RememberedEpochs, admitted, claim, counters
+from harness.services.ledger_state import MemoryGenerations, admitted, claim, counters
 from toolbus_common.config import Budget, Level, Period
 from toolbus_common.errors import BudgetExceededError
 from toolbus_policy.ledger.ledger import EndKind, Ledger, ReservationEnd
@@ -52,7 +52,7 @@ class Reservations(RuleBasedStateMachine):
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
         self.loop = asyncio.new_event_loop()
-        self.ledger = Ledger(self.url, RememberedEpochs(), seconds=30.0)
+        self.ledger = Ledger(self.url, MemoryGenerations(), seconds=30.0)
         self.state: dict[str, str] = {}  # held, unknown, ended
         self.held: dict[str, int] = {}
         self.charged: dict[str, int] = {}
@@ -143,7 +143,7 @@ def test_no_sequence_overshoots_or_leaks(valkey_url: str) -> None:
 
 @pytest.mark.parametrize("how", ["settle", "refund"])
 async def test_a_drained_ledger_holds_nothing(valkey_url: str, how: Any) -> None:
-    ledger = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
+    ledger = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
     await asyncio.gather(
         *(ledger.reserve(claim(f"r{n}", admitted(50, *LEVELS))) for n in range(10))
     )

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import NatsAt
-from harness.rest import RestServer
-from harness.vast import LINE, Vast
-from harness.waiting import PATIENCE, until
+from harness.apis.rest_process import RestServer
+from harness.engines.nats_server import NatsAt
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.large_result_server import LINE, LargeResultServer
+from harness.waits import PATIENCE, until
 from toolbus_common.config import Results, Server
 from toolbus_common.contracts import CallCompleted, ProtocolFamily
 from toolbus_common.errors import UnknownToolError, UpstreamFaultError
@@ -30,7 +30,7 @@ from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 SIZE = 9 << 20  # more than a message of the bus holds
-VAST = Path(__file__).parent.parent / "harness" / "vast.py"
+VAST = Path(__file__).parent.parent / "harness" / "upstreams" / "large_result_server.py"
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ async def vault(settings: Settings, nats_server: NatsAt) -> AsyncIterator[LargeR
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Vast]:
-    made = Vast()
+async def server() -> AsyncIterator[LargeResultServer]:
+    made = LargeResultServer()
     await made.start()
     yield made
     await made.close()
@@ -52,10 +52,10 @@ async def server() -> AsyncIterator[Vast]:
 
 @pytest.fixture(params=["http", "stdio"])
 async def bench(
-    request: pytest.FixtureRequest, server: Vast, vault: LargeResultStore
-) -> AsyncIterator[Bench]:
+    request: pytest.FixtureRequest, server: LargeResultServer, vault: LargeResultStore
+) -> AsyncIterator[CallRunner]:
     """A runner over a server of long answers, with somewhere to keep them."""
-    made = Bench()
+    made = CallRunner()
     spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
     if request.param == "http":
         await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK, spills=spills))
@@ -70,12 +70,12 @@ async def bench(
 http_only = pytest.mark.parametrize("bench", ["http"], indirect=True)
 
 
-async def read(bench: Bench, uri: str, **more: Any) -> Any:
+async def read(bench: CallRunner, uri: str, **more: Any) -> Any:
     result = await bench.call(uri, {"uri": uri}, method="resources/read", **more)
     return result.last["contents"][0]
 
 
-async def whole(bench: Bench, uri: str) -> str:
+async def whole(bench: CallRunner, uri: str) -> str:
     """All of a text, piece by piece."""
     text, following = "", f"{uri}?offset=0&length=1000000"
     while following:
@@ -86,7 +86,9 @@ async def whole(bench: Bench, uri: str) -> str:
 
 
 @pytest.mark.parametrize("tool", ["text", "streamed"])
-async def test_a_long_text_is_previewed_and_read_piece_by_piece(bench: Bench, tool: str) -> None:
+async def test_a_long_text_is_previewed_and_read_piece_by_piece(
+    bench: CallRunner, tool: str
+) -> None:
     items = (await bench.call(tool, {"bytes": SIZE})).last
     preview, link, end = items["content"]
     assert end == {"type": "text", "text": "the end"}
@@ -100,7 +102,7 @@ async def test_a_long_text_is_previewed_and_read_piece_by_piece(bench: Bench, to
 
 
 @http_only
-async def test_the_outcome_counts_what_was_kept(bench: Bench) -> None:
+async def test_the_outcome_counts_what_was_kept(bench: CallRunner) -> None:
     price = (0.0, 1000.0, 0.0)  # micro-dollars a kilobyte
     result = await bench.call("text", {"bytes": SIZE}, price=price, charge=10**9)
     size = result.last["content"][1]["size"]
@@ -111,7 +113,7 @@ async def test_the_outcome_counts_what_was_kept(bench: Bench) -> None:
 
 
 @http_only
-async def test_an_answered_call_leaves_nothing_for_the_collector(bench: Bench) -> None:
+async def test_an_answered_call_leaves_nothing_for_the_collector(bench: CallRunner) -> None:
     before = streams()  # tests of other modules may have left some in this process
     gc.disable()
     try:
@@ -126,7 +128,7 @@ def streams() -> list[AnswerStream]:
 
 
 @http_only
-async def test_another_key_and_another_customer_read_nothing(bench: Bench) -> None:
+async def test_another_key_and_another_customer_read_nothing(bench: CallRunner) -> None:
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     for stranger in ({"key": "other"}, {"customer": "other"}):
         result = await bench.call(uri, {"uri": uri}, method="resources/read", **stranger)
@@ -137,14 +139,14 @@ async def test_another_key_and_another_customer_read_nothing(bench: Bench) -> No
     assert (await read(bench, uri))["text"].startswith(LINE)
 
 
-async def test_a_large_image_is_read_as_its_bytes(bench: Bench) -> None:
+async def test_a_large_image_is_read_as_its_bytes(bench: CallRunner) -> None:
     (words, link) = (await bench.call("image", {"bytes": SIZE})).last["content"]
     assert "image" in words["text"]
     assert link["mimeType"] == "image/png"
     assert (await read(bench, f"{link['uri']}?offset=6&length=6"))["blob"] == "iVBORw0K"
 
 
-async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench) -> None:
+async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: CallRunner) -> None:
     items = (await bench.call("rows", {"bytes": SIZE}, family=ProtocolFamily.LEGACY)).last
     assert items["isError"]
     assert "structuredContent" not in items
@@ -161,7 +163,7 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
 
 @http_only
 async def test_what_exceeds_a_lower_limit_is_kept_too(
-    bench: Bench, vault: LargeResultStore
+    bench: CallRunner, vault: LargeResultStore
 ) -> None:
     bench.runner.spills = SpillRegistry(vault, Results(limit=64 << 10))
     items = (await bench.call("text", {"bytes": 100_000})).last
@@ -176,7 +178,7 @@ async def test_what_exceeds_a_lower_limit_is_kept_too(
 @http_only
 @pytest.mark.parametrize("tool", ["many", "escape"])
 async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
-    bench: Bench, vault: LargeResultStore, tool: str
+    bench: CallRunner, vault: LargeResultStore, tool: str
 ) -> None:
     result = await bench.call(tool, {"bytes": SIZE})
     assert isinstance(result.error, UpstreamFaultError)
@@ -184,7 +186,7 @@ async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
 
 
 async def test_where_there_is_no_room_only_the_large_call_fails(
-    bench: Bench, vault: LargeResultStore
+    bench: CallRunner, vault: LargeResultStore
 ) -> None:
     pid = getattr(bench.upstream, "pid", None)
     vault.quota.limit = 4 << 20
@@ -196,14 +198,14 @@ async def test_where_there_is_no_room_only_the_large_call_fails(
 
 
 @http_only
-async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -> None:
+async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: CallRunner) -> None:
     result = await bench.call("text", {"bytes": 17 << 20})
     assert "request less" in result.error.reason
     assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
 
 
 @http_only
-async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
+async def test_a_handle_is_over_with_its_time(bench: CallRunner) -> None:
     spills = bench.runner.spills
     assert spills is not None
     items = (await bench.call("text", {"bytes": SIZE})).last
@@ -216,12 +218,12 @@ async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
+async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[CallRunner]:
     """A runner over an HTTP API."""
     rest = RestServer(tmp_path)
     try:
         rest.start()
-        made = Bench()
+        made = CallRunner()
         spills = made.runner.spills = SpillRegistry(vault, Results(largest=16 << 20))
         await made.open(
             OpenApiUpstream(
@@ -240,14 +242,14 @@ async def api(tmp_path: Path, vault: LargeResultStore) -> AsyncIterator[Bench]:
         rest.kill()
 
 
-async def test_a_long_answer_of_an_api_is_kept_and_read_piece_by_piece(api: Bench) -> None:
+async def test_a_long_answer_of_an_api_is_kept_and_read_piece_by_piece(api: CallRunner) -> None:
     preview, link = (await api.call("large", {"size": SIZE})).last["content"]
     assert "xxx" in preview["text"]
     assert (link["size"], link["mimeType"]) == (SIZE, "text/plain")
     assert await whole(api, link["uri"]) == "x" * SIZE
 
 
-async def test_what_is_kept_of_an_apis_answer_has_no_credentials_in_it(api: Bench) -> None:
+async def test_what_is_kept_of_an_apis_answer_has_no_credentials_in_it(api: CallRunner) -> None:
     (_, link) = (await api.call("indiscreet", {"size": SIZE})).last["content"]
     text = await whole(api, link["uri"])
     assert text.count("x" * 65_530) == SIZE // 65_536
@@ -255,7 +257,7 @@ async def test_what_is_kept_of_an_apis_answer_has_no_credentials_in_it(api: Benc
     assert "is-secret" not in text
 
 
-async def test_an_answer_of_an_api_over_the_operators_bound_fails_alone(api: Bench) -> None:
+async def test_an_answer_of_an_api_over_the_operators_bound_fails_alone(api: CallRunner) -> None:
     answers = await api.call("large", {"size": (16 << 20) + 1})
     assert isinstance(answers.error, UpstreamFaultError)
     assert (await api.call("large", {"size": 3})).text == "xxx"

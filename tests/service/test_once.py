@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.deferring import MODERN, approval_of, begun, ended
-from harness.operating import key
-from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
-from harness.waiting import until, until_told
+from harness.clients.bus_operator import key
+from harness.services.approval_tasks import MODERN, approval_of, created_task, final_state
+from harness.services.policy_replicas import OWN, PAGES, SECRET, PolicyReplicas, declared, required
+from harness.waits import until, until_async
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.calls.outcome_store import LARGEST_STORED, OutcomeStore, ReturnedResult
 from toolbus_common.config import Budget, Period
@@ -48,7 +48,7 @@ ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 class Executor:
     """How the executor of these tests ends calls: so, once it may, and kept as a real one does."""
 
-    def __init__(self, made: Policing, outcomes: OutcomeStore) -> None:
+    def __init__(self, made: PolicyReplicas, outcomes: OutcomeStore) -> None:
         self._outcomes = outcomes
         self.told: ReturnedResult | None = None
         self.sent = True
@@ -65,11 +65,11 @@ class Executor:
 
 
 @pytest.fixture
-async def ending(at_work: Policing) -> Executor:
+async def ending(at_work: PolicyReplicas) -> Executor:
     return await executor_of(at_work)
 
 
-async def executor_of(made: Policing) -> Executor:
+async def executor_of(made: PolicyReplicas) -> Executor:
     bucket = await made.executor.bucket(OUTCOMES)
     return Executor(made, OutcomeStore(bucket, made.executor.spawn))
 
@@ -80,7 +80,7 @@ def was_replayed(told: FinalReply) -> bool:
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: Policing) -> None:
+async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: PolicyReplicas) -> None:
     first = await at_work.request(**ONCE)
     assert not was_replayed(first)
     for _ in range(6):
@@ -95,12 +95,12 @@ async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: Policin
 
 
 async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
-    at_work: Policing, ending: Executor
+    at_work: PolicyReplicas, ending: Executor
 ) -> None:
     ending.may_end.clear()
 
     async def told() -> Any:
-        return await until_told(lambda: _unless_under_way(at_work), "the outcome", 60)
+        return await until_async(lambda: _unless_under_way(at_work), "the outcome", 60)
 
     asking = [asyncio.ensure_future(told()) for _ in range(50)]
     await until(lambda: at_work.reached, "one of them is made")
@@ -111,20 +111,20 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
     assert len(at_work.reached) == 1
 
 
-async def _unless_under_way(made: Policing) -> FinalReply | None:
+async def _unless_under_way(made: PolicyReplicas) -> FinalReply | None:
     try:
         return await made.request(**ONCE, seconds=60)
     except CallUnderWayError:
         return None
 
 
-async def _refused(made: Policing, why: type[ToolbusError], **given: Any) -> bool:
+async def _refused(made: PolicyReplicas, why: type[ToolbusError], **given: Any) -> bool:
     return await made.refuses(why, **{**ONCE, **given})
 
 
 @pytest.mark.usefixtures("ending")
 async def test_other_arguments_need_another_key_and_another_caller_has_its_own(
-    at_work: Policing,
+    at_work: PolicyReplicas,
 ) -> None:
     await at_work.request(**ONCE)
     with pytest.raises(IdempotencyConflictError):
@@ -136,7 +136,7 @@ async def test_other_arguments_need_another_key_and_another_caller_has_its_own(
 
 
 async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not(
-    at_work: Policing, ending: Executor
+    at_work: PolicyReplicas, ending: Executor
 ) -> None:
     ending.told, ending.sent = CallError(UpstreamDeadError("refused")), False
     for _ in range(2):
@@ -152,7 +152,7 @@ async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not
 
 
 async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
-    at_work: Policing, ending: Executor
+    at_work: PolicyReplicas, ending: Executor
 ) -> None:
     ending.told = InputRequired(b'{"resultType":"input_required"}')
     for _ in range(2):
@@ -166,7 +166,7 @@ async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
 
 
 async def test_a_result_too_large_to_be_kept_is_not_fetched_again(
-    at_work: Policing, ending: Executor
+    at_work: PolicyReplicas, ending: Executor
 ) -> None:
     ending.told = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
     assert isinstance(await at_work.request(**ONCE), CallResult)
@@ -182,20 +182,20 @@ async def test_what_a_limit_refused_was_not_made_and_what_was_made_is_not_charge
         await executor_of(made)
         limited = declared(budgets=(Budget(calls=1, per=Period.DAY),))
         await made.declare(limited)
-        await until_told(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
+        await until_async(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
         before = len(made.reached)
         with pytest.raises(BudgetExceededError):
             await made.request(**ONCE)
         await made.declare(declared())
-        first = await until_told(lambda: _unless_refused(made), "no limit")
+        first = await until_async(lambda: _unless_refused(made), "no limit")
         assert not was_replayed(first)
         await made.declare(limited)
-        await until_told(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
+        await until_async(lambda: _refused(made, BudgetExceededError, idempotency_key=""), "it")
         assert was_replayed(await made.request(**ONCE))
         assert [call.claim is None for call in made.reached[before:]].count(False) == 1
 
 
-async def _unless_refused(made: Policing) -> FinalReply | None:
+async def _unless_refused(made: PolicyReplicas) -> FinalReply | None:
     try:
         return await made.request(**ONCE)
     except BudgetExceededError:
@@ -204,7 +204,7 @@ async def _unless_refused(made: Policing) -> FinalReply | None:
 
 @pytest.mark.usefixtures("ending")
 async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
-    at_work: Policing,
+    at_work: PolicyReplicas,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
     assert isinstance(await at_work.request(**burn, capabilities=PAGES), InputRequired)
@@ -218,7 +218,7 @@ async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_call_that_nobody_took_lets_its_key_be_used_again(at_work: Policing) -> None:
+async def test_a_call_that_nobody_took_lets_its_key_be_used_again(at_work: PolicyReplicas) -> None:
     await at_work.executor.calls.leave(CallAdmitted, "*")
     await at_work.executor.bus.settled()
     for _ in range(2):
@@ -239,7 +239,7 @@ async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> 
         with pytest.raises(OutcomeUnknownError):
             await made.request(**ONCE, seconds=4.0)
         first = made.reached[0].call_id
-        await until_told(lambda: _refused(made, OutcomeUnknownError), "its time is over")
+        await until_async(lambda: _refused(made, OutcomeUnknownError), "its time is over")
         with pytest.raises(OutcomeUnknownError, match="It is not repeated") as caught:
             await made.request(**ONCE)
         assert caught.value.data["firstCallId"] == first
@@ -260,7 +260,7 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
             ]
             return all(await asyncio.gather(*asking))
 
-        await until_told(full, "the bound")
+        await until_async(full, "the bound")
         assert was_replayed(await made.request("read", idempotency_key="0"))
         assert isinstance(await made.request("read"), CallResult)
         own = await made.request("read", idempotency_key="0", secret=OWN)
@@ -268,7 +268,7 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
 
 
 @pytest.mark.usefixtures("ending")
-async def test_calls_without_a_key_touch_no_bucket(at_work: Policing, operator: Bus) -> None:
+async def test_calls_without_a_key_touch_no_bucket(at_work: PolicyReplicas, operator: Bus) -> None:
     for _ in range(3):
         await at_work.request("read")
     assert [call.claim for call in at_work.reached] == [None] * 3
@@ -280,7 +280,7 @@ async def test_calls_without_a_key_touch_no_bucket(at_work: Policing, operator: 
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -> None:
+async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: PolicyReplicas) -> None:
     await at_work.request(**ONCE)
     changed = declared()
     keys = {**changed.keys, "bot": key(SECRET, "docs__burn")}
@@ -293,17 +293,17 @@ async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -
             return error.code == "unknown_tool"
         return False
 
-    await until_told(unknown, "the tool is granted no more")
+    await until_async(unknown, "the tool is granted no more")
     assert len(at_work.reached) == 1
 
 
 @pytest.mark.usefixtures("ending")
 async def test_a_repetition_is_an_event_that_names_the_first_call(
-    at_work: Policing, operator: Bus
+    at_work: PolicyReplicas, operator: Bus
 ) -> None:
     await at_work.request(**ONCE)
     await at_work.request(**ONCE)
-    result = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
+    result = await until_async(lambda: _last(operator, CallReplayed.NAME), "the event")
     event = CallReplayed.decode(result)
     assert (event.first, event.key, event.tool) == (at_work.reached[0].call_id, "bot", "read")
     assert event.call_id != event.first
@@ -323,11 +323,13 @@ BURN: dict[str, Any] = {**MODERN, "idempotency_key": "burn-7"}
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(at_work: Policing) -> None:
-    task = await begun(at_work, **BURN)
-    assert await begun(at_work, **BURN) == task, "while it waits"
+async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(
+    at_work: PolicyReplicas,
+) -> None:
+    task = await created_task(at_work, **BURN)
+    assert await created_task(at_work, **BURN) == task, "while it waits"
     await at_work.approve(approval_of(task))
-    assert (await ended(at_work, task))["result"] == {"page": 7}
+    assert (await final_state(at_work, task))["result"] == {"page": 7}
     for _ in range(4):
         again = await at_work.request(**BURN)
         assert was_replayed(again)
@@ -338,12 +340,12 @@ async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(at_work
 
 
 async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outcome(
-    at_work: Policing, operator: Bus
+    at_work: PolicyReplicas, operator: Bus
 ) -> None:
     call = at_work.call(**BURN)
     entry = entry_name_of(call, ConfigSnapshot.of(declared()).principal("bot"))
     outcomes = await at_work.executor.bucket(OUTCOMES)
-    task = await begun(at_work, **BURN)
+    task = await created_task(at_work, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
     assert freed is not None, "what the call claimed until it became a task"
     under_way = new_claim(call)
@@ -356,9 +358,9 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     async def put_off() -> bool:
         return any(b"has not ended yet" in each for each in await at_work.kept(TASKS))
 
-    await until_told(put_off, "an attempt while the key is in use")
+    await until_async(put_off, "an attempt while the key is in use")
     frame = CallResult(b'{"page":"of the other call"}').encode()
     over = under_way.model_copy(update={"stage": Stage.ENDED, "reply": frame})
     assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
-    assert (await ended(at_work, task))["result"]["page"] == "of the other call"
+    assert (await final_state(at_work, task))["result"]["page"] == "of the other call"
     assert at_work.reached == []

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.rest import RestServer
-from harness.rest_document import document
+from harness.apis.rest_document import document
+from harness.apis.rest_process import RestServer
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallCompleted, CallFailed, CatalogEntry
 from toolbus_common.errors import (
@@ -51,19 +51,21 @@ def rest(started: tuple[RestServer, RestServer]) -> RestServer:
 
 
 @pytest.fixture
-async def bench(rest: RestServer) -> AsyncIterator[Bench]:
+async def bench(rest: RestServer) -> AsyncIterator[CallRunner]:
     """A runner over the API."""
-    made = Bench()
+    made = CallRunner()
     await made.open(upstream(made, openapi=rest.document))
     yield made
     await made.close()
 
 
-def upstream(made: Bench, headers: dict[str, str] | None = None, **told: Any) -> OpenApiUpstream:
+def upstream(
+    made: CallRunner, headers: dict[str, str] | None = None, **told: Any
+) -> OpenApiUpstream:
     return OpenApiUpstream(Server(**told), headers or {}, SECRETS, made.news, AT_LOOPBACK)
 
 
-async def arrived(rest: RestServer, bench: Bench, tool: str, arguments: Any) -> dict[str, Any]:
+async def arrived(rest: RestServer, bench: CallRunner, tool: str, arguments: Any) -> dict[str, Any]:
     """What a call led to at the API."""
     rest.forget()
     answers = await bench.call(tool, arguments)
@@ -72,7 +74,7 @@ async def arrived(rest: RestServer, bench: Bench, tool: str, arguments: Any) -> 
     return request
 
 
-def refused(answers: Answers) -> str:
+def refused(answers: ReplyRecorder) -> str:
     """What a call with arguments that cannot be sent is told."""
     assert isinstance(answers.error, UpstreamRefusedError)
     assert answers.error.data["upstream_code"] == -32602
@@ -80,7 +82,7 @@ def refused(answers: Answers) -> str:
 
 
 async def test_operations_become_tools_and_one_that_cannot_is_left_out_with_its_reason(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
     tools = {each.name: each.definition for each in bench.listing.tools}
     assert {"listPets", "createPet", "getPet", "lookForPet", "uploadPhoto"} <= set(tools)
@@ -93,7 +95,7 @@ async def test_operations_become_tools_and_one_that_cannot_is_left_out_with_its_
 
 
 async def test_arguments_reach_the_api_where_its_document_puts_them(
-    rest: RestServer, bench: Bench
+    rest: RestServer, bench: CallRunner
 ) -> None:
     fields = {
         "limit": 5,
@@ -116,7 +118,7 @@ async def test_arguments_reach_the_api_where_its_document_puts_them(
 
 
 async def test_each_operation_gets_the_credential_it_wants_and_no_other(
-    rest: RestServer, bench: Bench
+    rest: RestServer, bench: CallRunner
 ) -> None:
     request = await arrived(rest, bench, "listPets", {})
     assert request["headers"]["authorization"] == "Bearer token-that-is-secret"
@@ -131,7 +133,7 @@ async def test_each_operation_gets_the_credential_it_wants_and_no_other(
 
 
 async def test_forms_and_files_arrive_as_a_framework_reads_them(
-    rest: RestServer, bench: Bench
+    rest: RestServer, bench: CallRunner
 ) -> None:
     body: dict[str, Any] = {"user": "ü & co", "roles": ["a", "b"]}
     request = await arrived(rest, bench, "logIn", {"body": body})
@@ -145,7 +147,7 @@ async def test_forms_and_files_arrive_as_a_framework_reads_them(
     assert request["body"][1:] == [["caption", "Hm"], ["about", '{"a":[1]}']]
 
 
-async def test_answers_are_told_by_their_kind(bench: Bench) -> None:
+async def test_answers_are_told_by_their_kind(bench: CallRunner) -> None:
     pets = (await bench.call("listPets")).last
     assert json.loads(pets["content"][0]["text"]) == [{"id": 1, "name": "Rex"}]
     assert "page=2" in pets["content"][1]["text"]
@@ -163,7 +165,9 @@ async def test_answers_are_told_by_their_kind(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [7 * 1024 * 1024 - 1, 20 * 1024 * 1024])
-async def test_an_answer_too_large_to_be_passed_on_fails_alone(bench: Bench, size: int) -> None:
+async def test_an_answer_too_large_to_be_passed_on_fails_alone(
+    bench: CallRunner, size: int
+) -> None:
     answers = await bench.call("large", {"size": size})
     if isinstance(bench.outcome, CallFailed):
         assert "too large" in answers.error.reason
@@ -173,7 +177,7 @@ async def test_an_answer_too_large_to_be_passed_on_fails_alone(bench: Bench, siz
     assert (await bench.call("large", {"size": 3})).text == "xxx"
 
 
-async def test_an_error_of_the_api_is_a_result_without_our_secrets(bench: Bench) -> None:
+async def test_an_error_of_the_api_is_a_result_without_our_secrets(bench: CallRunner) -> None:
     answers = await bench.call("fail", {"status": 404, "text": "No\u202e such pet"})
     assert answers.last["isError"] is True
     assert answers.text == "HTTP 404 Not Found: No such pet Bearer (secret)"
@@ -184,7 +188,7 @@ async def test_an_error_of_the_api_is_a_result_without_our_secrets(bench: Bench)
     assert not bench.runner.breaker.circuit.failing
 
 
-async def test_an_api_that_is_not_there_opens_the_breaker(bench: Bench) -> None:
+async def test_an_api_that_is_not_there_opens_the_breaker(bench: CallRunner) -> None:
     bench.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
     for _ in range(5):
         error = (await bench.call("fail", {"status": 503})).error
@@ -193,7 +197,7 @@ async def test_an_api_that_is_not_there_opens_the_breaker(bench: Bench) -> None:
 
 
 async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(rest: RestServer) -> None:
-    bench = Bench(validation="none")
+    bench = CallRunner(validation="none")
     await bench.open(upstream(bench, openapi=rest.document))
     for tool, arguments, words in (
         ("getPet", {}, "'petId' is missing"),
@@ -211,7 +215,7 @@ async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(rest: Res
 
 
 async def test_a_redirection_is_followed_on_its_origin_and_credentials_never_leave_it(
-    started: tuple[RestServer, RestServer], rest: RestServer, bench: Bench
+    started: tuple[RestServer, RestServer], rest: RestServer, bench: CallRunner
 ) -> None:
     other = started[1]
     other.forget()
@@ -228,7 +232,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_place(
     started: tuple[RestServer, RestServer], rest: RestServer
 ) -> None:
     rest.describe(document() | {"servers": [{"url": f"{started[1].origin}/api/v1"}]})
-    made = Bench()
+    made = CallRunner()
     with pytest.raises(UpstreamFaultError, match="set base_url"):
         await upstream(made, openapi=rest.document).open()
     declared = upstream(made, openapi=rest.document, base_url=f"{started[1].origin}/api/v1")
@@ -240,7 +244,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_place(
 
 
 async def test_a_document_that_changes_changes_the_list_and_one_that_is_lost_leaves_it(
-    rest: RestServer, bench: Bench
+    rest: RestServer, bench: CallRunner
 ) -> None:
     assert bench.listing.ttl_ms == 300_000
     changed = document()
@@ -256,12 +260,12 @@ async def test_a_document_that_changes_changes_the_list_and_one_that_is_lost_lea
 
 
 async def test_a_tool_that_stands_for_something_else_now_is_listed_anew_before_it_is_called(
-    rest: RestServer, bench: Bench
+    rest: RestServer, bench: CallRunner
 ) -> None:
     changed = document()
     changed["paths"]["/animals/{petId}"] = changed["paths"].pop("/pets/{petId}")
     rest.describe(changed)
-    elsewhere = Bench()  # another replica, which has read the document since
+    elsewhere = CallRunner()  # another replica, which has read the document since
     await elsewhere.open(upstream(elsewhere, openapi=rest.document))
     (new,) = [each for each in elsewhere.listing.tools if each.name == "getPet"]
     (old,) = [each for each in bench.listing.tools if each.name == "getPet"]
@@ -278,7 +282,7 @@ async def test_a_tool_that_stands_for_something_else_now_is_listed_anew_before_i
 
 
 async def test_a_slow_api_is_given_up_at_the_deadline_and_its_late_answer_meets_nobody(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
     answers = await bench.call("slow", deadline=time() + 0.5)
     assert isinstance(answers.error, UpstreamTimeoutError)
@@ -286,7 +290,7 @@ async def test_a_slow_api_is_given_up_at_the_deadline_and_its_late_answer_meets_
 
 
 async def test_only_the_operations_that_are_wanted_become_tools(rest: RestServer) -> None:
-    made = Bench()
+    made = CallRunner()
     for patterns, wanted in (
         ({"include": ["tag:pets"], "exclude": ["tag:danger"]}, {"listPets", "createPet", "getPet"}),
         ({"include": ["GET /pets/*"]}, {"getPet", "getPhoto"}),
@@ -298,7 +302,7 @@ async def test_only_the_operations_that_are_wanted_become_tools(rest: RestServer
 
 
 async def test_a_declared_header_is_sent_and_no_caller_can_say_another(rest: RestServer) -> None:
-    made = Bench(validation="none")
+    made = CallRunner(validation="none")
     await made.open(upstream(made, {"X-Trace": "ours"}, openapi=rest.document))
     assert "no argument 'X-Trace'" in refused(await made.call("listPets", {"X-Trace": "mine"}))
     request = await arrived(rest, made, "listPets", {})
@@ -307,7 +311,7 @@ async def test_a_declared_header_is_sent_and_no_caller_can_say_another(rest: Res
 
 
 async def test_a_credential_no_scheme_wants_is_told(rest: RestServer) -> None:
-    made = Bench()
+    made = CallRunner()
     server = Server(openapi=rest.document)
     await made.open(OpenApiUpstream(server, {}, {"tokn": "x"}, made.news, AT_LOOPBACK))
     assert made.upstream.left_out["credentials.tokn"].endswith("it has: token, key")
@@ -321,7 +325,7 @@ async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_
     lying = document()
     lying["components"]["schemas"]["Pet"]["properties"]["name"] = {"type": "integer"}
     rest.describe(lying)
-    bench = Bench(validation=validation)
+    bench = CallRunner(validation=validation)
     try:
         await bench.open(upstream(bench, openapi=rest.document))
         answers = await bench.call("getPet", {"petId": "Rex"})
@@ -337,7 +341,7 @@ async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_
 
 
 async def test_the_api_is_told_of_the_calls_trace_and_what_came_with_it(
-    rest: RestServer, bench: Bench
+    rest: RestServer, bench: CallRunner
 ) -> None:
     rest.forget()
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"

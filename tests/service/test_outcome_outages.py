@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.engines import NatsServer
-from harness.fresh import joined_by_tester, provisioned
-from harness.waiting import until, until_told
+from harness.engines.bus_reset import connect_as_tester, provisioned
+from harness.engines.nats_server import NatsServer
+from harness.waits import until, until_async
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import (
@@ -32,7 +32,7 @@ PATIENCE = 60.0
 @pytest.fixture
 async def tester(own_nats: NatsServer) -> AsyncIterator[Bus]:
     await provisioned(own_nats)
-    async with joined_by_tester(own_nats.at) as bus:
+    async with connect_as_tester(own_nats.at) as bus:
         yield bus
 
 
@@ -70,7 +70,7 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
         found = StoredOutcome.decode(records.open(ENTRY, entry.value))
         return found if found.stage is not Stage.CLAIMED else None
 
-    outcome = await until_told(kept, "the outcome", PATIENCE)
+    outcome = await until_async(kept, "the outcome", PATIENCE)
     assert (outcome.stage, outcome.reply) == (Stage.ENDED, b'a{"a":1}')
     await asyncio.gather(*later)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
-from harness.engines import installed
-from harness.npm import NODE, NPM
+from harness.engines.engine import installed
+from harness.packages.npm import NODE, NPM
+from harness.services.call_runner import CallRunner
 from toolbus_common.config import Server
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.egress.policy import STRICT
@@ -25,7 +25,7 @@ FETCHED = [
 ]
 
 
-def upstream_of(bench: Bench, declared: Server, state: Path) -> StdioUpstream:
+def upstream_of(bench: CallRunner, declared: Server, state: Path) -> StdioUpstream:
     ways, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
     made = reached(declared, bench.news, ways, {}, settings=settings, name="fetched")
     assert isinstance(made, StdioUpstream)
@@ -47,7 +47,7 @@ async def test_a_server_that_is_fetched_first_starts_and_is_kept_for_the_next_st
     monkeypatch.setenv("PATH", f"{NODE.parent}{os.pathsep}{os.environ['PATH']}")
     offline = {"npx": {"npm_config_offline": "true"}, "uvx": {"UV_OFFLINE": "1"}}[manager]
     for env in ({}, offline):
-        bench = Bench()
+        bench = CallRunner()
         upstream = upstream_of(bench, Server(command=command, env=env, timeout=60), tmp_path)
         try:
             await bench.open(upstream)
@@ -84,7 +84,7 @@ async def test_what_a_server_missed_is_told_with_the_line_that_would_show_it(
     for name in ("home/notes", "project", "state", "other"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    bench, project = Bench(), tmp_path / "project"
+    bench, project = CallRunner(), tmp_path / "project"
     words = (str(tmp_path / "home" / "notes"), str(project), f"--db={tmp_path / 'other'}")
     secret = str(tmp_path / "state")
     command = (installed("python"), "-c", NAMES_FILES, *words, secret)

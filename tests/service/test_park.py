@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.waiting import until_told
+from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -99,7 +99,7 @@ async def agent(
     async with AsyncExitStack() as stack:
         for service in (*executors, made.policy, made.ingress):
             await stack.enter_async_context(service.running())
-        await until_told(lambda: _two_owners(made), "two executors that both serve")
+        await until_async(lambda: _two_owners(made), "two executors that both serve")
         yield made
     server.kill()
 
@@ -137,12 +137,12 @@ async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Age
     async def whole() -> str:
         started = json.loads((await agent.request(CONFIRM)).body)
         look = partial(_looked_at, agent, started["taskId"])
-        request = await until_told(lambda: look("inputRequests"), "the question", 60)
+        request = await until_async(lambda: look("inputRequests"), "the question", 60)
         yes = {"action": "accept", "content": {"confirm": True}}
         answers = dict.fromkeys(request, yes)
         result = agent.about("tasks/update", started["taskId"], inputResponses=answers)
         await agent.ingress.calls.request(result)
-        done = await until_told(lambda: look("result"), "the end", 60)
+        done = await until_async(lambda: look("result"), "the end", 60)
         return f"{done['content'][0]['text']}, {next(iter(request)).split('.')[1]}"
 
     result = await asyncio.gather(*(whole() for _ in range(24)))
@@ -155,7 +155,7 @@ async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent
     lost = {"task.0123456789abcdef.x.q1": {"action": "accept"}}
     update = agent.about("tasks/update", task, inputResponses=lost)
     assert json.loads((await agent.ingress.calls.request(update)).body)["resultType"] == "complete"
-    request = await until_told(lambda: _looked_at(agent, task, "inputRequests"), "the question")
+    request = await until_async(lambda: _looked_at(agent, task, "inputRequests"), "the question")
     assert len(request) == 1
 
 
@@ -182,7 +182,7 @@ async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
         await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
         return running.done()
 
-    await until_told(ended, "the end of the call")
+    await until_async(ended, "the end of the call")
     with pytest.raises(CallCancelledError):
         await running
 
@@ -197,7 +197,7 @@ async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agen
     async def told() -> bool:
         return bool(agent.server.seen()["cancelled"].get(TOOL))
 
-    await until_told(told, "the cancellation at the server")
+    await until_async(told, "the cancellation at the server")
     with pytest.raises(UpstreamRefusedError) as caught:
         await agent.request(TOOL, answered(request))
     assert caught.value.data["upstream_code"] == -32602

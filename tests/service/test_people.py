@@ -7,9 +7,9 @@ from time import time
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.events import bus_of
-from harness.policing import Policing, declared
-from harness.waiting import until_told
+from harness.audit.events import bus_of
+from harness.services.policy_replicas import PolicyReplicas, declared
+from harness.waits import until_async
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Access
 from toolbus_common.contracts import Bearer, CallResult
@@ -26,7 +26,7 @@ def bearer(user: str = "ann", actors: tuple[str, ...] = ()) -> bytes:
 
 
 async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_taken_back(
-    at_work: Policing, settings: Settings
+    at_work: PolicyReplicas, settings: Settings
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
     await at_work.declare(declared().model_copy(update={"access": rules}))
@@ -44,7 +44,7 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
             await bucket.put(hash_of(key_digest_of(token)), bearer(user))
 
         await written("first")
-        await until_told(lambda: admitted("first"), "the rule is heard")
+        await until_async(lambda: admitted("first"), "the rule is heard")
         for n in range(20):
             await written(f"token-{n}", "bob")
             assert await admitted(f"token-{n}")
@@ -63,11 +63,11 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
             return False
 
         for _ in range(8):  # whichever of the replicas is asked
-            await until_told(refused, "the token opens nothing")
+            await until_async(refused, "the token opens nothing")
 
 
 async def test_events_of_calls_name_who_acts_in_somebodys_name(
-    at_work: Policing, settings: Settings, operator: Bus
+    at_work: PolicyReplicas, settings: Settings, operator: Bus
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
     await at_work.declare(declared().model_copy(update={"access": rules}))
@@ -91,7 +91,7 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
         bucket = await oauth.bucket(TOKENS)
         for token, each in (("exchanged", acting), ("own", ())):
             await bucket.put(hash_of(key_digest_of(token)), bearer("bob", each))
-            await until_told(partial(read, token), "the rule is heard")
+            await until_async(partial(read, token), "the rule is heard")
             assert await actors("call.allowed") == list(each)
         assert {call.key for call in at_work.reached} == {"staff:bob"}
         with pytest.raises(UnknownToolError):
@@ -100,4 +100,4 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
         async def denied() -> bool:
             return await actors("call.denied") == list(acting)
 
-        await until_told(denied, "the event of the refusal")
+        await until_async(denied, "the event of the refusal")

@@ -3,8 +3,8 @@
 import pytest
 from nats.errors import Error as NatsError
 
-from harness.engines import NatsAt
-from harness.refusing import joined, publish, refused_among, subscribe
+from harness.engines.nats_server import NatsAt
+from harness.engines.permission_denials import denied_among, joined, publish, subscribe
 from toolbus_common.contracts import EVENTS as EVENT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
@@ -102,7 +102,7 @@ def test_every_service_is_tried() -> None:
 async def test_a_service_may_say_its_own_on_the_call_lane_and_nothing_else(
     nats_server: NatsAt, user: str
 ) -> None:
-    assert await refused_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
+    assert await denied_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
 
 
 @pytest.mark.usefixtures("settings")
@@ -111,7 +111,7 @@ async def test_a_service_may_say_its_own_events_and_forge_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
     own = {s for s, name in EVENT_SUBJECTS.items() if name in EVENTS_SAID.get(user, set())}
-    refused = await refused_among(nats_server, user, set(EVENT_SUBJECTS), publish)
+    refused = await denied_among(nats_server, user, set(EVENT_SUBJECTS), publish)
     assert refused == set(EVENT_SUBJECTS) - own
 
 
@@ -124,7 +124,7 @@ async def test_a_service_may_write_its_own_buckets_and_no_others(
     own = {f"$KV.{bucket}.{entry}" for bucket in WRITES.get(user, set()) for entry in ENTRIES}
     own |= {f"$KV.{CONFIG}.{entry}" for entry in ADMINISTERED} if user == "policy" else set()
     own |= {f"$KV.{CATALOGUE}.toolbus"} if user == "codemode" else set()
-    assert await refused_among(nats_server, user, entries, publish) == entries - own
+    assert await denied_among(nats_server, user, entries, publish) == entries - own
 
 
 @pytest.mark.usefixtures("settings")
@@ -134,7 +134,7 @@ async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
 ) -> None:
     request = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"}
     written = {f"$O.{RESULTS}.{part}.x" for part in ("C", "M")}
-    refused = await refused_among(nats_server, user, request | written, publish)
+    refused = await denied_among(nats_server, user, request | written, publish)
     if user in ("codemode", "executor"):
         assert refused == set()
     else:  # an operator may look, as at everything, and finds what nobody can open
@@ -157,7 +157,7 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
     }  # fmt: skip
     received = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
     own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
-    refused = await refused_among(nats_server, user, foreign | own, subscribe)
+    refused = await denied_among(nats_server, user, foreign | own, subscribe)
     assert refused == foreign - received
 
 
@@ -167,7 +167,7 @@ async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str)
     streams = [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
     streams += [f"OBJ_{name}" for name in OBJECTS]
     subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
-    assert await refused_among(nats_server, user, subjects, publish) == subjects
+    assert await denied_among(nats_server, user, subjects, publish) == subjects
     async with joined(nats_server, user) as (client, _):
         with pytest.raises((NatsError, TimeoutError)):
             await client.request(f"$JS.API.STREAM.PURGE.{EVENTS}", b"{}", timeout=0.2)
@@ -190,7 +190,7 @@ async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_
     if user in ("audit", "policy"):  # for the seal, and for the intents of expired reservations
         own |= {f"$JS.API.DIRECT.GET.{EVENTS}"}
     own |= {f"$JS.API.STREAM.MSG.GET.{EVENTS}"} if user == "policy" else set()
-    refused = await refused_among(nats_server, user, consumers | other_ways, publish)
+    refused = await denied_among(nats_server, user, consumers | other_ways, publish)
     assert refused == (consumers | other_ways) - own
 
 

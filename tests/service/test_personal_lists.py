@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.bench import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Server
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import UpstreamRefusedError
@@ -39,7 +39,7 @@ class Own:
     server: FixtureServer
     people: set[str] = field(default_factory=set)
     lister: str = "ann"  # "" in a question: whose connection lists
-    bench: Bench = field(default_factory=Bench)
+    bench: CallRunner = field(default_factory=CallRunner)
     news: list[UpstreamCallbacks] = field(default_factory=list)
 
     async def token(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
@@ -120,7 +120,7 @@ async def test_news_of_nothing_are_asked_for_without_a_refusal(own: Own, what: s
 async def test_what_a_server_says_in_one_persons_connection_nobody_hears(own: Own) -> None:
     (listing,) = own.news
     listing.on_notification("notifications/message", b'{"data":"for ann"}')
-    assert own.bench.heard == []
+    assert own.bench.notifications == []
     listing.on_lists_changed()
     assert own.bench.changed.is_set()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fixture_server import methods
-from harness.mutants import mutant, reordered, same
+from harness.samples.definition_mutants import mutant, reordered, same
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration

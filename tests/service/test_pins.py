@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Notes
-from harness.events import bus_of
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.services.call_runner import RecordedEvents
+from harness.waits import until, until_async
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Case, Pinboard, at_pins
 from toolbus_cli.errors import CommandError
@@ -60,7 +60,7 @@ class Executor:
     pins: Pins
     entry: CatalogPublisher
     bucket: Bucket
-    events: Notes
+    events: RecordedEvents
 
     async def lists(self, *tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
         """What becomes of what the server lists."""
@@ -72,13 +72,13 @@ class Executor:
         return found
 
     def said(self, kind: type[Any]) -> list[str]:
-        return [event.tool for event in self.events.said if isinstance(event, kind)]
+        return [event.tool for event in self.events.published if isinstance(event, kind)]
 
 
 @asynccontextmanager
 async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Executor]:
     async with bus_of("executor", settings) as bus:
-        events = Notes()
+        events = RecordedEvents()
         pins, bucket = Pins(events), await bus.bucket(PINS)
         entry = CatalogPublisher("docs", mode, await bus.bucket(CATALOGUE), pins, events)
         pins.on_change = lambda _server: entry.reapply_pins()
@@ -227,7 +227,7 @@ async def test_lost_pins_trust_nothing_anew(settings: Settings) -> None:
         async def all_held() -> bool:
             return sorted(held(await one.entry.now())) == ["a", "b"]
 
-        await until_told(all_held, "at once, without a listing")
+        await until_async(all_held, "at once, without a listing")
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b"))
         assert (shown(found), sorted(held(found))) == ([], ["a", "b"])
@@ -242,7 +242,7 @@ async def test_a_pin_that_cannot_be_read_approves_nothing(settings: Settings) ->
         async def is_held() -> bool:
             return "a" in held(await one.entry.now())
 
-        await until_told(is_held)
+        await until_async(is_held)
 
 
 async def test_an_approval_shows_what_was_approved_and_nothing_else(
@@ -258,7 +258,7 @@ async def test_an_approval_shows_what_was_approved_and_nothing_else(
         async def is_shown() -> bool:
             return shown(await one.entry.now()) == ["a", "b"]
 
-        await until_told(is_shown)
+        await until_async(is_shown)
         assert one.entry.listed is not None
         await until(lambda: not one.entry.listed.quarantined, "the executor lets it be called")  # type: ignore[union-attr]
         assert held(await one.lists(offered("a"), offered("b"))) == {
@@ -312,7 +312,7 @@ async def test_a_rejected_definition_is_taken_away_in_every_mode(
             async def gone(one: Executor = one) -> bool:
                 return held(await one.entry.now()).get("a") == "rejected"
 
-            await until_told(gone, mode)
+            await until_async(gone, mode)
             assert held(await one.lists(offered("a", mode), offered("b")))["a"] == "rejected"
 
 
@@ -325,7 +325,7 @@ async def test_an_approval_of_what_was_rejected_counts(settings: Settings, board
         async def back() -> bool:
             return shown(await one.entry.now()) == ["a"]
 
-        await until_told(back)
+        await until_async(back)
 
 
 async def test_a_pin_remembers_what_was_approved_by_whom_and_when(

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.bench import AT_LOOPBACK
-from harness.peers import served
+from harness.network.tcp_servers import served
+from harness.services.call_runner import AT_LOOPBACK
 from toolbus_executor.transport import http1
 from toolbus_executor.transport.http1 import Pool
 

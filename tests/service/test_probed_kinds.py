@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.entrances import described
-from harness.peers import served
+from harness.network.tcp_servers import served
+from harness.samples.url_settings import described
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
@@ -44,8 +44,8 @@ for line in sys.stdin:
 
 
 @asynccontextmanager
-async def process(*words: str) -> AsyncIterator[tuple[Bench, StdioUpstream]]:
-    bench = Bench()
+async def process(*words: str) -> AsyncIterator[tuple[CallRunner, StdioUpstream]]:
+    bench = CallRunner()
     upstream = StdioUpstream([sys.executable, "-c", PROGRAM, *words], {}, "", bench.news)
     try:
         await bench.open(upstream)
@@ -88,7 +88,7 @@ async def test_who_has_no_question_is_not_asked_again() -> None:
             self.asked += 1
             raise NoProbeError
 
-    silent, bench = Silent(), Bench(probe=0.01)
+    silent, bench = Silent(), CallRunner(probe=0.01)
     watching = asyncio.create_task(bench.runner.health.watch(silent))
     try:
         await watching
@@ -138,7 +138,9 @@ async def wrong(upstream: Probed) -> str:
 
 
 async def test_a_graphql_api_is_asked_for_its_type(api: Api) -> None:
-    upstream = GraphQLUpstream(Server(graphql=f"{api.url}/graphql"), {}, Bench().news, AT_LOOPBACK)
+    upstream = GraphQLUpstream(
+        Server(graphql=f"{api.url}/graphql"), {}, CallRunner().news, AT_LOOPBACK
+    )
     try:
         api.answer = 200, b'{"data":{"__typename":"Query"}}'
         assert await wrong(upstream) == ""
@@ -158,7 +160,7 @@ async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_pa
     document.write_bytes(described(f"{api.url}/api/v1"))
     declared = Server(openapi=str(document), probe_path="/healthz?deep=1")
     fields = {"Authorization": "Bearer x"}
-    upstream = OpenApiUpstream(declared, fields, {}, Bench().news, AT_LOOPBACK)
+    upstream = OpenApiUpstream(declared, fields, {}, CallRunner().news, AT_LOOPBACK)
     try:
         await upstream.open()
         api.answer = 404, b""
@@ -175,7 +177,7 @@ async def test_an_http_api_without_such_a_place_is_not_asked(api: Api, tmp_path:
     document = tmp_path / "openapi.json"
     document.write_bytes(described(api.url))
     declared = Server(openapi=str(document))
-    upstream = OpenApiUpstream(declared, {}, {}, Bench().news, AT_LOOPBACK)
+    upstream = OpenApiUpstream(declared, {}, {}, CallRunner().news, AT_LOOPBACK)
     try:
         await upstream.open()
         with pytest.raises(NoProbeError):

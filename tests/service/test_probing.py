@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.troubled import Troubled
-from harness.waiting import until
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.faulty_server import FaultyServer
+from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import (
@@ -25,9 +25,9 @@ from toolbus_executor.upstreams.mcp.http import HttpUpstream
 @asynccontextmanager
 async def probed(
     session: str = "", probe: float = 0.02, seconds: float = 60
-) -> AsyncIterator[tuple[Bench, Troubled]]:
+) -> AsyncIterator[tuple[CallRunner, FaultyServer]]:
     """A runner over a server that is probed as a keeper has it, and the server."""
-    server, bench = Troubled(session=session), Bench(probe=probe, timeout=seconds)
+    server, bench = FaultyServer(session=session), CallRunner(probe=probe, timeout=seconds)
     await server.start()
     try:
         await bench.open(HttpUpstream(server.url, {}, bench.news, AT_LOOPBACK))
@@ -41,7 +41,7 @@ async def probed(
         await server.close()
 
 
-def state(bench: Bench) -> Callable[[State], bool]:
+def state(bench: CallRunner) -> Callable[[State], bool]:
     """Whether the breaker is in a state."""
     return lambda wanted: bench.runner.breaker.circuit.state is wanted
 
@@ -51,7 +51,7 @@ async def test_a_server_is_probed_in_the_words_of_its_family(session: str, word:
     async with probed(session) as (bench, server):
         before = server.methods[word]
         await until(lambda: server.methods[word] >= before + 3, "three probes")
-        assert server.asked == 0
+        assert server.call_count == 0
         assert bench.runner.status()["probe"]["ok"] is True
 
 
@@ -64,11 +64,11 @@ async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_retur
         row = bench.runner.status()
         assert row["probe"]["ok"] is False
         assert "broke the connection" in row["failures"][-1]["reason"]
-        assert server.asked == 0
+        assert server.call_count == 0
         server.trouble = ""
         await until(lambda: state(bench)(State.CLOSED), "the breaker to close")
         assert (await bench.call("plain")).text == "done"
-        events = [type(each) for each in bench.events.said]
+        events = [type(each) for each in bench.events.published]
         assert (events.count(BreakerOpened), events.count(BreakerClosed)) == (1, 1)
         assert bench.changed.is_set(), "it may offer other tools now"
 
@@ -100,7 +100,7 @@ async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) ->
         for _ in range(5):
             assert (await bench.call("plain")).error.code in {"upstream_fault", "upstream_dead"}
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
-        assert server.asked == 5
+        assert server.call_count == 5
         bench.runner.breaker.circuit.retry_at = 0.0
         server.trouble = ""
         assert (await bench.call("plain")).text == "done"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import AT_LOOPBACK, Answers, Bench
-from harness.cluster import Upstream
+from harness.gateway.cluster import Upstream
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
 from toolbus_common.contracts import CallResult, Progress
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, ProgressLimiter
@@ -19,23 +19,25 @@ STEPS = 10_000
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path) -> AsyncIterator[CallRunner]:
     """A runner over a server of which one tool tells as many steps as it is told to."""
     server = Upstream(tmp_path / "echo")
     server.start()
-    made = Bench()
+    made = CallRunner()
     await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
     server.kill()
 
 
-def steps(answers: Answers) -> list[int]:
+def steps(answers: ReplyRecorder) -> list[int]:
     """The progress an agent was told, in the order it was."""
     return [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
 
 
-async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(bench: Bench) -> None:
+async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(
+    bench: CallRunner,
+) -> None:
     began = monotonic()
     answers = await bench.call("drip", {"steps": STEPS}, progress=True)
     seconds = int((monotonic() - began) / SECOND) + 1
@@ -47,7 +49,7 @@ async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(benc
     assert isinstance(answers.frames[-1], CallResult)
 
 
-async def test_what_is_told_seldom_is_told_whole(bench: Bench) -> None:
+async def test_what_is_told_seldom_is_told_whole(bench: CallRunner) -> None:
     answers = await bench.call("drip", {"steps": MOST}, progress=True)
     assert steps(answers) == list(range(1, MOST + 1))
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.events import bus_of
+from harness.audit.events import bus_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.pull_consumer import PullConsumer, ack_position

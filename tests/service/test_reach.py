@@ -11,10 +11,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from harness.engines import NatsAt
-from harness.fresh import joined_by_tester
-from harness.refusing import joined, publish, refused_among
-from harness.waiting import PATIENCE, until
+from harness.engines.bus_reset import connect_as_tester
+from harness.engines.nats_server import NatsAt
+from harness.engines.permission_denials import denied_among, joined, publish
+from harness.waits import PATIENCE, until
 from toolbus_common.contracts import (
     CallRequested,
     CallResult,
@@ -109,7 +109,7 @@ async def test_no_service_changes_streams_or_consumers_by_any_request_there_is(
     nats_server: NatsAt, user: str
 ) -> None:
     tried = set(requests())
-    assert await refused_among(nats_server, user, tried, publish) == tried
+    assert await denied_among(nats_server, user, tried, publish) == tried
 
 
 @pytest.mark.usefixtures("settings")
@@ -122,7 +122,7 @@ async def test_a_service_reads_its_own_buckets_and_no_others(
     }
     reading = ("STREAM.MSG.GET.{s}", "DIRECT.GET.{s}", "DIRECT.GET.{s}.$KV.x")
     tried = {f"$JS.API.{way.format(s=s)}" for s in STREAMS for way in reading if s[:3] == "KV_"}
-    refused = await refused_among(nats_server, user, tried, publish)
+    refused = await denied_among(nats_server, user, tried, publish)
     assert refused == {each for each in tried if not own.intersection(each.split("."))}
 
 
@@ -152,7 +152,7 @@ async def buses(nats_server: NatsAt, settings: Settings) -> AsyncIterator[dict[s
     assert settings
     async with AsyncExitStack() as joining:
         yield {
-            account: await joining.enter_async_context(joined_by_tester(nats_server, account))
+            account: await joining.enter_async_context(connect_as_tester(nats_server, account))
             for account in (STORE, *SERVICES)
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from harness.connections import RawHttp, chunked, request
+from harness.network.raw_connections import RawHttp, chunked, request
 from toolbus_audit.bi_gateway.request import GatewayRequest
 from toolbus_audit.bi_gateway.server import serve_readers
 

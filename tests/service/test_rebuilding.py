@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.events import allowed, completed, events_of, until
-from harness.ledger import admitted, claim, counters
+from harness.audit.events import allowed, completed, events_of
+from harness.services.ledger_state import admitted, claim, counters
+from harness.waits import until_async
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.access.config_snapshot import ConfigSnapshot
@@ -127,7 +128,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
         return service.status().ready
 
     async with build_audit(LocalTransport(), audits).running() as service:
-        await until(ready, "audit is ready")
+        await until_async(ready, "audit is ready")
         yield service
 
 
@@ -168,7 +169,7 @@ async def test_expired_reservations_end_alike_after_a_loss_of_counters(
         await settlement.sweep_once()
         return (await ledger_operator.standing())[1] == 0
 
-    await until(ended, "nothing is held")
+    await until_async(ended, "nothing is held")
     assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
@@ -331,4 +332,4 @@ async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(
             generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
             return len(generations - {"book", "lock"}) == 1
 
-        await until(tidy, "the counters of the old epoch are gone")
+        await until_async(tidy, "the counters of the old epoch are gone")

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 
-from harness.bench import AT_LOOPBACK, Bench
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
@@ -72,8 +72,8 @@ async def server() -> AsyncIterator[Redirecting]:
         await task
 
 
-async def opened(server: Redirecting, path: str) -> Bench:
-    made = Bench()
+async def opened(server: Redirecting, path: str) -> CallRunner:
+    made = CallRunner()
     await made.open(HttpUpstream(server.at(path), {}, made.news, AT_LOOPBACK))
     return made
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, bus_of, consumed, events_of, until
+from harness.audit.events import allowed, bus_of, consumed, events_of
+from harness.waits import until_async
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
@@ -65,8 +66,8 @@ async def settled(service: Service, operator: Bus) -> None:
     async def ready() -> bool:
         return service.status().ready
 
-    await until(ready, "audit is ready")
-    await until(lambda: consumed(operator), "everything is acknowledged")
+    await until_async(ready, "audit is ready")
+    await until_async(lambda: consumed(operator), "everything is acknowledged")
 
 
 async def refill(operator: Bus, **asked: Any) -> BackfillReply:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.events import bus_of, consumed, until
+from harness.audit.events import bus_of, consumed
+from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.commands.audit.backfill import backfill, list_letters, retry, show
@@ -37,8 +38,8 @@ async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
         async def ready() -> bool:
             return service.status().ready
 
-        await until(ready, "audit is ready")
-        await until(lambda: consumed(operator), "everything is acknowledged")
+        await until_async(ready, "audit is ready")
+        await until_async(lambda: consumed(operator), "everything is acknowledged")
         yield service
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.connecting import Asking, came_back, kept_connections
-from harness.protected import OAuthServer, Resource
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.oauth_connections import ConnectFlow, connection_store, redirected_back
 from toolbus_common.settings import Settings
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.records import Registration
@@ -33,19 +33,23 @@ class Registered:
 
 
 @pytest.fixture
-async def kept(asking: Asking, far: OAuthServer, settings: Settings) -> AsyncIterator[Registered]:  # noqa: ARG001
-    async with kept_connections(settings) as store:
+async def kept(
+    asking: ConnectFlow,  # noqa: ARG001
+    far: OAuthServer,
+    settings: Settings,
+) -> AsyncIterator[Registered]:
+    async with connection_store(settings) as store:
         yield Registered(store, far.issuer)
 
 
-async def _another_place(asking: Asking, far: OAuthServer, docs: Resource, path: str) -> None:
+async def _another_place(asking: ConnectFlow, far: OAuthServer, docs: Resource, path: str) -> None:
     """The server moved: a link that is open leads there no more."""
     docs.names(far.issuer, path)
     await asking.declare(f"{docs.origin}{path}", tokens="user")
 
 
 async def test_nobody_is_sent_as_a_client_that_was_forgotten_there(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     await _another_place(asking, far, docs, "/first")
     assert (await asking.request()).link
@@ -59,7 +63,7 @@ async def test_nobody_is_sent_as_a_client_that_was_forgotten_there(
 
 
 async def test_a_client_that_is_known_there_stays_the_same_and_is_tried_only_when_in_doubt(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     async def tries(path: str) -> int:
         before = len(far.seen("refresh_token"))
@@ -78,7 +82,7 @@ async def test_a_client_that_is_known_there_stays_the_same_and_is_tried_only_whe
 
 
 async def test_where_a_token_cannot_be_renewed_for_that_its_person_is_asked_anew(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -91,12 +95,12 @@ async def test_where_a_token_cannot_be_renewed_for_that_its_person_is_asked_anew
 
 
 async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    back = came_back(sent)
+    back = redirected_back(sent)
     far.forget()
     page = await asking.walker.get(back)
     assert page.status == 502
@@ -105,7 +109,7 @@ async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
 
 
 async def test_a_secret_is_shown_for_as_long_as_it_lasts(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     far.say(secret_seconds=3600)
     await _another_place(asking, far, docs, "/first")
@@ -118,7 +122,7 @@ async def test_a_secret_is_shown_for_as_long_as_it_lasts(
 
 
 async def test_a_secret_that_would_be_over_at_once_is_not_taken_for_that(
-    asking: Asking, far: OAuthServer, docs: Resource, kept: Registered
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, kept: Registered
 ) -> None:
     far.say(secret_seconds=1)
     await _another_place(asking, far, docs, "/first")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Bench
-from harness.troubled import TOOLS, Troubled
-from harness.waiting import until, until_told
+from harness.services.call_runner import AT_LOOPBACK, CallRunner
+from harness.upstreams.faulty_server import TOOLS, FaultyServer
+from harness.waits import until, until_async
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersQuery, ServersReply
@@ -39,10 +39,10 @@ CHANGED = [TOOLS[0] | {"description": "now other"}, TOOLS[1]]
 ASKED = '{"elicitation": {}}'  # the capabilities of a caller that can be asked
 
 
-class Several(Bench):
+class Several(CallRunner):
     """A runner over replicas, whose lists are taken anew as a keeper does."""
 
-    def __init__(self, servers: list[Troubled], weights: list[int], **declared: Any) -> None:
+    def __init__(self, servers: list[FaultyServer], weights: list[int], **declared: Any) -> None:
         super().__init__(tools=TWICE, **declared)
         self.servers = servers
         replicas = [
@@ -76,7 +76,7 @@ class Several(Bench):
 
     def asked(self) -> list[int]:
         """How many calls reached each."""
-        return [each.asked for each in self.servers]
+        return [each.call_count for each in self.servers]
 
     def settled(self) -> bool:
         """Whether all are in place, and nobody is about to look again at what they offer."""
@@ -98,7 +98,7 @@ async def several(
     weights: list[int], *, sessions: bool = False, **declared: Any
 ) -> AsyncIterator[Several]:
     async with AsyncExitStack() as stack:
-        servers = [Troubled(session=f"s{number}" * sessions) for number in range(len(weights))]
+        servers = [FaultyServer(session=f"s{number}" * sessions) for number in range(len(weights))]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -130,7 +130,7 @@ async def test_a_replica_that_fails_is_ejected_and_the_server_goes_on() -> None:
         row = bench.rows()[0]
         assert (row["state"], row["ejections"], len(row["failures"])) == ("ejected", 1, FAILURES)
         assert bench.runner.status()["breaker"] == "closed"
-        (event,) = [each for each in bench.events.said if isinstance(each, BreakerOpened)]
+        (event,) = [each for each in bench.events.published if isinstance(each, BreakerOpened)]
         assert event.replica == row["replica"] == f"127.0.0.1:{bench.servers[0].port}/mcp"
 
 
@@ -149,8 +149,10 @@ async def test_a_replica_that_hangs_does_not_take_every_place_of_the_server() ->
         hung = bench.servers[0]
         hung.trouble = "hung"
         calls = [asyncio.create_task(bench.call("plain", call_id=f"c{n}")) for n in range(90)]
-        await until(lambda: sum(each.done() for each in calls) + hung.asked == 90, "the others")
-        assert 0 < hung.asked < bench.runner.bulkhead.slots
+        await until(
+            lambda: sum(each.done() for each in calls) + hung.call_count == 90, "the others"
+        )
+        assert 0 < hung.call_count < bench.runner.bulkhead.slots
         hung.released.set()
         result = await asyncio.gather(*calls)
         assert ends([each.frames[-1] for each in result]) == {""}
@@ -192,19 +194,19 @@ async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
         bad.trouble, bad.wholly = "reset", True
         await bench.calls(2 * FAILURES)
         await until(lambda: bench.rows()[0]["ejections"], "the ejection")
-        request, listed = bad.asked, bad.methods["tools/list"]
+        request, listed = bad.call_count, bad.methods["tools/list"]
         met = bad.met
         await until(lambda: bad.met >= met + 3, "probes that fail")
         assert ends(await bench.calls(10)) == {""}
-        assert bad.asked == request, "no call tried it before a probe was answered"
+        assert bad.call_count == request, "no call tried it before a probe was answered"
         bad.trouble = ""
         await until(lambda: bench.rows()[0]["state"] == "on trial", "its trial")
         await until(lambda: bad.methods["tools/list"] > listed, "another look at what it offers")
         await until(lambda: bench.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
         assert ends(await bench.calls(10)) == {""}
         assert bench.rows()[0]["state"] == "in place"
-        assert bad.asked > request
-        (event,) = [each for each in bench.events.said if isinstance(each, BreakerClosed)]
+        assert bad.call_count > request
+        (event,) = [each for each in bench.events.published if isinstance(each, BreakerClosed)]
         assert event.replica == bench.rows()[0]["replica"]
 
 
@@ -251,8 +253,8 @@ async def test_a_session_stays_with_the_replica_that_gave_it() -> None:
             assert ends(await bench.calls(3, key=f"key{key}")) == {""}
         for number, server in enumerate(bench.servers):
             assert set(server.sessions) <= {f"s{number}"}
-            assert server.asked % 3 == 0, "a caller is at one replica and no other"
-        assert sum(each.asked > 0 for each in bench.servers) > 1
+            assert server.call_count % 3 == 0, "a caller is at one replica and no other"
+        assert sum(each.call_count > 0 for each in bench.servers) > 1
 
 
 async def test_a_session_whose_replica_hangs_in_a_call_that_could_ask_counts_against_it() -> None:
@@ -266,7 +268,7 @@ async def test_a_session_whose_replica_hangs_in_a_call_that_could_ask_counts_aga
 
 async def test_a_replica_of_another_era_is_left_out() -> None:
     async with AsyncExitStack() as stack:
-        servers = [Troubled(), Troubled(session="old")]
+        servers = [FaultyServer(), FaultyServer(session="old")]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -298,7 +300,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         return (await row("single") or {}).get("probe")
 
     async with AsyncExitStack() as stack:
-        servers = [Troubled() for _ in range(3)]
+        servers = [FaultyServer() for _ in range(3)]
         for server in servers:
             await server.start()
             stack.push_async_callback(server.close)
@@ -312,13 +314,13 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         config = await operator.bucket(CONFIG)
         await config.put("configuration", declared.model_dump_json().encode())
         await stack.enter_async_context(build(LocalTransport()).running())
-        result = await until_told(both, "both replicas in place")
+        result = await until_async(both, "both replicas in place")
         assert (result["state"], result["tools"]) == ("ready", 2)
-        assert (await until_told(probed, "a probe"))["ok"] is True
+        assert (await until_async(probed, "a probe"))["ok"] is True
 
 
 async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
-    gone = Troubled()
+    gone = FaultyServer()
     await gone.start()
     await gone.close()
     bench = Several([gone], [1])

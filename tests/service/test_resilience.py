@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import AT_LOOPBACK, Answers, Bench, admitted
-from harness.troubled import TROUBLES, Troubled
-from harness.waiting import until
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder, admitted
+from harness.upstreams.faulty_server import TROUBLES, FaultyServer
+from harness.waits import until
 from toolbus_common.contracts import CallCompleted, CallError, CallFailed
 from toolbus_common.errors import (
     BreakerOpenError,
@@ -27,17 +27,17 @@ TWICE = {"twice": {"idempotent": True}}
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Troubled]:
-    made = Troubled()
+async def server() -> AsyncIterator[FaultyServer]:
+    made = FaultyServer()
     await made.start()
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def bench(server: Troubled) -> AsyncIterator[Bench]:
+async def bench(server: FaultyServer) -> AsyncIterator[CallRunner]:
     """A runner over the troubled server, one of whose tools may be called twice."""
-    made = Bench(tools=TWICE, concurrency=4)
+    made = CallRunner(tools=TWICE, concurrency=4)
     await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
@@ -45,42 +45,42 @@ async def bench(server: Troubled) -> AsyncIterator[Bench]:
 
 @pytest.mark.parametrize("trouble", ["reset", "failing"])
 async def test_a_call_that_may_happen_twice_is_tried_again(
-    bench: Bench, server: Troubled, trouble: str
+    bench: CallRunner, server: FaultyServer, trouble: str
 ) -> None:
     server.trouble, server.only = trouble, 1
     assert (await bench.call("twice")).text == "done"
-    assert (server.asked, bench.runner.retries.made) == (2, 1)
+    assert (server.call_count, bench.runner.retries.made) == (2, 1)
     assert isinstance(bench.outcome, CallCompleted)
 
 
 @pytest.mark.parametrize("trouble", ["reset", "failing"])
 async def test_a_call_that_may_have_happened_is_not_tried_again(
-    bench: Bench, server: Troubled, trouble: str
+    bench: CallRunner, server: FaultyServer, trouble: str
 ) -> None:
     server.trouble, server.only = trouble, 1
     assert isinstance((await bench.call("plain")).error, UpstreamDeadError)
-    assert server.asked == 1
+    assert server.call_count == 1
     assert bench.outcome.sent
 
 
 async def test_a_call_whose_progress_was_promised_is_not_begun_again(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     server.trouble, server.only = "reset", 1
     assert isinstance((await bench.call("twice", progress=True)).error, UpstreamDeadError)
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
 async def test_an_answer_that_is_nonsense_is_not_asked_for_again(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     server.trouble = "garbage"
     failed = (await bench.call("plain")).error
     assert isinstance(failed, UpstreamDeadError | UpstreamFaultError)
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
-async def test_what_was_never_sent_is_tried_again(bench: Bench, server: Troubled) -> None:
+async def test_what_was_never_sent_is_tried_again(bench: CallRunner, server: FaultyServer) -> None:
     await server.close()
     calling = asyncio.create_task(bench.call("plain"))
     await until(lambda: bench.runner.retries.made, "the first retry")
@@ -91,43 +91,45 @@ async def test_what_was_never_sent_is_tried_again(bench: Bench, server: Troubled
 
 
 async def test_what_was_sent_once_is_told_as_sent_whatever_came_later(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     server.trouble = "reset"
     calling = asyncio.create_task(bench.call("twice"))
-    await until(lambda: server.asked, "the first attempt")
+    await until(lambda: server.call_count, "the first attempt")
     await server.close()
     assert isinstance((await calling).error, UpstreamDeadError)
     assert bench.outcome.sent
     assert bench.outcome.charge == 5
 
 
-async def test_nothing_is_tried_again_after_its_deadline(bench: Bench, server: Troubled) -> None:
+async def test_nothing_is_tried_again_after_its_deadline(
+    bench: CallRunner, server: FaultyServer
+) -> None:
     server.trouble = "hung"
     failed = (await bench.call("twice", deadline=time() + 3)).error
     assert isinstance(failed, UpstreamTimeoutError)
-    assert server.asked == 1
+    assert server.call_count == 1
 
 
 async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     bench.runner.breaker.circuit = Breaker(threshold=10_000)  # the budget alone must do
     server.trouble = "failing"
     for _ in range(100):
         assert isinstance((await bench.call("twice")).error, UpstreamDeadError)
-    assert 100 < server.asked <= 120
+    assert 100 < server.call_count <= 120
 
 
 async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     bench.runner.breaker.circuit = Breaker(pause=60.0)  # it stays open meanwhile
     server.trouble = "failing"
     for _ in range(20):
         failed = (await bench.call("twice")).error
     assert isinstance(failed, BreakerOpenError)
-    assert server.asked == 5
+    assert server.call_count == 5
     assert failed.reason.count("failed repeatedly") == 1
     codes = {each["code"] for each in bench.runner.status()["failures"]}
     assert codes == {"upstream_dead"}
@@ -135,34 +137,34 @@ async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
 
 @pytest.mark.parametrize("trouble", TROUBLES[1:])
 async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> None:
-    servers = [Troubled() for _ in range(10)]
-    benches = [Bench(tools=TWICE, timeout=60, concurrency=4) for _ in servers]
+    servers = [FaultyServer() for _ in range(10)]
+    benches = [CallRunner(tools=TWICE, timeout=60, concurrency=4) for _ in servers]
     for server, bench in zip(servers, benches, strict=True):
         await server.start()
         await bench.open(HttpUpstream(server.url, {}, bench.news, AT_LOOPBACK))
     servers[0].trouble = trouble
     bad = [asyncio.create_task(benches[0].call("twice", call_id=f"c{n}")) for n in range(40)]
-    await until(lambda: servers[0].asked, "a call in trouble")
+    await until(lambda: servers[0].call_count, "a call in trouble")
     for bench in benches[1:]:
         items = [await bench.call("twice", call_id=f"c{number}") for number in range(10)]
         assert {each.text for each in items} == {"done"}
-    assert [server.asked for server in servers[1:]] == [10] * 9
+    assert [server.call_count for server in servers[1:]] == [10] * 9
     for task in bad:
         task.cancel()
     await asyncio.gather(*bad, return_exceptions=True)
-    assert servers[0].asked <= 48
+    assert servers[0].call_count <= 48
     for server, bench in zip(servers, benches, strict=True):
         await bench.close()
         await server.close()
 
 
 async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_ends(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     server.trouble = "hung"
 
     async def call(number: int) -> Any:
-        answers = Answers()
+        answers = ReplyRecorder()
         await bench.runner.run(admitted("plain", call_id=f"c{number}"), answers)
         return answers.frames[-1]
 
@@ -181,7 +183,7 @@ async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_en
 
 
 async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     kept: list[Span] = []
 
@@ -201,7 +203,7 @@ async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
 
 
 async def test_a_call_that_waits_for_its_turn_has_a_span_for_that(
-    bench: Bench, server: Troubled
+    bench: CallRunner, server: FaultyServer
 ) -> None:
     kept: list[Span] = []
 

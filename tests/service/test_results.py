@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.engines import NatsAt
+from harness.engines.nats_server import NatsAt
 from toolbus_codemode.results.result_store import LARGEST, SLOTS, Results
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus

@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from harness.connecting import kept_connections
-from harness.signing_in import BASE, FORM, PASSWORD, STAFF, Server, Walker, asked, hashed, serving
+from harness.services.authorization_service import (
+    BASE,
+    FORM,
+    PASSWORD,
+    STAFF,
+    Server,
+    ServiceBrowser,
+    authorization_request,
+    hashed,
+    serving,
+)
+from harness.services.oauth_connections import connection_store
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
@@ -43,7 +53,10 @@ async def server(
 
 async def vouched(server: Server, **more: Any) -> str:
     """A client an operator made."""
-    about = {"token_endpoint_auth_method": "none", "redirect_uris": [asked("")["redirect_uri"]]}
+    about = {
+        "token_endpoint_auth_method": "none",
+        "redirect_uris": [authorization_request("")["redirect_uri"]],
+    }
     (row,) = await server.action("add_client", "Console", **{**about, **more})
     return str(row["id"])
 
@@ -55,7 +68,7 @@ async def refreshed(server: Server, client: str, token: str, **more: str) -> dic
 
 async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Server) -> None:
     client = await vouched(server)
-    page = await Walker(server).consenting(client, resource=API, scope="admin")
+    page = await ServiceBrowser(server).consenting(client, resource=API, scope="admin")
     assert "administer Toolbus as operator" in page.text
     result = await server.signed_in(client, resource=API, scope="admin")
     assert result["scope"] == "admin"
@@ -73,10 +86,10 @@ async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Ser
 async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: Server) -> None:
     client = (await server.register())["client_id"]
     for scope in ("admin", "admin:read", ""):
-        page = await Walker(server).get(
-            "/oauth/authorize", **asked(client, resource=API, scope=scope)
+        page = await ServiceBrowser(server).get(
+            "/oauth/authorize", **authorization_request(client, resource=API, scope=scope)
         )
-        assert page.told["error"] == "unauthorized_client"
+        assert page.parameters["error"] == "unauthorized_client"
     device = "urn:ietf:params:oauth:grant-type:device_code"
     waits = (await server.register(grant_types=[device], redirect_uris=[]))["client_id"]
     _, result = await server.form("/oauth/device/code", client_id=waits, resource=API)
@@ -84,14 +97,18 @@ async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: 
 
 
 async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(server: Server) -> None:
-    client, walker = await vouched(server), Walker(server)
-    page = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
+    client, walker = await vouched(server), ServiceBrowser(server)
+    page = await walker.get(
+        "/oauth/authorize", **authorization_request(client, resource=API, scope="admin")
+    )
     shown = await walker.signed_in(page, "bo")
     assert shown.status == 403
     assert 'value="allow"' not in shown.text
-    tools = await walker.get("/oauth/authorize", **asked(client))
+    tools = await walker.get("/oauth/authorize", **authorization_request(client))
     assert 'value="allow"' in (await walker.signed_in(tools, "bo")).text
-    again = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
+    again = await walker.get(
+        "/oauth/authorize", **authorization_request(client, resource=API, scope="admin")
+    )
     assert 'value="allow"' not in again.text, "the session of one who has no role"
 
 
@@ -107,8 +124,12 @@ async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: S
     assert again["error"] == "invalid_grant"
     nowhere = {"access": STAFF["access"]}
     await server.declare(**nowhere)
-    page = await Walker(server).get("/oauth/authorize", **asked(client, resource=API))
-    assert page.told["error"] == "invalid_target", "nobody has a role: there is no such resource"
+    page = await ServiceBrowser(server).get(
+        "/oauth/authorize", **authorization_request(client, resource=API)
+    )
+    assert page.parameters["error"] == "invalid_target", (
+        "nobody has a role: there is no such resource"
+    )
 
 
 async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
@@ -139,24 +160,26 @@ async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server
     assert (await server.show(less["access_token"])).scope == "tools:writing"
     whole = await refreshed(server, client, less["refresh_token"])
     assert whole["scope"] == "tools:reading tools:writing", "the grant itself stays what it was"
-    wrong = await Walker(server).get("/oauth/authorize", **asked(client, scope="tools:everything"))
-    assert wrong.told["error"] == "invalid_scope"
+    wrong = await ServiceBrowser(server).get(
+        "/oauth/authorize", **authorization_request(client, scope="tools:everything")
+    )
+    assert wrong.parameters["error"] == "invalid_scope"
 
 
 async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> None:
     client = (await server.register())["client_id"]
-    page = await Walker(server).consenting(client, scope="tools:writing")
+    page = await ServiceBrowser(server).consenting(client, scope="tools:writing")
     assert "use the tools of writing that the rule ops grants" in page.text
-    page = await Walker(server).consenting(client, scope="tools")
+    page = await ServiceBrowser(server).consenting(client, scope="tools")
     assert "use all tools that the rule ops grants" in page.text
 
 
 # -- what people allowed ---------------------------------------------------------------------
 
 
-async def account_of(server: Server, name: str = "ann") -> tuple[Walker, str]:
+async def account_of(server: Server, name: str = "ann") -> tuple[ServiceBrowser, str]:
     """Somebody's browser, and what it shows of theirs."""
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     page = await walker.get("/oauth/account")
     assert "the access you allowed" in page.text
     return walker, (await walker.signed_in(page, name)).text
@@ -186,9 +209,9 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
     bearer = await server.show(result["access_token"])
     walker, _ = await account_of(server, "bo")
     page = await walker.get("/oauth/account")
-    stranger = Walker(server)
+    stranger = ServiceBrowser(server)
     await stranger.get("/oauth/account")
-    consent = Walker(server)
+    consent = ServiceBrowser(server)
     other = await consent.consenting(client)
     sent = {**FORM, "sec-fetch-site": "cross-site"}
     own, _ = await account_of(server)
@@ -213,7 +236,7 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
 async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
     server: Server, settings: Settings
 ) -> None:
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
         for user in ("ann", "bo", ""):
             record = Connection(
                 "docs", user, "https://docs.test/mcp", "https://far.test", "", "https://far.test/t",

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, bus_of, completed, events_of, until
-from harness.sealed import seen
-from harness.witnessed import auditing
+from harness.audit.events import allowed, bus_of, completed, events_of
+from harness.audit.sealed_logs import seen
+from harness.audit.witnessed_audit import auditing
+from harness.waits import until_async
 from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_audit.transparency_log.log_signer import Log, LogSigner, OvertakenError
 from toolbus_cli.evidence import bundle, verify
@@ -128,7 +129,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'")
             return bool(found[0][0] == 6)
 
-        await until(sealed, "six events are sealed")
+        await until_async(sealed, "six events are sealed")
         key = str(service.status().details["sealed_by"])
         found = await gathered(lane, "acme")
         assert await found.write(path) == found.size == 6

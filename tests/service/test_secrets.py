@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.jsonserver import Request, Response, answering
-from harness.waiting import until_told
+from harness.network.json_server import Request, Response, answering
+from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -70,9 +70,9 @@ async def test_a_server_is_reached_with_what_its_reference_stands_for_and_anew_w
         async def shown(token: str) -> bool:
             return f"Bearer {token}" in api.tokens
 
-        await until_told(lambda: shown("first-canary"), "the first token")
+        await until_async(lambda: shown("first-canary"), "the first token")
         kept.write_text("second-canary\n")
-        await until_told(lambda: shown("second-canary"), "the second token")
+        await until_async(lambda: shown("second-canary"), "the second token")
     assert "canary" not in caplog.text
 
 
@@ -87,11 +87,11 @@ async def test_a_server_whose_secret_cannot_be_had_says_which_and_is_reached_onc
             reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
             return any(str(kept) in row["last_failure"] for row in reply.servers)
 
-        await until_told(named, "the file's name in the server's status")
+        await until_async(named, "the file's name in the server's status")
         assert api.tokens == []
         kept.write_text("there")
 
         async def reached() -> bool:
             return "there" in api.tokens
 
-        await until_told(reached, "the token")
+        await until_async(reached, "the token")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import until_told
+from harness.waits import until_async
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -29,5 +29,5 @@ async def test_a_service_is_ready_and_tells_what_it_can(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with import_module(f"toolbus_{name}.main").build(LocalTransport()).running():
-        (result,) = await until_told(RequestReply("operator", operator).request_all, "its status")
+        (result,) = await until_async(RequestReply("operator", operator).request_all, "its status")
         assert (result.service, result.ready, result.details) == (name, True, details)

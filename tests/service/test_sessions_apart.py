@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conformance.upstream import TESTS, FixtureServer
-from harness.apart import COMMAND, Apart, Stateful
-from harness.waiting import until, until_told
+from harness.services.executor_pair import COMMAND, ExecutorPair, Stateful
+from harness.waits import until, until_async
 from toolbus_common.config import Server
 from toolbus_common.contracts import InputRequired, ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
@@ -41,23 +41,23 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
     """How to have some executors."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    return lambda executors=2: Apart(settings, operator, executors)
+    return lambda executors=2: ExecutorPair(settings, operator, executors)
 
 
 @pytest.fixture
-async def apart(begin: Any) -> AsyncIterator[Apart]:
+async def apart(begin: Any) -> AsyncIterator[ExecutorPair]:
     """Two executors."""
     async with begin().running() as made:
         yield made
 
 
-async def at_work(apart: Apart, many: int) -> bool:
+async def at_work(apart: ExecutorPair, many: int) -> bool:
     """Whether so many sessions have a call under way."""
     (row,) = await apart.rows()
     return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
 
 
-async def keep_apart(apart: Apart, **more: Any) -> None:
+async def keep_apart(apart: ExecutorPair, **more: Any) -> None:
     """Two keys remember by turns; each recalls its own, whichever executor is handed the call."""
     for number in range(ENOUGH):
         await apart.say("ann", "remember", arguments={"text": f"a{number}"}, **more)
@@ -70,7 +70,7 @@ async def keep_apart(apart: Apart, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_process_is_one_keys_alone(apart: Apart, family: str) -> None:
+async def test_a_process_is_one_keys_alone(apart: ExecutorPair, family: str) -> None:
     await apart.declare(s=Server(command=COMMAND))
     await apart.listed()
     await keep_apart(apart, **FAMILIES[family])
@@ -79,7 +79,7 @@ async def test_a_process_is_one_keys_alone(apart: Apart, family: str) -> None:
 @pytest.mark.parametrize("kind", ["http", "sse"])
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_a_session_over_http_is_one_keys_alone(
-    apart: Apart, tmp_path: Path, family: str, kind: str
+    apart: ExecutorPair, tmp_path: Path, family: str, kind: str
 ) -> None:
     with Stateful(tmp_path, kind).running() as server:
         declared = Server(sse=server.url) if kind == "sse" else Server(url=server.url)
@@ -89,7 +89,7 @@ async def test_a_session_over_http_is_one_keys_alone(
 
 
 async def test_a_server_without_session_ids_serves_everybody_over_one_connection(
-    apart: Apart, tmp_path: Path
+    apart: ExecutorPair, tmp_path: Path
 ) -> None:
     with Stateful(tmp_path, "stateless").running() as server:
         await apart.declare(s=Server(url=server.url))
@@ -101,7 +101,9 @@ async def test_a_server_without_session_ids_serves_everybody_over_one_connection
         assert row["sessions"]["open"] == 0
 
 
-async def test_python_functions_keep_their_state_for_one_key(apart: Apart, tmp_path: Path) -> None:
+async def test_python_functions_keep_their_state_for_one_key(
+    apart: ExecutorPair, tmp_path: Path
+) -> None:
     (tmp_path / "stateful_functions.py").write_text(FUNCTIONS)
     functions = ("stateful_functions:remember", "stateful_functions:recall")
     await apart.declare(s=Server(python=functions, cwd=str(tmp_path)))
@@ -109,7 +111,7 @@ async def test_python_functions_keep_their_state_for_one_key(apart: Apart, tmp_p
     await keep_apart(apart)
 
 
-async def test_what_is_shared_by_an_operators_word_is_shared(apart: Apart) -> None:
+async def test_what_is_shared_by_an_operators_word_is_shared(apart: ExecutorPair) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="shared"))
     await apart.listed()
     await apart.say("ann", "remember", arguments={"text": "a"})
@@ -117,7 +119,7 @@ async def test_what_is_shared_by_an_operators_word_is_shared(apart: Apart) -> No
 
 
 async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_principals(
-    apart: Apart,
+    apart: ExecutorPair,
 ) -> None:
     await apart.declare(s=Server(command=COMMAND, sessions="client"))
     await apart.listed()
@@ -131,7 +133,7 @@ async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_pr
     assert await apart.say("bob", "recall", session="c1", **mine) == "", "its name is no key to it"
 
 
-async def test_a_key_made_again_under_its_name_is_somebody_else(apart: Apart) -> None:
+async def test_a_key_made_again_under_its_name_is_somebody_else(apart: ExecutorPair) -> None:
     await apart.declare(s=Server(command=COMMAND))
     await apart.listed()
     await apart.say("bot", "remember", arguments={"text": "old"})
@@ -156,7 +158,7 @@ async def test_a_busy_session_makes_no_service_and_the_error_names_the_line(begi
         await apart.listed()
         busy = [asyncio.create_task(apart.end(key, "wait")) for key in ("ann", "bob")]
         try:
-            await until_told(lambda: at_work(apart, 2), "two sessions at work")
+            await until_async(lambda: at_work(apart, 2), "two sessions at work")
             with pytest.raises(ToolbusError) as refused:
                 await apart.say("eve", "recall")
         finally:
@@ -177,7 +179,7 @@ async def test_one_principal_cannot_take_all_places(begin: Any) -> None:
             for number in range(2)
         ]
         try:
-            await until_told(lambda: at_work(apart, 2), "two sessions at work")
+            await until_async(lambda: at_work(apart, 2), "two sessions at work")
             with pytest.raises(ToolbusError, match=r"servers\.s\.most_sessions_each"):
                 await apart.say("ann", "recall", session="c9", **mine)
             assert await apart.say("bob", "recall") == ""
@@ -197,7 +199,7 @@ async def test_an_idle_session_ends_and_the_others_go_on(begin: Any) -> None:
             (row,) = await apart.rows()
             return [each["owner"] for each in row["sessions"]["held"]] == ["key bob"]
 
-        await until_told(alone, "ann's idle session ended")
+        await until_async(alone, "ann's idle session ended")
         assert await apart.say("ann", "recall") == ""
 
 

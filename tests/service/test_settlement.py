@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.engines import NatsServer
-from harness.events import allowed, completed, events_of, until
-from harness.fresh import joined_by_tester, provisioned
-from harness.ledger import ABOUT, RememberedEpochs, admission, counters
+from harness.audit.events import allowed, completed, events_of
+from harness.engines.bus_reset import connect_as_tester, provisioned
+from harness.engines.nats_server import NatsServer
+from harness.services.ledger_state import ABOUT, MemoryGenerations, admission, counters
+from harness.waits import until_async
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.stream_reader import StreamEntry, read_from
@@ -31,7 +32,7 @@ CHARGED, REFUNDED, HELD = (100, 0), (0, 0), (0, 100)
 
 @asynccontextmanager
 async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[SettlementConsumer]:
-    service, ledger = Service("policy", settings), Ledger(valkey_url, RememberedEpochs(), 30.0)
+    service, ledger = Service("policy", settings), Ledger(valkey_url, MemoryGenerations(), 30.0)
     async with service.running():
         yield SettlementConsumer(service, ledger, lambda: ["acme"], 1.0)
         await ledger.close()
@@ -69,7 +70,7 @@ async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
             await settlement.sweep_once()
         return (await standing(url))[1] == 0
 
-    await until(ended, "nothing is held")
+    await until_async(ended, "nothing is held")
     return await standing(url)
 
 
@@ -144,7 +145,7 @@ async def age(tester: Bus) -> None:
     async def gone() -> bool:
         return not (await stream.stream_info(EVENTS)).state.messages
 
-    await until(gone, "everything is gone")
+    await until_async(gone, "everything is gone")
 
 
 async def remake(tester: Bus) -> None:
@@ -154,7 +155,7 @@ async def remake(tester: Bus) -> None:
     async def later() -> bool:
         return time() > made + 1  # its age and a reservation's are compared by the second
 
-    await until(later, "the second of the reservation is over")
+    await until_async(later, "the second of the reservation is over")
     await tester.client.jetstream().delete_stream(EVENTS)
     await provision(tester)
 
@@ -205,7 +206,7 @@ async def test_two_sweepers_charge_a_call_once(
         await asyncio.gather(settlement.sweep_once(), other.sweep_once())
         return (await standing(valkey_url))[1] == 0
 
-    await until(ended, "nothing is held")
+    await until_async(ended, "nothing is held")
     assert await standing(valkey_url) == (2000, 0)
     kept = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
     lines = [json.loads(line) for each in kept for line in each.data.splitlines()]
@@ -244,5 +245,5 @@ async def losing(
     await provisioned(server)
     server.copy_seeds(directory)
     settings = Settings(state_dir=directory, nats_url=server.url, drain_seconds=5.0)
-    async with joined_by_tester(server.at) as tester, settling(settings, valkey_url) as made:
+    async with connect_as_tester(server.at) as tester, settling(settings, valkey_url) as made:
         yield made, tester

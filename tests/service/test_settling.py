@@ -2,15 +2,15 @@
 
 import asyncio
 
-from harness.engines import NatsServer
-from harness.fresh import joined_by_tester
-from harness.waiting import PATIENCE, until
+from harness.engines.bus_reset import connect_as_tester
+from harness.engines.nats_server import NatsServer
+from harness.waits import PATIENCE, until
 
 
 async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
     own_nats: NatsServer,
 ) -> None:
-    async with joined_by_tester(own_nats.at) as bus:
+    async with connect_as_tester(own_nats.at) as bus:
         received: list[bytes] = []
         await bus.subscribe("told", lambda payload, *_: received.append(payload))
         own_nats.freeze()
@@ -26,7 +26,7 @@ async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
 
 
 async def test_a_server_that_dies_before_it_answers_is_told_again(own_nats: NatsServer) -> None:
-    async with joined_by_tester(own_nats.at) as bus:
+    async with connect_as_tester(own_nats.at) as bus:
         received: list[bytes] = []
         own_nats.freeze()
         await bus.subscribe("told", lambda payload, *_: received.append(payload))

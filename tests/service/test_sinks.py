@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.certificates import Authority
-from harness.events import allowed, events_of
-from harness.receiver import Received, Receiver
-from harness.sinking import Remembered, sink, sinking
-from harness.syslogs import Datagrams, SyslogServer
-from harness.waiting import PATIENCE, until
+from harness.audit.events import allowed, events_of
+from harness.oauth.certificates import Authority
+from harness.receivers.syslog_receivers import Datagrams, SyslogServer
+from harness.receivers.webhook_receiver import Received, Receiver
+from harness.services.sinks import MemoryStream, running_sinks, sink
+from harness.waits import PATIENCE, until
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
@@ -57,11 +57,11 @@ async def test_events_go_over_tls_in_their_order_as_rfc_5424_has_them(
     await said(settings, tmp_path, *intents(1, 2, 3), denied(4))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
-        async with sinking(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
-            await until(lambda: len(server.heard) == 4, "four events")
+        async with running_sinks(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
+            await until(lambda: len(server.messages) == 4, "four events")
         assert server.ids == [*ids(1, 2, 3), "c4.denied"]
         assert server.connections == 1
-    intent, *_, refusal = server.heard
+    intent, *_, refusal = server.messages
     assert (intent.priority, intent.program, intent.name) == (110, "toolbus", "call.allowed")
     assert (refusal.priority, refusal.at) == (109, "2025-11-21T06:59:02.500000Z")
     assert re.fullmatch("[!-~]{1,255}", refusal.host)
@@ -76,9 +76,9 @@ async def test_a_sink_whose_certificate_nobody_vouches_for_is_told_nothing(
     await said(settings, tmp_path, *intents(1))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "SSLCertVerificationError" in str(sinks.states()), "its failure")
-        assert server.heard == []
+        assert server.messages == []
 
 
 async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
@@ -87,12 +87,12 @@ async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
     await said(settings, tmp_path, *intents(*range(20)))
     async with SyslogServer() as server:
         siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
-        async with sinking(settings, {"siem": siem}):
-            await until(lambda: len(server.heard) >= 5, "the first events")
+        async with running_sinks(settings, {"siem": siem}):
+            await until(lambda: len(server.messages) >= 5, "the first events")
             await server.cut()
             known = set(server.ids)
             await said(settings, tmp_path, *intents(*range(20, 40)))
-            server.heard.clear()
+            server.messages.clear()
             await server.start()
             await until(lambda: known | set(server.ids) >= set(ids(*range(40))), "the others")
 
@@ -104,7 +104,7 @@ async def test_what_a_syslog_server_has_is_not_told_again(
         declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
         for numbers in (range(3), range(3, 6)):
             await said(settings, tmp_path, *intents(*numbers))
-            async with sinking(settings, declared, pace=Timing(settle=0.0)) as sinks:
+            async with running_sinks(settings, declared, pace=Timing(settle=0.0)) as sinks:
                 await until(partial(_settled, sinks), "that it has them")
         await until(lambda: len(server.ids) >= 6, "all of them, read")
         assert server.ids == ids(*range(6))
@@ -113,15 +113,15 @@ async def test_what_a_syslog_server_has_is_not_told_again(
 async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
     settings: Settings,
 ) -> None:
-    stream = Remembered()
+    stream = MemoryStream()
     stream.say(*intents(1, 2, 3, 4))
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, events=["call.all*"])}
-        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+        async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(lambda: "4 delivered, 0 behind, 0 rejected, 0 lost" in state(sinks), "four")
         stream.say(*intents(5, 6, 7))
         stream.forget(1, 5, 6)
-        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+        async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(
                 lambda: "1 delivered, 0 behind, 0 rejected, 2 lost" in state(sinks), "two lost"
             )
@@ -129,13 +129,13 @@ async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
 
 
 async def test_a_stream_begun_anew_is_told_from_its_start(settings: Settings) -> None:
-    stream = Remembered()
+    stream = MemoryStream()
     stream.say(*intents(1, 2, 3))
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, begin="now")}
-        async with sinking(settings, declared, stream=stream.stream()) as sinks:
+        async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
             await until(lambda: "waiting" not in state(sinks) != "", "it has begun")
-            stream.begin_anew()
+            stream.recreate()
             stream.say(*intents(4))
             await until(lambda: _told(receiver) == ids(4), "the first of the new stream")
 
@@ -146,9 +146,9 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
     await said(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
     with Datagrams() as port:
         siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             async with asyncio.timeout(PATIENCE):
-                assert (await port.heard()).told["id"] == "c2.allowed"
+                assert (await port.messages()).event["id"] == "c2.allowed"
             await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 
@@ -159,7 +159,7 @@ async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: P
     with Receiver() as receiver:
         siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
         other = sink(receiver.url + "/other", events=["key.*"])
-        async with sinking(settings, {"siem": siem, "other": other}) as sinks:
+        async with running_sinks(settings, {"siem": siem, "other": other}) as sinks:
             await until(lambda: "3 delivered, 0 behind" in str(sinks.states()), "three events")
     assert _told(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
@@ -171,7 +171,7 @@ async def test_a_receiver_that_was_away_is_told_all_and_another_meanwhile(
     away = Receiver()
     with Receiver() as well:
         declared = {"away": sink(away.url), "well": sink(well.url)}
-        async with sinking(settings, declared) as sinks:
+        async with running_sinks(settings, declared) as sinks:
             await said(settings, tmp_path, *intents(*range(30)))
             await until(lambda: "is unreachable" in sinks.states().get("away", ""), "its word")
             await until(lambda: _told(well) == ids(*range(30)), "the one that is well")
@@ -184,7 +184,7 @@ async def test_a_restart_goes_on_where_the_sink_was(settings: Settings, tmp_path
         declared = {"siem": sink(receiver.url, headers={"Authorization": "Bearer ${env:TOKEN}"})}
         for numbers in (range(3), range(3, 6)):
             await said(settings, tmp_path, *intents(*numbers))
-            async with sinking(settings, declared) as sinks:
+            async with running_sinks(settings, declared) as sinks:
                 await until(partial(_settled, sinks), "that it knows they have arrived")
     assert _told(receiver) == ids(*range(6))
     assert {each.headers["authorization"] for each in receiver.received} == {
@@ -197,7 +197,7 @@ async def test_what_a_sink_was_told_still_counts_once_it_is_begun_anew(
 ) -> None:
     with Receiver() as first, Receiver() as second:
         declared = {"siem": sink(first.url)}
-        async with sinking(settings, declared) as sinks:
+        async with running_sinks(settings, declared) as sinks:
             await said(settings, tmp_path, *intents(1, 2))
             await until(lambda: "2 delivered" in state(sinks), "the first two")
             declared["siem"] = sink(second.url)
@@ -214,8 +214,8 @@ async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
 ) -> None:
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url)}
-        async with sinking(settings, declared, "second") as second:
-            async with sinking(settings, declared, "first") as first:
+        async with running_sinks(settings, declared, "second") as second:
+            async with running_sinks(settings, declared, "first") as first:
                 await said(settings, tmp_path, *intents(1, 2))
                 both = (first, second)
                 await until(
@@ -230,7 +230,7 @@ async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
 async def test_a_sink_declared_now_is_not_told_what_was(settings: Settings, tmp_path: Path) -> None:
     await said(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
-        async with sinking(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
             await until(lambda: state(sinks).startswith("0 delivered, 0 behind"))
             await until(lambda: "waiting" not in state(sinks), "it has begun")
             await said(settings, tmp_path, *intents(2))
@@ -243,7 +243,7 @@ async def test_splunk_is_told_events_with_their_time(settings: Settings, tmp_pat
     with Receiver() as receiver:
         receiver.answer = lambda _: (200, b'{"text":"Success","code":0}')
         siem = sink(receiver.url, shape="splunk", format="ocsf")
-        async with sinking(settings, {"siem": siem}):
+        async with running_sinks(settings, {"siem": siem}):
             await until(lambda: receiver.received, "both")
         (result,) = receiver.received
     events = [json.loads(line) for line in result.body.split(b"\n")]
@@ -272,7 +272,7 @@ async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
     with Receiver() as receiver:
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
         siem = sink(receiver.url, shape="elastic", index="events-test")
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "2 delivered, 0 behind, 1 rejected" in state(sinks))
         lines = [json.loads(line) for line in receiver.received[0].body.splitlines()]
     assert lines[0] == {"create": {"_index": "events-test", "_id": "c1.allowed"}}
@@ -284,7 +284,7 @@ async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: 
     await said(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c2.allowed": 429})
-        async with sinking(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
             await until(lambda: "it returned status 429" in state(sinks), "its word")
             receiver.answer = _bulk({"c1.allowed": 409})
             await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
@@ -296,7 +296,7 @@ async def test_an_event_that_does_not_fit_is_given_up_alone(
     await said(settings, tmp_path, *intents(*range(10)))
     with Receiver() as receiver:
         receiver.answer = lambda told: (413 if b"c7.allowed" in told.body else 204, b"")
-        async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url)}) as sinks:
             await until(lambda: "9 delivered, 0 behind, 1 rejected" in state(sinks))
         taken = [each for each in receiver.received if b"c7.allowed" not in each.body]
     told = [json.loads(line)["id"] for each in taken for line in each.body.splitlines()]
@@ -309,7 +309,7 @@ async def test_a_sink_that_takes_nothing_has_nothing_given_up(
     await said(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.status = 400
-        async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
+        async with running_sinks(settings, {"siem": sink(receiver.url)}) as sinks:
             await until(lambda: "rejects every event" in state(sinks), "its word")
             receiver.received.clear()
             receiver.status = 200
@@ -322,7 +322,7 @@ async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_i
     await said(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         siem = sink(receiver.url, headers={"Authorization": "Bearer ${env:NOT_THERE}"})
-        async with sinking(settings, {"siem": siem}) as sinks:
+        async with running_sinks(settings, {"siem": siem}) as sinks:
             await until(lambda: "NOT_THERE" in state(sinks), "its word")
         assert receiver.received == []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Bench
+from harness.services.call_runner import CallRunner
 from toolbus_common.config.servers.isolation import Files
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.upstreams.base import Described
@@ -26,7 +26,7 @@ async def test_a_server_that_starts_slowly_is_found_in_its_family(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, "-c", SLOWLY, "--stdio", "--family", family]
-    bench = Bench()
+    bench = CallRunner()
     held = Isolation(files=Files(read=(str(TESTS),)))
     upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news, held)
     monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from harness.canaries import card
-from harness.waiting import until
+from harness.samples.canaries import card
+from harness.waits import until
 from toolbus_common.privacy.known_secrets import KnownSecrets
 from toolbus_executor.isolation.child_process import Child
 from toolbus_executor.isolation.plan import Isolation

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.bench import admitted
-from harness.engines import installed
-from harness.events import bus_of
-from harness.troubled import Troubled
-from harness.waiting import until, until_told
+from harness.audit.events import bus_of
+from harness.engines.engine import installed
+from harness.services.call_runner import admitted
+from harness.upstreams.faulty_server import FaultyServer
+from harness.waits import until, until_async
 from toolbus_cli.commands.operate.status import faults_of
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply
@@ -32,7 +32,7 @@ class Installation:
     """An executor at work on one server, its operator, and whoever hands it calls."""
 
     def __init__(self, settings: Settings, operator: Bus, policy: Bus) -> None:
-        self.server = Troubled()
+        self.server = FaultyServer()
         self._settings = settings
         self._operator = operator
         self._policy = policy
@@ -59,7 +59,7 @@ class Installation:
 
     async def ready(self) -> dict[str, Any]:
         """The same, waited for."""
-        found: dict[str, Any] = await until_told(self.row, "a server that is ready")
+        found: dict[str, Any] = await until_async(self.row, "a server that is ready")
         return found
 
     async def toolbus(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -126,14 +126,14 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     server = installation.server
     server.trouble, server.only = "hung", 1
     await installation.begin("long", deadline=time() + 60)
-    await until(lambda: server.asked, "the call at the server")
+    await until(lambda: server.call_count, "the call at the server")
 
     message = await installation.toolbus("servers", "drain", "s")
     assert message.stdout == "Drained s: no new calls; 1 still running.\n", message.stderr
     refused = await installation.call("new")
     assert isinstance(refused, CallError)
     assert isinstance(refused.error, ServerDrainedError)
-    assert server.asked == 1
+    assert server.call_count == 1
     shown = await installation.toolbus("status")
     assert "draining" in shown.stdout
 
@@ -153,7 +153,7 @@ async def test_a_drained_server_is_so_for_executors_that_start_later(
     async with build(LocalTransport()).running():
         refused = [await installation.call(f"c{number}") for number in range(8)]
         assert {type(each.error) for each in refused} == {ServerDrainedError}
-    assert installation.server.asked == 0
+    assert installation.server.call_count == 0
 
 
 async def test_what_goes_on_with_a_task_is_let_through(installation: Installation) -> None:

@@ -319,45 +319,45 @@ async def _checked(directory: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Events of every kind of two days, as `make bench-analytics` lays them down."""
     directory = tmp_path_factory.mktemp("analytics")
 
     async def fill() -> None:
         async with opened(directory) as store:
-            await analytics.laid_down(store, 20_000, datetime.now(UTC), days=2)
+            await analytics.fill_tables(store, 20_000, datetime.now(UTC), days=2)
             await agree(store)
 
     asyncio.run(fill())
     return directory
 
 
-async def test_days_say_what_their_hours_say(laid_down: Path) -> None:
+async def test_days_say_what_their_hours_say(filled_store: Path) -> None:
     text = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
         sum(completed), sum(failed), sum(denied), sum(errors), sum(charge),
         quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency)
         FROM {of} GROUP BY day, customer, team, key, server, tool, code ORDER BY ALL"""
-    async with opened(laid_down) as store:
+    async with opened(filled_store) as store:
         (days,) = await asked(store, DAYS_HELD)
         assert days["held"] > 0
         by_hour = await asked(store, text.format(day="toDate(hour)", of="calls_by_hour"))
         assert await asked(store, text.format(day="day", of="calls_by_day")) == by_hour
 
 
-async def test_every_panel_of_every_dashboard_finds_rows(laid_down: Path) -> None:
+async def test_every_panel_of_every_dashboard_finds_rows(filled_store: Path) -> None:
     panels = list(analytics.panels(datetime.now(UTC)))
     assert {panel.board for panel in panels} >= {"operators", "analysts", "security", "finance"}
     assert len(panels) >= 35
-    async with opened(laid_down) as store:
+    async with opened(filled_store) as store:
         empty = [
             f"{each.board}: {each.title}" for each in panels if not await asked(store, each.sql)
         ]
     assert empty == []
 
 
-async def test_every_saved_question_is_answered(laid_down: Path) -> None:
+async def test_every_saved_question_is_answered(filled_store: Path) -> None:
     now = datetime.now(UTC)
-    async with opened(laid_down) as store:
+    async with opened(filled_store) as store:
         (call,) = await asked(
             store, "SELECT any(call_id) AS call FROM events WHERE event = 'call.denied'"
         )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, completed
-from harness.exporting import Table, opened
+from harness.audit.events import allowed, completed
+from harness.audit.exports import Table, opened
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.export import pages as paging
 from toolbus_common.contracts import EventsQuery

@@ -10,7 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
-from harness.signing_in import BASE, RESOURCE, STAFF, Server, Walker
+from harness.services.authorization_service import BASE, RESOURCE, STAFF, Server, ServiceBrowser
 from toolbus_common.errors import ConflictError, UnauthorizedError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.settings import Settings
@@ -98,7 +98,7 @@ async def test_a_device_gets_its_token_once_its_person_has_agreed(server: Server
     assert (await poll())[1]["error"] == "authorization_pending"
     assert (await poll())[1]["error"] == "slow_down"
     assert (await poll(waiting["device_code"] + "x"))[1]["error"] == "invalid_grant"
-    walker = Walker(server)
+    walker = ServiceBrowser(server)
     page = await walker.get("/oauth/device", user_code=waiting["user_code"].lower())
     shown = await walker.signed_in(page)
     assert waiting["user_code"] in shown.text
@@ -158,7 +158,7 @@ async def test_no_token_is_taken_that_was_not_signed_here_for_here(
 async def test_a_client_gives_its_token_back_and_asks_after_its_own_only(server: Server) -> None:
     method = {"token_endpoint_auth_method": "client_secret_post"}
     client, other = [await server.register(**method) for _ in range(2)]
-    code = await Walker(server).code(client["client_id"])
+    code = await ServiceBrowser(server).code(client["client_id"])
     own = {"client_id": client["client_id"], "client_secret": client["client_secret"]}
     foreign = {"client_id": other["client_id"], "client_secret": other["client_secret"]}
     _, result = await server.token(client["client_id"], code, client_secret=own["client_secret"])
@@ -187,9 +187,9 @@ async def test_what_is_too_old_is_not_taken(
         assert refused["error"] == "invalid_grant"
     with monkeypatch.context() as changed:
         changed.setattr("toolbus_oauth.server.authorize_flow.CODE_SECONDS", -1.0)
-        code = await Walker(server).code(client)
+        code = await ServiceBrowser(server).code(client)
         assert (await server.token(client, code))[1]["error"] == "invalid_grant"
     with monkeypatch.context() as changed:
         changed.setattr("toolbus_oauth.server.authorize_flow.TICKET_SECONDS", -1.0)
-        assert (await Walker(server).consenting(client)).status == 403
-    assert (await Walker(server).consenting(client)).status == 200
+        assert (await ServiceBrowser(server).consenting(client)).status == 403
+    assert (await ServiceBrowser(server).consenting(client)).status == 200

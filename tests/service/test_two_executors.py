@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.vast import LINE, Vast
-from harness.waiting import until_told
+from harness.upstreams.large_result_server import LINE, LargeResultServer
+from harness.waits import until_async
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -38,7 +38,7 @@ class Two:
     """Whoever asks over the bus, through a policy that admits everything; and who answered."""
 
     def __init__(self, settings: Settings) -> None:
-        self.vast = Vast()
+        self.vast = LargeResultServer()
         self.executors = [build(LocalTransport()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self.answered = Counter[int]()  # by each executor, so many calls
@@ -117,7 +117,7 @@ async def two(
         async with AsyncExitStack() as stack:
             for service in (*made.executors, made.policy, made.ingress):
                 await stack.enter_async_context(service.running())
-            await until_told(made.both_answer, "two executors that both answer")
+            await until_async(made.both_answer, "two executors that both answer")
             made.answered.clear()
             yield made
     finally:
@@ -139,8 +139,8 @@ async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> Non
 
 
 async def test_each_executor_asks_for_itself_what_it_remembers(two: Two) -> None:
-    before = two.vast.asked
+    before = two.vast.call_count
     replies = [await two.request("text", bytes=1) for _ in range(ENOUGH)]
     assert all(each == replies[0] for each in replies)
     assert sorted(two.answered) == [0, 1]
-    assert two.vast.asked - before == 2
+    assert two.vast.call_count - before == 2

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, completed, consumed, events_of, until
-from harness.ledger import RememberedEpochs, admission, claim
+from harness.audit.events import allowed, completed, consumed, events_of
+from harness.services.ledger_state import MemoryGenerations, admission, claim
+from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQuery, RowsReply
@@ -33,7 +34,7 @@ async def looking(
 ) -> AsyncIterator[list[UnresolvedCallSweeper]]:
     """Two replicas of policy that look, and an audit they ask."""
     own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
-    ledger = Ledger(valkey_url, RememberedEpochs(), 5.0)
+    ledger = Ledger(valkey_url, MemoryGenerations(), 5.0)
     services = [Service("policy", settings) for _ in range(2)]
     async with (
         build(LocalTransport(), own).running() as audit,
@@ -44,7 +45,7 @@ async def looking(
         async def ready() -> bool:
             return audit.status().ready
 
-        await until(ready, "audit is ready")
+        await until_async(ready, "audit is ready")
         assert operator.connected
         try:
             yield [UnresolvedCallSweeper(service, ledger, 1.0) for service in services]
@@ -60,7 +61,7 @@ async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[EventPubli
 
 async def named(operator: Bus) -> list[tuple[Any, ...]]:
     """The calls whose end is named unknown, once audit has all there is."""
-    await until(lambda: consumed(operator), "everything is acknowledged")
+    await until_async(lambda: consumed(operator), "everything is acknowledged")
     sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
     asks = RequestReply("operator", operator)
     found = await asks.request(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)

@@ -7,8 +7,8 @@ import pytest
 from nats.js.api import KeyValueConfig
 from nats.js.errors import APIError
 
-from harness.engines import NatsServer
-from harness.fresh import joined_by_tester
+from harness.engines.bus_reset import connect_as_tester
+from harness.engines.nats_server import NatsServer
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
 from toolbus_common.nats.accounts import STORE
@@ -44,14 +44,14 @@ async def test_streams_from_before_accounts_are_kept_and_get_the_rules_of_today(
     server = NatsServer(tmp_path / "nats")
     today = in_one_account(server)
     with server.running():
-        async with joined_by_tester(server.at) as bus:
+        async with connect_as_tester(server.at) as bus:
             await created_before(bus)
         server.stop()
         (server.directory / "nats.conf").write_text(today)
         move_streams(server.directory / "store")
         move_streams(server.directory / "store")  # which is done once
         server.start()
-        async with joined_by_tester(server.at) as bus:
+        async with connect_as_tester(server.at) as bus:
             await provision(bus)
             await provision(bus)
             stream = bus.client.jetstream()
@@ -79,7 +79,7 @@ async def test_streams_from_before_accounts_are_kept_and_get_the_rules_of_today(
 async def test_provisioning_rejects_the_state_of_an_older_build_and_creates_nothing(
     own_nats: NatsServer, name: str, shown: str
 ) -> None:
-    async with joined_by_tester(own_nats.at) as bus:
+    async with connect_as_tester(own_nats.at) as bus:
         stream = bus.client.jetstream()
         await stream.add_stream(name=name, subjects=["tb.older.>"])
         with pytest.raises(OlderStateError) as rejected:
@@ -91,7 +91,7 @@ async def test_provisioning_rejects_the_state_of_an_older_build_and_creates_noth
 
 
 async def test_every_older_stream_is_named_in_one_message(own_nats: NatsServer) -> None:
-    async with joined_by_tester(own_nats.at) as bus:
+    async with connect_as_tester(own_nats.at) as bus:
         for name in ("FACTS", "KV_tb_seals"):
             await bus.client.jetstream().add_stream(name=name, subjects=[f"tb.{name}"])
         with pytest.raises(OlderStateError, match='"FACTS" and the bucket "tb_seals"'):

@@ -11,12 +11,18 @@ from urllib.parse import urlencode
 import pytest
 from msgspec.structs import replace
 
-from harness.browsing import Page
-from harness.connecting import DOCUMENT, Asking, asked_by_executor, came_back, kept_connections
-from harness.events import bus_of
-from harness.httpengine import sent_on
-from harness.protected import WELL_KNOWN, OAuthServer, Resource
-from harness.signing_in import BASE, Walker
+from harness.audit.events import bus_of
+from harness.clients.form_browser import Page
+from harness.engines.http_engine import redirect_of
+from harness.oauth.protected_processes import WELL_KNOWN, OAuthServer, Resource
+from harness.services.authorization_service import BASE, ServiceBrowser
+from harness.services.oauth_connections import (
+    DOCUMENT,
+    ConnectFlow,
+    connection_store,
+    executor_connection,
+    redirected_back,
+)
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -42,24 +48,24 @@ def other(farther: OAuthServer) -> OAuthServer:
 
 
 async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alone(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    assert sent.told["resource"] == docs.url
-    assert sent.told["code_challenge_method"] == "S256"
-    done = await asking.walker.get(came_back(sent))
+    assert sent.parameters["resource"] == docs.url
+    assert sent.parameters["code_challenge_method"] == "S256"
+    done = await asking.walker.get(redirected_back(sent))
     assert "Connected" in done.text
     assert (await asking.request()).token.startswith("far~")
     assert (await asking.request("bob")).token == ""
     exchanged = far.seen("authorization_code")[-1]
     assert exchanged["resource"] == docs.url
-    assert exchanged["redirect_uri"] == sent.told["redirect_uri"]
+    assert exchanged["redirect_uri"] == sent.parameters["redirect_uri"]
 
 
 async def test_a_token_is_not_given_for_an_address_it_was_not_got_for(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -70,15 +76,15 @@ async def test_a_token_is_not_given_for_an_address_it_was_not_got_for(
 
 
 async def test_a_link_is_good_for_its_person_in_one_browser_and_its_state_once(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
     sent = await asking.sent()
-    back = came_back(sent)
-    stranger = Walker(asking.server)
+    back = redirected_back(sent)
+    stranger = ServiceBrowser(asking.server)
     assert (await stranger.get(back)).status == 403
-    again = came_back(await asking.sent())
+    again = redirected_back(await asking.sent())
     assert (await asking.walker.get(again)).status == 200
     assert (await asking.walker.get(again)).status == 400
     assert (await asking.walker.get("/oauth/connected", state="made-up", code="c")).status == 400
@@ -86,7 +92,7 @@ async def test_a_link_is_good_for_its_person_in_one_browser_and_its_state_once(
 
 @pytest.mark.parametrize("named", ["https://evil.test", None])
 async def test_an_answer_of_another_issuer_or_of_none_is_not_used(
-    asking: Asking, far: OAuthServer, docs: Resource, named: str | None
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, named: str | None
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -99,19 +105,19 @@ async def test_an_answer_of_another_issuer_or_of_none_is_not_used(
 
 
 async def test_an_answer_of_one_issuer_is_not_taken_to_another_where_neither_names_itself(
-    asking: Asking, far: OAuthServer, docs: Resource, other: OAuthServer
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, other: OAuthServer
 ) -> None:
     for each in (far, other):
         each.say(iss=None, document={NAMES_ITSELF: False})
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
-    honest = (await asking.sent()).told  # who Toolbus is there, as the other can learn
+    honest = (await asking.sent()).parameters  # who Toolbus is there, as the other can learn
     docs.names(other.issuer, "/evil")
     await asking.declare(f"{docs.origin}/evil", tokens="user")
     own = {name: honest[name] for name in ("client_id", "redirect_uri", "resource")}
     sent = await asking.sent()
-    back = sent_on(f"{far.issuer}/authorize?{urlencode(sent.told | own)}")
-    assert f"state={sent.told['state']}" in back
+    back = redirect_of(f"{far.issuer}/authorize?{urlencode(sent.parameters | own)}")
+    assert f"state={sent.parameters['state']}" in back
     assert "code=" in back
     before = len(other.seen("authorization_code"))
     assert (await asking.walker.get(back)).status == 403
@@ -120,7 +126,7 @@ async def test_an_answer_of_one_issuer_is_not_taken_to_another_where_neither_nam
 
 
 async def test_our_document_is_shown_only_to_issuers_that_name_themselves_in_answers(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     shared = f"{BASE}/oauth/connected"
 
@@ -131,17 +137,19 @@ async def test_our_document_is_shown_only_to_issuers_that_name_themselves_in_ans
         return await asking.sent()
 
     there = await sent("/names", names=True)
-    assert (there.told["client_id"], there.told["redirect_uri"]) == (DOCUMENT, shared)
-    assert (await asking.walker.get(shared, state=there.told["state"], code="c")).status == 403
+    assert (there.parameters["client_id"], there.parameters["redirect_uri"]) == (DOCUMENT, shared)
+    assert (
+        await asking.walker.get(shared, state=there.parameters["state"], code="c")
+    ).status == 403
     there = await sent("/names-not", names=False)
-    assert there.told["client_id"] != DOCUMENT
-    assert there.told["redirect_uri"].startswith(f"{shared}/")
+    assert there.parameters["client_id"] != DOCUMENT
+    assert there.parameters["redirect_uri"].startswith(f"{shared}/")
     there = await sent("/claims", names=False, clients={far.issuer: {"id": DOCUMENT}})
-    assert there.told["redirect_uri"].startswith(f"{shared}/")
+    assert there.parameters["redirect_uri"].startswith(f"{shared}/")
 
 
 async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_told_what_to_do(
-    asking: Asking, other: OAuthServer, docs: Resource
+    asking: ConnectFlow, other: OAuthServer, docs: Resource
 ) -> None:
     other.say(document={TAKES_DOCUMENTS: True, NAMES_ITSELF: False, "registration_endpoint": None})
     docs.names(other.issuer)
@@ -161,7 +169,7 @@ async def test_where_only_our_document_would_do_and_nobody_names_himself_one_is_
     ],
 )
 async def test_metadata_that_does_not_hold_together_leads_nobody_anywhere(
-    asking: Asking, far: OAuthServer, docs: Resource, resource: str, document: Any, why: str
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, resource: str, document: Any, why: str
 ) -> None:
     docs.names(far.issuer, **({"resource": resource} if resource else {}))
     far.say(document=document)
@@ -179,8 +187,8 @@ async def test_metadata_lead_to_no_address_that_is_not_allowed(
 ) -> None:
     monkeypatch.setenv("TOOLBUS_EGRESS_ALLOW", "")
     with Resource().serving() as inside:
-        async with asked_by_executor(settings, operator, monkeypatch) as parts:
-            asking = Asking(*parts)
+        async with executor_connection(settings, operator, monkeypatch) as parts:
+            asking = ConnectFlow(*parts)
             await asking.declare(docs.url, tokens="user")  # which names the server itself
             for metadata in (f"{inside.origin}/x", "http://169.254.169.254/x", "file:///etc"):
                 challenge = f'Bearer resource_metadata="{metadata}"'
@@ -193,23 +201,23 @@ async def test_metadata_lead_to_no_address_that_is_not_allowed(
 
 
 async def test_a_server_that_moved_to_another_issuer_is_shown_nothing_of_the_first(
-    asking: Asking, far: OAuthServer, docs: Resource, other: OAuthServer
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, other: OAuthServer
 ) -> None:
     docs.names(far.issuer)
     clients = {far.issuer: {"id": "declared-there"}}
     await asking.declare(docs.url, tokens="user", clients=clients)
-    assert (await asking.sent()).told["client_id"] == "declared-there"
+    assert (await asking.sent()).parameters["client_id"] == "declared-there"
     docs.names(other.issuer)
     await asyncio.sleep(1.1)  # what was found is believed for a second
     reply = await asking.request(challenge=f'Bearer resource_metadata="{docs.origin}{WELL_KNOWN}"')
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.location.startswith(other.issuer)
-    assert sent.told["client_id"] != "declared-there"
+    assert sent.parameters["client_id"] != "declared-there"
 
 
 async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
     await asking.declare(docs.url, tokens="user")
@@ -220,8 +228,8 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
     reply = await asking.request(challenge=challenge, refused=refused)
     page = await asking.walker.get(reply.link)
     sent = await asking.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
-    assert sent.told["scope"] == "read write"
-    await asking.walker.get(came_back(sent))
+    assert sent.parameters["scope"] == "read write"
+    await asking.walker.get(redirected_back(sent))
     refused = sha256((await asking.request()).token.encode()).hexdigest()
     again = await asking.request(challenge=challenge, refused=refused)
     assert (again.link, again.token) == ("", "")
@@ -229,7 +237,7 @@ async def test_more_scopes_are_asked_for_beside_those_before_and_only_once(
 
 
 async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
-    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+    asking: ConnectFlow, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs.names(far.issuer, scopes_supported=["read"])
     monkeypatch.setenv("FAR_SECRET", "a secret of ours")
@@ -244,7 +252,7 @@ async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
 
 
 async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_for_two_executors(
-    asking: Asking,
+    asking: ConnectFlow,
     far: OAuthServer,
     docs: Resource,
     settings: Settings,
@@ -259,7 +267,7 @@ async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_fo
     refreshes = far.give(len(people), "gateway", "s")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(build(LocalTransport()).running())  # the second service
-        store = await stack.enter_async_context(kept_connections(settings))
+        store = await stack.enter_async_context(connection_store(settings))
         for user, refresh in zip(people, refreshes, strict=True):
             await store.put(f"docs {user}", _ending(user, refresh, docs.url, far.issuer))
         second = RequestReply(
@@ -285,7 +293,7 @@ def _ending(user: str, refresh: str, url: str, issuer: str) -> Connection:
 
 
 async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew(
-    asking: Asking, far: OAuthServer, docs: Resource
+    asking: ConnectFlow, far: OAuthServer, docs: Resource
 ) -> None:
     docs.names(far.issuer)
     await asking.declare(docs.url, tokens="user")
@@ -300,9 +308,9 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
 
 
 async def test_only_the_account_that_is_named_lists_if_one_is(
-    asking: Asking, docs: Resource, settings: Settings
+    asking: ConnectFlow, docs: Resource, settings: Settings
 ) -> None:
-    async with kept_connections(settings) as store:
+    async with connection_store(settings) as store:
 
         async def connects(user: str, token: str, seconds: float) -> None:
             made = _ending(user, "again", docs.url, "https://far.test")
@@ -319,7 +327,7 @@ async def test_only_the_account_that_is_named_lists_if_one_is(
         assert (await asking.request("ann")).token == "anns"
 
 
-async def test_what_wants_no_oauth_has_no_token(asking: Asking) -> None:
+async def test_what_wants_no_oauth_has_no_token(asking: ConnectFlow) -> None:
     await asking.server.declare(servers={"docs": {"url": "http://127.0.0.1:9/mcp"}})
     with pytest.raises(InvalidError, match="configured with 'oauth'"):
         await asking.request()

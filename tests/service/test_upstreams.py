@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.bench import AT_LOOPBACK, Bench, answering, connected
-from harness.waiting import PATIENCE, until
+from harness.services.call_runner import AT_LOOPBACK, CallRunner, connected, input_responses
+from harness.waits import PATIENCE, until
 from toolbus_common.contracts import (
     CallCompleted,
     CallError,
@@ -56,9 +56,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fixt
 @pytest.fixture
 async def bench(
     request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
-) -> AsyncIterator[Bench]:
+) -> AsyncIterator[CallRunner]:
     """A runner over the fixture server of the kind the test names."""
-    made = Bench()
+    made = CallRunner()
     await made.open(connected(request.param, servers, made.news, tmp_path / "seen"))
     yield made
     await made.close()
@@ -82,7 +82,7 @@ def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_
 
 
 async def test_an_old_server_may_be_declared_as_one(servers: dict[str, FixtureServer]) -> None:
-    made = Bench()
+    made = CallRunner()
     url = servers["sse"].url.replace("/mcp", "/sse")
     await made.open(HttpUpstream(url, {}, made.news, AT_LOOPBACK, protocol="sse"))
     assert (await made.call("test_echo", {"text": "hello"})).text == "hello"
@@ -101,7 +101,7 @@ ACCEPTED = {"action": "accept", "content": {"name": "octocat", "step1": "x", "co
 
 
 @every_kind
-async def test_everything_a_server_offers_is_listed(bench: Bench) -> None:
+async def test_everything_a_server_offers_is_listed(bench: CallRunner) -> None:
     names = {offered.name for offered in bench.listing.tools}
     assert {"test_simple_text", "test_x_mcp_header"} <= names
     assert "test_simple_prompt" in {offered.name for offered in bench.listing.prompts}
@@ -112,7 +112,7 @@ async def test_everything_a_server_offers_is_listed(bench: Bench) -> None:
 
 
 @every_kind
-async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: Bench) -> None:
+async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: CallRunner) -> None:
     assert (await bench.call("test_echo", {"text": "hello"})).text == "hello"
     prompt = await bench.call(
         "test_prompt_with_arguments", {"arg1": "a", "arg2": "b"}, method="prompts/get"
@@ -128,7 +128,7 @@ async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: B
 
 
 @every_kind
-async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> None:
+async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: CallRunner) -> None:
     error = (await bench.call("test_protocol_error")).error
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
@@ -137,7 +137,7 @@ async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> 
 
 
 @every_kind
-async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> None:
+async def test_progress_comes_in_order_and_before_the_answer(bench: CallRunner) -> None:
     answers = await bench.call("test_tool_with_progress", progress=True)
     steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
     assert steps == [0, 50, 100]
@@ -145,7 +145,9 @@ async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> No
 
 
 @every_kind
-async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(bench: Bench) -> None:
+async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(
+    bench: CallRunner,
+) -> None:
     result = await bench.call("test_tool_with_logging", log_level="info")
     logged = [f for f in result.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
@@ -157,14 +159,14 @@ async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(ben
 
 
 @every_kind
-async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> None:
+async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: CallRunner) -> None:
     tool = "test_input_required_result_request_state"
     request = await bench.call(tool, capabilities=FORMS)
     assert isinstance(request.frames[-1], InputRequired)
     assert isinstance(bench.outcome, CallCompleted)
     assert (bench.outcome.result_type, bench.outcome.charge) == ("input_required", 0)
     answer = {"action": "accept", "content": {"ok": True}}
-    extra = answering(request, elicitation=answer)
+    extra = input_responses(request, elicitation=answer)
     done = await bench.call(tool, capabilities=FORMS, extra=extra)
     assert done.text.startswith("state-ok")
     assert (bench.outcome.result_type, bench.outcome.charge) == ("complete", 5)
@@ -172,25 +174,27 @@ async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> Non
 
 @every_legacy_kind
 async def test_several_questions_come_in_one_round_and_missing_answers_are_asked_again(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
     tool = "test_input_required_result_multiple_inputs"
     request = await bench.call(tool, capabilities=FORMS)
     assert len(request.last["inputRequests"]) == 3
-    some = answering(request, elicitation=ACCEPTED, roots={"roots": []})
+    some = input_responses(request, elicitation=ACCEPTED, roots={"roots": []})
     again = await bench.call(tool, capabilities=FORMS, extra=some)
     (left,) = again.last["inputRequests"].values()
     assert left["method"] == "sampling/createMessage"
     message = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
-    done = await bench.call(tool, capabilities=FORMS, extra=answering(again, sampling=message))
+    done = await bench.call(
+        tool, capabilities=FORMS, extra=input_responses(again, sampling=message)
+    )
     assert done.text == "Name: octocat; Greeting: hi; Roots: 0"
 
 
 @every_legacy_kind
-async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) -> None:
+async def test_a_state_opens_nothing_for_another_caller_or_call(bench: CallRunner) -> None:
     tool = "test_input_required_result_elicitation"
     request = await bench.call(tool, capabilities=FORMS)
-    extra = answering(request, elicitation=ACCEPTED)
+    extra = input_responses(request, elicitation=ACCEPTED)
     assert owner_of(request.last["requestState"]) == bench.events.producer
     for other in ({"key": "other"}, {"arguments": {"x": 1}}, {"tool": "test_elicitation"}):
         fields: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
@@ -203,14 +207,16 @@ async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) ->
 
 
 @every_legacy_kind
-async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: Bench) -> None:
+async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: CallRunner) -> None:
     answers = await bench.call("test_elicitation", {"message": "m"})
     assert isinstance(answers.frames[-1], CallResult | CallError)
     assert not any(isinstance(frame, InputRequired) for frame in answers.frames)
 
 
 @legacy_http
-async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench: Bench) -> None:
+async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(
+    bench: CallRunner,
+) -> None:
     request = await bench.call("test_url_elicitation_required", capabilities=FORMS)
     (question,) = request.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"
@@ -221,7 +227,7 @@ async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench:
 
 
 @every_kind
-async def test_a_cancelled_call_ends_and_its_server_is_told(bench: Bench, seen: Any) -> None:
+async def test_a_cancelled_call_ends_and_its_server_is_told(bench: CallRunner, seen: Any) -> None:
     running = asyncio.create_task(bench.call("test_sleep", {"seconds": 60}))
     await until(lambda: seen()["tools"].get("test_sleep"), "the call at the server")
     bench.runner.cancel("c1")
@@ -233,7 +239,9 @@ async def test_a_cancelled_call_ends_and_its_server_is_told(bench: Bench, seen: 
 
 
 @every_legacy_kind
-async def test_a_parked_call_given_up_is_cancelled_at_its_server(bench: Bench, seen: Any) -> None:
+async def test_a_parked_call_given_up_is_cancelled_at_its_server(
+    bench: CallRunner, seen: Any
+) -> None:
     await bench.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
     assert len(bench.runner.round_trips.suspended_calls) == 1
     bench.runner.close()
@@ -241,23 +249,23 @@ async def test_a_parked_call_given_up_is_cancelled_at_its_server(bench: Bench, s
 
 
 @every_kind
-async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Bench) -> None:
+async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: CallRunner) -> None:
     subscribed = await bench.call(WATCHED, {"uri": WATCHED}, method="resources/subscribe")
     assert subscribed.last in ({}, {"resultType": "complete"})
 
     async def touched() -> bool:
         await bench.call("test_touch_watched_resource")
-        return bool(bench.heard)
+        return bool(bench.notifications)
 
     give_up = time() + PATIENCE
     while not await touched():  # a stream of news may take a moment to begin
         assert time() < give_up
-    method, params = bench.heard[0]
+    method, params = bench.notifications[0]
     assert (method, params["uri"]) == ("notifications/resources/updated", WATCHED)
 
 
 @every_kind
-async def test_a_changed_list_of_any_kind_is_heard(bench: Bench) -> None:
+async def test_a_changed_list_of_any_kind_is_heard(bench: CallRunner) -> None:
     for trigger in ("tool", "prompt", "resource"):
         bench.changed.clear()
         give_up = time() + PATIENCE
@@ -267,7 +275,7 @@ async def test_a_changed_list_of_any_kind_is_heard(bench: Bench) -> None:
 
 
 @modern_http
-async def test_arguments_are_repeated_in_headers(bench: Bench, seen: Any) -> None:
+async def test_arguments_are_repeated_in_headers(bench: CallRunner, seen: Any) -> None:
     answers = await bench.call("test_x_mcp_header", {"region": "us west"})
     assert answers.text == "region: us west"
     request = [each for each in seen()["last"] if each["method"] == "tools/call"][-1]
@@ -275,7 +283,7 @@ async def test_arguments_are_repeated_in_headers(bench: Bench, seen: Any) -> Non
 
 
 @modern_http
-async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen: Any) -> None:
+async def test_headers_that_no_longer_fit_are_made_anew_once(bench: CallRunner, seen: Any) -> None:
     bench.upstream.learn(())
     answers = await bench.call("test_x_mcp_header", {"region": "eu"})
     assert answers.text == "region: eu"
@@ -283,7 +291,7 @@ async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen:
 
 
 @legacy_http
-async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -> None:
+async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: CallRunner) -> None:
     answers = await bench.call("test_reconnection")
     assert "came back" in answers.text
     assert [frame for frame in answers.frames if isinstance(frame, StreamPaused)] == [
@@ -292,7 +300,7 @@ async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -
 
 
 @every_kind
-async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
+async def test_a_task_is_begun_asked_after_and_ended(bench: CallRunner) -> None:
     arguments = {"seconds": 0.05, "label": "w"}
     modern = bench.described.family == "modern"
     tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
@@ -312,7 +320,7 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
 
 @every_kind
 async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_server(
-    bench: Bench,
+    bench: CallRunner,
 ) -> None:
     started = await bench.call(
         "slow_compute", {"seconds": 60}, family=ProtocolFamily.LEGACY, extra='{"task":{}}'
@@ -330,7 +338,7 @@ async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_serve
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: Bench) -> None:
+async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: CallRunner) -> None:
     done = await bench.call("failing_job", family=ProtocolFamily.LEGACY)
     assert "as it always does" in done.text
     assert bench.outcome.is_error
@@ -339,13 +347,15 @@ async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: 
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_refuses_stateless_callers(bench: Bench) -> None:
+async def test_a_tool_that_insists_on_a_task_refuses_stateless_callers(bench: CallRunner) -> None:
     refused = (await bench.call("failing_job")).error
     assert refused.data["upstream_code"] == -32021
 
 
 @legacy_http
-async def test_sessions_of_callers_that_can_do_the_same_are_one(bench: Bench, seen: Any) -> None:
+async def test_sessions_of_callers_that_can_do_the_same_are_one(
+    bench: CallRunner, seen: Any
+) -> None:
     for _ in range(3):
         await bench.call("greet", {"name": "x"})
         await bench.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
@@ -361,7 +371,7 @@ async def test_sessions_of_callers_that_can_do_the_same_are_one(bench: Bench, se
     indirect=["bench"],
 )
 async def test_a_server_is_told_of_the_calls_trace_by_every_way_there_is(
-    bench: Bench,
+    bench: CallRunner,
     seen: Any,
     in_head: bool,  # noqa: FBT001
 ) -> None:

@@ -10,11 +10,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from harness.browsing import Page
-from harness.connecting import Asking, asked_by_executor
-from harness.protected import OAuthServer, Resource
-from harness.providing import Provider, issuer
-from harness.signing_in import asked as asked_by
+from harness.clients.form_browser import Page
+from harness.oauth.openid_process import Provider, issuer
+from harness.oauth.protected_processes import OAuthServer, Resource
+from harness.services.authorization_service import authorization_request as asked_by
+from harness.services.oauth_connections import ConnectFlow, executor_connection
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
@@ -46,7 +46,7 @@ def corp(running: tuple[OAuthServer, Provider]) -> Provider:
 
 
 @dataclass
-class Vouching(Asking):
+class Vouching(ConnectFlow):
     """People who sign in at a company's provider."""
 
     corp: Provider
@@ -77,7 +77,7 @@ class Vouching(Asking):
 async def asking(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, corp: Provider
 ) -> AsyncIterator[Vouching]:
-    async with asked_by_executor(settings, operator, monkeypatch) as parts:
+    async with executor_connection(settings, operator, monkeypatch) as parts:
         yield Vouching(*parts, corp)
 
 

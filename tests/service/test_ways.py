@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from harness.certificates import Authority
-from harness.events import bus_of
-from harness.peers import closed_after, served
-from harness.waiting import until_told
+from harness.audit.events import bus_of
+from harness.network.tcp_servers import closed_after, served
+from harness.oauth.certificates import Authority
+from harness.waits import until_async
 from toolbus_cli import config_client as desks
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration, Server
@@ -253,11 +253,11 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
             async def reached() -> bool:
                 return bool(server.heads)
 
-            await until_told(refused, "its refusal")
+            await until_async(refused, "its refusal")
             assert server.heads == []
             async with desks.opened(operator, State(settings.state_dir)) as repository:
                 await repository.apply(declared, "file")
-            await until_told(reached, "the server")
+            await until_async(reached, "the server")
 
 
 async def test_the_operators_word_follows_what_he_applies(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.events import until
-from harness.witness import Witness
-from harness.witnessed import Auditor, auditing, declare
+from harness.audit.witness import Witness
+from harness.audit.witnessed_audit import Auditor, auditing, declare
+from harness.waits import until_async
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
@@ -34,7 +34,7 @@ async def witnessed(auditor: Auditor, witness: Witness, url: str) -> AsyncIterat
             message = str(service.status().details["witnesses"]["w1"])
             return f"it does not know the log {origin}" in message
 
-        await until(unknown, "status says that the witness does not know the log")
+        await until_async(unknown, "status says that the witness does not know the log")
         witness.logs[origin] = str(service.status().details["sealed_by"])
         yield service
 
@@ -52,7 +52,7 @@ async def test_a_log_is_cosigned_with_proof_and_its_bundle_proves_it(auditor: Au
     assert (report.events, report.witnessed) == (8, 8)
     assert report.log is not None
     assert (report.log.installation, report.log.customer) == ("toolbus.example/eu", "acme")
-    assert any(old > 0 and status == 200 for old, status in witness.asked)
+    assert any(old > 0 and status == 200 for old, status in witness.requests)
     assert ["--seen" in each for each in report.unproven] == [True]
 
 
@@ -69,11 +69,11 @@ async def test_a_witness_that_is_down_holds_up_nothing_and_catches_up(auditor: A
                 message = str(service.status().details["witnesses"]["w1"])
                 return "8 events behind" in message and "it returned status 503" in message
 
-            await until(behind, "status says how far behind it is")
+            await until_async(behind, "status says how far behind it is")
         async with auditing(auditor.settings):  # what it lacks is known after a restart
             witness.broken = 0
             await auditor.sealed(10, "cosignatures")
-    assert (2, 200) in witness.asked
+    assert (2, 200) in witness.requests
 
 
 async def test_a_witness_that_lost_its_memory_or_whose_answer_was_lost_is_asked_again(
@@ -92,7 +92,7 @@ async def test_a_witness_that_lost_its_memory_or_whose_answer_was_lost_is_asked_
             witness.trees[origin] = before  # as one that was set back, to a size we signed
             await auditor.completed(1)
             await auditor.sealed(8, "cosignatures")
-    assert {(2, 409), (0, 200), (6, 409), (4, 200)} <= set(witness.asked)
+    assert {(2, 409), (0, 200), (6, 409), (4, 200)} <= set(witness.requests)
 
 
 async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
@@ -111,13 +111,13 @@ async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
                 message = str(service.status().details["witnesses"]["w1"])
                 return (await auditor.rows(alarms))[0][0] == 1 and "CONTRADICTION" in message
 
-            await until(alarmed, "the event is in the log and status says it")
-            tried = len(witness.asked)
+            await until_async(alarmed, "the event is in the log and status says it")
+            tried = len(witness.requests)
 
             async def again() -> bool:
-                return len(witness.asked) > tried + 2
+                return len(witness.requests) > tried + 2
 
-            await until(again, "it is asked again")
+            await until_async(again, "it is asked again")
             assert (await auditor.rows(alarms))[0][0] == 1
 
 
@@ -135,7 +135,7 @@ async def test_an_answer_signed_with_another_key_is_not_taken(auditor: Auditor) 
                 message = str(service.status().details["witnesses"]["w1"])
                 return "does not match the key configured" in message
 
-            await until(refused, "status says so")
+            await until_async(refused, "status says so")
             assert (await auditor.rows("SELECT count() FROM cosignatures"))[0][0] == 0
 
 
@@ -154,7 +154,7 @@ async def test_checkpoints_in_a_directory_show_that_the_newest_events_were_dropp
         async def written() -> bool:
             return bool(list(kept.glob("acme/*/*006-*.note")))
 
-        await until(written, "the newest checkpoint is in the directory")
+        await until_async(written, "the newest checkpoint is in the directory")
         key = str(service.status().details["sealed_by"])
         assert (await auditor.verdict(key, seen=[kept])).found == []
         report = await auditor.verdict(key, only=2)

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from harness.jsonserver import Request, Response, answering
+from harness.network.json_server import Request, Response, answering
 from toolbus_cli.bridge import bridge
 from toolbus_cli.bridge.bridge import Bridge
 from toolbus_cli.bridge.http import Endpoint

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from harness.engines import installed
+from harness.engines.engine import installed
 
 TEXT = "first\nsec\x1b[2Jond \u202eback\u200b"
 SHOWN = (

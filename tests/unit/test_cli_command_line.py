@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.engines import installed
+from harness.engines.engine import installed
 from toolbus_cli import runner
 from toolbus_cli.app import built
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import until
+from harness.waits import until
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.banner import Welcome, banner

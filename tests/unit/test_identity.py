@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harness.operating import key
+from harness.clients.bus_operator import key
 from toolbus_common.access.config_snapshot import (
     ConfigProjection,
     ConfigSnapshot,

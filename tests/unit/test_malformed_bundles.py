@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.sealed import World, world
+from harness.audit.sealed_logs import SealedLog, sealed_log
 from toolbus_cli.evidence import verify
 
 ODD: tuple[Any, ...] = (
@@ -25,15 +25,15 @@ MISSING = object()
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, dict[str, bytes]]:
-    log = world(tmp_path_factory.mktemp("log"), user="ann")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[SealedLog, dict[str, bytes]]:
+    log = sealed_log(tmp_path_factory.mktemp("log"), user="ann")
     part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
     with zipfile.ZipFile(asyncio.run(part.written(reveal=True))) as made:
         return part, {name: made.read(name) for name in made.namelist()}
 
 
 def said(
-    log: World, members: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+    log: SealedLog, members: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
     path = log.directory / "odd.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
@@ -42,7 +42,7 @@ def said(
     return judged(log, path, capsys)
 
 
-def judged(log: World, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def judged(log: SealedLog, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """The exit code and the verdict's line."""
     code = verify.main([str(path), "--key", log.signer.verifier])
     out, err = capsys.readouterr()
@@ -71,7 +71,7 @@ def lines(data: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_any_field_of_any_member_may_be_anything(
-    bundle: tuple[World, dict[str, bytes]], member: str, capsys: pytest.CaptureFixture[str]
+    bundle: tuple[SealedLog, dict[str, bytes]], member: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
     assert said(log, members, capsys)[0] == 0
@@ -97,7 +97,7 @@ def test_any_field_of_any_member_may_be_anything(
      b'{"note": ' + b"9" * 5000 + b"}", b"\x00" * 1000, b'{"producer": {}}\n' * 300],
 )  # fmt: skip
 def test_any_member_may_be_anything(
-    bundle: tuple[World, dict[str, bytes]],
+    bundle: tuple[SealedLog, dict[str, bytes]],
     member: str,
     data: bytes,
     capsys: pytest.CaptureFixture[str],
@@ -110,7 +110,7 @@ def test_any_member_may_be_anything(
 
 @pytest.mark.parametrize("name", ["../../tmp/x", "/etc/passwd", "other.txt", "events.jsonl/x"])
 def test_a_member_that_does_not_belong_is_named(
-    bundle: tuple[World, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
+    bundle: tuple[SealedLog, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
     code, out = said(log, members | {name: b"x"}, capsys)
@@ -119,7 +119,7 @@ def test_a_member_that_does_not_belong_is_named(
 
 @pytest.mark.parametrize("name", MEMBERS[:3])
 def test_a_member_that_is_missing_is_named(
-    bundle: tuple[World, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
+    bundle: tuple[SealedLog, dict[str, bytes]], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
     code, out = said(log, {k: v for k, v in members.items() if k != name}, capsys)
@@ -127,7 +127,7 @@ def test_a_member_that_is_missing_is_named(
 
 
 def test_a_member_that_is_there_twice_is_named(
-    bundle: tuple[World, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
+    bundle: tuple[SealedLog, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
     path = log.directory / "twice.zip"
@@ -141,7 +141,7 @@ def test_a_member_that_is_there_twice_is_named(
 
 
 def test_any_byte_of_the_file_may_be_flipped(
-    bundle: tuple[World, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
+    bundle: tuple[SealedLog, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
     said(log, members | {"verify.py": b""}, capsys)
@@ -169,7 +169,7 @@ def _zeros(name: str, unit: bytes) -> Bomb:
 @pytest.mark.parametrize("name", MEMBERS)
 @pytest.mark.parametrize("unit", [b"\x00", b"\n", b'{"producer": "x", "seq": 1}\n'], ids=range(3))
 def test_half_a_gigabyte_in_a_member_takes_little_memory(
-    bundle: tuple[World, dict[str, bytes]], tmp_path: Path, name: str, unit: bytes
+    bundle: tuple[SealedLog, dict[str, bytes]], tmp_path: Path, name: str, unit: bytes
 ) -> None:
     log, members = bundle
     path = tmp_path / "bomb.zip"
@@ -191,7 +191,7 @@ def test_half_a_gigabyte_in_a_member_takes_little_memory(
 
 
 def test_a_member_that_says_it_is_small_is_read_no_further(
-    bundle: tuple[World, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
+    bundle: tuple[SealedLog, dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, members = bundle
     said(log, members, capsys)
@@ -214,7 +214,7 @@ def test_a_member_that_says_it_is_small_is_read_no_further(
     ],
 )
 def test_arguments_that_cannot_be_used_are_said_to_be_so(
-    bundle: tuple[World, dict[str, bytes]],
+    bundle: tuple[SealedLog, dict[str, bytes]],
     words: list[str],
     what: str,
     capsys: pytest.CaptureFixture[str],

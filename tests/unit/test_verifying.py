@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.sealed import World, seen, world
-from harness.tampering import TAMPERED, named
+from harness.audit.log_tampering import TAMPERED, named
+from harness.audit.sealed_logs import SealedLog, sealed_log, seen
 from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_cli.evidence import verify
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> World:
-    return world(tmp_path)
+def log(tmp_path: Path) -> SealedLog:
+    return sealed_log(tmp_path)
 
 
 def edited(line: bytes) -> bytes:
@@ -27,7 +27,7 @@ def edited(line: bytes) -> bytes:
     return line.replace(b"docs", b"dogs", 1)
 
 
-def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
+def test_a_log_as_it_was_sealed_is_sound(log: SealedLog) -> None:
     result = log.verified().text()
     assert result == {
         "sound": True, "origin": "toolbus", "customer": "acme",
@@ -44,7 +44,7 @@ def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
     }  # fmt: skip
 
 
-def test_a_flipped_bit_is_named_by_the_events_around_it(log: World) -> None:
+def test_a_flipped_bit_is_named_by_the_events_around_it(log: SealedLog) -> None:
     log.lines[7] = edited(log.lines[7])
     found = log.verified().found
     assert {kind for kind, _ in found} == {"tree", "altered"}
@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_named_by_the_events_around_it(log: World) -> None:
     assert "the event before event 10" in " ".join(what for _, what in found)
 
 
-def test_a_deleted_event_is_named_by_its_producers_number(log: World) -> None:
+def test_a_deleted_event_is_named_by_its_producers_number(log: SealedLog) -> None:
     producer = json.loads(log.lines[8])["producer"]
     del log.lines[8]
     found = log.verified().found
@@ -60,85 +60,85 @@ def test_a_deleted_event_is_named_by_its_producers_number(log: World) -> None:
     assert "tree" in {kind for kind, _ in found}
 
 
-def test_events_missing_at_the_end_are_fewer_than_were_sealed(log: World) -> None:
+def test_events_missing_at_the_end_are_fewer_than_were_sealed(log: SealedLog) -> None:
     del log.lines[-5:]
     assert "missing" in log.kinds()
 
 
-def test_an_inserted_event_is_found(log: World) -> None:
+def test_an_inserted_event_is_found(log: SealedLog) -> None:
     log.lines.insert(9, log.lines[3])
     assert {"added", "tree"} <= log.kinds()
 
 
-def test_two_events_in_each_others_place_are_found(log: World) -> None:
+def test_two_events_in_each_others_place_are_found(log: SealedLog) -> None:
     log.lines[2], log.lines[4] = log.lines[4], log.lines[2]
     assert "tree" in log.kinds()
 
 
-def test_an_old_checkpoint_put_last_is_found(log: World) -> None:
+def test_an_old_checkpoint_put_last_is_found(log: SealedLog) -> None:
     log.sealed.append(log.sealed[0])
     assert "replayed" in log.kinds()
 
 
 def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_one(
-    log: World,
+    log: SealedLog,
 ) -> None:
     cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
     assert cut.verified().text()["sound"]  # it cannot know by itself
     assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
 
 
-def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: World) -> None:
+def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: SealedLog) -> None:
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
     assert fork.verified().text()["sound"]  # signed with the true key, after the last event
     assert fork.kinds(seen(log.sealed[-1])) == {"tree", "forked"}
 
 
-def test_a_fork_within_one_bundle_is_found(log: World) -> None:
+def test_a_fork_within_one_bundle_is_found(log: SealedLog) -> None:
     other = replace(log, lines=[edited(each) for each in log.lines]).resealed((18,))
     log.sealed[2:3] = [*other.sealed, log.sealed[2]]
     assert {"tree"} <= log.kinds()
 
 
-def test_a_log_signed_with_another_key_is_found(log: World, tmp_path: Path) -> None:
+def test_a_log_signed_with_another_key_is_found(log: SealedLog, tmp_path: Path) -> None:
     forger = load_signer("toolbus", tmp_path / "forged" / "key.pem")
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature"}
 
 
-def test_an_edited_event_whose_tree_was_built_anew_is_found(log: World, tmp_path: Path) -> None:
+def test_an_edited_event_whose_tree_was_built_anew_is_found(log: SealedLog, tmp_path: Path) -> None:
     forger = load_signer("toolbus", tmp_path / "forged" / "key.pem")
     log.lines[7] = edited(log.lines[7])
     assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature", "altered"}
 
 
-def test_a_producers_last_events_taken_out_are_found(log: World) -> None:
+def test_a_producers_last_events_taken_out_are_found(log: SealedLog) -> None:
     last = json.loads(log.lines[-1])["producer"]
     kept = [line for line in log.lines[-6:] if json.loads(line)["producer"] != last]
     log.lines[-6:] = kept
     assert "missing" in log.kinds()
 
 
-def test_an_intent_nobody_ended_is_found_even_where_the_tree_is_right(log: World) -> None:
+def test_an_intent_nobody_ended_is_found_even_where_the_tree_is_right(log: SealedLog) -> None:
     del log.lines[-1]
     alone = log.resealed((6, 12, 18, 23))
     assert alone.kinds() == {"unpaired"}
 
 
-def test_a_part_of_a_log_is_proven_from_the_checkpoint_it_begins_with(log: World) -> None:
+def test_a_part_of_a_log_is_proven_from_the_checkpoint_it_begins_with(log: SealedLog) -> None:
     part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
     assert part.verified().text()["sound"]
     wrong = replace(part, begins=replace(log.sealed[1], edge=log.sealed[0].edge))
     assert "forked" in wrong.kinds()
 
 
-def test_what_is_no_bundle_is_said_to_be_none(log: World, tmp_path: Path) -> None:
+def test_what_is_no_bundle_is_said_to_be_none(log: SealedLog, tmp_path: Path) -> None:
     path = tmp_path / "no.zip"
     path.write_bytes(b"no zip")
     with pytest.raises(verify.UnreadableError, match="cannot be read"):
         verify.verify(str(path), log.signer.verifier)
 
 
-def test_the_verifier_in_the_bundle_runs_alone(log: World, tmp_path: Path) -> None:
+def test_the_verifier_in_the_bundle_runs_alone(log: SealedLog, tmp_path: Path) -> None:
     log.verified()
     with zipfile.ZipFile(log.directory / "bundle.zip") as bundle:
         bundle.extract("verify.py", tmp_path / "alone")
@@ -169,7 +169,7 @@ def test_each_of_the_ways_to_tamper_is_named(tmp_path: Path, what: str) -> None:
 
 
 def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path) -> None:
-    log = world(tmp_path, user="ann")
+    log = sealed_log(tmp_path, user="ann")
     path = asyncio.run(log.written(reveal=True))
     forged = tmp_path / "forged.zip"
     with zipfile.ZipFile(path) as bundle, zipfile.ZipFile(forged, "w") as other:
@@ -181,5 +181,5 @@ def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path
 
 
 def test_a_bundle_without_what_is_sealed_of_people_is_as_sound(tmp_path: Path) -> None:
-    report = world(tmp_path, user="ann").verified()
+    report = sealed_log(tmp_path, user="ann").verified()
     assert (report.found, report.sealed, report.opened) == ([], 24, 0)

@@ -1,4 +1,4 @@
-"""Logs cosigned by a witness that others wrote: litewitness of filippo.io/torchwood."""
+"""Logs cosigned by a third-party witness: litewitness of filippo.io/torchwood."""
 
 import shutil
 from pathlib import Path
@@ -6,16 +6,16 @@ from tempfile import mkdtemp
 
 import pytest
 
-from harness.events import until
-from harness.litewitness import litewitness
-from harness.witnessed import Auditor, auditing, declare
+from harness.audit.witnessed_audit import Auditor, auditing, declare
+from harness.engines.litewitness import litewitness
+from harness.waits import until_async
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 
 @pytest.fixture
 def near() -> Path:  # type: ignore[misc]
-    """A directory whose path is short: sockets have at most 107 characters."""
+    """Return a directory with a short path, because socket paths have at most 107 characters."""
     directory = Path(mkdtemp(prefix="w", dir="/tmp"))
     yield directory
     shutil.rmtree(directory)
@@ -36,7 +36,7 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
             async def unknown() -> bool:
                 return "does not know the log" in str(service.status().details["witnesses"])
 
-            await until(unknown, "it does not know the log yet")
+            await until_async(unknown, "it does not know the log yet")
             witness.add_log(origin, key)
             await auditor.sealed(2, "cosignatures")
             for size in (4, 6, 8, 18):
@@ -52,4 +52,4 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
             async def contradicted() -> bool:
                 return "CONTRADICTION" in str(service.status().details["witnesses"])
 
-            await until(contradicted, "it knows more than there is")
+            await until_async(contradicted, "it knows more than there is")

@@ -1,1 +1,1 @@
-"""One small program for each client, each run where only that client is installed."""
+"""One small program for each client, run in an environment with only that client."""

@@ -1,4 +1,4 @@
-"""FastMCP 4 with fastmcp-tasks: `Client` as its users write it."""
+"""FastMCP 4 with fastmcp-tasks, through `Client`."""
 
 import asyncio
 import warnings
@@ -11,7 +11,7 @@ from fastmcp.client.elicitation import ElicitResult
 from fastmcp.client.transports import StreamableHttpTransport
 from mcp_types import PromptReference
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
     STATIC,
@@ -39,7 +39,7 @@ async def _sample(messages: list[Any], _params: Any, _context: Any) -> str:
 
 
 def connected() -> Client[StreamableHttpTransport]:
-    """A client of the gateway."""
+    """Open a client of the gateway."""
     transport = StreamableHttpTransport(GIVEN.endpoint, headers=GIVEN.headers)
     return Client(transport, elicitation_handler=_fill_in, sampling_handler=_sample)
 
@@ -107,7 +107,7 @@ async def completion() -> str:
 
 
 async def task() -> str:
-    # A package of its own, which only the driver's environment has.
+    # A separate package, installed only in the driver's environment.
     call_tool_task = import_module("fastmcp_tasks.client").call_tool_task
     async with connected() as client:
         work = {"seconds": 0.5, "label": GIVEN.nonce}

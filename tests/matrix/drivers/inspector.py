@@ -1,11 +1,11 @@
-"""The Inspector's command line, in the family given as flavour: one process for every request."""
+"""The Inspector's command line in the given family: one process for every request."""
 
 import asyncio
 import json
 import os
 from typing import Any
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     LONG_SECONDS,
     STATIC,
     STATIC_TEXT,
@@ -22,7 +22,7 @@ _ONE_SHOT = "the command line has no option for it"
 
 
 def command(method: str, *options: str) -> list[str]:
-    """What is executed."""
+    """Return the command line."""
     program = [os.environ["MATRIX_NODE"], os.environ["MATRIX_INSPECTOR"], "--cli"]
     target = ["--server-url", GIVEN.endpoint, "--transport", "http", "--protocol-family"]
     header = ["--header", f"Authorization: {GIVEN.headers['Authorization']}"]
@@ -31,15 +31,15 @@ def command(method: str, *options: str) -> list[str]:
 
 
 async def started(method: str, *options: str) -> asyncio.subprocess.Process:
-    """The Inspector at work."""
+    """Start the Inspector."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
         *command(method, *options), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
     )
 
 
-async def asked(method: str, *options: str) -> Any:
-    """The result it prints."""
+async def result_of(method: str, *options: str) -> Any:
+    """Return the printed result."""
     process = await started(method, *options)
     try:
         out, errors = await process.communicate()
@@ -52,14 +52,14 @@ async def asked(method: str, *options: str) -> Any:
 
 
 async def called(tool: str, **arguments: Any) -> str:
-    """The text of a tool's answer."""
+    """Return the text of a tool's result."""
     named = ["--tool-name", GIVEN.name(tool), "--tool-args-json", json.dumps(arguments)]
-    return str((await asked("tools/call", *named))["content"][0]["text"])
+    return str((await result_of("tools/call", *named))["content"][0]["text"])
 
 
 async def list_tools() -> str:
-    same((await asked("initialize"))["protocolVersion"], GIVEN.family)
-    return GIVEN.check_names([tool["name"] for tool in (await asked("tools/list"))["tools"]])
+    same((await result_of("initialize"))["protocolVersion"], GIVEN.family)
+    return GIVEN.check_names([tool["name"] for tool in (await result_of("tools/list"))["tools"]])
 
 
 async def call() -> str:
@@ -67,19 +67,19 @@ async def call() -> str:
 
 
 async def _uri(own: str) -> str:
-    listed = (await asked("resources/list"))["resources"]
+    listed = (await result_of("resources/list"))["resources"]
     return GIVEN.uri([resource["uri"] for resource in listed], own)
 
 
 async def read() -> str:
-    got = await asked("resources/read", "--uri", await _uri(STATIC))
+    got = await result_of("resources/read", "--uri", await _uri(STATIC))
     return same(got["contents"][0]["text"], STATIC_TEXT)
 
 
 async def prompt() -> str:
     named = ["--prompt-name", GIVEN.name("test_prompt_with_arguments")]
     filled = ["--prompt-args", f"arg1={GIVEN.nonce}", "arg2=x"]
-    got = await asked("prompts/get", *named, *filled)
+    got = await result_of("prompts/get", *named, *filled)
     text = got["messages"][0]["content"]["text"]
     return expect("filled in", f"arg1='{GIVEN.nonce}'" in text, text)
 

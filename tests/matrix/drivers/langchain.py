@@ -1,8 +1,8 @@
-"""Driver of langchain-mcp-adapters: `MultiServerMCPClient`, a session for every call."""
+"""Driver of langchain-mcp-adapters: `MultiServerMCPClient`, with a session for every call."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN003, ANN201, ANN202
-# Written against langchain-mcp-adapters and mcp 1.x, which this repository's environment has not.
+# Written against langchain-mcp-adapters and mcp 1.x, which are not in the project's environment.
 
 import asyncio
 import warnings
@@ -11,7 +11,7 @@ from langchain_mcp_adapters.callbacks import Callbacks
 from langchain_mcp_adapters.client import MultiServerMCPClient
 from mcp.types import CreateMessageResult, ElicitResult, PromptReference, TextContent
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
     STATIC,

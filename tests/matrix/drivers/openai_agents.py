@@ -1,8 +1,8 @@
-"""Driver of openai-agents: `MCPServerStreamableHttp` by itself, without a model."""
+"""Driver of openai-agents: `MCPServerStreamableHttp` without a model."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN201
-# Written against openai-agents, which is not in this repository's own environment.
+# Written against openai-agents, which is not in the project's environment.
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ os.environ.setdefault("OPENAI_AGENTS_DISABLE_TRACING", "1")
 
 from agents.mcp import MCPServerStreamableHttp
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     LONG_SECONDS,
     STATIC,
     STATIC_TEXT,

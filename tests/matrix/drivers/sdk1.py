@@ -2,7 +2,7 @@
 
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN003, ANN201, ANN202
-# Written against mcp 1.x, which is not what this repository's own environment has.
+# Written against mcp 1.x, which is not in the project's environment.
 
 import asyncio
 import warnings
@@ -26,7 +26,7 @@ from mcp.types import (
     TextContent,
 )
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
     STATIC,
@@ -179,7 +179,7 @@ async def task():
 
 async def cancellation():
     async with connected() as session:
-        request_id = session._request_id  # the next one; the SDK tells nobody
+        request_id = session._request_id  # the id of the next request; the SDK does not expose it
         tool, arguments = GIVEN.name("test_sleep"), {"seconds": LONG_SECONDS}
         calling = asyncio.create_task(session.call_tool(tool, arguments))
         await asyncio.sleep(UNDER_WAY_SECONDS)

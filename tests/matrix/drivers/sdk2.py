@@ -21,7 +21,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from matrix.drivers.telling import (
+from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
     STATIC,
@@ -55,7 +55,7 @@ async def _sample(
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Client]:
-    """A client of the gateway."""
+    """Open a client of the gateway."""
     async with httpx2.AsyncClient(headers=GIVEN.headers, timeout=30) as http:
         transport = streamable_http_client(GIVEN.endpoint, http_client=http)
         async with Client(
@@ -130,7 +130,7 @@ async def subscribe() -> str:
             await client.call_tool(GIVEN.name("test_touch_watched_resource"), {})
             async for event in news:
                 return same(getattr(event, "uri", None), uri, "updated")
-    raise AssertionError("The subscription ended before anything was said.")
+    raise AssertionError("The subscription ended before any notification.")
 
 
 async def prompt() -> str:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.events import allowed, completed
+from harness.audit.events import allowed, completed
 from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, rejected_row, token
 from toolbus_common.contracts import CallFailed, Event
 

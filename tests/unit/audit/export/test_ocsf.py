@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from harness.ocsf import SCHEMA, faults
+from harness.audit.ocsf import SCHEMA, faults
 from toolbus_audit.export.ocsf import VERSION, encode_ocsf, ocsf_event_of
 from toolbus_common.contracts import EVENTS
 from toolbus_common.contracts.events.base import Event

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.witness import consistent
+from harness.audit.witness import consistent
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, load_signer
 from toolbus_audit.transparency_log.consistency_proof import LogGrowth
 from toolbus_audit.transparency_log.merkle_tree import MerkleTree

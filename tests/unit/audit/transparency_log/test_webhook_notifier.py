@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from harness.peopled import Kept
-from harness.receiver import Receiver
-from harness.waiting import until
+from harness.audit.people_bucket import MemoryBucket
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier
@@ -34,7 +34,9 @@ def hook(receiver: Receiver, **more: Any) -> Webhook:
 
 
 @asynccontextmanager
-async def announcing(hooks: dict[str, Webhook], kept: Kept) -> AsyncIterator[WebhookNotifier]:
+async def announcing(
+    hooks: dict[str, Webhook], kept: MemoryBucket
+) -> AsyncIterator[WebhookNotifier]:
     made = WebhookNotifier(lambda: hooks, POSTER.post, SECRETS, cast("Bucket", kept), 0.05)
     try:
         yield made
@@ -48,7 +50,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
             "auditor": hook(auditor, customers=["acme"]),
             "other": hook(other, events=["approval.*"]),
         }
-        kept = Kept()
+        kept = MemoryBucket()
         async with announcing(hooks, kept) as result:
             result.offer([("bolt", signed(9)), ("acme", signed(3))])
             await until(lambda: "delivered.auditor.acme" in kept.entries)
@@ -62,7 +64,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
 async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_place() -> None:
     with Receiver() as receiver:
         receiver.status = 503
-        kept = Kept()
+        kept = MemoryBucket()
         async with announcing({"auditor": hook(receiver)}, kept) as result:
             result.offer([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
@@ -75,7 +77,7 @@ async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_pla
 
 async def test_after_a_restart_only_undelivered_checkpoints_are_sent() -> None:
     with Receiver() as receiver:
-        hooks, kept = {"auditor": hook(receiver)}, Kept()
+        hooks, kept = {"auditor": hook(receiver)}, MemoryBucket()
         async with announcing(hooks, kept) as result:
             result.offer([("acme", signed(1))])
             await until(lambda: "delivered.auditor.acme" in kept.entries)
@@ -92,7 +94,7 @@ async def test_a_removed_webhook_receives_nothing_more() -> None:
     with Receiver() as receiver:
         receiver.status = 503
         hooks = {"auditor": hook(receiver)}
-        async with announcing(hooks, Kept()) as result:
+        async with announcing(hooks, MemoryBucket()) as result:
             result.offer([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
             hooks.clear()

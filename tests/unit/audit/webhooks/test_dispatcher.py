@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import ValidationError
 
-from harness.peopled import Kept, people
-from harness.receiver import Receiver
-from harness.waiting import until
+from harness.audit.people_bucket import MemoryBucket, people
+from harness.receivers.webhook_receiver import Receiver
+from harness.waits import until
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of
@@ -116,7 +116,7 @@ async def test_a_webhook_for_some_customers_receives_no_other() -> None:
 
 
 async def test_a_webhook_receives_personal_data_in_plain_text(tmp_path: Path) -> None:
-    book = people(tmp_path, Kept())
+    book = people(tmp_path, MemoryBucket())
     await book.learn(["user:ann"])
     sealed = event(
         1, user=book.pseudonym("user:ann"), arguments=book.seal("user:ann", '{"q": "a"}')

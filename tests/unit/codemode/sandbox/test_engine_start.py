@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.programs import AMPLE, Tools
-from harness.waiting import until
+from harness.programs.sandbox_tools import AMPLE, Tools
+from harness.waits import until
 from toolbus_codemode.sandbox.process.launcher import Launcher
 from toolbus_codemode.sandbox.program import Program
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from harness.programs import AMPLE, TOOLS, Tools
+from harness.programs.sandbox_tools import AMPLE, TOOLS, Tools
 from toolbus_codemode.catalog.identifiers import RESERVED, distinct
 from toolbus_codemode.sandbox.process import launcher
 from toolbus_codemode.sandbox.program import (
@@ -74,7 +74,7 @@ async def test_a_server_of_any_name_can_be_called(sandbox: Sandbox) -> None:
     end = await sandbox.run(Program(f"[{calls}]", "python", tools, AMPLE), seen.call)
     assert end.error is None
     assert end.value == [{"word": space} for space in spaces]
-    assert [each.server for each in seen.asked] == list(spaces.values())
+    assert [each.server for each in seen.calls] == list(spaces.values())
 
 
 async def test_a_server_may_be_imported_by_its_name(sandbox: Sandbox) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from harness.programs import AMPLE, TOOLS, Tools
+from harness.programs.sandbox_tools import AMPLE, TOOLS, Tools
 from toolbus_codemode.sandbox.program import (
     Function,
     Limits,
@@ -83,13 +83,13 @@ async def test_what_is_run_again_for_parallel_is_called_and_printed_once(sandbox
     )
     end = await sandbox.run(Program(source, tools=TOOLS, limits=AMPLE), tools.call)
     assert (end.error, end.prints, end.calls) == (None, "begins\nends\n", 4)
-    assert [request.arguments["number"] for request in tools.asked] == [1, 0, 1, 2]
+    assert [request.arguments["number"] for request in tools.calls] == [1, 0, 1, 2]
 
 
 async def test_a_call_reaches_the_service_by_the_servers_own_names(sandbox: Sandbox) -> None:
     tools = Tools()
     await sandbox.run(Program("github.get_issue(3)", tools=TOOLS, limits=AMPLE), tools.call)
-    assert tools.asked == [ToolCall("git-hub", "get-issue", {"number": 3})]
+    assert tools.calls == [ToolCall("git-hub", "get-issue", {"number": 3})]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from harness.proofs import Holder, decoded, encoded, read
+from harness.oauth.dpop_proofs import Holder, decoded, encoded, read
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import Proof, ProofError, digest_of, proven
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker, UsedProofs

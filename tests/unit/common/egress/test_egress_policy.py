@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.probes import spellings
+from harness.samples.address_spellings import spellings
 from toolbus_common.config import Configuration, Server, Webhook
 from toolbus_common.config_store.operator_targets import digest_of, digests_of
 from toolbus_common.egress import Allowed, Egress, EgressError, Target, target_of

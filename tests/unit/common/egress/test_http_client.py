@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from harness.certificates import Authority
-from harness.hostile_http import AT_LOOPBACK, BOUND, HEAD, OK, client, got, peer
-from harness.peers import served
+from harness.network.hostile_http import AT_LOOPBACK, BOUND, HEAD, OK, client, got, peer
+from harness.network.tcp_servers import served
+from harness.oauth.certificates import Authority
 from toolbus_common.egress import Egress, Target
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpError, HttpRequest
@@ -24,16 +24,16 @@ from toolbus_common.egress.tls import Tls
 
 async def test_the_address_that_was_checked_is_the_one_connected_to() -> None:
     meanings = [["127.0.0.1"], ["10.0.0.1"], ["127.0.0.3"]]
-    asked: list[str] = []
+    lookups: list[str] = []
 
     def rebinding(target: Target) -> list[str]:
-        asked.append(target.host)
+        lookups.append(target.host)
         return meanings.pop(0)
 
     async with peer() as (found, url):
         rebound = HttpClient(CheckedResolver(AT_LOOPBACK, lookup=rebinding))
         response = await rebound.send(HttpRequest("GET", url))
-        assert (response.status, response.body, asked) == (200, b"ok", ["peer.example"])
+        assert (response.status, response.body, lookups) == (200, b"ok", ["peer.example"])
         with pytest.raises(HttpError, match="TOOLBUS_EGRESS_ALLOW"):
             await rebound.send(HttpRequest("GET", url))
         assert len(found.heads) == 1
@@ -63,7 +63,7 @@ async def test_the_operators_own_target_may_be_private() -> None:
         assert (await strict.send(HttpRequest("GET", local, operator_named=True))).accepted
 
 
-async def test_public_addresses_need_tls_where_that_is_asked_for() -> None:
+async def test_public_addresses_need_tls_where_that_is_lookups_for() -> None:
     def public(_target: Target) -> list[str]:
         return ["93.184.216.34"]
 

@@ -6,8 +6,8 @@ from threading import Event
 
 import pytest
 
-from harness.hostile_http import AT_LOOPBACK, BOUND, CHUNKED, HEAD, OK, got, peer
-from harness.peers import served
+from harness.network.hostile_http import AT_LOOPBACK, BOUND, CHUNKED, HEAD, OK, got, peer
+from harness.network.tcp_servers import served
 from toolbus_common.egress import Target
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpError, HttpRequest
@@ -73,7 +73,7 @@ async def test_a_response_without_end_is_cut_off(
         await found.closed.wait()
 
 
-async def test_the_beginning_of_a_body_is_enough_where_that_is_asked_for() -> None:
+async def test_the_beginning_of_a_body_is_enough_where_that_is_lookups_for() -> None:
     async with peer(CHUNKED, b"3e8\r\n%b\r\n" % (b"x" * 1000)) as (found, url):
         response = await got(url, cut=True)
         await found.closed.wait()
@@ -127,10 +127,10 @@ async def test_a_connection_is_closed_when_its_tls_handshake_takes_too_long() ->
 
 
 async def test_a_lookup_that_takes_too_long_ends_its_request_and_delays_no_other_host() -> None:
-    release, asked = Event(), list[str]()
+    release, lookups = Event(), list[str]()
 
     def slow(target: Target) -> list[str]:
-        asked.append(target.host)
+        lookups.append(target.host)
         if target.host == "slow.example":
             release.wait(BOUND)
         return ["127.0.0.1"]
@@ -144,6 +144,6 @@ async def test_a_lookup_that_takes_too_long_ends_its_request_and_delays_no_other
         )
         assert {str(each) for each in results} == {"it did not respond within 0.2 s"}
         assert (await sender.send(HttpRequest("GET", url))).accepted
-        assert asked == ["slow.example", "peer.example"]
+        assert lookups == ["slow.example", "peer.example"]
         release.set()
         resolver.close()

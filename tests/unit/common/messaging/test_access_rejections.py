@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from harness.waiting import until
+from harness.waits import until
 from toolbus_common.contracts import AccessRejected, Event
 from toolbus_common.messaging.access_rejections import MOST_KINDS, RejectionCounter
 from toolbus_common.observability.metrics import REJECTED_ACCESS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.waiting import PATIENCE, until
+from harness.waits import PATIENCE, until
 from toolbus_common.contracts import CallAllowed, CallDenied
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging import event_publisher

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from harness.waiting import until
+from harness.waits import until
 from toolbus_common.contracts import AccessRejected, Event
 from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from harness.otlp import Collector, plain
-from harness.waiting import PATIENCE, until_now
+from harness.receivers.otlp_collector import Collector, plain
+from harness.waits import PATIENCE, until_blocking
 from toolbus_common.observability.metrics import SPANS
 from toolbus_common.observability.trace_context import child_of, span_id, trace_id
 from toolbus_common.observability.tracing import CLIENT, Span
@@ -122,7 +122,7 @@ def test_a_full_batch_is_sent_before_its_time(collector: Collector) -> None:
     try:
         for _ in range(3):
             exporter.take(span())
-        until_now(lambda: len(collector.spans) == 3, "the batch")
+        until_blocking(lambda: len(collector.spans) == 3, "the batch")
     finally:
         exporter.close()
 
@@ -148,9 +148,9 @@ def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
     exporter.start()
     try:
         exporter.take(span("first"))
-        until_now(lambda: counted("exported") - exported == 1, "the first is sent")
+        until_blocking(lambda: counted("exported") - exported == 1, "the first is sent")
         exporter.take(span("second"))
-        until_now(lambda: counted("failed") - failed == 1, "the second is given up")
+        until_blocking(lambda: counted("failed") - failed == 1, "the second is given up")
     finally:
         exporter.close()
     assert [each.name for each in collector.spans] == ["first"]

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.canaries import spellings
+from harness.samples.canaries import spellings
 from toolbus_common.privacy.known_secrets import PIECE, KnownSecrets
 
 SECRET = 'Zq7!x/Kp"2 vé+Tn9=Wb3Lm'

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.events import allowed, completed
-from harness.peopled import Kept, people
+from harness.audit.events import allowed, completed
+from harness.audit.people_bucket import MemoryBucket, people
 from toolbus_common.config_store.diff import Change as Difference
 from toolbus_common.config_store.diff import summary_of
 from toolbus_common.contracts import ApprovalRequested, CallDenied, ConfigChanged, Event, KeyCreated
@@ -27,7 +27,7 @@ class Writing:
 
     def __init__(self, directory: Path) -> None:
         self.lines: list[bytes] = []
-        self.bucket = Kept()
+        self.bucket = MemoryBucket()
         self.people = people(directory, self.bucket)
         self.writer = EventPublisher(self._publish, Outbox(directory / "events", 1 << 20))
         self.writer.people = self.people
@@ -60,15 +60,15 @@ async def test_an_event_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
 
 async def test_a_known_person_needs_no_request_to_the_bucket(writing: Writing) -> None:
     first = await writing.published(allowed(user="ann"))
-    request = writing.bucket.asked
+    request = writing.bucket.reads
     second = await writing.published(allowed(user="ann", arguments="{}"))
-    assert (writing.bucket.asked, second["user"]) == (request, first["user"])
+    assert (writing.bucket.reads, second["user"]) == (request, first["user"])
 
 
 async def test_an_event_without_a_person_needs_no_key(writing: Writing) -> None:
     await writing.published(allowed())
     await writing.published(completed())
-    assert writing.bucket.asked == 0
+    assert writing.bucket.reads == 0
 
 
 async def test_content_without_a_user_is_sealed_as_the_keys(writing: Writing) -> None:
@@ -156,7 +156,7 @@ async def test_an_erased_person_gets_another_pseudonym_and_old_data_stays_sealed
 
 
 async def test_replicas_agree_about_a_new_person(tmp_path: Path) -> None:
-    bucket = Kept()
+    bucket = MemoryBucket()
     first, second = people(tmp_path, bucket), people(tmp_path, bucket)
     await first.learn(["user:ann"])
     await second.learn(["user:ann"])
@@ -166,7 +166,7 @@ async def test_replicas_agree_about_a_new_person(tmp_path: Path) -> None:
 async def test_a_service_with_another_master_key_seals_nothing_and_reports_it(
     tmp_path: Path,
 ) -> None:
-    bucket = Kept()
+    bucket = MemoryBucket()
     await people(tmp_path, bucket).learn(["user:ann"])
     other = people(tmp_path / "other", bucket)
     with pytest.raises(BusDownError, match="give every service the same file"):
@@ -175,7 +175,7 @@ async def test_a_service_with_another_master_key_seals_nothing_and_reports_it(
 
 
 async def test_the_bucket_holds_neither_names_nor_keys_in_the_plain(tmp_path: Path) -> None:
-    bucket = Kept()
+    bucket = MemoryBucket()
     book = people(tmp_path, bucket)
     await book.learn(["user:ann"])
     person = book.known("user:ann")

@@ -11,9 +11,9 @@ import pytest
 from azure.core.credentials import AccessToken
 from azure.keyvault.keys.crypto import CryptographyClient
 
-from harness.certificates import Authority
-from harness.keyservices import KeyServices
-from harness.secretstores import ROLE, ROLE_SECRET
+from harness.oauth.certificates import Authority
+from harness.receivers.key_services import KeyServices
+from harness.receivers.secret_stores import ROLE, ROLE_SECRET
 from toolbus_common.secrets import SecretError
 from toolbus_common.secrets.key_service import KeyService
 from toolbus_common.secrets.stores.aws import AmazonKeys

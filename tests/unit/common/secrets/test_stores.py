@@ -11,8 +11,8 @@ import pytest
 from azure.core.credentials import AccessToken
 from azure.keyvault.secrets import SecretClient
 
-from harness.certificates import Authority
-from harness.secretstores import ROLE, ROLE_SECRET, SecretStores
+from harness.oauth.certificates import Authority
+from harness.receivers.secret_stores import ROLE, ROLE_SECRET, SecretStores
 from toolbus_common.secrets import SecretError, Secrets, filled, references_in, stores_of
 from toolbus_common.secrets.stores.azure import Azure
 from toolbus_common.secrets.stores.gcp import Google
@@ -122,7 +122,7 @@ async def test_vault_returns_a_field_after_sign_in_and_again_after_the_token_exp
         assert await read("${vault:kv/team/app#token}", vault=vault) == VALUE
         stores.tokens[:] = ["another"]
         assert await read("${vault:kv/team/app#token}", vault=vault) == VALUE
-        assert stores.asked.count("/v1/auth/approle/login") == 2
+        assert stores.requests.count("/v1/auth/approle/login") == 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.bench import Answers, Bench, admitted
+from harness.services.call_runner import CallRunner, ReplyRecorder, admitted
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import CallCancelledError
 from toolbus_executor.calls import early_cancellations as early
@@ -36,9 +36,9 @@ def test_the_oldest_are_forgotten_first_and_all_of_them_in_time(
 
 
 async def test_a_call_taken_back_before_it_came_is_not_made() -> None:
-    bench = Bench()  # whose server cannot be called: asking it would be another failure
+    bench = CallRunner()  # whose server cannot be called: asking it would be another failure
     bench.runner.early_cancellations.remember("taken-back")
-    answers = Answers()
+    answers = ReplyRecorder()
     call = admitted("test_echo", {"text": "x"}).model_copy(update={"call_id": "taken-back"})
     await bench.runner.run(call, answers)
     assert isinstance(answers.error, CallCancelledError)
@@ -47,4 +47,4 @@ async def test_a_call_taken_back_before_it_came_is_not_made() -> None:
 
 
 def test_a_runner_says_whether_a_call_is_under_way() -> None:
-    assert Bench().runner.cancel("never-heard-of") is False
+    assert CallRunner().runner.cancel("never-heard-of") is False

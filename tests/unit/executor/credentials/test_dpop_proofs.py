@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.proofs import read
+from harness.oauth.dpop_proofs import read
 from toolbus_common.contracts import UpstreamTokenReply
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.dpop.proof import digest_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.odd_definitions import (
+from harness.samples.odd_definitions import (
     GOOD,
     OBJECT,
     PROMPTS_SHOWN,

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from harness.waiting import until
+from harness.waits import until
 from toolbus_common.concurrency import end
 from toolbus_common.errors import (
     ToolbusError,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import admitted
+from harness.services.call_runner import admitted
 from toolbus_common.errors import LoopDetectedError
 from toolbus_executor.upstreams.gateway_chaining import HOPS, MOST_HOPS, near, onward
 

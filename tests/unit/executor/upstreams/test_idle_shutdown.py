@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.bench import admitted
+from harness.services.call_runner import admitted
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallResult, Listing, TaskCreated
 from toolbus_executor.resilience.bulkhead import Bulkhead

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import Answers, admitted
+from harness.services.call_runner import ReplyRecorder, admitted
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, ProtocolFamily
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
@@ -51,7 +51,7 @@ class Server:
         tasking = TaskSupport()
         execution = {"execution": {"taskSupport": "optional"}}
         tasking.learn([CatalogEntry(name="t", definition=execution)])
-        caller = Caller(call, Answers())
+        caller = Caller(call, ReplyRecorder())
         return json.loads(await tasking.request(call, seconds, caller, self.once, modern=modern))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.bench import admitted
+from harness.services.call_runner import admitted
 from toolbus_common.contracts import CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks

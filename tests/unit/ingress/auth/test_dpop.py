@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.proofs import Holder
+from harness.oauth.dpop_proofs import Holder
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer

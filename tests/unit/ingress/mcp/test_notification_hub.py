@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.waiting import PATIENCE, until
+from harness.waits import PATIENCE, until
 from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration, Key, Server

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.waiting import PATIENCE
+from harness.waits import PATIENCE
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_ingress.sessions import event_log_store as rules
 from toolbus_ingress.sessions.event_log import LARGEST, EventLog

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.waiting import until
+from harness.waits import until
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.sealed_records import Records

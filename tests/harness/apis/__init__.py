@@ -1,0 +1,1 @@
+"""REST, GraphQL and gRPC servers that tests declare as upstreams."""

@@ -1,0 +1,1 @@
+"""Events, sealed logs, witnesses and exports."""

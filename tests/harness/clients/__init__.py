@@ -1,0 +1,1 @@
+"""Clients of a gateway: MCP, administration, browsers, operators."""

@@ -1,0 +1,173 @@
+"""Steady load of all kinds of calls over HTTP, with the result of every call."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.clients.mcp_client import JSON
+
+PATIENCE = 30.0  # seconds for one answer
+# errors of an ingress that dies during a call
+BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)
+# The mix of twenty calls: paid and free, fast and slow, and a program that makes two calls.
+KINDS = ("count",) * 8 + ("wait",) * 6 + ("free",) * 5 + ("program",)
+PROGRAM = "result = echo.count(id='{id}.a') + ' ' + echo.count(id='{id}.b')"
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call. `trace` is the trace id of its events."""
+
+    id: str
+    kind: str
+    trace: str
+
+    @property
+    def body(self) -> bytes:
+        """The request."""
+        name, arguments, _ = self._form()
+        meta = {"traceparent": f"00-{self.trace}-00000000000000aa-01"}
+        params = {"name": name, "arguments": arguments, "_meta": meta}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        return json.dumps(request).encode()
+
+    @property
+    def answer(self) -> str:
+        """The expected answer."""
+        return self._form()[2]
+
+    def _form(self) -> tuple[str, dict[str, object], str]:
+        if self.kind == "program":
+            return (
+                "executeToolCode",
+                {"code": PROGRAM.format(id=self.id)},
+                f"{self.id}.a {self.id}.b",
+            )
+        if self.kind == "wait":
+            return "echo__wait", {"id": self.id, "seconds": 0.02}, self.id
+        return f"{'free' if self.kind == 'free' else 'echo'}__count", {"id": self.id}, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A call with the expected answer; `began` and `at` are monotonic seconds."""
+
+    call: Call
+    began: float
+    at: float
+
+
+@dataclass
+class Load:
+    """A number of calls per second to the current `endpoint`."""
+
+    endpoint: Callable[[], str]
+    key: str  # a key that uses tools
+    coder: str  # a key in code mode
+    rate: float
+    run: str = field(default_factory=lambda: f"run{next(_numbers)}")
+    succeeded: list[Ended] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    broken: int = 0
+    made: int = 0
+    _idle: dict[str, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = field(
+        default_factory=dict
+    )
+    _stop: bool = False
+
+    def stop(self) -> None:
+        """Make no more calls; those in progress end."""
+        self._stop = True
+
+    async def work(self) -> None:
+        """Call until `stop`, and wait for the last answer."""
+        tasks: set[asyncio.Task[None]] = set()
+        began = time.monotonic()
+        while not self._stop:
+            await asyncio.sleep(max(0.0, began + self.made / self.rate - time.monotonic()))
+            task = asyncio.create_task(self._one(self.made))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            self.made += 1
+        await asyncio.gather(*tasks)
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for streams in self._idle.values():
+            while streams:
+                await _closed(streams.pop()[1])
+
+    async def _one(self, number: int) -> None:
+        kind = KINDS[number % len(KINDS)]
+        call = Call(f"{self.run}.{number}", kind, secrets.token_hex(16))
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                result = await self.answer_of(call)
+        except (*BROKEN, TimeoutError):
+            self.broken += 1
+            return
+        if "error" in result:
+            self.failed[result["error"]["data"]["code"]] += 1
+        elif result["result"].get("isError"):
+            self.failed["is_error"] += 1
+        elif (message := str(result["result"]["content"][0]["text"])) != call.answer:
+            self.wrong.append(f"{call.answer!r} was answered with {message!r}")
+        else:
+            self.succeeded.append(Ended(call, began, time.monotonic()))
+
+    async def answer_of(self, call: Call) -> dict[str, Any]:
+        """Return one call's answer on an idle connection."""
+        target = self.endpoint()
+        parts, idle = urlsplit(target), self._idle.setdefault(target, [])
+        streams = idle.pop() if idle else await asyncio.open_connection(parts.hostname, parts.port)
+        reader, writer = streams
+        try:
+            writer.write(self._request(parts.path, parts.netloc, call))
+            result = await _answer(reader)
+        except BaseException:
+            await _closed(writer)
+            raise
+        idle.append(streams)
+        return result
+
+    def _request(self, path: str, host: str, call: Call) -> bytes:
+        key = self.coder if call.kind == "program" else self.key
+        fields = {**JSON, "Host": host, "Authorization": f"Bearer {key}"}
+        fields["MCP-Protocol-Version"] = "2025-06-18"
+        fields["Content-Length"] = str(len(call.body))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + call.body
+
+
+async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """Return an answer's JSON, from a body with a length or in chunks."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    if "content-length:" in head:
+        length = head.partition("content-length:")[2].partition("\r\n")[0]
+        body = await reader.readexactly(int(length))
+    else:
+        body = b""
+        while size := int((await reader.readuntil(b"\r\n")).strip() or b"0", 16):
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+    parsed: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+    return parsed
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

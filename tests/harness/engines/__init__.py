@@ -1,0 +1,1 @@
+"""Third-party engines as child processes: NATS, Valkey, ClickHouse, Prometheus, S3."""

@@ -1,0 +1,151 @@
+"""A server process on a free port that tests can kill, freeze and start again."""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+BEGIN_SECONDS = 120.0  # a bound for a broken run on a busy machine
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """Kill this child when the test run dies; called in the child before `exec`."""
+    _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+
+
+def own_port() -> int:
+    """Reserve a free port of this machine until the test process ends.
+
+    The port is bound but not listened on: the kernel gives it to no other process, neither for a
+    server nor for a client connection. A server that names the port can still listen on it, also
+    again after a kill.
+    """
+    kept = bound()
+    port = int(kept.getsockname()[1])
+    kept.detach()  # stays open until this process ends
+    return port
+
+
+def own_ports(count: int) -> int:
+    """Reserve `count` consecutive ports as `own_port` does and return the first."""
+    while True:
+        first = own_port()
+        with suppress(OSError, OverflowError):
+            for port in range(first + 1, first + count):
+                bound(port).detach()
+            return first
+
+
+def bound(port: int = 0) -> socket.socket:
+    """Bind a port, or any free one, so that the kernel gives it to no other process.
+
+    Connections of the previous owner in TIME_WAIT do not matter. Raises `OSError`.
+    """
+    kept = socket.socket()
+    try:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", port))
+    except OSError:
+        kept.close()
+        raise
+    return kept
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the port accepts connections.
+
+    Raises `RuntimeError` with the end of the log when the process exits first or the time is over.
+    """
+    give_up = time.monotonic() + BEGIN_SECONDS
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            break
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.01)
+    raise RuntimeError(f"{process.args!r} does not listen:\n{log.read_text()[-2000:]}")
+
+
+class Engine:
+    """A server process on its own port, with a directory that outlives it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = own_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> Sequence[str]:
+        """Return the command line."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start the process and return once it accepts connections; port and data stay the same."""
+        with (self.directory / "log").open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
+        self.wait_for(self.port)
+
+    def wait_for(self, port: int) -> None:
+        """Wait until the process accepts connections on a port."""
+        assert self._process is not None
+        wait_for_port(port, self._process, self.directory / "log")
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Run the process for the length of the block and kill it at the end."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the process with SIGKILL, as a power cut would, and wait for its end."""
+        self.stop(signal.SIGKILL)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal and wait for the end of the process; kill it after ten seconds."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        """Stop all threads with SIGSTOP and return once the process is stopped."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        """Continue a frozen process."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+
+def installed(program: str) -> str:
+    """Return the path of a program of this environment. Raises `RuntimeError` if it is missing."""
+    path = Path(sysconfig.get_path("scripts")) / program
+    found = str(path) if path.exists() else shutil.which(program)
+    if not found:
+        raise RuntimeError(f"{program} is not installed: run make install")
+    return found

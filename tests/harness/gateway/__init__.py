@@ -1,0 +1,1 @@
+"""Whole gateways, the load on them and their failures."""

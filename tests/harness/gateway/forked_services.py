@@ -1,0 +1,59 @@
+"""Services forked from a process that has already imported them, for fast starts."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.engines.engine import die_with_parent
+from toolbus_common.service.process import SERVICES, run
+
+# audit's engine starts threads when it is imported, so audit cannot be forked
+FORKED = frozenset(SERVICES) - {"audit"}
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in FORKED)])
+
+
+class Forked:
+    """A forked process with the part of the `subprocess.Popen` interface that tests use."""
+
+    def __init__(self, services: list[str], environment: dict[str, str], log: Path) -> None:
+        log.touch()
+        self._process = _forking.Process(
+            target=_begin, args=(services, environment, log), daemon=True
+        )
+        self._process.start()
+        self.pid = int(self._process.pid or 0)
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the process runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait and return the exit code. Raises `subprocess.TimeoutExpired`."""
+        self._process.join(timeout)
+        if (code := self.poll()) is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the process with SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
+    """Run services as `plain_services.py` does, with this environment and log."""
+    die_with_parent()
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.exit(run(services))

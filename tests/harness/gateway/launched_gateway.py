@@ -1,0 +1,115 @@
+"""Gateway as `toolbus up` starts it: one command, a configuration file, a ready file."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.clients.bus_operator import BusOperator
+from harness.clients.mcp_client import Client
+from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
+from toolbus_common.service.process import SERVICES
+
+ENDING_SECONDS = 120.0  # a bound for a broken run
+
+
+class Launched(BusOperator):
+    """`toolbus up` with a state directory that outlives it."""
+
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
+        self.directory = directory
+        self.state_dir = directory / "state"
+        self.config = directory / "toolbus.yaml"
+        self.output = directory / "output"
+        self.ready: dict[str, Any] = {}
+        self.port = own_port()
+        self._options = options
+        kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
+        fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is slow, not unavailable
+        self.environment = {**kept, **fields, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def services(self) -> int:
+        """The number of services."""
+        return len(SERVICES)
+
+    def configure(self, document: dict[str, Any]) -> None:
+        """Replace toolbus.yaml atomically, because the gateway may read it at any time."""
+        written = self.config.with_suffix(".new")
+        written.write_text(yaml.safe_dump(document, sort_keys=False))
+        written.replace(self.config)
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        command = [installed("toolbus"), "up", "--state-dir", str(self.state_dir)]
+        command += ["--port", str(self.port), "--ready-file", str(self._ready_file)]
+        return [
+            *command,
+            *(["-c", str(self.config)] if self.config.exists() else []),
+            *self._options,
+        ]
+
+    def start(self) -> None:
+        """Start, and return once the ready file exists."""
+        self._ready_file.unlink(missing_ok=True)
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(),
+                cwd=self.directory,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
+        give_up = time.monotonic() + BEGIN_SECONDS
+        while not self._ready_file.exists():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"toolbus up did not begin:\n{self.logs()[-3000:]}")
+            time.sleep(0.02)
+        self.ready = json.loads(self._ready_file.read_text())
+        self.nats_url = self.ready["nats_url"]
+
+    def client(self, key: str) -> Client:
+        """Return a client with a key."""
+        return Client(self.ready["endpoint"], key)
+
+    def logs(self) -> str:
+        """Return the output of the launcher and its services."""
+        return self.output.read_text() if self.output.exists() else ""
+
+    def toolbus(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run another `toolbus` command on this installation."""
+        return subprocess.run(
+            [installed("toolbus"), *words, "--state-dir", str(self.state_dir)],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            input=stdin,
+            check=False,
+        )
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Stop with a signal, wait, and return the exit code."""
+        if self._process is None:
+            return 0
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        try:
+            return self._process.wait(ENDING_SECONDS)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    @property
+    def _ready_file(self) -> Path:
+        return self.directory / "ready.json"

@@ -1,0 +1,1 @@
+"""HTTP and TCP below the level of any client library."""

@@ -1,0 +1,50 @@
+"""TCP servers in the test process that close every connection when they end."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+TURNS = 20  # of the event loop; from accept to handler it takes four
+GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+
+
+@asynccontextmanager
+async def served(
+    meet: Meet, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Listen for the length of the block and return the port."""
+    meetings: set[asyncio.Task[None]] = set()
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        meetings.add(asyncio.get_running_loop().create_task(_met(meet, reader, writer)))
+
+    server = await asyncio.start_server(accepted, host, port, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for _ in range(TURNS):  # accepted connections reach their handler, and are cancelled
+            await asyncio.sleep(0)
+        for meeting in meetings:
+            meeting.cancel()
+        await asyncio.gather(*meetings, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def _met(meet: Meet, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async with closed_after(writer):
+        with suppress(*GONE):
+            await meet(reader, writer)
+
+
+@asynccontextmanager
+async def closed_after(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close a connection completely, whatever happens in the block."""
+    try:
+        yield
+    finally:
+        writer.close()
+        with suppress(*GONE):
+            await writer.wait_closed()

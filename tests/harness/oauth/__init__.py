@@ -1,0 +1,1 @@
+"""Authorization servers, OpenID providers and the protected servers behind them."""

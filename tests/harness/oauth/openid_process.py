@@ -1,0 +1,66 @@
+"""OpenID provider as a process, with the test's control of it."""
+
+import sys
+import time
+from typing import Any, Self
+
+from harness.engines.http_engine import HttpEngine, redirect_of
+from harness.oauth import openid_provider
+from harness.services.authorization_service import BASE, RESOURCE
+
+
+class Provider(HttpEngine):
+    """A process of `harness.oauth.openid_provider`."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, str(openid_provider.__file__), str(self.port)]
+
+    @property
+    def url(self) -> str:
+        """The issuer."""
+        return self.origin
+
+    def say(self, path: str = "/say", **fields: Any) -> dict[str, Any]:
+        """Send a control request and return the answer."""
+        answer: dict[str, Any] = self.exchange("POST", path, fields)
+        return answer
+
+    def minted(self, typ: str = "at+jwt", **changes: Any) -> str:
+        """Return an access token with these claims, signed by the provider."""
+        now = int(time.time())
+        claims = {
+            "iss": self.url, "sub": "s-1", "aud": RESOURCE, "exp": now + 600, "iat": now,
+            "client_id": "an-agent", "groups": ["staff"], "login": "ann", **changes,
+        }  # fmt: skip
+        return str(self.say("/mint", claims=claims, typ=typ)["token"])
+
+    def seen(self) -> list[str]:
+        """Return the paths of the received requests."""
+        return list(self.exchange("GET", "/seen"))
+
+    def exchanges(self) -> list[dict[str, str]]:
+        """Return the received token exchanges."""
+        return list(self.exchange("GET", "/exchanges"))
+
+    def as_ever(self) -> Self:
+        """Reset the behaviour to its default."""
+        self.say("/as-ever")
+        return self
+
+    def keys(self) -> dict[str, Any]:
+        """Return the provider's public keys."""
+        keys: dict[str, Any] = self.exchange("GET", "/keys")
+        return keys
+
+    def arrive(self, location: str) -> str:
+        """Follow the browser to the provider and return the URL it redirects to."""
+        return redirect_of(location).removeprefix(BASE)
+
+
+def issuer(provider: Provider, **more: Any) -> dict[str, Any]:
+    """Return the declaration of this issuer."""
+    return {
+        "url": provider.url, "algorithms": ["ES256"], "client_id": openid_provider.CLIENT,
+        "secret": openid_provider.SECRET, "user": "login", **more,
+    }  # fmt: skip

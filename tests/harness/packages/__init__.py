@@ -1,0 +1,1 @@
+"""Installation of third-party programs from Debian and npm."""

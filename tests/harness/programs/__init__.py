@@ -1,0 +1,1 @@
+"""Programs that tests start: services with a planted fault, processes to isolate."""

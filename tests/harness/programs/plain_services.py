@@ -1,0 +1,11 @@
+"""Services in one process, as `toolbus run` starts them.
+
+Usage: `python plain_services.py SERVICE…`.
+"""
+
+import sys
+
+from toolbus_common.service.process import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Third-party receivers and stores that answer over HTTP or syslog."""

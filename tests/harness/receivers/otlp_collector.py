@@ -1,0 +1,108 @@
+"""OTLP receiver over HTTP that parses requests as a collector does."""
+
+import gzip
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from harness.network.json_server import Request, Response, answering
+from harness.waits import until_blocking
+
+
+@dataclass(frozen=True)
+class Received:
+    """One span with its resource and scope."""
+
+    scope: str
+    service: str
+    name: str
+    kind: int
+    trace: str
+    id: str
+    parent: str
+    attributes: dict[str, Any]
+    links: tuple[tuple[str, str], ...]
+    failed: bool
+    seconds: float
+
+
+class Collector:
+    """A collector for the length of the block; `statuses` are its next answers, then 200."""
+
+    def __init__(self) -> None:
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
+        self.statuses: list[int] = []
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def spans(self) -> list[Received]:
+        """All accepted spans."""
+        return [span for body in list(self.bodies) for span in read(body)]
+
+    def of(self, trace: str, *names: str) -> list[Received]:
+        """Return the spans of a trace once every given name occurred as often as it is given."""
+
+        def there() -> list[Received]:
+            found = [span for span in self.spans if span.trace == trace]
+            return found if Counter(span.name for span in found) >= Counter(names) else []
+
+        found: list[Received] = until_blocking(there, f"the spans {names}")
+        return found
+
+    def __enter__(self) -> Self:
+        self._served = ExitStack()
+        self._port = self._served.enter_context(answering(self._answer))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._served.close()
+
+    def _answer(self, request: Request) -> Response:
+        status = self.statuses.pop(0) if self.statuses else 200
+        self.headers.append(request.headers)
+        if status == 200:
+            zipped = request.headers.get("content-encoding") == "gzip"
+            self.bodies.append(gzip.decompress(request.body) if zipped else request.body)
+        return Response(status)
+
+
+def read(body: bytes) -> list[Received]:
+    """Return the spans in a request's body."""
+    request = ExportTraceServiceRequest.FromString(body)
+    return [
+        _received(scoped.scope.name, plain(of_service.resource.attributes)["service.name"], span)
+        for of_service in request.resource_spans
+        for scoped in of_service.scope_spans
+        for span in scoped.spans
+    ]
+
+
+def plain(attributes: Iterable[Any]) -> dict[str, Any]:
+    """Return attributes as Python values."""
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+
+
+def _received(scope: str, service: str, span: Any) -> Received:
+    return Received(
+        scope=scope.removeprefix("toolbus."),
+        service=service,
+        name=span.name,
+        kind=span.kind,
+        trace=span.trace_id.hex(),
+        id=span.span_id.hex(),
+        parent=span.parent_span_id.hex(),
+        attributes=plain(span.attributes),
+        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+        failed=span.status.code == 2,
+        seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+    )

@@ -1,0 +1,114 @@
+"""Syslog receivers over TCP or TLS with octet counting, and over UDP."""
+
+import asyncio
+import json
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+from harness.engines.engine import own_port
+
+
+@dataclass(frozen=True)
+class SyslogMessage:
+    """One message, parsed after RFC 5424."""
+
+    priority: int
+    at: str
+    host: str
+    program: str
+    name: str
+    event: Any
+
+    @classmethod
+    def of(cls, message: bytes) -> "SyslogMessage":
+        """Parse a message. Raises if it is malformed."""
+        head, at, host, program, process, name, data, text = message.decode().split(" ", 7)
+        assert (process, data) == ("-", "-")
+        priority, closing, version = head[1:].partition(">")
+        assert (head[0], closing, version) == ("<", ">", "1")
+        return cls(int(priority), at, host, program, name, json.loads(text))
+
+
+class SyslogServer:
+    """A receiver for the length of the block; after `cut` it can start again on the same port."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.port = own_port()
+        self.messages: list[SyslogMessage] = []
+        self.connections = 0
+        self._context = context
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cut()
+
+    async def start(self) -> None:
+        """Start to listen."""
+        self._server = await asyncio.start_server(
+            self._meet, "127.0.0.1", self.port, ssl=self._context
+        )
+
+    async def cut(self) -> None:
+        """Stop listening and drop every connection with its unread data."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await server.wait_closed()
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the received events, in order."""
+        return [each.event["id"] for each in self.messages]
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # the connection was cut before its handler started
+            writer.transport.abort()
+            return
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while True:
+                length = await reader.readuntil(b" ")
+                self.messages.append(SyslogMessage.of(await reader.readexactly(int(length))))
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+class Datagrams:
+    """A UDP port, open for the length of the block."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)  # noqa: FBT003 - the only way to say so
+        self.port = int(self._socket.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    async def messages(self) -> SyslogMessage:
+        """Return the next message."""
+        loop = asyncio.get_running_loop()
+        return SyslogMessage.of(await loop.sock_recv(self._socket, 65_536))

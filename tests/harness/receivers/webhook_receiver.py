@@ -1,0 +1,61 @@
+"""Webhook receiver over HTTP that checks signatures and can fail on request."""
+
+import base64
+import hmac
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from typing import Self
+
+from harness.engines.engine import own_port
+from harness.network.json_server import Request, Response, answering
+
+
+class Received(Request):
+    """One received request."""
+
+    def signed_with(self, secret: bytes) -> bool:
+        """Return whether the signature is valid, computed from the specification."""
+        text = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
+        expected = hmac.new(secret, text.encode() + self.body, sha256).digest()
+        version, _, signature = self.headers["webhook-signature"].partition(",")
+        return version == "v1" and base64.b64decode(signature) == expected
+
+
+class Receiver:
+    """A receiver for the length of the block; `status` is its answer."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port or own_port()
+        self.received: list[Received] = []
+        self.status = 204
+        self.location = ""
+        self.answer: Callable[[Received], tuple[int, bytes]] | None = None  # overrides `status`
+
+    @property
+    def url(self) -> str:
+        """The URL."""
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def __enter__(self) -> Self:
+        self._served = ExitStack()
+        self._served.enter_context(answering(self._answer, self.port))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._served.close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stop listening for the length of the block."""
+        self._served.close()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def _answer(self, request: Request) -> Response:
+        received = Received(request.method, request.path, request.headers, request.body)
+        self.received.append(received)
+        status, body = self.answer(received) if self.answer else (self.status, b"")
+        return Response(status, body, {"location": self.location} if self.location else {})

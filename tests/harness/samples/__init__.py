@@ -1,0 +1,1 @@
+"""Generated and collected test data."""

@@ -1,0 +1,1 @@
+"""Single Toolbus services inside the test process."""

@@ -1,0 +1,1 @@
+"""MCP servers that tests declare as upstreams."""

@@ -1,0 +1,119 @@
+"""SDK server that remembers texts per session.
+
+Usage: `python stateful_server.py stdio` stores them in the process; `http PORT` and `sse PORT`
+store them per session, as a server of the handshake family without `server/discover`; `stateless
+PORT` issues no session ids; `dual PORT` speaks both families.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import uvicorn
+from fastmcp import Context, FastMCP
+from starlette.responses import JSONResponse
+
+app = FastMCP("stateful")
+NOTES: dict[str, list[str]] = {}
+PROCESS = "process"
+
+
+def _place(ctx: Context) -> str:
+    return PROCESS if sys.argv[1] == "stdio" else ctx.session_id
+
+
+@app.tool
+async def remember(text: str, ctx: Context) -> str:
+    """Remember a text."""
+    NOTES.setdefault(_place(ctx), []).append(text)
+    return text
+
+
+@app.tool
+async def recall(ctx: Context) -> str:
+    """Return everything remembered in this session."""
+    return ",".join(NOTES.get(_place(ctx), []))
+
+
+@app.tool
+async def pid() -> str:
+    """Return the process id."""
+    return str(os.getpid())
+
+
+@app.tool
+async def wait() -> str:
+    """Wait for an hour."""
+    await asyncio.sleep(3600)
+    return "waited"
+
+
+@app.tool
+async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str:
+    """Report progress `steps` times with a pause before each, then wait silently."""
+    for step in range(1, steps + 1):
+        await asyncio.sleep(pause)
+        await ctx.report_progress(step, steps)
+    await asyncio.sleep(then)
+    return f"{steps} steps"
+
+
+@app.tool
+async def die() -> str:
+    """End the process at once."""
+    os._exit(3)
+
+
+class HandshakeFamilyApp:
+    """The application of an SDK without `server/discover`."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._inner(scope, receive, send)
+            return
+        whole = b""
+        while True:
+            message = await receive()
+            whole += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        request = json.loads(whole)
+        if request.get("method") == "server/discover":
+            error = {"code": -32601, "message": "Method not found"}
+            result = JSONResponse({"jsonrpc": "2.0", "id": request["id"], "error": error}, 400)
+            await result(scope, receive, send)
+            return
+        sent = False
+
+        async def again() -> Any:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": whole, "more_body": False}
+
+        await self._inner(scope, again, send)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stdio":
+        app.run(transport="stdio", show_banner=False)
+    else:
+        kind = sys.argv[1]
+        inner = (
+            app.http_app(transport="sse")
+            if kind == "sse"
+            else app.http_app(transport="http", stateless_http=kind == "stateless")
+        )
+        uvicorn.run(
+            inner if kind == "dual" else HandshakeFamilyApp(inner),
+            port=int(sys.argv[2]),
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
