@@ -63,7 +63,7 @@ async def test_the_operators_own_target_may_be_private() -> None:
         assert (await strict.send(HttpRequest("GET", local, operator_named=True))).accepted
 
 
-async def test_public_addresses_need_tls_where_that_is_lookups_for() -> None:
+async def test_public_addresses_need_tls_where_the_client_requires_it() -> None:
     def public(_target: Target) -> list[str]:
         return ["93.184.216.34"]
 

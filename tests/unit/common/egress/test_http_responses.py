@@ -73,7 +73,7 @@ async def test_a_response_without_end_is_cut_off(
         await found.closed.wait()
 
 
-async def test_the_beginning_of_a_body_is_enough_where_that_is_lookups_for() -> None:
+async def test_the_beginning_of_a_body_is_enough_where_the_request_allows_it() -> None:
     async with peer(CHUNKED, b"3e8\r\n%b\r\n" % (b"x" * 1000)) as (found, url):
         response = await got(url, cut=True)
         await found.closed.wait()
