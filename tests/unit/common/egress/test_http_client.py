@@ -170,6 +170,8 @@ async def test_a_cookie_is_neither_stored_nor_sent() -> None:
         for _ in range(2):
             await sender.send(HttpRequest("GET", url))
         assert not any(b"canary" in head for head in found.heads)
+        assert sender._exchange is not None
+        assert list(sender._exchange._client.cookies.jar) == []
 
 
 async def test_neither_urls_nor_headers_are_logged(caplog: pytest.LogCaptureFixture) -> None:

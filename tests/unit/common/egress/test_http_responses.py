@@ -46,7 +46,11 @@ async def test_a_response_ends_where_its_head_says(answer: bytes, body: bytes) -
         (HEAD + b"A: b\r\n" * 101 + b"\r\n", "more than 100 headers"),
         (HEAD + b"A: " + b"b" * 200_000 + b"\r\n\r\n", "headers of its response are too large"),
     ],
-)
+    ids=[
+        "0.9", "status", "two lengths", "negative length", "short body", "header without a colon",
+        "chunk size", "short chunk", "nothing", "101 headers", "long header",
+    ],
+)  # fmt: skip
 async def test_a_malformed_response_is_an_error(answer: bytes, reason: str) -> None:
     async with peer(answer) as (_, url):
         with pytest.raises(HttpError, match=reason):
