@@ -23,8 +23,8 @@ $(INSTALLED): pyproject.toml
 up: $(INSTALLED)
 	@$(BIN)/toolbus up $(ARGS)
 
-# Most tests wait more than they compute, so there are more workers than cores; 0 is none beside
-# pytest itself. What shares a gateway goes to one worker (tests/harness/worker_groups.py).
+# Most tests wait more than they compute, so there are more workers than cores; 0 runs them in
+# pytest itself. Tests that share a gateway run on one worker (tests/harness/worker_groups.py).
 WORKERS ?= 3
 ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
@@ -32,23 +32,23 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness $(ARGS)
 
-# The pages people see, in the system's Chromium; what it shows is kept in build/screenshots.
+# The web pages in the system's Chromium; screenshots are written to build/screenshots.
 browser: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-# A real Prometheus scrapes every service, and answers what the dashboard for it asks.
+# A real Prometheus scrapes every service and evaluates every expression of its dashboard.
 metrics: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian prometheus
 	$(BIN)/python -m pytest tests/metrics $(ARGS)
 
-# A witness of the transparency network's own hands cosigns our logs; it needs Go and ssh-agent.
+# A third-party witness (litewitness) cosigns the logs; it needs Go and ssh-agent.
 LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.9.0
 witness: $(INSTALLED)
 	test -x build/bin/litewitness || GOBIN=$(CURDIR)/build/bin go install $(LITEWITNESS)
 	$(BIN)/python -m pytest tests/witness $(ARGS)
 
-# Broken requests to every endpoint, for so long; the seed is printed: ARGS="--seconds 600 --seed 7".
+# Mutated requests to every endpoint for a time; the seed is printed: ARGS="--seconds 600 --seed 7".
 fuzz: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
@@ -67,23 +67,23 @@ docs: $(INSTALLED)
 reference: $(INSTALLED)
 	PYTHONPATH=tools $(BIN)/python -m reference
 
-# RULES=100 declares so many Cedar rules, some of which read the measured tool's arguments.
+# RULES=100 declares 100 Cedar rules, some of which read the measured tool's arguments.
 RULES ?= 0
 bench: $(INSTALLED)
 	$(BIN)/python bench/run.py --rules '$(RULES)' $(ARGS)
 
-# What one decision costs with 100 rules, beside the engine asked about all of them; and the
-# whole call path with them and without, in turn.
+# Latency of a decision with 100 rules, with and without an index, and the whole call path with
+# and without rules.
 bench-rules: $(INSTALLED)
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/rules_spine.py $(ARGS)
 
-# Revocation to refusal over three replicas, and ten thousand keys over 500 tools.
+# Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
 
-# What a model reads with every definition and in code mode: 508 tools, scripted agents.
-# ARGS="--tools FILE… --tasks FILE…" takes a published benchmark's instead.
+# Input tokens with all definitions and in code mode: 508 tools, scripted agents.
+# ARGS="--tools FILE… --tasks FILE…" runs a published benchmark instead.
 bench-codemode: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/codemode.py $(ARGS)
 
@@ -91,7 +91,7 @@ bench-codemode: $(INSTALLED)
 bench-ledger: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/ledger.py $(ARGS)
 
-# What the sweeper's look-up of intents costs; ARGS=1000000 reads so many.
+# Cost of the sweeper's look-up of intents; ARGS=1000000 reads a million.
 bench-sweep: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/sweep.py $(ARGS)
 
@@ -99,7 +99,7 @@ bench-sweep: $(INSTALLED)
 conformance: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
 
-# Clients of other hands, each in its own environment, against servers of every family.
+# Third-party clients, each in its own environment, against servers of every family.
 matrix: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m matrix.run --client '$(CLIENT)' --upstream '$(UPSTREAM)' $(ARGS)
 
@@ -107,51 +107,51 @@ matrix: $(INSTALLED)
 bench-pins: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/pins.py $(ARGS)
 
-# One bad upstream of ten, and three times too many calls: what the others notice.
+# Effect of one faulty upstream of ten, and of threefold overload, on the others.
 bench-resilience: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/resilience.py $(ARGS)
 
-# The verdict on a million sealed events, offline.
+# Offline verification of a million sealed events.
 bench-evidence: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
 
-# Every question of the dashboards over ten million events.
+# Every query of the dashboards over ten million events.
 bench-analytics: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/analytics.py $(ARGS)
 
-# Every part of a gateway killed twenty times under 200 calls a second: about a quarter of an hour.
+# Every part of a gateway killed twenty times under 200 calls per second; takes 15 minutes.
 bench-durability: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/durability.py $(ARGS)
 
-# Events from a call to a row: how many a second, how soon, what they cost, ClickHouse away.
+# Events from a call to a row: throughput, delay, cost, and ClickHouse outages.
 bench-evidence-flow: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)
 
-# What a result of 200 MB costs the executor's memory, over HTTP and stdio.
+# Growth of the executor's memory by a result of 200 MB, over HTTP and stdio.
 bench-results: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/results.py $(ARGS)
 
-# A hundred servers on stdio of which five are used, and two hundred kills: what is left of them.
+# A hundred stdio servers with five in use, and leftover processes of two hundred kills.
 bench-isolation: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/isolation.py $(ARGS)
 
-# Hundreds of spellings of this machine's own address at every place that takes a URL.
+# Hundreds of spellings of this machine's address at every entry point that takes a URL.
 bench-egress: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/egress.py
 
-# What tracing costs a call that is not recorded, and what a span costs that is.
+# Cost of tracing for an unrecorded call, and of a recorded span.
 bench-traces: $(INSTALLED)
 	PYTHONPATH=bench $(BIN)/python bench/traces.py $(ARGS)
 
-# Who holds an access token, looked up at the edge: microseconds of each request.
+# Cost of access token verification for each request at ingress.
 bench-identity: $(INSTALLED)
 	$(BIN)/python bench/identity.py $(ARGS)
 
-# What a token for a server costs each call; a thousand that end together.
+# Cost of an upstream token per call, and a thousand renewals at once.
 bench-upstream-tokens: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/upstream_tokens.py $(ARGS)
 
-# Hostile programs, forbidden system calls, forged messages; and what a run costs.
+# Hostile programs, forbidden system calls, forged messages, and latency of a run.
 bench-sandbox: $(INSTALLED)
 	PYTHONPATH=bench $(BIN)/python bench/sandbox.py $(ARGS)
 

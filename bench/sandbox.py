@@ -122,7 +122,7 @@ async def hostile(sandbox: Sandbox, programs: list[Hostile]) -> dict[str, Any]:
 
 
 def forgeries(chance: random.Random) -> list[bytes]:
-    """Return frames that no child process sends."""
+    """Return messages that no child process sends."""
     call = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}
     shapes: tuple[Any, ...] = (
         {"type": "Calls", "calls": []},
@@ -145,15 +145,15 @@ def forgeries(chance: random.Random) -> list[bytes]:
     return framed
 
 
-async def send(theirs: socket.socket, frame: bytes) -> None:
-    """Send a frame; the other side may close the connection first."""
+async def send(theirs: socket.socket, message: bytes) -> None:
+    """Send a message; the other side may close the connection first."""
     with contextlib.suppress(OSError):
-        await asyncio.get_running_loop().sock_sendall(theirs, frame)
+        await asyncio.get_running_loop().sock_sendall(theirs, message)
         theirs.shutdown(socket.SHUT_WR)
 
 
-async def believed(frame: bytes) -> bool:
-    """Return whether a forged frame called a tool or passed for a program's successful end."""
+async def believed(message: bytes) -> bool:
+    """Return whether a forged message called a tool or passed for a program's successful end."""
     tools = Tools()
     made: list[ToolCall] = []
 
@@ -165,15 +165,15 @@ async def believed(frame: bytes) -> bool:
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     talk = Session(Program("1", tools=TOOLS), call, reader, writer)
     theirs.settimeout(0)
-    sending = asyncio.create_task(send(theirs, frame))
+    sending = asyncio.create_task(send(theirs, message))
     try:
-        message = await talk.hold()
+        received = await talk.hold()
     except BrokenError:
-        message = None
+        received = None
     writer.transport.abort()
     await sending
     theirs.close()
-    return bool(made) or getattr(message, "value", None) is not None
+    return bool(made) or getattr(received, "value", None) is not None
 
 
 async def syscalls() -> dict[str, Any]:
@@ -233,9 +233,9 @@ async def measured(runs: int) -> dict[str, Any]:
     figures["syscalls_tried"] = tried["tried"]
     figures["syscalls_survived"] = len(tried["survivors"])
     figures["survivors"] = tried["survivors"]
-    frames = forgeries(random.Random(7))
-    figures["forged"] = len(frames)
-    figures["forged_believed"] = sum([await believed(frame) for frame in frames])
+    messages = forgeries(random.Random(7))
+    figures["forged"] = len(messages)
+    figures["forged_believed"] = sum([await believed(message) for message in messages])
     return figures
 
 

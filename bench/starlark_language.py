@@ -67,7 +67,7 @@ async def no_tools(_call: ToolCall) -> ToolOutcome:
     return ToolOutcome()
 
 
-async def fault(sandbox: Sandbox, chunk: Chunk) -> str | None:
+async def deviation(sandbox: Sandbox, chunk: Chunk) -> str | None:
     """Return how a chunk deviates, if it does. An error's wording is the engine's own."""
     program = Program(chunk.source + "\nresult = True", limits=Limits(deadline=10.0, cpu=10))
     ended = await sandbox.run(program, no_tools)
@@ -82,9 +82,9 @@ async def main(every: list[Chunk]) -> int:
     """Run every chunk of every file; return 0 if few enough deviate."""
     sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
     await sandbox.start()
-    faults = {chunk.place: await fault(sandbox, chunk) for chunk in every}
+    deviations = {chunk.place: await deviation(sandbox, chunk) for chunk in every}
     await sandbox.close()
-    failed = {place: why for place, why in faults.items() if why}
+    failed = {place: why for place, why in deviations.items() if why}
     console.print_json(json.dumps(failed))
     console.print(f"{len(every) - len(failed)} of {len(every)} chunks behave as specified")
     return int(len(failed) > MOST_FAILED * len(every))

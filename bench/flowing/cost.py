@@ -28,27 +28,28 @@ LABELS = {
     "always": "sync_interval: always",
 }
 # what is recorded, and when it is synced
-WAYS = {"nothing": "1s", "default": "1s", "always": "always"}
+VARIANTS = {"nothing": "1s", "default": "1s", "always": "always"}
 
 
 def cost(calls: int) -> Iterator[Row]:
     """Return what the default adds, which has a demand, and what `always` adds, which has none."""
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
+    with tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name, ExitStack() as stack:
         upstream = Upstream(Path(name) / "upstream")
         upstream.start()
         stack.callback(upstream.kill)
         clusters = {
-            way: stack.enter_context(_gateway(Path(name) / way, way, upstream)) for way in WAYS
+            variant: stack.enter_context(_gateway(Path(name) / variant, variant, upstream))
+            for variant in VARIANTS
         }
         taken = asyncio.run(_called(clusters, calls))
-    p50 = {way: statistics.median(each) for way, each in taken.items()}
-    p99 = {way: statistics.quantiles(each, n=100)[98] for way, each in taken.items()}
+    p50 = {variant: statistics.median(each) for variant, each in taken.items()}
+    p99 = {variant: statistics.quantiles(each, n=100)[98] for variant, each in taken.items()}
     fields = {"p50_ms": p50, "p99_ms": p99, "calls": calls}
-    adds = {way: p50[way] - p50["nothing"] for way in WAYS}
+    adds = {variant: p50[variant] - p50["nothing"] for variant in VARIANTS}
     yield row("recording a call: ms it adds, p50", adds["default"], "<=", MOST_MS, **fields)
     yield _undemanded("the same, sync_interval: always", adds["always"])
-    for way in WAYS:
-        yield _undemanded(f"a call, {LABELS[way]}: ms, p50", p50[way])
+    for variant in VARIANTS:
+        yield _undemanded(f"a call, {LABELS[variant]}: ms, p50", p50[variant])
 
 
 def _undemanded(what: str, value: float) -> Row:
@@ -57,10 +58,10 @@ def _undemanded(what: str, value: float) -> Row:
 
 
 @contextmanager
-def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]:
+def _gateway(directory: Path, variant: str, upstream: Upstream) -> Iterator[Cluster]:
     cluster = Cluster(directory)
-    cluster.nats.sync(WAYS[way])
-    cluster.program = "unrecorded_services.py" if way == "nothing" else "plain_services.py"
+    cluster.nats.sync(VARIANTS[variant])
+    cluster.program = "unrecorded_services.py" if variant == "nothing" else "plain_services.py"
     try:
         servers = {"echo": Server(url=upstream.url)}
         cluster.start(Configuration(servers=servers, keys={"bot": key(SECRET)}), fused=True)
@@ -72,18 +73,18 @@ def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]
 
 async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[float]]:
     """Return milliseconds per call, one gateway after the other, one call at a time."""
-    taken: dict[str, list[float]] = {way: [] for way in clusters}
-    loads = {way: _load(cluster) for way, cluster in clusters.items()}
+    taken: dict[str, list[float]] = {variant: [] for variant in clusters}
+    loads = {variant: _load(cluster) for variant, cluster in clusters.items()}
     for number in range(WARM + calls):
-        for way, load in loads.items():
-            call = Call(f"{way}.{number}", "count", f"{number + 1:032x}")
+        for variant, load in loads.items():
+            call = Call(f"{variant}.{number}", "count", f"{number + 1:032x}")
             began = time.perf_counter()
             result = await load.answer_of(call)
             took = (time.perf_counter() - began) * 1000
             if call.answer not in json.dumps(result):
-                raise SystemExit(f"{way}: wrong answer: {result}")
+                raise SystemExit(f"{variant}: wrong answer: {result}")
             if number >= WARM:
-                taken[way].append(took)
+                taken[variant].append(took)
     for load in loads.values():
         await load.close()
     return taken

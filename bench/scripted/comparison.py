@@ -17,13 +17,13 @@ from scripted.published_agents import found_by_search, with_programs, without
 
 AGENTS = {"tools": without, "code": with_programs}
 SHOWS = (
-    "The agents are scripted: no model was asked, and both know beforehand which tools a task "
-    "takes and in which order its calls may go. Schemas and results are synthesised. Right means "
-    "that just the task's tools were called, each with what its schema requires, and that the "
-    "records came back. Shown is what both ways of working cost in input tokens, every request in "
-    "full and without caching, and how often search finds the tools by the task's own words. Not "
-    "shown is whether a model would do the task; another benchmark's tokens were measured with a "
-    "model, other schemas and other results, so its figures beside these are an orientation."
+    "The agents are scripted, without a model, and both know beforehand which tools a task needs "
+    "and the order of its calls. Schemas and results are synthesised. Right means that exactly "
+    "the task's tools were called with the arguments that their schemas require, and that the "
+    "records came back. The figures show the input tokens of both agents, with every request "
+    "counted in full and without caching, and how often the search finds the tools by the task's "
+    "own words. They do not show whether a model would do the task. Published token counts come "
+    "from a model with other schemas and results; compare them with care."
 )
 
 

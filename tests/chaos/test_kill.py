@@ -17,7 +17,7 @@ import redis
 from harness.clients.bus_operator import key
 from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster, Upstream
-from harness.waits import PATIENCE
+from harness.waits import PATIENCE, until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
@@ -25,6 +25,7 @@ PRICE = 10_000  # micro-dollars
 LEVEL = "{{default}}:{epoch}:budget:key:bot:usd:month:UTC"
 WORKERS = 8
 ENOUGH_IN_FLIGHT = 40
+SETTLED_WITHIN = 2 * PATIENCE
 BROKEN = (OSError, HTTPException)  # errors that a client gets from an ingress that dies under it
 CLEAR = frozenset({  # the possible ends of a call besides its result when a process dies
     "bus_down", "policy_down", "executor_down", "outcome_unknown", "upstream_dead", "unavailable",
@@ -59,14 +60,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
         made.stop()
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
-    give_up = time.monotonic() + 2 * PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up, condition
-        time.sleep(0.05)
-
-
 @dataclass
 class Load:
     """Callers that call until they are stopped, with the result of each call."""
@@ -90,10 +83,15 @@ class Load:
         with ThreadPoolExecutor(WORKERS) as pool:
             workers = [pool.submit(self._work, client, numbers) for client in self._spread()]
             try:
-                wait_for(lambda: sum(self.arrived().values()) >= ENOUGH_IN_FLIGHT)
+                until_blocking(
+                    lambda: sum(self.arrived().values()) >= ENOUGH_IN_FLIGHT, seconds=SETTLED_WITHIN
+                )
                 cause()
                 already = len(self.succeeded)
-                wait_for(lambda: len(self.succeeded) >= already + ENOUGH_IN_FLIGHT)
+                until_blocking(
+                    lambda: len(self.succeeded) >= already + ENOUGH_IN_FLIGHT,
+                    seconds=SETTLED_WITHIN,
+                )
             finally:
                 self._stop.set()
             for worker in workers:
@@ -156,9 +154,13 @@ def check(cluster: Cluster, load: Load, clear: frozenset[str] = CLEAR) -> None:
     assert [call for call, times in arrived.items() if times > 1] == [], "run twice"
     assert set(load.succeeded) <= set(arrived)
     assert set(load.failed.values()) <= clear, load.failed
-    wait_for(lambda: ledger(cluster)[1] == 0)
-    wait_for(lambda: set(arrived_without_intent(cluster, arrived)) == set())
-    wait_for(lambda: charged_by_the_events(cluster) == ledger(cluster)[0])
+    until_blocking(lambda: ledger(cluster)[1] == 0, seconds=SETTLED_WITHIN)
+    until_blocking(
+        lambda: set(arrived_without_intent(cluster, arrived)) == set(), seconds=SETTLED_WITHIN
+    )
+    until_blocking(
+        lambda: charged_by_the_events(cluster) == ledger(cluster)[0], seconds=SETTLED_WITHIN
+    )
     doubled = "SELECT id FROM events GROUP BY id HAVING count() > 1"
     assert cluster.rows(doubled) == []
     outcomes = "SELECT uniqExact(call_id) AS n FROM events WHERE event = 'call.allowed'"
@@ -200,7 +202,7 @@ def test_callers_get_an_error_at_once_when_both_replicas_die(
     def kill_both() -> None:
         for process in cluster.processes.pop(service):
             process.kill()
-        wait_for(lambda: f"{service}_down" in load.failed.values())
+        until_blocking(lambda: f"{service}_down" in load.failed.values(), seconds=SETTLED_WITHIN)
         for _ in range(2):
             cluster.run(service)
         for process in cluster.processes[service]:
@@ -227,7 +229,7 @@ def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_event(
 ) -> None:
     def kill() -> None:
         cluster.nats.kill()
-        wait_for(lambda: "bus_down" in load.failed.values())
+        until_blocking(lambda: "bus_down" in load.failed.values(), seconds=SETTLED_WITHIN)
         cluster.nats.start()
 
     load.through(kill)
@@ -238,7 +240,7 @@ def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_event(
 def test_killing_valkey_refuses_spending_until_it_is_back(cluster: Cluster, load: Load) -> None:
     def kill() -> None:
         cluster.valkey.kill()
-        wait_for(lambda: "ledger_down" in load.failed.values())
+        until_blocking(lambda: "ledger_down" in load.failed.values(), seconds=SETTLED_WITHIN)
         cluster.valkey.start()
 
     load.through(kill)

@@ -36,7 +36,7 @@ from toolbus_oauth.upstreams.connections.records import ProviderTokens
 
 MOST_CONSENTS = 4
 LISTED_SECONDS = 20.0
-_ASKS = "connections connect"
+_LINK_COMMAND = "connections connect"
 _NEVER = ("is impossible", "already requested")
 _LONGEST_NAME = 24
 PERSON, PROVIDER = "demo", "corp"
@@ -85,7 +85,7 @@ class Play:
             document["issuers"] = {
                 PROVIDER: {"url": context["idp_issuer"], "client_id": context["idp_client_id"]}
             }
-            asyncio.run(self._vouch())
+            asyncio.run(self._store_id_token())
         self._apply(document)
 
     def run(self) -> None:
@@ -99,7 +99,7 @@ class Play:
             while consents < MOST_CONSENTS:
                 text = self._agent.call(tool, {"a": 5, "b": 3}).body.decode()
                 self.observations.append(f"{tool} {text}")
-                if _ASKS not in text:
+                if _LINK_COMMAND not in text:
                     break
                 consents += 1
                 self._consent()
@@ -127,7 +127,7 @@ class Play:
                 until_blocking(self.launched.up_to_date, "every service knows them")
                 return [tool["name"] for tool in found]
             reason = (self._row() or {}).get("last_failure", "")
-            waits = _ASKS in reason and not self._consented
+            waits = _LINK_COMMAND in reason and not self._consented
             if waits or any(each in reason for each in _NEVER):
                 self.observations.append(reason)
                 return []
@@ -161,7 +161,7 @@ class Play:
         self.observations.append(f"consent: {back.status} {back.text[-300:]}")
         return back.status == 200
 
-    async def _vouch(self) -> None:
+    async def _store_id_token(self) -> None:
         """Store the scenario's ID token, as if its person had signed in with it."""
         context, launched = self.order["context"], self.launched
         claims = parse_unverified(context["idp_id_token"])[1]

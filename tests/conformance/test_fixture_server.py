@@ -22,7 +22,7 @@ from mcp_types import (
 from conformance.upstream import TESTS, FixtureServer
 
 REVISIONS = {"modern": "2026-07-28", "legacy": "2025-11-25"}
-WAYS = ["http modern", "http legacy", "stdio modern", "stdio legacy", "sse legacy"]
+TRANSPORTS = ["http modern", "http legacy", "stdio modern", "stdio legacy", "sse legacy"]
 
 
 async def accept(context: Any, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
@@ -58,17 +58,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fixt
 
 
 @asynccontextmanager
-async def connected(way: str, servers: dict[str, FixtureServer]) -> AsyncIterator[Client]:
-    transport, family = way.split()
+async def connected(
+    transport_name: str, servers: dict[str, FixtureServer]
+) -> AsyncIterator[Client]:
+    transport, family = transport_name.split()
     server: Any
     if transport == "stdio":
         words = ["-m", "fixture_server", "--stdio", "--family", family]
         environment = {"PYTHONPATH": str(TESTS)}
         server = StdioServerParameters(command=sys.executable, args=words, env=environment)
     elif transport == "sse":
-        server = sse_client(servers[way].url.replace("/mcp", "/sse"))
+        server = sse_client(servers[transport_name].url.replace("/mcp", "/sse"))
     else:
-        server = servers[way].url
+        server = servers[transport_name].url
     abilities: dict[str, Any] = {
         "elicitation_callback": accept,
         "sampling_callback": say,
@@ -85,11 +87,11 @@ async def text(client: Client, tool: str, **arguments: Any) -> str:
     return str(result.content[0].text)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("transport_name", TRANSPORTS)
 async def test_the_fixture_lists_reads_and_prompts(
-    way: str, servers: dict[str, FixtureServer]
+    transport_name: str, servers: dict[str, FixtureServer]
 ) -> None:
-    async with connected(way, servers) as client:
+    async with connected(transport_name, servers) as client:
         names, cursor = set(), None
         while True:
             page = await client.list_tools(cursor=cursor)
@@ -105,11 +107,11 @@ async def test_the_fixture_lists_reads_and_prompts(
         assert "arg1='a'" in prompt.messages[0].content.text
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("transport_name", TRANSPORTS)
 async def test_the_fixture_sends_requests_to_its_caller(
-    way: str, servers: dict[str, FixtureServer]
+    transport_name: str, servers: dict[str, FixtureServer]
 ) -> None:
-    async with connected(way, servers) as client:
+    async with connected(transport_name, servers) as client:
         message = await text(client, "test_input_required_result_multiple_inputs")
         assert message == "Name: Ada; Greeting: Paris; Roots: 2"
         message = await text(client, "test_input_required_result_multi_round")
@@ -117,14 +119,16 @@ async def test_the_fixture_sends_requests_to_its_caller(
         assert await text(client, "test_x_mcp_header", region="norð") == "region: norð"
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_the_fixture_reports_progress(way: str, servers: dict[str, FixtureServer]) -> None:
+@pytest.mark.parametrize("transport_name", TRANSPORTS)
+async def test_the_fixture_reports_progress(
+    transport_name: str, servers: dict[str, FixtureServer]
+) -> None:
     items: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
         items.append(progress)
 
-    async with connected(way, servers) as client:
+    async with connected(transport_name, servers) as client:
         await client.call_tool("test_tool_with_progress", {}, progress_callback=hear)
     assert items == [0, 50, 100]
 

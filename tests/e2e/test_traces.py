@@ -56,6 +56,8 @@ def traced(
             OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{TOKEN}",
             OTEL_TRACES_SAMPLER="parentbased_always_off",
             OTEL_BSP_SCHEDULE_DELAY="50",
+            OTEL_METRICS_EXPORTER="otlp",
+            OTEL_METRIC_EXPORT_INTERVAL="200",
         )
         try:
             fixture.start()
@@ -233,6 +235,29 @@ def test_services_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
         "spans are counted once they are sent",
     )
     assert b'toolbus_service_ready{service="ingress"} 1.0' in client.get(page).body
+
+
+def test_the_collector_receives_the_metrics_of_every_service(traced: Traced) -> None:
+    call(traced.client(), "fix__greet", parent_of(token_hex(16)))
+    wanted = {
+        ("toolbus_calls_total", "outcome", "ok"),
+        ("toolbus_decisions_total", "decision", "allowed"),
+    }
+    wanted |= {
+        ("toolbus_service_ready", "service", each) for each in ("ingress", "policy", "executor")
+    }
+    until_blocking(
+        lambda: (
+            wanted
+            <= {
+                (each.name, *label)
+                for each in traced.collector.metrics
+                if each.value >= 1
+                for label in each.labels.items()
+            }
+        ),
+        "metrics of every service",
+    )
 
 
 def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> None:

@@ -28,7 +28,7 @@ _SHOWN = ("mcp-", "authorization", "traceparent", "tracestate", "baggage", "tool
 _EVERYTHING: Json = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 
 
-class OneWay:
+class StatelessPeer:
     """The back-channel of a stateless request: the stream of its answer."""
 
     def __init__(self, stream: Stream) -> None:
@@ -60,7 +60,7 @@ def modern_call(fixture: Fixture, message: Json, stream: Stream, headers: Header
         message["method"],
         params,
         capabilities if isinstance(capabilities, dict) else {},
-        OneWay(stream),
+        StatelessPeer(stream),
         lax=fixture.lax,
     )
 
@@ -127,7 +127,7 @@ class Session:
             method,
             params,
             self.capabilities,
-            _TwoWay(self, stream),
+            _SessionPeer(self, stream),
             self._level,
             self._fixture.lax,
             self.revision,
@@ -193,7 +193,7 @@ class Session:
         self.standing.put(notification(method, params))
 
 
-class _TwoWay:
+class _SessionPeer:
     """The back-channel of a request in a session."""
 
     def __init__(self, session: Session, stream: Stream) -> None:

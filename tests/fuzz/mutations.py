@@ -139,13 +139,13 @@ class Request:
 def mutated(request: Request, random: Random) -> Request:
     """Apply one to three mutations to a request."""
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        ways = [
+        mutators = [
             _head,
             _target,
             _wire,
             *([_body, _content, _content, _content] * bool(request.body)),
         ]
-        request = random.choice(ways)(request, random)
+        request = random.choice(mutators)(request, random)
     return request
 
 

@@ -1,4 +1,4 @@
-"""gRPC server built on grpclib, with reflection in v1 only and a health service.
+"""A gRPC server built on grpclib, with reflection in v1 only and a health service.
 
 Usage: `python -m harness.apis.grpclib_server PORT`. A book called "unwell" makes it unhealthy.
 """

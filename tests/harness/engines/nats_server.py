@@ -1,4 +1,4 @@
-"""nats-server with the permissions that Toolbus generates, and a tester in every account."""
+"""A nats-server with the permissions that Toolbus generates, and a tester in every account."""
 
 import json
 import shutil

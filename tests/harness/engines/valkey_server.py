@@ -1,4 +1,4 @@
-"""valkey-server from its Python package."""
+"""A valkey-server from its Python package."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""npm packages, each installed once and cached for later runs."""
+"""Packages of npm, each installed once and cached for later runs."""
 
 import os
 import subprocess

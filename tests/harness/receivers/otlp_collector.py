@@ -7,6 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from harness.network.json_server import Request, Response, answering
@@ -30,12 +33,22 @@ class Received:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Value:
+    """One value of a counter or gauge."""
+
+    name: str
+    labels: dict[str, Any]
+    value: float
+
+
 class Collector:
     """A collector for the length of the block; `statuses` are its next answers, then 200."""
 
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []
-        self.bodies: list[bytes] = []
+        self.bodies: list[bytes] = []  # of traces
+        self.metric_bodies: list[bytes] = []
         self.statuses: list[int] = []
         self._port = 0
 
@@ -48,6 +61,11 @@ class Collector:
     def spans(self) -> list[Received]:
         """All accepted spans."""
         return [span for body in list(self.bodies) for span in read(body)]
+
+    @property
+    def metrics(self) -> list[Value]:
+        """All accepted values of counters and gauges."""
+        return [value for body in list(self.metric_bodies) for value in values(body)]
 
     def of(self, trace: str, *names: str) -> list[Received]:
         """Return the spans of a trace once every given name occurred as often as it is given."""
@@ -72,7 +90,8 @@ class Collector:
         self.headers.append(request.headers)
         if status == 200:
             zipped = request.headers.get("content-encoding") == "gzip"
-            self.bodies.append(gzip.decompress(request.body) if zipped else request.body)
+            body = gzip.decompress(request.body) if zipped else request.body
+            (self.metric_bodies if "/metrics" in request.path else self.bodies).append(body)
         return Response(status)
 
 
@@ -84,6 +103,18 @@ def read(body: bytes) -> list[Received]:
         for of_service in request.resource_spans
         for scoped in of_service.scope_spans
         for span in scoped.spans
+    ]
+
+
+def values(body: bytes) -> list[Value]:
+    """Return the values of counters and gauges in a request's body."""
+    request = ExportMetricsServiceRequest.FromString(body)
+    return [
+        Value(metric.name, plain(point.attributes), point.as_double)
+        for of_service in request.resource_metrics
+        for scoped in of_service.scope_metrics
+        for metric in scoped.metrics
+        for point in (*metric.sum.data_points, *metric.gauge.data_points)
     ]
 
 

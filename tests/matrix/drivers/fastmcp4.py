@@ -14,9 +14,9 @@ from mcp_types import PromptReference
 from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
+    START_SECONDS,
     STATIC,
     STATIC_TEXT,
-    UNDER_WAY_SECONDS,
     Play,
     expect,
     given,
@@ -118,7 +118,7 @@ async def task() -> str:
 
 async def cancellation() -> str:
     async with connected() as client:
-        with anyio.move_on_after(UNDER_WAY_SECONDS) as scope:
+        with anyio.move_on_after(START_SECONDS) as scope:
             await client.call_tool(GIVEN.name("test_sleep"), {"seconds": LONG_SECONDS})
         return expect("given up", scope.cancelled_caught, "it ended by itself")
 

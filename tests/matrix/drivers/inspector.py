@@ -7,9 +7,9 @@ from typing import Any
 
 from matrix.drivers.report import (
     LONG_SECONDS,
+    START_SECONDS,
     STATIC,
     STATIC_TEXT,
-    UNDER_WAY_SECONDS,
     Play,
     expect,
     given,
@@ -92,7 +92,7 @@ async def cancellation() -> str:
         json.dumps({"seconds": LONG_SECONDS}),
     ]
     process = await started("tools/call", *named)
-    await asyncio.sleep(4 * UNDER_WAY_SECONDS)
+    await asyncio.sleep(4 * START_SECONDS)
     expect("", process.returncode is None, "it ended by itself")
     process.kill()
     await process.wait()

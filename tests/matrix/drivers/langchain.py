@@ -14,9 +14,9 @@ from mcp.types import CreateMessageResult, ElicitResult, PromptReference, TextCo
 from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
+    START_SECONDS,
     STATIC,
     STATIC_TEXT,
-    UNDER_WAY_SECONDS,
     expect,
     given,
     perform,
@@ -113,9 +113,9 @@ async def completion():
 
 async def cancellation():
     calling = asyncio.create_task(_call("test_sleep", seconds=LONG_SECONDS))
-    await asyncio.sleep(2 * UNDER_WAY_SECONDS)
+    await asyncio.sleep(2 * START_SECONDS)
     calling.cancel()
-    await asyncio.wait([calling], timeout=UNDER_WAY_SECONDS)
+    await asyncio.wait([calling], timeout=START_SECONDS)
     return expect("given up", calling.cancelled(), calling)
 
 

@@ -14,9 +14,9 @@ from agents.mcp import MCPServerStreamableHttp
 
 from matrix.drivers.report import (
     LONG_SECONDS,
+    START_SECONDS,
     STATIC,
     STATIC_TEXT,
-    UNDER_WAY_SECONDS,
     expect,
     given,
     perform,
@@ -62,9 +62,9 @@ async def cancellation():
     async with connected() as server:
         sleeping = server.call_tool(GIVEN.name("test_sleep"), {"seconds": LONG_SECONDS})
         calling = asyncio.create_task(sleeping)
-        await asyncio.sleep(UNDER_WAY_SECONDS)
+        await asyncio.sleep(START_SECONDS)
         calling.cancel()
-        await asyncio.wait([calling], timeout=UNDER_WAY_SECONDS)
+        await asyncio.wait([calling], timeout=START_SECONDS)
         return expect("given up", calling.cancelled(), calling)
 
 

@@ -22,7 +22,7 @@ STATIC = "test://static-text"
 STATIC_TEXT = "This is the content of the static text resource."
 WATCHED = "test://watched-resource"
 COMPLETED = ["paris", "park", "party"]
-UNDER_WAY_SECONDS = 1.0  # until a sleeping call has reached its server
+START_SECONDS = 1.0  # until a sleeping call has reached its server
 LONG_SECONDS = 10
 
 Play = Callable[[], Awaitable[str]]

@@ -29,9 +29,9 @@ from mcp.types import (
 from matrix.drivers.report import (
     COMPLETED,
     LONG_SECONDS,
+    START_SECONDS,
     STATIC,
     STATIC_TEXT,
-    UNDER_WAY_SECONDS,
     WATCHED,
     expect,
     given,
@@ -182,11 +182,11 @@ async def cancellation():
         request_id = session._request_id  # the id of the next request; the SDK does not expose it
         tool, arguments = GIVEN.name("test_sleep"), {"seconds": LONG_SECONDS}
         calling = asyncio.create_task(session.call_tool(tool, arguments))
-        await asyncio.sleep(UNDER_WAY_SECONDS)
+        await asyncio.sleep(START_SECONDS)
         about = CancelledNotificationParams(requestId=request_id, reason="enough")
         message = CancelledNotification(method="notifications/cancelled", params=about)
         await session.send_notification(ClientNotification(message))
-        done, _ = await asyncio.wait([calling], timeout=UNDER_WAY_SECONDS)
+        done, _ = await asyncio.wait([calling], timeout=START_SECONDS)
         calling.cancel()
         if done and not calling.cancelled():
             calling.exception()

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -45,10 +46,18 @@ def answer(path: str, services: Iterable[Service]) -> Response:
         ready = all(status.ready for status in statuses)
         return Response(200 if ready else 503, _JSON, body.encode())
     if path == "/metrics":
-        for service in services:
-            SERVICE_READY.labels(service.name).set(service.status().ready)
         return Response(200, "text/plain; version=0.0.4; charset=utf-8", exposition())
     return _rejected(404, "Not found: this listener serves /healthz, /readyz and /metrics.")
+
+
+def report_readiness(services: Iterable[Service]) -> None:
+    """Let the metric of each service follow its status."""
+    for service in services:
+        SERVICE_READY.labels(service.name).set_function(partial(_readiness, service))
+
+
+def _readiness(service: Service) -> float:
+    return float(service.status().ready)
 
 
 def respond(head: bytes, services: Iterable[Service], names: frozenset[str]) -> Response:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from importlib import import_module
 
 import uvloop
@@ -14,9 +14,8 @@ import uvloop
 from toolbus_common.errors import UnavailableError
 from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.observability import logging as logs
+from toolbus_common.observability.otlp_env import OtlpError, exports_metrics, exports_traces
 from toolbus_common.observability.tracing import recording
-from toolbus_common.observability.tracing.exporter import Exporter
-from toolbus_common.observability.tracing.otel_env import TracingError, exporting
 from toolbus_common.secrets.references import SecretError
 from toolbus_common.service import health
 from toolbus_common.service.service import Service
@@ -29,6 +28,7 @@ SERVICES = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
 STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 
 END_SECONDS = 2.0  # for cancelled tasks to end
+LAST_EXPORT_MILLIS = 3000.0  # for the last metrics of a process that ends
 
 
 def build(name: str, local: LocalTransport) -> Service:
@@ -45,9 +45,9 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
     settings = Settings(ops_listen=ops_listen) if ops_listen else Settings()
     logs.configure("+".join(names), settings.log_level, settings.log_format)
     try:
-        with traced(os.environ):
+        with observed(names, os.environ):
             uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
-    except (TracingError, SecretError, _NoListenerError) as error:
+    except (OtlpError, SecretError, _NoListenerError) as error:
         log.error("process.not_started", extra={"reason": str(error)})  # noqa: TRY400
         return 1
     except Exception:
@@ -57,20 +57,20 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
 
 
 @contextmanager
-def traced(environ: Mapping[str, str]) -> Iterator[None]:
-    """Export traces as the environment configures. Raises `TracingError` for invalid values."""
-    exporting_to = exporting(environ)
-    if exporting_to is None:
+def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]:
+    """Export spans and metrics as the environment configures. Raises `OtlpError`."""
+    with ExitStack() as stack:
+        if exports_traces(environ):
+            traces = import_module("toolbus_common.observability.tracing.exporter")
+            exporter = traces.Exporter()
+            stack.callback(exporter.close)
+            stack.enter_context(recording.to(exporter, traces.configured_sampler()))
+            log.info("traces.exported")
+        if exports_metrics(environ):
+            metrics = import_module("toolbus_common.observability.otlp_metrics")
+            stack.callback(metrics.MetricExporter(names).shutdown, LAST_EXPORT_MILLIS)
+            log.info("metrics.exported")
         yield
-        return
-    exporter = Exporter(exporting_to)
-    exporter.start()
-    log.info("traces.exported", extra={"endpoint": exporting_to.endpoint})
-    try:
-        with recording.to(exporter, exporting_to.sampler):
-            yield
-    finally:
-        exporter.close()
 
 
 async def _run(names: Sequence[str], settings: Settings) -> None:
@@ -78,6 +78,7 @@ async def _run(names: Sequence[str], settings: Settings) -> None:
     _stop_on_signals(stop)
     local = LocalTransport()
     services = [build(name, local) for name in names]
+    health.report_readiness(services)
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_operations(settings, services))

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.observability.otlp_env import OtlpError, exports_metrics, exports_traces
 from toolbus_common.observability.trace_context import (
+    Sampler,
     child_of,
     entered,
     is_sampled,
@@ -27,8 +29,7 @@ from toolbus_common.observability.tracing import (
     recording,
 )
 from toolbus_common.observability.tracing.context import MOST_LINKS
-from toolbus_common.observability.tracing.otel_env import TracingError, exporting
-from toolbus_common.observability.tracing.sampling import SamplerError, sampler_of
+from toolbus_common.observability.tracing.exporter import configured_sampler
 
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 UNSAMPLED = THEIRS[:-2] + "00"
@@ -49,29 +50,38 @@ class Kept:
 @pytest.fixture
 def kept() -> Iterator[list[Span]]:
     sink = Kept()
-    with recording.to(sink, sampler_of("parentbased_always_on", "")):
+    with recording.to(sink, parent_based):
         yield sink.spans
 
 
 # -- whether a trace is recorded -------------------------------------------------------------
 
 
+def sampler_of(name: str, argument: str = "") -> Sampler:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_TRACES_SAMPLER", name)
+        environment.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+        return configured_sampler()
+
+
+NONE, SMALL, LARGE, ALL = (sampler_of("traceidratio", each) for each in ("0", "0.2", "0.6", "1"))
+
+
 @given(trace=TRACES)
-def test_ratios_of_none_and_all_are_kept_to(trace: str) -> None:
-    assert not sampler_of("traceidratio", "0")(trace, None)
-    assert sampler_of("traceidratio", "1")(trace, None)
+def test_ratios_of_none_and_all_are_exact(trace: str) -> None:
+    assert not NONE(trace, None)
+    assert ALL(trace, None)
 
 
 @given(trace=TRACES)
 def test_a_trace_sampled_at_a_small_ratio_is_sampled_at_larger_ones(trace: str) -> None:
-    small, large = sampler_of("traceidratio", "0.2"), sampler_of("traceidratio", "0.6")
-    assert large(trace, None) or not small(trace, None)
+    assert LARGE(trace, None) or not SMALL(trace, None)
 
 
 def test_a_ratio_samples_about_that_share() -> None:
     half = sampler_of("traceidratio", "0.5")
-    spread = ["0" * 16 + f"{n * (2**64 // 1000):016x}" for n in range(1000)]
-    assert sum(half(trace, None) for trace in spread) in (500, 501)
+    spread = ["0" * 16 + f"{n * (2**64 // 1000):016x}" for n in range(1, 1000)]
+    assert sum(half(trace, None) for trace in spread) in (499, 500, 501)
 
 
 @pytest.mark.parametrize("root", ["always_on", "always_off", "traceidratio"])
@@ -84,16 +94,8 @@ def test_only_parent_based_samplers_follow_the_caller(root: str) -> None:
             assert alone(trace, parent_sampled) == alone(trace, None)
 
 
-@pytest.mark.parametrize(
-    ("name", "argument"), [("sometimes", ""), ("traceidratio", "2"), ("traceidratio", "few")]
-)
-def test_an_unknown_sampler_is_rejected_with_the_valid_ones(name: str, argument: str) -> None:
-    with pytest.raises(SamplerError, match="must be"):
-        sampler_of(name, argument)
-
-
 def test_the_decision_goes_on_with_the_trace() -> None:
-    never = sampler_of("parentbased_always_off", "")
+    never = sampler_of("parentbased_always_off")
     for parent, sampler, goes_on in [
         ("", never, False), (THEIRS, never, True), (UNSAMPLED, never, False),
         ("", parent_based, True), (UNSAMPLED, parent_based, False),
@@ -210,64 +212,42 @@ def test_links_are_bounded_and_without_any_there_is_no_span(kept: list[Span]) ->
     ],
 )  # fmt: skip
 def test_no_traces_are_exported_without_an_endpoint(environ: dict[str, str]) -> None:
-    assert exporting(environ) is None
-
-
-def test_the_address_for_traces_is_below_the_one_for_everything() -> None:
-    options = exporting(HERE)
-    assert options is not None
-    assert options.endpoint == "http://collector:4318/v1/traces"
-    own = exporting({**HERE, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t/own"})
-    assert own is not None
-    assert own.endpoint == "https://t/own"
-    usual = exporting({"OTEL_TRACES_EXPORTER": "otlp"})
-    assert usual is not None
-    assert usual.endpoint == "http://localhost:4318/v1/traces"
-
-
-def test_options_follow_the_environment_and_headers_stay_out_of_repr() -> None:
-    options = exporting(
-        {
-            **HERE,
-            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20s3cret, x=1",
-            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-            "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
-            "OTEL_BSP_MAX_QUEUE_SIZE": "7",
-            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=prod,service.name=mine",
-        }
-    )
-    assert options is not None
-    assert options.headers == {"authorization": "Bearer s3cret", "x": "1"}
-    assert (options.gzip, options.timeout, options.delay, options.most_waiting) == (
-        True,
-        2.5,
-        0.1,
-        7,
-    )
-    assert options.resource_of("policy")["service.name"] == "mine"
-    assert options.resource_of("policy")["deployment.environment.name"] == "prod"
-    assert "s3cret" not in repr(options)
-
-
-def test_each_service_is_a_service_unless_one_is_named() -> None:
-    options = exporting(HERE)
-    assert options is not None
-    assert options.resource_of("policy")["service.name"] == "toolbus-policy"
-    named = exporting({**HERE, "OTEL_SERVICE_NAME": "gateway"})
-    assert named is not None
-    assert named.resource_of("policy")["service.name"] == "gateway"
+    assert not exports_traces(environ)
 
 
 @pytest.mark.parametrize(
     "environ",
     [
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, {"OTEL_TRACES_SAMPLER": "sometimes"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, {"OTEL_TRACES_EXPORTER": "zipkin"},
-        {"OTEL_EXPORTER_OTLP_HEADERS": "authorization"}, {"OTEL_BSP_SCHEDULE_DELAY": "soon"},
-        {"OTEL_EXPORTER_OTLP_HEADERS": "a=b%0D%0Ac:d"},
+        HERE, {"OTEL_TRACES_EXPORTER": "otlp"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t/own"},
     ],
 )  # fmt: skip
-def test_an_invalid_variable_is_rejected_with_its_name(environ: dict[str, str]) -> None:
-    with pytest.raises(TracingError, match=r"^OTEL_[A-Z_]+ .*\.$"):
-        exporting({**HERE, **environ})
+def test_traces_are_exported_on_request(environ: dict[str, str]) -> None:
+    assert exports_traces(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        (HERE, False), ({**HERE, "OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector:4318/v1/metrics"}, True),
+        ({**HERE, "OTEL_METRICS_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)  # fmt: skip
+def test_metrics_are_exported_only_where_that_is_requested(
+    environ: dict[str, str],
+    wanted: bool,  # noqa: FBT001
+) -> None:
+    assert exports_metrics(environ) is wanted
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+    ],
+)  # fmt: skip
+def test_an_unsupported_value_is_rejected_with_its_variable(environ: dict[str, str]) -> None:
+    with pytest.raises(OtlpError, match=r"^OTEL_[A-Z_]+ .*\.$"):
+        exports_traces({**HERE, **environ})

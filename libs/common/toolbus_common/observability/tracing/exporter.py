@@ -1,169 +1,159 @@
-"""Export spans in batches from a separate thread: no call waits for a collector."""
+"""Export ended spans by OTLP with OpenTelemetry's SDK, in batches, off the call path."""
 
-import gzip
-import http.client
-import logging
-import random
-import ssl
-from collections import deque
-from dataclasses import dataclass
-from threading import Event, Thread
-from time import monotonic, sleep
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Sequence
+from threading import Thread
+from typing import Any, cast
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import sampling as sdk_sampling
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from toolbus_common import VERSION
 from toolbus_common.observability.metrics import SPANS
-from toolbus_common.observability.tracing import otlp_encoding as otlp
+from toolbus_common.observability.otlp_env import OtlpError
+from toolbus_common.observability.otlp_resource import resource_of
+from toolbus_common.observability.trace_context import Sampler, span_id, trace_id
 from toolbus_common.observability.tracing.context import Span
-from toolbus_common.observability.tracing.otel_env import Exporting
 
-log = logging.getLogger(__name__)
-
-ATTEMPTS = 5
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 LAST_SECONDS = 3.0  # for a process that ends
-LARGEST_RESPONSE = 64 * 1024
-_OK = range(200, 300)
-_RETRYABLE = (429, 502, 503, 504)  # https://opentelemetry.io/docs/specs/otlp/, retryable
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_EXPORTED, _DROPPED, _FAILED = (
+    SPANS.labels(outcome) for outcome in ("exported", "dropped", "failed")
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The outcome of one attempt: a reason if it failed, and whether and when to retry."""
+class _Ended:
+    """An ended span in the queue of the batch processor, which reads `context` of it."""
 
-    reason: str = ""
-    retry: bool = False
-    after: float = 0.0
+    __slots__ = ("span",)
+    context = SpanContext(1, 1, is_remote=False, trace_flags=SAMPLED)
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+
+
+class _Converting(SpanExporter):
+    """Converts queued spans to the SDK's in the sending thread, and counts what became of them."""
+
+    def __init__(self) -> None:
+        self._exporter = OTLPSpanExporter()
+        self.taken = 0  # spans that left the queue
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        """Send a batch of `_Ended`."""
+        self.taken += len(spans)
+        result = self._exporter.export([readable(each.span) for each in spans])
+        outcome = _EXPORTED if result is SpanExportResult.SUCCESS else _FAILED
+        outcome.inc(len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        """Abort the retries of a batch."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+class _Processor(BatchSpanProcessor):
+    """A batch processor that knows the size of its queue."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self.most_waiting: int = self._default_max_queue_size()  # type: ignore[no-untyped-call]
+        super().__init__(exporter, self.most_waiting)
 
 
 class Exporter:
-    """Queues ended spans up to a maximum; further ones are dropped and counted."""
+    """Queues ended spans up to `OTEL_BSP_MAX_QUEUE_SIZE`; then the oldest is dropped and counted.
 
-    def __init__(self, options: Exporting) -> None:
-        self._options = options
-        self._target = urlsplit(options.endpoint)
-        self._waiting: deque[Span] = deque()
-        self._wake, self._stop = Event(), Event()
-        self._until = 0.0  # deadline of a process that ends
-        self._tls = _tls(self._target, options.ca)
-        self._resources: dict[str, dict[str, str]] = {}
-        self._thread = Thread(target=self._run, name="toolbus-traces", daemon=True)
-        self._exported, self._dropped, self._failed = (
-            SPANS.labels(outcome) for outcome in ("exported", "dropped", "failed")
-        )
+    Raises:
+        OtlpError: a variable has an invalid value.
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    """
 
-    def close(self) -> None:
-        """Send what is left for at most `LAST_SECONDS`."""
-        self._until = monotonic() + LAST_SECONDS
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(LAST_SECONDS + 1)
+    def __init__(self) -> None:
+        try:
+            self._converting = _Converting()
+            self._processor = _Processor(self._converting)
+        except ValueError as error:
+            raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
+        self._most_waiting = self._processor.most_waiting
+        self._waited = 0  # spans that entered the queue and were not dropped
 
     def take(self, span: Span) -> None:
         """Queue an ended span for its batch."""
-        if len(self._waiting) >= self._options.most_waiting:
-            self._dropped.inc()
-            return
-        self._waiting.append(span)
-        if len(self._waiting) >= self._options.most_sent:
-            self._wake.set()
+        if self._waited - self._converting.taken >= self._most_waiting:
+            _DROPPED.inc()
+        else:
+            self._waited += 1
+        self._processor.on_end(cast("ReadableSpan", _Ended(span)))
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait(self._options.delay)
-            self._wake.clear()
-            self._send_all()
-        self._send_all()
+    def close(self) -> None:
+        """Send what is left for at most `LAST_SECONDS`."""
+        thread = Thread(target=self._processor.shutdown, name="toolbus-traces", daemon=True)
+        thread.start()
+        thread.join(LAST_SECONDS)
+        if thread.is_alive():
+            self._converting.shutdown()
 
-    def _send_all(self) -> None:
-        while self._waiting:
-            most = min(len(self._waiting), self._options.most_sent)
-            spans = [self._waiting.popleft() for _ in range(most)]
-            try:
-                reason = self._sent(self._encoded(spans))
-            except Exception as error:  # one bad batch must not end the thread
-                log.exception("traces.failed")
-                reason = type(error).__name__
-            (self._failed if reason else self._exported).inc(len(spans))
-            if reason:
-                log.warning("traces.not_sent", extra={"spans": len(spans), "reason": reason})
 
-    def _encoded(self, spans: list[Span]) -> bytes:
-        """Encode the batch, releasing the interpreter lock between two spans."""
-        by_service: dict[str, list[bytes]] = {}
-        for span in spans:
-            by_service.setdefault(span.service, []).append(otlp.encoded(span))
-            sleep(0)
-        body = b"".join(
-            otlp.resource_spans(self._resource(service), service, encoded, VERSION)
-            for service, encoded in by_service.items()
+def configured_sampler() -> Sampler:
+    """Return the sampler that `OTEL_TRACES_SAMPLER` names, which the SDK reads."""
+    return _decision_of(TracerProvider(shutdown_on_exit=False).sampler)
+
+
+def _decision_of(sampler: sdk_sampling.Sampler) -> Sampler:
+    parents = {
+        sampled: set_span_in_context(
+            NonRecordingSpan(SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(sampled)))
         )
-        return gzip.compress(body, 1) if self._options.gzip else body
+        for sampled in (True, False)
+    }
 
-    def _resource(self, service: str) -> dict[str, str]:
-        if service not in self._resources:
-            self._resources[service] = self._options.resource_of(service)
-        return self._resources[service]
+    def sampled(trace: str, parent_sampled: bool | None) -> bool:  # noqa: FBT001 - one flag
+        parent = None if parent_sampled is None else parents[parent_sampled]
+        decision = sampler.should_sample(parent, int(trace, 16), "").decision
+        return decision is sdk_sampling.Decision.RECORD_AND_SAMPLE
 
-    def _sent(self, body: bytes) -> str:
-        """Send with retries; return the reason of a final failure, else an empty text."""
-        pause, attempt = FIRST_PAUSE, Attempt()
-        for number in range(1, ATTEMPTS + 1):
-            attempt = self._post(body)
-            if not attempt.retry or number == ATTEMPTS:
-                break
-            wait = min(LONGEST_PAUSE, max(attempt.after, pause * random.uniform(0.5, 1.5)))  # noqa: S311
-            if self._stop.wait(wait) and monotonic() > self._until:
-                break
-            pause *= 2
-        return attempt.reason
+    return sampled
 
-    def _post(self, body: bytes) -> Attempt:
-        connection = self._connection()
-        try:
-            target = self._target
-            path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
-            connection.request("POST", path, body, self._headers())
-            response = connection.getresponse()
-            response.read(LARGEST_RESPONSE)
-        except (OSError, http.client.HTTPException) as error:
-            return Attempt(f"the collector cannot be reached: {error}", retry=True)
-        finally:
-            connection.close()
-        if response.status in _OK:
-            return Attempt()
-        reason = f"the collector replied HTTP {response.status}"
-        return Attempt(
-            reason, response.status in _RETRYABLE, _seconds(response.getheader("retry-after"))
+
+def readable(span: Span) -> ReadableSpan:
+    """Return a span as the SDK's exporter reads it."""
+    own = _context(span.traceparent)
+    parent = None
+    if span.parent_id:
+        parent = SpanContext(
+            own.trace_id, int(span.parent_id, 16), is_remote=True, trace_flags=SAMPLED
         )
-
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port = self._target.hostname or "", self._target.port
-        left = self._until - monotonic() if self._stop.is_set() else self._options.timeout
-        timeout = max(0.1, min(left, self._options.timeout))
-        if self._tls is None:
-            return http.client.HTTPConnection(host, port, timeout=timeout)
-        return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
-
-    def _headers(self) -> dict[str, str]:
-        own = {"Content-Type": "application/x-protobuf", "User-Agent": f"toolbus/{VERSION}"}
-        if self._options.gzip:
-            own["Content-Encoding"] = "gzip"
-        return {**self._options.headers, **own}
-
-
-def _tls(target: SplitResult, ca: str) -> ssl.SSLContext | None:
-    if target.scheme != "https":
-        return None
-    context = ssl.create_default_context()
-    if ca:
-        context.load_verify_locations(ca)
-    return context
+    return ReadableSpan(
+        name=span.name,
+        context=own,
+        parent=parent,
+        resource=resource_of(span.service),
+        attributes=span.attributes,
+        links=[Link(_context(each)) for each in span.links],
+        kind=SpanKind(span.kind - 1),  # OTLP counts from 1
+        status=Status(StatusCode.ERROR) if span.error else Status(StatusCode.UNSET),
+        start_time=span.began,
+        end_time=span.ended,
+        instrumentation_scope=InstrumentationScope(f"toolbus.{span.service}", VERSION),
+    )
 
 
-def _seconds(header: str | None) -> float:
-    return float(header) if header and header.isdecimal() else 0.0
+def _context(traceparent: str) -> SpanContext:
+    return SpanContext(
+        int(trace_id(traceparent), 16),
+        int(span_id(traceparent), 16),
+        is_remote=False,
+        trace_flags=SAMPLED,
+    )

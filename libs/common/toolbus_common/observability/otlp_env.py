@@ -1,0 +1,69 @@
+"""Decide from OpenTelemetry's environment variables what is exported by OTLP.
+
+The SDK reads the other variables itself; https://opentelemetry.io/docs/specs/otel/configuration/
+lists them. Its modules are imported only by a process that exports something.
+"""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+PROTOCOL = "http/protobuf"
+_PREFIX = "OTEL_EXPORTER_OTLP_"
+
+
+class OtlpError(ValueError):
+    """A variable has a value that is not supported; the message names valid ones."""
+
+
+def exports_traces(environ: Mapping[str, str]) -> bool:
+    """Return whether spans are exported: if an endpoint or the exporter is set.
+
+    Raises:
+        OtlpError: a variable has an invalid value.
+
+    """
+    exporter = _exporter(environ, "TRACES")
+    wanted = exporter == "otlp" or (not exporter and bool(_of(environ, "TRACES", "ENDPOINT")))
+    return wanted and _checked(environ, "TRACES")
+
+
+def exports_metrics(environ: Mapping[str, str]) -> bool:
+    """Return whether metrics are exported: only on request, because Prometheus may scrape them.
+
+    Raises:
+        OtlpError: a variable has an invalid value.
+
+    """
+    exporter = _exporter(environ, "METRICS")
+    own_endpoint = environ.get(f"{_PREFIX}METRICS_ENDPOINT", "")
+    wanted = exporter == "otlp" or (not exporter and bool(own_endpoint))
+    return wanted and _checked(environ, "METRICS")
+
+
+def _exporter(environ: Mapping[str, str], signal: str) -> str:
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return "none"
+    name = f"OTEL_{signal}_EXPORTER"
+    exporter = environ.get(name, "")
+    if exporter not in ("", "otlp", "none"):
+        raise OtlpError(f"{name} is {exporter!r}; it must be otlp or none.")
+    return exporter
+
+
+def _checked(environ: Mapping[str, str], signal: str) -> bool:
+    """Return true for valid values; the SDK would fail at every export instead."""
+    protocol = _of(environ, signal, "PROTOCOL") or PROTOCOL
+    if protocol != PROTOCOL:
+        raise OtlpError(
+            f"{_PREFIX}PROTOCOL is {protocol!r}; Toolbus speaks {PROTOCOL}, to port 4318 of most "
+            "collectors."
+        )
+    parts = urlsplit(_of(environ, signal, "ENDPOINT") or "http://localhost:4318")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise OtlpError(f"{_PREFIX}ENDPOINT must be an http:// or https:// address.")
+    return True
+
+
+def _of(environ: Mapping[str, str], signal: str, name: str) -> str:
+    """Return the variable of a signal if it is set, else the general one."""
+    return environ.get(f"{_PREFIX}{signal}_{name}") or environ.get(f"{_PREFIX}{name}", "")
