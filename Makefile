@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
+.PHONY: install up test coverage check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -31,6 +31,13 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness $(ARGS)
+
+# Line coverage of the unit tests, one row a package.
+COVERAGE := build/coverage/report.json
+coverage: $(INSTALLED)
+	mkdir -p $(dir $(COVERAGE))
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --cov --cov-report=json:$(COVERAGE) tests/unit $(ARGS)
+	@$(BIN)/python tools/coverage_table.py $(COVERAGE)
 
 # The web pages in the system's Chromium; screenshots are written to build/screenshots.
 browser: $(INSTALLED)

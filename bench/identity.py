@@ -7,7 +7,7 @@ import sys
 from time import perf_counter_ns, time
 
 from figures import keep, met, row, show
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer
 from toolbus_common.messaging.request_reply import RequestReply
@@ -40,10 +40,10 @@ def main() -> int:
 
 async def _measured(tokens: int, rounds: int) -> list[float]:
     """Return microseconds from a request's headers to its principal, for each request."""
-    directory = ConfigProjection()
+    directory = ConfigView()
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
-    directory.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
-    directory.apply_change(None)
+    directory.projection.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
+    directory.projection.apply_change(None)
     identity = ProtectedResource(
         directory, RequestReply("ingress", Bus("ingress", "")), DPoPVerifier(BASE)
     )

@@ -25,10 +25,10 @@ from harness.waits import until
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.credentials.oauth_token import Bearer, with_header
 from toolbus_oauth.main import build
@@ -106,7 +106,7 @@ async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterato
         os.environ.update({f"TOOLBUS_{name}": value for name, value in fields.items()})
         os.environ["FAR_SECRET"] = "s"
         async with (
-            build(LocalTransport()).running() as service,
+            build(ProcessContext()).running() as service,
             bus_of("executor", settings) as bus,
         ):
             revision = await _declared(settings, far)

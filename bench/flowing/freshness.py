@@ -41,7 +41,7 @@ class Watched:
 def watching(killing: KillCampaign, seconds: float) -> Iterator[Row]:
     """Return all figures."""
     watched = Watched()
-    sealed = killing.cluster.state_dir / "seal" / "default.jsonl"
+    sealed = killing.cluster.state_dir / "evidence" / "default.jsonl"
     with killing.loaded() as load:
         killing.cluster.on_the_bus(lambda bus: _watch(bus, watched, sealed, seconds))
     killing.cluster.on_the_bus(lambda bus: _until_seen(bus, watched, load))

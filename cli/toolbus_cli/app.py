@@ -13,7 +13,7 @@ import typer.core
 
 HELP = """The governed gateway between AI agents and the tools they use.
 
-Start with 'toolbus up': it starts everything on this machine, with a demo if there is no
+Begin with 'toolbus up': it starts every service on this machine, with a demo if there is no
 toolbus.yaml, and prints an endpoint, a key and a client configuration.
 """
 
@@ -149,7 +149,7 @@ def _add_connect(app: typer.Typer) -> None:
         "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
         "toolbus connect --key-file ~/.toolbus-key --server docs --state-dir ~/work/.toolbus",
         "",
-        "in claude_desktop_config.json, and alike in other clients' files:",
+        "In claude_desktop_config.json; the files of other clients are similar:",
         "",
         '{"mcpServers": {"toolbus": {',
         '  "command": "toolbus",',
@@ -161,7 +161,9 @@ def _add_connect(app: typer.Typer) -> None:
 @_needed_for("keys")
 def _add_keys(app: typer.Typer) -> None:
     keys = _commands("access.keys")
-    about = typer.Typer(help="Keys of agents; a secret is shown once.", no_args_is_help=True)
+    about = typer.Typer(
+        help="Manage the keys of agents. A secret is shown once.", no_args_is_help=True
+    )
     _add(
         about, keys.create,
         "toolbus keys create bot --tools 'docs__*' --budget 20/day --rate 600/minute",
@@ -177,7 +179,7 @@ def _add_keys(app: typer.Typer) -> None:
 @_needed_for("rules")
 def _add_rules(app: typer.Typer) -> None:
     rules = _commands("access.rules")
-    about = typer.Typer(help="Rules on calls, in Cedar.", no_args_is_help=True)
+    about = typer.Typer(help="List, check and replay Cedar rules on calls.", no_args_is_help=True)
     _add(about, rules.list_rules, "toolbus rules list", name="list")
     _add(about, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar")
     _add(
@@ -242,7 +244,7 @@ def _add_erasing(about_audit: typer.Typer) -> None:
         "toolbus audit forget operator:bo --yes",
     )  # fmt: skip
     about = typer.Typer(
-        help="Legal holds: customers whose events are not deleted.", no_args_is_help=True
+        help="Manage legal holds: events of held customers are not deleted.", no_args_is_help=True
     )
     _add(about, erasing.hold, "toolbus audit hold add acme --why 'case 17/2026'", name="add")
     _add(about, erasing.lift, "toolbus audit hold remove acme", name="remove")
@@ -257,7 +259,9 @@ def _add_refilling(about_audit: typer.Typer) -> None:
         "toolbus audit backfill", "toolbus audit backfill --since 2026-11-01",
         "toolbus audit backfill november.jsonl.gz",
     )  # fmt: skip
-    letters = typer.Typer(help="Events that audit could not parse.", no_args_is_help=True)
+    letters = typer.Typer(
+        help="List, show and retry events that audit could not parse.", no_args_is_help=True
+    )
     _add(letters, refilling.list_letters, "toolbus audit dead-letters list", name="list")
     _add(letters, refilling.show, "toolbus audit dead-letters show 1042.0")
     _add(letters, refilling.retry, "toolbus audit dead-letters retry")
@@ -267,7 +271,7 @@ def _add_refilling(about_audit: typer.Typer) -> None:
 @_needed_for("admins")
 def _add_admins(app: typer.Typer) -> None:
     admins, login = (_commands("access.admins"), _commands("access.login"))
-    about = typer.Typer(help="Admin keys, for the API at /api.", no_args_is_help=True)
+    about = typer.Typer(help="Manage admin keys for the API at /api.", no_args_is_help=True)
     _add(
         about, admins.create,
         "toolbus admins create ci --role operator",
@@ -286,7 +290,9 @@ def _add_admins(app: typer.Typer) -> None:
 @_needed_for("accounts", "clients", "grants", "connections")
 def _add_people(app: typer.Typer) -> None:
     people, connections = (_commands("access.people"), _commands("servers.connections"))
-    accounts = typer.Typer(help="Accounts of people who sign in here.", no_args_is_help=True)
+    accounts = typer.Typer(
+        help="Manage local accounts of people who sign in.", no_args_is_help=True
+    )
     _add(
         accounts, people.add_account,
         "toolbus accounts add ann --group engineering",
@@ -299,7 +305,7 @@ def _add_people(app: typer.Typer) -> None:
         name="change",
     )  # fmt: skip
     _add(accounts, people.remove_account, "toolbus accounts remove ann", name="remove")
-    clients = typer.Typer(help="OAuth clients.", no_args_is_help=True)
+    clients = typer.Typer(help="Manage OAuth clients.", no_args_is_help=True)
     _add(
         clients, people.add_client,
         "toolbus clients add nightly",
@@ -308,10 +314,10 @@ def _add_people(app: typer.Typer) -> None:
     )  # fmt: skip
     _add(clients, people.list_clients, "toolbus clients list", name="list")
     _add(clients, people.remove_client, "toolbus clients remove 5f1c…", name="remove")
-    grants = typer.Typer(help="Grants that people gave to clients.", no_args_is_help=True)
+    grants = typer.Typer(help="List and revoke the grants of OAuth clients.", no_args_is_help=True)
     _add(grants, people.list_grants, "toolbus grants list --json", name="list")
     _add(grants, people.revoke_grant, "toolbus grants revoke 5f1c…", name="revoke")
-    about = typer.Typer(help="OAuth connections to upstream servers.", no_args_is_help=True)
+    about = typer.Typer(help="Manage OAuth connections to upstream servers.", no_args_is_help=True)
     _add(about, connections.list_connections, "toolbus connections list", name="list")
     _add(about, connections.connect, "toolbus connections connect docs", name="connect")
     _add(
@@ -327,7 +333,7 @@ def _add_people(app: typer.Typer) -> None:
 @_needed_for("ledger")
 def _add_ledger(app: typer.Typer) -> None:
     ledger = _commands("access.ledger")
-    about = typer.Typer(help="Budgets: limits, spent and reserved amounts.", no_args_is_help=True)
+    about = typer.Typer(help="Show budgets and rebuild their counters.", no_args_is_help=True)
     _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
     _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
     _add(about, ledger.accept, "toolbus ledger accept acme")
@@ -338,7 +344,7 @@ def _add_ledger(app: typer.Typer) -> None:
 def _add_pins(app: typer.Typer) -> None:
     pins = _commands("servers.pins")
     about = typer.Typer(
-        help="Pinned definitions of tools and prompts: quarantined and approved ones.",
+        help="Review, approve and reject quarantined definitions of tools and prompts.",
         no_args_is_help=True,
     )
     _add(about, pins.list_pins, "toolbus pins list", "toolbus pins list docs --all", name="list")

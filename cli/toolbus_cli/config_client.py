@@ -1,4 +1,4 @@
-"""The configuration repository of an installation, opened in the operator's name."""
+"""The configuration repository of an installation, opened as the operator."""
 
 import getpass
 from collections.abc import AsyncIterator

@@ -31,8 +31,10 @@ def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
     except UnicodeDecodeError as error:
         raise CommandError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     except OSError as error:
-        reason = (error.strerror or "it cannot be read").lower()
-        raise CommandError(f"{path} cannot be read ({reason}); name another with -c.") from error
+        reason = (error.strerror or "unknown error").lower()
+        raise CommandError(
+            f"{path} cannot be read ({reason}); choose another file with -c."
+        ) from error
     loaded = load(text, environ, path.resolve().parent)
     if loaded.problems:
         raise ConfigurationError(path, loaded.problems)

@@ -31,8 +31,8 @@ def endpoint_of(state_dir: Path) -> str:
     url = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
     if not url:
         raise CommandError(
-            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', name its "
-            "directory with --state-dir, or set TOOLBUS_URL."
+            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', set "
+            "its directory with --state-dir, or set TOOLBUS_URL."
         )
     return str(url)
 
@@ -44,8 +44,8 @@ def find(state_dir: Path) -> Place:
     url = os.environ.get("TOOLBUS_NATS_URL") or run.get("nats_url", "")
     if not url:
         raise CommandError(
-            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', name its "
-            "directory with --state-dir, or set TOOLBUS_NATS_URL."
+            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', set "
+            "its directory with --state-dir, or set TOOLBUS_NATS_URL."
         )
     return Place(state, str(url), run)
 
@@ -57,7 +57,9 @@ async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]
     try:
         await bus.open(patience)
     except BusDownError as error:
-        raise CommandError(f"{error.reason}; is 'toolbus up' running?") from error
+        raise CommandError(
+            f"{error.reason}; start it with 'toolbus up', or check TOOLBUS_NATS_URL."
+        ) from error
     try:
         yield bus
     finally:

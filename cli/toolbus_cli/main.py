@@ -1,4 +1,4 @@
-"""Start `toolbus`. `toolbus run` goes straight to the services, loading nothing else."""
+"""Entry point of `toolbus`; `run` starts services without loading the other commands."""
 
 import gc
 import os

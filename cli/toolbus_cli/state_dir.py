@@ -76,8 +76,8 @@ class State:
             if self.alive() or time.monotonic() > give_up:
                 pid = self.running().get("pid", "unknown")
                 raise CommandError(
-                    f"Toolbus already runs on {self.root} (process {pid}); stop it, or name "
-                    "another directory with --state-dir."
+                    f"Toolbus is already running on '{self.root}' (process {pid}); stop "
+                    "it, or set another directory with --state-dir."
                 )
             if not reported:
                 wait(f"waiting for processes of an earlier start on {self.root} to exit")

@@ -36,21 +36,21 @@ ERRORS = (REFERENCE / "errors.md").read_text()
 CONFIGURATION = (REFERENCE / "configuration.md").read_text()
 RULES = (ROOT / "docs" / "how-to" / "rules.md").read_text()
 README = (ROOT / "README.md").read_text()
-UNTOLD = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of the tree
+UNDOCUMENTED = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of the tree
 
 
 def classes(root: type[ToolbusError]) -> list[type[ToolbusError]]:
-    """The tree below a class, and itself."""
+    """Return a class and all its subclasses."""
     found = [root, *(cls for child in root.__subclasses__() for cls in classes(child))]
     return [cls for cls in found if cls.__module__ == ToolbusError.__module__]
 
 
 @pytest.mark.parametrize("cls", classes(ToolbusError), ids=lambda cls: cls.__name__)
-def test_an_error_is_told_with_the_codes_it_has(cls: type[ToolbusError]) -> None:
-    if cls.code in UNTOLD:
+def test_an_error_is_documented_with_its_codes(cls: type[ToolbusError]) -> None:
+    if cls.code in UNDOCUMENTED:
         return
     row = re.search(rf"^\| `{cls.code}` \| (-\d+) \| (\d+) \|", ERRORS, re.MULTILINE)
-    assert row, f"docs/reference/errors.md does not tell {cls.code}"
+    assert row, f"docs/reference/errors.md does not list {cls.code}"
     answer = failure(cls("A sentence."))
     assert answer.status == int(row[2])
     assert f'"code":{row[1]}'.encode() in answer.body
@@ -66,7 +66,7 @@ def section(model: str) -> str:
 
 
 @pytest.mark.parametrize("name", Configuration.model_fields)
-def test_every_section_of_the_configuration_is_told(name: str) -> None:
+def test_every_section_of_the_configuration_is_documented(name: str) -> None:
     assert re.search(rf"^\| `{name}` \| .+ \| .+ \|$", section("Sections"), re.MULTILINE)
 
 
@@ -77,7 +77,7 @@ def test_every_section_of_the_configuration_is_told(name: str) -> None:
         Access, Level,
     ],
 )  # fmt: skip
-def test_every_field_of_the_configuration_is_told(model: type[ConfigModel]) -> None:
+def test_every_field_of_the_configuration_is_documented(model: type[ConfigModel]) -> None:
     kept_by_the_command = {"secret_hash", "revoked"}
     text = section(model.__name__)
     for taken_over in re.findall(r"every field of (.*)\.$", text, re.MULTILINE):
@@ -88,7 +88,7 @@ def test_every_field_of_the_configuration_is_told(model: type[ConfigModel]) -> N
         assert re.search(rf"^\| `{field}` \|.*\| .+ \|$", text, re.MULTILINE), field
 
 
-def test_every_period_is_told() -> None:
+def test_every_period_is_documented() -> None:
     for period in Period:
         assert period.value in CONFIGURATION
 
@@ -102,7 +102,7 @@ def test_the_guide_of_rules_names_every_method() -> None:
     assert [method for method in METHODS if method not in RULES] == []
 
 
-def test_the_bounds_of_connections_are_told_with_their_defaults() -> None:
+def test_the_limits_of_connections_are_documented_with_their_defaults() -> None:
     guide = (REFERENCE / "connection-limits.md").read_text()
     rows = re.findall(r"^\| `TOOLBUS_(\w+)` \| `?([^ `|]+)`?.*?\|", guide, re.MULTILINE)
     values = {name.lower(): default.replace(",", "") for name, default in rows}

@@ -13,7 +13,7 @@ PACKAGES = sorted(
     for path in (ROOT / part).rglob("__init__.py")
 )
 MOST_MODULES = 12
-# The field's own nouns that end so; `missing` and the like only begin a name.
+# Nouns of the field with this ending; `missing` and the like only begin a name.
 NOUNS = re.compile(
     r"(balancing|binding|chaining|charging|encoding|hardening|importing|listing|loading|logging"
     r"|mapping|messaging|pricing|routing|sampling|shredding|signing|spending|tracing)$"
@@ -31,7 +31,7 @@ def test_a_folder_holds_at_most_twelve_modules(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=name)
-def test_a_folder_says_in_one_sentence_what_it_is_for(folder: Path) -> None:
+def test_a_folder_states_its_purpose(folder: Path) -> None:
     purpose = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     first = purpose.split("\n\n")[0]
     assert first.endswith(".")

@@ -23,7 +23,7 @@ ALL = [each for each in vars(metrics).values() if isinstance(each, MetricWrapper
 
 
 def exposed(metric: MetricWrapperBase) -> str:
-    """The name Prometheus sees."""
+    """Return the name that Prometheus scrapes."""
     return f"{metric._name}_total" if metric._type == "counter" else str(metric._name)
 
 
@@ -31,19 +31,19 @@ def row(metric: MetricWrapperBase) -> tuple[str, str, tuple[str, ...]]:
     return exposed(metric), str(metric._type), tuple(metric._labelnames)
 
 
-def told() -> list[tuple[str, str, tuple[str, ...]]]:
-    """The rows of the catalogue."""
+def documented() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return the rows of the catalogue."""
     rows = re.findall(
         r"^\| `(toolbus_\w+)` \| (\w+) \| (.*?) \| \w+ \| .+ \|$", METRICS, re.MULTILINE
     )
     return [(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows]
 
 
-def test_the_catalogue_tells_of_every_metric_and_of_no_other() -> None:
-    assert sorted(told()) == sorted(map(row, ALL)), "run: make reference"
+def test_the_catalogue_lists_exactly_the_metrics() -> None:
+    assert sorted(documented()) == sorted(map(row, ALL)), "run: make reference"
 
 
-def test_every_label_is_told_with_what_bounds_it() -> None:
+def test_every_label_is_documented_with_its_limit() -> None:
     bounded = re.search(r"\| label \| [^\n]*\n(.*?)\n\n", METRICS, re.DOTALL)
     assert bounded
     names = {
@@ -54,7 +54,7 @@ def test_every_label_is_told_with_what_bounds_it() -> None:
     assert {label for metric in ALL for label in metric._labelnames} == names
 
 
-def test_a_metric_is_made_in_the_one_place_for_them() -> None:
+def test_metrics_are_created_in_one_module() -> None:
     makes = re.compile(r"from prometheus_client import [^\n]*(Counter|Gauge|Histogram|Summary)")
     found = [path.name for path in SOURCE if makes.search(path.read_text())]
     assert found == ["metrics.py"]
@@ -75,7 +75,7 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
-def test_the_dashboard_asks_only_for_what_there_is() -> None:
+def test_the_dashboard_queries_existing_metrics() -> None:
     request = {
         re.sub(r"_bucket$", "", name)
         for panel in panels()
@@ -98,19 +98,19 @@ def test_the_dashboards_panels_group_by_labels_their_metric_has() -> None:
             assert shown <= wanted <= labels[name], target["expr"]
 
 
-def test_the_collector_takes_what_services_send_and_scrapes_every_one() -> None:
-    told = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
-    assert told["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
-    (scraped,) = told["receivers"]["prometheus"]["config"]["scrape_configs"]
+def test_the_collector_receives_traces_and_scrapes_every_service() -> None:
+    documented = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
+    assert documented["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
+    (scraped,) = documented["receivers"]["prometheus"]["config"]["scrape_configs"]
     targets = [target for each in scraped["static_configs"] for target in each["targets"]]
     assert sorted(targets) == sorted(f"{service}:8081" for service in SERVICES)
-    for pipeline in told["service"]["pipelines"].values():
-        assert set(pipeline["receivers"]) <= set(told["receivers"])
-        assert set(pipeline["processors"]) <= set(told["processors"])
-        assert set(pipeline["exporters"]) <= set(told["exporters"])
+    for pipeline in documented["service"]["pipelines"].values():
+        assert set(pipeline["receivers"]) <= set(documented["receivers"])
+        assert set(pipeline["processors"]) <= set(documented["processors"])
+        assert set(pipeline["exporters"]) <= set(documented["exporters"])
 
 
-def test_compose_tells_services_of_traces_only_where_its_operator_does() -> None:
+def test_compose_enables_traces_only_on_request() -> None:
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
     environment = compose["services"]["policy"]["environment"]
     wanted = {name: "" for name in environment if name.startswith("OTEL_")}
@@ -122,7 +122,7 @@ def test_compose_tells_services_of_traces_only_where_its_operator_does() -> None
 
 
 @pytest.mark.parametrize("variable", re.findall(r"`(OTEL_\w+)", GUIDE))
-def test_a_variable_the_guide_names_is_one_that_is_read(variable: str) -> None:
+def test_a_variable_in_the_guide_is_read_by_the_code(variable: str) -> None:
     known = {value for value in vars(environment_variables).values() if isinstance(value, str)}
     ours = (ROOT / "libs/common/toolbus_common/observability/otlp_env.py").read_text()
     exporter = re.sub("TRACES|METRICS", "{signal}", variable)
@@ -130,18 +130,18 @@ def test_a_variable_the_guide_names_is_one_that_is_read(variable: str) -> None:
 
 
 def literals(call: str) -> set[str]:
-    """What is passed first, as a literal, to calls of that name in the code."""
+    """Return the literals passed first to calls of this name in the code."""
     made = re.compile(rf'\.{call}\(\s*"([a-z_]+\.[a-z_.]+)"')
     return {name for path in SOURCE for name in made.findall(path.read_text())}
 
 
-def test_the_guide_tells_of_every_span_and_of_no_other() -> None:
+def test_the_guide_lists_exactly_the_spans() -> None:
     made = literals("span") | literals("below") | literals("linked")
     assert "toolbus.reserve" in made
     assert made == set(re.findall(r"^[ │├└─]*(toolbus\.\w+) +[a-z]+ ", GUIDE, re.MULTILINE))
 
 
-def test_the_guide_tells_of_every_attribute() -> None:
+def test_the_guide_lists_every_attribute() -> None:
     noted = literals("note")
     assert "toolbus.call.id" in noted
     assert [name for name in noted if f"`{name}`" not in GUIDE] == []

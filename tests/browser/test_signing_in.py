@@ -118,6 +118,16 @@ def test_a_keyboard_is_enough(program: Program, someone: Someone) -> None:
     assert program.answer()["error"] == "access_denied"
 
 
+def test_a_browser_without_scripts_is_enough(program: Program, someone: Someone) -> None:
+    bob = someone(java_script_enabled=False)
+    bob.opens(program.address())
+    signs_in(bob)
+    bob.sees(CONSENT)
+    bob.presses("Allow")
+    bob.page.wait_for_url("**/thanks")
+    assert program.answer()["code"]
+
+
 def test_a_phone_shows_the_pages_whole(program: Program, someone: Someone) -> None:
     phone = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
     bob = someone(**phone)

@@ -51,13 +51,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="8", TOOLBUS_REAP_GRACE="1"
     )
-    try:
-        servers = {"echo": Server(url=upstream.url)}
-        made.start(CONFIGURATION.model_copy(update={"servers": servers}), replicas=2)
+    servers = {"echo": Server(url=upstream.url)}
+    with made.running(CONFIGURATION.model_copy(update={"servers": servers}), replicas=2):
         made.until_listed(made.client(SECRET), "echo__wait")
         yield made
-    finally:
-        made.stop()
 
 
 @dataclass

@@ -61,19 +61,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     )
     made.program = "crashing_policy.py"
     budget = Budget(usd=1, per=Period.MONTH)
-    try:
-        made.start(
-            Configuration(
-                servers={"echo": Server(url=upstream.url)},
-                keys={case.key: key(case.secret, budget=budget) for case in CASES},
-                prices={"echo__*": PRICE},
-            )
+    with made.running(
+        Configuration(
+            servers={"echo": Server(url=upstream.url)},
+            keys={case.key: key(case.secret, budget=budget) for case in CASES},
+            prices={"echo__*": PRICE},
         )
+    ):
         made.on_the_bus(lambda bus: redeliver_after(bus, 4.0))
         made.until_listed(made.client(CASES[0].secret), "echo__say")
         yield made
-    finally:
-        made.stop()
 
 
 def crash(cluster: Cluster, case: Case) -> None:

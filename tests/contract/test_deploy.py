@@ -67,14 +67,14 @@ from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-QUESTIONS: tuple[type[Query], ...] = (
+OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
     BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
     RejectRequest, ServersQuery, SessionsQuery,
     SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
-OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
-POLICY_ASKS: set[type[Query]] = {
+QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
+QUERIES_OF_POLICY: set[type[Query]] = {
     OpenCallsQuery,
     SpendingQuery,
     UnresolvedCallsQuery,
@@ -89,14 +89,14 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def dockerfile() -> list[list[str]]:
-    """Each instruction, in words; lines continued are joined."""
+    """Return the words of each instruction, with continued lines joined."""
     text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines()]
     return [line.split() for line in lines if line and not line.startswith("#")]
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether a NATS pattern covers a subject or a narrower pattern."""
+    """Return whether a NATS pattern covers a subject or a narrower pattern."""
     wanted, request = pattern.split("."), subject.split(".")
     for at, token in enumerate(wanted):
         if token == ">":
@@ -106,16 +106,16 @@ def covers(pattern: str, subject: str) -> bool:
     return len(request) == len(wanted)
 
 
-def may_say(subject: str) -> set[str]:
-    return {user for user, granted in rights().items() if said_by(granted, subject)}
+def publishers(subject: str) -> set[str]:
+    return {user for user, granted in rights().items() if can_publish(granted, subject)}
 
 
-def said_by(granted: Rights, subject: str) -> bool:
+def can_publish(granted: Rights, subject: str) -> bool:
     denied = any(covers(pattern, subject) for pattern in granted.deny_publish)
     return not denied and any(covers(pattern, subject) for pattern in granted.publish)
 
 
-def may_hear(subject: str) -> set[str]:
+def subscribers(subject: str) -> set[str]:
     return {
         user
         for user, granted in rights().items()
@@ -128,33 +128,31 @@ def may_hear(subject: str) -> set[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_has_a_service_that_runs_it_alone(
-    compose: dict[str, Any], service: str
-) -> None:
+def test_every_service_has_its_own_container(compose: dict[str, Any], service: str) -> None:
     assert compose["services"][service]["command"] == ["run", service]
 
 
 @pytest.mark.parametrize("user", [*SERVICES, "operator", "provision"])
-def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user: str) -> None:
+def test_a_service_holds_only_its_own_seed_and_keys(compose: dict[str, Any], user: str) -> None:
     owner = OPERATOR if user == "provision" else user
     secret, *others = compose["services"][user]["secrets"]
     assert secret["source"] == f"{owner}_seed"
     assert secret["target"] == f"/var/lib/toolbus/nkeys/{owner}.seed"
     given = compose["secrets"][secret["source"]]["file"]
     assert given == f"./nats/generated/nkeys/{owner}.seed"
-    # Who says what is personal, or reads it, seals it under one key; nobody else has that.
-    knows = user != "provision" and said_by(rights()[owner], f"$KV.{PEOPLE}.x")
+    # Services that publish or read personal data share one key.
+    knows = user != "provision" and can_publish(rights()[owner], f"$KV.{PEOPLE}.x")
     mounted = {each["target"].removeprefix("/var/lib/toolbus/") for each in others}
     wanted = {"people.key"} if knows or user == "audit" else set()
-    # Who declares seals secrets and opens none; each service opens its own.
-    declares = user != "provision" and said_by(rights()[owner], f"$KV.{CONFIG}.configuration")
+    # A service that writes the configuration seals secrets; each service opens its own.
+    declares = user != "provision" and can_publish(rights()[owner], f"$KV.{CONFIG}.configuration")
     wanted |= {f"sealing/{WRITERS}"} if declares else set()
     wanted |= {f"sealing/{user}.key"} if user in READERS else set()
     wanted |= {"policy.key"} if user == "policy" else set()
     assert mounted == wanted
 
 
-def test_every_seed_and_key_that_is_mounted_is_written_by_nats_config(
+def test_every_mounted_seed_and_key_is_written_by_nats_config(
     compose: dict[str, Any], tmp_path: Path
 ) -> None:
     given = {each["file"].removeprefix("./nats/generated/") for each in compose["secrets"].values()}
@@ -166,7 +164,7 @@ def test_every_seed_and_key_that_is_mounted_is_written_by_nats_config(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_is_told_only_settings_it_knows(compose: dict[str, Any], service: str) -> None:
+def test_a_service_receives_only_settings_it_has(compose: dict[str, Any], service: str) -> None:
     known = importlib.import_module(f"toolbus_{service}.settings").Settings.model_fields
     result = compose["services"][service]["environment"]
     own = {name.removeprefix("TOOLBUS_").lower() for name in result if not name.startswith("OTEL_")}
@@ -176,14 +174,14 @@ def test_a_service_is_told_only_settings_it_knows(compose: dict[str, Any], servi
 @pytest.mark.parametrize(
     ("setting", "service"), [("TOOLBUS_REDIS_URL", "policy"), ("TOOLBUS_CLICKHOUSE_URL", "audit")]
 )
-def test_an_engines_password_is_known_to_one_service(
+def test_an_engines_password_is_set_for_one_service(
     compose: dict[str, Any], setting: str, service: str
 ) -> None:
     services = compose["services"].items()
     assert [name for name, each in services if setting in each.get("environment", {})] == [service]
 
 
-def test_no_password_stands_in_the_file(compose: dict[str, Any]) -> None:
+def test_the_file_holds_no_password(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         words = [*service.get("command", []), *map(str, service.get("environment", {}).values())]
         for word in words:
@@ -200,7 +198,7 @@ def test_only_the_edge_is_reachable_from_outside_and_only_on_the_loopback(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_begins_after_provisioning_and_may_not_gain_rights(
+def test_a_service_starts_after_provisioning_without_privileges(
     compose: dict[str, Any], service: str
 ) -> None:
     composed = compose["services"][service]
@@ -218,7 +216,7 @@ def test_a_service_keeps_its_unsent_events_on_a_volume(
     assert service in compose["volumes"]
 
 
-def test_counters_are_written_through_and_never_dropped(compose: dict[str, Any]) -> None:
+def test_counters_are_persisted_and_never_evicted(compose: dict[str, Any]) -> None:
     words = compose["services"]["valkey"]["command"]
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert options["--appendonly"] == "yes"
@@ -228,13 +226,13 @@ def test_counters_are_written_through_and_never_dropped(compose: dict[str, Any])
 # -- Dockerfile ------------------------------------------------------------------------------
 
 
-def test_the_image_runs_the_command_as_nobody_in_particular(dockerfile: list[list[str]]) -> None:
+def test_the_image_runs_the_command_without_root(dockerfile: list[list[str]]) -> None:
     last = {words[0]: words[1:] for words in dockerfile}
     assert last["ENTRYPOINT"] == ['["toolbus"]']
     assert last["USER"][0].partition(":")[0] not in ("0", "root")
 
 
-def test_the_image_is_made_of_what_is_there(dockerfile: list[list[str]]) -> None:
+def test_the_image_copies_existing_files(dockerfile: list[list[str]]) -> None:
     sources = [
         source
         for words in dockerfile
@@ -253,41 +251,41 @@ def test_every_service_and_the_operator_is_a_user_of_the_bus() -> None:
 
 
 @pytest.mark.parametrize("event", EVERY_EVENT.values(), ids=lambda event: event.NAME)
-def test_every_event_may_be_said_by_somebody(event: type[Event]) -> None:
-    assert may_say(f"tb.event.{event.NAME}.acme")
+def test_every_event_has_a_service_that_may_publish_it(event: type[Event]) -> None:
+    assert publishers(f"tb.event.{event.NAME}.acme")
 
 
-def test_an_intent_is_policys_alone_to_say() -> None:
-    assert may_say("tb.event.call.allowed.acme") == {"policy"}
-    assert may_say("tb.event.call.denied.acme") == {"policy"}
+def test_only_policy_may_publish_an_intent() -> None:
+    assert publishers("tb.event.call.allowed.acme") == {"policy"}
+    assert publishers("tb.event.call.denied.acme") == {"policy"}
 
 
-def test_nobody_may_say_just_any_event() -> None:
-    assert may_say("tb.event.>") == set()
+def test_no_user_may_publish_every_event() -> None:
+    assert publishers("tb.event.>") == set()
 
 
 def test_a_call_goes_from_the_edge_to_policy_and_from_there_to_executor() -> None:
-    assert may_say(f"{CallRequested.SUBJECT}.docs") == {"ingress", "codemode"}
-    assert may_hear(f"{CallRequested.SUBJECT}.docs") == {"policy"}
-    assert may_say(f"{CallAdmitted.SUBJECT}.docs") == {"policy"}
-    assert may_hear(f"{CallAdmitted.SUBJECT}.docs") == {"executor"}
+    assert publishers(f"{CallRequested.SUBJECT}.docs") == {"ingress", "codemode"}
+    assert subscribers(f"{CallRequested.SUBJECT}.docs") == {"policy"}
+    assert publishers(f"{CallAdmitted.SUBJECT}.docs") == {"policy"}
+    assert subscribers(f"{CallAdmitted.SUBJECT}.docs") == {"executor"}
 
 
-def test_a_call_that_carries_a_proof_is_heard_by_codemode_alone() -> None:
-    assert may_hear(f"{CallAdmitted.SUBJECT}.{BUILT_IN}") == {"codemode"}
+def test_only_codemode_receives_calls_with_a_key_digest() -> None:
+    assert subscribers(f"{CallAdmitted.SUBJECT}.{BUILT_IN}") == {"codemode"}
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.SUBJECT)
-def test_a_question_is_the_operators_to_ask_and_its_services_to_answer(
-    question: type[Query],
+@pytest.mark.parametrize("query", OPERATOR_QUERIES, ids=lambda query: query.SUBJECT)
+def test_a_query_is_sent_by_the_operator_and_received_by_its_service(
+    query: type[Query],
 ) -> None:
-    service = question.SUBJECT.split(".")[2]
-    services = {"policy"} if question in POLICY_ASKS else set()
-    assert may_say(question.SUBJECT) == {OPERATOR, *services}
-    assert may_hear(question.SUBJECT) == (set(SERVICES) if service == "all" else {service})
+    service = query.SUBJECT.split(".")[2]
+    services = {"policy"} if query in QUERIES_OF_POLICY else set()
+    assert publishers(query.SUBJECT) == {OPERATOR, *services}
+    assert subscribers(query.SUBJECT) == (set(SERVICES) if service == "all" else {service})
 
 
-def test_every_question_there_is_was_looked_at() -> None:
+def test_every_query_is_covered_by_these_tests() -> None:
     contracts = importlib.import_module("toolbus_common.contracts")
     found = {
         kind
@@ -295,65 +293,65 @@ def test_every_question_there_is_was_looked_at() -> None:
         if issubclass(kind, Query) and kind is not Query
     }
     assert found == {
-        *QUESTIONS,
-        *(ApproverRequest, AdminRequest, PageRequest, TokenQuery, *OF_EXECUTOR),
+        *OPERATOR_QUERIES,
+        *(ApproverRequest, AdminRequest, PageRequest, TokenQuery, *QUERIES_OF_EXECUTOR),
     }
 
 
-@pytest.mark.parametrize("question", OF_EXECUTOR, ids=lambda question: question.__name__)
-def test_what_servers_are_shown_is_the_executors_to_ask_for_and_not_even_the_operators(
-    question: type[Query],
+@pytest.mark.parametrize("query", QUERIES_OF_EXECUTOR, ids=lambda query: query.__name__)
+def test_only_executor_may_query_upstream_tokens_and_identity_keys(
+    query: type[Query],
 ) -> None:
-    assert may_say(question.SUBJECT) == {"executor"}
-    assert may_hear(question.SUBJECT) == {"oauth"}
+    assert publishers(query.SUBJECT) == {"executor"}
+    assert subscribers(query.SUBJECT) == {"oauth"}
 
 
-def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
-    for question in (ApproverRequest, AdminRequest):
-        assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
-        assert may_hear(question.SUBJECT) == {"policy"}
+def test_ingress_sends_requests_of_approvers_and_admins_to_policy() -> None:
+    for query in (ApproverRequest, AdminRequest):
+        assert publishers(query.SUBJECT) == {"ingress", OPERATOR}
+        assert subscribers(query.SUBJECT) == {"policy"}
 
 
-def test_the_edge_shows_pages_and_tokens_to_oauth_alone() -> None:
-    for question in (PageRequest, TokenQuery):
-        assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
-        assert may_hear(question.SUBJECT) == {"oauth"}
+def test_ingress_sends_pages_and_tokens_to_oauth_only() -> None:
+    for query in (PageRequest, TokenQuery):
+        assert publishers(query.SUBJECT) == {"ingress", OPERATOR}
+        assert subscribers(query.SUBJECT) == {"oauth"}
 
 
-def test_who_holds_a_token_is_oauths_alone_to_write() -> None:
+def test_only_oauth_writes_tokens_and_clients() -> None:
     for bucket in (OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS):
-        assert may_say(f"$KV.{bucket}.entry") == {"oauth"}
+        assert publishers(f"$KV.{bucket}.entry") == {"oauth"}
     for bucket in (OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF):
-        assert may_say(f"$JS.API.DIRECT.GET.KV_{bucket}.entry") == {"oauth", OPERATOR}
+        assert publishers(f"$JS.API.DIRECT.GET.KV_{bucket}.entry") == {"oauth", OPERATOR}
 
 
-def test_an_approval_is_policys_alone_to_write() -> None:
-    assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
-    assert may_say(f"$KV.{TASKS}.approval") == {"policy"}
+def test_only_policy_writes_approvals() -> None:
+    assert publishers(f"$KV.{APPROVALS}.binding") == {"policy"}
+    assert publishers(f"$KV.{TASKS}.approval") == {"policy"}
     for what in ("requested", "granted", "rejected", "expired", "used", "withdrawn"):
-        assert may_say(f"tb.event.approval.{what}.acme") == {"policy"}
+        assert publishers(f"tb.event.approval.{what}.acme") == {"policy"}
 
 
-def test_a_service_hears_only_answers_of_its_own() -> None:
+def test_a_service_receives_only_its_own_replies() -> None:
     for service in SERVICES:
-        assert may_hear(f"tb.reply.{service}.x") == {service}
-        assert may_hear(f"_INBOX.{service}.x") == {service}
+        assert subscribers(f"tb.reply.{service}.x") == {service}
+        assert subscribers(f"_INBOX.{service}.x") == {service}
 
 
-def test_a_durable_consumer_is_its_services_alone() -> None:
+def test_a_durable_consumer_belongs_to_one_service() -> None:
     for durable in DURABLES:
-        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.consumer_name}")
+        pulled = publishers(f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.consumer_name}")
         assert pulled == {durable.service, OPERATOR}
 
 
 @pytest.mark.parametrize("stream", [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])
-def test_nobody_may_delete_or_purge_a_stream(stream: str) -> None:
-    assert may_say(f"$JS.API.STREAM.DELETE.{stream}") == set()
-    assert may_say(f"$JS.API.STREAM.PURGE.{stream}") == set()
+def test_no_user_may_delete_or_purge_a_stream(stream: str) -> None:
+    assert publishers(f"$JS.API.STREAM.DELETE.{stream}") == set()
+    assert publishers(f"$JS.API.STREAM.PURGE.{stream}") == set()
 
 
-def test_the_configuration_is_for_operators_and_policy_to_write() -> None:
-    assert may_say("$KV.tb_config.configuration") == {OPERATOR, "policy"}
+def test_only_the_operator_and_policy_write_the_configuration() -> None:
+    assert publishers("$KV.tb_config.configuration") == {OPERATOR, "policy"}
 
 
 def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Every message as it is on the wire: a changed field shows as a difference in review.
 
-After a change that was meant, `TOOLBUS_WRITE_GOLDEN=1 pytest tests/contract` writes the files anew.
+After a change that was meant, `TOOLBUS_WRITE_GOLDEN=1 pytest tests/contract` rewrites the files.
 """
 
 import json
@@ -39,7 +39,7 @@ MESSAGES = sorted(
 
 
 def sample(annotation: Any) -> Any:
-    """Some value of a field's type, the same every time."""
+    """Return a fixed value of a field's type."""
     if annotation in SAMPLES:
         return SAMPLES[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -58,7 +58,7 @@ def sample(annotation: Any) -> Any:
 
 
 def filled(cls: type[BaseModel]) -> BaseModel:
-    """A message with every field given."""
+    """Return a message with every field set."""
     return cls(**{name: sample(field.annotation) for name, field in cls.model_fields.items()})
 
 
@@ -84,7 +84,7 @@ def shape(cls: type[Message]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
-def test_a_message_is_on_the_wire_as_it_was_agreed(cls: type[Message]) -> None:
+def test_a_message_is_encoded_as_in_its_golden_file(cls: type[Message]) -> None:
     path = GOLDEN / f"{cls.__name__}.json"
     written = json.dumps(shape(cls), indent=2) + "\n"
     if os.environ.get("TOOLBUS_WRITE_GOLDEN"):
@@ -93,12 +93,12 @@ def test_a_message_is_on_the_wire_as_it_was_agreed(cls: type[Message]) -> None:
     assert written == path.read_text()
 
 
-def test_no_golden_file_is_left_of_a_message_that_is_gone() -> None:
+def test_every_golden_file_belongs_to_a_message() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == {cls.__name__ for cls in MESSAGES}
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
-def test_a_message_comes_back_as_it_was_sent(cls: type[Message]) -> None:
+def test_a_message_round_trips(cls: type[Message]) -> None:
     sent = filled(cls)
     assert isinstance(sent, Message)
     assert cls.decode(sent.encode()) == sent
@@ -124,7 +124,7 @@ def test_fields_with_defaults_may_be_missing(cls: type[Message]) -> None:
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
-def test_a_message_is_written_as_its_model_says(cls: type[Message]) -> None:
+def test_a_message_is_encoded_as_by_its_model(cls: type[Message]) -> None:
     sent = filled(cls)
     assert isinstance(sent, Message)
     head = sent.encode().partition(b"\n")[0]
@@ -132,7 +132,7 @@ def test_a_message_is_written_as_its_model_says(cls: type[Message]) -> None:
 
 
 @pytest.mark.parametrize("cls", TRUSTED, ids=lambda cls: cls.__name__)
-def test_a_trusted_message_is_the_same_as_one_that_was_looked_at(cls: type[Message]) -> None:
+def test_a_message_built_without_validation_equals_a_validated_one(cls: type[Message]) -> None:
     values = {name: sample(field.annotation) for name, field in cls.model_fields.items()}
     needed = {name: values[name] for name, field in cls.model_fields.items() if field.is_required()}
     for fields in (values, dict(reversed(values.items())), needed):
@@ -149,13 +149,13 @@ def test_every_event_is_registered_under_its_name() -> None:
     assert {cls.NAME: cls for cls in events} == EVENTS
 
 
-def test_the_body_of_a_call_travels_byte_for_byte() -> None:
+def test_the_body_of_a_call_is_unchanged() -> None:
     odd = b'{"a" : 1.10, "big": 123456789012345678901234567890, "u":"\\u00e9", "n":"x\\ny"}'
     call = filled(contracts.CallRequested).model_copy(update={"arguments": odd})
     assert contracts.CallRequested.decode(call.encode()).arguments == odd  # type: ignore[attr-defined]
 
 
-def test_a_proof_and_arguments_are_not_shown_when_a_call_is_printed() -> None:
+def test_the_repr_of_a_call_hides_key_digest_and_arguments() -> None:
     call = filled(contracts.CallRequested).model_copy(
         update={"key_digest": "canary-proof", "arguments": b"canary-arguments"}
     )

@@ -28,7 +28,7 @@ _NAMED = re.compile(r"`((?!build/)(?:[\w.-]+/)+[\w.-]*|[\w-]+\.md)`(?: \(((?:`\w
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads mkdocs.yml, whose tags name Python functions."""
+    """A loader of mkdocs.yml, whose tags name Python functions."""
 
 
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
@@ -73,7 +73,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 
 @pytest.mark.parametrize("page", [WHERE, CONTRIBUTING], ids=lambda page: page.name)
-def test_the_paths_and_symbols_that_a_page_names_are_there(page: Path) -> None:
+def test_the_paths_and_symbols_on_a_page_exist(page: Path) -> None:
     found = named(page)
     assert len(found) > 20
     assert [path for path, _ in found if not (ROOT / path).exists()] == []
@@ -107,7 +107,7 @@ def test_the_first_questions_about_the_code_are_answered(question: str) -> None:
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_link_leads_to_a_file(guide: Path) -> None:
+def test_a_link_has_a_target(guide: Path) -> None:
     text = re.sub(r"`[^`\n]*`", "", guide.read_text())
     links = re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", text)
     assert [link for link in links if not (guide.parent / link).exists()] == []
@@ -131,5 +131,5 @@ def test_every_marker_of_samples_is_described() -> None:
     assert [each for each in page_samples.DIRECTIVES if each not in CONTRIBUTING.read_text()] == []
 
 
-def test_the_readme_is_one_screen_after_another() -> None:
+def test_the_readme_has_fewer_than_150_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 150

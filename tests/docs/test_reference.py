@@ -28,7 +28,7 @@ def test_every_entry_of_a_page_is_described_and_nothing_else(page: str) -> None:
 
 
 @pytest.mark.parametrize("code", texts("errors"))
-def test_an_error_comes_with_what_to_do(code: str) -> None:
+def test_an_error_is_documented_with_a_fix(code: str) -> None:
     assert "\nDo: " in texts("errors")[code]
 
 

@@ -16,7 +16,7 @@ for each in every_sample():
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DocsGateway]:
-    """A gateway with the demo's servers."""
+    """Yield a gateway with the demo's servers."""
     made = DocsGateway(tmp_path_factory.mktemp("docs"))
     try:
         made.start()

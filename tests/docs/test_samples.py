@@ -39,7 +39,7 @@ def of(language: str) -> list[Sample]:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_a_sample_says_how_it_is_checked(sample: Sample) -> None:
+def test_a_sample_has_a_valid_marker(sample: Sample) -> None:
     assert list(faults(sample)) == []
 
 
@@ -51,7 +51,7 @@ def test_a_configuration_is_valid(sample: Sample) -> None:
     alone = {"in", "with"}.isdisjoint(sample.directives)
     text = sample.text if alone else yaml.safe_dump(sample.configuration, sort_keys=False)
     loaded = load(text, AnyVariable())
-    assert [str(fault) for fault in loaded.problems] == []
+    assert [str(problem) for problem in loaded.problems] == []
     warned = [
         each for each in loaded.warnings if each.path.startswith(("rules", "exports", "sinks"))
     ]
@@ -84,7 +84,7 @@ def known(words: list[str]) -> tuple[object, set[str]]:
 
 
 @pytest.mark.parametrize("sample", of("python"), ids=str)
-def test_a_program_can_be_read(sample: Sample) -> None:
+def test_a_program_has_valid_syntax(sample: Sample) -> None:
     language = sample.directives.get("program", sample.directives.get("run program"))
     if language == "":
         starlark.parse("program", sample.text, DIALECT)

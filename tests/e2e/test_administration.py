@@ -1,4 +1,4 @@
-"""Administration through HTTP: roles, entries, the whole, keys, and an event of every change."""
+"""Administration over HTTP: roles, entries, the whole configuration, keys and change events."""
 
 import json
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ TOOL = "echo__say"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """Toolbus over one upstream, with an admin key of every role."""
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """Run Toolbus in front of one server, with an admin key for each role."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("administered"))
-    try:
-        echo.start()
-        launched.configure(
+    with (
+        echo.running(),
+        launched.running(
             {
                 "servers": {"echo": {"url": echo.url, "headers": {"X-Canary": HEADER}}},
                 "teams": {"support": {}},
@@ -38,23 +38,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
                     role: {"role": role, "secret": secret} for role, secret in SECRETS.items()
                 },
             }
-        )
-        launched.start()
+        ),
+    ):
         launched.until_listed(launched.client(BOT), TOOL)
         yield launched
-    finally:
-        launched.stop()
-        echo.kill()
 
 
 @pytest.fixture
-def admin(place: Launched) -> Administrator:
-    return at(place, SECRETS["admin"])
+def admin(gateway: Launched) -> Administrator:
+    return at(gateway, SECRETS["admin"])
 
 
-def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
-    """The events of changes of one entry, the oldest first."""
-    rows = place.eventual_rows(
+def changed(gateway: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
+    """Return the change events of one entry, oldest first."""
+    rows = gateway.eventual_rows(
         "SELECT detail, JSONExtractString(detail, 'name') AS name FROM events "
         f"WHERE event = 'config.changed' AND JSONExtractString(detail, 'kind') = '{kind}' "
         f"AND name IN ('{name}', person('{name}')) ORDER BY stream_seq, line",
@@ -66,87 +63,87 @@ def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict
 # -- roles ----------------------------------------------------------------------------------------
 
 
-def tried(operation: Operation) -> str:
-    """The path of an operation, about something that is not there."""
+def path_of(operation: Operation) -> str:
+    """Return the path of an operation on an entry that does not exist."""
     name = "0" * 32 if "approvals" in operation.path else "nobody"
     return operation.path.removeprefix("/api").replace("{name}", name)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_may_what_the_table_says_and_nothing_else(place: Launched, role: str) -> None:
-    administrator = at(place, SECRETS[role])
+def test_a_role_allows_exactly_its_operations(gateway: Launched, role: str) -> None:
+    administrator = at(gateway, SECRETS[role])
     for operation in OPERATIONS.values():
         body = {"not": "wanted"} if operation.wants is not None else None
-        answer = administrator.request(operation.method, tried(operation), body)
+        answer = administrator.request(operation.method, path_of(operation), body)
         allowed = operation.right is None or may(role, operation.right)
         assert (answer.status != 403) == allowed, (operation.id, answer.body)
         assert answer.status != 401
 
 
-def test_without_a_live_admin_key_nothing_is_told(place: Launched) -> None:
+def test_every_operation_requires_a_valid_admin_key(gateway: Launched) -> None:
     for secret in ("", "tba_nobody_at-all-but-long-enough", BOT):
         for operation in OPERATIONS.values():
-            answer = at(place, secret).request(operation.method, tried(operation))
+            answer = at(gateway, secret).request(operation.method, path_of(operation))
             assert (answer.status, why(answer)) == (401, "unauthorized"), operation.id
             assert "www-authenticate" in answer.headers
 
 
-def test_an_admin_key_opens_no_tool(place: Launched) -> None:
-    assert place.client(SECRETS["admin"]).call(TOOL, {"text": "x"}).status == 401
+def test_an_admin_key_cannot_call_a_tool(gateway: Launched) -> None:
+    assert gateway.client(SECRETS["admin"]).call(TOOL, {"text": "x"}).status == 401
 
 
-def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -> None:
-    made = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
-    assert made.status == 201, made.body
-    temporary = admin.as_(made.json["secret"])
+def test_a_revoked_admin_key_is_rejected(gateway: Launched, admin: Administrator) -> None:
+    created = admin.request("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
+    assert created.status == 201, created.body
+    temporary = admin.as_(created.json["secret"])
     until_blocking(lambda: temporary.request("GET", "/v1/self").status == 200, "the key is known")
     assert temporary.request("GET", "/v1/self").json["role"] == "viewer"
     assert admin.request("POST", "/v1/admins/temporary/revoke").status == 200
     until_blocking(lambda: temporary.request("GET", "/v1/self").status == 401, "the key ends")
-    before, after = changed(place, "admins", "temporary", 2)
+    before, after = changed(gateway, "admins", "temporary", 2)
     assert (before["by"], after["by"]) == ("admin:admin", "admin:admin")
     assert json.loads(after["after"])["revoked"] is True
-    assert made.json["secret"] not in str((before, after))
+    assert created.json["secret"] not in str((before, after))
 
 
 # -- entries --------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_made_replaced_and_deleted_and_each_is_an_event(
-    place: Launched, admin: Administrator
+def test_creating_replacing_and_deleting_an_entry_each_emit_an_event(
+    gateway: Launched, admin: Administrator
 ) -> None:
     path = named("teams", "sales")
-    made = admin.request("PUT", path, {"tools": ["echo__*"]})
-    assert (made.status, made.json["value"]) == (201, {"tools": ["echo__*"]}), made.body
-    replaced = admin.request("PUT", path, {"deny": ["echo__say"]}, If_Match=made.headers["etag"])
+    created = admin.request("PUT", path, {"tools": ["echo__*"]})
+    assert (created.status, created.json["value"]) == (201, {"tools": ["echo__*"]}), created.body
+    replaced = admin.request("PUT", path, {"deny": ["echo__say"]}, If_Match=created.headers["etag"])
     assert (replaced.status, replaced.json["value"]) == (200, {"deny": ["echo__say"]})
-    assert admin.request("PUT", path, {}, If_Match=made.headers["etag"]).status == 412
+    assert admin.request("PUT", path, {}, If_Match=created.headers["etag"]).status == 412
     assert admin.request("DELETE", path).status == 204
     assert why(admin.request("GET", path)) == "unknown_entry"
-    events = changed(place, "teams", "sales", 3)
+    events = changed(gateway, "teams", "sales", 3)
     assert [bool(event["before"]) for event in events] == [False, True, True]
     assert json.loads(events[1]["before"])["tools"] == ["echo__*"]
     assert json.loads(events[1]["after"])["deny"] == ["echo__say"]
     assert events[2]["after"] == ""
 
 
-def test_a_pattern_with_a_slash_names_a_price(admin: Administrator) -> None:
+def test_a_price_is_named_by_a_pattern_with_a_slash(admin: Administrator) -> None:
     path = named("prices", "echo__file:///a/*")
     assert admin.request("PUT", path, 0.5).status == 201
     assert admin.request("GET", path).json["value"] == 0.5
     assert admin.request("DELETE", path).status == 204
 
 
-def test_what_others_name_is_not_deleted(admin: Administrator) -> None:
+def test_an_entry_that_others_refer_to_is_not_deleted(admin: Administrator) -> None:
     assert admin.request("PUT", named("groups", "held"), {"tools": ["*"]}).status == 201
     assert admin.request("PUT", named("teams", "support"), {"groups": ["held"]}).status == 200
     answer = admin.request("DELETE", named("groups", "held"))
-    assert (answer.status, why(answer)) == (422, "faulty")
-    assert answer.json["error"]["faults"][0]["place"] == "teams.support.groups.0"
+    assert (answer.status, why(answer)) == (422, "invalid_configuration")
+    assert answer.json["error"]["errors"][0]["location"] == "teams.support.groups.0"
     assert admin.request("GET", named("groups", "held")).status == 200
 
 
-def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) -> None:
+def test_the_api_rejects_commands_and_environment_variables(admin: Administrator) -> None:
     for server in (
         {"command": ["sh", "-c", "true"]},
         {"url": "https://collector.example/mcp", "headers": {"X": "${env:HOME}"}},
@@ -156,26 +153,26 @@ def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) 
         assert admin.request("GET", named("servers", "far")).status == 404
 
 
-def test_a_credential_is_neither_shown_nor_sent_elsewhere(
-    place: Launched, admin: Administrator
+def test_a_credential_is_neither_shown_nor_moved_to_another_url(
+    gateway: Launched, admin: Administrator
 ) -> None:
     path = named("servers", "echo")
-    shown = admin.request("GET", path)
-    assert shown.json["value"]["headers"] == {"X-Canary": "(set)"}
-    kept = admin.request("PUT", path, {**shown.json["value"], "timeout": 20.0})
-    assert kept.status == 200, kept.body
-    moved = {**shown.json["value"], "url": "https://collector.example/mcp"}
-    assert why(admin.request("PUT", path, moved)) == "faulty"
-    events = changed(place, "servers", "echo", 2)
+    current = admin.request("GET", path)
+    assert current.json["value"]["headers"] == {"X-Canary": "(set)"}
+    updated = admin.request("PUT", path, {**current.json["value"], "timeout": 20.0})
+    assert updated.status == 200, updated.body
+    moved = {**current.json["value"], "url": "https://collector.example/mcp"}
+    assert why(admin.request("PUT", path, moved)) == "invalid_configuration"
+    events = changed(gateway, "servers", "echo", 2)
     assert HEADER not in str(events)
-    assert HEADER not in place.logs()
+    assert HEADER not in gateway.logs()
 
 
-# -- the whole ------------------------------------------------------------------------------------
+# -- the whole configuration -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_what_was_exported_changes_nothing_when_it_is_applied(
+def test_applying_an_exported_configuration_changes_nothing(
     admin: Administrator, form: str
 ) -> None:
     declared, etag = admin.declared()
@@ -188,7 +185,7 @@ def test_what_was_exported_changes_nothing_when_it_is_applied(
     assert SECRETS["admin"] not in exported.body.decode()
 
 
-def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> None:
+def test_exactly_one_of_many_concurrent_applies_succeeds(admin: Administrator) -> None:
     declared, etag = admin.declared()
 
     def apply(number: int) -> int:
@@ -201,17 +198,17 @@ def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> Non
     assert len(admin.declared()[0]["users"]) == 1
 
 
-def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
+def test_one_invalid_entry_rejects_the_whole_configuration(admin: Administrator) -> None:
     declared, etag = admin.declared()
     new = {**declared, "users": {"good": {}, "bad": {"customer": "nobody"}}}
     for body in (new, yaml.safe_dump(new)):
         answer = admin.request("PUT", "/v1/configuration", body, If_Match=etag)
-        assert (answer.status, why(answer)) == (422, "faulty")
-        assert answer.json["error"]["faults"][0]["place"] == "users.bad.customer"
+        assert (answer.status, why(answer)) == (422, "invalid_configuration")
+        assert answer.json["error"]["errors"][0]["location"] == "users.bad.customer"
     assert admin.declared() == (declared, etag)
 
 
-def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> None:
+def test_replacing_the_whole_configuration_requires_if_match(admin: Administrator) -> None:
     declared, etag = admin.declared()
     assert admin.request("PUT", "/v1/configuration", declared).status == 428
     new = {**declared, "rules": {"late": {"cedar": "forbid (principal, action, resource);"}}}
@@ -223,35 +220,42 @@ def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> No
     assert admin.declared() == (declared, etag)
 
 
-# -- keys and the rest ----------------------------------------------------------------------------
+# -- keys, budgets, approvals and sign-in ----------------------------------------------------------
 
 
-def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launched) -> None:
-    operator = at(place, SECRETS["operator"])
-    made = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
-    assert made.status == 201, made.body
-    secret = made.json["secret"]
-    until_blocking(lambda: place.client(secret).sees(TOOL), "the key opens")
+def test_an_operator_creates_changes_rotates_and_revokes_a_key(gateway: Launched) -> None:
+    operator = at(gateway, SECRETS["operator"])
+    created = operator.request("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
+    assert created.status == 201, created.body
+    secret = created.json["secret"]
+    until_blocking(lambda: gateway.client(secret).sees(TOOL), "the key is valid")
     again = operator.request("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
     changed_key = operator.request("PUT", "/v1/keys/made", {"tools": ["other__*"]})
     assert changed_key.json["value"] == {"tools": ["other__*"]}
-    until_blocking(lambda: place.client(secret).tools() == [], "the key sees nothing")
+    until_blocking(lambda: gateway.client(secret).tools() == [], "the key sees nothing")
     rotated = operator.request("POST", "/v1/keys/made/rotate").json["secret"]
     until_blocking(
-        lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200, "it opens"
+        lambda: gateway.client(rotated).call(TOOL, {"text": "x"}).status == 200,
+        "the rotated key is valid",
     )
-    until_blocking(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    until_blocking(
+        lambda: gateway.client(secret).call(TOOL, {"text": "x"}).status == 401,
+        "the old key is invalid",
+    )
     assert operator.request("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
-    until_blocking(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
-    events = changed(place, "keys", "made", 4)
+    until_blocking(
+        lambda: gateway.client(rotated).call(TOOL, {"text": "x"}).status == 401,
+        "the revoked key is invalid",
+    )
+    events = changed(gateway, "keys", "made", 4)
     assert {event["by"] for event in events} == {"admin:operator"}
     for canary in (secret, rotated):
         assert canary not in str(events)
-        assert canary not in place.logs()
+        assert canary not in gateway.logs()
 
 
-def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
+def test_a_list_is_returned_page_by_page(admin: Administrator) -> None:
     for name in ("page-a", "page-b", "page-c"):
         assert admin.request("PUT", named("labels", name), ["x"]).status == 201
     first = admin.request("GET", "/v1/labels?limit=2").json
@@ -261,19 +265,19 @@ def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
     assert second["next"] is None
 
 
-def test_budgets_are_told(place: Launched) -> None:
-    reply = at(place, SECRETS["viewer"]).request("GET", "/v1/budgets")
+def test_a_viewer_reads_the_budgets(gateway: Launched) -> None:
+    reply = at(gateway, SECRETS["viewer"]).request("GET", "/v1/budgets")
     assert (reply.status, reply.json["lost"]) == (200, {})
 
 
-def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator) -> None:
+def test_an_operator_approves_a_call(gateway: Launched, admin: Administrator) -> None:
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
     secret = admin.request("POST", "/v1/keys", terms).json["secret"]
-    client = place.client(secret)
-    until_blocking(lambda: client.sees(TOOL), "the key opens")
+    client = gateway.client(secret)
+    until_blocking(lambda: client.sees(TOOL), "the key is valid")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
-    operator = at(place, SECRETS["operator"])
+    operator = at(gateway, SECRETS["operator"])
     waiting = operator.request("GET", "/v1/approvals").json["approvals"]
     assert approval in [each["id"] for each in waiting]
     done = operator.request("POST", f"/v1/approvals/{approval}/approve", {"note": "Fine."})
@@ -281,58 +285,60 @@ def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator
     assert client.call(TOOL, {"text": "wait"}).text == "wait"
 
 
-def test_a_change_by_the_command_is_an_event_with_its_operator(place: Launched) -> None:
-    made = place.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
-    secret = json.loads(made.stdout)["secret"]
-    (event,) = changed(place, "keys", "typed")
+def test_a_change_made_with_the_cli_is_an_event_with_its_operator(gateway: Launched) -> None:
+    created = gateway.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
+    secret = json.loads(created.stdout)["secret"]
+    (event,) = changed(gateway, "keys", "typed")
     assert event["by"]
     assert not event["by"].startswith("admin:")
     assert secret not in str(event)
     assert json.loads(event["after"])["tools"] == ["echo__*"]
 
 
-def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_held(
-    place: Launched,
+def test_the_cli_erases_an_operator_unless_a_legal_hold_prevents_it(
+    gateway: Launched,
 ) -> None:
-    assert place.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
-    (event,) = changed(place, "keys", "last")
+    assert gateway.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
+    (event,) = changed(gateway, "keys", "last")
     name = event["by"]
     assert name.startswith("operator:")
-    assert place.toolbus("audit", "hold", "add", "default", "--why", "case 17").returncode == 0
-    held = json.loads(place.toolbus("audit", "hold", "list", "--json").stdout)
+    assert gateway.toolbus("audit", "hold", "add", "default", "--why", "case 17").returncode == 0
+    held = json.loads(gateway.toolbus("audit", "hold", "list", "--json").stdout)
     assert [(each["customer"], each["by"], each["why"]) for each in held] == [
         ("default", name, "case 17")
     ]
-    refused = place.toolbus("audit", "forget", name, "--yes")
+    refused = gateway.toolbus("audit", "forget", name, "--yes")
     assert (refused.returncode, "under a legal hold" in refused.stderr) == (1, True)
-    assert place.toolbus("audit", "hold", "remove", "default").returncode == 0
-    done = place.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
-    assert (done.returncode, "is forgotten" in done.stdout) == (0, True), done.stderr
-    (event,) = changed(place, "keys", "last")
+    assert gateway.toolbus("audit", "hold", "remove", "default").returncode == 0
+    done = gateway.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
+    assert (done.returncode, "Erased '" in done.stdout) == (0, True), done.stderr
+    (event,) = changed(gateway, "keys", "last")
     assert event["by"].startswith("~")
 
 
-def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administrator) -> None:
+def test_issuers_and_access_rules_are_configured_one_by_one(
+    gateway: Launched, admin: Administrator
+) -> None:
     issuer, rule = {"url": "https://login.example", "client_id": "c"}, {"issuer": "corp"}
     lost = admin.request("PUT", named("access", "zed"), rule)
-    assert (lost.status, why(lost)) == (422, "faulty")
+    assert (lost.status, why(lost)) == (422, "invalid_configuration")
     secret = {**issuer, "secret": "${env:HOME}"}
     assert admin.request("PUT", named("issuers", "corp"), secret).status == 403
     inside = {**issuer, "url": "http://127.0.0.1:9"}
     assert admin.request("PUT", named("issuers", "corp"), inside).status == 403
     assert admin.request("PUT", named("issuers", "corp"), issuer).status == 201
     for name in ("zed", "alf"):
-        made = admin.request("PUT", named("access", name), {**rule, "role": "viewer"})
-        assert (made.status, made.json["value"]["role"]) == (201, "viewer"), made.body
+        created = admin.request("PUT", named("access", name), {**rule, "role": "viewer"})
+        assert (created.status, created.json["value"]["role"]) == (201, "viewer"), created.body
     assert list(admin.declared()[0]["access"]) == ["zed", "alf"], "a new rule is the last"
-    assert at(place, SECRETS["operator"]).request("DELETE", named("access", "alf")).status == 403
+    assert at(gateway, SECRETS["operator"]).request("DELETE", named("access", "alf")).status == 403
     assert admin.request("DELETE", named("issuers", "corp")).status == 422, "rules name it"
     for kind, name in (("access", "zed"), ("access", "alf"), ("issuers", "corp")):
         assert admin.request("DELETE", named(kind, name)).status == 204
-    first, last = changed(place, "access", "zed", 2)
+    first, last = changed(gateway, "access", "zed", 2)
     assert (first["by"], last["after"]) == ("admin:admin", "")
 
 
-def test_every_kind_of_the_file_is_in_the_api() -> None:
+def test_the_api_serves_every_kind_of_entry() -> None:
     served = {operation.path.split("/")[3] for operation in OPERATIONS.values()}
     assert {*KINDS, "keys", "admins"} <= served

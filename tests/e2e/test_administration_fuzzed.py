@@ -1,6 +1,6 @@
-"""The administration keeps to its own document, whatever is sent: fuzzed through a whole gateway.
+"""The administration API, fuzzed through a whole gateway, against its OpenAPI document.
 
-`TOOLBUS_FUZZ_SECONDS=600` looks longer, and elsewhere every time.
+`TOOLBUS_FUZZ_SECONDS=600` fuzzes for ten minutes with random input.
 """
 
 import os
@@ -22,46 +22,42 @@ LONGER = os.environ.get("TOOLBUS_FUZZ_SECONDS", "")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     launched = Launched(tmp_path_factory.mktemp("fuzzed"))
-    try:
-        launched.configure(
-            {"admins": {role: {"role": role, "secret": each} for role, each in SECRETS.items()}}
-        )
-        launched.start()
+    with launched.running(
+        {"admins": {role: {"role": role, "secret": each} for role, each in SECRETS.items()}}
+    ):
         yield launched
-    finally:
-        launched.stop()
 
 
-def fuzzed(place: Launched, *options: str, secret: str = "") -> None:
-    """One run over every operation; fails with all it found."""
+def fuzzed(gateway: Launched, *options: str, secret: str = "") -> None:
+    """Fuzz every operation once, and fail with all findings."""
     command = [installed("schemathesis"), "--config-file", str(CONFIGURATION), "run"]
-    command += [f"{at(place).base}/api/openapi.json", "--no-color", "--warnings", "off", *options]
+    command += [f"{at(gateway).base}/api/openapi.json", "--no-color", "--warnings", "off", *options]
     command += ["--checks", "all"]
     command += ["-H", f"Authorization: Bearer {secret}"] if secret else []
-    kept = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
-    ran = subprocess.run(
-        command, cwd=place.directory, env=kept, capture_output=True, text=True, check=False
+    environment = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
+    result = subprocess.run(
+        command, cwd=gateway.directory, env=environment, capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
     own = len(OPERATIONS) + 1  # and the document itself
-    assert f"Tested: {own}" in ran.stdout, ran.stdout
-    assert '"request.failed"' not in place.logs()
+    assert f"Tested: {own}" in result.stdout, result.stdout
+    assert '"request.failed"' not in gateway.logs()
 
 
-def test_what_an_admin_sends_is_answered_as_the_document_says(place: Launched) -> None:
+def test_an_admins_requests_are_answered_as_documented(gateway: Launched) -> None:
     if LONGER:
         options = ["--phases", "coverage,fuzzing,stateful", "--max-time", LONGER]
     else:
         options = ["--phases", "fuzzing", "-n", "4", "--generation-deterministic"]
-    fuzzed(place, *options, secret=SECRETS["admin"])
+    fuzzed(gateway, *options, secret=SECRETS["admin"])
 
 
-def test_who_may_only_look_is_answered_as_the_document_says(place: Launched) -> None:
+def test_a_viewers_requests_are_answered_as_documented(gateway: Launched) -> None:
     options = ["--phases", "fuzzing", "-n", "1", "--generation-deterministic"]
-    fuzzed(place, *options, secret=SECRETS["viewer"])
+    fuzzed(gateway, *options, secret=SECRETS["viewer"])
 
 
-def test_who_has_no_key_is_answered_as_the_document_says(place: Launched) -> None:
-    fuzzed(place, "--phases", "fuzzing", "-n", "1", "--generation-deterministic")
+def test_requests_without_a_key_are_answered_as_documented(gateway: Launched) -> None:
+    fuzzed(gateway, "--phases", "fuzzing", "-n", "1", "--generation-deterministic")

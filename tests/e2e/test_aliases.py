@@ -1,4 +1,4 @@
-"""Tools as the operator shows them: under an alias, with another description, or not at all."""
+"""Tools under an alias, with an overridden description, or hidden by the operator."""
 
 import json
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ KEY = "tbk_bot_e2e-secret-for-aliases"
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """One server, shown twice: as it is, and as its operator wants it."""
+    """Configure one server twice: unchanged, and with overridden tools."""
     echo = Upstream(tmp_path_factory.mktemp("aliased-echo"))
     cluster = Launched(tmp_path_factory.mktemp("aliased"))
     tools: dict[str, Any] = {
         "say": {"alias": "speak", "description": "Repeats what it is told."},
         "push_branch": {"hidden": True},
     }
-    try:
-        echo.start()
-        cluster.configure(
+    with (
+        echo.running(),
+        cluster.running(
             {
                 "servers": {"echo": {"url": echo.url, "tools": tools}, "ech0": {"url": echo.url}},
                 "keys": {
@@ -34,16 +34,13 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
                     }
                 },
             }
-        )
-        cluster.start()
+        ),
+    ):
         cluster.until_listed(cluster.client(KEY), "ech0__count", "echo__speak")
         yield cluster
-    finally:
-        cluster.stop()
-        echo.kill()
 
 
-def test_an_agent_sees_and_calls_the_alias_while_grants_keep_to_the_servers_name(
+def test_a_client_uses_the_alias_while_grants_use_the_servers_name(
     launched: Launched,
 ) -> None:
     client = launched.client(KEY)
@@ -63,16 +60,16 @@ def test_the_operators_description_replaces_the_servers(launched: Launched) -> N
     assert tool["description"] == "Repeats what it is told."
 
 
-def test_a_tool_the_operator_hides_is_neither_listed_nor_callable(launched: Launched) -> None:
+def test_a_hidden_tool_is_neither_listed_nor_callable(launched: Launched) -> None:
     client = launched.client(KEY)
     assert "echo__push_branch" not in client.tools()
     assert client.call("echo__push_branch").code == "unknown_tool"
     assert Client(f"{client.endpoint}/echo", KEY).call("push_branch").code == "unknown_tool"
 
 
-def test_the_operator_sees_what_agents_are_not_shown_and_why(launched: Launched) -> None:
+def test_the_operator_sees_hidden_tools_and_the_reason(launched: Launched) -> None:
     body = json.loads(launched.toolbus("tools", "--all", "--json").stdout)
-    unseen = {each["name"]: each["notShown"] for each in body if "notShown" in each}
-    assert unseen["echo__push_branch"] == "the configuration hides it"
+    unseen = {each["name"]: each["hidden"] for each in body if "hidden" in each}
+    assert unseen["echo__push_branch"] == "hidden by the configuration"
     assert unseen["echo__wait"] == "its name echo__wait looks like ech0__wait"
     assert "echo__speak" in {each["name"] for each in body}

@@ -1,4 +1,4 @@
-"""Callers without a credential: what they may use, from where, and what they see of each other."""
+"""Callers without a credential: their tools, their origin, and their isolation from each other."""
 
 import json
 import socket
@@ -22,13 +22,13 @@ KEY = "tbk_owner_e2e-secret-beside-anonymous"
 OK, DENIED, FORBIDDEN = 200, 401, 403
 
 
-class Place:
-    """A gateway that serves callers without a credential, and one of its clients."""
+class AnonymousGateway:
+    """A gateway that serves callers without a credential, and two of its clients."""
 
     def __init__(self, launched: Launched, echo: Upstream) -> None:
         self.launched = launched
         self.echo = echo
-        self.nobody = Client(launched.ready["endpoint"])
+        self.anonymous = Client(launched.ready["endpoint"])
         self.owner = launched.client(KEY)
 
     @property
@@ -53,41 +53,35 @@ def declared(echo: Upstream, **anonymous: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
-def place(
+def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[AnonymousGateway]:
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     options = ["--separate"] if request.param == "separate" else []
     launched = Launched(tmp_path_factory.mktemp(request.param), *options)
-    try:
-        echo.start()
-        launched.configure(declared(echo))
-        launched.start()
-        made = Place(launched, echo)
-        launched.until_listed(made.owner, "echo__say", "kept__recall")
-        yield made
-    finally:
-        launched.stop()
-        echo.kill()
+    with echo.running(), launched.running(declared(echo)):
+        gateway = AnonymousGateway(launched, echo)
+        launched.until_listed(gateway.owner, "echo__say", "kept__recall")
+        yield gateway
 
 
-def test_what_is_granted_is_listed_and_called_and_the_rest_is_unknown(place: Place) -> None:
-    seen = set(place.nobody.tools())
-    assert {"echo__say", "kept__recall"} <= seen
-    assert "echo__wait" not in seen
-    assert place.nobody.call("echo__say", {"text": "hello"}).text == "hello"
-    assert place.nobody.call("echo__wait", {"seconds": 0}).code == "unknown_tool"
-    assert place.at("/mcp/echo").call("say", {"text": "hello"}).text == "hello"
+def test_an_anonymous_caller_uses_granted_tools_only(gateway: AnonymousGateway) -> None:
+    tools = set(gateway.anonymous.tools())
+    assert {"echo__say", "kept__recall"} <= tools
+    assert "echo__wait" not in tools
+    assert gateway.anonymous.call("echo__say", {"text": "hello"}).text == "hello"
+    assert gateway.anonymous.call("echo__wait", {"seconds": 0}).code == "unknown_tool"
+    assert gateway.at("/mcp/echo").call("say", {"text": "hello"}).text == "hello"
     assert request(
-        place.nobody, "tools/call", {"name": "echo__say", "arguments": {"text": "new"}}
+        gateway.anonymous, "tools/call", {"name": "echo__say", "arguments": {"text": "new"}}
     ).text
 
 
-def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
+def test_events_name_the_anonymous_caller_whose_budget_ends(gateway: AnonymousGateway) -> None:
     run = "a" * 31 + "1"
-    codes = [place.nobody.call("echo__count", {"id": "n"}, run).code for _ in range(4)]
+    codes = [gateway.anonymous.call("echo__count", {"id": "n"}, run).code for _ in range(4)]
     assert "budget_exceeded" in codes, "two calls cost the whole budget"
-    rows = place.launched.eventual_events(f"trace_id = '{run}'", "call.completed", "call.denied")
+    rows = gateway.launched.eventual_events(f"trace_id = '{run}'", "call.completed", "call.denied")
     assert {row["key"] for row in rows.values()} == {"(anonymous)"}
     assert {row["user"] for row in rows.values()} == {""}
 
@@ -108,14 +102,14 @@ def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
 )
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools", "/sse"])
 def test_a_wrong_credential_never_becomes_an_anonymous_call(
-    place: Place, credential: dict[str, str], path: str
+    gateway: AnonymousGateway, credential: dict[str, str], path: str
 ) -> None:
     method = "POST" if path.startswith("/mcp") else "GET"
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}' if method == "POST" else b""
     )
     request = request_bytes(path, method, body, **{**JSON, **credential})
-    assert exchange(place.port, request).status == DENIED
+    assert exchange(gateway.port, request).status == DENIED
 
 
 @pytest.mark.parametrize(
@@ -136,17 +130,17 @@ def test_a_wrong_credential_never_becomes_an_anonymous_call(
     ],
 )
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools/execute", "/sse"])
-def test_no_web_page_and_no_proxy_is_served_without_a_key(
-    place: Place, foreign: dict[str, str], path: str
+def test_a_web_page_or_a_proxy_needs_a_key(
+    gateway: AnonymousGateway, foreign: dict[str, str], path: str
 ) -> None:
-    before = len(place.echo.arrived())
+    before = len(gateway.echo.arrived())
     body = msg(calling("echo__say", 1, text="stolen"))
     if path == "/v1/mcp/tools/execute":
         body = b'{"type":"function_call","call_id":"1","name":"echo__say","arguments":"{}"}'
     method, body = ("GET", b"") if path == "/sse" else ("POST", body)
-    answer = exchange(place.port, request_bytes(path, method, body, **{**JSON, **foreign}))
+    answer = exchange(gateway.port, request_bytes(path, method, body, **{**JSON, **foreign}))
     assert answer.status in (DENIED, FORBIDDEN), answer.body
-    assert len(place.echo.arrived()) == before
+    assert len(gateway.echo.arrived()) == before
 
 
 @pytest.mark.parametrize(
@@ -160,110 +154,123 @@ def test_no_web_page_and_no_proxy_is_served_without_a_key(
         ("PUT", "/api/v1/keys/owner"),
     ],
 )
-def test_neither_administration_nor_approvals_open_without_a_key(
-    place: Place, method: str, path: str
+def test_administration_and_approvals_need_a_key(
+    gateway: AnonymousGateway, method: str, path: str
 ) -> None:
     body = b"" if method == "GET" else b"{}"
-    assert exchange(place.port, request_bytes(path, method, body, **JSON)).status == DENIED
+    assert exchange(gateway.port, request_bytes(path, method, body, **JSON)).status == DENIED
 
 
-def test_two_client_sessions_have_states_of_their_own(place: Place) -> None:
-    first, second = (start_session(place.nobody) for _ in range(2))
+def test_two_anonymous_sessions_have_separate_server_state(gateway: AnonymousGateway) -> None:
+    first, second = (start_session(gateway.anonymous) for _ in range(2))
 
-    def said(session: str, tool: str, **arguments: Any) -> str:
-        return place.nobody.post(calling(tool, 1, **arguments), Mcp_Session_Id=session).text
+    def call_text(session: str, tool: str, **arguments: Any) -> str:
+        return gateway.anonymous.post(calling(tool, 1, **arguments), Mcp_Session_Id=session).text
 
     for session, text in ((first, "one"), (second, "two")):
-        assert said(session, "kept__remember", text=text) == text
-    assert said(first, "kept__recall") == "one"
-    assert said(second, "kept__recall") == "two"
-    assert request(place.nobody, "tools/call", {"name": "kept__recall", "arguments": {}}).text == ""
+        assert call_text(session, "kept__remember", text=text) == text
+    assert call_text(first, "kept__recall") == "one"
+    assert call_text(second, "kept__recall") == "two"
+    assert (
+        request(gateway.anonymous, "tools/call", {"name": "kept__recall", "arguments": {}}).text
+        == ""
+    )
 
 
-def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None:
+def test_an_idempotency_key_is_scoped_to_its_anonymous_session(gateway: AnonymousGateway) -> None:
     meta = {"_meta": {IDEMPOTENCY: "same"}}
     call = calling("echo__say", 1, text="mine")
     call["params"] |= meta
-    first, second = (start_session(place.nobody) for _ in range(2))
-    before = len(place.echo.arrived())
+    first, second = (start_session(gateway.anonymous) for _ in range(2))
+    before = len(gateway.echo.arrived())
     for session in (first, second, first):
-        assert place.nobody.post(call, Mcp_Session_Id=session).text == "mine"
-    assert len(place.echo.arrived()) == before + 2
+        assert gateway.anonymous.post(call, Mcp_Session_Id=session).text == "mine"
+    assert len(gateway.echo.arrived()) == before + 2
     body, headers = stateless("tools/call", {"name": "echo__say", "arguments": {"text": "x"}})
     body["params"]["_meta"][IDEMPOTENCY] = "same"
-    assert "idempotency key" in place.nobody.post(body, **headers).error["message"]
+    assert "idempotency key" in gateway.anonymous.post(body, **headers).error["message"]
 
 
-def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: Place) -> None:
+def test_a_session_a_task_and_a_result_are_unknown_to_other_clients(
+    gateway: AnonymousGateway,
+) -> None:
     tasks: dict[str, Any] = {"tasks": {"requests": {"tools": {"call": {}}}}}
-    first, second = (start_session(place.nobody, tasks) for _ in range(2))
+    first, second = (start_session(gateway.anonymous, tasks) for _ in range(2))
     call = calling("echo__say", 1, text="mine")
     call["params"]["task"] = {"ttl": 60_000}
-    body = place.nobody.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
+    body = gateway.anonymous.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
 
     def result(session: str, client: Client) -> Any:
-        wanted = {"jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": body}}
-        return client.post(wanted, **({"Mcp_Session_Id": session} if session else {}))
+        message = {"jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": body}}
+        return client.post(message, **({"Mcp_Session_Id": session} if session else {}))
 
-    assert result(first, place.nobody).text == "mine"
-    for session, client in ((second, place.nobody), ("", place.nobody), ("", place.owner)):
+    assert result(first, gateway.anonymous).text == "mine"
+    for session, client in (
+        (second, gateway.anonymous),
+        ("", gateway.anonymous),
+        ("", gateway.owner),
+    ):
         assert "error" in result(session, client).json
-    assert place.owner.post(calling("echo__say", 3, text="x"), Mcp_Session_Id=first).status == 404
+    assert gateway.owner.post(calling("echo__say", 3, text="x"), Mcp_Session_Id=first).status == 404
 
 
-def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
-    held = [start_session(place.nobody) for _ in range(5)]
+def test_anonymous_callers_share_the_session_limit_of_one_principal(
+    gateway: AnonymousGateway,
+) -> None:
+    held = [start_session(gateway.anonymous) for _ in range(5)]
     for session in held:
-        place.nobody.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
-    result = place.launched.toolbus("status", "--json")
-    assert '"bound": 8' in result.stdout
-    # Of five sessions only three have a place: the longest unused have ended.
+        gateway.anonymous.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
+    result = gateway.launched.toolbus("status", "--json")
+    assert '"limit": 8' in result.stdout
+    # Only three of the five sessions keep their state: the least recently used ones have ended.
     texts = [
-        place.nobody.post(calling("kept__recall", 1), Mcp_Session_Id=each).text
+        gateway.anonymous.post(calling("kept__recall", 1), Mcp_Session_Id=each).text
         for each in reversed(held)
     ]
     assert texts[:3] == ["x", "x", "x"]
     assert texts[3] == ""
 
 
-def test_programs_call_the_same_tools_and_no_others(place: Place) -> None:
-    client = place.at("/mcp?mode=code")
+def test_programs_call_the_same_tools_and_no_others(gateway: AnonymousGateway) -> None:
+    client = gateway.at("/mcp?mode=code")
     message = client.call("executeToolCode", {"code": 'result = echo.say(text="from a program")'})
     assert "from a program" in message.text
     refused = client.call("executeToolCode", {"code": "result = echo.wait(seconds=0)"})
     assert "unknown_tool" in refused.text or "nknown" in refused.text
 
 
-def test_the_oldest_transport_serves_them_too(place: Place) -> None:
-    with Events(place.at("/sse")) as stream:
+def test_http_sse_serves_anonymous_callers(gateway: AnonymousGateway) -> None:
+    with Events(gateway.at("/sse")) as stream:
         where = stream.data()
-        posted = place.at(where).post(calling("echo__say", 1, text="over a stream"))
+        posted = gateway.at(where).post(calling("echo__say", 1, text="over a stream"))
         assert posted.status == 202
         assert stream.next()["result"]["content"][0]["text"] == "over a stream"
 
 
-def test_status_names_who_is_served(place: Place) -> None:
-    text = place.launched.toolbus("status").stdout
+def test_status_names_the_anonymous_callers_that_are_served(gateway: AnonymousGateway) -> None:
+    text = gateway.launched.toolbus("status").stdout
     assert "anonymous=this machine" in text
 
 
-def test_without_a_configuration_nobody_is_served(place: Place) -> None:
-    document = declared(place.echo)
+def test_anonymous_callers_are_rejected_without_configuration(gateway: AnonymousGateway) -> None:
+    document = declared(gateway.echo)
     document.pop("anonymous")
-    place.launched.configure(document)
+    gateway.launched.configure(document)
     try:
         until_blocking(
-            lambda: place.nobody.request("tools/list").status == DENIED, "it is closed", 60
+            lambda: gateway.anonymous.request("tools/list").status == DENIED, "it is closed", 60
         )
-        assert place.nobody.call("echo__say", {"text": "x"}).status == DENIED
+        assert gateway.anonymous.call("echo__say", {"text": "x"}).status == DENIED
     finally:
-        place.launched.configure(declared(place.echo))
-        until_blocking(lambda: place.nobody.request("tools/list").status == OK, "it is open", 60)
+        gateway.launched.configure(declared(gateway.echo))
+        until_blocking(
+            lambda: gateway.anonymous.request("tools/list").status == OK, "it is open", 60
+        )
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
-    """A gateway that listens on every address, not started."""
+def unstarted(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
+    """Prepare a gateway that listens on every address, without starting it."""
     echo = Upstream(tmp_path / "echo")
     (tmp_path / "up").mkdir()
     launched = Launched(tmp_path / "up", "--host", "0.0.0.0")
@@ -275,10 +282,10 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
         echo.kill()
 
 
-def test_a_listener_for_other_machines_refuses_the_configuration_unless_it_is_forced(
-    elsewhere: tuple[Launched, Upstream],
+def test_a_public_listener_requires_allow_remote_for_anonymous_callers(
+    unstarted: tuple[Launched, Upstream],
 ) -> None:
-    launched, echo = elsewhere
+    launched, echo = unstarted
     launched.configure(declared(echo))
     with pytest.raises(RuntimeError) as refused:
         launched.start()
@@ -289,19 +296,19 @@ def test_a_listener_for_other_machines_refuses_the_configuration_unless_it_is_fo
     launched.environment["TOOLBUS_ALLOWED_HOSTS"] = f"127.0.0.1,localhost,{address}"
     launched.start()
     launched.until_listed(launched.client(KEY), "echo__say")
-    nobody = Client(f"http://{address}:{launched.port}/mcp")
-    assert nobody.call("echo__say", {"text": "from afar"}).text == "from afar"
+    anonymous = Client(f"http://{address}:{launched.port}/mcp")
+    assert anonymous.call("echo__say", {"text": "from afar"}).text == "from afar"
     call = calling("echo__say", 1, text="x")
-    assert nobody.post(call, Origin="https://evil.example").status == FORBIDDEN
-    page = nobody.post(call, Origin="http://localhost:3000")
-    assert page.status == DENIED, "web pages are not let in by allow_remote"
+    assert anonymous.post(call, Origin="https://evil.example").status == FORBIDDEN
+    page = anonymous.post(call, Origin="http://localhost:3000")
+    assert page.status == DENIED, "allow_remote does not admit web pages"
     assert "everyone" in launched.toolbus("status").stdout
 
 
-def test_a_service_that_listens_for_other_machines_refuses_by_itself(
-    elsewhere: tuple[Launched, Upstream],
+def test_a_service_with_a_public_listener_rejects_the_configuration_itself(
+    unstarted: tuple[Launched, Upstream],
 ) -> None:
-    launched, echo = elsewhere
+    launched, echo = unstarted
     document = declared(echo)
     anonymous = document.pop("anonymous")
     launched.configure(document)
@@ -318,7 +325,7 @@ def test_a_service_that_listens_for_other_machines_refuses_by_itself(
 
 
 def own_address() -> str:
-    """An address of this machine's that is not loopback."""
+    """Return an address of this machine that is not loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

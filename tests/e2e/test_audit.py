@@ -1,4 +1,4 @@
-"""Every call leaves its rows, soon, whatever became of it; arguments and secrets leave none."""
+"""Every call has its events soon, whatever its outcome; arguments and secrets are in none."""
 
 import time
 from secrets import token_hex
@@ -24,7 +24,7 @@ def test_a_call_is_queryable_as_intent_and_outcome(gateway: Gateway) -> None:
     assert intent["at"] <= outcome["at"]
 
 
-def test_a_denied_call_leaves_its_reason_under_the_id_the_caller_was_told(
+def test_a_denied_call_has_its_reason_under_the_returned_call_id(
     gateway: Gateway,
 ) -> None:
     call_id = gateway.client(READER_KEY).call("git__git_push").error["data"]["callId"]
@@ -34,7 +34,7 @@ def test_a_denied_call_leaves_its_reason_under_the_id_the_caller_was_told(
     assert rows["call.denied"]["key"] == "reader"
 
 
-def test_a_failed_call_says_whether_anything_was_sent(gateway: Gateway) -> None:
+def test_a_failed_call_records_whether_it_was_dispatched(gateway: Gateway) -> None:
     call_id = gateway.client().call("short__wait", {"seconds": 20}).error["data"]["callId"]
     rows = rows_of(gateway, call_id, "call.allowed", "call.failed")
     assert set(rows) == {"call.allowed", "call.failed"}
@@ -42,7 +42,7 @@ def test_a_failed_call_says_whether_anything_was_sent(gateway: Gateway) -> None:
     assert rows["call.failed"]["sent"]
 
 
-def test_neither_secrets_nor_arguments_are_kept_or_logged(gateway: Gateway) -> None:
+def test_secrets_and_arguments_are_neither_stored_nor_logged(gateway: Gateway) -> None:
     canary, run = "canary-argument-5f2e", token_hex(16)
     assert gateway.client().call("echo__count", {"id": canary}, run).text == canary
     gateway.cluster.eventual_events(f"trace_id = '{run}'", "call.allowed", "call.completed")

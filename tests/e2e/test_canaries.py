@@ -1,4 +1,4 @@
-"""Canaries: secrets are planted wherever one can be, all of them are used, and none is heard."""
+"""Canaries: secrets are planted everywhere, all of them are used, and none leaks."""
 
 import json
 from base64 import b32decode, b64encode, urlsafe_b64encode
@@ -34,46 +34,48 @@ HOOKS = ("webhook", "webhook by file")
 SEALED = """
 SELECT customer FROM checkpoints JOIN (
     SELECT customer, max(stream_seq) AS newest FROM events WHERE event = '{event}' GROUP BY customer
-) AS told USING customer WHERE customer = '{customer}' AND to >= newest
+) AS last_event USING customer WHERE customer = '{customer}' AND to >= newest
 """
-TRIES = 8  # calls of a server that is gone: more than open a breaker
+TRIES = 8  # calls of a server that has exited: more than open a breaker
 
 
 @dataclass
-class Story:
-    """What is done with the planted secrets; those that come up are planted too."""
+class Scenario:
+    """The use of the planted secrets; secrets created on the way are planted too."""
 
     at: CanaryGateway
     failures: list[bytes] = field(default_factory=list)
     replies: list[bytes] = field(default_factory=list)  # to another customer
-    heard: Outputs = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=dict)
 
     @property
     def secrets(self) -> dict[str, str]:
-        """All of them so far."""
+        """All secrets so far."""
         return self.at.secrets
 
     def client(self, secret: str) -> Client:
         return self.at.launched.client(secret)
 
-    def told(self, answer: Answer) -> Answer:
+    def keep_failure(self, answer: Answer) -> Answer:
         """Keep an answer that is a failure."""
         if answer.status >= 400 or b'"error"' in answer.body or b'"isError":true' in answer.body:
             self.failures += [json.dumps(answer.headers).encode(), answer.body]
         return answer
 
     def form(self, path: str, basic: str = "", **form: str) -> dict[str, Any]:
-        """A client's request at the authorization server."""
-        shown = {"Authorization": f"Basic {b64encode(basic.encode()).decode()}"} if basic else {}
-        sent = Client(f"{self.at.base}{path}").post(
-            urlencode(form).encode(), Content_Type=FORM, **shown
+        """Send a client's request to the authorization server."""
+        authorization = (
+            {"Authorization": f"Basic {b64encode(basic.encode()).decode()}"} if basic else {}
         )
-        return dict(self.told(sent).json)
+        response = Client(f"{self.at.base}{path}").post(
+            urlencode(form).encode(), Content_Type=FORM, **authorization
+        )
+        return dict(self.keep_failure(response).json)
 
     # -- agents ------------------------------------------------------------------------------
 
     def agents_call(self) -> None:
-        """Calls that go well, and all ways in which they do not."""
+        """Make calls that succeed, and calls that fail in every way."""
         ann, word = self.client(self.secrets["ann"]), self.secrets["argument"]
         listed = ("blab__say", "blab__die", "calc__digest", "docs__connect_account", "jobs__whoami")
         self.at.launched.until_listed(ann, *listed)
@@ -81,29 +83,31 @@ class Story:
         given = self.secrets["variable"] + self.secrets["header by variable"]
         assert ann.call("calc__digest").text == sha256(given.encode()).hexdigest()
         assert "machine" in ann.call("jobs__whoami").text
-        assert self.told(ann.call("blab__die", {"text": word})).code
+        assert self.keep_failure(ann.call("blab__die", {"text": word})).code
         assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
-        self.told(ann.call("blab__say", {"text": [word]}))
-        self.told(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
-        self.told(ann.request("tools/call", {"name": "blab__say", "arguments": word}))
+        self.keep_failure(ann.call("blab__say", {"text": [word]}))
+        self.keep_failure(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
+        self.keep_failure(ann.request("tools/call", {"name": "blab__say", "arguments": word}))
         bot, waiting = self.client(self.secrets["bot"]), self.secrets["waiting"]
-        assert self.told(bot.call("blab__count", {"id": waiting})).code == "approval_required"
+        assert (
+            self.keep_failure(bot.call("blab__count", {"id": waiting})).code == "approval_required"
+        )
         params = {"name": "blab__count", "arguments": {"id": f"{waiting} later"}}
         body, headers = stateless("tools/call", params, extensions={f"{META}tasks": {}})
         assert bot.post(body, **headers).json["result"]["resultType"] == "task"
         params = {"name": "blab__say", "arguments": {"text": word}}
         once = {**params, "_meta": {"dev.toolbus/idempotency-key": "once"}}
-        for _ in range(2):  # the second is told what is kept of the first
+        for _ in range(2):  # the second gets the stored outcome of the first
             assert ann.request("tools/call", once).text == self.secrets["words"]
 
     def a_process_dies(self) -> None:
-        """A process prints what it was given, and what ann told it; then eve calls it."""
+        """Let a process print its input and ann's arguments and exit; then call it as eve."""
         ann, eve = self.client(self.secrets["ann"]), self.client(self.secrets["eve"])
         fields = {"card": self.secrets["card"], "words": self.secrets["last words"]}
         self.at.launched.until_listed(ann, "frail__crash", "frail__calm")
         assert eve.call("frail__calm").text == "calm"
         self.at.doom(*fields.values())
-        assert self.told(ann.call("frail__crash", fields)).code == "upstream_dead"
+        assert self.keep_failure(ann.call("frail__crash", fields)).code == "upstream_dead"
         for client in (eve, ann):
             for _ in range(TRIES):
                 answer = client.call("frail__calm")
@@ -116,18 +120,21 @@ class Story:
             )
 
     def strangers_come(self) -> None:
-        """Keys that open nothing, and those that open something else."""
+        """Send keys that are invalid, and keys for something else."""
         self.secrets["wrong key"] = f"tbk_nobody_{canary('nobody')}"
         self.secrets["wrong token"] = f"eyJ{canary('token')}.e30.x"
         for name in ("wrong key", "wrong token", "operator", "reader"):
-            assert self.told(self.client(self.secrets[name]).request("tools/list")).status == 401
+            assert (
+                self.keep_failure(self.client(self.secrets[name]).request("tools/list")).status
+                == 401
+            )
         for name in ("operator", "wrong key", "ann"):
             at(self.at.launched, self.secrets[name]).request("GET", "/v1/servers")
         for name, status in (("reader", 200), ("wrong key", 403)):
-            assert self.asked(self.secrets[name]) == status
+            assert self.query_status(self.secrets[name]) == status
 
-    def asked(self, secret: str) -> int:
-        """The status of a reader's question."""
+    def query_status(self, secret: str) -> int:
+        """Return the status of a reader's query."""
         with closing(HTTPConnection("127.0.0.1", self.at.reading, timeout=60)) as connection:
             keys = {"X-ClickHouse-User": "analyst", "X-ClickHouse-Key": secret}
             connection.request("POST", "/", "SELECT count() FROM events", keys)
@@ -135,10 +142,10 @@ class Story:
             self.failures.append(answer.read())
             return answer.status
 
-    # -- people ------------------------------------------------------------------------------
+    # -- people and machines -----------------------------------------------------------------------
 
     def people_sign_in(self) -> Browser:
-        """A client of ann's gets tokens, uses them, and uses one twice; so does a machine."""
+        """Let ann's client get tokens, use them, and use one of them twice."""
         about = {"password": hashed(self.secrets["password"]), "groups": ["staff"], "totp": True}
         self.secrets["totp"] = self.at.action("add_account", "ann", **about)["totp_secret"]
         self.secrets["verifier"] = f"{canary('verifier')}{token_hex(16)}"
@@ -163,12 +170,12 @@ class Story:
         return browser
 
     def code(self, browser: Browser) -> dict[str, str]:
-        """An authorization code, after three tries to sign in and a look at the company's way."""
+        """Return an authorization code, after failed attempts and a sign-in at the provider."""
         document = {"client_name": "A client", "redirect_uris": [REDIRECT]}
-        made = Client(f"{self.at.base}/oauth/register").post(
+        registered = Client(f"{self.at.base}/oauth/register").post(
             {**document, "token_endpoint_auth_method": "none"}
         )
-        self.registered = made.json["client_id"]
+        self.registered = registered.json["client_id"]
         challenge = sha256(self.secrets["verifier"].encode()).digest()
         request = {
             "response_type": "code", "client_id": self.registered, "redirect_uri": REDIRECT,
@@ -196,7 +203,7 @@ class Story:
         return page
 
     def through_the_company(self, page: Page, browser: Browser) -> None:
-        """Another browser's tab: signed in where an OpenID provider vouches."""
+        """Sign in at the OpenID provider in another tab."""
         away = browser.post("/oauth/sign-in", ticket=page.ticket, issuer="corp")
         back = browser.get(redirect_of(away.link))
         assert back.status == 200, back.text
@@ -205,20 +212,20 @@ class Story:
         }
 
     def machines_come(self) -> None:
-        """A client in its own name, with the secret it has and with another."""
-        made = self.at.action(
+        """Request a machine's token with its secret and with a wrong one."""
+        created = self.at.action(
             "add_client", "nightly", redirect_uris=[],
             token_endpoint_auth_method="client_secret_basic",
         )  # fmt: skip
-        self.secrets["client"], self.secrets["wrong client"] = made["secret"], canary("client")
+        self.secrets["client"], self.secrets["wrong client"] = created["secret"], canary("client")
         for name, key in (("wrong client", "error"), ("client", "access_token")):
-            basic = f"{made['id']}:{self.secrets[name]}"
+            basic = f"{created['id']}:{self.secrets[name]}"
             result = self.form("/oauth/token", basic, grant_type="client_credentials")
             assert key in result, result
         self.secrets["machine's token"] = result["access_token"]
 
     def ann_connects(self, browser: Browser) -> None:
-        """Her account at another service, whose tokens end once and are renewed."""
+        """Connect ann's account at another service, whose tokens expire once and are renewed."""
         ann = self.client(self.secrets["ann"])
         text = ann.call("docs__connect_account").text
         page = browser.get(next(word for word in text.split() if "/oauth/connect/" in word))
@@ -240,7 +247,7 @@ class Story:
     # -- leaks -------------------------------------------------------------------------------
 
     def leak(self) -> None:
-        """One secret gets out on every way there is."""
+        """Leak one secret through every channel."""
         log = self.at.launched.directory / "leaking.log"
         process, port, ops = self.at.leaking(log)
         try:
@@ -251,16 +258,16 @@ class Story:
                 lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call"
             )
             self.at.collector.of(run, "tools/call blab__say")
-            self.heard["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
+            self.outputs["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
         finally:
             process.stop()
-        self.heard["its log"] = [process.log.encode()]
+        self.outputs["its log"] = [process.log.encode()]
         label = at(self.at.launched, self.secrets["operator"])
         assert label.request("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
         items = ("table", "files", "sink", "webhooks")
         until_blocking(
             lambda: all(
-                canaries_in({"": LEAKED}, delayed_outputs(self.at)[place]) for place in items
+                canaries_in({"": LEAKED}, delayed_outputs(self.at)[channel]) for channel in items
             ),
             "the event of it everywhere",
         )
@@ -270,17 +277,17 @@ class Story:
             self.at.launched.eventual_rows(SEALED.format(customer=customer, event=event))
 
     def hooked(self, name: str) -> bool:
-        """Whether a webhook of two has told what leaked, and with that all that was before it."""
+        """Return whether a webhook delivered the leaked secret, and so every event before it."""
         items = [each for each in self.at.receiver.received if LEAKED.encode() in each.body]
         secret = self.secrets[name].encode()
         return any(each.path == "/hook" and each.signed_with(secret) for each in items)
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """All of it told once, and listened to everywhere."""
-    with running_canaries(tmp_path_factory.mktemp("canaries")) as made:
-        result = Story(made)
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
+    """Run every step once, and collect the output of every channel."""
+    with running_canaries(tmp_path_factory.mktemp("canaries")) as secrets:
+        result = Scenario(secrets)
         result.agents_call()
         result.a_process_dies()
         result.strangers_come()
@@ -288,56 +295,60 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         result.machines_come()
         result.ann_connects(browser)
         result.leak()
-        result.heard |= current_outputs(made) | {
+        result.outputs |= current_outputs(secrets) | {
             "failures": result.failures,
             "replies": result.replies,
         }
         yield result
 
 
-def test_every_secret_is_used(story: Story) -> None:
-    shown = [head for head in story.at.blabbing.heads if "x-inline" in head]
+def test_every_secret_is_used(scenario: Scenario) -> None:
+    received_heads = [head for head in scenario.at.blabbing.heads if "x-inline" in head]
     heads = {"x-inline": "header", "x-file": "header by file", "x-variable": "header by variable"}
-    assert all(shown[-1][name] == story.secrets[secret] for name, secret in heads.items())
-    client = f"gateway:{story.secrets['client of servers']}".encode()
-    (form, *_) = story.at.far.seen("client_credentials")
+    assert all(
+        received_heads[-1][name] == scenario.secrets[secret] for name, secret in heads.items()
+    )
+    client = f"gateway:{scenario.secrets['client of servers']}".encode()
+    (form, *_) = scenario.at.far.seen("client_credentials")
     assert b64encode(client).decode() in form["authorization"]
-    received = story.at.receiver.received
+    received = scenario.at.receiver.received
     hooks = [each for each in received if each.path == "/hook"]
     for name in HOOKS:
-        assert any(each.signed_with(story.secrets[name].encode()) for each in hooks), name
+        assert any(each.signed_with(scenario.secrets[name].encode()) for each in hooks), name
     (head, *_) = [each.headers for each in received if each.path == "/sink"]
-    assert head["authorization"] == f"Splunk {story.secrets['sink']}"
-    assert story.at.collector.headers[0]["x-token"] == story.secrets["collector"]
+    assert head["authorization"] == f"Splunk {scenario.secrets['sink']}"
+    assert scenario.at.collector.headers[0]["x-token"] == scenario.secrets["collector"]
 
 
-def test_no_secret_is_heard_anywhere(story: Story) -> None:
+def test_no_secret_leaks_anywhere(scenario: Scenario) -> None:
     received = {
-        place: canaries_in(story.secrets, message) - MEANT_FOR.get(place, set())
-        for place, message in story.heard.items()
+        channel: canaries_in(scenario.secrets, message) - MEANT_FOR.get(channel, set())
+        for channel, message in scenario.outputs.items()
     }
-    assert {place: names for place, names in received.items() if names} == {}
+    assert {channel: names for channel, names in received.items() if names} == {}
 
 
-def test_operators_read_in_the_log_what_a_process_said_before_it_died(story: Story) -> None:
-    """And nobody else does; of the lines that say it the secrets are struck."""
-    word = {"": story.secrets["last words"]}
-    assert {place for place, message in story.heard.items() if canaries_in(word, message)} == {
-        "logs"
-    }
-    lines = [each for each in story.heard["logs"][0].splitlines() if canaries_in(word, [each])]
+def test_operators_read_a_dead_processs_last_lines_with_secrets_redacted(
+    scenario: Scenario,
+) -> None:
+    """Check also that no other channel shows these lines."""
+    word = {"": scenario.secrets["last words"]}
+    assert {
+        channel for channel, message in scenario.outputs.items() if canaries_in(word, message)
+    } == {"logs"}
+    lines = [each for each in scenario.outputs["logs"][0].splitlines() if canaries_in(word, [each])]
     for server in (b"frail", b"sulking"):
         assert any(server in each and b"[redacted]" in each for each in lines), server
 
 
-def test_a_server_that_is_gone_is_told_to_another_customer_by_how_it_ended(story: Story) -> None:
-    assert any(b"exited with 3" in each for each in story.replies)
+def test_another_customer_learns_only_the_exit_code_of_a_dead_server(scenario: Scenario) -> None:
+    assert any(b"exited with 3" in each for each in scenario.replies)
 
 
-# What a server tells its caller is for that caller, its standard error for operators.
-# Administrators decide about the arguments that wait for a person.
+# A server's output is for its caller, its standard error for operators. Administrators decide about
+# the arguments that wait for approval.
 MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}, "administration": {"waiting"}}
-PLACES = {
+CHANNELS = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
     "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.requested",
     "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
@@ -348,18 +359,20 @@ PLACES = {
 }  # fmt: skip
 
 
-def test_every_place_is_really_listened_at(story: Story) -> None:
-    assert story.heard.keys() == PLACES.keys()
-    for place, word in PLACES.items():
-        assert any(word in each for each in story.heard[place]), place
+def test_every_channel_is_really_monitored(scenario: Scenario) -> None:
+    assert scenario.outputs.keys() == CHANNELS.keys()
+    for channel, word in CHANNELS.items():
+        assert any(word in each for each in scenario.outputs[channel]), channel
 
 
-def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
-    """By an edge that tells what it should not, and by an event."""
+def test_a_leak_is_found_in_every_channel_it_reaches(scenario: Scenario) -> None:
+    """Leak through a service's output and through an event."""
     leaking = {"its log", "its metrics", "traces"}
     recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
     recording |= {"configuration", "administration"}
     received = {
-        place for place, message in story.heard.items() if canaries_in({"": LEAKED}, message)
+        channel
+        for channel, message in scenario.outputs.items()
+        if canaries_in({"": LEAKED}, message)
     }
     assert received == leaking | recording

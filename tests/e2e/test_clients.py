@@ -1,4 +1,4 @@
-"""Real clients in both protocol families, over real upstreams."""
+"""Real clients of both protocol families, in front of real servers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,7 +43,7 @@ async def test_the_sdks_client_lists_and_calls(gateway: Gateway, mode: str) -> N
 
 
 @modes
-async def test_an_upstream_on_stdio_tells_the_time(gateway: Gateway, mode: str) -> None:
+async def test_a_stdio_server_returns_the_time(gateway: Gateway, mode: str) -> None:
     async with sdk(gateway, mode) as client:
         result = await client.call_tool("time__get_current_time", {"timezone": "UTC"})
         assert '"timezone": "UTC"' in text(result)
@@ -51,7 +51,7 @@ async def test_an_upstream_on_stdio_tells_the_time(gateway: Gateway, mode: str) 
 
 
 @modes
-async def test_an_upstream_on_stdio_reads_a_repository(
+async def test_a_stdio_server_reads_a_repository(
     gateway: Gateway, repository: Path, mode: str
 ) -> None:
     async with sdk(gateway, mode, READER_KEY) as client:
@@ -114,9 +114,7 @@ async def test_fastmcps_client_at_the_endpoint_of_one_server_sees_plain_names(
 
 
 @pytest.mark.parametrize("server", ["", "/every"], ids=["all", "one"])
-async def test_a_client_of_the_oldest_transport_lists_and_calls(
-    gateway: Gateway, server: str
-) -> None:
+async def test_a_client_of_http_sse_lists_and_calls(gateway: Gateway, server: str) -> None:
     url = gateway.client().endpoint.replace("/mcp", f"/sse{server}")
     headers = {"Authorization": f"Bearer {ROOT_KEY}"}
     async with SdkClient(sse_client(url, headers=headers), mode="legacy") as client:

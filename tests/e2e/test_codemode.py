@@ -1,4 +1,4 @@
-"""Code mode through HTTP: what agents see of it, and what its tools tell."""
+"""Code mode over HTTP: the listed tools, programs, and their cost."""
 
 from collections.abc import Iterator
 from secrets import token_hex
@@ -20,27 +20,17 @@ ROOT, CODER, NARROW, NEVER = (
 OWN = {"listToolFiles", "readToolFile", "getToolDocs", "executeToolCode", "searchTools"}
 
 
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """What stands behind both servers."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as made:
-        yield made
-
-
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway with two servers, the codemode service, and keys of every mode."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        fused = request.param == "fused"
-        made.start(configuration(upstream.url), fused=fused, additional=("codemode",))
-        made.until_listed(made.client(ROOT), "one__say", "two__say")
-        made.until_listed(made.client(CODER), *OWN)
-        yield made
-    finally:
-        made.stop()
+    """Run a gateway with two servers, the codemode service, and keys of every mode."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    fused = request.param == "fused"
+    with cluster.running(configuration(upstream.url), fused=fused, additional=("codemode",)):
+        cluster.until_listed(cluster.client(ROOT), "one__say", "two__say")
+        cluster.until_listed(cluster.client(CODER), *OWN)
+        yield cluster
 
 
 def configuration(url: str, **two: Any) -> Configuration:
@@ -58,7 +48,7 @@ def configuration(url: str, **two: Any) -> Configuration:
 
 
 def at(client: Client, mode: str) -> Client:
-    """The same client, asking for a mode."""
+    """Return a client of the same key that requests a mode."""
     return Client(f"{client.endpoint}?mode={mode}", client.key)
 
 
@@ -66,17 +56,17 @@ def tools(client: Client) -> set[str]:
     return set(client.tools())
 
 
-def told(client: Client, tool: str, /, **arguments: Any) -> str:
+def text_of(client: Client, tool: str, /, **arguments: Any) -> str:
     return client.call(tool, arguments).text
 
 
-def test_a_key_in_code_mode_sees_only_the_tools_that_lead_to_the_others(cluster: Cluster) -> None:
+def test_a_key_in_code_mode_lists_only_the_tools_of_code_mode(cluster: Cluster) -> None:
     assert tools(cluster.client(CODER)) == OWN
     assert "one__say" in tools(cluster.client(ROOT))
     assert not OWN & tools(cluster.client(ROOT))
 
 
-def test_a_request_asks_for_a_mode_unless_its_key_may_not(cluster: Cluster) -> None:
+def test_a_request_selects_a_mode_unless_its_key_forbids_it(cluster: Cluster) -> None:
     assert tools(at(cluster.client(ROOT), "code")) == OWN
     assert tools(at(cluster.client(ROOT), "search")) == {"searchTools", "getToolDocs"}
     assert "one__say" in tools(at(cluster.client(CODER), "tools"))
@@ -85,39 +75,39 @@ def test_a_request_asks_for_a_mode_unless_its_key_may_not(cluster: Cluster) -> N
     assert never.call("listToolFiles").code == "unknown_tool"
 
 
-def test_a_server_may_keep_its_tools_for_programs_beside_others(
+def test_a_server_in_code_mode_hides_its_tools_from_the_list(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     try:
         cluster.declare(configuration(upstream.url, code_mode=True))
         until_blocking(lambda: tools(cluster.client(ROOT)) > OWN, "the mixed list")
-        seen = tools(cluster.client(ROOT)) - OWN
-        assert {name.partition("__")[0] for name in seen} == {"one"}
+        names = tools(cluster.client(ROOT)) - OWN
+        assert {name.partition("__")[0] for name in names} == {"one"}
     finally:
         cluster.declare(configuration(upstream.url))
         until_blocking(lambda: not OWN & tools(cluster.client(ROOT)), "the plain list")
 
 
-def test_the_files_tell_what_the_key_may_use_and_nothing_else(cluster: Cluster) -> None:
+def test_the_stub_files_describe_exactly_the_granted_tools(cluster: Cluster) -> None:
     coder, narrow = cluster.client(CODER), cluster.client(NARROW)
-    assert told(coder, "listToolFiles").splitlines()[0].startswith("one.pyi  # ")
-    assert told(narrow, "listToolFiles") == "two.pyi  # 1 tool"
-    stubs = told(coder, "readToolFile", fileName="one.pyi")
+    assert text_of(coder, "listToolFiles").splitlines()[0].startswith("one.pyi  # ")
+    assert text_of(narrow, "listToolFiles") == "two.pyi  # 1 tool"
+    stubs = text_of(coder, "readToolFile", fileName="one.pyi")
     assert "say(text: str = None)" in stubs
-    assert "one.pyi" in told(narrow, "readToolFile", fileName="one.pyi")
-    assert "say" in told(narrow, "getToolDocs", server="two", tool="say")
-    assert "There is no tool one.say" in told(narrow, "getToolDocs", server="one", tool="say")
-    assert "two.say(" in told(narrow, "searchTools", query="say")
-    assert "one.say(" not in told(narrow, "searchTools", query="say")
+    assert "one.pyi" in text_of(narrow, "readToolFile", fileName="one.pyi")
+    assert "say" in text_of(narrow, "getToolDocs", server="two", tool="say")
+    assert "There is no tool one.say" in text_of(narrow, "getToolDocs", server="one", tool="say")
+    assert "two.say(" in text_of(narrow, "searchTools", query="say")
+    assert "one.say(" not in text_of(narrow, "searchTools", query="say")
 
 
-def test_what_cannot_be_read_is_an_answer_the_model_can_mend(cluster: Cluster) -> None:
+def test_an_unknown_file_is_a_tool_error_with_the_alternatives(cluster: Cluster) -> None:
     answer = cluster.client(CODER).call("readToolFile", {"fileName": "nothing.pyi"})
     assert answer.json["result"]["isError"] is True
     assert "the servers are one, two" in answer.text
 
 
-def test_reading_is_recorded_like_any_call(cluster: Cluster) -> None:
+def test_reading_a_file_is_recorded_like_any_call(cluster: Cluster) -> None:
     trace = token_hex(16)
     cluster.client(CODER).call("listToolFiles", {}, trace)
     events = cluster.eventual_events(f"trace_id = '{trace}'", "call.completed")
@@ -125,7 +115,7 @@ def test_reading_is_recorded_like_any_call(cluster: Cluster) -> None:
     assert (completed["server"], completed["key"]) == ("toolbus", "coder")
 
 
-def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
+def test_a_request_with_fewer_servers_reads_fewer_files(cluster: Cluster) -> None:
     params = {"name": "listToolFiles", "arguments": {}}
     answer = cluster.client(CODER).request("tools/call", params, x_toolbus_servers="two")
     assert [line.partition(".")[0] for line in answer.text.splitlines()] == ["two"]
@@ -135,14 +125,14 @@ def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
 
 
 def run(client: Client, code: str, trace: str = "", **more: Any) -> Any:
-    """The answer to a program."""
+    """Run a program and return the answer."""
     return client.call("executeToolCode", {"code": code, **more}, trace)
 
 
-def test_a_program_calls_tools_and_only_its_result_comes_back(cluster: Cluster) -> None:
+def test_a_program_calls_tools_and_only_its_result_is_returned(cluster: Cluster) -> None:
     code = (
-        "said = parallel([call(one.say, text=str(n)) for n in range(3)])\n"
-        'result = "-".join([two.say(text=each) for each in said])'
+        "texts = parallel([call(one.say, text=str(n)) for n in range(3)])\n"
+        'result = "-".join([two.say(text=each) for each in texts])'
     )
     answer = run(cluster.client(CODER), code)
     assert answer.text == "0-1-2"
@@ -152,25 +142,25 @@ def test_a_program_calls_tools_and_only_its_result_comes_back(cluster: Cluster) 
 def test_a_program_in_python_awaits_its_calls(cluster: Cluster) -> None:
     code = (
         "import asyncio\n"
-        'said = await asyncio.gather(one.say(text="a"), two.say(text="b"))\n'
-        'result = "".join(said)\nresult'
+        'texts = await asyncio.gather(one.say(text="a"), two.say(text="b"))\n'
+        'result = "".join(texts)\nresult'
     )
     assert run(cluster.client(CODER), code, language="python").text == "ab"
 
 
-def test_a_program_reaches_no_tool_its_key_may_not(cluster: Cluster) -> None:
+def test_a_program_cannot_call_a_tool_its_key_may_not(cluster: Cluster) -> None:
     answer = run(cluster.client(NARROW), 'result = one.say(text="x")')
     assert answer.json["result"]["isError"] is True
     assert "one" in answer.text
     assert run(cluster.client(NARROW), 'result = two.say(text="x")').text == "x"
 
 
-def test_a_failing_call_may_be_caught(cluster: Cluster) -> None:
+def test_a_program_catches_a_failing_call(cluster: Cluster) -> None:
     code = "got = try_call(one.complain)\nresult = [got.ok, got.error.code]"
     assert run(cluster.client(CODER), code).text == '[false,"tool_error"]'
 
 
-def test_every_inner_call_is_recorded_under_its_run(cluster: Cluster) -> None:
+def test_every_nested_call_is_recorded_under_its_run(cluster: Cluster) -> None:
     trace = token_hex(16)
     run(cluster.client(CODER), 'result = [one.say(text="q"), two.say(text="q")]', trace)
     sql = (
@@ -183,14 +173,14 @@ def test_every_inner_call_is_recorded_under_its_run(cluster: Cluster) -> None:
     assert cluster.eventual_rows(sql)
 
 
-def test_what_is_wrong_with_a_program_is_told_with_its_line(cluster: Cluster) -> None:
+def test_a_program_error_names_its_line(cluster: Cluster) -> None:
     answer = run(cluster.client(CODER), "x = 1\nresult = one.sai(text=1)")
     assert answer.json["result"]["isError"] is True
     assert answer.text.startswith("unknown_tool (line 2)")
     assert "one.say" in answer.text
 
 
-def test_a_program_whose_caller_leaves_takes_its_calls_back(
+def test_a_program_whose_caller_disconnects_cancels_its_calls(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     name = token_hex(8)
@@ -209,13 +199,13 @@ def test_a_program_whose_caller_leaves_takes_its_calls_back(
     cluster.eventual_rows(sql, lambda rows: {row["tool"] for row in rows} == both)
 
 
-# -- what it costs -----------------------------------------------------------------------------
+# -- context cost ----------------------------------------------------------------------------------
 
 
-def test_what_code_mode_costs_is_told_beside_what_every_definition_would_have(
+def test_the_tokens_of_code_mode_are_reported_with_those_of_all_definitions(
     cluster: Cluster,
 ) -> None:
-    told(cluster.client(NARROW), "listToolFiles")
+    text_of(cluster.client(NARROW), "listToolFiles")
     spent = (  # of all days: midnight may have passed since this key's first call
         "SELECT server, sum(spent_tokens) AS spent_tokens, sum(classic_tokens) AS classic_tokens "
         "FROM context_by_day WHERE key = 'narrow' GROUP BY server ORDER BY server"
@@ -227,19 +217,19 @@ def test_what_code_mode_costs_is_told_beside_what_every_definition_would_have(
     assert own["spent_tokens"] > 0
 
 
-def test_a_definitions_tokens_are_told_by_server_and_tool(cluster: Cluster) -> None:
-    told(cluster.client(CODER), "listToolFiles")
-    wanted = {(server, tool) for server in ("one", "two") for tool in ("say", "complain")}
+def test_the_tokens_of_definitions_are_reported_by_server_and_tool(cluster: Cluster) -> None:
+    text_of(cluster.client(CODER), "listToolFiles")
+    expected = {(server, tool) for server in ("one", "two") for tool in ("say", "complain")}
     rows = cluster.eventual_rows(
         "SELECT * FROM context_definitions",
-        lambda rows: {(row["server"], row["tool"]) for row in rows} >= wanted,
+        lambda rows: {(row["server"], row["tool"]) for row in rows} >= expected,
     )
     assert {row["server"] for row in rows} == {"one", "two"}
     assert all(row["tokens"] > 0 for row in rows)
     assert {row["counted_by"] for row in rows} == {"o200k_base"}
 
 
-def test_a_call_is_counted_with_its_program_and_its_answer(cluster: Cluster) -> None:
+def test_a_run_is_counted_with_its_program_and_its_answer(cluster: Cluster) -> None:
     run(cluster.client(CODER), f'result = "{"word " * 200}"')
     (row,) = cluster.eventual_rows(
         "SELECT JSONExtractInt(detail, 'request_tokens') AS request, "
@@ -252,7 +242,7 @@ def test_a_call_is_counted_with_its_program_and_its_answer(cluster: Cluster) -> 
     assert row["engine"] == "starlark"
 
 
-def test_a_run_with_an_idempotency_key_is_run_once(cluster: Cluster, upstream: Upstream) -> None:
+def test_a_run_with_an_idempotency_key_runs_once(cluster: Cluster, upstream: Upstream) -> None:
     name = f"run-{cluster.fused}"
     params = {
         "name": "executeToolCode",
@@ -269,14 +259,16 @@ def test_a_run_with_an_idempotency_key_is_run_once(cluster: Cluster, upstream: U
 
 
 @pytest.mark.parametrize("language", ["starlark", "python"])
-def test_a_call_of_a_program_with_an_idempotency_key_is_made_once(
+def test_a_programs_call_with_an_idempotency_key_runs_once(
     cluster: Cluster, upstream: Upstream, language: str
 ) -> None:
     name = f"inner-{language}-{cluster.fused}"
     call = f"one.count(id='{name}', toolbus_idempotency_key='{name}')"
     code = f"result = {'await ' if language == 'python' else ''}{call}"
     for _ in range(2):
-        assert told(cluster.client(CODER), "executeToolCode", code=code, language=language) == name
+        assert (
+            text_of(cluster.client(CODER), "executeToolCode", code=code, language=language) == name
+        )
     assert arrived(upstream, name) == 1
 
 

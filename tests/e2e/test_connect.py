@@ -1,4 +1,4 @@
-"""A client that only speaks stdio, through `toolbus connect`, in both protocol families."""
+"""A stdio client through `toolbus connect`, in both protocol families."""
 
 import asyncio
 import json
@@ -43,15 +43,15 @@ async def bridged(
 
 
 class Piped:
-    """The bridge as a client has it that speaks by lines."""
+    """A bridge process, driven line by line."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.errors = b""
 
-    def tell(self, *messages: Any) -> None:
-        """A line for each."""
+    def send(self, *messages: Any) -> None:
+        """Send each message as a line."""
         lines = [
             each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages
         ]
@@ -59,30 +59,30 @@ class Piped:
         self.process.stdin.write(b"".join(line + b"\n" for line in lines))
         self.process.stdin.flush()
 
-    def hear(self) -> dict[str, Any]:
-        """The next line it says."""
+    def receive(self) -> dict[str, Any]:
+        """Return the next line of the bridge."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "it ended"
-        self.heard.append(json.loads(line))
-        return self.heard[-1]
+        self.received.append(json.loads(line))
+        return self.received[-1]
 
     def close(self) -> list[dict[str, Any]]:
-        """Tell it no more: it ends soon, whatever is under way. Everything it said."""
+        """Close standard input and return everything received; the bridge ends soon, even busy."""
         process = self.process
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdin.close()
-        self.heard += [json.loads(line) for line in process.stdout]
+        self.received += [json.loads(line) for line in process.stdout]
         self.errors = process.stderr.read()
         process.wait()
-        return self.heard
+        return self.received
 
 
 @contextmanager
 def piped(url: str, secret: str = ROOT_KEY, *options: str) -> Iterator[Piped]:
-    """A bridge of its own, which does not outlive this."""
+    """Run a bridge that ends with this context."""
     with subprocess.Popen(
         [installed("toolbus"), "connect", "--url", url, *options],
         env={**({"TOOLBUS_KEY": secret} if secret else {}), "PATH": os.environ["PATH"]},
@@ -99,15 +99,16 @@ def piped(url: str, secret: str = ROOT_KEY, *options: str) -> Iterator[Piped]:
             process.kill()
 
 
-def said(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
-    """What the bridge says to these lines, each of which it answers.
+def exchange(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
+    """Return the bridge after it has answered these lines.
 
-    Its client stays for that: after who leaves at once it waits a second, which may be too short.
+    The client stays until then: after a client that disconnects at once the bridge waits a second,
+    which may be too short.
     """
     with piped(url, secret) as bridge:
-        bridge.tell(*messages)
+        bridge.send(*messages)
         for _ in messages:
-            bridge.hear()
+            bridge.receive()
         bridge.close()
     return bridge
 
@@ -155,7 +156,7 @@ async def test_an_unknown_tool_is_the_endpoints_own_error(gateway: Gateway, mode
 
 
 @modes
-async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, mode: str) -> None:
+async def test_the_bridge_of_one_server_lists_its_plain_names(gateway: Gateway, mode: str) -> None:
     options = ("--server", "time")
     async with bridged(gateway.client().endpoint, mode, ROOT_KEY, *options) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
@@ -163,20 +164,20 @@ async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, m
 
 
 @pytest.mark.parametrize("method", ["server/discover", "initialize"])
-def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
+def test_a_wrong_key_is_an_error_with_its_fix(gateway: Gateway, method: str) -> None:
     handshake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
     request = handshake if method == "initialize" else modern(1, method)
-    done = said(request, url=gateway.client().endpoint, secret="tbk_wrong")
-    (result,) = done.heard
+    done = exchange(request, url=gateway.client().endpoint, secret="tbk_wrong")
+    (result,) = done.received
     assert result["id"] == 1
     assert "Invalid, revoked or expired API key" in result["error"]["message"]
     assert "'toolbus keys create' creates one" in result["error"]["message"]
     assert "tbk_wrong" not in f"{result}{done.errors!r}"
 
 
-def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
-    done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
-    (result,) = done.heard
+def test_an_unreachable_endpoint_is_an_error_with_its_fix() -> None:
+    done = exchange(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
+    (result,) = done.received
     assert result["id"] == "a"
     assert "Cannot connect to" in result["error"]["message"]
     assert "toolbus up" in result["error"]["message"]
@@ -184,9 +185,9 @@ def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
     assert done.process.returncode == 0
 
 
-def test_a_line_that_is_no_message_harms_no_other(gateway: Gateway) -> None:
+def test_an_invalid_line_affects_no_other_line(gateway: Gateway) -> None:
     url = gateway.client().endpoint
-    result = said(b"nonsense", b"[]", modern(7, "tools/list"), url=url).heard
+    result = exchange(b"nonsense", b"[]", modern(7, "tools/list"), url=url).received
     assert [each["error"]["code"] for each in result if each["id"] is None] == [-32700, -32700]
     (listed,) = [each for each in result if each["id"] == 7]
     assert listed["result"]["tools"]
@@ -196,22 +197,23 @@ def test_many_requests_are_answered_each_under_its_id(gateway: Gateway) -> None:
     calls = [
         modern(at, "tools/call", name="echo__count", arguments={"id": f"n{at}"}) for at in range(40)
     ]
-    result = said(*calls, url=gateway.client().endpoint).heard
+    result = exchange(*calls, url=gateway.client().endpoint).received
     answers = {each["id"]: each["result"]["content"][0]["text"] for each in result}
     assert answers == {at: f"n{at}" for at in range(40)}
 
 
-def test_a_cancelled_request_of_the_modern_era_has_no_answer(gateway: Gateway) -> None:
+def test_a_cancelled_stateless_request_has_no_answer(gateway: Gateway) -> None:
     call = modern(1, "tools/call", name="echo__wait", arguments={"id": "slow", "seconds": 3})
     cancelled = {
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1},
     }  # fmt: skip
     with piped(gateway.client().endpoint) as bridge:
-        bridge.tell(call, cancelled, modern(2, "tools/list"))
-        assert bridge.hear()["id"] == 2
-        # One that began when the other was cancelled, and takes longer, ends after it would have.
-        bridge.tell({**call, "id": 3})
-        assert bridge.hear()["id"] == 3
+        bridge.send(call, cancelled, modern(2, "tools/list"))
+        assert bridge.receive()["id"] == 2
+        # This call starts after the cancellation and takes longer: an answer to the cancelled call
+        # would come before its answer.
+        bridge.send({**call, "id": 3})
+        assert bridge.receive()["id"] == 3
         assert [each["id"] for each in bridge.close()] == [2, 3]
 
 
@@ -219,23 +221,23 @@ def test_a_subscription_is_acknowledged_and_ends_with_the_client(gateway: Gatewa
     listen = modern(7, "subscriptions/listen", notifications={"toolsListChanged": True})
     slow = modern(8, "tools/call", name="echo__wait", arguments={"id": "s", "seconds": 0.5})
     with piped(gateway.client().endpoint) as bridge:
-        bridge.tell(listen)
-        assert bridge.hear()["method"] == "notifications/subscriptions/acknowledged"
-        bridge.tell(slow)
-        assert bridge.hear()["id"] == 8
+        bridge.send(listen)
+        assert bridge.receive()["method"] == "notifications/subscriptions/acknowledged"
+        bridge.send(slow)
+        assert bridge.receive()["id"] == 8
         assert [each["id"] for each in bridge.close() if "id" in each] == [8]
     assert bridge.process.returncode == 0
 
 
-def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
+def test_a_key_is_read_from_a_file_and_its_absence_is_an_error(
     gateway: Gateway, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
     file.write_text(ROOT_KEY + "\n")
     url = gateway.client().endpoint
     with piped(url, "", "--key-file", str(file)) as bridge:
-        bridge.tell(modern(1, "tools/list"))
-        assert bridge.hear()["result"]["tools"]
+        bridge.send(modern(1, "tools/list"))
+        assert bridge.receive()["result"]["tools"]
         bridge.close()
     assert bridge.process.returncode == 0
     with piped(url, "") as without:
@@ -245,70 +247,64 @@ def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
 
 
 @pytest.fixture(scope="module", params=["modern", "legacy"])
-def asking(
+def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
-    """A gateway over a server that asks, subscribes and wants headers, of either family."""
+    """Run a gateway with a server of either family that sends requests and notifications."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.fixture_server", "--stdio", "--family", request.param]
     cluster = Launched(tmp_path_factory.mktemp(f"asking-{request.param}"))
-    cluster.configure(
+    with cluster.running(
         {
             "servers": {"fix": {"command": command, "cwd": str(root)}},
             "keys": {"root": {"secret": ROOT_KEY, "tools": ["*"]}},
         }
-    )
-    try:
-        cluster.start()
+    ):
         cluster.until_listed(cluster.client(ROOT_KEY), "fix__test_elicitation")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @modes
-async def test_a_server_that_asks_its_caller_is_answered_over_stdio(
-    asking: Launched, mode: str
-) -> None:
+async def test_a_servers_request_is_answered_over_stdio(gateway: Launched, mode: str) -> None:
     async def accept(_context: Any, params: Any) -> ElicitResult:
         request.append(params.message)
         return ElicitResult(action="accept", content={"name": "Ada"})
 
     request: list[str] = []
-    async with bridged(asking.ready["endpoint"], mode, elicitation_callback=accept) as client:
+    async with bridged(gateway.ready["endpoint"], mode, elicitation_callback=accept) as client:
         result = await client.call_tool("fix__test_elicitation", {"message": "Who is it?"})
     assert request == ["Who is it?"]
     assert not result.is_error
 
 
 @modes
-async def test_an_argument_wanted_in_a_header_passes_over_stdio(
-    asking: Launched, mode: str
+async def test_an_argument_required_in_a_header_passes_over_stdio(
+    gateway: Launched, mode: str
 ) -> None:
-    async with bridged(asking.ready["endpoint"], mode) as client:
+    async with bridged(gateway.ready["endpoint"], mode) as client:
         result = await client.call_tool("fix__test_x_mcp_header", {"region": "Zürich "})
     assert not result.is_error
 
 
-async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launched) -> None:
+async def test_a_changed_list_is_sent_to_a_session_over_stdio(gateway: Launched) -> None:
     received = asyncio.Event()
 
     async def on_message(message: Any) -> None:
         if "ToolListChanged" in type(message).__name__:
             received.set()
 
-    async with bridged(asking.ready["endpoint"], "legacy", message_handler=on_message) as client:
+    async with bridged(gateway.ready["endpoint"], "legacy", message_handler=on_message) as client:
 
-        async def told() -> bool:
+        async def is_received() -> bool:
             await client.call_tool("fix__test_trigger_tool_change", {})
             return received.is_set()
 
-        await until_async(told, "the change, once the session's stream has begun")
+        await until_async(is_received, "the change, once the session's stream has begun")
 
 
-async def test_a_list_that_changes_is_told_to_a_subscription_over_stdio(asking: Launched) -> None:
+async def test_a_changed_list_is_sent_to_a_subscription_over_stdio(gateway: Launched) -> None:
     async with (
-        bridged(asking.ready["endpoint"], "auto") as client,
+        bridged(gateway.ready["endpoint"], "auto") as client,
         client.listen(tools_list_changed=True) as changes,
     ):
         await client.call_tool("fix__test_trigger_tool_change", {})

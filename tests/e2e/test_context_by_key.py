@@ -1,4 +1,4 @@
-"""What lists and calls cost each key's context, as analysts are told: sent, and without Toolbus."""
+"""The context cost of lists and calls by key, as analysts query it: sent, and without Toolbus."""
 
 import json
 from collections.abc import Iterator
@@ -20,31 +20,26 @@ SINCE = "toDateTime('2020-01-01 00:00:00', 'UTC')"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A gateway over one server, whose keys see all of it, one tool, and it through programs."""
+    """Run a gateway with one server; its keys see all tools, one tool, and code mode."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
-    try:
-        upstream.start()
-        declared = Configuration.model_validate(
-            {
-                "servers": {"echo": {"url": upstream.url}},
-                "keys": {
-                    "wide": key(WIDE),
-                    "narrow": key(NARROW, "echo__say"),
-                    "coder": key(CODER, code_mode=True),
-                },
-            }
-        )
-        made.start(declared, fused=True, additional=("codemode",))
-        made.until_listed(made.client(WIDE), "echo__say")
-        yield made
-    finally:
-        made.stop()
-        upstream.kill()
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
+    declared = Configuration.model_validate(
+        {
+            "servers": {"echo": {"url": upstream.url}},
+            "keys": {
+                "wide": key(WIDE),
+                "narrow": key(NARROW, "echo__say"),
+                "coder": key(CODER, code_mode=True),
+            },
+        }
+    )
+    with upstream.running(), cluster.running(declared, fused=True, additional=("codemode",)):
+        cluster.until_listed(cluster.client(WIDE), "echo__say")
+        yield cluster
 
 
 def rows_of(cluster: Cluster, name: str, *awaited: str) -> dict[str, Row]:
-    """What the saved question tells of one key, once these are among it."""
+    """Return the saved query's rows of one key, once the awaited rows are among them."""
     question = saved.read(
         "context-by-key", (files("toolbus_cli") / "saved" / "context-by-key.sql").read_text()
     )
@@ -57,11 +52,11 @@ def rows_of(cluster: Cluster, name: str, *awaited: str) -> dict[str, Row]:
 
 
 def tokens(row: Row) -> tuple[int, int, int]:
-    """What was spent, what all the key may use costs, and what all there is costs."""
+    """Return the tokens spent, of all tools of the key, and of all tools of the gateway."""
     return tuple(int(row[f"{kind}_tokens"]) for kind in ("spent", "classic", "whole"))  # type: ignore[return-value]
 
 
-def test_each_list_is_counted_beside_all_that_its_key_may_use_and_all_there_is(
+def test_each_list_is_counted_with_the_lists_of_its_key_and_of_the_gateway(
     cluster: Cluster,
 ) -> None:
     listed: Any = cluster.client(NARROW).request("tools/list").json["result"]
@@ -76,7 +71,7 @@ def test_each_list_is_counted_beside_all_that_its_key_may_use_and_all_there_is(
     assert 0 < coder[0] != coder[1] == coder[2] > 0, "it is shown code mode's tools instead"
 
 
-def test_results_count_as_sent_and_as_the_server_answered(cluster: Cluster) -> None:
+def test_results_are_counted_as_sent_and_as_returned_by_the_server(cluster: Cluster) -> None:
     cluster.client(NARROW).call("echo__say", {"text": TEXT})
     rows = rows_of(cluster, "narrow", "arguments", "results")
     spent, classic, _ = tokens(rows["results"])
@@ -91,7 +86,7 @@ def test_results_count_as_sent_and_as_the_server_answered(cluster: Cluster) -> N
     assert 1000 < classic < 1100
 
 
-def test_what_a_program_calls_is_not_sent_to_its_model(cluster: Cluster) -> None:
+def test_a_programs_calls_are_not_counted_as_sent_to_its_model(cluster: Cluster) -> None:
     source = f"len(str(echo.say(text='{TEXT}')))"
     cluster.client(CODER).call(EXECUTE, {"code": source})
     rows = rows_of(cluster, "coder", "arguments", "results", "code mode")

@@ -1,4 +1,4 @@
-"""Every error a user must see: one sentence, a code, and never a hang or a stack trace."""
+"""Every error a user can get: one sentence and a code, without delay or stack trace."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ from toolbus_common.nats.topology import CONFIG
 PING = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
 
 
-def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
-    """The error, after holding what every error promises."""
+def error_of(answer: Answer, status: int, code: int) -> dict[str, Any]:
+    """Return the error, after the checks that hold for every error."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/json"
     error = answer.error
@@ -40,33 +40,33 @@ def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
 @pytest.mark.parametrize("secret", ["tbk_nobody_0123456789abcdef", "x", OLD_KEY])
 def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, secret: str) -> None:
     answer = gateway.client(secret).request("tools/list")
-    error = told(answer, 401, -31001)
+    error = error_of(answer, 401, -31001)
     assert "Invalid, revoked or expired API key" in error["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus", error="invalid_token"'
     assert secret not in answer.body.decode() or secret == "x"
 
 
-def test_no_key_at_all_is_401_and_says_how_to_send_one(gateway: Gateway) -> None:
+def test_a_missing_key_is_401_with_instructions(gateway: Gateway) -> None:
     answer = gateway.client("").request("tools/list")
-    assert "Authorization: Bearer" in told(answer, 401, -31001)["message"]
+    assert "Authorization: Bearer" in error_of(answer, 401, -31001)["message"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus"'
 
 
-def test_a_revoked_key_is_401_and_a_call_with_it_reaches_nobody(gateway: Gateway) -> None:
+def test_a_call_with_a_revoked_key_reaches_no_server(gateway: Gateway) -> None:
     secret = f"tbk_brief_{'x' * 24}"
     gateway.cluster.put_key("brief", key(secret))
     client = gateway.client(secret)
     until_blocking(lambda: client.request("tools/list").status == 200, "the new key works")
     gateway.cluster.put_key("brief", key(secret, revoked=True))
     until_blocking(lambda: client.request("tools/list").status == 401, "the revoked key is refused")
-    told(client.call("echo__say", {"text": "too late"}), 401, -31001)
+    error_of(client.call("echo__say", {"text": "too late"}), 401, -31001)
     assert not any(call.get("text") == "too late" for call in gateway.echo.arrived())
 
 
-def test_a_revocation_is_heard_everywhere_soon(gateway: Gateway) -> None:
+def test_a_revocation_takes_effect_soon(gateway: Gateway) -> None:
     secret = f"tbk_timed_{'y' * 24}"
     client = gateway.client(secret)
-    taken: list[float] = []
+    durations: list[float] = []
     for _ in range(5):
         gateway.cluster.put_key("timed", key(secret))
         until_blocking(lambda: client.request("ping").status == 200, "the new key works")
@@ -78,42 +78,40 @@ def test_a_revocation_is_heard_everywhere_soon(gateway: Gateway) -> None:
             await bucket.put("key.timed", revoked)
             while (await asyncio.to_thread(client.request, "ping")).status != 401:
                 assert time.monotonic() < began + PATIENCE
-            taken.append(time.monotonic() - began)
+            durations.append(time.monotonic() - began)
 
         gateway.cluster.on_the_bus(revoke)
-    print("\nrevoked keys were refused after", *(f"{1000 * t:.0f}" for t in taken), "ms")
+    print("\nrevoked keys were refused after", *(f"{1000 * t:.0f}" for t in durations), "ms")
 
 
 @pytest.mark.parametrize("tool", ["echo__push_branch", "echo__nonsense", "nobody__x", "plain", ""])
-def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike(
-    gateway: Gateway, tool: str
-) -> None:
-    error = told(gateway.client(READER_KEY).call(tool), 200, -32602)
+def test_a_hidden_tool_and_a_missing_tool_are_the_same_error(gateway: Gateway, tool: str) -> None:
+    error = error_of(gateway.client(READER_KEY).call(tool), 200, -32602)
     assert error["message"] == f"Unknown tool: {tool}"
     assert error["data"]["code"] == "unknown_tool"
     assert not any(call["tool"] == "push_branch" for call in gateway.echo.arrived())
 
 
-def test_a_key_sees_exactly_the_tools_it_may_call(gateway: Gateway) -> None:
+def test_a_key_lists_exactly_its_tools(gateway: Gateway) -> None:
     assert gateway.client(READER_KEY).tools() == ["echo__say", "git__git_log"]
     assert gateway.client(READER_KEY, "git").tools() == ["git_log"]
     assert gateway.client(READER_KEY, "time").tools() == []
     assert "git__git_commit" in gateway.client(ROOT_KEY).tools()
 
 
-def test_a_server_nobody_declared_is_404(gateway: Gateway) -> None:
+def test_an_unconfigured_server_is_404(gateway: Gateway) -> None:
     assert gateway.client(ROOT_KEY, "nobody").request("tools/list").status == 404
 
 
 def until_refused(client: Client, code: str, tool: str, **arguments: Any) -> None:
-    """Call until that is refused with this code; a call can fail for other reasons before."""
+    """Call until the call fails with this code; it can fail for other reasons before."""
     until_blocking(lambda: client.call(tool, arguments).code == code, code)
 
 
-def test_a_spent_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
+def test_an_exceeded_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
     client = gateway.client(POOR_KEY)
     until_refused(client, "budget_exceeded", "echo__say", text="dear")
-    error = told(client.call("echo__say", {"text": "dear"}), 200, -31003)
+    error = error_of(client.call("echo__say", {"text": "dear"}), 200, -31003)
     assert error["data"]["level"] == "key:poor"
     assert error["data"]["limit_usd"] == 1
     assert error["data"]["resets_at"].endswith("+00:00")
@@ -122,32 +120,32 @@ def test_a_spent_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
     assert client.call("echo__wait", {"id": "free", "seconds": 0}).text == "free"
 
 
-def test_a_spent_customer_names_the_customer_not_the_key(gateway: Gateway) -> None:
+def test_an_exceeded_customer_budget_names_the_customer_not_the_key(gateway: Gateway) -> None:
     client = gateway.client(TEAM_KEY)
     until_refused(client, "budget_exceeded", "echo__count", id="c")
-    assert told(client.call("echo__count"), 200, -31003)["data"]["level"] == "customer:acme"
+    assert error_of(client.call("echo__count"), 200, -31003)["data"]["level"] == "customer:acme"
 
 
-def test_a_rate_that_is_used_up_names_level_limit_and_when_to_retry(gateway: Gateway) -> None:
+def test_an_exceeded_rate_names_level_limit_and_retry_time(gateway: Gateway) -> None:
     client = gateway.client(HASTY_KEY)
     until_refused(client, "rate_exceeded", "echo__wait", seconds=0)
-    error = told(client.call("echo__wait", {"seconds": 0}), 200, -31004)
+    error = error_of(client.call("echo__wait", {"seconds": 0}), 200, -31004)
     assert (error["data"]["level"], error["data"]["limit_calls"]) == ("key:hasty", 2)
     assert error["data"]["retry_after"] > 0
     assert error["data"]["retryable"] is True
 
 
-def test_an_upstream_that_does_not_answer_in_time_is_named(gateway: Gateway) -> None:
-    error = told(gateway.client().call("short__wait", {"seconds": 30}), 200, -31021)
+def test_a_server_that_times_out_is_named(gateway: Gateway) -> None:
+    error = error_of(gateway.client().call("short__wait", {"seconds": 30}), 200, -31021)
     assert "short" in error["message"]
     assert error["data"]["callId"]
 
 
-def test_a_tool_of_an_upstream_that_was_never_reached_is_unknown(gateway: Gateway) -> None:
-    told(gateway.client().call("dead__anything"), 200, -32602)
+def test_a_tool_of_an_unreachable_server_is_unknown(gateway: Gateway) -> None:
+    error_of(gateway.client().call("dead__anything"), 200, -32602)
 
 
-def test_an_upstreams_own_error_keeps_its_words_and_a_tools_complaint_is_a_result(
+def test_a_servers_error_keeps_its_text_and_a_tool_error_is_a_result(
     gateway: Gateway,
 ) -> None:
     fault = gateway.client().call("echo__fault")
@@ -177,7 +175,7 @@ MALFORMED: list[tuple[bytes, int]] = [
 
 
 @pytest.mark.parametrize(("body", "code"), MALFORMED, ids=lambda value: str(value)[:40])
-def test_a_malformed_body_is_refused_with_the_protocols_code(
+def test_a_malformed_body_is_rejected_with_the_protocols_code(
     gateway: Gateway, body: bytes, code: int
 ) -> None:
     answer = gateway.client().post(body)
@@ -186,7 +184,7 @@ def test_a_malformed_body_is_refused_with_the_protocols_code(
     assert answer.json["id"] in (None, 1)
 
 
-def test_a_method_nobody_knows_is_method_not_found(gateway: Gateway) -> None:
+def test_an_unknown_method_is_method_not_found(gateway: Gateway) -> None:
     assert gateway.client().request("tools/lisp").error["code"] == -32601
 
 
@@ -201,7 +199,7 @@ def test_a_method_nobody_knows_is_method_not_found(gateway: Gateway) -> None:
         ("X-Long", "x" * 40_000, 431),
     ],
 )
-def test_the_guard_refuses_what_no_client_of_ours_sends(
+def test_the_request_guard_rejects_invalid_headers(
     gateway: Gateway, header: str, value: str, status: int
 ) -> None:
     assert gateway.client().post(PING, **{header: value}).status == status

@@ -1,4 +1,4 @@
-"""Who may use what, through HTTP: groups, users, denials, narrowing, and explicit execution."""
+"""Access over HTTP: groups, users, denials, restricted requests, and explicit execution."""
 
 import json
 from collections.abc import Iterator
@@ -19,18 +19,16 @@ ROOT, MEMBER, PERSON = (f"tbk_{name}_a-secret-of-governance" for name in ("root"
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway with two servers and keys of a team and of a person."""
+    """Run a gateway with two servers and the keys of a team and of a person."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        upstream.start()
-        server = Server(url=upstream.url)
-        made.start(configuration(one=server, two=server), fused=request.param == "fused")
-        made.until_listed(made.client(ROOT), "one__say", "two__say")
-        yield made
-    finally:
-        made.stop()
-        upstream.kill()
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    server = Server(url=upstream.url)
+    with (
+        upstream.running(),
+        cluster.running(configuration(one=server, two=server), fused=request.param == "fused"),
+    ):
+        cluster.until_listed(cluster.client(ROOT), "one__say", "two__say")
+        yield cluster
 
 
 def configuration(**servers: Server) -> Configuration:
@@ -56,12 +54,12 @@ def tools(client: Client, **headers: str) -> set[str]:
 
 
 def called(client: Client, tool: str, **headers: str) -> str:
-    """Toolbus' word for how a call was refused; empty when it was not."""
+    """Return the error code of a call, or an empty text."""
     params = {"name": tool, "arguments": {"text": "x"}}
     return client.request("tools/call", params, **headers).code
 
 
-def test_a_group_of_a_team_bounds_its_keys_and_a_denial_wins(cluster: Cluster) -> None:
+def test_a_teams_group_limits_its_keys_and_a_denial_wins(cluster: Cluster) -> None:
     member = cluster.client(MEMBER)
     assert tools(member) == {"one__say"}
     assert called(member, "one__say") == ""
@@ -69,14 +67,14 @@ def test_a_group_of_a_team_bounds_its_keys_and_a_denial_wins(cluster: Cluster) -
     assert called(member, "one__count") == "unknown_tool", "not of the group"
 
 
-def test_what_a_customer_denies_no_person_of_it_uses(cluster: Cluster) -> None:
+def test_a_customers_denial_holds_for_its_users(cluster: Cluster) -> None:
     person = cluster.client(PERSON)
     assert {name.partition("__")[0] for name in tools(person)} == {"one"}
     assert called(person, "one__say") == ""
     assert called(person, "two__say") == "unknown_tool"
 
 
-def test_a_request_narrows_itself_and_never_widens(cluster: Cluster) -> None:
+def test_a_request_restricts_its_scope_and_never_extends_it(cluster: Cluster) -> None:
     root, member = cluster.client(ROOT), cluster.client(MEMBER)
     assert tools(root, x_toolbus_servers="two", x_toolbus_tools="*__say") == {"two__say"}
     assert tools(root, x_toolbus_tools="") == set()
@@ -86,7 +84,7 @@ def test_a_request_narrows_itself_and_never_widens(cluster: Cluster) -> None:
     assert called(member, "two__say", x_toolbus_tools="two__say") == "unknown_tool"
 
 
-def test_a_narrowing_header_beyond_any_sense_is_refused(cluster: Cluster) -> None:
+def test_a_scope_header_with_too_many_patterns_is_rejected(cluster: Cluster) -> None:
     many = ",".join(["a"] * 65)
     assert cluster.client(ROOT).request("tools/list", x_toolbus_tools=many).code == "invalid"
 
@@ -99,12 +97,12 @@ def execute(client: Client, body: Any) -> Answer:
 
 
 def suggestion(tool: str, call_id: str = "call_1", **arguments: Any) -> dict[str, Any]:
-    """What a model answers with when it wants a tool called."""
+    """Return a tool call as a model suggests it."""
     function = {"name": tool, "arguments": json.dumps(arguments)}
     return {"id": call_id, "type": "function", "function": function}
 
 
-def test_tools_are_told_as_functions_with_those_that_need_no_asking(cluster: Cluster) -> None:
+def test_tools_are_listed_as_functions_with_the_automatic_ones(cluster: Cluster) -> None:
     client = cluster.client(MEMBER)
     body = client.get(urljoin(client.endpoint, "/v1/mcp/tools")).json
     (only,) = body["data"]
@@ -115,20 +113,20 @@ def test_tools_are_told_as_functions_with_those_that_need_no_asking(cluster: Clu
     assert root.get(urljoin(root.endpoint, "/v1/mcp/tools")).json["auto_execute"] == ["one__say"]
 
 
-def test_a_suggestion_is_run_when_asked_and_answers_as_a_message(cluster: Cluster) -> None:
+def test_a_suggested_call_is_executed_and_answered_as_a_message(cluster: Cluster) -> None:
     answer = execute(cluster.client(ROOT), suggestion("one__say", text="hi"))
     assert answer.status == 200
     assert answer.json == {"role": "tool", "tool_call_id": "call_1", "content": "hi"}
 
 
-def test_a_suggestion_of_the_responses_api_answers_in_its_form(cluster: Cluster) -> None:
+def test_a_suggested_call_of_the_responses_api_is_answered_in_its_form(cluster: Cluster) -> None:
     fields = {"type": "function_call", "call_id": "c", "name": "one__say"}
     fields["arguments"] = '{"text":"x"}'
     answer = execute(cluster.client(ROOT), fields)
     assert answer.json == {"type": "function_call_output", "call_id": "c", "output": "x"}
 
 
-def test_several_suggestions_are_each_judged_on_their_own(cluster: Cluster) -> None:
+def test_several_suggested_calls_are_authorized_separately(cluster: Cluster) -> None:
     calls = [suggestion("one__say", "a", text="1"), suggestion("two__say", "b", text="2")]
     message = {"role": "assistant", "tool_calls": calls}
     answer = execute(cluster.client(MEMBER), message)
@@ -150,7 +148,7 @@ def test_several_suggestions_are_each_judged_on_their_own(cluster: Cluster) -> N
         ("tbk_nobody_a-secret-of-governance", suggestion("one__say"), 401, "unauthorized"),
     ],
 )
-def test_what_cannot_be_run_is_told_with_its_status(
+def test_an_invalid_suggestion_is_an_error_with_its_status(
     cluster: Cluster, secret: str, body: Any, status: int, code: str
 ) -> None:
     answer = execute(cluster.client(secret), body)

@@ -17,15 +17,15 @@ REPEATS = 50
 UNTIL_UNKNOWN = 60.0  # the deadline of a call and the grace after it are thirteen seconds
 
 
-def once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -> Answer:
-    """A call of the handshake family, without a session."""
+def call_once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -> Answer:
+    """Make a call of the handshake family, without a session."""
     meta = {IDEMPOTENCY: key}
     params = {"name": tool, "arguments": {"seconds": 0, **arguments}, "_meta": meta}
     return client.request("tools/call", params)
 
 
-def once_now(client: Client, key: str, **arguments: Any) -> Answer:
-    """The same of 2026-07-28."""
+def call_stateless(client: Client, key: str, **arguments: Any) -> Answer:
+    """Make the same call in the stateless family."""
     body, headers = keyed(key, **arguments)
     return client.post(body, **headers)
 
@@ -42,119 +42,122 @@ def was_replayed(answer: Answer) -> bool:
 
 
 def of_the_first(answer: Answer) -> bool:
-    """Whether an error is the first call's; else it is the repetition that got lost.
+    """Return whether an error is the first call's, and not that of a lost repetition.
 
-    The bus may hand one to a replica that was killed a moment ago.
+    The bus may route a repetition to a replica that was killed a moment ago.
     """
     return "firstCallId" in answer.error["data"]
 
 
-def arrived(place: FamilyGateway, name: str) -> int:
-    return sum(call.get("id") == name for call in place.echo.arrived())
+def arrived(deployment: FamilyGateway, name: str) -> int:
+    return sum(call.get("id") == name for call in deployment.echo.arrived())
 
 
-def test_of_fifty_repetitions_at_every_replica_in_both_eras_one_reaches_the_server(
-    place: FamilyGateway,
+def test_only_one_of_fifty_repetitions_at_every_replica_reaches_the_server(
+    deployment: FamilyGateway,
 ) -> None:
     def repeated(number: int) -> Answer:
-        request = once_now if number % 2 else once
-        client = place.client(replica=number // 2 % 2)
+        request = call_stateless if number % 2 else call_once
+        client = deployment.client(replica=number // 2 % 2)
 
-        def told() -> Answer | None:
+        def outcome() -> Answer | None:
             answer = request(client, "fifty", id="fifty", seconds=0.5)
-            return None if answer.status == 200 and answer.code == "call_under_way" else answer
+            return None if answer.status == 200 and answer.code == "call_in_progress" else answer
 
-        return until_blocking(told, "the outcome", 60)  # type: ignore[no-any-return]
+        return until_blocking(outcome, "the outcome", 60)  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(repeated, range(REPEATS)))
     assert {answer.text for answer in answers} == {"fifty"}
     assert sum(not was_replayed(answer) for answer in answers) == 1
-    assert arrived(place, "fifty") == 1
+    assert arrived(deployment, "fifty") == 1
     for number, answer in enumerate(answers):
         assert ("resultType" in answer.json["result"]) is bool(number % 2), "its own family's form"
 
 
-def test_other_arguments_are_refused_and_another_caller_has_a_key_of_its_own(
-    place: FamilyGateway,
+def test_changed_arguments_are_rejected_and_each_caller_has_its_own_keys(
+    deployment: FamilyGateway,
 ) -> None:
-    client = place.client()
-    assert once(client, "mine", id="mine").text == "mine"
-    assert once(client, "mine", id="mine, changed").code == "idempotency_conflict"
-    assert once_now(client, "mine", id="mine, changed").code == "idempotency_conflict"
-    other = once(place.client(OTHER), "mine", id="theirs")
+    client = deployment.client()
+    assert call_once(client, "mine", id="mine").text == "mine"
+    assert call_once(client, "mine", id="mine, changed").code == "idempotency_conflict"
+    assert call_stateless(client, "mine", id="mine, changed").code == "idempotency_conflict"
+    other = call_once(deployment.client(OTHER), "mine", id="theirs")
     assert (other.text, was_replayed(other)) == ("theirs", False)
-    assert once(client, "k" * 256, id="long").code == "invalid"
+    assert call_once(client, "k" * 256, id="long").code == "invalid"
 
 
-def test_a_session_is_told_the_outcome_of_a_call_made_without_one(place: FamilyGateway) -> None:
-    client = place.client(replica=1)
-    assert once_now(place.client(), "session", id="session").text == "session"
+def test_a_session_gets_the_outcome_of_a_call_made_without_one(deployment: FamilyGateway) -> None:
+    client = deployment.client(replica=1)
+    assert call_stateless(deployment.client(), "session", id="session").text == "session"
     sid = start_session(client)
     body = calling("echo__wait", 1, id="session", seconds=0)
     body["params"]["_meta"] = {IDEMPOTENCY: "session"}
     again = client.post(body, Mcp_Session_Id=sid)
     assert was_replayed(again)
-    assert arrived(place, "session") == 1
+    assert arrived(deployment, "session") == 1
 
 
-def test_a_servers_own_error_is_told_again_as_it_was(place: FamilyGateway) -> None:
-    answers = [once(place.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
+def test_a_servers_own_error_is_replayed_unchanged(deployment: FamilyGateway) -> None:
+    answers = [call_once(deployment.client(), "fault", "echo__fault", id="fault") for _ in range(2)]
     assert [answer.error["code"] for answer in answers] == [-32050, -32050]
-    assert arrived(place, "fault") == 1
+    assert arrived(deployment, "fault") == 1
 
 
-def test_explicit_execution_takes_the_key_as_a_header(place: FamilyGateway) -> None:
+def test_explicit_execution_takes_the_key_as_a_header(deployment: FamilyGateway) -> None:
     function = {"name": "echo__wait", "arguments": json.dumps({"id": "header", "seconds": 0})}
     suggestion = {"id": "call_1", "function": function}
 
     def execute(body: Any) -> Answer:
-        endpoint = urljoin(place.client().endpoint, "/v1/mcp/tools/execute")
-        return Client(endpoint, place.client().key).post(body, Idempotency_Key="header")
+        endpoint = urljoin(deployment.client().endpoint, "/v1/mcp/tools/execute")
+        return Client(endpoint, deployment.client().key).post(body, Idempotency_Key="header")
 
     assert [execute(suggestion).json["content"] for _ in range(2)] == ["header", "header"]
-    assert arrived(place, "header") == 1
+    assert arrived(deployment, "header") == 1
     several = {"tool_calls": [suggestion, {**suggestion, "id": "call_2"}]}
     for _ in range(2):
         parsed = execute(several).json["messages"]
         assert [message["content"] for message in parsed] == ["header", "header"]
-    assert arrived(place, "header") == 3, "each of several has a key of its own"
+    assert arrived(deployment, "header") == 3, "each of several has a key of its own"
 
 
-def test_a_repetition_is_an_event(place: FamilyGateway) -> None:
-    client = place.client()
-    once(client, "event", id="event")
-    once(client, "event", id="event")
+def test_a_repetition_is_an_event(deployment: FamilyGateway) -> None:
+    client = deployment.client()
+    call_once(client, "event", id="event")
+    call_once(client, "event", id="event")
     sql = (
         "SELECT outer.call_id AS first FROM events AS outer JOIN events AS again "
         "ON JSONExtractString(again.detail, 'first') = outer.call_id "
         "WHERE again.event = 'call.replayed' AND outer.event = 'call.completed' "
         "AND again.key = 'root'"
     )
-    assert place.cluster.eventual_rows(sql)
+    assert deployment.cluster.eventual_rows(sql)
 
 
-def test_a_call_outlives_its_client_and_every_service_on_its_way_but_the_last(
-    place: FamilyGateway,
+def test_a_call_survives_its_client_and_every_service_but_the_executor(
+    deployment: FamilyGateway,
 ) -> None:
-    with sent(place.client(), "left", id="left", seconds=4):
-        until_blocking(lambda: arrived(place, "left"), "the call reaches the server")
-        for service in ("ingress", "policy"):  # where the services are one, only the client leaves
-            for process in place.cluster.processes.get(service, [])[:1]:
+    with sent(deployment.client(), "left", id="left", seconds=4):
+        until_blocking(lambda: arrived(deployment, "left"), "the call reaches the server")
+        for service in (
+            "ingress",
+            "policy",
+        ):  # where the services are fused, only the client disconnects
+            for process in deployment.cluster.processes.get(service, [])[:1]:
                 process.kill()
 
-    def told() -> Answer | None:
-        answer = once_now(place.client(replica=1), "left", id="left", seconds=4)
+    def outcome() -> Answer | None:
+        answer = call_stateless(deployment.client(replica=1), "left", id="left", seconds=4)
         lost = answer.code == "outcome_unknown" and not of_the_first(answer)
-        return None if lost or answer.code == "call_under_way" else answer
+        return None if lost or answer.code == "call_in_progress" else answer
 
-    assert was_replayed(until_blocking(told, "the outcome"))
-    assert arrived(place, "left") == 1
+    assert was_replayed(until_blocking(outcome, "the outcome"))
+    assert arrived(deployment, "left") == 1
 
 
 @contextmanager
 def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
-    """A call whose client leaves, without an answer, when this is left."""
+    """Send a call whose client disconnects without an answer when this context ends."""
     body, headers = keyed(key, **arguments)
     target = urlsplit(client.endpoint)
     connection = HTTPConnection(target.hostname or "", target.port)
@@ -167,33 +170,35 @@ def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
         connection.close()
 
 
-def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_again(
-    place: FamilyGateway,
+def test_a_call_whose_executor_was_killed_is_unknown_and_not_repeated(
+    deployment: FamilyGateway,
 ) -> None:
-    cluster = place.cluster
+    cluster = deployment.cluster
     name = "ingress+policy+executor" if cluster.fused else "executor"
     replica = 0 if cluster.fused else 1  # the other ingress is gone
     with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(once, place.client(replica=replica), "dead", id="dead", seconds=7)
-        until_blocking(lambda: arrived(place, "dead"), "the call reaches the server")
+        lost = pool.submit(
+            call_once, deployment.client(replica=replica), "dead", id="dead", seconds=7
+        )
+        until_blocking(lambda: arrived(deployment, "dead"), "the call reaches the server")
         for process in cluster.processes[name]:
             process.kill()
         if cluster.fused:
             cluster.forget_port(0)
         cluster.run(name).wait_ready()
         assert lost.exception() is not None or lost.result().code == "outcome_unknown"
-    client = place.client(replica=replica)
+    client = deployment.client(replica=replica)
 
-    def told() -> Answer | None:
-        answer = once(client, "dead", id="dead", seconds=7)
-        return None if answer.code in ("call_under_way", "unknown_tool") else answer
+    def outcome() -> Answer | None:
+        answer = call_once(client, "dead", id="dead", seconds=7)
+        return None if answer.code in ("call_in_progress", "unknown_tool") else answer
 
-    unknown = until_blocking(told, "it is known to be unknown", UNTIL_UNKNOWN)
+    unknown = until_blocking(outcome, "it is known to be unknown", UNTIL_UNKNOWN)
     assert unknown.code == "outcome_unknown"
     assert "new key" in unknown.error["message"]
-    assert arrived(place, "dead") == 1
+    assert arrived(deployment, "dead") == 1
     alive = until_blocking(
-        lambda: _ended(once(client, "alive", id="alive")), "the server is back", 60
+        lambda: _ended(call_once(client, "alive", id="alive")), "the server is back", 60
     )
     assert alive.text == "alive"
 

@@ -1,4 +1,4 @@
-"""People sign in: a public client finds the way by itself, and calls tools in their name."""
+"""Sign-in: a public client discovers the authorization server and calls tools for a person."""
 
 import asyncio
 import json
@@ -30,8 +30,8 @@ DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 ROOT = "tbk_root_the-secret-of-these-tests"
 
 
-class Kept:
-    """What the SDK keeps."""
+class MemoryTokenStorage:
+    """An in-memory token storage for the SDK."""
 
     def __init__(self) -> None:
         self.tokens: OAuthToken | None = None
@@ -57,45 +57,42 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """A gateway that ann signs in to."""
+    """Run a gateway with three accounts."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    made = Launched(tmp_path_factory.mktemp("identity"))
-    made.configure(
-        {
-            "servers": {"echo": {"url": echo.url}},
-            "keys": {"root": {"secret": ROOT, "tools": ["*"]}},
-            "groups": {
-                "saying": {"tools": ["echo__say"], "scope": "first"},
-                "counting": {"tools": ["echo__count"], "scope": "later"},
-            },
-            "access": {
-                "staff": {"claims": {"groups": "staff"}, "tools": ["echo__say"]},
-                "careful": {"claims": {"groups": "careful"}, "tools": ["echo__*"]},
-                "ops": {
-                    "claims": {"groups": "ops"},
-                    "tools": ["echo__say"],
-                    "approve": ["echo__say"],
-                    "role": "operator",
+    gateway = Launched(tmp_path_factory.mktemp("identity"))
+    with (
+        echo.running(),
+        gateway.running(
+            {
+                "servers": {"echo": {"url": echo.url}},
+                "keys": {"root": {"secret": ROOT, "tools": ["*"]}},
+                "groups": {
+                    "saying": {"tools": ["echo__say"], "scope": "first"},
+                    "counting": {"tools": ["echo__count"], "scope": "later"},
                 },
-            },
-        }
-    )
-    try:
-        echo.start()
-        made.start()
-        made.until_listed(made.client(ROOT), "echo__say")
+                "access": {
+                    "staff": {"claims": {"groups": "staff"}, "tools": ["echo__say"]},
+                    "careful": {"claims": {"groups": "careful"}, "tools": ["echo__*"]},
+                    "ops": {
+                        "claims": {"groups": "ops"},
+                        "tools": ["echo__say"],
+                        "approve": ["echo__say"],
+                        "role": "operator",
+                    },
+                },
+            }
+        ),
+    ):
+        gateway.until_listed(gateway.client(ROOT), "echo__say")
         for name, group in (("ann", "staff"), ("bo", "careful"), ("cy", "ops")):
             words = ("accounts", "add", name, "--group", group, "--password-stdin")
-            added = made.toolbus(*words, stdin=f"{PASSWORD}\n")
+            added = gateway.toolbus(*words, stdin=f"{PASSWORD}\n")
             assert added.returncode == 0, added.stderr
-        yield made
-    finally:
-        made.stop()
-        echo.kill()
+        yield gateway
 
 
-def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvider:
-    """The SDK's own client, with somebody before the browser."""
+def provider(endpoint: str, storage: MemoryTokenStorage, name: str = "ann") -> OAuthClientProvider:
+    """Return the SDK's own OAuth client, with a browser that signs in."""
     browser = Browser(endpoint.partition("/mcp")[0])
     sent: dict[str, str] = {}
 
@@ -112,13 +109,13 @@ def provider(endpoint: str, kept: Kept, name: str = "ann") -> OAuthClientProvide
     metadata = OAuthClientMetadata(
         client_name="A client of the SDK", redirect_uris=[REDIRECT], scope="tools"
     )
-    return OAuthClientProvider(endpoint, metadata, kept, open_page, come_back)
+    return OAuthClientProvider(endpoint, metadata, storage, open_page, come_back)
 
 
-async def _said(endpoint: str, kept: Kept) -> tuple[set[str], bool]:
-    """The tools a client sees, and whether a call of one failed."""
+async def _list_and_call(endpoint: str, storage: MemoryTokenStorage) -> tuple[set[str], bool]:
+    """Return a client's tools, and whether a call of one failed."""
     async with (
-        httpx2.AsyncClient(auth=provider(endpoint, kept), timeout=60) as http,
+        httpx2.AsyncClient(auth=provider(endpoint, storage), timeout=60) as http,
         streamable_http_client(endpoint, http_client=http) as streams,
         ClientSession(*streams[:2]) as session,
     ):
@@ -128,23 +125,23 @@ async def _said(endpoint: str, kept: Kept) -> tuple[set[str], bool]:
         return {tool.name for tool in tools.tools}, bool(result.is_error)
 
 
-def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
+def test_a_client_discovers_the_server_and_calls_for_a_person_until_revoked(
     launched: Launched,
 ) -> None:
-    kept = Kept()
+    storage = MemoryTokenStorage()
     endpoint = launched.ready["endpoint"]
-    assert asyncio.run(_said(endpoint, kept)) == ({"echo__say"}, False)
+    assert asyncio.run(_list_and_call(endpoint, storage)) == ({"echo__say"}, False)
     hers = "SELECT key, detail FROM events WHERE user = person('ann') AND event ="
     (called,) = launched.eventual_rows(f"{hers} 'call.allowed'")
     assert called["key"].startswith("staff:")
     (given,) = launched.eventual_rows(f"{hers} 'grant.created'")
-    assert kept.token not in called["detail"] + given["detail"]
+    assert storage.token not in called["detail"] + given["detail"]
     assert "ann" not in called["key"]
 
-    client = Client(endpoint, kept.token)
+    client = Client(endpoint, storage.token)
     assert client.tools() == ["echo__say"]
     assert client.call("echo__count").code == "unknown_tool"
-    elsewhere = Client(f"{endpoint}/echo", kept.token).request("tools/list")
+    elsewhere = Client(f"{endpoint}/echo", storage.token).request("tools/list")
     assert elsewhere.status == 401
     assert 'error="invalid_token"' in elsewhere.headers["www-authenticate"]
 
@@ -152,11 +149,11 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     (grant,) = [line for line in listed.stdout.splitlines() if '"id"' in line]
     ended = launched.toolbus("grants", "revoke", grant.split('"')[3])
     assert ended.returncode == 0, ended.stderr
-    until_blocking(lambda: client.request("tools/list").status == 401, "the token opens nothing")
-    assert kept.token not in launched.logs()
+    until_blocking(lambda: client.request("tools/list").status == 401, "the token is invalid")
+    assert storage.token not in launched.logs()
 
 
-def test_an_endpoint_of_one_server_has_a_document_and_tokens_of_its_own(launched: Launched) -> None:
+def test_an_endpoint_of_one_server_has_its_own_metadata_and_tokens(launched: Launched) -> None:
     endpoint = f"{launched.ready['endpoint']}/echo"
     refused = Client(endpoint).request("tools/list")
     base = endpoint.removesuffix("/mcp/echo")
@@ -168,32 +165,32 @@ def test_an_endpoint_of_one_server_has_a_document_and_tokens_of_its_own(launched
     body: dict[str, Any] = Client(endpoint).get(document).json
     assert (body["resource"], body["authorization_servers"]) == (endpoint, [base])
     assert Client(endpoint).get(document.replace("echo", "nowhere")).status == 404
-    assert asyncio.run(_said(endpoint, Kept())) == ({"say"}, False)
+    assert asyncio.run(_list_and_call(endpoint, MemoryTokenStorage())) == ({"say"}, False)
 
 
-async def _counted(endpoint: str, kept: Kept) -> tuple[set[str], str]:
-    """The tools bo's client sees, and what it was told by one that it had not asked for."""
+async def _counted(endpoint: str, storage: MemoryTokenStorage) -> tuple[set[str], str]:
+    """Return the tools of bo's client, and the result of one outside its first scope."""
     async with (
-        httpx2.AsyncClient(auth=provider(endpoint, kept, "bo"), timeout=60) as http,
+        httpx2.AsyncClient(auth=provider(endpoint, storage, "bo"), timeout=60) as http,
         streamable_http_client(endpoint, http_client=http) as streams,
         ClientSession(*streams[:2]) as session,
     ):
         await session.initialize()
-        began = kept.tokens and kept.tokens.scope
+        began = storage.tokens and storage.tokens.scope
         assert began == "tools:saying"
         tools = await session.list_tools()
         result = await session.call_tool("echo__count", {"id": "seven"})
         return {tool.name for tool in tools.tools}, str(result.content[0])
 
 
-def test_a_client_comes_back_for_more_when_a_call_needs_it(launched: Launched) -> None:
-    kept, endpoint = Kept(), launched.ready["endpoint"]
-    tools, result = asyncio.run(_counted(endpoint, kept))
+def test_a_client_requests_a_further_scope_when_a_call_needs_it(launched: Launched) -> None:
+    storage, endpoint = MemoryTokenStorage(), launched.ready["endpoint"]
+    tools, result = asyncio.run(_counted(endpoint, storage))
     assert {"echo__say", "echo__count", "echo__wait"} <= tools
     assert "seven" in result
-    assert kept.tokens is not None
-    assert set((kept.tokens.scope or "").split()) == {"tools:saying", "tools:counting"}
-    refused = Client(endpoint, kept.token).call("echo__wait", {"id": "x", "seconds": 0})
+    assert storage.tokens is not None
+    assert set((storage.tokens.scope or "").split()) == {"tools:saying", "tools:counting"}
+    refused = Client(endpoint, storage.token).call("echo__wait", {"id": "x", "seconds": 0})
     assert (refused.status, refused.code) == (403, "insufficient_scope")
     challenge = refused.headers["www-authenticate"]
     base = endpoint.removesuffix("/mcp")
@@ -205,7 +202,7 @@ def test_a_client_comes_back_for_more_when_a_call_needs_it(launched: Launched) -
 
 
 def token_of(launched: Launched, resource: str, scope: str) -> str:
-    """An access token of cy's, for a client that shows a code."""
+    """Return an access token of cy's, from the device flow."""
     base = launched.ready["endpoint"].removesuffix("/mcp")
     device = {"client_id": "toolbus", "resource": f"{base}{resource}", "scope": scope}
     browser = Browser(base)
@@ -223,38 +220,38 @@ def allowed_by_cy(browser: Browser, page: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def coded(launched: Launched) -> Launched:
-    """The same, with a client that shows a code."""
+def gateway(launched: Launched) -> Launched:
+    """Add a client of the device flow."""
     words = ("clients", "add", "The command", "--id", "toolbus", "--public")
     assert launched.toolbus(*words).returncode == 0
     return launched
 
 
-def test_somebody_with_a_role_administers_by_signing_in_and_is_named(coded: Launched) -> None:
-    endpoint = coded.ready["endpoint"]
+def test_a_person_with_a_role_administers_with_a_token_and_is_named(gateway: Launched) -> None:
+    endpoint = gateway.ready["endpoint"]
     base = endpoint.removesuffix("/mcp")
     command = [installed("toolbus"), "admins", "login", "--url", base]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=coded.environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=gateway.environment
     ) as login:
         assert login.stderr is not None
         allowed_by_cy(Browser(base), login.stderr.readline().split()[1])
         result, _ = login.communicate(timeout=120)
     token = result.strip()
-    cy = at(coded, token)
-    who = cy.request("GET", "/v1/self").json
-    assert (who["name"], who["role"]) == ("cy", "operator")
-    made = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
-    assert made.status == 201, made.body
+    cy = at(gateway, token)
+    self_ = cy.request("GET", "/v1/self").json
+    assert (self_["name"], self_["role"]) == ("cy", "operator")
+    created = cy.request("POST", "/v1/keys", {"name": "made-by-cy", "tools": []})
+    assert created.status == 201, created.body
     assert why(cy.request("PUT", "/v1/teams/x", {})) == "forbidden"
     hers = "SELECT by FROM config_changes WHERE by = person('cy') AND name = 'made-by-cy'"
-    assert coded.eventual_rows(hers)
+    assert gateway.eventual_rows(hers)
     assert Client(endpoint, token).request("tools/list").status == 401
-    assert token not in coded.logs()
+    assert token not in gateway.logs()
 
 
-def test_a_token_to_look_changes_nothing_and_says_what_would(coded: Launched) -> None:
-    look = at(coded, token_of(coded, "/api", "admin:read"))
+def test_a_read_only_token_changes_nothing_and_names_the_required_scope(gateway: Launched) -> None:
+    look = at(gateway, token_of(gateway, "/api", "admin:read"))
     assert look.request("GET", "/v1/keys").status == 200
     refused = look.request("POST", "/v1/keys/root/revoke")
     assert (refused.status, why(refused)) == (403, "insufficient_scope")
@@ -262,28 +259,28 @@ def test_a_token_to_look_changes_nothing_and_says_what_would(coded: Launched) ->
     document = f"{base}/.well-known/oauth-protected-resource/api"
     assert f'scope="admin", resource_metadata="{document}"' in refused.headers["www-authenticate"]
     assert Client(base).get(document).json["resource"] == f"{base}/api"
-    unknown = at(coded).request("GET", "/v1/self").headers["www-authenticate"]
+    unknown = at(gateway).request("GET", "/v1/self").headers["www-authenticate"]
     assert f'scope="admin:read", resource_metadata="{document}"' in unknown
 
 
-def test_nobody_decides_about_their_own_calls_by_signing_in_twice(coded: Launched) -> None:
-    tools = token_of(coded, "/mcp", "tools")
-    assert at(coded, tools).request("GET", "/v1/self").status == 401
-    waits = Client(coded.ready["endpoint"], tools).call("echo__say", {"text": "hello"})
+def test_an_approver_cannot_decide_their_own_call_with_a_second_token(gateway: Launched) -> None:
+    tools = token_of(gateway, "/mcp", "tools")
+    assert at(gateway, tools).request("GET", "/v1/self").status == 401
+    waits = Client(gateway.ready["endpoint"], tools).call("echo__say", {"text": "hello"})
     assert waits.code == "approval_required"
     approval = waits.error["data"]["approval"]
-    cy = at(coded, token_of(coded, "/api", "admin"))
+    cy = at(gateway, token_of(gateway, "/api", "admin"))
     own = cy.request("POST", f"/v1/approvals/{approval}/approve", {})
     assert (own.status, why(own)) == (403, "forbidden")
 
 
 def bound_token(base: str, holder: Holder) -> str:
-    """A token of ann's for `/mcp`, bound to this key."""
+    """Return a token of ann's for `/mcp`, bound to this key."""
     about = {"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
     client = Client(f"{base}/oauth/register").post(about).json["client_id"]
     browser = Browser(base)
-    wanted = authorization_request(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
-    shown = browser.get(f"{base}/oauth/authorize?{urlencode(wanted)}")
+    parameters = authorization_request(client, redirect_uri=REDIRECT, resource=f"{base}/mcp")
+    shown = browser.get(f"{base}/oauth/authorize?{urlencode(parameters)}")
     code = browser.answer(browser.sign_in(shown, "ann", PASSWORD)).parameters["code"]
     form = {"grant_type": "authorization_code", "client_id": client, "code": code}
     form |= {"code_verifier": VERIFIER, "redirect_uri": REDIRECT}
@@ -294,24 +291,24 @@ def bound_token(base: str, holder: Holder) -> str:
     return str(body["access_token"])
 
 
-def test_a_token_that_is_bound_to_a_key_opens_nothing_for_who_has_it_alone(
+def test_a_bound_token_is_invalid_without_its_key(
     launched: Launched,
 ) -> None:
     endpoint, holder = launched.ready["endpoint"], Holder()
     base = endpoint.removesuffix("/mcp")
     token = bound_token(base, holder)
 
-    def tried(scheme: str, proof: str) -> Answer:
+    def list_tools(scheme: str, proof: str) -> Answer:
         return Client(endpoint).request("tools/list", Authorization=f"{scheme} {token}", DPoP=proof)
 
     stolen = holder.proof("POST", endpoint, token)
-    assert tried("DPoP", stolen).json["result"]["tools"][0]["name"] == "echo__say"
+    assert list_tools("DPoP", stolen).json["result"]["tools"][0]["name"] == "echo__say"
     for refused in (
-        tried("DPoP", stolen),
-        tried("DPoP", Holder().proof("POST", endpoint, token)),
-        tried("DPoP", holder.proof("POST", f"{base}/oauth/token")),
-        tried("DPoP", holder.proof("POST", f"{endpoint}/echo", token)),
-        tried("Bearer", holder.proof("POST", endpoint, token)),
+        list_tools("DPoP", stolen),
+        list_tools("DPoP", Holder().proof("POST", endpoint, token)),
+        list_tools("DPoP", holder.proof("POST", f"{base}/oauth/token")),
+        list_tools("DPoP", holder.proof("POST", f"{endpoint}/echo", token)),
+        list_tools("Bearer", holder.proof("POST", endpoint, token)),
     ):
         assert refused.status == 401
         assert refused.headers["www-authenticate"].startswith("DPoP ")

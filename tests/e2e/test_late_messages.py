@@ -1,4 +1,4 @@
-"""Two customers at one server on stdio that speaks late: each hears what is theirs, or nothing."""
+"""Late messages of a shared stdio server: each of two customers gets only its own."""
 
 import json
 import sys
@@ -28,35 +28,32 @@ SERVER = Server(
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A gateway over two processes of the server: one for both customers, one for ann."""
-    made = Cluster(tmp_path_factory.mktemp("late"))
+    """Run a gateway with two processes of the server: one shared by both customers, one for ann."""
+    cluster = Cluster(tmp_path_factory.mktemp("late"))
     configuration = Configuration(
         servers={"late": SERVER, "own": SERVER},
         customers={"acme": Customer(), "rival": Customer()},
         users={"ann": User(customer="acme"), "eve": User(customer="rival")},
         keys={"ann": key(ANN, user="ann"), "eve": key(EVE, user="eve")},
     )
-    try:
-        made.start(configuration, fused=True)
-        made.until_listed(made.client(ANN), "late__stay", "own__stay")
-        made.until_listed(made.client(EVE), "late__stay", "own__stay")
-        yield made
-    finally:
-        made.stop()
+    with cluster.running(configuration, fused=True):
+        cluster.until_listed(cluster.client(ANN), "late__stay", "own__stay")
+        cluster.until_listed(cluster.client(EVE), "late__stay", "own__stay")
+        yield cluster
 
 
 def session(client: Client) -> str:
-    """A session that hears the log and can be asked."""
-    made = start_session(client, {"elicitation": {}})
-    client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
-    return made
+    """Open a session that receives log messages and answers requests."""
+    session_id = start_session(client, {"elicitation": {}})
+    client.request("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=session_id)
+    return session_id
 
 
-def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
-    """Every message of one call's stream; what is asked on it is accepted."""
+def messages_of(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
+    """Return every message of one call's stream, accepting each request on it."""
     sid, found = session(client), list[dict[str, Any]]()
     with Events(client, calling(tool, 5, word=word), Mcp_Session_Id=sid) as stream:
-        if stream.type == "application/json":  # there was nothing to tell before the result
+        if stream.type == "application/json":  # there was no message before the result
             return [json.loads(stream.body)]
         while "result" not in (message := stream.next()):
             found.append(message)
@@ -68,7 +65,7 @@ def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
 
 
 def dropped(cluster: Cluster) -> dict[str, int]:
-    """What `toolbus status` tells of messages that reached nobody."""
+    """Return the dropped messages of the server, from the status."""
     rows = cluster.on_the_bus(
         lambda bus: RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply)
     )
@@ -77,10 +74,10 @@ def dropped(cluster: Cluster) -> dict[str, int]:
     return counts
 
 
-def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster: Cluster) -> None:
+def test_a_late_message_is_dropped_counted_and_logged_without_its_text(cluster: Cluster) -> None:
     ann, eve = cluster.client(ANN), cluster.client(EVE)
-    told(ann, "late__leave", WORD)
-    received = told(eve, "late__stay", OWN)
+    messages_of(ann, "late__leave", WORD)
+    received = messages_of(eve, "late__stay", OWN)
     assert WORD not in str(received)
     assert not any(each.get("method") == "elicitation/create" for each in received)
     assert "refused: The request cannot be attributed" in str(received[-1])
@@ -92,10 +89,10 @@ def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster:
     assert WORD not in log
 
 
-def test_within_its_own_call_a_customer_hears_the_server_and_is_asked(cluster: Cluster) -> None:
+def test_a_caller_gets_messages_and_requests_within_its_own_call(cluster: Cluster) -> None:
     ann = cluster.client(ANN)
     for word in ("first", "second"):
-        received = told(ann, "own__ask", word)
+        received = messages_of(ann, "own__ask", word)
         methods = [each.get("method") for each in received]
         assert methods == ["notifications/message", "elicitation/create", None]
         assert received[0]["params"]["data"] == word

@@ -1,4 +1,4 @@
-"""Limits as an agent meets them: loops of a run, prices by result, budgets for some tools."""
+"""Limits: loops of a run, prices by result size, budgets for some tools."""
 
 import json
 import os
@@ -26,10 +26,9 @@ TRACE = "00-{:032x}-00000000000000aa-01"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A gateway of these tests' own."""
+    """Run a gateway of these tests' own."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    upstream.start()
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     limits = (
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
         Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
@@ -39,13 +38,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
     )
-    try:
-        made.start(configuration, fused=True)
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
-    finally:
-        made.stop()
-        upstream.kill()
+    with upstream.running(), cluster.running(configuration, fused=True):
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
 
 
 def say(client: Client, text: str, run: int | None = None) -> Answer:
@@ -55,7 +50,7 @@ def say(client: Client, text: str, run: int | None = None) -> Answer:
     )  # fmt: skip
 
 
-def test_a_loop_is_stopped_in_its_own_run_and_in_no_other(cluster: Cluster) -> None:
+def test_a_loop_is_stopped_in_its_own_run_only(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert [say(client, "again", run=1).code for _ in range(3)] == ["", "", "loop_detected"]
     refused = say(client, "again", run=1)
@@ -65,15 +60,15 @@ def test_a_loop_is_stopped_in_its_own_run_and_in_no_other(cluster: Cluster) -> N
     assert say(client, "again", run=2).code == ""
 
 
-def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None:
+def test_without_a_trace_the_key_is_the_run(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert [say(client, "bare").code for _ in range(3)] == ["", "", "loop_detected"]
 
 
-def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster: Cluster) -> None:
+def test_a_call_is_charged_by_its_result_size_in_ledger_and_events(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert say(client, "the first", run=3).code == ""
-    until_blocking(lambda: settled(cluster), "what was called before is settled")
+    until_blocking(lambda: settled(cluster), "earlier calls are settled")
     before = budgets(cluster)[0].spent
     assert say(client, "x" * 5000, run=5).code == ""
     where = f"trace_id = '{5:032x}'"
@@ -84,14 +79,14 @@ def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster
     until_blocking(lambda: budgets(cluster)[0].spent - before == row["charge"], "it is settled")
 
 
-def test_a_budget_of_calls_for_some_tools_leaves_the_others_alone(cluster: Cluster) -> None:
+def test_a_call_budget_for_some_tools_does_not_limit_the_others(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     items = [client.call("echo__count", {"id": f"n{n}"}).code for n in range(3)]
     assert items == ["", "", "budget_exceeded"]
     assert say(client, "still", run=4).code == ""
 
 
-def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: Cluster) -> None:
+def test_the_budgets_are_shown_with_spending_and_reset_time(cluster: Cluster) -> None:
     money, counted = json.loads(toolbus(cluster, "ledger", "show", "--json").stdout)["budgets"]
     assert (money["kind"], money["limit"], money["timezone"]) == ("usd", 5_000_000, "Europe/Oslo")
     assert (counted["kind"], counted["rolling"], counted["tools"]) == (
@@ -105,7 +100,7 @@ def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: C
     assert "day (Europe/Oslo)" in table
 
 
-def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> None:
+def test_a_ledger_rebuilt_by_command_has_the_same_spending(cluster: Cluster) -> None:
     assert say(cluster.client(SECRET), "before", run=5).code == ""
     until_blocking(lambda: settled(cluster), "all is settled")
     before = [budget.spent for budget in budgets(cluster)]
@@ -114,14 +109,14 @@ def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> Non
     assert say(cluster.client(SECRET), "after", run=5).code == ""
 
 
-def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -> None:
+def test_rebuilding_an_unknown_customer_is_an_error(cluster: Cluster) -> None:
     done = toolbus(cluster, "ledger", "rebuild", "nobody")
     assert done.returncode == 1
     assert "Customer 'nobody' has no spending yet" in done.stderr
 
 
 def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
-    """How they stand; asked often, so without a command's process each time."""
+    """Return the budgets; queried often, so without a command's process each time."""
 
     async def request(bus: Bus) -> LedgerReply:
         return await RequestReply(OPERATOR, bus).request(
@@ -132,13 +127,13 @@ def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
 
 
 def settled(cluster: Cluster) -> bool:
-    """Whether somebody has spent, and nothing is held for calls under way."""
+    """Return whether a budget exists, and no call is reserved."""
     found = budgets(cluster)
-    return bool(found) and all(budget.held == 0 for budget in found)
+    return bool(found) and all(budget.reserved == 0 for budget in found)
 
 
 def rebuilt(cluster: Cluster) -> dict[str, Any]:
-    """What an operator is told, who tries again while audit is behind or somebody else is at it."""
+    """Rebuild the ledger, and try again while audit is behind or another rebuild runs."""
     give_up = time.monotonic() + PATIENCE
     while True:
         done = toolbus(cluster, "ledger", "rebuild", "default", "--json")
@@ -149,7 +144,7 @@ def rebuilt(cluster: Cluster) -> dict[str, Any]:
 
 
 def toolbus(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    """One command at this gateway."""
+    """Run one command at this gateway."""
     command = [sys.executable, "-m", "toolbus_cli.main", *words]
     command += ["--state-dir", str(cluster.state_dir)]
     environment = {**os.environ, "TOOLBUS_NATS_URL": cluster.nats.url}

@@ -1,6 +1,6 @@
-"""Calls that take longer than their first deadline: SDK clients, SDK servers, the real chain.
+"""Calls that outlive their first deadline: SDK clients, SDK servers, the real chain.
 
-A call here has `FIRST` seconds at first, and `IDLE` from its last progress on.
+A call here has `FIRST` seconds at first, and `IDLE` seconds after its last progress.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ SERVERS = ("stdio", *OVER_HTTP)
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway over an SDK server of each transport."""
+    """Run a gateway with an SDK server of each transport."""
     over = {kind: Stateful(tmp_path_factory.mktemp(kind), kind) for kind in OVER_HTTP}
     directory = tmp_path_factory.mktemp("cluster")
-    made = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
+    cluster = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
     times = {"timeout": IDLE, "max_total_timeout": TOTAL}
     try:
         for each in over.values():
@@ -60,11 +60,13 @@ def cluster(
                 "prices": {"*": PRICE / 1_000_000},
             }
         )
-        made.start(declared, fused=request.param == "fused", additional=("codemode",))
-        made.until_listed(made.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short")))
-        yield made
+        cluster.start(declared, fused=request.param == "fused", additional=("codemode",))
+        cluster.until_listed(
+            cluster.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short"))
+        )
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         for each in over.values():
             each.kill()
 
@@ -84,7 +86,7 @@ def long_call(trace: str, **more: Any) -> dict[str, Any]:
 
 
 def events_of(cluster: Cluster, trace: str, *awaited: str) -> list[Row]:
-    """The events of one trace, in order, once these are among them."""
+    """Return the events of one trace in order, once the awaited ones are among them."""
     return cluster.eventual_rows(
         "SELECT event, id, call_id, toFloat64(at) AS at_, charge, code, reason,"
         f" JSONExtractFloat(detail, 'deadline') AS deadline FROM events WHERE trace_id = '{trace}'"
@@ -94,7 +96,7 @@ def events_of(cluster: Cluster, trace: str, *awaited: str) -> list[Row]:
 
 
 def ledger(cluster: Cluster, name: str) -> tuple[int, int]:
-    """What a key has spent and holds, in micro-dollars."""
+    """Return the spent and reserved amounts of a key, in micro-dollars."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
         epoch = client.hget("{default}:book", "epoch")
         level: Any = client.hgetall(LEVEL.format(epoch=epoch, key=name))
@@ -102,10 +104,10 @@ def ledger(cluster: Cluster, name: str) -> tuple[int, int]:
 
 
 async def refused(*_: Any) -> Any:
-    raise AssertionError("nobody is asked")
+    raise AssertionError("the server sends no request")
 
 
-async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster: Cluster) -> None:
+async def test_progress_extends_calls_of_every_transport_and_client(cluster: Cluster) -> None:
     received: dict[str, list[float]] = {}
 
     async def work(client: SdkClient, server: str, trace: str, *, listens: bool) -> str:
@@ -155,7 +157,7 @@ def _was_extended_and_charged_once(cluster: Cluster, trace: str) -> None:
     assert completed["charge"] == PRICE
 
 
-def test_a_call_is_cut_when_progress_ceases_and_when_it_took_its_longest(cluster: Cluster) -> None:
+def test_a_call_ends_when_progress_stops_and_at_its_total_timeout(cluster: Cluster) -> None:
     def call(server: str, **arguments: float) -> Any:
         return cluster.client(BOT).call(f"{server}__work", arguments)
 
@@ -168,7 +170,7 @@ def test_a_call_is_cut_when_progress_ceases_and_when_it_took_its_longest(cluster
         assert "within 6.5 s in total (max_total_timeout)" in endless.result().error["message"]
 
 
-def test_a_claim_lasts_as_long_as_its_extended_call(cluster: Cluster) -> None:
+def test_an_idempotency_lock_lasts_as_long_as_its_extended_call(cluster: Cluster) -> None:
     client = cluster.client(BOT)
     meta = {"_meta": {IDEMPOTENCY: "long-one"}}
     arguments = {"steps": STEPS, "pause": PAUSE}
@@ -182,20 +184,20 @@ def test_a_claim_lasts_as_long_as_its_extended_call(cluster: Cluster) -> None:
                 client.request("tools/call", params).code if time.monotonic() > began + 1 else ""
             )
             time.sleep(0.2)
-        assert codes <= {"", "call_under_way"}
-        assert "call_under_way" in codes
+        assert codes <= {"", "call_in_progress"}
+        assert "call_in_progress" in codes
         assert first.result().text == f"{STEPS} steps"
     again = client.request("tools/call", params)
     assert again.json["result"]["_meta"][REPLAYED] is True
 
 
-def test_a_program_outlasts_the_first_deadline_of_its_request(cluster: Cluster) -> None:
+def test_a_program_outlives_the_first_deadline_of_its_request(cluster: Cluster) -> None:
     source = f"stdio.work(steps={STEPS}, pause={PAUSE})"
     answer = cluster.client(CODER).call(EXECUTE, {"code": source})
     assert f"{STEPS} steps" in answer.text, answer.body
 
 
-def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_its_deadline(
+def test_an_extended_call_of_a_killed_executor_is_charged_once_after_its_deadline(
     cluster: Cluster,
 ) -> None:
     trace = f"{99:032x}"

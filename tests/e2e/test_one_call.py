@@ -1,4 +1,4 @@
-"""Follow one call through a gateway, and compare it with the pages that describe it."""
+"""One call through a gateway, compared with the pages that describe it."""
 
 import asyncio
 import re
@@ -21,8 +21,9 @@ SECRET = "tbk_bot_a-secret-of-one-call"
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (ROOT / "ARCHITECTURE.md").read_text()
 SUBJECTS = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
-Heard = list[tuple[str, bytes]]
-# Where all of it is heard. What is to come in an order is heard in one account: by one connection.
+Messages = list[tuple[str, bytes]]
+# The subscriptions that receive all of it. Messages whose order matters are received in one
+# account, by one connection.
 FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.reply.>",)}
 APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.event.>"), STORE: ("tb.kv.>",)}
 
@@ -31,29 +32,27 @@ APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.event.>"), STORE: (
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway with one upstream."""
+    """Run a gateway with one server."""
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        upstream.start()
-        made.start(
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    with (
+        upstream.running(),
+        cluster.running(
             Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
                 prices={"echo__say": 0.01},
             ),
             fused=request.param == "fused",
-        )
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
-    finally:
-        made.stop()
-        upstream.kill()
+        ),
+    ):
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
 
 
-async def overheard(cluster: Cluster) -> Heard:
-    """Everything said on the bus until one call's story is whole, by one who may hear all."""
-    received: Heard = []
+async def overheard(cluster: Cluster) -> Messages:
+    """Return every message on the bus until one call is complete."""
+    received: Messages = []
     async with AsyncExitStack() as joined:
         for account, subjects in (FUSED if cluster.fused else APART).items():
             bus = await joined.enter_async_context(connect_as_tester(cluster.nats.at, account))
@@ -66,12 +65,13 @@ async def overheard(cluster: Cluster) -> Heard:
     return received
 
 
-def story(heard: Heard, cluster: Cluster) -> Heard:
-    """What was said of the first call that has all its steps; empty while there is none.
+def story(messages: Messages, cluster: Cluster) -> Messages:
+    """Return the messages of the first call that has all its steps, or none.
 
-    An event that is acknowledged late is said again: once counts, and one may be of a call before.
+    An event that is acknowledged late is published again: duplicates are removed, and an event may
+    belong to an earlier call.
     """
-    once = list(dict.fromkeys(heard))
+    once = list(dict.fromkeys(messages))
     for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in once)):
         of_it = [one for one in once if call_id in one[1] or one[0].endswith(call_id.decode())]
         if len(kinds(of_it)) == (2 if cluster.fused else 5):
@@ -79,7 +79,7 @@ def story(heard: Heard, cluster: Cluster) -> Heard:
     return []
 
 
-def told_subjects() -> list[re.Pattern[str]]:
+def documented_subjects() -> list[re.Pattern[str]]:
     """Return patterns of the subjects in the table of docs/explanation/architecture.md."""
     rows = re.findall(r"^\| (`tb\.[^|]+) \|", SUBJECTS, re.MULTILINE)
     subjects = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
@@ -87,15 +87,15 @@ def told_subjects() -> list[re.Pattern[str]]:
     return [re.compile(re.sub(r"<\w+>", r"[^.]+", pattern)) for pattern in patterns]
 
 
-def kinds(heard: Heard) -> list[str]:
-    """The subjects of calls, without the ids, and without what else happened meanwhile."""
-    subjects = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
+def kinds(messages: Messages) -> list[str]:
+    """Return the subjects of calls, without ids and without other subjects."""
+    subjects = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in messages]
     return [
         subject for subject in subjects if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)
     ]
 
 
-async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> None:
+async def test_the_subjects_come_in_the_documented_order(cluster: Cluster) -> None:
     received = kinds(story(await overheard(cluster), cluster))
     events = ["tb.event.call.allowed.default", "tb.event.call.completed.default"]
     if cluster.fused:
@@ -106,14 +106,14 @@ async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> 
     assert sorted(received[3:]) == sorted(["tb.reply.ingress", events[1]])
 
 
-async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:
-    table = told_subjects()
+async def test_every_published_subject_is_in_the_table(cluster: Cluster) -> None:
+    table = documented_subjects()
     assert len(table) == 13
     for subject, _ in await overheard(cluster):
         assert any(row.fullmatch(subject) for row in table), subject
 
 
-async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> None:
+async def test_the_bus_carries_a_key_digest_and_never_the_key(cluster: Cluster) -> None:
     received = await overheard(cluster)
     message = b"\n".join(data for _, data in received)
     assert SECRET.encode() not in message
@@ -130,7 +130,7 @@ async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> No
         assert (run.charge, run.reserved) == (10_000, True)
 
 
-def test_the_story_names_its_steps_in_their_order() -> None:
+def test_the_page_lists_the_steps_in_their_order() -> None:
     story = STEPS.split("## The life of one call")[1].split("\n## ")[0]
     steps = re.findall(r"^\d\. \*\*(\w+)\*\*", story, re.MULTILINE)
     assert steps == ["ingress", "policy", "executor", "policy", "audit"]

@@ -1,4 +1,4 @@
-"""Operations endpoints have their own listener, and every path of the agents' port one guard."""
+"""Operations endpoints on their own listener, and one request guard for every agent path."""
 
 import json
 import subprocess
@@ -28,19 +28,16 @@ METHODS = ("GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH")
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
-    """The demo, with scripts of one origin allowed: a preflight passes the guard too."""
+    """Run the demo with one allowed browser origin: a preflight passes the guard too."""
     options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp("operated")
-    made = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
+    gateway = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
+    with gateway.running():
+        yield gateway
 
 
 def listener(demo: Launched, service: str = "ingress") -> int:
-    """The port of the operations listener of a service's process."""
+    """Return the port of the operations listener of a service's process."""
     return urlsplit(demo.ready["ops"][service]).port or 0
 
 
@@ -65,7 +62,7 @@ def test_no_path_of_the_agents_port_answers_a_foreign_host_or_origin(
         assert exchange(demo.port, twice).status == 400, (method, path)
 
 
-def test_an_agents_port_says_that_it_is_alive_and_nothing_else(demo: Launched) -> None:
+def test_the_agents_port_answers_healthz_and_no_other_operations_path(demo: Launched) -> None:
     alive = exchange(demo.port, request_bytes("/healthz"))
     assert (alive.status, alive.body, alive.content_type) == (200, b"", "")
     for path in ("/metrics", "/readyz", "/metrics/", "/healthz/", "//metrics", "/%6detrics"):
@@ -74,7 +71,7 @@ def test_an_agents_port_says_that_it_is_alive_and_nothing_else(demo: Launched) -
         assert b"toolbus_" not in gone.body
 
 
-def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo: Launched) -> None:
+def test_each_process_has_one_operations_listener_on_its_own_port(demo: Launched) -> None:
     assert set(demo.ready["ops"]) == set(SERVICES)
     processes = {name for name in demo.ready["pids"] if set(name.split("+")) <= set(SERVICES)}
     assert len(set(demo.ready["ops"].values())) == len(processes)
@@ -87,13 +84,13 @@ def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo:
         assert metrics.status == 200
         for service in services:
             assert f'toolbus_service_ready{{service="{service}"}} 1.0'.encode() in metrics.body
-    shown = demo.logs()
+    logs = demo.logs()
     for url in set(demo.ready["ops"].values()):
-        assert url in shown
+        assert url in logs
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "localhost", "[::1]:9", "10.1.2.3"])
-def test_an_operations_listener_is_asked_by_address(demo: Launched, host: str) -> None:
+def test_an_operations_listener_answers_an_address(demo: Launched, host: str) -> None:
     alive = exchange(listener(demo), request_bytes("/healthz", Host=host))
     assert (alive.status, alive.body) == (200, b"")
 
@@ -103,14 +100,14 @@ def test_an_operations_listener_is_asked_by_address(demo: Launched, host: str) -
     ["evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "localhost.evil"],
 )
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/other"])
-def test_an_operations_listener_cannot_be_reached_by_a_name_that_was_rebound(
+def test_an_operations_listener_rejects_a_rebound_name(
     demo: Launched, path: str, host: str
 ) -> None:
     refused = exchange(listener(demo), request_bytes(path, Host=host))
     assert (refused.status, b"toolbus_" in refused.body) == (403, False)
 
 
-def test_an_operations_listener_refuses_what_is_no_plain_question(demo: Launched) -> None:
+def test_an_operations_listener_rejects_anything_but_a_plain_get(demo: Launched) -> None:
     port, get = listener(demo), request_bytes("/metrics")
     assert exchange(port, request_bytes("/metrics", "POST")).status == 405
     assert exchange(port, get.replace(b"Host: 127.0.0.1\r\n", b"")).status == 403
@@ -121,54 +118,54 @@ def test_an_operations_listener_refuses_what_is_no_plain_question(demo: Launched
     assert exchange(port, request_bytes("/metrics", "HEAD")).body == b""
 
 
-def test_a_listed_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
-    made = Launched(tmp_path, "--ops-listen", "127.0.0.1:0", TOOLBUS_OPS_HOSTS="policy, Ingress")
+def test_a_configured_host_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
+    gateway = Launched(tmp_path, "--ops-listen", "127.0.0.1:0", TOOLBUS_OPS_HOSTS="policy, Ingress")
     try:
-        made.start()
+        gateway.start()
         for host, status in (("policy:8081", 200), ("ingress", 200), ("executor:8081", 403)):
-            assert exchange(listener(made), request_bytes("/readyz", Host=host)).status == status
+            assert exchange(listener(gateway), request_bytes("/readyz", Host=host)).status == status
     finally:
-        made.stop()
+        gateway.stop()
 
 
-def test_named_ports_follow_one_another_and_a_port_that_is_needed_is_refused(
+def test_named_ports_are_consecutive_and_a_used_port_is_rejected(
     tmp_path: Path,
 ) -> None:
     first = own_ports(3)
-    made = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
+    gateway = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
     try:
-        made.start()
-        used = [listener(made, service) for service in ("ingress", "audit", "oauth")]
+        gateway.start()
+        used = [listener(gateway, service) for service in ("ingress", "audit", "oauth")]
         assert used == [first, first + 1, first + 2]
     finally:
-        made.stop()
-    clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{made.port}")
+        gateway.stop()
+    clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{gateway.port}")
     clashing.directory.mkdir()
-    clashing.port = made.port
-    with pytest.raises(RuntimeError, match=f"{made.port} is already used by this launcher"):
+    clashing.port = gateway.port
+    with pytest.raises(RuntimeError, match=f"{gateway.port} is already used by this launcher"):
         clashing.start()
 
 
 @pytest.mark.parametrize("address", ["9090", "127.0.0.1", "::1:90", "127.0.0.1:99999", ":9", "h:x"])
-def test_what_is_no_address_is_refused_at_once(address: str, tmp_path: Path) -> None:
+def test_an_invalid_address_is_rejected_at_once(address: str, tmp_path: Path) -> None:
     for words in (("run", "policy"), ("up",)):
-        ran = subprocess.run(
+        result = subprocess.run(
             [installed("toolbus"), *words, "--ops-listen", address],
             capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
         )  # fmt: skip
-        assert ran.returncode == 2
-        assert "is not HOST:PORT" in " ".join(ran.stderr.split())
+        assert result.returncode == 2
+        assert "is not HOST:PORT" in " ".join(result.stderr.split())
 
 
-def test_a_service_whose_operations_port_is_taken_says_so_and_ends(
+def test_a_service_whose_operations_port_is_in_use_reports_it_and_exits(
     demo: Launched, tmp_path: Path
 ) -> None:
-    taken = f"127.0.0.1:{listener(demo)}"
-    ran = subprocess.run(
-        [installed("toolbus"), "run", "policy", "--ops-listen", taken],
+    used = f"127.0.0.1:{listener(demo)}"
+    result = subprocess.run(
+        [installed("toolbus"), "run", "policy", "--ops-listen", used],
         capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
         env={**demo.environment, "TOOLBUS_NATS_URL": demo.nats_url},
     )  # fmt: skip
-    assert ran.returncode == 1
-    assert "name another address with --ops-listen" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert result.returncode == 1
+    assert "set another address with --ops-listen" in result.stderr
+    assert "Traceback" not in result.stderr

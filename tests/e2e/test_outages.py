@@ -1,4 +1,4 @@
-"""Parts of the gateway down: told at once and by name, and over when the part is back."""
+"""Outages of parts of the gateway: reported at once and by name, and ended by recovery."""
 
 import signal
 from collections.abc import Iterator
@@ -21,20 +21,13 @@ from toolbus_common.nats.permissions import OPERATOR
 SECRET = "tbk_bot_a-secret-of-outage-tests"
 
 
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """What the calls reach."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
-        yield server
-
-
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
-    """A gateway that is whole again after each test, but for the last."""
+    """Run a gateway that every test but the last leaves intact."""
     fields = {"CALL_TIMEOUT": "5", "REDIS_TIMEOUT": "2", "LEDGER_QUIET": "3"}
-    made = Cluster(
+    cluster = Cluster(
         tmp_path_factory.mktemp("cluster"),
         **{f"TOOLBUS_{name}": value for name, value in fields.items()},
     )
@@ -43,26 +36,23 @@ def cluster(
         keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.MONTH))},
         prices={"echo__count": 0.001},
     )
-    try:
-        made.start(configuration, fused=request.param == "fused")
-        made.until_listed(made.client(SECRET), "echo__say")
-        yield made
-    finally:
-        made.stop()
+    with cluster.running(configuration, fused=request.param == "fused"):
+        cluster.until_listed(cluster.client(SECRET), "echo__say")
+        yield cluster
 
 
 def dear(client: Client) -> Answer:
-    """A call that costs money."""
+    """Make a call that costs money."""
     return client.call("echo__count", {"id": "x"})
 
 
-def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_events(
+def test_an_emptied_valkey_gives_no_fresh_budget_and_is_rebuilt_from_events(
     cluster: Cluster,
 ) -> None:
     client = cluster.client(SECRET)
     for _ in range(3):
         assert dear(client).status == HTTPStatus.OK
-    until_blocking(lambda: budget(cluster).held == 0, "the calls are settled")
+    until_blocking(lambda: budget(cluster).reserved == 0, "the calls are settled")
     before = budget(cluster).spent
     assert before >= 3000
     cluster.valkey.kill()
@@ -79,7 +69,7 @@ def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_events(
     until_blocking(lambda: budget(cluster).spent == before + 1000, "what was spent before counts")
 
 
-def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
+def test_an_outage_of_nats_is_503_at_once_and_recovers(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert dear(client).status == HTTPStatus.OK
     cluster.nats.kill()
@@ -94,7 +84,7 @@ def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
     until_blocking(lambda: not dear(client).code, "calls flow again")
 
 
-def test_valkey_down_refuses_spending_by_name_and_lets_free_calls_through(
+def test_an_outage_of_valkey_rejects_paid_calls_and_allows_free_ones(
     cluster: Cluster,
 ) -> None:
     client = cluster.client(SECRET)
@@ -108,7 +98,7 @@ def test_valkey_down_refuses_spending_by_name_and_lets_free_calls_through(
     until_blocking(lambda: not dear(client).code, "spending is possible again")
 
 
-def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
+def test_a_hanging_valkey_is_reported_too(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert dear(client).status == HTTPStatus.OK
     cluster.valkey.freeze()
@@ -119,7 +109,7 @@ def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
 
 
 def budget(cluster: Cluster) -> BudgetState:
-    """How the key's budget stands, as operators are told."""
+    """Return the state of the key's budget."""
 
     async def request(bus: Bus) -> LedgerReply:
         return await RequestReply(OPERATOR, bus).request(
@@ -130,7 +120,7 @@ def budget(cluster: Cluster) -> BudgetState:
     return result.budgets[0]
 
 
-def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
+def test_a_dead_server_is_named_and_then_its_breaker_opens(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     client = cluster.client(SECRET)
@@ -151,7 +141,7 @@ def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
     )
 
 
-def test_an_upstream_that_dies_during_a_call_ends_the_call(
+def test_a_server_that_dies_during_a_call_ends_the_call(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     client = cluster.client(SECRET)
@@ -162,9 +152,7 @@ def test_an_upstream_that_dies_during_a_call_ends_the_call(
     until_blocking(lambda: not client.call("echo__say", {"text": "x"}).code, "it is called again")
 
 
-def test_a_gateway_that_drains_finishes_the_call_it_holds(
-    cluster: Cluster, upstream: Upstream
-) -> None:
+def test_a_draining_gateway_finishes_its_running_call(cluster: Cluster, upstream: Upstream) -> None:
     client = cluster.client(SECRET)
     name = token_hex(8)
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""A server that changes a tool after it was approved: refused at once, told, approved, back."""
+"""A server that changes an approved tool: rejected at once, reported, approved, available again."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,7 +27,7 @@ CHANGED = "notifications/tools/list_changed"
 
 
 class Pinned:
-    """A gateway over a server whose definitions a test may change."""
+    """A gateway with a server whose definitions a test may change."""
 
     def __init__(self, launched: Launched, fixture: FixtureServer, definitions: Path) -> None:
         self.launched = launched
@@ -36,31 +36,31 @@ class Pinned:
 
     @property
     def client(self) -> Client:
-        """An agent."""
+        """A client of the gateway."""
         return self.launched.client(KEY)
 
     def list_instead(self, **definitions: Any) -> None:
-        """Change what the server lists, and let it say so."""
-        written = self._definitions.with_suffix(".new")
-        written.write_text(json.dumps(definitions))
-        written.replace(self._definitions)  # the server may read at any time
+        """Change the definitions of the server, and let it announce the change."""
+        replacement = self._definitions.with_suffix(".new")
+        replacement.write_text(json.dumps(definitions))
+        replacement.replace(self._definitions)  # the server may read at any time
         params = {"name": "test_trigger_tool_change", "arguments": {}}
         body, headers = stateless("tools/call", params)
         answer = Client(self.fixture.url).post(body, **headers)
         assert answer.status == 200, answer.body
 
     def arrived(self) -> int:
-        """How often the server was asked to greet."""
+        """Return how many calls of `greet` reached the server."""
         return int(self.fixture.seen()["tools"].get("greet", 0))
 
     def pins(self, *words: str) -> Any:
-        """What a command about pins answers."""
+        """Return the JSON output of a command about pins."""
         result = self.launched.toolbus("pins", *words, "--json")
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
     def held(self) -> dict[str, str]:
-        """Why what is held back; asked often, so without a command's process each time."""
+        """Return the reason for each quarantined definition, without a command's process."""
 
         async def look(board: Pinboard) -> dict[str, str]:
             return {case.name: case.why for case in await board.cases()}
@@ -68,7 +68,7 @@ class Pinned:
         return self._at_the_board(look)
 
     def greeting(self) -> tuple[str, str]:
-        """The greeting tool as it is listed: its digest, and why it is held back if it is."""
+        """Return the digest of the listed greeting tool, and why it is quarantined if it is."""
 
         async def look(board: Pinboard) -> tuple[str, str]:
             try:
@@ -80,7 +80,7 @@ class Pinned:
         return self._at_the_board(look)
 
     def restore(self, digest: str) -> None:
-        """Approve that definition of the greeting tool, and no other, once it is held back."""
+        """Approve this definition of the greeting tool, once it is quarantined."""
 
         async def approve(board: Pinboard) -> None:
             with suppress(CommandError):  # it has changed meanwhile: look again
@@ -101,32 +101,29 @@ class Pinned:
 def pinned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pinned]:
-    """Pinned by its first listing, once as it is and once where each is to be approved."""
+    """Run a gateway with the server twice: pinned at first sight, and with explicit approval."""
     directory = tmp_path_factory.mktemp(request.param)
     definitions = directory / "definitions.json"
     fixture = FixtureServer(directory / "fixture", "--definitions", str(definitions))
     options = ["--separate"] if request.param == "separate" else []
     launched = Launched(directory, *options)
-    made = Pinned(launched, fixture, definitions)
-    try:
-        fixture.start()
-        servers = {
-            "fix": {"url": fixture.url},
-            "slow": {"url": fixture.url, "definitions": "each"},
-        }
-        launched.configure({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}})
-        launched.start()
-        launched.until_listed(made.client, GREET)
-        until_blocking(lambda: "slow__greet" in made.held(), "listed and held")
-        yield made
-    finally:
-        launched.stop()
-        fixture.kill()
+    gateway = Pinned(launched, fixture, definitions)
+    servers = {
+        "fix": {"url": fixture.url},
+        "slow": {"url": fixture.url, "definitions": "each"},
+    }
+    with (
+        fixture.running(),
+        launched.running({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}}),
+    ):
+        launched.until_listed(gateway.client, GREET)
+        until_blocking(lambda: "slow__greet" in gateway.held(), "listed and quarantined")
+        yield gateway
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(pinned: Pinned) -> Iterator[None]:
-    """Every test ends with the server as it was first."""
+def restore_definitions(pinned: Pinned) -> Iterator[None]:
+    """Restore the server's definitions after every test."""
     first, held = pinned.greeting()
     assert not held
     yield
@@ -136,7 +133,7 @@ def as_it_was(pinned: Pinned) -> Iterator[None]:
         pinned.restore(first)
         return pinned.greeting() == (first, "")
 
-    until_blocking(back, "as it was")
+    until_blocking(back, "the first definition")
     pinned.launched.until_listed(pinned.client, GREET)
 
 
@@ -146,39 +143,42 @@ def evil(**more: Any) -> dict[str, Any]:
     return {"name": "greet", "description": text, "inputSchema": schema, **more}
 
 
-def looked_at(pinned: Pinned) -> Any:
-    """The difference as an operator sees it; nothing else than that can be approved."""
-    shown = pinned.launched.toolbus("pins", "diff", GREET).stdout
-    assert "⟨U+200B ZERO WIDTH SPACE⟩⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩ Before that" in shown
+def difference_of(pinned: Pinned) -> Any:
+    """Return the difference as an operator sees it; only this definition can be approved."""
+    text = pinned.launched.toolbus("pins", "diff", GREET).stdout
+    assert "⟨U+200B ZERO WIDTH SPACE⟩⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩ Before that" in text
     (case,) = pinned.pins("diff", GREET)
     assert {each["path"] for each in case["differences"]} == {"description", "title"}
 
     refused = pinned.launched.toolbus("pins", "approve", GREET, "--digest", case["approved"])
     assert (refused.returncode, "has changed since it was shown" in refused.stderr) == (1, True)
-    nobody = pinned.launched.toolbus("pins", "approve", GREET)
-    assert (nobody.returncode, "There is no terminal to confirm at" in nobody.stderr) == (1, True)
+    unconfirmed = pinned.launched.toolbus("pins", "approve", GREET)
+    assert (unconfirmed.returncode, "there is no terminal" in unconfirmed.stderr) == (
+        1,
+        True,
+    )
     assert pinned.client.call(GREET).code == "unknown_tool"
     return case
 
 
-def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
+def test_a_changed_tool_is_rejected_and_reported_until_it_is_approved(
     pinned: Pinned,
 ) -> None:
     client = pinned.client
     assert client.call(GREET, {"name": "Ann"}).text == "Hello, Ann!"
-    with listening(client, toolsListChanged=True) as news:
-        news.until("notifications/subscriptions/acknowledged")
+    with listening(client, toolsListChanged=True) as stream:
+        stream.until("notifications/subscriptions/acknowledged")
         pinned.list_instead(greet=evil(title="Hi"))
-        until_blocking(lambda: client.call(GREET).code == "unknown_tool", "refused")
+        until_blocking(lambda: client.call(GREET).code == "unknown_tool", "rejected")
         before = pinned.arrived()
         assert client.call(GREET).code == "unknown_tool"
         assert pinned.arrived() == before, "nothing reached the server"
-        assert news.until(CHANGED)  # as the server says itself, or because it is gone by now
+        assert stream.until(CHANGED)  # announced by the server, or by the gateway once it is gone
     until_blocking(lambda: GREET not in client.tools(), "it is not listed")
-    fields = {case["name"]: case["held"] for case in pinned.pins("list")}
+    fields = {case["name"]: case["quarantined"] for case in pinned.pins("list")}
     assert fields[GREET] == "changed since it was approved"
 
-    case = looked_at(pinned)
+    case = difference_of(pinned)
     with Events(client, MCP_Session_Id=start_session(client)) as stream:
         pinned.pins("approve", GREET, "--digest", case["digest"][:16])
         assert stream.until(CHANGED)
@@ -186,21 +186,21 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
     assert client.call(GREET, {"name": "Bob"}).text == "Hello, Bob!"
 
     sql = "SELECT event, definition_digest FROM events WHERE tool = 'greet' AND server = 'fix'"
-    wanted = {("call.allowed", case["approved"]), ("call.allowed", case["digest"])}
-    wanted |= {(f"definition.{what}", case["digest"]) for what in ("changed", "approved")}
+    expected = {("call.allowed", case["approved"]), ("call.allowed", case["digest"])}
+    expected |= {(f"definition.{what}", case["digest"]) for what in ("changed", "approved")}
 
     def recorded() -> bool:
         rows = pinned.launched.rows(sql)
-        return wanted <= {(row["event"], row["definition_digest"]) for row in rows}
+        return expected <= {(row["event"], row["definition_digest"]) for row in rows}
 
     until_blocking(recorded, "every step is an event")
 
 
-def test_a_new_tool_is_held_and_takes_no_name_from_an_approved_one(pinned: Pinned) -> None:
+def test_a_new_tool_is_quarantined_and_takes_no_name_of_an_approved_one(pinned: Pinned) -> None:
     client = pinned.client
-    # Before greet in the order of names, and like it to the eye.
+    # Before greet in the order of names, and visually similar to it.
     pinned.list_instead(Greet=evil(name="Greet"), gr33t=evil(name="gr33t"))
-    until_blocking(lambda: "fix__Greet" in pinned.held(), "held")
+    until_blocking(lambda: "fix__Greet" in pinned.held(), "quarantined")
     assert client.call(GREET, {"name": "Ann"}).text == "Hello, Ann!"
     assert GREET in client.tools()
     for name in ("fix__Greet", "fix__gr33t"):
@@ -211,23 +211,23 @@ def test_a_new_tool_is_held_and_takes_no_name_from_an_approved_one(pinned: Pinne
     assert alone.call("Greet").code == "unknown_tool"
 
 
-def test_a_tool_that_went_and_came_back_otherwise_is_held(pinned: Pinned) -> None:
+def test_a_removed_tool_that_returns_with_changes_is_quarantined(pinned: Pinned) -> None:
     client = pinned.client
     pinned.list_instead(greet=None)
     until_blocking(lambda: GREET not in client.tools(), "gone")
     assert GREET not in pinned.held()
     pinned.list_instead(greet=evil())
-    until_blocking(lambda: GREET in pinned.held(), "back, and held")
-    until_blocking(pinned.launched.up_to_date, "every service knows")
+    until_blocking(lambda: GREET in pinned.held(), "back, and quarantined")
+    until_blocking(pinned.launched.up_to_date, "every service has the change")
     assert client.call(GREET).code == "unknown_tool"
 
 
 def test_a_definition_too_large_to_compare_cannot_be_called(pinned: Pinned) -> None:
     pinned.list_instead(greet=evil(description="x" * 100_000))
-    until_blocking(lambda: pinned.client.call(GREET).code == "unknown_tool", "refused")
+    until_blocking(lambda: pinned.client.call(GREET).code == "unknown_tool", "rejected")
 
 
-def test_where_each_is_to_be_approved_nothing_shows_before(pinned: Pinned) -> None:
+def test_with_explicit_approval_no_tool_is_listed_before(pinned: Pinned) -> None:
     client = pinned.client
     assert not [name for name in client.tools() if name.startswith("slow__")]
     assert client.call("slow__greet").code == "unknown_tool"
@@ -236,13 +236,15 @@ def test_where_each_is_to_be_approved_nothing_shows_before(pinned: Pinned) -> No
     assert client.call("slow__greet").code == ""
     assert [name for name in client.tools() if name.startswith("slow__")] == ["slow__greet"]
     pinned.pins("reject", "slow__greet")
-    until_blocking(lambda: client.call("slow__greet").code == "unknown_tool", "taken away again")
+    until_blocking(lambda: client.call("slow__greet").code == "unknown_tool", "rejected again")
 
 
-def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinned) -> None:
+def test_operators_see_the_number_of_quarantined_tools_and_no_control_characters(
+    pinned: Pinned,
+) -> None:
     hostile = evil(description="\x1b[2J\u202eGreets")
     pinned.list_instead(greet=hostile)
-    until_blocking(lambda: GREET in pinned.held(), "held")
+    until_blocking(lambda: GREET in pinned.held(), "quarantined")
     status = json.loads(pinned.launched.toolbus("status", "--json").stdout)
     (row,) = [each for each in status["servers"] if each["name"] == "fix"]
     assert row["quarantined"] == 1
@@ -257,7 +259,7 @@ def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinn
         assert not {"\x1b", "\u202e"} & set(written)
 
 
-def test_a_name_nobody_offers_is_told_with_a_mend(pinned: Pinned) -> None:
+def test_an_unknown_tool_is_an_error_with_its_fix(pinned: Pinned) -> None:
     for words, message in (
         (("diff", "nobody__x"), "No server 'nobody' is configured"),
         (("approve", "fix__nothing"), "has no 'nothing'"),

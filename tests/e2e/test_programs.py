@@ -1,4 +1,4 @@
-"""Programs within bounds, as their agents meet them: caps, what runs tell, handles, refusals."""
+"""Limits of programs as clients see them: budgets, recorded runs, large results, errors."""
 
 import json
 from collections.abc import Iterator
@@ -18,16 +18,9 @@ CAP = {"usd": 0.05, "calls": 30}
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """What stands behind the one server."""
-    with Upstream(tmp_path_factory.mktemp("upstream")).running() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A gateway with prices, and a key for each bound."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    """Run a gateway with prices, and a key for each limit."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     keys = {
         "spender": key(SPENDER, code_mode={"shown": True, **CAP}),
         "asker": key(ASKER, approve=["one__say"]),
@@ -38,18 +31,17 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     }
     prices = {"one__count": 0.01, "one__say": {"call": 0.001, "most": 0.02, "kilobyte": 0.0001}}
     server = {"url": upstream.url, "results": {"limit": 65536}}
-    try:
-        declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
-        made.start(Configuration.model_validate(declared), fused=True, additional=("codemode",))
-        made.until_listed(made.client(FULL), "one__say")
-        made.until_listed(made.client(SPENDER), "searchTools")
-        yield made
-    finally:
-        made.stop()
+    declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
+    with cluster.running(
+        Configuration.model_validate(declared), fused=True, additional=("codemode",)
+    ):
+        cluster.until_listed(cluster.client(FULL), "one__say")
+        cluster.until_listed(cluster.client(SPENDER), "searchTools")
+        yield cluster
 
 
 def run(client: Client, code: str, language: str = "starlark", **headers: str) -> Answer:
-    """The answer to a program."""
+    """Run a program and return the answer."""
     arguments = {"code": code, "language": language}
     params = {"name": "executeToolCode", "arguments": arguments}
     return client.request("tools/call", params, **headers)
@@ -63,7 +55,7 @@ def arrived(upstream: Upstream, marker: str) -> int:
     return sum(str(call.get("id", "")).startswith(marker) for call in upstream.arrived())
 
 
-# -- what a program may cost -------------------------------------------------------------------
+# -- the cost of a program -------------------------------------------------------------------------
 
 AT_ONCE = {
     "starlark": (
@@ -85,7 +77,7 @@ AT_ONCE = {
 
 
 @pytest.mark.parametrize("language", ["starlark", "python"])
-def test_calls_made_at_once_cost_no_more_than_the_cap(
+def test_concurrent_calls_cost_no_more_than_the_limit(
     cluster: Cluster, upstream: Upstream, language: str
 ) -> None:
     answer = run(cluster.client(SPENDER), AT_ONCE[language].replace("{0}", language), language)
@@ -93,20 +85,22 @@ def test_calls_made_at_once_cost_no_more_than_the_cap(
     assert arrived(upstream, language) == 5
 
 
-def test_a_request_lowers_the_cap_and_cannot_raise_it(cluster: Cluster, upstream: Upstream) -> None:
+def test_a_request_lowers_the_limit_and_cannot_raise_it(
+    cluster: Cluster, upstream: Upstream
+) -> None:
     spender = cluster.client(SPENDER)
     code = AT_ONCE["starlark"]
     run(spender, code.replace("{0}", "low"), x_toolbus_program="usd=0.02, calls=25")
     run(spender, code.replace("{0}", "high"), x_toolbus_program="usd=7")
     assert (arrived(upstream, "low"), arrived(upstream, "high")) == (2, 5)
     few = run(spender, code.replace("{0}", "few"), x_toolbus_program="calls=3")
-    assert few.text.startswith("too_many_calls (line 1): A program may make 3 calls.")
+    assert few.text.startswith("too_many_calls (line 1): A program can make at most 3 calls.")
     assert "The request allows a program 3 calls." in few.text
     wrong = run(spender, "result = 1", x_toolbus_program="usd=lots")
     assert "Invalid header x-toolbus-program" in wrong.error["message"]
 
 
-def test_a_call_priced_by_its_result_holds_its_most_and_then_counts_what_it_cost(
+def test_a_call_priced_by_its_result_reserves_its_maximum_and_charges_its_cost(
     cluster: Cluster,
 ) -> None:
     one_by_one = "result = [one.say(text='x') for _ in range(10)]"
@@ -118,7 +112,7 @@ def test_a_call_priced_by_its_result_holds_its_most_and_then_counts_what_it_cost
     assert run(cluster.client(SPENDER), at_once).text == "2"
 
 
-def test_what_a_failing_tool_cost_counts_and_what_was_refused_costs_nothing(
+def test_failed_calls_are_charged_and_rejected_calls_are_free(
     cluster: Cluster,
 ) -> None:
     code = (
@@ -129,15 +123,15 @@ def test_what_a_failing_tool_cost_counts_and_what_was_refused_costs_nothing(
     assert run(cluster.client(SPENDER), code).text == "5"
 
 
-# -- what a run tells --------------------------------------------------------------------------
+# -- recorded runs ---------------------------------------------------------------------------------
 
 
-def test_one_query_gives_a_run_with_its_calls(cluster: Cluster) -> None:
+def test_one_query_returns_a_run_with_its_calls(cluster: Cluster) -> None:
     code = (
         "one.count(id='run-a')\ntry_call(one.complain)\n"
-        "for n in range(5):\n    try_call(one.count, id='run-b' + str(n))\nresult = 'told'"
+        "for n in range(5):\n    try_call(one.count, id='run-b' + str(n))\nresult = 'done'"
     )
-    assert run(cluster.client(SPENDER), code).text == "told"
+    assert run(cluster.client(SPENDER), code).text == "done"
     (row,) = cluster.eventual_rows(
         "SELECT * FROM runs WHERE key = 'spender' AND lines = 5 AND state = 'completed' "
         "AND length(inner_calls) = 7"
@@ -153,7 +147,7 @@ def test_one_query_gives_a_run_with_its_calls(cluster: Cluster) -> None:
     assert sorted(code for _, _, code, _ in calls) == [""] * 6 + ["run_budget_exceeded"]
 
 
-def test_a_failed_run_tells_its_error_its_line_and_what_it_had_done(cluster: Cluster) -> None:
+def test_a_failed_run_records_its_error_its_line_and_its_calls(cluster: Cluster) -> None:
     code = "one.count(id='f')\nx = 1\nresult = one.count(1, 2, 3)"
     assert failed(run(cluster.client(FULL), code))
     (row,) = cluster.eventual_rows(
@@ -165,7 +159,7 @@ def test_a_failed_run_tells_its_error_its_line_and_what_it_had_done(cluster: Clu
     assert "too many arguments" in row["reason"]
 
 
-def test_a_run_in_python_tells_its_processor_time_too(cluster: Cluster) -> None:
+def test_a_run_in_python_records_its_processor_time(cluster: Cluster) -> None:
     code = "total = 0\nfor n in range(300000):\n    total += n\n\n\n\n\n\ntotal"
     run(cluster.client(FULL), code, "python")
     (row,) = cluster.eventual_rows(
@@ -176,7 +170,7 @@ def test_a_run_in_python_tells_its_processor_time_too(cluster: Cluster) -> None:
     assert row["cpu_us"] > 1000
 
 
-def test_a_program_that_is_ended_at_its_deadline_tells_what_it_computed(cluster: Cluster) -> None:
+def test_a_program_stopped_at_its_deadline_records_its_processor_time(cluster: Cluster) -> None:
     late = run(
         cluster.client(SPENDER),
         "for n in range(1000000000):\n    pass",
@@ -188,15 +182,13 @@ def test_a_program_that_is_ended_at_its_deadline_tells_what_it_computed(cluster:
     assert row["cpu_us"] > 0
 
 
-# -- handles -----------------------------------------------------------------------------------
+# -- large results ---------------------------------------------------------------------------------
 
 LARGE = "result = [{'id': n, 'name': 'n' * 40} for n in range(3000)]"
 
 
 @pytest.mark.parametrize("language", ["starlark", "python"])
-def test_a_large_result_is_read_and_picked_from_by_a_later_program(
-    cluster: Cluster, language: str
-) -> None:
+def test_a_large_result_is_read_by_a_later_program(cluster: Cluster, language: str) -> None:
     text = run(cluster.client(FULL), LARGE + "\nresult", language).text
     assert "list of 3,000 {id: int, name: str}" in text
     assert len(text) < 1500
@@ -238,7 +230,7 @@ def test_a_large_result_of_a_tool_is_read_by_a_program(
     assert READS[read] in run(cluster.client(FULL), source, language).text
 
 
-def test_a_large_result_of_another_key_cannot_be_read_by_a_program(cluster: Cluster) -> None:
+def test_a_program_cannot_read_a_large_result_of_another_key(cluster: Cluster) -> None:
     source = f"{LISTED}kept[1]['uri']".replace("{await}", "")
     uri = run(cluster.client(FULL), source).text
     assert uri.startswith("toolbus-result:one/say/")
@@ -247,7 +239,7 @@ def test_a_large_result_of_another_key_cannot_be_read_by_a_program(cluster: Clus
     assert "unknown" in foreign.text
 
 
-# -- refusals ----------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 REFUSED = [
     (SPENDER, "[one.count(id='z') for _ in range(6)]", "run_budget_exceeded",
@@ -261,49 +253,51 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("secret", "code", "name", "told"), REFUSED, ids=[r[2] for r in REFUSED])
-def test_a_refused_call_tells_its_program_why_and_what_to_do(
-    cluster: Cluster, secret: str, code: str, name: str, told: str
+@pytest.mark.parametrize(
+    ("secret", "code", "name", "message"), REFUSED, ids=[r[2] for r in REFUSED]
+)
+def test_a_rejected_call_reports_the_reason_and_the_fix_to_its_program(
+    cluster: Cluster, secret: str, code: str, name: str, message: str
 ) -> None:
     client = Client(f"{cluster.client(secret).endpoint}?mode=code", secret)
     answer = run(client, f"result = {code}")
     assert failed(answer)
     assert answer.text.startswith(f"tool_failed (line 1): {name}: ")
-    assert told in answer.text
+    assert message in answer.text
     assert "try_call(server.tool, name=value)" in answer.text
 
 
-def test_a_long_refusal_reaches_a_program_in_python_whole(cluster: Cluster) -> None:
+def test_a_long_error_reaches_a_program_in_python_completely(cluster: Cluster) -> None:
     client = Client(f"{cluster.client(ASKER).endpoint}?mode=code", ASKER)
     answer = run(client, "await one.say(text='zz')", "python")
     assert answer.text.startswith("tool_failed (line 1): approval_required: 'one__say' needs")
-    assert "send a program that makes only this call and what follows it." in answer.text
+    assert "send a program that makes only this call and the following ones." in answer.text
 
 
 MISTAKEN = [
     ("one.cuont(id='x')", "unknown_tool", "Did you mean one.count(id=…)"),
     ("on.count(id='x')", "unknown_tool", "Did you mean one?"),
-    ("shop.count(id='x')", "unknown_name", "There are the servers one"),
-    ("one.count(ident='x')", "wrong_argument", "Call it so: one.count(id=…)"),
-    ("one.count('a', 'b')", "wrong_argument", "Call it so: one.count(id=…)"),
+    ("shop.count(id='x')", "unknown_name", "Available are the servers one"),
+    ("one.count(ident='x')", "wrong_argument", "Usage: one.count(id=…)"),
+    ("one.count('a', 'b')", "wrong_argument", "Usage: one.count(id=…)"),
 ]
 
 
 @pytest.mark.parametrize("language", ["starlark", "python"])
-@pytest.mark.parametrize(("code", "name", "told"), MISTAKEN, ids=[m[0] for m in MISTAKEN])
-def test_a_mistaken_program_is_told_what_it_could_have_written(
-    cluster: Cluster, code: str, name: str, told: str, language: str
+@pytest.mark.parametrize(("code", "name", "message"), MISTAKEN, ids=[m[0] for m in MISTAKEN])
+def test_a_mistake_in_a_program_is_reported_with_a_suggestion(
+    cluster: Cluster, code: str, name: str, message: str, language: str
 ) -> None:
     wait = "await " if language == "python" else ""
     answer = run(cluster.client(FULL), f"x = 1\nresult = {wait}{code}", language)
     assert answer.text.startswith(f"{name} (line 2): ")
-    assert told in answer.text
+    assert message in answer.text
 
 
-# -- search without programs -------------------------------------------------------------------
+# -- search without programs -----------------------------------------------------------------------
 
 
-def test_a_search_without_programs_names_what_its_caller_can_call(cluster: Cluster) -> None:
+def test_a_search_without_programs_returns_the_names_to_call(cluster: Cluster) -> None:
     searching = Client(f"{cluster.client(FULL).endpoint}?mode=search", FULL)
     found = searching.call("searchTools", {"query": "say"}).text
     assert found.startswith("one__say(text: str = None)")

@@ -1,4 +1,4 @@
-"""The families with a handshake, through real HTTP: sessions, their streams, and questions."""
+"""Session-based clients over HTTP: sessions, their streams, and server requests."""
 
 import json
 from collections.abc import Callable
@@ -25,8 +25,8 @@ from toolbus_common.config import Server
 # -- sessions --------------------------------------------------------------------------------------
 
 
-def test_a_session_lives_from_initialize_to_delete(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_session_lasts_from_initialize_to_delete(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     session = start_session(client)
     assert client.request("tools/list", Mcp_Session_Id=session).status == 200
     assert client.delete(Mcp_Session_Id=session).status == 204
@@ -35,42 +35,45 @@ def test_a_session_lives_from_initialize_to_delete(place: FamilyGateway) -> None
     assert client.delete(Mcp_Session_Id=session).status == 404
 
 
-def test_any_replica_serves_a_session_and_hears_of_its_end(place: FamilyGateway) -> None:
-    here, there = place.client(), place.client(replica=1)
+def test_any_replica_serves_a_session_and_learns_of_its_end(deployment: FamilyGateway) -> None:
+    here, there = deployment.client(), deployment.client(replica=1)
     session = start_session(here)
     assert there.post(calling("echo__say", 1, text="hi"), Mcp_Session_Id=session).text == "hi"
     assert there.delete(Mcp_Session_Id=session).status == 204
     until_blocking(
-        lambda: here.request("ping", Mcp_Session_Id=session).status == 404, "the end is heard"
+        lambda: here.request("ping", Mcp_Session_Id=session).status == 404,
+        "the other replica ends the session",
     )
 
 
-def test_a_session_of_another_key_does_not_exist(place: FamilyGateway) -> None:
-    session = start_session(place.client())
-    other = place.client(OTHER)
+def test_a_session_of_another_key_is_unknown(deployment: FamilyGateway) -> None:
+    session = start_session(deployment.client())
+    other = deployment.client(OTHER)
     assert other.request("tools/list", Mcp_Session_Id=session).status == 404
     assert other.delete(Mcp_Session_Id=session).status == 404
-    assert place.client().request("ping", Mcp_Session_Id=session).status == 200, "it lives on"
+    assert deployment.client().request("ping", Mcp_Session_Id=session).status == 200, (
+        "the session still exists"
+    )
 
 
 @pytest.mark.parametrize("session", ["x", "A" * 300, "=", "\xe4"])
-def test_an_id_of_no_session_is_not_found(place: FamilyGateway, session: str) -> None:
-    assert place.client().request("ping", Mcp_Session_Id=session).status == 404
+def test_an_invalid_session_id_is_not_found(deployment: FamilyGateway, session: str) -> None:
+    assert deployment.client().request("ping", Mcp_Session_Id=session).status == 404
 
 
-def test_an_altered_session_id_is_not_found(place: FamilyGateway) -> None:
-    session = start_session(place.client())
+def test_an_altered_session_id_is_not_found(deployment: FamilyGateway) -> None:
+    session = start_session(deployment.client())
     for other in (session + "A", session[:-1], session + "=", f"!{session}", session.swapcase()):
-        assert place.client().request("ping", Mcp_Session_Id=other).status == 404
+        assert deployment.client().request("ping", Mcp_Session_Id=other).status == 404
 
 
-def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_request_id_in_use_is_rejected_only_in_its_session(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     session, another = start_session(client), start_session(client)
     waiting = calling("echo__wait", "same", id="twice", seconds=7)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, waiting, Mcp_Session_Id=session)
-        until_blocking(lambda: any(call.get("id") == "twice" for call in place.echo.arrived()))
+        until_blocking(lambda: any(call.get("id") == "twice" for call in deployment.echo.arrived()))
         again = client.post(calling("echo__say", "same", text="no"), Mcp_Session_Id=session)
         assert (again.status, again.error["code"]) == (400, -32600)
         assert again.json["id"] == "same"
@@ -85,12 +88,12 @@ def test_an_id_under_way_is_refused_a_second_time_in_its_session_only(place: Fam
 
 
 def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(
-    place: FamilyGateway,
+    deployment: FamilyGateway,
 ) -> None:
     together = Barrier(len(TENANTS))
 
     def tenant(number: int) -> list[str]:
-        client = place.client(TENANTS[number], number % 2)
+        client = deployment.client(TENANTS[number], number % 2)
         session = start_session(client)
         together.wait(60)
         received = []
@@ -107,8 +110,8 @@ def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(
             assert received == [f"{number}:1", f"{number}:'1'", f"{number}:2"]
 
 
-def told_until(stream: Events, condition: Callable[[], bool]) -> None:
-    """Each change is told when it can be seen: who looks whenever told sees the last one too."""
+def await_list_changes(stream: Events, condition: Callable[[], bool]) -> None:
+    """Wait for list changes until the condition holds; an announced change is visible."""
     while not condition():
         stream.until("notifications/tools/list_changed")
 
@@ -116,46 +119,46 @@ def told_until(stream: Events, condition: Callable[[], bool]) -> None:
 # -- a session's stream ----------------------------------------------------------------------------
 
 
-def test_a_sessions_stream_tells_of_a_server_that_is_new(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_sessions_stream_announces_a_new_server(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
         assert (stream.status, stream.type) == (200, "text/event-stream")
-        place.cluster.declare(place.configuration(more=Server(url=place.echo.url)))
+        deployment.cluster.declare(deployment.configuration(more=Server(url=deployment.echo.url)))
         try:
             result = stream.until("notifications/tools/list_changed")
             assert "id" not in result
             assert "_meta" not in result.get("params", {})
-            told_until(stream, lambda: "more__say" in client.tools())
+            await_list_changes(stream, lambda: "more__say" in client.tools())
         finally:
-            place.cluster.declare(place.configuration())
-        told_until(stream, lambda: "more__say" not in client.tools())
+            deployment.cluster.declare(deployment.configuration())
+        await_list_changes(stream, lambda: "more__say" not in client.tools())
 
 
-def test_a_sessions_stream_ends_with_the_session(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_sessions_stream_ends_with_the_session(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
-        assert place.client(replica=1).delete(Mcp_Session_Id=session).status == 204
+        assert deployment.client(replica=1).delete(Mcp_Session_Id=session).status == 204
         assert stream.ended()
 
 
-def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(
-    place: FamilyGateway,
+def test_a_stream_ends_with_its_key_and_announces_reduced_grants_before(
+    deployment: FamilyGateway,
 ) -> None:
     secret = "tbk_brief_a-secret-that-will-be-revoked"
-    client = place.client(secret)
-    place.cluster.put_key("brief", key(secret, "echo__*"))
+    client = deployment.client(secret)
+    deployment.cluster.put_key("brief", key(secret, "echo__*"))
     until_blocking(lambda: client.request("ping").status == 200, "the new key works")
     with Events(client, Mcp_Session_Id=start_session(client)) as stream:
-        place.cluster.put_key("brief", key(secret, "echo__say"))
-        told_until(stream, lambda: client.tools() == ["echo__say"])
-        place.cluster.put_key("brief", key(secret, revoked=True))
+        deployment.cluster.put_key("brief", key(secret, "echo__say"))
+        await_list_changes(stream, lambda: client.tools() == ["echo__say"])
+        deployment.cluster.put_key("brief", key(secret, revoked=True))
         assert stream.ended()
 
 
-def test_a_stream_needs_a_session_and_an_accept(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_stream_needs_a_session_and_an_accept_header(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     session = start_session(client)
     with Events(client) as stream:
         assert stream.status == 405
@@ -165,70 +168,73 @@ def test_a_stream_needs_a_session_and_an_accept(place: FamilyGateway) -> None:
         assert stream.status == 404
 
 
-def test_a_changed_resource_is_told_to_the_session_that_watches_it(place: FamilyGateway) -> None:
-    client, watched = place.client(), "test://watched-resource"
+def test_a_changed_resource_is_announced_to_its_subscribed_session(
+    deployment: FamilyGateway,
+) -> None:
+    client, watched = deployment.client(), "test://watched-resource"
     session = start_session(client)
     with Events(client, Mcp_Session_Id=session) as stream:
-        there = place.client(replica=1)
+        there = deployment.client(replica=1)
         assert (
             there.request("resources/subscribe", {"uri": watched}, Mcp_Session_Id=session).json[
                 "result"
             ]
             == {}
         )
-        # What the replica that subscribed says next comes behind its word to the others on it.
+        # The replica that subscribed announces the subscription to the others before its next
+        # message.
         there.call("fix__test_touch_watched_resource")
         assert stream.until("notifications/resources/updated")["params"]["uri"] == watched
 
 
-# -- questions to the client -----------------------------------------------------------------------
+# -- requests to the client ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "told",
+    "response",
     [
         {"action": "accept", "content": {"response": "Ada"}},
         {"action": "decline"},
         {"action": "cancel"},
     ],
 )
-def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
-    place: FamilyGateway, told: dict[str, Any]
+def test_a_server_request_is_sent_on_the_stream_and_answered_at_any_replica(
+    deployment: FamilyGateway, response: dict[str, Any]
 ) -> None:
-    client, there = place.client(), place.client(replica=1)
+    client, there = deployment.client(), deployment.client(replica=1)
     session = start_session(client, {"elicitation": {}})
     call = calling("fix__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         request = stream.until("elicitation/create")
         assert request["params"]["message"] == "Who?"
-        answer = {"jsonrpc": "2.0", "id": request["id"], "result": told}
-        assert place.client(OTHER).post(answer, Mcp_Session_Id=session).status == 404
+        answer = {"jsonrpc": "2.0", "id": request["id"], "result": response}
+        assert deployment.client(OTHER).post(answer, Mcp_Session_Id=session).status == 404
         assert there.post(answer, Mcp_Session_Id=session).status == 202
         last = stream.next()
         assert last["id"] == 5
-        assert f"action={told['action']}" in json.dumps(last["result"])
+        assert f"action={response['action']}" in json.dumps(last["result"])
         assert stream.ended()
 
 
-def test_a_call_taken_back_waits_for_no_answer(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_cancelled_call_waits_for_no_answer(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     session = start_session(client, {"elicitation": {}})
     call = calling("fix__test_elicitation", 5, message="Who?")
     with Events(client, call, Mcp_Session_Id=session) as stream:
         stream.until("elicitation/create")
         cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
         about = {**cancelled, "params": {"requestId": 5}}
-        assert place.client(replica=1).post(about, Mcp_Session_Id=session).status == 202
+        assert deployment.client(replica=1).post(about, Mcp_Session_Id=session).status == 202
         assert stream.next()["error"]["data"]["code"] == "cancelled"
         assert stream.ended()
     again = client.post(calling("echo__say", 5, text="free"), Mcp_Session_Id=session)
     assert again.text == "free"
 
 
-def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(
-    place: FamilyGateway,
+def test_a_client_that_declared_half_of_the_required_capabilities_gets_no_request(
+    deployment: FamilyGateway,
 ) -> None:
-    client = place.client()
+    client = deployment.client()
     tool = "fix__test_input_required_result_multiple_inputs"
     session = start_session(client, {"elicitation": {}})
     answer = client.post(calling(tool, 5), Mcp_Session_Id=session)
@@ -236,8 +242,8 @@ def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(
     assert "sampling" in answer.error["message"]
 
 
-def test_a_client_that_declared_nothing_is_asked_nothing(place: FamilyGateway) -> None:
-    client = place.client()
+def test_a_client_without_capabilities_gets_no_request(deployment: FamilyGateway) -> None:
+    client = deployment.client()
     answer = client.post(
         calling("fix__test_elicitation", 5, message="Who?"), Mcp_Session_Id=start_session(client)
     )
@@ -249,8 +255,8 @@ def test_a_client_that_declared_nothing_is_asked_nothing(place: FamilyGateway) -
 # -- HTTP+SSE of 2024-11-05 ------------------------------------------------------------------------
 
 
-def test_an_old_client_posts_beside_its_stream_at_any_replica(place: FamilyGateway) -> None:
-    client, there = place.client(), place.client(replica=1)
+def test_a_client_of_http_sse_posts_to_any_replica(deployment: FamilyGateway) -> None:
+    client, there = deployment.client(), deployment.client(replica=1)
     with Events(client, path="/sse") as stream:
         where = stream.data()
         assert where.startswith("/sse/messages?session=")

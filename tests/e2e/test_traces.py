@@ -1,4 +1,4 @@
-"""One trace from the agent to the tool: through HTTP, the bus, `_meta`, programs, and audit."""
+"""One trace from the client to the tool: through HTTP, the bus, `_meta`, programs, and audit."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CALL = ("tools/call fix__greet", "toolbus.decide", "toolbus.execute", "tools/cal
 
 @dataclass
 class Traced:
-    """A gateway that sends its traces to a collector, and the server behind it."""
+    """A gateway that exports its traces to a collector, and the server behind it."""
 
     cluster: Cluster
     collector: Collector
@@ -34,8 +34,8 @@ class Traced:
     def client(self, secret: str = SECRET) -> Client:
         return self.cluster.client(secret)
 
-    def seen(self, trace: str) -> dict[str, Any]:
-        """What the server saw last of a trace's calls."""
+    def last_call(self, trace: str) -> dict[str, Any]:
+        """Return the last call of a trace that the server received."""
         calls = [each for each in self.fixture.seen()["last"] if each["method"] == "tools/call"]
         found: list[dict[str, Any]] = [
             each for each in calls if trace in each["headers"]["traceparent"]
@@ -47,10 +47,10 @@ class Traced:
 def traced(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Traced]:
-    """Both arrangements of the services: the traces are the same."""
+    """Run separate and fused services: the traces are the same."""
     fixture = FixtureServer(tmp_path_factory.mktemp("fixture"))
     with Collector() as collector:
-        made = Cluster(
+        cluster = Cluster(
             tmp_path_factory.mktemp("cluster"),
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
             OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{TOKEN}",
@@ -59,29 +59,27 @@ def traced(
             OTEL_METRICS_EXPORTER="otlp",
             OTEL_METRIC_EXPORT_INTERVAL="200",
         )
-        try:
-            fixture.start()
-            keys = {
-                "bot": key(SECRET, budget={"usd": 5, "per": "day"}),
-                "coder": key(CODER, code_mode=True),
-                "asker": key(ASKER, approve=["fix__greet"]),
-            }
-            servers = {"fix": {"url": fixture.url}}
-            declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
-            fused = request.param == "fused"
-            made.start(
+        keys = {
+            "bot": key(SECRET, budget={"usd": 5, "per": "day"}),
+            "coder": key(CODER, code_mode=True),
+            "asker": key(ASKER, approve=["fix__greet"]),
+        }
+        servers = {"fix": {"url": fixture.url}}
+        declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
+        fused = request.param == "fused"
+        with (
+            fixture.running(),
+            cluster.running(
                 Configuration.model_validate(declared), fused=fused, additional=("codemode",)
-            )
-            made.until_listed(made.client(SECRET), "fix__greet")
-            made.until_listed(made.client(CODER), "executeToolCode")
-            yield Traced(made, collector, fixture)
-        finally:
-            made.stop()
-            fixture.kill()
+            ),
+        ):
+            cluster.until_listed(cluster.client(SECRET), "fix__greet")
+            cluster.until_listed(cluster.client(CODER), "executeToolCode")
+            yield Traced(cluster, collector, fixture)
 
 
 def call(client: Client, tool: str, parent: str, arguments: Any = None, **meta: str) -> Answer:
-    """One call of the stateless family, in a trace its message names."""
+    """Make one call of the stateless family in the trace its message names."""
     params = {"name": tool, "arguments": arguments or {"name": CANARY}}
     body, headers = stateless("tools/call", params)
     body["params"]["_meta"] |= {"traceparent": parent, **meta}
@@ -97,7 +95,7 @@ def only(spans: list[Received], name: str) -> Received:
     return found
 
 
-def test_one_call_is_one_trace_of_all_services_with_the_server_below(traced: Traced) -> None:
+def test_one_call_is_one_trace_of_all_services_and_the_server(traced: Traced) -> None:
     trace = token_hex(16)
     carried = {"tracestate": "vendor=abc", "baggage": "user=someone"}
     assert call(traced.client(), "fix__greet", parent_of(trace), **carried).status == 200
@@ -113,15 +111,15 @@ def test_one_call_is_one_trace_of_all_services_with_the_server_below(traced: Tra
         "ingress", "policy", "executor", "executor",
     ]  # fmt: skip
     assert [each.kind for each in (edge, decided, executed, request)] == [2, 1, 1, 3]
-    seen = traced.seen(trace)
+    last_call = traced.last_call(trace)
     below = f"00-{trace}-{request.id}-01"
-    for item in (seen["params"]["_meta"], seen["headers"]):
+    for item in (last_call["params"]["_meta"], last_call["headers"]):
         assert {name: item[name] for name in ("traceparent", *carried)} == {
             "traceparent": below, **carried,
         }  # fmt: skip
 
 
-def test_spans_are_named_by_the_conventions_for_mcp(traced: Traced) -> None:
+def test_spans_are_named_by_the_mcp_conventions(traced: Traced) -> None:
     trace = token_hex(16)
     call(traced.client(), "fix__greet", parent_of(trace))
     spans = traced.collector.of(trace, *CALL)
@@ -136,7 +134,7 @@ def test_spans_are_named_by_the_conventions_for_mcp(traced: Traced) -> None:
     assert edge.service == "toolbus-ingress"
 
 
-def test_a_trace_may_come_in_the_head_and_the_messages_own_is_linked_to_it(
+def test_a_trace_in_the_header_is_used_or_linked_to_the_messages_own(
     traced: Traced,
 ) -> None:
     trace, other = token_hex(16), token_hex(16)
@@ -168,7 +166,7 @@ def test_a_programs_calls_are_nested_in_its_run(traced: Traced) -> None:
     assert {by_id[by_id[span.parent].parent].id for span in request} == {each.id for each in inner}
 
 
-def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) -> None:
+def test_audit_inserts_are_linked_to_the_spans_of_their_events(traced: Traced) -> None:
     trace = token_hex(16)
     call(traced.client(), "fix__greet", parent_of(trace))
     fields = {
@@ -186,7 +184,7 @@ def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) ->
     until_blocking(lambda: linked() == fields, "the links of both events")
 
 
-def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -> None:
+def test_a_failure_has_its_code_on_every_span(traced: Traced) -> None:
     trace = token_hex(16)
     answer = call(traced.client(), "fix__not_there", parent_of(trace))
     assert answer.code == "unknown_tool"
@@ -203,7 +201,7 @@ def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -
     assert edge.attributes["rpc.response.status_code"] == "-32602"
 
 
-def test_a_person_who_is_asked_is_a_span_of_the_decision(traced: Traced) -> None:
+def test_an_approval_request_is_a_span_of_the_decision(traced: Traced) -> None:
     trace = token_hex(16)
     assert call(traced.client(ASKER), "fix__greet", parent_of(trace)).code == "approval_required"
     spans = traced.collector.of(trace, CALL[0], "toolbus.decide", "toolbus.approval")
@@ -212,7 +210,7 @@ def test_a_person_who_is_asked_is_a_span_of_the_decision(traced: Traced) -> None
     assert decided.attributes["toolbus.decision"] == "approval_required"
 
 
-def test_what_the_edge_answers_itself_is_a_span_and_no_made_up_method_names_one(
+def test_a_request_answered_by_ingress_is_a_span_and_an_unknown_method_names_none(
     traced: Traced,
 ) -> None:
     listed, unknown = token_hex(16), token_hex(16)
@@ -222,7 +220,7 @@ def test_what_the_edge_answers_itself_is_a_span_and_no_made_up_method_names_one(
     assert "made/up" not in str(traced.collector.of(unknown, "other"))
 
 
-def test_services_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
+def test_services_export_readiness_and_span_counters_to_prometheus(
     traced: Traced,
 ) -> None:
     trace = token_hex(16)
@@ -232,7 +230,7 @@ def test_services_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
     page = f"http://{traced.cluster.ops['ingress']}/metrics"
     until_blocking(
         lambda: re.search(rb'toolbus_spans_total{outcome="exported"} [1-9]', client.get(page).body),
-        "spans are counted once they are sent",
+        "exported spans are counted",
     )
     assert b'toolbus_service_ready{service="ingress"} 1.0' in client.get(page).body
 
@@ -263,20 +261,20 @@ def test_the_collector_receives_the_metrics_of_every_service(traced: Traced) -> 
 def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> None:
     untold, later = token_hex(16), token_hex(16)
     assert call(traced.client(), "fix__greet", parent_of(untold, sampled=False)).status == 200
-    params = {"name": "fix__greet", "arguments": {"name": "whose caller says nothing"}}
+    params = {"name": "fix__greet", "arguments": {"name": "of a call without a trace"}}
     assert traced.client().request("tools/call", params).status == 200
-    unasked = traced.seen("")["headers"]["traceparent"]
+    unasked = traced.last_call("")["headers"]["traceparent"]
     assert unasked.endswith("-00")
     call(traced.client(), "fix__greet", parent_of(later))
     traced.collector.of(later, *CALL)
-    # A service sends its spans in their order: had there been any of these, they had come before.
+    # A service exports its spans in order: spans of these traces would have arrived before.
     assert {untold, unasked[3:35]} & {span.trace for span in traced.collector.spans} == set()
-    seen = traced.seen(untold)
-    assert seen["params"]["_meta"]["traceparent"].endswith("-00")
-    assert seen["headers"]["traceparent"] == seen["params"]["_meta"]["traceparent"]
+    last_call = traced.last_call(untold)
+    assert last_call["params"]["_meta"]["traceparent"].endswith("-00")
+    assert last_call["headers"]["traceparent"] == last_call["params"]["_meta"]["traceparent"]
 
 
-def test_spans_hold_no_argument_no_key_and_no_secret(traced: Traced) -> None:
+def test_spans_contain_no_argument_no_key_and_no_secret(traced: Traced) -> None:
     trace = token_hex(16)
     call(traced.client(), "fix__greet", parent_of(trace), baggage=f"secret={CANARY}")
     traced.collector.of(trace, *CALL)

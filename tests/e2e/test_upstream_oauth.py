@@ -1,4 +1,4 @@
-"""Servers that want OAuth: people connect their own accounts, and calls carry their tokens."""
+"""Servers that require OAuth: users connect their own accounts, and calls carry their tokens."""
 
 import json
 from collections.abc import Iterator
@@ -23,100 +23,104 @@ from harness.waits import until_blocking
 from toolbus_common.crypto.p256 import header_of
 
 PASSWORD = "correct horse battery"
-UNPROBED = {"probe": 0}  # only a call of a test finds that a token has ended, and has it renewed
+UNPROBED = {"probe": 0}  # only a test's own call detects an expired token and renews it
 ANN, ROOT = "tbk_ann_the-secret-of-these-tests", "tbk_root_the-secret-of-these-tests"
 
 
 @pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
-        yield made
+def oauth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundOAuthServer]:
-    """An authorization server that knows us by our certificate."""
+def mtls_oauth_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[CertificateBoundOAuthServer]:
+    """Run an authorization server that identifies the gateway by its certificate."""
     directory = tmp_path_factory.mktemp("showing")
-    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as made:
-        made.announce_alias()
-        made.say(certificate=kept_thumbprint(made.certificates.client[0]))
-        yield made
+    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as server:
+        server.announce_alias()
+        server.say(certificate=kept_thumbprint(server.certificates.client[0]))
+        yield server
 
 
 @pytest.fixture(scope="module")
 def unlaunched(
-    showing: CertificateBoundOAuthServer, tmp_path_factory: pytest.TempPathFactory
+    mtls_oauth_server: CertificateBoundOAuthServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Launched:
-    """The gateway, whose address is known before it begins."""
+    """Create the gateway, whose address is known before it starts."""
     fields = {
         "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8 ::1",
-        "TOOLBUS_EGRESS_CA": showing.certificates.ca,
+        "TOOLBUS_EGRESS_CA": mtls_oauth_server.certificates.ca,
     }
     return Launched(tmp_path_factory.mktemp("gateway"), **fields)
 
 
 @pytest.fixture(scope="module")
-def bank(
-    showing: CertificateBoundOAuthServer,
+def mtls_server(
+    mtls_oauth_server: CertificateBoundOAuthServer,
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[CertificateBoundServer]:
-    """A server that wants our certificate, and to be told who calls."""
+    """Run a server that requires the gateway's certificate and the caller's identity."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
     with CertificateBoundServer(
-        tmp_path_factory.mktemp("bank"), showing, gateway
-    ).running() as made:
-        yield made
+        tmp_path_factory.mktemp("bank"), mtls_oauth_server, gateway
+    ).running() as server:
+        yield server
 
 
-def mutual(showing: CertificateBoundOAuthServer, bank: CertificateBoundServer) -> dict[str, Any]:
-    """The same certificate for both of them."""
-    certificate, key = showing.certificates.client
+def mutual(
+    mtls_oauth_server: CertificateBoundOAuthServer, mtls_server: CertificateBoundServer
+) -> dict[str, Any]:
+    """Return the configuration with one certificate for both servers."""
+    certificate, key = mtls_oauth_server.certificates.client
     references = {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
-    clients = {showing.issuer: {"id": "toolbus", **references}}
-    files = {"ca": showing.certificates.ca, "certificate": certificate, "key": key}
+    clients = {mtls_oauth_server.issuer: {"id": "toolbus", **references}}
+    files = {"ca": mtls_oauth_server.certificates.ca, "certificate": certificate, "key": key}
     oauth = {"grant": "client_credentials", "clients": clients}
-    return {"url": bank.url, **files, "oauth": oauth, "identity": {}, "expose": ["whoami"]}
+    return {"url": mtls_server.url, **files, "oauth": oauth, "identity": {}, "expose": ["whoami"]}
 
 
 @pytest.fixture(scope="module")
 def launched(
-    far: OAuthServer,
-    showing: CertificateBoundOAuthServer,
-    bank: CertificateBoundServer,
+    oauth_server: OAuthServer,
+    mtls_oauth_server: CertificateBoundOAuthServer,
+    mtls_server: CertificateBoundServer,
     unlaunched: Launched,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Launched]:
-    """A gateway before a server with tokens of each user, and one with a shared token."""
-    docs, made = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read"), unlaunched
-    made.configure(
-        {
-            "servers": {
-                "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
-                "wiki": {"url": docs.url, "oauth": {}, **UNPROBED},
-                "bound": {"url": docs.url, "oauth": {"dpop": True}, **UNPROBED},
-                "bank": mutual(showing, bank),
-            },
-            "users": {"ann": {}, "bob": {}},
-            "teams": {"tellers": {}},
-            "keys": {
-                "ann": {"secret": ANN, "user": "ann", "team": "tellers", "tools": ["*"]},
-                "root": {"secret": ROOT, "tools": ["*"]},
-            },
-            "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
-        }
+    """Run a gateway with a server with tokens of each user, and one with a shared token."""
+    docs, gateway = (
+        ProtectedServer(tmp_path_factory.mktemp("docs"), oauth_server.issuer, "read"),
+        unlaunched,
     )
-    try:
-        docs.start()
-        made.start()
+    with (
+        docs.running(),
+        gateway.running(
+            {
+                "servers": {
+                    "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
+                    "wiki": {"url": docs.url, "oauth": {}, **UNPROBED},
+                    "bound": {"url": docs.url, "oauth": {"dpop": True}, **UNPROBED},
+                    "bank": mutual(mtls_oauth_server, mtls_server),
+                },
+                "users": {"ann": {}, "bob": {}},
+                "teams": {"tellers": {}},
+                "keys": {
+                    "ann": {"secret": ANN, "user": "ann", "team": "tellers", "tools": ["*"]},
+                    "root": {"secret": ROOT, "tools": ["*"]},
+                },
+                "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
+            }
+        ),
+    ):
         for name in ("ann", "bob"):
             words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-            done = made.toolbus(*words, stdin=PASSWORD + "\n")
+            done = gateway.toolbus(*words, stdin=PASSWORD + "\n")
             assert done.returncode == 0, done.stderr
-        yield made
-    finally:
-        made.stop()
-        docs.kill()
+        yield gateway
 
 
 def text_of(answer: Any) -> str:
@@ -128,13 +132,13 @@ def link_in(text: str) -> str:
 
 
 def agreed(browser: Browser, page: Page) -> Page:
-    """Say yes on the consent page, and come back from the other service."""
+    """Allow the connection, and return from the other service."""
     sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
     assert sent.status == 303, sent.text
     return browser.get(redirect_of(sent.location))
 
 
-def test_a_person_connects_an_account_and_calls_carry_its_token(launched: Launched) -> None:
+def test_a_user_connects_an_account_and_calls_carry_its_token(launched: Launched) -> None:
     ann = launched.client(ANN)
     launched.until_listed(ann, "docs__connect_account")
     refused = ann.call("docs__connect_account", {})
@@ -152,7 +156,7 @@ def test_a_person_connects_an_account_and_calls_carry_its_token(launched: Launch
 
 
 def connected(launched: Launched, link: str, user: str = "ann") -> None:
-    """Walk the whole way from a link."""
+    """Connect an account from a link."""
     browser = Browser(launched.ready["endpoint"].removesuffix("/mcp"))
     page = browser.get(link)
     if 'name="password"' in page.text:
@@ -161,13 +165,15 @@ def connected(launched: Launched, link: str, user: str = "ann") -> None:
     assert "Connected" in done.text, done.text
 
 
-def test_a_client_that_opens_pages_is_asked_to_and_a_link_is_for_its_own_person(
+def test_a_client_is_asked_to_open_the_page_and_a_link_is_for_its_own_user(
     launched: Launched,
 ) -> None:
     done = launched.toolbus("connections", "revoke", "docs", "--user", "ann")
     assert done.returncode == 0, done.stderr
     ann = launched.client(ANN)
-    request = until_blocking(lambda: _asked(ann), "the question, once what was kept is let go")
+    request = until_blocking(
+        lambda: _input_request(ann), "the question, once the cached token has expired"
+    )
     params = request["inputRequests"]["toolbus.connect"]["params"]
     assert params["mode"] == "url"
     assert ANN not in json.dumps(request)
@@ -202,19 +208,19 @@ def _called(
     return dict(answer.json["result"])
 
 
-def _asked(client: Client) -> dict[str, Any] | None:
+def _input_request(client: Client) -> dict[str, Any] | None:
     result = _called(client)
     return result if result.get("resultType") == "input_required" else None
 
 
-def test_an_operator_consents_for_everybody_and_a_key_without_a_person_may_call(
+def test_an_operator_connects_a_shared_account_for_keys_without_a_user(
     launched: Launched,
 ) -> None:
     root = launched.client(ROOT)
     assert "this key has no user" in text_of(root.call("docs__whoami", {}))
-    made = launched.toolbus("connections", "connect", "wiki", "--json")
-    assert made.returncode == 0, made.stderr
-    connected(launched, json.loads(made.stdout)["link"])
+    connection = launched.toolbus("connections", "connect", "wiki", "--json")
+    assert connection.returncode == 0, connection.stderr
+    connected(launched, json.loads(connection.stdout)["link"])
     launched.until_listed(root, "wiki__whoami")
     assert text_of(root.call("wiki__whoami", {})) == "ann@far"
     listed = json.loads(launched.toolbus("connections", "list", "--json").stdout)
@@ -222,43 +228,45 @@ def test_an_operator_consents_for_everybody_and_a_key_without_a_person_may_call(
     assert found - {("bank", "")} == {("docs", "ann"), ("wiki", "")}
 
 
-def test_a_token_that_is_refused_is_renewed_and_no_call_fails(
-    launched: Launched, far: OAuthServer
+def test_a_rejected_token_is_renewed_and_no_call_fails(
+    launched: Launched, oauth_server: OAuthServer
 ) -> None:
     root = launched.client(ROOT)
-    before = len(far.seen("refresh_token"))
-    far.expire()
+    before = len(oauth_server.seen("refresh_token"))
+    oauth_server.expire()
     assert text_of(root.call("wiki__whoami", {})) == "ann@far"
-    assert len(far.seen("refresh_token")) == before + 1
+    assert len(oauth_server.seen("refresh_token")) == before + 1
 
 
-def test_a_bound_token_is_shown_with_a_proof_and_the_nonces_of_both_servers(
-    launched: Launched, far: OAuthServer
+def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
+    launched: Launched, oauth_server: OAuthServer
 ) -> None:
     root = launched.client(ROOT)
-    far.say(nonce="n-1")
-    made = launched.toolbus("connections", "connect", "bound", "--json")
-    assert made.returncode == 0, made.stderr
-    connected(launched, json.loads(made.stdout)["link"])
-    assert launched.toolbus("servers", "reset", "bound").returncode == 0  # and not in its time
+    oauth_server.say(nonce="n-1")
+    connection = launched.toolbus("connections", "connect", "bound", "--json")
+    assert connection.returncode == 0, connection.stderr
+    connected(launched, json.loads(connection.stdout)["link"])
+    assert (
+        launched.toolbus("servers", "reset", "bound").returncode == 0
+    )  # instead of its scheduled retry
     launched.until_listed(root, "bound__whoami")
     until_blocking(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
-    far.say(nonce="n-2")
+    oauth_server.say(nonce="n-2")
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
-    far.expire()
+    oauth_server.expire()
     assert text_of(root.call("bound__whoami", {})) == "ann@far"
-    assert text_of(root.call("wiki__whoami", {})) == "ann@far", "unbound, beside it"
+    assert text_of(root.call("wiki__whoami", {})) == "ann@far", "an unbound connection still works"
 
 
-def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise(
-    launched: Launched, bank: CertificateBoundServer
+def test_a_server_gets_the_gateways_certificate_and_an_identity_no_client_can_forge(
+    launched: Launched, mtls_server: CertificateBoundServer
 ) -> None:
     ann, root = launched.client(ANN), launched.client(ROOT)
     launched.until_listed(ann, "bank__whoami")
     for client in (ann, root):
         result = _called(client, "bank__whoami", forged="forged")
         assert result["content"][0]["text"] == "machine"
-    calls = [claims for claims in bank.callers() if claims.get("tool") == "whoami"]
+    calls = [claims for claims in mtls_server.callers() if claims.get("tool") == "whoami"]
     assert [(each["sub"], each["key"], each.get("team")) for each in calls] == [
         ("ann", "ann", "tellers"), ("key:root", "root", None),
     ]  # fmt: skip
@@ -266,27 +274,29 @@ def test_a_server_sees_our_certificate_and_who_calls_and_no_agent_says_otherwise
         launched.eventual_rows(f"SELECT * FROM events WHERE call_id = '{each['jti']}'")
 
 
-def test_where_another_certificate_is_registered_a_caller_is_told_what_to_see_to(
-    launched: Launched, showing: CertificateBoundOAuthServer
+def test_an_unregistered_certificate_is_an_error_with_its_fix(
+    launched: Launched, mtls_oauth_server: CertificateBoundOAuthServer
 ) -> None:
     root = launched.client(ROOT)
     launched.until_listed(root, "bank__whoami")
-    showing.say(certificate=kept_thumbprint(showing.certificates.second[0]))
+    mtls_oauth_server.say(certificate=kept_thumbprint(mtls_oauth_server.certificates.second[0]))
     try:
-        showing.expire()
+        mtls_oauth_server.expire()
         answer = root.call("bank__whoami", {}).json
         assert "check that the client certificate under oauth.clients" in json.dumps(answer)
     finally:
-        showing.say(certificate=kept_thumbprint(showing.certificates.client[0]))
+        mtls_oauth_server.say(certificate=kept_thumbprint(mtls_oauth_server.certificates.client[0]))
 
 
-def test_tokens_and_secrets_are_nowhere_to_be_read(launched: Launched, far: OAuthServer) -> None:
-    secrets = {form["refresh_token"] for form in far.seen("refresh_token")}
+def test_tokens_and_secrets_are_in_no_file_and_no_log(
+    launched: Launched, oauth_server: OAuthServer
+) -> None:
+    secrets = {form["refresh_token"] for form in oauth_server.seen("refresh_token")}
     assert secrets
-    kept = [content for _, content in files_in(launched.state_dir)]
-    written = [launched.logs().encode(), *kept]
+    files = [content for _, content in files_in(launched.state_dir)]
+    written = [launched.logs().encode(), *files]
     signed = json.loads((launched.state_dir / "oauth-identity.json").read_bytes())["keys"][0]
     header = header_of(typ=TYPE, kid=signed["kid"])
-    assert sum(signed["d"].encode() in text for text in written) == 1, "in its own file"
+    assert sum(signed["d"].encode() in text for text in written) == 1, "only in its own file"
     for each in (*secrets, "far~", "again~", header):
         assert not any(each.encode() in text for text in written), each

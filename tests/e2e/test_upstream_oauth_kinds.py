@@ -1,4 +1,4 @@
-"""Servers of every kind that want OAuth: each person's own token, and nobody else's."""
+"""Servers of every kind that require OAuth: each user's own token, and no other's."""
 
 import json
 import sys
@@ -19,9 +19,9 @@ from harness.waits import until_blocking
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
 PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
-WHO: dict[
+SUBJECT_TOOLS: dict[
     str, tuple[str, dict[str, Any]]
-] = {  # by kind: the tool that tells whose token a call carried, and its arguments
+] = {  # by kind: the tool that returns whose token a call carried, and its arguments
     "rest": ("rest__whoami", {}),
     "graph": ("graph__whoami", {}),
     "rpc": ("rpc__Shop_Echo", {}),
@@ -41,8 +41,8 @@ def servers(
         "import os, json, urllib.request, urllib.parse\n"
         "def whoami() -> str:\n"
         "    body = urllib.parse.urlencode({'token': os.environ['API_TOKEN']}).encode()\n"
-        "    with urllib.request.urlopen(os.environ['ISSUER'] + '/introspect', body) as told:\n"
-        "        return json.loads(told.read()).get('subject') or 'nobody'\n"
+        "    with urllib.request.urlopen(os.environ['ISSUER'] + '/introspect', body) as response:\n"
+        "        return json.loads(response.read()).get('subject') or 'nobody'\n"
     )
     program, env = [sys.executable, str(PROGRAM)], {"ISSUER": far.issuer}
     return {
@@ -73,8 +73,8 @@ def servers(
     }
 
 
-class Place:
-    """A gateway before servers of every kind, and who connects there."""
+class OAuthGateway:
+    """A gateway with servers of every kind, and the users connected there."""
 
     def __init__(self, launched: Launched, far: OAuthServer) -> None:
         self.launched = launched
@@ -84,21 +84,23 @@ class Place:
     def client(self, user: str) -> Client:
         return self.launched.client(KEYS[user])
 
-    def who(self, user: str, kind: str) -> str:
-        """What a call tells, whatever it is."""
-        tool, arguments = WHO[kind]
+    def answer_of(self, user: str, kind: str) -> str:
+        """Return the answer of a call."""
+        tool, arguments = SUBJECT_TOOLS[kind]
         return json.dumps(self.client(user).call(tool, arguments).json)
 
     def connected(self, user: str, kind: str) -> None:
-        """Have somebody connect their own account, unless they have."""
+        """Connect a user's own account, unless it is connected."""
         if (user, kind) in self.ready:
             return
-        client, (tool, _) = self.client(user), WHO[kind]
-        met = f"{kind}__connect_account"
-        until_blocking(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
-        until_blocking(self.launched.up_to_date, "all know it", 90)
+        client, (tool, _) = self.client(user), SUBJECT_TOOLS[kind]
+        connect_tool = f"{kind}__connect_account"
+        until_blocking(
+            lambda: client.sees(connect_tool) or client.sees(tool), f"{kind} is listed", 90
+        )
+        until_blocking(self.launched.up_to_date, "every service has the change", 90)
         request = until_blocking(
-            lambda: _link_in(client.call(tool if client.sees(tool) else met, {}).json),
+            lambda: _link_in(client.call(tool if client.sees(tool) else connect_tool, {}).json),
             f"a link of {kind}",
             90,
         )
@@ -113,7 +115,7 @@ class Place:
         self.ready.add((user, kind))
 
     def expire(self) -> None:
-        """Let every token end before its time, of which no process can tell: they lose theirs."""
+        """Expire every token; processes cannot detect this, so their connections are revoked."""
         for user, kind in [each for each in self.ready if each[1] in PROCESSES]:
             done = self.launched.toolbus("connections", "revoke", kind, "--user", user)
             assert done.returncode == 0, done.stderr
@@ -127,12 +129,12 @@ def _link_in(answer: Any) -> str:
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
-def place(
+def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[OAuthGateway]:
     base = tmp_path_factory.mktemp(request.param)
     options = ["--separate"] if request.param == "separate" else []
-    made = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
+    gateway = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
     with OAuthServer(base / "far").running() as far:
         apis = ProtectedApis(base / "apis", far.issuer)
         first = ProtectedServer(base / "first", far.issuer)
@@ -140,7 +142,7 @@ def place(
         try:
             for each in (apis, first, second):
                 each.start()
-            made.configure(
+            gateway.configure(
                 {
                     "servers": servers(far, apis, [first, second], base),
                     "users": {name: {} for name in KEYS},
@@ -151,106 +153,108 @@ def place(
                     "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
                 }
             )
-            made.start()
+            gateway.start()
             for name in KEYS:
                 words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
-                done = made.toolbus(*words, stdin=PASSWORD + "\n")
+                done = gateway.toolbus(*words, stdin=PASSWORD + "\n")
                 assert done.returncode == 0, done.stderr
-            yield Place(made, far)
+            yield OAuthGateway(gateway, far)
         finally:
-            made.stop()
+            gateway.stop()
             for each in (apis, first, second):
                 each.kill()
 
 
-@pytest.mark.parametrize("kind", WHO)
-def test_two_people_call_with_two_tokens_and_who_has_none_is_asked_to_connect(
-    place: Place, kind: str
+@pytest.mark.parametrize("kind", SUBJECT_TOOLS)
+def test_two_users_call_with_two_tokens_and_others_are_asked_to_connect(
+    gateway: OAuthGateway, kind: str
 ) -> None:
-    place.connected("ann", kind)
-    assert "ann@far" in place.who("ann", kind)
-    assert "/oauth/connect/" in place.who("bob", kind), "bob has connected nothing"
-    assert "@far" not in place.who("bob", kind)
-    place.connected("bob", kind)
+    gateway.connected("ann", kind)
+    assert "ann@far" in gateway.answer_of("ann", kind)
+    assert "/oauth/connect/" in gateway.answer_of("bob", kind), "bob has connected nothing"
+    assert "@far" not in gateway.answer_of("bob", kind)
+    gateway.connected("bob", kind)
     for _ in range(3):
         for user, other in (("ann", "bob"), ("bob", "ann")):
-            result = place.who(user, kind)
+            result = gateway.answer_of(user, kind)
             assert f"{user}@far" in result, result
             assert f"{other}@far" not in result
 
 
-@pytest.mark.parametrize("kind", WHO)
-def test_a_token_that_was_refused_or_has_ended_is_renewed_and_no_call_fails(
-    place: Place, kind: str
+@pytest.mark.parametrize("kind", SUBJECT_TOOLS)
+def test_a_rejected_or_expired_token_is_renewed_and_no_call_fails(
+    gateway: OAuthGateway, kind: str
 ) -> None:
     for user in ("ann", "bob"):
-        place.connected(user, kind)
-    if kind in PROCESSES:  # nobody hears of its refusals: it gets the next one in time
-        _short_token_renewed(place, kind)
+        gateway.connected(user, kind)
+    if kind in PROCESSES:  # a process reports no rejected token: its next token is scheduled
+        _short_token_renewed(gateway, kind)
         return
-    before = len(place.far.seen("refresh_token"))
-    place.expire()
+    before = len(gateway.far.seen("refresh_token"))
+    gateway.expire()
     for user in ("ann", "bob"):
-        assert f"{user}@far" in place.who(user, kind)
-    assert len(place.far.seen("refresh_token")) >= before + 2
+        assert f"{user}@far" in gateway.answer_of(user, kind)
+    assert len(gateway.far.seen("refresh_token")) >= before + 2
 
 
-def _short_token_renewed(place: Place, kind: str) -> None:
-    """A token that lasts twenty seconds is replaced before it ends, and no call notices."""
-    place.far.say(seconds=20)
+def _short_token_renewed(gateway: OAuthGateway, kind: str) -> None:
+    """Check that a token of twenty seconds is replaced before it expires, without a failed call."""
+    gateway.far.say(seconds=20)
     try:
-        place.ready.discard(("eve", kind))
-        place.connected("eve", kind)
-        first = place.who("eve", kind)
+        gateway.ready.discard(("eve", kind))
+        gateway.connected("eve", kind)
+        first = gateway.answer_of("eve", kind)
         assert "eve@far" in first
-        before = len(place.far.seen("refresh_token"))
-        began = place.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
+        before = len(gateway.far.seen("refresh_token"))
+        began = gateway.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
 
         def renewed() -> bool:
-            assert "eve@far" in place.who("eve", kind), "no call meets a token that has ended"
-            return len(place.far.seen("refresh_token")) > before
+            assert "eve@far" in gateway.answer_of("eve", kind), "no call uses an expired token"
+            return len(gateway.far.seen("refresh_token")) > before
 
         until_blocking(renewed, "the next token", 60)
-        assert "eve@far" in place.who("eve", kind)
+        assert "eve@far" in gateway.answer_of("eve", kind)
         if kind == "byfile":
-            now = place.client("eve").call(f"{kind}__pid").json
-            assert now["result"] == began["result"], "a file is rewritten, and the process goes on"
+            now = gateway.client("eve").call(f"{kind}__pid").json
+            assert now["result"] == began["result"], (
+                "the file is rewritten, and the process continues"
+            )
     finally:
-        place.far.say(seconds=3600)
-        place.launched.toolbus("connections", "revoke", kind, "--user", "eve")
-        place.ready.discard(("eve", kind))
+        gateway.far.say(seconds=3600)
+        gateway.launched.toolbus("connections", "revoke", kind, "--user", "eve")
+        gateway.ready.discard(("eve", kind))
 
 
-@pytest.mark.parametrize("kind", WHO)
-def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, kind: str) -> None:
+@pytest.mark.parametrize("kind", SUBJECT_TOOLS)
+def test_disconnecting_ends_the_users_process_and_calls(gateway: OAuthGateway, kind: str) -> None:
     for user in ("ann", "bob"):
-        place.connected(user, kind)
+        gateway.connected(user, kind)
     pids = {}
     if kind in ("byenv", "byfile"):
-        pids = {user: _pid(place, user, kind) for user in ("ann", "bob")}
+        pids = {user: _pid(gateway, user, kind) for user in ("ann", "bob")}
         assert not pids["ann"] & pids["bob"]
-    done = place.launched.toolbus("connections", "revoke", kind, "--user", "bob")
+    done = gateway.launched.toolbus("connections", "revoke", kind, "--user", "bob")
     assert done.returncode == 0, done.stderr
-    place.ready.discard(("bob", kind))
+    gateway.ready.discard(("bob", kind))
     if pids:
         until_blocking(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
-        assert any(map(_runs, pids["ann"])), "one of them may have listed, and begun again"
+        assert any(map(_runs, pids["ann"])), "the listing process may have been restarted"
     until_blocking(
-        lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60
+        lambda: "/oauth/connect/" in gateway.answer_of("bob", kind), "bob is asked to connect", 60
     )
-    assert "ann@far" in place.who("ann", kind)
-    place.connected("bob", kind)
-    assert "bob@far" in place.who("bob", kind)
+    assert "ann@far" in gateway.answer_of("ann", kind)
+    gateway.connected("bob", kind)
+    assert "bob@far" in gateway.answer_of("bob", kind)
 
 
-def _pid(place: Place, user: str, kind: str) -> set[str]:
-    """What marks a user's process on this machine: its own number is another in there."""
-    text = place.client(user).call(f"{kind}__begins").text
+def _pid(gateway: OAuthGateway, user: str, kind: str) -> set[str]:
+    """Return the processes of a user on this machine; inside the namespace the number differs."""
+    text = gateway.client(user).call(f"{kind}__begins").text
     return _process_with(text, kind)
 
 
 def _process_with(mark: str, kind: str) -> set[str]:
-    """The processes whose token ends so: the user's own, and perhaps the one that lists."""
+    """Return the processes whose token ends so: the user's own, and perhaps the listing one."""
     programs = (each for each in Path("/proc").iterdir() if each.name.isdigit())
     result = _environment if kind == "byenv" else _file
     found = {
@@ -293,13 +297,13 @@ def _runs(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["byenv", "byfile"])
-def test_a_process_finds_its_token_where_it_was_declared_and_never_in_words(
-    place: Place, kind: str
+def test_a_process_gets_its_token_where_configured_and_never_as_an_argument(
+    gateway: OAuthGateway, kind: str
 ) -> None:
-    place.connected("ann", kind)
-    text = place.client("ann").call(f"{kind}__words").text
+    gateway.connected("ann", kind)
+    text = gateway.client("ann").call(f"{kind}__words").text
     assert text == ("False " if kind == "byenv" else "False 0o600 read-only")
-    token = place.client("ann").call(f"{kind}__begins").text
+    token = gateway.client("ann").call(f"{kind}__begins").text
     every = [each / "cmdline" for each in Path("/proc").iterdir() if each.name.isdigit()]
     for each in every:
         try:
@@ -309,19 +313,19 @@ def test_a_process_finds_its_token_where_it_was_declared_and_never_in_words(
 
 
 @pytest.mark.parametrize(("kind", "tool"), [("rest", "rest__repeat"), ("graph", "graph__repeat")])
-def test_an_api_that_repeats_a_token_does_not_tell_the_caller(
-    place: Place, kind: str, tool: str
+def test_a_token_repeated_by_an_api_is_redacted(
+    gateway: OAuthGateway, kind: str, tool: str
 ) -> None:
-    place.connected("ann", kind)
-    body = json.dumps(place.client("ann").call(tool).json)
+    gateway.connected("ann", kind)
+    body = json.dumps(gateway.client("ann").call(tool).json)
     assert "(secret)" in body
     assert "far~" not in body
 
 
-def test_a_key_of_nobody_is_told_so_and_no_token_is_written_anywhere(place: Place) -> None:
-    place.connected("ann", "byenv")
-    logs = place.launched.logs()
+def test_a_token_is_in_no_log_and_no_file(gateway: OAuthGateway) -> None:
+    gateway.connected("ann", "byenv")
+    logs = gateway.launched.logs()
     assert "far~" not in logs
-    for each in place.launched.state_dir.rglob("*"):
+    for each in gateway.launched.state_dir.rglob("*"):
         if each.is_file():
             assert b"far~" not in each.read_bytes(), each

@@ -1,4 +1,4 @@
-"""Run the steps of docs/how-to/running-replicas.md: two of each service, on NATS and Valkey."""
+"""The steps of docs/how-to/running-replicas.md: two of each service, on NATS and Valkey."""
 
 import json
 import os
@@ -33,14 +33,14 @@ class Shell:
         (programs / "valkey-server").symlink_to(valkey_binary())
         self.ports = {name: own_port() for name in ("NATS_PORT", "VALKEY_PORT")}
         self.ports |= {name: own_port() for name in ("INGRESS_1", "INGRESS_2")}
-        kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        path = f"{Path(sys.executable).parent}:{programs}:{kept['PATH']}"
+        environment = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
+        path = f"{Path(sys.executable).parent}:{programs}:{environment['PATH']}"
         fields = {name: str(port) for name, port in self.ports.items()}
-        self.place = directory / "cluster"
+        self.cluster_dir = directory / "cluster"
         self._bash = subprocess.Popen(
             ["bash", "-e"],
             cwd=directory,
-            env={**kept, **fields, "PATH": path},
+            env={**environment, **fields, "PATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -49,7 +49,7 @@ class Shell:
         )
 
     def run(self, step: str) -> str:
-        """What a step printed; fails where one of its commands does."""
+        """Run a step and return its output; fail if one of its commands fails."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         self._bash.stdin.write(f"{step}\necho {DONE}\n")
@@ -62,13 +62,13 @@ class Shell:
         raise AssertionError(f"it failed:\n{step}\n{message}\n{self.logs()}")
 
     def logs(self) -> str:
-        """The last words of every process."""
-        logs = sorted(self.place.glob("*-*/log"))
+        """Return the end of every process's log."""
+        logs = sorted(self.cluster_dir.glob("*-*/log"))
         return "\n".join(f"{log.parent.name}: {log.read_text()[-800:]}" for log in logs)
 
     def close(self) -> None:
         """End what the steps started, if they did not."""
-        for file in [*self.place.glob("*/pid"), *self.place.glob("*.pid")]:
+        for file in [*self.cluster_dir.glob("*/pid"), *self.cluster_dir.glob("*.pid")]:
             with suppress(OSError, ValueError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
         self._bash.kill()
@@ -76,27 +76,27 @@ class Shell:
             pass
 
     def client(self, number: int, key: str) -> Client:
-        """A client of one ingress."""
+        """Return a client of one ingress."""
         return Client(f"http://127.0.0.1:{self.ports[f'INGRESS_{number}']}/mcp", key)
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    made = Shell(tmp_path)
+    shell = Shell(tmp_path)
     try:
-        yield made
+        yield shell
     finally:
-        made.close()
+        shell.close()
 
 
 def steps() -> list[str]:
-    """The commands of each numbered section of the page."""
+    """Return the commands of each numbered section of the page."""
     found = re.findall(r"^## \d\. .*?^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert len(found) == 6
     return found
 
 
-def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> None:
+def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Shell) -> None:
     keys, operator, services, calls, losing, end = steps()
     shell.run(keys)
     shell.run(operator)
@@ -107,7 +107,7 @@ def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> 
     message = shell.run(calls)
     assert message.count('"timezone"') >= 2, message
     assert message.count(TOOL.partition("__")[2]) >= 2, "audit has both"
-    key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
+    key = json.loads((shell.cluster_dir / "applied.json").read_text())["secrets"]["bot"]
     session = start_session(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     shared = shell.client(2, key).post(call, Mcp_Session_Id=session)
@@ -122,16 +122,18 @@ def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> 
         90,
     )
     shell.run(end)
-    until_blocking(lambda: not any(map(_runs, shell.place.glob("*.pid"))), "the engines' end", 60)
+    until_blocking(
+        lambda: not any(map(_runs, shell.cluster_dir.glob("*.pid"))), "the engines' end", 60
+    )
 
 
 def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
-    """Why the page has `seal.key` copied."""
+    """This is why the page copies `seal.key`."""
     keys, operator, services, *_ = steps()
     shell.run(keys)
     shell.run(operator)
     shell.run(services.replace("give ingress $number seal.key", "give ingress $number"))
-    key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
+    key = json.loads((shell.cluster_dir / "applied.json").read_text())["secrets"]["bot"]
     session = start_session(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")
     assert shell.client(2, key).post(call, Mcp_Session_Id=session).status == 404

@@ -1,4 +1,4 @@
-"""Policy at work on the session's bus and Valkey, for the tests of approvals; and marks."""
+"""Fixtures of the service tests: settings, authorization servers, and policy on a real bus."""
 
 import os
 import signal
@@ -14,12 +14,15 @@ from harness.engines.nats_server import NatsAt
 from harness.oauth.protected_processes import OAuthServer, Resource
 from harness.programs.marked_processes import marked
 from harness.services.authorization_service import STAFF, Server, serving
+from harness.services.ledger_state import MemoryGenerations
 from harness.services.oauth_connections import DOCUMENT, ConnectFlow, executor_connection
 from harness.services.policy_replicas import PolicyReplicas, declared, running_policy
+from harness.upstreams.large_result_server import LargeResultServer
 from harness.waits import PATIENCE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import LEASES
 from toolbus_common.settings import Settings
+from toolbus_policy.ledger.ledger import Ledger
 
 LOOPBACK = "127.0.0.0/8 ::1"
 Begin = AbstractAsyncContextManager[PolicyReplicas]
@@ -27,25 +30,25 @@ Begin = AbstractAsyncContextManager[PolicyReplicas]
 
 @pytest.fixture(autouse=True)
 def lists_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are operators who list this machine's own addresses."""
+    """Allow this machine's own addresses, as an operator may."""
     monkeypatch.setenv("TOOLBUS_EGRESS_ALLOW", LOOPBACK)
 
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """What marks the processes of one test; whatever is left of them is ended."""
-    made = f"mark-{uuid.uuid4().hex}"
-    yield made
-    for pid in marked(made):
+    """Yield a mark for the processes of one test, and kill those that are left."""
+    mark_ = f"mark-{uuid.uuid4().hex}"
+    yield mark_
+    for pid in marked(mark_):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
 async def lasting_leases(nats_server: NatsAt, provisioned_bus: None) -> None:  # noqa: ARG001
-    """Leases outlive a machine that stands still for a while: no server moves in these tests.
+    """Let leases outlast a paused machine, so that no server moves in these tests.
 
-    A bucket that was written to, as leases are by any executor with a process, is made anew for
+    A bucket that was written to, as leases are by any executor with a process, is created again for
     the next test.
     """
     async with connect_as_tester(nats_server) as tester:
@@ -56,69 +59,86 @@ async def lasting_leases(nats_server: NatsAt, provisioned_bus: None) -> None:  #
 
 
 @pytest.fixture
+async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
+    """Open a ledger whose generations are kept in memory."""
+    ledger = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def result_server() -> AsyncIterator[LargeResultServer]:
+    """Serve large results and results with lifetimes."""
+    server = LargeResultServer()
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture
 def docs() -> Iterator[Resource]:
-    """What a server that wants OAuth says of itself."""
-    with Resource().serving() as made:
-        yield made
+    """Serve the resource metadata of a server that requires OAuth."""
+    with Resource().serving() as resource:
+        yield resource
 
 
 @pytest.fixture(scope="module")
-def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    """An authorization server that servers name, in a process of its own."""
-    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
-        yield made
+def oauth_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    """Run an authorization server in a process of its own."""
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as server:
+        yield server
 
 
 @pytest.fixture
-def far(away: OAuthServer) -> OAuthServer:
-    """The same, as it was at first."""
-    return away.as_ever()
+def oauth_server(oauth_process: OAuthServer) -> OAuthServer:
+    """Return the authorization server, reset to its first state."""
+    return oauth_process.as_ever()
 
 
 @pytest.fixture
-async def asking(
+async def flow(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ConnectFlow]:
-    """Oauth as a client of others, with an account of ann's."""
+    """Run oauth as a client of other authorization servers, with an account of ann's."""
     own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
     async with executor_connection(settings, operator, monkeypatch, **own) as parts:
-        made = ConnectFlow(*parts)
-        await made.server.account()
-        yield made
+        flow = ConnectFlow(*parts)
+        await flow.server.account()
+        yield flow
 
 
 @pytest.fixture
 async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    """Oauth at work, with the rule `staff` and an account of ann's."""
-    async with serving(settings, operator, monkeypatch) as made:
-        await made.declare(**STAFF)
-        await made.account()
-        yield made
+    """Run oauth with the rule `staff` and an account of ann's."""
+    async with serving(settings, operator, monkeypatch) as server:
+        await server.declare(**STAFF)
+        await server.account()
+        yield server
 
 
 @pytest.fixture
-def begin(
+def start_policy(
     settings: Settings, operator: Bus, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """How to put policy to work, with settings of its own."""
+    """Return a function that runs policy with the given settings."""
 
-    def begun(replicas: int = 2, **told: str) -> Begin:
+    def start(replicas: int = 2, **environment: str) -> Begin:
         for name, value in {
             "STATE_DIR": str(settings.state_dir),
             "NATS_URL": settings.nats_url,
             "REDIS_URL": valkey_url,
-            "REDIS_TIMEOUT": "5",  # a busy machine's Valkey is not one that is away
-            **told,
+            "REDIS_TIMEOUT": "5",  # a busy machine's Valkey may answer slowly
+            **environment,
         }.items():
             monkeypatch.setenv(f"TOOLBUS_{name}", value)
         return running_policy(settings, operator, declared(), replicas)
 
-    return begun
+    return start
 
 
 @pytest.fixture
-async def at_work(begin: Any) -> AsyncIterator[PolicyReplicas]:
-    async with begin() as made:
-        yield made
+async def policy(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
+    async with start_policy() as policy:
+        yield policy

@@ -1,4 +1,4 @@
-"""Audit on a real bus and a real ClickHouse engine: every event once, whatever happens."""
+"""Audit on a real bus and a real ClickHouse engine: every event is stored exactly once."""
 
 import asyncio
 import http.client
@@ -21,10 +21,10 @@ from toolbus_common.config import Configuration, Reader
 from toolbus_common.config_store.repository import hashed
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -37,7 +37,7 @@ def audit_settings(settings: Settings) -> AuditSettings:
 
 @pytest.fixture
 async def audit(settings: Settings) -> AsyncIterator[Service]:
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         yield service
 
@@ -46,21 +46,21 @@ async def ready(service: Service) -> bool:
     return service.status().ready
 
 
-async def counted(service: Service, what: str, wanted: int) -> bool:
-    return bool(service.status().details[what] == wanted)
+async def counted(service: Service, what: str, expected: int) -> bool:
+    return bool(service.status().details[what] == expected)
 
 
 async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, ...], ...]:
-    asks = RequestReply("operator", operator)
-    return (await asks.request(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
+    requests = RequestReply("operator", operator)
+    return (await requests.request(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
 
 
-async def count(operator: Bus, wanted: int, table: str = "events") -> None:
+async def count(operator: Bus, expected: int, table: str = "events") -> None:
     async def look() -> bool:
-        return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= wanted)
+        return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= expected)
 
-    await until_async(look, f"{wanted} rows in {table}")
-    assert await rows(operator, f"SELECT count() FROM {table}") == ((wanted,),)
+    await until_async(look, f"{expected} rows in {table}")
+    assert await rows(operator, f"SELECT count() FROM {table}") == ((expected,),)
 
 
 async def test_an_event_becomes_a_row_with_typed_columns(
@@ -114,7 +114,7 @@ async def test_a_message_delivered_ten_times_is_stored_once(
         for _ in range(10):
             await stored_but_not_acknowledged(bus, store)
     await store.close()
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         await until_async(lambda: consumed(operator), "everything is acknowledged")
         await count(operator, 50)
@@ -122,13 +122,13 @@ async def test_a_message_delivered_ten_times_is_stored_once(
 
 
 async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
-    """A writer that dies between insert and acknowledgement."""
+    """Store rows as a writer that dies between insert and acknowledgement."""
     from toolbus_audit.ingest.writer import Writer  # noqa: PLC0415
 
     writer = Writer(store)
     await writer.open()
-    async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as taken:  # type: ignore[type-var]
-        async for messages in taken:
+    async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as batches:  # type: ignore[type-var]
+        async for messages in batches:
             if messages:
                 await writer._store_rows(messages, asyncio.get_running_loop().time() + 10)
                 for message in messages:
@@ -136,7 +136,7 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
                 return
 
 
-async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings: Settings) -> None:
+async def test_a_repeated_insert_is_stored_once_without_a_query(settings: Settings) -> None:
     store = ClickHouse(audit_settings(settings))
     await store.open()
     line = b'{"event":"f","producer":"p","seq":1,"id":"%d","at":1763708342.5,"customer":"a"}'
@@ -149,7 +149,7 @@ async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings
     await store.close()
 
 
-async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stored(
+async def test_an_unreadable_line_becomes_a_dead_letter_and_the_rest_is_stored(
     audit: Service, operator: Bus, settings: Settings
 ) -> None:
     good = (
@@ -178,7 +178,7 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
     await store.open()
     store._connected().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     await store.close()
-    async with build(LocalTransport(), audit_settings(settings)).running() as service:
+    async with build(ProcessContext(), audit_settings(settings)).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         async with events_of("policy", settings, tmp_path) as policy:
             teams = ("red", "blue", "far too long", "green", "black")
@@ -191,25 +191,25 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
         assert found == ((2, "far too long"),)
 
 
-async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
+async def test_a_second_audit_on_the_same_directory_waits_and_takes_over(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    first = build(LocalTransport(), audit_settings(settings))
-    async with build(LocalTransport(), audit_settings(settings)).running() as second:
+    first = build(ProcessContext(), audit_settings(settings))
+    async with build(ProcessContext(), audit_settings(settings)).running() as second:
         await until_async(lambda: ready(second), "the second is ready")
         async with first.running():
-            await until_async(lambda: standing_by(first), "the first stands by")
+            await until_async(lambda: is_waiting(first), "the first stands by")
             async with events_of("policy", settings, tmp_path) as policy:
                 await asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(20)))
             await count(operator, 20)
             assert (await rows(operator, "SELECT 1")) == ((1,),)
 
 
-async def standing_by(service: Service) -> bool:
+async def is_waiting(service: Service) -> bool:
     return "this one waits" in service.status().reason
 
 
-async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
+async def test_an_invalid_query_is_rejected_with_clickhouses_reason(
     audit: Service, operator: Bus
 ) -> None:
     assert audit.ready
@@ -219,17 +219,17 @@ async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
     assert "version" not in caught.value.reason
 
 
-async def test_an_answer_is_cut_at_its_limit_and_says_so(audit: Service, operator: Bus) -> None:
+async def test_a_reply_is_truncated_at_its_limit_and_marked(audit: Service, operator: Bus) -> None:
     assert audit.ready
-    asks = RequestReply("operator", operator)
+    requests = RequestReply("operator", operator)
     query = AuditQuery(sql="SELECT number n FROM numbers(100)", limit=7)
-    reply = await asks.request(query, RowsReply, PATIENCE)
+    reply = await requests.request(query, RowsReply, PATIENCE)
     assert reply.columns == ("n",)
     assert reply.rows == tuple((n,) for n in range(7))
     assert reply.more
 
 
-async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_are_not(
+async def test_configured_readers_are_answered_over_http_until_they_are_removed(
     operator: Bus, settings: Settings
 ) -> None:
     port, secret = own_port(), "a-secret-of-a-reader-0123"
@@ -252,7 +252,7 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
     async def answered() -> bool:
         return await asyncio.to_thread(request) == (200, b"0\n")
 
-    async with build(LocalTransport(), result).running() as service:
+    async with build(ProcessContext(), result).running() as service:
         await until_async(lambda: ready(service), "audit is ready")
         assert await refused()
         ann = Reader(customers=("acme",), secret_hash=hashed(secret))
@@ -305,7 +305,7 @@ REFUSED = (
 )
 
 
-async def test_a_question_can_only_read_and_only_the_tables(
+async def test_a_query_can_only_read_and_only_the_tables(
     audit: Service, operator: Bus, tmp_path: Path
 ) -> None:
     assert audit.ready

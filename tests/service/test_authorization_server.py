@@ -1,4 +1,4 @@
-"""The authorization server on a real bus: what it gives, to whom, and every attack it refuses."""
+"""The authorization server on a real bus: grants, tokens, and the attacks it rejects."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from toolbus_common.settings import Settings
 from toolbus_oauth.server import authorize_flow as browsing
 
 
-async def test_a_person_allows_a_client_which_acts_in_their_name(server: Server) -> None:
+async def test_a_person_allows_a_client_to_act_in_their_name(server: Server) -> None:
     client = await server.register()
     result = await server.signed_in(client["client_id"])
     bearer = await server.show(result["access_token"])
@@ -41,7 +41,7 @@ async def test_a_person_allows_a_client_which_acts_in_their_name(server: Server)
     assert result["scope"] == "tools"
 
 
-async def test_an_answer_says_who_it_is_from_also_when_it_is_no(server: Server) -> None:
+async def test_every_answer_names_its_issuer_also_an_error(server: Server) -> None:
     client = (await server.register())["client_id"]
     walker = ServiceBrowser(server)
     yes = await walker.answered(await walker.consenting(client))
@@ -55,7 +55,7 @@ async def test_an_answer_says_who_it_is_from_also_when_it_is_no(server: Server) 
     assert {page.parameters["state"] for page in (yes, no, wrong)} == {"a-state"}
 
 
-async def test_nobody_is_sent_to_an_address_that_is_one_byte_off(server: Server) -> None:
+async def test_a_redirect_uri_that_differs_in_one_byte_is_rejected(server: Server) -> None:
     client = (await server.register())["client_id"]
     for at in range(len(REDIRECT)):
         off = f"{REDIRECT[:at]}~{REDIRECT[at + 1 :]}"
@@ -79,9 +79,7 @@ async def test_nobody_is_sent_to_an_address_that_is_one_byte_off(server: Server)
         {"code_challenge": "too-short"},
     ],
 )
-async def test_a_request_without_proof_key_goes_no_further(
-    server: Server, pkce: dict[str, str]
-) -> None:
+async def test_a_request_without_pkce_is_rejected(server: Server, pkce: dict[str, str]) -> None:
     client = (await server.register())["client_id"]
     page = await ServiceBrowser(server).get(
         "/oauth/authorize", **authorization_request(client, **pkce)
@@ -90,7 +88,9 @@ async def test_a_request_without_proof_key_goes_no_further(
     assert "code" not in page.parameters
 
 
-async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Server) -> None:
+async def test_a_code_is_valid_for_its_client_its_verifier_and_its_redirect_uri(
+    server: Server,
+) -> None:
     client, other = [(await server.register())["client_id"] for _ in range(2)]
     code = await ServiceBrowser(server).code(client)
     assert (await server.token(other, code))[1]["error"] == "invalid_grant"
@@ -102,7 +102,7 @@ async def test_a_code_is_for_its_client_its_verifier_and_its_address(server: Ser
     assert (await server.token(client, code))[0] == 200
 
 
-async def test_a_code_used_twice_takes_back_what_it_gave(server: Server) -> None:
+async def test_a_reused_code_revokes_its_tokens(server: Server) -> None:
     client = (await server.register())["client_id"]
     code = await ServiceBrowser(server).code(client)
     _, result = await server.token(client, code)
@@ -117,7 +117,7 @@ async def test_a_code_used_twice_takes_back_what_it_gave(server: Server) -> None
     assert again[1]["error"] == "invalid_grant"
 
 
-async def test_of_a_code_redeemed_many_times_at_once_nothing_is_left(server: Server) -> None:
+async def test_a_code_redeemed_concurrently_leaves_no_grant(server: Server) -> None:
     client = (await server.register())["client_id"]
     code = await ServiceBrowser(server).code(client)
     answers = await asyncio.gather(*(server.token(client, code) for _ in range(8)))
@@ -125,7 +125,7 @@ async def test_of_a_code_redeemed_many_times_at_once_nothing_is_left(server: Ser
     assert await server.action("grants") == []
 
 
-async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) -> None:
+async def test_a_reused_refresh_token_ends_the_whole_family(server: Server) -> None:
     client = (await server.register())["client_id"]
     first = await server.signed_in(client)
 
@@ -144,7 +144,7 @@ async def test_a_refresh_token_used_twice_ends_the_whole_family(server: Server) 
     assert await server.action("grants") == []
 
 
-async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_ends(
+async def test_an_introspected_token_is_forgotten_everywhere_when_its_grant_ends(
     server: Server, operator: Bus
 ) -> None:
     result = await server.signed_in((await server.register())["client_id"])
@@ -162,7 +162,7 @@ async def test_a_token_that_was_shown_is_forgotten_everywhere_when_its_grant_end
         await server.show(result["access_token"])
 
 
-async def test_what_one_browser_was_shown_cannot_be_answered_from_another(server: Server) -> None:
+async def test_a_page_shown_to_one_browser_cannot_be_answered_from_another(server: Server) -> None:
     client = (await server.register())["client_id"]
     page = await ServiceBrowser(server).consenting(client)
     attacker = ServiceBrowser(server)
@@ -183,7 +183,7 @@ async def test_a_page_is_answered_once_and_from_this_site_only(server: Server) -
     assert (await walker.answered(page)).status == 400
 
 
-async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Server) -> None:
+async def test_the_consent_page_is_shown_every_time_with_name_and_address(server: Server) -> None:
     result = await server.register(
         client_name="<b>Bank</b>", redirect_uris=["http://127.0.0.1:7/back"]
     )
@@ -200,7 +200,7 @@ async def test_a_person_is_asked_every_time_by_name_and_by_address(server: Serve
     assert all(name.startswith("__Host-") for name in walker.cookies), cookie
 
 
-async def test_a_name_tried_too_often_must_wait_and_unknown_names_look_like_wrong_passwords(
+async def test_sign_in_attempts_are_limited_per_name_and_unknown_names_look_like_wrong_passwords(
     server: Server,
 ) -> None:
     client = (await server.register())["client_id"]
@@ -214,7 +214,7 @@ async def test_a_name_tried_too_often_must_wait_and_unknown_names_look_like_wron
     assert messages == [(403, False)] * 8 + [(403, True), (403, False)]
 
 
-async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> None:
+async def test_a_second_factor_is_required_and_valid_once(server: Server) -> None:
     row = await server.account("bob", totp=True)
     factor = TOTP(b32decode(row["totp_secret"]), 6, SHA1(), 30)
     client = (await server.register())["client_id"]
@@ -231,7 +231,7 @@ async def test_a_second_factor_is_asked_for_and_good_once(server: Server) -> Non
     assert await attempt(code) == 403
 
 
-async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> None:
+async def test_a_changed_account_loses_its_grants(server: Server) -> None:
     client = (await server.register())["client_id"]
     walker = ServiceBrowser(server)
     result = await server.signed_in(client)
@@ -246,44 +246,44 @@ async def test_an_account_that_changes_ends_what_it_allowed(server: Server) -> N
     assert "no access rule" in refused.text
 
 
-async def test_what_is_kept_tells_nothing_to_who_reads_the_bucket(
+async def test_stored_records_reveal_nothing_to_a_reader_of_the_bucket(
     server: Server, operator: Bus
 ) -> None:
     client = (await server.register(client_name="canary-client"))["client_id"]
     result = await server.signed_in(client)
     await server.show(result["access_token"])
-    kept = b""
+    stored = b""
     for name in ("tb_oauth", "tb_oauth_clients", "tb_oauth_brief"):
         for each in await (await operator.bucket(name)).present():
-            kept += each.key.encode() + (each.value or b"")
+            stored += each.key.encode() + (each.value or b"")
     for canary in ("canary-client", client, result["refresh_token"], VERIFIER):
-        assert canary.encode() not in kept
-    # Of itself: in so much ciphertext three letters in a row are there by chance.
-    assert not re.search(rb"\bann\b", kept)
+        assert canary.encode() not in stored
+    # A word of its own: in so much ciphertext three letters in a row occur by chance.
+    assert not re.search(rb"\bann\b", stored)
 
 
-async def test_a_registration_names_each_grant_and_each_address_once(server: Server) -> None:
+async def test_a_registration_lists_each_grant_and_each_address_once(server: Server) -> None:
     grants = ["authorization_code", "refresh_token", "refresh_token"]
     addresses = ["https://a.example/back", "https://a.example/back"]
-    made = await server.register(grant_types=grants, redirect_uris=addresses)
-    assert made["grant_types"] == ["authorization_code", "refresh_token"]
-    assert made["redirect_uris"] == ["https://a.example/back"]
+    client = await server.register(grant_types=grants, redirect_uris=addresses)
+    assert client["grant_types"] == ["authorization_code", "refresh_token"]
+    assert client["redirect_uris"] == ["https://a.example/back"]
 
 
 @pytest.mark.parametrize("setting", ["true", "false"])
 async def test_registration_can_be_switched_off(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    async with serving(settings, operator, monkeypatch, OAUTH_REGISTRATION=setting) as made:
-        result = await made.page("GET", "/.well-known/oauth-authorization-server")
-        posted = await made.page(
+    async with serving(settings, operator, monkeypatch, OAUTH_REGISTRATION=setting) as server:
+        result = await server.page("GET", "/.well-known/oauth-authorization-server")
+        posted = await server.page(
             "POST", "/oauth/register", body=b'{"redirect_uris":["https://a/b"]}'
         )
         offered = "registration_endpoint" in json.loads(result.body)
         assert (offered, posted.status) == ((True, 201) if setting == "true" else (False, 404))
 
 
-async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
+async def test_pages_and_cookies_of_a_removed_account_do_not_fit_a_new_one_of_its_name(
     server: Server,
 ) -> None:
     client = (await server.register())["client_id"]
@@ -294,13 +294,13 @@ async def test_nothing_of_an_account_fits_another_one_that_is_given_its_name(
     refused = await walker.answered(page)
     assert refused.status == 403
     again = await walker.get("/oauth/authorize", **authorization_request(client))
-    assert 'name="password"' in again.text, "the old cookie signs nobody in"
+    assert 'name="password"' in again.text, "the old cookie is invalid"
 
 
-async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_people(
+async def test_denied_sign_ins_are_recorded_up_to_a_limit_and_create_no_person_keys(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browsing, "MOST_DENIALS", 3)  # a minute: each takes a tenth of a second
+    monkeypatch.setattr(browsing, "MOST_DENIALS", 3)  # per minute: each takes a tenth of a second
     async with serving(settings, operator, monkeypatch) as server:
         await server.declare(**STAFF)
         client = (await server.register())["client_id"]
@@ -309,7 +309,7 @@ async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_peo
         for number in range(9):
             refused = await walker.signed_in(page, name=f"stranger{number}")
             assert refused.status == 403
-    # The service has ended, so all it had to say is said.
+    # The service has ended, so all its events are published.
     stream = await operator.client.jetstream().stream_info("EVENTS", subjects_filter="tb.event.>")
     assert (stream.state.subjects or {}).get("tb.event.signin.denied.default") == 3
     assert await (await operator.bucket(PEOPLE)).present() == []

@@ -32,7 +32,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     assert items == [None, "n-1"], "once more, with what was asked for"
     far.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
-    second = await asking.request(challenge='DPoP error="invalid_token"', refused=refused)
+    second = await asking.request(challenge='DPoP error="invalid_token"', rejected=refused)
     assert second.token != first.token
     assert second.key == first.key
     items = [read(form["dpop"])[0].get("nonce") for form in far.seen("refresh_token")]
@@ -82,9 +82,9 @@ async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(ClientIdentities, "again", away)
-        reply = await asking.request(refused=refused)
+        reply = await asking.request(rejected=refused)
         assert (reply.token, "store is away" in reply.reason) == ("", True)
-    again = await asking.request(refused=refused)
+    again = await asking.request(rejected=refused)
     assert again.token not in ("", first.token), "nobody had to consent anew"
 
 

@@ -1,4 +1,4 @@
-"""Tokens bound to a client's key (RFC 9449), as the authorization server gives them or not."""
+"""Tokens bound to a client's key (RFC 9449) at the authorization server."""
 
 import json
 from base64 import b64encode
@@ -37,8 +37,8 @@ async def public(server: Server, **more: Any) -> str:
     return str((await server.register(**more))["client_id"])
 
 
-async def refreshed(server: Server, client: str, told: dict[str, Any], **more: str) -> Any:
-    form = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"], **more}
+async def refreshed(server: Server, client: str, tokens: dict[str, Any], **more: str) -> Any:
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], **more}
     return await server.form("/oauth/token", client_id=client, **form)
 
 
@@ -47,7 +47,7 @@ def claims_of(token: str) -> dict[str, Any]:
     return body
 
 
-async def test_a_token_is_bound_to_the_key_that_was_proved_and_others_are_not(
+async def test_a_token_is_bound_to_the_proven_key_and_others_are_not(
     server: Server,
 ) -> None:
     client = await public(server)
@@ -62,7 +62,7 @@ async def test_a_token_is_bound_to_the_key_that_was_proved_and_others_are_not(
     assert (await server.show(plain["access_token"])).jkt == ""
 
 
-async def test_a_proof_that_is_not_good_gets_nothing_and_uses_nothing_up(server: Server) -> None:
+async def test_an_invalid_proof_gets_no_token_and_does_not_use_the_code(server: Server) -> None:
     client = await public(server)
     code = await ServiceBrowser(server).code(client)
     wrong = [
@@ -86,7 +86,7 @@ async def test_a_proof_that_is_not_good_gets_nothing_and_uses_nothing_up(server:
     assert "used before" in result["error_description"]
 
 
-async def test_a_public_clients_refresh_token_is_of_use_to_who_holds_its_key_alone(
+async def test_a_public_clients_refresh_token_is_valid_only_with_its_key(
     server: Server,
 ) -> None:
     client = await public(server)
@@ -95,13 +95,13 @@ async def test_a_public_clients_refresh_token_is_of_use_to_who_holds_its_key_alo
     stolen = await refreshed(server, client, result, dpop=proof(EVE))
     assert stolen[1]["error"] == "invalid_grant"
     status, second = await refreshed(server, client, result, dpop=proof())
-    assert (status, second["token_type"]) == (200, "DPoP"), "a thief has ended nothing"
+    assert (status, second["token_type"]) == (200, "DPoP"), "a stolen token ends nothing"
     late = await refreshed(server, client, result, dpop=proof(EVE))
     assert late[1]["error"] == "invalid_grant"
     assert (await refreshed(server, client, second, dpop=proof()))[0] == 200
 
 
-async def test_a_grant_is_bound_from_its_first_proof_on_and_never_unbound(server: Server) -> None:
+async def test_a_grant_is_bound_from_its_first_proof_and_never_unbound(server: Server) -> None:
     client = await public(server)
     result = await server.signed_in(client)
     status, bound = await refreshed(server, client, result, dpop=proof())
@@ -109,21 +109,21 @@ async def test_a_grant_is_bound_from_its_first_proof_on_and_never_unbound(server
     assert (await refreshed(server, client, bound))[1]["error"] == "invalid_dpop_proof"
 
 
-async def test_a_stolen_token_that_was_bound_to_a_thiefs_key_ends_with_its_clients_next_refresh(
+async def test_a_stolen_token_bound_to_a_thiefs_key_ends_with_its_clients_next_refresh(
     server: Server,
 ) -> None:
     for own in ({}, {"dpop": proof()}):
         client = await public(server)
         result = await server.signed_in(client)
-        status, taken = await refreshed(server, client, result, dpop=proof(EVE))
-        assert status == 200, "nobody can tell them apart yet"
+        status, stolen = await refreshed(server, client, result, dpop=proof(EVE))
+        assert status == 200, "the two cannot be distinguished yet"
         assert (await refreshed(server, client, result, **own))[1]["error"] == "invalid_grant"
-        assert (await refreshed(server, client, taken, dpop=proof(EVE)))[0] == 400
+        assert (await refreshed(server, client, stolen, dpop=proof(EVE)))[0] == 400
         with pytest.raises(UnauthorizedError, match="ended"):
-            await server.show(taken["access_token"])
+            await server.show(stolen["access_token"])
 
 
-async def test_a_token_from_before_its_grants_key_opens_nothing(server: Server) -> None:
+async def test_a_token_issued_before_its_grants_key_is_invalid(server: Server) -> None:
     client = await public(server)
     result = await server.signed_in(client)
     assert (await refreshed(server, client, result, dpop=proof()))[0] == 200
@@ -131,11 +131,11 @@ async def test_a_token_from_before_its_grants_key_opens_nothing(server: Server) 
         await server.show(result["access_token"])
 
 
-async def test_a_client_with_a_secret_may_change_its_key_but_not_do_without(server: Server) -> None:
-    made = await server.register(token_endpoint_auth_method="client_secret_basic")
-    basic = b64encode(f"{made['client_id']}:{made['client_secret']}".encode()).decode()
-    code = await ServiceBrowser(server).code(made["client_id"])
-    _, result = await server.token(made["client_id"], code, dpop=proof(), basic=basic)
+async def test_a_confidential_client_may_change_its_key_but_not_omit_it(server: Server) -> None:
+    client = await server.register(token_endpoint_auth_method="client_secret_basic")
+    basic = b64encode(f"{client['client_id']}:{client['client_secret']}".encode()).decode()
+    code = await ServiceBrowser(server).code(client["client_id"])
+    _, result = await server.token(client["client_id"], code, dpop=proof(), basic=basic)
     form = {"grant_type": "refresh_token", "refresh_token": result["refresh_token"], "basic": basic}
     assert (await server.form("/oauth/token", **form))[1]["error"] == "invalid_dpop_proof"
     status, other = await server.form("/oauth/token", dpop=proof(EVE), **form)
@@ -145,7 +145,7 @@ async def test_a_client_with_a_secret_may_change_its_key_but_not_do_without(serv
     assert (known["token_type"], known["cnf"]) == ("DPoP", {"jkt": EVE.jkt})
 
 
-async def test_a_code_that_was_asked_for_with_a_key_is_given_to_that_key_alone(
+async def test_a_code_requested_with_a_key_is_redeemed_with_that_key_only(
     server: Server,
 ) -> None:
     client = await public(server)
@@ -159,7 +159,7 @@ async def test_a_code_that_was_asked_for_with_a_key_is_given_to_that_key_alone(
     assert page.parameters["error"] == "invalid_request"
 
 
-async def test_a_client_that_wants_bound_tokens_gets_no_others(server: Server) -> None:
+async def test_a_client_that_requires_bound_tokens_gets_no_others(server: Server) -> None:
     result = await server.register(dpop_bound_access_tokens=True)
     assert result["dpop_bound_access_tokens"] is True
     code = await ServiceBrowser(server).code(result["client_id"])
@@ -175,7 +175,7 @@ async def test_a_client_that_wants_bound_tokens_gets_no_others(server: Server) -
     assert alone[1]["error"] == "invalid_dpop_proof"
 
 
-async def test_a_rule_can_want_bound_tokens_also_of_who_refreshes(server: Server) -> None:
+async def test_a_rule_can_require_bound_tokens_also_at_a_refresh(server: Server) -> None:
     client = await public(server)
     before = await server.signed_in(client)
     await server.declare(**BOUND)
@@ -192,13 +192,13 @@ async def test_a_rule_can_want_bound_tokens_also_of_who_refreshes(server: Server
     assert (await server.form("/oauth/token", dpop=proof(), **form))[1]["token_type"] == "DPoP"
 
 
-async def test_what_is_offered_is_told(server: Server) -> None:
+async def test_supported_proof_algorithms_are_published(server: Server) -> None:
     page = await server.page("GET", "/.well-known/oauth-authorization-server")
     body = json.loads(page.body)["dpop_signing_alg_values_supported"]
     assert body == ["ES256", "EdDSA", "RS256"]
 
 
-async def test_where_a_nonce_is_wanted_it_is_given_first_and_a_made_up_one_will_not_do(
+async def test_a_required_nonce_is_returned_first_and_an_invented_one_is_rejected(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(settings, operator, monkeypatch, DPOP_NONCE="true") as server:
@@ -211,14 +211,14 @@ async def test_where_a_nonce_is_wanted_it_is_given_first_and_a_made_up_one_will_
             "code_verifier": VERIFIER, "redirect_uri": REDIRECT, "resource": RESOURCE,
         }  # fmt: skip
 
-        async def tried(nonce: str | None) -> tuple[int, str, str]:
+        async def request_token(nonce: str | None) -> tuple[int, str, str]:
             headers = {**FORM, "dpop": proof(nonce=nonce)}
             body = urlencode(form).encode()
             page = await server.page("POST", "/oauth/token", "", body, headers)
             fields = {each[0]: each[1] for each in page.headers}
             return page.status, json.loads(page.body).get("error", ""), fields.get("dpop-nonce", "")
 
-        status, error, nonce = await tried(None)
+        status, error, nonce = await request_token(None)
         assert (status, error, bool(nonce)) == (400, "use_dpop_nonce", True)
-        assert (await tried("made-up"))[1] == "use_dpop_nonce"
-        assert (await tried(nonce))[:2] == (200, "")
+        assert (await request_token("made-up"))[1] == "use_dpop_nonce"
+        assert (await request_token(nonce))[:2] == (200, "")

@@ -1,4 +1,4 @@
-"""Buckets: what watchers see first, and how many there may be."""
+"""Key-value buckets: the first values of a watcher, and the number of watchers."""
 
 import asyncio
 from contextlib import aclosing
@@ -6,22 +6,22 @@ from contextlib import aclosing
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 
-AT_ONCE, EACH = 2, 300  # the server keeps a thousand watchers of a bucket
+AT_ONCE, EACH = 2, 300  # the server limits a bucket to a thousand watchers
 
 
-async def test_whoever_looks_sees_what_is_there_however_often_they_look(operator: Bus) -> None:
+async def test_many_reads_of_present_keys_all_see_them(operator: Bus) -> None:
     bucket = await operator.bucket(CONFIG)
     await bucket.put("seen.one", b"1")
 
-    async def looked() -> None:
+    async def read_keys() -> None:
         for _ in range(EACH):
             assert [each.key for each in await bucket.present("seen.*")] == ["seen.one"]
             assert await bucket.present("unseen.*") == []
 
-    await asyncio.gather(*(looked() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(read_keys() for _ in range(AT_ONCE)))
 
 
-async def test_a_watcher_hears_of_changes_after_what_was_there(operator: Bus) -> None:
+async def test_a_watcher_receives_changes_after_the_present_values(operator: Bus) -> None:
     bucket = await operator.bucket(CONFIG)
     await bucket.put("seen.one", b"1")
     async with aclosing(bucket.watch()) as changes:

@@ -1,4 +1,4 @@
-"""A NATS server killed and started again on the same store: nothing said is lost or doubled."""
+"""A NATS server killed and started again on the same store: no message lost or doubled."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from toolbus_common.settings import Settings
 
 @pytest.fixture
 async def own_settings(state_dir: Path, own_nats: NatsServer) -> Settings:
-    """Services of these settings join a provisioned server that may be killed."""
+    """Return settings for a provisioned server that may be killed."""
     await provisioned(own_nats)
     settings = Settings(state_dir=state_dir, nats_url=own_nats.url, drain_seconds=5.0)
     own_nats.copy_seeds(settings.state_dir)
@@ -46,7 +46,7 @@ def allowed(call: int) -> CallAllowed:
 
 
 async def lines(bus: Bus) -> list[dict[str, object]]:
-    """Every event in the stream."""
+    """Return every event in the stream."""
     stream = bus.client.jetstream()
     last = (await stream.stream_info(EVENTS)).state.last_seq
     messages = [await stream.get_msg(EVENTS, seq) for seq in range(1, last + 1)]
@@ -54,22 +54,22 @@ async def lines(bus: Bus) -> list[dict[str, object]]:
 
 
 class Confused:
-    """A way to a server; while `confused` it takes connections and talks nonsense there."""
+    """A proxy to a NATS server; while `confused` it accepts connections and sends nonsense."""
 
     def __init__(self, port: int) -> None:
         self.confused = False
-        self.taken = self.open = 0  # while it was confused
+        self.accepted = self.open = 0  # counted while it was confused
         self._port = port
         self._writers: list[asyncio.StreamWriter] = []
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        """Its URL."""
+        """Yield the URL of the proxy."""
         async with served(self._meet) as port:
             yield f"nats://127.0.0.1:{port}"
 
     def break_off(self) -> None:
-        """End what goes through it."""
+        """Close every connection through the proxy."""
         while self._writers:
             self._writers.pop().close()
 
@@ -86,7 +86,7 @@ class Confused:
     async def _talk_nonsense(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self.taken += 1
+        self.accepted += 1
         self.open += 1
         writer.write(b"NONSENSE\r\n")
         try:
@@ -102,20 +102,20 @@ async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
+async def test_connections_without_a_valid_server_are_closed(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
-    way = Confused(int(own_settings.nats_url.rpartition(":")[2]))
-    async with way.listening() as url, connect_as_tester(NatsAt(url, own_nats.seeds)) as bus:
-        way.confused = True
-        way.break_off()
-        await until(lambda: way.taken >= 3, "it tried again and again")
-        way.confused = False
-        await until(lambda: bus.connected, "it found its server again")
-        await until(lambda: way.open == 0, "it left the others")
+    proxy = Confused(int(own_settings.nats_url.rpartition(":")[2]))
+    async with proxy.listening() as url, connect_as_tester(NatsAt(url, own_nats.seeds)) as bus:
+        proxy.confused = True
+        proxy.break_off()
+        await until(lambda: proxy.accepted >= 3, "it retried")
+        proxy.confused = False
+        await until(lambda: bus.connected, "it reconnected")
+        await until(lambda: proxy.open == 0, "it closed the other connections")
 
 
-async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
+async def test_every_event_published_across_a_restart_is_in_the_stream_exactly_once(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     policy = Service("policy", own_settings)
@@ -127,7 +127,7 @@ async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
         for n in range(50, 100):
             policy.events.publish(allowed(n))
             await asyncio.sleep(0)
-        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        await until(lambda: not (policy.bus.connected or tester.connected), "both are disconnected")
         with pytest.raises(BusDownError):
             await policy.events.publish_durable(allowed(100))
         own_nats.start()
@@ -143,13 +143,13 @@ async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
     assert sorted(int(str(line["seq"])) for line in result) == list(range(1, 103))
 
 
-async def test_what_a_killed_service_had_spooled_the_next_one_says(
+async def test_the_outbox_of_a_killed_service_is_published_by_the_next_one(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     policy = Service("policy", own_settings)
     async with running(policy):
         own_nats.kill()
-        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        await until(lambda: not (policy.bus.connected or tester.connected), "both are disconnected")
         with pytest.raises(BusDownError):
             await policy.events.publish_durable(allowed(1))
     own_nats.start()
@@ -162,24 +162,24 @@ async def test_what_a_killed_service_had_spooled_the_next_one_says(
         await until_async(there, "the spooled event is in the stream")
 
 
-async def test_every_stream_and_bucket_survives_with_what_was_in_it(
+async def test_every_stream_and_bucket_survives_with_its_content(
     own_nats: NatsServer, tester: Bus
 ) -> None:
     for bucket in BUCKETS:
         await (await tester.bucket(bucket.bucket)).put("k", b"v")
     own_nats.kill()
-    await until(lambda: not tester.connected, "the tester noticed")
+    await until(lambda: not tester.connected, "the tester is disconnected")
     own_nats.start()
     await until(lambda: tester.connected, "the tester is back")
     for bucket in BUCKETS:
         found = await (await tester.bucket(bucket.bucket)).get("k")
-        if bucket.bucket != LEASES:  # a lease may have run out meanwhile
+        if bucket.bucket != LEASES:  # a lease may have expired meanwhile
             assert found is not None, bucket.bucket
     info = await tester.client.jetstream().stream_info(EVENTS)
     assert info.state.consumer_count == len(DURABLES)
 
 
-async def test_a_change_after_a_restart_is_still_heard(
+async def test_a_change_after_a_restart_is_still_received(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     received: list[Change | None] = []
@@ -190,14 +190,14 @@ async def test_a_change_after_a_restart_is_still_heard(
     async with running(policy):
         assert [change and change.value for change in received] == [b"1", None]
         own_nats.kill()
-        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        await until(lambda: not (policy.bus.connected or tester.connected), "both are disconnected")
         own_nats.start()
         await until(lambda: policy.bus.connected and tester.connected, "both are back")
         await config.put("key.bot", b"2")
-        await until(lambda: any(c and c.value == b"2" for c in received), "the change was heard")
+        await until(lambda: any(c and c.value == b"2" for c in received), "the change was received")
 
 
-async def test_a_change_made_before_the_service_is_back_is_heard_too(
+async def test_a_change_made_before_the_service_reconnects_is_received(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     received: list[Change | None] = []
@@ -207,14 +207,18 @@ async def test_a_change_made_before_the_service_is_back_is_heard_too(
     await catalogue.put("git", b"1")
     async with running(ingress):
         own_nats.kill()
-        await until(lambda: not (ingress.bus.connected or tester.connected), "both noticed")
+        await until(
+            lambda: not (ingress.bus.connected or tester.connected), "both are disconnected"
+        )
         own_nats.start()
         await until(lambda: tester.connected, "the tester is back")
         await catalogue.delete("git")
-        await until(lambda: any(c and c.value is None for c in received), "the deletion was heard")
+        await until(
+            lambda: any(c and c.value is None for c in received), "the deletion was received"
+        )
 
 
-async def test_a_durable_consumer_goes_on_where_it_was(
+async def test_a_durable_consumer_continues_where_it_was(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     received: list[bytes] = []
@@ -236,25 +240,25 @@ async def test_a_durable_consumer_goes_on_where_it_was(
 
     async with running(executor, policy):
         await executor.events.publish_durable(completed(1))
-        await until(lambda: len(received) == 1, "the first is heard")
-        await until_async(noted, "the server knows that it need not come again")
+        await until(lambda: len(received) == 1, "the first is received")
+        await until_async(noted, "the first is acknowledged")
         own_nats.kill()
-        await until(lambda: not executor.bus.connected, "executor noticed")
+        await until(lambda: not executor.bus.connected, "executor is disconnected")
         executor.events.publish(completed(2))
         own_nats.start()
-        await until(lambda: len(received) == 2, "the second is heard")
+        await until(lambda: len(received) == 2, "the second is received")
     assert [json.loads(line)["call_id"] for line in received] == ["c1", "c2"]
 
 
-async def test_a_closed_bus_gives_up_reconnecting_even_if_its_cancellation_was_lost(
+async def test_a_closed_bus_stops_reconnecting_even_if_its_cancellation_was_lost(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
     policy = Bus("policy", own_settings.nats_url, (own_nats.seeds / "policy.seed").read_text())
     await policy.open()
     own_nats.kill()
-    await until(lambda: not policy.connected, "policy noticed")
+    await until(lambda: not policy.connected, "policy is disconnected")
     reconnecting = policy.client._reconnection_task
     assert reconnecting is not None
     policy.client._reconnection_task = None  # so that closing cancels nothing
     await policy.close()
-    await until(reconnecting.done, "it gave up")
+    await until(reconnecting.done, "the reconnection has stopped")

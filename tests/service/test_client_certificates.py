@@ -1,4 +1,4 @@
-"""Toolbus as a client that shows a certificate: to whom, with what, and what it is told else."""
+"""Client certificates of the gateway at authorization servers: the alias, bindings, errors."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -20,137 +20,147 @@ Pair = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
-def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateBoundOAuthServer]:
+def oauth_process(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[CertificateBoundOAuthServer]:
     directory = tmp_path_factory.mktemp("oauth")
-    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as made:
-        yield made
+    with CertificateBoundOAuthServer(directory, Certificates(directory)).running() as server:
+        yield server
 
 
 @pytest.fixture
-def far(away: CertificateBoundOAuthServer) -> CertificateBoundOAuthServer:
-    """It gives tokens to who shows our first certificate."""
-    away.as_ever().announce_alias()
-    away.say(certificate=kept_thumbprint(away.certificates.client[0]))
-    return away
+def oauth_server(oauth_process: CertificateBoundOAuthServer) -> CertificateBoundOAuthServer:
+    """Issue tokens to clients that present the first certificate."""
+    oauth_process.as_ever().announce_alias()
+    oauth_process.say(certificate=kept_thumbprint(oauth_process.certificates.client[0]))
+    return oauth_process
 
 
 @pytest.fixture
-def docs(docs: Resource, far: CertificateBoundOAuthServer) -> Resource:
-    docs.names(far.issuer)
+def docs(docs: Resource, oauth_server: CertificateBoundOAuthServer) -> Resource:
+    docs.names(oauth_server.issuer)
     return docs
 
 
 @pytest.fixture
-async def asking(
+async def flow(
     settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
-    far: CertificateBoundOAuthServer,
+    oauth_server: CertificateBoundOAuthServer,
 ) -> AsyncIterator[ConnectFlow]:
-    ca = far.certificates.ca
+    ca = oauth_server.certificates.ca
     async with executor_connection(settings, operator, monkeypatch, EGRESS_CA=ca) as parts:
         yield ConnectFlow(*parts)
 
 
-def shown(pair: Pair) -> dict[str, str]:
-    """How a certificate and its key are declared."""
+def references(pair: Pair) -> dict[str, str]:
+    """Return the configuration of a certificate and its key."""
     certificate, key = pair
     return {"certificate": f"${{file:{certificate}}}", "key": f"${{file:{key}}}"}
 
 
-async def told(
-    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource, **client: Any
+async def reply_for(
+    flow: ConnectFlow, oauth_server: CertificateBoundOAuthServer, docs: Resource, **client: Any
 ) -> UpstreamTokenReply:
-    """What a machine that is declared so is told."""
-    clients = {far.issuer: {"id": "toolbus", **client}}
-    await asking.declare(docs.url, grant="client_credentials", clients=clients)
-    return await asking.request("")
+    """Return the reply for a client of this configuration."""
+    clients = {oauth_server.issuer: {"id": "toolbus", **client}}
+    await flow.declare(docs.url, grant="client_credentials", clients=clients)
+    return await flow.request("")
 
 
-async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_shown(
-    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource
+async def test_a_certificate_authenticates_the_client_at_the_alias_without_other_credentials(
+    flow: ConnectFlow, oauth_server: CertificateBoundOAuthServer, docs: Resource
 ) -> None:
-    before = len(far.seen("client_credentials"))
-    found = await told(asking, far, docs, **shown(far.certificates.client))
+    before = len(oauth_server.seen("client_credentials"))
+    found = await reply_for(
+        flow, oauth_server, docs, **references(oauth_server.certificates.client)
+    )
     assert found.token.startswith("far~"), found.reason
-    (request,) = far.seen("client_credentials")[before:]
-    assert request["certificate"] == kept_thumbprint(far.certificates.client[0])
+    (request,) = oauth_server.seen("client_credentials")[before:]
+    assert request["certificate"] == kept_thumbprint(oauth_server.certificates.client[0])
     assert request["client_id"] == "toolbus"
     assert request["authorization"] == ""
     assert not {"client_secret", "client_assertion"} & request.keys()
 
 
 @pytest.mark.parametrize("method", ["tls_client_auth", "self_signed_tls_client_auth"])
-async def test_it_proves_itself_so_where_that_is_declared_or_offered(
-    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource, method: str
+async def test_certificate_authentication_is_used_where_configured_or_offered(
+    flow: ConnectFlow, oauth_server: CertificateBoundOAuthServer, docs: Resource, method: str
 ) -> None:
-    pair = shown(far.certificates.client)
-    assert (await told(asking, far, docs, method=method, **pair)).token
-    far.announce_alias(**{METHODS: [method, "private_key_jwt"]})
-    docs.names(far.issuer, "/other")
-    clients = {far.issuer: {"id": "toolbus", **pair}}
+    pair = references(oauth_server.certificates.client)
+    assert (await reply_for(flow, oauth_server, docs, method=method, **pair)).token
+    oauth_server.announce_alias(**{METHODS: [method, "private_key_jwt"]})
+    docs.names(oauth_server.issuer, "/other")
+    clients = {oauth_server.issuer: {"id": "toolbus", **pair}}
     other = f"{docs.origin}/other"
-    await asking.declare(other, grant="client_credentials", clients=clients)
-    assert (await asking.request("")).token
+    await flow.declare(other, grant="client_credentials", clients=clients)
+    assert (await flow.request("")).token
 
 
-async def test_beside_a_secret_the_certificate_is_what_tokens_are_bound_to(
-    asking: ConnectFlow,
-    far: CertificateBoundOAuthServer,
+async def test_with_a_secret_the_certificate_only_binds_the_tokens(
+    flow: ConnectFlow,
+    oauth_server: CertificateBoundOAuthServer,
     docs: Resource,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s-of-these-tests")
     client = {"secret": "${env:FAR_SECRET}", "method": "client_secret_post"}
-    found = await told(asking, far, docs, **client, **shown(far.certificates.client))
+    found = await reply_for(
+        flow, oauth_server, docs, **client, **references(oauth_server.certificates.client)
+    )
     assert found.token, found.reason
-    request = far.seen("client_credentials")[-1]
+    request = oauth_server.seen("client_credentials")[-1]
     assert request["client_secret"] == "s-of-these-tests"
-    assert request["certificate"] == kept_thumbprint(far.certificates.client[0])
+    assert request["certificate"] == kept_thumbprint(oauth_server.certificates.client[0])
 
 
-async def test_who_shows_none_is_not_sent_to_the_alias(
-    asking: ConnectFlow,
-    far: CertificateBoundOAuthServer,
+async def test_a_client_without_a_certificate_does_not_use_the_alias(
+    flow: ConnectFlow,
+    oauth_server: CertificateBoundOAuthServer,
     docs: Resource,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
-    found = await told(asking, far, docs, secret="${env:FAR_SECRET}")
+    found = await reply_for(flow, oauth_server, docs, secret="${env:FAR_SECRET}")
     assert "401 invalid_client" in found.reason
     assert "certificate" not in found.reason
-    assert far.seen("client_credentials")[-1]["certificate"] == ""
+    assert oauth_server.seen("client_credentials")[-1]["certificate"] == ""
 
 
-async def test_another_certificate_gets_no_token_and_the_reason_says_what_to_do(
-    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource
+async def test_an_unregistered_certificate_gets_no_token_and_the_reason_names_the_fix(
+    flow: ConnectFlow, oauth_server: CertificateBoundOAuthServer, docs: Resource
 ) -> None:
-    found = await told(asking, far, docs, **shown(far.certificates.second))
+    found = await reply_for(
+        flow, oauth_server, docs, **references(oauth_server.certificates.second)
+    )
     assert found.token == ""
     assert "check that the client certificate under oauth.clients is the registered" in (
         found.reason
     )
 
 
-async def test_a_certificate_of_an_authority_it_does_not_trust_ends_the_exchange(
-    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource
+async def test_a_certificate_of_an_untrusted_authority_ends_the_exchange(
+    flow: ConnectFlow, oauth_server: CertificateBoundOAuthServer, docs: Resource
 ) -> None:
-    before = len(far.seen("client_credentials"))
-    found = await told(asking, far, docs, **shown(far.certificates.strange))
+    before = len(oauth_server.seen("client_credentials"))
+    found = await reply_for(
+        flow, oauth_server, docs, **references(oauth_server.certificates.strange)
+    )
     assert found.token == ""
     assert "of an authority that the server trusts" in found.reason
-    assert len(far.seen("client_credentials")) == before
+    assert len(oauth_server.seen("client_credentials")) == before
 
 
-async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
-    asking: ConnectFlow,
-    far: CertificateBoundOAuthServer,
+async def test_a_server_that_requires_a_certificate_is_not_reached_without_one(
+    flow: ConnectFlow,
+    oauth_server: CertificateBoundOAuthServer,
     docs: Resource,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAR_SECRET", "s")
-    far.say(document={"token_endpoint": f"{far.alias}/token"})
-    found = await told(asking, far, docs, secret="${env:FAR_SECRET}")
+    oauth_server.say(document={"token_endpoint": f"{oauth_server.alias}/token"})
+    found = await reply_for(flow, oauth_server, docs, secret="${env:FAR_SECRET}")
     assert found.token == ""
     assert "configure one under oauth.clients" in found.reason
 
@@ -165,35 +175,41 @@ async def test_a_server_that_wants_a_certificate_is_not_reached_without_one(
     ],
     ids=["inside", "in the open", "no server", "no text"],
 )
-async def test_an_alias_leads_nowhere_that_other_endpoints_may_not(
-    asking: ConnectFlow, far: CertificateBoundOAuthServer, docs: Resource, alias: Any, why: str
+async def test_an_alias_is_checked_like_any_other_endpoint(
+    flow: ConnectFlow,
+    oauth_server: CertificateBoundOAuthServer,
+    docs: Resource,
+    alias: Any,
+    why: str,
 ) -> None:
-    far.say(document={"mtls_endpoint_aliases": {"token_endpoint": alias}}, certificate="")
-    found = await told(asking, far, docs, **shown(far.certificates.client))
+    oauth_server.say(document={"mtls_endpoint_aliases": {"token_endpoint": alias}}, certificate="")
+    found = await reply_for(
+        flow, oauth_server, docs, **references(oauth_server.certificates.client)
+    )
     assert why in found.reason
-    assert bool(found.token) is (not why), "what is no URL is none, and the endpoint itself is left"
+    assert bool(found.token) is (not why), "an invalid alias is ignored, and the endpoint is used"
 
 
-async def test_the_key_is_nowhere_to_be_read(
-    asking: ConnectFlow,
-    far: CertificateBoundOAuthServer,
+async def test_the_private_key_is_in_no_log_reply_or_row(
+    flow: ConnectFlow,
+    oauth_server: CertificateBoundOAuthServer,
     docs: Resource,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    certificate, key = far.certificates.client
-    other = far.certificates.second[1]
-    mixed = await told(asking, far, docs, **shown((certificate, other)))
+    certificate, key = oauth_server.certificates.client
+    other = oauth_server.certificates.second[1]
+    mixed = await reply_for(flow, oauth_server, docs, **references((certificate, other)))
     assert "cannot be used together" in mixed.reason
-    assert (await told(asking, far, docs, **shown((certificate, key)))).token
-    rows = await asking.server.action("connections")
+    assert (await reply_for(flow, oauth_server, docs, **references((certificate, key)))).token
+    rows = await flow.server.action("connections")
     assert rows
-    seen = (caplog.text, str(rows), mixed.reason)
-    assert not any(line in text for line in (*_inner(key), *_inner(other)) for text in seen)
+    texts = (caplog.text, str(rows), mixed.reason)
+    assert not any(line in text for line in (*_inner(key), *_inner(other)) for text in texts)
 
 
 def _inner(file: str) -> list[str]:
-    """The lines of a key that tell it."""
+    """Return the secret lines of a key."""
     return [line for line in Path(file).read_text().splitlines() if "-----" not in line]
 
 
@@ -212,6 +228,6 @@ def _inner(file: str) -> list[str]:
     ],
     ids=["none", "without a key", "in the open", "with a secret"],
 )
-def test_what_does_not_fit_together_is_not_declared(client: dict[str, Any]) -> None:
+def test_an_inconsistent_client_configuration_is_rejected(client: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"certificate|secret|reference"):
         OAuthClient(id="x", **client)

@@ -1,4 +1,4 @@
-"""Servers in containers, with a program in an engine's place that keeps what it is told."""
+"""Servers in containers, with a program in place of the engine that records its arguments."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from toolbus_executor.upstreams.factory import reached
 IMAGE = "registry.example/mcp/fixture@sha256:" + "0a" * 32
 ENGINE = f"""#!{sys.executable}
 import json, os, sys
-with open(os.path.join(os.path.dirname(__file__), "told"), "a") as told:
-    told.write(json.dumps([sys.argv[1:], os.environ.get("TOKEN")]) + "\\n")
+with open(os.path.join(os.path.dirname(__file__), "runs"), "a") as runs:
+    runs.write(json.dumps([sys.argv[1:], os.environ.get("TOKEN")]) + "\\n")
 if sys.argv[1] == "run":
     os.environ["PYTHONPATH"] = {str(TESTS)!r}
     os.execv({sys.executable!r}, [{sys.executable!r}, "-m", "fixture_server", "--stdio"])
@@ -33,7 +33,7 @@ COSIGN = """#!/bin/sh
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of programs that comes first, with an engine and a verifier in it."""
+    """Create a directory of programs that comes first, with an engine and a verifier in it."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (("docker", ENGINE), ("cosign", COSIGN)):
@@ -44,42 +44,42 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def opened(tmp_path: Path, **settings: Any) -> CallRunner:
-    made = CallRunner()
+    client = CallRunner()
     declared = Server(container={"image": IMAGE}, env={"TOKEN": "hush"})
     own = Settings(state_dir=tmp_path, **settings)
-    upstream = reached(declared, made.news, DialerFactory(), {}, settings=own, name="fixture")
+    upstream = reached(declared, client.news, DialerFactory(), {}, settings=own, name="fixture")
     try:
-        await made.open(upstream)
+        await client.open(upstream)
     except BaseException:
         await upstream.close()
         raise
-    return made
+    return client
 
 
-async def test_a_server_in_a_container_is_called_and_what_was_left_of_it_is_removed_first(
+async def test_a_server_in_a_container_is_called_after_its_leftovers_are_removed(
     engine: Path, tmp_path: Path
 ) -> None:
-    bench = await opened(tmp_path)
+    client = await opened(tmp_path)
     try:
-        assert (await bench.call("test_simple_text")).text
+        assert (await client.call("test_simple_text")).text
     finally:
-        await bench.close()
-    removed, run = [json.loads(line) for line in (engine / "told").read_text().splitlines()]
+        await client.close()
+    removed, run = [json.loads(line) for line in (engine / "runs").read_text().splitlines()]
     assert removed[0][:2] == ["rm", "--force"]
     assert run[0][0] == "run"
     assert removed[0][2] == run[0][run[0].index("--name") + 1]
     assert run[1] == "hush"
 
 
-async def test_an_image_whose_signature_is_verified_runs(engine: Path, tmp_path: Path) -> None:
+async def test_an_image_with_a_verified_signature_runs(engine: Path, tmp_path: Path) -> None:
     (engine / "signed").write_text(IMAGE)
     await (await opened(tmp_path, cosign_key="cosign.pub")).close()
 
 
-async def test_an_image_that_is_not_signed_does_not_run(engine: Path, tmp_path: Path) -> None:
+async def test_an_unsigned_image_does_not_run(engine: Path, tmp_path: Path) -> None:
     (engine / "signed").write_text("another")
     with pytest.raises(UpstreamDeadError, match="signature of its image could not be verified"):
         await opened(tmp_path, cosign_key="cosign.pub")
     assert "run" not in [
-        json.loads(line)[0][0] for line in (engine / "told").read_text().split("\n") if line
+        json.loads(line)[0][0] for line in (engine / "runs").read_text().split("\n") if line
     ]

@@ -15,9 +15,9 @@ from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import CallCancelled, CallError, CallResult
 from toolbus_common.contracts.replies import ReplyMessage, decode_reply
 from toolbus_common.errors import CallCancelledError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -26,14 +26,14 @@ REPLY = "tb.reply.ingress.early"
 
 @dataclass
 class Asking:
-    """Policy, which hands calls on, and ingress, which hears how they end."""
+    """Policy, which publishes calls, and ingress, which receives their final replies."""
 
     policy: Bus
     ends: dict[str, ReplyMessage]
     calls: int = 0
 
     async def send(self, *, cancelled_before: bool = False) -> str:
-        """Hand a call on, which may have been taken back already; its id."""
+        """Publish a call, which may have been cancelled already; return its id."""
         self.calls += 1
         call_id = f"early{self.calls}"
         if cancelled_before:
@@ -45,27 +45,27 @@ class Asking:
         return call_id
 
     async def end(self, call_id: str) -> ReplyMessage:
-        """How it ended."""
-        frame: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
-        return frame
+        """Return the final reply of a call."""
+        reply: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
+        return reply
 
 
 @asynccontextmanager
 async def executing(settings: Settings) -> AsyncIterator[Asking]:
-    """Executor at work; the environment must say where the bus is."""
+    """Run executor; the environment must name the bus."""
     async with bus_of("policy", settings) as policy, bus_of("ingress", settings) as ingress:
-        made = Asking(policy, {})
+        asking = Asking(policy, {})
 
         def hear(payload: bytes, subject: str, _reply: str) -> None:
-            made.ends[subject.rpartition(".")[2]] = decode_reply(payload)
+            asking.ends[subject.rpartition(".")[2]] = decode_reply(payload)
 
         await ingress.subscribe(f"{REPLY}.*", hear)
         await ingress.settled()
-        async with build(LocalTransport()).running():
-            yield made
+        async with build(ProcessContext()).running():
+            yield asking
 
 
-async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
+async def test_a_call_cancelled_before_it_arrived_never_reaches_its_server(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
@@ -77,20 +77,20 @@ async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
         await (await operator.bucket(CONFIG)).put(
             CONFIGURATION, declared.model_dump_json().encode()
         )
-        async with executing(settings) as made:
+        async with executing(settings) as executor:
 
             async def goes_through() -> bool:
-                await made.send()
-                return any(isinstance(end, CallResult) for end in made.ends.values())
+                await executor.send()
+                return any(isinstance(end, CallResult) for end in executor.ends.values())
 
             await until_async(goes_through, "the server")
-            taken_back = await made.send(cancelled_before=True)
-            another = await made.send()
-            end = await made.end(taken_back)
+            cancelled = await executor.send(cancelled_before=True)
+            another = await executor.send()
+            end = await executor.end(cancelled)
             assert isinstance(end, CallError)
             assert isinstance(end.error, CallCancelledError)
-            assert isinstance(await made.end(another), CallResult)
-            came = {call["text"] for call in echo.arrived()}
-            assert (another in came, taken_back in came) == (True, False)
+            assert isinstance(await executor.end(another), CallResult)
+            arrived = {call["text"] for call in echo.arrived()}
+            assert (another in arrived, cancelled in arrived) == (True, False)
     finally:
         echo.kill()

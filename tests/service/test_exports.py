@@ -1,4 +1,4 @@
-"""Exports of the real table: each event in one file, whatever is killed, wherever files go."""
+"""Exports of the real table: each event in exactly one file, after every kill, at every target."""
 
 import io
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +29,7 @@ from toolbus_common.nats.topology import EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 
-EIGHT, NINE = 1_763_712_000.5, 1_763_715_600.5  # of the 21st of November 2025
+EIGHT, NINE = 1_763_712_000.5, 1_763_715_600.5  # on the 21st of November 2025
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
 
 
 @pytest.fixture
-def at(engine: ClickHouse) -> Table:
+def table(engine: ClickHouse) -> Table:
     return Table(engine)
 
 
@@ -65,12 +65,12 @@ def named() -> bool:
 
 
 async def test_each_event_is_in_one_file_of_its_hour_and_customer(
-    at: Table, bucket: Bucket, lake: Path
+    table: Table, bucket: Bucket, lake: Path
 ) -> None:
-    await at.keep_intents(1, 2, at=EIGHT)
-    await at.keep_intents(3, at=NINE)
-    await at.keep_intents(4, at=EIGHT, customer="bolt")
-    await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
+    await table.keep_intents(1, 2, at=EIGHT)
+    await table.keep_intents(3, at=NINE)
+    await table.keep_intents(4, at=EIGHT, customer="bolt")
+    await once(exporting(table, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
     (manifest,) = manifests(found)
     assert [file["path"].rpartition("/")[0] for file in manifest["files"]] == [
@@ -83,65 +83,65 @@ async def test_each_event_is_in_one_file_of_its_hour_and_customer(
     for file in manifest["files"]:
         data = found[file["path"]]
         assert (len(data), sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
-    assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
+    assert sorted(each["id"] for each in lines(found)) == sorted(table.ids)
     assert len(found) == 4
 
 
 async def test_a_late_event_goes_into_the_next_file_of_its_hour(
-    at: Table, bucket: Bucket, lake: Path
+    table: Table, bucket: Bucket, lake: Path
 ) -> None:
-    made = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named))
-    await at.keep_intents(1, at=EIGHT)
-    await once(made)
+    export_ = exporting(table, declared(lake), bucket, DirectoryTarget(lake, named))
+    await table.keep_intents(1, at=EIGHT)
+    await once(export_)
     before = files(lake)
-    await at.keep_intents(2, at=NINE)
-    await at.keep_intents(3, at=EIGHT)
-    await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
+    await table.keep_intents(2, at=NINE)
+    await table.keep_intents(3, at=EIGHT)
+    await once(exporting(table, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
-    assert before.items() <= found.items(), "what was written stays as it is"
+    assert before.items() <= found.items(), "earlier files are unchanged"
     assert [each["id"] for each in lines(found)] == ["c1.allowed", "c3.allowed", "c2.allowed"]
     assert [each["until"] for each in manifests(found)] == [1, 3]
 
 
 class Killing:
-    """A target that is killed at the first file, once it is there, or before."""
+    """A target that is killed at some file, after or before writing it."""
 
     def __init__(self, target: Target, after: int) -> None:
         self._target = target
-        self._left = after
+        self._remaining = after
 
     async def put(self, path: str, data: bytes) -> None:
-        if self._left == 0:
+        if self._remaining == 0:
             raise KeyboardInterrupt
-        self._left -= 1
+        self._remaining -= 1
         await self._target.put(path, data)
 
 
 @pytest.mark.parametrize("after", range(4))
-async def test_a_kill_at_any_file_leaves_no_gap_and_nothing_twice(
-    at: Table, bucket: Bucket, lake: Path, after: int
+async def test_a_kill_at_any_file_leaves_no_gap_and_no_duplicate(
+    table: Table, bucket: Bucket, lake: Path, after: int
 ) -> None:
-    await at.keep_intents(1, 2, at=EIGHT)
-    await at.keep_intents(3, at=NINE)
+    await table.keep_intents(1, 2, at=EIGHT)
+    await table.keep_intents(3, at=NINE)
     directory = DirectoryTarget(lake, named)
-    killed = exporting(at, declared(lake), bucket, directory, "killed")
+    killed = exporting(table, declared(lake), bucket, directory, "killed")
     killed._target = Killing(directory, after)
     if after < 3:
         with pytest.raises(KeyboardInterrupt):
             await _without_leaving(killed)
     else:
         await _killed_before_it_says_that_it_is_done(killed)
-    await at.keep_intents(4, at=NINE)
-    await once(exporting(at, declared(lake), bucket, directory))
+    await table.keep_intents(4, at=NINE)
+    await once(exporting(table, declared(lake), bucket, directory))
     found = files(lake)
-    assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
+    assert sorted(each["id"] for each in lines(found)) == sorted(table.ids)
     assert [(each["after"], each["until"]) for each in manifests(found)] == [(0, 3), (3, 4)]
     named_files = {file["path"] for each in manifests(found) for file in each["files"]}
     assert {path for path in found if not path.startswith("_manifests/")} == named_files
 
 
 async def _without_leaving(killed: Any) -> None:
-    """As a kill -9 would end it: it holds its entry still."""
+    """Run an export as a kill -9 would end it: it still holds its lease."""
     cursor: Cursor = killed._cursor
     await cursor._acquire()
     await killed.start()
@@ -158,93 +158,95 @@ async def _killed_before_it_says_that_it_is_done(killed: Any) -> None:
     await windows.write_window(killed._store, "lake", killed._export, window, killed._target)
 
 
-async def test_a_stream_begun_anew_is_written_from_its_start_after_the_rest_of_the_old(
-    at: Table, bucket: Bucket, lake: Path
+async def test_a_new_stream_is_exported_from_its_start_after_the_rest_of_the_old(
+    table: Table, bucket: Bucket, lake: Path
 ) -> None:
     directory = DirectoryTarget(lake, named)
-    await at.keep_intents(1)
-    await once(exporting(at, declared(lake), bucket, directory))
-    await at.keep_intents(2)
-    at.stream, at.closed = Table(at.store).stream, 0
-    await at.keep_intents(3)
-    await once(exporting(at, declared(lake), bucket, directory))
-    assert sorted(each["id"] for each in lines(files(lake))) == sorted(at.ids)
+    await table.keep_intents(1)
+    await once(exporting(table, declared(lake), bucket, directory))
+    await table.keep_intents(2)
+    table.stream, table.closed = Table(table.store).stream, 0
+    await table.keep_intents(3)
+    await once(exporting(table, declared(lake), bucket, directory))
+    assert sorted(each["id"] for each in lines(files(lake))) == sorted(table.ids)
 
 
-async def test_large_windows_are_many_and_large_files_too(
-    at: Table, bucket: Bucket, lake: Path, monkeypatch: pytest.MonkeyPatch
+async def test_large_windows_are_split_into_several_windows_and_files(
+    table: Table, bucket: Bucket, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule, "MOST_MESSAGES", 3)
     monkeypatch.setattr(windows, "MOST_ROWS", 2)
-    await at.keep_intents(*range(7), at=EIGHT)
-    await once(exporting(at, declared(lake), bucket, DirectoryTarget(lake, named)))
+    await table.keep_intents(*range(7), at=EIGHT)
+    await once(exporting(table, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)
     assert [[file["rows"] for file in each["files"]] for each in manifests(found)] == [
         [2, 1], [2, 1], [1]
     ]  # fmt: skip
-    assert sorted(each["id"] for each in lines(found)) == sorted(at.ids)
+    assert sorted(each["id"] for each in lines(found)) == sorted(table.ids)
 
 
-async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lake: Path) -> None:
-    await at.keep_intents(1)
-    await at.keep_intents(2, customer="bolt")
-    await at.keep_intents(3, customer="it's")
+async def test_an_export_contains_only_the_selected_events(
+    table: Table, bucket: Bucket, lake: Path
+) -> None:
+    await table.keep_intents(1)
+    await table.keep_intents(2, customer="bolt")
+    await table.keep_intents(3, customer="it's")
     wants = {"customers": ["bolt"], "events": ["call.all*", "key.*"]}
-    await once(exporting(at, declared(lake, **wants), bucket, DirectoryTarget(lake, named)))
+    await once(exporting(table, declared(lake, **wants), bucket, DirectoryTarget(lake, named)))
     assert [each["id"] for each in lines(files(lake))] == ["c2.allowed"]
 
 
-async def test_events_are_written_as_the_schema_has_them(
-    at: Table, bucket: Bucket, lake: Path
+async def test_events_are_written_in_the_ocsf_schema(
+    table: Table, bucket: Bucket, lake: Path
 ) -> None:
-    await at.keep_intents(1, 2)
+    await table.keep_intents(1, 2)
     export = declared(lake, format="ocsf")
-    await once(exporting(at, export, bucket, DirectoryTarget(lake, named)))
+    await once(exporting(table, export, bucket, DirectoryTarget(lake, named)))
     events = lines(files(lake), ".ocsf.jsonl.gz")
     assert [faults(each) for each in events] == [[], []]
-    assert [each["metadata"]["uid"] for each in events] == at.ids
+    assert [each["metadata"]["uid"] for each in events] == table.ids
 
 
-async def test_parquet_has_the_tables_columns(at: Table, bucket: Bucket, lake: Path) -> None:
-    await at.keep(*(allowed(call_id=f"c{each}", at=EIGHT) for each in range(3)))
+async def test_parquet_has_the_tables_columns(table: Table, bucket: Bucket, lake: Path) -> None:
+    await table.keep(*(allowed(call_id=f"c{each}", at=EIGHT) for each in range(3)))
     export = declared(lake, format="parquet")
-    await once(exporting(at, export, bucket, DirectoryTarget(lake, named)))
+    await once(exporting(table, export, bucket, DirectoryTarget(lake, named)))
     (path,) = (name for name in files(lake) if name.endswith(".parquet"))
     rows = parquet.read_table(lake / path, partitioning=None)
-    assert rows.column("id").to_pylist() == at.ids
+    assert rows.column("id").to_pylist() == table.ids
     assert rows.column("charge").to_pylist() == [2000] * 3
     assert rows.column("at").to_pylist()[0].timestamp() == EIGHT
 
 
-async def test_a_directory_that_is_not_there_is_not_made(at: Table, lake: Path) -> None:
-    await at.keep_intents(1)
+async def test_a_missing_directory_is_not_created(table: Table, lake: Path) -> None:
+    await table.keep_intents(1)
     with pytest.raises(TargetError, match="is not writable"):
         await DirectoryTarget(lake / "not-mounted", named).put("a/b", b"x")
     assert not (lake / "not-mounted").exists()
 
 
-async def test_a_directory_the_operator_did_not_name_is_not_written_to(lake: Path) -> None:
+async def test_an_unconfirmed_directory_is_not_written_to(lake: Path) -> None:
     with pytest.raises(TargetError, match="toolbus apply"):
         await DirectoryTarget(lake, lambda: False).put("a", b"x")
     assert files(lake) == {}
 
 
-async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
-    at: Table, bucket: Bucket, lake: Path
+async def test_an_export_is_retried_and_the_status_names_the_reason(
+    table: Table, bucket: Bucket, lake: Path
 ) -> None:
-    await at.keep_intents(1)
+    await table.keep_intents(1)
     gone = lake / "later"
-    made = exporting(at, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
-    async with at_work(made):
-        await until(lambda: "is not writable" in str(made.state), "its word")
+    export_ = exporting(table, declared(gone, every="1s"), bucket, DirectoryTarget(gone, named))
+    async with at_work(export_):
+        await until(lambda: "is not writable" in str(export_.state), "the reason")
         gone.mkdir()
         await until(lambda: len(lines(files(gone))) == 1, "the event")
-        await until(lambda: str(made.state) == "1 written", "that it is well")
+        await until(lambda: str(export_.state) == "1 written", "the success")
 
 
-async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) -> None:
-    await at.keep_intents(1)
-    first = exporting(at, declared(lake), bucket, DirectoryTarget(lake, named), "first")
+async def test_only_one_of_two_audits_exports(table: Table, bucket: Bucket, lake: Path) -> None:
+    await table.keep_intents(1)
+    first = exporting(table, declared(lake), bucket, DirectoryTarget(lake, named), "first")
     await first._cursor._acquire()
     second = Cursor(bucket, "export.lake", "second", 0.5)
     await second._acquire()  # the first has been silent for as long
@@ -252,13 +254,13 @@ async def test_of_two_audits_one_exports(at: Table, bucket: Bucket, lake: Path) 
         await first._cursor.save()
 
 
-# -- a bucket --------------------------------------------------------------------------------
+# -- a bucket --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with store(tmp_path_factory.mktemp("s3")) as made:
-        yield made
+    with store(tmp_path_factory.mktemp("s3")) as s3_store:
+        yield s3_store
 
 
 def in_bucket(s3: Store, **given: Any) -> Export:
@@ -277,20 +279,20 @@ def target(s3: Store, export: Export, secret: str = "") -> Target:
 
 
 async def test_files_go_to_a_store_that_checks_signatures(
-    at: Table, bucket: Bucket, s3: Store
+    table: Table, bucket: Bucket, s3: Store
 ) -> None:
-    await at.keep_intents(1, 2, at=EIGHT)
+    await table.keep_intents(1, 2, at=EIGHT)
     export = in_bucket(s3, format="parquet")
-    await once(exporting(at, export, bucket, target(s3, export)))
+    await once(exporting(table, export, bucket, target(s3, export)))
     found = {path.removeprefix("lake/"): data for path, data in s3.objects().items()}
     (manifest,) = manifests(found)
     (file,) = manifest["files"]
     assert sha256(found[file["path"]]).hexdigest() == file["sha256"]
     rows = parquet.read_table(io.BytesIO(found[file["path"]]))
-    assert rows.column("id").to_pylist() == at.ids
+    assert rows.column("id").to_pylist() == table.ids
 
 
-async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) -> None:
+async def test_a_store_rejects_a_wrong_secret(s3: Store) -> None:
     with pytest.raises(TargetError, match=r"it returned status 403 \(SignatureDoesNotMatch\)"):
         await target(s3, in_bucket(s3), "another secret").put("a b/c=d/é.txt", b"x")
     assert "lake/a b/c=d/é.txt" not in s3.objects()
@@ -298,7 +300,7 @@ async def test_a_store_that_does_not_know_the_secret_takes_nothing(s3: Store) ->
     assert s3.objects()["lake/a b/c=d/é.txt"] == b"x"
 
 
-async def test_a_store_nobody_listed_is_not_called(s3: Store) -> None:
+async def test_an_unlisted_store_is_not_called(s3: Store) -> None:
     export = in_bucket(s3)
     strict = HttpClient(CheckedResolver(Egress()))
     with pytest.raises(TargetError, match="TOOLBUS_EGRESS_ALLOW"):

@@ -1,4 +1,4 @@
-"""Other people's servers: OpenID providers that vouch, and documents that describe clients."""
+"""Federation: OpenID providers that sign persons in, and client ID metadata documents."""
 
 import socket
 import time
@@ -33,16 +33,16 @@ RULES = {"staff": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["d
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """One for all tests of this file."""
-    with Provider(tmp_path_factory.mktemp("provider")).running() as made:
-        yield made
+    """Run one provider for all tests of this file."""
+    with Provider(tmp_path_factory.mktemp("provider")).running() as provider:
+        yield provider
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Provider]:
-    """Another, whose operator means harm."""
-    with Provider(tmp_path).running() as made:
-        yield made
+def malicious_provider(tmp_path: Path) -> Iterator[Provider]:
+    """Run a malicious provider."""
+    with Provider(tmp_path).running() as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, provider: Provider
 ) -> AsyncIterator[Server]:
     provider.as_ever()
-    # Nothing is listed: what may be called is what the operator's own file names.
-    async with serving(settings, operator, monkeypatch, EGRESS_ALLOW="") as made:
-        await made.declare(issuers={"corp": issuer(provider)}, access=RULES, users={"ann": {}})
-        yield made
+    # Nothing is listed: only addresses in the operator's own file may be called.
+    async with serving(settings, operator, monkeypatch, EGRESS_ALLOW="") as server:
+        await server.declare(issuers={"corp": issuer(provider)}, access=RULES, users={"ann": {}})
+        yield server
 
 
 def _ann() -> dict[str, Any]:
@@ -61,24 +61,24 @@ def _ann() -> dict[str, Any]:
 
 
 async def _away(walker: ServiceBrowser, provider: Provider) -> str:
-    """Where the browser is sent back after signing in at the provider."""
+    """Return the redirect of a browser that signed in at the provider."""
     return provider.arrive(await _sent(walker, "corp"))
 
 
 async def _sent(walker: ServiceBrowser, name: str) -> str:
-    """Where the browser is sent to sign in."""
+    """Return the address where the browser is sent to sign in."""
     client = (await walker.server.register())["client_id"]
     page = await walker.get("/oauth/authorize", **authorization_request(client))
     return (await walker.post("/oauth/sign-in", ticket=page.ticket, issuer=name)).link
 
 
-async def test_a_person_signs_in_where_the_company_has_them_sign_in(
+async def test_a_person_signs_in_at_the_companys_provider(
     server: Server, provider: Provider
 ) -> None:
     walker = ServiceBrowser(server)
-    shown = await walker.get(await _away(walker, provider))
-    assert "ann" in shown.text
-    code = (await walker.answered(shown)).parameters["code"]
+    page = await walker.get(await _away(walker, provider))
+    assert "ann" in page.text
+    code = (await walker.answered(page)).parameters["code"]
     client = (await server.action("clients"))[-1]["id"]
     _, result = await server.token(client, code)
     bearer = await server.show(result["access_token"])
@@ -86,7 +86,7 @@ async def test_a_person_signs_in_where_the_company_has_them_sign_in(
     assert "ann" not in bearer.name
 
 
-async def test_a_way_back_is_taken_once_and_by_its_own_browser(
+async def test_a_callback_is_accepted_once_and_from_its_own_browser(
     server: Server, provider: Provider
 ) -> None:
     walker = ServiceBrowser(server)
@@ -99,9 +99,7 @@ async def test_a_way_back_is_taken_once_and_by_its_own_browser(
     assert (await walker.get("/oauth/callback?code=x&state=guessed")).status == 404
 
 
-async def test_an_answer_of_another_provider_is_not_mixed_up_with_the_one_asked(
-    server: Server, provider: Provider
-) -> None:
+async def test_an_answer_of_another_issuer_is_rejected(server: Server, provider: Provider) -> None:
     async def answered() -> Page:
         walker = ServiceBrowser(server)
         return await walker.get(await _away(walker, provider))
@@ -112,26 +110,26 @@ async def test_an_answer_of_another_provider_is_not_mixed_up_with_the_one_asked(
         assert (await answered()).status == 502, iss
 
 
-async def test_an_answer_of_one_provider_is_not_taken_to_another_where_neither_names_itself(
-    server: Server, provider: Provider, other: Provider
+async def test_an_answer_without_an_issuer_is_not_sent_to_another_provider(
+    server: Server, provider: Provider, malicious_provider: Provider
 ) -> None:
-    for each in (provider, other):
+    for each in (provider, malicious_provider):
         each.say(iss=None, advertised=False)
-    issuers = {"corp": issuer(provider), "evil": issuer(other)}
+    issuers = {"corp": issuer(provider), "evil": issuer(malicious_provider)}
     await server.declare(issuers=issuers, access=RULES)
     walker = ServiceBrowser(server)
     own = f"redirect_uri={quote(BASE, safe='')}%2Foauth%2Fcallback%2F"
     lure = (await _sent(walker, "evil")).replace(f"{own}evil", f"{own}corp")
-    back = provider.arrive(lure.replace(other.url, provider.url))
+    back = provider.arrive(lure.replace(malicious_provider.url, provider.url))
     assert back.startswith("/oauth/callback/corp?code=")
     page = await walker.get(back)
     assert page.status == 502
     assert "from another issuer" in page.text
-    assert "/token" not in other.seen()
+    assert "/token" not in malicious_provider.seen()
     assert (await walker.get(provider.arrive(await _sent(walker, "corp")))).status == 200
 
 
-async def test_an_id_token_of_another_sign_in_or_program_signs_nobody_in(
+async def test_an_id_token_of_another_sign_in_or_client_is_rejected(
     server: Server, provider: Provider
 ) -> None:
     for wrong in ({"nonce": "of another"}, {"aud": "another"}, {"exp": 1}, {"iss": "https://x"}):
@@ -140,7 +138,9 @@ async def test_an_id_token_of_another_sign_in_or_program_signs_nobody_in(
         assert (await walker.get(await _away(walker, provider))).status == 502, wrong
 
 
-async def test_one_whom_no_rule_covers_is_told_so(server: Server, provider: Provider) -> None:
+async def test_a_person_without_an_access_rule_is_rejected(
+    server: Server, provider: Provider
+) -> None:
     provider.say(claims={"sub": "s-2", "login": "eve", "groups": ["guests"]})
     walker = ServiceBrowser(server)
     page = await walker.get(await _away(walker, provider))
@@ -148,7 +148,7 @@ async def test_one_whom_no_rule_covers_is_told_so(server: Server, provider: Prov
     assert "no access rule" in page.text
 
 
-async def test_tokens_of_a_declared_issuer_are_taken_when_they_were_made_for_here(
+async def test_tokens_of_a_configured_issuer_are_accepted_for_this_audience(
     server: Server, provider: Provider
 ) -> None:
     bearer = await server.show(provider.minted())
@@ -170,10 +170,10 @@ async def test_tokens_of_a_declared_issuer_are_taken_when_they_were_made_for_her
         "bound more oddly": provider.minted(cnf="k"),
         "no access rule": provider.minted(groups=["guests"]),
     }
-    assert [why for why, token in refused.items() if await _is_taken(server, token)] == []
+    assert [why for why, token in refused.items() if await _is_accepted(server, token)] == []
 
 
-async def _is_taken(server: Server, token: str) -> bool:
+async def _is_accepted(server: Server, token: str) -> bool:
     try:
         await server.show(token)
     except UnauthorizedError:
@@ -181,7 +181,7 @@ async def _is_taken(server: Server, token: str) -> bool:
     return True
 
 
-async def test_a_way_of_signing_that_is_not_declared_is_not_taken(
+async def test_a_signature_algorithm_that_is_not_configured_is_rejected(
     server: Server, provider: Provider
 ) -> None:
     token = provider.minted()
@@ -191,7 +191,7 @@ async def test_a_way_of_signing_that_is_not_declared_is_not_taken(
         await server.show(provider.minted())
 
 
-async def test_a_key_that_is_new_is_looked_for_and_one_that_is_gone_no_longer_counts(
+async def test_a_new_key_is_fetched_and_a_removed_key_is_no_longer_valid(
     server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolbus_oauth.accounts.oidc_providers.REFETCH_SECONDS", 0.0)
@@ -203,7 +203,7 @@ async def test_a_key_that_is_new_is_looked_for_and_one_that_is_gone_no_longer_co
         await server.show(before)
 
 
-async def test_nobody_of_an_issuer_without_a_user_claim_bears_a_declared_name(
+async def test_without_a_user_claim_a_subject_never_has_a_configured_users_name(
     server: Server, provider: Provider
 ) -> None:
     await server.declare(issuers={"corp": issuer(provider, user="")}, access=RULES)
@@ -211,7 +211,7 @@ async def test_nobody_of_an_issuer_without_a_user_claim_bears_a_declared_name(
     assert bearer.user == "corp/ann"
 
 
-async def test_a_company_vouches_that_a_program_may_act_for_somebody_once_and_here(
+async def test_an_assertion_of_the_issuer_is_redeemed_once_and_here(
     server: Server, provider: Provider
 ) -> None:
     (row,) = await server.action("add_client", "Agent")
@@ -240,25 +240,25 @@ async def test_a_company_vouches_that_a_program_may_act_for_somebody_once_and_he
     assert (await exchanged(jti="b", groups=["guests"]))["error"] == "access_denied"
 
 
-# -- documents of clients --------------------------------------------------------------------
+# -- client metadata documents ---------------------------------------------------------------------
 
 
 @contextmanager
-def documents(directory: Path, told: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
-    """A TLS server on localhost that answers every path with one document; what it was asked."""
-    seen: list[str] = []
+def documents(directory: Path, document: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """Run a TLS server that answers every path with one document; list its requests."""
+    paths: list[str] = []
 
     def answer(request: Request) -> Response:
-        seen.append(request.path)
+        paths.append(request.path)
         if request.path == "/moved.json":
             return Response(302, headers={"location": "/client.json"})
-        return Response(body=told)
+        return Response(body=document)
 
     with answering(answer, certificate=Authority(directory).vouched("localhost")) as port:
-        yield port, seen
+        yield port, paths
 
 
-async def test_a_client_described_by_its_own_document_is_taken_at_its_word(
+async def test_a_client_is_described_by_its_own_document(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"client_name": "Described", "redirect_uris": [REDIRECT]}
@@ -280,7 +280,7 @@ async def test_a_client_described_by_its_own_document_is_taken_at_its_word(
                 assert (refused.status, refused.location) == (400, ""), wrong
 
 
-async def test_no_clients_document_makes_the_gateway_call_what_is_not_public(
+async def test_a_client_id_never_makes_the_gateway_call_a_private_address(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""GraphQL APIs as upstreams, against a server of graphql-core in a process of its own."""
+"""GraphQL APIs as servers, against graphql-core in a process of its own."""
 
 import json
 import sys
@@ -30,44 +30,44 @@ class GraphQLServer(Engine):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/graphql"
 
-    def asked(self) -> list[dict[str, Any]]:
-        """The operations that reached it."""
-        found: list[dict[str, Any]] = self._told("asked")
+    def operations(self) -> list[dict[str, Any]]:
+        """Return the operations that reached it."""
+        found: list[dict[str, Any]] = self._fetch("asked")
         return found
 
     def traced(self) -> str:
-        """The trace of the latest request."""
-        return str(self._told("trace"))
+        """Return the trace of the latest request."""
+        return str(self._fetch("trace"))
 
-    def _told(self, what: str) -> Any:
+    def _fetch(self, what: str) -> Any:
         with urllib.request.urlopen(self.url.replace("graphql", what)) as answer:
             return json.load(answer)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphQLServer]:
-    with GraphQLServer(tmp_path_factory.mktemp("graphql")).running() as made:
-        yield made
+    with GraphQLServer(tmp_path_factory.mktemp("graphql")).running() as server:
+        yield server
 
 
 async def opened(server: GraphQLServer, **declared: Any) -> CallRunner:
-    made = CallRunner()
+    client = CallRunner()
     result = Server(graphql=server.url, **declared)
-    await made.open(GraphQLUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
-    return made
+    await client.open(GraphQLUpstream(result, {"Authorization": TOKEN}, client.news, AT_LOOPBACK))
+    return client
 
 
 @pytest.fixture
-async def bench(server: GraphQLServer) -> AsyncIterator[CallRunner]:
-    made = await opened(server)
+async def client(server: GraphQLServer) -> AsyncIterator[CallRunner]:
+    client = await opened(server)
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
-async def test_every_field_of_query_and_mutation_is_a_tool(bench: CallRunner) -> None:
-    tools = {each.name: each.definition for each in bench.listing.tools}
+async def test_every_field_of_query_and_mutation_is_a_tool(client: CallRunner) -> None:
+    tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {
         "book", "books", "search", "count", "fail", "addBook", "mutation_count",
     }  # fmt: skip
@@ -75,51 +75,53 @@ async def test_every_field_of_query_and_mutation_is_a_tool(bench: CallRunner) ->
     assert tools["book"]["inputSchema"]["required"] == ["id"]
     assert tools["books"]["annotations"] == {"readOnlyHint": True}
     assert tools["addBook"]["annotations"] == {"readOnlyHint": False}
-    result = with_left_out(bench.listing, bench.upstream.left_out).dropped
+    result = with_left_out(client.listing, client.upstream.left_out).dropped
     assert set(result) == {"subscription", "query:needy"}
 
 
-async def test_input_objects_that_hold_each_other_are_described_once(bench: CallRunner) -> None:
-    (books,) = [each.definition for each in bench.listing.tools if each.name == "books"]
+async def test_recursive_input_objects_are_described_once(client: CallRunner) -> None:
+    (books,) = [each.definition for each in client.listing.tools if each.name == "books"]
     schema = books["inputSchema"]
     assert set(schema["$defs"]) == {"Filter"}
     inner = schema["$defs"]["Filter"]["properties"]["any"]
     assert inner == {"type": ["array", "null"], "items": {"$ref": "#/$defs/Filter"}}
     assert schema["$defs"]["Filter"]["properties"]["genre"] == {"enum": ["NOVEL", "ESSAY", None]}
     deep = {"any": [{"any": [{"genre": "NOVEL"}]}]}
-    assert (await bench.call("books", {"filter": deep, "genres": ["ESSAY"]})).last["content"]
+    assert (await client.call("books", {"filter": deep, "genres": ["ESSAY"]})).last["content"]
 
 
-async def test_a_call_brings_the_plain_fields_and_those_of_what_is_near(bench: CallRunner) -> None:
-    answer = (await bench.call("book", {"id": "1"})).last
+async def test_a_call_returns_the_scalar_fields_of_the_object_and_its_neighbours(
+    client: CallRunner,
+) -> None:
+    answer = (await client.call("book", {"id": "1"})).last
     author = {"name": "Ursula"}
     book = {"id": "1", "title": "Tehanu", "genre": "NOVEL", "author": author}
     assert answer["structuredContent"] == book
     assert json.loads(answer["content"][0]["text"]) == book
-    assert (await bench.call("book", {"id": "2"})).text == "null"
+    assert (await client.call("book", {"id": "2"})).text == "null"
 
 
-async def test_arguments_travel_as_variables_and_only_those_that_were_given(
-    server: GraphQLServer, bench: CallRunner
+async def test_only_the_given_arguments_are_sent_as_variables(
+    server: GraphQLServer, client: CallRunner
 ) -> None:
     given = {"input": {"title": '"}{', "author": "x"}}
-    answer = (await bench.call("addBook", given)).last
+    answer = (await client.call("addBook", given)).last
     assert answer["structuredContent"]["title"] == '"}{'
     assert answer["structuredContent"]["genre"] == "NOVEL"
-    arrived = server.asked()[-1]
+    arrived = server.operations()[-1]
     assert arrived["variables"] == given
     assert arrived["query"].startswith("mutation($input:NewBook!){addBook(input:$input){")
-    await bench.call("books", {"first": None})
-    assert server.asked()[-1]["query"].startswith("query($first:Int){books(first:$first){")
+    await client.call("books", {"first": None})
+    assert server.operations()[-1]["query"].startswith("query($first:Int){books(first:$first){")
 
 
-async def test_a_caller_says_what_it_wants_back_by_paths(bench: CallRunner) -> None:
+async def test_a_caller_selects_fields_by_paths(client: CallRunner) -> None:
     chosen = {"id": "1", "select": ["title", "author.books.title", "author.name"]}
-    answer = (await bench.call("book", chosen)).last["structuredContent"]
+    answer = (await client.call("book", chosen)).last["structuredContent"]
     author = {"books": [{"title": "Tehanu"}], "name": "Ursula"}
     assert answer == {"title": "Tehanu", "author": author}
-    # An argument has that name here, and the types of a union are steps too.
-    text = (await bench.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
+    # Here an argument is named `select`, and the types of a union are steps too.
+    text = (await client.call("search", {"select": "x", "select_": ["Book.title", "Author"]})).text
     assert json.loads(text) == [{"title": "Tehanu"}, {"name": "Ursula"}]
 
 
@@ -133,38 +135,38 @@ async def test_a_caller_says_what_it_wants_back_by_paths(bench: CallRunner) -> N
         ("title}}{__schema", "does not exist"),
     ],
 )
-async def test_a_path_that_leads_nowhere_is_told_with_what_there_is_and_nothing_is_sent(
-    server: GraphQLServer, bench: CallRunner, path: str, words: str
+async def test_an_invalid_path_is_rejected_unsent_with_the_alternatives(
+    server: GraphQLServer, client: CallRunner, path: str, words: str
 ) -> None:
-    before = len(server.asked())
-    error = (await bench.call("book", {"id": "1", "select": [path]})).error
+    before = len(server.operations())
+    error = (await client.call("book", {"id": "1", "select": [path]})).error
     assert isinstance(error, InvalidArgumentsError)
     assert words in error.reason
-    assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
-    assert len(server.asked()) == before
+    assert (client.outcome.charge, client.outcome.sent) == (0, False)
+    assert len(server.operations()) == before
 
 
-async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: CallRunner) -> None:
-    failed = await bench.call("fail")
+async def test_an_error_is_a_tool_error_without_the_secret(client: CallRunner) -> None:
+    failed = await client.call("fail")
     assert failed.last["isError"] is True
     assert failed.text == "No stock (at fail)"
-    text = (await bench.call("fail", {"secret": True})).text
+    text = (await client.call("fail", {"secret": True})).text
     assert text == "No stock (secret) (at fail)"
 
 
-async def test_operations_say_which_fields_become_tools(server: GraphQLServer) -> None:
-    wanted = Operations(include=("*book*", "mutation:*"), exclude=("mutation:count",))
-    made = await opened(server, operations=wanted)
+async def test_operations_select_the_fields_that_become_tools(server: GraphQLServer) -> None:
+    operations = Operations(include=("*book*", "mutation:*"), exclude=("mutation:count",))
+    client = await opened(server, operations=operations)
     try:
-        assert {each.name for each in made.listing.tools} == {"book", "books", "addBook"}
+        assert {each.name for each in client.listing.tools} == {"book", "books", "addBook"}
     finally:
-        await made.close()
+        await client.close()
 
 
-async def test_a_server_without_an_introspection_says_what_to_do(server: GraphQLServer) -> None:
-    made = CallRunner()
+async def test_a_server_without_introspection_reports_the_fix(server: GraphQLServer) -> None:
+    client = CallRunner()
     url = server.url.replace("/graphql", "/asked")
-    upstream = GraphQLUpstream(Server(graphql=url), {}, made.news, AT_LOOPBACK)
+    upstream = GraphQLUpstream(Server(graphql=url), {}, client.news, AT_LOOPBACK)
     try:
         with pytest.raises(UpstreamFaultError, match=r"\(HTTP 405\): the response to"):
             await upstream.open()
@@ -172,21 +174,23 @@ async def test_a_server_without_an_introspection_says_what_to_do(server: GraphQL
         await upstream.close()
 
 
-async def test_an_api_that_is_gone_is_dead(tmp_path: Any) -> None:
+async def test_a_stopped_api_is_dead(tmp_path: Any) -> None:
     server = GraphQLServer(tmp_path)
     server.start()
     try:
-        made = await opened(server)
+        client = await opened(server)
         try:
             server.kill()
-            assert isinstance((await made.call("count")).error, UpstreamDeadError)
+            assert isinstance((await client.call("count")).error, UpstreamDeadError)
         finally:
-            await made.close()
+            await client.close()
     finally:
         server.kill()
 
 
-async def test_the_api_is_told_of_the_calls_trace(server: GraphQLServer, bench: CallRunner) -> None:
+async def test_the_api_receives_the_trace_of_the_call(
+    server: GraphQLServer, client: CallRunner
+) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
-    await bench.call("count", {}, traceparent=trace)
+    await client.call("count", {}, traceparent=trace)
     assert server.traced() == trace

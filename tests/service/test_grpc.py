@@ -1,4 +1,4 @@
-"""Upstreams that speak gRPC, against one that reflects, in a process of its own."""
+"""gRPC servers, against one with reflection in a process of its own."""
 
 import asyncio
 import sys
@@ -21,30 +21,30 @@ TOKEN = "Bearer grpc-token-that-is-secret"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
-    with GrpcServer(tmp_path_factory.mktemp("grpc")).running() as made:
-        yield made
+    with GrpcServer(tmp_path_factory.mktemp("grpc")).running() as server:
+        yield server
 
 
 async def opened(server: GrpcServer, **declared: Any) -> CallRunner:
-    made = CallRunner()
+    client = CallRunner()
     result = Server(grpc=server.address, **declared)
-    await made.open(GrpcUpstream(result, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
-    return made
+    await client.open(GrpcUpstream(result, {"Authorization": TOKEN}, client.news, AT_LOOPBACK))
+    return client
 
 
 @pytest.fixture
-async def bench(server: GrpcServer) -> AsyncIterator[CallRunner]:
-    made = await opened(server)
+async def client(server: GrpcServer) -> AsyncIterator[CallRunner]:
+    client = await opened(server)
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
-async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: CallRunner) -> None:
-    tools = {each.name: each.definition for each in bench.listing.tools}
+async def test_every_method_is_a_tool_unless_its_request_is_a_stream(client: CallRunner) -> None:
+    tools = {each.name: each.definition for each in client.listing.tools}
     assert set(tools) == {"Shop_Echo", "Shop_Fail", "Shop_Count"}
-    assert list(bench.upstream.left_out) == ["shop.Shop/Gather"]
+    assert list(client.upstream.left_out) == ["shop.Shop/Gather"]
     schema = tools["Shop_Echo"]["inputSchema"]
     result = schema["properties"]
     assert result["pages"] == {"type": ["string", "integer"]}
@@ -55,7 +55,7 @@ async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: Call
     assert schema["$defs"]["shop.Book"]["properties"]["tags"]["type"] == "array"
 
 
-async def test_json_becomes_a_message_and_the_answer_json_again(bench: CallRunner) -> None:
+async def test_json_becomes_a_message_and_the_answer_becomes_json(client: CallRunner) -> None:
     book = {
         "title": "Tehanu",
         "pages": "9007199254740993",
@@ -68,56 +68,56 @@ async def test_json_becomes_a_message_and_the_answer_json_again(bench: CallRunne
         "rating": 4.5,
         "stock": {"Oslo": "3"},
     }
-    assert (await bench.call("Shop_Echo", book)).last["structuredContent"] == book
+    assert (await client.call("Shop_Echo", book)).last["structuredContent"] == book
 
 
-async def test_the_first_messages_of_a_stream_are_told_and_that_there_was_more(
-    bench: CallRunner,
+async def test_the_first_messages_of_a_stream_are_returned_with_a_mark_for_more(
+    client: CallRunner,
 ) -> None:
-    few = (await bench.call("Shop_Count", {"pages": 2})).last["structuredContent"]
+    few = (await client.call("Shop_Count", {"pages": 2})).last["structuredContent"]
     assert few == {"messages": [{"title": "0"}, {"title": "1"}], "more": False}
-    many = (await bench.call("Shop_Count", {"pages": 10_000_000})).last["structuredContent"]
+    many = (await client.call("Shop_Count", {"pages": 10_000_000})).last["structuredContent"]
     assert (len(many["messages"]), many["more"]) == (MOST_MESSAGES, True)
 
 
-async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: CallRunner) -> None:
-    failed = await bench.call("Shop_Fail", {"title": "x"})
+async def test_an_error_is_a_tool_error_without_the_secret(client: CallRunner) -> None:
+    failed = await client.call("Shop_Fail", {"title": "x"})
     assert failed.last["isError"] is True
     assert failed.text == "NOT_FOUND: no x for (secret)"
 
 
-async def test_what_is_no_such_message_is_told_without_its_values(bench: CallRunner) -> None:
-    await bench.runner.checks.learn([])  # as where nobody validates before
+async def test_an_invalid_message_is_rejected_without_its_values(client: CallRunner) -> None:
+    await client.runner.checks.learn([])  # as without validation in the gateway
     for wrong in ({"pages": "hunter2"}, {"nothing": "hunter2"}, {"printedAt": "hunter2"}):
-        error = (await bench.call("Shop_Echo", wrong)).error
+        error = (await client.call("Shop_Echo", wrong)).error
         assert isinstance(error, InvalidArgumentsError)
         assert "hunter2" not in error.reason
-        assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
+        assert (client.outcome.charge, client.outcome.sent) == (0, False)
 
 
-async def test_operations_say_which_methods_become_tools(server: GrpcServer) -> None:
-    made = await opened(server, operations=Operations(include=("shop.Shop/E*",)))
+async def test_operations_select_the_methods_that_become_tools(server: GrpcServer) -> None:
+    client = await opened(server, operations=Operations(include=("shop.Shop/E*",)))
     try:
-        assert [each.name for each in made.listing.tools] == ["Shop_Echo"]
+        assert [each.name for each in client.listing.tools] == ["Shop_Echo"]
     finally:
-        await made.close()
+        await client.close()
 
 
-async def test_a_server_that_is_gone_is_dead(tmp_path: Path) -> None:
+async def test_a_stopped_server_is_dead(tmp_path: Path) -> None:
     server = GrpcServer(tmp_path)
     server.start()
     try:
-        made = await opened(server)
+        client = await opened(server)
         try:
             await asyncio.to_thread(server.kill)
-            assert isinstance((await made.call("Shop_Echo")).error, UpstreamDeadError)
+            assert isinstance((await client.call("Shop_Echo")).error, UpstreamDeadError)
         finally:
-            await made.close()
+            await client.close()
     finally:
         server.kill()
 
 
-async def test_without_its_libraries_the_server_says_what_to_install(
+async def test_without_its_libraries_the_server_reports_the_installation(
     server: GrpcServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolbus_executor.upstreams.grpc.upstream", None)

@@ -1,4 +1,4 @@
-"""Servers over gRPC of another library, over TLS, and unwell ones."""
+"""gRPC servers of another library, over TLS, and with failing health checks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -21,12 +21,12 @@ NAME = "shop.example"
 
 
 @pytest.fixture(scope="module")
-def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
-    """One that reflects in v1 alone, and says how it is."""
+def v1_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
+    """Run a server with reflection v1 only and a health service."""
     with GrpcServer(
         tmp_path_factory.mktemp("newest"), "harness.apis.grpclib_server"
-    ).running() as made:
-        yield made
+    ).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -35,34 +35,36 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
-    """One that speaks TLS, to whoever the authority vouches for."""
+def tls_server(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GrpcServer]:
+    """Run a TLS server that requires a client certificate of the authority."""
     words = (*authority.vouched(NAME), authority.ca)
-    with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as made:
-        yield made
+    with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as server:
+        yield server
 
 
 @pytest.fixture
-async def upstream(newest: GrpcServer) -> AsyncIterator[CallRunner]:
-    made = CallRunner()
-    await made.open(GrpcUpstream(Server(grpc=newest.address), {}, made.news, AT_LOOPBACK))
+async def upstream(v1_server: GrpcServer) -> AsyncIterator[CallRunner]:
+    client = CallRunner()
+    await client.open(GrpcUpstream(Server(grpc=v1_server.address), {}, client.news, AT_LOOPBACK))
     try:
-        yield made
+        yield client
     finally:
-        await made.close()
+        await client.close()
 
 
-async def probed(bench: CallRunner) -> str:
-    """What is wrong with it by its own word; empty where nothing is."""
-    assert isinstance(bench.upstream, GrpcUpstream)
+async def probed(client: CallRunner) -> str:
+    """Return the reason a probe failed, or an empty text."""
+    assert isinstance(client.upstream, GrpcUpstream)
     try:
-        await bench.upstream.probe()
+        await client.upstream.probe()
     except ToolbusError as error:
         return error.reason
     return ""
 
 
-async def test_a_server_that_reflects_in_the_newest_revision_is_called(
+async def test_a_server_with_reflection_v1_only_is_called(
     upstream: CallRunner,
 ) -> None:
     assert {"Shop_Echo"} <= {each.name for each in upstream.listing.tools}
@@ -70,7 +72,9 @@ async def test_a_server_that_reflects_in_the_newest_revision_is_called(
     assert result.last["structuredContent"] == {"title": "Tehanu"}
 
 
-async def test_a_server_that_says_it_is_unwell_is_believed(upstream: CallRunner) -> None:
+async def test_a_server_that_reports_a_failing_health_check_is_unhealthy(
+    upstream: CallRunner,
+) -> None:
     assert await probed(upstream) == ""
     try:
         await upstream.call("Shop_Echo", {"title": "unwell"})
@@ -80,24 +84,24 @@ async def test_a_server_that_says_it_is_unwell_is_believed(upstream: CallRunner)
     assert await probed(upstream) == ""
 
 
-async def test_a_server_without_a_health_service_is_well_as_long_as_it_answers(
+async def test_a_server_without_a_health_service_is_healthy_while_it_answers(
     tmp_path: Path,
 ) -> None:
-    server, bench = GrpcServer(tmp_path), CallRunner()
+    server, client = GrpcServer(tmp_path), CallRunner()
     server.start()
     try:
-        await bench.open(GrpcUpstream(Server(grpc=server.address), {}, bench.news, AT_LOOPBACK))
+        await client.open(GrpcUpstream(Server(grpc=server.address), {}, client.news, AT_LOOPBACK))
         try:
-            assert await probed(bench) == ""
+            assert await probed(client) == ""
             await asyncio.to_thread(server.kill)
-            assert "cannot be reached" in await probed(bench)
+            assert "cannot be reached" in await probed(client)
         finally:
-            await bench.close()
+            await client.close()
     finally:
         server.kill()
 
 
-def way(tls: Tls) -> Dialer:
+def dialer(tls: Tls) -> Dialer:
     async def resolve(_target: Target) -> list[str]:
         return ["127.0.0.1"]
 
@@ -105,13 +109,13 @@ def way(tls: Tls) -> Dialer:
 
 
 async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
-    """Why it could not be called; else what it answered."""
-    bench = CallRunner()
+    """Return the answer of a call, or the reason of the failed connection."""
+    client = CallRunner()
     declared = Server(grpc=f"grpcs://{name}:{server.port}")
-    upstream = GrpcUpstream(declared, {}, bench.news, way(tls))
+    upstream = GrpcUpstream(declared, {}, client.news, dialer(tls))
     try:
-        await bench.open(upstream)
-        result = await bench.call("Shop_Echo", {"title": "Tehanu"})
+        await client.open(upstream)
+        result = await client.call("Shop_Echo", {"title": "Tehanu"})
         return str(result.last["structuredContent"]["title"])
     except UpstreamDeadError as error:
         return error.reason
@@ -119,24 +123,24 @@ async def opened(server: GrpcServer, tls: Tls, name: str = NAME) -> str:
         await upstream.close()
 
 
-async def test_a_server_over_tls_is_shown_who_comes_and_verified_by_its_name(
-    secure: GrpcServer, authority: Authority
+async def test_tls_sends_the_client_certificate_and_verifies_the_servers_name(
+    tls_server: GrpcServer, authority: Authority
 ) -> None:
     certificate, key = authority.vouched("toolbus")
     tls = Tls(ca=authority.ca, certificate=certificate, key=key)
-    assert await opened(secure, tls) == "Tehanu"
-    beside = Tls(extra=authority.ca, certificate=certificate, key=key)
-    assert await opened(secure, beside) == "Tehanu"
+    assert await opened(tls_server, tls) == "Tehanu"
+    extra = Tls(extra=authority.ca, certificate=certificate, key=key)
+    assert await opened(tls_server, extra) == "Tehanu"
     for wrong in (Tls(ca=authority.ca), Tls(certificate=certificate, key=key)):
-        assert "cannot be reached" in await opened(secure, wrong)
-    assert "cannot be reached" in await opened(secure, tls, "other.example")
+        assert "cannot be reached" in await opened(tls_server, wrong)
+    assert "cannot be reached" in await opened(tls_server, tls, "other.example")
 
 
-async def test_files_of_no_use_are_named_by_their_setting(
-    secure: GrpcServer, authority: Authority, tmp_path: Path
+async def test_unusable_files_are_named_by_their_setting(
+    tls_server: GrpcServer, authority: Authority, tmp_path: Path
 ) -> None:
     missing = str(tmp_path / "missing.pem")
     certificate, _ = authority.vouched("toolbus")
-    assert "its ca cannot be read" in await opened(secure, Tls(ca=missing))
+    assert "its ca cannot be read" in await opened(tls_server, Tls(ca=missing))
     pair = Tls(ca=authority.ca, certificate=certificate, key=missing)
-    assert "its certificate and key cannot be loaded" in await opened(secure, pair)
+    assert "its certificate and key cannot be loaded" in await opened(tls_server, pair)

@@ -1,4 +1,4 @@
-"""Each state of a connection is bounded in size and time: raw sockets at a listener."""
+"""Limits on the size and duration of each state of a connection, with raw sockets."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from harness.services.http_application import (
 from harness.waits import until
 from toolbus_common.http_server.limits import Limits
 
-# -- size -----------------------------------------------------------------------------------------
+# -- size ------------------------------------------------------------------------------------------
 
 CHUNKED_HEAD = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 FLOODS: dict[str, tuple[bytes, bytes]] = {
@@ -36,7 +36,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("what", FLOODS)
-async def test_what_is_no_body_is_bounded_wherever_it_stands(what: str) -> None:
+async def test_everything_but_the_body_is_limited_in_size(what: str) -> None:
     start, more = FLOODS[what]
     async with place() as here:
         before = closed("large_head")
@@ -53,7 +53,7 @@ async def test_what_is_no_body_is_bounded_wherever_it_stands(what: str) -> None:
         await until(lambda: not here.open, "the connection has ended")
 
 
-async def test_small_chunks_are_no_flood() -> None:
+async def test_small_chunks_are_accepted() -> None:
     body = b"x" * 60_000
     start = CHUNKED_HEAD
     chunks = [b"1\r\nx\r\n" * 10_000] * 6
@@ -71,7 +71,7 @@ async def test_trailers_never_become_headers() -> None:
         assert sorted(name for name, _ in scope["headers"]) == [b"host", b"transfer-encoding"]
 
 
-async def test_pipelined_requests_are_answered_in_order_up_to_a_bound() -> None:
+async def test_pipelined_requests_are_answered_in_order_up_to_a_limit() -> None:
     def exchange(here: ServedApplication, number: int) -> list[RawAnswer]:
         found: list[RawAnswer] = []
         with here.connect() as connection:
@@ -109,7 +109,7 @@ async def test_a_body_after_an_ignored_upgrade_is_no_request(framing: bytes) -> 
         assert [scope["path"] for scope in here.app.seen] == ["/first", "/"]
 
 
-async def test_garbage_behind_a_request_does_not_take_its_answer() -> None:
+async def test_garbage_after_a_request_does_not_prevent_its_answer() -> None:
     async with place() as here:
 
         def exchange() -> RawAnswer:
@@ -120,13 +120,13 @@ async def test_garbage_behind_a_request_does_not_take_its_answer() -> None:
 
         before = closed("malformed")
         asking = asyncio.create_task(asyncio.to_thread(exchange))
-        await until(lambda: closed("malformed") > before, "the garbage was seen")
+        await until(lambda: closed("malformed") > before, "the garbage was received")
         here.app.go.set()
         answer = await asking
         assert (answer.status, answer.body, answer.closes) == (200, b"first", True)
 
 
-# -- time -----------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 async def ends(here: ServedApplication, connection: RawHttp, reason: str, before: float) -> None:
@@ -145,7 +145,7 @@ async def test_an_idle_connection_is_closed_after_its_answer() -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"\r\n", b"GET / HT", GET[:-2]])
-async def test_a_head_that_does_not_come_is_not_waited_for(start: bytes) -> None:
+async def test_a_missing_head_times_out(start: bytes) -> None:
     async with place(within(head_seconds=BRIEF)) as here:
         reason = "head" if start else "idle"
         before = closed(reason)
@@ -154,7 +154,7 @@ async def test_a_head_that_does_not_come_is_not_waited_for(start: bytes) -> None
             await ends(here, connection, reason, before)
 
 
-async def test_a_second_head_that_does_not_come_is_not_waited_for_either() -> None:
+async def test_a_missing_second_head_times_out() -> None:
     async with place(within(head_seconds=BRIEF)) as here:
         before = closed("head")
         with here.connect() as connection:
@@ -165,7 +165,7 @@ async def test_a_second_head_that_does_not_come_is_not_waited_for_either() -> No
 
 
 @pytest.mark.parametrize("sent", [b"", b"half"])
-async def test_a_body_that_does_not_come_is_answered_408(sent: bytes) -> None:
+async def test_a_missing_body_is_answered_408(sent: bytes) -> None:
     async with place(within(body_seconds=BRIEF)) as here:
         before = closed("body")
         with here.connect() as connection:
@@ -176,7 +176,7 @@ async def test_a_body_that_does_not_come_is_answered_408(sent: bytes) -> None:
         assert (here.app.cut, here.app.bodies) == (1, [])
 
 
-async def test_drops_of_a_body_do_not_hold_a_connection() -> None:
+async def test_a_slowly_dripping_body_does_not_hold_a_connection() -> None:
     async with place(within(body_seconds=BRIEF)) as here:
         with here.connect() as connection:
             connection.send(posting("/", b"", length=10 * MIB))
@@ -192,22 +192,22 @@ async def drip(connection: RawHttp, on: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_client_that_never_reads_its_answer_is_let_go() -> None:
+async def test_a_client_that_never_reads_its_answer_is_disconnected() -> None:
     async with place(within(write_seconds=BRIEF)) as here:
         before = closed("write")
         with here.connect() as connection:
             connection.send(posting("/endless", b""))
-            await until(lambda: closed("write") == before + 1, "it was not waited for any longer")
+            await until(lambda: closed("write") == before + 1, "the write timed out")
             await until(lambda: not here.open, "the connection has ended")
 
 
-async def test_a_request_under_way_is_not_idle() -> None:
+async def test_a_running_request_is_not_idle() -> None:
     brief = Limits(head_seconds=BRIEF, body_seconds=BRIEF, idle_seconds=BRIEF, write_seconds=BRIEF)
     async with place(brief) as here:
         with here.connect() as held:
             held.send(posting("/held", b"still here"))
-            await until(lambda: here.app.bodies, "it is under way")
-            for _ in range(3):  # others come and go meanwhile, by the same bounds
+            await until(lambda: here.app.bodies, "the request runs")
+            for _ in range(3):  # other connections open and time out meanwhile
                 with here.connect() as idle:
                     assert await asyncio.to_thread(idle.ended)
             here.app.go.set()
@@ -228,7 +228,7 @@ async def test_an_answer_before_the_body_ends_the_connection() -> None:
         assert stopped
 
 
-async def test_who_sends_a_large_body_in_vain_still_gets_the_answer() -> None:
+async def test_a_client_that_sends_a_large_rejected_body_gets_the_answer() -> None:
     async with place() as here:
 
         def exchange() -> RawAnswer:

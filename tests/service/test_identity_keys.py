@@ -1,4 +1,4 @@
-"""The keys that say who calls: told to executor, published, and of no use for anything else."""
+"""The signing key of caller identities: sent to executor, published, and of no other use."""
 
 import json
 from time import time
@@ -17,17 +17,17 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 
-async def told(settings: Settings) -> IdentityKeyReply:
-    """What the service tells executor."""
+async def request_key(settings: Settings) -> IdentityKeyReply:
+    """Return the reply to executor."""
     async with bus_of("executor", settings) as bus:
         asking = RequestReply("executor", bus)
         return await asking.request(IdentityKeyQuery(), IdentityKeyReply, 60.0)
 
 
-async def test_the_public_key_is_published_and_the_private_one_is_told_to_executor(
+async def test_the_public_key_is_published_and_the_private_one_is_sent_to_executor(
     server: Server, settings: Settings
 ) -> None:
-    key = await told(settings)
+    key = await request_key(settings)
     assert key.issuer == BASE
     assert key.key not in repr(key)
     published = (await server.page("GET", "/oauth/identity-keys")).body.decode()
@@ -39,8 +39,10 @@ async def test_the_public_key_is_published_and_the_private_one_is_told_to_execut
     assert file.stat().st_mode & 0o077 == 0
 
 
-async def test_with_it_nobody_makes_an_access_token(server: Server, settings: Settings) -> None:
-    key = await told(settings)
+async def test_the_identity_key_cannot_sign_an_access_token(
+    server: Server, settings: Settings
+) -> None:
+    key = await request_key(settings)
     others = json.loads((await server.page("GET", "/oauth/jwks")).body)["keys"]
     assert key.id not in {each["kid"] for each in others}
     client = await server.register()
@@ -54,9 +56,9 @@ async def test_with_it_nobody_makes_an_access_token(server: Server, settings: Se
     assert (await server.show(good)).resource == RESOURCE
 
 
-async def test_where_nobody_could_find_the_public_key_none_is_told(
+async def test_without_a_public_url_no_key_is_sent(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(settings, operator, monkeypatch, PUBLIC_URL=""):
         with pytest.raises(InvalidError, match="TOOLBUS_PUBLIC_URL"):
-            await told(settings)
+            await request_key(settings)

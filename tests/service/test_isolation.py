@@ -1,4 +1,4 @@
-"""Processes of servers on this machine's kernel: what they can reach, and that none is left."""
+"""Isolation of server processes on this machine's kernel: reach, limits, and complete clean-up."""
 
 import json
 import os
@@ -24,8 +24,8 @@ from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.settings import Settings
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
-EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
-# Leaves its group and session and its parent's signals behind, and holds on to every pipe.
+WITH_AND_WITHOUT_NAMESPACES = pytest.mark.parametrize("namespaces", [True, False])
+# Leaves its process group, session and parent's signals behind, and retains every pipe.
 STRAY = """
 import os, signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -43,7 +43,7 @@ STAYS = STRAY + "time.sleep(600)"
 
 
 def ran(script: str, isolation: Isolation, *words: str) -> tuple[Any, dict[str, bool]]:
-    """What a program printed as JSON, held like that; and what it was held to."""
+    """Return the JSON output of an isolated program, and the isolation that was enforced."""
     command = isolation.around([sys.executable, "-c", script, *words])
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     first, _, message = done.stderr.partition("\n")
@@ -53,8 +53,8 @@ def ran(script: str, isolation: Isolation, *words: str) -> tuple[Any, dict[str, 
     return json.loads(done.stdout), {each[1:]: each[0] == "+" for each in result}
 
 
-@EITHER_WAY
-async def test_nothing_a_server_started_outlives_it(mark: str, *, namespaces: bool) -> None:
+@WITH_AND_WITHOUT_NAMESPACES
+async def test_no_process_started_by_a_server_outlives_it(mark: str, *, namespaces: bool) -> None:
     before = children()
     lines: list[bytes] = []
     child = Child(lines.append)
@@ -68,10 +68,8 @@ async def test_nothing_a_server_started_outlives_it(mark: str, *, namespaces: bo
     assert children() <= before
 
 
-@EITHER_WAY
-async def test_nothing_is_left_of_a_server_that_ends_by_itself(
-    mark: str, *, namespaces: bool
-) -> None:
+@WITH_AND_WITHOUT_NAMESPACES
+async def test_no_process_is_left_of_a_server_that_exits(mark: str, *, namespaces: bool) -> None:
     before = children()
     child = Child(lambda _line: None)
     held = Isolation(namespaces=namespaces)
@@ -85,7 +83,7 @@ async def test_nothing_is_left_of_a_server_that_ends_by_itself(
     assert children() <= before
 
 
-async def test_how_a_server_ended_is_told_also_when_its_output_ended_long_before() -> None:
+async def test_the_exit_of_a_server_is_reported_long_after_its_output_ended() -> None:
     child = Child(lambda _line: None)
     script = "import os, sys, time\nos.close(1)\ntime.sleep(1)\nsys.exit(3)"
     await child.start([sys.executable, "-c", script], dict(os.environ), None, Isolation())
@@ -95,8 +93,8 @@ async def test_how_a_server_ended_is_told_also_when_its_output_ended_long_before
         await child.close()
 
 
-@EITHER_WAY
-def test_nothing_is_left_when_the_executor_is_killed(mark: str, *, namespaces: bool) -> None:
+@WITH_AND_WITHOUT_NAMESPACES
+def test_no_process_is_left_when_the_executor_is_killed(mark: str, *, namespaces: bool) -> None:
     executor = (
         "import subprocess, sys\n"
         "from toolbus_executor.isolation.plan import Isolation\n"
@@ -113,7 +111,7 @@ def test_nothing_is_left_when_the_executor_is_killed(mark: str, *, namespaces: b
     until_blocking(lambda: marked(mark) == [], "their end")
 
 
-async def test_with_its_supervisor_a_server_ends_wherever_it_has_namespaces(mark: str) -> None:
+async def test_with_namespaces_a_server_ends_with_its_supervisor(mark: str) -> None:
     lines: list[bytes] = []
     child = Child(lines.append)
     command = [sys.executable, "-c", STAYS, mark]
@@ -129,8 +127,8 @@ async def test_with_its_supervisor_a_server_ends_wherever_it_has_namespaces(mark
         await child.close()
 
 
-@EITHER_WAY
-def test_how_a_program_ended_is_told_as_it_was(*, namespaces: bool) -> None:
+@WITH_AND_WITHOUT_NAMESPACES
+def test_the_exit_status_of_a_program_is_reported_unchanged(*, namespaces: bool) -> None:
     held = Isolation(namespaces=namespaces)
     codes = [
         subprocess.run(held.around(["sh", "-c", script]), capture_output=True, check=False)
@@ -139,7 +137,7 @@ def test_how_a_program_ended_is_told_as_it_was(*, namespaces: bool) -> None:
     assert [done.returncode for done in codes] == [0, 7, -9, -15]
 
 
-def test_a_program_can_neither_gain_rights_nor_reach_who_started_it(mark: str) -> None:
+def test_a_program_can_neither_gain_rights_nor_reach_its_starter(mark: str) -> None:
     script = """
 import json, os, signal, sys
 def can(what):
@@ -189,7 +187,7 @@ print(json.dumps([theirs, meets(own.getsockname()[1])]))
     ("network", "reached"),
     [("any", [True, True]), ("loopback", [False, True]), ("none", [False, False])],
 )
-def test_a_server_has_the_network_it_is_given_or_does_not_run(
+def test_a_server_has_the_configured_network_or_does_not_run(
     network: str, reached: list[bool]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -202,7 +200,7 @@ def test_a_server_has_the_network_it_is_given_or_does_not_run(
         assert json.loads(done.stdout) == reached
 
 
-def test_a_server_has_the_memory_and_files_it_is_given() -> None:
+def test_a_server_has_the_configured_memory_and_files() -> None:
     script = """
 import json, os
 def fails(what):
@@ -222,31 +220,33 @@ print(json.dumps([
 
 
 @pytest.fixture
-def group(tmp_path: Path) -> Iterator[Path]:
-    """A control group, where this machine lets us make one; else a directory."""
+def control_group(tmp_path: Path) -> Iterator[Path]:
+    """Create a control group where this machine permits it, else a directory."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
-    made = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
-    made.mkdir()
-    yield made
-    until_blocking(lambda: list(filter(Path.is_dir, made.iterdir())) == [], "the groups' ends")
-    made.rmdir()
+    group_dir = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
+    group_dir.mkdir()
+    yield group_dir
+    until_blocking(lambda: list(filter(Path.is_dir, group_dir.iterdir())) == [], "the groups' ends")
+    group_dir.rmdir()
 
 
-def test_a_control_group_holds_a_server_and_is_gone_with_it(group: Path, tmp_path: Path) -> None:
+def test_a_control_group_contains_a_server_and_is_removed_with_it(
+    control_group: Path, tmp_path: Path
+) -> None:
     script = """
 import json, subprocess
 subprocess.Popen(["sleep", "600"], start_new_session=True)
 print(json.dumps(open("/proc/self/cgroup").read().split()))
 """
-    result, held = ran(script, Isolation(cgroup=str(group)))
-    entered = any(group.name in each for each in result)
-    assert entered is (group.parent != tmp_path)
+    result, held = ran(script, Isolation(cgroup=str(control_group)))
+    entered = any(control_group.name in each for each in result)
+    assert entered is (control_group.parent != tmp_path)
     assert held["memory of all together"] in (False, entered)
 
 
 @pytest.mark.parametrize(("namespaces", "heeds"), [(True, "SIG_IGN"), (False, "SIG_DFL")])
-async def test_a_server_that_computes_for_too_long_is_ended_and_the_limit_named(
+async def test_a_server_that_exceeds_its_cpu_time_is_stopped_and_the_limit_named(
     *, namespaces: bool, heeds: str
 ) -> None:
     script = f"import signal\nsignal.signal(signal.SIGXCPU, signal.{heeds})\nwhile True: pass"
@@ -261,7 +261,7 @@ async def test_a_server_that_computes_for_too_long_is_ended_and_the_limit_named(
         await child.close()
 
 
-async def test_who_is_killed_by_somebody_else_went_beyond_no_limit() -> None:
+async def test_a_process_killed_from_outside_exceeded_no_limit() -> None:
     child = Child(lambda _line: None)
     held = Isolation(limits=Limits(cpu_seconds=60))
     await child.start(["sh", "-c", "kill -9 $$"], dict(os.environ), None, held)
@@ -271,8 +271,8 @@ async def test_who_is_killed_by_somebody_else_went_beyond_no_limit() -> None:
         await child.close()
 
 
-async def test_memory_of_all_together_is_held_to_where_there_is_a_control_group(
-    group: Path,
+async def test_total_memory_is_limited_where_there_is_a_control_group(
+    control_group: Path,
 ) -> None:
     script = """
 import os
@@ -287,7 +287,7 @@ while True:
 """
     lines: list[bytes] = []
     child = Child(lines.append)
-    held = Isolation(limits=Limits(memory=64), cgroup=str(group))
+    held = Isolation(limits=Limits(memory=64), cgroup=str(control_group))
     await child.start([sys.executable, "-c", script], dict(os.environ), None, held)
     try:
         await until(lambda: len(lines) == 4 or child.ended.done(), "memory to be taken")
@@ -297,7 +297,7 @@ while True:
         await child.close()
 
 
-async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
+async def test_a_starting_executor_logs_which_isolation_the_machine_enforces(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with caplog.at_level("INFO"):
@@ -309,14 +309,14 @@ async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
     assert items.levelname == "WARNING"
 
 
-async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -> None:
+async def test_isolation_that_cannot_be_enforced_prevents_the_start(tmp_path: Path) -> None:
     news = CallRunner().news
     missing = str(tmp_path / "missing")
     for isolation, reason in (
         (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),
         (
             Isolation(limits=Limits(cpu=0.5)),
-            "limits.cpu is configured, which needs a control group",
+            "limits.cpu needs a control group",
         ),
         (Isolation(network="none", namespaces=False), "no network namespace"),
     ):

@@ -1,4 +1,4 @@
-"""What a server's process sees, reads, writes and reaches: its own, and what is declared."""
+"""Files a server's process sees, reads and writes: its own, and the configured ones."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from toolbus_executor.settings import Settings
 
 HOSTILE = Path(__file__).parents[1] / "harness" / "programs" / "hostile_program.py"
 FORBIDDING = str(Path(syscall_filter.__file__))
-# What the machine refuses: nothing, namespaces as most containers do, mounts as AppArmor does.
+# Machines that refuse nothing, namespaces (most containers), or mounts (AppArmor).
 MACHINES = pytest.mark.parametrize(
     "refused", [(), ("namespaces",), ("mounts",)], ids=["all", "no_namespaces", "no_mounts"]
 )
@@ -33,7 +33,7 @@ _OF_OPERATOR = (
 )  # fmt: skip
 _OF_TOOLBUS = (
     "people.key", "seal.key", "oauth.key", "oauth-vault.key", "nkeys/executor.seed",
-    "nkeys/policy.seed", "seal/key.pem", "run.json", "caches/other/kept",
+    "nkeys/policy.seed", "evidence/key.pem", "run.json", "caches/other/kept",
 )  # fmt: skip
 _OF_MACHINE = (
     "/etc/shadow", "/etc/ssh", "/etc/sudoers", "/etc/pip.conf", "/var/lib", "/var/log", "/run",
@@ -43,7 +43,7 @@ _OF_MACHINE = (
 
 @dataclass
 class Machine:
-    """An operator's home, Toolbus' state and a project, each full of what is not a server's."""
+    """An operator's home, Toolbus' state and a project, with files that are not a server's."""
 
     root: Path
     planted: list[str] = field(default_factory=list)
@@ -72,15 +72,15 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine(tmp_path)
+    machine = Machine(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return made
+    return machine
 
 
 def run(
     isolation: Isolation, command: Sequence[str], refused: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """A program, held like that on a machine that refuses these."""
+    """Run an isolated program on a machine that refuses these."""
     around = isolation.around(command)
     if refused:
         around = [sys.executable, FORBIDDING, *refused, "--", *around]
@@ -97,7 +97,7 @@ def run(
 
 
 def printed(isolation: Isolation, script: str, *words: str, refused: Sequence[str] = ()) -> Any:
-    """What a Python program printed as JSON."""
+    """Return the JSON output of a Python program."""
     done = run(isolation, [sys.executable, "-c", script, *words], refused)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -105,19 +105,19 @@ def printed(isolation: Isolation, script: str, *words: str, refused: Sequence[st
 
 @contextmanager
 def listening(machine: Machine) -> Iterator[list[str]]:
-    """Sockets of the machine's, by a path and by a name without one."""
+    """Listen on sockets of the machine, by path and by abstract name."""
     abstract = f"\0toolbus-test-{os.getpid()}"
     names = [str(machine.root / "s"), str(machine.root / "home" / "s"), abstract]
     with ExitStack() as opened:
         for name in names:
-            made = opened.enter_context(socket.socket(socket.AF_UNIX))
-            made.bind(name)
-            made.listen()
+            listener = opened.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(name)
+            listener.listen()
         yield names
 
 
 @MACHINES
-def test_a_hostile_server_gets_nothing_that_is_not_its_own(
+def test_a_hostile_server_reaches_only_its_own_files(
     machine: Machine, refused: tuple[str, ...]
 ) -> None:
     planted = [*machine.planted, *(each for each in _OF_MACHINE if Path(each).exists())]
@@ -133,11 +133,11 @@ def test_a_hostile_server_gets_nothing_that_is_not_its_own(
             victim.kill()
     assert done.returncode == 0, done.stderr
     body = json.loads(done.stdout)
-    # In namespaces 1 is the first of its own processes: whoever spoils that ends itself.
+    # In namespaces process 1 is the server's own first process; harming it ends the server itself.
     own_first = {} if "namespaces" in refused else {"1": ["limits", "priority"]}
     assert body.pop("pids") in ({}, own_first)
     allowed = {"home": ["own"], "read": [], "write": [], "sockets": [], "devices": [], "gains": []}
-    # Of root's own directories a user of its own could otherwise not even read what is shown.
+    # Without this right the server's own user could not read what is shown of root's directories.
     rights = body["rights"] if refused and os.geteuid() == 0 else []
     assert {int(each, 16) for each in rights} <= {1 << DAC_READ_SEARCH}
     body["home"] = [each for each in body["home"] if each != ".cache"]
@@ -161,25 +161,25 @@ print(json.dumps({each: "rw"[:can((pathlib.Path(each) / "there").read_text)]
 
 
 @MACHINES
-def test_declared_files_open_more_and_the_working_directory_is_read(
+def test_configured_files_extend_the_view_and_the_working_directory_is_readable(
     machine: Machine, refused: tuple[str, ...]
 ) -> None:
     root = machine.root
     for name in ("project", "given", "shown", "other"):
         machine.plant(f"{name}/there")
-    places = {name: str(root / name) for name in ("project", "given", "shown", "other")}
-    files = {"read": [places["shown"]], "write": [places["given"]]}
-    result = printed(machine.isolation(files=files), OPENS, *places.values(), refused=refused)
+    directories = {name: str(root / name) for name in ("project", "given", "shown", "other")}
+    files = {"read": [directories["shown"]], "write": [directories["given"]]}
+    result = printed(machine.isolation(files=files), OPENS, *directories.values(), refused=refused)
     assert {Path(each).name: how for each, how in result.items()} == {
         "project": "r", "given": "rw", "shown": "r", "other": "",
     }  # fmt: skip
-    made = root / "given" / "new"
-    assert made.read_text() == "x"
-    assert made.stat().st_uid == os.geteuid() or refused, "it is its executor's, as it was before"
+    written = root / "given" / "new"
+    assert written.read_text() == "x"
+    assert written.stat().st_uid == os.geteuid() or refused, "the executor owns it, as before"
 
 
 @MACHINES
-def test_a_declared_file_of_the_home_is_found_in_the_private_home(
+def test_a_configured_file_of_the_home_is_in_the_private_home(
     machine: Machine, refused: tuple[str, ...]
 ) -> None:
     script = """
@@ -191,7 +191,7 @@ print(json.dumps([os.listdir("."), open(".npmrc").read()]))
     assert (set(result[0]) - {".cache"}, result[1]) == ({".npmrc"}, "a secret")
 
 
-def test_what_is_private_to_a_process_is_bounded_and_gone_with_it(machine: Machine) -> None:
+def test_private_files_of_a_process_are_limited_and_removed_with_it(machine: Machine) -> None:
     script = """
 import json, os
 places = [os.path.expanduser("~/kept"), "/tmp/kept", "/var/tmp/kept", "/dev/shm/kept"]
@@ -213,7 +213,7 @@ print(json.dumps([before, error, written]))
 
 
 @MACHINES
-def test_what_a_package_manager_keeps_is_there_at_the_next_start_and_for_nobody_else(
+def test_the_cache_of_a_package_manager_persists_for_its_server_only(
     machine: Machine, refused: tuple[str, ...]
 ) -> None:
     script = """
@@ -231,7 +231,7 @@ print(json.dumps(was))
     assert items == [False, keeps, False]
 
 
-def test_a_state_directory_in_the_working_directory_stays_out_of_sight(
+def test_a_state_directory_in_the_working_directory_is_hidden(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = machine.root / "project"
@@ -252,18 +252,18 @@ print(json.dumps([*map(text, sys.argv[1:]), os.listdir(".toolbus"), text("readme
     assert printed(isolation, script, seed, file) == ["", "", [], "a secret"]
     done = run(isolation, ["true"], ("namespaces",))
     assert done.returncode == 1
-    assert f"it would see {project / '.toolbus'}, which no server may see" in done.stderr
-    narrower = "name narrower paths in files and cwd"
-    assert narrower in done.stderr
+    assert f"{project / '.toolbus'}, which no server may read" in done.stderr
+    advice = "configure narrower paths in files and cwd"
+    assert advice in done.stderr
 
 
-def test_where_nothing_can_hide_the_keys_a_server_does_not_start(machine: Machine) -> None:
+def test_where_the_keys_cannot_be_hidden_a_server_does_not_start(machine: Machine) -> None:
     done = run(machine.isolation(), ["true"], ("namespaces", "landlock"))
     assert done.returncode == 1
-    assert "permits neither namespaces nor Landlock" in done.stderr
+    assert "has neither user namespaces nor Landlock" in done.stderr
     assert "permit user namespaces" in done.stderr
     with_namespaces = run(machine.isolation(), ["true"], ("landlock",))
-    assert with_namespaces.returncode == 0, "without Landlock namespaces do"
+    assert with_namespaces.returncode == 0, "namespaces suffice without Landlock"
 
 
 @MACHINES

@@ -1,4 +1,4 @@
-"""A call whose deadline passes while its intent is being recorded: not handed over, refunded."""
+"""A call whose deadline passes while its intent is recorded: not executed, and refunded."""
 
 import asyncio
 import time
@@ -17,16 +17,16 @@ COUNTER = "budget:key:bot:usd:day:UTC"
 
 
 @pytest.fixture
-async def paid(at_work: PolicyReplicas) -> PolicyReplicas:
-    """Calls of the key `bot` cost something."""
+async def priced_policy(policy: PolicyReplicas) -> PolicyReplicas:
+    """Charge calls of the key `bot`."""
     budget = Budget(usd=1, per=Period.DAY)
     configuration = declared(approve=(), budget=budget)
-    await at_work.declare(configuration.model_copy(update={"prices": {"docs__*": 0.01}}))
-    return at_work
+    await policy.declare(configuration.model_copy(update={"prices": {"docs__*": 0.01}}))
+    return policy
 
 
-async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
-    paid: PolicyReplicas, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+async def test_an_intent_recorded_after_the_deadline_runs_nothing(
+    priced_policy: PolicyReplicas, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[CallAllowed] = []
 
@@ -39,12 +39,12 @@ async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
 
         return lambda event: asyncio.ensure_future(late(event))
 
-    for service in paid.policies:
+    for service in priced_policy.policies:
         monkeypatch.setattr(
             service.events, "publish_durable", slowly(service.events.publish_durable)
         )
     with pytest.raises(ToolbusError):
-        await paid.request("read", seconds=1.0)
+        await priced_policy.request("read", seconds=1.0)
 
     async def refunded() -> bool:
         return (await counters(valkey_url, COUNTER))["held"] == 0
@@ -52,4 +52,4 @@ async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
     await until_async(refunded, "it is refunded")
     assert recorded
     assert (await counters(valkey_url, COUNTER))["spent"] == 0
-    assert paid.reached == []
+    assert priced_policy.reached == []

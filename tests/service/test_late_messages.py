@@ -1,4 +1,4 @@
-"""What a server says after its call has ended reaches nobody: a FastMCP server on stdio."""
+"""Messages of a server after the end of its call: sent to no caller (a FastMCP server on stdio)."""
 
 import asyncio
 import json
@@ -24,66 +24,66 @@ LISTENS: dict[str, Any] = {"log_level": "debug", "capabilities": '{"elicitation"
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[CallRunner]:
-    """A runner over the server, which all callers share."""
-    made = CallRunner()
-    await made.open(StdioUpstream(COMMAND, dict(os.environ), "", made.news))
-    assert made.described.family == "legacy"
-    yield made
-    await made.close()
+async def client() -> AsyncIterator[CallRunner]:
+    """Run the server, which all callers share."""
+    client = CallRunner()
+    await client.open(StdioUpstream(COMMAND, dict(os.environ), "", client.news))
+    assert client.described.family == "legacy"
+    yield client
+    await client.close()
 
 
 def words(answers: ReplyRecorder) -> list[str]:
-    """What a call was told of the server's log."""
+    """Return the log messages a call received."""
     return [
         json.loads(each.body)["data"] for each in answers.frames if isinstance(each, Notification)
     ]
 
 
-async def test_a_late_message_never_reaches_another_principal(bench: CallRunner) -> None:
-    await bench.call("leave", {"word": "ann's"}, **ANN, **LISTENS)
-    result = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
+async def test_a_late_message_never_reaches_another_principal(client: CallRunner) -> None:
+    await client.call("leave", {"word": "ann's"}, **ANN, **LISTENS)
+    result = await client.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
     assert "ann's" not in words(result)
     assert "inputRequests" not in result.last
     assert "refused: The request cannot be attributed to a call" in result.text
-    assert bench.dropped.count("request") == 1
-    assert bench.dropped.count("log") >= 1
+    assert client.dropped.count("request") == 1
+    assert client.dropped.count("log") >= 1
 
 
-async def test_a_server_that_was_cancelled_is_not_heard_in_the_next_call_of_another(
-    bench: CallRunner,
+async def test_a_message_of_a_cancelled_call_does_not_reach_the_next_call_of_another(
+    client: CallRunner,
 ) -> None:
     answers = ReplyRecorder()
     call = admitted("linger", {"word": "ann's"}, call_id="c7", log_level="debug", **ANN)
-    lingering = asyncio.create_task(bench.runner.run(call, answers))
+    lingering = asyncio.create_task(client.runner.run(call, answers))
     await until(lambda: words(answers) == ["waiting"], "the call")
-    bench.runner.cancel("c7")
+    client.runner.cancel("c7")
     await lingering
-    result = await bench.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
+    result = await client.call("stay", {"word": "eve's"}, **EVE, **LISTENS)
     assert "ann's" not in words(result)
     assert "refused" in result.text
 
 
-async def test_within_its_call_a_server_is_heard_and_may_ask_in_every_call_of_one_principal(
-    bench: CallRunner,
+async def test_messages_and_requests_of_a_server_reach_every_call_of_one_principal(
+    client: CallRunner,
 ) -> None:
     for word in ("first", "second", "third"):
-        request = await bench.call("ask", {"word": word}, **ANN, **LISTENS)
+        request = await client.call("ask", {"word": word}, **ANN, **LISTENS)
         assert words(request) == [word]
         more = input_responses(request, elicitation={"action": "accept", "content": {"ok": True}})
-        result = await bench.call("ask", {"word": word}, extra=more, **ANN, **LISTENS)
+        result = await client.call("ask", {"word": word}, extra=more, **ANN, **LISTENS)
         assert result.text == '["accept"]'
-    assert bench.dropped == []
+    assert client.dropped == []
 
 
-async def test_a_server_that_speaks_while_no_call_is_under_way_is_not_believed_for_a_while(
-    bench: CallRunner, monkeypatch: pytest.MonkeyPatch
+async def test_a_message_without_a_running_call_blocks_attribution_for_a_while(
+    client: CallRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await bench.call("leave", {"word": "late"}, **ANN, **LISTENS)
-    # Nobody hears this call, so that what it sets free is said when it has ended.
-    assert (await bench.call("release", **ANN)).text == "released"
-    await until(lambda: bench.dropped == ["log", "request"], "the late words")
-    assert words(await bench.call("stay", {"word": "own"}, **ANN, **LISTENS)) == []
+    await client.call("leave", {"word": "late"}, **ANN, **LISTENS)
+    # This call receives no messages, so the message it releases is sent after its end.
+    assert (await client.call("release", **ANN)).text == "released"
+    await until(lambda: client.dropped == ["log", "request"], "the late messages")
+    assert words(await client.call("stay", {"word": "own"}, **ANN, **LISTENS)) == []
     monkeypatch.setattr(attribution, "monotonic", lambda: float("inf"))
-    result = await bench.call("stay", {"word": "own", "jobs": 0}, **ANN, **LISTENS)
+    result = await client.call("stay", {"word": "own", "jobs": 0}, **ANN, **LISTENS)
     assert words(result) == ["own"]

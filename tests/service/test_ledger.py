@@ -1,7 +1,6 @@
-"""The ledger on a real Valkey: exact under races, each reservation ended once, never fresh."""
+"""The ledger on a real Valkey: exact under races, each reservation ended once, never reset."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from time import time
 
 import pytest
@@ -19,19 +18,14 @@ from toolbus_common.errors import (
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 
 
-@pytest.fixture
-async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
-    yield opened
-    await opened.close()
-
-
-async def test_a_race_for_the_last_dollar_never_overshoots(ledger: Ledger, valkey_url: str) -> None:
-    wanted = admission(100, usd=0.0042)  # 42 calls of 100 micro-dollars
+async def test_a_race_for_the_last_dollar_never_exceeds_the_budget(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    wanted_admission = admission(100, usd=0.0042)  # 42 calls of 100 micro-dollars
 
     async def attempt(n: int) -> bool:
         try:
-            await ledger.reserve(claim(f"r{n}", wanted))
+            await ledger.reserve(claim(f"r{n}", wanted_admission))
         except BudgetExceededError:
             return False
         return True
@@ -46,7 +40,7 @@ async def test_a_denial_names_the_level_the_limit_and_the_reset(ledger: Ledger) 
         await ledger.reserve(claim("r", admission(10_001)))
 
 
-async def test_a_denied_level_leaves_every_other_level_untouched(
+async def test_a_denied_level_leaves_every_other_level_unchanged(
     ledger: Ledger, valkey_url: str
 ) -> None:
     with pytest.raises(BudgetExceededError, match="team:ops"):
@@ -54,15 +48,13 @@ async def test_a_denied_level_leaves_every_other_level_untouched(
     assert (await counters(valkey_url)).get("held", 0) == 0
 
 
-async def test_a_reservation_repeated_under_its_id_is_held_once(
-    ledger: Ledger, valkey_url: str
-) -> None:
+async def test_a_repeated_reservation_is_held_once(ledger: Ledger, valkey_url: str) -> None:
     for _ in range(3):
         await ledger.reserve(claim("same", admission(100)))
     assert (await counters(valkey_url))["held"] == 100
 
 
-async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: str) -> None:
+async def test_a_repeated_settlement_charges_once(ledger: Ledger, valkey_url: str) -> None:
     await ledger.reserve(claim("r", admission(100)))
     final = ReservationEnd("r", "acme", "settle", 100)
     await ledger.settle([final, final])
@@ -71,7 +63,7 @@ async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: 
     assert (found["spent"], found["held"]) == (100, 0)
 
 
-async def test_a_refund_gives_everything_back(ledger: Ledger, valkey_url: str) -> None:
+async def test_a_refund_releases_everything(ledger: Ledger, valkey_url: str) -> None:
     await ledger.reserve(claim("r", admission(100, team_usd=1)))
     await ledger.settle([ReservationEnd("r", "acme", "refund")])
     for level in ("budget:key:bot:usd:day:UTC", "budget:team:ops:usd:month:UTC"):
@@ -79,7 +71,7 @@ async def test_a_refund_gives_everything_back(ledger: Ledger, valkey_url: str) -
         assert (found["spent"], found["held"]) == (0, 0)
 
 
-async def test_more_than_was_reserved_is_charged_and_kept_as_debt(
+async def test_an_amount_above_the_reservation_is_charged_and_recorded_as_debt(
     ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100)))
@@ -88,7 +80,7 @@ async def test_more_than_was_reserved_is_charged_and_kept_as_debt(
     assert (found["spent"], found["debt"]) == (150, 50)
 
 
-async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctable(
+async def test_an_expired_call_is_charged_once_as_unknown_and_correctable(
     ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
@@ -97,18 +89,18 @@ async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctabl
     for _ in range(2):
         await ledger.settle([ReservationEnd("r", "acme", "unknown")])
     assert (await counters(valkey_url))["spent"] == 100
-    await ledger.settle([ReservationEnd("r", "acme", "refund")])  # the late word: nothing was sent
+    await ledger.settle([ReservationEnd("r", "acme", "refund")])  # the late outcome: not dispatched
     found = await counters(valkey_url)
     assert (found["spent"], found["held"]) == (0, 0)
 
 
-async def test_an_overdue_call_is_claimed_by_one_sweeper(ledger: Ledger) -> None:
+async def test_an_expired_call_is_claimed_by_one_sweeper(ledger: Ledger) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
     assert [late.rid for late in await ledger.claim_expired("acme")] == ["r"]
-    assert await ledger.claim_expired("acme") == []  # claimed: another replica leaves it alone
+    assert await ledger.claim_expired("acme") == []  # claimed: another replica ignores it
 
 
-async def test_a_reservation_as_it_was_written_until_0_1_is_read(
+async def test_a_reservation_in_the_format_until_0_1_is_read(
     ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
@@ -122,20 +114,20 @@ async def test_a_reservation_as_it_was_written_until_0_1_is_read(
     assert (await counters(valkey_url))["spent"] == 100
 
 
-async def test_a_rate_lets_its_burst_pass_and_says_when_to_retry(ledger: Ledger) -> None:
-    wanted = admission(0, rate=Rate(calls=3, per=Period.MINUTE))
+async def test_a_rate_allows_its_burst_and_then_names_the_retry_time(ledger: Ledger) -> None:
+    wanted_admission = admission(0, rate=Rate(calls=3, per=Period.MINUTE))
     for n in range(3):
-        await ledger.reserve(claim(f"r{n}", wanted))
+        await ledger.reserve(claim(f"r{n}", wanted_admission))
     with pytest.raises(RateExceededError, match=r"3 calls per minute; retry in (1\d|20)") as caught:
-        await ledger.reserve(claim("r3", wanted))
+        await ledger.reserve(claim("r3", wanted_admission))
     assert 0 < caught.value.data["retry_after"] <= 20
 
 
 async def test_a_rate_denial_holds_no_money(ledger: Ledger, valkey_url: str) -> None:
-    wanted = admission(100, rate=Rate(calls=1, per=Period.HOUR))
-    await ledger.reserve(claim("r1", wanted))
+    wanted_admission = admission(100, rate=Rate(calls=1, per=Period.HOUR))
+    await ledger.reserve(claim("r1", wanted_admission))
     with pytest.raises(RateExceededError):
-        await ledger.reserve(claim("r2", wanted))
+        await ledger.reserve(claim("r2", wanted_admission))
     assert (await counters(valkey_url))["held"] == 100
 
 
@@ -148,7 +140,7 @@ async def test_an_emptied_redis_is_never_a_fresh_budget(ledger: Ledger, valkey_u
             await ledger.reserve(claim(rid, admission(100)))
 
 
-async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
+async def test_a_killed_redis_rejects_and_a_restarted_one_retains_its_counters(
     own_valkey: ValkeyServer,
 ) -> None:
     ledger = Ledger(own_valkey.url, MemoryGenerations(), seconds=30.0)
@@ -162,15 +154,15 @@ async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
     await ledger.close()
 
 
-async def test_an_answer_that_came_too_late_is_no_answer_to_the_next(
+async def test_a_late_answer_is_not_the_answer_to_the_next_command(
     own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(own_valkey.url, MemoryGenerations(), seconds=30.0)
     try:
         await ledger.reserve(claim("r1", admission(100)))
         async with redis.Redis.from_url(own_valkey.url) as client:
-            await client.client_pause(600_000, all=False)  # else it holds up its own end too
-            with monkeypatch.context() as hasty:  # for the one that is to come too late alone
+            await client.client_pause(600_000, all=False)  # else it would pause its own unpausing
+            with monkeypatch.context() as hasty:  # only for the command whose answer is late
                 hasty.setattr(ledger.store._scripts, "_seconds", 0.3)
                 with pytest.raises(LedgerDownError, match="is unreachable"):
                     await ledger.reserve(claim("r2", admission(10**9, usd=0.001)))

@@ -1,4 +1,4 @@
-"""Budgets of every kind, rates, loops and the cluster's rule, on a real Valkey."""
+"""Budgets of every kind, rates, loops and the cluster's key rule, on a real Valkey."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,19 +22,12 @@ ROLLING = Budget(usd=0.001, per=Period.HOUR, rolling=True)  # ten calls of 100
 MINUTE = 60  # a part of a rolling hour
 
 
-@pytest.fixture
-async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, MemoryGenerations(), seconds=30.0)
-    yield opened
-    await opened.close()
-
-
 def with_budgets(charge: int, *budgets: Budget, level: str = "key:bot") -> Admission:
     return admitted(charge, (level, Level(budgets=budgets)))
 
 
 async def passes(ledger: Ledger, wanted: Admission, most: int, prefix: str = "r") -> int:
-    """How many of `most` reservations pass."""
+    """Return how many of `most` reservations succeed."""
     count = 0
     for n in range(most):
         try:
@@ -51,17 +44,19 @@ async def test_a_budget_of_calls_counts_free_calls_too(ledger: Ledger) -> None:
     with pytest.raises(BudgetExceededError, match="spent or reserved 3 of 3 calls per") as caught:
         await ledger.reserve(claim("more", wanted))
     assert caught.value.data["limit_calls"] == 3
-    assert caught.value.data["held_calls"] == 3
+    assert caught.value.data["reserved_calls"] == 3
 
 
-async def test_a_call_that_reached_nobody_is_no_call(ledger: Ledger) -> None:
+async def test_a_refunded_call_is_not_counted(ledger: Ledger) -> None:
     wanted = with_budgets(0, Budget(calls=1, per=Period.DAY))
     await ledger.reserve(claim("r0", wanted))
     await ledger.settle([ReservationEnd("r0", "acme", "refund")])
     assert await passes(ledger, wanted, 3, "again") == 1
 
 
-async def test_every_budget_of_a_level_holds_and_the_first_spent_is_named(ledger: Ledger) -> None:
+async def test_every_budget_of_a_level_holds_and_the_first_exceeded_is_named(
+    ledger: Ledger,
+) -> None:
     wanted = with_budgets(
         100, Budget(usd=1, per=Period.MONTH), Budget(usd=0.0003, per=Period.HOUR),
         Budget(calls=7, per=Period.DAY),
@@ -71,19 +66,19 @@ async def test_every_budget_of_a_level_holds_and_the_first_spent_is_named(ledger
         await ledger.reserve(claim("more", wanted))
 
 
-async def test_a_changed_limit_keeps_what_was_spent(ledger: Ledger) -> None:
+async def test_a_changed_limit_retains_the_spending(ledger: Ledger) -> None:
     assert await passes(ledger, with_budgets(100, Budget(usd=0.0003, per=Period.DAY)), 5) == 3
     raised = with_budgets(100, Budget(usd=0.0005, per=Period.DAY))
     assert await passes(ledger, raised, 5, "raised") == 2
 
 
-async def test_a_reset_is_told_in_the_budgets_own_zone(ledger: Ledger) -> None:
+async def test_a_reset_is_reported_in_the_budgets_own_zone(ledger: Ledger) -> None:
     budget = Budget(usd=0, per=Period.DAY, timezone="Asia/Kathmandu")
     with pytest.raises(BudgetExceededError, match=r"resets at \S+T00:00:00\+05:45"):
         await ledger.reserve(claim("r", with_budgets(100, budget)))
 
 
-async def test_a_new_period_begins_with_nothing_spent_and_everything_held(
+async def test_a_new_period_starts_with_nothing_spent_and_everything_reserved(
     ledger: Ledger, valkey_url: str
 ) -> None:
     wanted = with_budgets(100, Budget(usd=0.0003, per=Period.DAY))
@@ -91,14 +86,14 @@ async def test_a_new_period_begins_with_nothing_spent_and_everything_held(
     await ledger.reserve(claim("held", wanted))
     await ledger.settle([ReservationEnd("old", "acme", "settle", 100)])
     await _as_of_yesterday(valkey_url)
-    assert await passes(ledger, wanted, 5) == 2, "what is held counts in the new period too"
+    assert await passes(ledger, wanted, 5) == 2, "reservations count in the new period too"
     await ledger.settle([ReservationEnd("held", "acme", "settle", 100)])
-    assert (await counters(valkey_url))["spent"] == 0, "it was reserved in the old one"
+    assert (await counters(valkey_url))["spent"] == 0, "it was reserved in the old period"
     assert await passes(ledger, wanted, 5, "more") == 1
 
 
 async def _as_of_yesterday(url: str) -> None:
-    """Make the level and its records those of the period before."""
+    """Change the level and its records to those of the previous period."""
     async with redis.Redis.from_url(url, decode_responses=True) as client:
         (level,) = [key async for key in client.scan_iter("{acme}:*:budget:*")]
         await client.hincrby(level, "window", -86_400)
@@ -108,7 +103,7 @@ async def _as_of_yesterday(url: str) -> None:
             await client.hset(calls, rid, "|".join([state, str(int(at) - 86_400), *rest]))
 
 
-async def test_a_rolling_budget_counts_its_whole_period_and_forgets_after_it(
+async def test_a_rolling_budget_counts_its_whole_period_and_nothing_before(
     ledger: Ledger, valkey_url: str
 ) -> None:
     wanted = with_budgets(100, ROLLING)
@@ -123,10 +118,10 @@ async def test_a_rolling_budget_counts_its_whole_period_and_forgets_after_it(
     with pytest.raises(BudgetExceededError, match="per rolling hour"):
         await ledger.reserve(claim("large", with_budgets(500, ROLLING)))
     assert await passes(ledger, wanted, 9) == 4
-    assert f"b{present - 70}" not in await counters(valkey_url, counter), "it is forgotten"
+    assert f"b{present - 70}" not in await counters(valkey_url, counter), "the old part is removed"
 
 
-async def test_a_rolling_budget_says_when_its_oldest_spending_is_forgotten(
+async def test_a_rolling_budget_reports_when_its_oldest_spending_expires(
     ledger: Ledger, valkey_url: str
 ) -> None:
     assert await passes(ledger, with_budgets(100, ROLLING), 10) == 10
@@ -173,7 +168,7 @@ async def test_a_race_over_four_levels_stops_at_the_tightest(
         assert (await counters(valkey_url, f"budget:{each}:usd:day:UTC"))["held"] == 4200
 
 
-async def test_every_rate_of_a_level_is_kept(ledger: Ledger) -> None:
+async def test_every_rate_of_a_level_holds(ledger: Ledger) -> None:
     level = Level(rates=(Rate(calls=100, per=Period.SECOND), Rate(calls=2, per=Period.HOUR)))
     wanted = admitted(0, ("key:bot", level))
     for n in range(2):
@@ -192,7 +187,7 @@ async def test_the_same_call_too_often_in_one_run_is_a_loop(ledger: Ledger) -> N
     await ledger.reserve(claim("other", wanted, repeated="different"))
 
 
-async def test_a_loop_refused_holds_no_money(ledger: Ledger, valkey_url: str) -> None:
+async def test_a_rejected_loop_holds_no_money(ledger: Ledger, valkey_url: str) -> None:
     wanted = admission(100, loop=Loop(calls=1, seconds=600))
     await ledger.reserve(claim("r1", wanted, repeated="same"))
     with pytest.raises(LoopDetectedError):
@@ -207,7 +202,7 @@ async def test_a_call_may_be_repeated_once_its_window_has_passed(ledger: Ledger)
     await ledger.reserve(claim("r2", wanted, repeated="same"))
 
 
-async def test_clocks_too_far_apart_refuse_spending(
+async def test_clocks_too_far_apart_prevent_spending(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hourly = with_budgets(100, Budget(usd=1, per=Period.HOUR))
@@ -216,7 +211,7 @@ async def test_clocks_too_far_apart_refuse_spending(
         await ledger.reserve(claim("r", hourly))
 
 
-async def test_a_clock_a_little_ahead_does_not_begin_the_next_period(
+async def test_a_clock_slightly_ahead_does_not_start_the_next_period(
     ledger: Ledger, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = with_budgets(100, Budget(usd=0.0001, per=Period.HOUR))
@@ -236,7 +231,7 @@ LEVELS: Any = [
 
 
 async def every_script(ledger: Ledger, generations: MemoryGenerations) -> None:
-    """Every path of every script, and what is done beside them."""
+    """Run every path of every script, and the commands beside them."""
     wanted, store = admitted(100, *LEVELS), ledger.store
     for n in range(4):
         await ledger.reserve(claim(f"r{n}", wanted, due=time() - 1, repeated="x"))
@@ -261,7 +256,7 @@ async def every_script(ledger: Ledger, generations: MemoryGenerations) -> None:
 
 
 def keys_of(words: list[str]) -> set[str]:
-    """The keys a command names, as the server saw it; scripts' own commands are seen too."""
+    """Return the keys of a command the server received; commands of scripts are included."""
     if words[0] in ("EVALSHA", "EVAL"):
         return set(words[3 : 3 + int(words[2])])
     if words[0] in ("DEL", "UNLINK", "EXISTS"):
@@ -295,10 +290,10 @@ async def test_every_script_runs_on_a_cluster(own_cluster: ValkeyServer) -> None
 
 
 class ValkeyCluster(ValkeyServer):
-    """A cluster of one node: it refuses scripts that touch keys of another slot."""
+    """A cluster of one node: it rejects scripts that use keys of another slot."""
 
     def command(self) -> list[str]:
-        bus = str(own_port())  # its own choice, the port plus 10,000, may be no port at all
+        bus = str(own_port())  # the default, the port plus 10,000, may be invalid
         return [*super().command(), "--cluster-enabled", "yes", "--cluster-port", bus]
 
 

@@ -1,4 +1,4 @@
-"""Whatever is done to reservations in whatever order: no budget overshoots, nothing leaks."""
+"""A model of the ledger: no sequence of operations exceeds a budget or leaks a reservation."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -42,7 +42,7 @@ LEVELS = (
 
 
 class Reservations(RuleBasedStateMachine):
-    """The ledger beside a model of it: what each reservation holds, and what it was charged."""
+    """The ledger beside a model of it: the reservation and the charge of each call."""
 
     url: str
     rids = Bundle("rids")
@@ -130,7 +130,7 @@ class Reservations(RuleBasedStateMachine):
         assert (counted["spent"], counted["held"]) == (len(self.charged), len(self.held))
 
 
-def test_no_sequence_overshoots_or_leaks(valkey_url: str) -> None:
+def test_no_sequence_exceeds_a_budget_or_leaks(valkey_url: str) -> None:
     Reservations.url = valkey_url
     run_state_machine_as_test(
         Reservations,

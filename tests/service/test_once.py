@@ -27,10 +27,10 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     BudgetExceededError,
-    CallUnderWayError,
+    CallInProgressError,
     ExecutorDownError,
     IdempotencyConflictError,
-    OutcomeNotKeptError,
+    OutcomeNotStoredError,
     OutcomeUnknownError,
     RateExceededError,
     ToolbusError,
@@ -104,7 +104,7 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
 
     asking = [asyncio.ensure_future(told()) for _ in range(50)]
     await until(lambda: at_work.reached, "one of them is made")
-    assert await _refused(at_work, CallUnderWayError), "the others are told to come back"
+    assert await _refused(at_work, CallInProgressError), "the others are told to come back"
     ending.may_end.set()
     ends = await asyncio.gather(*asking)
     assert sum(not was_replayed(end) for end in ends) == 1
@@ -114,7 +114,7 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
 async def _unless_under_way(made: PolicyReplicas) -> FinalReply | None:
     try:
         return await made.request(**ONCE, seconds=60)
-    except CallUnderWayError:
+    except CallInProgressError:
         return None
 
 
@@ -170,7 +170,7 @@ async def test_a_result_too_large_to_be_kept_is_not_fetched_again(
 ) -> None:
     ending.told = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
     assert isinstance(await at_work.request(**ONCE), CallResult)
-    with pytest.raises(OutcomeNotKeptError):
+    with pytest.raises(OutcomeNotStoredError):
         await at_work.request(**ONCE)
     assert len(at_work.reached) == 1
 

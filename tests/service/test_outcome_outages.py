@@ -1,4 +1,4 @@
-"""A bus that goes away while an outcome is kept: nothing that was told is lost for that."""
+"""An outage of the bus while an outcome is stored: no delivered outcome is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -36,9 +36,7 @@ async def tester(own_nats: NatsServer) -> AsyncIterator[Bus]:
         yield bus
 
 
-async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
-    own_nats: NatsServer, tester: Bus
-) -> None:
+async def test_an_outcome_is_stored_once_the_bus_is_back(own_nats: NatsServer, tester: Bus) -> None:
     bucket = await tester.bucket(OUTCOMES)
     call = CallAdmitted(
         call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
@@ -58,10 +56,10 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
     seal = records.key_of(ENTRY).encode()
     claim = OutcomeClaim(name=ENTRY, revision=revision, digest="d", seal=seal)
     await OutcomeStore(bucket, spawn).end(call, claim, CallResult(b'{"a":1}'))
-    assert len(later) == 1, "whoever told it does not wait for the bus"
+    assert len(later) == 1, "the reply does not wait for the bus"
     own_nats.start()
 
-    async def kept() -> StoredOutcome | None:
+    async def stored() -> StoredOutcome | None:
         if not tester.connected:
             return None
         entry = await bucket.get(ENTRY)
@@ -70,7 +68,7 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
         found = StoredOutcome.decode(records.open(ENTRY, entry.value))
         return found if found.stage is not Stage.CLAIMED else None
 
-    outcome = await until_async(kept, "the outcome", PATIENCE)
+    outcome = await until_async(stored, "the outcome", PATIENCE)
     assert (outcome.stage, outcome.reply) == (Stage.ENDED, b'a{"a":1}')
     await asyncio.gather(*later)
 
@@ -82,7 +80,7 @@ async def test_sizes_are_followed_across_a_restart(own_nats: NatsServer, tester:
     following = asyncio.create_task(
         follow_sizes(tester, OUTCOMES, lambda size: received.update({size.key: size}))
     )
-    await until(lambda: "a.before" in received, "what was there")
+    await until(lambda: "a.before" in received, "the present object")
     assert received["a.before"].bytes == 10
     assert abs(received["a.before"].at - time()) < PATIENCE
     own_nats.kill()
@@ -90,6 +88,6 @@ async def test_sizes_are_followed_across_a_restart(own_nats: NatsServer, tester:
     own_nats.start()
     await until(lambda: tester.connected, "it is back", PATIENCE)
     await bucket.put("a.after", b"x" * 20)
-    await until(lambda: "a.after" in received, "what came after", PATIENCE)
+    await until(lambda: "a.after" in received, "the later object", PATIENCE)
     assert received["a.after"].bytes == 20
     await end(following)

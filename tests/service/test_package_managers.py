@@ -1,4 +1,4 @@
-"""Servers that a package manager fetches and starts, under what holds every process by default."""
+"""Servers that a package manager downloads and starts, with the default isolation."""
 
 import os
 from contextlib import suppress
@@ -25,33 +25,33 @@ FETCHED = [
 ]
 
 
-def upstream_of(bench: CallRunner, declared: Server, state: Path) -> StdioUpstream:
-    ways, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
-    made = reached(declared, bench.news, ways, {}, settings=settings, name="fetched")
-    assert isinstance(made, StdioUpstream)
-    return made
+def upstream_of(client: CallRunner, declared: Server, state: Path) -> StdioUpstream:
+    dialers, settings = DialerFactory(STRICT, ConfirmedTargets()), Settings(state_dir=state)
+    upstream = reached(declared, client.news, dialers, {}, settings=settings, name="fetched")
+    assert isinstance(upstream, StdioUpstream)
+    return upstream
 
 
 @pytest.mark.parametrize(
-    ("manager", "command", "tool", "arguments", "said"), FETCHED, ids=["npx", "uvx"]
+    ("manager", "command", "tool", "arguments", "expected"), FETCHED, ids=["npx", "uvx"]
 )
-async def test_a_server_that_is_fetched_first_starts_and_is_kept_for_the_next_start(
+async def test_a_downloaded_server_starts_and_is_cached_for_the_next_start(
     manager: str,
     command: tuple[str, ...],
     tool: str,
     arguments: dict[str, str],
-    said: str,
+    expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", f"{NODE.parent}{os.pathsep}{os.environ['PATH']}")
     offline = {"npx": {"npm_config_offline": "true"}, "uvx": {"UV_OFFLINE": "1"}}[manager]
     for env in ({}, offline):
-        bench = CallRunner()
-        upstream = upstream_of(bench, Server(command=command, env=env, timeout=60), tmp_path)
+        client = CallRunner()
+        upstream = upstream_of(client, Server(command=command, env=env, timeout=60), tmp_path)
         try:
-            await bench.open(upstream)
-            assert said in (await bench.call(tool, arguments)).text
+            await client.open(upstream)
+            assert expected in (await client.call(tool, arguments)).text
         finally:
             await upstream.close()
 
@@ -65,39 +65,41 @@ known = {
 }
 print("cannot open '%s': No such file or directory" % sys.argv[1], file=sys.stderr, flush=True)
 for line in sys.stdin:
-    asked = json.loads(line)
-    told = known.get(asked["method"])
-    if asked["method"] == "tools/call":
+    message = json.loads(line)
+    result = known.get(message["method"])
+    if message["method"] == "tools/call":
         try:
             open(sys.argv[2] + "/new", "w")
         except OSError as error:
-            told = {"content": [{"type": "text", "text": str(error)}], "isError": True}
-    if "id" in asked:
-        said = {"error": {"code": -32601, "message": "?"}} if told is None else {"result": told}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
+            result = {"content": [{"type": "text", "text": str(error)}], "isError": True}
+    if "id" in message:
+        body = {"error": {"code": -32601, "message": "?"}} if result is None else {"result": result}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **body}), flush=True)
 """
 
 
-async def test_what_a_server_missed_is_told_with_the_line_that_would_show_it(
+async def test_missing_files_are_reported_with_the_configuration_that_adds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("home/notes", "project", "state", "other"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    bench, project = CallRunner(), tmp_path / "project"
+    client, project = CallRunner(), tmp_path / "project"
     words = (str(tmp_path / "home" / "notes"), str(project), f"--db={tmp_path / 'other'}")
     secret = str(tmp_path / "state")
     command = (installed("python"), "-c", NAMES_FILES, *words, secret)
-    upstream = upstream_of(bench, Server(command=command, cwd=str(project)), tmp_path / "state")
+    upstream = upstream_of(client, Server(command=command, cwd=str(project)), tmp_path / "state")
     try:
-        await bench.open(upstream)
+        await client.open(upstream)
         with suppress(AssertionError):
-            await bench.call("reads")
-        missed = upstream.refused_files
+            await client.call("reads")
+        missed = upstream.denied_files
     finally:
         await upstream.close()
     notes, other = str(tmp_path / "home" / "notes"), str(tmp_path / "other")
-    assert missed == {notes: "read", other: "read", str(project): "write"}, "and no secret of ours"
+    assert missed == {notes: "read", other: "read", str(project): "write"}, (
+        "and no file of the state directory"
+    )
     assert sorted(lines_for("docs", missed)) == [
         f"servers.docs.files: {{read: [{', '.join(sorted((notes, other)))}]}}",
         f"servers.docs.files: {{write: [{project}]}}",

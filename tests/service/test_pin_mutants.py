@@ -1,4 +1,4 @@
-"""Whatever a server makes of its pinned definitions: none is listed, none can be called."""
+"""Mutations of approved definitions: none is listed, none can be called."""
 
 import json
 import random
@@ -9,7 +9,7 @@ import pytest
 
 from fixture_server import methods
 from harness.samples.definition_mutants import mutant, reordered, same
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import TOOLS_CALL, Listing, ProtocolFamily
@@ -32,20 +32,20 @@ DEFINITIONS = [tool.listed for tool in methods.TOOLS.values()]
 
 
 class Chain:
-    """What executor, policy and ingress make of a list, by the code they run."""
+    """The handling of a list in executor, policy and ingress, by the code they run."""
 
     def __init__(self) -> None:
         key = {"secret_hash": hash_of(KEY_DIGEST), "tools": ["*"]}
         declared = {"servers": {"s": {"url": "http://127.0.0.1:1/mcp"}}, "keys": {"bot": key}}
-        self.directory = ConfigProjection()
+        self.directory = ConfigView()
         self.catalogue = Catalogue(self.directory)
         written = Configuration.model_validate(declared).model_dump_json().encode()
         for change in (Change(CONFIGURATION, written, 1), None):
-            self.directory.apply_change(change)
+            self.directory.projection.apply_change(change)
         self.pins: dict[str, PinState] = {}
 
     async def lists(self, definitions: list[Any]) -> Listing:
-        """What the executor publishes, and the other two have heard."""
+        """Return the listing that executor publishes and the other two receive."""
 
         async def page(_method: str, _cursor: str | None) -> dict[str, Any]:
             return {"tools": json.loads(json.dumps(definitions))}
@@ -62,7 +62,7 @@ class Chain:
         return {tool["name"] for tool in json.loads(raw)["tools"]}
 
     def callable(self, name: str) -> bool:
-        """Whether ingress and policy would let it through."""
+        """Return whether ingress and policy would allow a call."""
         server, own = self.catalogue.names.meant(name, at="s")
         try:
             self.authorizer.authorize(KEY_DIGEST, server, TOOLS_CALL, own, time())
@@ -73,40 +73,40 @@ class Chain:
 
 @pytest.fixture
 async def chain() -> Chain:
-    """Everything pinned as it was first."""
-    made = Chain()
-    first = await made.lists(DEFINITIONS)
+    """Approve every first definition."""
+    chain = Chain()
+    first = await chain.lists(DEFINITIONS)
     pins = {pin_key("tools", "s", each.name): PinState(each.digest) for each in first.quarantined}
-    made.pins = pins
-    assert len((await made.lists(DEFINITIONS)).tools) == len(DEFINITIONS)
-    return made
+    chain.pins = pins
+    assert len((await chain.lists(DEFINITIONS)).tools) == len(DEFINITIONS)
+    return chain
 
 
-async def test_no_mutant_of_a_pinned_definition_is_listed_or_callable(chain: Chain) -> None:
+async def test_no_mutant_of_an_approved_definition_is_listed_or_callable(chain: Chain) -> None:
     chance = random.Random(SEED)
-    kept = DEFINITIONS[0]
+    unchanged = DEFINITIONS[0]
     for _ in range(MUTANTS):
         pinned = chance.choice(DEFINITIONS[1:])
         changed = mutant(pinned, chance)
-        await chain.lists([kept, changed])
-        assert chain.listed() == {kept["name"]}, changed
+        await chain.lists([unchanged, changed])
+        assert chain.listed() == {unchanged["name"]}, changed
         for name in {str(pinned["name"]), str(changed.get("name"))}:
             assert not chain.callable(name), changed
         if changed.get("name") == pinned["name"]:
-            assert (TOOLS_CALL, pinned["name"]) in chain.refused, "by the executor too"
-        assert chain.callable(kept["name"]), "what did not change"
+            assert (TOOLS_CALL, pinned["name"]) in chain.refused, "rejected by the executor too"
+        assert chain.callable(unchanged["name"]), "the unchanged definition"
 
 
 async def test_the_same_definition_in_another_order_stays_callable(chain: Chain) -> None:
     chance = random.Random(SEED)
     for _ in range(20):
-        made = await chain.lists([reordered(each, chance) for each in DEFINITIONS])
-        assert made.quarantined == ()
+        published = await chain.lists([reordered(each, chance) for each in DEFINITIONS])
+        assert published.quarantined == ()
         assert all(chain.callable(each["name"]) for each in DEFINITIONS)
 
 
 def test_mutants_are_of_every_kind() -> None:
-    """A generator that only ever changed one member would prove little."""
+    """Check the generator: one that changes a single member would prove little."""
     chance = random.Random(SEED)
     pinned = next(each for each in DEFINITIONS if each["name"] == "test_structured_content")
     found = [mutant(pinned, chance) for _ in range(500)]

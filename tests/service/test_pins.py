@@ -1,4 +1,4 @@
-"""Pins on a real bus: who saw a server first, who decides, and what is left when pins are lost."""
+"""Definition pins on a real bus: first sight, decisions, several executors, lost pins."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ def listing(*tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Lis
     return Listing(server="docs", state=ServerState.READY, tools=tools, prompts=prompts)
 
 
-def shown(found: Listing | None) -> list[str]:
+def listed_names(found: Listing | None) -> list[str]:
     return [tool.name for tool in found.tools] if found else []
 
 
@@ -55,7 +55,7 @@ def held(found: Listing | None) -> dict[str, str]:
 
 @dataclass
 class Executor:
-    """As much of an executor as pins concern: the watched pins, and one server's entry."""
+    """The part of an executor that concerns pins: the watched pins, and one server's entry."""
 
     pins: Pins
     entry: CatalogPublisher
@@ -63,7 +63,7 @@ class Executor:
     events: RecordedEvents
 
     async def lists(self, *tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
-        """What becomes of what the server lists."""
+        """Return the published listing of these definitions."""
         await self.entry.publish(
             await self.entry.take(listing(*tools, prompts=prompts), self.bucket)
         )
@@ -71,7 +71,7 @@ class Executor:
         assert found is not None
         return found
 
-    def said(self, kind: type[Any]) -> list[str]:
+    def published_tools(self, kind: type[Any]) -> list[str]:
         return [event.tool for event in self.events.published if isinstance(event, kind)]
 
 
@@ -114,23 +114,23 @@ async def case_of(board: Pinboard, tool: str) -> Case:
     return case
 
 
-async def test_what_is_seen_first_is_pinned_and_what_comes_later_is_held(
+async def test_definitions_at_first_sight_are_approved_and_later_ones_are_quarantined(
     settings: Settings,
 ) -> None:
     async with executor(settings) as one:
         found = await one.lists(offered("a"), offered("b"), prompts=(offered("p"),))
-        assert (shown(found), held(found)) == (["a", "b"], {})
-        assert sorted(one.said(DefinitionPinned)) == ["a", "b", "p"]
+        assert (listed_names(found), held(found)) == (["a", "b"], {})
+        assert sorted(one.published_tools(DefinitionPinned)) == ["a", "b", "p"]
         found = await one.lists(offered("a"), offered("b", "now else"), offered("c"))
-        assert shown(found) == ["a"]
+        assert listed_names(found) == ["a"]
         assert held(found) == {"b": "changed since it was approved", "c": "not approved yet"}
-        assert sorted(one.said(DefinitionChanged)) == ["b", "c"]
+        assert sorted(one.published_tools(DefinitionChanged)) == ["b", "c"]
         again = await one.lists(offered("a"), offered("b", "now else"), offered("c"))
         assert again == found
-        assert len(one.said(DefinitionChanged)) == 2, "said once"
+        assert len(one.published_tools(DefinitionChanged)) == 2, "published once"
 
 
-async def test_a_repaired_definition_is_pinned_and_compared_as_it_was_sent(
+async def test_a_repaired_definition_is_pinned_and_compared_as_sent(
     settings: Settings,
 ) -> None:
     def repaired(sent: dict[str, Any], definition: dict[str, Any]) -> CatalogEntry:
@@ -139,74 +139,78 @@ async def test_a_repaired_definition_is_pinned_and_compared_as_it_was_sent(
     sent = {"name": "a", "description": None, "inputSchema": SCHEMA}
     fit = {"name": "a", "inputSchema": SCHEMA}
     async with executor(settings) as one:
-        assert shown(await one.lists(repaired(sent, fit))) == ["a"]
+        assert listed_names(await one.lists(repaired(sent, fit))) == ["a"]
         entry = await one.bucket.get(pin_key("tools", "docs", "a"))
         assert entry is not None
         assert entry.value is not None
         pin = Pin.decode(entry.value)
         assert (pin.definition, pin.digest) == (sent, digest_of(sent))
-        # A later version that repairs otherwise finds the same pin; another definition does not.
-        assert shown(await one.lists(repaired(sent, {**fit, "description": ""}))) == ["a"]
+        # A later version with other repairs finds the same pin; another definition does not.
+        assert listed_names(await one.lists(repaired(sent, {**fit, "description": ""}))) == ["a"]
         found = await one.lists(repaired({**sent, "title": None}, fit))
         assert held(found) == {"a": "changed since it was approved"}
 
 
-async def test_a_changed_prompt_is_held_like_a_tool(settings: Settings) -> None:
+async def test_a_changed_prompt_is_quarantined_like_a_tool(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(prompts=(offered("p"),))
         found = await one.lists(prompts=(offered("p", "else"),))
         assert (found.prompts, held(found)) == ((), {"p": "changed since it was approved"})
 
 
-async def test_a_tool_that_went_keeps_its_pin(settings: Settings) -> None:
+async def test_a_removed_tool_retains_its_pin(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"), offered("b"))
-        assert shown(await one.lists(offered("a"))) == ["a"]
+        assert listed_names(await one.lists(offered("a"))) == ["a"]
         found = await one.lists(offered("a"), offered("b", "else"))
         assert held(found) == {"b": "changed since it was approved"}
-        assert shown(await one.lists(offered("a"), offered("b"))) == ["a", "b"]
+        assert listed_names(await one.lists(offered("a"), offered("b"))) == ["a", "b"]
 
 
-async def test_each_holds_back_everything_and_trust_nothing(settings: Settings) -> None:
+async def test_each_quarantines_everything_and_trust_nothing(settings: Settings) -> None:
     async with executor(settings, "each") as one:
         assert held(await one.lists(offered("a"))) == {"a": "not approved yet"}
     async with executor(settings, "trust") as one:
         found = await one.lists(offered("a", "x"), offered("b"))
-        assert (shown(found), held(found)) == (["a", "b"], {})
+        assert (listed_names(found), held(found)) == (["a", "b"], {})
     async with executor(settings, "first") as one:
-        assert held(await one.lists(offered("a"))) == {"a": "not approved yet"}, "it was met before"
+        assert held(await one.lists(offered("a"))) == {"a": "not approved yet"}, (
+            "the server is not new"
+        )
 
 
-async def test_an_executor_started_again_compares_with_the_pins(settings: Settings) -> None:
+async def test_a_restarted_executor_compares_with_the_pins(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"), offered("b"))
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b", "else"), offered("c"))
-        assert (shown(found), sorted(held(found))) == (["a"], ["b", "c"])
+        assert (listed_names(found), sorted(held(found))) == (["a"], ["b", "c"])
 
 
-async def test_of_two_executors_one_saw_the_server_first_and_the_other_compares(
+async def test_only_one_of_two_executors_sees_the_server_first(
     settings: Settings,
 ) -> None:
     async with executor(settings) as one, executor(settings) as two:
         first = one.lists(offered("a", "one"), offered("b"), offered("only one"))
         second = two.lists(offered("a", "two"), offered("b"), offered("only two"))
         await asyncio.gather(first, second)
-        pinned = sorted(one.said(DefinitionPinned) + two.said(DefinitionPinned))
-        assert pinned in (["a", "b", "only one"], ["a", "b", "only two"]), "one listing, whole"
+        pinned = sorted(
+            one.published_tools(DefinitionPinned) + two.published_tools(DefinitionPinned)
+        )
+        assert pinned in (["a", "b", "only one"], ["a", "b", "only two"]), "one complete listing"
         lists = [listing(offered("a", word), offered("b"), offered(f"only {word}"))
                  for word in ("one", "two")]  # fmt: skip
 
         def weighed(each: Executor) -> list[list[str]]:
             known = (found.model_copy(update={"known": True}) for found in lists)
-            return sorted(shown(each.pins.apply_pins(found, "first")) for found in known)
+            return sorted(listed_names(each.pins.apply_pins(found, "first")) for found in known)
 
-        for each in (one, two):  # the other's pins are heard of later than its listing ends
-            await until(lambda each=each: pinned in weighed(each), "what was pinned")  # type: ignore[misc]
+        for each in (one, two):  # the other's pins arrive later than its listing ends
+            await until(lambda each=each: pinned in weighed(each), "the pins")  # type: ignore[misc]
             assert weighed(each) == [pinned, ["b"]]
 
 
-async def test_pins_a_crash_left_unwritten_are_made_from_the_first_listing_alone(
+async def test_pins_not_written_before_a_crash_are_created_from_the_first_listing(
     settings: Settings,
 ) -> None:
     async with executor(settings) as one:
@@ -215,10 +219,10 @@ async def test_pins_a_crash_left_unwritten_are_made_from_the_first_listing_alone
         await one.bucket.delete(pin_key("tools", "docs", "b"))
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b", "else"))
-        assert (shown(found), held(found)) == (["a"], {"b": "not approved yet"})
+        assert (listed_names(found), held(found)) == (["a"], {"b": "not approved yet"})
 
 
-async def test_lost_pins_trust_nothing_anew(settings: Settings) -> None:
+async def test_lost_pins_are_not_approved_again(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"), offered("b"))
         for key in (first_key("docs"), *(pin_key("tools", "docs", name) for name in "ab")):
@@ -227,14 +231,14 @@ async def test_lost_pins_trust_nothing_anew(settings: Settings) -> None:
         async def all_held() -> bool:
             return sorted(held(await one.entry.now())) == ["a", "b"]
 
-        await until_async(all_held, "at once, without a listing")
+        await until_async(all_held, "quarantined without another listing")
     async with executor(settings) as two:
         found = await two.lists(offered("a"), offered("b"))
-        assert (shown(found), sorted(held(found))) == ([], ["a", "b"])
-        assert two.said(DefinitionPinned) == []
+        assert (listed_names(found), sorted(held(found))) == ([], ["a", "b"])
+        assert two.published_tools(DefinitionPinned) == []
 
 
-async def test_a_pin_that_cannot_be_read_approves_nothing(settings: Settings) -> None:
+async def test_an_unreadable_pin_approves_nothing(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"))
         await one.bucket.put(pin_key("tools", "docs", "a"), b"{nonsense")
@@ -245,7 +249,7 @@ async def test_a_pin_that_cannot_be_read_approves_nothing(settings: Settings) ->
         await until_async(is_held)
 
 
-async def test_an_approval_shows_what_was_approved_and_nothing_else(
+async def test_an_approval_lists_exactly_the_approved_definition(
     settings: Settings, board: Pinboard
 ) -> None:
     async with executor(settings) as one:
@@ -255,18 +259,18 @@ async def test_an_approval_shows_what_was_approved_and_nothing_else(
         assert case.pin.definition["description"] == ""
         await board.approve(case)
 
-        async def is_shown() -> bool:
-            return shown(await one.entry.now()) == ["a", "b"]
+        async def is_listed() -> bool:
+            return listed_names(await one.entry.now()) == ["a", "b"]
 
-        await until_async(is_shown)
+        await until_async(is_listed)
         assert one.entry.listed is not None
-        await until(lambda: not one.entry.listed.quarantined, "the executor lets it be called")  # type: ignore[union-attr]
+        await until(lambda: not one.entry.listed.quarantined, "the executor allows the call")  # type: ignore[union-attr]
         assert held(await one.lists(offered("a"), offered("b"))) == {
             "a": "changed since it was approved"
-        }, "the old one is not approved any more"
+        }, "the old definition is no longer approved"
 
 
-async def test_what_changed_since_it_was_shown_is_not_approved(
+async def test_a_definition_changed_after_it_was_shown_is_not_approved(
     settings: Settings, board: Pinboard
 ) -> None:
     async with executor(settings) as one:
@@ -279,7 +283,7 @@ async def test_what_changed_since_it_was_shown_is_not_approved(
         assert await one.entry.now() == found
 
 
-async def test_an_approval_takes_no_name_from_what_is_shown(
+async def test_an_approval_takes_no_name_of_a_listed_tool(
     settings: Settings, board: Pinboard
 ) -> None:
     async with executor(settings) as one:
@@ -287,11 +291,13 @@ async def test_an_approval_takes_no_name_from_what_is_shown(
         found = await one.lists(offered("Greet"), offered("greet"), offered("leave"))
         with pytest.raises(CommandError, match=r"docs__greet' would no longer be listed: .* like"):
             await board.approve(await case_of(board, "leave"), await case_of(board, "Greet"))
-        assert await one.entry.now() == found, "not one of them"
+        assert await one.entry.now() == found, "neither is approved"
         await board.approve(await case_of(board, "leave"))
 
 
-async def test_of_two_operators_the_second_is_told(settings: Settings, board: Pinboard) -> None:
+async def test_the_second_of_two_operators_gets_an_error(
+    settings: Settings, board: Pinboard
+) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"))
         await one.lists(offered("a", "new"))
@@ -301,7 +307,7 @@ async def test_of_two_operators_the_second_is_told(settings: Settings, board: Pi
             await board.approve(case)
 
 
-async def test_a_rejected_definition_is_taken_away_in_every_mode(
+async def test_a_rejected_definition_is_quarantined_in_every_mode(
     settings: Settings, board: Pinboard
 ) -> None:
     for mode in ("trust", "first"):
@@ -316,19 +322,19 @@ async def test_a_rejected_definition_is_taken_away_in_every_mode(
             assert held(await one.lists(offered("a", mode), offered("b")))["a"] == "rejected"
 
 
-async def test_an_approval_of_what_was_rejected_counts(settings: Settings, board: Pinboard) -> None:
+async def test_a_rejected_definition_can_be_approved(settings: Settings, board: Pinboard) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"))
         await board.reject(await case_of(board, "a"))
         await board.approve(await case_of(board, "a"))
 
         async def back() -> bool:
-            return shown(await one.entry.now()) == ["a"]
+            return listed_names(await one.entry.now()) == ["a"]
 
         await until_async(back)
 
 
-async def test_a_pin_remembers_what_was_approved_by_whom_and_when(
+async def test_a_pin_records_definition_operator_and_time(
     settings: Settings, board: Pinboard
 ) -> None:
     async with executor(settings) as one:
@@ -347,40 +353,40 @@ async def test_a_pin_remembers_what_was_approved_by_whom_and_when(
         assert decided.at > pin.at
 
 
-async def test_a_catalogue_of_before_there_were_pins_is_pinned_when_its_server_connects(
+async def test_a_catalogue_older_than_pins_is_pinned_when_its_server_connects(
     settings: Settings,
 ) -> None:
     async with executor(settings) as one:
         old = listing(CatalogEntry(name="a", definition=offered("a").definition))
         await one.entry._catalogue.put("docs", old.encode())
         await one.entry.publish(old.model_copy(update={"state": ServerState.STALE}))
-        assert shown(await one.entry.now()) == ["a"], "not met yet"
-        assert shown(await one.lists(offered("a"))) == ["a"]
+        assert listed_names(await one.entry.now()) == ["a"], "not connected yet"
+        assert listed_names(await one.lists(offered("a"))) == ["a"]
         assert held(await one.lists(offered("a", "else"))) == {"a": "changed since it was approved"}
 
 
-async def test_a_server_that_changes_for_ever_does_not_fill_the_stream(settings: Settings) -> None:
+async def test_a_server_that_always_changes_does_not_fill_the_stream(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"))
         for turn in range(3):
             found = await one.lists(*(offered(f"t{n}", str(turn)) for n in range(700)))
             assert len(found.quarantined) == 700
-        assert 1000 <= len(one.said(DefinitionChanged)) < 2100
+        assert 1000 <= len(one.published_tools(DefinitionChanged)) < 2100
 
 
-async def test_what_was_listed_before_there_were_pins_stays_shown_where_it_is_trusted(
+async def test_a_trusted_listing_older_than_pins_stays_listed(
     settings: Settings,
 ) -> None:
     async with executor(settings, "trust") as one:
         await one.entry.publish(listing(CatalogEntry(name="a", definition={"name": "a"})))
-        assert shown(await one.entry.now()) == ["a"]
+        assert listed_names(await one.entry.now()) == ["a"]
 
 
 async def test_five_hundred_tools_are_pinned_with_one_entry_each(settings: Settings) -> None:
     async with executor(settings) as one:
         tools = [offered(f"tool.{number}", "d" * 1000) for number in range(500)]
-        assert len(shown(await one.lists(*tools))) == 500
-        assert len(one.said(DefinitionPinned)) == 500
+        assert len(listed_names(await one.lists(*tools))) == 500
+        assert len(one.published_tools(DefinitionPinned)) == 500
     async with AsyncExitStack() as stack:
         again = await stack.enter_async_context(executor(settings))
         assert held(await again.lists(*tools)) == {}
@@ -393,5 +399,5 @@ def test_different_names_have_different_entries(one: str, other: str) -> None:
     assert pin_key("tools", "docs", one) != pin_key("tools", "docs", other)
 
 
-def test_an_entrys_name_is_one_a_bucket_takes() -> None:
+def test_the_name_of_an_entry_is_a_valid_bucket_key() -> None:
     assert pin_key("tools", "docs", ".a..b.") == "tools.docs.=2Ea=2E=2Eb=2E"

@@ -1,4 +1,4 @@
-"""A server that tells its progress too often: an agent hears enough of it, and always the last."""
+"""Progress notifications of a server: thinned for the client, and the last one always sent."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,43 +19,43 @@ STEPS = 10_000
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[CallRunner]:
-    """A runner over a server of which one tool tells as many steps as it is told to."""
+async def client(tmp_path: Path) -> AsyncIterator[CallRunner]:
+    """Run a server with a tool that sends a given number of progress notifications."""
     server = Upstream(tmp_path / "echo")
     server.start()
-    made = CallRunner()
-    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
-    yield made
-    await made.close()
+    client = CallRunner()
+    await client.open(HttpUpstream(server.url, {}, client.news, AT_LOOPBACK))
+    yield client
+    await client.close()
     server.kill()
 
 
 def steps(answers: ReplyRecorder) -> list[int]:
-    """The progress an agent was told, in the order it was."""
+    """Return the progress a client received, in order."""
     return [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
 
 
-async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(
-    bench: CallRunner,
+async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(
+    client: CallRunner,
 ) -> None:
     began = monotonic()
-    answers = await bench.call("drip", {"steps": STEPS}, progress=True)
+    answers = await client.call("drip", {"steps": STEPS}, progress=True)
     seconds = int((monotonic() - began) / SECOND) + 1
     result = steps(answers)
     assert result == sorted(set(result))
     assert result[0] == 1
     assert result[-1] == STEPS
-    assert len(result) <= seconds * MOST + 1, "the last one may be told early"
+    assert len(result) <= seconds * MOST + 1, "the last one may be sent early"
     assert isinstance(answers.frames[-1], CallResult)
 
 
-async def test_what_is_told_seldom_is_told_whole(bench: CallRunner) -> None:
-    answers = await bench.call("drip", {"steps": MOST}, progress=True)
+async def test_rare_progress_is_sent_completely(client: CallRunner) -> None:
+    answers = await client.call("drip", {"steps": MOST}, progress=True)
     assert steps(answers) == list(range(1, MOST + 1))
 
 
 @given(st.lists(st.floats(0, 0.3), max_size=400))
-def test_no_second_holds_more_than_the_bound(gaps: list[float]) -> None:
+def test_no_second_contains_more_than_the_limit(gaps: list[float]) -> None:
     pace, now, result = ProgressLimiter(), 0.0, list[float]()
     for gap in gaps:
         now += gap

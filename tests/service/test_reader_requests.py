@@ -1,4 +1,4 @@
-"""What reaches the readers' interface over HTTP is whole, and its headers are headers."""
+"""Requests of readers over HTTP: complete, and with headers that are no trailers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,19 +16,19 @@ SQL = b"SELECT count() FROM events"
 
 
 @dataclass
-class Answering:
-    """Answers every reader, and keeps what each asked."""
+class AnsweringService:
+    """A query service that answers every reader, and records the requests."""
 
     port: int = 0
-    asked: list[GatewayRequest] = field(default_factory=list)
+    requests: list[GatewayRequest] = field(default_factory=list)
 
-    async def answer(self, asked: GatewayRequest) -> tuple[str, bytes]:
+    async def answer(self, requests: GatewayRequest) -> tuple[str, bytes]:
         """Answer one request."""
-        self.asked.append(asked)
+        self.requests.append(requests)
         return "TabSeparated", b"1\n"
 
-    def exchange(self, *requests: bytes) -> list[int]:
-        """Send requests on a connection each; the statuses of those that are answered."""
+    def send_each(self, *requests: bytes) -> list[int]:
+        """Send each request on its own connection; return the statuses of the answered ones."""
         found = []
         for each in requests:
             with RawHttp(self.port) as connection:
@@ -38,10 +38,10 @@ class Answering:
 
 
 @pytest_asyncio.fixture
-async def reading() -> AsyncIterator[Answering]:
-    made = Answering()
-    async with serve_readers(made.answer, lambda *_: None, "127.0.0.1", 0) as made.port:
-        yield made
+async def service() -> AsyncIterator[AnsweringService]:
+    answering = AnsweringService()
+    async with serve_readers(answering.answer, lambda *_: None, "127.0.0.1", 0) as answering.port:
+        yield answering
 
 
 def cut(how: str) -> bytes:
@@ -51,31 +51,33 @@ def cut(how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
-async def test_a_statement_that_is_cut_short_is_not_run(reading: Answering, how: str) -> None:
+async def test_a_truncated_statement_is_not_run(service: AnsweringService, how: str) -> None:
     def leave() -> None:
-        with RawHttp(reading.port) as connection:
+        with RawHttp(service.port) as connection:
             connection.send(cut(how))
             connection.half_close()
             assert connection.ended()
 
     await asyncio.to_thread(leave)
     whole = chunked("POST", "/", b"SELECT 2", *READER)
-    assert await asyncio.to_thread(reading.exchange, whole) == [200]
-    assert [requested.sql for requested in reading.asked] == ["SELECT 2"]
+    assert await asyncio.to_thread(service.send_each, whole) == [200]
+    assert [requested.sql for requested in service.requests] == ["SELECT 2"]
 
 
-async def test_a_reader_is_named_by_headers_and_not_by_trailers(reading: Answering) -> None:
+async def test_a_reader_is_authenticated_by_headers_and_not_by_trailers(
+    service: AnsweringService,
+) -> None:
     trailers = "".join(f"{line}\r\n" for line in READER).encode()
     late = chunked("POST", "/", SQL, end=b"0\r\n" + trailers + b"\r\n")
-    await asyncio.to_thread(reading.exchange, late)
-    assert "ann" not in [requested.user for requested in reading.asked]
+    await asyncio.to_thread(service.send_each, late)
+    assert "ann" not in [requested.user for requested in service.requests]
 
 
-async def test_connections_that_say_nothing_do_not_keep_readers_out(reading: Answering) -> None:
+async def test_silent_connections_do_not_block_readers(service: AnsweringService) -> None:
     def crowd() -> list[int]:
-        silent = [RawHttp(reading.port) for _ in range(64)]
+        silent = [RawHttp(service.port) for _ in range(64)]
         try:
-            return reading.exchange(chunked("POST", "/", SQL, *READER))
+            return service.send_each(chunked("POST", "/", SQL, *READER))
         finally:
             for each in silent:
                 each.close()

@@ -1,4 +1,4 @@
-"""Readers over ClickHouse's HTTP interface, on the real engine: none sees another customer."""
+"""Readers over ClickHouse's HTTP interface, on the real engine: no reader sees another customer."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ CANARY = "canary-of-beta"
 AT = 1_763_708_342.0
 
 
-def event(number: int, customer: str, told: str) -> EventRow:
+def event(number: int, customer: str, tool: str) -> EventRow:
     return EventRow(
         event="call.completed",
         id=f"c{number}.completed",
@@ -43,11 +43,11 @@ def event(number: int, customer: str, told: str) -> EventRow:
         key=f"{customer}-bot",
         call_id=f"c{number}",
         server="docs",
-        tool=told,
+        tool=tool,
         charge=1000,
         latency_us=2000,
         stream_seq=number,
-        detail=json.dumps({"said": told}),
+        detail=json.dumps({"said": tool}),
     )
 
 
@@ -64,8 +64,8 @@ READERS = {
 
 
 @dataclass
-class Told:
-    """An answer over HTTP."""
+class Response:
+    """A response over HTTP."""
 
     status: int
     body: bytes
@@ -78,39 +78,41 @@ class Told:
 
 @dataclass
 class Endpoint:
-    """Where readers ask."""
+    """The HTTP interface of readers."""
 
     port: int
 
     async def request(
         self, sql: str, user: str = "ann", secret: str = SECRET, *, method: str = "POST",
         headers: dict[str, str] | None = None, **given: str,
-    ) -> Told:  # fmt: skip
+    ) -> Response:  # fmt: skip
         keys = headers if headers is not None else {
             "X-ClickHouse-User": user, "X-ClickHouse-Key": secret,
         }  # fmt: skip
         return await asyncio.to_thread(self._ask, method, sql, keys, given)
 
-    async def ask_with(self, sql: str, given: dict[str, str]) -> Told:
-        """As ann, with these in the address."""
+    async def ask_with(self, sql: str, given: dict[str, str]) -> Response:
+        """Send a query as ann, with these URL parameters."""
         keys = {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": SECRET}
         return await asyncio.to_thread(self._ask, "POST", sql, keys, given)
 
-    def _ask(self, method: str, sql: str, headers: dict[str, str], given: dict[str, str]) -> Told:
+    def _ask(
+        self, method: str, sql: str, headers: dict[str, str], given: dict[str, str]
+    ) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             path = "/?" + urlencode(given | ({"query": sql} if method == "GET" else {}))
             connection.request(method, path, sql.encode() if method == "POST" else None, headers)
             answer = connection.getresponse()
             fields = {name.lower(): value for name, value in answer.getheaders()}
-            return Told(answer.status, answer.read(), fields)
+            return Response(answer.status, answer.read(), fields)
         finally:
             connection.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Endpoint]:
-    """The real engine with eight events of two customers, behind the real listener."""
+    """Run the listener on the real engine, with eight events of two customers."""
     store = ClickHouse(AuditSettings(state_dir=tmp_path_factory.mktemp("readers")))
     await store.open()
     answering = QueryExecutor(store, lambda: READERS, 10.0)
@@ -129,7 +131,7 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
         await store.close()
 
 
-async def test_a_reader_sees_the_events_of_his_customers_alone(endpoint: Endpoint) -> None:
+async def test_a_reader_sees_only_the_events_of_their_customers(endpoint: Endpoint) -> None:
     counted = "SELECT customer, count() FROM events GROUP BY customer ORDER BY customer"
     assert (await endpoint.request(counted)).text == "acme\t3\n"
     assert (await endpoint.request(counted, "ben")).text == "beta\t5\n"
@@ -156,11 +158,11 @@ async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint,
     assert reply.status == 200, reply.text
     assert "beta" not in reply.text
     for summed in ("calls_by_hour", "calls_by_day"):
-        seen = await endpoint.request(f"SELECT sum(calls), sum(charge) FROM {summed}")
-        assert seen.text == "3\t3000\n"
+        summary = await endpoint.request(f"SELECT sum(calls), sum(charge) FROM {summed}")
+        assert summary.text == "3\t3000\n"
 
 
-# Each shows nothing of another customer: it is refused, or answers from one's own rows.
+# Each statement is rejected, or answers only from the reader's own rows.
 ROUND = (
     "SELECT * FROM events WHERE customer = 'beta'",
     "SELECT * FROM events WHERE 1 OR customer = 'beta'",
@@ -253,7 +255,7 @@ async def test_no_statement_shows_another_customer(
     assert "beta-bot" not in reply.text
     assert "there is a beta" not in reply.text
     assert not out.exists()
-    if reply.status == 200:  # what is answered speaks of one's own three events, or of none
+    if reply.status == 200:  # an answer is about the reader's own three events, or about none
         mine = "SELECT count(), uniqExact(customer) FROM events"
         assert sql.startswith(("SELECT", "WITH"))
         assert (await endpoint.request(mine)).text == "3\t1\n"
@@ -262,7 +264,7 @@ async def test_no_statement_shows_another_customer(
         assert int(reply.headers["x-clickhouse-exception-code"]) > 0
 
 
-async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoint) -> None:
+async def test_no_url_parameter_extends_what_a_reader_sees(endpoint: Endpoint) -> None:
     sql = "SELECT count() FROM events"
     for name, value in {
         "log_comment": "*", "additional_table_filters": "{}", "role": "x", "readonly": "0",
@@ -276,7 +278,7 @@ async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoi
     assert (await endpoint.request(sql, database="system")).status == 404
 
 
-async def test_nobody_is_let_in_without_his_secret(endpoint: Endpoint) -> None:
+async def test_a_reader_needs_the_secret(endpoint: Endpoint) -> None:
     for user, secret in (
         ("ann", "x" * 24),
         ("nobody", SECRET),
@@ -292,7 +294,7 @@ async def test_nobody_is_let_in_without_his_secret(endpoint: Endpoint) -> None:
     assert (await endpoint.request("SELECT 1", headers={}, user="ann")).status == 403
 
 
-async def test_formats_parameters_and_methods_are_clickhouses(endpoint: Endpoint) -> None:
+async def test_formats_parameters_and_methods_are_those_of_clickhouse(endpoint: Endpoint) -> None:
     request = "SELECT {n:UInt8} + 1 AS n, {text:String} AS text"
     reply = await endpoint.request(request, param_n="1", param_text="it's", default_format="JSON")
     assert reply.headers["content-type"].startswith("application/json")
@@ -308,7 +310,7 @@ async def test_formats_parameters_and_methods_are_clickhouses(endpoint: Endpoint
     assert gzip.decompress(zipped.body) == b"3\n"
 
 
-async def test_an_answer_has_bounds(endpoint: Endpoint) -> None:
+async def test_an_answer_is_limited_in_rows_time_and_size(endpoint: Endpoint) -> None:
     many = await endpoint.request("SELECT number FROM numbers(1000001)")
     assert (many.status, many.headers["x-clickhouse-exception-code"]) == (400, "396")
     long = await endpoint.request("SELECT count() FROM numbers(1e15)", max_execution_time="0.5")
@@ -318,7 +320,7 @@ async def test_an_answer_has_bounds(endpoint: Endpoint) -> None:
 
 
 async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> None:
-    def asked() -> list[Any]:
+    def query_rows() -> list[Any]:
         client = clickhouse_connect.get_client(
             host="127.0.0.1", port=endpoint.port, username="ann", password=SECRET,
             database="toolbus", autogenerate_session_id=False,
@@ -334,10 +336,10 @@ async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> No
         finally:
             client.close()
 
-    assert await asyncio.to_thread(asked) == [("acme-bot", 1000, False, [])] * 3
+    assert await asyncio.to_thread(query_rows) == [("acme-bot", 1000, False, [])] * 3
 
 
-async def test_the_go_client_is_greeted_so_that_it_reads_what_the_engine_writes(
+async def test_the_go_client_gets_the_revision_it_can_read(
     endpoint: Endpoint,
 ) -> None:
     hello = "SELECT displayName(), version(), revision(), timezone()"

@@ -15,24 +15,24 @@ from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 
-def said(text: str) -> str:
+def echo(text: str) -> str:
     """Return the text."""
     return text
 
 
 @dataclass
 class Redirecting:
-    """A server of the SDK behind paths that lead there, and a count of each path asked for."""
+    """A server of the SDK behind redirecting paths, and the requested paths."""
 
     port: int
     app: Any
-    asked: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        self.asked.append(scope["path"])
+        self.paths.append(scope["path"])
         here = f"http://127.0.0.1:{self.port}"
         moves = {
             "/slash": (307, f"{here}/mcp"),
@@ -60,49 +60,49 @@ class Redirecting:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Redirecting]:
-    """A server that runs for a test."""
+    """Run the server for a test."""
     sdk = MCPServer("moved")
-    sdk.tool()(said)
+    sdk.tool()(echo)
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        made = Redirecting(bound.getsockname()[1], sdk.streamable_http_app())
-        running = uvicorn.Server(uvicorn.Config(made, log_level="error"))
+        server = Redirecting(bound.getsockname()[1], sdk.streamable_http_app())
+        running = uvicorn.Server(uvicorn.Config(server, log_level="error"))
         task = asyncio.create_task(running.serve(sockets=[bound]))
-        yield made
+        yield server
         running.should_exit = True
         await task
 
 
 async def opened(server: Redirecting, path: str) -> CallRunner:
-    made = CallRunner()
-    await made.open(HttpUpstream(server.at(path), {}, made.news, AT_LOOPBACK))
-    return made
+    client = CallRunner()
+    await client.open(HttpUpstream(server.at(path), {}, client.news, AT_LOOPBACK))
+    return client
 
 
 @pytest.mark.parametrize("path", ["/slash", "/relative", "/forever", "/twice"])
 async def test_a_redirect_on_its_own_origin_is_followed_with_method_and_body(
     server: Redirecting, path: str
 ) -> None:
-    bench = await opened(server, path)
+    client = await opened(server, path)
     try:
-        assert (await bench.call("said", {"text": "hello"})).text == "hello"
+        assert (await client.call("echo", {"text": "hello"})).text == "hello"
     finally:
-        await bench.close()
+        await client.close()
 
 
-async def test_a_permanent_redirect_is_asked_for_once(server: Redirecting) -> None:
-    bench = await opened(server, "/forever")
+async def test_a_permanent_redirect_is_requested_once(server: Redirecting) -> None:
+    client = await opened(server, "/forever")
     try:
         for _ in range(3):
-            assert (await bench.call("said", {"text": "hello"})).text == "hello"
-        assert server.asked.count("/forever") == 1
+            assert (await client.call("echo", {"text": "hello"})).text == "hello"
+        assert server.paths.count("/forever") == 1
     finally:
-        await bench.close()
+        await client.close()
 
 
 @pytest.mark.parametrize("path", ["/circle", "/away", "/secure", "/nowhere", "/silent"])
-async def test_a_redirect_to_anywhere_else_is_refused_and_says_what_to_do(
+async def test_a_redirect_to_another_origin_is_rejected_with_its_fix(
     server: Redirecting, path: str
 ) -> None:
     with pytest.raises(UpstreamFaultError, match=r"HTTP 30[78]: it redirects.* Configure"):
         await opened(server, path)
-    assert "/mcp" not in server.asked
+    assert "/mcp" not in server.paths

@@ -89,7 +89,7 @@ async def test_where_a_token_cannot_be_renewed_for_that_its_person_is_asked_anew
     await asking.connected()
     refused = sha256((await asking.request()).token.encode()).hexdigest()
     far.forget()
-    assert (await asking.request(refused=refused)).link
+    assert (await asking.request(rejected=refused)).link
     assert "Connected" in (await asking.connected()).text
     assert (await asking.request()).token
 
@@ -104,7 +104,7 @@ async def test_somebody_who_comes_back_to_a_forgotten_client_can_try_once_more(
     far.forget()
     page = await asking.walker.get(back)
     assert page.status == 502
-    assert "registered for Toolbus" in page.text
+    assert "deleted the registration of Toolbus" in page.text
     assert "Connected" in (await asking.connected()).text
 
 

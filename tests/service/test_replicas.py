@@ -19,11 +19,11 @@ from toolbus_common.errors import (
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.resilience.circuit_breaker import Breaker
@@ -81,7 +81,7 @@ class Several(CallRunner):
     def settled(self) -> bool:
         """Whether all are in place, and nobody is about to look again at what they offer."""
         looking = self.changed.is_set() or self._listing
-        return not looking and all(each["state"] == "in place" for each in self.rows())
+        return not looking and all(each["state"] == "active" for each in self.rows())
 
     async def _keep(self) -> None:
         while True:
@@ -182,7 +182,7 @@ async def test_when_all_fail_half_of_them_stay_and_the_breaker_of_the_server_ope
         bench.runner.breaker.circuit = Breaker(threshold=10_000)
         assert ends(await bench.calls(30)) == {"upstream_dead"}
         states = [each["state"] for each in bench.rows()]
-        assert sorted(states) == ["ejected", "ejected", "in place", "in place"]
+        assert sorted(states) == ["ejected", "ejected", "active", "active"]
 
 
 async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
@@ -204,7 +204,7 @@ async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
         await until(lambda: bad.methods["tools/list"] > listed, "another look at what it offers")
         await until(lambda: bench.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
         assert ends(await bench.calls(10)) == {""}
-        assert bench.rows()[0]["state"] == "in place"
+        assert bench.rows()[0]["state"] == "active"
         assert bad.call_count > request
         (event,) = [each for each in bench.events.published if isinstance(each, BreakerClosed)]
         assert event.replica == bench.rows()[0]["replica"]
@@ -294,7 +294,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
     async def both() -> Any:
         result = await row("several") or {}
         states = [each["state"] for each in result.get("replicas", ())]
-        return result if states == ["in place", "in place"] else None
+        return result if states == ["active", "active"] else None
 
     async def probed() -> Any:
         return (await row("single") or {}).get("probe")
@@ -313,7 +313,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         )
         config = await operator.bucket(CONFIG)
         await config.put("configuration", declared.model_dump_json().encode())
-        await stack.enter_async_context(build(LocalTransport()).running())
+        await stack.enter_async_context(build(ProcessContext()).running())
         result = await until_async(both, "both replicas in place")
         assert (result["state"], result["tools"]) == ("ready", 2)
         assert (await until_async(probed, "a probe"))["ok"] is True

@@ -1,4 +1,4 @@
-"""Answers told again: to whom they may be told, for as long as they hold, and to nobody else."""
+"""Cached responses: their scope, their lifetime and their limits."""
 
 import json
 from collections.abc import AsyncIterator
@@ -22,69 +22,63 @@ TOOLS = {
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[LargeResultServer]:
-    made = LargeResultServer()
-    await made.start()
-    yield made
-    await made.close()
+async def client(result_server: LargeResultServer) -> AsyncIterator[CallRunner]:
+    """Run a server with three tools configured as cacheable."""
+    client = CallRunner(tools=TOOLS)
+    await client.open(HttpUpstream(result_server.url, {}, client.news, AT_LOOPBACK))
+    yield client
+    await client.close()
 
 
-@pytest.fixture
-async def bench(server: LargeResultServer) -> AsyncIterator[CallRunner]:
-    """A runner over a server three of whose tools are declared to only read."""
-    made = CallRunner(tools=TOOLS)
-    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
-    yield made
-    await made.close()
-
-
-async def test_a_repeated_call_is_answered_without_its_server_and_says_so(
-    bench: CallRunner, server: LargeResultServer
+async def test_a_repeated_call_is_answered_from_the_cache_and_marked(
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
-    first = await bench.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
-    assert not bench.outcome.cached
-    again = await bench.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
+    first = await client.call("text", {"bytes": 1, "a": [1, {"b": 2, "c": 3}]})
+    assert not client.outcome.cached
+    again = await client.call("text", {"a": [1.0, {"c": 3, "b": 2}], "bytes": 1}, call_id="c2")
     assert again.last == first.last
-    assert server.call_count == 1
-    assert bench.outcome.cached
-    assert (bench.outcome.charge, bench.outcome.call_id) == (5, "c2")
+    assert result_server.call_count == 1
+    assert client.outcome.cached
+    assert (client.outcome.charge, client.outcome.call_id) == (5, "c2")
 
 
-async def test_who_acts_for_somebody_is_not_told_what_was_answered_to_them_alone(
-    bench: CallRunner, server: LargeResultServer
+async def test_a_private_response_is_not_shared_with_actors_for_the_same_user(
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     for actors in ((), ("helper",), ("helper", "desk"), ()):
         identity = Identified(team="support", actors=actors)
-        await bench.call("text", {"bytes": 1}, user="ann", identity=identity)
-    assert server.call_count == 3
+        await client.call("text", {"bytes": 1}, user="ann", identity=identity)
+    assert result_server.call_count == 3
 
 
-async def test_no_two_of_fifty_tenants_share_a_private_answer(
-    bench: CallRunner, server: LargeResultServer
+async def test_no_two_of_fifty_tenants_share_a_private_response(
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
-    # Names chosen so that no way of joining them into one text keeps them apart.
+    # Names chosen so that a plain concatenation would be ambiguous.
     tenants = [(f"s{'-x' * n}", f"{'x-' * (49 - n)}k") for n in range(50)]
     for _ in range(2):
         for customer, key in tenants:
-            await bench.call("text", {"bytes": 1}, customer=customer, key=key)
-    assert server.call_count == 50
-    await bench.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
-    assert server.call_count == 51
+            await client.call("text", {"bytes": 1}, customer=customer, key=key)
+    assert result_server.call_count == 50
+    await client.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
+    assert result_server.call_count == 51
 
 
-async def test_a_public_answer_is_everybodys(bench: CallRunner, server: LargeResultServer) -> None:
+async def test_a_public_response_is_shared(
+    client: CallRunner, result_server: LargeResultServer
+) -> None:
     for number in range(50):
-        await bench.call("rows", {"bytes": 1}, customer=f"s{number}")
-    assert server.call_count == 1
+        await client.call("rows", {"bytes": 1}, customer=f"s{number}")
+    assert result_server.call_count == 1
 
 
-async def test_tools_and_arguments_are_kept_apart(
-    bench: CallRunner, server: LargeResultServer
+async def test_responses_are_cached_by_tool_and_arguments(
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     for tool in ("text", "rows"):
         for arguments in ({}, {"bytes": 1}, {"bytes": "1"}, {"bytes": True}):
-            await bench.call(tool, arguments)
-    assert server.call_count == 8
+            await client.call(tool, arguments)
+    assert result_server.call_count == 8
 
 
 @pytest.mark.parametrize(
@@ -96,66 +90,70 @@ async def test_tools_and_arguments_are_kept_apart(
         {"claim": OutcomeClaim(name="n", revision=1, digest="d")},
     ],
 )
-async def test_a_call_that_wants_more_than_an_answer_reaches_its_server(
-    bench: CallRunner, server: LargeResultServer, more: dict[str, Any]
+async def test_a_call_that_requires_more_than_a_response_reaches_its_server(
+    client: CallRunner, result_server: LargeResultServer, more: dict[str, Any]
 ) -> None:
     for _ in range(2):
-        await bench.call("text", {"bytes": 1}, **more)
-    assert server.call_count == 2
+        await client.call("text", {"bytes": 1}, **more)
+    assert result_server.call_count == 2
 
 
-async def test_a_tool_that_is_not_declared_so_reaches_its_server(
-    bench: CallRunner, server: LargeResultServer
+async def test_a_tool_without_a_cache_reaches_its_server(
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
     for _ in range(2):
-        await bench.call("many", {"bytes": 1})
-    assert server.call_count == 2
+        await client.call("many", {"bytes": 1})
+    assert result_server.call_count == 2
 
 
-async def test_what_failed_is_asked_anew(bench: CallRunner, server: LargeResultServer) -> None:
-    for _ in range(2):
-        assert (await bench.call("escape", {"bytes": 1})).error
-    assert server.call_count == 2
-
-
-async def test_what_is_held_back_or_drained_is_not_told_from_memory(bench: CallRunner) -> None:
-    await bench.call("text", {"bytes": 1})
-    bench.runner.uncallable = frozenset({("tools/call", "text")})
-    assert isinstance((await bench.call("text", {"bytes": 1})).error, UnknownToolError)
-    bench.runner.uncallable, bench.runner.drained = frozenset(), True
-    assert isinstance((await bench.call("text", {"bytes": 1})).error, ServerDrainedError)
-
-
-async def test_a_changed_definition_forgets_what_was_answered_under_the_old_one(
-    bench: CallRunner, server: LargeResultServer
+async def test_a_failure_is_not_cached(
+    client: CallRunner, result_server: LargeResultServer
 ) -> None:
-    cache = bench.runner.cache
+    for _ in range(2):
+        assert (await client.call("escape", {"bytes": 1})).error
+    assert result_server.call_count == 2
+
+
+async def test_a_quarantined_tool_or_a_drained_server_is_not_answered_from_the_cache(
+    client: CallRunner,
+) -> None:
+    await client.call("text", {"bytes": 1})
+    client.runner.uncallable = frozenset({("tools/call", "text")})
+    assert isinstance((await client.call("text", {"bytes": 1})).error, UnknownToolError)
+    client.runner.uncallable, client.runner.drained = frozenset(), True
+    assert isinstance((await client.call("text", {"bytes": 1})).error, ServerDrainedError)
+
+
+async def test_a_changed_definition_invalidates_its_cached_responses(
+    client: CallRunner, result_server: LargeResultServer
+) -> None:
+    cache = client.runner.cache
     assert cache is not None
-    await bench.call("text", {"bytes": 1})
-    await bench.call("rows", {"bytes": 1})
+    await client.call("text", {"bytes": 1})
+    await client.call("rows", {"bytes": 1})
     changed = [
         each.model_copy(update={"digest": "0" * 64}) if each.name == "text" else each
-        for each in bench.listing.tools
+        for each in client.listing.tools
     ]
     cache.learn(changed)
     assert len(cache) == 1
-    await bench.call("text", {"bytes": 1})
-    await bench.call("rows", {"bytes": 1})
-    assert server.call_count == 3
+    await client.call("text", {"bytes": 1})
+    await client.call("rows", {"bytes": 1})
+    assert result_server.call_count == 3
 
 
-def of(bench: CallRunner, clock: Any) -> ResponseCache:
-    """A cache with a clock of its own."""
-    made = ResponseCache(bench.declared.tools, clock)
-    made.learn(bench.listing.tools)
-    return made
+def of(client: CallRunner, clock: Any) -> ResponseCache:
+    """Return a cache with a clock of its own."""
+    cache = ResponseCache(client.declared.tools, clock)
+    cache.learn(client.listing.tools)
+    return cache
 
 
-async def test_an_answer_is_over_with_its_time_and_the_servers_word_only_shortens_it(
-    bench: CallRunner,
+async def test_a_response_expires_and_the_server_can_only_shorten_its_lifetime(
+    client: CallRunner,
 ) -> None:
     now = [0.0]
-    cache = of(bench, lambda: now[0])
+    cache = of(client, lambda: now[0])
 
     def holds(raw: bytes, seconds: float, tool: str = "text") -> bool:
         key = cache.key_of(admitted(tool, {"raw": raw.decode()}))
@@ -176,8 +174,8 @@ async def test_an_answer_is_over_with_its_time_and_the_servers_word_only_shorten
     assert holds(b'{"cacheScope":"private"}', 1)
 
 
-async def test_only_whole_answers_are_kept(bench: CallRunner) -> None:
-    cache = of(bench, lambda: 0.0)
+async def test_only_complete_responses_are_cached(client: CallRunner) -> None:
+    cache = of(client, lambda: 0.0)
     key = cache.key_of(admitted("text"))
     assert key is not None
     for ended in (
@@ -189,13 +187,13 @@ async def test_only_whole_answers_are_kept(bench: CallRunner) -> None:
     assert len(cache) == 0
 
 
-async def test_what_is_kept_is_bounded_and_the_least_used_goes_first(bench: CallRunner) -> None:
-    cache = of(bench, lambda: 0.0)
+async def test_the_cache_is_limited_and_evicts_the_least_recently_used(client: CallRunner) -> None:
+    cache = of(client, lambda: 0.0)
     keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
     for key in keys:
         assert key is not None
         cache.store(key, b"{}", CallOutcome(CallResult(b"{}"), is_error=False))
-        assert cache.find(keys[0] or key) is not None  # used all the while
+        assert cache.find(keys[0] or key) is not None  # used all the time
     assert len(cache) == MOST_ENTRIES
     assert keys[1] is not None
     assert cache.find(keys[1]) is None

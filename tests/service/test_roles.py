@@ -1,4 +1,4 @@
-"""People and machines that administer, tokens for less than everything, and what people end."""
+"""Administrative roles of persons and machines, restricted tokens, and the account page."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -44,15 +44,15 @@ OPS: dict[str, Any] = {
 async def server(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Server]:
-    async with serving(settings, operator, monkeypatch) as made:
-        await made.declare(**OPS)
-        await made.account(groups=["ops"])
-        await made.account("bo")
-        yield made
+    async with serving(settings, operator, monkeypatch) as server:
+        await server.declare(**OPS)
+        await server.account(groups=["ops"])
+        await server.account("bo")
+        yield server
 
 
 async def vouched(server: Server, **more: Any) -> str:
-    """A client an operator made."""
+    """Return the id of a client created by an operator."""
     about = {
         "token_endpoint_auth_method": "none",
         "redirect_uris": [authorization_request("")["redirect_uri"]],
@@ -66,7 +66,7 @@ async def refreshed(server: Server, client: str, token: str, **more: str) -> dic
     return (await server.form("/oauth/token", **form))[1]
 
 
-async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Server) -> None:
+async def test_a_person_with_a_role_lets_a_confirmed_client_administer(server: Server) -> None:
     client = await vouched(server)
     page = await ServiceBrowser(server).consenting(client, resource=API, scope="admin")
     assert "administer Toolbus as operator" in page.text
@@ -83,7 +83,9 @@ async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Ser
     assert (await server.show(least["access_token"])).scope == "admin:read"
 
 
-async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: Server) -> None:
+async def test_a_client_that_registered_itself_cannot_request_administration(
+    server: Server,
+) -> None:
     client = (await server.register())["client_id"]
     for scope in ("admin", "admin:read", ""):
         page = await ServiceBrowser(server).get(
@@ -96,23 +98,23 @@ async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: 
     assert result["error"] == "unauthorized_client"
 
 
-async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(server: Server) -> None:
+async def test_a_person_without_a_role_cannot_grant_administration(server: Server) -> None:
     client, walker = await vouched(server), ServiceBrowser(server)
     page = await walker.get(
         "/oauth/authorize", **authorization_request(client, resource=API, scope="admin")
     )
-    shown = await walker.signed_in(page, "bo")
-    assert shown.status == 403
-    assert 'value="allow"' not in shown.text
+    page = await walker.signed_in(page, "bo")
+    assert page.status == 403
+    assert 'value="allow"' not in page.text
     tools = await walker.get("/oauth/authorize", **authorization_request(client))
     assert 'value="allow"' in (await walker.signed_in(tools, "bo")).text
     again = await walker.get(
         "/oauth/authorize", **authorization_request(client, resource=API, scope="admin")
     )
-    assert 'value="allow"' not in again.text, "the session of one who has no role"
+    assert 'value="allow"' not in again.text, "the session of a person without a role"
 
 
-async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: Server) -> None:
+async def test_a_removed_role_ends_its_grants(server: Server) -> None:
     client = await vouched(server)
     result = await server.signed_in(client, resource=API, scope="admin")
     await server.show(result["access_token"])
@@ -128,11 +130,11 @@ async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: S
         "/oauth/authorize", **authorization_request(client, resource=API)
     )
     assert page.parameters["error"] == "invalid_target", (
-        "nobody has a role: there is no such resource"
+        "without any role there is no such resource"
     )
 
 
-async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
+async def test_a_machine_has_the_role_of_its_rule(server: Server) -> None:
     async def token(name: str) -> tuple[int, dict[str, Any]]:
         (row,) = await server.action("add_client", name)
         pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
@@ -147,10 +149,10 @@ async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server
     assert (status, result["error"]) == (403, "access_denied")
 
 
-async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server) -> None:
+async def test_no_request_extends_the_scope_of_a_token(server: Server) -> None:
     client = (await server.register())["client_id"]
     first = await server.signed_in(client)
-    assert first["scope"] == "tools:reading", "what clients begin with"
+    assert first["scope"] == "tools:reading", "the scope of a first request"
     for more in ("tools", "tools:writing", "tools:reading tools:writing", "admin"):
         result = await refreshed(server, client, first["refresh_token"], scope=more)
         assert result["error"] == "invalid_scope"
@@ -159,14 +161,14 @@ async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server
     assert less["scope"] == "tools:writing"
     assert (await server.show(less["access_token"])).scope == "tools:writing"
     whole = await refreshed(server, client, less["refresh_token"])
-    assert whole["scope"] == "tools:reading tools:writing", "the grant itself stays what it was"
+    assert whole["scope"] == "tools:reading tools:writing", "the grant itself is unchanged"
     wrong = await ServiceBrowser(server).get(
         "/oauth/authorize", **authorization_request(client, scope="tools:everything")
     )
     assert wrong.parameters["error"] == "invalid_scope"
 
 
-async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> None:
+async def test_the_consent_page_names_the_requested_tools(server: Server) -> None:
     client = (await server.register())["client_id"]
     page = await ServiceBrowser(server).consenting(client, scope="tools:writing")
     assert "use the tools of writing that the rule ops grants" in page.text
@@ -174,18 +176,18 @@ async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> No
     assert "use all tools that the rule ops grants" in page.text
 
 
-# -- what people allowed ---------------------------------------------------------------------
+# -- the account page ------------------------------------------------------------------------------
 
 
 async def account_of(server: Server, name: str = "ann") -> tuple[ServiceBrowser, str]:
-    """Somebody's browser, and what it shows of theirs."""
+    """Return a browser and its account page."""
     walker = ServiceBrowser(server)
     page = await walker.get("/oauth/account")
     assert "the access you allowed" in page.text
     return walker, (await walker.signed_in(page, name)).text
 
 
-async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
+async def test_persons_see_and_end_their_own_grants(server: Server) -> None:
     client = (await server.register(client_name="<b>Desk</b>"))["client_id"]
     result = await server.signed_in(client)
     bearer = await server.show(result["access_token"])
@@ -203,7 +205,7 @@ async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
     assert again["error"] == "invalid_grant"
 
 
-async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server) -> None:
+async def test_a_grant_is_ended_only_by_its_owner_on_the_account_page(server: Server) -> None:
     client = (await server.register())["client_id"]
     result = await server.signed_in(client)
     bearer = await server.show(result["access_token"])
@@ -233,7 +235,7 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
     assert late.status == 403
 
 
-async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
+async def test_persons_see_and_end_only_their_own_connections(
     server: Server, settings: Settings
 ) -> None:
     async with connection_store(settings) as store:

@@ -1,4 +1,4 @@
-"""What a call may cost at most for whoever asks: refused before anybody is asked or paid."""
+"""The budget of a program's call: rejected before an approval is requested or money reserved."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,9 +15,9 @@ PRICE = 0.02
 
 
 @pytest.fixture
-async def priced(begin: Any) -> AsyncIterator[PolicyReplicas]:
-    """One policy, where both tools cost the same; `burn` needs a person beside."""
-    async with begin(1) as policy:
+async def priced_policy(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
+    """Run one policy where both tools cost the same, and `burn` needs approval."""
+    async with start_policy(1) as policy:
         prices = {"docs__*": PRICE}
         await policy.declare(declared().model_copy(update={"prices": prices}))
         await until_async(lambda: refused(policy), "the price is in force")
@@ -25,7 +25,7 @@ async def priced(begin: Any) -> AsyncIterator[PolicyReplicas]:
 
 
 async def refused(policy: PolicyReplicas, tool: str = "read", most: int = 1) -> Any:
-    """How a call that may cost so little is refused; None when it is not."""
+    """Return the rejection of a call with this budget, or None."""
     try:
         await policy.request(tool, most=most)
     except RunBudgetExceededError as error:
@@ -33,20 +33,22 @@ async def refused(policy: PolicyReplicas, tool: str = "read", most: int = 1) -> 
     return None
 
 
-async def test_a_call_that_costs_more_than_it_may_is_sent_to_nobody(priced: PolicyReplicas) -> None:
-    priced.reached.clear()
-    error = await refused(priced, most=int(PRICE * MICRO) - 1)
+async def test_a_call_above_the_budget_is_not_dispatched(priced_policy: PolicyReplicas) -> None:
+    priced_policy.reached.clear()
+    error = await refused(priced_policy, most=int(PRICE * MICRO) - 1)
     assert error is not None
     assert error.data == {"costs_usd": 0.02, "left_usd": 0.019999}
     assert "costs up to $0.02, and its program may spend $0.019999 more." in error.reason
-    assert priced.reached == []
+    assert priced_policy.reached == []
 
 
-async def test_a_call_that_costs_exactly_what_it_may_goes_through(priced: PolicyReplicas) -> None:
-    assert isinstance(await priced.request("read", most=int(PRICE * MICRO)), CallResult)
-    assert isinstance(await priced.request("read"), CallResult)
+async def test_a_call_of_exactly_the_budget_runs(priced_policy: PolicyReplicas) -> None:
+    assert isinstance(await priced_policy.request("read", most=int(PRICE * MICRO)), CallResult)
+    assert isinstance(await priced_policy.request("read"), CallResult)
 
 
-async def test_nobody_is_asked_to_approve_what_cannot_be_paid(priced: PolicyReplicas) -> None:
-    assert await refused(priced, "burn") is not None
-    assert await priced.waiting() == ()
+async def test_no_approval_is_requested_for_an_unaffordable_call(
+    priced_policy: PolicyReplicas,
+) -> None:
+    assert await refused(priced_policy, "burn") is not None
+    assert await priced_policy.waiting() == ()

@@ -1,4 +1,4 @@
-"""Codemode and oauth start, tell the truth about themselves, and leave."""
+"""Start, status and stop of codemode and oauth."""
 
 from importlib import import_module
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from harness.waits import until_async
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 
 
@@ -16,10 +16,10 @@ from toolbus_common.settings import Settings
     ("name", "details"),
     [
         ("codemode", {"engines": ["starlark", "python"], "search": "words"}),
-        ("oauth", {"issuer": "", "gives_tokens": False}),
+        ("oauth", {"issuer": "", "issues_tokens": False}),
     ],
 )
-async def test_a_service_is_ready_and_tells_what_it_can(
+async def test_a_service_is_ready_and_reports_its_details(
     name: str,
     details: dict[str, Any],
     settings: Settings,
@@ -28,6 +28,6 @@ async def test_a_service_is_ready_and_tells_what_it_can(
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    async with import_module(f"toolbus_{name}.main").build(LocalTransport()).running():
+    async with import_module(f"toolbus_{name}.main").build(ProcessContext()).running():
         (result,) = await until_async(RequestReply("operator", operator).request_all, "its status")
         assert (result.service, result.ready, result.details) == (name, True, details)

@@ -1,4 +1,4 @@
-"""Reservations without an outcome: ended by their time, by the intents in the stream."""
+"""Reservations without an outcome: settled after their deadline, by the intents in the stream."""
 
 import asyncio
 import json
@@ -40,55 +40,55 @@ async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[Settlem
 
 @pytest.fixture
 async def settlement(settings: Settings, valkey_url: str) -> AsyncIterator[SettlementConsumer]:
-    async with settling(settings, valkey_url) as made:
-        yield made
+    async with settling(settings, valkey_url) as settlement:
+        yield settlement
 
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with more intents than one page holds."""
+    """Make pages smaller than the number of intents."""
     monkeypatch.setattr(evidence, "PAGE", 2)
 
 
 def late(rid: str, after: int = 0) -> ReservationRequest:
-    """A reservation of a call that should have ended."""
+    """Return a reservation of a call whose deadline has passed."""
     about = CallContext.decode(ABOUT)._replace(after=after).encode()
     return ReservationRequest(rid, admission(100), about, time() - 1)
 
 
-async def standing(url: str) -> tuple[int, int]:
-    """What was spent and is held."""
+async def amounts(url: str) -> tuple[int, int]:
+    """Return the spent and the reserved amount."""
     found = await counters(url)
     return found["spent"], found["held"]
 
 
 async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:
-    """What was spent, once nothing is held any more."""
+    """Return the amounts once nothing is reserved any more."""
 
     async def ended() -> bool:
         with suppress(BusDownError):
             await settlement.sweep_once()
-        return (await standing(url))[1] == 0
+        return (await amounts(url))[1] == 0
 
     await until_async(ended, "nothing is held")
-    return await standing(url)
+    return await amounts(url)
 
 
-async def test_nothing_is_refunded_while_a_replica_may_hold_the_outcome(
+async def test_nothing_is_refunded_while_a_replica_may_have_the_outcome(
     settlement: SettlementConsumer, settings: Settings, valkey_url: str
 ) -> None:
     await settlement.ledger.reserve(late("r"))
     async with events_of("executor", settings, settings.state_dir) as executor:
         await executor.publish_durable(completed(call_id="r", charge=100, reserved=True))
-    taken = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
-    async with aclosing(taken) as batches:  # type: ignore[type-var]
+    consumer = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
+    async with aclosing(consumer) as batches:  # type: ignore[type-var]
         messages = await anext(batches)
         assert len(messages) == 1
         for _ in range(4):
             await settlement.sweep_once()
-        assert await standing(valkey_url) == HELD
+        assert await amounts(valkey_url) == HELD
         await settlement.handle_batch(messages)
-    assert await standing(valkey_url) == CHARGED
+    assert await amounts(valkey_url) == CHARGED
 
 
 async def test_a_call_without_an_intent_is_refunded(
@@ -102,7 +102,7 @@ async def test_a_call_without_an_intent_is_refunded(
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_there_are(
+async def test_a_call_with_an_intent_is_charged_in_full_among_many_others(
     settlement: SettlementConsumer, valkey_url: str
 ) -> None:
     events = settlement.service.events
@@ -119,7 +119,7 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
     assert await swept(settlement, valkey_url) == CHARGED
 
 
-async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
+async def test_an_intent_known_only_to_the_stream_leader_counts(
     settlement: SettlementConsumer, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read_from
@@ -135,7 +135,7 @@ async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
 
 
 async def age(tester: Bus) -> None:
-    """Everything in the stream grows too old for it."""
+    """Let everything in the stream expire."""
     stream = tester.client.jetstream()
     config = (await stream.stream_info(EVENTS)).config
     config.max_age = 0.2
@@ -149,11 +149,11 @@ async def age(tester: Bus) -> None:
 
 
 async def remake(tester: Bus) -> None:
-    """The stream is another one of that name, with as many messages."""
-    made = time()
+    """Replace the stream with another of the same name."""
+    started = time()
 
     async def later() -> bool:
-        return time() > made + 1  # its age and a reservation's are compared by the second
+        return time() > started + 1  # its age and a reservation's are compared by the second
 
     await until_async(later, "the second of the reservation is over")
     await tester.client.jetstream().delete_stream(EVENTS)
@@ -161,7 +161,7 @@ async def remake(tester: Bus) -> None:
 
 
 @pytest.mark.parametrize("lose", [age, remake])
-async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
+async def test_a_call_whose_intent_may_be_lost_is_charged(
     lose: Callable[[Bus], Any], tmp_path: Path, own_nats: NatsServer, valkey_url: str
 ) -> None:
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
@@ -187,7 +187,7 @@ async def test_nothing_is_settled_while_the_bus_is_unreachable(
         for _ in range(3):
             with pytest.raises(BusDownError):
                 await settlement.sweep_once()
-        assert await standing(valkey_url) == (0, 200)
+        assert await amounts(valkey_url) == (0, 200)
         own_nats.start()
         assert await swept(settlement, valkey_url) == CHARGED
 
@@ -204,12 +204,12 @@ async def test_two_sweepers_charge_a_call_once(
 
     async def ended() -> bool:
         await asyncio.gather(settlement.sweep_once(), other.sweep_once())
-        return (await standing(valkey_url))[1] == 0
+        return (await amounts(valkey_url))[1] == 0
 
     await until_async(ended, "nothing is held")
-    assert await standing(valkey_url) == (2000, 0)
-    kept = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
-    lines = [json.loads(line) for each in kept for line in each.data.splitlines()]
+    assert await amounts(valkey_url) == (2000, 0)
+    messages = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
+    lines = [json.loads(line) for each in messages for line in each.data.splitlines()]
     assert sorted(line["call_id"] for line in lines) == sorted(f"r{n}" for n in range(20))
 
 
@@ -241,9 +241,9 @@ async def test_an_unknown_outcome_is_published_once_despite_bus_failures(
 async def losing(
     directory: Path, server: NatsServer, valkey_url: str
 ) -> AsyncIterator[tuple[SettlementConsumer, Bus]]:
-    """Settlement on a bus of its own, and a connection that may do everything there."""
+    """Run settlement on a bus of its own, with an unrestricted connection."""
     await provisioned(server)
     server.copy_seeds(directory)
     settings = Settings(state_dir=directory, nats_url=server.url, drain_seconds=5.0)
-    async with connect_as_tester(server.at) as tester, settling(settings, valkey_url) as made:
-        yield made, tester
+    async with connect_as_tester(server.at) as tester, settling(settings, valkey_url) as settlement:
+        yield settlement, tester

@@ -1,4 +1,4 @@
-"""SIEMs told events from a real stream, over syslog and HTTP: each at least once."""
+"""SIEM sinks for events of a real stream, over syslog and HTTP: each event at least once."""
 
 import asyncio
 import json
@@ -21,8 +21,8 @@ from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings
 
 
-async def said(settings: Settings, directory: Path, *events: Event) -> None:
-    """Have a service say these, one message each."""
+async def publish_all(settings: Settings, directory: Path, *events: Event) -> None:
+    """Publish these events as a service, one message each."""
     async with events_of("policy", settings, directory) as policy:
         for each in events:
             await policy.publish_durable(each)
@@ -44,17 +44,17 @@ def denied(number: int) -> CallDenied:
 
 
 def state(sinks: SinkRegistry) -> str:
-    """How the sink is, as `toolbus status` shows it."""
+    """Return the state of the sink, as `toolbus status` shows it."""
     return sinks.states().get("siem", "")
 
 
-async def test_events_go_over_tls_in_their_order_as_rfc_5424_has_them(
+async def test_events_are_sent_over_tls_in_order_in_the_form_of_rfc_5424(
     settings: Settings, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.vouched("localhost"))
-    await said(settings, tmp_path, *intents(1, 2, 3), denied(4))
+    await publish_all(settings, tmp_path, *intents(1, 2, 3), denied(4))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with running_sinks(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
@@ -67,13 +67,13 @@ async def test_events_go_over_tls_in_their_order_as_rfc_5424_has_them(
     assert re.fullmatch("[!-~]{1,255}", refusal.host)
 
 
-async def test_a_sink_whose_certificate_nobody_vouches_for_is_told_nothing(
+async def test_a_sink_with_an_untrusted_certificate_receives_nothing(
     settings: Settings, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.vouched("localhost"))
-    await said(settings, tmp_path, *intents(1))
+    await publish_all(settings, tmp_path, *intents(1))
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with running_sinks(settings, {"siem": siem}) as sinks:
@@ -81,36 +81,34 @@ async def test_a_sink_whose_certificate_nobody_vouches_for_is_told_nothing(
         assert server.messages == []
 
 
-async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
+async def test_a_restarted_syslog_server_receives_everything(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(*range(20)))
+    await publish_all(settings, tmp_path, *intents(*range(20)))
     async with SyslogServer() as server:
         siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
         async with running_sinks(settings, {"siem": siem}):
             await until(lambda: len(server.messages) >= 5, "the first events")
             await server.cut()
             known = set(server.ids)
-            await said(settings, tmp_path, *intents(*range(20, 40)))
+            await publish_all(settings, tmp_path, *intents(*range(20, 40)))
             server.messages.clear()
             await server.start()
             await until(lambda: known | set(server.ids) >= set(ids(*range(40))), "the others")
 
 
-async def test_what_a_syslog_server_has_is_not_told_again(
-    settings: Settings, tmp_path: Path
-) -> None:
+async def test_a_syslog_server_receives_no_event_twice(settings: Settings, tmp_path: Path) -> None:
     async with SyslogServer() as server:
         declared = {"siem": sink(f"syslog+tcp://127.0.0.1:{server.port}")}
         for numbers in (range(3), range(3, 6)):
-            await said(settings, tmp_path, *intents(*numbers))
+            await publish_all(settings, tmp_path, *intents(*numbers))
             async with running_sinks(settings, declared, pace=Timing(settle=0.0)) as sinks:
-                await until(partial(_settled, sinks), "that it has them")
+                await until(partial(_settled, sinks), "the delivery")
         await until(lambda: len(server.ids) >= 6, "all of them, read")
         assert server.ids == ids(*range(6))
 
 
-async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
+async def test_events_the_stream_dropped_before_delivery_are_counted(
     settings: Settings,
 ) -> None:
     stream = MemoryStream()
@@ -125,25 +123,25 @@ async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
             await until(
                 lambda: "1 delivered, 0 behind, 0 rejected, 2 lost" in state(sinks), "two lost"
             )
-    assert _told(receiver) == ids(1, 2, 3, 4, 7)
+    assert _delivered(receiver) == ids(1, 2, 3, 4, 7)
 
 
-async def test_a_stream_begun_anew_is_told_from_its_start(settings: Settings) -> None:
+async def test_a_new_stream_is_delivered_from_its_start(settings: Settings) -> None:
     stream = MemoryStream()
     stream.say(*intents(1, 2, 3))
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, begin="now")}
         async with running_sinks(settings, declared, stream=stream.stream()) as sinks:
-            await until(lambda: "waiting" not in state(sinks) != "", "it has begun")
+            await until(lambda: "waiting" not in state(sinks) != "", "the sink has started")
             stream.recreate()
             stream.say(*intents(4))
-            await until(lambda: _told(receiver) == ids(4), "the first of the new stream")
+            await until(lambda: _delivered(receiver) == ids(4), "the first of the new stream")
 
 
 async def test_datagrams_are_sent_and_one_too_long_is_counted(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
+    await publish_all(settings, tmp_path, *intents(1, arguments="x" * 66_000), *intents(2))
     with Datagrams() as port:
         siem = sink(f"syslog+udp://127.0.0.1:{port.port}")
         async with running_sinks(settings, {"siem": siem}) as sinks:
@@ -152,8 +150,8 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
             await until(lambda: "1 delivered, 0 behind, 1 rejected" in state(sinks), "both")
 
 
-async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: Path) -> None:
-    await said(
+async def test_a_sink_receives_only_selected_events(settings: Settings, tmp_path: Path) -> None:
+    await publish_all(
         settings, tmp_path, *intents(1, customer="bolt"), denied(2), *intents(3), *intents(4)
     )
     with Receiver() as receiver:
@@ -161,85 +159,88 @@ async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: P
         other = sink(receiver.url + "/other", events=["key.*"])
         async with running_sinks(settings, {"siem": siem, "other": other}) as sinks:
             await until(lambda: "3 delivered, 0 behind" in str(sinks.states()), "three events")
-    assert _told(receiver) == ["c2.denied", *ids(3, 4)]
+    assert _delivered(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
 
 
-async def test_a_receiver_that_was_away_is_told_all_and_another_meanwhile(
+async def test_a_receiver_that_was_down_gets_everything_and_another_is_not_delayed(
     settings: Settings, tmp_path: Path
 ) -> None:
     away = Receiver()
     with Receiver() as well:
         declared = {"away": sink(away.url), "well": sink(well.url)}
         async with running_sinks(settings, declared) as sinks:
-            await said(settings, tmp_path, *intents(*range(30)))
-            await until(lambda: "is unreachable" in sinks.states().get("away", ""), "its word")
-            await until(lambda: _told(well) == ids(*range(30)), "the one that is well")
+            await publish_all(settings, tmp_path, *intents(*range(30)))
+            await until(lambda: "is unreachable" in sinks.states().get("away", ""), "the reason")
+            await until(lambda: _delivered(well) == ids(*range(30)), "the other receiver")
             with away:
-                await until(lambda: set(_told(away)) == set(ids(*range(30))), "the other")
+                await until(
+                    lambda: set(_delivered(away)) == set(ids(*range(30))),
+                    "the receiver that was down",
+                )
 
 
-async def test_a_restart_goes_on_where_the_sink_was(settings: Settings, tmp_path: Path) -> None:
+async def test_a_restart_continues_where_the_sink_was(settings: Settings, tmp_path: Path) -> None:
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url, headers={"Authorization": "Bearer ${env:TOKEN}"})}
         for numbers in (range(3), range(3, 6)):
-            await said(settings, tmp_path, *intents(*numbers))
+            await publish_all(settings, tmp_path, *intents(*numbers))
             async with running_sinks(settings, declared) as sinks:
-                await until(partial(_settled, sinks), "that it knows they have arrived")
-    assert _told(receiver) == ids(*range(6))
+                await until(partial(_settled, sinks), "the acknowledged delivery")
+    assert _delivered(receiver) == ids(*range(6))
     assert {each.headers["authorization"] for each in receiver.received} == {
         "Bearer a token of the receiver"
     }
 
 
-async def test_what_a_sink_was_told_still_counts_once_it_is_begun_anew(
-    settings: Settings, tmp_path: Path
-) -> None:
+async def test_a_reconfigured_sink_retains_its_counters(settings: Settings, tmp_path: Path) -> None:
     with Receiver() as first, Receiver() as second:
         declared = {"siem": sink(first.url)}
         async with running_sinks(settings, declared) as sinks:
-            await said(settings, tmp_path, *intents(1, 2))
+            await publish_all(settings, tmp_path, *intents(1, 2))
             await until(lambda: "2 delivered" in state(sinks), "the first two")
             declared["siem"] = sink(second.url)
             last = 2
             while not second.received:
                 last += 1
-                await said(settings, tmp_path, *intents(last))
+                await publish_all(settings, tmp_path, *intents(last))
                 await asyncio.sleep(0.1)
             await until(lambda: int(state(sinks).split()[0]) >= last, "all of them")
 
 
-async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
+async def test_only_one_of_two_audits_delivers_and_the_other_takes_over(
     settings: Settings, tmp_path: Path
 ) -> None:
     with Receiver() as receiver:
         declared = {"siem": sink(receiver.url)}
         async with running_sinks(settings, declared, "second") as second:
             async with running_sinks(settings, declared, "first") as first:
-                await said(settings, tmp_path, *intents(1, 2))
+                await publish_all(settings, tmp_path, *intents(1, 2))
                 both = (first, second)
                 await until(
                     lambda: any("2 delivered" in state(each) for each in both), "by one of them"
                 )
-            await said(settings, tmp_path, *intents(3))
-            await until(lambda: len(_told(receiver)) == 3, "the third")
+            await publish_all(settings, tmp_path, *intents(3))
+            await until(lambda: len(_delivered(receiver)) == 3, "the third")
             assert second.states()
-    assert _told(receiver) == ids(1, 2, 3)
+    assert _delivered(receiver) == ids(1, 2, 3)
 
 
-async def test_a_sink_declared_now_is_not_told_what_was(settings: Settings, tmp_path: Path) -> None:
-    await said(settings, tmp_path, *intents(1))
+async def test_a_sink_configured_now_does_not_receive_earlier_events(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await publish_all(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         async with running_sinks(settings, {"siem": sink(receiver.url, begin="now")}) as sinks:
             await until(lambda: state(sinks).startswith("0 delivered, 0 behind"))
-            await until(lambda: "waiting" not in state(sinks), "it has begun")
-            await said(settings, tmp_path, *intents(2))
+            await until(lambda: "waiting" not in state(sinks), "the sink has started")
+            await publish_all(settings, tmp_path, *intents(2))
             await until(lambda: receiver.received, "the second")
-        assert _told(receiver) == ids(2)
+        assert _delivered(receiver) == ids(2)
 
 
-async def test_splunk_is_told_events_with_their_time(settings: Settings, tmp_path: Path) -> None:
-    await said(settings, tmp_path, denied(1), denied(2))
+async def test_splunk_receives_events_with_their_time(settings: Settings, tmp_path: Path) -> None:
+    await publish_all(settings, tmp_path, denied(1), denied(2))
     with Receiver() as receiver:
         receiver.answer = lambda _: (200, b'{"text":"Success","code":0}')
         siem = sink(receiver.url, shape="splunk", format="ocsf")
@@ -253,7 +254,7 @@ async def test_splunk_is_told_events_with_their_time(settings: Settings, tmp_pat
 
 
 def _bulk(statuses: dict[str, int]) -> Any:
-    """Elasticsearch's answer, where some documents are not taken."""
+    """Return an answer of Elasticsearch that rejects some documents."""
 
     def answer(received: Received) -> tuple[int, bytes]:
         lines = received.body.splitlines()
@@ -265,10 +266,10 @@ def _bulk(statuses: dict[str, int]) -> Any:
     return answer
 
 
-async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
+async def test_elasticsearch_gets_each_event_once_and_rejections_are_counted(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1, 2, 3))
+    await publish_all(settings, tmp_path, *intents(1, 2, 3))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
         siem = sink(receiver.url, shape="elastic", index="events-test")
@@ -280,50 +281,50 @@ async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", lines[1]["@timestamp"])
 
 
-async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: Path) -> None:
-    await said(settings, tmp_path, *intents(1, 2))
+async def test_a_busy_elasticsearch_is_retried(settings: Settings, tmp_path: Path) -> None:
+    await publish_all(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c2.allowed": 429})
         async with running_sinks(settings, {"siem": sink(receiver.url, shape="elastic")}) as sinks:
-            await until(lambda: "it returned status 429" in state(sinks), "its word")
+            await until(lambda: "it returned status 429" in state(sinks), "the reason")
             receiver.answer = _bulk({"c1.allowed": 409})
             await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
 
 
-async def test_an_event_that_does_not_fit_is_given_up_alone(
+async def test_only_an_event_that_is_too_large_is_dropped(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(*range(10)))
+    await publish_all(settings, tmp_path, *intents(*range(10)))
     with Receiver() as receiver:
-        receiver.answer = lambda told: (413 if b"c7.allowed" in told.body else 204, b"")
+        receiver.answer = lambda delivered: (413 if b"c7.allowed" in delivered.body else 204, b"")
         async with running_sinks(settings, {"siem": sink(receiver.url)}) as sinks:
             await until(lambda: "9 delivered, 0 behind, 1 rejected" in state(sinks))
-        taken = [each for each in receiver.received if b"c7.allowed" not in each.body]
-    told = [json.loads(line)["id"] for each in taken for line in each.body.splitlines()]
-    assert sorted(told) == ids(*(number for number in range(10) if number != 7))
+        accepted = [each for each in receiver.received if b"c7.allowed" not in each.body]
+    delivered = [json.loads(line)["id"] for each in accepted for line in each.body.splitlines()]
+    assert sorted(delivered) == ids(*(number for number in range(10) if number != 7))
 
 
-async def test_a_sink_that_takes_nothing_has_nothing_given_up(
+async def test_a_sink_that_rejects_everything_loses_no_event(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1, 2))
+    await publish_all(settings, tmp_path, *intents(1, 2))
     with Receiver() as receiver:
         receiver.status = 400
         async with running_sinks(settings, {"siem": sink(receiver.url)}) as sinks:
-            await until(lambda: "rejects every event" in state(sinks), "its word")
+            await until(lambda: "rejects every event" in state(sinks), "the reason")
             receiver.received.clear()
             receiver.status = 200
             await until(lambda: "2 delivered, 0 behind, 0 rejected" in state(sinks))
 
 
-async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent_without_it(
+async def test_a_missing_variable_is_named_and_nothing_is_sent_without_it(
     settings: Settings, tmp_path: Path
 ) -> None:
-    await said(settings, tmp_path, *intents(1))
+    await publish_all(settings, tmp_path, *intents(1))
     with Receiver() as receiver:
         siem = sink(receiver.url, headers={"Authorization": "Bearer ${env:NOT_THERE}"})
         async with running_sinks(settings, {"siem": siem}) as sinks:
-            await until(lambda: "NOT_THERE" in state(sinks), "its word")
+            await until(lambda: "NOT_THERE" in state(sinks), "the reason")
         assert receiver.received == []
 
 
@@ -331,5 +332,5 @@ def _settled(sinks: SinkRegistry) -> bool:
     return state(sinks).startswith("3 delivered, 0 behind")
 
 
-def _told(receiver: Receiver) -> list[str]:
+def _delivered(receiver: Receiver) -> list[str]:
     return [json.loads(line)["id"] for each in receiver.received for line in each.body.splitlines()]

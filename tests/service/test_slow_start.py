@@ -1,4 +1,4 @@
-"""A server that starts slower than its family is probed: found in its family all the same."""
+"""Servers that start slower than the probe of their protocol family."""
 
 import sys
 from pathlib import Path
@@ -22,13 +22,13 @@ runpy.run_module("fixture_server", run_name="__main__")
 
 
 @pytest.mark.parametrize("family", ["modern", "legacy"])
-async def test_a_server_that_starts_slowly_is_found_in_its_family(
+async def test_a_slowly_starting_server_is_found_in_its_family(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, "-c", SLOWLY, "--stdio", "--family", family]
-    bench = CallRunner()
+    client = CallRunner()
     held = Isolation(files=Files(read=(str(TESTS),)))
-    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news, held)
+    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", client.news, held)
     monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)
     shake_hands = upstream._connection.initialize
 

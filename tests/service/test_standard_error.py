@@ -1,4 +1,4 @@
-"""What a process prints on standard error is for operators: struck, bounded, and in no reason."""
+"""Standard error of server processes: for operators, redacted, limited, and in no error."""
 
 import logging
 import os
@@ -10,17 +10,17 @@ import pytest
 
 from harness.samples.canaries import card
 from harness.waits import until
-from toolbus_common.privacy.known_secrets import KnownSecrets
 from toolbus_executor.isolation.child_process import Child
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.isolation.standard_error import BURST, LAST_LINES, StandardError
+from toolbus_executor.known_secrets import KnownSecrets
 
 SECRET = "kept-secret-0123456789"
-EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
+WITH_AND_WITHOUT_NAMESPACES = pytest.mark.parametrize("namespaces", [True, False])
 
 
 @pytest.fixture(autouse=True)
-def informed(caplog: pytest.LogCaptureFixture) -> None:
+def info_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
@@ -37,20 +37,20 @@ async def running(script: str, *words: str, namespaces: bool = True) -> AsyncIte
 
 
 async def ended(script: str, *words: str, namespaces: bool = True) -> str:
-    """How a program ended, for everybody."""
+    """Return the reason a program ended, as callers get it."""
     async with running(script, *words, namespaces=namespaces) as child:
         return await child.ended
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What operators read of it."""
+    """Return the logged lines."""
     text = [vars(each) for each in caplog.records if each.message == "upstream.stderr"]
     assert all(each["server"] == "s" for each in text)
     return [each["line"] for each in text]
 
 
-@EITHER_WAY
-async def test_the_reason_of_an_end_holds_nothing_that_was_printed(
+@WITH_AND_WITHOUT_NAMESPACES
+async def test_the_reason_of_an_exit_contains_no_output(
     caplog: pytest.LogCaptureFixture, *, namespaces: bool
 ) -> None:
     number = card()
@@ -60,7 +60,7 @@ async def test_the_reason_of_an_end_holds_nothing_that_was_printed(
     assert logged(caplog) == ["cannot charge [redacted] [redacted]"]
 
 
-async def test_a_secret_in_two_writes_and_two_lines_is_struck_from_both(
+async def test_a_secret_split_over_writes_and_lines_is_redacted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     half = len(SECRET) // 2
@@ -78,7 +78,7 @@ async def test_lines_are_logged_while_the_process_runs(caplog: pytest.LogCapture
         await until(lambda: logged(caplog) == ["ready"], "the line")
 
 
-async def test_a_flood_is_bounded_and_its_last_lines_are_logged_all_the_same(
+async def test_a_flood_is_limited_and_its_last_lines_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script = "import sys\nfor n in range(20000): print('line', n, 'x' * 2000, file=sys.stderr)"
@@ -93,15 +93,15 @@ async def test_a_flood_is_bounded_and_its_last_lines_are_logged_all_the_same(
     assert vars(omitted)["lines"] == 20000 - len(lines)
 
 
-async def test_what_moves_a_terminal_is_spelled_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_control_characters_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
     await ended("import sys\nsys.stderr.buffer.write(b'a\\x1b[2Jb\\xff\\r\\x00c')")
     (line,) = logged(caplog)
     assert line.isprintable()
     assert "[2Jb" in line
 
 
-@EITHER_WAY
-async def test_a_program_cannot_speak_as_its_supervisor(
+@WITH_AND_WITHOUT_NAMESPACES
+async def test_a_program_cannot_imitate_its_supervisor(
     caplog: pytest.LogCaptureFixture, *, namespaces: bool
 ) -> None:
     lines = ["isolation: refused: words", "isolation: cannot start: words", "isolation: +words"]
@@ -112,15 +112,13 @@ async def test_a_program_cannot_speak_as_its_supervisor(
     assert logged(caplog) == lines
 
 
-@EITHER_WAY
-async def test_why_a_program_cannot_be_started_is_told_in_words_of_ours(
-    *, namespaces: bool
-) -> None:
+@WITH_AND_WITHOUT_NAMESPACES
+async def test_the_reason_of_a_failed_start_is_toolbus_own_text(*, namespaces: bool) -> None:
     reason = await ended("", "no-such-program-anywhere", namespaces=namespaces)
     assert reason == "it cannot be started: No such file or directory"
 
 
-async def test_what_a_machine_cannot_give_is_told_in_the_words_of_the_supervisor() -> None:
+async def test_missing_isolation_is_reported_with_the_supervisors_reason() -> None:
     errors = StandardError("s")
     child = Child(lambda _line: None, None, errors)
     held = Isolation(namespaces=False, network="none")

@@ -1,4 +1,4 @@
-"""Two executors of one server: what one keeps the other reads, and each remembers answers alone."""
+"""Two executors of one server: stored results are shared, caches are separate."""
 
 import asyncio
 import json
@@ -23,49 +23,49 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
-LONG = 2 << 20  # bytes; more than is told at once, as it is declared below
-ENOUGH = 64  # calls, of which each executor is sure to have some
+LONG = 2 << 20  # bytes; more than the configured limit for a direct result
+ENOUGH = 64  # calls, of which each executor certainly gets some
 
 
-class Two:
-    """Whoever asks over the bus, through a policy that admits everything; and who answered."""
+class TwoExecutors:
+    """A client on the bus with a policy that admits every call, and the executor of each answer."""
 
     def __init__(self, settings: Settings) -> None:
         self.vast = LargeResultServer()
-        self.executors = [build(LocalTransport()) for _ in range(2)]
+        self.executors = [build(ProcessContext()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
-        self.answered = Counter[int]()  # by each executor, so many calls
+        self.answered = Counter[int]()  # by each executor, its number of calls
         for number, service in enumerate(self.executors):
             self._overhear(number, service)
 
         @self.policy.serve_calls(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
-            nobody = CallError(ExecutorDownError("No executor is there."))
+            no_executor = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
                 CallAdmitted(**given, customer="acme", key="bot"),
                 reply,
-                lambda: self.policy.spawn(reply.send(nobody)),
+                lambda: self.policy.spawn(reply.send(no_executor)),
             )
 
     def _overhear(self, number: int, service: Service) -> None:
         say = service.events.publish
 
-        def heard(event: Event) -> None:
+        def record(event: Event) -> None:
             self.answered[number] += isinstance(event, CallCompleted)
             say(event)
 
-        service.events.publish = heard  # type: ignore[method-assign]
+        service.events.publish = record  # type: ignore[method-assign]
 
     async def request(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
-        """One call to its end; the decoded result, or nothing where it failed."""
+        """Make one call; return the decoded result, or None after an error."""
         call_id = self.ingress.calls.new_call_id()
         final = await self.ingress.calls.request(
             CallRequested(
@@ -84,12 +84,12 @@ class Two:
         return None if isinstance(final, CallError) else json.loads(final.body)
 
     async def read(self, uri: str) -> str:
-        """A piece of what was kept."""
+        """Read a part of a stored result."""
         reply = await self.request(uri, "resources/read", uri=uri)
         return str(reply["contents"][0]["text"])
 
     async def both_answer(self) -> bool:
-        """Whether either takes calls: which one does is for the bus to say."""
+        """Return whether both executors take calls; the bus selects the executor."""
         try:
             await self.request("rows", bytes=1)
         except UpstreamDeadError:  # it is not connected yet
@@ -98,16 +98,16 @@ class Two:
 
 
 @pytest.fixture
-async def two(
+async def pair(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Two]:
+) -> AsyncIterator[TwoExecutors]:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    made = Two(settings)
-    await made.vast.start()
+    executors = TwoExecutors(settings)
+    await executors.vast.start()
     try:
         declared = Server(
-            url=made.vast.url,
+            url=executors.vast.url,
             results={"limit": 1 << 16},
             tools={"text": {"cache": {"ttl": 3600}}},
         )
@@ -115,32 +115,34 @@ async def two(
         whole = Configuration(servers={"vast": declared})
         await config.put("configuration", whole.model_dump_json().encode())
         async with AsyncExitStack() as stack:
-            for service in (*made.executors, made.policy, made.ingress):
+            for service in (*executors.executors, executors.policy, executors.ingress):
                 await stack.enter_async_context(service.running())
-            await until_async(made.both_answer, "two executors that both answer")
-            made.answered.clear()
-            yield made
+            await until_async(executors.both_answer, "two executors that both answer")
+            executors.answered.clear()
+            yield executors
     finally:
-        await made.vast.close()
+        await executors.vast.close()
 
 
-async def test_what_one_executor_kept_is_read_through_the_other(two: Two) -> None:
-    reply = await two.request("streamed", bytes=LONG)
+async def test_a_result_stored_by_one_executor_is_read_through_the_other(
+    pair: TwoExecutors,
+) -> None:
+    reply = await pair.request("streamed", bytes=LONG)
     (link,) = (each for each in reply["content"] if each["type"] == "resource_link")
-    (keeper,) = two.answered
-    two.answered.clear()
+    (owner,) = pair.answered
+    pair.answered.clear()
     pieces = await asyncio.gather(
-        *(two.read(f"{link['uri']}?offset=0&length=4096") for _ in range(ENOUGH))
+        *(pair.read(f"{link['uri']}?offset=0&length=4096") for _ in range(ENOUGH))
     )
     assert len(set(pieces)) == 1
     assert pieces[0].startswith(LINE)
-    assert two.answered[1 - keeper] > 0, "the other one has read it too"
-    assert sum(two.answered.values()) == ENOUGH
+    assert pair.answered[1 - owner] > 0, "the other one has read it"
+    assert sum(pair.answered.values()) == ENOUGH
 
 
-async def test_each_executor_asks_for_itself_what_it_remembers(two: Two) -> None:
-    before = two.vast.call_count
-    replies = [await two.request("text", bytes=1) for _ in range(ENOUGH)]
+async def test_each_executor_fills_its_own_cache(pair: TwoExecutors) -> None:
+    before = pair.vast.call_count
+    replies = [await pair.request("text", bytes=1) for _ in range(ENOUGH)]
     assert all(each == replies[0] for each in replies)
-    assert sorted(two.answered) == [0, 1]
-    assert two.vast.call_count - before == 2
+    assert sorted(pair.answered) == [0, 1]
+    assert pair.vast.call_count - before == 2

@@ -1,4 +1,4 @@
-"""The executor's upstreams against the fixture server: every transport, in both families."""
+"""The executor's connections to the fixture server: every transport, in both families."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ KINDS = ("http modern", "stdio modern", *LEGACY_KINDS)
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
-    """The fixture server over HTTP, once for each family and once as of 2024."""
+    """Run the fixture server over HTTP, once for each family and once with HTTP+SSE."""
     options = {
         "http modern": ("--family", "modern"),
         "http legacy": ("--family", "legacy"),
@@ -54,275 +54,283 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fixt
 
 
 @pytest.fixture
-async def bench(
+async def client(
     request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
 ) -> AsyncIterator[CallRunner]:
-    """A runner over the fixture server of the kind the test names."""
-    made = CallRunner()
-    await made.open(connected(request.param, servers, made.news, tmp_path / "seen"))
-    yield made
-    await made.close()
+    """Run the fixture server of the kind the test names."""
+    client = CallRunner()
+    await client.open(connected(request.param, servers, client.news, tmp_path / "seen"))
+    yield client
+    await client.close()
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path) -> Any:
-    """What reached the fixture server, asked anew each time."""
-    kind = request.node.callspec.params["bench"]
+def fixture_requests(
+    request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
+) -> Any:
+    """Return a function that returns the requests at the fixture server."""
+    kind = request.node.callspec.params["client"]
 
-    def told() -> dict[str, Any]:
+    def read() -> dict[str, Any]:
         if kind.startswith("stdio"):
-            text = (tmp_path / "seen").read_text()  # which may be in the middle of a writing
+            text = (tmp_path / "seen").read_text()  # another write may be in progress
             found: dict[str, Any] = {"tools": {}, "cancelled": {}}
             with suppress(ValueError):
                 found = json.loads(text)
             return found
         return servers[kind].seen()
 
-    return told
+    return read
 
 
-async def test_an_old_server_may_be_declared_as_one(servers: dict[str, FixtureServer]) -> None:
-    made = CallRunner()
+async def test_a_server_is_configured_as_http_sse(servers: dict[str, FixtureServer]) -> None:
+    client = CallRunner()
     url = servers["sse"].url.replace("/mcp", "/sse")
-    await made.open(HttpUpstream(url, {}, made.news, AT_LOOPBACK, protocol="sse"))
-    assert (await made.call("test_echo", {"text": "hello"})).text == "hello"
+    await client.open(HttpUpstream(url, {}, client.news, AT_LOOPBACK, protocol="sse"))
+    assert (await client.call("test_echo", {"text": "hello"})).text == "hello"
     assert servers["sse"].seen()["methods"].get("server/discover") is None
-    await made.close()
+    await client.close()
 
 
-every_kind = pytest.mark.parametrize("bench", KINDS, indirect=True)
-modern_kinds = pytest.mark.parametrize("bench", KINDS[:2], indirect=True)
-every_legacy_kind = pytest.mark.parametrize("bench", LEGACY_KINDS, indirect=True)
-modern_http = pytest.mark.parametrize("bench", ["http modern"], indirect=True)
-legacy_http = pytest.mark.parametrize("bench", ["http legacy"], indirect=True)
+every_kind = pytest.mark.parametrize("client", KINDS, indirect=True)
+modern_kinds = pytest.mark.parametrize("client", KINDS[:2], indirect=True)
+every_legacy_kind = pytest.mark.parametrize("client", LEGACY_KINDS, indirect=True)
+modern_http = pytest.mark.parametrize("client", ["http modern"], indirect=True)
+legacy_http = pytest.mark.parametrize("client", ["http legacy"], indirect=True)
 
 
 ACCEPTED = {"action": "accept", "content": {"name": "octocat", "step1": "x", "color": "red"}}
 
 
 @every_kind
-async def test_everything_a_server_offers_is_listed(bench: CallRunner) -> None:
-    names = {offered.name for offered in bench.listing.tools}
+async def test_every_definition_of_a_server_is_listed(client: CallRunner) -> None:
+    names = {offered.name for offered in client.listing.tools}
     assert {"test_simple_text", "test_x_mcp_header"} <= names
-    assert "test_simple_prompt" in {offered.name for offered in bench.listing.prompts}
-    assert WATCHED in {offered.name for offered in bench.listing.resources}
-    assert [offered.name for offered in bench.listing.templates] == ["test://template/{id}/data"]
-    assert bench.listing.capabilities["completions"] == {}
-    assert bench.listing.dropped == {}
+    assert "test_simple_prompt" in {offered.name for offered in client.listing.prompts}
+    assert WATCHED in {offered.name for offered in client.listing.resources}
+    assert [offered.name for offered in client.listing.templates] == ["test://template/{id}/data"]
+    assert client.listing.capabilities["completions"] == {}
+    assert client.listing.dropped == {}
 
 
 @every_kind
-async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: CallRunner) -> None:
-    assert (await bench.call("test_echo", {"text": "hello"})).text == "hello"
-    prompt = await bench.call(
+async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(client: CallRunner) -> None:
+    assert (await client.call("test_echo", {"text": "hello"})).text == "hello"
+    prompt = await client.call(
         "test_prompt_with_arguments", {"arg1": "a", "arg2": "b"}, method="prompts/get"
     )
     assert prompt.last["messages"]
-    read = await bench.call(WATCHED, {"uri": WATCHED}, method="resources/read")
+    read = await client.call(WATCHED, {"uri": WATCHED}, method="resources/read")
     assert read.last["contents"][0]["text"] == "Watched resource content"
     assert {"ttlMs", "cacheScope", "resultType"} <= read.last.keys()
     reference = {"type": "ref/prompt", "name": "test_prompt_with_arguments"}
     request = {"ref": reference, "argument": {"name": "arg1", "value": "par"}}
-    done = await bench.call("x", request, method="completion/complete")
+    done = await client.call("x", request, method="completion/complete")
     assert "paris" in done.last["completion"]["values"]
 
 
 @every_kind
-async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: CallRunner) -> None:
-    error = (await bench.call("test_protocol_error")).error
+async def test_a_servers_own_error_reaches_the_caller_unchanged(client: CallRunner) -> None:
+    error = (await client.call("test_protocol_error")).error
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
     assert error.data == {"upstream_code": -32603, "upstream_data": {"reason": "by design"}}
-    assert not bench.runner.breaker.circuit.failing
+    assert not client.runner.breaker.circuit.failing
 
 
 @every_kind
-async def test_progress_comes_in_order_and_before_the_answer(bench: CallRunner) -> None:
-    answers = await bench.call("test_tool_with_progress", progress=True)
+async def test_progress_arrives_in_order_and_before_the_answer(client: CallRunner) -> None:
+    answers = await client.call("test_tool_with_progress", progress=True)
     steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
     assert steps == [0, 50, 100]
     assert isinstance(answers.frames[-1], CallResult)
 
 
 @every_kind
-async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(
-    bench: CallRunner,
+async def test_log_messages_reach_only_callers_that_requested_them(
+    client: CallRunner,
 ) -> None:
-    result = await bench.call("test_tool_with_logging", log_level="info")
+    result = await client.call("test_tool_with_logging", log_level="info")
     logged = [f for f in result.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
     assert not any(
         isinstance(f, Notification)
-        for f in (await bench.call("test_tool_with_logging", log_level="error")).frames
+        for f in (await client.call("test_tool_with_logging", log_level="error")).frames
     )
-    assert len((await bench.call("test_tool_with_logging")).frames) == 1
+    assert len((await client.call("test_tool_with_logging")).frames) == 1
 
 
 @every_kind
-async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: CallRunner) -> None:
+async def test_a_form_is_requested_and_the_answer_completes_the_call(client: CallRunner) -> None:
     tool = "test_input_required_result_request_state"
-    request = await bench.call(tool, capabilities=FORMS)
+    request = await client.call(tool, capabilities=FORMS)
     assert isinstance(request.frames[-1], InputRequired)
-    assert isinstance(bench.outcome, CallCompleted)
-    assert (bench.outcome.result_type, bench.outcome.charge) == ("input_required", 0)
+    assert isinstance(client.outcome, CallCompleted)
+    assert (client.outcome.result_type, client.outcome.charge) == ("input_required", 0)
     answer = {"action": "accept", "content": {"ok": True}}
     extra = input_responses(request, elicitation=answer)
-    done = await bench.call(tool, capabilities=FORMS, extra=extra)
+    done = await client.call(tool, capabilities=FORMS, extra=extra)
     assert done.text.startswith("state-ok")
-    assert (bench.outcome.result_type, bench.outcome.charge) == ("complete", 5)
+    assert (client.outcome.result_type, client.outcome.charge) == ("complete", 5)
 
 
 @every_legacy_kind
-async def test_several_questions_come_in_one_round_and_missing_answers_are_asked_again(
-    bench: CallRunner,
+async def test_several_requests_come_in_one_round_and_missing_answers_are_requested_again(
+    client: CallRunner,
 ) -> None:
     tool = "test_input_required_result_multiple_inputs"
-    request = await bench.call(tool, capabilities=FORMS)
+    request = await client.call(tool, capabilities=FORMS)
     assert len(request.last["inputRequests"]) == 3
     some = input_responses(request, elicitation=ACCEPTED, roots={"roots": []})
-    again = await bench.call(tool, capabilities=FORMS, extra=some)
-    (left,) = again.last["inputRequests"].values()
-    assert left["method"] == "sampling/createMessage"
+    again = await client.call(tool, capabilities=FORMS, extra=some)
+    (remaining,) = again.last["inputRequests"].values()
+    assert remaining["method"] == "sampling/createMessage"
     message = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
-    done = await bench.call(
+    done = await client.call(
         tool, capabilities=FORMS, extra=input_responses(again, sampling=message)
     )
     assert done.text == "Name: octocat; Greeting: hi; Roots: 0"
 
 
 @every_legacy_kind
-async def test_a_state_opens_nothing_for_another_caller_or_call(bench: CallRunner) -> None:
+async def test_a_state_is_invalid_for_another_caller_or_call(client: CallRunner) -> None:
     tool = "test_input_required_result_elicitation"
-    request = await bench.call(tool, capabilities=FORMS)
+    request = await client.call(tool, capabilities=FORMS)
     extra = input_responses(request, elicitation=ACCEPTED)
-    assert owner_of(request.last["requestState"]) == bench.events.producer
+    assert owner_of(request.last["requestState"]) == client.events.producer
     for other in ({"key": "other"}, {"arguments": {"x": 1}}, {"tool": "test_elicitation"}):
         fields: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
-        refused = await bench.call(fields.pop("tool", tool), **fields)
+        refused = await client.call(fields.pop("tool", tool), **fields)
         assert refused.error.data["upstream_code"] == -32602
-    done = await bench.call(tool, capabilities=FORMS, extra=extra)
+    done = await client.call(tool, capabilities=FORMS, extra=extra)
     assert done.text == "Hello, octocat!"
-    spent = await bench.call(tool, capabilities=FORMS, extra=extra)
+    spent = await client.call(tool, capabilities=FORMS, extra=extra)
     assert spent.error.reason == "Invalid or expired requestState"
 
 
 @every_legacy_kind
-async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: CallRunner) -> None:
-    answers = await bench.call("test_elicitation", {"message": "m"})
+async def test_a_caller_without_capabilities_gets_no_request(client: CallRunner) -> None:
+    answers = await client.call("test_elicitation", {"message": "m"})
     assert isinstance(answers.frames[-1], CallResult | CallError)
-    assert not any(isinstance(frame, InputRequired) for frame in answers.frames)
+    assert not any(isinstance(message, InputRequired) for message in answers.frames)
 
 
 @legacy_http
-async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(
-    bench: CallRunner,
+async def test_a_required_page_is_an_input_request_to_stateless_callers(
+    client: CallRunner,
 ) -> None:
-    request = await bench.call("test_url_elicitation_required", capabilities=FORMS)
+    request = await client.call("test_url_elicitation_required", capabilities=FORMS)
     (question,) = request.last["inputRequests"].values()
     assert question["params"]["mode"] == "url"
-    old = await bench.call(
+    old = await client.call(
         "test_url_elicitation_required", capabilities=FORMS, family=ProtocolFamily.LEGACY
     )
     assert old.error.data["upstream_code"] == -32042
 
 
 @every_kind
-async def test_a_cancelled_call_ends_and_its_server_is_told(bench: CallRunner, seen: Any) -> None:
-    running = asyncio.create_task(bench.call("test_sleep", {"seconds": 60}))
-    await until(lambda: seen()["tools"].get("test_sleep"), "the call at the server")
-    bench.runner.cancel("c1")
+async def test_a_cancelled_call_ends_and_is_cancelled_at_its_server(
+    client: CallRunner, fixture_requests: Any
+) -> None:
+    running = asyncio.create_task(client.call("test_sleep", {"seconds": 60}))
+    await until(lambda: fixture_requests()["tools"].get("test_sleep"), "the call at the server")
+    client.runner.cancel("c1")
     answers = await running
     assert isinstance(answers.error, CallCancelledError)
-    assert isinstance(bench.outcome, CallFailed)
-    assert (bench.outcome.code, bench.outcome.sent) == ("cancelled", True)
-    await until(lambda: seen()["cancelled"].get("test_sleep"), "the cancellation at the server")
+    assert isinstance(client.outcome, CallFailed)
+    assert (client.outcome.code, client.outcome.sent) == ("cancelled", True)
+    await until(
+        lambda: fixture_requests()["cancelled"].get("test_sleep"), "the cancellation at the server"
+    )
 
 
 @every_legacy_kind
-async def test_a_parked_call_given_up_is_cancelled_at_its_server(
-    bench: CallRunner, seen: Any
+async def test_a_suspended_call_is_cancelled_at_its_server_when_closed(
+    client: CallRunner, fixture_requests: Any
 ) -> None:
-    await bench.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
-    assert len(bench.runner.round_trips.suspended_calls) == 1
-    bench.runner.close()
-    await until(lambda: seen()["cancelled"].get("test_elicitation"), "the cancellation")
+    await client.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
+    assert len(client.runner.round_trips.suspended_calls) == 1
+    client.runner.close()
+    await until(lambda: fixture_requests()["cancelled"].get("test_elicitation"), "the cancellation")
 
 
 @every_kind
-async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: CallRunner) -> None:
-    subscribed = await bench.call(WATCHED, {"uri": WATCHED}, method="resources/subscribe")
+async def test_a_subscribed_resource_is_announced(client: CallRunner) -> None:
+    subscribed = await client.call(WATCHED, {"uri": WATCHED}, method="resources/subscribe")
     assert subscribed.last in ({}, {"resultType": "complete"})
 
     async def touched() -> bool:
-        await bench.call("test_touch_watched_resource")
-        return bool(bench.notifications)
+        await client.call("test_touch_watched_resource")
+        return bool(client.notifications)
 
     give_up = time() + PATIENCE
-    while not await touched():  # a stream of news may take a moment to begin
+    while not await touched():  # the notification stream may take a moment to open
         assert time() < give_up
-    method, params = bench.notifications[0]
+    method, params = client.notifications[0]
     assert (method, params["uri"]) == ("notifications/resources/updated", WATCHED)
 
 
 @every_kind
-async def test_a_changed_list_of_any_kind_is_heard(bench: CallRunner) -> None:
+async def test_a_changed_list_of_any_kind_is_announced(client: CallRunner) -> None:
     for trigger in ("tool", "prompt", "resource"):
-        bench.changed.clear()
+        client.changed.clear()
         give_up = time() + PATIENCE
-        while not bench.changed.is_set():
+        while not client.changed.is_set():
             assert time() < give_up
-            await bench.call(f"test_trigger_{trigger}_change")
+            await client.call(f"test_trigger_{trigger}_change")
 
 
 @modern_http
-async def test_arguments_are_repeated_in_headers(bench: CallRunner, seen: Any) -> None:
-    answers = await bench.call("test_x_mcp_header", {"region": "us west"})
+async def test_arguments_are_repeated_in_headers(client: CallRunner, fixture_requests: Any) -> None:
+    answers = await client.call("test_x_mcp_header", {"region": "us west"})
     assert answers.text == "region: us west"
-    request = [each for each in seen()["last"] if each["method"] == "tools/call"][-1]
+    request = [each for each in fixture_requests()["last"] if each["method"] == "tools/call"][-1]
     assert request["headers"]["mcp-param-region"] == "us west"
 
 
 @modern_http
-async def test_headers_that_no_longer_fit_are_made_anew_once(bench: CallRunner, seen: Any) -> None:
-    bench.upstream.learn(())
-    answers = await bench.call("test_x_mcp_header", {"region": "eu"})
+async def test_outdated_headers_are_built_again_once(
+    client: CallRunner, fixture_requests: Any
+) -> None:
+    client.upstream.learn(())
+    answers = await client.call("test_x_mcp_header", {"region": "eu"})
     assert answers.text == "region: eu"
-    assert seen()["tools"]["test_x_mcp_header"] == 1
+    assert fixture_requests()["tools"]["test_x_mcp_header"] == 1
 
 
 @legacy_http
-async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: CallRunner) -> None:
-    answers = await bench.call("test_reconnection")
+async def test_an_answer_whose_stream_breaks_off_is_resumed(client: CallRunner) -> None:
+    answers = await client.call("test_reconnection")
     assert "came back" in answers.text
-    assert [frame for frame in answers.frames if isinstance(frame, StreamPaused)] == [
+    assert [message for message in answers.frames if isinstance(message, StreamPaused)] == [
         StreamPaused(300)
     ]
 
 
 @every_kind
-async def test_a_task_is_begun_asked_after_and_ended(bench: CallRunner) -> None:
+async def test_a_task_is_created_queried_and_ended(client: CallRunner) -> None:
     arguments = {"seconds": 0.05, "label": "w"}
-    modern = bench.described.family == "modern"
+    modern = client.described.family == "modern"
     tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
     more: dict[str, Any] = {"capabilities": tasks} if modern else {"extra": '{"task":{}}'}
-    started = await bench.call("slow_compute", arguments, **more)
+    started = await client.call("slow_compute", arguments, **more)
     body = json.loads(started.frames[-1].encode()[1:])
     about = {"taskId": (body if modern else body["task"])["taskId"]}
-    assert bench.outcome.result_type == "task"
+    assert client.outcome.result_type == "task"
     more.pop("extra", None)
     give_up = time() + PATIENCE
     while True:
-        found = (await bench.call("slow_compute", about, method="tasks/get", **more)).last
+        found = (await client.call("slow_compute", about, method="tasks/get", **more)).last
         if found["status"] == "completed":
             return
         assert time() < give_up
 
 
 @every_kind
-async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_server(
-    bench: CallRunner,
+async def test_a_timeout_for_a_tasks_result_does_not_count_against_the_server(
+    client: CallRunner,
 ) -> None:
-    started = await bench.call(
+    started = await client.call(
         "slow_compute", {"seconds": 60}, family=ProtocolFamily.LEGACY, extra='{"task":{}}'
     )
     about = json.loads(started.frames[-1].encode()[1:])["task"]
@@ -332,53 +340,63 @@ async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_serve
             "family": ProtocolFamily.LEGACY,
             "deadline": time() + 0.2,
         }
-        error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **request)).error
+        error = (await client.call("slow_compute", {"taskId": about["taskId"]}, **request)).error
         assert "request its result again" in error.reason
-    assert (await bench.call("greet", {"name": "x"})).text == "Hello, x!"
+    assert (await client.call("greet", {"name": "x"})).text == "Hello, x!"
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: CallRunner) -> None:
-    done = await bench.call("failing_job", family=ProtocolFamily.LEGACY)
+async def test_a_tool_that_requires_a_task_answers_callers_with_a_session(
+    client: CallRunner,
+) -> None:
+    done = await client.call("failing_job", family=ProtocolFamily.LEGACY)
     assert "as it always does" in done.text
-    assert bench.outcome.is_error
-    broken = (await bench.call("protocol_error_job", family=ProtocolFamily.LEGACY)).error
+    assert client.outcome.is_error
+    broken = (await client.call("protocol_error_job", family=ProtocolFamily.LEGACY)).error
     assert (broken.reason, broken.data["upstream_code"]) == ("The job broke.", -32603)
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_refuses_stateless_callers(bench: CallRunner) -> None:
-    refused = (await bench.call("failing_job")).error
+async def test_a_tool_that_requires_a_task_rejects_stateless_callers_without_tasks(
+    client: CallRunner,
+) -> None:
+    refused = (await client.call("failing_job")).error
     assert refused.data["upstream_code"] == -32021
 
 
 @legacy_http
-async def test_sessions_of_callers_that_can_do_the_same_are_one(
-    bench: CallRunner, seen: Any
+async def test_callers_with_the_same_capabilities_share_a_session(
+    client: CallRunner, fixture_requests: Any
 ) -> None:
     for _ in range(3):
-        await bench.call("greet", {"name": "x"})
-        await bench.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
-    assert seen()["methods"]["initialize"] == 3  # the main one, and one for each class
-    declared = [t["params"]["capabilities"] for t in seen()["last"] if t["method"] == "initialize"]
+        await client.call("greet", {"name": "x"})
+        await client.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
+    assert (
+        fixture_requests()["methods"]["initialize"] == 3
+    )  # the main one, and one for each set of capabilities
+    declared = [
+        t["params"]["capabilities"]
+        for t in fixture_requests()["last"]
+        if t["method"] == "initialize"
+    ]
     assert {} in declared
     assert {"roots": {}} in declared
 
 
 @pytest.mark.parametrize(
-    ("bench", "in_head"),
+    ("client", "in_head"),
     [(kind, kind in ("http modern", "http legacy")) for kind in KINDS],
-    indirect=["bench"],
+    indirect=["client"],
 )
-async def test_a_server_is_told_of_the_calls_trace_by_every_way_there_is(
-    bench: CallRunner,
-    seen: Any,
+async def test_a_server_receives_the_trace_in_every_place_of_its_transport(
+    client: CallRunner,
+    fixture_requests: Any,
     in_head: bool,  # noqa: FBT001
 ) -> None:
     trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
-    await bench.call("greet", {"name": "x"}, traceparent=trace, tracestate="a=b", baggage="c=d")
+    await client.call("greet", {"name": "x"}, traceparent=trace, tracestate="a=b", baggage="c=d")
     fields = {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}
-    (call,) = [each for each in seen()["last"] if each["method"] == "tools/call"]
+    (call,) = [each for each in fixture_requests()["last"] if each["method"] == "tools/call"]
     assert {name: call["params"]["_meta"][name] for name in fields} == fields
     in_heads = {name: value for name, value in call["headers"].items() if name in fields}
     assert in_heads == (fields if in_head else {})

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from harness.clients.bus_operator import key
 from toolbus_common.access.config_snapshot import (
-    ConfigProjection,
     ConfigSnapshot,
+    ConfigView,
     hash_of,
     key_digest_of,
 )
@@ -20,7 +20,7 @@ from toolbus_common.config import OWN_ISSUERS, Configuration
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.contracts import Bearer
-from toolbus_common.errors import FaultyError, UnauthorizedError
+from toolbus_common.errors import InvalidConfigurationError, UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
@@ -170,11 +170,11 @@ class Asks(RequestReply):
 
 
 def edge(told: Bearer | Exception, **sections: Any) -> tuple[ProtectedResource, Asks]:
-    directory, asks = ConfigProjection(), Asks(told)
+    directory, asks = ConfigView(), Asks(told)
     access = {"staff": {"tools": ["*"]}}
     made = declared(**{"access": access, "servers": {"docs": {"url": f"{BASE}/x"}}, **sections})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.apply_change(None)
+    directory.projection.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
+    directory.projection.apply_change(None)
     return ProtectedResource(directory, asks, DPoPVerifier(BASE)), asks
 
 
@@ -346,13 +346,15 @@ def test_an_issuers_secret_is_not_shown_and_kept_only_for_whom_it_was_given_to()
     again = restored(declared(issuers={"corp": shown}), old)
     assert again.issuers["corp"].secret == "literal-secret"
     elsewhere = declared(issuers={"corp": {**shown, "url": "https://evil.test"}})
-    with pytest.raises(FaultyError):
+    with pytest.raises(InvalidConfigurationError):
         restored(elsewhere, old)
 
 
 def test_over_http_no_issuer_takes_a_secret_or_an_address_that_was_not_allowed() -> None:
     def places(new: Configuration, old: Configuration, *variables: str) -> list[str]:
-        return [fault["place"] for fault in RemoteRestrictions((), variables).violations(old, new)]
+        return [
+            fault["location"] for fault in RemoteRestrictions((), variables).violations(old, new)
+        ]
 
     corp = declared(issuers={"corp": CORP})
     assert places(corp, declared()) == ["issuers.corp.secret"]

@@ -183,7 +183,7 @@ async def test_a_token_that_was_refused_is_asked_for_anew_once_by_all_who_were_r
     told_anew = await asyncio.gather(*(bearer.another(first, "Bearer") for _ in range(20)))
     assert set(told_anew) == {b"Authorization: Bearer two\r\n"}
     assert len(oauth.asked) == 2
-    assert oauth.asked[1].refused
+    assert oauth.asked[1].rejected
 
 
 async def test_the_same_token_again_is_no_other_token() -> None:

@@ -31,7 +31,7 @@ async def test_litewitness_cosigns_each_checkpoint_and_contradicts_a_log_set_bac
         async with auditing(settings) as service:
             await auditor.completed(1)
             await auditor.sealed(2)
-            origin, key = await auditor.origin(), str(service.status().details["sealed_by"])
+            origin, key = await auditor.origin(), str(service.status().details["signed_by"])
 
             async def unknown() -> bool:
                 return "does not know the log" in str(service.status().details["witnesses"])

@@ -1,67 +1,92 @@
-"""Charts as inline SVG: bars over time, and bars by name. Pure."""
+"""Charts as bars and texts in SVG units: bars over time, and bars by name. Pure."""
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 
 WIDTH, HEIGHT, FOOT = 720, 180, 22
 _ROW = 26
+_NAMES_WIDTH, _BARS_WIDTH = 300, 320
+_LONGEST_NAME = 40  # characters that fit beside the bars
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Rectangle of the series with this number; `label` is its tooltip."""
+
+    series: int
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text at a point; `anchor` is SVG's `text-anchor`."""
+
+    x: float
+    y: float
+    content: str
+    anchor: str = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars and texts on an area of `WIDTH` by `height`."""
+
+    title: str
+    height: int
+    bars: Sequence[Bar]
+    texts: Sequence[Text]
+    legend: Sequence[str] = ()
+    width: int = WIDTH
 
 
 def over_time(
     title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]
-) -> str:
-    """Return stacked bars, one per label; empty if all values are 0.
+) -> Chart | None:
+    """Return stacked bars, one per label; None if all values are 0.
 
     Each of `series` is a name and one value per label.
     """
     tallest = max((sum(column) for column in zip(*(v for _, v in series), strict=True)), default=0)
     if not tallest:
-        return ""
-    width = WIDTH / len(labels)
+        return None
+    step = WIDTH / len(labels)
+    width = round(max(step - 1, 0.5), 1)
     bars = []
     for at, label in enumerate(labels):
         top = float(HEIGHT)
         for number, (name, values) in enumerate(series):
-            high = values[at] / tallest * (HEIGHT - 16)
-            top -= high
-            label_text = escape(f"{label}: {values[at]:,.6g} {name}")
+            height = values[at] / tallest * (HEIGHT - 16)
+            top -= height
+            tooltip = f"{label}: {values[at]:,.6g} {name}"
             bars.append(
-                f'<rect class="s{number}" x="{at * width:.1f}" y="{top:.1f}" height="{high:.1f}" '
-                f'width="{max(width - 1, 0.5):.1f}"><title>{label_text}</title></rect>'
+                Bar(number, round(at * step, 1), round(top, 1), width, round(height, 1), tooltip)
             )
-    ends = (
-        f'<text x="0" y="{HEIGHT + 16}">{escape(labels[0])}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT + 16}" text-anchor="end">{escape(labels[-1])}</text>'
-        f'<text x="0" y="11">{tallest:,.6g}</text>'
+    texts = (
+        Text(0, HEIGHT + 16, labels[0]),
+        Text(WIDTH, HEIGHT + 16, labels[-1], "end"),
+        Text(0, 11, f"{tallest:,.6g}"),
     )
-    legend = " ".join(
-        f'<span class="s{number}">{escape(name)}</span>' for number, (name, _) in enumerate(series)
-    )
-    return (
-        f'<figure tabindex="0"><figcaption>{escape(title)} <span class="legend">{legend}</span>'
-        "</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(bars)}{ends}</svg></figure>"
-    )
+    return Chart(title, HEIGHT + FOOT, bars, texts, [name for name, _ in series])
 
 
-def by_name(title: str, values: Sequence[tuple[str, float]]) -> str:
-    """Return one horizontal bar per name."""
+def by_name(title: str, values: Sequence[tuple[str, float]]) -> Chart | None:
+    """Return one horizontal bar per name; None without values."""
     if not values:
-        return ""
+        return None
     longest = max(value for _, value in values) or 1.0
-    rows = []
+    bars: list[Bar] = []
+    texts: list[Text] = []
     for at, (name, value) in enumerate(values):
-        shown = name if len(name) <= 40 else name[:39] + "…"  # noqa: PLR2004 - what fits
-        rows.append(
-            f'<text x="0" y="{at * _ROW + 17}">{escape(shown)}</text>'
-            f'<rect class="s0" x="300" y="{at * _ROW + 4}" height="{_ROW - 8}" '
-            f'width="{value / longest * 320:.1f}">'
-            f"<title>{escape(name)}: {value:,.6g}</title></rect>"
-            f'<text x="{306 + value / longest * 320:.1f}" y="{at * _ROW + 17}">{value:,.6g}</text>'
-        )
-    return (
-        f'<figure tabindex="0"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {len(values) * _ROW}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(rows)}</svg></figure>'
-    )
+        top, width = at * _ROW, round(value / longest * _BARS_WIDTH, 1)
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        figure = f"{value:,.6g}"
+        bars.append(Bar(0, _NAMES_WIDTH, top + 4, width, _ROW - 8, f"{name}: {figure}"))
+        texts += [
+            Text(0, top + 17, shown),
+            Text(_NAMES_WIDTH + width + 6, top + 17, figure),
+        ]
+    return Chart(title, len(values) * _ROW, bars, texts)

@@ -82,7 +82,7 @@ def known(own: Path | None) -> dict[str, Saved]:
     found = _read_all(files("toolbus_cli") / "saved")
     if own is not None:
         if not own.is_dir():
-            raise InvalidError(f"'{own}' is not a directory; name one with .sql files.")
+            raise InvalidError(f"'{own}' is not a directory; give a directory with .sql files.")
         found |= _read_all(own)
     return dict(sorted(found.items()))
 

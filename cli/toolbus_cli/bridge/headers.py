@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from toolbus_common.mcp.param_headers import NAMED, TOKEN, annotated, encoded, value_at
+from toolbus_common.mcp.param_headers import (
+    NAMED,
+    PREFIX,
+    TOKEN,
+    annotated,
+    encoded,
+    text_of,
+    value_at,
+)
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
 
@@ -31,9 +39,9 @@ def modern_headers(message: dict[str, Any], tools: dict[str, Paths]) -> dict[str
         found["Mcp-Name"] = encoded(name)
         if method == "tools/call":
             for header, path in tools.get(name, {}).items():
-                text = _text(value_at(params.get("arguments"), path))
+                text = text_of(value_at(params.get("arguments"), path))
                 if text is not None:
-                    found[f"Mcp-Param-{header}"] = encoded(text)
+                    found[f"{PREFIX}{header}"] = encoded(text)
     return found
 
 
@@ -49,9 +57,3 @@ def wanted_by(result: Any) -> dict[str, Paths]:
 
 def _annotated(schema: Any) -> Paths:
     return {name: path for name, path in annotated(schema) if TOKEN.fullmatch(name)}
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | str) else None

@@ -151,7 +151,7 @@ def events(response: HTTPResponse) -> Iterator[bytes]:
     while line := response.readline(LONGEST + 1):
         size += len(line)
         if size > LONGEST:
-            raise LostError("an event is too large")
+            raise LostError("an event exceeds the size limit")
         line = line.rstrip(b"\r\n")
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
@@ -165,7 +165,7 @@ def whole(response: HTTPResponse) -> bytes:
     """Return the body. Raises `LostError` if it is too large."""
     body = response.read(LONGEST + 1)
     if len(body) > LONGEST:
-        raise LostError("the response is too large")
+        raise LostError("the response exceeds the size limit")
     if not response.isclosed():
         response.read()
     return body

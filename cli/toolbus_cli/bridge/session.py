@@ -75,7 +75,7 @@ class Sessions:
                 whole(response)
                 return response.status
         except (UnreachedError, LostError) as error:
-            self._note(f"{self._endpoint.url} did not receive a notification ({error})")
+            self._note(f"a notification could not be sent to {self._endpoint.url} ({error})")
             return 0
 
     def renew(self, ended: Session) -> bool:

@@ -1,1 +1,1 @@
-"""Talk to services on behalf of commands."""
+"""Clients of the services, used by commands."""

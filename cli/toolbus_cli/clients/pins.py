@@ -76,7 +76,10 @@ class Pinboard:
         listings = [found for name in wanted if (found := await self._listing(name)) is not None]
         offered = [each for listing in listings for each in _offered(listing, own)]
         if own and not offered:
-            raise CommandError(f"'{server}' has no '{own}'; 'toolbus pins list --all' lists all.")
+            raise CommandError(
+                f"The server '{server}' has no definition '{own}'; 'toolbus pins list --all' "
+                "lists all."
+            )
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(*each) for each in held)))
 
@@ -152,7 +155,7 @@ def _still(case: Case, listings: Iterable[Listing]) -> None:
 def _take_no_name(
     cases: Iterable[Case], listings: list[Listing], servers: Mapping[str, Server]
 ) -> None:
-    """Check that no listed tool would be hidden because of a similar name."""
+    """Check that the approval hides no listed tool that has a similar name."""
     before, after = Names(listings, servers), Names(_with(cases, listings), servers)
     for listing in listings:
         for kind in PINNED:

@@ -73,7 +73,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: s
     if not rows:
         say(nothing)
         return
-    # Output that is not a terminal is piped: a line is a row there, however long.
+    # Output to a pipe has one line per row, even if the line is long.
     console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

@@ -28,7 +28,7 @@ from the Toolbus repository, and the key from the person who gave it to you at t
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class StoredCheckpoint:
     """One checkpoint of the table; `to` is the last stream message that it covers."""
 
     size: int
@@ -42,8 +42,8 @@ async def write(
     *,
     customer: str,
     stream: str,
-    begins: Sealed | None,
-    checkpoints: Iterable[Sealed],
+    start: StoredCheckpoint | None,
+    checkpoints: Iterable[StoredCheckpoint],
     events: AsyncIterator[str],
     opened: Opening | None = None,
 ) -> int:
@@ -53,9 +53,9 @@ async def write(
     """
     notes = [each.note for each in checkpoints]
     origin = notes[-1].split("\n", 1)[0]
-    manifest = {"form": 1, "origin": origin, "customer": customer, "stream": stream, "begins": None}
-    if begins is not None:
-        manifest["begins"] = {"size": begins.size, "edge": begins.edge, "note": begins.note}
+    manifest = {"form": 1, "origin": origin, "customer": customer, "stream": stream, "start": None}
+    if start is not None:
+        manifest["start"] = {"size": start.size, "edge": start.edge, "note": start.note}
     half = path.with_name(f".{path.name}.part")
     try:
         with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as bundle:

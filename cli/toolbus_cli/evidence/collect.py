@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolbus_cli.evidence import bundle
-from toolbus_cli.evidence.bundle import Opening, Sealed
+from toolbus_cli.evidence.bundle import Opening, StoredCheckpoint
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import InvalidError
@@ -26,14 +26,14 @@ class Evidence:
     channel: RequestReply
     customer: str
     stream: str
-    begins: Sealed | None
-    statements: tuple[Sealed, ...]
+    start: StoredCheckpoint | None
+    statements: tuple[StoredCheckpoint, ...]
     cut: int = 0  # events at its start that are deleted because they expired
 
     @property
     def size(self) -> int:
         """The number of events in this part of the log."""
-        return self.statements[-1].size - (self.begins.size if self.begins else 0)
+        return self.statements[-1].size - (self.start.size if self.start else 0)
 
     async def write(
         self,
@@ -53,7 +53,7 @@ class Evidence:
             path,
             customer=self.customer,
             stream=self.stream,
-            begins=self.begins,
+            start=self.start,
             checkpoints=self.statements,
             events=counted_lines(),
             opened=opened,
@@ -73,7 +73,7 @@ class Evidence:
 
     async def lines(self) -> AsyncIterator[str]:
         """Yield the lines of the log in stream order, including dead letters."""
-        place = (self.begins.to if self.begins else 0), _AFTER_ALL_LINES
+        place = (self.start.to if self.start else 0), _AFTER_ALL_LINES
         while True:
             where = self._where(*place, "stream_seq, line, detail")
             rows = await _rows(self.channel, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
@@ -109,8 +109,8 @@ async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evi
     )
     if not newest:
         raise InvalidError(
-            f"The log of '{customer}' has no checkpoint yet; retry in some seconds, or name "
-            "another customer: the table `checkpoints` lists all."
+            f"The log of '{customer}' has no checkpoint yet. Retry in some seconds, or "
+            "name another customer; the table `checkpoints` has all logs."
         )
     stream = str(newest[0][0])
     statements = await _statements(channel, named, stream)
@@ -126,8 +126,8 @@ async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evi
     return Evidence(channel, customer, stream, before[-1] if before else None, after, cut)
 
 
-async def _statements(channel: RequestReply, named: str, stream: str) -> list[Sealed]:
-    found: list[Sealed] = []
+async def _statements(channel: RequestReply, named: str, stream: str) -> list[StoredCheckpoint]:
+    found: list[StoredCheckpoint] = []
     while True:
         rows = await _rows(
             channel,
@@ -135,7 +135,9 @@ async def _statements(channel: RequestReply, named: str, stream: str) -> list[Se
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
         )
-        found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
+        found += [
+            StoredCheckpoint(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows
+        ]
         if len(rows) < PAGE:
             return merged(found, await _cosigned(channel, named, stream))
 
@@ -155,7 +157,7 @@ async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]
             return found
 
 
-def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
+def merged(statements: list[StoredCheckpoint], cosigned: list[str]) -> list[StoredCheckpoint]:
     """Return the checkpoints, each with all of its known signatures."""
     lines: dict[str, dict[str, None]] = {}
     for note in (*(each.note for each in statements), *cosigned):

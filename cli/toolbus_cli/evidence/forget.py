@@ -55,7 +55,8 @@ async def found(repository: ConfigRepository, people: PersonKeys, person_name: s
     if holding:
         raise CommandError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
-            "'toolbus audit hold list' shows the reason. Nothing is erased until it is lifted."
+            "'toolbus audit hold list' shows the reason. No event is erased until the "
+            "hold is removed."
         )
     ((plain,),) = await _rows(
         channel,
@@ -119,8 +120,9 @@ async def _let_go(repository: ConfigRepository, revision: int) -> int:
             return len(confirmed)
         if monotonic() > give_up:
             raise CommandError(
-                f"The key is shredded, but {behind or 'the'} services have not confirmed that "
-                "they discarded it; restart those that 'toolbus status' shows as unhealthy."
+                "The encryption key is deleted, but {behind or 'some'} service replicas have not "
+                "confirmed that they discarded their copy. Restart those that 'toolbus status' "
+                "shows as not ready."
             )
         seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
 

@@ -14,7 +14,7 @@ The program alone cannot detect that newer events are missing. Pass checkpoints 
 elsewhere (--seen), and the keys of witnesses (--witness) whose cosignatures the checkpoints must
 have (C2SP tlog-cosignature).
 
-Exit code: 0 sound, 1 not sound, 2 not verified (unreadable bundle or unusable arguments).
+Exit code: 0 valid, 1 not valid, 2 not verified (unreadable bundle or unusable arguments).
 """
 
 import argparse
@@ -39,8 +39,8 @@ LENGTH_OF_KEY, LENGTH_OF_SIGNATURE = 32, 64  # bytes
 LENGTH_OF_STAMP = 8  # bytes of a cosignature's time
 LONGEST_MANIFEST, LONGEST_NOTE, LONGEST_LINE = 1 << 20, 1 << 16, 1 << 24  # bytes
 LONGEST_NAME = 256  # characters of a producer, and of a call's id
-MOST_UNSIGNED = 1_000_000  # events that are read if no checkpoint is genuine
-LATEST = 253402300799  # the last second that Python has a date for
+MOST_UNSIGNED = 1_000_000  # events that are read if no checkpoint is is_signed
+LATEST = 253402300799  # the last second that Python can represent as a date
 CHUNK = 1 << 18  # bytes read at once
 MEMBERS = frozenset(
     {
@@ -101,13 +101,13 @@ def _point(data: bytes) -> Point:
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & ((1 << 255) - 1)
     if y >= PRIME:
-        raise UnreadableError("a point is not on the curve")
+        raise UnreadableError("the public key or signature is not a point on the curve")
     square = (y * y - 1) * pow(CURVE * y * y + 1, -1, PRIME) % PRIME
     x = pow(square, (PRIME + 3) // 8, PRIME)
     if (x * x - square) % PRIME:
         x = x * ROOT_OF_MINUS_ONE % PRIME
     if (x * x - square) % PRIME or (x == 0 and sign):
-        raise UnreadableError("a point is not on the curve")
+        raise UnreadableError("the public key or signature is not a point on the curve")
     x = PRIME - x if x & 1 != sign else x
     return x, y, 1, x * y % PRIME
 
@@ -149,11 +149,11 @@ class Key:
             self.name, self.id, encoded = text.strip().split("+", 2)
             data = base64.b64decode(encoded, validate=True)
         except ValueError as error:
-            raise UnreadableError("the key is not of the form name+id+base64") from error
+            raise UnreadableError("the key must have the form name+id+base64") from error
         self.public = data[1:]
         known = sha256(self.name.encode(), b"\n", data)[:4].hex()
         if len(data) != 1 + LENGTH_OF_KEY or known != self.id:
-            raise UnreadableError("the key is damaged: its parts do not fit each other")
+            raise UnreadableError("the key is damaged: its parts do not match; copy it completely")
         if data[:1] != algorithm:
             raise UnreadableError(
                 f"the key of {self.name} is of type {data[0]}, not {algorithm[0]}: --key takes a "
@@ -204,7 +204,7 @@ def log_of(origin: str) -> Log:
     installation, customer, stream = ["", "", *origin.rsplit("/", 2)][-3:]
     found = Log(installation, unquote(customer), stream)
     if not (installation and customer and stream.isdecimal()) or str(found) != origin:
-        raise MalformedError(f"the origin {origin!r} is not of the form installation/customer/log")
+        raise MalformedError(f"the origin {origin!r} is not installation/customer/log")
     return found
 
 
@@ -215,13 +215,13 @@ class Checkpoint:
         text = note.rpartition("\n\n")[0] + "\n"
         found = TEXT.fullmatch(text)
         if found is None:
-            raise MalformedError("a checkpoint is not of its form")
+            raise MalformedError("a checkpoint does not have the form of a C2SP tlog-checkpoint")
         origin, size, root, at, before, root_before = found.groups()
         self.log = log_of(origin)
         self.size, self.root, self.at = int(size), base64.b64decode(root), int(at)
         self.before = int(before), base64.b64decode(root_before)
         self.note, self.text = note, text.encode()
-        self.genuine = key.signed(note, self.text)
+        self.is_signed = key.signed(note, self.text)
 
     def follows(self, earlier: "Checkpoint") -> bool:
         """Return whether this checkpoint may have been created after an earlier one."""
@@ -280,7 +280,7 @@ class Chains:
         """Check the next event of the log."""
         producer, seq, prev = event["producer"], event.get("seq", 0), event.get("prev", "")
         if not (_named(producer) and _named(prev) and type(seq) is int):
-            what = "its producer, seq or prev is of the wrong type"
+            what = "its producer, seq or prev has the wrong type"
             self._report.add("malformed", f"event {number}: {what}")
             return
         if producer not in self._next and not self._whole:
@@ -288,7 +288,7 @@ class Chains:
         expected, _ = self._next.setdefault(producer, (1, ""))
         early = self._early.setdefault(producer, {})
         if seq < expected or seq in early:
-            self._report.add("added", f"event {number}: number {seq} of {producer} is there twice")
+            self._report.add("duplicate", f"event {number}: {producer} has number {seq} twice")
             return
         early[seq] = prev, sha256(line).hex(), number
         self._follow(producer, early)
@@ -299,7 +299,7 @@ class Chains:
             prev, own, number = early.pop(seq)
             if prev != hashed:
                 what = f"the event before event {number} (number {seq - 1} of {producer})"
-                self._report.add("altered", f"{what} is not what {producer} wrote")
+                self._report.add("altered", f"{what} differs from what {producer} wrote")
             seq, hashed = seq + 1, own
         self._next[producer] = seq, hashed
 
@@ -330,7 +330,7 @@ class Calls:
             return
         deadline = event.get("deadline") or event.get("at", 0)
         if not (_named(call) and _is_time(deadline)):
-            self._report.add("malformed", f"event {number}: its call_id or deadline is of no use")
+            self._report.add("malformed", f"event {number}: its call_id or deadline is invalid")
         elif name == "call.allowed":
             self.started += 1
             if call not in self._outcomes:
@@ -346,7 +346,7 @@ class Calls:
         """Report intents without an outcome, except calls that may still be running."""
         for call, deadline in self._open.items():
             if now - deadline > UNANSWERED_SECONDS:
-                self._report.add("unpaired", f"call {call} was allowed and has no outcome")
+                self._report.add("unpaired", f"call {call} was allowed but has no outcome")
 
 
 class People:
@@ -354,22 +354,22 @@ class People:
 
     def __init__(self, report: "Report") -> None:
         self._report = report
-        self._sealed: dict[str, int] = {}
-        self._forgotten: set[str] = set()
+        self._encrypted: dict[str, int] = {}
+        self._erased: set[str] = set()
 
     def take(self, event: dict[str, Any], line: bytes) -> None:
         """Check the next event of the log."""
         if event.get("event") == "person.erased":
-            self._forgotten.add(str(event.get("pseudonym"))[:LONGEST_NAME])
+            self._erased.add(str(event.get("pseudonym"))[:LONGEST_NAME])
         elif b"~" in line:
             for found in TOKEN.findall(line):
                 name = found.decode()
-                self._sealed[name] = self._sealed.get(name, 0) + 1
+                self._encrypted[name] = self._encrypted.get(name, 0) + 1
 
     def end(self) -> None:
         """Count the encrypted values, and those that are erased."""
-        self._report.sealed = sum(self._sealed.values())
-        self._report.erased = sum(self._sealed.get(name, 0) for name in self._forgotten)
+        self._report.encrypted = sum(self._encrypted.values())
+        self._report.erased = sum(self._encrypted.get(name, 0) for name in self._erased)
 
 
 def _named(value: object) -> bool:
@@ -393,7 +393,7 @@ def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
                 base64.b64decode(entry["salt"]), entry["text"].encode(), "sha256"
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            report.add("malformed", f"opened.jsonl: line {number} is not of its form")
+            report.add("malformed", f"opened.jsonl: line {number} is malformed")
             continue
         if not raw or not hmac.compare_digest(raw[:32], committed[: len(raw[:32])]):
             report.add("revealed", f"the decrypted value of {name} does not match its commitment")
@@ -409,7 +409,7 @@ class Report:
         self.found: list[tuple[str, str]] = []
         self.unproven: list[str] = []
         self.log: Log | None = None
-        self.events = self.checkpoints = self.calls = self.before = self.sealed = self.opened = (
+        self.events = self.checkpoints = self.calls = self.before = self.encrypted = self.opened = (
             self.erased
         ) = self.seen = self.witnessed = self.witnessed_at = self.until = 0
         self.first, self.last = math.inf, 0.0
@@ -429,7 +429,7 @@ class Report:
         """Return the report for JSON."""
         timed = self.first <= self.last
         return {
-            "sound": not self.found,
+            "valid": not self.found,
             "origin": self.log.installation if self.log else None,
             "customer": self.log.customer if self.log else None,
             "log": str(self.log) if self.log else None,
@@ -437,8 +437,8 @@ class Report:
             "first_event": _moment(self.first) if timed else None,
             "last_event": _moment(self.last) if timed else None,
             "checkpoints": self.checkpoints, "calls": self.calls,
-            "personal": self.sealed, "erased": self.erased,
-            "sound_until": _moment(self.until) if self.until and not self.found else None,
+            "personal": self.encrypted, "erased": self.erased,
+            "verified_until": _moment(self.until) if self.until and not self.found else None,
             "last_checkpoint": _moment(self.until) if self.until else None,
             "checkpoints_seen": self.seen, "events_witnessed": self.witnessed,
             "witnessed_until": _moment(self.witnessed_at) if self.witnessed_at else None,
@@ -451,8 +451,8 @@ class Report:
         counts = f"{self.events} events, {self.checkpoints} checkpoints, {self.calls} calls"
         if self.before:
             counts += f" (after {self.before} that are not in the bundle)"
-        if self.sealed:
-            counts += f", {self.sealed} personal fields ({self.erased} erased)"
+        if self.encrypted:
+            counts += f", {self.encrypted} personal fields ({self.erased} erased)"
         whose = "no log"
         if self.log:
             whose = f"customer {self.log.customer} of {self.log.installation}, log {self.log}"
@@ -464,9 +464,9 @@ class Report:
             lines.append(f"witnessed  {witnessed}")
         lines += [f"not proven {each}" for each in self.unproven]
         until = _moment(self.until) if self.until else "never"
-        verdict = f"NOT SOUND: {counts}, last checkpoint {until}"
+        verdict = f"NOT VALID: {counts}, last checkpoint {until}"
         if not self.found:
-            verdict = f"sound until {until}: {counts}"
+            verdict = f"valid until {until}: {counts}"
         return "\n".join([*lines, f"{verdict}\n"])
 
 
@@ -495,13 +495,14 @@ def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = Non
     wanted = wanted or Wanted(notes_of(seen, "--seen"))
     if wanted.quorum > len(wanted.witnesses):
         raise UnreadableError(
-            f"a quorum of {wanted.quorum} needs as many --witness; give more, or a smaller one"
+            f"--quorum {wanted.quorum} needs at least as many --witness options; give more, or "
+            "lower it"
         )
     try:
         with zipfile.ZipFile(path) as bundle:
             _check(bundle, key, wanted, report)
     except EnoughError:
-        report.unproven.append(f"anything more: reading stopped after {MOST_FOUND} findings")
+        report.unproven.append(f"the rest: verification stopped after {MOST_FOUND} findings")
     except MalformedError as error:
         report.found.append(("malformed", str(error)))
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -517,17 +518,17 @@ def _check(bundle: zipfile.ZipFile, key: Key, wanted: Wanted, report: Report) ->
     _check_members(bundle)
     manifest = _manifest(bundle)
     tree = Tree(0, [])
-    if manifest.get("begins") is not None:
-        tree = _tree_at_start(manifest["begins"])
+    if manifest.get("start") is not None:
+        tree = _tree_at_start(manifest["start"])
         report.before = tree.size
-        report.unproven.append(f"what the first {tree.size} events say: they are not here")
+        report.unproven.append(f"the first {tree.size} events, which are not in the bundle")
     checkpoints = list(_checkpoints(_notes(bundle, manifest, report), key, report))
     if not checkpoints:
-        report.add("unsealed", "there is no checkpoint, so nothing is proven")
+        report.add("unsigned", "the bundle has no checkpoint, so nothing is proven")
         return
     first, log = checkpoints[0], checkpoints[-1].log
     if report.before and (first.size, first.root) != (tree.size, tree.root()):
-        report.add("forked", "what the bundle begins with is not what was signed")
+        report.add("forked", "the start of the bundle differs from the signed checkpoint")
     _check_label(manifest, wanted.customer, log, report)
     known = _known(wanted.seen, key, log, report)
     _check_forks([*checkpoints, *known], report)
@@ -541,18 +542,18 @@ def _check_members(bundle: zipfile.ZipFile) -> None:
     names = bundle.namelist()
     for name in names:
         if name not in MEMBERS:
-            raise MalformedError(f"it has a member that no bundle has: {name[:80]!r}")
+            raise MalformedError(f"the bundle has an unexpected member: {name[:80]!r}")
         if names.count(name) > 1:
-            raise MalformedError(f"it has the member {name} more than once")
+            raise MalformedError(f"the bundle has the member {name} more than once")
     for name in ("manifest.json", "checkpoints.jsonl", "events.jsonl"):
         if name not in names:
-            raise MalformedError(f"it has no {name}")
+            raise MalformedError(f"the bundle has no {name}")
     for each in bundle.infolist():
         if each.flag_bits & 1 or each.compress_type not in (
             zipfile.ZIP_STORED,
             zipfile.ZIP_DEFLATED,
         ):
-            raise MalformedError(f"{each.filename} is encrypted, or packed in an unusual way")
+            raise MalformedError(f"{each.filename} is encrypted or uses an unsupported compression")
 
 
 def _lines(bundle: zipfile.ZipFile, name: str, longest: int) -> Iterator[bytes]:
@@ -568,7 +569,7 @@ def _lines(bundle: zipfile.ZipFile, name: str, longest: int) -> Iterator[bytes]:
 
 
 def _chunks(bundle: zipfile.ZipFile, name: str) -> Iterator[bytes]:
-    chunk = b"begun"
+    chunk = b"start"
     try:
         file = bundle.open(name)
     except Exception as error:
@@ -588,7 +589,7 @@ def _object(line: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise MalformedError(f"{what} is no JSON object")
+        raise MalformedError(f"{what} is not a JSON object")
     return found
 
 
@@ -606,8 +607,8 @@ def _notes(
     bundle: zipfile.ZipFile, manifest: dict[str, Any], report: Report
 ) -> Iterator[tuple[str, str]]:
     """Yield each checkpoint of the bundle as its location and its note."""
-    if manifest.get("begins") is not None:
-        yield "manifest.json: begins", _note_in(manifest["begins"])
+    if manifest.get("start") is not None:
+        yield "manifest.json: start", _note_in(manifest["start"])
     for number, line in enumerate(_lines(bundle, "checkpoints.jsonl", 2 * LONGEST_NOTE), 1):
         where = f"checkpoints.jsonl: line {number}"
         try:
@@ -630,14 +631,14 @@ def _checkpoints(
         before = before or each
         report.log, report.until = each.log, each.at
         report.checkpoints += 1
-        if not each.genuine:
+        if not each.is_signed:
             report.add("signature", f"{each} is not signed with this key")
         if each.log.installation != key.name:
-            report.add("forked", f"{each} is of {each.log.installation}, the key of {key.name}")
+            report.add("forked", f"{each} is for {each.log.installation}, the key for {key.name}")
         elif each.log != before.log:
-            report.add("forked", f"{each} is of another log, {each.log}")
+            report.add("forked", f"{each} is for another log, {each.log}")
         if each is not before and not each.follows(before):
-            report.add("replayed", f"{each} comes after {before}")
+            report.add("replayed", f"{each} is listed after {before}")
         before = each
         yield each
 
@@ -648,22 +649,22 @@ def _note_in(value: Any) -> str:
     data = value.get("data")
     note = value.get("note", data.get("note") if isinstance(data, dict) else None)
     if not isinstance(note, str) or not 0 < len(note) <= LONGEST_NOTE:
-        raise MalformedError("it has no checkpoint")
+        raise MalformedError("it contains no checkpoint")
     return note
 
 
-def _tree_at_start(begins: Any) -> Tree:
+def _tree_at_start(start: Any) -> Tree:
     """Return the tree at the start of a bundle."""
-    size = begins.get("size") if isinstance(begins, dict) else None
-    edge = begins.get("edge") if isinstance(begins, dict) else None
+    size = start.get("size") if isinstance(start, dict) else None
+    edge = start.get("edge") if isinstance(start, dict) else None
     if type(size) is not int or not 0 < size < 1 << 63 or not isinstance(edge, list):
-        raise MalformedError("manifest.json: begins has no size, or no edge")
+        raise MalformedError("manifest.json: start has no valid size or edge")
     try:
         nodes = [base64.b64decode(node, validate=True) for node in edge[:64]]
     except (ValueError, TypeError) as error:
-        raise MalformedError("manifest.json: begins.edge is no Base64") from error
+        raise MalformedError("manifest.json: start.edge is not Base64") from error
     if len(edge) != size.bit_count() or any(len(node) != len(sha256()) for node in nodes):
-        raise MalformedError(f"manifest.json: begins.edge is not that of a tree of {size} events")
+        raise MalformedError(f"manifest.json: start.edge does not match a tree of {size} events")
     return Tree(size, nodes)
 
 
@@ -673,10 +674,10 @@ def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Repo
     for name, signed in labels.items():
         if manifest.get(name) != signed:
             label = str(manifest.get(name))[:80]
-            what = f"manifest.json says {name} is {label!r}, what is signed says {signed!r}"
+            what = f"manifest.json has the {name} {label!r}, but the signed text has {signed!r}"
             report.add("relabelled", what)
     if customer and customer != log.customer:
-        report.add("relabelled", f"this is the log of {log.customer}, not that of {customer}")
+        report.add("relabelled", f"this is the log of {log.customer}, but {customer} was expected")
 
 
 def notes_of(text: str, name: str) -> Iterator[str]:
@@ -686,8 +687,8 @@ def notes_of(text: str, name: str) -> Iterator[str]:
     """
     note: list[str] = []
     for line in [*text.splitlines(), "{}"]:
-        begins = line.startswith("{") or (note and note[-1].startswith("\u2014"))
-        if begins and not line.startswith("\u2014") and any(note):
+        start = line.startswith("{") or (note and note[-1].startswith("\u2014"))
+        if start and not line.startswith("\u2014") and any(note):
             yield "".join(f"{each}\n" for each in note)
             note = []
         if line.startswith("{") and line != "{}":
@@ -713,20 +714,20 @@ def _known(seen: Iterable[str], key: Key, log: Log, report: Report) -> list[Chec
             ) from error
         if each is None:
             others += 1
-        elif not each.genuine:
+        elif not each.is_signed:
             report.add("signature", f"{each}, given with --seen, is not signed with this key")
         elif each.log != log:
-            report.add("forked", f"{each}, given with --seen, is of another log, {each.log}")
+            report.add("forked", f"{each}, given with --seen, is for another log, {each.log}")
         else:
             found.append(each)
     report.seen = len(found)
     if not found:
         given = (
-            f"the {others} checkpoints given with --seen are of other logs"
+            f"the {others} checkpoints given with --seen are for other logs"
             if others
-            else ("no checkpoint kept elsewhere was given (--seen)")
+            else ("no checkpoint that was stored elsewhere was given (--seen)")
         )
-        report.unproven.append(f"that no newer event was left out: {given}")
+        report.unproven.append(f"that no newer event was omitted: {given}")
     return found
 
 
@@ -734,22 +735,22 @@ def _check_forks(checkpoints: list[Checkpoint], report: Report) -> None:
     """Report two signed trees of the same size, which prove that the log was forked."""
     roots: dict[int, bytes] = {}
     for each in checkpoints:
-        for size, root in ((each.size, each.root), each.before) if each.genuine else ():
+        for size, root in ((each.size, each.root), each.before) if each.is_signed else ():
             if size and roots.setdefault(size, root) != root:
-                report.add("forked", f"{each} contradicts another: two logs of {size} events")
+                report.add("forked", f"{each} contradicts another one of {size} events")
 
 
 def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Report) -> None:
     """Find the newest checkpoint with cosignatures of enough witnesses."""
     if not wanted.witnesses:
         report.unproven.append(
-            "that no other log was shown to others: no witness was given (--witness)"
+            "that others received the same log: no witness was given (--witness)"
         )
     quorum = wanted.quorum or len(wanted.witnesses)
     newest = sorted(checkpoints, key=lambda each: (each.size, each.at), reverse=True)
     for each in newest if quorum else ():
         at = sorted((key.cosigned(each.note, each.text) for key in wanted.witnesses), reverse=True)
-        if each.genuine and each.log == report.log and at[quorum - 1]:
+        if each.is_signed and each.log == report.log and at[quorum - 1]:
             report.witnessed, report.witnessed_at = each.size, at[quorum - 1]
             break
     required = f"{quorum} of the {len(wanted.witnesses)} witnesses given"
@@ -757,12 +758,12 @@ def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Repo
         report.add("unwitnessed", f"no checkpoint is cosigned by {required}")
     elif quorum and report.witnessed < newest[0].size:
         behind = newest[0].size - report.witnessed
-        report.unproven.append(f"that {required} know of the newest {behind} events")
+        report.unproven.append(f"that {required} have cosigned the newest {behind} events")
     last = report.witnessed_at if quorum else report.until
     if last < wanted.until:
         kind = "cosignature" if quorum else "checkpoint"
         shown = _moment(last) if last else "none"
-        report.add("stale", f"the last {kind} is {shown}, before {_moment(wanted.until)}")
+        report.add("stale", f"the last {kind} is older than {_moment(wanted.until)}: {shown}")
 
 
 def _check_events(
@@ -777,10 +778,10 @@ def _check_events(
     due = sorted(checkpoints, key=lambda each: each.size)
     most = _most(due, tree.size)
     place = _passed(due, 0, tree, report, tree.size)
-    last_sound = tree.size
+    last_verified = tree.size
     for line in _lines(bundle, "events.jsonl", LONGEST_LINE):
         if tree.size >= most:
-            report.add("unsealed", "the newest events are sealed by no checkpoint")
+            report.add("unsigned", "no checkpoint covers the newest events")
             break
         tree.append(line)
         report.events += 1
@@ -795,10 +796,10 @@ def _check_events(
             calls.take(event, tree.size)
             people.take(event, line)
         if place < len(due) and due[place].size <= tree.size:
-            place = _passed(due, place, tree, report, last_sound)
-            last_sound = tree.size
+            place = _passed(due, place, tree, report, last_verified)
+            last_verified = tree.size
     for each in due[place:]:
-        what = f"{each} counts more events than the {tree.size} that are there"
+        what = f"{each} covers more than the {tree.size} events of the bundle"
         report.add("missing", what)
     chains.end()
     calls.end(report.until)
@@ -808,22 +809,22 @@ def _check_events(
 
 def _most(due: list[Checkpoint], started: int) -> int:
     """Return the maximum number of events to read: as many as were signed."""
-    genuine = [each.size for each in due if each.genuine]
-    return max(genuine) if genuine else min(due[-1].size, started + MOST_UNSIGNED)
+    signed = [each.size for each in due if each.is_signed]
+    return max(signed) if signed else min(due[-1].size, started + MOST_UNSIGNED)
 
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
     if event.get("customer") != log.customer:
         shown = str(event.get("customer"))[:80]
-        report.add("relabelled", f"event {number} is of the customer {shown!r}")
+        report.add("relabelled", f"event {number} belongs to the customer {shown!r}")
 
 
-def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound: int) -> int:
+def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, verified: int) -> int:
     """Compare the tree with checkpoints of its size; return the index of the first larger one."""
     while place < len(due) and due[place].size <= tree.size:
         each = due[place]
         if each.size == tree.size and each.root != tree.root():
-            what = f"{each} does not fit: events {sound + 1} to {each.size} are not those sealed"
+            what = f"{each} does not match: events {verified + 1} to {each.size} were changed"
             report.add("tree", what)
         place += 1
     return place
@@ -832,14 +833,14 @@ def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound
 # -- the command -----------------------------------------------------------------------------
 
 
-def kept(places: Iterable[str]) -> Iterator[str]:
+def checkpoints_in(places: Iterable[str]) -> Iterator[str]:
     """Yield the checkpoints in files, and in the files of directories."""
     for place in map(Path, places):
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in files:
             if file == place or (file.is_file() and not file.name.startswith(".")):
                 if file.stat().st_size > LONGEST_LINE:
-                    raise UnreadableError(f"{file} has more than {LONGEST_LINE} bytes; split it")
+                    raise UnreadableError(f"{file} is larger than {LONGEST_LINE} bytes; split it")
                 yield from notes_of(file.read_text("utf-8"), str(file))
 
 
@@ -891,11 +892,11 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Verify a bundle; return 0 if it is sound, 1 if it is not, 2 if it cannot be verified."""
+    """Verify a bundle; return 0 if it is valid, 1 if it is not, 2 if it cannot be verified."""
     options = _arguments(words)
     try:
         wanted = Wanted(
-            kept(options.seen),
+            checkpoints_in(options.seen),
             tuple(Key(each, COSIGNED) for each in dict.fromkeys(options.witness)),
             max(options.quorum, 0),
             options.customer,
@@ -903,7 +904,7 @@ def main(words: list[str] | None = None) -> int:
         )
         report = verify(options.bundle, options.key, wanted=wanted)
     except (UnreadableError, OSError, UnicodeDecodeError) as error:
-        result = {"sound": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
+        result = {"valid": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
         output = (
             json.dumps(result, indent=2)
             if options.json

@@ -40,8 +40,8 @@ def servers_in(path: Path) -> dict[str, Any]:
                 found.setdefault(name, server)
     if not found:
         raise CommandError(
-            f"{path} has no MCP servers; name a client's file with mcpServers or servers in "
-            "JSON, mcp_servers in TOML, or extensions in YAML."
+            f"{path} has no MCP servers; give a file with mcpServers or servers (JSON), "
+            "mcp_servers (TOML) or extensions (YAML)."
         )
     return found
 
@@ -49,13 +49,13 @@ def servers_in(path: Path) -> dict[str, Any]:
 def _parsed(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST:
-            raise CommandError(f"{path} is larger than {LARGEST >> 20} MiB; name another file.")
+            raise CommandError(f"{path} is larger than {LARGEST >> 20} MiB; give another file.")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise CommandError(f"{path} cannot be read ({reason}); give another file.") from error
     except UnicodeDecodeError as error:
-        raise CommandError(f"{path} is not UTF-8 text; name another file.") from error
+        raise CommandError(f"{path} is not UTF-8 text; give another file.") from error
     kind = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML"}.get(path.suffix.lower(), "JSON")
     try:
         if kind == "TOML":
@@ -63,7 +63,7 @@ def _parsed(path: Path) -> Any:
         return yaml.safe_load(text) if kind == "YAML" else json.loads(_plain_json(text))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         shown = " ".join(str(error).split())[:200]
-        raise CommandError(f"{path} is not {kind} ({shown}); name another file.") from error
+        raise CommandError(f"{path} is not valid {kind} ({shown}); give another file.") from error
 
 
 def _plain_json(text: str) -> str:

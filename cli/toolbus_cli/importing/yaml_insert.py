@@ -43,7 +43,7 @@ def placed(path: Path, name: str, server: dict[str, Any]) -> str:
     except FileNotFoundError:
         return as_yaml(Taken({name: server}))
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} cannot be read; name another with -o.") from error
+        raise CommandError(f"{path} cannot be read; choose another file with -o.") from error
     try:
         made = with_server(text, name, server)
     except yaml.YAMLError as error:
@@ -65,7 +65,9 @@ def write(path: Path, text: str) -> None:
         made.replace(path)
     except OSError as error:
         made.unlink(missing_ok=True)
-        raise CommandError(f"{path} cannot be written ({error.strerror}).") from error
+        raise CommandError(
+            f"{path} cannot be written ({error.strerror}); choose another file with -o."
+        ) from error
 
 
 def _indented(text: str, by: str) -> str:

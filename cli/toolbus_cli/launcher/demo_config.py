@@ -12,7 +12,7 @@ servers:
   notes: {{url: "http://127.0.0.1:{port}/mcp"}}
 keys:
   demo:   # its secret was created at the first start; `toolbus keys rotate demo` creates a new one
-    tools: ["clock__*", "notes__add", "notes__list"]   # notes__clear is not included
+    tools: ["clock__*", "notes__add", "notes__list"]   # notes__clear is not granted
     budget: {{usd: 1, per: day}}
     rate: {{calls: 60, per: minute}}
 prices: {{"notes__add": 0.01, "*": 0}}

@@ -67,8 +67,8 @@ def move_streams(store: Path) -> None:
         before.rename(now)
     except OSError as error:
         raise CommandError(
-            f"Cannot rename '{before}' to '{now.name}' ({error.strerror}), where this version "
-            "stores streams; rename it, or make the directory writable."
+            f"Cannot rename '{before}' to '{now.name}' ({error.strerror}). This version "
+            "stores streams there; rename the directory, or make its parent writable."
         ) from error
 
 
@@ -93,7 +93,7 @@ def nats_binary() -> str:
     found = str(installed) if installed.exists() else shutil.which("nats-server")
     if not found:
         raise CommandError(
-            "nats-server is not installed; reinstall toolbus, or set TOOLBUS_NATS_URL"
+            "nats-server is not installed; reinstall Toolbus, or set TOOLBUS_NATS_URL"
         )
     return found
 
@@ -108,7 +108,7 @@ def valkey_binary() -> str:
     found = shutil.which("valkey-server")
     if not found:
         raise CommandError(
-            "valkey-server is not installed; reinstall toolbus, or set TOOLBUS_REDIS_URL"
+            "valkey-server is not installed; reinstall Toolbus, or set TOOLBUS_REDIS_URL"
         )
     return found
 
@@ -129,7 +129,7 @@ def _valkey_configuration(directory: Path, port: int, password: str) -> str:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
-        "maxmemory-policy": "noeviction",  # counters are money: none may be evicted
+        "maxmemory-policy": "noeviction",  # an evicted counter would reset a budget
         "loglevel": "warning",
         "daemonize": "no",
     }

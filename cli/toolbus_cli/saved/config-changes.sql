@@ -1,5 +1,5 @@
--- Who changed what of the configuration.
--- since: DateTime = 30d | from when
+-- Changes of the configuration, with the operator who made them.
+-- since: DateTime = 30d | start of the period
 SELECT at, by, kind, name, before, after, revision
 FROM config_changes
 WHERE at >= {since:DateTime}

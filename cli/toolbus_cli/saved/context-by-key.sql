@@ -1,5 +1,5 @@
--- What lists, arguments and results cost each key's context in tokens, and would have without Toolbus.
--- since: DateTime = 7d | from when
+-- Tokens of lists, arguments and results by key, and their number without Toolbus.
+-- since: DateTime = 7d | start of the period
 SELECT customer, key, what, sum(requests) AS requests,
     sum(spent_tokens) AS spent_tokens, sum(classic_tokens) AS classic_tokens,
     sum(whole_tokens) AS whole_tokens

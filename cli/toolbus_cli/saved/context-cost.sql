@@ -1,5 +1,5 @@
--- What code mode cost models to read and write, in tokens, beside every definition in every request.
--- since: DateTime = 7d | from when
+-- Tokens used in code mode, compared with sending every definition in every request.
+-- since: DateTime = 7d | start of the period
 SELECT customer, key, sum(calls) AS calls, sum(spent_tokens) AS spent_tokens,
     sum(classic_tokens) AS classic_tokens,
     round(1 - spent_tokens / nullIf(classic_tokens, 0), 3) AS saved

@@ -1,5 +1,5 @@
--- Which tools and prompts changed behind their approval, and who decided about them.
--- since: DateTime = 30d | from when
+-- Tools and prompts that changed after their approval, with the decisions about them.
+-- since: DateTime = 30d | start of the period
 SELECT at, event, server, tool, JSONExtractString(detail, 'kind') AS kind, definition_digest,
     JSONExtractString(detail, 'approved_digest') AS approved_digest,
     JSONExtractString(detail, 'by') AS by

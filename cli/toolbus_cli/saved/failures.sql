@@ -1,5 +1,5 @@
--- Which tools failed, how often, and with which code.
--- since: DateTime = 24h | from when
+-- Failed calls by tool and error code.
+-- since: DateTime = 24h | start of the period
 SELECT server, tool, code, sum(failed) AS failed, sum(errors) AS tool_errors,
     sum(sum(calls)) OVER (PARTITION BY server, tool) AS calls_of_tool
 FROM calls_by_hour

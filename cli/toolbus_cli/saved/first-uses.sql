@@ -1,5 +1,5 @@
--- Which keys used a tool for the first time: what somebody new, or somebody else, would do.
--- since: DateTime = 24h | from when
+-- Tools that a key used for the first time, which can show a stolen key.
+-- since: DateTime = 24h | start of the period
 SELECT min(hour) AS first, customer, key, server, tool, sum(calls) AS calls
 FROM calls_by_hour
 GROUP BY customer, key, server, tool

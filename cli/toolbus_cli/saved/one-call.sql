@@ -1,4 +1,4 @@
--- Everything that was recorded of one call, in order.
+-- All events of one call, in order.
 -- call: String | the call's id
 SELECT at, event, key, server, tool, code, reason, rule, approval, charge / 1e6 AS dollars,
     latency_us / 1e3 AS ms, detail

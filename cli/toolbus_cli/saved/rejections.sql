@@ -1,5 +1,5 @@
--- Which client addresses were rejected, where and why: keys that are tried, sign-ins that fail.
--- since: DateTime = 1d | from when
+-- Rejected requests by client address and reason: guessed keys, failed sign-ins.
+-- since: DateTime = 1d | start of the period
 SELECT if(address = '', '(many)', address) AS client, entrance, code, sum(requests) AS requests,
     min(rejections.since) AS first, max(at) AS last
 FROM rejections

@@ -1,5 +1,5 @@
--- What was spent, by key: calls, failures, dollars.
--- since: DateTime = 30d | from when
+-- Spending by key: calls, failures, dollars.
+-- since: DateTime = 30d | start of the period
 SELECT key AS key, sum(calls) AS calls, sum(failed) AS failed, sum(denied) AS denied,
     sum(charge) / 1e6 AS dollars
 FROM calls_by_hour

@@ -1,7 +1,7 @@
--- What was spent, by tool: calls, dollars, and dollars a call.
--- since: DateTime = 30d | from when
+-- Spending by tool: calls, dollars, and dollars per call.
+-- since: DateTime = 30d | start of the period
 SELECT server, tool, sum(calls) AS calls, sum(charge) / 1e6 AS dollars,
-    dollars / nullIf(sum(completed + failed), 0) AS dollars_a_call
+    dollars / nullIf(sum(completed + failed), 0) AS dollars_per_call
 FROM calls_by_hour
 WHERE hour >= {since:DateTime}
 GROUP BY server, tool

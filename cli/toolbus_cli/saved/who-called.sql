@@ -1,7 +1,7 @@
--- Which agent called which tool around a moment, under whose authority, at what cost, with what result.
--- at: DateTime = now | the moment asked about
--- minutes: UInt32 = 5 | so many before and after it
-SELECT asked.at AS at, key, team, user, server, tool, method, ended.event AS ended, ended.code AS code,
+-- Calls around a point in time, with key, user, tool, cost and result.
+-- at: DateTime = now | the point in time
+-- minutes: UInt32 = 5 | minutes before and after it
+SELECT decided.at AS at, key, team, user, server, tool, method, ended.event AS ended, ended.code AS code,
     ended.charge / 1e6 AS dollars, ended.latency_us / 1e3 AS ms, approval, call_id, trace_id
 FROM (
     SELECT at, key, team, user, server, tool, method, approval, call_id, trace_id
@@ -13,13 +13,13 @@ FROM (
     FROM events
     WHERE event = 'call.denied' AND at BETWEEN {at:DateTime} - toIntervalMinute({minutes:UInt32})
         AND {at:DateTime} + toIntervalMinute({minutes:UInt32})
-) AS asked
+) AS decided
 LEFT JOIN (
-    SELECT call_id, argMax(told.event, NOT is_unknown) AS event, argMax(told.code, NOT is_unknown) AS code,
-        argMax(told.charge, NOT is_unknown) AS charge,
-        argMax(told.latency_us, NOT is_unknown) AS latency_us
-    FROM events AS told
-    WHERE told.event IN ('call.completed', 'call.failed', 'call.denied')
+    SELECT call_id, argMax(outcome.event, NOT is_unknown) AS event, argMax(outcome.code, NOT is_unknown) AS code,
+        argMax(outcome.charge, NOT is_unknown) AS charge,
+        argMax(outcome.latency_us, NOT is_unknown) AS latency_us
+    FROM events AS outcome
+    WHERE outcome.event IN ('call.completed', 'call.failed', 'call.denied')
         AND at >= {at:DateTime} - toIntervalMinute({minutes:UInt32})
         AND at < {at:DateTime} + toIntervalDay(2)
     GROUP BY call_id

@@ -8,7 +8,7 @@ from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import SessionsReply
 
 MOST_SHOWN = 20  # of one server, in the table
-COLUMNS = ("server", "held by", "client", "executor", "since", "last used", "calls")
+COLUMNS = ("server", "owner", "client", "executor", "opened", "last used", "calls")
 
 Row = dict[str, Any]
 
@@ -27,23 +27,23 @@ def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
             printable(each["owner"]),
             each["client"],
             each["executor"],
-            f"{span(time() - each['since'])} ago",
-            f"{span(time() - each['used'])} ago",
+            f"{span(time() - each['opened_at'])} ago",
+            f"{span(time() - each['used_at'])} ago",
             str(each["in_flight"]),
         )
         for server in servers
         if server.get("sessions")
-        for each in server["sessions"]["held"][:MOST_SHOWN]
+        for each in server["sessions"]["sessions"][:MOST_SHOWN]
     ]
 
 
 def usage_lines(servers: list[Row]) -> list[str]:
     """Return the usage of each server's session pool that is not empty."""
     return [
-        f"{server['name']}: {held['open']} sessions open, at most {held['bound']} in each executor "
-        f"and {held['each']} for one principal (most_sessions, most_sessions_each)."
+        f"{server['name']}: {pool['open']} sessions open, at most {pool['limit']} in each executor "
+        f"and {pool['limit_per_principal']} for one principal (most_sessions, most_sessions_each)."
         for server in servers
-        if (held := server.get("sessions")) and held["open"]
+        if (pool := server.get("sessions")) and pool["open"]
     ]
 
 
@@ -55,9 +55,11 @@ def _whole(row: Row, answers: list[SessionsReply]) -> Row | None:
     ]
     if not parts:
         return None
-    held = [{**one, "executor": instance} for instance, part in parts for one in part["held"]]
+    sessions = [
+        {**one, "executor": instance} for instance, part in parts for one in part["sessions"]
+    ]
     return {
         **parts[0][1],
         "open": sum(part["open"] for _, part in parts),
-        "held": sorted(held, key=lambda each: -each["used"]),
+        "sessions": sorted(sessions, key=lambda each: -each["used_at"]),
     }

@@ -1,3 +1,3 @@
-"""Share between services: contracts, the bus, errors, settings, logs, traces, metrics, health."""
+"""Code that services share: contracts, bus, configuration, errors, settings, logs, metrics."""
 
 VERSION = "0.1.0"

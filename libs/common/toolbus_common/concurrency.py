@@ -48,10 +48,13 @@ async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
 
 
 async def first_of(*waits: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of the first to end, or raise its error; the others are cancelled."""
+    """Return the result of the first to end, or raise its error; the others are cancelled.
+
+    If several end at once, the first argument of these counts.
+    """
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return done.pop().result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
     finally:
         await end(*tasks)

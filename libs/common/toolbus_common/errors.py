@@ -20,8 +20,8 @@ class                             code                    retryable
     - StaleError                  stale
     - UnconditionalError          unconditional
     - IdempotencyConflictError    idempotency_conflict
-    - CallUnderWayError           call_under_way          yes
-    - OutcomeNotKeptError         outcome_not_kept
+    - CallInProgressError           call_in_progress          yes
+    - OutcomeNotStoredError         outcome_not_stored
   + UnavailableError              unavailable             yes
     - BusDownError                bus_down                yes
     - PolicyDownError             policy_down             yes
@@ -40,7 +40,7 @@ class                             code                    retryable
   + OutcomeUnknownError           outcome_unknown
   + InvalidError                  invalid
     - InvalidArgumentsError       invalid_arguments
-    - FaultyError                 faulty
+    - InvalidConfigurationError                 faulty
 
 A message says what happened, why, and how to fix it, with names in quotes. `retryable` says whether
 the same request may succeed later without a change.
@@ -202,17 +202,17 @@ class IdempotencyConflictError(RefusedError):
     code = "idempotency_conflict"
 
 
-class CallUnderWayError(RefusedError):
+class CallInProgressError(RefusedError):
     """The first call with this idempotency key is still running; retry later."""
 
-    code = "call_under_way"
+    code = "call_in_progress"
     retryable = True
 
 
-class OutcomeNotKeptError(RefusedError):
+class OutcomeNotStoredError(RefusedError):
     """The first call with this idempotency key ended, but its outcome is not stored."""
 
-    code = "outcome_not_kept"
+    code = "outcome_not_stored"
 
 
 class UnavailableError(ToolbusError):
@@ -330,10 +330,10 @@ class InvalidArgumentsError(InvalidError):
     code = "invalid_arguments"
 
 
-class FaultyError(InvalidError):
-    """The configuration is invalid; `faults` in the data lists paths and messages."""
+class InvalidConfigurationError(InvalidError):
+    """The configuration is invalid; `errors` in the data lists paths and messages."""
 
-    code = "faulty"
+    code = "invalid_configuration"
 
 
 def _by_code() -> dict[str, type[ToolbusError]]:

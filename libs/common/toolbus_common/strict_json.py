@@ -50,7 +50,7 @@ def typed(text: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.convert(parse(text.encode() if isinstance(text, str) else text), kind)
     except msgspec.ValidationError as error:
-        raise StrictJSONError(f"not of the expected form: {error}") from error
+        raise StrictJSONError(f"does not have the expected form: {error}") from error
     except UnicodeEncodeError as error:
         raise StrictJSONError("not UTF-8") from error
 

@@ -35,7 +35,7 @@ from toolbus_audit.siem.forwarder import EventStream
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_audit.transparency_log.log_signer_task import run_log_signer
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
@@ -59,15 +59,15 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -78,10 +78,10 @@ POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
 
-def build(exchange: LocalTransport, settings: Settings | None = None) -> Service:
+def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = settings or Settings()
-    service = Service("audit", settings, exchange)
+    service = Service("audit", settings, process)
     people = use_person_keys(service)
     store = ClickHouse(settings)
     writer = Writer(store)
@@ -91,8 +91,8 @@ def build(exchange: LocalTransport, settings: Settings | None = None) -> Service
     service.details = lambda: {
         "store": store.location,
         "rows": writer.rows,
-        "dead": writer.dead,
-        **({"people": people.fault} if people.fault else {}),
+        "dead_letters": writer.dead,
+        **({"person_keys": people.fault} if people.fault else {}),
     }
 
     _close_store(service, writer, store)
@@ -154,10 +154,8 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 
 def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
-    projection = ConfigProjection(Reader.at("audit", settings.sealing).opened)
-    operator_named = ConfirmedTargets()
-    service.watch_bucket(CONFIG)(operator_named.apply_change)
-    service.watch_bucket(CONFIG)(projection.apply_change)
+    decrypted = Reader.at("audit", settings.sealing).opened
+    operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), Tls(settings.egress_ca))
 
     @service.add_resource
@@ -169,7 +167,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
             http.close()
 
     return Outbound(
-        projection,
+        ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
         operator_named,
         http,
         WebhookPoster(http, operator_named.has),

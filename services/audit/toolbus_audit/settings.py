@@ -12,12 +12,12 @@ class Settings(CommonSettings):
 
     `clickhouse_url` may contain a password; if it is empty, ClickHouse runs inside this process.
     `clickhouse_cluster` is the cluster of that server; tables are created on all its servers.
-    `seal_name` is the origin of this installation's logs if `evidence.origin` is not configured
-    when audit starts for the first time. `evidence_key_file` is the Ed25519 signing key in PEM; by
-    default it is created as `<state_dir>/seal/key.pem`. A growing log gets a checkpoint every
-    `seal_seconds`. BI tools connect to `audit_http_port` (0 disables it), which needs the embedded
-    engine. Another replica takes over exports and sinks `lease_seconds` after the last renewal by
-    the replica that ran them.
+    `evidence_origin` is the origin of this installation's logs if `evidence.origin` is not
+    configured when audit starts for the first time. `evidence_key_file` is the Ed25519 signing key
+    in PEM; by default it is created as `<state_dir>/evidence/key.pem`. A growing log gets a
+    checkpoint every `checkpoint_seconds`. BI tools connect to `audit_http_port` (0 disables it),
+    which needs the embedded engine. Another replica takes over exports and sinks `lease_seconds`
+    after the last renewal by the replica that ran them.
     """
 
     clickhouse_url: SecretStr = SecretStr("")
@@ -26,15 +26,15 @@ class Settings(CommonSettings):
     audit_query_seconds: float = 10.0
     audit_http_host: str = "127.0.0.1"
     audit_http_port: int = Field(default=0, ge=0, le=65535)
-    seal_name: str = Field(default="", pattern=r"^(?:[a-z0-9][a-z0-9._/-]{0,127})?$")
+    evidence_origin: str = Field(default="", pattern=r"^(?:[a-z0-9][a-z0-9._/-]{0,127})?$")
     evidence_key_file: Path | None = None
-    seal_seconds: float = 10.0
+    checkpoint_seconds: float = 10.0
     lease_seconds: float = 20.0
 
     @property
     def signing_key(self) -> Path:
         """Path of the signing key."""
-        return self.evidence_key_file or self.state_dir / "seal" / "key.pem"
+        return self.evidence_key_file or self.state_dir / "evidence" / "key.pem"
 
     @property
     def clickhouse_directory(self) -> Path:

@@ -12,7 +12,7 @@ from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.runner import Programs
 from toolbus_codemode.tokens.context_savings import ContextMeter, CountedCall
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.pricing import charged
 from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import extended, outcome_fields, result_fields
@@ -51,7 +51,7 @@ class ProgramHandler:
     def __init__(
         self,
         service: Service,
-        directory: ConfigProjection,
+        directory: ConfigView,
         catalogue: Catalogue,
         programs: Programs,
         spending: ContextMeter,
@@ -88,10 +88,12 @@ class ProgramHandler:
                 )
                 await self._fail(call, reply, stopped, began)
                 raise
-            cancelled = CallCancelledError("The caller cancelled the call.")
+            cancelled = CallCancelledError(
+                "The caller cancelled the call; a part of the program may have been executed."
+            )
             await self._fail(call, reply, cancelled, began)
         except Exception:
-            log.exception("call.failed_inside", extra={"call_id": call.call_id})
+            log.exception("call.internal_error", extra={"call_id": call.call_id})
             inside = ToolbusError("Internal error; see the log of codemode for this call id.")
             await self._fail(call, reply, inside, began)
         else:

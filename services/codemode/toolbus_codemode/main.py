@@ -22,14 +22,14 @@ from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
 from toolbus_codemode.tokens.context_savings import ContextMeter
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.privacy.service_keys import use_person_keys
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 START_DELAY = 3.0
 
 
-def build(exchange: LocalTransport) -> Service:
+def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
-    service = Service("codemode", settings, exchange)
+    service = Service("codemode", settings, process)
     use_person_keys(service)
     directory = _directory(service)
     meaning = _model(settings.search_model)
@@ -55,7 +55,7 @@ def build(exchange: LocalTransport) -> Service:
         later = asyncio.get_running_loop().call_later(START_DELAY, sandbox.begin)
         service.details = lambda: {
             "engines": [e for e in ENGINES if e not in sandbox.unavailable],
-            "search": "words and meaning" if meaning else "words",
+            "search": "words and embeddings" if meaning else "words",
         }
         usual = default_limits(settings.program_seconds, settings.program_calls)
         results = Results(lambda: Objects.opened(service.bus, RESULTS))
@@ -80,14 +80,13 @@ def build(exchange: LocalTransport) -> Service:
     return service
 
 
-def _directory(service: Service) -> ConfigProjection:
-    directory = ConfigProjection()
-    service.watch_bucket(CONFIG)(directory.apply_change)
+def _directory(service: Service) -> ConfigView:
+    directory = ConfigView(service.share_projection(CONFIG, ConfigProjection))
     service.watch_bucket(TOKENS)(directory.bearers.apply_change)
     return directory
 
 
-async def _opened(service: Service, directory: ConfigProjection) -> OutcomeStore:
+async def _opened(service: Service, directory: ConfigView) -> OutcomeStore:
     """Open the outcome store, and the bucket in which new access tokens are looked up."""
     directory.bearers.open(await service.bucket(TOKENS))
     return OutcomeStore(await service.bucket(OUTCOMES), service.spawn)

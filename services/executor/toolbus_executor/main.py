@@ -18,9 +18,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import in_background
+from toolbus_common.config import Server
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
@@ -37,7 +38,6 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import (
@@ -49,8 +49,10 @@ from toolbus_common.nats.topology import (
     RESULTS,
     SESSIONS,
 )
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.service.process_context import ProcessContext
+from toolbus_common.service.reconciler import Reconciler
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
@@ -80,7 +82,7 @@ class ServerRegistry:
     def __init__(
         self,
         service: Service,
-        directory: ConfigProjection,
+        directory: ConfigView,
         pins: Pins,
         commands: OperatorCommands,
         dependencies: Dependencies,
@@ -92,14 +94,15 @@ class ServerRegistry:
         pins.on_change = self._apply_pins
         self._commands = commands
         commands.on_change = self.reconcile
-        self._resets: dict[str, int] = {}  # reset count each supervisor started with
-        self._supervisors: dict[str, ServerSupervisor] = {}
+        self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
+        self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
         self._early_cancellations = EarlyCancellations()
         self._suspended_calls = SuspendedCallRouter(
             service.bus, service.events.producer, self._handler
         )
         self._selector = Selector()
+        self._buckets: Buckets
         self._outcomes: OutcomeStore
         self._claims: SessionClaims
 
@@ -108,11 +111,8 @@ class ServerRegistry:
 
     async def status(self) -> tuple[dict[str, Any], ...]:
         """Return a status row per server, sorted by name."""
-        names = sorted(self._supervisors)
-        rows = await asyncio.gather(*(self._supervisors[name].status() for name in names))
-        return tuple(
-            row | {"resets": self._resets[name]} for name, row in zip(names, rows, strict=True)
-        )
+        supervisors = sorted(self._supervisors, key=lambda each: each.name)
+        return tuple(await asyncio.gather(*(each.status() for each in supervisors)))
 
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions this executor holds, with their owners."""
@@ -123,10 +123,11 @@ class ServerRegistry:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the configuration until the context is left."""
-        buckets = Buckets(*[await self._service.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
+        names = (CATALOGUE, LEASES, PINS)
+        self._buckets = Buckets(*[await self._service.bucket(name) for name in names])
         self._outcomes = OutcomeStore(await self._service.bucket(OUTCOMES), self._service.spawn)
         claims = await self._service.bucket(SESSIONS)
-        self._claims = SessionClaims(claims, buckets.leases, self._service.events.producer)
+        self._claims = SessionClaims(claims, self._buckets.leases, self._service.events.producer)
         self._claims.on_taken = self._session_taken
         self._changed.set()
         await self._suspended_calls.open(self._cancel)
@@ -134,16 +135,14 @@ class ServerRegistry:
             subject_of(ConnectionCreated.NAME, "*"), self._connection_created
         )
         await self._service.bus.subscribe(f"{ClientMessage.SUBJECT}.*", self._client_message)
-        following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.configuration.servers.values()):
             self._service.spawn(probe(self._dependencies.settings))
         try:
-            yield
+            async with in_background(self._follow()):
+                yield
         finally:
-            await end(following)
             await self._suspended_calls.close()
-            supervisors = self._supervisors.values()
-            await asyncio.gather(*(supervisor.stop(removed=False) for supervisor in supervisors))
+            await self._supervisors.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -151,37 +150,36 @@ class ServerRegistry:
         """Schedule a comparison with the configuration and the operator commands."""
         self._changed.set()
 
-    async def _follow(self, buckets: Buckets) -> None:
-        await self._remove_stale_entries(buckets.catalogue)
+    async def _follow(self) -> None:
+        await self._remove_stale_entries(self._buckets.catalogue)
         while True:
             await self._changed.wait()
             self._changed.clear()
             declared = self._directory.now.configuration.servers
-            known = set(self._supervisors)
-            leaving = [
-                self._supervisors.pop(name).stop(removed=name not in declared)
-                for name, supervisor in list(self._supervisors.items())
-                if declared.get(name) != supervisor.declared
-                or self._commands.of(name).resets != self._resets[name]
-            ]
-            await asyncio.gather(*leaving)
-            for name, server in declared.items():
-                if name not in self._supervisors:
-                    supervisor = ServerSupervisor(
-                        name, server, self._service, buckets, self._pins, self._dependencies
-                    )
-                    supervisor.fresh = name in known
-                    if supervisor.separation is not None:
-                        supervisor.handler.session_router = SessionRouter(
-                            name, supervisor.separation, self._claims
-                        )
-                    supervisor.handler.forward = self._suspended_calls.forward
-                    supervisor.handler.early_cancellations = self._early_cancellations
-                    supervisor.handler.selector = self._selector
-                    supervisor.handler.outcomes.idempotency_store = self._outcomes
-                    self._supervisors[name] = supervisor
-                    self._resets[name] = self._commands.of(name).resets
-                self._supervisors[name].handler.drained = self._commands.of(name).drained
+            self._restarted = frozenset(each.name for each in self._supervisors)
+            await self._supervisors.reconcile(
+                {name: (each, self._commands.of(name).resets) for name, each in declared.items()}
+            )
+            for supervisor in self._supervisors:
+                supervisor.handler.drained = self._commands.of(supervisor.name).drained
+
+    def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
+        """Start the supervisor of a server; a new reset count restarts it."""
+        declared, resets = entry
+        supervisor = ServerSupervisor(
+            name, declared, self._service, self._buckets, self._pins, self._dependencies
+        )
+        supervisor.resets = resets
+        supervisor.fresh = name in self._restarted
+        if supervisor.separation is not None:
+            supervisor.handler.session_router = SessionRouter(
+                name, supervisor.separation, self._claims
+            )
+        supervisor.handler.forward = self._suspended_calls.forward
+        supervisor.handler.early_cancellations = self._early_cancellations
+        supervisor.handler.selector = self._selector
+        supervisor.handler.outcomes.idempotency_store = self._outcomes
+        return supervisor
 
     def _session_taken(self, key: str) -> None:
         supervisor = self._supervisors.get(key.rpartition(".")[0])
@@ -198,14 +196,14 @@ class ServerRegistry:
         return supervisor.handler if supervisor is not None else None
 
     def _cancel(self, call_id: str) -> None:
-        found = [supervisor.handler.cancel(call_id) for supervisor in self._supervisors.values()]
+        found = [supervisor.handler.cancel(call_id) for supervisor in self._supervisors]
         if not any(found):
             self._early_cancellations.remember(call_id)
 
     def _client_message(self, payload: bytes, *_: str) -> None:
         """Pass a client's message that belongs to no call to its upstream sessions."""
         message = ClientMessage.decode(payload)
-        for supervisor in self._supervisors.values():
+        for supervisor in self._supervisors:
             if supervisor.separation is not None:
                 supervisor.separation.hear_client(message)
 
@@ -237,20 +235,18 @@ async def _identity_key(service: Service) -> IdentityKeyReply:
     return await service.requests.request(IdentityKeyQuery(), IdentityKeyReply)
 
 
-def build(transport: LocalTransport) -> Service:
+def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
-    service = Service("executor", settings, transport)
+    service = Service("executor", settings, process)
     use_person_keys(service)
-    directory = ConfigProjection(Reader.at("executor", settings.sealing).opened)
+    decrypted = Reader.at("executor", settings.sealing).opened
+    directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)
     commands = OperatorCommands()
     keys = IdentityKeys(partial(_identity_key, service))
-    dialers = DialerFactory(
-        settings.egress, ConfirmedTargets(), settings.egress_ca, os.environ, keys
-    )
-    service.watch_bucket(CONFIG)(dialers.named.apply_change)
-    service.watch_bucket(CONFIG)(directory.apply_change)
+    confirmed = service.share_projection(CONFIG, ConfirmedTargets)
+    dialers = DialerFactory(settings.egress, confirmed, settings.egress_ca, os.environ, keys)
     service.watch_bucket(CONFIG)(commands.apply_change)
     service.watch_bucket(PINS)(pins.apply_change)
 
@@ -263,7 +259,7 @@ def build(transport: LocalTransport) -> Service:
             dialers, large_results, settings, starts, secrets, partial(_token, service)
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies)
-        directory.on_configured.append(registry.reconcile)
+        directory.projection.on_configured.append(registry.reconcile)
         service.details = lambda: {"servers": len(registry)}
 
         await service.requests.answer_all(SessionsQuery, registry.sessions)

@@ -7,8 +7,8 @@ class Settings(CommonSettings):
     """Shared settings and the executor's; servers come from the configuration.
 
     `cgroup` is a directory of version 2 delegated to the executor: processes are limited there.
-    `cosign_key` is what images of servers in containers must be signed with: a file, or a URL of
-    a key service, as `cosign verify --key` takes it.
+    `cosign_key` is the public key with which signatures of container images are verified: a file,
+    or a URL of a key service, as `cosign verify --key` accepts it.
     """
 
     cgroup: str = ""

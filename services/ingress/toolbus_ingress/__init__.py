@@ -1,1 +1,1 @@
-"""The ingress service."""
+"""The ingress service: the HTTP edge."""

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_common.access.anonymous import FORCE
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.contracts import ServerNotification, SessionMessage
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.messaging.access_rejections import RejectionCounter
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_ingress.app import App
 from toolbus_ingress.approvals.handler import Approvals
@@ -45,10 +45,10 @@ from toolbus_ingress.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def build(exchange: LocalTransport) -> Service:
+def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
-    service = Service("ingress", settings, exchange)
+    service = Service("ingress", settings, process)
     sealer = ClaimSealer(load_key(settings.seal_key))
     endpoint = _endpoint(service, settings, sealer)
     rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
@@ -63,9 +63,8 @@ def build(exchange: LocalTransport) -> Service:
 
 def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endpoint:
     """Compose the MCP endpoint and connect its parts."""
-    directory = ConfigProjection()
+    directory = ConfigView(service.share_projection(CONFIG, ConfigProjection))
     catalogue = Catalogue(directory)
-    service.watch_bucket(CONFIG)(directory.apply_change)
     service.watch_bucket(CATALOGUE)(catalogue.apply)
     service.watch_bucket(TOKENS)(directory.bearers.apply_change)
 
@@ -81,7 +80,7 @@ def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endp
     service.add_resource(list_sizes.publisher.running)
     service.draining.append(list_sizes.publisher.flush)
 
-    directory.on_key.append(notifications.key_changed)
+    directory.projection.on_key.append(notifications.key_changed)
     directory.bearers.on_gone = notifications.key_changed
     call_handler.on_task_created = sessions.add_task
     sessions.on_message = notifications.deliver
@@ -115,10 +114,10 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
     def check() -> None:
         if anonymous.denied_reason:
             log.error(
-                "anonymous.refused", extra={"reason": anonymous.denied_reason, "accept": FORCE}
+                "anonymous.denied", extra={"reason": anonymous.denied_reason, "accept": FORCE}
             )
 
-    anonymous.directory.on_configured.append(check)
+    anonymous.directory.projection.on_configured.append(check)
     service.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
 
 

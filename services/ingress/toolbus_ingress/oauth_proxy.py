@@ -1,12 +1,13 @@
 """Proxy the authorization server's paths: requests go to the oauth service over the bus."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_common.http_server.body import Receive
-from toolbus_common.web import html as webpage
+from toolbus_common.web import html
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.html_response import page
 from toolbus_ingress.http.jsonrpc import Response
@@ -76,6 +77,7 @@ class OAuthProxy:
         try:
             reply = await self.endpoint.service.requests.request(request, PageReply, SECONDS)
         except ToolbusError as error:
+            await asyncio.to_thread(html.load)
             return _error_response(error, headers)
         return Response(
             reply.status,
@@ -90,5 +92,10 @@ def _error_response(error: ToolbusError, headers: Headers) -> Response:
     response = jsonrpc.failure(error)
     if b"text/html" not in headers.get(b"accept", b""):
         return response
-    body = f"{webpage.refusal(error.reason)}<p>Try again in a moment: reload this page.</p>"
-    return page(response.status, "Temporarily unavailable", body)
+    return page(
+        response.status,
+        "toolbus_common.web/message.html",
+        error.reason,
+        title="Temporarily unavailable",
+        message="Wait a moment, then reload this page.",
+    )

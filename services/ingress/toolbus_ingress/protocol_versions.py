@@ -108,7 +108,7 @@ def _check_modern(request: Request, headers: Headers) -> None:
     if not isinstance(version, str) or not isinstance(meta.get(CAPABILITIES), dict):
         raise _invalid(
             INVALID_PARAMS,
-            f"_meta must hold {VERSION} (a string) and {CAPABILITIES} (an object).",
+            f"_meta must contain {VERSION} (a string) and {CAPABILITIES} (an object).",
             request.id,
         )
     _check_headers(request, version, headers)

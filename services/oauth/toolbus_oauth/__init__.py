@@ -1,1 +1,1 @@
-"""The oauth service."""
+"""The oauth service: authorization server, and OAuth client of upstream servers."""

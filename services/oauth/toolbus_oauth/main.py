@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Reader
@@ -33,8 +33,7 @@ from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
-from toolbus_common.messaging.local_transport import LocalTransport
-from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import (
     CONFIG,
     CONNECTIONS,
@@ -43,9 +42,9 @@ from toolbus_common.nats.topology import (
     OAUTH_CLIENTS,
     TOKENS,
 )
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
-from toolbus_common.secrets.master_keys import Masters
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_oauth.account_page.overview import AccessOverview
 from toolbus_oauth.accounts.local_accounts import Accounts
@@ -70,6 +69,7 @@ from toolbus_oauth.server.token_exchange import TokenExchange
 from toolbus_oauth.settings import Settings
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
+from toolbus_oauth.upstreams.connections.master_keys import Masters
 from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 
 log = logging.getLogger(__name__)
@@ -82,14 +82,9 @@ MOST_REQUESTS, MOST_OF_A_HOST = 16, 4  # unauthenticated requests can cause outb
 class WatchedState:
     """State that the service watches."""
 
-    directory: ConfigProjection
-    named: ConfirmedTargets = field(default_factory=ConfirmedTargets)
+    directory: ConfigView
+    named: ConfirmedTargets
     bearers: TokenCache = field(default_factory=TokenCache)
-
-    def apply_change(self, change: Change | None) -> None:
-        """Apply a configuration change."""
-        self.named.apply_change(change)
-        self.directory.apply_change(change)
 
     def config(self) -> Configuration:
         """Return the current configuration."""
@@ -196,17 +191,20 @@ class Components:
         return DpopBinding(self.settings.token_endpoint, ProofChecker(nonces))
 
 
-def build(exchange: LocalTransport) -> Service:
+def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
-    service = Service("oauth", settings, exchange)
-    state = WatchedState(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
+    service = Service("oauth", settings, process)
+    decrypted = Reader.at("oauth", settings.sealing).opened
+    state = WatchedState(
+        ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
+        service.share_projection(CONFIG, ConfirmedTargets),
+    )
     use_person_keys(service)
-    service.watch_bucket(CONFIG)(state.apply_change)
     service.watch_bucket(TOKENS)(state.bearers.apply_change)
     service.details = lambda: {
         "issuer": settings.issuer,
-        "gives_tokens": bool(state.config().access),
+        "issues_tokens": bool(state.config().access),
     }
 
     @asynccontextmanager

@@ -1,10 +1,12 @@
 """Route HTTP requests to handlers, and render errors as JSON or as a page."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolbus_common.contracts import PageReply, PageRequest
+from toolbus_common.web import html
 from toolbus_oauth.account_page import page as accountpage
 from toolbus_oauth.accounts.oidc_providers import CALLBACK
 from toolbus_oauth.clients.registry import ClientRegistry
@@ -12,7 +14,7 @@ from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.server.authorize_flow import AuthorizeFlow
 from toolbus_oauth.server.token_endpoint import TokenEndpoint
 from toolbus_oauth.storage.records import Client
-from toolbus_oauth.web import pages as html
+from toolbus_oauth.web import pages
 from toolbus_oauth.web.errors import OAuthError, PageError
 from toolbus_oauth.web.request import (
     Handler,
@@ -40,18 +42,18 @@ class Router:
 
     def __post_init__(self) -> None:
         """Build the routing table."""
-        pages, tokens = self.authorize_flow, self.token_endpoint
+        flow, tokens = self.authorize_flow, self.token_endpoint
         self._routes = {
             ("GET", "/.well-known/oauth-authorization-server"): self._metadata,
             ("GET", "/.well-known/openid-configuration"): self._metadata,
             ("GET", "/oauth/jwks"): self._keys,
-            ("GET", "/oauth/authorize"): pages.authorize,
-            ("GET", "/oauth/device"): pages.device,
-            ("GET", CALLBACK): pages.returned,
-            ("GET", accountpage.PATH): pages.account,
-            ("POST", accountpage.PATH): pages.account_changed,
-            ("POST", "/oauth/sign-in"): pages.sign_in,
-            ("POST", "/oauth/consent"): pages.consent,
+            ("GET", "/oauth/authorize"): flow.authorize,
+            ("GET", "/oauth/device"): flow.device,
+            ("GET", CALLBACK): flow.returned,
+            ("GET", accountpage.PATH): flow.account,
+            ("POST", accountpage.PATH): flow.account_changed,
+            ("POST", "/oauth/sign-in"): flow.sign_in,
+            ("POST", "/oauth/consent"): flow.consent,
             ("POST", "/oauth/token"): tokens.token,
             ("POST", "/oauth/device/code"): tokens.device_code,
             ("POST", "/oauth/revoke"): tokens.revoke,
@@ -67,6 +69,8 @@ class Router:
         handler = handler or self.more.get((request.method, request.path))
         handler = handler or self._routes.get((request.method, above))
         handler = handler or self.more.get((request.method, above))
+        if _is_browser(request):
+            await asyncio.to_thread(html.load)
         if handler is None:
             return self._not_found(request, above)
         try:
@@ -74,7 +78,7 @@ class Router:
         except OAuthError as error:
             return error_response(error)
         except PageError as error:
-            page = html.message_page("This request cannot continue", error.message, error.status)
+            page = pages.message_page("This request cannot continue", error.message, error.status)
             return page.model_copy(update={"rejected": _rejection_reason(error, request.path)})
 
     def _not_found(self, request: PageRequest, above: str) -> PageReply:
@@ -82,10 +86,10 @@ class Router:
         paths = (request.path, above)
         methods = sorted(method for method, path in self._routes if path in paths)
         status, allow = (405, (("allow", ", ".join(methods)),)) if methods else (404, ())
-        if "text/html" not in request.headers.get("accept", ""):
+        if not _is_browser(request):
             return PageReply(status=status, headers=allow)
         message = "This page cannot be opened directly. Restart the sign-in from your application."
-        page = html.message_page("Page not found", message, status)
+        page = pages.message_page("Page not found", message, status)
         return page.model_copy(update={"headers": (*page.headers, *allow)})
 
     async def _metadata(self, request: Request) -> PageReply:  # noqa: ARG002
@@ -97,6 +101,10 @@ class Router:
     async def _registered(self, request: Request) -> PageReply:
         client, secret = await self.clients.register(request.json)
         return json_response(201, registration_response(client, secret))
+
+
+def _is_browser(request: PageRequest) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _rejection_reason(error: PageError, path: str) -> str:

@@ -1,1 +1,1 @@
-"""The policy service."""
+"""The policy service: authorization, budgets, approvals."""

@@ -18,7 +18,12 @@ from contextlib import asynccontextmanager
 from time import time
 
 from toolbus_common.access.administrators import Administrator
-from toolbus_common.access.config_snapshot import ConfigProjection, ConfigSnapshot, hash_of
+from toolbus_common.access.config_snapshot import (
+    ConfigProjection,
+    ConfigSnapshot,
+    ConfigView,
+    hash_of,
+)
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
 from toolbus_common.concurrency import in_background
@@ -39,7 +44,6 @@ from toolbus_common.contracts import (
     RejectRequest,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import (
@@ -51,7 +55,8 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.service.privacy import use_person_keys
+from toolbus_common.privacy.service_keys import use_person_keys
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
@@ -87,16 +92,12 @@ class AuthorizerProvider:
 
     MAX_ENTRIES = 50_000
 
-    def __init__(self) -> None:
-        self._projection = ConfigProjection()
+    def __init__(self, config: ConfigView) -> None:
+        self._config = config
         self._catalogue: dict[str, Listing] = {}
         self._rule_compiler = RuleCompiler()
         self._policy_digests = PrincipalCache[tuple[str, str], str](self.MAX_ENTRIES)
         self._authorizer: Authorizer | None = None
-
-    def apply_config(self, change: Change | None) -> None:
-        """Apply one change of the configuration."""
-        self._projection.apply_change(change)
 
     def apply_catalogue(self, change: Change | None) -> None:
         """Apply one change of the catalogue."""
@@ -109,19 +110,19 @@ class AuthorizerProvider:
     @property
     def snapshot(self) -> ConfigSnapshot:
         """The current configuration."""
-        return self._projection.now
+        return self._config.now
 
     async def administrator(self, key_digest: str) -> Administrator | None:
         """Return the administrator with this key digest, or with a new access token."""
-        found = self._projection.administrator(key_digest, time())
-        if found is None and await self._projection.bearers.learn(hash_of(key_digest)) is not None:
-            found = self._projection.administrator(key_digest, time())
+        found = self._config.administrator(key_digest, time())
+        if found is None and await self._config.bearers.learn(hash_of(key_digest)) is not None:
+            found = self._config.administrator(key_digest, time())
         return found
 
     @property
     def authorizer(self) -> Authorizer:
         """The authorizer of the current configuration and catalogue."""
-        authorizer, snapshot = self._authorizer, self._projection.now
+        authorizer, snapshot = self._authorizer, self._config.now
         if authorizer is None or authorizer.snapshot is not snapshot:
             unchanged = (
                 authorizer is not None
@@ -138,16 +139,16 @@ class AuthorizerProvider:
         try:
             policy = self._policy_digests.get(entry, principal)
         except KeyError:
-            digest = policy_digest(principal, self._projection.now.configuration, call.server)
+            digest = policy_digest(principal, self._config.now.configuration, call.server)
             policy = self._policy_digests.put(entry, principal, digest)
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
         return binding_of(call, holder_of(call.key_digest, principal), definition, policy)
 
 
-def build(exchange: LocalTransport) -> Service:
+def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
-    service = Service("policy", settings, exchange)
+    service = Service("policy", settings, process)
     provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service
@@ -201,9 +202,9 @@ async def _build_claims(service: Service, settings: Settings) -> IdempotencyClai
 
 def _watch_buckets(service: Service) -> tuple[AuthorizerProvider, LedgerWatcher]:
     use_person_keys(service)
-    provider, watcher = AuthorizerProvider(), LedgerWatcher()
+    config = ConfigView(service.share_projection(CONFIG, ConfigProjection))
+    provider, watcher = AuthorizerProvider(config), LedgerWatcher()
     service.watch_bucket(LEDGER)(watcher.apply_change)
-    service.watch_bucket(CONFIG)(provider.apply_config)
     service.watch_bucket(CATALOGUE)(provider.apply_catalogue)
     service.watch_bucket(TOKENS)(provider.snapshot.bearers.apply_change)
     return provider, watcher
@@ -317,7 +318,9 @@ async def _expire(approvals: ApprovalService) -> None:
 async def _ping(service: Service, ledger: Ledger) -> None:
     """Update the service's health with the state of Redis forever."""
     while True:
-        reason = "" if await ledger.store.reachable() else "Redis unreachable: spending is rejected"
+        reason = (
+            "" if await ledger.store.reachable() else "Redis unreachable: paid calls are denied"
+        )
         service.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
 

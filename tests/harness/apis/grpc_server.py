@@ -1,4 +1,4 @@
-"""A gRPC server with reflection.
+"""Server of a gRPC service with reflection.
 
 Usage: `python -m harness.apis.grpc_server PORT [CERTIFICATE KEY AUTHORITY]`. With the last three it
 speaks TLS and accepts only clients with a certificate of that authority.

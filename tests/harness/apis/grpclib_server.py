@@ -1,4 +1,4 @@
-"""A gRPC server built on grpclib, with reflection in v1 only and a health service.
+"""Server built on grpclib, with reflection in v1 only and a health service.
 
 Usage: `python -m harness.apis.grpclib_server PORT`. A book called "unwell" makes it unhealthy.
 """

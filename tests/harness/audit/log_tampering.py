@@ -94,9 +94,9 @@ def _shredded(log: SealedLog) -> set[str]:
     after = log.resealed({each.size for each in log.sealed} | {len(log.lines)})
     report = after.verified(reveal=True)
     proven = not before.found and not report.found
-    erased = report.erased == report.sealed == before.sealed > 0
+    erased = report.erased == report.encrypted == before.encrypted > 0
     return (
-        {"sound", "erased"} if proven and erased and before.opened and not report.opened else set()
+        {"valid", "erased"} if proven and erased and before.opened and not report.opened else set()
     )
 
 
@@ -208,7 +208,7 @@ TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
     "a bit flipped in a row": (_flipped, {"tree", "altered"}),
     "a row deleted": (_deleted, {"missing", "tree"}),
     "the newest hour deleted": (_newest_deleted, {"missing"}),
-    "a row inserted": (_inserted, {"added", "tree"}),
+    "a row inserted": (_inserted, {"duplicate", "tree"}),
     "two rows in each other's place": (_swapped, {"tree"}),
     "an old checkpoint replayed": (_replayed, {"replayed"}),
     "the log forked": (_forked, {"tree"}),
@@ -216,7 +216,7 @@ TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
     "a row edited and its tree rebuilt": (_rebuilt, {"signature", "altered"}),
     "one producer's tail dropped": (_tail_dropped, {"missing"}),
     "the stream deleted": (_stream_deleted, {"forked"}),
-    "a person's key shredded": (_shredded, {"sound", "erased"}),
+    "a person's key shredded": (_shredded, {"valid", "erased"}),
     "the manifest relabelled to another customer": (_relabelled, {"relabelled", "acme"}),
     "the rows relabelled to another customer": (_rows_relabelled, {"relabelled", "tree"}),
     "everything relabelled to another customer": (_all_relabelled, {"signature"}),

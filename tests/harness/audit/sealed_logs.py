@@ -29,8 +29,8 @@ class SealedLog:
     directory: Path
     signer: Signer
     lines: list[bytes]
-    sealed: list[bundle.Sealed] = field(default_factory=list)
-    begins: bundle.Sealed | None = None
+    sealed: list[bundle.StoredCheckpoint] = field(default_factory=list)
+    start: bundle.StoredCheckpoint | None = None
     people: PersonKeys | None = None
     stream: str = STREAM
     customer: str = "acme"
@@ -47,7 +47,7 @@ class SealedLog:
             path,
             customer=self.customer,
             stream=self.stream,
-            begins=self.begins,
+            start=self.start,
             checkpoints=self.sealed,
             events=events(),
             opened=self.people.opened if reveal and self.people is not None else None,
@@ -110,7 +110,7 @@ def sealed(
     by: Signer,
     stream: str = STREAM,
     customer: str = "acme",
-) -> list[bundle.Sealed]:
+) -> list[bundle.StoredCheckpoint]:
     """Return checkpoints over the first lines, one for each size."""
     origin = f"{by.name}/{quote(customer, safe='')}/{stream}"
     tree, found, before = MerkleTree(), [], (0, EMPTY)
@@ -120,12 +120,12 @@ def sealed(
             at = BEGAN + 10_000 + number
             checkpoint = Checkpoint(origin, number, tree.root, at, *before)
             edge = tuple(map(_base64, tree.right_edge))
-            found.append(bundle.Sealed(number, number, edge, by.sign(checkpoint)))
+            found.append(bundle.StoredCheckpoint(number, number, edge, by.sign(checkpoint)))
             before = number, tree.root
     return found
 
 
-def seen(of: bundle.Sealed) -> str:
+def seen(of: bundle.StoredCheckpoint) -> str:
     """Return a checkpoint as an auditor stores it."""
     return json.dumps({"note": of.note}) + "\n"
 

@@ -15,10 +15,10 @@ from toolbus_cli.evidence.collect import gathered
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import AuditQuery, RowsReply
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -38,9 +38,9 @@ async def auditing(settings: Settings) -> AsyncIterator[Service]:
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
         drain_seconds=5.0,
-        seal_seconds=0.2,
+        checkpoint_seconds=0.2,
     )
-    async with build(LocalTransport(), own).running() as service:
+    async with build(ProcessContext(), own).running() as service:
 
         async def ready() -> bool:
             return service.status().ready
@@ -98,5 +98,5 @@ class Auditor:
             found = replace(found, statements=kept_back)
         await found.write(path)
         keys = tuple(verify.Key(each, verify.COSIGNED) for each in witnesses)
-        kept = verify.kept(map(str, seen))
+        kept = verify.checkpoints_in(map(str, seen))
         return verify.verify(str(path), key, wanted=verify.Wanted(kept, keys))

@@ -9,10 +9,19 @@ from typing import Any, TypeVar
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS
 from harness.waits import PATIENCE, until_blocking
+from toolbus_cli.views.upstream_sessions import with_sessions
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
-from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus
+from toolbus_common.contracts import (
+    AuditQuery,
+    RowsReply,
+    ServersQuery,
+    ServersReply,
+    ServiceStatus,
+    SessionsQuery,
+    SessionsReply,
+)
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -127,6 +136,13 @@ class BusOperator:
                 await bus.close()
 
         return asyncio.run(do())
+
+
+async def servers_with_sessions(bus: Bus) -> list[dict[str, Any]]:
+    """Return the servers as `toolbus status` shows them."""
+    requests = RequestReply(OPERATOR, bus)
+    servers = list((await requests.request(ServersQuery(), ServersReply)).servers)
+    return with_sessions(servers, await requests.request_each(SessionsQuery(), SessionsReply))
 
 
 async def _newest(bus: Bus, bucket: str) -> int:

@@ -1,4 +1,4 @@
-"""A nats-server with the permissions that Toolbus generates, and a tester in every account."""
+"""NATS server with the permissions that Toolbus generates, and a tester in every account."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A valkey-server from its Python package."""
+"""Valkey server from its Python package."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -143,7 +143,7 @@ def _environment(made: CanaryGateway) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_HEADERS": f"x-token={made.secrets['collector']}",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
         "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8",
-        "TOOLBUS_SEAL_SECONDS": "0.5",
+        "TOOLBUS_CHECKPOINT_SECONDS": "0.5",
         "TOOLBUS_AUDIT_HTTP_PORT": str(made.reading),
         "BY_VARIABLE": made.secrets["header by variable"],
         "PROCESS_SECRET": made.secrets["process by variable"],

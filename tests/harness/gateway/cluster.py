@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
@@ -172,6 +172,15 @@ class Cluster(BusOperator):
                 self.run(name)
         for process in self.every():
             process.wait_ready()
+
+    @contextmanager
+    def running(self, configuration: Configuration, **options: Any) -> Iterator[Self]:
+        """Run for the length of the block; the options are those of `start`."""
+        try:
+            self.start(configuration, **options)
+            yield self
+        finally:
+            self.stop()
 
     def run(self, name: str, program: str = "") -> Process:
         """Start another process of `name`, which may be several services joined by `+`."""

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -75,6 +76,17 @@ class Launched(BusOperator):
             time.sleep(0.02)
         self.ready = json.loads(self._ready_file.read_text())
         self.nats_url = self.ready["nats_url"]
+
+    @contextmanager
+    def running(self, document: dict[str, Any] | None = None) -> Iterator[Self]:
+        """Run with this configuration, or the present one, for the length of the block."""
+        try:
+            if document is not None:
+                self.configure(document)
+            self.start()
+            yield self
+        finally:
+            self.stop()
 
     def client(self, key: str) -> Client:
         """Return a client with a key."""

@@ -1,4 +1,4 @@
-"""Packages of npm, each installed once and cached for later runs."""
+"""Packages from npm, each installed once and cached for later runs."""
 
 import os
 import subprocess

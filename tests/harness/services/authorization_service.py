@@ -26,11 +26,11 @@ from toolbus_common.contracts import (
     TokenQuery,
 )
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
@@ -217,7 +217,7 @@ async def serving(
         **environment,
     }.items():
         monkeypatch.setenv(f"TOOLBUS_{name}", value)
-    async with bus_of("ingress", settings) as bus, build(LocalTransport()).running() as service:
+    async with bus_of("ingress", settings) as bus, build(ProcessContext()).running() as service:
         server = Server(
             RequestReply("ingress", bus), RequestReply(OPERATOR, operator), service, operator
         )

@@ -15,7 +15,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError
-from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -81,10 +81,10 @@ def admitted(call: CallRequested) -> CallAdmitted:
 
 def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
     """Build the three services without starting them."""
-    together = LocalTransport()
+    together = ProcessContext()
 
-    def exchange() -> LocalTransport:
-        return together if fused else LocalTransport()
+    def exchange() -> ProcessContext:
+        return together if fused else ProcessContext()
 
     ingress, policy, executor = (
         Service(name, settings, exchange()) for name in ("ingress", "policy", "executor")

@@ -25,11 +25,11 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError, UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
@@ -59,7 +59,7 @@ class ExecutorPair:
     """Callers on the bus and a policy that admits every call in the caller's name."""
 
     def __init__(self, settings: Settings, operator: Bus, executors: int) -> None:
-        self.executors = [build(LocalTransport()) for _ in range(executors)]
+        self.executors = [build(ProcessContext()) for _ in range(executors)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self._stacks: dict[int, AsyncExitStack] = {}
         self._operator = operator
@@ -162,5 +162,5 @@ class ExecutorPair:
             each["owner"]: answer.instance
             for answer in reply
             if "s" in answer.servers
-            for each in answer.servers["s"]["held"]
+            for each in answer.servers["s"]["sessions"]
         }

@@ -106,7 +106,7 @@ def counted(name: str, **labels: str) -> float:
 
 
 def refused(reason: str) -> float:
-    return counted("toolbus_http_connections_refused_total", reason=reason)
+    return counted("toolbus_http_connections_rejected_total", reason=reason)
 
 
 def closed(reason: str) -> float:

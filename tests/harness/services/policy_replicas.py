@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from harness.audit.events import bus_of
 from harness.clients.bus_operator import key
@@ -31,12 +32,12 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
 from toolbus_common.errors import ApprovalRequiredError, ToolbusError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.sealed_records import Records
-from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION, EVENTS
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.main import build
@@ -196,7 +197,7 @@ async def running_policy(
         made = PolicyReplicas(settings, operator, executor)
         await made.declare(configuration)
         await made.offer()
-        policies = [build(LocalTransport()) for _ in range(replicas)]
+        policies = [build(ProcessContext()) for _ in range(replicas)]
         for service in (made.executor, *policies, made.ingress):
             await stack.enter_async_context(service.running())
         made.policies = policies
@@ -208,3 +209,12 @@ async def required(made: PolicyReplicas, **given: Any) -> str:
     with pytest.raises(ApprovalRequiredError) as caught:
         await made.request(**given)
     return str(caught.value.data["approval"])
+
+
+async def last_event(operator: Bus, event: str) -> bytes:
+    """Return the last event of this name of the customer; empty if there is none."""
+    subject = f"tb.event.{event}.acme"
+    try:
+        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
+    except NotFoundError:
+        return b""

@@ -7,74 +7,73 @@ from typing import Any, cast
 
 import pytest
 
+from harness.builders.calls import admitted_call
+from harness.builders.configurations import configuration_change
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim, ProtocolFamily
+from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim
 from toolbus_common.contracts.replies import ReplyMessage
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
 
 KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
 
-class Outcomes:
-    """A bucket that takes its time."""
+class PausedOutcomes:
+    """An outcome store whose writes wait for `released`."""
 
     def __init__(self) -> None:
-        self.asked, self.may_go_on = asyncio.Event(), asyncio.Event()
-        self.kept: list[ReplyMessage] = []
+        self.storing, self.released = asyncio.Event(), asyncio.Event()
+        self.stored: list[ReplyMessage] = []
 
-    async def end(self, _call: CallAdmitted, _claim: OutcomeClaim, told: ReplyMessage) -> None:
-        self.asked.set()
-        await self.may_go_on.wait()
-        self.kept.append(told)
+    async def end(self, _call: CallAdmitted, _claim: OutcomeClaim, replies: ReplyMessage) -> None:
+        self.storing.set()
+        await self.released.wait()
+        self.stored.append(replies)
 
 
-class Waiting:
-    """Whoever waits for the answer."""
+class ReplyRecipient:
+    """The recipient of the reply."""
 
     address = "reply"
 
     def __init__(self) -> None:
-        self.told: list[ReplyMessage] = []
+        self.replies: list[ReplyMessage] = []
 
-    async def send(self, frame: ReplyMessage) -> None:
-        self.told.append(frame)
+    async def send(self, reply: ReplyMessage) -> None:
+        self.replies.append(reply)
 
 
 @pytest.fixture
-def directory() -> ConfigProjection:
+def directory() -> ConfigView:
     key = {"tools": ["*"], "secret_hash": hash_of(KEY_DIGEST)}
     declared = Configuration.model_validate({"keys": {"bot": key}})
-    known = ConfigProjection()
-    known.apply_change(Change(CONFIGURATION, declared.model_dump_json().encode(), 1))
-    known.apply_change(None)
+    known = ConfigView()
+    known.projection.apply_change(configuration_change(declared))
+    known.projection.apply_change(None)
     return known
 
 
-async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_from_it(
-    directory: ConfigProjection,
+async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
+    directory: ConfigView,
 ) -> None:
-    outcomes, waiting, messages = Outcomes(), Waiting(), list[Any]()
+    outcomes, recipient, messages = PausedOutcomes(), ReplyRecipient(), list[Any]()
     service: Any = SimpleNamespace(events=SimpleNamespace(publish=messages.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     service = ProgramHandler(
         service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
     )
-    call = CallAdmitted(
-        call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, customer="default", key="bot",
-        family=ProtocolFamily.MODERN, deadline=time() + 60, traceparent="", key_digest=KEY_DIGEST,
-        claim=OutcomeClaim(name="n", revision=1, digest="d"),
-    )  # fmt: skip
-    running = asyncio.create_task(service.run(call, waiting))
-    await outcomes.asked.wait()
+    claim = OutcomeClaim(name="n", revision=1, digest="d")
+    call = admitted_call(
+        server=BUILT_IN, tool=LIST, deadline=time() + 60, key_digest=KEY_DIGEST, claim=claim
+    )
+    running = asyncio.create_task(service.run(call, recipient))
+    await outcomes.storing.wait()
     service.cancel(call.call_id)
     await asyncio.sleep(0)
-    outcomes.may_go_on.set()
+    outcomes.released.set()
     await asyncio.wait([running])
-    assert [type(frame) for frame in waiting.told] == [CallResult]
-    assert outcomes.kept == waiting.told
+    assert [type(reply) for reply in recipient.replies] == [CallResult]
+    assert outcomes.stored == recipient.replies
     assert [event.NAME for event in messages] == ["call.completed"]

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from toolbus_common.concurrency import end, in_time
+from toolbus_common.concurrency import end, first_of, in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 
 
-async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
+async def test_a_task_that_ignores_a_cancellation_is_ended() -> None:
     lost: list[int] = []
 
     async def deaf() -> None:
@@ -29,7 +29,7 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
     assert lost == [1]
 
 
-async def test_a_task_that_fails_in_ending_is_ended() -> None:
+async def test_a_task_that_fails_during_cancellation_is_ended() -> None:
     async def failing() -> None:
         try:
             await asyncio.sleep(60)
@@ -42,18 +42,18 @@ async def test_a_task_that_fails_in_ending_is_ended() -> None:
     assert isinstance(task.exception(), ValueError)
 
 
-async def test_nothing_to_end_is_ended_at_once() -> None:
+async def test_ending_no_task_returns_at_once() -> None:
     await end()
 
 
-async def test_work_that_takes_too_long_and_loses_a_cancellation_is_ended_and_reported() -> None:
+async def test_overdue_work_that_ignores_cancellation_is_ended_and_reported() -> None:
     ended = asyncio.Event()
     with pytest.raises(TimeoutError):
         await in_time(losing_a_cancellation(ended), 0.01)
     assert ended.is_set()
 
 
-async def test_work_in_time_gives_or_raises_what_it_does() -> None:
+async def test_work_in_time_returns_or_raises_its_result() -> None:
     async def failing() -> None:
         raise ValueError
 
@@ -62,7 +62,7 @@ async def test_work_in_time_gives_or_raises_what_it_does() -> None:
         await in_time(failing(), 60)
 
 
-async def test_a_bus_is_given_up_in_time_though_its_client_loses_the_cancellation(
+async def test_connecting_ends_in_time_although_the_client_ignores_cancellation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def never(_client: Client) -> None:
@@ -75,7 +75,7 @@ async def test_a_bus_is_given_up_in_time_though_its_client_loses_the_cancellatio
 
 
 async def losing_a_cancellation(ended: asyncio.Event) -> None:
-    """Try for ever, as the client of the bus does; the first word to end is not heard."""
+    """Retry forever and ignore the first cancellation, as the bus client does."""
     try:
         try:
             await asyncio.sleep(3600)
@@ -83,3 +83,8 @@ async def losing_a_cancellation(ended: asyncio.Event) -> None:
             await asyncio.sleep(3600)
     finally:
         ended.set()
+
+
+async def test_of_several_that_end_at_once_the_first_argument_counts() -> None:
+    for _ in range(20):  # a set of tasks has no order
+        assert await first_of(asyncio.sleep(0, "first"), asyncio.sleep(0, "second")) == "first"

@@ -24,17 +24,17 @@ scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
         st.text(min_size=1).filter(lambda n: n not in ("self", "reason")), scalars
     ),
 )
-def test_an_error_survives_the_bus(
+def test_an_error_round_trips_over_the_bus(
     cls: type[ToolbusError], reason: str, data: dict[str, object]
 ) -> None:
-    frame = decode_reply(CallError(cls(reason, **data)).encode())
-    assert isinstance(frame, CallError)
-    assert type(frame.error) is cls
-    assert (frame.error.reason, frame.error.data) == (reason, data)
-    assert frame.error.retryable == cls.retryable
+    reply = decode_reply(CallError(cls(reason, **data)).encode())
+    assert isinstance(reply, CallError)
+    assert type(reply.error) is cls
+    assert (reply.error.reason, reply.error.data) == (reason, data)
+    assert reply.error.retryable == cls.retryable
 
 
-def test_a_code_of_a_newer_version_is_still_an_error_with_its_message() -> None:
+def test_an_unknown_code_is_still_an_error_with_its_message() -> None:
     error = ToolbusError.from_data({"code": "from_the_future", "reason": "Wait."})
     assert type(error) is ToolbusError
     assert error.reason == "Wait."
@@ -45,7 +45,7 @@ def test_every_class_has_a_code_of_its_own() -> None:
     assert len(set(codes)) == len(codes)
 
 
-def test_the_tree_in_the_docstring_is_the_tree() -> None:
+def test_the_docstring_shows_the_class_tree() -> None:
     drawn = {word for word in (errors.__doc__ or "").split() if word.endswith("Error")}
     assert drawn == {cls.__name__ for cls in CLASSES}
 
@@ -54,7 +54,7 @@ def test_a_hidden_and_a_missing_tool_are_reported_alike() -> None:
     assert str(UnknownToolError.named("git__push")) == "Unknown tool: git__push"
 
 
-@pytest.mark.parametrize("frame", [b"", b"x{}", b"{}"])
-def test_bytes_that_are_no_reply_message_are_refused(frame: bytes) -> None:
+@pytest.mark.parametrize("reply", [b"", b"x{}", b"{}"])
+def test_bytes_that_are_no_reply_message_are_rejected(reply: bytes) -> None:
     with pytest.raises(ValueError, match="unknown reply message"):
-        decode_reply(frame)
+        decode_reply(reply)

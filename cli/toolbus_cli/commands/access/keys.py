@@ -24,7 +24,7 @@ from toolbus_common.config_store.repository import ConfigRepository
 M = TypeVar("M", bound=BaseModel)
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
-EXPIRES = "Its last day (2027-01-31, in UTC) or a time (2027-01-31T18:00Z)."
+EXPIRES = "The last valid day (2027-01-31, in UTC) or the time of expiry (2027-01-31T18:00Z)."
 ONCE = "shown once, only its hash is stored"
 
 
@@ -32,15 +32,17 @@ def create(  # noqa: PLR0913
     name: Annotated[str, typer.Argument(help="The key's name.")],
     *,
     tools: Annotated[
-        list[str] | None, typer.Option("--tools", help="A pattern such as 'docs__*'; repeatable.")
+        list[str] | None,
+        typer.Option("--tools", help="A pattern of allowed tools, such as 'docs__*'; repeatable."),
     ] = None,
     group: Annotated[
         list[str] | None, typer.Option(help="A configured group of tool patterns; repeatable.")
     ] = None,
     deny: Annotated[
-        list[str] | None, typer.Option(help="A pattern that wins over every grant; repeatable.")
+        list[str] | None,
+        typer.Option(help="A pattern of denied tools, which overrides every grant; repeatable."),
     ] = None,
-    team: Annotated[str, typer.Option(help="A configured team.")] = "",
+    team: Annotated[str, typer.Option(help="The configured team that the key belongs to.")] = "",
     user: Annotated[str, typer.Option(help="A configured user whose limits the key shares.")] = "",
     budget: Annotated[
         list[str] | None,
@@ -51,7 +53,8 @@ def create(  # noqa: PLR0913
     ] = None,
     expires: Annotated[str, typer.Option(help=EXPIRES)] = "",
     right: Annotated[
-        list[str] | None, typer.Option(help="A right of the key besides calling tools: approve.")
+        list[str] | None,
+        typer.Option(help="An additional right of the key: approve (decide on waiting calls)."),
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,

@@ -30,7 +30,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 SHOW_SECONDS = 20.0
 REBUILD_SECONDS = 600.0
-COLUMNS = ("customer", "level", "per", "tools", "limit", "spent", "held", "debt", "resets at")
+COLUMNS = ("customer", "level", "per", "tools", "limit", "spent", "reserved", "debt", "resets at")
 Scope = Annotated[
     str,
     typer.Argument(metavar="CUSTOMER", help="The customer that pays; 'default' without customers."),
@@ -103,7 +103,7 @@ def _show_rebuilt(reply: RebuildReply, *, as_json: bool) -> None:
 def _row(budget: BudgetState) -> tuple[str, ...]:
     zone = "" if budget.timezone == "UTC" else f" ({budget.timezone})"
     period = f"rolling {budget.per}" if budget.rolling else f"{budget.per}{zone}"
-    amounts = (budget.limit, budget.spent, budget.held, budget.debt)
+    amounts = (budget.limit, budget.spent, budget.reserved, budget.debt)
     return (
         budget.customer, budget.level, period, " ".join(budget.tools),
         *(_amount(budget.kind, amount) for amount in amounts), _moment(budget.resets_at),

@@ -22,7 +22,7 @@ DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 DOCUMENT = "/.well-known/oauth-protected-resource/api"
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _NO_SIGN_IN = (
-    "That gateway has no sign-in for administrators: give an access rule a role "
+    "Administrators cannot sign in at this gateway: no access rule has a role. Add one "
     "(docs/how-to/administration-api.md)."
 )
 
@@ -78,7 +78,9 @@ def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     status, result = answer
     if status != OK:
         why = result.get("error_description") or result.get("error") or f"answered {status}"
-        raise CommandError(f"Toolbus returned no token: {why}")
+        raise CommandError(
+            f"The sign-in failed: Toolbus returned no token ({why}). Run the command again."
+        )
     return result
 
 

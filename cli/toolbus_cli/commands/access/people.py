@@ -21,11 +21,12 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 SHORTEST_PASSWORD = 10
-ITERATIONS, LANES, KIBIBYTES = 3, 1, 64 * 1024  # RFC 9106's second choice, on one lane
+ITERATIONS, LANES, KIBIBYTES = 3, 1, 64 * 1024  # RFC 9106, section 4, second option; one thread
 SECONDS = 10.0
 
 Groups = Annotated[
-    list[str] | None, typer.Option("--group", help="A group, matched by access rules; repeatable.")
+    list[str] | None,
+    typer.Option("--group", help="A group of the person, for access rules; repeatable."),
 ]
 FromStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
@@ -98,7 +99,8 @@ def add_client(  # noqa: PLR0913 - the fields of a client
     redirect: Annotated[
         list[str] | None,
         typer.Option(
-            help="Redirect URI; without one the client acts for itself (client credentials)."
+            help="A redirect URI; without one the client can only use client credentials. "
+            "Repeatable."
         ),
     ] = None,
     client_id: Annotated[

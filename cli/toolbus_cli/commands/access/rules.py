@@ -30,15 +30,15 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
-SECONDS = 20.0  # longer than audit lets a question run
+SECONDS = 20.0  # longer than audit's query timeout
 BATCH = 2000
-LEAST = 16  # rows whose arguments fit into one answer, however long they are
+LEAST = 16  # rows whose arguments fit into one reply, even if they are long
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _CALLS = (
     "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
     "team, user, environment, key, server, tool, method, family, charge, code, rule, "
     "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
-    # A call that was refused because it must wait has asked as well: it counts as refused.
+    # A call that was denied because it must wait also requested an approval: it counts as denied.
     "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
     "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
     "OR event = 'approval.requested' AND call_id NOT IN (SELECT call_id FROM events "
@@ -72,7 +72,7 @@ def check(
     """Check rules against the attributes of calls and report every error; applies nothing."""
     declared = _proposed(file)
     if as_json:
-        show_json({"sound": list(declared.rules)})
+        show_json({"valid": list(declared.rules)})
     else:
         count = len(declared.rules)
         say("1 rule is valid." if count == 1 else f"{count} rules are valid.")
@@ -132,9 +132,11 @@ async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -
 
 def _chosen(rules: Mapping[str, Rule], name: str) -> Mapping[str, Rule]:
     if name and name not in rules:
-        raise CommandError(f"There is no rule '{name}'; there are: {', '.join(rules) or 'none'}.")
+        raise CommandError(
+            f"There is no rule '{name}'; the rules are: {', '.join(rules) or 'none'}."
+        )
     if not rules:
-        raise CommandError("The file has no rules; add them under 'rules:'.")
+        raise CommandError("The file has no rules to replay; add them under 'rules:'.")
     return {name: rules[name]} if name else rules
 
 
@@ -162,15 +164,16 @@ async def _calls(queries: RequestReply, seconds: int) -> AsyncIterator[dict[str,
 def _seconds(since: str) -> int:
     message = re.fullmatch(r"(\d{1,6})([mhd])", since)
     if message is None:
-        raise CommandError(f"'{since}' is not a time span; write 30m, 12h or 7d.")
+        raise CommandError(f"'{since}' is not a duration; write 30m, 12h or 7d.")
     return int(message[1]) * _UNITS[message[2]]
 
 
 def _show(report: Report) -> None:
     total = report.total
     say(
-        f"{total.total()} calls: {total['refused']} would be denied, {total['asked']} would wait "
-        f"for a person, {total['allowed']} would be allowed, {total['same']} stay as they were."
+        f"{total.total()} calls: {total['refused']} would be denied, {total['asked']} "
+        f"would wait for an approval, {total['allowed']} would be allowed, "
+        f"{total['same']} would not change."
     )
     if total["unknown"]:
         say(f"{total['unknown']} depend on arguments that were not recorded (set content: full).")

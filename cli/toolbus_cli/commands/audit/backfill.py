@@ -28,8 +28,10 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 MOST_LINES, MOST_BYTES = 1000, 1 << 20  # of an export, in one message
-SECONDS = 60.0  # a stretch of a thousand messages may hold many events
-_LETTERS = "SELECT concat(toString(stream_seq), '.', toString(line)) AS place, at, subject, reason"
+SECONDS = 60.0  # a thousand messages may contain many events
+_LETTERS = (
+    "SELECT concat(toString(stream_seq), '.', toString(line)) AS position, at, subject, reason"
+)
 
 
 def list_letters(
@@ -38,31 +40,36 @@ def list_letters(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, newest first; `place` is message and line."""
+    """List dead letters, newest first; a position is a stream message and a line in it."""
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_request(state_dir, sql, limit))
     nothing = "No dead letters."
-    show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
+    show_rows(("position", "at", "subject", "reason"), rows, nothing, as_json=as_json)
 
 
 def show(
-    place: Annotated[str, typer.Argument(help="Message and line from `list`, such as 1042.0")],
+    position: Annotated[
+        str,
+        typer.Argument(help="A position from 'toolbus audit dead-letters list', such as 1042.0."),
+    ],
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
     """Show a dead letter as received, and why audit could not read it."""
-    found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", place)
+    found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", position)
     if found is None:
         raise CommandError(
-            f"'{place}' is not a message and line; see `toolbus audit dead-letters list`."
+            f"'{position}' is not a position such as 1042.0; 'toolbus audit dead-letters "
+            "list' shows the positions."
         )
     where = f"stream_seq = {found[1]} AND line = {found[2]}"
     sql = f"{_LETTERS}, digest, raw FROM dead_letters WHERE {where}"
     rows = asyncio.run(_request(state_dir, sql, 10))
     if not rows:
         raise CommandError(
-            f"There is no dead letter at {place}; it may have been retried successfully."
+            f"There is no dead letter at {position}; a retry may have succeeded. See "
+            "'toolbus audit dead-letters list'."
         )
     if as_json:
         show_json(rows)
@@ -77,7 +84,7 @@ def retry(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> No
     if as_json:
         show_json(result)
         return
-    say(f"{result['written']} lines became rows; {result['unreadable']} still cannot be read.")
+    say(f"{result['written']} events became rows; {result['unreadable']} still cannot be read.")
 
 
 def backfill(
@@ -110,7 +117,7 @@ def backfill(
         return
     say(f"{result['lines']} lines read, {result['written']} missing ones inserted.")
     if result["unreadable"]:
-        say(f"{result['unreadable']} cannot be read: toolbus audit dead-letters list")
+        say(f"{result['unreadable']} cannot be read; 'toolbus audit dead-letters list' shows them.")
 
 
 def _moment(text: str) -> float:
@@ -118,7 +125,7 @@ def _moment(text: str) -> float:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise CommandError(
-            f"'{text}' is no day or time; write 2026-11-01 or 2026-11-01T14:30."
+            f"'{text}' is not a day or time; write 2026-11-01 or 2026-11-01T14:30."
         ) from error
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
@@ -164,7 +171,7 @@ def _pieces(export: Path) -> Iterator[list[str]]:
                 piece.append(line.rstrip("\n"))
                 size += len(line)
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{export} cannot be read: {error}") from error
+        raise CommandError(f"{export} cannot be read ({error}); give a JSONL export.") from error
     if piece:
         yield piece
 

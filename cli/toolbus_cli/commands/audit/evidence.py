@@ -39,9 +39,7 @@ def export(  # noqa: PLR0913
     ] = Form.BUNDLE,
     customer: Annotated[
         str,
-        typer.Option(
-            help="The customer; default: the log `default` for bundles, all customers else."
-        ),
+        typer.Option(help="The customer; default: 'default' for bundles, otherwise all customers."),
     ] = "",
     since: Annotated[
         str,
@@ -51,7 +49,7 @@ def export(  # noqa: PLR0913
     ] = "",
     reveal: Annotated[
         bool,
-        typer.Option(help="Include encrypted personal data in the bundle in plain, with proofs."),
+        typer.Option(help="Include personal data in the bundle in plain text, with proofs."),
     ] = False,
     until: Annotated[str, typer.Option(help="End before this day or time; not for bundles.")] = "",
     event: Annotated[
@@ -62,9 +60,9 @@ def export(  # noqa: PLR0913
 ) -> None:
     """Export events: as a signed bundle that verifies offline, or as plain rows.
 
-    A bundle is a customer's whole log. jsonl has one event per line as its producer wrote it, ocsf
-    one Open Cybersecurity Schema Framework event per line, parquet the table's columns; all three
-    are ordered by time. Exports are streamed and need little memory.
+    A bundle contains the whole log of one customer. The other formats contain plain events in the
+    order of time: jsonl as their producers wrote them, ocsf as Open Cybersecurity Schema Framework
+    events (one per line), parquet as the columns of the table.
     """
     if form is Form.BUNDLE:
         if until or event:
@@ -83,8 +81,8 @@ def export(  # noqa: PLR0913
 
 
 def _say_bundle(out: Path, reply: dict[str, Any]) -> None:
-    say(f"{out}: {reply['events']} events under {reply['checkpoints']} checkpoints.")
-    say(f"Check it with: toolbus audit verify {out} --key KEY  (or python3 verify.py, inside)")
+    say(f"Wrote {out}: {reply['events']} events, {reply['checkpoints']} checkpoints.")
+    say(f"Verify it with: toolbus audit verify {out} --key KEY")
 
 
 def _say_rows(out: Path, rows: int) -> None:
@@ -129,9 +127,9 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
         for status in await RequestReply(OPERATOR, bus).request_all(wanted=("audit",)):
-            if result := status.details.get("sealed_by"):
+            if result := status.details.get("signed_by"):
                 return str(result)
-    raise InvalidError("Audit did not respond; see `toolbus status` and retry.")
+    raise InvalidError("The audit service did not respond; check 'toolbus status' and retry.")
 
 
 def check(  # noqa: PLR0913
@@ -147,19 +145,24 @@ def check(  # noqa: PLR0913
         typer.Option(help="The key of a witness that must have cosigned; repeatable."),
     ] = None,
     quorum: Annotated[
-        int, typer.Option(help="How many witnesses must have cosigned; default: all.", min=0)
+        int,
+        typer.Option(help="The number of witnesses that must have cosigned; default: all.", min=0),
     ] = 0,
     customer: Annotated[str, typer.Option(help="The customer whose log is expected.")] = "",
     until: Annotated[
         str,
-        typer.Option(help="Maximum age of the last checkpoint (with --witness: cosignature)."),
+        typer.Option(
+            help="Fail if the last checkpoint (with --witness: cosignature) is older than this "
+            "time."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle offline: bytes, tree, signatures, sequences, intents and outcomes.
 
-    Same as `python3 verify.py BUNDLE --key KEY` with the program inside the bundle. Exit code
-    0: valid; 1: findings, each printed with what is wrong; 2: the bundle cannot be read.
+    The same program is in the Toolbus repository and in each bundle: `python3 verify.py BUNDLE
+    --key KEY`. Exit code 0: valid; 1: not valid, with a line for each finding; 2: the bundle
+    cannot be read.
     """
     words = [str(path), "--key", key, "--quorum", str(quorum)]
     words += [word for each in seen or () for word in ("--seen", str(each))]

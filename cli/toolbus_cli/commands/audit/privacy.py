@@ -57,23 +57,28 @@ async def _forget(state_dir: Path, text: str, reason: str, *, sure: bool) -> Non
             question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
             typer.confirm(question, abort=True)
         services = await forgetting.forget(repository, people, found, reason)
-    say(f"{found.person.name} is forgotten; {services} services have let go of the key.")
+    say(f"Erased '{found.person.name}'; {services} services confirmed that they discarded the key.")
     if found.plain:
         say(
-            f"{found.plain} events from before names were sealed name them in the plain; they go "
-            "when their retention ends."
+            f"{found.plain} events from before names were encrypted still contain the "
+            "plain name; they are deleted when their retention ends."
         )
 
 
 def hold(
     customer: Customer,
     *,
-    why: Annotated[str, typer.Option(help="The case; kept with the hold and in the event.")],
+    why: Annotated[
+        str,
+        typer.Option(
+            help="The reason, such as a case number; recorded with the hold and in the event."
+        ),
+    ],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Hold a customer's events: nothing is deleted or erased until the hold is removed."""
+    """Place a legal hold: no event of the customer is deleted or erased until it is removed."""
     asyncio.run(_hold(state_dir, customer, why))
-    say(f"{customer} is held: nothing of it is deleted.")
+    say(f"Events of '{customer}' are under a legal hold and are not deleted.")
 
 
 async def _hold(state_dir: Path, customer: str, why: str) -> None:
@@ -81,14 +86,14 @@ async def _hold(state_dir: Path, customer: str, why: str) -> None:
         customers = (await repository.declared()).configuration.customers
         if customer not in (*customers, DEFAULT_CUSTOMER):
             raise CommandError(
-                f"No customer '{customer}' is declared; see 'toolbus get customers'."
+                f"No customer '{customer}' is configured; 'toolbus get customers' lists them."
             )
         people = await people_of(repository.bus, find(state_dir).state)
         name = f"operator:{repository.by}"
         await people.learn([name])
         bucket = await repository.bus.bucket(CONFIG)
         entry = Hold(why, time(), people.pseudonym(name))
-        # The hold first: what is not recorded yet is held already.
+        # Store the hold before its event, so that the hold applies even if recording fails.
         await bucket.put(f"{HOLD_PREFIX}{customer}", msgspec.json.encode(entry))
         _record(repository, HoldPlaced, customer, why)
 
@@ -96,27 +101,35 @@ async def _hold(state_dir: Path, customer: str, why: str) -> None:
 def lift(
     customer: Customer,
     *,
-    why: Annotated[str, typer.Option(help="Why; kept in the event.")] = "",
+    why: Annotated[str, typer.Option(help="The reason; recorded in the event.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Remove a hold; expired events are deleted within an hour."""
+    """Remove a legal hold; events that expired meanwhile are deleted within an hour."""
 
     async def work(repository: ConfigRepository) -> None:
         bucket = await repository.bus.bucket(CONFIG)
         if customer not in await held(bucket):
-            raise CommandError(f"{customer} is not held; 'toolbus audit hold list' shows who is.")
+            raise CommandError(
+                f"'{customer}' is not under a legal hold; 'toolbus audit hold list' "
+                "shows all holds."
+            )
         _record(repository, HoldLifted, customer, why)
         await repository.delivered()
         await bucket.delete(f"{HOLD_PREFIX}{customer}")
 
     at_work(state_dir, work)
-    say(f"{customer} is no longer held.")
+    say(f"Removed the legal hold on '{customer}'.")
 
 
 def list_holds(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List held customers with time and reason."""
+    """List legal holds with customer, time and reason."""
     rows = asyncio.run(_holds(state_dir))
-    show_rows(("customer", "since", "by", "why"), rows, "No customer is held.", as_json=as_json)
+    show_rows(
+        ("customer", "since", "by", "why"),
+        rows,
+        "No customer is under a legal hold.",
+        as_json=as_json,
+    )
 
 
 async def _holds(state_dir: Path) -> list[dict[str, Any]]:

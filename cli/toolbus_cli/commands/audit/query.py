@@ -1,4 +1,4 @@
-"""Commands for analysts and auditors: questions in SQL, and events as they come."""
+"""Commands for analysts and auditors: SQL queries, and a live view of events."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -39,13 +39,21 @@ def query(
     sql: Annotated[str, typer.Argument(help="One SELECT over the table events.")] = "",
     *,
     name: Annotated[
-        str, typer.Option("--saved", help="One of 'toolbus audit queries' instead.")
+        str,
+        typer.Option(
+            "--saved",
+            help="The name of a saved query (see 'toolbus audit queries') instead of SQL.",
+        ),
     ] = "",
     given: Annotated[
-        list[str] | None, typer.Option("--param", help="NAME=VALUE for a {NAME:Type} of it.")
+        list[str] | None,
+        typer.Option(
+            "--param",
+            help="NAME=VALUE: the value of a parameter {NAME:Type} of the saved query; repeatable.",
+        ),
     ] = None,
     own: Own = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 1000,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +61,7 @@ def query(
 
     The table events has a row per event: at (UTC), event (call.allowed, call.denied,
     call.completed, call.failed, server.lost, key.created, ...), customer, team, user, environment,
-    key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
+    key, call_id, server, tool, method, code, rule, shadow (shadow rules that would have denied it),
     reason, charge (micro-dollars), latency_us, detail (the whole event).
     """
     request = AuditQuery(sql=sql, limit=limit, parameters=_named(given or ()))
@@ -62,14 +70,16 @@ def query(
         parameters = one.bound(request.parameters, datetime.now(UTC))
         request = AuditQuery(sql=one.sql, limit=limit, parameters=parameters)
     if bool(name) == bool(sql):
-        raise CommandError("Give a statement, or the name of a saved one with --saved.")
+        raise CommandError(
+            "Give either an SQL statement or the name of a saved query with --saved."
+        )
     found = asyncio.run(_query(state_dir, request))
     if as_json:
         show_json(_records(found))
         return
     show_table(found.columns, found.rows, "No row.")
     if found.more:
-        say(f"There are more; --limit raises the {limit} rows shown.")
+        say(f"More than {limit} rows match; raise --limit to see them.")
 
 
 async def _query(state_dir: Path, requested: AuditQuery) -> RowsReply:
@@ -78,10 +88,12 @@ async def _query(state_dir: Path, requested: AuditQuery) -> RowsReply:
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
-    """Values by name. Raises `CommandError`."""
+    """Return the parameters' values by name. Raises `CommandError`."""
     for each in given:
         if "=" not in each:
-            raise CommandError(f"'{each[:40]}' names no value; write --param name=value.")
+            raise CommandError(
+                f"'{each[:40]}' is not a parameter with a value; write --param name=value."
+            )
     return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
@@ -92,19 +104,24 @@ def _records(found: RowsReply) -> list[dict[str, Any]]:
 def tail(  # noqa: PLR0913 - one for each option
     *,
     lines: Annotated[
-        int, typer.Option("-n", "--lines", min=0, max=BATCH, help="How many of the newest.")
+        int,
+        typer.Option(
+            "-n", "--lines", min=0, max=BATCH, help="The number of newest events to print first."
+        ),
     ] = 20,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Keep running, and print events as they come.")
+        bool, typer.Option("-f", "--follow", help="Keep running and print new events.")
     ] = False,
-    event: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
-    customer: Annotated[str, typer.Option(help="Only of this customer.")] = "",
-    key: Annotated[str, typer.Option(help="Only of this key.")] = "",
-    server: Annotated[str, typer.Option(help="Only of this server.")] = "",
+    event: Annotated[
+        str, typer.Option(help="Only events of this name, such as call.denied or 'approval.*'.")
+    ] = "*",
+    customer: Annotated[str, typer.Option(help="Only events of this customer.")] = "",
+    key: Annotated[str, typer.Option(help="Only events of this key.")] = "",
+    server: Annotated[str, typer.Option(help="Only events of this server.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the newest events, and with -f those that follow; with --json one object a line."""
+    """Print the newest events, and new ones with -f; --json prints one object per line."""
     wanted = {"event": like(event), "customer": customer, "key": key, "server": server}
     asyncio.run(_tail(state_dir, lines, wanted, follow=follow, as_json=as_json))
 

@@ -1,4 +1,4 @@
-"""Commands for analysts: the questions that are saved, and a report as tables or one HTML file."""
+"""Commands for analysts: saved queries, and a report as tables or as one HTML file."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -27,23 +27,28 @@ from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
-SECONDS = 20.0  # longer than audit lets a question run
+SECONDS = 20.0  # longer than audit's query timeout
 Own = Annotated[
     Path | None,
-    typer.Option("--queries", envvar="TOOLBUS_QUERIES", help="A directory with queries of yours."),
+    typer.Option(
+        "--queries",
+        envvar="TOOLBUS_QUERIES",
+        help="A directory with additional queries (NAME.sql).",
+    ),
 ]
 
 
 def queries(
-    name: Annotated[str, typer.Argument(help="Show this one with its SQL.")] = "",
+    name: Annotated[str, typer.Argument(help="Show this query with its SQL.")] = "",
     *,
     own: Own = None,
     as_json: AsJson = False,
 ) -> None:
     """List the saved queries with their descriptions.
 
-    A file NAME.sql in a directory of yours joins them: a first line '-- sentence', a line
-    '-- parameter: Type = usual | meaning' for each {parameter:Type} it uses, and a SELECT.
+    Files NAME.sql in the directory of --queries are listed too. Such a file has a first line
+    '-- description', a line '-- name: Type = default | description' for each {name:Type} that it
+    uses, and one SELECT.
     """
     if name:
         one = saved.chosen(name, own)
@@ -69,22 +74,27 @@ def queries(
 def report(
     *,
     since: Annotated[
-        str, typer.Option(help="From when: 24h, 7d, a day or a time (UTC); its whole hour.")
+        str,
+        typer.Option(
+            help="Start of the period: 24h, 7d, a day or a time (UTC), rounded down to the hour."
+        ),
     ] = "24h",
-    until: Annotated[str, typer.Option(help="To when.")] = "now",
-    by: Annotated[
-        str, typer.Option(help="One line for each customer, team, key, server or tool.")
-    ] = "tool",
-    html: Annotated[Path | None, typer.Option(help="Write a page with charts here.")] = None,
+    until: Annotated[str, typer.Option(help="End of the period: a day or a time (UTC).")] = "now",
+    by: Annotated[str, typer.Option(help="Group by customer, team, key, server or tool.")] = "tool",
+    html: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with charts to this file.")
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
     """Report calls, failures, denials, cost and latency.
 
-    The page of --html is one file without scripts or outside resources.
+    The page that --html writes is one file without scripts or external resources.
     """
     if by not in report_data.NAMED:
-        raise CommandError(f"There is no report by '{by}'; write {', '.join(report_data.NAMED)}.")
+        raise CommandError(
+            f"A report cannot be grouped by '{by}'; use one of {', '.join(report_data.NAMED)}."
+        )
     now = datetime.now(UTC)
     found = asyncio.run(_report(state_dir, by, moment(since, now), moment(until, now)))
     if html is not None:
@@ -112,13 +122,15 @@ def _show(found: Report) -> None:
     rows = [_row(row["name"], row) for row in found.table]
     show_table(columns, [*rows, _row("(all)", found.total)] if rows else [], "No call.")
     if found.more:
-        say(f"There are more than {report_data.MOST_NAMES}; these are the most expensive.")
+        say(f"Only the {report_data.MOST_NAMES} most expensive are shown.")
     if found.codes:
         say("")
         codes = [(row["code"], row["calls"]) for row in found.codes]
-        show_table(("failed or denied because", "calls"), codes, "")
+        show_table(("code of failure or denial", "calls"), codes, "")
     if found.tokens["classic"]:
-        text = "Code mode: {spent:,} tokens, where every definition would have been {classic:,}."
+        text = (
+            "Code mode used {spent:,} tokens; sending every definition would have used {classic:,}."
+        )
         say("", text.format(**found.tokens))
 
 

@@ -45,9 +45,9 @@ def apply(
 ) -> None:
     """Apply a configuration as a whole, after showing the differences.
 
-    The change applies only to the configuration the differences were shown for. An invalid file
-    changes nothing; every error is printed with its line. A key without a secret gets one, shown
-    once.
+    If the configuration changes after the differences were shown, nothing is applied. An invalid
+    file changes nothing; every error is printed with its line. A new key without a secret receives
+    one, which is shown once.
     """
     running = State(state_dir).running().get("http_host", "")
     loaded = load_file(file, {**os.environ, **listening_on(running)})
@@ -96,7 +96,10 @@ def _show_secrets(applied: Applied) -> None:
 
 def get(
     kind: Annotated[
-        str, typer.Argument(help=f"One of {', '.join(KINDS)}; default: all, as 'apply' accepts it.")
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(KINDS)}; default: all, in the form that 'apply' accepts."
+        ),
     ] = ALL,
     name: Annotated[str, typer.Argument(help="The entry's name; default: all.")] = "",
     *,
@@ -105,15 +108,17 @@ def get(
 ) -> None:
     """Show the configuration. Credentials are redacted.
 
-    The whole can be applied again: a key without a secret keeps its own, and '(set)' keeps what is
-    there. Keys made one by one are among the keys, not in the whole.
+    'toolbus apply' accepts the output: a key without a secret keeps its present one, and '(set)'
+    keeps the stored value. Keys created with 'toolbus keys create' are shown by 'get keys' only.
     """
     if kind not in (*KINDS, ALL):
         raise CommandError(f"Unknown kind '{kind}'; use one of {', '.join(KINDS)}.")
     found = at_work(state_dir, lambda repository: _found(repository, kind))
     if name:
         if name not in found:
-            raise CommandError(f"'{name}' is not among the {kind}; 'toolbus get {kind}' shows all.")
+            raise CommandError(
+                f"There is no '{name}' among the {kind}; 'toolbus get {kind}' shows all."
+            )
         found = {name: found[name]}
     if as_json:
         show_json(found)
@@ -138,10 +143,12 @@ async def _found(repository: ConfigRepository, kind: str) -> dict[str, Any]:
 
 
 def take_over(
-    file: Annotated[Path, typer.Argument(help="A client's file: JSON, TOML or YAML.")],
+    file: Annotated[
+        Path, typer.Argument(help="A configuration file of an MCP client: JSON, TOML or YAML.")
+    ],
     *,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write a toolbus.yaml here.")
+        Path | None, typer.Option("-o", "--output", help="The toolbus.yaml to write.")
     ] = None,
     apply_now: Annotated[
         bool, typer.Option("--apply", help="Add the servers to the current configuration.")
@@ -152,8 +159,8 @@ def take_over(
 ) -> None:
     """Import the servers of an MCP client: Claude, Cursor, VS Code, Zed, Codex, Gemini, Goose.
 
-    Without -o or --apply the toolbus.yaml is written to standard output. Where the file has a
-    credential, the result has ${env:NAME}, and the command says which variables to set.
+    Without -o or --apply the toolbus.yaml is written to standard output. Each credential is
+    replaced by ${env:NAME}, and the command lists the variables to set.
     """
     taken = client_servers.read(file)
     text = client_servers.as_yaml(taken)
@@ -182,7 +189,9 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     except FileExistsError as error:
         raise CommandError(f"{path} already exists; use --force to overwrite it.") from error
     except OSError as error:
-        raise CommandError(f"{path} cannot be written ({error.strerror}).") from error
+        raise CommandError(
+            f"{path} cannot be written ({error.strerror}); choose another file with -o."
+        ) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
 
@@ -193,7 +202,7 @@ def _add(taken: Configuration, state_dir: Path) -> None:
         taken_already = sorted(set(now.servers) & set(taken.servers))
         if taken_already:
             raise CommandError(
-                f"A server '{taken_already[0]}' is declared already; rename one of them."
+                f"A server '{taken_already[0]}' is already configured; rename one of them."
             )
         servers = {**now.servers, **taken.servers}
         await repository.apply(now.model_copy(update={"servers": servers}), BY, named=taken)

@@ -21,7 +21,7 @@ from toolbus_common.nats.topology import BUCKETS, EVENTS
 from toolbus_common.nats.topology import provision as lay_down
 from toolbus_common.service.process import SERVICES
 
-# What replicas of one service share, beside their seed.
+# Secrets that the replicas of one service share, besides their seed.
 KEYS = ("people.key", "policy.key", "seal.key", "oauth.key", "oauth-vault.key")
 
 
@@ -44,30 +44,32 @@ def up(  # noqa: PLR0913
     state_dir: StateDir = DEFAULT_STATE,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")
+        int, typer.Option(min=0, max=65535, help="The port; 0 selects a free port.")
     ] = 8080,
-    separate: Annotated[bool, typer.Option("--separate", help="One process per service.")] = False,
+    separate: Annotated[
+        bool, typer.Option("--separate", help="Run each service in its own process.")
+    ] = False,
     ready_file: Annotated[
-        Path | None, typer.Option(help="A file to write (mode 0600) once everything is ready.")
+        Path | None, typer.Option(help="A file to write (mode 0600) when every service is ready.")
     ] = None,
     log_format: Annotated[
-        str, typer.Option(envvar="TOOLBUS_LOG_FORMAT", help="text or json.")
+        str, typer.Option(envvar="TOOLBUS_LOG_FORMAT", help="The format of logs: text or json.")
     ] = "text",
     log_level: Annotated[str, typer.Option(envvar="TOOLBUS_LOG_LEVEL")] = "info",
     ops_listen: Annotated[
         str,
         typer.Option(
             envvar="TOOLBUS_OPS_LISTEN",
-            help="HOST:PORT of /readyz and /metrics; each further process takes the next port.",
+            help="HOST:PORT of /readyz and /metrics; each additional process uses the next port.",
             callback=_address,
         ),
     ] = "127.0.0.1:0",
 ) -> None:
     """Start the whole gateway on this machine; Ctrl-C drains and stops it.
 
-    The configuration file is watched: a changed file is validated as a whole and applied, or its
-    errors are printed and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and
-    TOOLBUS_CLICKHOUSE_URL name servers to use instead of the embedded ones.
+    The configuration file is watched: a valid change is applied, and of an invalid one the errors
+    are printed and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and TOOLBUS_CLICKHOUSE_URL
+    select external servers instead of the embedded ones.
     """
     from toolbus_cli.launcher.up import Options  # noqa: PLC0415
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
@@ -85,7 +87,7 @@ def run(
         str,
         typer.Option(
             envvar="TOOLBUS_OPS_LISTEN",
-            help="HOST:PORT of /healthz, /readyz and /metrics; port The port; 0 for any free one.",
+            help="HOST:PORT of /healthz, /readyz and /metrics; port 0 selects a free port.",
             callback=_address,
         ),
     ] = "127.0.0.1:0",
@@ -94,8 +96,8 @@ def run(
 
     Services are configured by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and
     unsent events), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST
-    and TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
-    TOOLBUS_OPS_HOSTS: the names it may be asked by.
+    and TOOLBUS_HTTP_PORT (ingress). TOOLBUS_OPS_LISTEN sets the operations listener too;
+    TOOLBUS_OPS_HOSTS lists the host names that its requests may have.
     """
     raise typer.Exit(_run(services, ops_listen))
 
@@ -155,10 +157,11 @@ def nats_config(
 ) -> None:
     """Write a NATS configuration: a user and permissions per service, a seed file each.
 
-    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each service its
-    own seed and no other; all but ingress, with operators, the one people.key; policy policy.key;
-    ingress seal.key; oauth oauth.key and oauth-vault.key;
-    policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.
+    Existing seeds and keys are not changed, so an upgrade only rewrites nats.conf. Give each
+    service only its own files: its seed; people.key (every service except ingress, and operators);
+    policy.key (policy); seal.key (ingress); oauth.key and oauth-vault.key (oauth);
+    sealing/writers.json (policy and operators); the service's key in sealing/ (executor, audit,
+    oauth).
     """
     try:
         keys = create_seeds(directory / "nkeys")

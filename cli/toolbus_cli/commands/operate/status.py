@@ -36,7 +36,7 @@ from toolbus_common.nats.topology import BUCKETS, OBJECTS
 from toolbus_common.service.process import SERVICES
 
 LEAST_FREE = 1 << 30  # bytes
-Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
+Check = dict[str, Any]  # name of the check, whether it passed, and a message
 
 
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
@@ -69,7 +69,7 @@ async def _request(place: Place) -> tuple[list[ServiceStatus], list[dict[str, An
                 servers, await queries.request_each(SessionsQuery(), SessionsReply)
             )
         except ToolbusError:
-            servers = []  # no executor: the services' table says so
+            servers = []  # no executor is running; the table of services shows it
         return services, servers
 
 
@@ -89,7 +89,7 @@ def _show(
         for each in services
     ]
     rows += [(service, "not running", "", "", "") for service in missing]
-    show_table(("service", "state", "pid", "since", "details"), rows, "No service answers.")
+    show_table(("service", "state", "pid", "since", "details"), rows, "No service responded.")
     say("")
     _show_servers(servers)
 
@@ -101,7 +101,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
     table = [
         [(server | _state(server)).get(column, "") for column in columns] for server in servers
     ]
-    show_table(("server", *columns[1:]), table, "No server is declared.")
+    show_table(("server", *columns[1:]), table, "No server is configured.")
     faults = [(server["name"], fault) for server in servers for fault in faults_of(server)]
     if faults:
         say("")
@@ -120,7 +120,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
 def _state(server: dict[str, Any]) -> dict[str, str]:
     """Return a server's state; a drain by an operator comes before its own state."""
     if not server.get("drained"):
-        return {"state": "asleep"} if server.get("asleep") else {}
+        return {"state": "idle"} if server.get("idle") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)
     return {"state": "draining" if left else "drained"}
 
@@ -128,20 +128,21 @@ def _state(server: dict[str, Any]) -> dict[str, str]:
 def faults_of(server: dict[str, Any]) -> Iterator[str]:
     """Yield the problems of a server, one message each."""
     if server.get("lost_at"):
-        shown = ", and what it listed before is shown" if server["state"] == "stale" else ""
-        yield f"It has been out of reach for {_span(time.time() - server['lost_at'])}{shown}."
+        shown = "; its last known tools are listed" if server["state"] == "stale" else ""
+        span = _span(time.time() - server["lost_at"])
+        yield f"The server has been unreachable for {span}{shown}."
     if failures := server.get("failures"):
         times = (f"{each['code']} {_span(time.time() - each['at'])} ago" for each in failures)
-        yield f"Its calls failed lately: {', '.join(times)}."
+        yield f"Recent calls failed: {', '.join(times)}."
     probe = server.get("probe")
     if probe and not probe["ok"]:
         ago = _span(time.time() - probe["at"])
-        yield f"Asked {ago} ago whether it is there, it gave no answer: {probe['reason']}"
+        yield f"The health probe {ago} ago failed: {probe['reason']}"
     for replica in server.get("replicas", ()):
         yield from _faults_of_replica(replica)
     yield from _refused(server)
     yield from _lost_of(server)
-    for item, is_so in (("dropped", "is not shown"), ("repaired", "was repaired")):
+    for item, is_so in (("dropped", "is hidden"), ("repaired", "was repaired")):
         if found := server.get(item, {}):
             name, why = next(iter(found.items()))
             all_of_them = "see 'toolbus tools --quarantined'"
@@ -151,15 +152,15 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
 
 def _refused(server: dict[str, Any]) -> Iterator[str]:
     """Yield denied hosts and files, and the configuration line that allows the files."""
-    if hosts := server.get("refused_hosts"):
+    if hosts := server.get("denied_hosts"):
         most = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
-        yield f"It wanted hosts it may not reach: {', '.join(most)}"
-    files = server.get("refused_files", {})
-    for kind, verb in (("read", "see"), ("write", "write")):
+        yield f"Denied connections to hosts that are not configured: {', '.join(most)}"
+    files = server.get("denied_files", {})
+    for kind, verb in (("read", "read"), ("write", "write")):
         paths = [path for path in files if files[path] == kind][:5]
         if paths:
             line = f"servers.{server['name']}.files: {{{kind}: [{', '.join(paths)}]}}"
-            yield f"It named files that it does not {verb}; if it should: {line}"
+            yield f"Its arguments name files that it may not {verb}; to allow this: {line}"
 
 
 def not_held(servers: list[dict[str, Any]]) -> str:
@@ -169,43 +170,43 @@ def not_held(servers: list[dict[str, Any]]) -> str:
     if not result:
         return ""
     why = (f"{what} ({_LACKS[what]})" if what in _LACKS else what for what in result)
-    return f"This machine does not hold servers' processes to: {', '.join(why)}."
+    return f"This machine cannot isolate server processes by: {', '.join(why)}."
 
 
-# What is missing where servers are not held to it.
+# The reason for which a machine cannot enforce an isolation measure.
 _LACKS = {
-    "own files": "no namespaces: Landlock bounds files",
+    "own files": "no namespaces; Landlock restricts files instead",
     "own processes": "no namespaces",
-    "own user": "the executor is not root, or may not change users",
+    "own user": "the executor is not root, or cannot change users",
     "own /proc": "no namespaces, or parts of /proc are masked",
     "size of home and /tmp": "no namespaces",
     "signals": "needs Linux 6.12",
     "abstract sockets": "needs Linux 6.12",
     "number of processes": "needs a user of its own, or TOOLBUS_CGROUP",
-    "memory of all together": "each process has its limit; needs TOOLBUS_CGROUP",
+    "memory of all together": "only each process has a limit; needs TOOLBUS_CGROUP",
 }
 
 
 def _lost_of(server: dict[str, Any]) -> Iterator[str]:
     """Yield failed lists and dropped notifications."""
     for method, why in server.get("failed_lists", {}).items():
-        yield f"Its {method} fails: {why}"
+        yield f"{method} fails: {why}"
     if dropped := server.get("dropped_messages"):
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dropped.items()))
-        yield f"Messages that belong to no call under way were dropped: {counts}."
+        yield f"Messages that belong to no running call were dropped: {counts}."
 
 
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
     """Yield why a replica gets no calls."""
     name, state = replica["replica"], replica["state"]
-    if state != "in place":
+    if state != "active":
         why = f": {replica['reason']}" if replica["reason"] else ""
-        yield f"Its replica {name} is {state}{why}"
+        yield f"Replica {name} is {state}{why}"
     if replica["differs"]:
         some = ", ".join(replica["differs"][:5])
         more = ", …" if len(replica["differs"]) > 5 else ""  # noqa: PLR2004
-        why = "it lists them otherwise than most."
-        yield f"Its replica {name} gets no calls of {some}{more}: {why}"
+        why = "its definitions of them differ from those of most replicas."
+        yield f"Replica {name} gets no calls of {some}{more}: {why}"
 
 
 def _span(seconds: float) -> str:
@@ -248,11 +249,11 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
     if state_dir.exists():
         mode = stat.S_IMODE(state_dir.stat().st_mode)
         private = not mode & 0o077
-        fix = "" if private else f"; others may enter it: chmod 700 {state_dir}"
+        fix = "" if private else f"; other users can read it: run 'chmod 700 {state_dir}'"
         yield _check("state directory", f"{state_dir}, mode {mode:o}{fix}", ok=private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= LEAST_FREE
-        fix = "" if enough else "; events need disk space, or calls will be denied"
+        fix = "" if enough else "; free some: without disk space for events, calls are denied"
         yield _check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
     path = config or Path("toolbus.yaml")
     if config is not None or path.exists():
@@ -265,15 +266,15 @@ def _configuration(path: Path) -> Check:
     except CommandError as error:
         return _check("configuration", error.message, ok=False)
     warnings = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
-    return _check("configuration", "; ".join([f"{path} has no fault", *warnings]))
+    return _check("configuration", "; ".join([f"{path} is valid", *warnings]))
 
 
 async def _installation(state_dir: Path) -> list[Check]:
     if not (State(state_dir).running() or "TOOLBUS_NATS_URL" in os.environ):
-        return [_check("installation", f"nothing runs on {state_dir}; 'toolbus up' starts it")]
+        return [_check("installation", f"no Toolbus runs on {state_dir}; 'toolbus up' starts one")]
     try:
         async with joined(find(state_dir)) as bus:
-            return [_check("bus", "joined as the operator"), *await _looked_at(bus)]
+            return [_check("bus", "connected as operator"), *await _looked_at(bus)]
     except CommandError as error:
         return [_check("bus", error.message, ok=False)]
 
@@ -285,7 +286,7 @@ async def _looked_at(bus: Bus) -> list[Check]:
             await bus.bucket(bucket.bucket)
         for name in OBJECTS:
             await Objects.opened(bus, name)
-        checks.append(_check("buckets", "all there"))
+        checks.append(_check("buckets", "all exist"))
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
     queries = RequestReply(OPERATOR, bus)

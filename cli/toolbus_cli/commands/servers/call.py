@@ -1,4 +1,4 @@
-"""Commands that do what an agent does: see tools, call one."""
+"""Commands that list tools and call one, as an agent does."""
 
 import json
 import sys
@@ -68,7 +68,7 @@ def tools(
         show_json([*found, *unseen])
         return
     rows = [(tool["name"], _text(tool)) for tool in found]
-    rows += [(tool["name"], f"not shown: {tool['notShown']}") for tool in unseen]
+    rows += [(tool["name"], f"hidden: {tool['hidden']}") for tool in unseen]
     show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
 
 
@@ -85,12 +85,15 @@ async def _listings(repository: ConfigRepository, configuration: Configuration) 
 async def _bounds(
     repository: ConfigRepository, name: str, configuration: Configuration
 ) -> EffectiveGrants:
-    """Return a key's effective grants, with all its levels."""
+    """Return a key's effective grants, including those of its user, team and customer."""
     key = await repository.own_key(name) or configuration.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     if key.revoked:
-        raise CommandError(f"The key '{name}' is revoked: it sees nothing.")
+        raise CommandError(
+            f"The key '{name}' is revoked and sees no tool; 'toolbus keys rotate {name}' "
+            "enables it again."
+        )
     return principal_of(name, key, configuration, exposed(configuration)).bounds
 
 
@@ -107,25 +110,25 @@ def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[d
 def _unseen(
     listings: list[Listing], configuration: Configuration, names: Names
 ) -> list[dict[str, str]]:
-    """Yield hidden tools under the server's own names, with the reason."""
+    """Return hidden tools under the server's own names, with the reason."""
     found = {
         full_name(server, own): reason
         for (kind, server, own), reason in (names.dropped | names.crowded).items()
         if kind == "tools"
     }
-    found |= {each["name"]: each["notShown"] for each in _held_back(listings, ("tools",))}
+    found |= {each["name"]: each["hidden"] for each in _held_back(listings, ("tools",))}
     for listing in listings:
         views = configuration.servers[listing.server].tools
         found |= {
-            full_name(listing.server, tool.name): "the configuration hides it"
+            full_name(listing.server, tool.name): "hidden by the configuration"
             for tool in listing.tools
             if tool.name in views and views[tool.name].hidden
         }
-    return [{"name": name, "notShown": found[name]} for name in sorted(found)]
+    return [{"name": name, "hidden": found[name]} for name in sorted(found)]
 
 
 def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list[dict[str, str]]:
-    """Yield unreadable and quarantined definitions, with the reason."""
+    """Return unreadable and quarantined definitions, with the reason."""
     found: dict[str, str] = {}
     for listing in listings:
         found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
@@ -134,11 +137,11 @@ def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list
             for each in listing.quarantined
             if each.kind in kinds
         }
-    return [{"name": name, "notShown": found[name]} for name in sorted(found)]
+    return [{"name": name, "hidden": found[name]} for name in sorted(found)]
 
 
 def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
-    """Yield repaired definitions: clients could not read what the server sent."""
+    """Return the definitions that were repaired so that clients can read them."""
     kinds = ("tools", "prompts", "resources", "templates")
     found = {
         full_name(listing.server, each.name): each.repaired
@@ -163,21 +166,23 @@ def _first_line(text: str) -> str:
 
 def call(
     tool: Annotated[str, typer.Argument(help="The tool's full name, server__tool.")],
-    arguments: Annotated[str, typer.Argument(help="A JSON object, or - to read one.")] = "{}",
+    arguments: Annotated[
+        str, typer.Argument(help="A JSON object, or - to read it from standard input.")
+    ] = "{}",
     *,
     key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Print the tool's text unchanged, also to a terminal.")
+        bool, typer.Option("--raw", help="Print the tool's text unchanged, even on a terminal.")
     ] = False,
 ) -> None:
     """Call a tool over HTTP like an agent: authorized, charged and recorded.
 
-    On a terminal, what a text hides or would do to the terminal is named instead.
+    On a terminal, invisible characters and control sequences of a text are shown by name.
     """
     if not key:
-        raise CommandError("Name a key's secret with --key or TOOLBUS_KEY.")
+        raise CommandError("A key is required; give its secret with --key or TOOLBUS_KEY.")
     params = {"name": tool, "arguments": _object(arguments)}
     result = mcp_client.request(endpoint_of(state_dir), key, "tools/call", params, SECONDS)
     if as_json:

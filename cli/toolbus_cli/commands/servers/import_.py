@@ -34,10 +34,15 @@ Output = Annotated[
 Include = Annotated[
     list[str] | None,
     typer.Option(
-        "--include", help="Include only: operationId, tag:NAME, /path/*, 'GET /path/*'; repeatable."
+        "--include",
+        help="Include only these operations: operationId, tag:NAME, /path/*, 'GET /path/*'; "
+        "repeatable.",
     ),
 ]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Exclude these; repeatable.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="Exclude these operations, in the same forms; repeatable."),
+]
 
 
 def openapi(
@@ -52,7 +57,7 @@ def openapi(
 ) -> None:
     """Import an HTTP API from its OpenAPI document and list its tools.
 
-    Without -o the server is printed, to paste under servers: in toolbus.yaml.
+    Without -o, the server's configuration is printed, to be added under 'servers:' in toolbus.yaml.
     """
     root = _document(source)
     server: dict[str, Any] = {"openapi": _beside(source, output)}
@@ -79,16 +84,16 @@ def openapi(
 
 
 def curl(
-    line: Annotated[str, typer.Argument(help="A whole cURL line, in single quotes.")],
+    line: Annotated[str, typer.Argument(help="A complete cURL command, in single quotes.")],
     *,
     name: Name = "",
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import one request as a tool; write {id} in its path for a parameter.
+    """Import one request as a tool; mark parameters in its path as {id}.
 
-    Writes NAME.openapi.yaml beside the file named with -o, else into this directory. A credential
-    becomes a reference to the environment.
+    Writes NAME.openapi.yaml next to the file of -o, or into the current directory. A credential is
+    replaced by a reference to an environment variable.
     """
     sample = curls.read(line)
     host = urlsplit(sample.url).hostname or "api"
@@ -105,8 +110,8 @@ def postman(
 ) -> None:
     """Import the requests of a Postman collection as tools.
 
-    Writes NAME.openapi.yaml beside the file named with -o, else into this directory. Credentials
-    become references to the environment.
+    Writes NAME.openapi.yaml next to the file of -o, or into the current directory. Credentials are
+    replaced by references to environment variables.
     """
     title, samples, lost = collections.read(_text(file).decode("utf-8-sig", "replace"))
     called = name or _named(title)
@@ -122,7 +127,7 @@ def _take_sketch(sketch: Sketch, name: str, output: Path | None, *, as_json: boo
     try:
         api = translated(read(sketch.as_yaml().encode()), path.name)
     except DocumentError as error:
-        raise CommandError(f"No callable document results. {error}") from error
+        raise CommandError(f"The imported document is not usable. {error}") from error
     server: dict[str, Any] = {"openapi": f"./{path.name}"}
     if sketch.credentials:
         server["credentials"] = sketch.credentials
@@ -200,7 +205,7 @@ def _fetched(url: str) -> bytes:
         ) from error
     if response.status != OK:
         moved = response.headers.get("location")
-        hint = f", and names {moved[:200]}" if moved else ""
+        hint = f" and redirects to {moved[:200]}" if moved else ""
         raise CommandError(
             f"{url} returned HTTP {response.status}{hint}; give the URL of the document itself."
         )

@@ -24,15 +24,17 @@ from toolbus_common.config_store.repository import ConfigRepository
 SHOWN_DIGEST = 16  # characters: a collision cannot be found in time
 LEAST_DIGEST = 8
 
-What = Annotated[str, typer.Argument(help="A server, or a full name such as docs__search.")]
+What = Annotated[
+    str, typer.Argument(help="A server, or the full name of a definition, such as docs__search.")
+]
 
 
 def list_pins(
-    server: Annotated[str, typer.Argument(help="A server, or a full name; default: all.")] = "",
+    server: Annotated[
+        str, typer.Argument(help="A server, or the full name of a definition; default: all.")
+    ] = "",
     *,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Include approved definitions.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include listed definitions.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +47,7 @@ def list_pins(
         (
             case.name,
             case.kind,
-            f"quarantined: {case.why}" if case.why else "shown",
+            f"quarantined: {case.why}" if case.why else "listed",
             case.offered.digest[:SHOWN_DIGEST],
             case.pin.digest[:SHOWN_DIGEST],
             _decided(case),
@@ -53,13 +55,13 @@ def list_pins(
         for case in cases
     ]
     columns = ("name", "kind", "state", "digest", "approved", "decided")
-    show_table(columns, rows, "Nothing is quarantined.")
+    show_table(columns, rows, "No definition is quarantined.")
 
 
 def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show how definitions differ from the approved ones, member by member.
+    """Show how definitions differ from the approved ones, field by field.
 
-    Invisible and look-alike characters are named: ⟨U+200B ZERO WIDTH SPACE⟩.
+    Invisible and look-alike characters are shown by name: ⟨U+200B ZERO WIDTH SPACE⟩.
     """
     cases = _look(what, state_dir, everything="__" in what)
     if as_json:
@@ -67,7 +69,7 @@ def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = F
     else:
         _show(cases)
     if not as_json and not cases:
-        say(f"Nothing of {what} is quarantined.")
+        say(f"No definition of '{what}' is quarantined.")
 
 
 def approve(
@@ -82,10 +84,10 @@ def approve(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Approve quarantined definitions as they are now: one, or all of a server.
+    """Approve the present version of a quarantined definition, or of all of a server.
 
-    The command shows the differences and asks first. A definition that changes meanwhile stays
-    quarantined.
+    The command shows the differences and asks for confirmation. A definition that changes before
+    the approval stays quarantined.
     """
     cases = _look(what, state_dir)
     if digest:
@@ -97,9 +99,10 @@ def approve(
 
 
 def reject(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Reject a definition as it is now, or all quarantined ones of a server.
+    """Reject the present version of a definition, or all quarantined ones of a server.
 
-    A rejected definition is hidden in every mode; other approved definitions are unaffected.
+    A rejected version is hidden in every mode; an approved version of the same definition stays
+    approved.
     """
     cases = _look(what, state_dir, everything="__" in what)
     _decide(cases, state_dir, approved=False)
@@ -128,10 +131,13 @@ def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
 def _check(cases: list[Case], what: str, digest: str) -> None:
     """Check that the given digest is the current one of the only case."""
     if len(digest) < LEAST_DIGEST:
-        raise CommandError(f"--digest needs at least {LEAST_DIGEST} characters of the digest.")
+        raise CommandError(
+            f"--digest is too short; give at least {LEAST_DIGEST} characters of the digest."
+        )
     if len(cases) > 1:
         raise CommandError(
-            f"--digest is for one definition, but {len(cases)} of {what} are quarantined."
+            f"--digest selects one definition, but '{what}' has {len(cases)} quarantined "
+            "ones; give a full name."
         )
     if cases and not cases[0].offered.digest.startswith(digest):
         raise CommandError(changed_again(cases[0].name))
@@ -140,7 +146,8 @@ def _check(cases: list[Case], what: str, digest: str) -> None:
 def _ask(cases: list[Case]) -> None:
     if not sys.stdin.isatty():
         raise CommandError(
-            "There is no terminal to confirm at; give --digest from 'toolbus pins diff', or --yes."
+            "An approval needs a confirmation, but there is no terminal; give --digest "
+            "from 'toolbus pins diff', or --yes."
         )
     _show(cases)
     number = "this definition" if len(cases) == 1 else f"these {len(cases)} definitions"
@@ -153,7 +160,7 @@ def _answer(cases: list[Case], what: str, done: str, *, as_json: bool) -> None:
         show_json([{"name": c.name, "kind": c.kind, "digest": c.offered.digest} for c in cases])
     else:
         say(*(f"{case.name} {case.offered.digest[:SHOWN_DIGEST]} {done}." for case in cases))
-        say(*([] if cases else [f"Nothing of {what} is quarantined."]))
+        say(*([] if cases else [f"No definition of '{what}' is quarantined."]))
 
 
 def _show(cases: list[Case]) -> None:
@@ -183,7 +190,7 @@ def _reply(case: Case) -> dict[str, Any]:
         "name": case.name,
         "kind": case.kind,
         "server": case.server,
-        "held": case.why,
+        "quarantined": case.why,
         "digest": case.offered.digest,
         "approved": case.pin.digest,
         "rejected": case.pin.rejected,

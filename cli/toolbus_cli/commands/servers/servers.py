@@ -34,7 +34,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 
-ATTEMPTS = 5  # at writing, where others write too
+ATTEMPTS = 5  # on a conflict with another writer
 CONFIRM_SECONDS = 5.0
 
 Name = Annotated[str, typer.Argument(metavar="SERVER", help="A configured server.")]
@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 
 def drain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Stop new calls to a server; running ones finish. Ends with 'undrain'."""
+    """Stop new calls to a server; running calls finish. 'toolbus servers undrain' ends this."""
     row = at_work(state_dir, lambda repository: _steer(repository, name, _drained, ServerDrained))
     left = row.get("in_flight", 0)
     under_way = "no call is running" if not left else f"{left} still running"
@@ -58,7 +58,7 @@ def undrain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson 
 
 
 def reset(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Reset a server: new connection or process, closed circuit breaker, cleared history.
+    """Reset a server: open a new connection or process, close its circuit breaker.
 
     Running calls of a stdio server fail; drain it first to avoid that.
     """
@@ -110,7 +110,10 @@ async def _written(
         last = entry.revision if entry is not None else 0
         if await bucket.swap(f"{SERVER_COMMAND_PREFIX}{name}", result.encode(), last) is not None:
             return result
-    raise CommandError(f"Other operators keep changing {name}; see 'toolbus status', then retry.")
+    raise CommandError(
+        f"The state of '{name}' could not be changed because other operators change it too; "
+        "check 'toolbus status' and retry."
+    )
 
 
 async def _confirmed(repository: ConfigRepository, name: str, reply: ServerCommand) -> Row:
@@ -121,7 +124,7 @@ async def _confirmed(repository: ConfigRepository, name: str, reply: ServerComma
         try:
             rows = (await queries.request(ServersQuery(), ServersReply)).servers
         except UnavailableError:
-            return {}  # no executor runs: the next one hears it when it starts
+            return {}  # no executor is running: the next one reads the command when it starts
         row = next((each for each in rows if each["name"] == name), {})
         if (row.get("drained"), row.get("resets")) == (reply.drained, reply.resets):
             return row
@@ -135,4 +138,4 @@ def _answer(row: Row, message: str, *, as_json: bool) -> None:
     elif row:
         say(message)
     else:
-        say("The command is stored; no executor is running to apply it now.")
+        say("No executor is running; the command is stored and is applied when one starts.")

@@ -1,1 +1,1 @@
-"""Know who may call what: principals, grants, scopes, prices, tool names."""
+"""Access to tools: principals, grants, scopes, prices, tool names."""

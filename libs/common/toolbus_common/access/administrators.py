@@ -35,13 +35,14 @@ class Administrator:
             return
         if not may(self.role, right):
             raise ForbiddenError(
-                f"'{self.name}' has the role {self.role}, which may not {RIGHTS[right]}; ask an "
+                f"'{self.name}' has the role {self.role}, which does not permit to "
+                f"{RIGHTS[right]}; ask an "
                 f"administrator with the role {' or '.join(who_may(right))}."
             )
         if not self._lets(right):
             raise InsufficientScopeError(
-                f"This access token does not let its client {RIGHTS[right]}; sign in again for "
-                f"the scope {ADMINISTER}.",
+                f"The scope of this access token does not permit its client to {RIGHTS[right]}; "
+                f"sign in again with the scope '{ADMINISTER}'.",
                 scope=ADMINISTER,
             )
 

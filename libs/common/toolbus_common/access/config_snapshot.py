@@ -1,4 +1,4 @@
-"""The current configuration in a service: watched, and read in immutable snapshots."""
+"""The current configuration of a process: watched, and read in immutable snapshots."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -66,7 +66,7 @@ class ConfigSnapshot:
         version: int = 1,
         bearers: TokenCache | None = None,
     ) -> Self:
-        """Build a snapshot; keys created one by one (`own`) override configured ones."""
+        """Build a snapshot; individually created keys (`own`) override configured ones."""
         anonymous = {ANONYMOUS: configuration.anonymous.key} if configuration.anonymous.on else {}
         keys = KeyIndex().changed({**configuration.keys, **own, **anonymous})
         return cls(version, configuration, keys, Principals(configuration), bearers or TokenCache())
@@ -76,6 +76,10 @@ class ConfigSnapshot:
         self._principals.forget(keys)
         changed = self.keys.changed(keys)
         return ConfigSnapshot(version, self.configuration, changed, self._principals, self.bearers)
+
+    def seen_with(self, configuration: Configuration, bearers: TokenCache) -> "ConfigSnapshot":
+        """Return this snapshot for a service: its decrypted configuration and its tokens."""
+        return ConfigSnapshot(self.version, configuration, self.keys, self._principals, bearers)
 
     def serves(self, server: str) -> bool:
         """Return whether a server of that name exists: configured, or the built-in one."""
@@ -134,52 +138,47 @@ def _live(principal: Principal, now: float) -> Principal | None:
 class ConfigProjection:
     """The newest snapshot, built from the changes of the configuration bucket.
 
+    All services of a process share one: the configuration is parsed once. Its snapshots know no
+    access tokens and have no decrypted secrets, which differ between services; see `ConfigView`.
+
     Changes are applied when `now` is read: several changes at once cost one new snapshot, and no
-    reader sees a snapshot older than the last received change. `opened` decrypts the secrets of a
-    configuration that were encrypted for this service.
+    reader sees a snapshot older than the last received change.
     """
 
-    def __init__(self, opened: Opened = lambda configuration: configuration) -> None:
-        self._opened = opened
-        self.bearers = TokenCache()
-        self._now = ConfigSnapshot.of(Configuration(), version=0, bearers=self.bearers)
+    def __init__(self) -> None:
+        self._now = ConfigSnapshot.of(Configuration(), version=0)
         self._configuration = self._now.configuration
         self._own_keys: dict[str, Key] = {}
         self._own_admins: dict[str, Admin] = {}
         self._changed: set[str] = set()
         self._version = 0
         self._complete = False
-        self._stale = False
+        self._stale = False  # `_now` lacks received changes
+        self.on_stale: list[Callable[[], None]] = []  # a snapshot read before is outdated
         self.on_configured: list[Callable[[], None]] = []  # the configuration changed
         self.on_key: list[Callable[[str], None]] = []  # the key of this name changed
 
     @property
     def now(self) -> ConfigSnapshot:
         """The current snapshot; empty until the first load of the bucket is complete."""
-        if self._stale and self._complete:
+        if self._stale:
             self._renew()
         return self._now
 
-    def administrator(self, key_digest: str, now: float) -> Administrator | None:
-        """Return the holder of a live admin key, or of an access token for administration."""
-        wanted = hash_of(key_digest)
-        for name, admin in {**self._configuration.admins, **self._own_admins}.items():
-            if admin.secret_hash == wanted and admin.live(now):
-                return of_key(name, admin)
-        bearer = self.bearers.find(wanted, now)
-        if bearer is None or not administers(bearer.scope):
-            return None
-        snapshot = self.now
-        access = snapshot.configuration.access.get(bearer.access)
-        if access is None or not access.role or snapshot.principal_of(bearer.name, now) is None:
-            return None
-        return of_person(bearer, access.role)
+    @property
+    def admins(self) -> Mapping[str, Admin]:
+        """The admin keys; those created one by one override configured ones."""
+        return {**self._configuration.admins, **self._own_admins}
 
     def apply_change(self, change: Change | None) -> None:
         """Apply one change of the bucket; None means that the first load is complete."""
-        self._stale = True
         if change is None:
             self._complete = True
+        if self._complete:
+            self._stale = True
+            for outdated in self.on_stale:
+                outdated()
+        if change is None:
             self._notify_configured()
         else:
             self._apply(change)
@@ -189,8 +188,9 @@ class ConfigProjection:
         key, value = change.key, change.value
         try:
             if key == CONFIGURATION:
-                whole = Configuration.model_validate_json(value) if value else Configuration()
-                self._configuration = self._opened(whole)
+                self._configuration = (
+                    Configuration.model_validate_json(value) if value else Configuration()
+                )
                 self._notify_configured()
             elif key.startswith(KEY_PREFIX):
                 name = key.removeprefix(KEY_PREFIX)
@@ -219,11 +219,65 @@ class ConfigProjection:
 
     def _renew(self) -> None:
         if self._configuration is not self._now.configuration:
-            known = (self._own_keys, self._version, self.bearers)
-            self._now = ConfigSnapshot.of(self._configuration, *known)
+            self._now = ConfigSnapshot.of(self._configuration, self._own_keys, self._version)
         else:
             own, declared = self._own_keys, self._configuration.keys
             changed = {name: own.get(name, declared.get(name)) for name in self._changed}
             self._now = self._now.after(self._version, changed)
         self._changed.clear()
         self._stale = False
+
+
+class ConfigView:
+    """The configuration as one service sees it: with its access tokens and its secrets.
+
+    `bearers` are the tokens that this service itself has verified: a service never trusts a token
+    because another service of the process does. `opened` decrypts the secrets of a configuration
+    that were encrypted for this service.
+    """
+
+    def __init__(
+        self,
+        projection: ConfigProjection | None = None,
+        opened: Opened = lambda configuration: configuration,
+    ) -> None:
+        self.projection = projection or ConfigProjection()
+        self.bearers = TokenCache()
+        self._opened = opened
+        self._seen = self.projection.now
+        self._now = self._seen.seen_with(opened(self._seen.configuration), self.bearers)
+        self._stale = False
+        self.projection.on_stale.append(self._outdate)
+
+    @property
+    def now(self) -> ConfigSnapshot:
+        """The current snapshot; empty until the first load of the bucket is complete."""
+        if self._stale:
+            self._renew()
+        return self._now
+
+    def administrator(self, key_digest: str, now: float) -> Administrator | None:
+        """Return the holder of a live admin key, or of an access token for administration."""
+        wanted = hash_of(key_digest)
+        for name, admin in self.projection.admins.items():
+            if admin.secret_hash == wanted and admin.live(now):
+                return of_key(name, admin)
+        bearer = self.bearers.find(wanted, now)
+        if bearer is None or not administers(bearer.scope):
+            return None
+        snapshot = self.now
+        access = snapshot.configuration.access.get(bearer.access)
+        if access is None or not access.role or snapshot.principal_of(bearer.name, now) is None:
+            return None
+        return of_person(bearer, access.role)
+
+    def _renew(self) -> None:
+        before, self._seen = self._seen, self.projection.now
+        configuration = self._now.configuration
+        if self._seen.configuration is not before.configuration:
+            configuration = self._opened(self._seen.configuration)
+        self._now = self._seen.seen_with(configuration, self.bearers)
+        self._stale = False
+
+    def _outdate(self) -> None:
+        self._stale = True

@@ -13,12 +13,12 @@ BYTES_PER_TOKEN = 4  # an estimate for English prose: no tokenizer runs on the c
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Micro-dollars: `held` is reserved before a call; `parts` if the charge depends on its result.
+    """Micro-dollars: `reserved` before a call; `parts` if the charge depends on its result.
 
-    The parts are the prices per call, per kilobyte and per token. `held` is the maximum charge.
+    The parts are the prices per call, per kilobyte and per token. `reserved` is the maximum charge.
     """
 
-    held: int
+    reserved: int
     parts: tuple[float, ...] = ()
 
 
@@ -33,17 +33,17 @@ def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
         found = prices[max(matching, key=len)] if matching else 0.0
     if not isinstance(found, Price):
         return Cost(round(found * MICRO))
-    held = round((found.call if found.most is None else found.most) * MICRO)
+    reserved = round((found.call if found.most is None else found.most) * MICRO)
     if not (found.kilobyte or found.token) and found.most in (None, found.call):
-        return Cost(held)
-    return Cost(held, (found.call * MICRO, found.kilobyte * MICRO, found.token * MICRO))
+        return Cost(reserved)
+    return Cost(reserved, (found.call * MICRO, found.kilobyte * MICRO, found.token * MICRO))
 
 
-def charged(held: int, parts: tuple[float, ...], result_bytes: int) -> int:
+def charged(reserved: int, parts: tuple[float, ...], result_bytes: int) -> int:
     """Return the charge in micro-dollars for a result of this size, rounded up."""
     if not parts:
-        return held
+        return reserved
     call, kilobyte, token = parts
     tokens = ceil(result_bytes / BYTES_PER_TOKEN)
     exact = call + kilobyte * result_bytes / KILOBYTE + token * tokens
-    return min(held, ceil(round(exact, 6)))
+    return min(reserved, ceil(round(exact, 6)))

@@ -107,9 +107,9 @@ class ResponseModel(BaseModel):
 
 
 class ProblemResponse(ResponseModel):
-    """An error or warning at `place` in the configuration; `line` is set for YAML text."""
+    """An error or warning at `location` in the configuration; `line` is set for YAML text."""
 
-    place: str
+    location: str
     line: int = 0
     reason: str
 
@@ -121,7 +121,7 @@ class ErrorResponse(ResponseModel):
     reason: str
     fix: str
     retryable: bool = False
-    faults: list[ProblemResponse] = []
+    errors: list[ProblemResponse] = []
 
 
 class Failure(ResponseModel):
@@ -150,7 +150,7 @@ Origin = Literal["configuration", "command"]
 
 
 class KeyResponse(ResponseModel):
-    """The current state of a key. `origin`: configured, or created one by one."""
+    """The current state of a key. `origin`: configured, or created individually."""
 
     name: str
     state: State

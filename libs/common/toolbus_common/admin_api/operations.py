@@ -63,7 +63,7 @@ def _whole() -> Iterator[Operation]:
     )  # fmt: skip
     yield Operation(
         "apply_configuration", "apply", "PUT", path,
-        "Replace the whole configuration atomically; with dry_run=true only return the changes.",
+        "Replace the whole configuration atomically; with dry_run=true, only return the changes.",
         models.AppliedResponse, "declare", wants=models.Written, parameters=("dry_run",),
         match=True, must_match=True, takes_yaml=True,
     )  # fmt: skip
@@ -107,16 +107,16 @@ def _keys() -> Iterator[Operation]:
         "show_key", "show_key", "GET", one, "Return one key.", models.KeyResponse, "read"
     )
     yield Operation(
-        "replace_key", "replace_key", "PUT", one, "Replace a key's terms; its secret is unchanged.",
+        "replace_key", "replace_key", "PUT", one, "Replace a key's terms, not its secret.",
         models.KeyResponse, "keys", wants=KeyTerms,
     )  # fmt: skip
     yield Operation(
         "rotate_key", "rotate_key", "POST", f"{one}/rotate",
-        "Replace a key's secret; the new one is returned once. A revoked key becomes live again.",
+        "Replace a key's secret; the new one is returned once. This re-enables a revoked key.",
         models.SecretResponse, "keys",
     )  # fmt: skip
     yield Operation(
-        "revoke_key", "revoke_key", "POST", f"{one}/revoke", "Revoke a key, at once everywhere.",
+        "revoke_key", "revoke_key", "POST", f"{one}/revoke", "Revoke a key on every replica.",
         models.Revoked, "keys",
     )  # fmt: skip
 
@@ -138,20 +138,20 @@ def _admins() -> Iterator[Operation]:
     )  # fmt: skip
     yield Operation(
         "revoke_admin", "revoke_admin", "POST", f"{path}/{{name}}/revoke",
-        "Revoke an admin key, at once everywhere.", models.Revoked, "appoint",
+        "Revoke an admin key immediately, on every replica.", models.Revoked, "appoint",
     )  # fmt: skip
 
 
 def _rest() -> Iterator[Operation]:
     yield Operation(
         "list_budgets", "budgets", "GET", f"{BASE}/budgets",
-        "List budgets with limit, spent, held, debt and reset; of one customer, or of all.",
+        "List budgets with limit, spent, reserved, debt and reset; of one customer, or of all.",
         LedgerReply, "budgets", parameters=("customer",),
     )  # fmt: skip
     path = f"{BASE}/approvals"
     yield Operation(
         "list_approvals", "list_approvals", "GET", path,
-        "List the calls that wait for approval, the oldest first.", ApprovalsReply, "approvals",
+        "List the calls that wait for approval, oldest first.", ApprovalsReply, "approvals",
     )  # fmt: skip
     yield Operation(
         "show_approval", "show_approval", "GET", f"{path}/{{name}}", "Return one approval in full.",

@@ -1,1 +1,1 @@
-"""Share what several services need about one call: outcome, idempotency key, event fields."""
+"""Properties of a call that several services use: outcome, idempotency key, event fields."""

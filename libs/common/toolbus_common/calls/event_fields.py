@@ -20,7 +20,7 @@ def extended(call: CallAdmitted, deadline: float) -> CallExtended:
         id=f"{call.call_id}.extended.{int(deadline * 1000)}",
         **call_fields(call, call.customer, call.key),
         deadline=deadline,
-        held=call.reserved,
+        has_reservation=call.reserved,
     )
 
 

@@ -77,7 +77,9 @@ class OutcomeStore:
         except (ToolbusError, TimeoutError) as error:
             # If it was written all the same, the outcome is not stored: a repeated call is then
             # rejected as unknown, and never executed again.
-            log.warning("outcome.not_extended", extra={"call_id": call.call_id, "why": str(error)})
+            log.warning(
+                "outcome.not_extended", extra={"call_id": call.call_id, "reason": str(error)}
+            )
             return revision
 
     async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
@@ -89,17 +91,19 @@ class OutcomeStore:
 
     async def _written(self, claim: OutcomeClaim, outcome: StoredOutcome) -> bool:
         if not claim.seal:
-            log.warning("outcome.not_sealed", extra={"call_id": outcome.call_id})
+            log.warning("outcome.not_encrypted", extra={"call_id": outcome.call_id})
             return True
         sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
         try:
             async with asyncio.timeout(AWAITED_SECONDS):
                 revision = await self._bucket.swap(claim.name, sealed, claim.revision)
         except (ToolbusError, TimeoutError) as error:
-            log.warning("outcome.not_kept", extra={"call_id": outcome.call_id, "why": str(error)})
+            log.warning(
+                "outcome.not_stored", extra={"call_id": outcome.call_id, "reason": str(error)}
+            )
             return False
         if revision is None:  # an attempt that seemed to fail, or a claim that is a day old
-            log.info("outcome.kept_before", extra={"call_id": outcome.call_id})
+            log.info("outcome.already_stored", extra={"call_id": outcome.call_id})
         return True
 
     async def _write_later(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:

@@ -31,4 +31,6 @@ async def _change(bucket: Bucket, make: Callable[[Digests], Digests]) -> None:
         last = entry.revision if entry is not None else 0
         if await bucket.swap(NAMED, encoded(set(wanted)), last) is not None:
             return
-    raise ConflictError("Other clients keep changing the configuration; try again.")
+    raise ConflictError(
+        "Concurrent changes of the configuration kept conflicting; nothing was changed. Retry."
+    )

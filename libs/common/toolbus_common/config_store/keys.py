@@ -1,7 +1,6 @@
 """Single keys and admin keys: create, replace, rotate, revoke.
 
-Keys of the configuration keep their entry there; changes made here are stored separately and
-override it.
+Changes made here are stored separately and override the configuration.
 """
 
 from collections.abc import Collection
@@ -9,7 +8,7 @@ from typing import Any, cast
 
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
 from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository, hashed, new_secret
-from toolbus_common.errors import ConflictError, FaultyError, UnknownEntryError
+from toolbus_common.errors import ConflictError, InvalidConfigurationError, UnknownEntryError
 from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
 
@@ -111,7 +110,7 @@ async def revoke_admin(repository: ConfigRepository, name: str) -> None:
 
 
 def check_links(terms: KeyTerms, configuration: Configuration) -> None:
-    """Raise `FaultyError` if a team, user or group does not exist: the key would have no access."""
+    """Raise `InvalidConfigurationError` if a team, user or group does not exist."""
     links: list[tuple[str, str, Collection[str]]] = [
         ("team", terms.team, configuration.teams),
         ("user", terms.user, configuration.users),
@@ -119,7 +118,9 @@ def check_links(terms: KeyTerms, configuration: Configuration) -> None:
     links += [("group", name, configuration.groups) for name in terms.groups]
     for noun, name, known in links:
         if name and name not in known:
-            raise FaultyError(f"There is no {noun} '{name}'; 'toolbus get {noun}s' lists them.")
+            raise InvalidConfigurationError(
+                f"There is no {noun} '{name}'; 'toolbus get {noun}s' lists them."
+            )
 
 
 async def _create(
@@ -138,8 +139,8 @@ async def _create(
     ):
         if noun == "key":
             fix = f"'toolbus keys rotate {name}' replaces its secret"
-            raise ConflictError(f"The key '{name}' exists already; {fix}.")
-        raise ConflictError(f"The admin key '{name}' exists already; choose another name.")
+            raise ConflictError(f"The key '{name}' already exists; {fix}.")
+        raise ConflictError(f"The admin key '{name}' already exists; choose another name.")
 
 
 async def _key(
@@ -170,4 +171,6 @@ def _unknown(noun: str, name: str) -> UnknownEntryError:
 
 
 def _busy(noun: str, name: str) -> ConflictError:
-    return ConflictError(f"Other clients keep changing the {noun} '{name}'; try again.")
+    return ConflictError(
+        f"Concurrent changes of the {noun} '{name}' kept conflicting; nothing was changed. Retry."
+    )

@@ -85,13 +85,15 @@ class Writer:
             return cls(keys.pop(DIGESTS), {name: keys[name] for name in READERS})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"'{path}' does not contain the keys for secrets; restore it from a backup."
+                f"'{path}' does not contain the keys that encrypt secrets; restore it from a "
+                "backup."
             ) from error
 
     def complete(self, new: Configuration, old: Configuration) -> Configuration:
         """Return the new configuration as it is stored: with kept secrets, and encrypted.
 
-        Raises `FaultyError` if a kept credential would be sent to another destination.
+        Raises `InvalidConfigurationError` if a kept credential would be sent to another
+        destination.
         """
         return self.sealed(restored(new, old), old)
 
@@ -145,7 +147,7 @@ class Reader:
             known, _, sealed = value.removeprefix(_PREFIX).split(":")
             return _open(self._keys[known], urlsafe_b64decode(sealed), location.bound).decode()
         except (ValueError, KeyError, InvalidTag):
-            log.error("config.secret_not_opened", extra={"path": str(location)})  # noqa: TRY400
+            log.error("config.secret_not_decrypted", extra={"path": str(location)})  # noqa: TRY400
             return f"${{sealed:{location}}}"
 
 

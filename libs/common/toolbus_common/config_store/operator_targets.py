@@ -66,7 +66,7 @@ def decoded(value: bytes | None) -> frozenset[str]:
     try:
         return frozenset(json.loads(value)["digests"]) if value else frozenset()
     except (ValueError, KeyError, TypeError):
-        log.error("egress.named_unreadable")  # noqa: TRY400 - the traceback is of no use
+        log.error("egress.confirmations_unreadable")  # noqa: TRY400 - the traceback is of no use
         return frozenset()
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from toolbus_common.config import ConfigModel, Configuration, Issuer, Webhook
 from toolbus_common.config.servers.server import CREDENTIALS, DESTINATION
-from toolbus_common.errors import FaultyError
+from toolbus_common.errors import InvalidConfigurationError
 from toolbus_common.secrets import REFERENCE
 
 DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who receives the secrets
@@ -56,7 +56,7 @@ def exported(configuration: Configuration) -> dict[str, Any]:
 def restored(new: Configuration, old: Configuration) -> Configuration:
     """Return the new configuration with the old secrets where it has none, or `(set)`.
 
-    Raises `FaultyError` if a kept credential would be sent to another destination.
+    Raises `InvalidConfigurationError` if a kept credential would be sent to another destination.
     """
     problems: list[dict[str, Any]] = []
     webhooks = {
@@ -87,12 +87,14 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
     return new.model_copy(update=sections)
 
 
-def configuration_error(problems: list[dict[str, Any]]) -> FaultyError:
-    """Return the error for an invalid configuration, from dicts of `place`, `line`, `reason`."""
+def configuration_error(problems: list[dict[str, Any]]) -> InvalidConfigurationError:
+    """Return the error for an invalid configuration, from dicts of `location`, `line`, `reason`."""
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    message = f"{first['place']}: {first['reason']}" if first["place"] else first["reason"]
-    return FaultyError(f"{message}{more}; nothing was changed.", faults=problems[:100])
+    message = f"{first['location']}: {first['reason']}" if first["location"] else first["reason"]
+    return InvalidConfigurationError(
+        f"{message}{more}; nothing was changed.", errors=problems[:100]
+    )
 
 
 def event_json(entry: Any) -> str:
@@ -151,7 +153,7 @@ def _kept(
         if value == HIDDEN and name not in old:
             reason = f"{HIDDEN} keeps the stored value, but none is stored for this address; set it"
             place = f"{path}.{name}" if name else path
-            problems.append({"place": place, "line": 0, "reason": reason})
+            problems.append({"location": place, "line": 0, "reason": reason})
     return {
         name: old.get(name, value) if value == HIDDEN else value for name, value in values.items()
     }

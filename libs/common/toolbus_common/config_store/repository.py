@@ -80,7 +80,7 @@ class _Draft:
 
 
 class ConfigRepository:
-    """Access to the configuration as `by`; an `operator` confirms the destinations he applies."""
+    """Access to the configuration as `by`; an `operator` confirms the destinations in it."""
 
     def __init__(
         self, bus: Bus, bucket: Bucket, events: EventPublisher, by: str, literals: Writer,
@@ -109,20 +109,20 @@ class ConfigRepository:
         )
 
     async def own_keys(self) -> dict[str, Key]:
-        """Return keys created, changed or revoked one by one; they override configured ones."""
+        """Return individually created, changed or revoked keys; they override configured ones."""
         return await self._own(KEY_PREFIX, Key)
 
     async def own_admins(self) -> dict[str, Admin]:
-        """Return admin keys created or revoked one by one."""
+        """Return admin keys that were created or revoked individually."""
         return await self._own(ADMIN_PREFIX, Admin)
 
     async def own_key(self, name: str) -> Key | None:
-        """Return a key that was created or changed one by one; None for none."""
+        """Return a key that was created or changed individually; None for none."""
         found, _ = await self.own(KEY_PREFIX, name)
         return found if isinstance(found, Key) else None
 
     async def own(self, prefix: str, name: str) -> tuple[Key | Admin | None, int]:
-        """Return a key or admin key created one by one, and the revision of its entry."""
+        """Return an individually created key or admin key, and the revision of its entry."""
         entry = await self._bucket.get(f"{prefix}{name}")
         if entry is None or entry.value is None:
             return None, entry.revision if entry else 0
@@ -191,7 +191,7 @@ class ConfigRepository:
         return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
 
     async def drop_own_key(self, name: str) -> None:
-        """Delete a key stored one by one, so that the configured one applies again."""
+        """Delete an individually stored key, so that the configured one applies again."""
         await self._bucket.delete(f"{KEY_PREFIX}{name}")
 
     async def replace_secret(self, name: str, secret_hash: str) -> None:
@@ -201,7 +201,7 @@ class ConfigRepository:
             keys = now.configuration.keys
             if name not in keys:
                 raise UnknownEntryError(
-                    f"The key '{name}' is not configured any more; 'toolbus keys list' lists keys."
+                    f"The key '{name}' is no longer configured; 'toolbus keys list' lists all keys."
                 )
             key = keys[name].model_copy(update={"secret_hash": secret_hash})
             new = now.configuration.model_copy(update={"keys": {**keys, name: key}})
@@ -222,7 +222,8 @@ class ConfigRepository:
             )
         if self._events.full:
             raise BusDownError(
-                "The audit outbox is full: no change is possible until NATS is reachable."
+                "The audit outbox is full, so the change cannot be recorded and was not made. "
+                "Retry when NATS is reachable."
             )
         return await self._bucket.swap(CONFIGURATION, value, last)
 
@@ -323,7 +324,7 @@ class ConfigRepository:
                 return
             if await self._bucket.swap(ORIGIN, json.dumps(origin).encode(), last) is not None:
                 return
-        log.warning("config.origin_not_noted", extra={"by": source})
+        log.warning("config.origin_not_stored", extra={"by": source})
 
 
 def new_secret(name: str, kind: str = "key") -> str:
@@ -342,7 +343,9 @@ def customer_of(key: Key, configuration: Configuration) -> str:
 
 
 def _busy() -> ConflictError:
-    return ConflictError("Other clients keep changing the configuration; try again.")
+    return ConflictError(
+        "Concurrent changes of the configuration kept conflicting; nothing was changed. Retry."
+    )
 
 
 @lru_cache(maxsize=2)

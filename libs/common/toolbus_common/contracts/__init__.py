@@ -1,4 +1,4 @@
-"""Define all messages, events and records that services exchange, each with its one subject."""
+"""All messages, events and records that services exchange, each with its subject."""
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.calls import (

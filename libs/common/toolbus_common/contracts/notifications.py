@@ -13,8 +13,8 @@ class ServerNotification(Message):
     `method` is the MCP method, such as `notifications/resources/updated`; `params` is raw JSON.
     Changes of lists are not sent here: they are published in the catalog bucket. With
     `principal_id` the notification is for clients of that principal only, with `session` for that
-    client session only. `unasked` marks the change of a resource without a subscription: it is for
-    every session that may read the resource. With `request_id` it is a request to that client
+    client session only. `unsolicited` marks the change of a resource without a subscription: it is
+    for every session that may read the resource. With `request_id` it is a request to that client
     session, and a `ClientMessage` with this id is the reply.
     """
 
@@ -25,7 +25,7 @@ class ServerNotification(Message):
     method: str
     principal_id: str = ""
     session: str = ""
-    unasked: bool = False
+    unsolicited: bool = False
     request_id: str = ""
     params: bytes = Field(default=b"{}", exclude=True, repr=False)
 

@@ -1,1 +1,1 @@
-"""Sign and encrypt: sealed tokens and records, canonical JSON, key files, DPoP."""
+"""Signatures and encryption: sealed tokens, canonical JSON, key files, DPoP."""

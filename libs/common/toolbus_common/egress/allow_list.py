@@ -99,6 +99,7 @@ def _pattern(host: str, entry: str) -> str:
 
 def _invalid(entry: str) -> ValueError:
     return ValueError(
-        f"{entry[:LONGEST_SHOWN]!r} is not a range, an address or a name; write 10.1.0.0/16, "
+        f"{entry[:LONGEST_SHOWN]!r} is not an address range, an address or a name; write "
+        "10.1.0.0/16, "
         "127.0.0.1, docs.internal or *.internal, each with an optional :port"
     )

@@ -23,7 +23,7 @@ class RefusedError(EgressError):
     def __init__(self, target: Target, address: Address, kind: str) -> None:
         verb = "is" if target.address is not None else "resolves to"
         super().__init__(
-            f"its host {verb} {kind}, which is not allowed unless the operator lists it in "
+            f"its host {verb} {kind}, which is not allowed unless the operator adds it to "
             f"{SETTING} or names it in the configuration file"
         )
         self.address = str(address)
@@ -64,7 +64,7 @@ STRICT = Egress()  # public addresses only
 
 
 def _meant(target: Target, kind: str) -> bool:
-    """Return whether an operator who names this target means addresses of this kind."""
+    """Return whether a target that the operator named may have addresses of this kind."""
     if target.address is not None:
         return True
     return kind in (PRIVATE, SHARED) or (kind == LOOPBACK and target.is_local)

@@ -16,7 +16,7 @@ from toolbus_common.egress.url_target import EgressError
 class Tls:
     """Settings of one client; all paths name PEM files.
 
-    `extra` are authorities for every server, `ca` those of this one, instead. `certificate` and
+    `extra` are authorities for every server, which `ca` replaces for this one. `certificate` and
     `key` are sent to servers that request them. `shown` holds both as one text instead, if they are
     secrets.
     """
@@ -41,8 +41,8 @@ class Tls:
                 context.load_cert_chain(self.certificate, self.key or None, password=_no_password)
             except (OSError, ValueError) as error:
                 raise EgressError(
-                    "its certificate and key cannot be loaded together without a password; name "
-                    "PEM files the executor can read"
+                    "its certificate and key cannot be loaded together without a password; set "
+                    "PEM files that the executor can read"
                 ) from error
         return context
 
@@ -55,13 +55,15 @@ class Tls:
             context = ssl.create_default_context(cafile=self.ca or None)
         except OSError as error:
             raise EgressError(
-                "its ca cannot be read; name a PEM file the executor can read"
+                "its ca cannot be read; set a PEM file that the executor can read"
             ) from error
         if self.extra and not self.ca:
             try:
                 context.load_verify_locations(self.extra)
             except OSError as error:
-                raise EgressError("TOOLBUS_EGRESS_CA names no readable PEM file") from error
+                raise EgressError(
+                    "TOOLBUS_EGRESS_CA is not a readable PEM file; set the path of one"
+                ) from error
         return context
 
 
@@ -75,7 +77,7 @@ def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
             context.load_cert_chain(path, password=_no_password)
     except (OSError, ValueError) as error:
         raise EgressError(
-            "its client's certificate and key cannot be used together; refer to a pair in PEM "
+            "its client certificate and key cannot be used together; refer to a pair in PEM "
             "form, the key without a password"
         ) from error
 

@@ -47,5 +47,5 @@ def descriptors_for(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     possible = connections if soft == resource.RLIM_INFINITY else max(FEWEST, soft - OTHER_FILES)
     if possible < connections:
-        log.warning("http.connections_bounded", extra={"wanted": connections, "bound": possible})
+        log.warning("http.connections_limited", extra={"wanted": connections, "bound": possible})
     return min(connections, possible)

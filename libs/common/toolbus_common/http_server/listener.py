@@ -126,7 +126,7 @@ class Listener:
         if self._server is None or self.leaving:
             return
         self.leaving = True
-        log.info("http.leaving", extra={"connections": len(self.state.connections)})
+        log.info("http.draining", extra={"connections": len(self.state.connections)})
         await asyncio.sleep(seconds)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
@@ -154,7 +154,7 @@ class Listener:
 
     async def _cancel_requests(self) -> None:
         """Cancel the requests in progress; the application responds to each with an error."""
-        log.warning("http.cut", extra={"requests": len(self.state.tasks)})
+        log.warning("http.requests_cancelled", extra={"requests": len(self.state.tasks)})
         for task in tuple(self.state.tasks):
             task.cancel()
         with suppress(TimeoutError):

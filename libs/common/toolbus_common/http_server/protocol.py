@@ -33,9 +33,9 @@ class _TooManyPipelinedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection with limits of size and time in every state.
 
-    States: idle (no request started), in a head, in a body, deaf (nothing more is parsed: it is
-    being closed). `check`, called by the listener's clock, ends what takes too long, so that a
-    request needs no timer of its own.
+    States: idle (no request started), in a head, in a body, deaf (closing: nothing more is parsed).
+    `check`, called by the listener's clock, ends what takes too long, so that a request needs no
+    timer of its own.
     """
 
     def __init__(self, listener: "Listener") -> None:
@@ -143,7 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # -- parsing -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and count what is neither body nor the least its chunks need."""
+        """Parse data, and count the bytes that are neither body nor necessary chunk framing."""
         self._received += len(data)
         if self._deaf:
             self._discard()
@@ -196,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._clean = self._idle = False
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the request line."""
+        """Store a part of the request line."""
         if not self._in_body:
             super().on_url(url)
 
@@ -222,11 +222,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk_began = self._body_bytes
 
     def on_chunk_complete(self) -> None:
-        """Count the least bytes of its framing: the rest are extensions."""
+        """Count the minimal bytes of its framing: the others are extensions."""
         self._chunk_bytes += len(b"%x\r\n\r\n" % (self._body_bytes - self._chunk_began))
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Store a part of the body."""
         self._body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:

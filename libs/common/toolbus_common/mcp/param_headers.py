@@ -16,6 +16,8 @@ NAMED = {
     "tasks/cancel": "taskId",
 }
 ANNOTATION = "x-mcp-header"
+PREFIX = "Mcp-Param-"  # of the headers that repeat arguments
+RAW_PREFIX = PREFIX.lower().encode()  # as an HTTP server passes it on
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 section 5.6.2, limited length
 
 _PLAIN = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
@@ -40,6 +42,15 @@ def decoded(value: bytes) -> str:
         return base64.b64decode(inner, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return text
+
+
+def text_of(argument: Any) -> str | None:
+    """Return the text by which a header repeats an argument; None if no header can."""
+    if isinstance(argument, bool):
+        return "true" if argument else "false"
+    if isinstance(argument, float) and argument.is_integer():
+        return str(int(argument))
+    return str(argument) if isinstance(argument, int | float | str) else None
 
 
 def annotated(schema: Any) -> Iterator[tuple[str, tuple[str, ...]]]:

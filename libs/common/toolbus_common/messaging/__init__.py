@@ -1,1 +1,1 @@
-"""Exchange messages between services: calls, requests, events and their outbox."""
+"""Messages between services: calls, requests, events and their outbox."""

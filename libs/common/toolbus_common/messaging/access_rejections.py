@@ -68,7 +68,7 @@ def _event(item: tuple[_Kind, _Counted]) -> AccessRejected:
         address=address,
         count=counted.count,
         since=counted.first,
-        reason=f"{times} at {entrance} from {address or 'further addresses, counted together'}",
+        reason=f"{times} at {entrance} from {address or 'other addresses, counted together'}",
     )
 
 

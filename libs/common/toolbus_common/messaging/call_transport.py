@@ -42,7 +42,7 @@ class NatsReply:
         if not answerable(
             self.address
         ):  # the reply would be published with this service's permissions
-            log.warning("call.reply_refused", extra={"address": self.address})
+            log.warning("call.reply_rejected", extra={"address": self.address})
             return
         try:
             await self._bus.publish(self.address, message.encode())
@@ -200,7 +200,8 @@ class CallTransport:
     def _lost(self) -> None:
         self._pending.fail_all(
             OutcomeUnknownError(
-                "The NATS connection was lost during the call; it may have been executed."
+                "The NATS connection was lost during the call, which may have been executed. "
+                "Look up the call id in the audit log before retrying."
             )
         )
 
@@ -217,5 +218,10 @@ async def _run(handler: CallHandler, call: Call, reply: ReplyChannel) -> None:
     except Exception:
         log.exception("call.handler_failed", extra={"call_id": call.call_id})
         await reply.send(
-            CallError(ToolbusError("Internal error; the log of the service has the details."))
+            CallError(
+                ToolbusError(
+                    "Internal error; the log of the service has the details. "
+                    "Report it with the call id."
+                )
+            )
         )

@@ -10,12 +10,11 @@ from hashlib import sha256
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.messaging.event_encryption import PersonKeyring, named, sealed, struck
 from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.observability.metrics import EVENTS_UNACKNOWLEDGED
 from toolbus_common.observability.tracing.context import MOST_LINKS, current
-from toolbus_common.privacy.event_encryption import named, sealed, struck
-from toolbus_common.privacy.key_store import PersonKeys
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class EventPublisher:
     the stream covers all of them.
     """
 
-    people: PersonKeys | None = None  # keys that encrypt personal fields; None: no encryption
+    people: PersonKeyring | None = None  # keys that encrypt personal fields; None: no encryption
 
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
@@ -102,7 +101,7 @@ class EventPublisher:
             self._spool.close()
 
     def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
-        """Encrypt personal fields; only a person not known here yet has to be looked up first."""
+        """Encrypt personal fields; the keys of unknown persons are looked up first."""
         if self.people is None or not (whose := named(event)):
             return batcher.add(self._traced(event))
         if all(map(self.people.known, whose)):
@@ -113,13 +112,13 @@ class EventPublisher:
         return learning
 
     async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
-        """Look up or create the person keys first; if that fails, strike the personal fields."""
+        """Look up or create the person keys; if that fails, remove the personal fields."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
             publishable = sealed(event, self.people)
         except (BusDownError, KeyError) as error:
-            log.warning("events.struck", extra={"event_id": event.id, "reason": str(error)})
+            log.warning("events.redacted", extra={"event_id": event.id, "reason": str(error)})
             publishable = struck(event)
         await batcher.add(self._traced(publishable))
 
@@ -179,7 +178,7 @@ class EventPublisher:
                 await asyncio.to_thread(self._spool.append, [envelope])
         except (OSError, OutboxFullError) as error:
             self.full = True
-            log.error("events.spool_full", extra={"reason": str(error)})  # noqa: TRY400
+            log.error("events.outbox_full", extra={"reason": str(error)})  # noqa: TRY400
         self._retry()
 
     def _retry(self) -> None:
@@ -207,6 +206,6 @@ class EventPublisher:
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Retrieve the exception: an event stored for later is no error of its publisher."""
+    """Retrieve the exception: the event is in the outbox, so its publisher does not fail."""
     if not future.cancelled():
         future.exception()

@@ -1,4 +1,4 @@
-"""Publish what was counted in a period as events, once a period."""
+"""Publisher of counted items as events, once per period."""
 
 import asyncio
 import logging

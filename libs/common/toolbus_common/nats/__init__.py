@@ -1,1 +1,1 @@
-"""Wrap the NATS client: connection, streams, buckets, topology, permissions."""
+"""The NATS client: connection, streams, buckets, topology, permissions."""

@@ -105,7 +105,7 @@ class Bus:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is up now."""
+        """Whether the connection is open."""
         return self._nats.is_connected
 
     @property
@@ -141,7 +141,9 @@ class Bus:
             await client.close()
             why: object = self._last_error or error
             if isinstance(why, ConnectionResetError):  # its reason was lost with the connection
-                why = f"{why}; NATS does so when it rejects a user: check the seed file"
+                why = (
+                    f"{why}; NATS closes the connection when it rejects a user: check the seed file"
+                )
             raise BusDownError(
                 f"Cannot connect to NATS at {self._url} as {self.name}: {why}"
             ) from error

@@ -59,7 +59,7 @@ class RecordKey:
 
 
 class Records:
-    """The records of one bucket. The first key seals; each key opens what it sealed."""
+    """The records of one bucket. The first key encrypts; each key decrypts its own records."""
 
     def __init__(self, bucket: str, keys: Iterable[bytes]) -> None:
         self._bucket = bucket
@@ -100,7 +100,7 @@ class Records:
         try:
             return Change(change.key, self.open(change.key, change.value), change.revision)
         except UnavailableError as error:
-            log.error("record.not_opened", extra={"entry": change.key, "reason": error.reason})  # noqa: TRY400
+            log.error("record.not_decrypted", extra={"entry": change.key, "reason": error.reason})  # noqa: TRY400
             return Change(change.key, None, change.revision)
 
     def _derived(self, known: bytes, key: bytes, entry: str) -> RecordKey:

@@ -113,7 +113,7 @@ class StreamFollower:
         except BusDownError as error:
             self._unsure = True
             if self._client.is_connected:
-                log.warning("stream.not_read", extra={"stream": self._stream, "why": str(error)})
+                log.warning("stream.not_read", extra={"stream": self._stream, "reason": str(error)})
             await asyncio.sleep(AGAIN_SECONDS)
             return
         if first:

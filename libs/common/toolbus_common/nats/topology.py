@@ -134,7 +134,7 @@ BUCKETS = (
     KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=EXPORTS, history=1, storage=StorageType.FILE),
-    # One value each: a shredded key must not remain as an earlier value.
+    # One value each: a deleted key must not remain as an earlier value.
     KeyValueConfig(bucket=PEOPLE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
     # Entries that policy does not delete expire after a day.
@@ -214,10 +214,10 @@ async def _reject_older_state(stream: JetStreamContext) -> None:
             found.append(shown)
     if found:
         raise OlderStateError(
-            f"The NATS server holds the {' and the '.join(found)} of an older build of Toolbus, "
-            "which this version cannot read: start with an empty state directory (or, on a NATS "
-            "server of your own, a new JetStream domain), and export the evidence with the old "
-            "version first."
+            f"The NATS server stores the {' and the '.join(found)} of an older build of Toolbus, "
+            "which this version cannot read. Export the evidence with the old version, then "
+            "start with an empty state directory (or, on an external NATS server, with a new "
+            "JetStream domain)."
         )
 
 

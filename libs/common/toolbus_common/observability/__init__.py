@@ -1,1 +1,1 @@
-"""Log, measure and trace."""
+"""Logs, metrics and traces."""

@@ -9,15 +9,15 @@ CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"]
 # Seconds from the parsed request to the last byte handed to the server.
 CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
-REFUSED_REQUESTS = Counter("toolbus_refused_requests", "HTTP requests rejected", ["reason"])
+REFUSED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Connections of an HTTP listener (`agents` or `readers`), and their maximum.
 CONNECTIONS = Gauge("toolbus_http_connections", "Open connections", ["listener"])
 CONNECTIONS_MOST = Gauge(
-    "toolbus_http_connections_most", "Maximum of open connections", ["listener"]
+    "toolbus_http_connections_limit", "Maximum of open connections", ["listener"]
 )
 # Rejected by a limit. reason: total, address.
 CONNECTIONS_REFUSED = Counter(
-    "toolbus_http_connections_refused", "Connections rejected by a limit", ["listener", "reason"]
+    "toolbus_http_connections_rejected", "Connections rejected by a limit", ["listener", "reason"]
 )
 # Closed because of the client. reason: idle, head, body, write, large_head, …
 CONNECTIONS_CLOSED = Counter(
@@ -44,28 +44,32 @@ UPSTREAM_DROPPED = Counter(
 )
 # The concurrency limit of a server, adapted to its latency and errors.
 UPSTREAM_CONCURRENCY_LIMIT = Gauge(
-    "toolbus_upstream_concurrency_limit", "Concurrent calls an upstream is sent", ["server"]
+    "toolbus_upstream_concurrency_limit", "Concurrency limit of an upstream", ["server"]
 )
 # 1 while calls are rejected because the server failed repeatedly.
-UPSTREAM_OPEN = Gauge("toolbus_upstream_breaker_open", "Whether its breaker is open", ["server"])
+UPSTREAM_OPEN = Gauge(
+    "toolbus_upstream_breaker_open", "1 if the circuit breaker is open, else 0", ["server"]
+)
 # 1 while a replica gets no calls because the others perform better.
 REPLICA_EJECTED = Gauge(
-    "toolbus_upstream_replica_ejected", "Whether a replica is ejected", ["server", "replica"]
+    "toolbus_upstream_replica_ejected", "1 if a replica is ejected, else 0", ["server", "replica"]
 )
 # Events of this process not yet acknowledged; they are in memory and in the outbox file.
-EVENTS_UNACKNOWLEDGED = Gauge("toolbus_events_unacknowledged", "Events waiting for the stream")
+EVENTS_UNACKNOWLEDGED = Gauge(
+    "toolbus_events_unacknowledged", "Events that the stream has not acknowledged"
+)
 # Rows audit has written, and messages it has not processed yet.
 AUDIT_ROWS = Counter("toolbus_audit_rows", "Events written to ClickHouse")
-AUDIT_BEHIND = Gauge("toolbus_audit_behind", "Messages in EVENTS audit has not yet written")
-AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events audit could not read")
+AUDIT_BEHIND = Gauge("toolbus_audit_backlog", "Messages in EVENTS that audit has not written yet")
+AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events that audit could not read")
 # Those in the table now: events that could be read later are removed.
-AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_kept", "Dead letters in the table")
+AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_stored", "Dead letters in the table")
 
 # Events added to the Merkle trees, and when all of them had last been signed.
-SEALED_EVENTS = Counter("toolbus_sealed_events", "Events in signed checkpoints")
-SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When all logs were last signed")
+SEALED_EVENTS = Counter("toolbus_signed_events", "Events in signed checkpoints")
+SEALED_UNTIL = Gauge("toolbus_signed_until_seconds", "Time when all logs were last signed")
 # For the customer that is furthest behind: events of its newest checkpoint not yet cosigned.
-WITNESS_BEHIND = Gauge("toolbus_witness_behind", "Events not cosigned by a witness", ["witness"])
+WITNESS_BEHIND = Gauge("toolbus_witness_backlog", "Events not cosigned by a witness", ["witness"])
 WITNESS_FAILURES = Counter(
     "toolbus_witness_failures", "Checkpoints a witness did not accept", ["witness"]
 )
@@ -76,7 +80,7 @@ SPANS = Counter("toolbus_spans", "Spans of traces by outcome", ["outcome"])
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
 RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
 # 1 while a service of this process can work; set when metrics are read.
-SERVICE_READY = Gauge("toolbus_service_ready", "Whether a service can work", ["service"])
+SERVICE_READY = Gauge("toolbus_service_ready", "1 if a service is ready, else 0", ["service"])
 # Events sent to sinks, events sinks reject permanently, backlog in messages, failed attempts.
 SINK_EVENTS = Counter("toolbus_sink_events", "Events delivered to a sink", ["sink"])
 SINK_DEAD = Counter("toolbus_sink_dead_letters", "Events a sink rejects permanently", ["sink"])
@@ -84,11 +88,13 @@ SINK_LOST = Counter(
     "toolbus_sink_lost", "Messages expired before they were sent to a sink", ["sink"]
 )
 SINK_FAILURES = Counter("toolbus_sink_failures", "Failed attempts to send to a sink", ["sink"])
-SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages not yet delivered to a sink", ["sink"])
+SINK_BEHIND = Gauge("toolbus_sink_backlog", "Messages not yet delivered to a sink", ["sink"])
 # Events written by exports, and the time up to which everything is exported.
 EXPORT_EVENTS = Counter("toolbus_export_events", "Events written to files", ["export"])
 EXPORT_FAILURES = Counter("toolbus_export_failures", "Exports that failed", ["export"])
-EXPORT_UNTIL = Gauge("toolbus_export_until_seconds", "When an export was last done", ["export"])
+EXPORT_UNTIL = Gauge(
+    "toolbus_export_until_seconds", "Time up to which an export is complete", ["export"]
+)
 
 
 def exposition() -> bytes:

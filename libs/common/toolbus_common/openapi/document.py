@@ -46,7 +46,7 @@ def read(text: bytes) -> Json:
     """Parse an OpenAPI 3 document in JSON or YAML. Raises `DocumentError`."""
     data = _from_json(text) if text.lstrip()[:1] == b"{" else _from_yaml(text)
     if not isinstance(data, dict):
-        raise DocumentError("It is not an object; name an OpenAPI document.")
+        raise DocumentError("It is not an object; give an OpenAPI document.")
     version = data.get("openapi")
     if "swagger" in data and version is None:
         raise DocumentError("It is Swagger 2.0; convert it to OpenAPI 3 first.")
@@ -59,7 +59,7 @@ def read(text: bytes) -> Json:
 
 def _from_json(text: bytes) -> Any:
     if len(text) > LARGEST_JSON:
-        raise DocumentError(f"It is larger than {LARGEST_JSON >> 20} MiB.")
+        raise DocumentError(f"It is larger than {LARGEST_JSON >> 20} MiB; use a smaller document.")
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -99,7 +99,8 @@ def _check_bounds(data: Any) -> None:
             waiting += [(inner, depth + 1) for inner in value]
         if count + len(waiting) > MOST_VALUES or size > MOST_TEXT or depth > DEEPEST:
             raise DocumentError(
-                "Expanded it is too large or too deeply nested; provide it as JSON."
+                "With its references resolved it is too large or too deeply nested; split the "
+                "document."
             )
 
 
@@ -134,7 +135,7 @@ class Document:
         """Return an object, following references. Raises `DocumentError`."""
         for _ in range(MOST_HOPS):
             if not isinstance(node, Mapping):
-                raise DocumentError("A value that should be an object is not.")
+                raise DocumentError("A value that must be an object is not one.")
             pointer = node.get("$ref")
             if not isinstance(pointer, str):
                 return dict(node)

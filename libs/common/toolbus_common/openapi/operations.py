@@ -188,7 +188,7 @@ def _check_path(path: str) -> None:
     if not path.startswith("/") or path.startswith("//") or re.search(r"[?#\\\s\x00-\x1f]", path):
         raise DocumentError("its path is not a valid URL path")
     if any(step in (".", "..") for step in path.split("/")):
-        raise DocumentError("its path leads out of the API")
+        raise DocumentError("its path leaves the base path of the API")
 
 
 def _parameters(source: OperationSource) -> list[Json]:
@@ -208,7 +208,7 @@ def _parameters(source: OperationSource) -> list[Json]:
     named = {str(node["name"]) for node in kept if node["in"] == "path"}
     if placeholders - named:
         raise DocumentError(
-            f"no parameter replaces {{{min(placeholders - named)[:64]}}} of its path"
+            f"no parameter exists for {{{min(placeholders - named)[:64]}}} of its path"
         )
     return [node for node in kept if node["in"] != "path" or node["name"] in placeholders]
 
@@ -263,7 +263,7 @@ def _description(source: OperationSource, schemas: Schemas, names: list[str]) ->
         lines.insert(0, "Deprecated.")
     pages = [name for name in names if _PAGES.fullmatch(name)]
     if source.method == "GET" and pages:
-        lines.append(f"Answers come in pages: see {', '.join(pages)}.")
+        lines.append(f"Results are paginated; see {', '.join(pages)}.")
     return "\n\n".join(lines)
 
 

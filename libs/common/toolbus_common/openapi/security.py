@@ -47,7 +47,7 @@ def _scheme(node: dict[str, Any]) -> Scheme | None:
 
 
 def alternatives(security: Any) -> Alternatives:
-    """Parse an operation's `security`; an empty alternative means no credential."""
+    """Parse an operation's `security`; an empty alternative requires no credential."""
     if not isinstance(security, list):
         return ()
     return tuple(tuple(map(str, each)) for each in security if isinstance(each, dict))

@@ -1,4 +1,4 @@
-"""Shred a person's key: overwritten on the disk of NATS, and dropped by every service."""
+"""Crypto-shredding: a person's key is overwritten on the disk of NATS and dropped by services."""
 
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
@@ -23,4 +23,4 @@ async def shred(bus: Bus, entry: str, revision: int) -> int:
         await bucket.delete(entry)
         return (await stream.get_last_msg(f"KV_{PEOPLE}", f"$KV.{PEOPLE}.{entry}")).seq or 0
     except (NatsError, JetStreamError, TimeoutError) as error:
-        raise BusDownError(f"The key could not be shredded ({error}); retry.") from error
+        raise BusDownError(f"The encryption key could not be deleted ({error}); retry.") from error

@@ -19,8 +19,8 @@ LEARNED_SECONDS = 3.0
 ERASED = "(erased)"
 CHECK = "master"  # the entry that identifies the master key
 OTHER_KEY = (
-    "people.key is not the file that the person keys were encrypted with: give every service the "
-    "same file (TOOLBUS_PEOPLE_KEY). Until then events are published without personal data."
+    "The person keys were encrypted with another people.key; give every service the same file "
+    "(TOOLBUS_PEOPLE_KEY). Until then, events are published without personal data."
 )
 
 
@@ -153,7 +153,7 @@ class PersonKeys:
                 self._take(entry, value)
 
     async def _check(self, bucket: Bucket) -> None:
-        """Compare the master key with the mark of the first service, or leave that mark."""
+        """Compare the master key with the entry that identifies it; create a missing entry."""
         found = await bucket.get(CHECK)
         if found is None or found.value is None:
             mark = self._master.entry_of(CHECK).encode()
@@ -183,5 +183,7 @@ class PersonKeys:
 
     def _opened(self) -> Bucket:
         if self._bucket is None:
-            raise BusDownError("The bucket of person keys is not open yet; retry.")
+            raise BusDownError(
+                "The service is starting and has not opened the bucket of person keys yet; retry."
+            )
         return self._bucket

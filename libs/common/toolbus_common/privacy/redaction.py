@@ -1,7 +1,7 @@
-"""Strike secrets and common personal data out of JSON. Pure, in time linear in its length.
+"""Redact secrets and common personal data in JSON. Pure, in time linear in its length.
 
-It recognises forms, not meaning: names, street addresses and anything without a fixed form stay.
-Record digests if those must not be stored.
+Data is recognized by its form: names, street addresses and other data without a fixed form are
+not redacted. Record digests if those must not be stored.
 """
 
 import re
@@ -88,7 +88,7 @@ _NUMBERED = tuple(
 
 
 def redacted(text: bytes) -> str:
-    """Return JSON with sensitive data struck; empty if it is too long or not JSON."""
+    """Return JSON with sensitive data redacted; empty if it is too long or not JSON."""
     if len(text) > LARGEST:
         return ""
     try:
@@ -101,7 +101,7 @@ def redacted(text: bytes) -> str:
 
 
 def struck(text: str) -> str:
-    """Return a text with every match of these forms struck."""
+    """Return a text with every match of these forms redacted."""
     return _struck(text, _possible(text))
 
 
@@ -139,7 +139,7 @@ def _without(value: Any, forms: list[_Form], depth: int) -> Any:
 
 
 def _member(name: str, value: Any, forms: list[_Form], depth: int) -> Any:
-    """Strike any value whose name is that of a secret."""
+    """Redact any value whose name is that of a secret."""
     secret = _NAMED.search(name[:256]) and not _NO_SECRET.fullmatch(name[:256])
     harmless = value in (None, "", True, False)
     return STRUCK if secret and not harmless else _without(value, forms, depth)

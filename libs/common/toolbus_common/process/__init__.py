@@ -1,1 +1,1 @@
-"""Restrict and bind child processes: Landlock, resource limits, end with the parent."""
+"""Restrictions of child processes: Landlock, resource limits, end with the parent."""

@@ -94,7 +94,7 @@ class Secrets:
                 text = await asyncio.to_thread(self._stores[store].read, path)
         except TimeoutError as error:
             raise SecretError(
-                f"The store of {store}:{path} did not answer within {READ_SECONDS:g} s."
+                f"The store of {store}:{path} did not respond within {READ_SECONDS:g} s."
             ) from error
         if store != ENVIRONMENT:
             self._cache[store, path] = _Cached(text, monotonic())

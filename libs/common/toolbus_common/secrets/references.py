@@ -68,9 +68,9 @@ def selected(stored: str, reference: Reference) -> str:
             value = json.loads(stored)[reference.field]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SecretError(
-                f"The secret {reference.store}:{reference.path} has no field '{reference.field}'; "
-                "name a field that it has."
+                f"The secret {reference.store}:{reference.path} has no field "
+                f"'{reference.field}'; use one of its fields."
             ) from error
     if not isinstance(value, str) or not value:
-        raise SecretError(f"The secret {reference} is empty or not a text; set it in its store.")
+        raise SecretError(f"The secret {reference} is empty or not text; set it in its store.")
     return value

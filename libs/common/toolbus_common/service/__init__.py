@@ -1,1 +1,1 @@
-"""Run a service process: start and stop, health, its HTTP server."""
+"""The process of a service: start, stop, health, HTTP server."""

@@ -35,7 +35,7 @@ class Response(NamedTuple):
 
 
 def answer(path: str, services: Iterable[Service]) -> Response:
-    """Respond to a path. Ready means: every service of this process can work."""
+    """Respond to a path. The process is ready if each of its services is."""
     if path == "/healthz":
         return Response(200, "", b"")
     if path == "/readyz":
@@ -110,7 +110,8 @@ async def serving(
     except OSError as error:
         raise UnavailableError(
             f"The operations listener cannot listen on {address} ({error.strerror or error}); "
-            "name another address with --ops-listen or TOOLBUS_OPS_LISTEN, port 0 for any free one."
+            "set another address with --ops-listen or TOOLBUS_OPS_LISTEN; port 0 selects a free "
+            "port."
         ) from error
     try:
         yield HostPort(address.host, int(server.sockets[0].getsockname()[1]))

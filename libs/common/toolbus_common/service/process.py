@@ -12,12 +12,12 @@ from importlib import import_module
 import uvloop
 
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.observability import logging as logs
 from toolbus_common.observability.otlp_env import OtlpError, exports_metrics, exports_traces
 from toolbus_common.observability.tracing import recording
 from toolbus_common.secrets.references import SecretError
 from toolbus_common.service import health
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -31,9 +31,9 @@ END_SECONDS = 2.0  # for cancelled tasks to end
 LAST_EXPORT_MILLIS = 3000.0  # for the last metrics of a process that ends
 
 
-def build(name: str, local: LocalTransport) -> Service:
+def build(name: str, process: ProcessContext) -> Service:
     """Build a service with `toolbus_<name>.main.build`."""
-    service: Service = import_module(f"toolbus_{name}.main").build(local)
+    service: Service = import_module(f"toolbus_{name}.main").build(process)
     return service
 
 
@@ -76,8 +76,8 @@ def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]
 async def _run(names: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    local = LocalTransport()
-    services = [build(name, local) for name in names]
+    process = ProcessContext()
+    services = [build(name, process) for name in names]
     health.report_readiness(services)
     try:
         async with AsyncExitStack() as stack:
@@ -139,7 +139,7 @@ def _tune_garbage_collector() -> None:
 def _stop_on_signals(stop: asyncio.Event) -> None:
     def once(number: signal.Signals) -> None:
         if stop.is_set():
-            log.warning("process.forced")
+            log.warning("process.forced_exit")
             os._exit(128 + number)
         stop.set()
 

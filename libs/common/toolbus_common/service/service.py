@@ -12,19 +12,20 @@ from toolbus_common.concurrency import end
 from toolbus_common.contracts.queries.base import Query, ServiceStatus
 from toolbus_common.messaging.call_transport import Call, CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.messaging.local_transport import CallHandler, LocalTransport
+from toolbus_common.messaging.local_transport import CallHandler
 from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.messaging.request_reply import Answer, RequestReply
 from toolbus_common.nats.connection import Bus, StoredMessage
-from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import EVENTS
+from toolbus_common.service.bucket_watch import BucketWatch
+from toolbus_common.service.process_context import P, ProcessContext
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
 Batch = Callable[[list[StoredMessage]], Awaitable[None]]
-Watcher = Callable[[Change | None], None]
 Resource = Callable[[], AbstractAsyncContextManager[Any]]
 
 QUIET_SECONDS = 0.5
@@ -40,12 +41,15 @@ class Service:
     before `running`.
     """
 
-    def __init__(self, name: str, settings: Settings, local: LocalTransport | None = None) -> None:
+    def __init__(
+        self, name: str, settings: Settings, process: ProcessContext | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         seed = settings.seed(name)
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
-        self.calls = CallTransport(name, self.bus, local or LocalTransport())
+        self._process = process or ProcessContext()
+        self.calls = CallTransport(name, self.bus, self._process.calls)
         self.requests = RequestReply(name, self.bus)
         self.events = EventPublisher(
             self.bus.store,
@@ -54,14 +58,12 @@ class Service:
         self._call_handlers: list[tuple[type[Call], CallHandler]] = []
         self._query_handlers: dict[type[Query], Answer] = {}
         self._consumers: list[tuple[int, float, float, Batch]] = []
-        self._watchers: list[tuple[str, Watcher]] = []
+        self._watches: list[BucketWatch] = []
         self._resources: list[Resource] = []
         self._leave_steps: list[Callable[[], Awaitable[None]]] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
         self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._caught_up: list[asyncio.Event] = []
-        self._revisions: dict[str, dict[Watcher, int]] = {}  # of each bucket, by watcher
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
@@ -73,7 +75,7 @@ class Service:
     # -- wiring -----------------------------------------------------------------------------
 
     def serve_calls(self, contract: type[Call]) -> Callable[[H], H]:
-        """Decorate the handler of a call contract: `async (call, reply)`, calls of every server."""
+        """Decorate the handler of a call contract: `async (call, reply)`, for every server."""
 
         def register(handler: H) -> H:
             self._call_handlers.append((contract, handler))
@@ -96,8 +98,8 @@ class Service:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
 
         The handler acknowledges the messages it has processed; after an exception the batch is
-        redelivered. `pause` is seconds between pulls that were not full: events gather meanwhile,
-        and one batch of a hundred costs little more than one of one.
+        redelivered. `pause` is seconds between pulls that were not full: a longer
+        pause makes batches larger, and a large batch costs little more than a small one.
         """
 
         def register(handler: H) -> H:
@@ -110,10 +112,19 @@ class Service:
         """Decorate a sync watcher of a bucket; None follows after the current entries."""
 
         def register(watcher: H) -> H:
-            self._watchers.append((bucket, watcher))
+            self._watches.append(BucketWatch(bucket, watcher))
             return watcher
 
         return register
+
+    def share_projection(self, bucket: str, kind: type[P]) -> P:
+        """Return the process's only `kind`, which receives a bucket's changes while this runs.
+
+        One watch feeds it, whichever services of the process share it.
+        """
+        projection, watch = self._process.projection(bucket, kind)
+        self._watches.append(watch)
+        return projection
 
     def add_resource(self, resource: Resource) -> None:
         """Enter a resource after connecting; leave it after the last call ended."""
@@ -124,7 +135,7 @@ class Service:
         self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
-        """Consume and reply only after `condition` returns; until then `why_not` says why."""
+        """Consume and reply only after `condition` returns; until then `why_not` is the reason."""
         self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:
@@ -159,6 +170,7 @@ class Service:
 
     def status(self) -> ServiceStatus:
         """Return the status of this replica."""
+        connected = self.bus.connected and all(watch.connected for watch in self._watches)
         reason = self.why_not() if self.ready else "starting or draining"
         if not reason and not self._serving:
             reason = "starting to serve"
@@ -166,41 +178,26 @@ class Service:
             service=self.name,
             instance=self.events.producer,
             pid=getpid(),
-            ready=self.ready and not reason and self.bus.connected,
+            ready=self.ready and not reason and connected,
             since=self._since,
-            reason=reason if self.bus.connected else "the bus is down",
+            reason=reason if connected else "the bus is down",
             details=self.details(),
-            revisions={
-                name: min(each.values())
-                for name, each in self._revisions.items()
-                if any(each.values())
-            },
+            revisions=self._watched_revisions(),
         )
 
-    async def _watch_all(self) -> None:
-        for name, watcher in self._watchers:
-            event = asyncio.Event()
-            self._caught_up.append(event)
-            self._revisions.setdefault(name, {})[watcher] = 0
-            self.spawn(self._watch(name, await self.bus.bucket(name), watcher, event))
-        async with asyncio.timeout(30):
-            for event in self._caught_up:
-                await event.wait()
+    def _watched_revisions(self) -> dict[str, int]:
+        """Return the newest revision that all watches of each bucket have received."""
+        received: dict[str, list[int]] = {}
+        for watch in self._watches:
+            received.setdefault(watch.bucket, []).append(watch.revision)
+        return {bucket: min(each) for bucket, each in received.items() if any(each)}
 
-    async def _watch(
-        self, name: str, bucket: Bucket, watcher: Watcher, caught_up: asyncio.Event
-    ) -> None:
-        while True:
-            try:
-                async for change in bucket.watch():
-                    watcher(change)
-                    if change is None:
-                        caught_up.set()
-                    else:
-                        self._revisions[name][watcher] = change.revision
-            except Exception:
-                log.exception("service.watch_failed")
-            await asyncio.sleep(0.2)
+    async def _watch_all(self) -> None:
+        for watch in self._watches:
+            self.spawn(watch.run(self.bus, await self.bus.bucket(watch.bucket)))
+        async with asyncio.timeout(30):
+            for watch in self._watches:
+                await watch.caught_up.wait()
 
     async def _start(self) -> None:
         self.events.restore()
@@ -252,7 +249,7 @@ class Service:
             try:
                 await step()
             except Exception:
-                log.exception("service.leave_failed")
+                log.exception("service.drain_failed")
         await self.requests.close()
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:

@@ -1,1 +1,1 @@
-"""Render HTML for the pages of several services."""
+"""HTML of the pages of several services."""

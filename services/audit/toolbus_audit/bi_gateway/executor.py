@@ -99,7 +99,10 @@ class QueryExecutor:
             statement_check.check(sql)
             body = bytes(session.query(sql, form, params=dict(request.parameters)).bytes() or b"")
         if len(body) > MOST_BYTES:
-            raise GatewayError(TOO_MUCH, f"The result is over {MOST_BYTES >> 20} MiB; select less.")
+            raise GatewayError(
+                TOO_MUCH,
+                f"The result exceeds {MOST_BYTES >> 20} MiB; select fewer rows or columns.",
+            )
         return form, body
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Errors of the store: temporarily unavailable, or rows that it rejects for good."""
+"""Errors of the store: temporarily unavailable, or rows that it rejects permanently."""
 
 from toolbus_common.errors import UnavailableError
 

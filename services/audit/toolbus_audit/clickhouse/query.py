@@ -60,7 +60,7 @@ async def answer(store: ReadOnlyStore, people: PersonKeys, query: AuditQuery) ->
     data = await store.query(sql, limit + 1, query.parameters)
     if len(data) > MOST_BYTES:
         megabytes = MOST_BYTES // 2**20
-        raise InvalidError(f"The result is over {megabytes} MiB; select fewer rows or columns.")
+        raise InvalidError(f"The result exceeds {megabytes} MiB; select fewer rows or columns.")
     table = decode(data)
     rows = table.data[:limit]
     return RowsReply(

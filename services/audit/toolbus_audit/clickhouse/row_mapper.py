@@ -24,15 +24,15 @@ class Message(Protocol):
 
     @property
     def subject(self) -> str:
-        """Its subject."""
+        """The message's subject."""
 
     @property
     def sequence(self) -> int:
-        """Its number in the stream."""
+        """The message's sequence number in the stream."""
 
     @property
     def data(self) -> bytes:
-        """Its payload."""
+        """The message's payload."""
 
 
 class EventRow(Struct, gc=False):

@@ -7,14 +7,15 @@ with its own clock, so clocks may differ.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import first_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
 
@@ -56,7 +57,7 @@ class Cursor:
         self._writing = asyncio.Lock()
         self.state = CursorState()
 
-    async def run_while_held(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def run_while_held(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the lease, then run `work` while renewing it.
 
         Raises:
@@ -65,14 +66,9 @@ class Cursor:
 
         """
         await self._acquire()
-        tasks = [asyncio.ensure_future(work()), asyncio.ensure_future(self._renew())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            await first_of(work(), self._renew())
         finally:
-            await end(*tasks)
             await self._release()
 
     async def save(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.egress.http_client import HttpClient
@@ -14,7 +14,7 @@ from toolbus_common.secrets import Secrets
 class Outbound:
     """Configuration of deliveries to other systems, and the clients for them."""
 
-    projection: ConfigProjection
+    config: ConfigView
     operator_named: ConfirmedTargets
     http: HttpClient
     webhooks: WebhookPoster
@@ -23,4 +23,4 @@ class Outbound:
     @property
     def configuration(self) -> Configuration:
         """Current configuration."""
-        return self.projection.now.configuration
+        return self.config.now.configuration

@@ -125,5 +125,5 @@ def _decode_cursor(text: str) -> tuple[int, str]:
         return msgspec.json.decode(text, type=tuple[int, str])
     except msgspec.MsgspecError as error:
         raise InvalidError(
-            "The `after` of the query is not a cursor; take `next` of the page before."
+            "The `after` of the query is not a cursor; use `next` of the previous page."
         ) from error

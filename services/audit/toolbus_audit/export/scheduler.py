@@ -10,7 +10,7 @@ from time import time
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor, OvertakenError
-from toolbus_audit.delivery.reconciler import Reconciler
+from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.export.reader import RowReader
 from toolbus_audit.export.targets import Target, TargetError, target_for
 from toolbus_audit.export.windows import Window, write_window
@@ -185,7 +185,7 @@ class ExportScheduler:
             return task.run()
 
         try:
-            async with Reconciler(self._configured, work).running():
+            async with TaskReconciler(self._configured, work).running():
                 yield
         finally:
             threads.shutdown(wait=False, cancel_futures=True)

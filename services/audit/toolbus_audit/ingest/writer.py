@@ -129,7 +129,7 @@ class Writer:
             async with asyncio.timeout(seconds):
                 await self.flush()
         except TimeoutError:
-            log.warning("audit.left_in_stream", extra={"reason": self.reason})
+            log.warning("audit.messages_left_in_stream", extra={"reason": self.reason})
             if self._writing is not None:
                 self._writing.cancel()
 

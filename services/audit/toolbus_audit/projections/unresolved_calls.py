@@ -1,4 +1,4 @@
-"""Calls that were allowed and have no outcome event."""
+"""Allowed calls without an outcome event."""
 
 from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
 from toolbus_common.contracts import UnresolvedCall, UnresolvedCallsQuery, UnresolvedCallsReply

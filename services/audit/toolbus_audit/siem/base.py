@@ -18,7 +18,7 @@ class Transport(Protocol):
     """Connection to one sink. Records not covered by `delivered_until` may have to be resent."""
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those the sink rejects for good. Raises `SinkError`."""
+        """Send records and return those the sink rejects permanently. Raises `SinkError`."""
 
     def mark_sent(self, sequence: int) -> None:
         """Record that everything up to this message was sent."""

@@ -51,7 +51,7 @@ class HttpTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those the sink rejects for good.
+        """Send records and return those the sink rejects permanently.
 
         An event counts as rejected only if the sink accepted another one of the same batch. A sink
         that accepts none is misconfigured, and the events wait. Raises `SinkError`.

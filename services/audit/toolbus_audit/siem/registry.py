@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor
-from toolbus_audit.delivery.reconciler import Reconciler
+from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.siem.base import Transport
 from toolbus_audit.siem.forwarder import FIRST_RETRY, Delivery, EventStream, Forwarder, State
 from toolbus_audit.siem.http_sink import HttpTransport
@@ -77,7 +77,9 @@ class SinkRegistry:
             return forwarder.run()
 
         try:
-            async with Reconciler(self._configured, work, 5 * self._timing.first_retry).running():
+            async with TaskReconciler(
+                self._configured, work, 5 * self._timing.first_retry
+            ).running():
                 yield
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
 """Write the latest checkpoints to a directory or bucket outside the store.
 
-Someone who can edit the store must not be able to edit these copies.
+People who can edit the store must not have write access to these copies.
 """
 
 from collections.abc import Callable

@@ -119,9 +119,9 @@ def run_log_signer(
         await stream()
         bucket = await service.bucket(SEALS)
         key = await _load_signer(service, bucket, settings)
-        identity.update(sealed_by=key.verifier, origin=key.name)
+        identity.update(signed_by=key.verifier, origin=key.name)
         receivers.open(bucket)
-        log_signer = LogSigner(bucket, key, read, receivers.publish, settings.seal_seconds)
+        log_signer = LogSigner(bucket, key, read, receivers.publish, settings.checkpoint_seconds)
         try:
             async with in_background(log_signer.run(stream)):
                 yield
@@ -135,14 +135,14 @@ async def _load_signer(service: Service, bucket: Bucket, settings: Settings) -> 
     configured = ""
     if stored is not None and stored.value:
         configured = Configuration.model_validate_json(stored.value).evidence.origin
-    wanted = configured or settings.seal_name
+    wanted = configured or settings.evidence_origin
     name = await origin_of_installation(bucket, wanted)
     if wanted and wanted != name:
         log.warning(
             "checkpoint.origin_unchanged",
             extra={
-                "reason": f"logs are signed as '{name}' since audit first started, which cannot "
-                f"change; set evidence.origin to '{name}' instead of '{wanted}'"
+                "reason": f"logs are signed with the origin '{name}', which cannot change after "
+                f"the first start; set evidence.origin to '{name}' instead of '{wanted}'"
             },
         )
     return load_signer(name, settings.signing_key)

@@ -301,7 +301,9 @@ class WitnessClient:
         """Publish an alarm, once per size. Always raises `NotAcceptedError`."""
         name, customer = recipient
         await self._require_latest(recipient, checkpoint)
-        detail = f"it knows {known} events of this log, audit has {checkpoint.size}: {reason}"
+        detail = (
+            f"the witness has {known} events of this log, audit has {checkpoint.size}: {reason}"
+        )
         log.error("witness.contradicted", extra={"witness": name, "reason": detail})
         if state.contradicted != known:
             found = WitnessContradicted(

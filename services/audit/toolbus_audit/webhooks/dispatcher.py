@@ -112,7 +112,7 @@ class WebhookDispatcher:
         if len(queue.waiting) >= LONGEST_QUEUE:
             # The first may be in flight, so the next one is dropped.
             reason = f"its queue has {LONGEST_QUEUE} events"
-            log.error("webhook.given_up", extra={"webhook": name, "reason": reason})
+            log.error("webhook.event_dropped", extra={"webhook": name, "reason": reason})
             await self._finish(queue.waiting.pop(1))
         queue.waiting.append(delivery)
         if queue.task is None or queue.task.done():
@@ -135,7 +135,7 @@ class WebhookDispatcher:
             else:
                 return
             if time() > event["at"] + GIVE_UP_SECONDS:
-                log.error("webhook.given_up", extra={"webhook": name, "reason": reason})
+                log.error("webhook.event_dropped", extra={"webhook": name, "reason": reason})
                 return
             log.warning("webhook.failed", extra={"webhook": name, "reason": reason})
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret

@@ -44,7 +44,8 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
     },
     {
         "name": SEARCH,
-        "description": "Find tools by what they do; the best come first, as stubs ready to call.",
+        "description": "Find tools by what they do. The best matches come first, as stubs that a "
+        "program can call.",
         "inputSchema": {
             "type": "object",
             "properties": {
@@ -59,7 +60,7 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
         "name": EXECUTE,
         "description": (
             "Run a program that calls tools: server.tool(name=value) returns plain values. Set "
-            "result to what you want back; only it and what is printed return to you. Starlark "
+            "result to the value to return; only it and printed text are returned. Starlark "
             "(Python without import, while, try and classes) by default: parallel([lambda: …]) "
             "runs calls at once, try_call(server.tool, name=value) catches a failure. With "
             'language "python": await server.tool(…) and asyncio.gather.'

@@ -5,7 +5,7 @@ from typing import Any
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.search.bm25 import DocumentCache, Index
 from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.access.tool_names import Names
 from toolbus_common.contracts import Listing
@@ -24,7 +24,7 @@ class Catalogue:
 
     MOST_KEPT = 256
 
-    def __init__(self, directory: ConfigProjection, meaning: EmbeddingModel | None = None) -> None:
+    def __init__(self, directory: ConfigView, meaning: EmbeddingModel | None = None) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._offers: Offers | None = None
@@ -32,7 +32,7 @@ class Catalogue:
         self._namespaces_by_grants: dict[EffectiveGrants, ToolNamespace] = {}
         self._indexes: dict[EffectiveGrants, Index] = {}
         self._library = DocumentCache(meaning)
-        directory.on_configured.append(self._forget)
+        directory.projection.on_configured.append(self._forget)
 
     def apply_change(self, change: Change | None) -> None:
         """Apply one change of the catalogue bucket."""

@@ -59,14 +59,14 @@ async def _found(
     best = (await catalogue.index(bounds)).best(query, most)
     found = [tool for tool in best if tool.called or not plain]
     if not found:
-        return "No tool fits; try other words" + ("." if plain else ", or listToolFiles.")
+        return "No tool matches; try other words" + ("." if plain else ", or listToolFiles.")
     return "\n".join(stub(tool, tool.called if plain else tool.path) for tool in found)
 
 
 def _text(arguments: dict[str, Any], name: str, default: str | None = None) -> str:
     found = arguments.get(name, default)
     if not isinstance(found, str):
-        raise InvalidError(f"{name} must be given, as text.")
+        raise InvalidError(f"{name} is required and must be text.")
     return found
 
 

@@ -27,7 +27,7 @@ def read(namespace: ToolNamespace, name: str, start: int = 1, end: int | None = 
     lines = list(_lines(namespace, name))
     last = min(len(lines) if end is None else end, start + MOST_LINES - 1)
     if start < 1 or last < start or start > len(lines):
-        raise InvalidError(f"{name} has lines 1 to {len(lines)}; ask for some of them.")
+        raise InvalidError(f"{name} has lines 1 to {len(lines)}; request lines in that range.")
     shown = lines[start - 1 : last]
     if start + len(shown) - 1 < len(lines):
         shown.append(

@@ -14,7 +14,7 @@ from toolbus_codemode.results import large_result_reader
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.program import Failure, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.pricing import Cost, charged, cost_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.calls.idempotency_key import validated_key
@@ -46,7 +46,7 @@ class Tally:
     """Counts of a program's calls: all, denied by policy, failed."""
 
     calls: int = 0
-    refused: int = 0
+    denied: int = 0
     failed: int = 0
 
 
@@ -55,7 +55,7 @@ class NestedCalls:
     """Caller of tools for one program."""
 
     service: Service
-    directory: ConfigProjection
+    directory: ConfigView
     results: Results
     outer: CallAdmitted
     budget: RunBudget
@@ -71,7 +71,7 @@ class NestedCalls:
         self.tally.calls += 1
         declared = self.directory.now.configuration
         cost = self._cost(declared, full_name(wanted.server, wanted.tool))
-        amount = charge = self.budget.hold(cost.held)
+        amount = charge = self.budget.hold(cost.reserved)
         try:
             reply = await self._call_tool(wanted, self.budget.most(amount))
             # If the configuration changed, the price may differ: the whole reservation is spent.
@@ -82,7 +82,7 @@ class NestedCalls:
         except ToolbusError as error:
             if isinstance(error, RefusedError | UnavailableError | InvalidError):
                 charge = 0  # not dispatched
-            self.tally.refused += isinstance(error, RefusedError)
+            self.tally.denied += isinstance(error, RefusedError)
             self.tally.failed += not isinstance(error, RefusedError)
             return ToolOutcome(failure=failure_of(error, self.budget.cap))
         finally:
@@ -181,5 +181,5 @@ def _charge(cost: Cost, reply: FinalReply) -> int:
     if isinstance(reply, InputRequired):
         return 0
     if not isinstance(reply, CallResult):
-        return cost.held
-    return charged(cost.held, cost.parts, len(reply.body))
+        return cost.reserved
+    return charged(cost.reserved, cost.parts, len(reply.body))

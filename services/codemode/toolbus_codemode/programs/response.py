@@ -63,16 +63,17 @@ class ResponseBuilder:
             handle = await self.results.keep(self.key_digest, part.value)
         except ToolbusError as error:
             part.text = (
-                f"{part.text[:PREVIEW_CHARACTERS]}\n… the {part.name} has {whole:,} characters, of "
-                f"which this is the beginning, and could not be stored: {error.reason} Pick "
-                "fields, count or slice in the program and return less."
+                f"{part.text[:PREVIEW_CHARACTERS]}\n… the {part.name} has {whole:,} characters, "
+                f"and could not be stored: {error.reason} Only its beginning is shown. Select "
+                "fields, "
+                "count or slice in the program and return less."
             )
             return
         part.kept = True
         until = datetime.now(UTC) + timedelta(seconds=RESULT_SECONDS)
         part.text = (
             f"The {part.name} has {whole:,} characters, too many to return; it is stored as "
-            f"{handle!r} until {until:%H:%M} UTC. Pick from it in a program: "
+            f"{handle!r} until {until:%H:%M} UTC. Select from it in a program: "
             f"{_READ[self.engine].format(handle)}\n{preview(part.value)}"
         )
 

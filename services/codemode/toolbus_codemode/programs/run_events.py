@@ -41,14 +41,14 @@ class Run:
             )
         )
 
-    def ended(self, ended: ProgramResult, output_bytes: int, kept: int) -> None:
+    def ended(self, ended: ProgramResult, output_bytes: int, stored: int) -> None:
         """Publish the end of a program that ended itself or was ended by the sandbox."""
         RUNS.labels(ended.error.name if ended.error else "ok").inc()
         RUN_SECONDS.observe(ended.seconds)
         used = self._used(ended.seconds) | {
             "cpu_us": int(ended.cpu * 1e6),
             "output_bytes": output_bytes,
-            "kept": kept,
+            "stored": stored,
         }
         if ended.error is None:
             self.publish(RunCompleted(id=f"{self.call.call_id}.run.completed", **used))
@@ -81,7 +81,7 @@ class Run:
         return {
             **self._about(),
             "calls": self.tally.calls,
-            "refused": self.tally.refused,
+            "denied": self.tally.denied,
             "failed": self.tally.failed,
             "cost": self.budget.spent,
             "latency_us": int(seconds * 1e6),

@@ -18,7 +18,7 @@ from toolbus_codemode.programs.run_events import Run
 from toolbus_codemode.results.result_store import LARGEST, Results
 from toolbus_codemode.sandbox.program import Function, Limits, Namespace, Program, ProgramResult
 from toolbus_codemode.sandbox.sandbox import Sandbox
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError
@@ -40,7 +40,7 @@ class Programs:
     """Runner of programs on behalf of their callers; `usual` limits every program."""
 
     service: Service
-    directory: ConfigProjection
+    directory: ConfigView
     sandbox: Sandbox
     results: Results
     usual: Caps

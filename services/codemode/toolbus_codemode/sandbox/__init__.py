@@ -1,1 +1,1 @@
-"""Sandbox: run each untrusted program in a separate process. It does not use the bus."""
+"""Sandbox: each untrusted program runs in a separate process. It does not use the bus."""

@@ -46,7 +46,7 @@ class CallLog:
         self.again = False
 
     def stop(self) -> None:
-        """End this pass with an exception, the only way out of the engine."""
+        """End this pass with an exception: the engine has no other way to stop a program."""
         self.again = True
         raise Again
 

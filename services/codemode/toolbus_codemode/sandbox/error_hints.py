@@ -19,36 +19,38 @@ UNKNOWN = re.compile(
     r"|name '(?P<name>\w+)' is not defined"
 )
 HINTS: dict[str, str] = {
-    "syntax": "Correct the line named and send the program again.",
-    "memory": "Keep less at once: ask tools for fewer rows, and drop what you do not need.",
-    "time": "Do less in one program, ask tools for less, or make calls with parallel([...]).",
+    "syntax": "Correct the named line and send the program again.",
+    "memory": "Hold less data at once: request fewer rows from tools, and discard values that "
+    "are not needed.",
+    "time": "Do less in one program, request less data, or make calls with parallel([...]).",
     "too_deep": "Use a loop instead of recursion, and flatten what is nested.",
-    "too_many_calls": "Make fewer calls: ask for many things in one call, or split the program.",
-    "output_too_large": "Return and print only what is needed: pick fields, count, or take a part.",
-    "message_too_large": "Pass smaller arguments, or ask the tool for less.",
-    "not_plain": "Let `result` be made of lists, dicts with string keys, strings, numbers, booleans"
-    " and None.",
-    "crashed": "Simplify the program; an unusual construct ended its engine.",
-    "runtime": "Correct the line named and send the program again.",
+    "too_many_calls": "Make fewer calls: request several items in one call, or split the program.",
+    "output_too_large": "Return and print only what is needed: select fields, count, or return a "
+    "part.",
+    "message_too_large": "Pass smaller arguments, or request less data from the tool.",
+    "not_plain": "Build `result` only from lists, dicts with string keys, strings, numbers, "
+    "booleans and None.",
+    "crashed": "Simplify the program; an unusual construct crashed the engine.",
+    "runtime": "Correct the named line and send the program again.",
 }
 CATCHING = {
-    "starlark": "To go on after a failure use try_call(server.tool, name=value): it has .ok,"
+    "starlark": "To continue after a failure, use try_call(server.tool, name=value): it has .ok,"
     " .value and .error.",
-    "python": "To go on after a failure put the call into try/except RuntimeError as error.",
+    "python": "To continue after a failure, put the call into try/except RuntimeError as error.",
 }
 # The tool exists, but the program imported another module under the server's name.
 HIDDEN = (
     "The program's own `import {0}` hides the server {0}: remove it, or write"
     " `import {0} as lib_{0}`."
 )
-UNAWAITED = "A call is awaited before its value is used: (await server.tool(name=value))[0]."
+UNAWAITED = "Await a call before using its value: (await server.tool(name=value))[0]."
 DEATHS: dict[int, tuple[ErrorName, str]] = {
-    -OUT_OF_MEMORY: ("memory", "The program used more memory than it may."),
-    signal.SIGABRT: ("memory", "The program used more memory than it may."),
-    signal.SIGKILL: ("memory", "The program was ended for the memory it used."),
-    signal.SIGSEGV: ("too_deep", "The program is nested too deep, or calls itself too often."),
-    signal.SIGBUS: ("too_deep", "The program is nested too deep, or calls itself too often."),
-    signal.SIGSYS: ("crashed", "The program made its engine do what is forbidden, and was ended."),
+    -OUT_OF_MEMORY: ("memory", "The program exceeded its memory limit."),
+    signal.SIGABRT: ("memory", "The program exceeded its memory limit."),
+    signal.SIGKILL: ("memory", "The program was ended because it exceeded its memory limit."),
+    signal.SIGSEGV: ("too_deep", "The program is nested too deeply, or its recursion is too deep."),
+    signal.SIGBUS: ("too_deep", "The program is nested too deeply, or its recursion is too deep."),
+    signal.SIGSYS: ("crashed", "The program was ended because it caused a forbidden system call."),
 }
 
 
@@ -90,8 +92,8 @@ def usage(subject: str, program: Program) -> str:
     space, _, name = subject.partition(".")
     for each in functions(program, space):
         if each.name == name:
-            return f"Call it so: {space}.{each.signature}"
-    return "See the message for how it is used."
+            return f"Usage: {space}.{each.signature}"
+    return "The message shows its usage."
 
 
 def functions(program: Program, space: str) -> tuple[Function, ...]:
@@ -136,8 +138,8 @@ def nearest(missed: str, space: str, program: Program) -> str:
         return "Did you mean " + " or ".join(f"{space}.{known[n].signature}" for n in close) + "?"
     renamed = [each.name for each in program.tools if each.server == space != each.name]
     if renamed:
-        return f"Programs call the server {space!r} by the name {renamed[0]}."
-    return f"{space} has: {listed(known)}."
+        return f"In programs, the server {space!r} is called {renamed[0]}."
+    return f"The tools of {space} are {listed(known)}."
 
 
 def elsewhere(missed: str, program: Program) -> list[str]:
@@ -153,7 +155,7 @@ def what_exists(missed: str, program: Program) -> str:
     if close := elsewhere(missed, program):
         return "Did you mean " + " or ".join(close) + "?"
     servers = listed([space.name for space in program.tools]) or "none"
-    return f"There are the servers {servers}, and {', '.join(HOST_NAMES[program.engine])}."
+    return f"Available are the servers {servers}, and {', '.join(HOST_NAMES[program.engine])}."
 
 
 def listed(names: object) -> str:

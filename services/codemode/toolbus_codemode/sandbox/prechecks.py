@@ -15,12 +15,12 @@ def refused(source: str) -> ProgramError | None:
         return ProgramError(
             "source_too_large",
             f"The program is larger than {MOST_SOURCE >> 10} KB.",
-            hint="Send a shorter program; fetch large data with a tool instead of spelling it.",
+            hint="Send a shorter program; read large data with a tool instead of including it.",
         )
     if "\0" in source or any("\ud800" <= sign <= "\udfff" for sign in source):
         return ProgramError(
             "syntax",
-            "The program holds a NUL or half a surrogate pair.",
+            "The program contains a NUL character or an unpaired surrogate.",
             hint="Send plain text.",
         )
     return too_deep(source)
@@ -55,8 +55,8 @@ def nested(line: int, column: int) -> ProgramError:
     """Return the error, with its position."""
     return ProgramError(
         "too_deep",
-        f"The program is nested more than {MOST_DEPTH} deep.",
+        f"The program is nested more than {MOST_DEPTH} levels deep.",
         line,
         column,
-        "Flatten the expression: give its parts names.",
+        "Flatten the expression: assign its parts to variables.",
     )

@@ -116,7 +116,7 @@ class Sandbox:
         if program.engine in self.starting:
             await asyncio.shield(self.starting[program.engine])
         if program.engine not in self.launchers or program.engine in self.unavailable:
-            why = self.unavailable.get(program.engine, f"The {program.engine} engine is off.")
+            why = self.unavailable.get(program.engine, f"The {program.engine} engine is disabled.")
             return ProgramResult(error=ProgramError("unavailable", why, hint="Use another engine."))
         async with self.slots:
             return await self.launched(program, call)
@@ -174,11 +174,11 @@ def _completed(program: Program, message: Done, usage: Usage) -> ProgramResult:
     """Return the result of a completed run; its value is untrusted and decoded within limits."""
     most = program.limits.output
     if len(message.value) + len(message.printed) > most:
-        error = error_hints.plain("output_too_large", "The result is larger than it may be.")
+        error = error_hints.plain("output_too_large", "The result exceeds its size limit.")
         return ProgramResult(None, error, message.printed[:most], *usage)
     try:
         value = plain.decode(message.value)
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        error = error_hints.plain("not_plain", "The result is no plain value.")
+        error = error_hints.plain("not_plain", "The result is not JSON data.")
         return ProgramResult(None, error, message.printed, *usage)
     return ProgramResult(value, None, message.printed, *usage)

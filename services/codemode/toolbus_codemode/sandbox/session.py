@@ -108,7 +108,7 @@ class Session:
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
         if length > max(self.limits.message, self.limits.output) + ENVELOPE:
             return ProgramFailed(
-                "message_too_large", "The program sent a message larger than it may."
+                "message_too_large", "The program sent a message that exceeds the size limit."
             )
         try:
             message: Calls | Done | ProgramFailed = child_decoder.decode(
@@ -144,7 +144,7 @@ class Session:
             made = await asyncio.gather(*(self.made(call, wanted) for call, wanted in requested))
         data = with_length(Outcomes(tuple(made)))
         if len(data) > self.limits.message + ENVELOPE:
-            too_large = "The tools' results are together larger than a message may be."
+            too_large = "The results of the tools together exceed the size limit of a message."
             refused = (Outcome(each.id, None, "message_too_large", too_large) for each in made)
             data = with_length(Outcomes(tuple(refused)))
         self.writer.write(data)

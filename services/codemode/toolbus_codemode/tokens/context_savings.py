@@ -20,6 +20,7 @@ from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.tokens.counter_process import CountingProcess
 from toolbus_codemode.tokens.definition_cost import DefinitionCounter, definition
 from toolbus_common.calls.event_fields import call_fields
+from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Event
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.mcp.builtin_server import EXECUTE
@@ -108,19 +109,17 @@ class ContextMeter:
         """Queue a call."""
         if self._waiting.full():
             lost = self._waiting.get_nowait()
-            log.warning("context.uncounted", extra={"call_id": lost.call.call_id})
+            log.warning("context.call_dropped", extra={"call_id": lost.call.call_id})
         self._waiting.put_nowait(spent)
 
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
         """Count while the context is entered, and the remaining calls at its end."""
         with ThreadPoolExecutor(1, "tokens") as thread:
-            counter = asyncio.create_task(self._count(thread))
             try:
-                yield
+                async with in_background(self._count(thread)):
+                    yield
             finally:
-                counter.cancel()
-                await asyncio.gather(counter, return_exceptions=True)
                 await self._publish_counted(thread, self._take_waiting())
                 self._counter.tokens.close()
 

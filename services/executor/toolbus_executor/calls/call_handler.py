@@ -139,7 +139,7 @@ class CallHandler:
             await self.outcomes.failed(call, reply, stopped, began)
             raise
         except Exception:
-            log.exception("call.failed_inside", extra={"call_id": call.call_id})
+            log.exception("call.internal_error", extra={"call_id": call.call_id})
             inside = ToolbusError("Internal error in the executor; see the executor log.")
             await self.outcomes.failed(call, reply, inside, began)
             return
@@ -187,7 +187,7 @@ class CallHandler:
             "failures": self.breaker.failures.recent(),
             "probe": self.health.latest,
             "drained": self.drained,
-            "asleep": self.idling.asleep,
+            "idle": self.idling.asleep,
             **replica_status(self.upstream),
             "unchecked": self.checks.unchecked,
         }
@@ -296,7 +296,9 @@ class CallHandler:
     async def _send(self, call: CallAdmitted, seconds: float, reply: ReplyChannel) -> bytes:
         """Send the call, and again where a retry is safe."""
         if self.upstream is None:
-            raise UpstreamDeadError(f"{self.name} cannot be called now: {self.why_not}", sent=False)
+            raise UpstreamDeadError(
+                f"The server {self.name} cannot be called now: {self.why_not}", sent=False
+            )
         self.breaker.admit()
         self.retries.budget.earn()
         began = self.idling.requested_at = monotonic()
@@ -310,13 +312,14 @@ class CallHandler:
         return raw
 
     async def _wake(self, seconds: float) -> float:
-        """Start a sleeping server; return the seconds left. Raises `UpstreamTimeoutError`."""
+        """Start an idle server; return the seconds left. Raises `UpstreamTimeoutError`."""
         began = monotonic()
         try:
             await self.idling.wake(seconds)
         except TimeoutError as error:
             raise UpstreamTimeoutError(
-                f"{self.name} was asleep and did not start within {seconds:.3g} s; retry.",
+                f"The server {self.name} was stopped because it was idle, and did not start "
+                f"within {seconds:.3g} s; retry.",
                 sent=False,
             ) from error
         return seconds - (monotonic() - began)
@@ -342,7 +345,9 @@ class CallHandler:
             else:
                 raw = await self.round_trips.send(upstream, call, seconds, reply)
         except TimeoutError as error:
-            if call.method == RESULT:  # it waits for a task by design, so it says nothing
+            if (
+                call.method == RESULT
+            ):  # it waits for a task by design, so its duration is not measured
                 self.breaker.abandoned()
                 raise UpstreamTimeoutError(
                     f"The task has not ended within {seconds:.3g} s; request its result again."
@@ -378,6 +383,7 @@ class CallHandler:
 
     def _no_slot_in_time(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(
-            f"{self.name} was too busy: no concurrency slot was free before the deadline.",
+            f"The server {self.name} was too busy: no concurrency slot was free before the "
+            "deadline. Retry later.",
             sent=False,
         )

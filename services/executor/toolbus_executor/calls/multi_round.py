@@ -1,4 +1,4 @@
-"""Round trips of one call: each ends with the server's result or with its questions."""
+"""Round trips of one call: each ends with the server's result or with its input requests."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable
@@ -28,7 +28,7 @@ from toolbus_executor.upstreams.suspended_calls import (
     error_in,
 )
 
-GATHER_SECONDS = 0.02  # a server may send several questions at once
+GATHER_SECONDS = 0.02  # a server may send several input requests at once
 URL_REQUIRED = -32042
 
 
@@ -97,7 +97,7 @@ class RoundTrips:
             await suspended.caller.flushed()
 
     async def _round(self, suspended: SuspendedCall, call: CallAdmitted, seconds: float) -> bytes:
-        """Wait for the result or for questions, and suspend the call on questions."""
+        """Wait for the result or for input requests; suspend the call if input is requested."""
         loop = asyncio.get_running_loop()
         question: asyncio.Future[None] = loop.create_future()
         suspended.caller.next_request = question
@@ -125,7 +125,7 @@ class RoundTrips:
 async def _wait_first(
     suspended: SuspendedCall, question: asyncio.Future[None], seconds: float
 ) -> None:
-    """Wait for the result or a question, for as long as progress extends the call."""
+    """Wait for the result or an input request, for as long as progress extends the call."""
     while seconds > 0:
         both = (suspended.task, question)
         done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +136,7 @@ async def _wait_first(
 
 
 def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
-    """Convert an error that requires opening pages to questions; raise any other again."""
+    """Convert an error that requires opening pages to input requests; raise any other again."""
     data = error.data.get("upstream_data")
     pages = data.get("elicitations") if isinstance(data, dict) else None
     able = call.family is ProtocolFamily.MODERN and URL in kinds_of(call.capabilities)

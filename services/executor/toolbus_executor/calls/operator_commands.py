@@ -51,7 +51,7 @@ def reject_if_drained(call: CallAdmitted) -> None:
     if call.method.startswith("tasks/") or (call.extra and answers_in(call.extra)[0]):
         return
     raise ServerDrainedError(
-        f"The server {call.server!r} is drained by an operator; retry later.",
+        f"An operator drained the server {call.server!r}; retry later.",
         sent=False,
         server=call.server,
     )

@@ -71,7 +71,7 @@ async def _compare(
 
 
 def kinds_for(name: str) -> Kinds:
-    """Return the kinds of questions that a session for a class of clients declares."""
+    """Return the kinds of input requests that a session for a class of clients declares."""
     return kinds_of(msgspec.json.encode(capabilities_of(name)).decode())
 
 

@@ -28,10 +28,12 @@ class ListProblems:
             return
         self.dropped, self.failed, self._repaired = now
         for what, reason in (self.dropped | self.failed).items():
-            fields = {"server": self._server, "what": what, "why": reason}
-            log.warning("listed.dropped", extra=fields)
+            fields = {"server": self._server, "what": what, "reason": reason}
+            log.warning("listing.entry_dropped", extra=fields)
         for what, how in repaired.items():
-            log.info("listed.repaired", extra={"server": self._server, "what": what, "how": how})
+            log.info(
+                "listing.entry_repaired", extra={"server": self._server, "what": what, "how": how}
+            )
         about = about_server(self._server, "faulted")
         found = {"dropped": self.dropped, "failed": self.failed, "repaired": repaired}
         self._events.publish(ServerFaulted(**about, **found))

@@ -137,7 +137,7 @@ class Bearer:
             user=self.user,
             listing=self._listing,
             challenge=challenge,
-            refused=refused,
+            rejected=refused,
         )
         try:
             reply = await self._request(query)

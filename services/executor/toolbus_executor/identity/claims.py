@@ -35,5 +35,5 @@ def actor_chain(actors: tuple[str, ...]) -> dict[str, Any]:
 
 
 def with_lifetime(claims: dict[str, Any], issuer: str, audience: str, now: int) -> dict[str, Any]:
-    """Return the claims for one server and one minute."""
+    """Return the claims for one server, valid for one minute."""
     return {"iss": issuer, "aud": audience, "iat": now, "exp": now + SECONDS, **claims}

@@ -134,7 +134,9 @@ class Child:
         with suppress(TimeoutError):
             async with asyncio.timeout(SILENT_SECONDS):
                 await process.wait()
-        self._kill(process)  # without output it is of no use, and neither are its descendants
+        self._kill(
+            process
+        )  # without its output, neither the process nor its descendants are useful
         code = await process.wait()
         await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
         self._end(reason or self._exit_reason(code))

@@ -45,14 +45,14 @@ def container_command(
     engine = next((found for each in ENGINES if (found := which(each))), None)
     if engine is None:
         raise UpstreamDeadError(
-            "It is configured as a container, and there is neither docker nor podman where the "
-            "executor runs; install one, or configure a command.",
+            "The server is configured as a container, but neither docker nor podman is installed "
+            "on the executor's host; install one, or configure a command.",
             sent=False,
         )
     if settings.cosign_key and which("cosign") is None:
         raise UpstreamDeadError(
-            "Image signatures must be verified (TOOLBUS_COSIGN_KEY), and there is no cosign where "
-            "the executor runs; install it.",
+            "Image signatures must be verified (TOOLBUS_COSIGN_KEY), but cosign is not installed "
+            "on the executor's host; install it.",
             sent=False,
         )
     container = _name(name, settings)

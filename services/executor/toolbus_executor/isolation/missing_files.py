@@ -1,4 +1,4 @@
-"""Files that a server's process misses, to suggest which ones to configure."""
+"""Files that a server's process lacks, to suggest which ones to configure."""
 
 import os
 import re

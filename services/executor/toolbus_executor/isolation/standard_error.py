@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from toolbus_common.privacy.known_secrets import KnownSecrets
 from toolbus_common.privacy.redaction import struck
 from toolbus_common.web.json_view import visible
+from toolbus_executor.known_secrets import KnownSecrets
 
 log = logging.getLogger(__name__)
 

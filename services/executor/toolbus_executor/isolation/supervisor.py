@@ -46,7 +46,10 @@ _NOTHING = {
     "own /proc": False,
     "size of home and /tmp": False,
 }
-_MAPPED, _BUILT = b"m", b"b"  # words between a supervisor and the first of namespaces
+_MAPPED, _BUILT = (
+    b"m",
+    b"b",
+)  # messages between a supervisor and the first process of the namespaces
 
 
 def supervise(data: str, command: list[str]) -> None:
@@ -164,7 +167,7 @@ def _run_as_first(
     """Run as the first process of the namespaces until the program ends."""
     user, mapping = users_of
     if plan.network in ("loopback", "hosts") and not kernel.raise_loopback():
-        _reject(f"network is configured as {plan.network}, which this machine does not support")
+        _reject(f"network is {plan.network}, which this machine does not support")
     try:
         # The machine's /proc reveals little to a process confined by Landlock, see `confine`.
         proc = landlock.version(kernel.libc) >= landlock.SCOPES_FROM
@@ -227,8 +230,8 @@ def _run_without_namespaces(
     """Become the program, without namespaces."""
     if plan.network != "any":
         _reject(
-            f"network is configured as {plan.network}, and this machine permits no network "
-            "namespace; remove network, or run it where user namespaces are permitted"
+            f"network is {plan.network}, but this machine permits no network namespaces; remove "
+            "network, or permit user namespaces"
         )
     if not plan.confined:
         kernel.keep_privileges()

@@ -1,1 +1,1 @@
-"""Build and read MCP messages. Pure: no I/O."""
+"""Builders and parsers of MCP messages. Pure: no I/O."""

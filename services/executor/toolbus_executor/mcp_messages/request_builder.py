@@ -147,7 +147,7 @@ def refusal(code: int, message: str) -> bytes:
 def head_of(
     prefix: bytes, method: str, name: str, *, modern: bool, version: str, session: bytes
 ) -> bytes:
-    """Return the headers of a POST up to its length; `prefix` is constant per server."""
+    """Return the headers of a POST up to Content-Length; `prefix` is constant per server."""
     head = prefix
     if modern:
         head += b"Mcp-Method: %b\r\n" % method.encode()

@@ -28,7 +28,7 @@ _SCOPES = (b'"public"', b'"private"')
 
 
 class CallOutcome(NamedTuple):
-    """The outcome of a call: the final reply and facts for logs and metrics.
+    """The outcome of a call: the final reply, and values for logs and metrics.
 
     `kept` is the number of bytes stored instead of returned, `cached` is true if the reply came
     from the cache, `left_out` is the number of bytes removed by a selection.

@@ -42,7 +42,9 @@ def uri(value: Any, path: str, notes: Notes) -> str:
     try:
         _URL.validate_python(value_text)
     except ValidationError as error:
-        raise UnreadableError(f"its {path} is no URI: it needs a scheme, such as file:") from error
+        raise UnreadableError(
+            f"its {path} is not a URI: it needs a scheme, such as file:"
+        ) from error
     return value_text
 
 

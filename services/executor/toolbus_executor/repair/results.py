@@ -218,7 +218,7 @@ def _base64(value: Any, path: str, notes: Notes) -> str:
     encoded = text(value, path, notes)
     plain = "".join(encoded.split()).replace("-", "+").replace("_", "/")
     if not is_base64(plain):
-        raise UnreadableError(f"{path} is no base64")
+        raise UnreadableError(f"{path} is not base64")
     return plain
 
 

@@ -51,7 +51,7 @@ class BreakerReporter:
         self.call_count += 1
 
     def abandoned(self) -> None:
-        """Release a call without a verdict, so that it does not use up the probe."""
+        """Release a call without a result, so that it does not use up the probe."""
         self.circuit.abandoned(monotonic())
 
     def failed(self, *, spared: bool = False) -> None:

@@ -85,7 +85,7 @@ class Bulkhead:
         turns = 1 + len(self._waiting) / self._limit.limit
         wait = min(MAX_RETRY, max(MIN_RETRY, turns * self._limit.takes))
         return OverloadedError(
-            f"{self._server} has {self.in_flight} calls under way and {len(self._waiting)} "
+            f"{self._server} has {self.in_flight} running calls and {len(self._waiting)} "
             f"waiting; retry in {wait:.1f} s.",
             sent=False,
             server=self._server,

@@ -1,4 +1,4 @@
-"""The circuit breaker of one server: pure, with the time passed in (seconds, any steady clock)."""
+"""The circuit breaker of one server. Pure: the time is an argument (monotonic seconds)."""
 
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Opens after `threshold` failures in a row; each opening in a row pauses for longer."""
+    """Opens after `threshold` consecutive failures; consecutive openings last longer."""
 
     def __init__(self, threshold: int = 5, pause: float = 5.0, longest: float = 60.0) -> None:
         self.state = State.CLOSED

@@ -14,9 +14,9 @@ from toolbus_common.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from toolbus_common.privacy.known_secrets import KnownSecrets
 from toolbus_common.privacy.redaction import struck
 from toolbus_common.web.json_view import visible
+from toolbus_executor.known_secrets import KnownSecrets
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def shared_reason(error: ToolbusError) -> str:
     That text may repeat secrets or the data of another caller.
     """
     if type(error) is UpstreamRefusedError:  # subclasses have texts of Toolbus
-        return f"The upstream answered with JSON-RPC error {error.data.get('upstream_code')}."
+        return f"The upstream returned the JSON-RPC error {error.data.get('upstream_code')}."
     if isinstance(error, MisfitError):
         return "A result of the upstream violates the outputSchema of its tool."
     return error.reason
@@ -58,7 +58,9 @@ def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSec
     """Return why a server is unavailable; log its own text with secrets removed."""
     if type(error) is UpstreamRefusedError:
         (text,) = secrets().struck([error.reason])
-        log.warning("server.refused", extra={"server": server, "text": visible(struck(text))})
+        log.warning(
+            "server.request_rejected", extra={"server": server, "text": visible(struck(text))}
+        )
     return with_pronoun(shared_reason(error))
 
 
@@ -81,7 +83,7 @@ def with_pronoun(reason: str) -> str:
 
 
 class FailureLog:
-    """The latest failures of one server. A call rejected before it was sent is not one."""
+    """The latest failures of one server, without calls that were rejected before they were sent."""
 
     def __init__(self) -> None:
         self._latest: deque[dict[str, Any]] = deque(maxlen=MAX_ENTRIES)

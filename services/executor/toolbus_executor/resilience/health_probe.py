@@ -91,7 +91,7 @@ class Health:
         except NotConnectedError:
             return True
         except TimeoutError:
-            reason = f"The upstream did not answer a probe within {PROBE_SECONDS:g} s."
+            reason = f"The upstream did not respond to a probe within {PROBE_SECONDS:g} s."
             return self._failed(UpstreamTimeoutError(reason))
         except ToolbusError as error:
             if is_failure(error):

@@ -48,7 +48,7 @@ class NotificationPublisher:
             method=method,
             principal_id=principal_id,
             session=session,
-            unasked=method == UPDATED and _uri_of(params) not in watched,
+            unsolicited=method == UPDATED and _uri_of(params) not in watched,
             request_id=request_id,
             params=params,
         )

@@ -84,6 +84,7 @@ class ServerSupervisor:
         )
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
+        self.resets = 0  # of the server when this was started
         self.fresh = False  # list again after a reset although the configuration is unchanged
         self.held = IsolationStatus(name)
         self._list_problems = ListProblems(name, service.events)
@@ -125,6 +126,7 @@ class ServerSupervisor:
             **self.handler.status(),
             **self.held.status(),
             "dropped_messages": self._unattributed.counts,
+            "resets": self.resets,
             "sessions": self.separation.pool.status() if self.separation is not None else None,
             "last_failure": self.handler.breaker.failures.last
             or ("" if elsewhere else self.handler.why_not),
@@ -151,22 +153,16 @@ class ServerSupervisor:
             try:
                 await (self._serve() if self._lease is None else self._serve_alone(self._lease))
             except Exception:
-                log.exception("server.failed_inside", extra={"server": self.name})
+                log.exception("server.internal_error", extra={"server": self.name})
             await asyncio.sleep(FIRST_PAUSE)
 
     async def _serve_alone(self, lease: Lease) -> None:
         """Serve while this executor holds the server's lease."""
         await lease.acquire()
-        serving = asyncio.create_task(self._serve())
-        holding = asyncio.create_task(lease.keep())
         try:
-            await asyncio.wait((serving, holding), return_when=asyncio.FIRST_COMPLETED)
-            if holding.done():
-                log.warning("server.lease_lost", extra={"server": self.name})
+            await first_of(self._serve(), lease.keep())  # serving never ends by itself
+            log.warning("server.lease_lost", extra={"server": self.name})
         finally:
-            holding.cancel()
-            serving.cancel()
-            await asyncio.gather(serving, holding, return_exceptions=True)
             await lease.release()
 
     async def _serve(self) -> None:
@@ -195,7 +191,7 @@ class ServerSupervisor:
             await self._service.calls.leave(CallAdmitted, self.name)
 
     async def _sleep_at_start(self) -> None:
-        """Start asleep if the published listing is of this very configuration."""
+        """Start as idle if the published listing is of the present configuration."""
         if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
@@ -208,7 +204,7 @@ class ServerSupervisor:
         self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """Run one connection; return why it ended, or "" if the server fell asleep."""
+        """Run one connection; return why it ended, or "" if the server was stopped when idle."""
         upstream: Upstream | None = None
         probing: asyncio.Task[None] | None = None
         secrets: Values = {}
@@ -243,7 +239,7 @@ class ServerSupervisor:
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:
-            log.exception("server.failed_inside", extra={"server": self.name})
+            log.exception("server.internal_error", extra={"server": self.name})
             return "Its reply could not be processed; see the executor log."
         finally:
             self.handler.upstream = None
@@ -282,7 +278,7 @@ class ServerSupervisor:
             await upstream.watch(self.watched.names)
             await upstream.follow(self.followed.names)
         except (ToolbusError, TimeoutError) as error:
-            log.info("server.not_watched", extra={"server": self.name, "reason": why(error)})
+            log.info("server.not_subscribed", extra={"server": self.name, "reason": why(error)})
 
     async def _attend(self, upstream: Upstream, secrets: Values) -> str:
         """Publish list changes and refresh expired lists until the connection is lost."""

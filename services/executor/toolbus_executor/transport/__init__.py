@@ -1,1 +1,1 @@
-"""Speak HTTP/1.1 to upstreams: connections, SSE, proxies, redirects."""
+"""HTTP/1.1 client for upstreams: connections, SSE, proxies, redirects."""

@@ -5,7 +5,7 @@ import re
 import socket
 
 from toolbus_common.egress import EgressError, Target
-from toolbus_common.egress.proxies import Proxy
+from toolbus_executor.transport.proxies import Proxy
 
 LARGEST_HEAD = 16 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from toolbus_common.egress import Egress, EgressError, Target, target_of
 from toolbus_common.egress.policy import STRICT, RefusedError
-from toolbus_common.egress.proxies import proxy_for
 from toolbus_common.egress.resolver import Resolve, resolved
 from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.transport.connect_tunnel import open_tunnel
+from toolbus_executor.transport.proxies import proxy_for
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Dialer:
             return self.egress.judged(target, found, named=named) if found else []
         except RefusedError as error:
             fields = {"host": target.host, "address": error.address, "kind": error.kind}
-            log.warning("egress.refused", extra=fields)
+            log.warning("egress.denied", extra=fields)
             raise
 
 

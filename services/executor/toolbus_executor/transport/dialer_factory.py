@@ -41,7 +41,7 @@ class DialerFactory:
         whole = self.whole or declared
         if any(getattr(declared, name) for name in FILES) and not self.named.has(whole):
             raise UpstreamDeadError(
-                "Its ca, certificate and key are files, which only the operator may name; "
+                "Its ca, certificate and key are files, which only an operator may configure; "
                 "configure the server with 'toolbus apply'."
             )
         tls = Tls(self.ca, declared.ca, declared.certificate, declared.key)

@@ -88,7 +88,7 @@ class EventReader:
             self._spill.feed(part)
 
     def _feed_on(self, spill: SpillBuffer, piece: bytes) -> None:
-        """Spill more of a line. The event ends with it: MCP messages have one line."""
+        """Spill the next piece of a line. Its end ends the event, as MCP messages have one line."""
         line, newline, _ = piece.partition(b"\n")
         spill.feed(line)
         if newline:

@@ -1,1 +1,1 @@
-"""Adapt each kind of upstream server to one protocol of calls."""
+"""Adapters from each kind of upstream server to one protocol of calls."""

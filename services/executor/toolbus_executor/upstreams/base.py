@@ -84,8 +84,8 @@ class NoSuchFamilyError(UpstreamFaultError):
     def legacy(cls) -> "NoSuchFamilyError":
         """Return the error for a server that rejects the handshake."""
         return cls(
-            "The upstream rejects the handshake (initialize), so it offers no legacy revision; "
-            "set 'protocol: modern', or remove 'protocol'.",
+            "The upstream rejects the handshake (initialize), so it has no legacy revision; set "
+            "'protocol: modern', or remove 'protocol'.",
             sent=False,
         )
 
@@ -93,14 +93,14 @@ class NoSuchFamilyError(UpstreamFaultError):
     def modern(cls) -> "NoSuchFamilyError":
         """Return the error for a server without a stateless revision."""
         return cls(
-            "The upstream names no stateless revision (2026-07-28) in server/discover; "
+            "The upstream does not list a stateless revision (2026-07-28) in server/discover; "
             "set 'protocol: legacy', or remove 'protocol'.",
             sent=False,
         )
 
 
 class SameDeathError(UpstreamDeadError):
-    """A call was lost with a process whose end was already counted as a failure."""
+    """A call failed because its process ended, and that end is already counted as a failure."""
 
 
 class Upstream(Protocol):

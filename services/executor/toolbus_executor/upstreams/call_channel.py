@@ -161,7 +161,7 @@ class Caller:
             return
         kind = request_kind(question.method, question.params)
         if kind not in kinds_of(self._kinds) or len(self.questions) >= MOST_QUESTIONS:
-            question.answer(refusal(METHOD_NOT_FOUND, "The client does not offer this."))
+            question.answer(refusal(METHOD_NOT_FOUND, "The client does not support this request."))
             return
         self._count += 1
         self.questions[f"q{self._count}"] = question

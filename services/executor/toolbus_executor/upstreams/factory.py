@@ -11,7 +11,6 @@ from toolbus_common.config.servers.isolation import Hosts
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.egress import Allowed
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_common.privacy.known_secrets import PIECE, KnownSecrets
 from toolbus_common.secrets import Values, filled
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.credentials.token_file import TokenFile
@@ -20,6 +19,7 @@ from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.isolation.standard_error import StandardError
 from toolbus_executor.isolation.visible_paths import CERTIFICATES
+from toolbus_executor.known_secrets import PIECE, KnownSecrets
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.settings import Settings
 from toolbus_executor.transport.dialer import Dialer

@@ -16,7 +16,7 @@ MOST_HOPS = 4
 NAME = "toolbus"
 _BETWEEN = "__"
 _NAMED = {"tools/list": "tools", "prompts/list": "prompts"}
-_FAR = f"it comes through more than {MOST_HOPS} gateways; one of them may lead back here"
+_FAR = f"its path has more than {MOST_HOPS} gateways; one of them may lead back to this one"
 
 
 class _Extra(msgspec.Struct):
@@ -41,8 +41,9 @@ def onward(call: CallAdmitted) -> CallAdmitted:
     gone = hops if isinstance(hops, int) and hops > 0 else 0
     if gone >= MOST_HOPS:
         raise LoopDetectedError(
-            f"The call passed {gone} Toolbus gateways and would go to another one, so one of them "
-            "leads back to itself. An operator must remove that server.",
+            f"The call passed {gone} Toolbus gateways and would be sent to another one, so the "
+            "gateways probably form a loop. An operator must remove the server that closes the "
+            "loop.",
             sent=False,
             limit_hops=MOST_HOPS,
         )

@@ -131,8 +131,8 @@ class _Filter:
         both = own + (len(msgspec.json.encode(read.definition)) if read.repaired else 0)
         if self.size + both > self.limit:
             raise UnreadableError(
-                f"its definition of {own} bytes makes the list larger than {self.limit} bytes, "
-                f"the limit; see servers.{self.server}.list_limit"
+                f"its definition of {own} bytes would exceed the limit of {self.limit} bytes for "
+                f"all lists; raise servers.{self.server}.list_limit"
             )
         self.size += both
 

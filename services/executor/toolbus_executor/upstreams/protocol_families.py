@@ -144,14 +144,14 @@ class BothFamilies:
         return getattr(self._first, "held", {})
 
     @property
-    def refused_hosts(self) -> dict[str, int]:
+    def denied_hosts(self) -> dict[str, int]:
         """Hosts that the processes tried to reach and may not."""
-        return self._of_both("refused_hosts")
+        return self._of_both("denied_hosts")
 
     @property
-    def refused_files(self) -> dict[str, str]:
+    def denied_files(self) -> dict[str, str]:
         """Hidden files that the processes tried to open."""
-        return self._of_both("refused_files")
+        return self._of_both("denied_files")
 
     def sends_requests_in(self, call: CallAdmitted) -> bool:
         """Return whether the server may send requests to the client during this call."""

@@ -78,7 +78,7 @@ class SuspendedCalls:
         if len(self._suspended) >= MOST_SUSPENDED:
             suspended.end()
             raise OverloadedError(
-                f"{MOST_SUSPENDED} calls are waiting for input already; retry later."
+                f"{MOST_SUSPENDED} calls already wait for input, which is the limit; retry later."
             )
         number = secrets.token_urlsafe(24)
         loop = asyncio.get_running_loop()
@@ -193,7 +193,7 @@ def expired() -> UpstreamRefusedError:
 
 
 def unanswered(method: str) -> bytes:
-    """Return the member for a request whose client left or did not answer in time."""
+    """Return the member for a request whose client disconnected or did not answer in time."""
     if method == "elicitation/create":
         return b'"result":{"action":"cancel"}'
-    return refusal(CANCELLED, "The client left, or did not answer in time.")
+    return refusal(CANCELLED, "The client disconnected, or did not answer in time.")

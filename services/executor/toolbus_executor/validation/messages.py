@@ -42,10 +42,10 @@ _LIMITS = {
     "multipleOf": "must be a multiple of {}",
 }
 _FIXED = {
-    "uniqueItems": "must not hold the same item twice",
-    "contains": "holds no item of the kind it must",
-    "not": "has a form that its schema excludes",
-    "falseSchema": "may not be there",
+    "uniqueItems": "must not contain the same item twice",
+    "contains": "contains no item that matches 'contains' of its schema",
+    "not": "matches a schema that 'not' excludes",
+    "falseSchema": "is not allowed",
     "propertyNames": "has a member whose name is not allowed",
 }
 
@@ -53,7 +53,7 @@ _FIXED = {
 def errors_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
     """Return the first few errors, each with its location; `whole` names the whole value."""
     messages = [_message(each, schema, whole) for each in islice(errors, MAX_ERRORS + 1)]
-    more = "; there is more" if len(messages) > MAX_ERRORS else ""
+    more = "; further errors are omitted" if len(messages) > MAX_ERRORS else ""
     return _truncated("; ".join(dict.fromkeys(messages[:MAX_ERRORS])), MAX_LENGTH) + more
 
 
@@ -71,7 +71,7 @@ def _message(error: ValidationError, schema: Any, whole: str) -> str:
 
 
 def _problem(error: ValidationError, depth: int = 0) -> str:
-    """Return what is wrong with a value, to follow its location."""
+    """Return the error of a value as a clause that follows its location."""
     kind = error.kind
     if isinstance(kind, ValidationErrorKind.AnyOf | ValidationErrorKind.OneOfNotValid):
         return _no_alternative(error, kind.context, depth)
@@ -92,9 +92,9 @@ def _one_of(kind: ValidationErrorKind) -> str:
         case ValidationErrorKind.Pattern():
             return f"must match the pattern {_truncated(kind.pattern, _LONGEST_PATTERN)!r}"
         case ValidationErrorKind.OneOfMultipleValid():
-            return "fits several of the forms its schema has, and must fit exactly one"
+            return "matches several alternatives of 'oneOf', but must match exactly one"
     return _FIXED.get(
-        kind.name, f"does not fit {_truncated(kind.name, _LONGEST_NAME)!r} of its schema"
+        kind.name, f"does not match {_truncated(kind.name, _LONGEST_NAME)!r} of its schema"
     )
 
 
@@ -112,7 +112,7 @@ def _no_alternative(error: ValidationError, forms: list[list[ValidationError]], 
         return f"must be {_type_names(types)}; it is {_type_of(error.instance)}"
     near = [form for form in forms if form and not _of_another_type(form[0], here)]
     if not near or depth >= _DEEPEST_CHOICE:
-        return f"has none of the {len(forms)} forms its schema allows"
+        return f"matches none of the {len(forms)} alternatives of its schema"
     closest = min(near, key=len)[0]
     inner = closest.instance_path[len(here) :]
     at = f"{_steps(inner)} " if inner else "it "
@@ -120,7 +120,9 @@ def _no_alternative(error: ValidationError, forms: list[list[ValidationError]], 
         wrong = f"{_quoted(closest.kind.property)} is missing"
     else:
         wrong = at + _problem(closest, depth + 1)
-    return f"has none of the {len(forms)} forms its schema allows; for the nearest, {wrong}"
+    return (
+        f"matches none of the {len(forms)} alternatives of its schema; for the closest one, {wrong}"
+    )
 
 
 def _of_another_type(error: ValidationError, here: list[str | int]) -> bool:

@@ -29,9 +29,7 @@ class Misfit:
         return bool(read) and (self.names is None or not self.names.isdisjoint(read))
 
 
-UNCHECKED = Misfit(
-    "they are too large to be checked against the schema, as a rule or a setting requires", ""
-)
+UNCHECKED = Misfit("they are too large to be validated, which a rule or a setting requires", "")
 
 
 def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: str) -> Misfit:

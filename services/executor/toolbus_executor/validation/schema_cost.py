@@ -34,7 +34,7 @@ class Bounds:
     returns: int  # recursive references, one level deeper each; 0 if none
 
     def visits(self, raw: bytes) -> int:
-        """Return the most subschemas a validation of this JSON can visit."""
+        """Return the maximum number of subschemas that the validation of this JSON visits."""
         nodes = 1 + raw.count(b",") + raw.count(b"{") + raw.count(b"[")
         return self.weight * nodes + self.patterns * len(raw) // BYTES_PER_VISIT
 
@@ -56,7 +56,7 @@ def bounds_of(schema: dict[str, Any]) -> Bounds:
     scale = _Scale(schema)
     weight, returns = scale.weigh(schema)
     if weight > LARGEST_WEIGHT:
-        raise UnboundedError("its schema is too large when its references are followed")
+        raise UnboundedError("its schema is too large after its references are resolved")
     if scale.patterns > MOST_PATTERNS:
         raise UnboundedError(f"its schema has more than {MOST_PATTERNS} patterns")
     return Bounds(weight, scale.patterns, returns)
@@ -105,12 +105,12 @@ class _Scale:
 
     def _at(self, reference: str) -> Any:
         if not reference.startswith("#"):
-            raise DanglingReferenceError("its schema refers to what is not in it")
+            raise DanglingReferenceError("its schema has a reference without a target")
         if reference != "#" and not reference.startswith("#/"):
-            raise UnboundedError("its schema refers to what is not in it")
+            raise UnboundedError("its schema has a reference without a target")
         found = resolved(self._root, reference)
         if found is None:
-            raise DanglingReferenceError("its schema refers to what it does not hold")
+            raise DanglingReferenceError("its schema has a reference without a target")
         return found
 
 

@@ -116,7 +116,7 @@ class Checks:
         self._results = {name: each.results for name, each in found.items() if each.results}
         unchecked = {name: each.why_not for name, each in found.items() if each.why_not}
         for name in sorted(unchecked.keys() - self.unchecked.keys()):
-            about = {"server": self.server, "tool": name, "why": unchecked[name]}
+            about = {"server": self.server, "tool": name, "reason": unchecked[name]}
             log.warning("schema.not_used", extra=about)
         self.unchecked = unchecked
 
@@ -124,9 +124,8 @@ class Checks:
         """Return the invalid arguments of a call that proceeds, for its event.
 
         Raises:
-            InvalidArgumentsError: invalid arguments are rejected by configuration, or a rule read
-            an
-                invalid one: it may have misread it.
+            InvalidArgumentsError: the configuration rejects invalid arguments, or a rule read one
+                and may have misinterpreted it.
 
         """
         if (
@@ -170,7 +169,7 @@ class Checks:
         if problem:
             raise MisfitError(
                 f"The upstream's result violates the outputSchema of {call.tool}: {problem}. "
-                "The server is at fault, not the arguments; the call was executed."
+                "This is an error of the server, not of the arguments; the call was executed."
             )
 
     def _compiled(self, tools: Collection[CatalogEntry]) -> dict[str, _Compiled]:
@@ -215,7 +214,7 @@ def _checked(schema: Any, member: str, why_not: list[str]) -> CompiledSchema | N
     except BaseException as error:
         if not _is_library_failure(error):
             raise
-        why_not.append(f"{member}: it cannot be compiled; is it valid, its patterns included?")
+        why_not.append(f"{member} cannot be compiled; check the schema and its patterns")
     else:
         return CompiledSchema(schema, bounds, validator)
     return None

@@ -16,7 +16,7 @@ from toolbus_ingress.admin_api.request import JSON, MATCH, YAML, parameter_schem
 
 _REF = "#/components/schemas/{model}"
 _REASONS = {
-    400: "The request does not have the described form.",
+    400: "The request does not match this description.",
     401: "No valid admin key or access token was sent.",
     403: "The role does not allow the operation, or the entry may not be configured over HTTP.",
     404: "No entry has this name.",
@@ -25,7 +25,7 @@ _REASONS = {
     412: "The revision in If-Match is not the current one.",
     413: "The body is too large.",
     415: "The content type of the body is not supported.",
-    422: "The configuration is invalid; `faults` lists the locations and reasons.",
+    422: "The configuration is invalid; `errors` lists the locations and reasons.",
     428: "If-Match is missing.",
     431: "The headers are too large.",
     503: "A part of Toolbus is not available; nothing was changed.",

@@ -30,10 +30,11 @@ _FIXES = {
     "stale": "Read the entry again, and send If-Match with its current revision.",
     "unconditional": "Send If-Match with the revision to replace, or *.",
     "invalid": "Change the request as the reason says; /api/openapi.json describes it.",
-    "faulty": "Fix every validation error, and send the request again; nothing was changed.",
+    "invalid_configuration": "Fix every validation error, and send the request again; nothing "
+    "was changed.",
 }
 _RETRY = "Wait a moment, then send the request again."
-_SEE_REASON = "Follow the reason."
+_SEE_REASON = "Correct the problem that the reason describes."
 
 
 def success(found: Matched, reply: AdminReply) -> Response:
@@ -54,7 +55,7 @@ def failure(error: ToolbusError, metadata: bytes = b"") -> Response:
     retryable = error.retryable
     fix = _FIXES.get(error.code, _RETRY if retryable else _SEE_REASON)
     members: dict[str, Any] = {"code": error.code, "reason": error.reason, "fix": fix}
-    members |= {"retryable": retryable, "faults": error.data.get("faults", [])}
+    members |= {"retryable": retryable, "errors": error.data.get("errors", [])}
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)
     if isinstance(error, UnauthorizedError | InsufficientScopeError):
         headers += ((b"www-authenticate", _challenge(error, metadata)),)
@@ -86,7 +87,7 @@ def rejection(error: RejectedRequestError) -> Response:
     answer = error.response
     reason = msgspec.json.decode(answer.body)["error"]["message"]
     members = {"code": str(error), "reason": reason, "fix": _SEE_REASON, "retryable": False}
-    body = msgspec.json.encode({"error": {**members, "faults": []}})
+    body = msgspec.json.encode({"error": {**members, "errors": []}})
     return Response(answer.status, body, (*answer.headers, _NO_STORE), answer.rejected)
 
 
@@ -98,7 +99,7 @@ def method_not_allowed(methods: tuple[str, ...]) -> Response:
         "reason": f"Method not allowed. Use {allowed}.",
         "fix": "Use one of these methods.",
     }
-    body = msgspec.json.encode({"error": {**members, "retryable": False, "faults": []}})
+    body = msgspec.json.encode({"error": {**members, "retryable": False, "errors": []}})
     return Response(405, body, ((b"allow", allowed.encode()), _NO_STORE))
 
 
@@ -109,5 +110,5 @@ def not_found() -> Response:
         "reason": "Unknown path.",
         "fix": "/api/openapi.json lists every path.",
     }
-    body = msgspec.json.encode({"error": {**members, "retryable": False, "faults": []}})
+    body = msgspec.json.encode({"error": {**members, "retryable": False, "errors": []}})
     return Response(404, body, (_NO_STORE,))

@@ -1,1 +1,1 @@
-"""Serve the approval page and its API."""
+"""The approval page and its API."""

@@ -4,6 +4,7 @@ No cookies are used: every request carries its own credential, so no other site 
 act for its user. Policy alone checks the key's right to approve, and decides.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from time import time
@@ -16,6 +17,7 @@ from toolbus_common import strict_json
 from toolbus_common.contracts import ApprovalsReply, ApproverRequest
 from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
+from toolbus_common.web import html
 from toolbus_common.web.json_view import visible
 from toolbus_ingress.approvals import page
 from toolbus_ingress.auth.dpop import challenge_headers, rejection_code
@@ -67,6 +69,7 @@ class Approvals:
 
     async def _page(self, scope: dict[str, Any], approval: str, receive: Receive) -> Response:
         headers = self.endpoint.guard.headers(scope)
+        await asyncio.to_thread(html.load)
         if scope["method"] == "GET":
             return page.sign_in()
         if scope["method"] != "POST":
@@ -76,7 +79,7 @@ class Approvals:
             return await self._show(form.get("key", "").strip(), approval)
         ticket = self.sealer.open(form.get("ticket"), TicketClaims)
         if ticket is None or ticket.approval != approval or ticket.expires < time():
-            return page.sign_in("This page has expired. Show the call again.", 403)
+            return page.sign_in("This page has expired. Open the approval again.", 403)
         return await self._decide(ticket, form)
 
     async def _show(self, key: str, approval: str, message: str = "") -> Response:

@@ -1,1 +1,1 @@
-"""Authenticate callers: keys, access tokens, DPoP proofs, and request restrictions."""
+"""Authentication of callers: keys, access tokens, DPoP proofs, request restrictions."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.access.anonymous import FORCE, is_local_name, remote_reason
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.config import Anonymous
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.http_server.proxy_addresses import is_loopback
@@ -31,13 +31,13 @@ class AnonymousAccess:
     credential, any page in a browser on this machine could use the tools.
     """
 
-    directory: ConfigProjection
+    directory: ConfigView
     origins: frozenset[str]
     remote: str
 
     @classmethod
     def of(
-        cls, directory: ConfigProjection, settings: Settings, origins: frozenset[str]
+        cls, directory: ConfigView, settings: Settings, origins: frozenset[str]
     ) -> "AnonymousAccess":
         """Return the anonymous access of a listener with these settings."""
         exposure = (settings.http_host, settings.public_url, settings.trusted_proxies)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.access.oauth_scopes import ADMINISTRATION, appoints, first
 from toolbus_common.contracts import Bearer, TokenQuery
 from toolbus_common.crypto.dpop.keys import ALGORITHMS
@@ -43,7 +43,7 @@ class ProtectedResource:
     enabled if the configuration has access rules and a public URL.
     """
 
-    directory: ConfigProjection
+    directory: ConfigView
     requests: RequestReply
     dpop: DPoPVerifier
     _queries: int = 0

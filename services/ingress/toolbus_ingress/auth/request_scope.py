@@ -64,7 +64,8 @@ def _patterns(headers: Headers, name: bytes) -> Patterns:
     patterns = tuple(part for part in parts if part)
     if len(patterns) > MOST_PATTERNS or any(len(each) > LONGEST_PATTERN for each in patterns):
         raise InvalidError(
-            f"{name.decode()} may hold {MOST_PATTERNS} patterns of at most {LONGEST_PATTERN} "
+            f"{name.decode()} can have at most {MOST_PATTERNS} patterns of at most "
+            f"{LONGEST_PATTERN} "
             "characters. Send fewer, or use wildcards."
         )
     return patterns

@@ -1,1 +1,1 @@
-"""List what a key may see: tools, prompts and resources of the configuration snapshot."""
+"""The tools, prompts and resources that a key can see."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from time import time
 
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.contracts import ContextListed, Event, ProtocolFamily
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
@@ -38,7 +38,7 @@ class ListSizeCounter:
         self,
         publish: Callable[[Event], None],
         catalogue: Catalogue,
-        directory: ConfigProjection,
+        directory: ConfigView,
         seconds: float,
     ) -> None:
         self._catalogue = catalogue

@@ -33,10 +33,11 @@ class ResourceIndex:
     def shown(self, server: str, uri: str) -> str:
         """Return the URI that agents see on the shared endpoint.
 
-        It is marked where an earlier server lists the same URI, or where it would look marked.
+        The server's name is its prefix if an earlier server lists the same URI, or if the URI
+        itself looks as if it had such a prefix.
         """
         first = self._owners.get(uri, [server])[0]
-        # A URI that looks marked would pass for another server's.
+        # A URI that looks prefixed could be mistaken for one of another server.
         marked = uri.partition(MARK)[0] in self._servers
         return f"{server}{MARK}{uri}" if marked or first != server else uri
 

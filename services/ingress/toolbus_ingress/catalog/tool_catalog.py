@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.access.session_owner import principal_id_of
 from toolbus_common.access.tool_names import NAMED, Names
@@ -45,7 +45,7 @@ class Catalogue:
 
     MOST_CACHED_BYTES = 64 << 20
 
-    def __init__(self, directory: ConfigProjection) -> None:
+    def __init__(self, directory: ConfigView) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._cache: dict[tuple[Any, ...], bytes] = {}
@@ -57,7 +57,7 @@ class Catalogue:
         self._logged: set[tuple[str, str, str]] = set()
         self.resource_index = ResourceIndex()
         self.on_change: list[Callable[[], None]] = []
-        directory.on_configured.append(self._on_configuration)
+        directory.projection.on_configured.append(self._on_configuration)
 
     @property
     def names(self) -> Names:
@@ -341,7 +341,7 @@ class Catalogue:
         hidden = names.dropped | names.crowded
         for kind, server, own in sorted(hidden.keys() - self._logged):
             fields = {"kind": kind, "server": server, "tool": own}
-            log.warning("name.refused", extra={**fields, "reason": hidden[kind, server, own]})
+            log.warning("name.rejected", extra={**fields, "reason": hidden[kind, server, own]})
         self._logged = set(hidden)
 
     def _sees_any(self, grants: EffectiveGrants, listing: Listing) -> bool:

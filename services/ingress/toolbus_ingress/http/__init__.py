@@ -1,1 +1,1 @@
-"""Serve HTTP: the listener's application, the request guard, CORS, and JSON-RPC responses."""
+"""HTTP without MCP: the listener, the request guard, JSON-RPC responses."""

@@ -1,11 +1,16 @@
-"""HTML pages as HTTP responses. Pure."""
+"""HTML pages as HTTP responses."""
+
+from functools import cache
 
 from toolbus_common.web import html
 from toolbus_ingress.http.jsonrpc import Response
 
-_HEADERS = tuple((name.encode(), value.encode()) for name, value in html.headers())
+
+def page(status: int, template: str, error: str = "", **values: object) -> Response:
+    """Return a rendered template; `error` is shown as an alert."""
+    return Response(status, html.render(template, error=error, **values).encode(), _headers())
 
 
-def page(status: int, title: str, body: str) -> Response:
-    """Return a page; `body` must be escaped HTML."""
-    return Response(status, html.document(title, body), _HEADERS)
+@cache
+def _headers() -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode(), value.encode()) for name, value in html.headers())

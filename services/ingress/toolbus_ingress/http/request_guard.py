@@ -9,6 +9,7 @@ from toolbus_common.http_server.body import (
     Receive,
     read_body,
 )
+from toolbus_common.mcp.param_headers import RAW_PREFIX
 from toolbus_common.observability.metrics import REFUSED_REQUESTS
 from toolbus_ingress.http.jsonrpc import (
     FORBIDDEN,
@@ -73,7 +74,7 @@ class RequestGuard:
         size = 0
         for name, value in raw:
             size += len(name) + len(value)
-            if name in found and (name in _SINGLE or name.startswith(b"mcp-param-")):
+            if name in found and (name in _SINGLE or name.startswith(RAW_PREFIX)):
                 raise _repeated_header(name)
             found[name] = value.strip()
         if size > LARGEST_HEAD or len(raw) > MOST_HEADERS:

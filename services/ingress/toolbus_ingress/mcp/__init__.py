@@ -1,1 +1,1 @@
-"""Answer MCP requests: parse, validate, route, hand calls to policy, write the response."""
+"""MCP requests: parsing, validation, routing, calls to policy, responses."""

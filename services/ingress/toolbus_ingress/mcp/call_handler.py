@@ -295,8 +295,8 @@ class CallHandler:
             if isinstance(reply, InputRequired) and request.family is ProtocolFamily.LEGACY:
                 self._cancel_soon(call.call_id)
                 raise InvalidError(
-                    "The server requires input from its caller, and this client cannot be asked. "
-                    "Use a session, declare the capability, and accept text/event-stream."
+                    "The server requires input from its caller, but this client cannot provide "
+                    "it. Use a session, declare the capability, and accept text/event-stream."
                 )
             return jsonrpc.result(request.id, self._body(context, request, call, reply))
         streaming = StreamingCall(

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolbus_common import strict_json
 from toolbus_common.access.anonymous import KEY_DIGEST
-from toolbus_common.access.config_snapshot import ConfigProjection, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, key_digest_of
 from toolbus_common.access.token_cache import is_person
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
@@ -76,7 +76,7 @@ class Endpoint:
 
     service: Service
     guard: RequestGuard
-    directory: ConfigProjection
+    directory: ConfigView
     catalogue: Catalogue
     sessions: Sessions
     call_handler: CallHandler

@@ -272,8 +272,8 @@ class NotificationHub:
         if not isinstance(uri, str):
             return
         key = notification.server, uri, notification.principal_id, notification.session
-        unasked = notification.unasked and self._updates.get(key, ({}, True))[1]
-        self._updates[key] = params, unasked
+        alone = notification.unsolicited and self._updates.get(key, ({}, True))[1]
+        self._updates[key] = params, alone
         if len(self._updates) >= MOST_MERGED:
             self._notify_updates()
         elif self._update_timer is None:
@@ -287,16 +287,16 @@ class NotificationHub:
         updates, self._updates = self._updates, {}
         # One update may come for a stream's own session and for another.
         notified: set[tuple[Listener, str, str]] = set()
-        for (server, uri, *recipient), (params, unasked) in updates.items():
+        for (server, uri, *recipient), (params, alone) in updates.items():
             for listener in tuple(self._listeners):
                 once = listener, server, uri
                 if once in notified or not self._is_for(listener, *recipient):
                     continue
-                if self._notify_update(listener, server, params, unasked=unasked):
+                if self._notify_update(listener, server, params, alone=alone):
                     notified.add(once)
 
     def _notify_update(
-        self, listener: Listener, server: str, params: dict[str, Any], *, unasked: bool
+        self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
         """Notify a stream that subscribed; if no client did, each session that may read it.
 
@@ -306,7 +306,7 @@ class NotificationHub:
         if caller.server not in ("", server):
             return False
         shown = uri if caller.server else self._catalogue.resource_index.shown(server, uri)
-        wanted = shown in listener.uris or (unasked and listener.family is ProtocolFamily.LEGACY)
+        wanted = shown in listener.uris or (alone and listener.family is ProtocolFamily.LEGACY)
         if not wanted or not self._catalogue.sees(caller.grants, server, uri):
             return False
         listener.notify(_RESOURCE_UPDATED, {**params, "uri": shown})

@@ -3,10 +3,9 @@
 import re
 from typing import Any
 
-from toolbus_common.mcp.param_headers import annotated, decoded, value_at
+from toolbus_common.mcp.param_headers import PREFIX, RAW_PREFIX, annotated, decoded, value_at
 from toolbus_ingress.http.request_guard import Headers
 
-PREFIX = b"mcp-param-"
 _INTEGER = re.compile(r"-?[0-9]{1,400}")  # Python refuses to parse much longer ones
 
 
@@ -22,9 +21,9 @@ def first_mismatch(
 ) -> str:
     """Return the first header that does not repeat its argument; empty if all do."""
     for name, path in required.items():
-        raw = headers.get(PREFIX + name.encode("latin-1", "replace"))
+        raw = headers.get(RAW_PREFIX + name.encode("latin-1", "replace"))
         if not _matches(None if raw is None else decoded(raw), value_at(arguments, path)):
-            return f"Mcp-Param-{name}"
+            return f"{PREFIX}{name}"
     return ""
 
 

@@ -5,6 +5,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import StreamReadReply, StreamReadRequest
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
@@ -115,15 +116,14 @@ class Resumption:
             replica=position.replica, session=session.sid, stream=position.stream,
             reader=reader_id, after=position.number,
         )  # fmt: skip
-        renewing = asyncio.create_task(self._renew(request, remote.event_log))
         try:
-            found = await _found(remote)
-            if found:
-                reader = remote.event_log.read(position.number)
-                await serve_reader(context.scope, reader, EventStream(context.send))
-            return found
+            async with in_background(self._renew(request, remote.event_log)):
+                found = await _found(remote)
+                if found:
+                    reader = remote.event_log.read(position.number)
+                    await serve_reader(context.scope, reader, EventStream(context.send))
+                return found
         finally:
-            renewing.cancel()
             del self._remote_streams[reader_id]
             with suppress(ToolbusError):
                 await self._send(request.model_copy(update={"left": True}))

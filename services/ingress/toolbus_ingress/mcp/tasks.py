@@ -63,7 +63,8 @@ class Tasks:
         """
         if len(result) > LARGEST_DONE:
             raise InvalidError(
-                f"The tool ran, and its result of {len(result)} bytes is too large for a task "
+                f"The tool was executed, but its result of {len(result)} bytes is too large for "
+                "a task "
                 f"(at most {LARGEST_DONE}). Call the tool without 'task'."
             )
         claims = DoneClaims(result, call.server, call.tool, self._owner(call), time())

@@ -1,1 +1,1 @@
-"""Keep state between requests: sessions, event logs for resumption, notifications."""
+"""State between requests: sessions, event logs for resumption, event streams."""

@@ -53,7 +53,7 @@ class Session:
 
     @property
     def polls(self) -> bool:
-        """Whether the client expects an id from the start, and connections that end early."""
+        """Whether the client expects an event id at once, and reconnects after an early end."""
         return self.claims.version >= "2025-11-25"
 
     def can(self, *path: str) -> bool:

@@ -1,1 +1,1 @@
-"""Serve tools as functions over plain REST, for programs that run a model's tool calls."""
+"""Tools as functions over plain REST, for programs that execute the tool calls of a model."""

@@ -1,1 +1,1 @@
-"""Show a person what they allowed, and let them revoke it."""
+"""The page on which people review and revoke the access they allowed."""

@@ -1,1 +1,1 @@
-"""Sign people in: local accounts, OpenID providers, access rules."""
+"""Sign-in of people: local accounts, OpenID providers, access rules."""

@@ -1,1 +1,1 @@
-"""Register OAuth clients, dynamically or by metadata document."""
+"""OAuth clients: registration, metadata documents, authentication."""

@@ -1,1 +1,1 @@
-"""Manage signing keys, and parse tokens that are not verified yet."""
+"""Signing keys, and the parser of unverified tokens."""

@@ -1,1 +1,1 @@
-"""Issue tokens: authorization, device and exchange grants, introspection, metadata."""
+"""The authorization server: authorization, device and exchange grants, introspection."""

@@ -26,9 +26,7 @@ from toolbus_oauth.storage.records import (
     Used,
 )
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.web import connect_page as pages
-from toolbus_oauth.web import pages as html
-from toolbus_oauth.web import redirect_uris
+from toolbus_oauth.web import pages, redirect_uris
 from toolbus_oauth.web.errors import OAuthError, PageError
 from toolbus_oauth.web.rate_limit import RateLimit
 from toolbus_oauth.web.request import Request, redirect_response
@@ -97,10 +95,10 @@ class AuthorizeFlow:
         """Show the device page, or continue with the query's user code (RFC 8628 section 3.3)."""
         code = request.query.get("user_code", "")
         if not code:
-            return html.device()
+            return pages.device()
         auth_request = await self.devices.auth_request(code)
         if auth_request is None:
-            page = html.device(
+            page = pages.device(
                 "No device is waiting with this code. Check the code shown on your device.", 400
             )
             return page.model_copy(update={"rejected": "device_code"})
@@ -111,7 +109,7 @@ class AuthorizeFlow:
         ticket = self.ticket_of(request)
         name = request.form.get("name", "")[:256]
         if issuer := request.form.get("issuer"):
-            return html.provider_link(issuer, await self.providers.start_sign_in(issuer, ticket))
+            return pages.provider_link(issuer, await self.providers.start_sign_in(issuer, ticket))
         try:
             credentials = (request.form.get("password", ""), request.form.get("code", ""))
             person = await self.accounts.signed_in(name, *credentials)
@@ -210,7 +208,9 @@ class AuthorizeFlow:
     ) -> PageReply:
         access = self._access_rule(auth_request, person)
         if access is None:
-            message = "You are signed in, but no access rule grants you anything here."
+            message = (
+                "You are signed in, but no access rule grants you access here. Ask your operator."
+            )
             self._publish_denied(person.user, message)
             page = self._sign_in_page(auth_request, browser, message, 403)
             return page.model_copy(update={"rejected": "no_access"})
@@ -225,7 +225,7 @@ class AuthorizeFlow:
     ) -> PageReply:
         ticket = self._new_ticket(auth_request, browser, None)
         issuers = self.providers.names()
-        shown = html.sign_in(ticket, self.seal.close(ticket), issuers, message, status)
+        shown = pages.sign_in(ticket, self.seal.close(ticket), issuers, message, status)
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
     async def _signed_in_page(
@@ -237,9 +237,9 @@ class AuthorizeFlow:
         if auth_request.account:
             return await self.access_overview.page(person, sealed)
         if auth_request.connect:
-            return pages.confirmation(ticket, sealed)
+            return pages.connect(ticket, sealed)
         permissions = scopes.descriptions(self.config().access[access], access, auth_request.scope)
-        return html.consent(ticket, sealed, permissions)
+        return pages.consent(ticket, sealed, permissions)
 
     def _access_rule(self, auth_request: AuthorizationRequest, person: Person) -> str | None:
         subject = (self.config(), person.issuer, person.claims)
@@ -268,7 +268,7 @@ class AuthorizeFlow:
                 "No device is waiting with this code any more. Start again on the device."
             )
         result = "may now act for you" if allowed else "was denied access"
-        return html.message_page("Done", f"The device {result}. You can close this page.")
+        return pages.message_page("Done", f"The device {result}. You can close this page.")
 
     def _redirect_to_client(self, redirect: str, state: str, **params: str) -> PageReply:
         """Redirect the browser to the client, with the issuer (RFC 9207)."""

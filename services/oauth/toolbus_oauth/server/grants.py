@@ -98,7 +98,9 @@ class Grants:
         """Return the access rule that allows the request. Raises `OAuthError`."""
         access = self.rule(person, administers=auth_request.administers)
         if access is None or (auth_request.administers and auth_request.registered):
-            raise OAuthError("access_denied", "No access rule grants you anything here.", 403)
+            raise OAuthError(
+                "access_denied", "No access rule grants you access here. Ask your operator.", 403
+            )
         self._check_bound(access, jkt)
         return access
 
@@ -205,7 +207,9 @@ class Grants:
             raise invalid_grant("The account was changed or removed; sign in again.")
         access = self.rule(person, administers=administers(grant.scope))
         if access is None:
-            raise invalid_grant("No access rule grants you anything here any more.")
+            raise invalid_grant(
+                "No access rule grants you access here any more. Ask your operator."
+            )
         self._check_bound(access, jkt)
 
     def _check_bound(self, access: str, jkt: str) -> None:

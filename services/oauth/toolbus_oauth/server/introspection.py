@@ -135,7 +135,7 @@ class TokenValidator:
         access = entitled_rule(*subject, administers=administers(scope))
         if access is None:
             raise UnauthorizedError(
-                "You are signed in, but no access rule grants you anything here."
+                "You are signed in, but no access rule grants you access here. Ask your operator."
             )
         return access
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.oauth_scopes import ADMINISTRATION, appoints, offered
 from toolbus_oauth.server import scopes as scoping
 from toolbus_oauth.storage.records import Client
@@ -14,7 +14,7 @@ class Resources:
     """Protected resources of this gateway."""
 
     issuer: str
-    directory: ConfigProjection
+    directory: ConfigView
 
     def administers(self, uri: str) -> bool:
         """Return whether a URI is the administration API."""

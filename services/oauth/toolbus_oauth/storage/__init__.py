@@ -1,1 +1,1 @@
-"""Store sealed records in NATS buckets."""
+"""Encrypted records in NATS buckets, and the HTTP client."""

@@ -44,8 +44,8 @@ LEAST_SECONDS = 5.0  # a token with less time left is not used for a call
 OTHER_CLIENT = "unauthorized_client"  # the client that obtained the token no longer exists
 _NO_TOKEN = {"grant_type": "refresh_token", "refresh_token": "none"}
 _UNREGISTERED = (
-    "it no longer knows the client that it registered for Toolbus; "
-    "the next link registers Toolbus again"
+    "the authorization server deleted the registration of Toolbus; the next link registers "
+    "Toolbus again"
 )
 
 Renew = Callable[[Connection | None], Awaitable[Connection | None]]

@@ -84,7 +84,7 @@ class TokenProvider:
         challenge = challenge_of(query.challenge)
         user = self._user(query, server)
         connection = await self._connection(query, server, user)
-        refused = connection is not None and _digest(connection.token) == query.refused
+        refused = connection is not None and _digest(connection.token) == query.rejected
         if challenge.error == STEP_UP and refused and connection is not None:
             return await self._step_up(query, server, user, connection, challenge)
         if connection is not None and query.challenge:
@@ -130,7 +130,7 @@ class TokenProvider:
         user = before.user if before is not None else self._user(query, server)
         found = await self.discovery.found(server, challenge)
         digest = _digest(before.token) if before is not None else ""
-        refused = before.token if before is not None and digest == query.refused else ""
+        refused = before.token if before is not None and digest == query.rejected else ""
         scopes = _requested_scopes(server, found, (*challenge.scopes, *more))
         try:
             made = await self.connections.obtain(query.server, server, user, found, scopes, refused)
@@ -164,8 +164,8 @@ class TokenProvider:
         """Request more scopes in addition to the earlier ones, once for the same scopes."""
         if set(challenge.scopes) <= set(connection.requested):
             return UpstreamTokenReply(
-                reason=f"'{query.server}' denies the call for a missing scope that was already "
-                "requested; ask its operator what this account may do."
+                reason=f"'{query.server}' denied the call for a missing scope that was already "
+                "requested; ask its operator which scopes this account can have."
             )
         more = tuple(dict.fromkeys((*connection.requested, *challenge.scopes)))
         if needs_no_consent(server):

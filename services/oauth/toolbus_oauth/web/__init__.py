@@ -1,1 +1,1 @@
-"""Parse requests and render pages of the authorization server."""
+"""Requests, pages and errors of the authorization server."""

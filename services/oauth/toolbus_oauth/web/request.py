@@ -129,4 +129,4 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise invalid("The body is not valid UTF-8.") from error
+        raise invalid("The body is not valid UTF-8; encode it as UTF-8.") from error

@@ -1,1 +1,1 @@
-"""Serve administration over HTTP: check the caller's role, then perform the operation."""
+"""Administration over HTTP: the check of the caller's role, and the operations."""

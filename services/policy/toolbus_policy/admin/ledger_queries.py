@@ -48,7 +48,10 @@ class LedgerQueryHandler:
             query.customer, force=True, accept=query.accept, by=query.by
         )
         if reply is None:
-            raise InvalidError(f"Customer '{query.customer}' has no spending yet.")
+            raise InvalidError(
+                f"Customer '{query.customer}' has no counters, because none of "
+                "its calls was charged yet."
+            )
         return reply
 
     async def _budgets(self, customer: str, lost: dict[str, str]) -> list[BudgetState]:
@@ -76,7 +79,7 @@ def _budget_state(
     return BudgetState(
         customer=customer, level=limit.level, kind="usd" if limit.in_money else "calls",
         per=budget.per, timezone=budget.timezone, rolling=budget.rolling, tools=budget.tools,
-        limit=limit.most, spent=spent, held=level.get("held", 0), debt=level.get("debt", 0),
+        limit=limit.most, spent=spent, reserved=level.get("held", 0), debt=level.get("debt", 0),
         resets_at=resets_at,
     )  # fmt: skip
 

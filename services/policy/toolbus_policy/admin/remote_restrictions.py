@@ -28,11 +28,11 @@ from toolbus_common.secrets.references import ENVIRONMENT
 
 _URL = re.compile(r"(?:http|grpc)s?://", re.IGNORECASE)
 _DENIED = (
-    "'{}' may not be configured over HTTP; use 'toolbus apply', or add it to "
-    "TOOLBUS_ADMIN_{} of policy"
+    "'{}' cannot be configured over HTTP; use 'toolbus apply', or add it to TOOLBUS_ADMIN_{} of "
+    "policy"
 )
-_EXPORT_DENIED = "destinations of events may not be configured over HTTP; use 'toolbus apply'"
-_ANONYMOUS_DENIED = "anonymous access may not be enabled over HTTP; use 'toolbus apply'"
+_EXPORT_DENIED = "destinations of events cannot be configured over HTTP; use 'toolbus apply'"
+_ANONYMOUS_DENIED = "anonymous access cannot be enabled over HTTP; use 'toolbus apply'"
 _FILE_DENIED = "is a file, which may not be configured over HTTP; {}use 'toolbus apply'"
 
 
@@ -62,7 +62,7 @@ class RemoteRestrictions:
         if new.anonymous.on and new.anonymous != old.anonymous:
             found.append(("anonymous", _ANONYMOUS_DENIED))
         found += self._evidence(old, new)
-        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+        return [{"location": place, "line": 0, "reason": reason} for place, reason in found]
 
     def _evidence(self, old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
         """Yield violations in the destination of checkpoints and in witnesses."""

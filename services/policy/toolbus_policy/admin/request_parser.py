@@ -22,7 +22,7 @@ SEMANTIC_ERROR = "value_error"  # the shape is valid, but the values contradict 
 
 
 def parse_body(wanted: Any, body: bytes) -> Any:
-    """Return the body as this model. Raises `InvalidError`, or `FaultyError` for bad values."""
+    """Return the body as this model. Raises `InvalidError` or `InvalidConfigurationError`."""
     try:
         return TypeAdapter(wanted).validate_json(json.dumps(_parse_json(body)), strict=True)
     except ValidationError as error:
@@ -32,10 +32,10 @@ def parse_body(wanted: Any, body: bytes) -> Any:
         if all(each["type"] == SEMANTIC_ERROR for each in found):
             raise configuration_error(problems) from error
         first = problems[0]
-        where = f"{first['place']}: " if first["place"] else ""
+        where = f"{first['location']}: " if first["location"] else ""
         raise InvalidError(
             f"The body does not match the schema: {where}{first['reason']}.",
-            faults=problems[:100],
+            errors=problems[:100],
         ) from error
 
 
@@ -84,7 +84,7 @@ def load_configuration(body: bytes, form: str, wanted: Any) -> Loaded:
 def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configuration:
     """Return the configuration with another entry, or without it if the entry is None.
 
-    Raises `FaultyError` for errors that the old configuration did not have.
+    Raises `InvalidConfigurationError` for errors that the old configuration did not have.
     """
     data = old.model_dump(mode="json", exclude_defaults=True)
     before = {(problem.path, problem.message) for problem in check(_document(data), None).problems}
@@ -99,14 +99,14 @@ def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configur
 
 
 def raise_for_problems(problems: list[ConfigProblem]) -> None:
-    """Raise `FaultyError` if there are problems."""
+    """Raise `InvalidConfigurationError` if there are problems."""
     if problems:
         raise configuration_error([problem_as_json(problem) for problem in problems])
 
 
 def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:
     """Return a validation error as it is sent."""
-    return {"place": problem.path, "line": problem.line, "reason": problem.message}
+    return {"location": problem.path, "line": problem.line, "reason": problem.message}
 
 
 def parse_entry(kind: str, body: bytes) -> Any:
@@ -122,4 +122,4 @@ def _document(data: dict[str, Any]) -> Document:
 def _validation_problem(error: Any) -> dict[str, Any]:
     place, reason = describe_error(error, Configuration)
     steps = [str(step) for step in place if not _FORM.match(str(step))]
-    return {"place": ".".join(steps), "line": 0, "reason": reason}
+    return {"location": ".".join(steps), "line": 0, "reason": reason}

@@ -155,7 +155,7 @@ class AdminService:
         problems = self.restrictions.violations(old, restored(new, old))
         if problems:
             raise ForbiddenError(
-                f"{problems[0]['place']}: {problems[0]['reason']}.", faults=problems
+                f"{problems[0]['location']}: {problems[0]['reason']}.", errors=problems
             )
 
     # -- keys ----------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Decide one call: authorize, apply rules, reserve, record the intent, dispatch."""
+"""Admission of one call: authorization, rules, reservation, intent, dispatch."""

@@ -183,7 +183,7 @@ class Authorizer:
         if method != TOOLS_CALL:
             return Admission(payer, FREE, (), (), *details)
         cost = cost_of(name, declared.prices)
-        counting = tuple(each for each in payer.budgets if each.counts(name, cost.held))
+        counting = tuple(each for each in payer.budgets if each.counts(name, cost.reserved))
         return Admission(payer, cost, counting, payer.loops, *details)
 
     def _payer(self, principal: Principal) -> Payer:

@@ -1,1 +1,1 @@
-"""Manage human approvals: their model, storage, and decisions."""
+"""Human approvals: their model, storage and decisions."""

@@ -1,1 +1,1 @@
-"""Claim idempotency keys, and replay the results of calls that carry one."""
+"""Idempotency keys: claims, and replays of outcomes."""

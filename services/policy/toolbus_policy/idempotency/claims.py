@@ -36,9 +36,9 @@ class IdempotencyClaims:
 
         Raises:
             IdempotencyConflictError: the key was used with other arguments.
-            CallUnderWayError: the first call has not ended.
+            CallInProgressError: the first call has not ended.
             OutcomeUnknownError: the outcome of the first call is missing.
-            OutcomeNotKeptError: the outcome of the first call was too large to store.
+            OutcomeNotStoredError: the outcome of the first call was too large to store.
             RateExceededError: the caller has stored as many outcomes as it may.
             BusDownError: the claim could not be written, so the call must not be made.
             UnavailableError: the stored record cannot be decrypted.

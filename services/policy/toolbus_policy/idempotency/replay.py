@@ -24,9 +24,9 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_common.errors import (
-    CallUnderWayError,
+    CallInProgressError,
     IdempotencyConflictError,
-    OutcomeNotKeptError,
+    OutcomeNotStoredError,
     OutcomeUnknownError,
 )
 from toolbus_common.mcp.result_versions import as_legacy, as_modern
@@ -66,9 +66,9 @@ def check_outcome(
 
     Raises:
         IdempotencyConflictError: the arguments differ.
-        CallUnderWayError: the first call has not ended.
+        CallInProgressError: the first call has not ended.
         OutcomeUnknownError: the first call's outcome is missing.
-        OutcomeNotKeptError: the outcome was too large to store.
+        OutcomeNotStoredError: the outcome was too large to store.
 
     """
     first = {"firstCallId": stored.call_id}
@@ -80,7 +80,7 @@ def check_outcome(
         )
     if stored.stage is Stage.CLAIMED:
         if time() <= stored.deadline + grace:
-            raise CallUnderWayError(
+            raise CallInProgressError(
                 "The first call with this idempotency key has not ended yet; repeat this call "
                 f"in {RETRY_SECONDS:g} s to receive its outcome.",
                 **first,
@@ -94,7 +94,7 @@ def check_outcome(
             **first,
         )
     if stored.stage is Stage.TOO_LARGE:
-        raise OutcomeNotKeptError(
+        raise OutcomeNotStoredError(
             "The first call with this idempotency key returned more than "
             f"{LARGEST_STORED >> 10} KiB, too large to store. It is not repeated: read its effect "
             "another way, or call again with a new key.",
@@ -110,7 +110,7 @@ def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
         reply.error.data["replayed"] = True
         return reply
     if isinstance(reply, TaskCreated) and stored.family is not family:
-        error = OutcomeNotKeptError(
+        error = OutcomeNotStoredError(
             "The first call with this idempotency key became a task, which only a client of the "
             "same protocol family can follow. It is not repeated: follow the task there, or use a "
             "new key.",

@@ -1,1 +1,1 @@
-"""Keep budgets, rate limits and loop limits: reservations in Valkey and their settlement."""
+"""Budgets, rate limits and loop limits: reservations in Valkey and their settlement."""

@@ -65,7 +65,7 @@ class Admission:
     @property
     def charge(self) -> int:
         """The amount to reserve for the call, in micro-dollars."""
-        return self.cost.held
+        return self.cost.reserved
 
     @property
     def limited(self) -> bool:

@@ -301,7 +301,7 @@ def _decode_expired(customer: str, rid: str, record: str) -> ExpiredReservation:
 def rebuilding_error(customer: str, why: str = "") -> LedgerRebuildingError:
     """Return the error for lost counters."""
     return LedgerRebuildingError(
-        f"The ledger of '{customer}' lost its counters; spending is rejected until they are "
-        f"rebuilt from the events. {why or 'The rebuild has begun: retry shortly.'}",
+        f"The ledger of '{customer}' lost its counters; paid calls are denied until they are "
+        f"rebuilt from the events. {why or 'The rebuild has started: retry shortly.'}",
         customer=customer,
     )

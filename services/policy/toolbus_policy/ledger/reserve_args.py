@@ -66,7 +66,7 @@ class ReserveArguments:
             request.rid,
             request.about,
             int(request.due * 1000),
-            admission.cost.held,
+            admission.cost.reserved,
             [
                 (
                     counter(each.counter),
@@ -105,8 +105,8 @@ def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
         return None
     if kind == b"clock":
         return LedgerDownError(
-            "The clocks of policy and Redis differ by more than a budget's period, so spending is "
-            "rejected; synchronize the clocks."
+            "The clocks of policy and Redis differ by more than a budget's period, so paid calls "
+            "are denied; synchronize the clocks."
         )
     which = answer[1] - 1
     if kind == b"budget":
@@ -131,11 +131,11 @@ def budget_error(
     if budget.usd is None:
         return BudgetExceededError(
             f"{begin} {spent + held} of {limit.most} calls {end}",
-            **data, limit_calls=limit.most, spent_calls=spent, held_calls=held,
+            **data, limit_calls=limit.most, spent_calls=spent, reserved_calls=held,
         )  # fmt: skip
     return BudgetExceededError(
         f"{begin} ${(spent + held) / MICRO:g} of ${budget.usd:g} {end}",
-        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, held_usd=held / MICRO,
+        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, reserved_usd=held / MICRO,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ class OutcomeFields(msgspec.Struct):
     sent: bool = True
     result_type: str = "complete"
     deadline: float = 0.0
-    held: bool = False
+    has_reservation: bool = False
 
     @property
     def free(self) -> bool:
@@ -146,7 +146,7 @@ def parse_outcomes(lines: bytes, grace: float) -> tuple[list[ReservationEnd], li
             log.error("settlement.unreadable_event")  # noqa: TRY400 - the line itself is not logged
             continue
         if outcome.event == CallExtended.NAME:
-            if outcome.held:
+            if outcome.has_reservation:
                 due = outcome.deadline + grace
                 extensions.append(Extension(outcome.call_id, outcome.customer, due))
         elif outcome.reserved:
@@ -174,7 +174,7 @@ def unknown_outcome(late: ExpiredReservation) -> CallFailed:
         # The reservation has ended: settlement must not end it a second time.
         reserved=False,
         code="outcome_unknown",
-        reason="The call has no outcome by its deadline. It may have been executed, so it is "
+        reason="The call has no outcome after its deadline. It may have been executed, so it is "
         "charged in full.",
         sent=True,
     )

@@ -170,8 +170,8 @@ class ValkeyStore:
 def ledger_down_error() -> LedgerDownError:
     """Return the error for an unreachable Redis."""
     return LedgerDownError(
-        "The ledger (Redis) is unreachable, so spending is rejected; the call was not dispatched. "
-        "Retry."
+        "The ledger (Redis) is unreachable, so paid calls are denied; the call was not "
+        "dispatched. Retry."
     )
 
 

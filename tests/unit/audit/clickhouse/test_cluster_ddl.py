@@ -23,7 +23,7 @@ SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1"""
 
 @pytest.fixture(scope="module")
 def canonical() -> Iterator[Callable[[str], str]]:
-    """A statement as the engine's parser understands it."""
+    """Yield a function that formats a statement with the engine's parser."""
     handle = connect(":memory:")
 
     def parsed(sql: str) -> str:
@@ -35,7 +35,7 @@ def canonical() -> Iterator[Callable[[str], str]]:
     handle.close()
 
 
-def test_a_table_is_replicated_on_every_shard_with_one_name_over_all(
+def test_a_table_becomes_a_replicated_and_a_distributed_table(
     canonical: Callable[[str], str],
 ) -> None:
     local, over = map(canonical, clustered(EVENTS, "prod", KNOWN))
@@ -48,13 +48,13 @@ def test_a_table_is_replicated_on_every_shard_with_one_name_over_all(
     )
 
 
-def test_a_table_sorted_by_one_column_or_none_is_spread_by_that_or_evenly() -> None:
+def test_the_sharding_key_follows_the_sorting_key() -> None:
     made = "CREATE TABLE IF NOT EXISTS t (x Int8) ENGINE = MergeTree ORDER BY {}"
     assert clustered(made.format("x"), "c", KNOWN)[1].endswith("t_local, cityHash64(x))")
     assert clustered(made.format("tuple()"), "c", KNOWN)[1].endswith("t_local, rand())")
 
 
-def test_a_new_column_is_one_of_both_and_an_index_only_of_the_part_with_rows() -> None:
+def test_a_column_is_added_to_both_tables_and_an_index_to_the_replicated_one() -> None:
     column = clustered("ALTER TABLE events ADD COLUMN IF NOT EXISTS x Int8 AFTER id", "c", KNOWN)
     assert [each.split(" ADD")[0] for each in column] == [
         "ALTER TABLE events_local ON CLUSTER `c`",
@@ -64,7 +64,7 @@ def test_a_new_column_is_one_of_both_and_an_index_only_of_the_part_with_rows() -
     assert len(clustered(index, "c", KNOWN)) == 1
 
 
-def test_a_view_reads_all_shards_and_a_filled_one_the_rows_that_come_in_beside_it() -> None:
+def test_a_view_reads_all_shards_and_a_materialized_view_its_own_shard() -> None:
     (view,) = clustered("CREATE VIEW IF NOT EXISTS v AS SELECT * FROM events", "c", KNOWN)
     assert view == "CREATE VIEW IF NOT EXISTS v ON CLUSTER `c` AS SELECT * FROM events"
     (filled,) = clustered(
@@ -73,7 +73,7 @@ def test_a_view_reads_all_shards_and_a_filled_one_the_rows_that_come_in_beside_i
     assert filled.endswith("ON CLUSTER `c` TO spending_local AS SELECT id FROM events_local")
 
 
-def test_a_filled_view_with_rows_of_its_own_is_in_two_parts_too() -> None:
+def test_a_materialized_view_with_a_table_has_both_tables_too() -> None:
     made = (
         "CREATE MATERIALIZED VIEW IF NOT EXISTS hours ENGINE = SummingMergeTree ORDER BY hour"
         " AS SELECT toStartOfHour(at) AS hour, count() AS n FROM events GROUP BY hour"
@@ -87,14 +87,14 @@ def test_a_filled_view_with_rows_of_its_own_is_in_two_parts_too() -> None:
     assert over.endswith("Distributed(`c`, currentDatabase(), hours_local, cityHash64(hour))")
 
 
-def test_dropping_begins_with_the_name_over_all() -> None:
+def test_the_distributed_table_is_dropped_first() -> None:
     assert clustered("DROP TABLE IF EXISTS events", "c", KNOWN) == [
         "DROP TABLE IF EXISTS events ON CLUSTER `c`",
         "DROP TABLE IF EXISTS events_local ON CLUSTER `c`",
     ]
 
 
-def test_rows_are_written_and_read_by_the_names_over_all() -> None:
+def test_rows_are_written_and_read_through_the_distributed_tables() -> None:
     filling = "INSERT INTO spending SELECT id FROM events"
     assert clustered(filling, "c", KNOWN) == [filling]
 
@@ -115,7 +115,7 @@ def test_every_migration_can_be_run_on_a_cluster_and_parsed(
         assert "ON CLUSTER prod" in result or result.startswith("INSERT INTO"), result
 
 
-def test_a_clusters_tables_are_made_before_what_reads_them_and_recorded_like_one_servers() -> None:
+def test_tables_of_a_cluster_are_created_in_order_and_recorded() -> None:
     executed: list[str] = []
     versions = migrate(executed.append, lambda _sql: [], "prod")
     assert versions == [each.version for each in migrations()]
@@ -126,14 +126,14 @@ def test_a_clusters_tables_are_made_before_what_reads_them_and_recorded_like_one
     assert len(recorded) == len(migrations())
 
 
-def test_without_a_cluster_the_files_are_run_as_they_are() -> None:
+def test_without_a_cluster_the_files_run_unchanged() -> None:
     every = [each for migration in migrations() for each in migration.statements()]
     assert for_cluster(every, "") == every
     assert database("toolbus", "") == "CREATE DATABASE IF NOT EXISTS `toolbus`"
     assert database("toolbus", "prod").endswith("`toolbus` ON CLUSTER `prod`")
 
 
-def test_rows_are_removed_on_every_shard_and_gone_when_that_is_over(
+def test_rows_are_deleted_on_every_shard_before_the_statement_returns(
     canonical: Callable[[str], str],
 ) -> None:
     request = "ALTER TABLE events DELETE WHERE line = 1 SETTINGS mutations_sync = 2"

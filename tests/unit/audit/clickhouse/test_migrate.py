@@ -8,27 +8,27 @@ FIRST = Migration(1, "first", "-- why\nCREATE TABLE a (x Int8);\n\nCREATE TABLE 
 SECOND = Migration(2, "second", "ALTER TABLE a ADD COLUMN y Int8;\n")
 
 
-def test_only_what_was_not_applied_is_pending() -> None:
+def test_only_unapplied_migrations_are_pending() -> None:
     assert pending({}, [FIRST, SECOND]) == [FIRST, SECOND]
     assert pending({1: FIRST.digest}, [FIRST, SECOND]) == [SECOND]
 
 
-def test_a_migration_applied_in_another_form_stops_everything() -> None:
-    with pytest.raises(MigrationError, match="0001 was applied with another content"):
+def test_a_migration_changed_since_it_was_applied_is_an_error() -> None:
+    with pytest.raises(MigrationError, match="0001 was applied with different content"):
         pending({1: "another digest"}, [FIRST, SECOND])
 
 
-def test_a_newer_programs_migrations_do_not_stop_an_older_one() -> None:
+def test_migrations_of_a_newer_version_do_not_stop_an_older_one() -> None:
     assert pending({1: FIRST.digest, 2: SECOND.digest, 3: "unknown"}, [FIRST, SECOND]) == []
 
 
-def test_a_files_statements_come_one_by_one_without_comments() -> None:
+def test_a_file_is_split_into_statements_without_comments() -> None:
     first, second = FIRST.statements()
     assert first == "CREATE TABLE a (x Int8)"
     assert second.startswith("CREATE TABLE b")
 
 
-def test_no_two_files_have_one_number_and_each_may_be_applied_twice() -> None:
+def test_file_numbers_are_unique_and_each_file_is_idempotent() -> None:
     known = migrations()
     assert len({migration.version for migration in known}) == len(known)
     for migration in known:
@@ -39,7 +39,7 @@ def test_no_two_files_have_one_number_and_each_may_be_applied_twice() -> None:
             assert any(words in statement for words in repeatable)
 
 
-def test_what_was_applied_is_recorded_after_its_statements() -> None:
+def test_a_migration_is_recorded_after_its_statements() -> None:
     executed: list[str] = []
     versions = migrate(executed.append, lambda _sql: [])
     assert versions == [migration.version for migration in migrations()]

@@ -29,7 +29,7 @@ def test_a_message_gives_a_row_for_every_line_in_order() -> None:
     assert dead == []
 
 
-def test_a_line_nested_too_deeply_is_a_dead_letter_and_stops_no_other() -> None:
+def test_a_line_nested_too_deeply_is_a_dead_letter_and_the_others_are_rows() -> None:
     deep = b'{"x":' * 200_000 + b"1" + b"}" * 200_000
     rows, dead = read(SUBJECT, 7, b"\n".join((line(allowed()), deep, line(allowed(), 2))))
     assert ([row.line for row in rows], [row.line for row in dead]) == ([0, 2], [1])
@@ -44,7 +44,7 @@ def test_a_failure_keeps_its_code_its_reason_and_whether_it_was_sent() -> None:
     assert row.latency_us == failed.latency_us
 
 
-def test_a_completed_call_was_sent_though_its_event_does_not_say_so() -> None:
+def test_a_completed_call_counts_as_sent() -> None:
     (row,), _ = read(SUBJECT, 1, line(completed()))
     assert row.sent
 
@@ -55,7 +55,7 @@ def test_a_row_keeps_the_whole_event_as_it_was_published() -> None:
     assert row.detail == message.decode()
 
 
-def test_a_field_no_column_knows_is_kept_in_the_detail() -> None:
+def test_a_field_without_a_column_is_stored_in_the_detail() -> None:
     (row,), dead = read(SUBJECT, 1, changed(invented={"deep": [1]}))
     assert dead == []
     assert '"deep"' in row.detail
@@ -80,7 +80,7 @@ def test_a_field_no_column_knows_is_kept_in_the_detail() -> None:
         LEAST[:-1] + b',"detail":"\xc3\x28"}',
     ],
 )
-def test_an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_rows(bad: bytes) -> None:
+def test_an_unreadable_line_becomes_a_dead_letter_and_the_others_are_rows(bad: bytes) -> None:
     rows, dead = read(SUBJECT, 9, b"\n".join((LEAST, bad, LEAST)))
     assert [row.line for row in rows] == [0, 2]
     assert [(one.stream_seq, one.line, one.subject) for one in dead] == [(9, 1, SUBJECT)]
@@ -88,7 +88,7 @@ def test_an_unreadable_line_becomes_a_dead_letter_and_its_neighbours_rows(bad: b
 
 
 @given(st.binary(max_size=200))
-def test_whatever_a_message_holds_each_of_its_lines_is_accounted_for(data: bytes) -> None:
+def test_every_line_of_any_message_is_accounted_for(data: bytes) -> None:
     rows, dead = read(SUBJECT, 1, data)
     lines = sorted([row.line for row in rows] + [one.line for one in dead])
     assert lines == list(range(data.count(b"\n") + 1))
@@ -116,7 +116,7 @@ def test_a_row_the_store_rejects_becomes_a_dead_letter_with_its_whole_line() -> 
     )
 
 
-def test_the_same_rows_have_the_same_token_and_other_rows_another() -> None:
+def test_equal_rows_have_equal_tokens() -> None:
     message = b"\n".join(line(allowed(id=f"c{n}.allowed"), n) for n in range(4))
     first, _ = read(SUBJECT, 7, message)
     again, _ = read(SUBJECT, 7, message)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toolbus_audit.delivery.reconciler import Reconciler
+from harness.builders.configurations import configured
+from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.records import Record, records_of
@@ -22,7 +23,7 @@ from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress, Target
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
-from toolbus_common.errors import FaultyError
+from toolbus_common.errors import InvalidConfigurationError
 from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 
@@ -31,11 +32,7 @@ LAKE = {"to": "s3://events/lake", "endpoint": "https://s3.example", "credentials
 SIEM = {"url": "https://siem.example/in", "headers": {"Authorization": "Splunk ${env:HEC}"}}
 
 
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
-
-
-# -- what may be declared --------------------------------------------------------------------
+# -- configuration ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,17 +59,17 @@ def test_an_invalid_export_is_rejected_with_the_reason(export: dict[str, Any], r
     ["siem.example:514", "syslog+tls://siem.example", "syslog+tcp://h:0", "syslog+udp://h:514/x",
      "syslog://h:514", "syslog+tls://h:port", "ftp://h/x"],
 )  # fmt: skip
-def test_a_sink_leads_to_a_host_and_port(url: str) -> None:
+def test_a_sinks_destination_is_a_host_and_port(url: str) -> None:
     with pytest.raises(ValidationError):
         Sink(url=url)
 
 
-def test_a_file_says_on_which_line_a_sink_is_wrong() -> None:
+def test_a_problem_of_a_sink_has_its_line() -> None:
     loaded = load("sinks:\n  siem:\n    url: syslog+tls://siem.example\n", {})
-    assert [(fault.line, fault.path) for fault in loaded.problems] == [(3, "sinks.siem.url")]
+    assert [(problem.line, problem.path) for problem in loaded.problems] == [(3, "sinks.siem.url")]
 
 
-def test_an_unset_variable_is_warned_of() -> None:
+def test_an_unset_variable_is_a_warning() -> None:
     loaded = load('sinks: {siem: {url: "https://h", headers: {A: "${env:NOT_THERE}"}}}', {})
     assert loaded.problems == ()
     assert [str(each) for each in loaded.warnings] == [
@@ -85,17 +82,19 @@ def test_an_unset_variable_is_warned_of() -> None:
 
 def test_credentials_are_never_shown_and_stay_bound_to_their_location() -> None:
     literal = {**LAKE, "credentials": {"access_key": "AKIA", "secret_key": "canary-secret"}}
-    old = declared(exports={"lake": literal}, sinks={"siem": {**SIEM, "headers": {"A": "canary"}}})
+    old = configured(
+        exports={"lake": literal}, sinks={"siem": {**SIEM, "headers": {"A": "canary"}}}
+    )
     shown = exported(old)
     assert "canary" not in str(shown)
-    assert restored(declared(**shown), old) == old
+    assert restored(configured(**shown), old) == old
     for section, name, elsewhere in (
         ("exports", "lake", {"endpoint": "https://other.example"}),
         ("sinks", "siem", {"url": "https://other.example"}),
     ):
         moved = {**shown, section: {name: {**shown[section][name], **elsewhere}}}
-        with pytest.raises(FaultyError):
-            restored(declared(**moved), old)
+        with pytest.raises(InvalidConfigurationError):
+            restored(configured(**moved), old)
 
 
 def test_an_operators_approval_covers_the_destination_only() -> None:
@@ -116,27 +115,28 @@ def test_an_operators_approval_covers_the_destination_only() -> None:
         ({"sinks": {"far": {"url": "syslog+tcp://127.0.0.1:514"}}}, "sinks.far.url"),
     ],
 )
-def test_events_leave_to_nowhere_that_was_declared_from_afar(
+def test_a_destination_declared_over_http_needs_permission(
     sections: dict[str, Any], place: str
 ) -> None:
-    new = declared(**sections)
-    assert [fault["place"] for fault in RemoteRestrictions().violations(Configuration(), new)] == [
-        place
-    ]
+    new = configured(**sections)
+    assert [
+        problem["location"] for problem in RemoteRestrictions().violations(Configuration(), new)
+    ] == [place]
     assert RemoteRestrictions().violations(new, new) == []
     narrowed = {
         section: {"far": {**entries["far"], "customers": ["acme"]}}
         for section, entries in sections.items()
     }
-    assert RemoteRestrictions().violations(new, declared(**narrowed)) == []
+    assert RemoteRestrictions().violations(new, configured(**narrowed)) == []
 
 
-def test_a_variable_shown_to_a_sink_must_be_named_even_where_the_sink_was_there() -> None:
-    old = declared(sinks={"far": {**SIEM, "headers": {}}})
-    (fault,) = RemoteRestrictions().violations(old, declared(sinks={"far": SIEM}))
-    assert fault["place"] == "sinks.far.headers.Authorization"
+def test_a_variable_newly_sent_to_an_existing_sink_needs_permission() -> None:
+    old = configured(sinks={"far": {**SIEM, "headers": {}}})
+    (problem,) = RemoteRestrictions().violations(old, configured(sinks={"far": SIEM}))
+    assert problem["location"] == "sinks.far.headers.Authorization"
     assert (
-        RemoteRestrictions(variables=("HEC",)).violations(old, declared(sinks={"far": SIEM})) == []
+        RemoteRestrictions(variables=("HEC",)).violations(old, configured(sinks={"far": SIEM}))
+        == []
     )
 
 
@@ -160,7 +160,7 @@ THEN = datetime(2013, 5, 24, tzinfo=UTC)
         ),
     ],
 )  # fmt: skip
-def test_requests_are_signed_as_amazons_own_examples_are(
+def test_requests_are_signed_as_in_amazons_examples(
     method: str, path: str, body: bytes, headers: dict[str, str], signature: str
 ) -> None:
     url = url_of("https://examplebucket.s3.amazonaws.com", path)
@@ -168,7 +168,7 @@ def test_requests_are_signed_as_amazons_own_examples_are(
     assert result["authorization"].endswith(f"Signature={signature}")
 
 
-def test_a_session_is_signed_too_and_no_key_is_printed() -> None:
+def test_a_session_token_is_signed_and_no_key_is_printed() -> None:
     keys = Keys("AKIA", "canary-secret", "canary-token")
     result = sign_request(keys, "PUT", "http://store:9000/b/k", b"x", {}, THEN)
     assert result["host"] == "store:9000"
@@ -176,7 +176,7 @@ def test_a_session_is_signed_too_and_no_key_is_printed() -> None:
     assert "canary" not in repr(keys)
 
 
-def test_a_message_is_counted_in_octets_and_cannot_be_broken_up() -> None:
+def test_a_message_is_framed_by_its_octets_and_cannot_forge_another() -> None:
     record = Record(1, "i", "call.denied x\n<1>", 0.0, '{"a":"é\\n"}'.encode())
     message = message_of(record, "ho st\n")
     assert message.startswith(
@@ -212,7 +212,7 @@ DEEP = b'{"id":"i","at":1,"x":' + b"[" * 200_000
 
 
 @pytest.mark.parametrize("form", ["jsonl", "ocsf"])
-def test_a_line_that_would_stop_a_sink_is_passed_over_and_counted(form: str) -> None:
+def test_a_line_a_sink_cannot_accept_is_skipped_and_counted(form: str) -> None:
     good = b'{"event":"call.denied","id":"good","at":1.5}'
     bad = (DEEP, b'{"id":"i","at":1e300}', b'{"id":7,"at":1}', b"{", b"", b"[]")
     kept = StreamEntry(7, "tb.event.call.denied.acme", b"\n".join((*bad, good)))
@@ -223,11 +223,11 @@ def test_a_line_that_would_stop_a_sink_is_passed_over_and_counted(form: str) -> 
     assert unreadable == len(bad)
 
 
-# -- what is tended --------------------------------------------------------------------------
+# -- reconciliation -------------------------------------------------------------------------
 
 
 async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
-    declared, running = {"a": 1, "b": 1}, set()
+    configured, running = {"a": 1, "b": 1}, set()
 
     async def work(name: str, entry: int) -> None:
         running.add((name, entry))
@@ -237,9 +237,9 @@ async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
             running.discard((name, entry))
 
     async with asyncio.timeout(60):
-        task = asyncio.create_task(Reconciler(lambda: declared, work).run())
+        task = asyncio.create_task(TaskReconciler(lambda: configured, work).run())
         for now in ({"a": 1, "b": 1}, {"a": 2}, {}):
-            declared = now
+            configured = now
             while running != set(now.items()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         task.cancel()
@@ -250,7 +250,7 @@ async def test_a_task_ends_with_its_entry_and_restarts_with_another() -> None:
 # -- times -----------------------------------------------------------------------------------
 
 
-def test_times_are_days_moments_and_spans() -> None:
+def test_times_are_days_timestamps_and_durations() -> None:
     assert moment("", 7.0) == 7.0
     assert moment("2025-11-21", 0) == datetime(2025, 11, 21, tzinfo=UTC).timestamp()
     assert moment("2025-11-21T08:00:00+01:00", 0) == 1_763_708_400.0

@@ -15,7 +15,7 @@ VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: Tr
 
 
 def event(name: str, **given: Any) -> dict[str, Any]:
-    """An event with every field given, as its line has it."""
+    """Return an event with every field set, as in its line."""
     cls = EVENTS[name]
     fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
     body: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
@@ -23,7 +23,7 @@ def event(name: str, **given: Any) -> dict[str, Any]:
 
 
 def bare(cls: type[Event]) -> dict[str, Any]:
-    """An event with nothing but what it must have."""
+    """Return an event with its required fields only."""
     fields = {
         each: _sample(field.annotation)
         for each, field in cls.model_fields.items()
@@ -45,12 +45,12 @@ def _sample(annotation: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_every_event_is_a_valid_event_whatever_it_holds(name: str) -> None:
+def test_every_event_is_valid_with_any_content(name: str) -> None:
     assert faults(ocsf_event_of(event(name))) == []
     assert faults(ocsf_event_of(bare(EVENTS[name]))) == []
 
 
-def test_it_is_the_version_of_the_schema_it_was_held_against() -> None:
+def test_the_version_is_that_of_the_checked_schema() -> None:
     assert SCHEMA["version"] == VERSION
 
 
@@ -73,14 +73,14 @@ def test_it_is_the_version_of_the_schema_it_was_held_against() -> None:
         ("ledger.opened", {}, 99, "Success"),
     ],
 )
-def test_an_event_is_what_it_means(
+def test_each_event_has_the_class_of_its_meaning(
     name: str, given: dict[str, Any], type_uid: int, status: str
 ) -> None:
     shown = ocsf_event_of(event(name, **given))
     assert (shown["type_uid"], shown["status"]) == (type_uid, status)
 
 
-def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None:
+def test_actor_action_target_and_reason_have_their_standard_fields() -> None:
     result = event(
         "call.denied", server="docs", tool="search", key="bot", user="ann", code="rule_denied",
         reason="Not at night.", customer="acme", call_id="c1", id="c1.denied",
@@ -97,7 +97,7 @@ def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None
     assert (shown["status_code"], shown["status_detail"]) == ("rule_denied", "Not at night.")
 
 
-def test_what_has_no_place_in_a_class_is_not_lost() -> None:
+def test_a_field_without_a_place_is_kept_unmapped() -> None:
     shown = ocsf_event_of(event("call.completed", charge=2000, latency_us=17))
     assert shown["unmapped"]["charge"] == 2000
     assert shown["unmapped"]["latency_us"] == 17
@@ -115,13 +115,13 @@ def test_an_event_of_an_unknown_name_is_a_base_event() -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"[1]", b'{"event":"x"}', b'{"event":"x","id":"i","at":"no"}']
 )
-def test_a_line_that_is_no_event_is_no_event(line: bytes) -> None:
+def test_an_invalid_line_has_no_ocsf_event(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"not an event|could not convert"):
         encode_ocsf(line)
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "problem"),
     [
         ({"type_uid": 7}, "type_uid"),
         ({"severity_id": 42}, "severity_id"),
@@ -130,6 +130,6 @@ def test_a_line_that_is_no_event_is_no_event(line: bytes) -> None:
         ({"actor": {}}, "actor."),
     ],
 )
-def test_the_check_finds_what_is_wrong(change: dict[str, Any], fault: str) -> None:
+def test_the_schema_check_finds_invalid_events(change: dict[str, Any], problem: str) -> None:
     shown = ocsf_event_of(event("call.allowed")) | change
-    assert any(each.startswith(fault) for each in faults(shown))
+    assert any(each.startswith(problem) for each in faults(shown))

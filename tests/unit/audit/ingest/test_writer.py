@@ -1,4 +1,4 @@
-"""The writer against a store that fails in every way it can."""
+"""The event writer against a store that fails in every way."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LINE = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%d","at":176370834
 
 
 class Store:
-    """A store by hand: keeps positions, and is down as many times as told."""
+    """A store in memory that fails the next `down` times."""
 
     def __init__(self, down: int = 0) -> None:
         self.down = down
@@ -49,11 +49,11 @@ class Store:
     def _fail(self) -> None:
         if self.down:
             self.down -= 1
-            raise StoreDownError("ClickHouse is resting.")
+            raise StoreDownError("ClickHouse is down.")
 
 
-class Said:
-    """What became of each message."""
+class Pull:
+    """Makes messages, and records which were acknowledged or returned."""
 
     def __init__(self) -> None:
         self.acknowledged: list[int] = []
@@ -71,164 +71,157 @@ class Said:
         return StoredMessage("tb.event.call.allowed.a", data, sequence, delivered, 0, source)
 
 
-async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store)
+async def opened(store: Store, **options: float) -> Writer:
+    writer = Writer(store, **options)
     await writer.open()
-    await writer.receive([message.message(1, 3), message.message(2)])
+    return writer
+
+
+async def test_a_message_is_acknowledged_only_after_its_rows_are_stored() -> None:
+    store, pull = Store(), Pull()
+    writer = await opened(store)
+    await writer.receive([pull.message(1, 3), pull.message(2)])
     assert [(table, rows) for table, rows, _ in store.inserts] == [("events", 4)]
-    assert message.acknowledged == [1, 2]
+    assert pull.acknowledged == [1, 2]
     assert store.looked_up == []
 
 
 async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store)
-    await writer.open()
+    store, pull = Store(), Pull()
+    writer = await opened(store)
     lines = BATCH_EVENTS // PULL_MESSAGES // 2
-    await writer.receive([message.message(n + 1, lines) for n in range(PULL_MESSAGES)])
+    await writer.receive([pull.message(n + 1, lines) for n in range(PULL_MESSAGES)])
     assert store.inserts == []
-    await writer.receive(
-        [message.message(PULL_MESSAGES + n + 1, lines) for n in range(PULL_MESSAGES)]
-    )
+    await writer.receive([pull.message(PULL_MESSAGES + n + 1, lines) for n in range(PULL_MESSAGES)])
     await writer.flush()
     assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
-    assert len(message.acknowledged) == 2 * PULL_MESSAGES
+    assert len(pull.acknowledged) == 2 * PULL_MESSAGES
 
 
-class Slow(Store):
-    """A store whose inserts end when they are told to."""
+class PausedStore(Store):
+    """A store whose inserts wait for `released`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun = 0
-        self.go_on = asyncio.Event()
+        self.started = 0
+        self.released = asyncio.Event()
 
     async def insert(self, table: str, what: Rows, token: str) -> None:
-        self.begun += 1
-        await self.go_on.wait()
+        self.started += 1
+        await self.released.wait()
         await super().insert(table, what, token)
 
 
-def full(said: Said, first: int) -> list[StoredMessage]:
-    """A pull that fills a batch."""
-    return [said.message(first + n, BATCH_EVENTS // PULL_MESSAGES) for n in range(PULL_MESSAGES)]
+def full(pull: Pull, first: int) -> list[StoredMessage]:
+    """Return messages that fill a batch."""
+    return [pull.message(first + n, BATCH_EVENTS // PULL_MESSAGES) for n in range(PULL_MESSAGES)]
 
 
-async def test_a_batch_gathers_while_one_is_written_and_no_third() -> None:
-    store, message = Slow(), Said()
-    writer = Writer(store)
-    await writer.open()
-    await writer.receive(full(message, 1))
-    await writer.receive([message.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
-    third = asyncio.create_task(writer.receive(full(message, 2 * PULL_MESSAGES + 1)))
+async def test_a_second_batch_fills_during_a_write_and_a_third_waits() -> None:
+    store, pull = PausedStore(), Pull()
+    writer = await opened(store)
+    await writer.receive(full(pull, 1))
+    await writer.receive([pull.message(PULL_MESSAGES + n + 1) for n in range(PULL_MESSAGES)])
+    third = asyncio.create_task(writer.receive(full(pull, 2 * PULL_MESSAGES + 1)))
     await asyncio.sleep(0.01)
-    assert (store.begun, store.inserts, message.acknowledged) == (1, [], [])
-    store.go_on.set()
+    assert (store.started, store.inserts, pull.acknowledged) == (1, [], [])
+    store.released.set()
     await third
     await writer.flush()
     assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS, PULL_MESSAGES + BATCH_EVENTS]
-    assert message.acknowledged == list(range(1, 3 * PULL_MESSAGES + 1))
+    assert pull.acknowledged == list(range(1, 3 * PULL_MESSAGES + 1))
 
 
-async def test_what_waited_too_long_for_a_slow_write_comes_again_and_is_not_written() -> None:
-    store, message = Slow(), Said()
-    writer = Writer(store, hold_seconds=0.0)
-    await writer.open()
-    await writer.receive(full(message, 1))
-    waiting = asyncio.create_task(writer.receive([message.message(PULL_MESSAGES + 1)]))
+async def test_messages_held_too_long_behind_a_slow_write_are_returned() -> None:
+    store, pull = PausedStore(), Pull()
+    writer = await opened(store, hold_seconds=0.0)
+    await writer.receive(full(pull, 1))
+    waiting = asyncio.create_task(writer.receive([pull.message(PULL_MESSAGES + 1)]))
     await asyncio.sleep(0.01)
-    store.go_on.set()
+    store.released.set()
     await waiting
     assert [rows for _, rows, _ in store.inserts] == [BATCH_EVENTS]
-    assert message.returned == [PULL_MESSAGES + 1]
+    assert pull.returned == [PULL_MESSAGES + 1]
 
 
-async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
+async def test_an_unexpected_error_returns_the_messages() -> None:
     class Broken(Store):
         async def insert(self, table: str, what: Rows, token: str) -> None:
             raise ValueError(table, what, token)
 
-    message = Said()
-    writer = Writer(Broken())
-    await writer.open()
-    await writer.receive([message.message(1), message.message(2)])
-    assert (message.acknowledged, message.returned) == ([], [1, 2])
+    pull = Pull()
+    writer = await opened(Broken())
+    await writer.receive([pull.message(1), pull.message(2)])
+    assert (pull.acknowledged, pull.returned) == ([], [1, 2])
 
 
-async def test_the_rest_is_written_when_the_pulls_run_dry() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store)
-    await writer.open()
-    await writer.receive([message.message(n + 1) for n in range(PULL_MESSAGES)])
+async def test_an_empty_pull_writes_the_partial_batch() -> None:
+    store, pull = Store(), Pull()
+    writer = await opened(store)
+    await writer.receive([pull.message(n + 1) for n in range(PULL_MESSAGES)])
     await writer.receive([])
-    assert len(message.acknowledged) == PULL_MESSAGES
+    assert len(pull.acknowledged) == PULL_MESSAGES
 
 
-async def test_a_store_down_for_a_moment_is_tried_again_with_the_same_token() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store)
-    await writer.open()
+async def test_a_failed_write_is_retried_with_the_same_token() -> None:
+    store, pull = Store(), Pull()
+    writer = await opened(store)
     store.down = 2
-    await writer.receive([message.message(1)])
-    assert message.acknowledged == [1]
+    await writer.receive([pull.message(1)])
+    assert pull.acknowledged == [1]
     assert len(store.tokens) == 3
     assert len(set(store.tokens)) == 1
     assert writer.reason == ""
 
 
-async def test_a_batch_held_too_long_goes_back_and_the_writer_waits_for_the_store() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store, hold_seconds=0.0)
-    await writer.open()
+async def test_a_batch_held_too_long_is_returned_and_the_writer_waits_for_the_store() -> None:
+    store, pull = Store(), Pull()
+    writer = await opened(store, hold_seconds=0.0)
     store.down = 2
-    await writer.receive([message.message(1), message.message(2)])
-    assert message.acknowledged == []
-    assert message.returned == [1, 2]
+    await writer.receive([pull.message(1), pull.message(2)])
+    assert pull.acknowledged == []
+    assert pull.returned == [1, 2]
     assert store.down == 0
     assert writer.reason == ""
 
 
 @pytest.mark.parametrize("delivered", [1, 2])
-async def test_a_message_seen_before_is_looked_up_and_only_acknowledged(delivered: int) -> None:
-    store, message = Store(), Said()
+async def test_a_redelivered_message_is_looked_up_and_only_acknowledged(delivered: int) -> None:
+    store, pull = Store(), Pull()
     for _ in range(2):
-        writer = Writer(store)
-        await writer.open()
-        await writer.receive([message.message(5, 2, delivered=delivered)])
+        writer = await opened(store)
+        await writer.receive([pull.message(5, 2, delivered=delivered)])
     assert [rows for _, rows, _ in store.inserts] == [2]
-    assert message.acknowledged == [5, 5]
+    assert pull.acknowledged == [5, 5]
 
 
-async def test_after_the_bus_was_lost_what_others_stored_meanwhile_is_looked_up() -> None:
-    store, message = Store(), Said()
+async def test_after_a_reconnect_rows_stored_by_another_writer_are_looked_up() -> None:
+    store, pull = Store(), Pull()
     mine, theirs = Writer(store), Writer(store)
     await mine.open()
     await theirs.open()
-    await theirs.receive([message.message(1)])
+    await theirs.receive([pull.message(1)])
     mine.bus_lost()
-    await mine.receive([message.message(1)])
+    await mine.receive([pull.message(1)])
     assert len(store.inserts) == 1
 
 
-async def test_events_of_a_recreated_stream_are_not_taken_for_old_ones() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store)
-    await writer.open()
-    await writer.receive([message.message(1)])
+async def test_events_of_a_recreated_stream_are_new_events() -> None:
+    store, pull = Store(), Pull()
+    writer = await opened(store)
+    await writer.receive([pull.message(1)])
     store.positions = [(1, 0, "another event of an older stream")]
-    await writer.receive([message.message(1)])
+    await writer.receive([pull.message(1)])
     assert len(store.inserts) == 2
 
 
 async def test_closing_with_the_store_down_ends_in_time_and_acknowledges_nothing() -> None:
-    store, message = Store(), Said()
-    writer = Writer(store)
-    await writer.open()
+    store, pull = Store(), Pull()
+    writer = await opened(store)
     store.down = 10**6
-    hearing = asyncio.create_task(writer.receive([message.message(1)]))
+    receiving = asyncio.create_task(writer.receive([pull.message(1)]))
     while not store.tokens:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    hearing.cancel()
+    receiving.cancel()
     await writer.close(0.05)
-    assert message.acknowledged == []
+    assert pull.acknowledged == []

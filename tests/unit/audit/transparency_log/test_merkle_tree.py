@@ -36,7 +36,7 @@ VECTORS = (
 
 
 def hash_of(leaves: list[bytes]) -> bytes:
-    """The definition of RFC 6962, section 2.1, word for word."""
+    """Compute the tree hash as defined in RFC 6962, section 2.1."""
     if not leaves:
         return sha256(b"").digest()
     if len(leaves) == 1:
@@ -48,7 +48,7 @@ def hash_of(leaves: list[bytes]) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=9), max_size=70))
-def test_a_tree_that_grows_has_the_hash_of_the_specification(leaves: list[bytes]) -> None:
+def test_a_growing_tree_has_the_hashes_of_the_specification(leaves: list[bytes]) -> None:
     tree = MerkleTree()
     for leaf in leaves:
         tree.append(leaf)
@@ -56,7 +56,7 @@ def test_a_tree_that_grows_has_the_hash_of_the_specification(leaves: list[bytes]
 
 
 @given(st.lists(st.binary(max_size=3), min_size=1, max_size=70), st.data())
-def test_a_tree_goes_on_from_its_edge(leaves: list[bytes], data: st.DataObject) -> None:
+def test_a_tree_continues_from_its_stored_edge(leaves: list[bytes], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(leaves)))
     first = MerkleTree()
     for leaf in leaves[:cut]:
@@ -70,7 +70,7 @@ def test_a_tree_goes_on_from_its_edge(leaves: list[bytes], data: st.DataObject) 
 
 
 @pytest.mark.parametrize(("public", "message", "signature"), VECTORS)
-def test_the_verifier_takes_the_signatures_of_the_specification(
+def test_the_verifier_accepts_the_specifications_signatures(
     public: str, message: str, signature: str
 ) -> None:
     key, published, signed = map(bytes.fromhex, (public, message, signature))
@@ -81,26 +81,26 @@ def test_the_verifier_takes_the_signatures_of_the_specification(
     assert not verify.signed_by(key, signed[:40], published)
 
 
-def test_a_note_is_genuine_for_its_key_and_for_no_other(tmp_path: Path) -> None:
+def test_a_note_verifies_with_its_own_key_only(tmp_path: Path) -> None:
     ours = load_signer("toolbus", tmp_path / "a" / "key.pem")
     theirs = load_signer("toolbus", tmp_path / "b" / "key.pem")
     note = ours.sign(CHECKPOINT)
     read = verify.Checkpoint(note, verify.Key(ours.verifier))
     assert (str(read.log), read.size, read.root) == ("toolbus/acme/17", 3, b"r" * 32)
     assert (read.at, read.before) == (1_800_000_000, (1, b"q" * 32))
-    assert read.genuine
-    assert not verify.Checkpoint(note, verify.Key(theirs.verifier)).genuine
+    assert read.is_signed
+    assert not verify.Checkpoint(note, verify.Key(theirs.verifier)).is_signed
     grown = verify.Checkpoint(note.replace("\n3\n", "\n4\n"), verify.Key(ours.verifier))
-    assert not grown.genuine
+    assert not grown.is_signed
 
 
-def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
-    path = tmp_path / "seal" / "key.pem"
+def test_the_key_is_created_once_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "evidence" / "key.pem"
     assert load_signer("toolbus", path).verifier == load_signer("toolbus", path).verifier
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_of_another_kind_is_rejected_by_name(tmp_path: Path) -> None:
+def test_a_key_of_another_algorithm_is_rejected_by_name(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("no key")
     with pytest.raises(ValueError, match=r"key\.pem is not an Ed25519 key"):
@@ -114,7 +114,7 @@ def test_a_damaged_public_key_is_reported(text: str) -> None:
 
 
 @given(st.integers(1, 300), st.integers(0, 300))
-def test_a_log_proves_that_it_only_grew_from_every_size_it_had(old: int, more: int) -> None:
+def test_a_consistency_proof_verifies_from_every_earlier_size(old: int, more: int) -> None:
     tree = MerkleTree()
     for number in range(old):
         tree.append(b"%d" % number)

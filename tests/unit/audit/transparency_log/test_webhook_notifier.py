@@ -44,7 +44,7 @@ async def announcing(
         await made.close()
 
 
-async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> None:
+async def test_a_checkpoint_is_posted_signed_to_the_customers_webhooks() -> None:
     with Receiver() as auditor, Receiver() as other:
         hooks = {
             "auditor": hook(auditor, customers=["acme"]),
@@ -61,7 +61,7 @@ async def test_a_statement_is_posted_signed_to_who_wants_that_customers() -> Non
         assert (received.json["data"]["customer"], other.received) == ("acme", [])
 
 
-async def test_while_a_webhook_is_away_a_newer_statement_takes_an_older_ones_place() -> None:
+async def test_while_a_webhook_is_down_a_newer_checkpoint_replaces_the_older() -> None:
     with Receiver() as receiver:
         receiver.status = 503
         kept = MemoryBucket()
@@ -83,7 +83,9 @@ async def test_after_a_restart_only_undelivered_checkpoints_are_sent() -> None:
             await until(lambda: "delivered.auditor.acme" in kept.entries)
         first = dict(kept.entries)
         async with announcing(hooks, kept) as result:
-            result.offer([("acme", signed(1))])  # as a sealer says its last ones again
+            result.offer(
+                [("acme", signed(1))]
+            )  # as a signer offers its last ones again after a restart
             result.offer([("acme", signed(2))])
             await until(lambda: kept.entries != first)
         sizes = [each.json["data"]["size"] for each in receiver.received]

@@ -1,4 +1,4 @@
-"""Tools as a model reads them: identifiers, stubs, files, documentation, search."""
+"""Tools as a model reads them: identifiers, signatures, stub files, manuals."""
 
 import ast
 from typing import Any
@@ -28,7 +28,7 @@ ISSUE = {
 }
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
+def namespace(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
     issue = {"description": "Create an issue. It is public.", "inputSchema": ISSUE}
     listed = {"description": "List the issues of a repository.", "inputSchema": {"type": "object"}}
     mail = {"description": "Send an e-mail to a person."}
@@ -43,7 +43,7 @@ def test_no_two_names_share_an_identifier(names: list[str]) -> None:
     assert all(each.isidentifier() for each in made)
 
 
-def test_a_signature_has_the_required_first() -> None:
+def test_a_signature_lists_required_parameters_first() -> None:
     assert signature("create_issue", ISSUE) == (
         'create_issue(title: str, labels: list[str] = None, state: "open" | "closed" = "open", '
         "author: {id: int} = None)"
@@ -51,7 +51,7 @@ def test_a_signature_has_the_required_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"),
+    ("schema", "type_text"),
     [
         ({"type": "string"}, "str"),
         ({"type": ["string", "null"]}, "str | None"),
@@ -63,11 +63,11 @@ def test_a_signature_has_the_required_first() -> None:
         ({"enum": list(range(20))}, "0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | …"),
     ],
 )
-def test_a_schema_reads_as_a_type(schema: Any, told: str) -> None:
-    assert type_of(schema) == told
+def test_a_schema_reads_as_a_type(schema: Any, type_text: str) -> None:
+    assert type_of(schema) == type_text
 
 
-def test_a_stub_tells_what_comes_back_where_that_is_known() -> None:
+def test_a_signature_ends_with_the_return_type_if_known() -> None:
     output = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
     assert signature("get", {}, output) == "get() -> {id: int}"
     assert signature("get", {}, {"type": "array", "items": {"type": "string"}}).endswith(
@@ -76,7 +76,7 @@ def test_a_stub_tells_what_comes_back_where_that_is_known() -> None:
     assert signature("get", {}, None) == signature("get", {}, {}) == "get()"
 
 
-def test_a_return_type_is_shown_as_deep_as_fits_on_a_line() -> None:
+def test_a_return_type_is_shortened_to_fit_on_a_line() -> None:
     inner = {"type": "object", "properties": {f"field_{n}": {"type": "string"} for n in range(30)}}
     output = {"type": "object", "properties": {"one": inner, "many": {"type": "array"}}}
     assert signature("get", {}, output) == "get() -> {one?: dict, many?: list}"
@@ -85,7 +85,7 @@ def test_a_return_type_is_shown_as_deep_as_fits_on_a_line() -> None:
 
 
 def nested(kind: str, levels: int) -> Any:
-    """A schema that many levels deep: of lists, of alternatives, of objects, of dicts."""
+    """Return a schema of this kind with so many levels."""
     made: Any = {"type": "string"}
     for _ in range(levels):
         made = {
@@ -99,15 +99,17 @@ def nested(kind: str, levels: int) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["list", "either", "kinds", "object", "dict"])
-def test_a_hostile_schema_makes_no_long_type(kind: str) -> None:
-    levels = 500 if kind != "either" else 60  # the same object again and again: small in memory
+def test_a_hostile_schema_gets_a_bounded_type(kind: str) -> None:
+    levels = (
+        500 if kind != "either" else 60
+    )  # the levels share one object, so it is small in memory
     schema = nested(kind, levels)
     assert len(type_of(schema)) <= LONGEST_TYPE
     result = signature("f", {"properties": {"x": schema}}, schema)
     assert len(result) <= LONGEST_TYPE + 300
 
 
-def test_a_tool_of_countless_parameters_is_shown_in_part() -> None:
+def test_a_signature_with_too_many_parameters_is_shortened() -> None:
     many = {"properties": {f"p{n}\n": {"enum": ["x" * 9999]} for n in range(50_000)}}
     result = signature("f", many)
     assert result.endswith(", …)")
@@ -135,14 +137,14 @@ def test_no_schema_makes_a_stub_fail(schema: Any) -> None:
     assert all(isinstance(each, str) for each in parameters(schema))
 
 
-def test_the_tree_names_a_file_for_each_server_and_for_each_tool() -> None:
-    assert tree(shelf()) == "git_hub.pyi  # 2 tools\nmail.pyi  # 1 tool"
-    assert tree(shelf(), "git_hub") == "git_hub/create_issue.pyi\ngit_hub/list_issues.pyi"
-    assert tree(shelf(EffectiveGrants(()).narrowed([()]))) == "(no tools)"
+def test_the_tree_lists_a_file_for_each_server_and_tool() -> None:
+    assert tree(namespace()) == "git_hub.pyi  # 2 tools\nmail.pyi  # 1 tool"
+    assert tree(namespace(), "git_hub") == "git_hub/create_issue.pyi\ngit_hub/list_issues.pyi"
+    assert tree(namespace(EffectiveGrants(()).narrowed([()]))) == "(no tools)"
 
 
-def test_a_tool_outside_the_callers_bounds_stands_nowhere() -> None:
-    bounded = shelf(EffectiveGrants((("git-hub__list_issues",),)))
+def test_a_tool_outside_the_callers_grants_is_not_shown() -> None:
+    bounded = namespace(EffectiveGrants((("git-hub__list_issues",),)))
     assert "create_issue" not in read(bounded, "git_hub.pyi")
     assert tree(bounded) == "git_hub.pyi  # 1 tool"
     with pytest.raises(InvalidError):
@@ -150,26 +152,26 @@ def test_a_tool_outside_the_callers_bounds_stands_nowhere() -> None:
 
 
 def test_a_file_is_read_by_lines() -> None:
-    lines = read(shelf(), "servers/git_hub.pyi").splitlines()
+    lines = read(namespace(), "servers/git_hub.pyi").splitlines()
     assert lines[0] == "# call as git_hub.<function>(…)"
     assert lines[1].startswith("create_issue(title: str")
     assert lines[2] == "list_issues()  # List the issues of a repository"
-    assert read(shelf(), "git_hub.pyi", 3, 3) == lines[2]
-    assert read(shelf(), "git_hub.pyi", 1, 1).endswith("# … 2 more lines; read on from 2")
-    assert "create_issue" in read(shelf(), "git_hub/create_issue.pyi")
+    assert read(namespace(), "git_hub.pyi", 3, 3) == lines[2]
+    assert read(namespace(), "git_hub.pyi", 1, 1).endswith("# … 2 more lines; read on from 2")
+    assert "create_issue" in read(namespace(), "git_hub/create_issue.pyi")
 
 
 def test_a_missing_file_is_an_error_that_lists_what_exists() -> None:
     with pytest.raises(InvalidError, match="the servers are git_hub, mail"):
-        read(shelf(), "github.pyi")
+        read(namespace(), "github.pyi")
     with pytest.raises(InvalidError, match=r"git_hub\.create_issue"):
-        read(shelf(), "git_hub/create_isue.pyi")
+        read(namespace(), "git_hub/create_isue.pyi")
     with pytest.raises(InvalidError, match="lines 1 to 3"):
-        read(shelf(), "git_hub.pyi", 9)
+        read(namespace(), "git_hub.pyi", 9)
 
 
-def test_a_manual_tells_everything_and_shows_a_call() -> None:
-    tool = shelf().tool("git_hub", "create_issue")
+def test_a_manual_describes_every_parameter_and_an_example() -> None:
+    tool = namespace().tool("git_hub", "create_issue")
     assert tool is not None
     result = manual(tool)
     assert "It is public." in result
@@ -179,7 +181,7 @@ def test_a_manual_tells_everything_and_shows_a_call() -> None:
 
 
 def test_a_stub_is_one_line() -> None:
-    for tool in shelf().tools():
+    for tool in namespace().tools():
         assert "\n" not in stub(tool, tool.path)
 
 
@@ -187,7 +189,7 @@ def test_a_stub_is_one_line() -> None:
 
 
 def test_a_tool_is_shown_by_the_name_its_caller_uses() -> None:
-    tool = shelf().tool("git_hub", "git-hub__create_issue")
+    tool = namespace().tool("git_hub", "git-hub__create_issue")
     assert tool is not None
     assert tool.called == "git-hub__create_issue"
     result = manual(tool, plain=True)
@@ -196,7 +198,7 @@ def test_a_tool_is_shown_by_the_name_its_caller_uses() -> None:
 
 
 @pytest.mark.parametrize("server", ["json", "results", "print", "result", "asyncio"])
-def test_no_server_hides_what_stands_in_every_program(server: str) -> None:
+def test_a_server_cannot_shadow_a_builtin_of_programs(server: str) -> None:
     made = ToolNamespace({server: {"get": {}}}, EVERYTHING)
     assert list(made.spaces) == [f"{server}_2"]
     assert made.tool(server, "get") is not None

@@ -18,7 +18,7 @@ EVERYTHING = EffectiveGrants((("*",),))
 TABLE = {"[UNK]": (0, 0), "mail": (1, 0), "letter": (1, 0.1), "issue": (0, 1), "bug": (0.1, 1)}
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
+def namespace(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
     opened: dict[str, Any] = {"properties": {"title": {}, "labels": {}}}
     issue = {"description": "Create an issue. It is public.", "inputSchema": opened}
     listed = {"description": "List the issues of a repository."}
@@ -31,15 +31,15 @@ def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
 def found(
     query: str, most: int = 5, *, bounds: EffectiveGrants = EVERYTHING, model: str = ""
 ) -> list[str]:
-    """The paths a search tells, best first."""
+    """Return the paths a search finds, best first."""
     library = DocumentCache(EmbeddingModel(model) if model else None)
-    index = asyncio.run(library.index(shelf(bounds).tools()))
+    index = asyncio.run(library.index(namespace(bounds).tools()))
     return [tool.path for tool in index.best(query, most)]
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    """A model of four words, in the form model2vec writes."""
+    """Write a model of four words in the format of model2vec."""
     vectors = np.array(list(TABLE.values()), dtype=np.float32)
     save_file({"embeddings": vectors}, tmp_path / "model.safetensors")
     words = {
@@ -62,7 +62,7 @@ def test_search_finds_by_name_description_and_parameters() -> None:
     assert found("send an email to people", 1) == ["mail.send"]
 
 
-def test_what_fits_nothing_finds_nothing(model: str) -> None:
+def test_a_query_without_a_match_finds_nothing(model: str) -> None:
     for where in ("", model):
         assert found("zebra", model=where) == []
         assert found("", model=where) == []
@@ -72,25 +72,25 @@ def test_without_a_model_an_unused_word_finds_nothing() -> None:
     assert found("letter") == []
 
 
-def test_with_a_model_a_word_of_the_same_meaning_finds_the_tool(model: str) -> None:
+def test_with_a_model_a_synonym_finds_the_tool(model: str) -> None:
     assert found("letter", model=model) == ["mail.send"]
     assert found("bug", model=model)[0].startswith("git.")
 
 
-def test_the_packaged_model_knows_what_words_mean() -> None:
-    assert found("message somebody", 1, model="wordllama") == ["mail.send"]
+def test_the_packaged_model_finds_synonyms() -> None:
+    assert found("message someone", 1, model="wordllama") == ["mail.send"]
 
 
-def test_words_still_count_beside_meaning(model: str) -> None:
+def test_exact_words_count_along_with_embeddings(model: str) -> None:
     assert found("list issues", 1, model=model) == ["git.list_issues"]
 
 
-def test_meaning_finds_nothing_outside_the_callers_bounds(model: str) -> None:
+def test_embeddings_find_nothing_outside_the_callers_grants(model: str) -> None:
     narrow = EffectiveGrants((("git__*",),))
     assert "mail.send" not in found("letter mail", model=model, bounds=narrow)
 
 
-def test_a_missing_model_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_model_is_an_error_with_advice(tmp_path: Path) -> None:
     with pytest.raises(NoModelError, match=r"model\.safetensors is not in"):
         EmbeddingModel(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"no table")
@@ -99,7 +99,7 @@ def test_a_missing_model_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
         EmbeddingModel(str(tmp_path))
 
 
-def test_a_server_that_changes_its_descriptions_all_day_fills_no_memory(
+def test_changing_descriptions_do_not_grow_the_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(DocumentCache, "LARGEST_KEPT", 1000)
@@ -113,5 +113,5 @@ def test_a_server_that_changes_its_descriptions_all_day_fills_no_memory(
         assert 0 < library.size <= DocumentCache.LARGEST_KEPT
 
 
-def test_what_is_too_long_to_be_a_word_is_none() -> None:
+def test_an_overlong_word_is_not_indexed() -> None:
     assert words(f"send {'x' * 65} mail") == ["send", "mail"]

@@ -12,26 +12,26 @@ CALLS = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.booleans
 
 
 @given(st.integers(0, 2000), CALLS)
-def test_calls_at_once_never_cost_more_than_the_cap(
+def test_concurrent_calls_never_exceed_the_cap(
     most: int, calls: list[tuple[int, int, bool]]
 ) -> None:
     budget = RunBudget(Cap(most / MICRO, "key:bot"))
-    under_way: list[tuple[int, int]] = []
+    reserved: list[tuple[int, int]] = []
     for price, charge, wait in calls:
         amount = budget.hold(price)
         if price <= (budget.most(amount) or 0):  # policy allows it
-            under_way.append((amount, min(charge, price)))
+            reserved.append((amount, min(charge, price)))
         else:
             budget.settle(amount, 0)
         if not wait:
-            for each in under_way:
+            for each in reserved:
                 budget.settle(*each)
-            under_way.clear()
+            reserved.clear()
         assert budget.held + budget.spent <= most
-    assert budget.held == sum(amount for amount, _ in under_way)
+    assert budget.held == sum(amount for amount, _ in reserved)
 
 
-def test_a_cap_in_dollars_loses_no_micro_dollar() -> None:
+def test_a_cap_in_dollars_is_exact_to_the_micro_dollar() -> None:
     for micro in range(1, 2000):
         assert RunBudget(Cap(micro / MICRO, "key:bot")).left == micro
 
@@ -43,7 +43,7 @@ def test_without_a_cap_spending_is_only_counted() -> None:
     assert (budget.left, budget.spent, budget.held) == (None, 4, 0)
 
 
-def test_the_smallest_cap_counts_and_is_known_by_who_set_it() -> None:
+def test_the_smallest_cap_applies_and_names_its_level() -> None:
     usual = Caps(calls=Cap(100, "the gateway"), seconds=Cap(30, "the gateway"))
     key = Key(code_mode=Programs(usd=1.0, calls=200))
     team = Team(code_mode=Programs(usd=0.5, seconds=5))
@@ -54,7 +54,7 @@ def test_the_smallest_cap_counts_and_is_known_by_who_set_it() -> None:
     )
 
 
-def test_caps_alone_leave_open_whether_tools_are_shown_through_programs() -> None:
+def test_caps_do_not_decide_whether_code_mode_is_on() -> None:
     assert Key(code_mode=Programs(usd=1)).through_programs is None
     assert Key(code_mode=Programs(shown=True)).through_programs is True
     assert [Key(code_mode=message).through_programs for message in (True, False, None)] == [
@@ -62,7 +62,7 @@ def test_caps_alone_leave_open_whether_tools_are_shown_through_programs() -> Non
     ]  # fmt: skip
 
 
-def test_terms_travel_whole_and_weigh_nothing_where_there_are_none() -> None:
+def test_terms_are_sent_whole_and_omitted_if_empty() -> None:
     assert NO_OPTIONS.encode() == ""
     result = CodeModeOptions(usd=0.1, calls=3)
     assert decode_options(result.encode()) == result

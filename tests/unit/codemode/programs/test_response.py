@@ -20,8 +20,8 @@ JSON = st.recursive(
 )
 
 
-class Shelf:
-    """A store in this process."""
+class ResultStore:
+    """A result store in memory."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
@@ -36,7 +36,7 @@ class Shelf:
         return "now" if name in self.kept else ""
 
 
-def results(store: Shelf | None = None) -> Results:
+def results(store: ResultStore | None = None) -> Results:
     async def opened() -> Store:
         if store is None:
             raise BusDownError("The bus is down.")
@@ -58,8 +58,8 @@ async def test_no_result_is_returned_as_null() -> None:
     assert (await answered(ProgramResult(), results())).text == "null"
 
 
-async def test_a_large_result_is_stored_and_shown_by_its_shape_and_first_items() -> None:
-    kept = results(Shelf())
+async def test_a_large_result_is_stored_and_previewed() -> None:
+    kept = results(ResultStore())
     answer = await answered(ProgramResult(ROWS, prints="so many\n"), kept)
     assert answer.kept == 1
     assert answer.text.startswith("so many\nThe result has ")
@@ -71,39 +71,41 @@ async def test_a_large_result_is_stored_and_shown_by_its_shape_and_first_items()
 
 
 async def test_the_handle_is_shown_in_the_language_of_the_program() -> None:
-    answer = await answered(ProgramResult(ROWS), results(Shelf()), "python")
+    answer = await answered(ProgramResult(ROWS), results(ResultStore()), "python")
     assert '(await results.read("r' in answer.text
 
 
-async def test_large_prints_are_stored_beside_a_small_result() -> None:
+async def test_large_output_is_stored_next_to_a_small_result() -> None:
     prints = "line\n" * LONGEST_ANSWER
-    answer = await answered(ProgramResult(5, prints=prints), results(Shelf()))
+    answer = await answered(ProgramResult(5, prints=prints), results(ResultStore()))
     assert answer.text.startswith("The print has ")
     assert answer.text.endswith("\n5")
 
 
-async def test_two_that_are_too_large_only_together_keep_the_larger() -> None:
-    answer = await answered(ProgramResult("r" * 40_000, prints="p" * 50_000), results(Shelf()))
+async def test_of_result_and_output_too_large_together_the_larger_is_stored() -> None:
+    answer = await answered(
+        ProgramResult("r" * 40_000, prints="p" * 50_000), results(ResultStore())
+    )
     assert answer.kept == 1
     assert answer.text.startswith("The print has 50,000 characters")
     assert answer.text.endswith("r" * 40_000)
 
 
-async def test_what_cannot_be_stored_is_cut_and_says_why() -> None:
+async def test_a_result_that_cannot_be_stored_is_cut_with_the_reason() -> None:
     answer = await answered(ProgramResult(ROWS), results())
     assert "could not be stored: The bus is down." in answer.text
     assert len(answer.text) < 5000
 
 
-async def test_an_error_stands_after_what_was_printed() -> None:
-    error = ProgramError("runtime", "It broke.", 3, hint="Mend it.")
+async def test_an_error_follows_the_output() -> None:
+    error = ProgramError("runtime", "It broke.", 3, hint="Fix it.")
     answer = await answered(ProgramResult(error=error, prints="so far\n"), results())
-    assert answer.text == "so far\nruntime (line 3): It broke.\nMend it."
+    assert answer.text == "so far\nruntime (line 3): It broke.\nFix it."
     assert answer.is_error
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ([], "list of 0"),
         ([1, "a", None], "list of 3 int | str | None"),
@@ -113,16 +115,16 @@ async def test_an_error_stands_after_what_was_printed() -> None:
         ({str(n): n for n in range(40)}, ", … 10 more}"),
     ],
 )
-def test_a_value_is_shown_by_its_shape(value: Any, told: str) -> None:
-    assert shape(value).endswith(told)
+def test_a_value_is_shown_by_its_shape(value: Any, expected: str) -> None:
+    assert shape(value).endswith(expected)
 
 
 @given(JSON)
-def test_a_preview_is_short_whatever_the_value(value: Any) -> None:
+def test_a_preview_of_any_value_is_short(value: Any) -> None:
     assert len(preview(value)) < 5000
 
 
-def test_a_preview_of_what_is_wide_and_deep_is_short() -> None:
+def test_a_preview_of_a_wide_and_deep_value_is_short() -> None:
     wide: Any = 1
     for _ in range(3):
         wide = {f"{'k' * 500}{number}": wide for number in range(20)}

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import pytest
 
+from harness.builders.calls import admitted_call
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.error_hints import failure_of
 from toolbus_codemode.programs.limits import Cap
@@ -13,10 +14,8 @@ from toolbus_codemode.sandbox.program import Program, ProgramError, ProgramResul
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Configuration, Key, Team
 from toolbus_common.contracts import (
-    CallAdmitted,
     Event,
     InputRequired,
-    ProtocolFamily,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -29,19 +28,18 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 
-CALL = CallAdmitted(
-    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", customer="acme",
-    key="bot", family=ProtocolFamily.MODERN, deadline=9e9,
-    traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
-)  # fmt: skip
+TRACE = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+CALL = admitted_call(
+    call_id="c1", server="toolbus", tool="executeToolCode", deadline=9e9, traceparent=TRACE
+)
 SECRET = "what-a-tool-answered"
 
 
-def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
+def run(content: str, events: list[Event], source: str = "result = 1\n") -> Run:
     key = Key.model_validate({"team": "support", "content": content})
     declared = Configuration(keys={"bot": key}, teams={"support": Team()})
     principal = principal_of("bot", key, declared)
-    return Run(CALL, principal, Program(source), RunBudget(spent=5), Tally(3, 1, 1), said.append)
+    return Run(CALL, principal, Program(source), RunBudget(spent=5), Tally(3, 1, 1), events.append)
 
 
 @pytest.mark.parametrize("content", ["full", "digest"])
@@ -63,15 +61,19 @@ def test_a_program_too_long_to_run_is_not_published_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message", "told"),
+    ("name", "message", "expected"),
     [
         ("tool_failed", f"tool_error: {SECRET}", "tool_error"),
         ("runtime", f"ValueError: {SECRET}", ""),
-        ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
+        (
+            "too_many_calls",
+            "A program can make at most 3 calls.",
+            "A program can make at most 3 calls.",
+        ),
     ],
 )
-def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
-    name: str, message: str, told: str
+def test_a_failures_reason_holds_no_unrecorded_content(
+    name: str, message: str, expected: str
 ) -> None:
     ended = ProgramResult(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
     messages: list[Event] = []
@@ -80,18 +82,18 @@ def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
     without, whole = messages
     assert isinstance(without, RunFailed)
     assert isinstance(whole, RunFailed)
-    assert (without.code, without.at_line, without.reason) == (name, 7, told)
+    assert (without.code, without.at_line, without.reason) == (name, 7, expected)
     assert SECRET not in without.model_dump_json()
     assert whole.reason == message
 
 
-def test_a_run_tells_what_it_used() -> None:
+def test_a_run_event_reports_what_it_used() -> None:
     messages: list[Event] = []
     run("digest", messages).ended(ProgramResult(1, seconds=0.5, cpu=0.25), 17, 1)
     (event,) = messages
     assert isinstance(event, RunCompleted)
-    assert (event.calls, event.refused, event.failed, event.cost) == (3, 1, 1, 5)
-    assert (event.latency_us, event.cpu_us, event.output_bytes, event.kept) == (
+    assert (event.calls, event.denied, event.failed, event.cost) == (3, 1, 1, 5)
+    assert (event.latency_us, event.cpu_us, event.output_bytes, event.stored) == (
         500_000,
         250_000,
         17,
@@ -99,14 +101,14 @@ def test_a_run_tells_what_it_used() -> None:
     )
 
 
-def test_a_run_that_was_broken_off_says_by_what() -> None:
+def test_an_aborted_run_reports_the_cause() -> None:
     messages: list[Event] = []
     run("digest", messages).cancelled("cancelled", "Its caller left.")
     assert isinstance(messages[0], RunFailed)
     assert (messages[0].code, messages[0].reason) == ("cancelled", "Its caller left.")
 
 
-def test_a_tool_that_is_gone_is_an_error_that_says_where_to_look() -> None:
+def test_a_missing_tool_is_an_error_with_advice() -> None:
     result = failure_of(UnknownToolError.named("one__say"))
     assert result.code == "unknown_tool"
     assert result.message.startswith("Unknown tool: one__say")
@@ -120,17 +122,17 @@ def test_an_exhausted_budget_names_the_level_that_set_it() -> None:
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])
-def test_an_unknown_outcome_asks_to_check_first(
+def test_an_unknown_outcome_advises_to_check_first(
     error: UpstreamTimeoutError | OutcomeUnknownError,
 ) -> None:
     assert "before repeating it" in failure_of(error).message
 
 
-@pytest.mark.parametrize("ending", [InputRequired(b"{}"), TaskCreated(b"{}")])
-def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
-    ending: InputRequired | TaskCreated,
+@pytest.mark.parametrize("outcome", [InputRequired(b"{}"), TaskCreated(b"{}")])
+def test_a_tool_that_needs_the_client_is_to_be_called_outside_a_program(
+    outcome: InputRequired | TaskCreated,
 ) -> None:
-    failure = _outcome(ending).failure
+    failure = _outcome(outcome).failure
     assert failure is not None
     assert failure.code == "input_required"
-    assert "Call it as a tool of its own" in failure.message
+    assert "Call the tool directly" in failure.message

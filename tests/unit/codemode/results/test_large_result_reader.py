@@ -16,7 +16,7 @@ LINK = {"type": "resource_link", "uri": HANDLE.uri(), "name": "result of export"
 
 
 class Store:
-    """The pieces of one result, as an executor answers them."""
+    """The pieces of one result, as executor returns them."""
 
     def __init__(self, value: bytes, media: str = "text/plain", most: int = 1 << 20) -> None:
         self.value = value
@@ -52,7 +52,7 @@ async def value_of(store: Store, **arguments: Any) -> Any:
     return outcome.value
 
 
-async def test_json_is_decoded_once_all_of_its_pieces_are_there() -> None:
+async def test_json_is_decoded_after_the_last_piece() -> None:
     store = Store(msgspec.json.encode(list(range(1000))), "application/json", most=100)
     assert await value_of(store) == list(range(1000))
     assert len(store.read) == -(-len(store.value) // 100)
@@ -63,11 +63,11 @@ async def test_bytes_of_several_pieces_are_one_base64_text() -> None:
     assert await value_of(store) == b64encode(store.value).decode()
 
 
-async def test_text_stays_text_even_where_a_piece_of_json_is_asked_for() -> None:
+async def test_part_of_a_json_result_is_text() -> None:
     assert await value_of(Store(b"[1, 2]", "application/json"), offset=1, length=2) == "1,"
 
 
-async def test_a_result_too_large_to_be_read_at_once_is_asked_for_one_piece_only() -> None:
+async def test_a_result_too_large_to_read_at_once_is_requested_in_one_piece() -> None:
     store = Store(b"x" * (LARGEST + 1))
     outcome = await read(store.piece, HANDLE.uri(), {})
     assert outcome.failure is not None
@@ -95,14 +95,14 @@ async def test_an_invalid_read_is_rejected_before_any_call(
     assert store.read == []
 
 
-def test_a_link_is_found_in_what_a_tool_answered() -> None:
-    words = {"type": "text", "text": "[9000000 bytes, too large to tell at once."}
+def test_a_link_is_found_in_a_tools_result() -> None:
+    words = {"type": "text", "text": "[9000000 bytes, too large to return at once."}
     assert uri_in([words, LINK]) == uri_in(LINK) == uri_in(HANDLE.uri()) == HANDLE.uri()
     assert uri_in([LINK, LINK]) is uri_in([words]) is uri_in(None) is uri_in("r0abc") is None
 
 
-def test_a_structure_too_large_is_a_link_to_a_program_and_no_failure() -> None:
-    words = {"type": "text", "text": "[9000000 bytes, too large to tell at once."}
+def test_a_structure_too_large_for_a_program_is_a_link() -> None:
+    words = {"type": "text", "text": "[9000000 bytes, too large to return at once."}
     body = msgspec.json.encode({"content": [words, LINK], "isError": True})
     assert outcome_of(body).value == [words, LINK]
     failed = msgspec.json.encode({"content": [words], "isError": True})

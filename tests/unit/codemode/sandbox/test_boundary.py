@@ -25,7 +25,7 @@ CALL = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}
 
 
 def verdict(code: bytes, data: bytes) -> int:
-    """What a filter says of a call: the few instructions of BPF that ours are made of."""
+    """Return a filter's verdict on a call; interprets the BPF instructions the filters use."""
     at, held = 0, 0
     while True:
         kind, yes, no, operand = struct.unpack_from("=HBBI", code, 8 * at)
@@ -42,8 +42,8 @@ def verdict(code: bytes, data: bytes) -> int:
             return int(operand)
 
 
-def asked(number: int, *arguments: int, architecture: int) -> bytes:
-    """A call as the kernel shows it to a filter."""
+def syscall(number: int, *arguments: int, architecture: int) -> bytes:
+    """Return a system call in the form the kernel passes to a filter."""
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     return struct.pack("=IIQ6Q", number, architecture, 0, *padded)
 
@@ -55,7 +55,7 @@ def test_the_filter_allows_what_is_listed_and_kills_the_rest(machine: str) -> No
     allowed = {
         number
         for number in range(600)
-        if verdict(code, asked(number, 7, architecture=here)) == ALLOWED
+        if verdict(code, syscall(number, 7, architecture=here)) == ALLOWED
     }
     listed = {numbers[r.call] for r in seccomp.for_calculating(7) if r.call in numbers}
     assert allowed == listed
@@ -63,29 +63,29 @@ def test_the_filter_allows_what_is_listed_and_kills_the_rest(machine: str) -> No
 
 
 @pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
-def test_the_filter_looks_at_arguments_and_architecture(machine: str) -> None:
+def test_the_filter_checks_arguments_and_architecture(machine: str) -> None:
     code = seccomp.compiled(seccomp.for_calculating(pid=7), machine)
     numbers, here = seccomp.NUMBERS[machine], seccomp.ARCHITECTURES[machine]
-    executable = asked(numbers["mmap"], 0, 4096, 7, architecture=here)
-    at_another = asked(numbers["tgkill"], 8, 8, 9, architecture=here)
-    foreign = asked(numbers["read"], architecture=0x40000003)
-    x32 = asked(seccomp.X32 | numbers["read"], architecture=here)
-    assert {verdict(code, data) for data in (executable, at_another, foreign, x32)} == {KILLED}
+    executable = syscall(numbers["mmap"], 0, 4096, 7, architecture=here)
+    to_another = syscall(numbers["tgkill"], 8, 8, 9, architecture=here)
+    foreign = syscall(numbers["read"], architecture=0x40000003)
+    x32 = syscall(seccomp.X32 | numbers["read"], architecture=here)
+    assert {verdict(code, data) for data in (executable, to_another, foreign, x32)} == {KILLED}
 
 
 @pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
 def test_a_loaded_program_may_start_threads_but_no_processes(machine: str) -> None:
     code = seccomp.compiled(seccomp.for_a_loaded_program(pid=7), machine)
     numbers, here = seccomp.NUMBERS[machine], seccomp.ARCHITECTURES[machine]
-    thread = asked(numbers["clone"], seccomp.CLONE_THREAD | 0x100, architecture=here)
-    process = asked(numbers["clone"], 17, architecture=here)
+    thread = syscall(numbers["clone"], seccomp.CLONE_THREAD | 0x100, architecture=here)
+    process = syscall(numbers["clone"], 17, architecture=here)
     assert (verdict(code, thread), verdict(code, process)) == (ALLOWED, KILLED)
-    writing = asked(numbers["openat"], 0, 0, 1, architecture=here)
+    writing = syscall(numbers["openat"], 0, 0, 1, architecture=here)
     assert verdict(code, writing) & 0xFFFF0000 == seccomp.REFUSE
 
 
 @pytest.mark.skipif(platform.machine() not in seccomp.NUMBERS, reason="no table for it")
-def test_a_forbidden_call_from_native_code_is_the_childs_last() -> None:
+def test_a_forbidden_call_from_native_code_kills_the_child() -> None:
     done = subprocess.run(
         [sys.executable, str(SYSCALLS), "--few"], capture_output=True, check=True, timeout=300
     )
@@ -94,24 +94,24 @@ def test_a_forbidden_call_from_native_code_is_the_childs_last() -> None:
     assert body["survivors"] == {}
 
 
-async def hears(frame: bytes) -> tuple[object, list[ToolCall]]:
-    """What comes of a child that sends this and hangs up."""
+async def receive(data: bytes) -> tuple[object, list[ToolCall]]:
+    """Return the session's outcome and calls after a child sends this and closes."""
     made: list[ToolCall] = []
 
     async def call(wanted: ToolCall) -> ToolOutcome:
         made.append(wanted)
         return ToolOutcome()
 
-    ours, theirs = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    own_end, child_end = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=own_end)
     talk = Session(Program("1", tools=TOOLS), call, reader, writer)
-    theirs.sendall(frame)
-    theirs.shutdown(socket.SHUT_WR)
+    child_end.sendall(data)
+    child_end.shutdown(socket.SHUT_WR)
     try:
         return await talk.hold(), made
     finally:
         writer.transport.abort()
-        theirs.close()
+        child_end.close()
 
 
 def framed(message: object) -> bytes:
@@ -133,13 +133,13 @@ def framed(message: object) -> bytes:
         None,
     ],
 )
-async def test_a_forged_message_ends_the_run_and_calls_nothing(message: object) -> None:
+async def test_a_forged_message_ends_the_run_without_a_call(message: object) -> None:
     with pytest.raises(BrokenError):
-        await hears(framed(message))
+        await receive(framed(message))
 
 
 async def test_a_message_with_too_large_a_length_is_not_read() -> None:
-    message, made = await hears(b"\xff\xff\xff\xffxx")
+    message, made = await receive(b"\xff\xff\xff\xffxx")
     assert isinstance(message, ProgramFailed)
     assert (message.name, made) == ("message_too_large", [])
 
@@ -147,7 +147,7 @@ async def test_a_message_with_too_large_a_length_is_not_read() -> None:
 async def test_a_deep_message_is_rejected() -> None:
     body = b'{"type":"Calls","calls":' + b"[" * 100_000
     with pytest.raises(BrokenError):
-        await hears(len(body).to_bytes(4, "big") + body)
+        await receive(len(body).to_bytes(4, "big") + body)
 
 
 def test_without_seccomp_an_engine_is_unavailable_unless_the_operator_allows_it() -> None:

@@ -16,14 +16,14 @@ PATIENT = 60.0
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """One engine, which nobody has started."""
+    """Yield a sandbox with one engine that has not started."""
     made = Sandbox(SandboxSettings(engines=("starlark",), spares=2))
     yield made
     await made.close()
 
 
 def waiting(launcher: Launcher) -> list[int]:
-    """The handles of the processes that are there and wait."""
+    """Return the handles of the processes that wait for a program."""
     there = [each.result() for each in launcher.spare if each.done()]
     return [each.handle for each in there if each is not None]
 
@@ -33,14 +33,14 @@ async def test_the_first_program_starts_its_engine_and_waits_for_it(sandbox: San
     assert (ended.value, ended.error) == (42, None)
 
 
-async def test_programs_that_come_while_an_engine_starts_share_one(sandbox: Sandbox) -> None:
+async def test_programs_share_an_engine_that_is_starting(sandbox: Sandbox) -> None:
     sandbox.begin()
     runs = (sandbox.run(Program(f"result = {n}", limits=AMPLE), Tools().call) for n in range(3))
     assert [ended.value for ended in await asyncio.gather(*runs)] == [0, 1, 2]
     assert len(sandbox.starting) == 1
 
 
-async def test_a_process_that_was_taken_is_replaced(sandbox: Sandbox) -> None:
+async def test_a_used_process_is_replaced(sandbox: Sandbox) -> None:
     await sandbox.start()
     launcher = sandbox.launchers["starlark"]
     await until(lambda: len(waiting(launcher)) == 2, "both spares", PATIENT)

@@ -12,7 +12,7 @@ from toolbus_codemode.tokens.tokenizer import Tokens
 
 @pytest.fixture(scope="module")
 def counting() -> Iterator[CountingProcess]:
-    """One process for all texts: it takes long to learn to count."""
+    """Yield one process for all texts: its start takes long."""
     made = CountingProcess()
     yield made
     made.close()

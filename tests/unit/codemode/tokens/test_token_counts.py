@@ -10,20 +10,20 @@ from toolbus_common.access.principal import EffectiveGrants
 EVERYTHING = EffectiveGrants((("*",),))
 
 
-class Counted(Tokens):
-    """Tokens that remember what they were asked for."""
+class CountingTokens(Tokens):
+    """A token counter that keeps the counted texts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.counted: list[str] = []
 
     def of(self, text: str) -> int:
-        self.asked.append(text)
+        self.counted.append(text)
         return super().of(text)
 
 
-def shelf(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
-    described = {"description": "Says what it is told.", "inputSchema": {"type": "object"}}
+def namespace(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
+    described = {"description": "Prints its argument.", "inputSchema": {"type": "object"}}
     return ToolNamespace(
         {"one": {"say": described, "hear": described}, "two": {"say": described}}, bounds
     )
@@ -39,30 +39,30 @@ def test_a_text_has_the_tokens_of_the_vocabulary(text: str, tokens: int) -> None
     assert counted.counted_by == "o200k_base"
 
 
-def test_without_the_package_tokens_are_estimated_and_called_so() -> None:
+def test_without_the_package_counts_are_marked_as_estimated() -> None:
     counted = Tokens("a_package_nobody_has")
     assert counted.counted_by == "bytes/4"
     assert (counted.of(""), counted.of("12345"), counted.of("é" * 4)) == (0, 2, 2)
 
 
-def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
+def test_only_definitions_within_the_callers_grants_count() -> None:
     measure = DefinitionCounter(Tokens())
-    narrow = measure.tools(shelf(EffectiveGrants((("two__*",),))))
+    narrow = measure.tools(namespace(EffectiveGrants((("two__*",),))))
     assert set(narrow) == {"two"}
-    assert narrow["two"] == measure.tools(shelf())["two"]
+    assert narrow["two"] == measure.tools(namespace())["two"]
 
 
-def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
-    tokens = Counted()
+def test_a_definition_is_counted_once_for_all_callers() -> None:
+    tokens = CountingTokens()
     measure = DefinitionCounter(tokens)
     for _ in range(3):
-        measure.tools(shelf())
-        measure.tools(shelf(EffectiveGrants((("one__*",),))))
-    assert len(tokens.asked) == len(set(tokens.asked)) == 3
+        measure.tools(namespace())
+        measure.tools(namespace(EffectiveGrants((("one__*",),))))
+    assert len(tokens.counted) == len(set(tokens.counted)) == 3
 
 
-def test_the_cheapest_servers_beyond_a_number_are_counted_together() -> None:
-    measure, seen = DefinitionCounter(Tokens()), shelf()
+def test_the_smallest_servers_are_counted_together() -> None:
+    measure, seen = DefinitionCounter(Tokens()), namespace()
     whole = measure.servers(seen, 2, "(others)")
     assert set(whole) == {"one", "two"}
     cut = measure.servers(seen, 1, "(others)")

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.builders.configurations import configuration_change
 from toolbus_common.access.config_snapshot import (
-    ConfigProjection,
     ConfigSnapshot,
+    ConfigView,
     hash_of,
     key_digest_of,
 )
@@ -27,21 +28,21 @@ def key(secret: str, **fields: object) -> Key:
 
 
 def declared(revision: int = 1, **keys: Key) -> Change:
-    return Change(CONFIGURATION, Configuration(keys=keys).model_dump_json().encode(), revision)
+    return configuration_change(Configuration(keys=keys), revision)
 
 
 def own(name: str, made: Key | None, revision: int) -> Change:
     return Change(f"key.{name}", made.model_dump_json().encode() if made else None, revision)
 
 
-def after(*changes: Change | None) -> ConfigProjection:
-    directory = ConfigProjection()
+def after(*changes: Change | None) -> ConfigView:
+    directory = ConfigView()
     for change in changes:
-        directory.apply_change(change)
+        directory.projection.apply_change(change)
     return directory
 
 
-def test_a_secret_opens_its_key_and_a_proof_of_another_opens_none() -> None:
+def test_a_key_digest_finds_its_own_key_only() -> None:
     snapshot = after(declared(bot=key("s3cret")), None).now
     found = snapshot.principal_for(key_digest_of("s3cret"), NOW)
     assert found is not None
@@ -49,56 +50,60 @@ def test_a_secret_opens_its_key_and_a_proof_of_another_opens_none() -> None:
     assert snapshot.principal_for(key_digest_of("other"), NOW) is None
 
 
-def test_what_is_stored_does_not_open_the_key() -> None:
+def test_the_stored_hash_is_not_accepted_as_a_digest() -> None:
     made = key("s3cret")
     snapshot = after(declared(bot=made), None).now
     assert snapshot.principal_for(made.secret_hash, NOW) is None
 
 
-def test_nothing_is_shown_before_the_first_picture_is_complete() -> None:
+def test_no_snapshot_exists_before_the_first_load_is_complete() -> None:
     directory = after(declared(bot=key("s")), own("cat", key("c"), 2))
     assert list(directory.now.keys) == []
-    directory.apply_change(None)
+    directory.projection.apply_change(None)
     assert set(directory.now.keys) == {"bot", "cat"}
 
 
-def test_a_revoked_key_opens_nothing_at_once() -> None:
+def test_a_revoked_key_is_rejected_at_once() -> None:
     directory = after(declared(bot=key("s")), None)
-    directory.apply_change(own("bot", key("s", revoked=True), 2))
+    directory.projection.apply_change(own("bot", key("s", revoked=True), 2))
     assert directory.now.principal_for(key_digest_of("s"), NOW) is None
     assert directory.now.version == 2
 
 
-def test_an_expired_key_opens_nothing() -> None:
+def test_an_expired_key_is_rejected() -> None:
     snapshot = after(declared(bot=key("s", expires="2020-01-01")), None).now
     assert snapshot.principal_for(key_digest_of("s"), NOW) is None
 
 
-def test_a_key_made_at_run_time_wins_until_it_is_deleted() -> None:
+def test_a_key_created_at_run_time_overrides_until_deleted() -> None:
     directory = after(declared(bot=key("old")), own("bot", key("new"), 2), None)
     assert directory.now.principal_for(key_digest_of("old"), NOW) is None
     assert directory.now.principal_for(key_digest_of("new"), NOW) is not None
-    directory.apply_change(own("bot", None, 3))
+    directory.projection.apply_change(own("bot", None, 3))
     assert directory.now.principal_for(key_digest_of("old"), NOW) is not None
 
 
 def test_an_unreadable_entry_changes_nothing() -> None:
     directory = after(declared(bot=key("s")), None)
-    directory.apply_change(Change(CONFIGURATION, b'{"from": "a newer version"}', 2))
-    directory.apply_change(Change("key.bot", b"{", 3))
+    directory.projection.apply_change(Change(CONFIGURATION, b'{"from": "a newer version"}', 2))
+    directory.projection.apply_change(Change("key.bot", b"{", 3))
     assert directory.now.principal_for(key_digest_of("s"), NOW) is not None
 
 
-def test_listeners_hear_of_a_configuration_or_of_the_key_that_changed() -> None:
+def test_change_handlers_receive_the_changed_key_or_the_configuration() -> None:
     directory, received = after(declared(), None), list[str]()
-    directory.on_configured.append(lambda: received.append(f"declared {directory.now.version}"))
-    directory.on_key.append(lambda name: received.append(f"{name} {directory.now.version}"))
+    directory.projection.on_configured.append(
+        lambda: received.append(f"declared {directory.now.version}")
+    )
+    directory.projection.on_key.append(
+        lambda name: received.append(f"{name} {directory.now.version}")
+    )
     for change in (own("a", key("a"), 2), declared(3), own("a", None, 4)):
-        directory.apply_change(change)
+        directory.projection.apply_change(change)
     assert received == ["a 2", "declared 3", "a 4"]
 
 
-def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_that_arrive_together_are_applied_together(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     original = KeyIndex.changed
 
@@ -110,7 +115,7 @@ def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.Mo
     assert directory.now.version == 1
     monkeypatch.setattr(KeyIndex, "changed", noted)
     for number in range(250):
-        directory.apply_change(own(f"k{number}", key(f"s{number}"), number + 2))
+        directory.projection.apply_change(own(f"k{number}", key(f"s{number}"), number + 2))
     assert directory.now.principal_for(key_digest_of("s249"), NOW) is not None
     assert directory.now is directory.now
     assert taken == [250]
@@ -119,9 +124,9 @@ def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.Mo
 def test_a_snapshot_does_not_change_under_its_reader() -> None:
     directory = after(declared(bot=key("s")), own("cat", key("c"), 2), None)
     before = directory.now
-    directory.apply_change(own("bot", key("s", revoked=True), 3))
-    directory.apply_change(own("cat", None, 4))
-    directory.apply_change(own("dog", key("d"), 5))
+    directory.projection.apply_change(own("bot", key("s", revoked=True), 3))
+    directory.projection.apply_change(own("cat", None, 4))
+    directory.projection.apply_change(own("dog", key("d"), 5))
     assert directory.now.version == 5
     assert before.version == 2
     assert set(before.keys) == {"bot", "cat"}
@@ -137,31 +142,31 @@ def test_a_snapshot_does_not_change_under_its_reader() -> None:
     ]
 
 
-def test_a_principal_is_kept_until_its_key_or_the_configuration_changes() -> None:
+def test_a_principal_is_cached_until_its_key_or_the_configuration_changes() -> None:
     directory = after(declared(bot=key("s", tools=["a__*"]), cat=key("c")), None)
     bot, cat = (directory.now.principal(name) for name in ("bot", "cat"))
-    directory.apply_change(own("cat", key("c", tools=["*"]), 2))
+    directory.projection.apply_change(own("cat", key("c", tools=["*"]), 2))
     assert directory.now.principal("bot") is bot
     assert directory.now.principal("cat").bounds.cover("b__x")
     assert not cat.bounds.cover("b__x")
     server = Server(url="http://127.0.0.1:1/mcp", expose=("read",))
-    narrower = Configuration(servers={"a": server}, keys={"bot": bot.own})
-    directory.apply_change(Change(CONFIGURATION, narrower.model_dump_json().encode(), 3))
+    changed_server = Configuration(servers={"a": server}, keys={"bot": bot.own})
+    directory.projection.apply_change(configuration_change(changed_server, 3))
     assert directory.now.principal("bot").bounds.cover("a__read")
     assert not directory.now.principal("bot").bounds.cover("a__write")
     assert bot.bounds.cover("a__write")
 
 
-def test_a_snapshot_looked_at_late_does_not_give_a_key_its_old_rights_back() -> None:
+def test_an_older_snapshot_does_not_restore_old_rights() -> None:
     directory = after(own("bot", key("s", tools=["*"]), 1), None)
     before = directory.now
-    directory.apply_change(own("bot", key("s", tools=[]), 2))
+    directory.projection.apply_change(own("bot", key("s", tools=[]), 2))
     assert not directory.now.principal("bot").bounds.cover("a__x")
     assert before.principal("bot").bounds.cover("a__x")
     assert not directory.now.principal("bot").bounds.cover("a__x")
 
 
-def test_of_keys_with_the_same_secret_the_first_by_name_is_meant() -> None:
+def test_of_keys_with_one_secret_the_first_by_name_applies() -> None:
     directory = after(own("b", key("s"), 1), None)
     for change, named in (
         (own("a", key("s"), 2), "a"),
@@ -169,7 +174,7 @@ def test_of_keys_with_the_same_secret_the_first_by_name_is_meant() -> None:
         (own("a", None, 4), "b"),
         (own("b", key("other"), 5), "c"),
     ):
-        directory.apply_change(change)
+        directory.projection.apply_change(change)
         found = directory.now.principal_for(key_digest_of("s"), NOW)
         assert found is not None
         assert found.key == named
@@ -192,13 +197,13 @@ CHANGES = st.one_of(
 
 
 @given(changes=st.lists(st.tuples(CHANGES, st.booleans()), max_size=25))
-def test_changed_step_by_step_is_the_same_as_made_from_scratch(
+def test_incremental_changes_equal_a_full_load(
     changes: list[tuple[Change, bool]],
 ) -> None:
     directory, entries = after(None), dict[str, bytes | None]()
     held: list[tuple[ConfigSnapshot, object]] = []
     for revision, (change, looked_at) in enumerate(changes, 1):
-        directory.apply_change(replace(change, revision=revision))
+        directory.projection.apply_change(replace(change, revision=revision))
         entries[change.key] = change.value
         if looked_at:
             held.append((directory.now, seen(directory.now)))
@@ -208,7 +213,7 @@ def test_changed_step_by_step_is_the_same_as_made_from_scratch(
 
 
 def seen(snapshot: ConfigSnapshot) -> object:
-    """Everything a reader can see of the keys."""
+    """Return all a reader can observe of the keys."""
     found = {each: snapshot.principal_for(key_digest_of(each), NOW) for each in "stuv"}
     opened = {secret: principal and principal.key for secret, principal in found.items()}
     assert len(snapshot.keys) == len(list(snapshot.keys))
@@ -217,7 +222,7 @@ def seen(snapshot: ConfigSnapshot) -> object:
 
 
 def expected(entries: dict[str, bytes | None]) -> object:
-    """The same, as simply as it can be said."""
+    """Return the expected snapshot, computed in the simplest way."""
     configuration = Configuration.model_validate_json(entries.get(CONFIGURATION) or b"{}")
     keys = dict(configuration.keys)
     for name, value in entries.items():

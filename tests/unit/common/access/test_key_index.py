@@ -1,4 +1,4 @@
-"""A keyring never changes, and those made of it are what they would be if made anew."""
+"""A key index is immutable, and an index derived from another equals one built from scratch."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ ENTRIES = st.dictionaries(NAMES, st.none() | st.integers(0, 9), max_size=4)
 
 
 @given(first=st.integers(0, 60), changes=st.lists(ENTRIES, max_size=12))
-def test_layers_are_what_a_dictionary_would_be(
+def test_the_index_behaves_like_a_dictionary(
     first: int, changes: list[dict[str, int | None]]
 ) -> None:
     plain = {str(number): number for number in range(first)}
@@ -31,7 +31,7 @@ def test_layers_are_what_a_dictionary_would_be(
         ]
 
 
-def test_few_changes_of_many_entries_copy_only_the_few() -> None:
+def test_a_few_changes_copy_only_the_changed_entries() -> None:
     many = {str(number): number for number in range(10_000)}
     layers: LayeredMapping[int] = LayeredMapping(many)
     for number in range(100):

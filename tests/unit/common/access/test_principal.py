@@ -24,7 +24,7 @@ def usable(found: Principal) -> list[str]:
     return [name for name in SOME_NAMES if found.bounds.cover(name)]
 
 
-def test_a_key_without_grants_opens_nothing() -> None:
+def test_a_key_without_grants_covers_nothing() -> None:
     assert usable(principal({})) == []
 
 
@@ -34,7 +34,7 @@ def test_patterns_and_groups_of_one_level_add_up() -> None:
     assert usable(found) == ["docs__search", "git__log"]
 
 
-def test_a_group_attached_to_a_team_bounds_its_keys() -> None:
+def test_a_group_of_a_team_limits_its_keys() -> None:
     sections = {"groups": {"git": {"tools": ["git__*"]}}, "teams": {"ops": {"groups": ["git"]}}}
     found = principal({"tools": ["*__log", "docs__*"], "team": "ops"}, **sections)
     assert usable(found) == ["git__log"]
@@ -49,22 +49,22 @@ def test_a_denial_wins_at_every_level(level: str) -> None:
         "customers": {"c": {}},
         "groups": {"g": {"tools": ["*"]}},
     }
-    for thing in sections[level].values():
-        thing["deny"] = ["git__push"]
+    for entry in sections[level].values():
+        entry["deny"] = ["git__push"]
     found = principal(sections["keys"]["bot"], **{k: v for k, v in sections.items() if k != "keys"})
     assert usable(found) == ["docs__search", "docs__delete", "git__log"]
 
 
 @pytest.mark.parametrize("link", ["team", "user"])
-def test_a_key_of_something_undeclared_opens_nothing(link: str) -> None:
+def test_a_key_of_an_unknown_team_covers_nothing(link: str) -> None:
     assert usable(principal({"tools": ["*"], link: "gone"})) == []
 
 
-def test_a_key_whose_customer_is_undeclared_opens_nothing() -> None:
+def test_a_key_of_an_unknown_customer_covers_nothing() -> None:
     assert usable(principal({"tools": ["*"], "team": "t"}, teams={"t": {"customer": "gone"}})) == []
 
 
-def test_a_key_of_two_payers_opens_nothing() -> None:
+def test_a_key_of_two_customers_covers_nothing() -> None:
     sections = {
         "customers": {"a": {}, "b": {}},
         "teams": {"t": {"customer": "a"}},
@@ -85,14 +85,14 @@ def test_a_user_pays_like_a_team() -> None:
     assert [name for name, _ in found.levels] == ["key:bot", "user:ann", "customer:acme"]
 
 
-def test_the_first_level_to_end_ends_the_key() -> None:
+def test_the_first_level_to_expire_ends_the_key() -> None:
     teams = {"t": {"expires": "2027-01-01"}}
     found = principal({"team": "t", "expires": "2027-06-01"}, teams=teams)
     assert found.ends == datetime(2027, 1, 2, tzinfo=UTC).timestamp()
     assert principal({}).ends == NEVER
 
 
-def test_what_a_server_does_not_expose_nobody_uses() -> None:
+def test_a_tool_the_server_does_not_expose_is_not_covered() -> None:
     servers = {**SERVERS, "docs": {"url": "http://docs.example", "expose": ["search"]}}
     assert usable(principal({"tools": ["*"]}, servers=servers)) == [
         "docs__search",
@@ -101,20 +101,20 @@ def test_what_a_server_does_not_expose_nobody_uses() -> None:
     ]
 
 
-def test_content_is_recorded_only_where_no_level_forbids_it() -> None:
+def test_content_is_recorded_unless_a_level_forbids_it() -> None:
     assert principal({}).content == "digest"
     assert principal({"content": "full"}).content == "full"
     teams = {"t": {"content": "digest"}}
     assert principal({"content": "full", "team": "t"}, teams=teams).content == "digest"
 
 
-def test_the_nearest_environment_counts() -> None:
+def test_the_nearest_environment_applies() -> None:
     teams = {"t": {"environment": "staging"}}
     assert principal({"team": "t"}, teams=teams).environment == "staging"
     assert principal({"team": "t", "environment": "dev"}, teams=teams).environment == "dev"
 
 
-def test_a_level_that_wants_a_person_asked_is_named() -> None:
+def test_a_level_that_requires_approval_is_named() -> None:
     found = principal({"team": "t"}, teams={"t": {"approve": ["git__push"]}})
     assert found.covering("git__push") == "team:t"
     assert found.covering("git__log") == ""
@@ -125,7 +125,7 @@ def test_a_level_that_wants_a_person_asked_is_named() -> None:
     st.lists(FEW_PATTERNS, max_size=2).map(tuple),
     st.lists(st.lists(FEW_PATTERNS, max_size=3).map(tuple), max_size=3),
 )
-def test_narrowing_only_takes_away(
+def test_narrowing_only_removes_grants(
     grants: tuple[tuple[str, ...], ...],
     denials: tuple[str, ...],
     restriction: list[tuple[str, ...]],
@@ -136,6 +136,6 @@ def test_narrowing_only_takes_away(
         assert wide.cover(name) or not narrow.cover(name)
 
 
-def test_a_group_that_only_denies_bounds_nothing() -> None:
+def test_a_group_with_denials_only_limits_nothing_else() -> None:
     sections = {"groups": {"g": {"deny": ["git__push"]}}, "teams": {"t": {"groups": ["g"]}}}
     assert "docs__search" in usable(principal({"tools": ["*"], "team": "t"}, **sections))

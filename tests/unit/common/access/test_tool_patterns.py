@@ -40,7 +40,7 @@ def test_no_pattern_grants_nothing(name: str) -> None:
 
 
 @given(server=names, tool=st.text(min_size=1, max_size=30))
-def test_a_full_name_splits_into_what_it_was_made_of(server: str, tool: str) -> None:
+def test_a_full_name_splits_into_server_and_tool(server: str, tool: str) -> None:
     assert split_name(full_name(server, tool)) == (server, tool)
 
 

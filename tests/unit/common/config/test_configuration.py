@@ -16,20 +16,20 @@ NAME = TypeAdapter(Name)
 
 
 @pytest.mark.parametrize("name", ["git", "a", "A-1", "git_hub", "x" * 32, "0"])
-def test_a_good_name_is_taken(name: str) -> None:
+def test_a_valid_name_is_accepted(name: str) -> None:
     assert NAME.validate_python(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "_git", "-git", "git__hub", "x" * 33, "a b", "a.b", "a>", "a*"]
 )
-def test_a_name_that_could_not_be_a_subject_or_a_prefix_is_refused(name: str) -> None:
+def test_a_name_unusable_as_subject_or_prefix_is_rejected(name: str) -> None:
     with pytest.raises(ValidationError):
         NAME.validate_python(name)
 
 
 @given(name=st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}", fullmatch=True))
-def test_every_server_name_can_be_read_back_from_a_full_tool_name(name: str) -> None:
+def test_every_server_name_is_recovered_from_a_full_tool_name(name: str) -> None:
     assert split_name(full_name(name, "tool__with__separators")) == (name, "tool__with__separators")
 
 
@@ -46,7 +46,7 @@ def test_every_server_name_can_be_read_back_from_a_full_tool_name(name: str) -> 
         {"url": "http://h", "colour": "red"},
     ],
 )
-def test_an_impossible_server_is_refused(fields: dict[str, object]) -> None:
+def test_an_impossible_server_is_rejected(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Server.model_validate(fields)
 
@@ -63,7 +63,7 @@ def test_a_key_lives_to_the_end_of_its_last_day_in_utc() -> None:
     assert not Key().expired(9e9)
 
 
-def test_a_configuration_survives_its_own_json() -> None:
+def test_a_configuration_round_trips_through_json() -> None:
     declared = Configuration(
         servers={"git": Server(command=("mcp-server-git",), env={"LANG": "C.UTF-8"})},
         keys={"bot": Key(tools=("git__*",), secret_hash="ab", expires=date(2027, 1, 1))},
@@ -85,7 +85,7 @@ def test_a_hash_is_not_shown_when_a_key_is_printed() -> None:
         {"sse": "ftp://a"},
     ],
 )
-def test_a_server_is_of_exactly_one_kind(fields: dict[str, Any]) -> None:
+def test_a_server_has_exactly_one_kind(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Server.model_validate(fields)
 
@@ -95,22 +95,23 @@ def test_an_old_server_may_be_declared_with_headers() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["2025-11-25", "handshake", "", None, 7])
-def test_a_family_that_is_none_is_refused_with_those_there_are(wrong: Any) -> None:
+def test_an_unknown_family_is_rejected_with_the_known_ones(wrong: Any) -> None:
     with pytest.raises(ValidationError, match=r"must be auto .* modern .* or legacy"):
         Server(url="https://a.example/mcp", protocol=wrong)
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "reason"),
     [
-        ({"sse": "https://a.example/sse", "protocol": "modern"}, "leave protocol out"),
-        ({"openapi": "https://a.example/api.json", "protocol": "legacy"}, "belongs to MCP servers"),
+        ({"sse": "https://a.example/sse", "protocol": "modern"}, "remove protocol"),
+        (
+            {"openapi": "https://a.example/api.json", "protocol": "legacy"},
+            "applies only to MCP servers",
+        ),
     ],
 )
-def test_a_family_is_declared_for_servers_that_may_speak_it(
-    kind: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_family_applies_to_mcp_servers_only(kind: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         Server(**kind)
 
 
@@ -120,22 +121,25 @@ OWN = {"tokens": "user", "issuer": "https://login.example"}
 @pytest.mark.parametrize(
     ("server", "why"),
     [
-        ({"url": "https://a.example/mcp", "oauth": {"env": "T"}}, "env and file are for processes"),
-        ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "leave it"),
+        (
+            {"url": "https://a.example/mcp", "oauth": {"env": "T"}},
+            "env and file apply only to processes",
+        ),
+        ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "remove it"),
         ({"openapi": "api.yaml", "oauth": {}}, "set resource or base_url"),
-        ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "name the issuer"),
-        ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "cannot prove"),
+        ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "set issuer or resource"),
+        ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "DPoP is not supported"),
         ({"command": ["x"], "oauth": OWN}, "either env (a variable) or file"),
         ({"command": ["x"], "oauth": {**OWN, "env": "T", "file": "~/.a/t"}}, "either env"),
-        ({"command": ["x"], "oauth": {"env": "T"}}, "name the issuer"),
+        ({"command": ["x"], "oauth": {"env": "T"}}, "set issuer or resource"),
         ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "already in env"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/.a/../token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "env": "A-B"}}, "name of a variable"),
-        ({"command": ["x"], "oauth": {**OWN, "env": "T", "dpop": True}}, "cannot prove"),
+        ({"command": ["x"], "oauth": {**OWN, "env": "T", "dpop": True}}, "DPoP is not supported"),
     ],
 )
-def test_a_server_whose_token_cannot_reach_it_is_reported_what_to_declare(
+def test_a_server_whose_token_cannot_be_sent_is_reported_with_a_fix(
     server: dict[str, object], why: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -143,7 +147,7 @@ def test_a_server_whose_token_cannot_reach_it_is_reported_what_to_declare(
     assert why in str(refused.value)
 
 
-def test_a_token_is_of_no_use_to_another_program_or_address() -> None:
+def test_a_token_is_not_restored_for_another_program_or_address() -> None:
     fields = {"oauth": {**OWN, "env": "T"}}
     places = {
         Server.model_validate({**fields, **program}).oauth_place
@@ -158,11 +162,11 @@ def test_a_token_is_of_no_use_to_another_program_or_address() -> None:
 @pytest.mark.parametrize(
     ("anonymous", "why"),
     [
-        ({"tools": ["*"], "user": "ann"}, "leave user out"),
-        ({"tools": ["*"], "rights": ["approve"]}, "leave rights out"),
+        ({"tools": ["*"], "user": "ann"}, "remove user"),
+        ({"tools": ["*"], "rights": ["approve"]}, "remove rights"),
     ],
 )
-def test_anonymous_callers_are_nobody_and_approve_nothing(
+def test_anonymous_callers_have_no_user_and_approve_nothing(
     anonymous: dict[str, object], why: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -170,12 +174,13 @@ def test_anonymous_callers_are_nobody_and_approve_nothing(
     assert why in str(refused.value)
 
 
-def test_what_is_loaded_from_afar_neither_lets_in_anonymous_callers_nor_names_variables() -> None:
+def test_a_remote_configuration_cannot_allow_anonymous_callers_or_name_variables() -> None:
     old = Configuration.model_validate({"servers": {"s": {"command": ["allowed"]}}})
     given = {"command": ["allowed"], "oauth": {**OWN, "env": "LD_PRELOAD"}}
     new = Configuration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
     found = {
-        fault["place"] for fault in RemoteRestrictions(commands=("allowed",)).violations(old, new)
+        problem["location"]
+        for problem in RemoteRestrictions(commands=("allowed",)).violations(old, new)
     }
     assert {"anonymous", "servers.s.oauth.env"} <= found
     assert not RemoteRestrictions(commands=("allowed",), variables=("LD_*",)).violations(

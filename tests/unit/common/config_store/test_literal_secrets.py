@@ -45,7 +45,7 @@ def keys(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_literal_is_left_in_what_is_written_and_each_service_opens_its_own(keys: Path) -> None:
+def test_literals_are_sealed_and_each_service_opens_its_own(keys: Path) -> None:
     whole = declared()
     sealed = Writer.at(keys).sealed(whole, NOTHING)
     written = sealed.model_dump_json()
@@ -60,7 +60,7 @@ def test_no_literal_is_left_in_what_is_written_and_each_service_opens_its_own(ke
     assert SECRET not in str(opened["oauth"].servers) + str(opened["executor"].webhooks)
 
 
-def test_what_has_not_changed_keeps_its_seal_and_what_has_is_noticed(keys: Path) -> None:
+def test_an_unchanged_secret_keeps_its_seal(keys: Path) -> None:
     writer = Writer.at(keys)
     old = writer.sealed(declared(), NOTHING)
     assert changes(old, writer.sealed(declared(), old)) == []
@@ -70,7 +70,7 @@ def test_what_has_not_changed_keeps_its_seal_and_what_has_is_noticed(keys: Path)
     assert SECRET not in str(change)
 
 
-def test_what_is_shown_and_applied_again_keeps_every_seal(keys: Path) -> None:
+def test_an_exported_configuration_keeps_every_seal_when_applied(keys: Path) -> None:
     writer = Writer.at(keys)
     old = writer.sealed(declared(), NOTHING)
     shown = exported(old)
@@ -81,7 +81,7 @@ def test_what_is_shown_and_applied_again_keeps_every_seal(keys: Path) -> None:
 
 
 @pytest.mark.parametrize("move", ["server", "header", "url", "section"])
-def test_a_seal_opens_at_its_place_and_for_its_destination_alone(keys: Path, move: str) -> None:
+def test_a_seal_opens_at_its_location_and_destination_only(keys: Path, move: str) -> None:
     sealed = Writer.at(keys).sealed(declared(), NOTHING)
     docs = sealed.servers["docs"]
     stolen = docs.headers["X-Key"]
@@ -95,7 +95,7 @@ def test_a_seal_opens_at_its_place_and_for_its_destination_alone(keys: Path, mov
     assert SECRET not in Reader.at("executor", keys).opened(moved).model_dump_json()
 
 
-async def test_a_value_that_does_not_open_is_not_used_and_says_what_to_do(
+async def test_a_value_that_does_not_open_is_unused_and_reported_with_a_fix(
     keys: Path, tmp_path: Path
 ) -> None:
     sealed = Writer.at(keys).sealed(declared(), NOTHING)
@@ -106,7 +106,7 @@ async def test_a_value_that_does_not_open_is_not_used_and_says_what_to_do(
         await Secrets(stores_of({})).read([value])
 
 
-def test_a_new_key_seals_anew_and_the_old_one_opens_until_then(keys: Path) -> None:
+def test_a_new_key_reseals_and_the_old_one_opens_until_then(keys: Path) -> None:
     old = Writer.at(keys).sealed(declared(), NOTHING)
     (keys / "executor.key").rename(keys / "executor.2025.key")
     (keys / "writers.json").unlink()
@@ -119,7 +119,7 @@ def test_a_new_key_seals_anew_and_the_old_one_opens_until_then(keys: Path) -> No
     assert Reader.at("executor", keys).opened(new).servers == whole.servers
 
 
-def test_who_seals_has_no_key_that_opens(keys: Path) -> None:
+def test_the_sealing_service_cannot_open(keys: Path) -> None:
     body = (keys / "writers.json").read_bytes()
     for service in READERS:
         key = (keys / f"{service}.key").read_bytes()

@@ -44,18 +44,18 @@ VALUES = st.recursive(
         ([56, {"d": True, "10": None, "1": []}], '[56,{"1":[],"10":null,"d":true}]'),
     ],
 )
-def test_values_are_written_as_the_rfc_writes_them(value: Any, written: str) -> None:
+def test_values_are_serialized_as_in_the_rfc(value: Any, written: str) -> None:
     assert canonical(value).decode() == written
 
 
-def test_members_stand_in_the_order_of_utf_16() -> None:
+def test_members_are_sorted_by_utf_16_code_units() -> None:
     names = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\u00f6"]
     ordered = ["\r", "1", "\x80", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
     assert list(json.loads(canonical(dict.fromkeys(names, 0)))) == ordered
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:
-    """The same JSON value, its members in another order."""
+    """Return the same JSON value with its members in another order."""
     if isinstance(value, dict):
         members = [(name, shuffled(inner, chance)) for name, inner in value.items()]
         chance.shuffle(members)
@@ -83,7 +83,7 @@ def test_canonical_text_is_json_and_stays_the_same(value: Any) -> None:
         (2**53, 2**53 + 1), (10**40, 10**40 + 1), ("null", None), ({"a": None}, {}),
     ],
 )  # fmt: skip
-def test_values_that_differ_have_other_digests(one: Any, other: Any) -> None:
+def test_different_values_have_different_digests(one: Any, other: Any) -> None:
     assert digest_of(one) != digest_of(other)
 
 

@@ -32,7 +32,7 @@ def verified(text: str, **more: Any) -> Proof:
     return proven(text, "POST", URL, time.time(), **more)
 
 
-def test_the_standards_own_example_proves_its_key() -> None:
+def test_the_rfcs_example_is_accepted() -> None:
     at = ("POST", "https://server.example.com/token", EXAMPLE_TIME + 1)
     assert proven(EXAMPLE, *at).key == EXAMPLE_KEY
     with pytest.raises(ProofError, match="not signed"):
@@ -48,7 +48,7 @@ def test_a_proof_of_each_advertised_algorithm_is_accepted(algorithm: str) -> Non
         verified(holder.proof("POST", URL, header={"jwk": other.jwk}))
 
 
-def test_a_proof_is_taken_as_others_make_it_and_ours_are_read_by_others() -> None:
+def test_proofs_interoperate_with_another_implementation() -> None:
     key = ECKey.generate_key("P-256")
     header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": key.as_dict(private=False)}
     claims = {"jti": "1", "htm": "POST", "htu": URL, "iat": time.time()}
@@ -81,7 +81,7 @@ def test_a_proof_is_taken_as_others_make_it_and_ours_are_read_by_others() -> Non
         ({"jwk": None}, "is malformed"),
     ],
 )
-def test_a_proof_of_another_kind_proves_nothing(header: Any, why: str) -> None:
+def test_a_proof_of_another_type_is_rejected(header: Any, why: str) -> None:
     with pytest.raises(ProofError, match=why):
         verified(ANN.proof("POST", URL, header=header))
 
@@ -109,12 +109,12 @@ def test_a_proof_of_another_kind_proves_nothing(header: Any, why: str) -> None:
         *(({name: None}, "is malformed") for name in ("jti", "htm", "htu", "iat")),
     ],
 )
-def test_a_proof_for_another_request_or_time_proves_nothing(claims: Any, why: str) -> None:
+def test_a_proof_for_another_request_or_time_is_rejected(claims: Any, why: str) -> None:
     with pytest.raises(ProofError, match=why):
         verified(ANN.proof("POST", URL, **claims))
 
 
-def test_an_address_is_the_same_however_its_host_and_port_are_written() -> None:
+def test_equivalent_urls_match() -> None:
     for same in ("HTTPS://Gateway.test:443/oauth/token", "https://gateway.test/oauth/%74oken"):
         assert verified(ANN.proof("POST", same)).key == ANN.jkt
 
@@ -134,7 +134,7 @@ def test_a_proof_is_for_one_token() -> None:
             verified(other, token="mine")
 
 
-def test_keys_that_are_too_short_or_too_much_work_are_refused() -> None:
+def test_too_short_and_too_costly_keys_are_rejected() -> None:
     holder = Holder("RS256")
     number = decoded(holder.jwk["n"])
     for wrong in ({"n": number[:128]}, {"n": number * 3}, {"e": b"\xff" * 256}):
@@ -143,7 +143,7 @@ def test_keys_that_are_too_short_or_too_much_work_are_refused() -> None:
             verified(holder.proof("POST", URL, header={"jwk": jwk}))
 
 
-def test_a_proof_is_good_once_and_for_the_key_a_token_is_bound_to() -> None:
+def test_a_proof_is_accepted_once_and_for_its_tokens_key() -> None:
     checker, proof = ProofChecker(), ANN.proof("POST", URL)
     with pytest.raises(ProofError, match="another key"):
         checker.judge(proof, "POST", URL, key=Holder().jkt)
@@ -154,7 +154,7 @@ def test_a_proof_is_good_once_and_for_the_key_a_token_is_bound_to() -> None:
     assert len({checker.judge(each, "POST", URL).key for each in again}) == 2
 
 
-def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_kept() -> None:
+def test_used_proofs_are_remembered_until_they_expire() -> None:
     now = 0.0
     spent = UsedProofs(seconds=90.0, most=3, clock=lambda: now)
     first = Proof("k", "1", "")
@@ -170,7 +170,7 @@ def test_a_used_proof_is_remembered_as_long_as_it_could_be_used_and_no_more_are_
     assert spent.first(Proof("k", "4", ""))
 
 
-def test_where_a_nonce_is_wanted_only_one_of_ours_will_do_and_not_for_ever(
+def test_a_required_nonce_must_be_ours_and_recent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checker = ProofChecker(Nonces(TokenSealer(os.urandom(32))))

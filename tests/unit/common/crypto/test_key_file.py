@@ -1,6 +1,7 @@
-"""Keys in files: made whole where none is, for their owner alone, and never made by mistake."""
+"""Key files: created atomically for their owner, and never by mistake."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,24 +12,41 @@ from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
 from toolbus_common.nats.permissions import create_seeds
 
 
-def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_is_created_once_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "key"
     made = load_key(path)
     assert len(made) == KEY_BYTES
     assert load_key(path) == read_key(path) == made
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_key_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+def test_a_required_key_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no key file"):
         read_key(tmp_path / "mistyped")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_another_length_is_no_key(tmp_path: Path) -> None:
-    (tmp_path / "key").write_bytes(b"short")
-    with pytest.raises(ValueError, match="must hold"):
+@pytest.mark.parametrize("content", [b"short", b"k" * (KEY_BYTES - 1)])
+def test_a_file_of_another_length_is_rejected_with_a_fix(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ValueError, match=r"must hold .*remove it to create a new key"):
         load_key(tmp_path / "key")
+
+
+def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
+    path = tmp_path / "seal.key"
+    with ThreadPoolExecutor(16) as pool:
+        keys = set(pool.map(lambda _: load_key(path), range(64)))
+    assert keys == {path.read_bytes()}
+    assert [each.name for each in tmp_path.iterdir()] == ["seal.key"]
+
+
+def test_a_configured_key_needs_no_file(tmp_path: Path) -> None:
+    (tmp_path / "seal.key").write_bytes(b"g" * KEY_BYTES)
+    before = tmp_path.stat().st_mtime_ns
+    assert load_key(tmp_path / "seal.key") == b"g" * KEY_BYTES
+    assert tmp_path.stat().st_mtime_ns == before, "no other file was created"
 
 
 def test_audits_signing_key_is_not_the_key_of_ingress(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +55,7 @@ def test_audits_signing_key_is_not_the_key_of_ingress(monkeypatch: pytest.Monkey
     assert AuditSettings().signing_key == Path("/of/audit")
 
 
-def test_who_makes_a_key_for_signing_or_for_the_bus_leaves_nothing_half_made(
+def test_creating_a_key_twice_keeps_the_first_and_no_temporary_file(
     tmp_path: Path,
 ) -> None:
     assert (

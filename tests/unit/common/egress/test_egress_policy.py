@@ -24,8 +24,8 @@ from toolbus_common.egress.addresses import (
     kind_of,
 )
 from toolbus_common.egress.policy import STRICT
-from toolbus_common.egress.proxies import Proxy, proxy_for
 from toolbus_common.settings import Settings
+from toolbus_executor.transport.proxies import Proxy, proxy_for
 
 PUBLIC = "93.184.216.34"
 NAME = target_of("http://docs.example:8080/mcp")
@@ -54,7 +54,7 @@ INNER = st.sampled_from(
         ("2606:4700::1111", ""), ("::ffff:8.8.8.8", ""), ("64:ff9b::808:808", ""),
     ],
 )  # fmt: skip
-def test_an_address_is_of_its_kind(address: str, kind: str) -> None:
+def test_an_address_is_classified(address: str, kind: str) -> None:
     assert kind_of(ip_address(address)) == kind
 
 
@@ -72,7 +72,7 @@ def test_only_global_unicast_is_public(address: IPv6Address) -> None:
 
 
 @given(INNER, st.integers(0, 2**64 - 1))
-def test_no_wrapping_hides_an_address(inner: IPv4Address, rest: int) -> None:
+def test_an_embedded_ipv4_address_is_classified_by_itself(inner: IPv4Address, rest: int) -> None:
     number = int(inner)
     for wrapped in (
         (0xFFFF << 32) + number,
@@ -97,7 +97,7 @@ def test_an_ipv6_address_is_parsed(address: IPv6Address) -> None:
         assert target_of(f"http://[{written}]/").address == address
 
 
-def test_no_spelling_passes_for_a_public_address() -> None:
+def test_no_spelling_of_a_private_address_counts_as_public() -> None:
     read = []
     for url in spellings(80):
         try:
@@ -110,7 +110,7 @@ def test_no_spelling_passes_for_a_public_address() -> None:
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_target_or_refused(text: str) -> None:
+def test_any_text_is_a_target_or_rejected(text: str) -> None:
     try:
         target = target_of(f"http://{text}/")
     except EgressError:
@@ -120,7 +120,7 @@ def test_any_text_is_a_target_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("found", [["127.0.0.1"], [PUBLIC, "10.0.0.1"], ["fe80::1%eth0"], []])
-def test_one_bad_address_refuses_all_that_a_name_stands_for(found: list[str]) -> None:
+def test_one_forbidden_address_rejects_the_whole_name(found: list[str]) -> None:
     with pytest.raises(EgressError):
         STRICT.judged(NAME, found)
 
@@ -163,7 +163,7 @@ def test_a_listed_address_is_allowed(listed: str, address: str, *, passes: bool)
 
 @pytest.mark.parametrize("listed", ["10.0.0.0/99", "127.1", "0x7f.1", "http://a", "a b c_?", "*"])
 def test_a_malformed_list_is_rejected_at_start(listed: str) -> None:
-    with pytest.raises(ValidationError, match="is not a range, an address or a name"):
+    with pytest.raises(ValidationError, match="is not an address range, an address or a name"):
         Settings(egress_allow=listed)
 
 
@@ -195,7 +195,7 @@ def test_a_named_target_may_resolve_to_private_addresses(
         STRICT.judged(target, [address], named=True)
 
 
-# -- the operator's word -------------------------------------------------------------------------
+# -- permissions --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,14 +210,14 @@ def test_a_named_target_may_resolve_to_private_addresses(
         ({"ca": "other.pem"}, False),
     ],
 )
-def test_the_operators_word_is_on_where_a_server_leads(
+def test_the_operators_permission_covers_the_servers_url(
     change: dict[str, Any], *, same: bool
 ) -> None:
     server = Server(url="http://127.0.0.1/mcp")
     assert (digest_of(Server(**{"url": server.url, **change})) == digest_of(server)) is same
 
 
-def test_a_word_on_a_webhook_is_no_word_on_a_server() -> None:
+def test_a_permission_for_a_webhook_does_not_cover_a_server() -> None:
     url = "http://127.0.0.1/"
     hook = Webhook(url=url, secret="x")
     assert digest_of(hook) != digest_of(Server(url=url))
@@ -259,7 +259,7 @@ def test_the_environment_configures_a_proxy_and_its_exceptions(url: str, host: s
     assert (found.target.host if found else "") == host
 
 
-def test_a_declared_proxy_counts_instead_and_none_is_none() -> None:
+def test_a_declared_proxy_overrides_and_none_disables_it() -> None:
     assert by("https://docs.example/", "none") is None
     found = by("https://a.internal/", "http://own.example")
     assert found is not None

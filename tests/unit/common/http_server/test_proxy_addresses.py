@@ -29,7 +29,7 @@ def client_of(*values: str, proxies: Proxies = PROXIES) -> str:
         ((), PEER),
     ],
 )
-def test_the_client_is_the_last_hop_that_is_no_declared_proxy(
+def test_the_client_is_the_last_hop_before_the_declared_proxies(
     values: tuple[str, ...], client: str
 ) -> None:
     assert client_of(*values) == client
@@ -50,19 +50,19 @@ def test_the_forwarded_header_is_read_where_it_is_declared(value: str, client: s
     assert client_of(value, proxies=Proxies.of("10.0.0.0/8", "forwarded")) == client
 
 
-def test_only_the_declared_header_counts() -> None:
+def test_only_the_declared_header_is_used() -> None:
     headers = [(b"forwarded", b"for=198.51.100.9"), (b"x-forwarded-for", b"203.0.113.7")]
     assert PROXIES.client_of(PEER, headers) == "203.0.113.7"
 
 
-def test_who_is_no_declared_proxy_is_not_covered() -> None:
+def test_headers_of_an_undeclared_proxy_are_ignored() -> None:
     assert PROXIES.cover("10.255.0.1")
     assert PROXIES.cover("::ffff:10.0.0.1")
     assert not PROXIES.cover("203.0.113.7")
     assert not Proxies().cover("127.0.0.1")
 
 
-def test_a_list_that_cannot_be_read_is_refused() -> None:
+def test_an_invalid_list_is_rejected() -> None:
     with pytest.raises(ValueError, match="300"):
         Proxies.of("10.0.0.300")
 

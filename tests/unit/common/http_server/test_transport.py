@@ -10,7 +10,7 @@ HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"
 
 
 class Transport:
-    """As uvloop's: a closed one refuses to be written to."""
+    """A transport like uvloop's: writing to a closed one raises."""
 
     def __init__(self, *, closed: bool = False) -> None:
         self.closed = closed
@@ -40,7 +40,7 @@ def test_a_head_is_written_with_its_body() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_answer_to_a_client_that_is_gone_is_dropped_and_no_error(*, whole: bool) -> None:
+def test_a_response_to_a_disconnected_client_is_dropped_without_error(*, whole: bool) -> None:
     transport = Transport()
     answers = AnswerTransport(transport, lambda head: head, transport.close)
     if whole:

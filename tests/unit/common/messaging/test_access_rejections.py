@@ -13,7 +13,7 @@ from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 
 class Published(list[Event]):
-    """Published events, as rejected access."""
+    """Keeps the published events of rejected access."""
 
     @property
     def events(self) -> list[AccessRejected]:
@@ -25,7 +25,7 @@ def published() -> Published:
     return Published()
 
 
-def test_requests_of_one_address_and_reason_are_one_event_with_their_count(
+def test_requests_of_one_address_and_reason_are_counted_in_one_event(
     published: Published,
 ) -> None:
     rejections = RejectionCounter(published.append)
@@ -46,7 +46,7 @@ def test_requests_of_one_address_and_reason_are_one_event_with_their_count(
     assert len(published) == len(counts)
 
 
-def test_a_flood_from_many_addresses_is_a_bounded_number_of_events_and_all_is_counted(
+def test_a_flood_from_many_addresses_is_counted_in_a_bounded_number_of_events(
     published: Published,
 ) -> None:
     rejections, many = RejectionCounter(published.append), 20_000
@@ -74,7 +74,7 @@ def test_a_flood_from_many_addresses_is_a_bounded_number_of_events_and_all_is_co
         ("<script>", ""),
     ],
 )
-def test_a_client_is_identified_by_the_part_of_its_address_it_cannot_choose(
+def test_a_client_is_identified_by_its_network(
     published: Published, address: str, shown: str
 ) -> None:
     rejections = RejectionCounter(published.append)

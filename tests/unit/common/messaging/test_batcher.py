@@ -10,7 +10,7 @@ from toolbus_common.observability.tracing import bind, bound
 
 
 class Recorder:
-    """A flush that doubles numbers, remembers its batches, and can be held."""
+    """A flush function that doubles numbers, keeps its batches, and can be paused."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -43,7 +43,7 @@ async def test_a_single_item_is_not_delayed() -> None:
     assert await batcher.add(21) == 42
 
 
-async def test_items_gather_while_every_lane_is_busy() -> None:
+async def test_items_gather_while_all_slots_are_busy() -> None:
     recorder = Recorder()
     recorder.gate.clear()
     batcher: Batcher[int, int] = Batcher(recorder, concurrency=1)
@@ -67,7 +67,7 @@ async def test_a_failed_batch_fails_each_of_its_items_and_no_other() -> None:
     assert await batcher.add(2) == 2
 
 
-async def test_a_caller_that_gave_up_does_not_disturb_the_others() -> None:
+async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     batcher: Batcher[int, int] = Batcher(Recorder())
     gone, stays = batcher.add(1), batcher.add(2)
     gone.cancel()
@@ -87,7 +87,7 @@ async def test_draining_waits_for_waiting_items_and_batches_in_flight() -> None:
     most=st.integers(1, 9),
     concurrency=st.integers(1, 4),
 )
-def test_every_item_gets_its_own_answer_in_bounded_batches(
+def test_every_item_gets_its_own_result_in_bounded_batches(
     items: list[int], most: int, concurrency: int
 ) -> None:
     async def check() -> None:

@@ -17,7 +17,7 @@ from toolbus_common.observability.tracing import INTERNAL, Span
 
 
 class Stream:
-    """A stream that can be down, and knows when something reached it."""
+    """A stream that can be down, and signals the arrival of a message."""
 
     def __init__(self) -> None:
         self.up = True
@@ -190,14 +190,14 @@ async def test_publishing_does_not_wait_and_does_not_raise(tmp_path: Path) -> No
 async def test_a_message_links_the_recorded_spans_of_its_events(
     tmp_path: Path,
 ) -> None:
-    class Nowhere:
+    class NoSink:
         def take(self, _span: Span) -> None:
-            """Nobody looks at them here."""
+            """Drop the spans."""
 
     stream = Stream()
     events = writer(stream, tmp_path)
     parents = [f"00-{number:032x}-00f067aa0ba902b7-01" for number in (1, 2)]
-    spans = [Span(Nowhere(), "policy", "toolbus.decide", INTERNAL, parent) for parent in parents]
+    spans = [Span(NoSink(), "policy", "toolbus.decide", INTERNAL, parent) for parent in parents]
     waiting = [events.publish_durable(allowed("unrecorded"))]
     for span in spans:
         with span:

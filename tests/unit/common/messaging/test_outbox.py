@@ -15,13 +15,13 @@ envelopes = st.builds(Envelope, subjects, subjects, st.binary(max_size=300))
 
 
 def crashing(spool: Outbox, written: list[Envelope]) -> None:
-    """Write, then let go of the file as a dead process does."""
+    """Write, then release the file as a dead process does."""
     spool.append(written)
     spool.close()
 
 
 @given(batches=st.lists(st.lists(envelopes, min_size=1, max_size=4), max_size=5))
-def test_everything_written_comes_back_in_order(batches: list[list[Envelope]]) -> None:
+def test_records_are_replayed_in_order(batches: list[list[Envelope]]) -> None:
     with TemporaryDirectory() as directory:
         spool = Outbox(Path(directory) / "deep" / "events", 1 << 20)
         for batch in batches:
@@ -77,7 +77,7 @@ def test_the_records_of_a_dead_replica_are_taken_over_once(tmp_path: Path) -> No
     assert list(late.replay()) == list(alive.replay()) == []
 
 
-def test_it_refuses_to_pass_its_bound_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_full_outbox_rejects_and_keeps_its_records(tmp_path: Path) -> None:
     envelope = Envelope("tb.event.x", "id", b"x" * 50)
     spool = Outbox(tmp_path / "events", 2 * len(record_of(envelope)))
     spool.append([envelope])

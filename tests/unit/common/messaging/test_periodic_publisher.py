@@ -11,7 +11,7 @@ from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 
 
 class Counter:
-    """A source of items: those noted since they were taken."""
+    """A source of the items noted since the last take."""
 
     def __init__(self) -> None:
         self.items: list[int] = []

@@ -11,7 +11,7 @@ BUSY = ServiceStatus(service="audit", instance="a", pid=1, ready=True, since=0.0
 
 
 class LateBus:
-    """Has nothing at first, and what a busy service says where that is not enough."""
+    """A bus with no reply at first, then the reply of a busy service."""
 
     async def gather(
         self, _subject: str, _payload: bytes, _seconds: float, enough: Callable[[list[bytes]], bool]
@@ -26,9 +26,9 @@ async def statuses(**how: Any) -> list[ServiceStatus]:
     return await RequestReply("operator", cast("Bus", LateBus())).request_all(0.4, **how)
 
 
-async def test_a_busy_service_that_is_wanted_is_not_taken_for_gone() -> None:
+async def test_a_busy_expected_service_is_awaited() -> None:
     assert await statuses(wanted=("audit",)) == [BUSY]
 
 
-async def test_unwanted_services_are_not_waited_for() -> None:
+async def test_other_services_are_not_awaited() -> None:
     assert await statuses() == []

@@ -10,10 +10,10 @@ from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.sealed_records import RecordKey, Records
 
 OLD, NEW = bytes(32), bytes(range(32))
-RECORD = b"arguments of somebody"
+RECORD = b"arguments of a call"
 
 
-def test_a_record_opens_at_its_place() -> None:
+def test_a_record_opens_at_its_location() -> None:
     records = Records("tb_tasks", [OLD])
     sealed = records.seal("one", RECORD)
     assert RECORD not in sealed
@@ -65,7 +65,7 @@ def test_the_key_of_one_entry_seals_that_entry_alone() -> None:
         records.open("two", key.seal(RECORD))
 
 
-def test_a_change_that_does_not_open_is_taken_for_deleted_and_logged(
+def test_a_change_that_does_not_open_counts_as_deleted_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     records = Records("tb_tasks", [OLD])
@@ -73,5 +73,5 @@ def test_a_change_that_does_not_open_is_taken_for_deleted_and_logged(
     assert records.opened(sealed) == Change("one", RECORD, 3)
     with caplog.at_level(logging.ERROR):
         assert records.opened(Change("two", sealed.value, 4)) == Change("two", None, 4)
-    assert "record.not_opened" in caplog.text
+    assert "record.not_decrypted" in caplog.text
     assert records.opened(None) is None

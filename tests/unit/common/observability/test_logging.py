@@ -40,7 +40,7 @@ def leaks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("formatter", [JsonFormatter("policy"), TextFormatter()])
 @pytest.mark.parametrize("canary", CANARIES, ids=range(len(CANARIES)))
-def test_a_secret_is_struck_out_of_message_fields_and_traceback(
+def test_a_secret_is_redacted_in_message_fields_and_traceback(
     formatter: logging.Formatter, canary: str
 ) -> None:
     try:
@@ -48,7 +48,7 @@ def test_a_secret_is_struck_out_of_message_fields_and_traceback(
     except ValueError:
         traceback = sys.exc_info()
     line = formatter.format(
-        record(f"said {canary}", field=canary, nested={"headers": [canary]}, exc_info=traceback)
+        record(f"message {canary}", field=canary, nested={"headers": [canary]}, exc_info=traceback)
     )
     assert leaks(line) == []
     assert "[redacted]" in line
@@ -73,18 +73,18 @@ def test_a_json_line_stays_json_after_redaction(canary: str, text: str) -> None:
     json.loads(line)
 
 
-def test_ordinary_words_stay() -> None:
+def test_ordinary_words_are_not_redacted() -> None:
     harmless = "The bearer of mail came; git__git_log took 3 ms at http://127.0.0.1:8080/mcp"
     assert redacted(harmless) == harmless
 
 
-def test_a_line_of_a_call_names_its_trace_and_any_other_none() -> None:
+def test_a_line_of_a_call_has_its_trace_id_and_others_none() -> None:
     formatter = JsonFormatter("policy")
     assert "trace_id" not in json.loads(formatter.format(record("service.ready")))
 
     def in_a_call() -> str:
         bind("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
-        return formatter.format(record("call.failed_inside"))
+        return formatter.format(record("call.internal_error"))
 
     line_fields = json.loads(copy_context().run(in_a_call))
     assert line_fields["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -11,7 +11,7 @@ from toolbus_common.observability.trace_context import continued, trace_id
 FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def test_the_callers_trace_goes_on_with_a_span_of_our_own() -> None:
+def test_the_callers_trace_continues_with_a_new_span() -> None:
     theirs = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ours = continued(theirs)
     assert trace_id(ours) == "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -28,13 +28,13 @@ def test_the_callers_trace_goes_on_with_a_span_of_our_own() -> None:
         "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
     ],
 )  # fmt: skip
-def test_a_malformed_parent_begins_a_new_trace(parent: str) -> None:
+def test_a_malformed_parent_starts_a_new_trace(parent: str) -> None:
     assert FORM.fullmatch(continued(parent))
     assert trace_id(continued(parent)) != trace_id(continued(parent))
 
 
 @pytest.mark.parametrize("flags", ["00", "01", "03"])
-def test_a_later_version_is_read_as_far_as_it_is_known(flags: str) -> None:
+def test_a_later_version_is_read_as_far_as_known(flags: str) -> None:
     theirs = f"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"
     for parent in (theirs, f"{theirs}-what-the-future-brings"):
         ours = continued(parent)

@@ -19,7 +19,7 @@ STRING = {"type": "string"}
 
 
 def api(paths: dict[str, Any], source: str = SOURCE, **more: Any) -> Api:
-    """The API of a document with these paths."""
+    """Return the API of a document with these paths."""
     settings = {name: more.pop(name) for name in ("base_url", "include") if name in more}
     return translated(
         {"openapi": "3.0.3", "info": INFO, "paths": paths, **more}, source, **settings
@@ -27,7 +27,7 @@ def api(paths: dict[str, Any], source: str = SOURCE, **more: Any) -> Api:
 
 
 def posted(schema: Any, **components: Any) -> dict[str, Any]:
-    """The schema of a body, as a tool has it."""
+    """Return the schema of a request body as in its tool."""
     content = {"application/json": {"schema": schema}}
     paths = {"/x": {"post": {"operationId": "x", "requestBody": {"content": content}}}}
     made = api(paths, components={"schemas": components})
@@ -39,7 +39,7 @@ def posted(schema: Any, **components: Any) -> dict[str, Any]:
 # -- schemas -----------------------------------------------------------------------------------
 
 
-def test_references_are_written_out_and_one_to_itself_ends() -> None:
+def test_references_are_resolved_and_a_recursive_one_ends() -> None:
     tree = {
         "type": "object",
         "required": ["name"],
@@ -61,6 +61,11 @@ def test_null_and_exclusive_limits_of_3_0_become_json_schema() -> None:
     bound = posted({"type": "number", "minimum": 1, "exclusiveMinimum": True})
     assert bound["exclusiveMinimum"] == 1
     assert posted({"type": ["string", "null"]})["type"] == ["string", "null"]
+
+
+def test_parts_that_are_no_objects_are_not_merged() -> None:
+    schema = {"allOf": [STRING, {"maxLength": 3}]}
+    assert posted(schema) == schema
 
 
 def test_parts_of_objects_are_merged_and_choices_stay() -> None:
@@ -102,12 +107,17 @@ def test_read_only_and_write_only_properties_are_excluded() -> None:
     assert list(definition["outputSchema"]["properties"]) == ["id"]
 
 
-def test_an_answers_schema_holds_nothing_a_client_would_refuse_an_answer_over() -> None:
+def test_an_output_schema_has_no_constraint_a_valid_response_may_violate() -> None:
     schema = {
         "type": "object",
         "required": ["a"],
         "additionalProperties": False,
-        "properties": {"a": {"type": "integer", "minimum": 1}, "b": {"oneOf": [STRING, STRING]}},
+        "description": "An item.",
+        "properties": {
+            "a": {"type": "integer", "minimum": 1},
+            "b": {"oneOf": [STRING, STRING]},
+            "c": {"type": "array", "items": STRING},
+        },
     }
     responses = {"200": {"content": {"application/json": {"schema": schema}}}}
     made = api({"/x": {"get": {"operationId": "x", "responses": responses}}})
@@ -116,7 +126,9 @@ def test_an_answers_schema_holds_nothing_a_client_would_refuse_an_answer_over() 
         "properties": {
             "a": {"type": ["number", "null"]},
             "b": {"anyOf": [{"type": ["string", "null"]}, {"type": ["string", "null"]}]},
+            "c": {"type": ["array", "null"], "items": {"type": ["string", "null"]}},
         },
+        "description": "An item.",
     }
 
 
@@ -144,9 +156,7 @@ schemas = st.recursive(
 
 @settings(max_examples=50)
 @given(schemas, schemas)
-def test_whatever_a_document_says_a_tool_is_plain_bounded_and_without_references(
-    schema: Any, shared: Any
-) -> None:
+def test_tools_of_any_document_are_bounded_and_without_references(schema: Any, shared: Any) -> None:
     content = {"application/json": {"schema": schema}}
     one = {
         "operationId": "x",
@@ -162,7 +172,7 @@ def test_whatever_a_document_says_a_tool_is_plain_bounded_and_without_references
         assert not _deeper_than(operation.definition, DEEPEST_DEFINITION)
 
 
-def test_a_schema_that_would_explode_is_cut_and_its_tool_is_there() -> None:
+def test_an_exponential_schema_is_cut_and_its_tool_stays() -> None:
     each: dict[str, Any] = {
         f"S{n}": {
             "type": "object",
@@ -223,14 +233,14 @@ def test_framing_headers_and_credentials_are_not_arguments() -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/a/{b}", "no parameter replaces {b}"),
+        ("/a/{b}", "no parameter exists for {b}"),
         ("//evil.example/x", "valid URL path"),
-        ("/a/../b", "leads out"),
+        ("/a/../b", "leaves the base path"),
         ("/a?b=c", "valid URL path"),
         ("/a b\r\nX: y", "valid URL path"),
     ],
 )
-def test_a_path_that_cannot_be_called_is_left_out(path: str, reason: str) -> None:
+def test_a_path_that_cannot_be_called_is_skipped(path: str, reason: str) -> None:
     assert reason in parameters(path=path).left_out["x"]
 
 
@@ -242,7 +252,7 @@ def test_the_description_mentions_paging_and_deprecation() -> None:
         "parameters": [{"name": "cursor", "in": "query"}, {"name": "limit", "in": "query"}],
     }
     description = api({"/x": {"get": one}}).operations["x"].definition["description"]
-    assert description == "Deprecated.\n\nList\n\nAnswers come in pages: see cursor, limit."
+    assert description == "Deprecated.\n\nList\n\nResults are paginated; see cursor, limit."
 
 
 @pytest.mark.parametrize(
@@ -254,7 +264,7 @@ def test_the_description_mentions_paging_and_deprecation() -> None:
         {"security": [{"other": []}]},
     ],
 )
-def test_whatever_changes_the_request_changes_the_definition_that_is_pinned(
+def test_a_changed_request_changes_the_pinned_definition(
     change: dict[str, Any],
 ) -> None:
     def made(schema: dict[str, Any]) -> Any:
@@ -278,7 +288,7 @@ def test_whatever_changes_the_request_changes_the_definition_that_is_pinned(
         ("https://api.example:443/v2", "https://api.example:443/v2"),
     ],
 )
-def test_an_address_on_the_documents_own_origin_is_taken(server: str, base: str) -> None:
+def test_a_server_url_on_the_documents_origin_is_used(server: str, base: str) -> None:
     assert api({}, servers=[{"url": server}]).base == base
 
 
@@ -294,20 +304,20 @@ def test_an_address_on_the_documents_own_origin_is_taken(server: str, base: str)
         "/v1?key=x",
     ],
 )
-def test_another_address_must_be_declared(server: str) -> None:
+def test_a_server_url_of_another_origin_must_be_declared(server: str) -> None:
     with pytest.raises(DocumentError, match="base_url"):
         api({}, servers=[{"url": server}])
     assert api({}, servers=[{"url": server}], base_url="https://b.example/").base
 
 
-def test_a_file_may_name_its_address_with_variables() -> None:
+def test_a_file_may_use_variables_in_its_server_url() -> None:
     server = {"url": "https://{at}.example", "variables": {"at": {"default": "eu"}}}
     assert api({}, "crm.yaml", servers=[server]).base == "https://eu.example"
     with pytest.raises(DocumentError, match="set base_url"):
         api({}, "crm.yaml")
 
 
-def test_an_operation_with_an_address_of_its_own_is_left_out() -> None:
+def test_an_operation_with_its_own_server_url_is_skipped() -> None:
     one = {"operationId": "x", "servers": [{"url": "https://evil.example"}]}
     assert "server address of its own" in api({"/x": {"get": one}}).left_out["x"]
 
@@ -337,7 +347,7 @@ def test_a_malformed_document_is_rejected_with_the_reason(text: str, words: str)
         read(text.encode())
 
 
-def test_yaml_reads_as_the_same_document_in_json_would() -> None:
+def test_a_yaml_document_equals_its_json_form() -> None:
     text = """\
 openapi: 3.1.0
 paths: {}
@@ -354,13 +364,13 @@ x: {200: 2020-01-01, 1.5: no, a: 12:30, b: 089, c: [true, ~, -3, 1.5, 1e3]}
 
 @settings(max_examples=30)
 @given(st.dictionaries(st.text(max_size=8), schemas, max_size=3))
-def test_a_malformed_path_is_left_out_and_breaks_nothing(paths: dict[str, Any]) -> None:
+def test_a_malformed_path_is_skipped(paths: dict[str, Any]) -> None:
     good = {"/good": {"get": {"operationId": "good"}}}
     assert "good" in api({**paths, **good}).operations
 
 
-def test_fields_of_an_api_belong_to_an_api() -> None:
-    with pytest.raises(ValueError, match="base_url belongs to openapi"):
+def test_fields_of_an_api_are_rejected_for_other_kinds() -> None:
+    with pytest.raises(ValueError, match="base_url applies only to servers with openapi"):
         Server(url="https://a.example/mcp", base_url="https://a.example")
     with pytest.raises(ValueError, match="exactly one of"):
         Server(url="https://a.example/mcp", openapi="x.yaml")

@@ -24,7 +24,7 @@ operations = st.lists(
 
 @settings(max_examples=50)
 @given(operations)
-def test_names_are_accepted_by_clients_and_look_different(
+def test_names_are_valid_for_clients_and_distinct(
     operations: list[tuple[str, str, str]],
 ) -> None:
     names = tool_names(operations)
@@ -42,7 +42,7 @@ def test_names_do_not_depend_on_the_order_of_a_document(
     assert dict(zip(operations, tool_names(operations), strict=True)) == named
 
 
-def test_an_operation_keeps_its_id_as_name_among_any_others() -> None:
+def test_an_operations_id_is_its_name_among_any_others() -> None:
     first = ("list_pets", "get", "/pets")
     assert tool_names([first]) == ["list_pets"]
     before, after = ("list.pets", "get", "/a"), ("list pets", "get", "/z")

@@ -22,8 +22,8 @@ from toolbus_common.privacy.key_store import ERASED, PersonKeys
 from toolbus_common.privacy.person_key import TOKEN, PersonKey
 
 
-class Writing:
-    """A writer of events that seals, and the lines it has written."""
+class SealingPublisher:
+    """A sealing event publisher and the lines it published."""
 
     def __init__(self, directory: Path) -> None:
         self.lines: list[bytes] = []
@@ -36,86 +36,88 @@ class Writing:
         self.lines += envelope.payload.split(b"\n")
 
     async def published(self, event: Event) -> dict[str, Any]:
-        """An event as it was written."""
+        """Publish an event; return its line."""
         await self.writer.publish_durable(event)
         found: dict[str, Any] = json.loads(self.lines[-1])
         return found
 
 
 @pytest.fixture
-def writing(tmp_path: Path) -> Writing:
-    return Writing(tmp_path)
+def publisher(tmp_path: Path) -> SealingPublisher:
+    return SealingPublisher(tmp_path)
 
 
 async def test_an_event_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
-    writing: Writing,
+    publisher: SealingPublisher,
 ) -> None:
-    line = await writing.published(allowed(user="ann", arguments='{"to": "bo"}'))
+    line = await publisher.published(allowed(user="ann", arguments='{"to": "bo"}'))
     assert TOKEN.fullmatch(line["user"])
     assert line["arguments"].startswith(line["user"] + ".")
-    assert not any(word in b"".join(writing.lines) for word in (b"ann", b"bo\\"))
-    assert writing.people.reveal(line["user"]) == "ann"
-    assert writing.people.reveal(line["arguments"]) == '{"to": "bo"}'
+    assert not any(word in b"".join(publisher.lines) for word in (b"ann", b"bo\\"))
+    assert publisher.people.reveal(line["user"]) == "ann"
+    assert publisher.people.reveal(line["arguments"]) == '{"to": "bo"}'
 
 
-async def test_a_known_person_needs_no_request_to_the_bucket(writing: Writing) -> None:
-    first = await writing.published(allowed(user="ann"))
-    request = writing.bucket.reads
-    second = await writing.published(allowed(user="ann", arguments="{}"))
-    assert (writing.bucket.reads, second["user"]) == (request, first["user"])
+async def test_a_known_person_needs_no_request_to_the_bucket(publisher: SealingPublisher) -> None:
+    first = await publisher.published(allowed(user="ann"))
+    request = publisher.bucket.reads
+    second = await publisher.published(allowed(user="ann", arguments="{}"))
+    assert (publisher.bucket.reads, second["user"]) == (request, first["user"])
 
 
-async def test_an_event_without_a_person_needs_no_key(writing: Writing) -> None:
-    await writing.published(allowed())
-    await writing.published(completed())
-    assert writing.bucket.reads == 0
+async def test_an_event_without_a_person_needs_no_key(publisher: SealingPublisher) -> None:
+    await publisher.published(allowed())
+    await publisher.published(completed())
+    assert publisher.bucket.reads == 0
 
 
-async def test_content_without_a_user_is_sealed_as_the_keys(writing: Writing) -> None:
-    line = await writing.published(allowed(arguments='{"to": "bo"}'))
+async def test_content_without_a_user_is_sealed_as_the_keys(publisher: SealingPublisher) -> None:
+    line = await publisher.published(allowed(arguments='{"to": "bo"}'))
     assert line["user"] == ""
-    assert line["arguments"].startswith(writing.people.pseudonym("key:bot"))
+    assert line["arguments"].startswith(publisher.people.pseudonym("key:bot"))
 
 
-async def test_the_same_text_is_never_sealed_alike(writing: Writing) -> None:
+async def test_equal_texts_have_different_seals(publisher: SealingPublisher) -> None:
     texts = [
-        (await writing.published(allowed(user="ann", arguments="{}")))["arguments"] for _ in "ab"
+        (await publisher.published(allowed(user="ann", arguments="{}")))["arguments"] for _ in "ab"
     ]
     assert texts[0] != texts[1]
 
 
-async def test_a_denial_that_mentions_a_user_does_not_name_them(writing: Writing) -> None:
+async def test_a_denial_that_mentions_a_user_does_not_name_them(
+    publisher: SealingPublisher,
+) -> None:
     event = allowed(user="ann").model_dump() | {
         "code": "budget", "reason": "The budget of user:ann is spent.",
     }  # fmt: skip
-    line = await writing.published(CallDenied.model_validate(event))
+    line = await publisher.published(CallDenied.model_validate(event))
     assert line["reason"] == f"The budget of {line['user']} is spent."
 
 
-async def test_approvers_and_administrators_are_persons_too(writing: Writing) -> None:
+async def test_approvers_and_administrators_are_persons_too(publisher: SealingPublisher) -> None:
     base = allowed(user="ann").model_dump()
     request = ApprovalRequested.model_validate(
         base | {"approval": "a1", "cause": "user:ann", "expires": 1.0, "arguments": '{"q": 1}'}
     )
-    line = await writing.published(request)
-    assert line["cause"] == line["user"] == writing.people.pseudonym("user:ann")
-    assert writing.people.reveal(line["arguments"]) == '{"q": 1}'
+    line = await publisher.published(request)
+    assert line["cause"] == line["user"] == publisher.people.pseudonym("user:ann")
+    assert publisher.people.reveal(line["arguments"]) == '{"q": 1}'
     made = KeyCreated(id="k", at=1.0, customer="acme", key="bot", by="bo")
-    assert (await writing.published(made))["by"] == writing.people.pseudonym("operator:bo")
+    assert (await publisher.published(made))["by"] == publisher.people.pseudonym("operator:bo")
 
 
-async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_changed(
-    writing: Writing,
+async def test_a_changed_entry_of_a_person_is_sealed_in_its_event(
+    publisher: SealingPublisher,
 ) -> None:
     def changed(kind: str, name: str, after: str) -> ConfigChanged:
         return ConfigChanged(id="c", at=1.0, customer="default", kind=kind, name=name, after=after)
 
-    user = await writing.published(changed("users", "ann", '{"customer": "acme"}'))
-    key = await writing.published(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))
-    assert user["name"] == writing.people.pseudonym("user:ann")
+    user = await publisher.published(changed("users", "ann", '{"customer": "acme"}'))
+    key = await publisher.published(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))
+    assert user["name"] == publisher.people.pseudonym("user:ann")
     assert user["after"].startswith(user["name"])
     assert (key["name"], key["after"].startswith(user["name"])) == ("bot", True)
-    assert (await writing.published(changed("teams", "ops", "{}")))["after"] == "{}"
+    assert (await publisher.published(changed("teams", "ops", "{}")))["after"] == "{}"
 
 
 def test_a_summary_of_applied_changes_counts_persons_and_names_the_rest() -> None:
@@ -125,34 +127,34 @@ def test_a_summary_of_applied_changes_counts_persons_and_names_the_rest() -> Non
 
 
 async def test_without_person_keys_the_event_is_published_without_personal_data(
-    writing: Writing,
+    publisher: SealingPublisher,
 ) -> None:
-    writing.bucket.up = False
-    line = await writing.published(allowed(user="ann", arguments='{"to": "bo"}'))
+    publisher.bucket.up = False
+    line = await publisher.published(allowed(user="ann", arguments='{"to": "bo"}'))
     assert (line["user"], line["arguments"], line["seq"]) == ("~", "", 1)
 
 
-async def test_events_that_wait_for_a_key_are_delivered_before_a_writer_closes(
-    writing: Writing,
+async def test_events_waiting_for_a_key_are_delivered_before_closing(
+    publisher: SealingPublisher,
 ) -> None:
-    writing.writer.publish(allowed(user="ann"))
-    await writing.writer.close(30.0)
-    assert len(writing.lines) == 1
+    publisher.writer.publish(allowed(user="ann"))
+    await publisher.writer.close(30.0)
+    assert len(publisher.lines) == 1
 
 
 async def test_an_erased_person_gets_another_pseudonym_and_old_data_stays_sealed(
-    writing: Writing, tmp_path: Path
+    publisher: SealingPublisher, tmp_path: Path
 ) -> None:
-    line = await writing.published(allowed(user="ann", arguments="{}"))
-    entry = writing.people.entry_of("user:ann")
-    writing.bucket.entries.pop(entry)
-    writing.people.apply_change(Change(entry, None, 9))
-    assert writing.people.reveal(line["user"]) == line["user"]
-    assert writing.people.reveal(line["arguments"]) == ERASED
-    assert writing.people.known("user:ann") is None
-    again = await writing.published(allowed(user="ann"))
+    line = await publisher.published(allowed(user="ann", arguments="{}"))
+    entry = publisher.people.entry_of("user:ann")
+    publisher.bucket.entries.pop(entry)
+    publisher.people.apply_change(Change(entry, None, 9))
+    assert publisher.people.reveal(line["user"]) == line["user"]
+    assert publisher.people.reveal(line["arguments"]) == ERASED
+    assert publisher.people.known("user:ann") is None
+    again = await publisher.published(allowed(user="ann"))
     assert again["user"] != line["user"]
-    assert people(tmp_path, writing.bucket).reveal(line["arguments"]) == ERASED
+    assert people(tmp_path, publisher.bucket).reveal(line["arguments"]) == ERASED
 
 
 async def test_replicas_agree_about_a_new_person(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from hashlib import sha256
 
 import pytest
 
+from harness.builders.calls import admitted_call
 from toolbus_common.access.principal import principal_of
 from toolbus_common.calls.event_fields import result_fields
 from toolbus_common.config import Configuration, Content, Key
-from toolbus_common.contracts import CallAdmitted, ProtocolFamily
+from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.privacy import redaction
 from toolbus_common.privacy.content_policy import CUT, LARGEST, recorded, strictest
@@ -19,21 +20,17 @@ CARD = "4111 1111 1111 1111"
 
 
 def admitted(result_content: str) -> CallAdmitted:
-    return CallAdmitted(
-        call_id="c", reply_to="r", server="s", tool="t", customer="acme", key="bot",
-        family=ProtocolFamily.MODERN,
-        deadline=1.0, traceparent="", result_content=result_content, user="ann",
-    )  # fmt: skip
+    return admitted_call(server="s", result_content=result_content, user="ann")
 
 
-def test_full_content_is_recorded_as_it_is_or_cut_and_marked() -> None:
+def test_full_content_is_recorded_or_cut_and_marked() -> None:
     assert recorded(b'{"a": "\xc3\xa9"}', "full") == '{"a": "é"}'
     long = recorded(b'{"a": "' + "é".encode() * LARGEST + b'"}', "full")
     assert long.endswith(CUT)
     assert len(long.encode()) <= LARGEST + len(CUT.encode())
 
 
-def test_where_a_digest_is_enough_nothing_is_recorded() -> None:
+def test_at_digest_level_no_content_is_recorded() -> None:
     assert recorded(b'{"a": 1}', "digest") == recorded(b'{"a": 1}', "") == ""
 
 
@@ -45,7 +42,7 @@ def test_where_a_digest_is_enough_nothing_is_recorded() -> None:
         ("full", f"No card {CARD} here"),
     ],
 )
-def test_a_servers_own_words_are_recorded_as_far_as_results_are(content: str, reason: str) -> None:
+def test_a_servers_error_message_is_recorded_like_a_result(content: str, reason: str) -> None:
     call = admitted(content)
     error = UpstreamRefusedError(f"No card {CARD} here", upstream_code=-32050)
     assert failed(call, error, 0.1, sent=True).reason == reason
@@ -62,13 +59,13 @@ def test_a_servers_own_words_are_recorded_as_far_as_results_are(content: str, re
         (("full", "redacted", "digest"), "digest"),
     ],
 )
-def test_the_strictest_level_counts(
+def test_the_strictest_level_applies(
     configured: tuple[Content | None, ...], counts: Content
 ) -> None:
     assert strictest(configured) == counts
 
 
-def test_levels_environments_and_servers_each_have_a_word() -> None:
+def test_levels_environments_and_servers_can_restrict_recording() -> None:
     declared = Configuration.model_validate(
         {
             "servers": {
@@ -121,23 +118,23 @@ def test_a_result_is_recorded_by_digest_and_as_far_as_configured() -> None:
         "192.168.17.4",
     ],
 )
-def test_a_secret_is_struck_wherever_it_stands(secret: str) -> None:
+def test_a_secret_is_redacted_anywhere_in_the_content(secret: str) -> None:
     stored = redacted(json.dumps({"note": f"see {secret} there", "list": [secret]}).encode())
     assert secret not in json.loads(stored)["note"]
     assert json.loads(stored) == {"note": f"see {STRUCK} there", "list": [STRUCK]}
 
 
-def test_a_password_in_an_address_is_struck_and_the_address_stays() -> None:
+def test_a_password_in_a_url_is_redacted_and_the_url_stays() -> None:
     stored = json.loads(redacted(b'{"url": "postgres://ann:hunter2@db.example/x"}'))
     assert stored == {"url": f"postgres://{STRUCK}@db.example/x"}
 
 
-def test_a_value_named_like_a_secret_is_struck_in_any_form() -> None:
+def test_a_value_with_a_secret_like_name_is_redacted() -> None:
     stored = redacted(b'{"Password": "hunter2", "api_key": 17, "client-secret": {"a": [1]}}')
     assert set(json.loads(stored).values()) == {STRUCK}
 
 
-def test_a_card_number_is_struck_as_a_number_too() -> None:
+def test_a_card_number_is_redacted_as_text_and_number() -> None:
     assert json.loads(redacted(b'{"paid": 4111111111111111}')) == {"paid": STRUCK}
 
 
@@ -151,7 +148,7 @@ def test_a_card_number_is_struck_as_a_number_too() -> None:
         {"id": "5f1c09ab-17de-4c5b-9c2e-0a1b2c3d4e5f"},
     ],
 )
-def test_harmless_values_stay(harmless: dict[str, object]) -> None:
+def test_harmless_values_are_unchanged(harmless: dict[str, object]) -> None:
     assert json.loads(redacted(json.dumps(harmless).encode())) == harmless
 
 
@@ -165,12 +162,12 @@ def test_nothing_of_malformed_json_is_stored(text: bytes) -> None:
 @pytest.mark.parametrize(
     "piece", ["a.", "a@", "1 ", "A1", "+1 ", "-----BEGIN ", "://a:", "eyJ", "%"]
 )
-def test_a_hostile_text_is_gone_through_once(piece: str) -> None:
-    # A form that went back and forth would not come to an end of this.
+def test_a_hostile_text_is_scanned_in_linear_time(piece: str) -> None:
+    # A backtracking pattern would not finish this.
     text = json.dumps({"x": piece * (16_000 // len(piece))}).encode()
     assert redacted(text)
 
 
-def test_values_nested_too_deeply_are_struck() -> None:
+def test_values_nested_too_deeply_are_redacted() -> None:
     deep = b"[" * 200 + b"1" + b"]" * 200
     assert STRUCK in redacted(deep)

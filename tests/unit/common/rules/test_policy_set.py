@@ -30,7 +30,7 @@ def decide(
     return Rulebook(rules).slice(case).decide(sent, now)
 
 
-def test_a_rule_that_does_not_match_says_nothing() -> None:
+def test_a_rule_that_does_not_match_has_no_effect() -> None:
     assert decide({"etc": rule(ETC)}, {"path": "/home/ada"}) == Verdict()
 
 
@@ -40,13 +40,13 @@ def test_a_rule_that_matches_is_named_with_its_reason() -> None:
     assert verdict.reason == "The rule 'etc' denies this call: Ask the platform team."
 
 
-def test_of_rules_that_refuse_the_first_declared_is_named() -> None:
+def test_of_rejecting_rules_the_first_declared_is_named() -> None:
     rules = {"night": rule(NIGHT), "ops": rule(OPS), "etc": rule(ETC)}
     assert decide(rules, {"path": "/etc/x"}).denied_by == "ops"
     assert decide(rules, {"path": "/etc/x"}, MIDNIGHT).denied_by == "night"
 
 
-def test_a_refusal_wins_over_approval() -> None:
+def test_a_rejection_precedes_an_approval() -> None:
     rules = {"ask": rule(OPS, effect="approve"), "etc": rule(ETC)}
     asking, refused = decide(rules), decide(rules, {"path": "/etc/x"})
     assert (asking.denied_by, asking.approve_by) == ("", "ask")
@@ -54,7 +54,7 @@ def test_a_refusal_wins_over_approval() -> None:
     assert (refused.denied_by, refused.approve_by) == ("etc", "")
 
 
-def test_a_shadow_is_named_and_decides_nothing() -> None:
+def test_a_shadow_rule_is_recorded_and_decides_nothing() -> None:
     rules = {"etc": rule(ETC, shadow=True), "ops": rule(OPS, effect="approve", shadow=True)}
     assert decide(rules, {"path": "/etc/x"}) == Verdict(shadow=("etc", "ops"))
 
@@ -63,14 +63,12 @@ def test_a_shadow_is_named_and_decides_nothing() -> None:
     ("team", "server", "refused_by"),
     [("ops", "docs", "ops"), ("web", "docs", ""), ("ops", "notes", "")],
 )
-def test_team_and_server_are_what_keys_and_tools_are_in(
-    team: str, server: str, refused_by: str
-) -> None:
+def test_keys_are_in_teams_and_tools_in_servers(team: str, server: str, refused_by: str) -> None:
     case = Case(Asker("bot", team), "tools/call", server, "read")
     assert decide({"ops": rule(OPS)}, case=case).denied_by == refused_by
 
 
-def test_labels_environment_price_and_method_can_be_asked_for() -> None:
+def test_labels_environment_price_and_method_are_attributes() -> None:
     text = (
         'forbid(principal, action == Action::"tools/call", resource) when {'
         ' principal.environment == "production" && resource.labels.contains("destructive")'
@@ -83,21 +81,21 @@ def test_labels_environment_price_and_method_can_be_asked_for() -> None:
         assert decide({"dear": rule(text)}, case=Case(**fields)) == Verdict()
 
 
-def test_a_rule_of_the_hour_needs_no_arguments() -> None:
+def test_a_rule_about_time_needs_no_arguments() -> None:
     part = Rulebook({"night": rule(NIGHT)}).slice(CASE)
     assert not part.reads_arguments
     assert part.decide(b"not JSON", NOON) == Verdict()
     assert part.decide(b"not JSON", MIDNIGHT).denied_by == "night"
 
 
-def test_a_weekday_is_one_to_seven_beginning_with_monday() -> None:
+def test_a_weekday_is_1_to_7_starting_on_monday() -> None:
     text = "forbid(principal, action, resource) when { context.time.weekday == 4 };"
     assert decide({"thursday": rule(text)}).denied_by == "thursday"
     assert decide({"thursday": rule(text)}, now=NOON + 86_400) == Verdict()
 
 
 @pytest.mark.parametrize("path", [7, True, 1.5, None, ["/etc"], {"x": 1}, 2**70])
-def test_an_argument_of_another_kind_than_a_rule_compares_is_refused(path: Any) -> None:
+def test_an_argument_of_another_type_than_the_rules_is_rejected(path: Any) -> None:
     verdict = decide({"etc": rule(ETC)}, {"path": path})
     assert verdict.denied_by == "etc"
     assert "cannot be evaluated" in verdict.reason
@@ -125,7 +123,7 @@ def test_a_problem_never_quotes_an_argument() -> None:
         b"not JSON",
     ],
 )
-def test_arguments_that_cannot_be_carried_are_refused_by_rules_that_read_them(
+def test_unrepresentable_arguments_are_rejected_by_rules_that_read_them(
     arguments: bytes,
 ) -> None:
     rules = {"etc": rule(ETC), "night": rule(NIGHT)}
@@ -133,18 +131,18 @@ def test_arguments_that_cannot_be_carried_are_refused_by_rules_that_read_them(
     assert decide({"night": rule(NIGHT)}, arguments) == Verdict()
 
 
-def test_what_no_rule_reads_may_be_whatever_it_is() -> None:
+def test_arguments_no_rule_reads_may_have_any_value() -> None:
     arguments = {"ratio": 1.5, "none": None, "odd": {"__extn": 1}, "path": "/home"}
     assert decide({"etc": rule(ETC)}, arguments) == Verdict()
 
 
-def test_a_shadow_that_cannot_be_evaluated_is_recorded_and_refuses_nothing() -> None:
+def test_a_failing_shadow_rule_is_recorded_and_rejects_nothing() -> None:
     rules = {"etc": rule(ETC, shadow=True), "night": rule(NIGHT)}
     for arguments in (b'{"path": 7}', b'{"path": {"__extn": 1}}'):
         assert decide(rules, arguments) == Verdict(shadow=("etc:error",))
 
 
-def test_a_fraction_equals_no_whole_number_and_whole_fractions_are_whole() -> None:
+def test_a_fraction_differs_from_an_integer_and_a_whole_float_is_one() -> None:
     text = (
         "forbid(principal, action, resource) when {"
         " context.arguments has n && context.arguments.n == 100 };"
@@ -163,24 +161,24 @@ def test_different_fractions_are_different_to_a_rule() -> None:
     assert decide({"same": rule(text)}, {"a": 1.5, "b": 1.5}).denied_by == "same"
 
 
-def test_a_rule_that_is_no_cedar_refuses_every_call_and_as_a_shadow_is_recorded() -> None:
+def test_an_invalid_rule_rejects_every_call_and_as_shadow_is_recorded() -> None:
     assert decide({"broken": rule("forbid(")}).denied_by == "broken"
     assert decide({"broken": rule("forbid(", shadow=True)}) == Verdict(shadow=("broken:error",))
 
 
-def test_a_rule_that_fails_on_who_asks_refuses_the_call() -> None:
+def test_a_rule_that_fails_on_the_principal_rejects_the_call() -> None:
     text = 'forbid(principal, action, resource) when { principal.rank == "x" };'
     assert decide({"rank": rule(text)}).denied_by == "rank"
 
 
-def test_without_arguments_only_the_rules_that_need_none_are_asked() -> None:
+def test_without_arguments_only_rules_that_need_none_are_evaluated() -> None:
     part = Rulebook({"etc": rule(ETC), "night": rule(NIGHT)}).slice(CASE)
     assert part.reads_arguments
     assert part.decide(None, NOON) == Verdict()
     assert part.decide(None, MIDNIGHT).denied_by == "night"
 
 
-def test_names_with_quotes_and_line_breaks_are_only_names() -> None:
+def test_names_with_quotes_and_line_breaks_are_escaped() -> None:
     odd = 'a"b\n\\c::'
     case = Case(Asker(odd, odd, odd, odd, odd), "tools/call", odd, odd, (odd,))
     text = 'forbid(principal, action, resource) when { resource.labels.contains("x") };'

@@ -98,7 +98,7 @@ CASES = st.builds(
 
 
 def everything(rules: dict[str, Rule], case: Case, arguments: Any, now: float) -> Verdict:
-    """Every rule asked on its own, with all there is to know."""
+    """Evaluate every rule on its own, with all the arguments."""
     context = {**case.settled, "arguments": arguments, "time": moment(now)}
     request = {**case.request, "context": json.dumps(context)}
     matched, failed = [], []
@@ -123,7 +123,7 @@ def everything(rules: dict[str, Rule], case: Case, arguments: Any, now: float) -
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(RULES, CASES, ARGUMENTS, st.sampled_from([0, 40_000, 86_399, 2e9]))
-def test_a_sliced_decision_is_that_of_all_rules(
+def test_a_sliced_decision_equals_that_of_all_rules(
     rules: dict[str, Rule], case: Case, arguments: dict[str, Any], now: float
 ) -> None:
     sliced = Rulebook(rules).slice(case).decide(json.dumps(arguments).encode(), now)
@@ -137,7 +137,7 @@ def test_a_sliced_decision_is_that_of_all_rules(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.text(max_size=300) | POLICY)
-def test_whatever_a_text_is_its_problems_are_sentences(text: str) -> None:
+def test_problems_of_any_text_are_messages(text: str) -> None:
     for message in problems(text):
         assert message
         assert not re.search(r"Traceback|panicked", message)
@@ -154,7 +154,7 @@ def test_whatever_a_text_is_its_problems_are_sentences(text: str) -> None:
         '"))))))))" == ' * 3 + "(" * 5000,
     ],
 )
-def test_a_text_nested_too_deeply_is_a_problem_and_not_the_end_of_the_process(body: str) -> None:
+def test_a_text_nested_too_deeply_is_a_problem_not_a_crash(body: str) -> None:
     (message,) = problems(f"forbid(principal, action, resource) when {{ {body} }};")
     assert "nested too deeply" in message
 
@@ -164,7 +164,7 @@ def test_a_text_nested_too_deeply_is_a_problem_and_not_the_end_of_the_process(bo
 @pytest.mark.parametrize(
     ("opening", "closing"), [("1 + (", ")"), ("2 > 1 && (", ")"), ("[", "]"), ("!(1 < ", ")")]
 )
-def test_a_text_without_problems_is_compiled_however_deep(
+def test_a_text_without_problems_always_compiles(
     depth: int, clause: str, opening: str, closing: str
 ) -> None:
     nested = f"{opening * depth}1{closing * depth} == 1"
@@ -208,7 +208,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize("clause", ["when", "unless"])
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_plain_no_is_the_engines_no(condition: str, clause: str) -> None:
+def test_a_denial_for_any_argument_equals_the_full_evaluation(condition: str, clause: str) -> None:
     rules = {"r": Rule(cedar=f"forbid(principal, action, resource) {clause} {{ {condition} }};")}
     case = Case(Asker("a"), "tools/call", "s", "t")
     part = Rulebook(rules).slice(case)

@@ -4,13 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import time
 from typing import Any
 
 import pytest
-from azure.core.credentials import AccessToken
 from azure.keyvault.keys.crypto import CryptographyClient
 
+from harness.builders.azure import SignedIn
 from harness.oauth.certificates import Authority
 from harness.receivers.key_services import KeyServices
 from harness.receivers.secret_stores import ROLE, ROLE_SECRET
@@ -25,8 +24,8 @@ KEY = os.urandom(32)
 RING = "projects/p/locations/global/keyRings/r/cryptoKeys"
 
 
-def goes_round(service: KeyService, path: str, other: str, missing: str, name: str) -> None:
-    """What every key service has to do."""
+def check_key_service(service: KeyService, path: str, other: str, missing: str, name: str) -> None:
+    """Check wrap, unwrap and the errors of a key service."""
     wrapped = service.wrap(path, KEY)
     assert KEY not in wrapped
     assert service.wrap(path, KEY) != wrapped
@@ -44,7 +43,7 @@ def test_vaults_transit_engine_wraps_after_sign_in() -> None:
         url = f"http://127.0.0.1:{services.port}"
         variables = {"VAULT_ADDR": url, "VAULT_ROLE_ID": ROLE, "VAULT_SECRET_ID": ROLE_SECRET}
         vault = HashiCorpKeys(variables)
-        goes_round(vault, "transit/toolbus", "transit/other", "transit/no", "Vault")
+        check_key_service(vault, "transit/toolbus", "transit/other", "transit/no", "Vault")
         services.tokens[:] = ["another"]
         assert vault.unwrap("transit/toolbus", vault.wrap("transit/toolbus", KEY)) == KEY
         with pytest.raises(SecretError, match="mount/path"):
@@ -53,7 +52,7 @@ def test_vaults_transit_engine_wraps_after_sign_in() -> None:
 
 @contextmanager
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of KMS, as moto speaks it."""
+    """Yield a client of the KMS that moto simulates."""
     import boto3  # noqa: PLC0415 - only this test waits for these to load
     from moto.server import ThreadedMotoServer  # noqa: PLC0415
 
@@ -79,7 +78,7 @@ def test_aws_wraps_with_a_key_by_its_alias(monkeypatch: pytest.MonkeyPatch) -> N
         for name in ("toolbus", "other"):
             made = client.create_key()["KeyMetadata"]["KeyId"]
             client.create_alias(AliasName=f"alias/{name}", TargetKeyId=made)
-        goes_round(AmazonKeys(), "alias/toolbus", "alias/other", "alias/no", "AWS")
+        check_key_service(AmazonKeys(), "alias/toolbus", "alias/other", "alias/no", "AWS")
 
 
 def test_google_wraps_with_a_key_of_a_ring() -> None:
@@ -96,16 +95,9 @@ def test_google_wraps_with_a_key_of_a_ring() -> None:
         )
         with client_of(transport=transport) as client:
             google = GoogleKeys(client)
-            goes_round(google, f"{RING}/toolbus", f"{RING}/other", f"{RING}/no", "Google")
+            check_key_service(google, f"{RING}/toolbus", f"{RING}/other", f"{RING}/no", "Google")
             with pytest.raises(SecretError, match="not of the form"):
                 google.wrap("projects/p", KEY)
-
-
-class Credential:
-    """One that has a token already."""
-
-    def get_token(self, *_customers: str, **_more: Any) -> AccessToken:
-        return AccessToken("azure-token", int(time()) + 3600)
 
 
 def test_azure_wraps_with_a_version_and_unwraps_with_the_same(tmp_path: Path) -> None:
@@ -117,11 +109,11 @@ def test_azure_wraps_with_a_version_and_unwraps_with_the_same(tmp_path: Path) ->
         def client(_vault: str, key: str) -> CryptographyClient:
             url = f"https://localhost:{services.port}/keys/{key}"
             options = {"verify_challenge_resource": False, "connection_verify": authority.ca}
-            credential: Any = Credential()
+            credential: Any = SignedIn()
             return CryptographyClient(url, credential, **options)
 
         azure = AzureKeys(client)
-        goes_round(azure, "own-vault/toolbus", "own-vault/other", "own-vault/no", "Azure")
+        check_key_service(azure, "own-vault/toolbus", "own-vault/other", "own-vault/no", "Azure")
         for path in ("evil.example/x", "v/../x", "x"):
             with pytest.raises(SecretError, match="not of the form"):
                 azure.wrap(path, KEY)

@@ -11,7 +11,7 @@ from toolbus_common.web.json_view import readable, visible
 
 
 @given(st.text())
-def test_nothing_that_shows_nothing_is_left(text: str) -> None:
+def test_no_invisible_character_is_left(text: str) -> None:
     for each in visible(text):
         assert each == " " or unicodedata.category(each)[0] not in "CZ"
 

@@ -17,7 +17,7 @@ def test_a_cancellation_before_its_call_is_returned_once() -> None:
     assert [found.take("a"), found.take("a"), found.take("b")] == [True, False, False]
 
 
-def test_the_oldest_are_forgotten_first_and_all_of_them_in_time(
+def test_the_oldest_are_evicted_first_and_all_expire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, now = EarlyCancellations(), 0.0
@@ -35,8 +35,8 @@ def test_the_oldest_are_forgotten_first_and_all_of_them_in_time(
     assert [found.take(call_id) for call_id in "bc"] == [False, True]
 
 
-async def test_a_call_taken_back_before_it_came_is_not_made() -> None:
-    bench = CallRunner()  # whose server cannot be called: asking it would be another failure
+async def test_a_call_cancelled_before_it_arrives_is_not_made() -> None:
+    bench = CallRunner()  # its server does not exist: a call of it would fail otherwise
     bench.runner.early_cancellations.remember("taken-back")
     answers = ReplyRecorder()
     call = admitted("test_echo", {"text": "x"}).model_copy(update={"call_id": "taken-back"})
@@ -46,5 +46,5 @@ async def test_a_call_taken_back_before_it_came_is_not_made() -> None:
     assert (bench.outcome.sent, bench.outcome.charge) == (False, 0)
 
 
-def test_a_runner_says_whether_a_call_is_under_way() -> None:
+def test_a_runner_reports_whether_a_call_is_running() -> None:
     assert CallRunner().runner.cancel("never-heard-of") is False

@@ -21,9 +21,9 @@ KEY = ProofKey.new()
 NONCE = b'DPoP error="use_dpop_nonce"'
 
 
-def bearer(*told: UpstreamTokenReply) -> Bearer:
-    """One whose oauth tells these, one after the other."""
-    left = list(told)
+def bearer(*replies: UpstreamTokenReply) -> Bearer:
+    """Return a bearer whose OAuth service returns these replies in order."""
+    left = list(replies)
 
     async def request(_: Any) -> UpstreamTokenReply:
         return left.pop(0) if len(left) > 1 else left[0]
@@ -36,15 +36,15 @@ def token(name: str, key: str = KEY.kept) -> UpstreamTokenReply:
 
 
 @dataclass
-class Far:
-    """A server that answers as it is told to; `seen` are the heads of its requests."""
+class ScriptedServer:
+    """A server with scripted responses; `seen` holds the heads of its requests."""
 
     answer: Callable[[int, dict[str, str]], tuple[int, str]]
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["Far"]:
+    async def serving(self) -> AsyncIterator["ScriptedServer"]:
         server = await asyncio.start_server(self._one, "127.0.0.1", 0)
         async with server:
             self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
@@ -65,8 +65,8 @@ class Far:
             await writer.wait_closed()
 
 
-async def asked(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
-    transport = Transport(far.url, {}, Dialer(named=lambda: True))
+async def sent(server: ScriptedServer, shown: Bearer, path: bytes = b"/mcp") -> Head:
+    transport = Transport(server.url, {}, Dialer(named=lambda: True))
     transport.bearer = shown
     try:
         request = b"POST %b HTTP/1.1\r\n%b\r\n" % (path, transport.common)
@@ -75,59 +75,61 @@ async def asked(far: Far, shown: Bearer, path: bytes = b"/mcp") -> Head:
         transport.close()
 
 
-def proved(far: Far, at: int) -> dict[str, Any]:
-    """What the proof of a request says."""
-    return read(far.seen[at][1]["dpop"])[0]
+def proved(server: ScriptedServer, at: int) -> dict[str, Any]:
+    """Return the claims of the proof of a request."""
+    return read(server.seen[at][1]["dpop"])[0]
 
 
-async def test_each_request_carries_the_token_and_a_proof_of_its_own() -> None:
-    async with Far(lambda *_: (200, "")).serving() as far:
+async def test_each_request_has_the_token_and_its_own_proof() -> None:
+    async with ScriptedServer(lambda *_: (200, "")).serving() as server:
         shown = bearer(token("one"))
         for _ in range(2):
-            assert (await asked(far, shown, b"/mcp?session=x")).status == 200
-    first, second = (proved(far, at) for at in (0, 1))
+            assert (await sent(server, shown, b"/mcp?session=x")).status == 200
+    first, second = (proved(server, at) for at in (0, 1))
     assert first["jti"] != second["jti"]
-    assert (first["htm"], first["htu"], first["ath"]) == ("POST", far.url, digest_of("one"))
-    assert far.seen[0][1]["authorization"] == "DPoP one"
-    jkt = read(KEY.proof("GET", far.url))[1]
-    assert read(far.seen[0][1]["dpop"])[1] == jkt
+    assert (first["htm"], first["htu"], first["ath"]) == ("POST", server.url, digest_of("one"))
+    assert server.seen[0][1]["authorization"] == "DPoP one"
+    jkt = read(KEY.proof("GET", server.url))[1]
+    assert read(server.seen[0][1]["dpop"])[1] == jkt
 
 
-async def test_a_server_that_wants_a_nonce_is_asked_once_more_and_then_at_once() -> None:
+async def test_a_required_nonce_causes_one_retry_and_is_then_remembered() -> None:
     def answer(_: int, headers: dict[str, str]) -> tuple[int, str]:
         if read(headers["dpop"])[0].get("nonce") == "n-1":
             return 200, ""
         return 401, 'WWW-Authenticate: DPoP error="use_dpop_nonce"\r\nDPoP-Nonce: n-1\r\n'
 
-    async with Far(answer).serving() as far:
+    async with ScriptedServer(answer).serving() as server:
         shown = bearer(token("one"))
-        assert [(await asked(far, shown)).status for _ in range(2)] == [200, 200]
-    assert [proved(far, at).get("nonce") for at in range(3)] == [None, "n-1", "n-1"]
-    assert len({proved(far, at)["jti"] for at in range(3)}) == 3
+        assert [(await sent(server, shown)).status for _ in range(2)] == [200, 200]
+    assert [proved(server, at).get("nonce") for at in range(3)] == [None, "n-1", "n-1"]
+    assert len({proved(server, at)["jti"] for at in range(3)}) == 3
 
 
-async def test_a_token_that_was_refused_is_another_ones_with_the_nonce_that_is_known() -> None:
+async def test_a_rejected_token_is_replaced_and_the_known_nonce_reused() -> None:
     def answer(_: int, headers: dict[str, str]) -> tuple[int, str]:
         fine = headers["authorization"] == "DPoP two"
         return (200, "") if fine else (401, "DPoP-Nonce: n-1\r\n")
 
-    async with Far(answer).serving() as far:
-        assert (await asked(far, bearer(token("one"), token("two")))).status == 200
-    assert [each["authorization"] for _, each in far.seen] == ["DPoP one", "DPoP two"]
-    assert proved(far, 1)["nonce"] == "n-1"
+    async with ScriptedServer(answer).serving() as server:
+        assert (await sent(server, bearer(token("one"), token("two")))).status == 200
+    assert [each["authorization"] for _, each in server.seen] == ["DPoP one", "DPoP two"]
+    assert proved(server, 1)["nonce"] == "n-1"
 
 
-async def test_a_token_that_is_bound_to_nothing_comes_without_a_proof() -> None:
-    async with Far(lambda *_: (200, "")).serving() as far:
-        assert (await asked(far, bearer(token("one", "")))).status == 200
-    assert far.seen[0][1]["authorization"] == "Bearer one"
-    assert "dpop" not in far.seen[0][1]
+async def test_an_unbound_token_is_sent_without_a_proof() -> None:
+    async with ScriptedServer(lambda *_: (200, "")).serving() as server:
+        assert (await sent(server, bearer(token("one", "")))).status == 200
+    assert server.seen[0][1]["authorization"] == "Bearer one"
+    assert "dpop" not in server.seen[0][1]
 
 
-def test_a_nonce_that_was_used_is_no_reason_to_ask_again() -> None:
+def test_a_known_nonce_is_no_reason_for_a_retry() -> None:
     prover = Prover("one", KEY.kept)
     head = Head(401, {b"dpop-nonce": b"n", b"www-authenticate": NONCE})
-    assert [prover.needs_retry(head, "") for _ in range(2)] == [True, True], "two at once"
+    assert [prover.needs_retry(head, "") for _ in range(2)] == [True, True], (
+        "two calls share one parsed key"
+    )
     assert not prover.needs_retry(head, "n")
     assert not prover.needs_retry(Head(401, {b"www-authenticate": NONCE}), "")
     assert not prover.needs_retry(Head(401, {**head.headers, b"dpop-nonce": b"n" * 5000}), "")
@@ -135,7 +137,7 @@ def test_a_nonce_that_was_used_is_no_reason_to_ask_again() -> None:
     assert prover.nonce == "m"
 
 
-def test_a_key_is_read_once_as_long_as_its_token_is_the_same() -> None:
+def test_a_key_is_parsed_once_per_token() -> None:
     first = prover_of(None, "one", KEY.kept)
     assert first is not None
     first.nonce = "n"

@@ -1,4 +1,4 @@
-"""What an engine is told about a server in a container."""
+"""The command line that starts a server in a container."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from toolbus_executor.settings import Settings
 IMAGE = "registry.example/mcp/notes@sha256:" + "0a" * 32
 
 
-def server(**told: Any) -> Server:
-    return Server(container={"image": IMAGE, "args": ["--verbose"]}, **told)
+def server(**fields: Any) -> Server:
+    return Server(container={"image": IMAGE, "args": ["--verbose"]}, **fields)
 
 
 def words(declared: Server, **settings: Any) -> list[str]:
@@ -23,7 +23,7 @@ def words(declared: Server, **settings: Any) -> list[str]:
     return container_command("notes", declared, own, which=lambda name: f"/usr/bin/{name}")
 
 
-def test_a_container_has_no_rights_and_no_more_than_its_limits() -> None:
+def test_a_container_has_no_privileges_and_its_limits() -> None:
     result = words(
         server(limits={"memory": 256, "processes": 32, "files": 128, "cpu": 0.5, "cpu_seconds": 9})
     )
@@ -38,36 +38,36 @@ def test_a_container_has_no_rights_and_no_more_than_its_limits() -> None:
 
 
 @pytest.mark.parametrize("network", ["none", "loopback"])
-def test_without_a_network_it_has_none(network: str) -> None:
+def test_network_none_disables_the_network(network: str) -> None:
     assert "--network=none" in words(server(network=network))
 
 
-def test_it_sees_the_files_that_are_declared_and_not_the_machine() -> None:
+def test_a_container_mounts_the_declared_files_only() -> None:
     files = {"read": ["/", "/srv/notes"], "write": ["/srv/cache"]}
     volumes = [each for each in words(server(files=files)) if each.startswith("--volume")]
     assert volumes == ["--volume=/srv/notes:/srv/notes:ro", "--volume=/srv/cache:/srv/cache"]
 
 
-def test_what_it_is_given_is_named_and_not_told_among_its_words() -> None:
+def test_variables_are_passed_by_name_without_values() -> None:
     result = words(server(env={"TOKEN": "hush"}))
     assert result[result.index("--env") + 1] == "TOKEN"
     assert not any("hush" in word for word in result)
 
 
-def test_an_image_without_its_digest_is_refused() -> None:
+def test_an_image_without_its_digest_is_rejected() -> None:
     for image in ("notes", "notes:1.2", "notes@sha256:abc", "--privileged@sha256:" + "0" * 64):
         with pytest.raises(ValidationError, match="must end in its digest"):
             Server(container={"image": image})
 
 
-def test_without_an_engine_the_server_says_what_to_install() -> None:
+def test_a_missing_engine_is_reported_with_what_to_install() -> None:
     with pytest.raises(UpstreamDeadError, match="neither docker nor podman"):
         container_command("notes", server(), Settings(), which=lambda _name: None)
 
 
-def test_without_cosign_nothing_runs_that_should_be_verified() -> None:
+def test_without_cosign_an_image_to_be_verified_does_not_run() -> None:
     def which(name: str) -> str | None:
         return None if name == "cosign" else f"/usr/bin/{name}"
 
-    with pytest.raises(UpstreamDeadError, match="there is no cosign"):
+    with pytest.raises(UpstreamDeadError, match="cosign is not installed"):
         container_command("notes", server(), Settings(cosign_key="/etc/cosign.pub"), which=which)

@@ -1,4 +1,4 @@
-"""What a declared process is held to, and which declarations hold it to nothing sensible."""
+"""The isolation of a declared process, and settings that are rejected."""
 
 import marshal
 import sys
@@ -22,18 +22,18 @@ IMAGE = "registry.example/notes@sha256:" + "0a" * 32
 
 
 def held(settings: Settings | None = None, **declared: Any) -> Isolation:
-    """What such a server is held to."""
+    """Return the isolation of a server declared so."""
     return isolation_of(Server(**{**COMMAND, **declared}), settings or Settings())
 
 
-def test_without_a_word_a_server_has_no_files_of_the_machine_but_its_network() -> None:
+def test_by_default_a_server_has_the_network_but_no_files() -> None:
     isolation = held()
     assert (isolation.files, isolation.network, isolation.namespaces) == (Files(), "any", True)
     assert (isolation.cwd, isolation.base, isolation.confined) == ("", (), True)
     assert (isolation.limits.memory, isolation.limits.files) == (4096, 4096)
 
 
-def test_only_an_engines_own_command_is_not_confined() -> None:
+def test_only_a_container_engines_command_is_not_confined() -> None:
     assert not held(command=[], container={"image": IMAGE}).confined
     assert held(command=[], python=["shop:quote"]).confined
 
@@ -42,7 +42,7 @@ def seen(isolation: Isolation, *command: str) -> VisiblePaths:
     return isolation.places(command, {"PATH": "/usr/bin:/bin"})
 
 
-def test_a_home_is_the_executors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tilde_means_the_executors_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("docs", ".npm"):
         (tmp_path / name).mkdir()
@@ -53,14 +53,12 @@ def test_a_home_is_the_executors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.parametrize("home", ["", "/", "relative", "/usr/lib/there", "/dev/there"])
-def test_a_home_that_is_none_is_not_laid_over_the_system(
-    home: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_home_is_replaced(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", home)
     assert held().home == "/home/server"
 
 
-def test_what_a_program_is_made_of_can_be_read() -> None:
+def test_a_programs_interpreter_and_libraries_are_readable() -> None:
     interpreter = Path(sys.executable).resolve().parents[1] / "lib"
     for isolation, command in (
         (held(), [sys.executable]),
@@ -71,25 +69,27 @@ def test_what_a_program_is_made_of_can_be_read() -> None:
             assert places.shows(path) == "read"
 
 
-def test_of_what_a_command_names_its_script_can_be_read_and_nothing_beside_it(
+def test_a_commands_script_is_readable_but_not_the_files_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    script, beside, package = (tmp_path / each for each in ("a.py", "b.py", "package/dist"))
+    script, neighbour, package = (tmp_path / each for each in ("a.py", "b.py", "package/dist"))
     package.mkdir(parents=True)
-    for each in (script, beside, package / "index.js", package.parent / "package.json"):
+    for each in (script, neighbour, package / "index.js", package.parent / "package.json"):
         each.touch()
-    shows = seen(held(), "python3", "-u", str(script), str(beside)).shows
-    assert [shows(str(each)) for each in (script, beside, tmp_path)] == ["read", "", ""]
+    shows = seen(held(), "python3", "-u", str(script), str(neighbour)).shows
+    assert [shows(str(each)) for each in (script, neighbour, tmp_path)] == ["read", "", ""]
     assert seen(held(), "cat", str(script)).shows(str(script)) == ""
     assert seen(held(), "python3", "-c", str(script)).shows(str(script)) == ""
     shows = seen(held(), "node", str(package / "index.js")).shows
     assert [shows(str(each)) for each in (package.parent, script)] == ["read", ""]
     (tmp_path / "package.json").touch()
-    assert seen(held(), "node", str(script)).shows(str(beside)) == "", "a home is no package"
+    assert seen(held(), "node", str(script)).shows(str(neighbour)) == "", (
+        "a home with a package.json is not a package"
+    )
 
 
-def test_of_a_users_own_programs_nothing_beside_them_can_be_read(
+def test_a_users_program_is_readable_but_not_the_files_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -124,13 +124,13 @@ def test_the_machines_sockets_are_hidden_unless_one_is_declared() -> None:
     assert "/run/nscd" in opened
 
 
-def test_where_hosts_are_listed_the_network_is_its_own() -> None:
+def test_a_list_of_hosts_gives_the_server_its_own_network() -> None:
     assert held(**HOSTS).network == "hosts"
     listed = Server.model_validate({**COMMAND, **HOSTS})
     assert Server.model_validate_json(listed.model_dump_json()) == listed
 
 
-def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
+def test_an_out_of_memory_kill_is_read_from_the_control_group(tmp_path: Path) -> None:
     group = Path(cgroup.group_path(str(tmp_path)))
     assert not cgroup.ran_out(str(tmp_path))
     group.mkdir()
@@ -140,7 +140,7 @@ def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
         assert cgroup.ran_out(str(tmp_path)) is ran_out
 
 
-def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
+def test_the_launcher_receives_the_whole_plan() -> None:
     isolation = held(network="none", limits={"memory": 64}, files={"write": ["/srv/"]})
     *_, result, program, word = isolation.around(["cat", "-u"])
     plan = marshal.loads(bytes.fromhex(result))
@@ -148,7 +148,7 @@ def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
     assert (program, word) == ("cat", "-u")
 
 
-def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
+def test_a_control_group_has_the_limits_and_is_hidden() -> None:
     isolation = held(Settings(cgroup="/sys/fs/cgroup/tb"), limits={"cpu": 0.5, "memory": 64})
     plan = marshal.loads(bytes.fromhex(isolation.around(["cat"])[-2]))
     assert plan["hidden"][-1] == plan["cgroup"] == "/sys/fs/cgroup/tb"
@@ -168,30 +168,39 @@ def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
         ({**COMMAND, "network": "some"}, r"must be any, loopback, none, or a list: \{hosts:"),
         ({**COMMAND, "network": {"host": ["a.example"]}}, "must be any, loopback, none"),
         ({**COMMAND, "network": {"hosts": []}}, "at least 1 item"),
-        ({**COMMAND, "network": {"hosts": ["127.1"]}}, "is not a range, an address or a name"),
+        (
+            {**COMMAND, "network": {"hosts": ["127.1"]}},
+            "is not an address range, an address or a name",
+        ),
         (
             {**COMMAND, "network": {"hosts": ["https://a.example"]}},
-            "is not a range, an address or a name",
+            "is not an address range, an address or a name",
         ),
         ({**COMMAND, "network": {"hosts": ["a.example b.example"]}}, "must be one host"),
         ({**COMMAND, **HOSTS, "namespaces": False}, "network needs namespaces"),
-        ({"container": {"image": IMAGE}, **HOSTS}, "any, loopback or none, not a list of hosts"),
+        ({"container": {"image": IMAGE}, **HOSTS}, "any, loopback or none; a list of hosts"),
         ({**COMMAND, "limits": {"cpu_seconds": 0}}, "cpu_seconds"),
-        ({"grpc": "grpc://a.example:1", "ca": "/ca.pem"}, "belongs to what is called over TLS"),
-        ({"grpc": "grpcs://a.example:1", "proxy": "none"}, "proxy belongs to"),
-        ({"url": "https://a.example", "probe_path": "/well"}, "probe_path belongs to openapi"),
+        (
+            {"grpc": "grpc://a.example:1", "ca": "/ca.pem"},
+            "applies only to servers that are called over TLS",
+        ),
+        ({"grpc": "grpcs://a.example:1", "proxy": "none"}, "proxy applies only to"),
+        (
+            {"url": "https://a.example", "probe_path": "/well"},
+            "probe_path applies only to servers with openapi",
+        ),
         ({"openapi": "/a.json", "probe_path": "well"}, "must begin with /"),
         ({"openapi": "/a.json", "probe_path": "/a b"}, "must begin with /"),
         ({**COMMAND, "network": "none", "namespaces": False}, "network needs namespaces"),
         ({**COMMAND, "limits": {"memory": 1}}, "memory"),
         (
             {"url": "https://a.example", "files": {}},
-            "files belongs to command, python and container",
+            "files applies only to servers with command, python or container",
         ),
-        ({"openapi": "https://a.example/api.json", "idle": 5}, "idle belongs to "),
-        ({"url": "https://a.example", "network": "none"}, "network belongs to"),
+        ({"openapi": "https://a.example/api.json", "idle": 5}, "idle applies only to "),
+        ({"url": "https://a.example", "network": "none"}, "network applies only to"),
     ],
 )
-def test_bounds_that_make_no_sense_are_faults(declared: dict[str, Any], place: str) -> None:
+def test_invalid_isolation_settings_are_rejected(declared: dict[str, Any], place: str) -> None:
     with pytest.raises(ValidationError, match=place):
         Server(**declared)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.builders.calls import admitted_call
 from toolbus_common.contracts import (
     CallAdmitted,
     CallResult,
@@ -33,18 +34,8 @@ META = "io.modelcontextprotocol/"
 
 
 def call(**more: Any) -> CallAdmitted:
-    given: dict[str, Any] = {
-        "call_id": "c",
-        "reply_to": "r",
-        "server": "s",
-        "tool": "t",
-        "customer": "d",
-        "key": "k",
-        "family": ProtocolFamily.MODERN,
-        "deadline": 0.0,
-        "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
-    }
-    return CallAdmitted(**given | more)
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    return admitted_call(**{"traceparent": trace, **more})
 
 
 def params(changes: CallAdmitted, *, modern: bool) -> dict[str, Any]:
@@ -62,7 +53,7 @@ def reply_of(raw: bytes, **more: Any) -> FinalReply:
     return final_reply_of(raw, call(**more))[0]
 
 
-def test_arguments_reach_the_upstream_as_they_are() -> None:
+def test_arguments_reach_the_upstream_unchanged() -> None:
     changes = call(
         tool='odd"name', progress=True, arguments=b'{"n":123456789012345678901234567890}'
     )
@@ -74,7 +65,7 @@ def test_arguments_reach_the_upstream_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("modern", [True, False])
-def test_other_methods_send_their_params_as_they_are(modern: bool) -> None:  # noqa: FBT001
+def test_params_of_other_methods_are_sent_unchanged(modern: bool) -> None:  # noqa: FBT001
     changes = call(method="resources/read", tool="a://b", arguments=b'{"uri": "a://b", "x": 1}')
     found = params(changes, modern=modern)
     assert {k: v for k, v in found.items() if k != "_meta"} == {"uri": "a://b", "x": 1}
@@ -110,7 +101,7 @@ def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> No
     assert modern["requestState"] == "s"
     assert "task" not in modern
     assert modern["_meta"]["example.org/x"] == 1
-    assert modern["_meta"]["progressToken"] == 7, "the token by which progress extends the call"
+    assert modern["_meta"]["progressToken"] == 7, "the progress token that extends the call"
     assert f"{META}logLevel" not in modern["_meta"]
     assert legacy["task"] == {"ttl": 5}
     assert "requestState" not in legacy
@@ -131,7 +122,7 @@ def test_a_header_names_the_target_of_a_call(method: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "\u00e4", " lead", "=?base64?x?=", ""])
-def test_a_name_survives_its_header(name: str) -> None:
+def test_a_name_round_trips_through_its_header(name: str) -> None:
     assert decoded(encoded(name).encode()) == name
 
 
@@ -140,7 +131,7 @@ def test_a_modern_caller_gets_a_result_type_from_a_legacy_answer() -> None:
         assert members_of(raw) == {"resultType": "complete", "content": []}
 
 
-def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
+def test_a_read_resource_gets_default_caching_hints() -> None:
     found = members_of(b'{"contents":[],"ttlMs":5}', method="resources/read")
     assert found == {
         "resultType": "complete",
@@ -174,7 +165,7 @@ def test_an_invalid_caching_hint_never_allows_caching(hint: str, kept: tuple[int
     assert found["contents"] == []
 
 
-def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
+def test_modern_members_are_removed_for_legacy_callers_and_nothing_else() -> None:
     part = b'{"type":"text","text":"a","x":1.50,"n":12345678901234567890123}'
     raw = b'{"resultType":"complete","ttlMs":5,"content":[%b]}' % part
     body = reply_of(raw, family=ProtocolFamily.LEGACY).body
@@ -207,14 +198,19 @@ def test_a_created_task_has_the_form_of_the_callers_family() -> None:
     assert isinstance(reply_of(b'{"task":{"taskId":"1"}}'), TaskCreated)
 
 
-def test_a_malformed_task_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamFaultError, match="malformed"):
-        reply_of(b'{"resultType":"task","taskId":7}', family=ProtocolFamily.LEGACY)
-
-
-def test_an_unknown_result_type_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamFaultError, match="resultType that Toolbus does not support"):
-        reply_of(b'{"resultType":"strange"}')
+@pytest.mark.parametrize(
+    ("raw", "family", "message"),
+    [
+        (b'{"resultType":"task","taskId":7}', ProtocolFamily.LEGACY, "malformed"),
+        (b'{"resultType":"strange"}', ProtocolFamily.MODERN, "that Toolbus does not support"),
+    ],
+    ids=["malformed task", "unknown resultType"],
+)
+def test_an_invalid_result_is_an_upstream_error(
+    raw: bytes, family: ProtocolFamily, message: str
+) -> None:
+    with pytest.raises(UpstreamFaultError, match=message):
+        reply_of(raw, family=family)
 
 
 @given(st.binary(max_size=80))
@@ -247,7 +243,7 @@ def repeated(kind: str, name: Any) -> dict[str, Any]:
     return {"type": kind, "x-mcp-header": name}
 
 
-def test_arguments_are_repeated_as_the_schema_wants() -> None:
+def test_arguments_become_headers_as_the_schema_requires() -> None:
     schema = annotated(
         region=repeated("string", "Region"),
         deep=annotated(n=repeated("integer", "N")),

@@ -51,9 +51,7 @@ SERVER = Described(
 
 
 @pytest.mark.parametrize(("kind", "definition"), DEFINITIONS)
-def test_a_definition_is_repaired_and_repairing_it_again_changes_nothing(
-    kind: str, definition: dict[str, Any]
-) -> None:
+def test_a_definition_is_repaired_idempotently(kind: str, definition: dict[str, Any]) -> None:
     once = read_definition(kind, definition)
     assert once.repaired
     again = read_definition(kind, once.definition)

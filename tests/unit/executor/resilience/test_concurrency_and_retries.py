@@ -23,7 +23,7 @@ def test_retries_are_never_more_than_a_fifth_of_the_calls(calls: int) -> None:
     assert START_RETRIES <= retries <= calls * 0.2
 
 
-def test_a_long_good_time_saves_up_only_so_many_retries() -> None:
+def test_saved_retries_are_bounded() -> None:
     budget = RetryBudget()
     for _ in range(10_000):
         budget.earn()
@@ -37,20 +37,20 @@ def answered(pace: AdaptiveLimit, windows: int, seconds: float, *, busy: bool = 
         pace.record("tool", seconds, pace.limit if busy else 1)
 
 
-def test_places_grow_to_the_bound_while_all_are_used_and_calls_take_their_usual_time() -> None:
+def test_the_limit_grows_while_all_slots_are_used_at_usual_latency() -> None:
     pace = AdaptiveLimit(64)
     assert pace.limit == START_LIMIT
     answered(pace, 100, 0.05)
     assert pace.limit == 64
 
 
-def test_places_nobody_uses_are_not_added() -> None:
+def test_the_limit_does_not_grow_while_slots_are_free() -> None:
     pace = AdaptiveLimit(64)
     answered(pace, 100, 0.05, busy=False)
     assert pace.limit == START_LIMIT
 
 
-def test_places_go_by_quarters_when_calls_take_longer_and_come_back_one_by_one() -> None:
+def test_the_limit_shrinks_by_quarters_on_high_latency_and_grows_by_one() -> None:
     pace = AdaptiveLimit(64)
     answered(pace, 2, 0.05)
     answered(pace, 1, 0.5)
@@ -60,7 +60,7 @@ def test_places_go_by_quarters_when_calls_take_longer_and_come_back_one_by_one()
     assert pace.limit == low + 1
 
 
-def test_a_slow_tool_beside_a_fast_one_costs_no_places() -> None:
+def test_a_slow_tool_next_to_a_fast_one_does_not_shrink_the_limit() -> None:
     pace = AdaptiveLimit(64)
     for number in range(100 * WINDOW):
         slow = number % 2
@@ -68,7 +68,7 @@ def test_a_slow_tool_beside_a_fast_one_costs_no_places() -> None:
     assert pace.limit == 64
 
 
-def test_a_server_that_has_become_slow_for_good_gets_its_places_back() -> None:
+def test_a_permanently_slower_server_regains_its_limit() -> None:
     pace = AdaptiveLimit(64)
     answered(pace, 2, 0.05)
     answered(pace, 200, 0.5)
@@ -79,7 +79,7 @@ def test_a_server_that_has_become_slow_for_good_gets_its_places_back() -> None:
     st.integers(1, 300),
     st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 100), st.integers(0, 400))),
 )
-def test_places_stay_within_their_bounds(most: int, calls: list[tuple[str, float, int]]) -> None:
+def test_the_limit_stays_within_its_bounds(most: int, calls: list[tuple[str, float, int]]) -> None:
     pace = AdaptiveLimit(most)
     for tool, seconds, under_way in calls * 4:
         pace.record(tool, seconds, under_way)
@@ -92,7 +92,7 @@ async def waiting_in(bulkhead: Bulkhead, calls: int) -> list[asyncio.Task[None]]
     return tasks
 
 
-async def test_a_full_bulkhead_refuses_at_once_and_says_when_to_come_back() -> None:
+async def test_a_full_bulkhead_rejects_at_once_with_a_retry_time() -> None:
     bulkhead = Bulkhead("slow", 2)
     tasks = await waiting_in(bulkhead, 4)
     assert (bulkhead.in_flight, bulkhead.waiting) == (2, 2)
@@ -108,7 +108,7 @@ async def test_a_full_bulkhead_refuses_at_once_and_says_when_to_come_back() -> N
     assert (bulkhead.in_flight, bulkhead.waiting) == (0, 0)
 
 
-async def test_who_gave_up_waiting_takes_no_room_in_the_queue() -> None:
+async def test_a_cancelled_waiter_leaves_the_queue() -> None:
     bulkhead = Bulkhead("hung", 1)
     await bulkhead.enter(60)
     for _ in range(3):
@@ -119,7 +119,7 @@ async def test_who_gave_up_waiting_takes_no_room_in_the_queue() -> None:
     assert bulkhead.waiting == 0
 
 
-async def test_fewer_places_let_nobody_in_until_enough_have_left() -> None:
+async def test_a_reduced_limit_admits_no_call_until_enough_have_ended() -> None:
     bulkhead = Bulkhead("slow", 40)
     for _ in range(START_LIMIT):
         await bulkhead.enter(60)
@@ -128,7 +128,7 @@ async def test_fewer_places_let_nobody_in_until_enough_have_left() -> None:
         bulkhead.record("tool", 0.05)
     for _ in range(WINDOW):
         bulkhead.record("tool", 1.0)
-    assert bulkhead.in_flight == START_LIMIT + 1, "the place that was added is taken at once"
+    assert bulkhead.in_flight == START_LIMIT + 1, "an added slot is used at once"
     assert bulkhead.slots == int((START_LIMIT + 1) * 0.75)
     late = await waiting_in(bulkhead, 1)
     while bulkhead.in_flight > bulkhead.slots:
@@ -139,7 +139,7 @@ async def test_fewer_places_let_nobody_in_until_enough_have_left() -> None:
     assert bulkhead.in_flight == bulkhead.slots
 
 
-def test_the_latest_failures_of_a_server_are_kept_and_no_refusal_of_ours() -> None:
+def test_the_latest_failures_are_kept_without_our_own_rejections() -> None:
     failures = FailureLog()
     failures.note(UpstreamRefusedError("Out of order", upstream_code=-1))
     failures.note(OverloadedError("full"))

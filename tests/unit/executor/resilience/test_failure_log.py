@@ -28,5 +28,5 @@ def test_a_server_is_named_once(reason: str, named: str) -> None:
         ("The upstream's process ended: x.", "Its process ended: x."),
     ],
 )
-def test_a_pronoun_stands_for_the_server(reason: str, shown: str) -> None:
+def test_a_pronoun_replaces_the_server(reason: str, shown: str) -> None:
     assert with_pronoun(reason) == shown

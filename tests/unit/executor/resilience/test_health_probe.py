@@ -18,7 +18,7 @@ from toolbus_executor.resilience.health_probe import Health
 
 
 class Server:
-    """Asked whether it is there, and watched: it keeps count."""
+    """A probed server; counts the probes and the checks for idleness."""
 
     def __init__(self, error: ToolbusError | None = None) -> None:
         self.call_count = 0
@@ -50,26 +50,16 @@ async def watching(server: Server, idle: Callable[[], bool], ends: Awaitable[Non
     return health
 
 
-async def test_a_server_at_work_is_not_probed() -> None:
+@pytest.mark.parametrize(("idle", "calls"), [(False, 0), (True, 1)], ids=["busy", "just called"])
+async def test_a_server_in_use_is_not_probed(*, idle: bool, calls: int) -> None:
     server = Server()
 
-    def idle() -> bool:
+    def is_idle() -> bool:
         server.looks += 1
-        return False
+        server.call_count += calls  # between two looks
+        return idle
 
-    await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))
-    assert server.probes == 0
-
-
-async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
-    server = Server()
-
-    def idle() -> bool:
-        server.looks += 1
-        server.call_count += 1  # by the next time
-        return True
-
-    await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))
+    await watching(server, is_idle, until(lambda: server.looks >= 5, "five looks at it"))
     assert server.probes == 0
 
 
@@ -83,7 +73,7 @@ async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
         (GarbageError("nonsense"), False),
     ],
 )
-async def test_who_answers_in_good_order_is_well_whatever_it_says(
+async def test_the_error_of_a_probe_decides_the_health(
     error: ToolbusError | None, *, well: bool
 ) -> None:
     server = Server(error)
@@ -95,6 +85,6 @@ async def test_who_answers_in_good_order_is_well_whatever_it_says(
     assert health.latest["reason"] == ("" if well else str(error))
 
 
-async def test_what_cannot_be_probed_is_left_alone() -> None:
+async def test_a_server_without_a_probe_is_left_alone() -> None:
     async with asyncio.timeout(60):
         await Health(0.001, Server(), lambda: True).watch(object())

@@ -1,4 +1,4 @@
-"""Reading a large answer in pieces, beside reading it as a whole; handles and their arithmetic."""
+"""Large results: extraction while reading, handles, and the quota of the store."""
 
 import json
 from base64 import b64encode
@@ -20,7 +20,7 @@ from toolbus_executor.results.large.reader import _whole_characters
 SMALL = 8  # bytes that count as large here
 
 
-class Aside:
+class Extracted:
     """A large value, decoded in memory."""
 
     def __init__(self, kind: Kind, number: int) -> None:
@@ -45,12 +45,12 @@ def _everything_is_large() -> Iterator[None]:
         yield
 
 
-def scanned(text: bytes, sizes: list[int]) -> tuple[Any, list[Aside]]:
-    """What is left of a text told in pieces of these sizes, over and over; and what went aside."""
-    found: list[Aside] = []
+def scanned(text: bytes, sizes: list[int]) -> tuple[Any, list[Extracted]]:
+    """Feed the text in pieces of these sizes; return the rest and the extracted values."""
+    found: list[Extracted] = []
 
-    def begin(kind: Kind) -> Aside:
-        found.append(Aside(kind, len(found)))
+    def begin(kind: Kind) -> Extracted:
+        found.append(Extracted(kind, len(found)))
         return found[-1]
 
     reader, at, turn = Scanner(begin), 0, 0
@@ -62,40 +62,42 @@ def scanned(text: bytes, sizes: list[int]) -> tuple[Any, list[Aside]]:
     return json.loads(reader.rest), found
 
 
-def put_back(told: Any, found: list[Aside]) -> Any:
-    """The answer with its large values where their marks stand."""
+def restore(value: Any, found: list[Extracted]) -> Any:
+    """Return the response with its placeholders replaced by the extracted values."""
     marks = {json.loads(each.placeholder): each for each in found}
-    if isinstance(told, list):
-        return [put_back(each, found) for each in told]
-    if isinstance(told, dict):
-        return {name: put_back(each, found) for name, each in told.items()}
-    if isinstance(told, str) and told in marks:
-        aside = marks[told]
-        if aside.kind is Kind.BASE64:
-            return b64encode(aside.value).decode()
-        return json.loads(aside.value) if aside.kind is Kind.JSON else aside.value.decode()
-    return told
+    if isinstance(value, list):
+        return [restore(each, found) for each in value]
+    if isinstance(value, dict):
+        return {name: restore(each, found) for name, each in value.items()}
+    if isinstance(value, str) and value in marks:
+        extracted = marks[value]
+        if extracted.kind is Kind.BASE64:
+            return b64encode(extracted.value).decode()
+        return (
+            json.loads(extracted.value) if extracted.kind is Kind.JSON else extracted.value.decode()
+        )
+    return value
 
 
-words = st.text(st.characters(codec="utf-8"), max_size=40)
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | words,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=12,
 )
 blobs = st.binary(max_size=40).map(lambda raw: b64encode(raw).decode())
 blocks = st.one_of(
-    st.fixed_dictionaries({"type": st.just("text"), "text": words}),
+    st.fixed_dictionaries({"type": st.just("text"), "text": texts}),
     st.fixed_dictionaries({"type": st.just("image"), "data": blobs, "extra": values}),
-    st.fixed_dictionaries({"resource": st.fixed_dictionaries({"text": words, "more": values})}),
+    st.fixed_dictionaries({"resource": st.fixed_dictionaries({"text": texts, "more": values})}),
     st.fixed_dictionaries({"resource": st.fixed_dictionaries({"blob": blobs})}),
-    values.filter(lambda told: not isinstance(told, dict)),
+    values.filter(lambda value: not isinstance(value, dict)),
 )
 results = st.fixed_dictionaries(
     {"content": st.lists(blocks, max_size=5)},
     optional={
-        "structuredContent": st.dictionaries(words, values, max_size=4),
-        "contents": st.lists(st.fixed_dictionaries({"uri": words, "text": words}), max_size=3),
+        "structuredContent": st.dictionaries(texts, values, max_size=4),
+        "contents": st.lists(st.fixed_dictionaries({"uri": texts, "text": texts}), max_size=3),
         "_meta": values,
     },
 )
@@ -108,7 +110,7 @@ answers = st.fixed_dictionaries({"id": values, "result": results, "other": value
     st.booleans(),
     st.sampled_from([None, 1]),
 )
-def test_an_answer_read_in_pieces_is_the_answer_read_as_a_whole(
+def test_a_response_read_in_pieces_equals_the_whole(
     answer: Any,
     sizes: list[int],
     ascii_only: bool,  # noqa: FBT001
@@ -116,11 +118,11 @@ def test_an_answer_read_in_pieces_is_the_answer_read_as_a_whole(
 ) -> None:
     text = json.dumps(answer, ensure_ascii=ascii_only, indent=indent).encode()
     result, found = scanned(text, sizes)
-    assert put_back(result, found) == answer
+    assert restore(result, found) == answer
 
 
 @given(answers)
-def test_what_is_large_where_values_go_aside_goes_aside(answer: Any) -> None:
+def test_every_large_value_is_extracted(answer: Any) -> None:
     result, _ = scanned(json.dumps(answer).encode(), [7])
     left = [
         block.get("text", "") for block in result["result"]["content"] if isinstance(block, dict)
@@ -129,12 +131,10 @@ def test_what_is_large_where_values_go_aside_goes_aside(answer: Any) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(1, 20))
-def test_what_is_no_json_ends_in_a_fault_or_in_what_is_no_json_either(
-    garbage: bytes, size: int
-) -> None:
+def test_malformed_json_is_a_fault_or_stays_malformed(garbage: bytes, size: int) -> None:
     text = b'{"result":{"content":[{"text":"' + garbage
     try:
-        reader = Scanner(lambda kind: Aside(kind, 0))
+        reader = Scanner(lambda kind: Extracted(kind, 0))
         for at in range(0, len(text), size):
             reader.feed(text[at : at + size])
     except UpstreamFaultError:
@@ -142,15 +142,15 @@ def test_what_is_no_json_ends_in_a_fault_or_in_what_is_no_json_either(
     assert len(reader.rest) <= len(text) + 20
 
 
-def test_only_so_many_values_go_aside_and_the_rest_is_bounded() -> None:
+def test_the_number_of_extracted_values_and_the_rest_are_bounded() -> None:
     many = b",".join(b'{"text":"%b"}' % (b"x" * 100_000) for _ in range(200))
-    reader = Scanner(lambda kind: Aside(kind, 0))
+    reader = Scanner(lambda kind: Extracted(kind, 0))
     with pytest.raises(UpstreamFaultError, match="request less"):
         reader.feed(b'{"result":{"content":[' + many)
 
 
-def test_a_value_not_looked_for_that_never_ends_is_bounded_too() -> None:
-    reader = Scanner(lambda kind: Aside(kind, 0))
+def test_an_endless_value_elsewhere_is_bounded() -> None:
+    reader = Scanner(lambda kind: Extracted(kind, 0))
     reader.feed(b'{"other":["' + b"[" * 7_000_000)
     with pytest.raises(UpstreamFaultError, match="too large"):
         reader.feed(b"[" * 1_000_000)
@@ -160,14 +160,14 @@ def test_a_value_not_looked_for_that_never_ends_is_bounded_too() -> None:
     ("kind", "raw"),
     [(Kind.TEXT, b"\xff"), (Kind.TEXT, b"\\x"), (Kind.BASE64, b"a"), (Kind.JSON, b"\xc3")],
 )
-def test_what_cannot_be_decoded_is_the_upstreams_fault(kind: Kind, raw: bytes) -> None:
+def test_a_value_that_cannot_be_decoded_is_an_upstream_fault(kind: Kind, raw: bytes) -> None:
     decoding = Decoder(kind)
     with pytest.raises(UpstreamFaultError):
         decoding.feed(raw) + decoding.end()
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=2), st.integers(4, 50))
-def test_a_text_read_piece_by_piece_is_the_text(text: str, size: int) -> None:
+def test_a_text_read_in_pieces_is_unchanged(text: str, size: int) -> None:
     raw, at, message = text.encode(), 0, ""
     while at < len(raw):
         piece = _whole_characters(raw[at : at + size], last=at + size >= len(raw))
@@ -176,8 +176,8 @@ def test_a_text_read_piece_by_piece_is_the_text(text: str, size: int) -> None:
     assert message == text
 
 
-@given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), words.filter(bool))
-def test_a_handle_is_read_from_its_uri(server: str, tool: str) -> None:
+@given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), texts.filter(bool))
+def test_a_handle_is_parsed_from_its_uri(server: str, tool: str) -> None:
     handle = Handle(server, tool, "a" * 32)
     piece = parse_result_uri(handle.uri(7, MOST_LENGTH * 2))
     if len(handle.uri()) < 3500:
@@ -187,11 +187,11 @@ def test_a_handle_is_read_from_its_uri(server: str, tool: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["", "file:///a", "toolbus-result:", "toolbus-result:s/t/short"])
-def test_what_is_no_handle_governs_itself(uri: str) -> None:
+def test_another_uri_is_authorized_by_itself(uri: str) -> None:
     assert authorized_name(uri) == uri
 
 
-def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> None:
+def test_one_principal_has_a_share_of_the_quota_that_expires() -> None:
     quota = Quota(limit=100, limit_per_principal=60)
     quota.take(60)
     quota.check(60, ("c", "k"))
@@ -199,6 +199,6 @@ def test_one_principal_cannot_use_all_the_room_and_gets_it_back_in_time() -> Non
     with pytest.raises(OverloadedError, match="this key has 60 bytes"):
         quota.check(1, ("c", "k"))
     quota.check(60, ("c", "other"))
-    quota.take(100)  # what was over made room
+    quota.take(100)  # the expired value was evicted
     with pytest.raises(OverloadedError, match="result store is full"):
         quota.take(1)

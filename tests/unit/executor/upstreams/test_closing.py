@@ -8,7 +8,7 @@ import pytest
 from toolbus_executor.upstreams.base import Upstream, close_completely
 
 
-class Slow:
+class PausedUpstream:
     """An upstream that closes when released."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Slow:
 
 
 async def test_repeated_cancellation_does_not_interrupt_closing() -> None:
-    slow = Slow()
+    slow = PausedUpstream()
     leaving = asyncio.create_task(close_completely(cast("Upstream", slow)))
     await slow.started.wait()
     for _ in range(3):
@@ -37,7 +37,7 @@ async def test_repeated_cancellation_does_not_interrupt_closing() -> None:
 
 
 async def test_an_error_in_closing_is_raised() -> None:
-    class Broken(Slow):
+    class Broken(PausedUpstream):
         async def close(self) -> None:
             raise OSError
 

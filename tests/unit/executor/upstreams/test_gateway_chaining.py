@@ -44,7 +44,7 @@ def test_an_invalid_hop_count_does_not_extend_the_limit(claimed: Any) -> None:
     assert hops(onward(admitted("t", extra=extra)).extra) in (1, 2)
 
 
-def test_names_from_too_far_away_are_left_out_with_a_reason() -> None:
+def test_names_beyond_the_limit_are_skipped_with_a_reason() -> None:
     names = ["a__x", "a__" * MOST_HOPS + "x", "a__" * (MOST_HOPS + 1) + "x"]
     page = {"tools": [{"name": name} for name in names] + ["odd"], "ttlMs": 5}
     kept, far = near("tools/list", page)

@@ -1,6 +1,7 @@
-"""What tools are called with and answer, held against schemas that may be hostile themselves."""
+"""Validation of arguments and results by schemas that may be hostile themselves."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from toolbus_common.contracts import CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks
 from toolbus_executor.validation.messages import MAX_LENGTH
+from toolbus_executor.validation.misfits import UNCHECKED
 from toolbus_executor.validation.schema_cost import LARGEST_WEIGHT, UnboundedError, bounds_of
+from toolbus_executor.validation.validator import CompiledSchema
 
 STRING = {"type": "string"}
 SEARCH = {
@@ -59,13 +62,13 @@ async def checks(schema: Any, results: Any = None, mode: Any = "both") -> Checks
 
 
 async def refusal(schema: Any, arguments: Any) -> str:
-    """What a call is told; empty if it may go on."""
+    """Return the message of the rejection, or `""` for valid arguments."""
     made = await checks(schema)
     assert made.unchecked == {}
-    return told(made, arguments)
+    return message_of(made, arguments)
 
 
-def told(made: Checks, arguments: Any) -> str:
+def message_of(made: Checks, arguments: Any) -> str:
     try:
         made.check_arguments(admitted("t", arguments))
     except InvalidArgumentsError as error:
@@ -73,7 +76,7 @@ def told(made: Checks, arguments: Any) -> str:
     return ""
 
 
-async def broken(schema: Any, result: Any) -> str:
+async def result_error(schema: Any, result: Any) -> str:
     made = await checks({}, schema)
     try:
         made.check_result(admitted("t"), json.dumps(result).encode())
@@ -82,14 +85,14 @@ async def broken(schema: Any, result: Any) -> str:
     return ""
 
 
-async def why_unchecked(schema: Any) -> str:
+async def skip_reason(schema: Any) -> str:
     made = await checks(schema)
     made.check_arguments(admitted("t", {"x": 1}))  # it stays callable
     return made.unchecked.get("t", "")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "fault"),
+    ("arguments", "problem"),
     [
         ({}, "'query' is missing: give a string"),
         ({"query": 5}, "'query' must be a string; it is an integer"),
@@ -103,38 +106,71 @@ async def why_unchecked(schema: Any) -> str:
         ({"query": "q", "filter": {"c": 1}}, "'filter' has no 'c'; there are: 'a', 'b'"),
         (
             {"query": "q", "shape": {"kind": "circle"}},
-            "'shape' has none of the 2 forms its schema allows; for the nearest, 'r' is missing",
+            (
+                "'shape' matches none of the 2 alternatives of its schema; for the closest one, "
+                "'r' is missing"
+            ),
         ),
     ],
 )
-async def test_a_refusal_says_where_what_is_wrong_and_what_would_be_right(
-    arguments: Any, fault: str
+async def test_a_rejection_names_the_place_and_the_expected_value(
+    arguments: Any, problem: str
 ) -> None:
     reason = await refusal(SEARCH, arguments)
-    assert reason == f"Invalid arguments: {fault}. Nothing was sent; correct them and call again."
+    assert reason == f"Invalid arguments: {problem}. Nothing was sent; correct them and call again."
 
 
-async def test_arguments_that_fit_are_left_alone() -> None:
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (
+            {"oneOf": [{"type": "object"}, {"required": []}]},
+            "the arguments fits several of the forms its schema has, and must fit exactly one",
+        ),
+        ({"properties": {"x": {"const": 1}}}, "'x' must be 1"),
+        ({"properties": {"x": {"not": {}}}}, "'x' has a form that its schema excludes"),
+    ],
+    ids=["oneOf", "const", "not"],
+)
+async def test_a_rejection_explains_the_other_keywords(schema: Any, problem: str) -> None:
+    reason = await refusal(schema, {"x": 2})
+    assert reason == f"Invalid arguments: {problem}. Nothing was sent; correct them and call again."
+
+
+class PanicException(BaseException):
+    """A panic of the library, which is no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), RecursionError(), PanicException()])
+def test_a_failure_of_the_library_leaves_the_value_unchecked(error: BaseException) -> None:
+    def fail(_value: Any) -> bool:
+        raise error
+
+    validator: Any = SimpleNamespace(is_valid=fail)
+    assert CompiledSchema({}, bounds_of({}), validator).misfit(b"{}", "the value") is UNCHECKED
+
+
+async def test_valid_arguments_are_unchanged() -> None:
     whole = {"query": "q", "limit": 1, "since": None, "tags": [], "filter": {"a": "b"}}
     assert await refusal(SEARCH, whole) == ""
     assert await refusal(SEARCH, {"query": "q", "limit": 5.0, "unknown": 1}) == ""
 
 
-async def test_null_is_as_good_as_nothing_where_nothing_will_do() -> None:
+async def test_null_counts_as_absent_for_optional_arguments() -> None:
     made = await checks(SEARCH)
-    assert told(made, {"query": "x", "limit": None, "order": None}) == ""
-    assert "query" in told(made, {"query": None})
-    assert "limit" in told(made, {"query": "x", "limit": 0, "order": None})
+    assert message_of(made, {"query": "x", "limit": None, "order": None}) == ""
+    assert "query" in message_of(made, {"query": None})
+    assert "limit" in message_of(made, {"query": "x", "limit": 0, "order": None})
 
 
-async def test_three_faults_are_told_at_once_and_that_there_are_more() -> None:
+async def test_at_most_three_problems_are_reported_and_the_number_of_others() -> None:
     wrong = {"query": 1, "limit": 0, "order": 1, "since": 1, "tags": 1}
     reason = await refusal(SEARCH, wrong)
     assert reason.count("must") == 3
-    assert "; there is more." in reason
+    assert "; further errors are omitted." in reason
 
 
-async def test_no_value_of_the_caller_is_repeated() -> None:
+async def test_no_value_of_the_caller_appears_in_the_message() -> None:
     secret = "hunter2-hunter2"
     for wrong in ({"query": [secret]}, {"query": "q", "order": secret}, {"query": {secret: 1}}):
         assert secret not in await refusal(SEARCH, wrong)
@@ -149,7 +185,7 @@ JSON = st.recursive(
 
 @settings(max_examples=25)
 @given(arguments=st.dictionaries(st.sampled_from([*SEARCH["properties"], "other"]), JSON))
-async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments: Any) -> None:
+async def test_a_rejection_is_one_short_line_for_any_arguments(arguments: Any) -> None:
     reason = await refusal(SEARCH, arguments)
     assert len(reason) < MAX_LENGTH + 150
     assert reason.isprintable()
@@ -157,14 +193,14 @@ async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments:
 
 @settings(max_examples=25)
 @given(schema=st.dictionaries(st.sampled_from(["type", "$ref", "items", "not", "enum"]), JSON))
-async def test_no_schema_makes_a_check_fail_in_a_way_of_its_own(schema: Any) -> None:
+async def test_no_schema_makes_the_check_raise(schema: Any) -> None:
     made = await checks(schema)
-    reason = told(made, {"x": [1, "2"]})
+    reason = message_of(made, {"x": [1, "2"]})
     assert reason == "" or reason.startswith("Invalid arguments: ")
 
 
 def expanding(levels: int) -> dict[str, Any]:
-    """Each part refers to the next one twice: small to read, and endless to follow."""
+    """Return a schema whose parts refer to the next one twice: small, but endless to follow."""
     parts = {
         f"a{each}": {"allOf": [{"$ref": f"#/$defs/a{each + 1}"}] * 2} for each in range(levels)
     }
@@ -174,12 +210,12 @@ def expanding(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({"$ref": "http://127.0.0.1:1/schema"}, "refers to what is not in it"),
-        ({"$ref": "file:///etc/passwd"}, "refers to what is not in it"),
-        ({"properties": {"x": {"$ref": "#/$defs/none"}}}, "refers to what it does not hold"),
+        ({"$ref": "http://127.0.0.1:1/schema"}, "has a reference without a target"),
+        ({"$ref": "file:///etc/passwd"}, "has a reference without a target"),
+        ({"properties": {"x": {"$ref": "#/$defs/none"}}}, "has a reference without a target"),
         ({"properties": {"x": {"$id": "http://a/b", "$ref": "#"}}}, "has a subschema with an $id"),
         ({"$dynamicRef": "#x"}, "has dynamic references"),
-        (expanding(20), "too large when its references are followed"),
+        (expanding(20), "too large after its references are resolved"),
         ({"properties": {str(each): {"pattern": "a"} for each in range(65)}}, "64 patterns"),
         ({"properties": {"x": {"pattern": "(?=a)b"}}}, "cannot be compiled"),
         ({"properties": {"x": {"pattern": "(((a{100}){100}){100})"}}}, "cannot be compiled"),
@@ -187,13 +223,13 @@ def expanding(levels: int) -> dict[str, Any]:
         ({"$schema": "http://example.com/none", "minProperties": 1}, "cannot be compiled"),
     ],
 )
-async def test_a_schema_that_cannot_be_used_leaves_its_tool_callable_and_is_told(
+async def test_an_unusable_schema_is_reported_and_its_tool_stays_callable(
     schema: Any, why: str
 ) -> None:
-    assert why in await why_unchecked(schema)
+    assert why in await skip_reason(schema)
 
 
-def test_references_are_weighed_as_often_as_they_lead_somewhere() -> None:
+def test_the_cost_counts_a_reference_each_time_it_is_followed() -> None:
     assert bounds_of(expanding(8)).weight > 2**8
     with pytest.raises(UnboundedError):
         bounds_of(expanding(LARGEST_WEIGHT.bit_length()))
@@ -206,20 +242,20 @@ def nested(levels: int) -> Any:
     return found
 
 
-async def test_a_schema_that_refers_to_itself_is_checked_however_deep_its_value_is() -> None:
+async def test_a_recursive_schema_is_checked_at_any_depth() -> None:
     assert "'left.value' must be an integer" in await refusal(TREE, nested(1))
-    # Deep down the answer is still no, but nobody looks for the words: that would repeat itself.
+    # A violation deep down is still found, but its place is not searched: the search would recur.
     assert "the schema does not allow" in await refusal(TREE, nested(30))
     assert await refusal(TREE, {"left": {"right": {"value": 1}}}) == ""
 
 
-async def test_what_would_take_too_long_to_check_goes_on_unchecked() -> None:
+async def test_a_value_too_costly_to_check_passes_unchecked() -> None:
     schema = {"properties": {"x": {"items": {"allOf": [STRING] * 1000}}}}
     assert await refusal(schema, {"x": [1]}) != ""
     assert await refusal(schema, {"x": [1] * 10_000}) == ""
 
 
-async def test_a_pattern_that_backtracks_elsewhere_is_linear_here() -> None:
+async def test_a_backtracking_pattern_takes_linear_time() -> None:
     schema = {"properties": {"x": {"pattern": "^(a+)+$"}}}
     assert "must match the pattern" in await refusal(schema, {"x": "a" * 50_000 + "b"})
 
@@ -234,7 +270,7 @@ async def test_a_definition_is_compiled_once() -> None:
 
 
 @pytest.mark.parametrize(("mode", "refused"), [("arguments", True), ("none", False)])
-async def test_only_what_is_asked_for_is_held_against_a_schema(mode: str, *, refused: bool) -> None:
+async def test_only_the_configured_directions_are_validated(mode: str, *, refused: bool) -> None:
     made = await checks(SEARCH, {"required": ["x"]}, mode)
     made.check_result(admitted("t"), b'{"structuredContent":{}}')
     if refused:
@@ -244,15 +280,15 @@ async def test_only_what_is_asked_for_is_held_against_a_schema(mode: str, *, ref
         made.check_arguments(admitted("t", {}))
 
 
-async def test_a_result_that_breaks_its_schema_is_its_servers_fault_and_says_where() -> None:
+async def test_a_result_that_violates_its_schema_is_an_upstream_fault_naming_the_place() -> None:
     schema = {"type": "object", "properties": {"temp": {"type": "number"}}, "required": ["temp"]}
-    assert await broken(schema, {"structuredContent": {"temp": 3.5}}) == ""
-    reason = await broken(schema, {"structuredContent": {"temp": "warm"}})
+    assert await result_error(schema, {"structuredContent": {"temp": 3.5}}) == ""
+    reason = await result_error(schema, {"structuredContent": {"temp": "warm"}})
     assert "violates the outputSchema of t: 'temp' must be a number; it is a string" in reason
-    assert "structuredContent is missing" in await broken(schema, {"content": []})
+    assert "structuredContent is missing" in await result_error(schema, {"content": []})
 
 
-async def test_old_and_new_dialects_are_read_each_by_its_own_rules() -> None:
+async def test_each_schema_dialect_is_validated_by_its_own_rules() -> None:
     pair = [{"type": "integer"}, STRING]
     old = {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -263,7 +299,7 @@ async def test_old_and_new_dialects_are_read_each_by_its_own_rules() -> None:
         assert "'x[1]' must be a string" in await refusal(schema, {"x": [1, 2]})
 
 
-async def test_a_long_value_is_not_copied_into_thousands_of_faults() -> None:
+async def test_a_long_value_is_not_copied_into_every_message() -> None:
     schema = {"properties": {"x": {"anyOf": [{"type": "integer"}] * 2500}}}
     assert "must be an integer" in await refusal(schema, {"x": "a"})
     reason = await refusal(schema, {"x": "a" * 1_000_000})

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.builders.configurations import configuration_change
 from harness.oauth.dpop_proofs import Holder
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
@@ -16,8 +17,6 @@ from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.errors import UnauthorizedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.dpop import DPoPVerifier, InvalidProofError, challenge_headers
 from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
@@ -29,11 +28,11 @@ WHERE = b', resource_metadata="x"'
 
 
 def edge(checker: ProofChecker | None = None, **rule: Any) -> ProtectedResource:
-    """Return an edge that knows a bound token of ann's, and one that is not."""
-    directory = ConfigProjection()
+    """Return an edge that knows a bound and an unbound token of ann."""
+    directory = ConfigView()
     made = Configuration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
-    directory.apply_change(Change(CONFIGURATION, made.model_dump_json().encode(), 1))
-    directory.apply_change(None)
+    directory.projection.apply_change(configuration_change(made))
+    directory.projection.apply_change(None)
     for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
         bearer = Bearer(
             access="staff", user="ann", client="c", resource=URL, ends=time() + 600, jkt=jkt
@@ -61,7 +60,7 @@ def refused(*challenge: Any) -> InvalidProofError:
     return caught.value
 
 
-def test_a_bound_token_is_taken_with_a_proof_for_this_request_once() -> None:
+def test_a_bound_token_is_accepted_once_with_a_proof_for_this_request() -> None:
     identity, proof = edge(), ANN.proof("POST", URL, TOKEN)
     assert shown(identity, "DPoP", TOKEN, proof)
     assert "used before" in refused(identity, "dpop", TOKEN, proof).reason
@@ -83,11 +82,11 @@ def test_a_bound_token_is_taken_with_a_proof_for_this_request_once() -> None:
     ],
     ids=["none", "empty", "another's", "no token", "other token", "GET", "elsewhere", "evil"],
 )
-def test_a_bound_token_without_the_right_proof_opens_nothing(proof: str | None) -> None:
+def test_a_bound_token_without_a_valid_proof_is_rejected(proof: str | None) -> None:
     assert refused(edge(), "DPoP", TOKEN, proof).error == "invalid_dpop_proof"
 
 
-def test_a_bound_token_is_no_bearer_token_and_a_bearer_token_no_bound_one() -> None:
+def test_bound_and_bearer_tokens_are_not_interchangeable() -> None:
     identity = edge()
     proof = ANN.proof("POST", URL, TOKEN)
     assert refused(identity, "Bearer", TOKEN).error == "invalid_token"
@@ -96,13 +95,13 @@ def test_a_bound_token_is_no_bearer_token_and_a_bearer_token_no_bound_one() -> N
     assert shown(identity, "Bearer", PLAIN)
 
 
-def test_where_the_rule_wants_a_key_no_other_token_is_taken_however_long_it_is_out() -> None:
+def test_a_rule_that_requires_bound_tokens_rejects_bearer_tokens() -> None:
     identity = edge(dpop=True)
     assert "only bound access tokens" in refused(identity, "Bearer", PLAIN).reason
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
 
 
-def test_a_nonce_is_given_where_one_is_wanted() -> None:
+def test_a_required_nonce_is_sent_in_the_challenge() -> None:
     identity = edge(ProofChecker(Nonces(TokenSealer(os.urandom(32)))))
     first = refused(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
     assert first.error == "use_dpop_nonce"
@@ -112,7 +111,7 @@ def test_a_nonce_is_given_where_one_is_wanted() -> None:
     assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN, nonce=nonce))
 
 
-async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
+async def test_a_page_rejects_a_bound_token() -> None:
     identity = edge()
     assert await identity.form_key_digest(PLAIN) == key_digest_of(PLAIN)
     assert await identity.form_key_digest("tbk_a_key") == key_digest_of("tbk_a_key")
@@ -123,7 +122,7 @@ async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
         await wanting.form_key_digest(PLAIN)
 
 
-def test_a_challenge_names_the_scheme_that_was_used_and_with_sign_in_both() -> None:
+def test_a_challenge_names_the_used_scheme_and_with_sign_in_both() -> None:
     def challenge(error: UnauthorizedError, where: bytes, shown: bytes) -> str:
         return dict(challenge_headers(error, where, shown))[b"www-authenticate"].decode()
 

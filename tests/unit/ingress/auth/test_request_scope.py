@@ -13,26 +13,26 @@ from toolbus_ingress.auth.request_scope import (
 )
 
 
-def test_without_headers_nothing_is_narrowed() -> None:
+def test_without_headers_the_scope_is_unrestricted() -> None:
     assert restrictions_of({}) == ()
 
 
-def test_servers_and_tools_both_bound() -> None:
+def test_servers_and_tools_both_restrict() -> None:
     headers = {b"x-toolbus-servers": b"docs, git", b"x-toolbus-tools": b"docs__*,git__log"}
     assert restrictions_of(headers) == (("docs__*", "git__*"), ("docs__*", "git__log"))
 
 
-def test_an_empty_list_leaves_nothing() -> None:
+def test_an_empty_list_allows_nothing() -> None:
     assert restrictions_of({b"x-toolbus-tools": b""}) == ((),)
 
 
 @pytest.mark.parametrize("value", [b",".join([b"a"] * (MOST_PATTERNS + 1)), b"a" * 300])
-def test_more_than_any_sense_is_refused(value: bytes) -> None:
+def test_oversized_restrictions_are_rejected(value: bytes) -> None:
     with pytest.raises(InvalidError):
         restrictions_of({b"x-toolbus-tools": value})
 
 
-def test_a_request_lowers_what_its_programs_may_use() -> None:
+def test_a_request_can_lower_the_limits_of_programs() -> None:
     value = code_mode_options_of({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
     assert value == CodeModeOptions(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
     assert code_mode_options_of({}, Mode.TOOLS) is NO_OPTIONS

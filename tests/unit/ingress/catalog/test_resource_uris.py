@@ -25,7 +25,7 @@ def made(template: str, uri: str) -> bool:
     return owner(ResourceIndex([listing("s", templates=(template,))]), uri) is not None
 
 
-def test_a_uri_only_one_server_has_is_unchanged() -> None:
+def test_a_uri_of_one_server_is_unchanged() -> None:
     index = ResourceIndex([listing("docs", "file:///a"), listing("web", "https://x/")])
     assert index.shown("docs", "file:///a") == "file:///a"
     assert owner(index, "file:///a") == ("docs", "file:///a")
@@ -36,10 +36,12 @@ def test_of_two_owners_the_later_is_marked_and_both_are_reached() -> None:
     assert index.shown("docs", "file:///a") == "file:///a"
     assert index.shown("web", "file:///a") == "web+file:///a"
     assert owner(index, "web+file:///a") == ("web", "file:///a")
-    assert list(index.owners("file:///a"))[-1] == ("web", "file:///a"), "for who sees only web"
+    assert list(index.owners("file:///a"))[-1] == ("web", "file:///a"), (
+        "for a caller that sees only web"
+    )
 
 
-def test_no_server_takes_the_marked_uri_of_another() -> None:
+def test_a_server_cannot_claim_the_marked_uri_of_another() -> None:
     index = ResourceIndex([listing("a", "file:///x", "z+file:///x"), listing("z", "file:///x")])
     assert index.shown("z", "file:///x") == "z+file:///x"
     assert owner(index, "z+file:///x") == ("z", "file:///x")
@@ -58,7 +60,7 @@ LISTINGS = st.dictionaries(SERVERS, st.lists(URIS, unique=True, max_size=6))
 
 
 @given(LISTINGS)
-def test_every_shown_uri_leads_back_to_its_server_and_no_two_are_alike(
+def test_every_shown_uri_is_unique_and_resolves_to_its_server(
     listed: dict[str, list[str]],
 ) -> None:
     index = ResourceIndex([listing(server, *uris) for server, uris in listed.items()])
@@ -69,7 +71,7 @@ def test_every_shown_uri_leads_back_to_its_server_and_no_two_are_alike(
 
 
 @given(LISTINGS, st.randoms())
-def test_the_order_in_which_servers_come_changes_nothing(
+def test_the_order_of_servers_does_not_matter(
     listed: dict[str, list[str]], random: "object"
 ) -> None:
     listings = [listing(server, *uris) for server, uris in listed.items()]
@@ -101,7 +103,7 @@ def test_the_order_in_which_servers_come_changes_nothing(
         ("plain:only", "plain:only"),
     ],
 )
-def test_a_template_makes_what_its_expressions_can(template: str, uri: str) -> None:
+def test_a_template_matches_what_its_expressions_produce(template: str, uri: str) -> None:
     assert made(template, uri)
 
 
@@ -117,7 +119,7 @@ def test_a_template_makes_what_its_expressions_can(template: str, uri: str) -> N
         ("plain:only", "plain:onl"),
     ],
 )
-def test_a_template_makes_nothing_else(template: str, uri: str) -> None:
+def test_a_template_matches_nothing_else(template: str, uri: str) -> None:
     assert not made(template, uri)
 
 
@@ -132,15 +134,15 @@ def test_a_listed_uri_wins_over_a_template_of_another() -> None:
     st.lists(st.text("abc/:", max_size=4), min_size=2, max_size=5),
     st.lists(st.text("abc/:", max_size=4), min_size=4, max_size=4),
 )
-def test_whatever_a_template_makes_it_recognises(literals: list[str], values: list[str]) -> None:
+def test_every_expansion_of_a_template_matches_it(literals: list[str], values: list[str]) -> None:
     uri = literals[0] + "".join(
         value + literal for value, literal in zip(values, literals[1:], strict=False)
     )
     assert made("{x}".join(literals), uri)
 
 
-class Watched(str):
-    """A string that knows how often, and how far back, it was searched."""
+class CountedSearches(str):
+    """A string that counts its searches, and keeps their start positions."""
 
     __slots__ = ("searches",)
     searches: list[int]
@@ -152,15 +154,15 @@ class Watched(str):
 
 @pytest.mark.parametrize("literal", ["", "a", "aa", "ab"])
 def test_a_hostile_template_is_searched_once_from_left_to_right(literal: str) -> None:
-    uri = Watched("a" * 4096)
+    uri = CountedSearches("a" * 4096)
     uri.searches = []
     literals = ("", *[literal] * 2000, "b")
     assert not _matches(literals, uri[:-1] + "a")
     assert not _matches(("", *[literal] * 2000, "a", "ab", ""), uri)
     assert len(uri.searches) <= 2002
-    assert uri.searches == sorted(uri.searches), "never back"
+    assert uri.searches == sorted(uri.searches), "a search never starts before the last one"
 
 
 @pytest.mark.parametrize("template", ["{" * 50_000, "{a" * 30_000, "{}" * 30_000, "}" * 50_000])
-def test_braces_without_sense_are_harmless(template: str) -> None:
+def test_malformed_braces_are_harmless(template: str) -> None:
     assert made(template, "x" * 4096) is (template.startswith("{}"))

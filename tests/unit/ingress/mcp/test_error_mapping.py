@@ -63,7 +63,7 @@ def test_a_missing_resource_has_the_code_of_its_family(
 
 @pytest.mark.parametrize("family", ProtocolFamily)
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "completion/complete"])
-def test_anything_else_unknown_is_a_wrong_parameter(family: ProtocolFamily, method: str) -> None:
+def test_any_other_unknown_name_is_invalid_params(family: ProtocolFamily, method: str) -> None:
     status, error = failing(UnknownToolError.named("x", method), family, method)
     assert (status, error["code"]) == (200, -32602)
     assert error["data"]["callId"] == "c1"
@@ -94,7 +94,7 @@ def test_an_error_without_a_code_gets_the_gateways(code: Any) -> None:
     ("error", "status", "code"),
     [(BudgetExceededError("Spent."), 200, -31003), (PolicyDownError("Nobody."), 503, -31012)],
 )
-def test_our_own_failures_are_the_same_in_both_families(
+def test_gateway_errors_are_equal_in_both_families(
     family: ProtocolFamily, error: ToolbusError, status: int, code: int
 ) -> None:
     found_status, found = failing(error, family)
@@ -102,7 +102,7 @@ def test_our_own_failures_are_the_same_in_both_families(
     assert found["data"]["callId"] == "c1"
 
 
-def test_a_code_of_a_failure_of_ours_is_not_taken_for_the_servers() -> None:
+def test_a_gateway_error_code_is_not_passed_off_as_the_servers() -> None:
     _, error = failing(BudgetExceededError("Spent.", upstream_code=-1), ProtocolFamily.MODERN)
     assert error["code"] == -31003
 
@@ -111,13 +111,13 @@ def test_a_code_of_a_failure_of_ours_is_not_taken_for_the_servers() -> None:
     "data",
     [None, [], {"elicitations": "x"}, {"elicitations": [5, {"url": 5}, {"url": "x" * 9999}]}],
 )
-def test_an_invalid_page_and_the_code_of_another_family_are_left_out(data: Any) -> None:
+def test_an_invalid_page_and_another_familys_code_are_omitted(data: Any) -> None:
     status, error = refused(-32042, ProtocolFamily.MODERN, upstream_data=data)
     assert (status, error["code"]) == (400, -32021)
     assert error["message"].endswith("open the page and retry: ")
 
 
-def test_the_family_that_knows_the_code_gets_it_with_its_data() -> None:
+def test_a_family_that_defines_the_code_gets_it_with_data() -> None:
     data = {"elicitations": [{"mode": "url", "url": "https://example.org"}]}
     status, error = refused(-32042, ProtocolFamily.LEGACY, upstream_data=data)
     assert (status, error) == (200, {"code": -32042, "message": "Not so", "data": data})
@@ -127,7 +127,7 @@ def test_the_family_that_knows_the_code_gets_it_with_its_data() -> None:
 @pytest.mark.parametrize(
     ("data", "seconds"), [({}, b"1"), ({"retry_after": 0.2}, b"1"), ({"retry_after": 2.1}, b"3")]
 )
-def test_a_client_that_is_rejected_for_overload_learns_when_to_retry(
+def test_a_client_rejected_for_overload_gets_a_retry_time(
     family: ProtocolFamily, data: dict[str, Any], seconds: bytes
 ) -> None:
     answer = error_response(
@@ -138,7 +138,7 @@ def test_a_client_that_is_rejected_for_overload_learns_when_to_retry(
 
 
 @pytest.mark.parametrize("family", ProtocolFamily)
-def test_arguments_that_do_not_fit_are_a_result_a_model_reads(family: ProtocolFamily) -> None:
+def test_invalid_arguments_become_a_result_for_the_model(family: ProtocolFamily) -> None:
     error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
     body = json.loads(error_response(error, Request(b"1", "tools/call", {}, family), "c1").body)
     result = body["result"]

@@ -9,21 +9,18 @@ from typing import Any, cast
 
 import pytest
 
+from harness.builders.configurations import ConfigFeed, configured, listing_of
 from harness.waits import PATIENCE, until
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.principal import EffectiveGrants
-from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import (
-    CatalogEntry,
-    Listing,
     ProtocolFamily,
     ServerNotification,
-    ServerState,
 )
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIGURATION
 from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
@@ -42,7 +39,7 @@ class Edge:
     """A catalogue of one server with two tools, and a notification hub over it."""
 
     def __init__(self) -> None:
-        self.directory = ConfigProjection()
+        self.directory = ConfigView()
         self.catalogue = Catalogue(self.directory)
         self.sessions = Sessions(ClaimSealer(b"k" * KEY_BYTES), lambda _message: None)
         self.event_logs = EventLogStore()
@@ -50,23 +47,19 @@ class Edge:
         self.notifications = NotificationHub(
             self.catalogue, cast("CallHandler", None), self.event_logs
         )
-        self.directory.on_key.append(self.notifications.key_changed)
+        self.directory.projection.on_key.append(self.notifications.key_changed)
         self.sessions.on_ended = self.notifications.session_ended
-        self._revision = 0
-        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
-        self._change(CONFIGURATION, declared.model_dump_json())
+        self.feed = ConfigFeed(self.directory.projection.apply_change)
+        self.feed.declare(configured(servers={"s": {"url": "http://127.0.0.1:9/mcp"}}))
         self.grant("*")
-        self.directory.apply_change(None)
+        self.feed.loaded()
         self.offer("one", "two")
 
     def grant(self, *tools: str, revoked: bool = False) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST), revoked=revoked)
-        self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
+        self.feed.key("bot", KEY_DIGEST, *tools, revoked=revoked)
 
     def offer(self, *tools: str, **more: Any) -> None:
-        offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
-        listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
-        self.catalogue.apply(Change("s", listing.encode(), 1))
+        self.catalogue.apply(Change("s", listing_of("s", *tools, **more).encode(), 1))
 
     def ttl_ms(self) -> int:
         """Return how long a stateless client may cache its tools."""
@@ -97,10 +90,6 @@ class Edge:
         assert found is not None
         raw = self.catalogue.list_body("tools/list", grants or found[1], "", ProtocolFamily.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
-
-    def _change(self, name: str, value: str) -> None:
-        self._revision += 1
-        self.directory.apply_change(Change(name, value.encode(), self._revision))
 
 
 class Stream:
@@ -153,7 +142,7 @@ async def test_a_stream_sees_what_its_key_sees_now() -> None:
     async with served(edge, stream):
         edge.grant("s__one")
         await stream.wait_for(CHANGED)
-        assert edge.tools() == ["s__one"], "the old grants left nothing behind"
+        assert edge.tools() == ["s__one"], "the old grants left nothing cached"
         edge.notifications.close()
 
 
@@ -186,12 +175,12 @@ async def test_a_stream_ends_with_its_session() -> None:
             assert stream.context.session is not None
             edge.sessions.end(stream.context.session)
             await serving
-        assert len(edge.notifications._listeners) == 1, "the other goes on"
+        assert len(edge.notifications._listeners) == 1, "the other stream continues"
         edge.notifications.close()
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-11-25"])
-async def test_a_stream_outlives_its_reader_where_it_can_be_resumed(version: str) -> None:
+async def test_a_resumable_stream_outlives_its_reader(version: str) -> None:
     edge = Edge()
     stream = Stream(edge, version=version)
     serving = asyncio.create_task(edge.notifications.serve_session_stream(stream.context))
@@ -225,7 +214,7 @@ async def test_a_resumed_stream_has_the_messages_sent_without_a_reader() -> None
     edge.notifications.close()
 
 
-async def test_a_reader_who_left_before_the_first_event_ends_the_stream() -> None:
+async def test_a_reader_that_leaves_before_the_first_event_ends_the_stream() -> None:
     edge = Edge()
     async with served(edge, Stream(edge, {LEFT: True}, "2024-11-05")):
         pass
@@ -300,7 +289,7 @@ async def test_an_answer_is_delivered_to_its_sessions_stream_only() -> None:
     assert not edge.notifications.deliver(stream.context.session.sid, b'{"id":3}')
 
 
-def test_a_list_is_cached_no_longer_than_its_servers_allow(
+def test_a_list_is_cached_at_most_as_long_as_its_servers_allow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_763_708_342.0
@@ -317,7 +306,7 @@ def test_a_list_is_cached_no_longer_than_its_servers_allow(
     assert edge.ttl_ms() == TTL_MS
 
 
-def test_a_list_that_is_read_again_unchanged_is_no_change() -> None:
+def test_an_unchanged_list_is_not_notified() -> None:
     edge = Edge()
     edge.offer("one", ttl_ms=3_600_000, listed_at=1.0)
     changes: list[None] = []
@@ -343,7 +332,7 @@ def test_a_view_stays_cached_while_only_keys_change() -> None:
     view = edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY)
     edge.grant("s__one")
     assert edge.catalogue.list_body("tools/list", grants, "", ProtocolFamily.LEGACY) is view
-    edge.directory.apply_change(Change(CONFIGURATION, None, 100))
+    edge.directory.projection.apply_change(Change(CONFIGURATION, None, 100))
     assert edge.tools(grants) == []
 
 
@@ -359,7 +348,7 @@ def test_a_disconnect_is_noticed_once_before_or_after_the_work_started(*, before
     assert GONE not in scope
 
 
-def test_who_leaves_after_the_answer_takes_nothing_back() -> None:
+def test_a_disconnect_after_the_response_cancels_nothing() -> None:
     scope: dict[str, Any] = {}
     DisconnectWatch(scope, lambda: pytest.fail("it was settled")).stop()
     assert scope == {}

@@ -31,7 +31,7 @@ def test_a_schema_names_its_required_headers() -> None:
     }
 
 
-def test_a_header_may_stand_for_an_argument_within_another() -> None:
+def test_a_header_may_name_a_nested_argument() -> None:
     schema = {"properties": {"where": asking(region="Region")}}
     assert required_headers(schema) == {"region": ("where", "region")}
     headers = {b"mcp-param-region": b"eu"}
@@ -55,18 +55,18 @@ def test_a_header_may_stand_for_an_argument_within_another() -> None:
         {"anyOf": [asking(region="Region")]},
     ],
 )
-def test_a_value_that_names_alone_cannot_reach_requires_no_header(schema: Any) -> None:
+def test_a_value_inside_a_list_requires_no_header(schema: Any) -> None:
     assert required_headers(schema) == {}
 
 
-def test_a_schema_deeper_than_any_sense_is_read_to_a_bound() -> None:
+def test_a_deep_schema_is_read_to_a_limit() -> None:
     schema: dict[str, Any] = asking(region="Region")
     for _ in range(5000):
         schema = {"properties": {"a": schema}}
     assert required_headers(schema) == {}
 
 
-def test_without_required_headers_nothing_is_wrong() -> None:
+def test_without_required_headers_any_request_is_valid() -> None:
     assert first_mismatch({}, {"region": "eu"}, {b"mcp-param-region": b"us"}) == ""
 
 
@@ -87,7 +87,7 @@ def test_without_required_headers_nothing_is_wrong() -> None:
         ("zürich", "=?base64?esO8cmljaA==?="),
     ],
 )
-def test_a_header_that_repeats_its_argument_passes(value: Any, header: str | None) -> None:
+def test_a_header_equal_to_its_argument_is_accepted(value: Any, header: str | None) -> None:
     assert broken_header(value, header) == ""
 
 
@@ -118,12 +118,12 @@ def test_a_header_that_repeats_its_argument_passes(value: Any, header: str | Non
         ("zürich", "=?base64?!!?="),
     ],
 )
-def test_a_header_that_says_something_else_is_named(value: Any, header: str | bytes | None) -> None:
+def test_a_header_that_differs_is_named(value: Any, header: str | bytes | None) -> None:
     assert broken_header(value, header) == "Mcp-Param-region"
 
 
 @given(st.integers(-(2**70), 2**70), st.text(max_size=20))
-def test_every_value_agrees_with_itself_and_no_header_breaks_the_check(
+def test_every_encoded_value_matches_and_no_header_makes_the_check_raise(
     number: int, text: str
 ) -> None:
     assert broken_header(number, str(number)) == ""
@@ -133,6 +133,6 @@ def test_every_value_agrees_with_itself_and_no_header_breaks_the_check(
 
 
 @given(st.binary(max_size=30))
-def test_any_bytes_in_a_header_are_weighed_and_never_raise(raw: bytes) -> None:
+def test_any_bytes_in_a_header_are_compared_without_raising(raw: bytes) -> None:
     assert broken_header(5, raw) in ("", "Mcp-Param-region")
     assert broken_header("x", raw) in ("", "Mcp-Param-region")

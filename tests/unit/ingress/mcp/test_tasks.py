@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
-from toolbus_common.config import Configuration, Key, Server
+from harness.builders.calls import requested_call
+from harness.builders.configurations import ConfigFeed, configured
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
-from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIGURATION, KEY_PREFIX
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.mcp import tasks
@@ -30,18 +29,16 @@ class Edge:
     """One key that may use the tools of one server."""
 
     def __init__(self) -> None:
-        self._directory = ConfigProjection()
-        self.catalogue = Catalogue(self._directory)
+        directory = ConfigView()
+        self.catalogue = Catalogue(directory)
         self.tasks = Tasks(ClaimSealer(b"k" * KEY_BYTES), self.catalogue)
-        self._revision = 0
-        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
-        self._change(CONFIGURATION, declared.model_dump_json())
+        self._feed = ConfigFeed(directory.projection.apply_change)
+        self._feed.declare(configured(servers={"s": {"url": "http://127.0.0.1:9/mcp"}}))
         self.grant("s__*")
-        self._directory.apply_change(None)
+        self._feed.loaded()
 
     def grant(self, *tools: str) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST))
-        self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
+        self._feed.key("bot", KEY_DIGEST, *tools)
 
     def caller(self, server: str = "") -> Caller:
         found = self.catalogue.holder(KEY_DIGEST, ())
@@ -59,20 +56,12 @@ class Edge:
         """Return the handle of a call that was answered at once."""
         return str(json.loads(self.tasks.completed(result, _call()))["task"]["taskId"])
 
-    def _change(self, name: str, value: str) -> None:
-        self._revision += 1
-        self._directory.apply_change(Change(name, value.encode(), self._revision))
-
 
 def _call() -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server="s", tool="t", key_digest=KEY_DIGEST,
-        family=ProtocolFamily.LEGACY,
-        deadline=0, traceparent="",
-    )  # fmt: skip
+    return requested_call(server="s", key_digest=KEY_DIGEST, family=ProtocolFamily.LEGACY)
 
 
-def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
+def test_a_result_round_trips_through_its_handle() -> None:
     edge = Edge()
     handle = edge.completed()
     request = Request(b"1", "tasks/result", {"taskId": handle}, ProtocolFamily.LEGACY)
@@ -85,12 +74,12 @@ def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
 @pytest.mark.parametrize(
     ("result", "status"), [(RESULT, "completed"), (b'{"isError":true}', "failed")]
 )
-def test_a_task_that_was_over_when_it_began_says_how_it_ended(result: bytes, status: str) -> None:
+def test_a_task_created_ended_has_its_final_state(result: bytes, status: str) -> None:
     edge = Edge()
     assert edge.task_request(edge.completed(result))["status"] == status
 
 
-def test_the_largest_result_fits_its_handle_and_a_larger_one_is_refused() -> None:
+def test_the_largest_result_fits_its_handle_and_a_larger_one_is_rejected() -> None:
     edge = Edge()
     largest = b'{"content":"%b"}' % (b"x" * (LARGEST_DONE - 14))
     assert len(largest) == LARGEST_DONE
@@ -109,13 +98,13 @@ def _withdrawn(edge: Edge, handle: str) -> Any:
 
 
 @pytest.mark.parametrize("of_task", [_other_server, _withdrawn])
-def test_a_result_is_for_who_may_still_use_its_tool(of_task: Callable[[Edge, str], Any]) -> None:
+def test_a_result_requires_the_grant_for_its_tool(of_task: Callable[[Edge, str], Any]) -> None:
     edge = Edge()
     with pytest.raises(InvalidError, match="Unknown task"):
         of_task(edge, edge.completed())
 
 
-def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
+def test_notifications_of_a_task_require_the_grant_for_its_tool() -> None:
     edge = Edge()
     _, key, handle = edge.tasks.created(b'{"task":{"taskId":"own"}}', _call())
     assert key == "s/own"
@@ -133,7 +122,7 @@ def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None
         edge.task_request(handle)
 
 
-def test_only_sessions_have_such_tasks() -> None:
+def test_only_sessions_have_sealed_tasks() -> None:
     edge = Edge()
     assert edge.task_request(edge.completed(), family=ProtocolFamily.MODERN) is None
     assert edge.task_request("x") is None

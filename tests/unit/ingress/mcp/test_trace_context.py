@@ -21,40 +21,40 @@ def head(**header: str) -> dict[bytes, bytes]:
     return {name.encode(): value.encode() for name, value in header.items()}
 
 
-def test_what_the_message_says_counts_and_its_request_is_linked() -> None:
+def test_the_messages_trace_applies_and_the_requests_is_linked() -> None:
     trace = trace_context_of({"traceparent": THEIRS, "tracestate": "m=1"}, head(traceparent=OTHERS))
     assert trace.traceparent[3:35] == trace.run == THEIRS[3:35]
     assert (trace.parent, trace.state, trace.carrier) == (THEIRS[36:52], "m=1", OTHERS)
 
 
-def test_a_request_speaks_for_a_message_that_says_nothing_but_is_no_run() -> None:
+def test_the_requests_trace_applies_to_a_message_without_one() -> None:
     trace = trace_context_of({}, head(traceparent=THEIRS, tracestate="h=1", baggage="user=x"))
     assert trace.traceparent[3:35] == THEIRS[3:35]
     assert (trace.parent, trace.state) == (THEIRS[36:52], "h=1")
-    assert trace.baggage == "", "it was said to us, not to the server"
+    assert trace.baggage == "", "the baggage is for the gateway, not for the server"
     assert (trace.run, trace.carrier) == ("", "")
 
 
-def test_state_belongs_to_the_traceparent_it_came_with() -> None:
+def test_tracestate_belongs_to_its_own_traceparent() -> None:
     assert trace_context_of({"traceparent": THEIRS}, head(tracestate="h=1")).state == ""
     assert trace_context_of({"tracestate": "m=1"}, {}).state == ""
     assert trace_context_of({"tracestate": "m=1", "traceparent": "nonsense"}, {}).state == ""
 
 
 @pytest.mark.parametrize("odd", ["a\nb", "ü", "", "x" * (LONGEST_BAGGAGE + 1), 7, {"a": "b"}, None])
-def test_what_is_odd_goes_no_further(odd: Any) -> None:
+def test_malformed_values_are_not_forwarded(odd: Any) -> None:
     trace = trace_context_of({"traceparent": THEIRS, "tracestate": odd, "baggage": odd}, {})
     assert (trace.state, trace.baggage) == ("", "")
 
 
-def test_a_state_is_shorter_than_a_baggage_may_be() -> None:
+def test_tracestate_has_a_smaller_limit_than_baggage() -> None:
     long = "x" * (LONGEST_STATE + 1)
     trace = trace_context_of({"traceparent": THEIRS, "tracestate": long, "baggage": long}, {})
     assert (trace.state, trace.baggage) == ("", long)
 
 
 @pytest.mark.parametrize("in_meta", ["", 7, None])
-def test_a_message_that_says_nothing_sound_leaves_it_to_its_request(in_meta: Any) -> None:
+def test_a_malformed_trace_in_the_message_falls_back_to_the_request(in_meta: Any) -> None:
     trace = trace_context_of(
         {"traceparent": in_meta, "tracestate": "m=1"}, head(traceparent=THEIRS)
     )
@@ -62,6 +62,6 @@ def test_a_message_that_says_nothing_sound_leaves_it_to_its_request(in_meta: Any
 
 
 @given(st.none() | st.integers() | st.text(), st.text())
-def test_any_input_gives_a_valid_trace(in_meta: Any, header: str) -> None:
+def test_any_input_results_in_a_valid_trace(in_meta: Any, header: str) -> None:
     trace = trace_context_of({"traceparent": in_meta}, {b"traceparent": header.encode()})
     assert is_traceparent(trace.traceparent)

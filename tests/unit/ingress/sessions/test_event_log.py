@@ -30,7 +30,7 @@ def started(key_digest: str = KEY_DIGEST, version: str = "2025-11-25") -> Sessio
 
 
 async def rest(event_log: EventLog, after: int = 0) -> list[bytes]:
-    """Everything behind a number, of a journal that has ended."""
+    """Return the messages after a number of a log that has ended."""
     reader, found = event_log.read(after), []
     while (entry := await reader.next()) is not None:
         found.append(entry[1])
@@ -42,17 +42,21 @@ async def rest(event_log: EventLog, after: int = 0) -> list[bytes]:
 
 
 @given(st.lists(st.binary(max_size=20), max_size=40), st.integers(0, 50))
-def test_a_resumed_reader_gets_exactly_what_came_after(messages: list[bytes], after: int) -> None:
+def test_a_resumed_reader_gets_exactly_the_later_messages(
+    messages: list[bytes], after: int
+) -> None:
     event_log = EventLog("a0.1")
     for message in messages:
         event_log.put(message)
     event_log.close()
     assert asyncio.run(rest(event_log, after)) == messages[after:]
-    assert asyncio.run(rest(event_log, after)) == messages[after:], "and once more"
+    assert asyncio.run(rest(event_log, after)) == messages[after:], "reading again returns the same"
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=40), st.integers(1, 10))
-def test_a_log_holds_the_newest_within_its_bounds(messages: list[bytes], most: int) -> None:
+def test_a_log_keeps_the_newest_messages_within_its_limits(
+    messages: list[bytes], most: int
+) -> None:
     event_log = EventLog("a0.1", most, bound=60)
     sizes: list[int] = []
     event_log.on_grown = sizes.append
@@ -66,7 +70,7 @@ def test_a_log_holds_the_newest_within_its_bounds(messages: list[bytes], most: i
     assert event_log.size == sum(sizes) == sum(map(len, stored))
 
 
-def test_the_newest_is_kept_whatever_its_size() -> None:
+def test_the_newest_message_is_kept_at_any_size() -> None:
     event_log = EventLog("a0.1")
     event_log.put(b"early")
     event_log.put(b"x" * (LARGEST + 1))
@@ -74,7 +78,7 @@ def test_the_newest_is_kept_whatever_its_size() -> None:
     assert [len(message) for message in asyncio.run(rest(event_log))] == [LARGEST + 1]
 
 
-async def test_a_log_without_a_name_keeps_nothing_that_was_read() -> None:
+async def test_an_unnamed_log_drops_messages_once_read() -> None:
     event_log = EventLog()
     event_log.put(b"1")
     reader = event_log.read()
@@ -82,7 +86,7 @@ async def test_a_log_without_a_name_keeps_nothing_that_was_read() -> None:
     assert (event_log.size, event_log.next(0)) == (0, None)
 
 
-async def test_a_reader_that_falls_behind_loses_what_was_first_and_never_the_end() -> None:
+async def test_a_slow_reader_loses_the_oldest_messages_but_never_the_end() -> None:
     event_log = EventLog(most=2)
     for number in range(5):
         event_log.put(b"%d" % number)
@@ -90,7 +94,7 @@ async def test_a_reader_that_falls_behind_loses_what_was_first_and_never_the_end
     assert await rest(event_log) == [b"3", b"4"]
 
 
-async def test_a_new_reader_sends_the_one_before_away() -> None:
+async def test_a_new_reader_replaces_the_previous_one() -> None:
     event_log = EventLog("a0.1")
     first = asyncio.create_task(event_log.read().next())
     await asyncio.sleep(0)
@@ -100,7 +104,7 @@ async def test_a_new_reader_sends_the_one_before_away() -> None:
     assert await second.next() == (1, b"1")
 
 
-async def test_a_paused_reader_gets_everything_and_leaves() -> None:
+async def test_a_paused_reader_gets_every_message_and_ends() -> None:
     event_log = EventLog("a0.1")
     reader = event_log.read()
     event_log.put(b"1")
@@ -111,7 +115,7 @@ async def test_a_paused_reader_gets_everything_and_leaves() -> None:
     assert await rest(event_log, 2) == [b"2"]
 
 
-async def test_pauses_in_a_row_take_one_number() -> None:
+async def test_successive_pauses_share_one_number() -> None:
     event_log = EventLog("a0.1")
     for _ in range(1000):
         event_log.pause(1)
@@ -119,7 +123,7 @@ async def test_pauses_in_a_row_take_one_number() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.binary(max_size=3)), max_size=30))
-def test_an_event_that_another_replica_repeats_is_read_once(
+def test_an_event_repeated_by_another_replica_is_read_once(
     entries: list[tuple[int, bytes]],
 ) -> None:
     event_log = EventLog("a0.1")
@@ -139,11 +143,11 @@ def test_an_event_that_another_replica_repeats_is_read_once(
     assert received == expected
 
 
-# -- where an event's id leads ---------------------------------------------------------------------
+# -- event ids ------------------------------------------------------------------------------------
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_are_an_id_of_ours_or_none(event_id: bytes) -> None:
+def test_any_bytes_are_a_valid_event_id_or_none(event_id: bytes) -> None:
     place = parse_event_id(event_id)
     assert place is None or parse_event_id(f"{place.stream}-{place.number}".encode()) == place
 
@@ -163,7 +167,7 @@ def test_an_event_id_is_a_position(kind: str, count: int, number: int) -> None:
     ["", "x", "-1", "a-1", "a.1-1", "a0.-1", "a0.1-", "a0.1--1", "x0.1-1", "a*.1-1", "a0.>-1",
      "a0.1-\u0661", "a0 .1-1", "a0.1.1-1", "a" + "0" * 70 + ".1-1"],
 )  # fmt: skip
-def test_what_is_no_id_of_ours_leads_nowhere(odd: str) -> None:
+def test_an_invalid_event_id_finds_no_stream(odd: str) -> None:
     assert parse_event_id(odd.encode()) is None
 
 
@@ -175,7 +179,9 @@ async def test_a_stream_is_found_in_its_own_session_only() -> None:
     event_log = event_logs.open(mine, ANSWER_STREAM, 10)
     assert event_logs.find(mine.sid, event_log.name) is event_log
     assert event_logs.find(other.sid, event_log.name) is None
-    assert event_logs.find(started().sid, event_log.name) is None, "nor in another of the same key"
+    assert event_logs.find(started().sid, event_log.name) is None, (
+        "nor in another session of the same key"
+    )
     event_logs.close()
 
 
@@ -186,7 +192,7 @@ def test_a_log_that_cannot_be_resumed_is_not_stored(session: Session | None) -> 
     assert len(event_logs) == 0
 
 
-async def test_one_principal_holds_so_many_streams_and_bytes_and_no_more(
+async def test_the_streams_and_bytes_of_a_principal_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rules, "MOST_BYTES_EACH", 100)
@@ -205,7 +211,7 @@ async def test_one_principal_holds_so_many_streams_and_bytes_and_no_more(
     assert (len(event_logs), event_logs._size, event_logs._usage) == (0, 0, {})
 
 
-async def test_all_principals_together_hold_so_much_and_no_more(
+async def test_the_bytes_of_all_principals_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rules, "MOST_LOGS", 3)
@@ -217,7 +223,7 @@ async def test_all_principals_together_hold_so_much_and_no_more(
     event_logs.close()
 
 
-async def test_a_stream_that_is_read_goes_last_and_is_read_to_its_end(
+async def test_a_stream_being_read_is_evicted_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rules, "MOST_LOGS_EACH", 2)
@@ -232,7 +238,7 @@ async def test_a_stream_that_is_read_goes_last_and_is_read_to_its_end(
     first.put(b"still")
     assert await reader.next() == (1, b"still")
     reader.leave()
-    assert first.ended, "with its reader it is gone"
+    assert first.ended, "the log is removed with its reader"
     event_logs.close()
 
 
@@ -243,7 +249,7 @@ async def test_an_unread_log_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     (stored,) = event_logs._logs.values()
     assert stored.expiry is not None
     reader = event_log.read()
-    assert stored.expiry is None, "a reader has it again"
+    assert stored.expiry is None, "a new reader gets it"
     monkeypatch.setattr(rules, "KEEP_SECONDS", 0.0)
     ended = asyncio.Event()
     event_log.on_ended = ended.set

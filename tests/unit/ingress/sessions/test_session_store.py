@@ -44,7 +44,7 @@ def test_a_session_opens_in_another_replica_with_the_same_key() -> None:
     assert opened is not session
     assert opened.claims == session.claims
     assert opened.can("elicitation", "url")
-    assert found(there, session) is opened, "the second request meets the same session"
+    assert found(there, session) is opened, "the second request finds the same session"
 
 
 def test_a_session_does_not_open_with_another_key() -> None:
@@ -60,7 +60,7 @@ def test_a_session_opens_for_no_other_principal_in_any_replica() -> None:
     assert found(there, session) is not None
 
 
-def test_the_end_of_a_session_takes_back_its_calls_wherever_they_are() -> None:
+def test_the_end_of_a_session_cancels_its_calls_in_every_replica() -> None:
     here, there = Replicas().all
     session = started(here)
     opened = found(there, session)
@@ -73,12 +73,12 @@ def test_the_end_of_a_session_takes_back_its_calls_wherever_they_are() -> None:
 
 
 @pytest.mark.parametrize("token", [b"", b"x", b"\xff\xfe", b"A" * 200, b"A" * 70_000])
-def test_an_id_of_no_session_finds_none(token: bytes) -> None:
+def test_an_invalid_id_finds_no_session(token: bytes) -> None:
     assert Replicas().all[0].find(token, KEY_DIGEST) is None
 
 
 @pytest.mark.parametrize("seen_there", [True, False], ids=["seen", "never seen"])
-def test_a_session_ended_in_one_replica_is_over_in_all(*, seen_there: bool) -> None:
+def test_a_session_ended_in_one_replica_is_ended_in_all(*, seen_there: bool) -> None:
     here, there = Replicas().all
     session = started(here)
     if seen_there:
@@ -106,7 +106,7 @@ def test_a_message_about_an_ended_session_does_not_revive_it() -> None:
     assert not there._pending
 
 
-def test_nothing_is_kept_of_sessions_that_ended() -> None:
+def test_an_ended_session_leaves_no_state() -> None:
     here, there = Replicas().all
     for _ in range(50):
         session = started(here)
@@ -118,7 +118,7 @@ def test_nothing_is_kept_of_sessions_that_ended() -> None:
         assert not each._pending
 
 
-def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_ends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_ENDED", 3)
     here = Replicas(1).all[0]
     ended = [started(here) for _ in range(5)]
@@ -128,13 +128,13 @@ def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPa
     assert len(here._ended) == 3
 
 
-def test_a_session_is_over_once_it_expired() -> None:
+def test_an_expired_session_is_ended() -> None:
     here = Replicas().all[0]
     claims = SessionClaims("s", KEY_DIGEST, "2025-11-25", "{}", 1.0)
     assert here.find(ClaimSealer(KEY).close(claims).encode(), KEY_DIGEST) is None
 
 
-def test_a_session_known_here_is_over_once_it_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_known_session_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Replicas().all[0]
     session = started(here)
     assert found(here, session) is session
@@ -143,13 +143,13 @@ def test_a_session_known_here_is_over_once_it_expired(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("declared", [None, [], "x", 1, {"unheard": {}}])
-def test_capabilities_that_say_nothing_are_kept_as_nothing(declared: Any) -> None:
+def test_empty_capabilities_are_stored_as_none(declared: Any) -> None:
     session = started(Replicas().all[0], declared)
     assert session.capabilities == "{}"
     assert capabilities_of(session) == capabilities_of(None) == "{}"
 
 
-def test_capabilities_too_large_for_a_header_are_kept_as_none() -> None:
+def test_oversized_capabilities_are_stored_as_none() -> None:
     session = started(Replicas().all[0], {"roots": {}, "sampling": {"x": "y" * 2000}})
     assert session.declared == {}
     assert len(session.token) < 4096
@@ -173,7 +173,7 @@ def test_only_capabilities_that_servers_use_are_stored() -> None:
         ({}, ("roots",), False),
     ],
 )
-def test_a_client_can_what_it_declared(
+def test_a_client_supports_what_it_declared(
     declared: dict[str, Any], path: tuple[str, ...], *, able: bool
 ) -> None:
     assert started(Replicas().all[0], declared).can(*path) is able
@@ -208,7 +208,7 @@ def test_the_uris_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(session.uris) == len(opened.uris) == 3
 
 
-def test_a_cancellation_reaches_the_replica_that_works_on_it() -> None:
+def test_a_cancellation_reaches_the_replica_with_the_request() -> None:
     here, there = Replicas().all
     cancelled: list[tuple[str, bytes]] = []
     there.on_cancelled = lambda session, about: cancelled.append((session.sid, about))
@@ -223,10 +223,10 @@ def test_a_cancellation_is_applied_once_in_the_replica_that_publishes_it() -> No
     cancelled: list[bytes] = []
     here.on_cancelled = lambda _session, about: cancelled.append(about)
     here.update(started(here), "cancelled", "7")
-    assert cancelled == [b"7"], "twice, it could meet a later request of that id"
+    assert cancelled == [b"7"], "a second one could cancel a later request of that id"
 
 
-def test_a_cancellation_is_not_kept_for_a_request_to_come() -> None:
+def test_a_cancellation_does_not_affect_a_later_request() -> None:
     here, there = Replicas().all
     session = started(here)
     here.update(session, "cancelled", "7")
@@ -245,13 +245,13 @@ def test_a_response_stops_at_the_replica_that_waits_for_it() -> None:
 
     there.on_response = take
     here.update(session, "response", "", b'{"id":1}')
-    assert taken == [b'{"id":1}'], "it went over the bus"
+    assert taken == [b'{"id":1}'], "it was published on the bus"
     there.update(session, "response", "", b'{"id":2}')
     assert taken == [b'{"id":1}', b'{"id":2}']
     assert len(replicas.messages) == 1, "a local response needs no bus"
 
 
-def test_of_the_known_the_longest_unused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_unused_session_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MOST_KNOWN", 3)
     here = Replicas(1).all[0]
     kept, lost, *_ = known = [started(here) for _ in range(3)]

@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 import pytest
 import yaml
 
+from harness.builders.configurations import configured
 from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
@@ -21,7 +22,7 @@ from toolbus_common.config_store.repository import (
 )
 from toolbus_common.contracts import AdminRequest
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
+from toolbus_common.errors import InvalidConfigurationError, InvalidError, UnconditionalError
 from toolbus_ingress.admin_api import openapi, request
 from toolbus_policy.admin import request_parser as reading
 from toolbus_policy.admin.pagination import page
@@ -32,10 +33,6 @@ HASH = "a" * 64
 URL = "https://docs.example/mcp"
 
 
-def declared(**sections: Any) -> Configuration:
-    return Configuration.model_validate(sections)
-
-
 # -- roles ----------------------------------------------------------------------------------------
 
 
@@ -44,12 +41,12 @@ def test_every_right_is_described_and_belongs_to_a_role() -> None:
     assert all(may("admin", right) for right in RIGHTS)
 
 
-def test_an_unknown_role_may_nothing() -> None:
+def test_an_unknown_role_has_no_rights() -> None:
     assert not any(may("root", right) for right in RIGHTS)
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "admin"])
-def test_only_an_admin_declares_and_appoints(role: str) -> None:
+def test_only_an_admin_may_declare_and_manage_admins(role: str) -> None:
     assert not may(role, "declare")
     assert not may(role, "appoint")
 
@@ -62,13 +59,13 @@ def test_an_auditor_changes_nothing() -> None:
             assert not may("auditor", operation.right)
 
 
-# -- shown and taken back -------------------------------------------------------------------------
+# -- shown and restored -------------------------------------------------------------------
 
 
-def test_a_kept_credential_is_not_given_to_another_address() -> None:
-    old = declared(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
-    new = declared(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
-    with pytest.raises(FaultyError, match=r"servers\.docs\.headers\.X"):
+def test_a_hidden_credential_is_not_restored_for_another_address() -> None:
+    old = configured(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
+    new = configured(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
+    with pytest.raises(InvalidConfigurationError, match=r"servers\.docs\.headers\.X"):
         restored(new, old)
 
 
@@ -79,7 +76,7 @@ def test_an_event_holds_neither_a_hash_nor_a_credential() -> None:
     assert len(json.loads(result)["secret_digest"]) == 16
 
 
-# -- from afar ------------------------------------------------------------------------------------
+# -- over HTTP ------------------------------------------------------------------------------------
 
 STDIO = {"command": ["sh", "-c", "true"]}
 VARIABLE = {"url": URL, "headers": {"Authorization": "Bearer ${env:DOCS_TOKEN}"}}
@@ -90,49 +87,49 @@ API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DO
 
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
-def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
-    new = declared(servers={"far": server})
+def test_programs_and_variables_need_permission(server: dict[str, Any]) -> None:
+    new = configured(servers={"far": server})
     assert len(RemoteRestrictions().violations(Configuration(), new)) == 1
     assert RemoteRestrictions(("sh", "sh:*"), ("DOCS_*",)).violations(Configuration(), new) == []
     assert RemoteRestrictions(("other",), ("OTHER_*",)).violations(Configuration(), new) != []
 
 
 @pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
-def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
-    new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
+def test_a_secret_of_a_store_needs_permission_for_the_store(kept: str) -> None:
+    new = configured(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
     (problem,) = RemoteRestrictions((), ("*", "other:*")).violations(Configuration(), new)
     assert kept in problem["reason"]
     assert RemoteRestrictions((), (kept,)).violations(Configuration(), new) == []
 
 
 @pytest.mark.parametrize("field", ["secret", "key", "assertion"])
-def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> None:
+def test_a_secret_of_an_oauth_client_needs_permission(field: str) -> None:
     client = {"id": "x", field: "${file:/state/oauth-signing.json}"}
     oauth = {
         "grant": "client_credentials",
         "tokens": "shared",
         "clients": {"https://a.test": client},
     }
-    new = declared(servers={"far": {"url": URL, "oauth": oauth}})
+    new = configured(servers={"far": {"url": URL, "oauth": oauth}})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
-    moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
+    assert problem["location"] == f"servers.far.oauth.clients.https://a.test.{field}"
+    moved = configured(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
     assert RemoteRestrictions().violations(new, moved) != []
     assert RemoteRestrictions().violations(new, new) == []
 
 
-def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
-    new = declared(servers={"far": {"openapi": "/etc/hosts"}})
+def test_a_file_of_the_executors_machine_is_not_permitted() -> None:
+    new = configured(servers={"far": {"openapi": "/etc/hosts"}})
     (problem,) = RemoteRestrictions(("*",), ("*",)).violations(Configuration(), new)
-    assert problem["place"] == "servers.far.openapi"
+    assert problem["location"] == "servers.far.openapi"
     assert RemoteRestrictions().violations(new, new) == []
 
 
 @pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
-def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
-    old = declared(servers={"far": server})
+def test_existing_entries_may_stay_unchanged(server: dict[str, Any]) -> None:
+    old = configured(servers={"far": server})
     assert (
-        RemoteRestrictions().violations(old, declared(servers={"far": {**server, "timeout": 9}}))
+        RemoteRestrictions().violations(old, configured(servers={"far": {**server, "timeout": 9}}))
         == []
     )
 
@@ -155,42 +152,45 @@ def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
         (API, {"base_url": "https://collector.example"}),
     ],
 )
-def test_what_was_there_is_not_turned_into_something_else(
+def test_an_existing_entry_may_not_become_another(
     server: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    old = declared(servers={"far": server})
+    old = configured(servers={"far": server})
     assert (
-        RemoteRestrictions().violations(old, declared(servers={"far": {**server, **change}})) != []
+        RemoteRestrictions().violations(old, configured(servers={"far": {**server, **change}}))
+        != []
     )
 
 
-def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
-    given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
+def test_variables_may_not_turn_a_permitted_program_into_another() -> None:
+    given = configured(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
     (problem,) = RemoteRestrictions(("sh",), ("DOCS_*",)).violations(Configuration(), given)
-    assert problem["place"] == "servers.far.env.NODE_OPTIONS"
+    assert problem["location"] == "servers.far.env.NODE_OPTIONS"
     assert RemoteRestrictions(("sh",), ("NODE_*",)).violations(Configuration(), given) == []
 
 
 @pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
-def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
-    given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
+def test_the_working_directory_of_a_permitted_program_needs_permission(
+    server: dict[str, Any],
+) -> None:
+    given = configured(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
     (problem,) = RemoteRestrictions(("sh:*", "bin/sh"), ()).violations(Configuration(), given)
-    assert problem["place"] == "servers.far.cwd"
+    assert problem["location"] == "servers.far.cwd"
     assert (
         RemoteRestrictions(("sh:*", "bin/sh", "/srv/*"), ()).violations(Configuration(), given)
         == []
     )
 
 
-def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
-    hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
-    new = declared(webhooks={"far": hook})
+def test_a_webhooks_signing_variable_needs_permission() -> None:
+    hook = {"url": "https://collector.example", "secret": "${env:OTHERS_TOKEN}"}
+    new = configured(webhooks={"far": hook})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == "webhooks.far.secret"
-    assert RemoteRestrictions((), ("SOMEBODYS_*",)).violations(Configuration(), new) == []
-    result_with_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
+    assert problem["location"] == "webhooks.far.secret"
+    assert RemoteRestrictions((), ("OTHERS_*",)).violations(Configuration(), new) == []
+    result_with_more = configured(webhooks={"far": {**hook, "events": ["key.*"]}})
     assert RemoteRestrictions().violations(new, result_with_more) == []
-    elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
+    elsewhere = configured(webhooks={"far": {**hook, "url": "https://else.example"}})
     assert RemoteRestrictions().violations(new, elsewhere) != []
 
 
@@ -206,23 +206,23 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
         ({"url": URL, "certificate": "/etc/hosts"}, "certificate"),
     ],
 )
-def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
-    new = declared(servers={"far": server})
+def test_a_forbidden_address_is_not_permitted(server: dict[str, Any], place: str) -> None:
+    new = configured(servers={"far": server})
     (problem,) = RemoteRestrictions().violations(Configuration(), new)
-    assert problem["place"] == f"servers.far.{place}"
+    assert problem["location"] == f"servers.far.{place}"
     assert (
-        RemoteRestrictions().violations(new, declared(servers={"far": {**server, "timeout": 9}}))
+        RemoteRestrictions().violations(new, configured(servers={"far": {**server, "timeout": 9}}))
         == []
     )
 
 
-def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> None:
-    new = declared(
+def test_a_listed_address_is_permitted_for_servers_and_webhooks() -> None:
+    new = configured(
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
         webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
     )
-    places = [problem["place"] for problem in RemoteRestrictions().violations(Configuration(), new)]
-    assert places == ["servers.far.url", "webhooks.far.url"]
+    found = RemoteRestrictions().violations(Configuration(), new)
+    assert [each["location"] for each in found] == ["servers.far.url", "webhooks.far.url"]
     assert (
         RemoteRestrictions(egress=Egress(Allowed.of("10.0.0.0/30"))).violations(
             Configuration(), new
@@ -231,11 +231,11 @@ def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> Non
     )
 
 
-# -- the office -----------------------------------------------------------------------------------
+# -- the repository -------------------------------------------------------------------------------
 
 
-class Papers:
-    """A desk on which one declaration lies."""
+class ConfigurationStub:
+    """A repository of one configuration."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.now = StoredConfiguration(configuration, 7)
@@ -244,22 +244,22 @@ class Papers:
         return self.now
 
     async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
-        """Somebody else is as fast, and changes the next revision."""
+        """Another administrator changes the next revision at the same time."""
         made = make(self.now.configuration)
         teams = {name: Team(environment="of another") for name in made.teams}
         self.now = StoredConfiguration(made.model_copy(update={"teams": teams}), 9)
         return Applied((), 8)
 
 
-def admin_service(role: Role, papers: Papers) -> AdminService:
-    consulted: Any = None  # approvers and the ledger: nothing here asks them
+def admin_service(role: Role, repository: ConfigurationStub) -> AdminService:
+    consulted: Any = None  # approvals and the ledger are not used here
 
     async def ann(_key_digest: str) -> Administrator:
         return of_key("ann", Admin(role=role))
 
     return AdminService(
         ann,
-        lambda _by: cast("ConfigRepository", papers),
+        lambda _by: cast("ConfigRepository", repository),
         consulted,
         consulted,
         RemoteRestrictions(),
@@ -267,18 +267,18 @@ def admin_service(role: Role, papers: Papers) -> AdminService:
 
 
 async def test_an_entry_is_not_returned_under_another_kind() -> None:
-    papers = Papers(declared(admins={"root": {"role": "admin"}}))
+    repository = ConfigurationStub(configured(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
         request = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
-            await admin_service("viewer", papers).handle(request)
+            await admin_service("viewer", repository).handle(request)
 
 
 async def test_a_returned_entry_has_its_own_revision() -> None:
     request = AdminRequest(
         key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}"
     )
-    result = await admin_service("admin", Papers(Configuration())).handle(request)
+    result = await admin_service("admin", ConfigurationStub(Configuration())).handle(request)
     assert json.loads(result.body)["value"] == {"environment": "of another"}
     assert (result.revision, json.loads(result.body)["revision"]) == (9, 9)
 
@@ -295,10 +295,10 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 
         return working
 
-    papers = Papers(declared(teams={"ops": {}}))
+    repository = ConfigurationStub(configured(teams={"ops": {}}))
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "load_configuration", seen(reading.load_configuration))
-    admin = admin_service("admin", papers)
+    admin = admin_service("admin", repository)
     result = await admin.handle(
         AdminRequest(key_digest="p", operation="show_configuration", form="yaml")
     )
@@ -315,40 +315,40 @@ async def test_a_whole_configuration_is_parsed_and_written_off_the_event_loop(
 # -- read -----------------------------------------------------------------------------------------
 
 
-def test_a_number_is_not_taken_from_a_text() -> None:
+def test_a_number_in_a_string_is_rejected() -> None:
     with pytest.raises(InvalidError, match=r"budget\.usd"):
         reading.parse_entry("teams", b'{"budget": {"usd": "5", "per": "day"}}')
-    with pytest.raises(FaultyError, match="exactly one"):
+    with pytest.raises(InvalidConfigurationError, match="exactly one"):
         reading.parse_entry("teams", b'{"budget": {"per": "day"}}')
 
 
-def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
-    with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
+def test_an_incomplete_price_is_validated_as_a_price() -> None:
+    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs 'most'"):
         reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
         reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')
 
 
-def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+def test_an_integer_may_be_written_with_a_decimal_point() -> None:
     assert reading.parse_entry("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
     with pytest.raises(InvalidError, match=r"loop\.calls"):
         reading.parse_entry("teams", b'{"loop": {"calls": 9.5}}')
 
 
-def test_a_query_of_very_many_parameters_is_refused() -> None:
+def test_a_query_with_too_many_parameters_is_rejected() -> None:
     with pytest.raises(InvalidError, match="Too many"):
         request.parse_query(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
 
 
-def test_what_was_wrong_before_hinders_no_other_change() -> None:
-    old = declared(teams={"lost": {"customer": "nobody"}})
+def test_an_earlier_problem_does_not_block_another_change() -> None:
+    old = configured(teams={"lost": {"customer": "nobody"}})
     new = reading.with_entry(old, "users", "ann", {})
     assert set(new.users) == {"ann"}
-    with pytest.raises(FaultyError, match=r"users\.ann\.customer"):
+    with pytest.raises(InvalidConfigurationError, match=r"users\.ann\.customer"):
         reading.with_entry(old, "users", "ann", {"customer": "nobody"})
 
 
-def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
+def test_a_large_page_is_cut_and_the_next_continues() -> None:
     entries = {name: name * 900_000 for name in "cab"}
     first = page(entries, entries.__getitem__, "", 100)
     assert (len(first["items"]), first["next"]) == (2, "b")
@@ -357,7 +357,7 @@ def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
 
 
 @pytest.mark.parametrize("result", ["", "x", '"', '1"x', "W/1", "1, 2"])
-def test_a_condition_that_cannot_be_read_is_refused(result: str) -> None:
+def test_a_malformed_condition_is_rejected(result: str) -> None:
     with pytest.raises(InvalidError):
         request.if_match({b"if-match": result.encode()})
 
@@ -365,7 +365,7 @@ def test_a_condition_that_cannot_be_read_is_refused(result: str) -> None:
 # -- described ------------------------------------------------------------------------------------
 
 
-def test_every_operation_is_described_for_the_roles_that_may() -> None:
+def test_every_operation_is_described_with_its_roles() -> None:
     result = json.loads(openapi.document())
     described = {
         each["operationId"]: each["description"]
@@ -381,13 +381,13 @@ def test_every_operation_is_described_for_the_roles_that_may() -> None:
             assert (role in named) == allowed
 
 
-def test_the_bounds_of_a_number_are_described_as_in_json_schema() -> None:
+def test_number_limits_are_described_as_in_json_schema() -> None:
     result = openapi.document().decode()
     assert not re.findall(r'"(?:ge|gt|le|lt|min_length|max_length)":', result)
     assert '"minimum": 183' in result
 
 
-def test_a_path_leads_to_its_operation_alone() -> None:
+def test_a_path_matches_its_own_operation_only() -> None:
     for operation in OPERATIONS.values():
         found = request.match_operation(operation.path.replace("{name}", "a"), operation.method)
         assert isinstance(found, request.Matched)
@@ -395,6 +395,6 @@ def test_a_path_leads_to_its_operation_alone() -> None:
 
 
 @pytest.mark.parametrize("result", [["shop.tools:search"], "shop.tools:search"])
-def test_functions_are_taken_as_a_list_and_as_one(result: Any) -> None:
+def test_functions_are_accepted_as_list_or_single_name(result: Any) -> None:
     found = reading.parse_entry("servers", json.dumps({"python": result}).encode())
     assert found == {"python": ["shop.tools:search"]}

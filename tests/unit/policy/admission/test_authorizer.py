@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from harness.builders.configurations import listing_of
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of, key_digest_of
 from toolbus_common.access.pricing import cost_of
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
+from toolbus_common.contracts import TOOLS_CALL, Listing, Quarantined, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_policy.admission.authorizer import Authorizer, payer_of
@@ -29,11 +30,7 @@ def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
 
 
 def authorizer(key: dict[str, Any], **sections: Any) -> Authorizer:
-    tools = tuple(
-        CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
-    )
-    listing = Listing(server="docs", state=ServerState.READY, tools=tools)
-    listing = listing.model_copy(update={"prompts": tools[:1]})
+    listing = listing_of("docs", "search", "delete", prompts=["search"])
     return Authorizer(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 
@@ -44,9 +41,20 @@ def test_a_granted_tool_is_admitted() -> None:
     assert admission.payer.key == "bot"
 
 
-def test_a_tool_no_grant_names_is_denied() -> None:
-    with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
-        authorizer({}).authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
+@pytest.mark.parametrize(
+    ("grants", "server", "method", "message"),
+    [
+        ([], "docs", TOOLS_CALL, "Unknown tool: docs__search"),
+        (["*"], "undeclared", TOOLS_CALL, "Unknown tool: undeclared__search"),
+        (["*"], "docs", "sampling/createMessage", "Unknown"),
+    ],
+    ids=["not granted", "undeclared server", "unknown method"],
+)
+def test_a_call_without_grant_server_or_method_is_unknown(
+    grants: list[str], server: str, method: str, message: str
+) -> None:
+    with pytest.raises(UnknownToolError, match=message):
+        authorizer({"tools": grants}).authorize(KEY_DIGEST, server, method, "search", time())
 
 
 def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
@@ -59,7 +67,7 @@ def test_a_hidden_tool_and_an_unknown_one_get_the_same_error() -> None:
     assert result[0] == result[1]
 
 
-def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
+def test_a_tool_hidden_by_the_configuration_is_unknown_with_any_grant() -> None:
     server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
     decide = authorizer({"tools": ["*"]}, servers={"docs": server}).authorize
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
@@ -76,14 +84,7 @@ def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
     assert admission.charge == 1_000_000
 
 
-def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
-    with pytest.raises(UnknownToolError):
-        authorizer({"tools": ["*"]}).authorize(
-            KEY_DIGEST, "undeclared", TOOLS_CALL, "search", time()
-        )
-
-
-def test_a_team_bounds_its_keys() -> None:
+def test_a_team_limits_its_keys() -> None:
     decide = authorizer(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
     ).authorize
@@ -92,22 +93,21 @@ def test_a_team_bounds_its_keys() -> None:
         decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
 
 
-@pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
-def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("digest", "key"),
+    [
+        (KEY_DIGEST, {"revoked": True}),
+        (KEY_DIGEST, {"expires": date(2020, 1, 1)}),
+        (hash_of(KEY_DIGEST), {}),
+    ],
+    ids=["revoked", "expired", "stored hash as digest"],
+)
+def test_a_revoked_expired_or_unknown_key_is_rejected(digest: str, key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
-        authorizer({"tools": ["*"], **key}).authorize(
-            KEY_DIGEST, "docs", TOOLS_CALL, "search", time()
-        )
+        authorizer({"tools": ["*"], **key}).authorize(digest, "docs", TOOLS_CALL, "search", time())
 
 
-def test_the_stored_hash_is_no_proof() -> None:
-    with pytest.raises(UnauthorizedError):
-        authorizer({"tools": ["*"]}).authorize(
-            hash_of(KEY_DIGEST), "docs", TOOLS_CALL, "search", time()
-        )
-
-
-def test_a_key_on_its_last_day_still_opens() -> None:
+def test_a_key_on_its_last_day_is_accepted() -> None:
     found = authorizer({"tools": ["*"], "expires": date(2026, 1, 1)})
     last_second = 1767311999.0  # 2026-01-01T23:59:59Z
     found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", last_second)
@@ -137,13 +137,13 @@ def test_a_free_call_needs_no_budget() -> None:
     ("name", "micro"),
     [("docs__search", 2000), ("docs__delete", 5000), ("git__log", 1), ("x", 1)],
 )
-def test_the_nearest_price_counts(name: str, micro: int) -> None:
+def test_the_nearest_price_applies(name: str, micro: int) -> None:
     prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
-    assert cost_of(name, prices).held == micro
+    assert cost_of(name, prices).reserved == micro
 
 
-def test_a_tool_nothing_prices_is_free() -> None:
-    assert cost_of("docs__search", {}).held == 0
+def test_a_tool_without_a_price_is_free() -> None:
+    assert cost_of("docs__search", {}).reserved == 0
 
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
@@ -168,8 +168,8 @@ def test_only_tools_have_a_price() -> None:
         assert found(KEY_DIGEST, "docs", method, "search", time()).charge == 0
 
 
-def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
-    """The definition is not approved, so nothing is sent to its server."""
+def test_a_quarantined_prompt_has_no_completion() -> None:
+    # The definition is not approved, so nothing is sent to its server.
     held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
     tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, quarantined=(held, tool))
@@ -180,14 +180,7 @@ def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
     found(KEY_DIGEST, "docs", "completion/complete", "x://y", time())
 
 
-def test_a_method_that_is_not_known_is_never_admitted() -> None:
-    with pytest.raises(UnknownToolError):
-        authorizer({"tools": ["*"]}).authorize(
-            KEY_DIGEST, "docs", "sampling/createMessage", "search", time()
-        )
-
-
-def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
+def test_a_call_that_needs_approval_names_the_level() -> None:
     found = authorizer({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
     assert found.authorize(KEY_DIGEST, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
     assert (
@@ -199,13 +192,13 @@ def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
-def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
+def test_a_follow_up_of_a_call_needs_no_second_approval(method: str) -> None:
     found = authorizer({"tools": ["*"], "approve": ["docs__*"]})
     assert found.authorize(KEY_DIGEST, "docs", method, "search", time()).cause == ""
     assert found.authorize(KEY_DIGEST, "docs", "resources/read", "x://y", time()).cause == "key:bot"
 
 
-def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
+def test_a_stored_result_requires_the_grant_for_its_tool() -> None:
     uri = Handle("docs", "search", "a" * 32).uri(5, 5)
     decide = authorizer({"tools": ["docs__search"]}).authorize
     assert decide(KEY_DIGEST, "docs", "resources/read", uri, time()).charge == 0

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import Bearer, CallRequested, ProtocolFamily
+from toolbus_common.contracts import Bearer, CallRequested
 from toolbus_executor.identity.claims import actor_chain
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
@@ -35,19 +36,19 @@ def test_a_password_in_an_address_is_never_sent() -> None:
     ("more", "why"),
     [
         ({"headers": {"toolbus-identity": "x"}}, "header Toolbus-Identity"),
-        ({"tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}}, "no cache may be public"),
-        ({"url": "", "command": ["x"]}, "identity is for servers with a URL"),
+        ({"tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}}, "its caches cannot be public"),
+        ({"url": "", "command": ["x"]}, "identity applies only to servers with a URL"),
         ({"identity": {"header": "Authorization"}}, "another meaning"),
         ({"identity": {"header": "Mcp-Param-Who"}}, "another meaning"),
         ({"identity": {"header": "content-length"}}, "another meaning"),
         ({"identity": {"header": "X-Who: x\r\nX-More"}}, "not a valid header name"),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X-Who-Bin"}},
-            "is not valid in gRPC",
+            "is not a valid header in gRPC",
         ),
         (
             {"url": "", "grpc": GRPC, "identity": {"header": "X!Who"}},
-            "is not valid in gRPC",
+            "is not a valid header in gRPC",
         ),
         ({"identity": {"audience": "https://other.test"}}, "audience"),
     ],
@@ -66,15 +67,11 @@ def test_the_current_actor_is_outermost() -> None:
 
 
 def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest,
-        family=ProtocolFamily.MODERN,
-        deadline=0.0, traceparent="",
-    )  # fmt: skip
+    return requested_call(server=server, key_digest=key_digest)
 
 
 def held(snapshot: ConfigSnapshot, *actors: str) -> str:
-    """Ann holds a token, which others may act with; the name it stands for."""
+    """Store a token of ann with these actors; return its name."""
     bearer = Bearer(
         access="staff", user="ann", client="c", grant="g", resource="r", handle="7f",
         ends=time.time() + 60, actors=actors,

@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallRequested, ProtocolFamily
+from toolbus_common.contracts import CallRequested
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
 from toolbus_policy.admission import rule_evaluator
 from toolbus_policy.admission.rule_evaluator import RuleCompiler, RuleEvaluator
@@ -43,11 +44,7 @@ def snapshot(**rules: Any) -> ConfigSnapshot:
 
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
-    return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="read", key_digest="p",
-        family=ProtocolFamily.MODERN,
-        deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
-    )  # fmt: skip
+    return requested_call(server=server, tool="read", arguments=msgspec.json.encode(arguments))
 
 
 def ruled(of: RuleEvaluator | None, key: str, request: CallRequested) -> str:
@@ -55,18 +52,18 @@ def ruled(of: RuleEvaluator | None, key: str, request: CallRequested) -> str:
     return of.verdict(request, ConfigSnapshot.of(of.declared).principal(key), 0, NOON).denied_by
 
 
-def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
+def test_a_rule_reads_the_hierarchy_of_a_key_and_the_labels_of_a_tool() -> None:
     of = RuleCompiler().of(snapshot(who=WHO))
     assert ruled(of, "bot", call()) == "who"
     assert ruled(of, "bot", call("notes")) == ""
     assert ruled(of, "other", call()) == ""
 
 
-def test_without_rules_there_is_nothing_to_ask() -> None:
+def test_without_rules_there_is_no_evaluator() -> None:
     assert RuleCompiler().of(snapshot()) is None
 
 
-def test_rules_are_compiled_when_they_change_and_only_then(
+def test_rules_are_compiled_only_when_they_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiled = []
@@ -84,7 +81,7 @@ def test_rules_are_compiled_when_they_change_and_only_then(
     assert compiled == [["who"], ["who", "etc"], ["etc", "who"]]
 
 
-def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
+def test_another_snapshot_has_an_empty_cache() -> None:
     rule_compiler = RuleCompiler()
     before = snapshot(who=WHO)
     assert ruled(rule_compiler.of(before), "bot", call()) == "who"
@@ -95,7 +92,7 @@ def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
     assert ruled(rule_compiler.of(ConfigSnapshot.of(moved)), "bot", call()) == ""
 
 
-def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
+def test_calls_no_rule_matches_share_one_decision() -> None:
     shown = snapshot(who=WHO)
     of = RuleCompiler().of(shown)
     assert of is not None
@@ -130,7 +127,7 @@ def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
     return sliced
 
 
-def test_keys_that_are_alike_to_the_rules_are_sliced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_equal_for_the_rules_share_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "forbid(principal, action, resource);"
     assert len(slices(monkeypatch, text)) == 1
 
@@ -146,7 +143,9 @@ def test_keys_that_are_alike_to_the_rules_are_sliced_once(monkeypatch: pytest.Mo
         ),
     ],
 )
-def test_a_rule_about_one_key_is_about_no_other(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_rule_about_one_key_does_not_affect_others(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     assert slices(monkeypatch, text) == ["other", "another"]
 
 

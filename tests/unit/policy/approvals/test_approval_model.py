@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from harness.builders.approvals import pending_approval
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import ApprovalRequested, CallRequested, ProtocolFamily
+from toolbus_common.contracts import ApprovalRequested, CallRequested
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import (
     STATE_PREFIX,
@@ -29,29 +31,19 @@ ARGUMENTS = b'{"page":"canary"}'
 
 
 def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
-    return CallRequested(
-        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p",
-        family=ProtocolFamily.MODERN,
-        deadline=1.0, traceparent="", extra=extra, arguments=arguments,
-    )  # fmt: skip
-
-
-def pending() -> Approval:
-    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    principal = ConfigSnapshot.of(declared).principal("bot")
-    return approvals.new_approval(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
+    return requested_call(call_id="c1", tool="burn", extra=extra, arguments=arguments)
 
 
 def every_state() -> dict[State, Approval]:
-    pending_approval = pending()
-    granted = approvals.granted(pending_approval, "key:boss", "Fine.", 300.0)
+    pending = pending_approval(call())
+    granted = approvals.granted(pending, "key:boss", "Fine.", 300.0)
     return {
-        State.PENDING: pending_approval,
+        State.PENDING: pending,
         State.GRANTED: granted,
-        State.REJECTED: approvals.rejected(pending_approval, "key:boss", "No.", 200.0),
+        State.REJECTED: approvals.rejected(pending, "key:boss", "No.", 200.0),
         State.USED: approvals.used(granted, 400.0, "c1"),
-        State.EXPIRED: approvals.expired(pending_approval),
-        State.WITHDRAWN: approvals.withdrawn(pending_approval),
+        State.EXPIRED: approvals.expired(pending),
+        State.WITHDRAWN: approvals.withdrawn(pending),
     }
 
 
@@ -62,7 +54,7 @@ def test_arguments_are_stored_only_while_the_approval_is_open() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
+def test_each_state_has_its_own_event_and_id(state: State) -> None:
     event = event_of(every_state()[state], 150.0)
     recorded_arguments = "requested" if state is State.PENDING else state.value
     assert event.subject == f"tb.event.approval.{recorded_arguments}.default"
@@ -72,7 +64,7 @@ def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) 
 
 
 def test_the_requested_event_holds_what_rules_read() -> None:
-    """A replay of rules needs these fields for calls that waited for approval."""
+    # A replay of rules needs these fields for calls that waited for approval.
     declared = Configuration.model_validate(
         {
             "teams": {"ops": {"environment": "prod"}},
@@ -87,28 +79,28 @@ def test_the_requested_event_holds_what_rules_read() -> None:
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
     assert (event.family, event.charge, event.arguments) == ("modern", 7, "")
-    assert "rule" not in event_of(pending(), 150.0).model_dump(exclude_defaults=True)
+    assert "rule" not in event_of(pending_approval(call()), 150.0).model_dump(exclude_defaults=True)
 
 
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
     read = approvals.rule_input(call(), principal, 0)
-    assert b"canary" in event_of(pending(), 150.0, read=read).encode()
+    assert b"canary" in event_of(pending_approval(call()), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
             assert b"canary" not in event_of(approval, 150.0, read=read).encode()
 
 
 def test_ids_cannot_be_guessed() -> None:
-    assert len({pending().id for _ in range(100)}) == 100
-    assert all(len(pending().id) == 32 for _ in range(10))
+    assert len({pending_approval(call()).id for _ in range(100)}) == 100
+    assert all(len(pending_approval(call()).id) == 32 for _ in range(10))
 
 
 @pytest.mark.parametrize(("now", "is_current"), [(150.0, True), (200.0, False), (1e9, False)])
 def test_an_approval_is_current_until_it_ends(now: float, is_current: bool) -> None:  # noqa: FBT001
-    assert pending().is_current(now) is is_current
-    assert pending().applies_to("", now) is is_current
+    assert pending_approval(call()).is_current(now) is is_current
+    assert pending_approval(call()).applies_to("", now) is is_current
 
 
 def test_a_used_approval_accepts_each_state_once() -> None:
@@ -118,7 +110,7 @@ def test_a_used_approval_accepts_each_state_once() -> None:
     on = approvals.continued(used, "one")
     assert not on.applies_to("one", 350.0)
     assert on.applies_to("two", 350.0)
-    assert not on.applies_to("two", 400.0), "not after its end"
+    assert not on.applies_to("two", 400.0), "no longer current after its end"
 
 
 def test_an_approved_call_continues_a_limited_number_of_times() -> None:
@@ -130,12 +122,15 @@ def test_an_approved_call_continues_a_limited_number_of_times() -> None:
 
 
 def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
-    assert (state_of(pending(), 4).arguments, state_of(pending(), 4).cut) == ('{"pa', True)
-    whole = state_of(pending(), MAX_ARGUMENT_BYTES)
+    assert (
+        state_of(pending_approval(call()), 4).arguments,
+        state_of(pending_approval(call()), 4).cut,
+    ) == ('{"pa', True)
+    whole = state_of(pending_approval(call()), MAX_ARGUMENT_BYTES)
     assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
 
 
-# -- what a caller brings ------------------------------------------------------------------------
+# -- the response of a caller ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,13 +147,13 @@ def test_arguments_are_cut_to_the_requested_length_and_marked() -> None:
         (None, ""),
     ],
 )
-def test_an_answer_is_read_whatever_it_looks_like(answers: Any, action: str) -> None:
+def test_a_response_of_any_form_is_parsed(answers: Any, action: str) -> None:
     extra = json.dumps({"requestState": f"{STATE_PREFIX}abc", "inputResponses": answers})
     assert parse_response(extra) == ApprovalResponse("abc", action)
 
 
 @pytest.mark.parametrize("state", ["park.x.y", "", "TOOLBUS.APPROVAL.abc", " toolbus.approval.x"])
-def test_a_state_of_a_servers_is_its_own(state: str) -> None:
+def test_a_servers_own_state_is_left_to_it(state: str) -> None:
     extra = json.dumps({"requestState": state, "inputResponses": {}})
     assert parse_response(extra) == ApprovalResponse(state=state)
     assert parse_response(extra).without_approval(call(extra)).extra == extra
@@ -193,6 +188,8 @@ def test_only_clients_with_url_elicitation_get_a_page(capabilities: str, can: bo
 
 
 def test_the_elicitation_does_not_show_the_arguments() -> None:
-    pending_approval = approval_elicitation(pending(), "https://gateway.example/approvals/x")
-    assert b"canary" not in pending_approval.body
-    assert json.loads(pending_approval.body)["inputRequests"]["approval"]["params"]["mode"] == "url"
+    elicitation = approval_elicitation(
+        pending_approval(call()), "https://gateway.example/approvals/x"
+    )
+    assert b"canary" not in elicitation.body
+    assert json.loads(elicitation.body)["inputRequests"]["approval"]["params"]["mode"] == "url"

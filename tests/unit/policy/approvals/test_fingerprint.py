@@ -6,13 +6,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from harness.builders.calls import requested_call
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
-    CallRequested,
     CatalogEntry,
     Listing,
-    ProtocolFamily,
     ServerState,
 )
 from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
@@ -25,16 +24,13 @@ parts = st.fixed_dictionaries(
 
 
 def bound(part: dict[str, Any]) -> str:
-    call = CallRequested(
-        call_id="c", reply_to="r", server=part["server"], tool=part["tool"], key_digest="p",
-        family=ProtocolFamily.MODERN, deadline=1.0, traceparent="", method=part["method"],
-        arguments=part["arguments"],
-    )  # fmt: skip
+    called = {name: part[name] for name in ("server", "tool", "method", "arguments")}
+    call = requested_call(**called)
     return binding_of(call, part["key"], part["definition"], part["policy"])
 
 
 @given(parts, parts)
-def test_two_calls_share_a_binding_only_if_they_are_alike_in_everything(
+def test_two_calls_share_a_binding_only_if_equal_in_everything(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     assert (bound(one) == bound(other)) == (one == other)
@@ -58,7 +54,7 @@ def test_any_byte_of_the_arguments_is_bound(part: dict[str, Any], at: int, flip:
 
 
 @given(st.text(min_size=1, max_size=6), st.integers(min_value=1))
-def test_nothing_slides_from_one_field_into_the_next(text: str, at: int) -> None:
+def test_text_moved_between_fields_changes_the_binding(text: str, at: int) -> None:
     part = dict.fromkeys(FIELDS, "") | {"arguments": b""}
     cut = at % len(text)
     one, other = {"server": text, "tool": ""}, {"server": text[:cut], "tool": text[cut:]}
@@ -91,7 +87,7 @@ def test_any_change_of_the_definition_is_another_digest(change: dict[str, Any]) 
     assert definition_digest(listing(**change), "burn") != definition_digest(listing(), "burn")
 
 
-def test_the_order_of_a_definition_says_nothing() -> None:
+def test_the_order_of_a_definitions_members_does_not_matter() -> None:
     (offered,) = listing().tools
     turned = dict(reversed(offered.definition.items()))
     again = Listing(
@@ -137,7 +133,7 @@ def policy(**changes: Any) -> str:
         {"labels": {"docs__burn": ["sink"]}},
     ],
 )
-def test_a_change_of_the_policy_that_matters_is_another_digest(change: dict[str, Any]) -> None:
+def test_a_relevant_policy_change_changes_the_digest(change: dict[str, Any]) -> None:
     assert policy(**change) != policy()
 
 
@@ -153,5 +149,5 @@ def test_a_change_of_the_policy_that_matters_is_another_digest(change: dict[str,
         {"prices": {"docs__burn": 1}},
     ],
 )
-def test_a_change_that_does_not_matter_is_the_same_digest(change: dict[str, Any]) -> None:
+def test_an_irrelevant_policy_change_keeps_the_digest(change: dict[str, Any]) -> None:
     assert policy(**change) == policy()

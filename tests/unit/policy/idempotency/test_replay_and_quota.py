@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.builders.calls import admitted_call, requested_call
 from harness.clients.bus_operator import key
 from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
@@ -31,10 +32,10 @@ from toolbus_common.contracts import (
     TaskCreated,
 )
 from toolbus_common.errors import (
-    CallUnderWayError,
+    CallInProgressError,
     IdempotencyConflictError,
     InvalidError,
-    OutcomeNotKeptError,
+    OutcomeNotStoredError,
     OutcomeUnknownError,
     OverloadedError,
     RateExceededError,
@@ -59,19 +60,12 @@ JSON = st.recursive(
 
 
 def call(**given: Any) -> CallRequested:
-    result = {
-        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
-        "family": ProtocolFamily.MODERN, "deadline": time() + 30, "traceparent": "",
-        "idempotency_key": "k",
-    }  # fmt: skip
-    return CallRequested(**{**result, **given})
+    own = {"call_id": "second", "tool": "burn", "idempotency_key": "k", "deadline": time() + 30}
+    return requested_call(**{**own, **given})
 
 
 def admitted() -> CallAdmitted:
-    return CallAdmitted(
-        call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
-        family=ProtocolFamily.MODERN, deadline=time() + 30, traceparent="",
-    )  # fmt: skip
+    return admitted_call(call_id="first", tool="burn", customer="default", deadline=time() + 30)
 
 
 def kept(
@@ -84,7 +78,7 @@ def kept(
 
 
 @given(JSON, st.randoms())
-def test_equal_values_are_equal_arguments_however_they_are_written(value: Any, any_: Any) -> None:
+def test_equal_values_are_equal_arguments_in_any_spelling(value: Any, any_: Any) -> None:
     def shuffled(part: Any) -> Any:
         if isinstance(part, dict):
             items = [(name, shuffled(inner)) for name, inner in part.items()]
@@ -102,7 +96,7 @@ def test_equal_values_are_equal_arguments_however_they_are_written(value: Any, a
     "raw",
     [b"{", b'{"a":"' + b"x" * (64 << 10) + b'"}', b"[" * 200 + b"]" * 200, b'{"a":"\\ud800"}'],
 )
-def test_arguments_that_are_not_read_are_compared_as_bytes(raw: bytes) -> None:
+def test_unparsed_arguments_are_compared_as_bytes(raw: bytes) -> None:
     assert digest_of_arguments(raw) == digest_of_arguments(bytes(raw))
     assert digest_of_arguments(raw) != digest_of_arguments(raw + b" ")
 
@@ -121,7 +115,7 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     assert entry_name_of(call(), bot) == entry_name_of(
         call(call_id="third", family=ProtocolFamily.LEGACY), bot
     )
-    assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
+    assert len({name.partition(".")[0] for name in names}) == 2, "one name prefix for each caller"
 
 
 def principal(name: str, declared: Configuration) -> Principal:
@@ -137,13 +131,13 @@ def test_an_ended_call_is_replayed_and_other_arguments_are_rejected() -> None:
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.FREE])
-def test_other_arguments_are_refused_however_far_the_first_call_is(stage: Stage) -> None:
+def test_other_arguments_are_rejected_at_every_stage_of_the_first_call(stage: Stage) -> None:
     with pytest.raises(IdempotencyConflictError):
         check_outcome(kept(stage), "different", call(), 5)
 
 
 def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
-    with pytest.raises(CallUnderWayError) as caught:
+    with pytest.raises(CallInProgressError) as caught:
         check_outcome(kept(Stage.CLAIMED), "same", call(), 60)
     assert caught.value.data["retry_after"] > 0
     with pytest.raises(OutcomeUnknownError, match="It is not repeated") as unknown:
@@ -154,7 +148,7 @@ def test_a_claim_is_running_until_its_deadline_then_unknown() -> None:
 def test_a_result_that_was_too_large_is_reported() -> None:
     large = ended(admitted(), CLAIM, CallResult(b"x" * LARGEST_STORED), sent=True)
     assert (large.stage, large.reply) == (Stage.TOO_LARGE, b"")
-    with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
+    with pytest.raises(OutcomeNotStoredError, match="256 KiB"):
         check_outcome(large, "same", call(), 5)
 
 
@@ -168,7 +162,7 @@ def test_a_result_that_was_too_large_is_reported() -> None:
         (InputRequired(b"{}"), True, Stage.FREE),
     ],
 )
-def test_only_what_ended_a_call_that_was_sent_is_kept(
+def test_only_the_final_outcome_of_a_sent_call_is_stored(
     result: FinalReply | CallError,
     sent: bool,  # noqa: FBT001
     stage: Stage,
@@ -217,7 +211,7 @@ def test_a_task_is_replayed_only_to_its_protocol_family() -> None:
     assert json.loads(again.body)["taskId"] == "t"
     other = replay_reply(task, ProtocolFamily.LEGACY)
     assert isinstance(other, CallError)
-    assert isinstance(other.error, OutcomeNotKeptError)
+    assert isinstance(other.error, OutcomeNotStoredError)
 
 
 @pytest.mark.parametrize("result", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
@@ -228,23 +222,23 @@ def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
     assert validated_key(None) == ""
 
 
-def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
+def test_the_outcomes_and_bytes_of_a_caller_are_limited() -> None:
     quota = OutcomeQuota(most=2, most_bytes=100)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.b", "bot")
     quota.apply_change(Size("bot.b", 10, time()))
     with pytest.raises(RateExceededError, match="'key:bot' has stored 2"):
         quota.check("bot.c", "bot")
-    quota.check("bot.b", "bot")  # what is kept already may be asked for
+    quota.check("bot.b", "bot")  # a stored outcome may be requested again
     quota.check("own.c", "own")
     quota.apply_change(Size("own.c", 100, time()))
     with pytest.raises(RateExceededError):
         quota.check("own.d", "own")
-    quota.apply_change(Size("own.c", 99, time()))  # written over, not beside
+    quota.apply_change(Size("own.c", 99, time()))  # replaced, not added
     quota.check("own.d", "own")
 
 
-def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
+def test_the_outcomes_of_all_callers_are_limited() -> None:
     quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.a", "bot")
@@ -252,13 +246,13 @@ def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> 
         quota.check("own.a", "own")
 
 
-def test_what_is_a_day_old_counts_no_more() -> None:
+def test_an_outcome_older_than_a_day_no_longer_counts() -> None:
     quota = OutcomeQuota(most=1, most_bytes=100)
     quota.apply_change(Size("bot.a", 10, time() - DAY - 1))
     quota.check("bot.b", "bot")
 
 
-def test_every_tool_takes_an_idempotency_key_in_a_program_and_nothing_else_it_has_not() -> None:
+def test_in_a_program_every_tool_accepts_an_idempotency_key_and_no_other_extra() -> None:
     tool = Tool("say", ("text",), 1)
     assert bound("one", tool, ("x",), {ARGUMENT: "k"}) == {"text": "x", ARGUMENT: "k"}
     with pytest.raises(NotBoundError):

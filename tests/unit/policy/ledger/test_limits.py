@@ -28,18 +28,18 @@ def test_a_changed_limit_keeps_its_counter() -> None:
         {"usd": 1, "per": "day", "tools": ["docs__*"]},
     ],
 )
-def test_budgets_that_count_something_else_have_counters_of_their_own(
+def test_budgets_that_count_differently_have_separate_counters(
     other: dict[str, Any],
 ) -> None:
     assert len(set(counters(budgets=[DAILY, other]))) == 2
 
 
-def test_the_order_of_tools_does_not_make_another_counter() -> None:
+def test_the_order_of_tools_does_not_change_the_counter() -> None:
     one, two = ({**DAILY, "tools": tools} for tools in (["a__*", "b__*"], ["b__*", "a__*"]))
     assert counters(budget=one) == counters(budget=two)
 
 
-def test_of_two_budgets_with_one_counter_the_stricter_holds() -> None:
+def test_of_two_budgets_with_one_counter_the_stricter_applies() -> None:
     key = Key.model_validate({"budgets": [DAILY, {**DAILY, "usd": 0.5}]})
     assert [each.most for each in budgets_of([("key:bot", key)])] == [500_000]
 
@@ -60,7 +60,7 @@ def test_a_budget_for_some_tools_counts_only_those() -> None:
     assert not limit.counts("mail__send", 1)
 
 
-def test_a_free_call_counts_as_a_call_and_as_no_money() -> None:
+def test_a_free_call_counts_as_a_call_and_costs_nothing() -> None:
     level = Level.model_validate({"budgets": [DAILY, {"calls": 1, "per": "day"}]})
     counting = [each.counts("docs__search", 0) for each in budgets_of([("team:ops", level)])]
     assert counting == [False, True]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toolbus_common.config import Budget, Period
 from toolbus_policy.ledger.periods import PARTS, PeriodCache, part_length, period_start, span
 
-# With half-hour changes of the clocks, changes at midnight, a skipped day, odd offsets.
+# Zones with half-hour clock changes, changes at midnight, a skipped day, odd offsets.
 ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu",
     "America/Sao_Paulo", "America/Havana", "America/St_Johns", "Pacific/Apia", "Asia/Tehran",
@@ -38,7 +38,7 @@ def test_periods_follow_each_other_without_gap_or_overlap(
 
 
 @given(SECONDS, st.sampled_from(PERIODS))
-def test_periods_in_utc_begin_where_the_calendar_says(now: int, period: Period) -> None:
+def test_periods_in_utc_follow_the_calendar(now: int, period: Period) -> None:
     start = datetime.fromtimestamp(span(period, ZoneInfo("UTC"), now)[0], UTC)
     assert (start.minute, start.second) == (0, 0)
     assert period is Period.HOUR or start.hour == 0
@@ -49,20 +49,20 @@ def test_periods_in_utc_begin_where_the_calendar_says(now: int, period: Period) 
 @pytest.mark.parametrize(
     ("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-06-01", 24)]
 )
-def test_a_day_is_as_long_as_the_clocks_make_it(day: str, hours: int) -> None:
+def test_a_day_has_the_length_of_its_clock_changes(day: str, hours: int) -> None:
     noon = second(f"{day}T12:00:00", "Europe/Berlin")
     start, end = span(Period.DAY, ZoneInfo("Europe/Berlin"), noon)
     assert start == second(f"{day}T00:00:00", "Europe/Berlin")
     assert end - start == hours * 3600
 
 
-def test_a_day_whose_midnight_is_skipped_begins_when_the_clocks_are_set() -> None:
+def test_a_day_without_midnight_starts_at_the_clock_change() -> None:
     noon = second("2018-11-04T12:00:00", "America/Sao_Paulo")
     start, _ = span(Period.DAY, ZoneInfo("America/Sao_Paulo"), noon)
     assert datetime.fromtimestamp(start, ZoneInfo("America/Sao_Paulo")).hour == 1
 
 
-def test_an_hour_begins_with_the_zones_own_hour() -> None:
+def test_an_hour_starts_with_the_zones_hour() -> None:
     start, end = span(Period.HOUR, ZoneInfo("Asia/Kathmandu"), second("2026-01-01T10:00:00"))
     assert (start, end) == (second("2026-01-01T09:15:00"), second("2026-01-01T10:15:00"))
 
@@ -85,7 +85,7 @@ def test_computed_bounds_are_cached_until_the_period_ends() -> None:
 
 
 @given(SECONDS, st.sampled_from(PERIODS))
-def test_a_rolling_period_never_forgets_before_it_has_passed(now: int, period: Period) -> None:
+def test_a_rolling_period_counts_until_it_has_passed(now: int, period: Period) -> None:
     budget = Budget(usd=1, per=period, rolling=True)
     length = part_length(period) * PARTS
     assert now - length - part_length(period) <= period_start(budget, now) <= now - length

@@ -1,1 +1,1 @@
-"""Model the configuration of keys, customers, rules, limits and administrators."""
+"""Configuration models of keys, customers, rules, limits and administrators."""

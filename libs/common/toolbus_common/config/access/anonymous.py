@@ -29,7 +29,7 @@ class Anonymous(KeyTerms):
     @model_validator(mode="after")
     def _has_no_identity(self) -> Self:
         if self.user:
-            raise ValueError("names a user, but anonymous callers have none; leave user out")
+            raise ValueError("names a user, but anonymous callers have none; remove user")
         if self.rights:
-            raise ValueError("has rights, but anonymous callers cannot approve; leave rights out")
+            raise ValueError("has rights, but anonymous callers cannot approve; remove rights")
         return self

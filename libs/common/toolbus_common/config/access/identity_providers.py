@@ -43,8 +43,8 @@ class Issuer(ConfigModel):
     def _takes_no_identity_for_access(self) -> Self:
         if self.client_id and self.audience == self.client_id:
             raise ValueError(
-                "audience is the client_id: that is for ID tokens, which give no access; name "
-                "another audience, or leave it out"
+                "audience equals client_id, which is the audience of ID tokens, and those grant "
+                "no access; set another audience, or remove it"
             )
         return self
 
@@ -68,5 +68,5 @@ class Access(KeyTerms):
         if self.budget or self.budgets:
             raise ValueError("has a budget; move it to a team, a customer or a user")
         if self.user:
-            raise ValueError("names a user, but the user is who signs in; leave user out")
+            raise ValueError("names a user, but the user is the person who signs in; remove user")
         return self

@@ -27,7 +27,9 @@ class Group(ConfigModel):
     @model_validator(mode="after")
     def _is_plain_scope(self) -> Self:
         if self.scope and (self.tools is None or self.deny):
-            raise ValueError("has a scope, so it needs tools and no deny: scopes can only add")
+            raise ValueError(
+                "has 'scope', so it needs 'tools' and cannot have 'deny': a scope can only grant"
+            )
         return self
 
 

@@ -46,7 +46,7 @@ class Budget(ConfigModel):
         if (self.usd is None) == (self.calls is None):
             raise ValueError("needs exactly one of usd and calls")
         if self.rolling and self.timezone != "UTC":
-            raise ValueError("is rolling, which has no timezone; leave timezone out")
+            raise ValueError("is rolling, so it cannot have a timezone; remove timezone")
         return self
 
     @property
@@ -89,7 +89,7 @@ class Price(ConfigModel):
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
         if self.most is None and (self.kilobyte or self.token):
-            raise ValueError("needs most, the dollars reserved before the result is known")
+            raise ValueError("needs 'most', the dollars reserved before the result is known")
         if self.most is not None and self.most < self.call:
-            raise ValueError("has a most below its call; raise most")
+            raise ValueError("has 'most' below 'call'; raise 'most'")
         return self

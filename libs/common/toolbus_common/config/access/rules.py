@@ -50,7 +50,9 @@ class Webhook(ConfigModel):
         for event in events:
             if event.partition(".")[0] not in (*POSTED, "checkpoint"):
                 known = ", ".join((*POSTED, "checkpoint"))
-                raise ValueError(f"'{event}' is never posted; kinds begin with {known}")
+                raise ValueError(
+                    f"'{event}' events are not sent to webhooks; names begin with {known}"
+                )
         return events
 
     def wants(self, name: str, customer: str) -> bool:

@@ -1,1 +1,1 @@
-"""Model the configuration of retention and exports."""
+"""Configuration models of retention and exports."""

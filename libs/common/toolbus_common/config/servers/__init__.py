@@ -1,1 +1,1 @@
-"""Model the configuration of servers."""
+"""Configuration models of servers."""

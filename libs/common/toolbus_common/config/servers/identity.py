@@ -33,7 +33,7 @@ class ServerIdentity(ConfigModel):
     @classmethod
     def _is_free(cls, header: str) -> str:
         if not TOKEN.fullmatch(header):
-            raise ValueError("is not a valid header name; leave it out for Toolbus-Identity")
+            raise ValueError("is not a valid header name; remove it to use Toolbus-Identity")
         if header.lower() in _TAKEN or header.lower().startswith(_OTHERS):
-            raise ValueError(f"{header} has another meaning; name another, or leave it out")
+            raise ValueError(f"{header} has another meaning; set another header, or remove it")
         return header

@@ -58,19 +58,21 @@ class OAuthClient(ConfigModel):
         if self.certificate:
             return self
         if self.key and self.method not in ("", BY_KEY):
-            raise ValueError(f"has a key, which is for the method {BY_KEY}; leave one out")
+            raise ValueError(f"has a key, which requires the method {BY_KEY}; remove one of them")
         if self.key and self.assertion:
-            raise ValueError("has a key and an assertion, which is signed already; leave one out")
+            raise ValueError(
+                "has a key and an assertion, which is signed already; remove one of them"
+            )
         return self
 
     @model_validator(mode="after")
     def _has_certificate_and_key(self) -> Self:
         if self.certificate and not self.key:
-            raise ValueError("has a certificate without its key; name both, as references")
+            raise ValueError("has a certificate without its key; set both, as references")
         if self.method in BY_CERTIFICATE and not self.certificate:
-            raise ValueError(f"{self.method} needs a certificate and its key; name both")
+            raise ValueError(f"{self.method} needs a certificate and its key; set both")
         if self.method in BY_CERTIFICATE and self.secret:
-            raise ValueError(f"{self.method} takes no secret; leave one of them out")
+            raise ValueError(f"{self.method} uses no secret; remove one of them")
         return self
 
 
@@ -130,15 +132,19 @@ class ServerOAuth(ConfigModel):
         if self.tokens == "user" and self.grant not in OF_PEOPLE:
             raise ValueError("tokens: user needs grant consent (the default) or enterprise")
         if (self.grant == ENTERPRISE) is not bool(self.provider):
-            raise ValueError("grant enterprise and provider belong together; name both or neither")
+            raise ValueError(
+                "grant enterprise and provider require each other; set both or neither"
+            )
         if self.grant == ENTERPRISE and (self.tokens != "user" or not self.clients):
             raise ValueError(
                 "grant enterprise needs tokens: user, and clients that the provider knows"
             )
         if self.grant == WORKLOAD and not any(each.assertion for each in self.clients.values()):
-            raise ValueError("grant workload needs a client with an assertion; name it")
+            raise ValueError(
+                "grant workload needs a client with an assertion; add one under clients"
+            )
         if self.listing and self.tokens != "user":
-            raise ValueError("has listing, which needs tokens: user; leave it out otherwise")
+            raise ValueError("has listing, which needs tokens: user; set that, or remove listing")
         return self
 
 
@@ -147,9 +153,9 @@ def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
     if kind in _PROCESSES:
         return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
     if oauth.env or oauth.file:
-        return "env and file are for processes, which receive their token there; leave them out"
+        return "env and file apply only to processes, which receive their token there; remove them"
     if oauth.resource and kind in ("url", "sse"):
-        return f"resource is the {kind} itself; leave it out"
+        return f"resource is always the address of a {kind} server; remove it"
     return _unproven_misfit(oauth, kind) if kind == "grpc" else ""
 
 
@@ -159,14 +165,14 @@ def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> 
     if oauth.env in own_env:
         return f"{oauth.env} is already in env; leave one of them out"
     if oauth.file and kind == "container":
-        return "a container has no private home: choose env to pass its token"
+        return "a container has no private home; use env to pass its token"
     return ""
 
 
 def _unproven_misfit(oauth: ServerOAuth, kind: str) -> str:
     """Check servers whose requirements are not discovered over HTTP, and that support no DPoP."""
     if oauth.dpop:
-        return f"a {kind} server cannot prove a bound token; leave dpop out"
+        return f"DPoP is not supported with {kind} servers; remove dpop"
     if not (oauth.issuer or oauth.resource):
-        return "name the issuer whose tokens it accepts, or the resource they are for"
+        return "its authorization server cannot be discovered; set issuer or resource"
     return ""

@@ -286,7 +286,8 @@ class Server(ConfigModel):
             before = owners.setdefault(name, own)
             if before != own:
                 raise ValueError(
-                    f"{before} and {own} would both be called {name}; give one another alias"
+                    f"{before} and {own} would both have the name {name}; give one of them "
+                    "another alias"
                 )
         return tools
 
@@ -297,8 +298,8 @@ class Server(ConfigModel):
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
-                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one "
-                "that reflects), python (functions) or container (an image)"
+                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (a server "
+                "with reflection), python (functions) or container (an image)"
             )
         return self
 
@@ -306,28 +307,30 @@ class Server(ConfigModel):
     def _has_fields_of_its_kind(self) -> Self:
         if self.is_process and self.headers:
             raise ValueError(
-                "headers are for servers with a URL; use env for command, python or container"
+                "headers apply only to servers with a URL; use env for command, python or container"
             )
         if not self.openapi:
-            self._refuse_alien(_OF_OPENAPI, "openapi")
+            self._refuse_alien(_OF_OPENAPI, "servers with openapi")
         if not (self.openapi or self.graphql or self.grpc):
-            self._refuse_alien(_OF_DESCRIBED, "openapi, graphql and grpc")
+            self._refuse_alien(_OF_DESCRIBED, "servers with openapi, graphql or grpc")
         if not self.is_process:
-            self._refuse_alien(_OF_PROCESS, "command, python and container")
+            self._refuse_alien(_OF_PROCESS, "servers with command, python or container")
         if not self.has_sessions:
-            self._refuse_alien(_OF_SESSIONS, "what may keep state: processes, url, replicas, sse")
-            self._refuse_alien(("protocol",), "MCP servers: processes, url, replicas, sse")
+            self._refuse_alien(
+                _OF_SESSIONS, "servers that may keep state (processes, url, replicas, sse)"
+            )
+            self._refuse_alien(("protocol",), "MCP servers (processes, url, replicas, sse)")
         if self.is_process or self.grpc:
-            self._refuse_alien(("proxy",), "what has an address over HTTP")
+            self._refuse_alien(("proxy",), "servers with an HTTP URL")
         if self.is_process or self.grpc.startswith("grpc://"):
-            self._refuse_alien(FILES, "what is called over TLS")
+            self._refuse_alien(FILES, "servers that are called over TLS")
         return self
 
     @model_validator(mode="after")
     def _supports_family(self) -> Self:
         if self.sse and self.protocol == "modern":
             raise ValueError(
-                "sse is legacy only: leave protocol out, or configure a url instead of sse"
+                "sse is always legacy; remove protocol, or configure url instead of sse"
             )
         return self
 
@@ -336,12 +339,14 @@ class Server(ConfigModel):
         if self.oauth is None:
             return self
         if any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("has oauth and a header Authorization; leave one of them out")
+            raise ValueError("has oauth and a header Authorization; remove one of them")
         if self.oauth.tokens == "user" and self._has_public_cache:
-            raise ValueError("uses a token per user: no cache may be public; make it private")
+            raise ValueError(
+                "uses a token per user, so its caches cannot be public; make them private"
+            )
         problem = misfit(self.oauth, self.kind, own_env=tuple(self.env))
         if not problem and not self.oauth_url:
-            problem = "the URL that tokens are for is unknown: set resource or base_url"
+            problem = "the audience of its tokens is unknown; set resource or base_url"
         if problem:
             raise ValueError(f"oauth: {problem}")
         return self
@@ -351,13 +356,17 @@ class Server(ConfigModel):
         if self.identity is None:
             return self
         if self.is_process:
-            raise ValueError("identity is for servers with a URL; leave it out")
+            raise ValueError("identity applies only to servers with a URL; remove it")
         if any(name.lower() == self.identity.header.lower() for name in self.headers):
-            raise ValueError(f"has identity and a header {self.identity.header}; leave one out")
+            raise ValueError(
+                f"has identity and a header {self.identity.header}; remove one of them"
+            )
         if self._has_public_cache:
-            raise ValueError("receives the caller's identity: no cache may be public")
+            raise ValueError(
+                "receives the caller's identity, so its caches cannot be public; make them private"
+            )
         if self.grpc and not self.identity.fits_grpc:
-            raise ValueError(f"{self.identity.header} is not valid in gRPC; name another")
+            raise ValueError(f"{self.identity.header} is not a valid header in gRPC; set another")
         return self
 
     @property
@@ -368,17 +377,20 @@ class Server(ConfigModel):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.network != "any" and not self.namespaces:
-            raise ValueError("network needs namespaces; leave one of them out")
+            raise ValueError("network needs namespaces, which are disabled; remove one of them")
         if self.container and isinstance(self.network, Hosts):
-            raise ValueError("network of a container is any, loopback or none, not a list of hosts")
+            raise ValueError(
+                "network of a container must be any, loopback or none; a list of "
+                "hosts is not supported"
+            )
         if self.key and not self.certificate:
-            raise ValueError("key belongs to a certificate; name both")
+            raise ValueError("has a key without a certificate; set both")
         return self
 
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
-        """Raise `ValueError` for a field that only servers of another kind have."""
+        """Raise `ValueError` for a field that applies only to servers of another kind."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True
             ):
-                raise ValueError(f"{name} belongs to {owner}; leave it out")
+                raise ValueError(f"{name} applies only to {owner}; remove it")

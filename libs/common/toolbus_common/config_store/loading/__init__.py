@@ -1,1 +1,1 @@
-"""Load a YAML configuration, and report every error with its line."""
+"""Loader of the YAML configuration, which reports every error with its line."""

@@ -14,8 +14,8 @@ ConfigPath = tuple[str | int, ...]
 DEEPEST = 32
 MOST_NODES = 200_000  # nested aliases would otherwise multiply without limit
 TOO_MANY = (
-    f"here are more than the {MOST_NODES:,} values that a file may have, aliases counted at each "
-    "use; create keys with 'toolbus keys create' instead of configuring so many"
+    f"the file has more than {MOST_NODES:,} values (an alias counts at each use); create keys "
+    "with 'toolbus keys create' instead of configuring so many"
 )
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -66,7 +66,7 @@ def dotted(path: ConfigPath) -> str:
 
 
 def read(text: str) -> Document:
-    """Parse a text. Never raises: what cannot be parsed is a problem."""
+    """Parse a text. Never raises: each syntax error is a problem in the result."""
     document = Document()
     try:
         node = compose(text)
@@ -75,15 +75,17 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        document.problems.append(ConfigProblem(line, "", f"this is not YAML: {error.problem}"))
+        document.problems.append(
+            ConfigProblem(line, "", f"the file is not valid YAML: {error.problem}")
+        )
     except yaml.YAMLError as error:
         document.problems.append(
-            ConfigProblem(1, "", f"this is not YAML: {str(error).splitlines()[0]}")
+            ConfigProblem(1, "", f"the file is not valid YAML: {str(error).splitlines()[0]}")
         )
     except _TooManyError as error:
         document.problems.append(ConfigProblem(error.line, "", TOO_MANY))
     except RecursionError:
-        document.problems.append(ConfigProblem(1, "", "this is nested too deeply"))
+        document.problems.append(ConfigProblem(1, "", "the file is nested too deeply"))
     return document
 
 
@@ -122,7 +124,7 @@ class _Reader:
             elif key.value in first:
                 before = first[key.value]
                 where = (*path, key.value)
-                self._add(key, where, f"is given twice; the first is on line {before}")
+                self._add(key, where, f"occurs twice; the first is on line {before}")
             else:
                 first[key.value] = line
                 self._document.lines[(*path, key.value)] = line
@@ -144,7 +146,7 @@ class _Reader:
         try:
             return self._scalars.construct_object(node, deep=True)
         except yaml.constructor.ConstructorError:
-            self._add(node, path, f"uses the tag {node.tag}, which is unknown here; remove it")
+            self._add(node, path, f"uses the unknown tag {node.tag}; remove it")
         except (ValueError, OverflowError):
             self._add(
                 node, path, "looks like a date or a number but is invalid, such as 2027-13-01"

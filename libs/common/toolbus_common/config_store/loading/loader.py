@@ -20,7 +20,7 @@ from toolbus_common.config_store.loading.messages import describe_error
 SHORTEST_SECRET = 24
 _MAY_BE_BARE = ("customers", "teams", "users", "keys", "groups")
 Environ = Mapping[str, str] | None
-NO_REFERENCE = "may not be a reference here; give the secret itself, or none to generate one"
+NO_REFERENCE = "cannot be a reference here; give the secret itself, or none to generate one"
 NOT_SET = "the environment has no {}; set it before starting"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -40,7 +40,7 @@ class Loaded:
 
 
 def load(text: str, environ: Environ, base_dir: PurePath | None = None) -> Loaded:
-    """Validate a text as a whole. Without an environment, secrets cannot refer to it.
+    """Validate a text as a whole. Without an environment, references to variables are errors.
 
     Relative names of files are resolved against `base_dir`.
     """
@@ -185,10 +185,13 @@ def _expired(document: Document, configuration: Configuration) -> Iterator[Confi
 
 
 def _without_secret(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
-    """Warn about readers without a secret: unlike keys, they get no generated one."""
+    """Warn about readers without a secret: none is generated for them."""
     for name, reader in configuration.readers.items():
         if not reader.secret_hash:
-            message = "has no secret: unless one is stored, the reader has no access; set one"
+            message = (
+                "has no secret; set one, unless one is stored already: without it the "
+                "reader has no access"
+            )
             yield document.problem(("readers", name), message)
 
 
@@ -203,8 +206,8 @@ def _reachable_anonymously(
     if reason:
         yield document.problem(
             ("anonymous",),
-            f"permits callers without a credential, and {reason}: anyone who reaches it could use "
-            f"these tools. Listen on 127.0.0.1 only, or permit it with {FORCE}",
+            f"permits callers without a credential, and {reason}, so other machines could use "
+            f"these tools. Listen on 127.0.0.1 only, or permit this with {FORCE}",
         )
 
 
@@ -212,5 +215,5 @@ def _open_to_everyone(document: Document, configuration: Configuration) -> Itera
     if configuration.anonymous.on and configuration.anonymous.allow_remote:
         yield document.problem(
             ("anonymous", "allow_remote"),
-            "permits everyone who reaches the gateway to use these tools without a key",
+            "permits every client that reaches the gateway to use these tools without a key",
         )

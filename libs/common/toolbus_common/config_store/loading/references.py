@@ -112,8 +112,8 @@ def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[
     if all(payers) and payers[0] != payers[1]:
         yield document.problem(
             ("keys", name),
-            f"has a team of the customer '{payers[0]}' and a user of '{payers[1]}'; only one "
-            "customer can pay: move one of them",
+            f"has a team of the customer '{payers[0]}' and a user of '{payers[1]}', but only one "
+            "customer can pay; move one of them",
         )
 
 

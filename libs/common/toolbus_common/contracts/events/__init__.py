@@ -1,1 +1,1 @@
-"""Define the events that services publish and audit stores."""
+"""Events that services publish and audit stores."""

@@ -70,7 +70,7 @@ class ApprovalRejected(ApprovalEvent):
 
 
 class ApprovalExpired(ApprovalEvent):
-    """The approved call runs; the approval is valid for no other call. Published by policy."""
+    """The approval expired before a decision or before its call was made. Published by policy."""
 
     NAME: ClassVar[str] = "approval.expired"
 

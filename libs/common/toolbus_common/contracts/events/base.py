@@ -57,7 +57,7 @@ class Event(Plain):
 
     @property
     def impersonal(self) -> bool:
-        """Whether the event names no person and has no encrypted content: most events do not."""
+        """Whether the event names no person and has no encrypted content, as most events."""
         fields = self.__dict__
         return not (fields.get(self.PERSON) or any(map(fields.get, self.CONTENT)))
 

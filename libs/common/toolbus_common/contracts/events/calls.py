@@ -169,14 +169,14 @@ class CallFailed(Outcome):
 class CallExtended(CallEvent):
     """The server reported progress: the deadline is now `deadline`, in seconds since the epoch.
 
-    Published by executor, at most once in half the server's `timeout`. `held` says whether the
-    ledger has a reservation for the call.
+    Published by executor, at most once in half the server's `timeout`. `has_reservation` says
+    whether the ledger has a reservation for the call.
     """
 
     NAME: ClassVar[str] = "call.extended"
 
     deadline: float
-    held: bool = False
+    has_reservation: bool = False
 
 
 class CallReplayed(CallEvent):

@@ -54,7 +54,7 @@ class ConfigChanged(Event):
 
     `kind` is the section and `name` the entry; `by` is the operator. Credentials are redacted; for
     a key's hash the first digits of its digest are shown. `revision` is that of the configuration,
-    and 0 for entries stored separately (keys created one by one).
+    and 0 for entries stored separately (individually created keys).
     """
 
     NAME: ClassVar[str] = "config.changed"

@@ -37,22 +37,22 @@ class RunStarted(RunEvent):
 
 
 class RunEnded(RunEvent):
-    """Resources that a program used. Of its `calls`, policy denied `refused` and others `failed`.
+    """Resources that a program used. `denied` and `failed` count some of its `calls`.
 
     `cost` is in micro-dollars, as counted against the program's limit: a call without a known
     outcome counts in full. `latency_us` is its duration and `cpu_us` its CPU time, in microseconds.
-    `output_bytes` is the size of its output. `kept` is the number of results that were too large to
-    return and were stored.
+    `output_bytes` is the size of its output. `stored` is the number of results that were too large
+    to return and were stored.
     """
 
     calls: int = 0
-    refused: int = 0
+    denied: int = 0
     failed: int = 0
     cost: int = 0
     latency_us: int = 0
     cpu_us: int = 0
     output_bytes: int = 0
-    kept: int = 0
+    stored: int = 0
 
 
 class RunCompleted(RunEnded):

@@ -1,1 +1,1 @@
-"""Define requests between services and their responses."""
+"""Requests between services, and their responses."""

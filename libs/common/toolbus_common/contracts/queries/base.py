@@ -175,7 +175,7 @@ class LedgerQuery(Query):
 class BudgetState(Message):
     """One budget. Amounts are in micro-dollars if `kind` is `usd`, else calls.
 
-    `spent` is settled, `held` reserved by running calls, `debt` carried over. `resets_at` is in
+    `spent` is settled, `reserved` held by running calls, `debt` carried over. `resets_at` is in
     seconds since the epoch.
     """
 
@@ -188,7 +188,7 @@ class BudgetState(Message):
     tools: tuple[str, ...] = ()
     limit: int
     spent: int
-    held: int
+    reserved: int
     debt: int
     resets_at: float
 
@@ -217,10 +217,11 @@ class RebuildRequest(Query):
 class RebuildReply(Message):
     """The new epoch of the counters, its initial values, and the start of the counted events.
 
-    `calls` and `held` are what it began with; `since` is in seconds since the epoch.
+    `calls` are the calls in progress and `reserved` their reservations; `since` is in seconds since
+    the epoch.
     """
 
     epoch: str
     calls: int
-    held: int
+    reserved: int
     since: float

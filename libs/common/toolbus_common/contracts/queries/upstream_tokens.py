@@ -12,7 +12,7 @@ class UpstreamTokenQuery(Query):
     """Return the token for a server's calls by a user; without `user` the shared token.
 
     Sent by executor, answered by oauth. With `listing` the token of any user is accepted.
-    `challenge` is the server's `WWW-Authenticate` header when it rejected a token, and `refused`
+    `challenge` is the server's `WWW-Authenticate` header when it rejected a token, and `rejected`
     SHA-256 of that token in hex.
     """
 
@@ -23,7 +23,7 @@ class UpstreamTokenQuery(Query):
     user: str = ""
     listing: bool = False
     challenge: str = Field(default="", repr=False)
-    refused: str = Field(default="", repr=False)
+    rejected: str = Field(default="", repr=False)
 
 
 class UpstreamTokenReply(Message):

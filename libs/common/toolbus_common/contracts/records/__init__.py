@@ -1,1 +1,1 @@
-"""Define the records of NATS buckets."""
+"""Records of NATS buckets."""

@@ -73,7 +73,7 @@ class UsedProofs:
         if used in self._new or used in self._old:
             return False
         if len(self._new) >= self.most:
-            raise OverloadedError("Too many DPoP proofs are in use; retry later.")
+            raise OverloadedError("Too many DPoP proofs were used recently; retry later.")
         self._new.add(used)
         return True
 

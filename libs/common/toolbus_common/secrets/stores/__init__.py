@@ -1,1 +1,1 @@
-"""Read secrets from external stores: files, Vault, AWS, GCP, Azure."""
+"""External stores of secrets: files, Vault, AWS, GCP, Azure."""

@@ -23,7 +23,7 @@ class _Service:
             return request(self._made())
         except exceptions.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "an error")
-            raise SecretError(f"AWS did not {operation}: {code}.") from error
+            raise SecretError(f"AWS failed to {operation}: {code}.") from error
         except exceptions.BotoCoreError as error:
             reason = f"AWS could not be reached to {operation}: {type(error).__name__}"
             raise SecretError(

@@ -40,7 +40,7 @@ def _ask(operation: str, request: Callable[[], Any]) -> Any:
     try:
         return request()
     except failure as error:
-        reason = f"Azure did not {operation}: {type(error).__name__}"
+        reason = f"Azure failed to {operation}: {type(error).__name__}"
         raise SecretError(f"{reason}; check the permissions of this service.") from error
 
 
@@ -90,7 +90,8 @@ class AzureKeys:
         version, _, sealed = wrapped.partition(_BETWEEN)
         if not _VERSION.fullmatch(version):
             raise SecretError(
-                f"The stored key was not wrapped by azure-key:{path}; name the key that wrapped it."
+                f"The stored key was not wrapped with azure-key:{path}; set the reference of the "
+                "key that wrapped it."
             )
         exact = f"{name}/{version.decode()}"
         response = self._ask(

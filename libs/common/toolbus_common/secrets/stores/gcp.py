@@ -28,7 +28,7 @@ class _Service:
         try:
             return request(self._made())
         except (call_error, auth_error) as error:
-            reason = f"Google did not {operation}: {type(error).__name__}"
+            reason = f"Google Cloud failed to {operation}: {type(error).__name__}"
             raise SecretError(f"{reason}; check the permissions of this service.") from error
 
     def _made(self) -> Any:

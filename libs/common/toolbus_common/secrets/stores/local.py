@@ -41,14 +41,14 @@ class Files:
 
 
 class Unopened:
-    """Stands for sealed values of the configuration that this service has no key for."""
+    """Store of encrypted configuration values for which this service has no key."""
 
     def read(self, path: str) -> str:
         """Raise `SecretError`."""
         raise SecretError(
-            f"The value of {path} was sealed with a key that this service does not have. Copy the "
-            "key to the directory 'sealing' of its state, or set the value again with "
-            "'toolbus apply'."
+            f"The value of {path} was encrypted with a key that this service does not have. Copy "
+            "the key to the directory 'sealing' of its state directory, or set the value again "
+            "with 'toolbus apply'."
         )
 
 

@@ -39,7 +39,7 @@ class _Session:
                 raise SecretError(unknown) from error
             except (hvac.exceptions.VaultError, failed) as error:
                 # Vault's error texts may quote the request.
-                reason = f"Vault did not {operation}: {type(error).__name__}"
+                reason = f"Vault failed to {operation}: {type(error).__name__}"
                 raise SecretError(f"{reason}; check the permissions of this service.") from error
 
     def _ask(self, hvac: Any, request: Callable[[Any], Any]) -> Any:

@@ -4,7 +4,7 @@ CREATE VIEW IF NOT EXISTS runs AS
 SELECT
     of_run AS run,
     anyIf(outer, is_run) AS parent,
-    minIf(event_at, name = 'run.started') AS began,
+    minIf(event_at, name = 'run.started') AS started_at,
     anyIf(paid_by, is_run) AS customer,
     anyIf(of_key, is_run) AS key,
     anyIf(JSONExtractString(run_detail, 'team'), is_run) AS team,
@@ -16,19 +16,19 @@ SELECT
     multiIf(
         countIf(name = 'run.completed') > 0, 'completed',
         countIf(name = 'run.failed') > 0, 'failed',
-        'under way'
+        'running'
     ) AS state,
     anyIf(of_code, name = 'run.failed') AS code,
     anyIf(why, name = 'run.failed') AS reason,
     anyIf(JSONExtractUInt(run_detail, 'at_line'), name = 'run.failed') AS at_line,
     anyIf(JSONExtractUInt(run_detail, 'calls'), is_end) AS calls,
-    anyIf(JSONExtractUInt(run_detail, 'refused'), is_end) AS refused,
+    anyIf(JSONExtractUInt(run_detail, 'denied'), is_end) AS denied,
     anyIf(JSONExtractUInt(run_detail, 'failed'), is_end) AS failed,
     sumIf(cost_of_call, is_call) AS cost,
     anyIf(took_us, is_end) AS latency_us,
     anyIf(JSONExtractUInt(run_detail, 'cpu_us'), is_end) AS cpu_us,
     anyIf(JSONExtractUInt(run_detail, 'output_bytes'), is_end) AS output_bytes,
-    anyIf(JSONExtractUInt(run_detail, 'kept'), is_end) AS kept,
+    anyIf(JSONExtractUInt(run_detail, 'stored'), is_end) AS stored,
     arraySort(groupArrayIf(
         CAST(
             (event_at, own_id, concat(of_server, '__', of_tool), name, of_code, cost_of_call, took_us),

@@ -88,11 +88,13 @@ def run(line: Connection) -> None:
     try:
         ended = running.run()
     except MemoryError:
-        ended = ProgramFailed("memory", "The program used more memory than it may.")
+        ended = ProgramFailed("memory", "The program exceeded its memory limit.")
     try:
         line.send(ended)
     except MessageTooLargeError:
-        line.send(ProgramFailed("message_too_large", "The result is larger than a message may be."))
+        line.send(
+            ProgramFailed("message_too_large", "The result exceeds the size limit of a message.")
+        )
     line.read(1)  # the service reads the resource use of this process, and kills it
 
 

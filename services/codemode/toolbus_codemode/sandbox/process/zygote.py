@@ -115,7 +115,7 @@ class Zygote:
 
 
 def main() -> None:
-    """Warm up, prove the protections, serve. The control socket is standard input."""
+    """Warm up, check the protections, serve. The control socket is standard input."""
     without_seccomp = "--without-seccomp" in sys.argv
     control = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not on Ctrl-C

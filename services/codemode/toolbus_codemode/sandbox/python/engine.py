@@ -32,7 +32,7 @@ RECURSION = 200
 SUSPENSIONS = 10_000
 SHOWN = 500
 LONGEST_FAILURE = 4_000  # characters of a call's failure, whose advice is at its end
-FLOODED = "The program printed more than it may."
+FLOODED = "The program exceeded its output limit."
 encoder = msgspec.json.Encoder()
 
 # Error names of exceptions; the first match counts.
@@ -205,10 +205,10 @@ class Run:
                     TypeError(str(error)), "wrong_argument", error.subject
                 ) from None
             except (TypeError, ValueError, OverflowError, RecursionError):
-                text = f"{namespace}.{tool.name} got a value that is not plain."
+                text = f"{namespace}.{tool.name} received a value that is not JSON data."
                 raise self.remembered(TypeError(text), "wrong_argument", "") from None
             if len(encoded) > self.start.message:
-                text = "The arguments are larger than a message may be."
+                text = "The arguments exceed the size limit of a message."
                 raise self.remembered(RuntimeError(text), "message_too_large", "")
             return await self.outcome(Call(next(self.ids), namespace, tool.name, arguments))
 
@@ -223,7 +223,7 @@ class Run:
         """Make one call."""
         self.called += 1
         if self.called > self.start.calls:
-            text = f"A program may make {self.start.calls} calls."
+            text = f"A program can make at most {self.start.calls} calls."
             raise self.remembered(RuntimeError(text), "too_many_calls", "")
         waits: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.waiting[call.id] = waits
@@ -244,10 +244,10 @@ class Run:
             body = encoder.encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             return ProgramFailed(
-                "not_plain", f"The result is not a plain value: {error}"[:SHOWN], printed=printed
+                "not_plain", f"The result is not JSON data: {error}"[:SHOWN], printed=printed
             )
         if len(body) + len(printed) > self.start.output:
-            return ProgramFailed("output_too_large", "The result is larger than it may be.")
+            return ProgramFailed("output_too_large", "The result exceeds its size limit.")
         return Done(msgspec.Raw(body), printed)
 
     def failed(

@@ -34,7 +34,7 @@ EXECUTABLE = 0x10  # MFD_EXEC, since Linux 6.3; older kernels reject it and do n
 def launcher(*, without_seccomp: bool) -> tuple[int, Path]:
     """Create a script that the client runs as the worker's binary; return its descriptor and path.
 
-    It is an anonymous file, so nothing is left of it however this process ends.
+    It is an anonymous file, so it disappears when this process ends.
     """
     seccomp = "without-seccomp" if without_seccomp else "seccomp"
     words = [

@@ -101,7 +101,7 @@ class Run:
         """Make calls, up to the allowed number."""
         self.called += len(calls)
         if self.called > self.program.calls:
-            self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
+            self.stop("too_many_calls", f"A program can make at most {self.program.calls} calls.")
         return self.run_calls(calls)
 
     def value_of(self, outcome: Outcome, *, caught: bool) -> Any:
@@ -121,32 +121,32 @@ class Run:
     def again(self, number: Any) -> Call:
         """Return a copy of the call prepared under this number."""
         if not isinstance(number, int) or not 0 <= number < len(self.prepared):
-            self.stop("wrong_argument", "This is not a call prepared by call().", "parallel")
+            self.stop("wrong_argument", "The value is not a call prepared with call().", "parallel")
         before = self.prepared[number]
         return Call(next(self.ids), before.namespace, before.function, before.arguments)
 
     def set_mode(self, mode: str) -> None:
         """Set the mode of the next tool call. An unused mode means that no tool was called."""
         if self.mode and not mode:
-            self.stop("wrong_argument", "This takes a tool and its arguments.", "try_call")
+            self.stop("wrong_argument", "This function takes a tool and its arguments.", "try_call")
         self.mode = mode
 
     def wrong(self, subject: str, usage: str) -> None:
         """Stop the program because a function of the prelude was misused."""
-        self.stop("wrong_argument", f"{subject} is used so: {usage}.", "")
+        self.stop("wrong_argument", f"The usage of {subject} is: {usage}.", "")
 
     def print(self, *values: Any, sep: str = " ", end: str = "\n") -> None:
         """Collect printed text up to the limit."""
         text = str(sep).join(v if isinstance(v, str) else shown(v) for v in values) + str(end)
         self.printed_bytes += len(text)
         if self.printed_bytes > self.program.output:
-            self.stop("output_too_large", "The program printed more than it may.")
+            self.stop("output_too_large", "The program exceeded its output limit.")
         self.printed.append(text)
 
     def fork(self, branches: int) -> int:
         """Begin a `parallel`."""
         if branches > self.program.calls:
-            self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
+            self.stop("too_many_calls", f"A program can make at most {self.program.calls} calls.")
         return self.call_log.fork()
 
     def check_time(self) -> None:
@@ -207,11 +207,11 @@ class Run:
             except starlark.StarlarkError as error:
                 text = str(error)
             except MemoryError:
-                return ProgramFailed("memory", "The program used more memory than it may.")
+                return ProgramFailed("memory", "The program exceeded its memory limit.")
             except RecursionError:
-                return ProgramFailed("too_deep", "A value is nested too deep.")
+                return ProgramFailed("too_deep", "A value is nested too deeply.")
             except (TypeError, ValueError, UnicodeError):
-                return ProgramFailed("not_plain", "The result is not a plain value.")
+                return ProgramFailed("not_plain", "The result is not JSON data.")
             if self.failure or self.late() or not self.call_log.again:
                 return self.failed(text)
 
@@ -220,9 +220,9 @@ class Run:
         try:
             body = encoder.encode(value)
         except (TypeError, OverflowError, ValueError) as error:
-            return ProgramFailed("not_plain", f"The result is not a plain value: {error}"[:SHOWN])
+            return ProgramFailed("not_plain", f"The result is not JSON data: {error}"[:SHOWN])
         if len(body) + self.printed_bytes > self.program.output:
-            return ProgramFailed("output_too_large", "The result is larger than it may be.")
+            return ProgramFailed("output_too_large", "The result exceeds its size limit.")
         return Done(msgspec.Raw(body), "".join(self.printed))
 
     def failed(self, text: str) -> ProgramFailed:

@@ -22,7 +22,7 @@ _TRUNCATES_FROM = 3  # first Landlock version with truncation by path
 
 
 def confine(plan: SimpleNamespace, held: dict[str, bool], user: int) -> dict[str, bool]:
-    """Drop what the plan says and return the isolation in force.
+    """Drop the rights that the plan does not grant, and return the isolation in force.
 
     `user` is the user to become, or 0; `held` is what namespaces enforce already. Raises
     `IsolationError`.
@@ -30,8 +30,8 @@ def confine(plan: SimpleNamespace, held: dict[str, bool], user: int) -> dict[str
     counted = limit(plan.limits, own_user=held["own user"])
     if plan.limits["cpu"] and not plan.grouped.get("cpu.max"):
         raise IsolationError(
-            "limits.cpu is configured, which needs a control group; name one that is delegated to "
-            "the executor in TOOLBUS_CGROUP, or remove limits.cpu"
+            "limits.cpu needs a control group; set TOOLBUS_CGROUP to one that is delegated to "
+            "the executor, or remove limits.cpu"
         )
     kernel.drop_capabilities(plan.right)
     kept = kernel.keep_privileges()
@@ -77,9 +77,9 @@ def lock(visible_paths: VisiblePaths, scratch: list[str]) -> None:
         parents = [each for each in shown if is_below(os.path.realpath(secret), each)]
         if parents:
             raise IsolationError(
-                f"it would see {secret}, which no server may see: it lies below {parents[0]}, and "
-                "this machine permits no namespaces, which could exclude it; name narrower "
-                "paths in files and cwd, or run it where there are user namespaces"
+                f"{secret}, which no server may read, would be visible because it is below "
+                f"{parents[0]} and this machine has no user namespaces to hide it; configure "
+                "narrower paths in files and cwd, or permit user namespaces"
             )
     kernel.keep_privileges()
     done = landlock.restrict(
@@ -90,10 +90,10 @@ def lock(visible_paths: VisiblePaths, scratch: list[str]) -> None:
     )
     if not done:
         raise IsolationError(
-            "this machine permits neither namespaces nor Landlock, and without either a server "
-            "would read Toolbus' own keys; permit user namespaces, use a kernel with Landlock "
-            "(Linux 5.13, with landlock among its security modules), or declare it by url or as "
-            "a container"
+            "this machine has neither user namespaces nor Landlock, so a server process could "
+            "read the keys of Toolbus; permit user namespaces, use a kernel with Landlock (Linux "
+            "5.13, with landlock among its security modules), or configure the server with url "
+            "or container"
         )
 
 
@@ -104,7 +104,7 @@ def filter_calls() -> bool:
 
 
 def _scope() -> bool:
-    """Forbid signals and abstract sockets to processes that are not confined likewise."""
+    """Forbid signals and abstract sockets to processes outside this confinement."""
     return landlock.restrict(kernel.libc, files=False, network=False)
 
 

@@ -45,7 +45,7 @@ _TRUNCATE = (76, 45)
 
 
 def load(*, by_path: bool) -> bool:
-    """Load the filter for good; `by_path` also rejects truncation by path."""
+    """Load the filter irrevocably; `by_path` also rejects truncation by path."""
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         return False

@@ -158,13 +158,13 @@ class EgressProxy:
             )
             raise _RejectedError(400, text) from None
         except EgressError as error:
-            raise _RejectedError(400, f"This cannot be reached: {error}.") from None
+            raise _RejectedError(400, f"The target cannot be reached: {error}.") from None
         if not self.hosts.names(request.target):
             self._note(request.target)
             raise _RejectedError(
                 403,
-                f"{self.server} may not reach {request.target.authority}; the operator can list "
-                "hosts under network in the server's configuration.",
+                f"{self.server} is not allowed to connect to {request.target.authority}; an "
+                "operator can list the host under network in the server's configuration.",
             )
         return request
 
@@ -175,7 +175,7 @@ class EgressProxy:
                 return await self.way.connected(request.url)
         except EgressError as error:
             self._note(request.target)
-            text = f"{request.target.authority} may not be called: {error}."
+            text = f"Connections to {request.target.authority} are not allowed: {error}."
             raise _RejectedError(403, text) from None
         except (OSError, TimeoutError):
             text = f"{request.target.authority} cannot be reached now; retry later."

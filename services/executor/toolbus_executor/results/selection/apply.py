@@ -55,7 +55,7 @@ def _document_in(content: list[Any] | None) -> bytes:
 
 def _with_note(raw: bytes, why: str) -> bytes:
     new_result: dict[str, Any] = msgspec.json.decode(raw)
-    note = f"[{SELECT} was not applied: {why}. The call was made; this is its whole result.]"
+    note = f"[{SELECT} was not applied: {why}. The call was executed; this is its whole result.]"
     content = new_result.get("content")
     new_result["content"] = [
         {"type": "text", "text": note},

@@ -33,7 +33,9 @@ def parse_expression(value: Any) -> str:
     try:
         jmespath.compile(value)
     except RecursionError as error:
-        raise InvalidError(f"{SELECT} is nested too deeply.", sent=False) from error
+        raise InvalidError(
+            f"{SELECT} is nested too deeply; simplify the expression.", sent=False
+        ) from error
     except (JMESPathError, ValueError) as error:
         why = str(error).partition("\n")[0][:200]
         raise InvalidError(

@@ -51,7 +51,9 @@ class Selector:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._turn.acquire()
         except TimeoutError as error:
-            raise OverloadedError("Other selections take long; retry shortly.") from error
+            raise OverloadedError(
+                "No worker became free because other selections take long; retry shortly."
+            ) from error
         finally:
             self._waiting -= 1
         try:
@@ -82,7 +84,7 @@ class Selector:
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             await self.close()
             raise InvalidError(
-                "it takes too much time or memory; select something simpler"
+                "it takes too much time or memory; use a simpler expression"
             ) from error
         except BaseException:  # a late reply must not reach the next request
             await self.close()

@@ -97,7 +97,9 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         """Introspect; replace the schema completely, or keep the previous one on an error."""
         head, body = await self._ask({"query": INTROSPECTION}, DEFAULT_SECONDS)
         if head.status in _REDIRECTIONS:
-            raise UpstreamFaultError("The upstream has moved; set its new address with 'graphql'.")
+            raise UpstreamFaultError(
+                "The upstream redirects to another address; set that address with 'graphql'."
+            )
         declared = self._declared
         try:
             # Large schemas take seconds, so parse them off the event loop.

@@ -1,1 +1,1 @@
-"""Serve gRPC servers as upstreams: reflection gives the tools; needs the extra `grpc`."""
+"""Upstreams that speak gRPC: tools from server reflection; needs the extra `grpc`."""

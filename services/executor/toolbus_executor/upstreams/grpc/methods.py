@@ -46,7 +46,7 @@ class Method:
             return bytes(made.SerializeToString())
         except (json_format.Error, ValueError, TypeError, RecursionError) as error:
             found = _FIELD.search(str(error))
-            where = f"{found[1]!r} does not fit" if found else "they do not fit"
+            where = f"{found[1]!r} does not match" if found else "they do not match"
             raise InvalidArgumentsError(
                 f"Invalid arguments: {where} {self.descriptor.input_type.full_name} as defined in "
                 "the tool's schema. Nothing was sent.",
@@ -54,7 +54,7 @@ class Method:
             ) from error
         except Exception as error:  # protobuf's own, when a required field is missing
             raise InvalidArgumentsError(
-                "Invalid arguments: they are incomplete. Nothing was sent.", sent=False
+                "Invalid arguments: a required field is missing. Nothing was sent.", sent=False
             ) from error
 
     def as_json(self, raw: bytes) -> dict[str, Any]:

@@ -100,7 +100,11 @@ class GrpcUpstream(ApiUpstream[Method]):
             except grpc.aio.AioRpcError as error:
                 return self._failed(error, bearer)
         raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
-        return raw if len(raw) <= LARGEST_RESULT else _refused("The response is too large.")
+        return (
+            raw
+            if len(raw) <= LARGEST_RESULT
+            else _refused("The response is too large; request less.")
+        )
 
     async def probe(self) -> None:
         """Query the health service; without one, any response counts as healthy."""
@@ -203,7 +207,8 @@ class GrpcUpstream(ApiUpstream[Method]):
             )
         except TimeoutError as error:
             raise UpstreamDeadError(
-                f"The upstream did not reflect within {ASK_SECONDS:g} s.", sent=False
+                f"The upstream's reflection service did not respond within {ASK_SECONDS:g} s.",
+                sent=False,
             ) from error
         except (ReflectionError, RecursionError) as error:
             raise UpstreamFaultError(

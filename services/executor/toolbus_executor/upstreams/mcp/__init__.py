@@ -1,1 +1,1 @@
-"""Call MCP servers over HTTP, SSE and stdio."""
+"""MCP servers over HTTP, SSE and stdio."""

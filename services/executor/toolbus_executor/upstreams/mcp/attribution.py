@@ -80,7 +80,7 @@ class Attribution:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return not self._lingers()
 
     def _lingers(self) -> bool:

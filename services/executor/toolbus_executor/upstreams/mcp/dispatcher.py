@@ -64,7 +64,7 @@ class MessageDispatcher:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return self._history.certain
 
     def take(self, message: messages.Incoming, caller: Caller | None = None) -> None:

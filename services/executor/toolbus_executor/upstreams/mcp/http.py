@@ -120,7 +120,7 @@ class HttpUpstream:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return not isinstance(self._face, SseHttp) or self._face.certain
 
     def declare(self, kinds: Kinds) -> None:
@@ -251,7 +251,7 @@ class HttpUpstream:
         if message.error_code in messages.REVISION_CHANGED or (
             transport.failed_since_response and message.error is not None
         ):
-            transport.lose("It responds differently than before, so it is reconnected.")
+            transport.lose("Its protocol family has changed, so it is reconnected.")
         elif transport.failed_since_response:
             self._news.on_lists_changed()
         transport.failed_since_response = False

@@ -105,9 +105,10 @@ class ModernHttp:
             await self._news.relist(call)
             message = await self._call(call, seconds - (monotonic() - began), caller)
         if message.error is not None and message.error_code == OTHER_REVISION:
-            self._transport.lose("It speaks another revision now, so it is reconnected.")
+            self._transport.lose("Its protocol revision has changed, so it is reconnected.")
             raise UpstreamDeadError(
-                "The upstream speaks another protocol revision than before; retry shortly.",
+                "The protocol revision of the upstream has changed, so it is reconnected; retry "
+                "shortly.",
                 sent=False,
             )
         return message

@@ -313,4 +313,4 @@ def _is_unknown_session(head: Head, body: bytes) -> bool:
 
 
 def _session_lost() -> UpstreamFaultError:
-    return GarbageError("The upstream drops its sessions immediately after creating them.")
+    return GarbageError("The upstream dropped a new session immediately, twice; check the server.")

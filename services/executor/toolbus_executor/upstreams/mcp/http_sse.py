@@ -42,7 +42,7 @@ class SseHttp:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
@@ -62,7 +62,9 @@ class SseHttp:
         except (TimeoutError, UpstreamDeadError, UpstreamFaultError) as error:
             raise (
                 otherwise
-                or UpstreamDeadError("The upstream's stream names no endpoint for POST requests.")
+                or UpstreamDeadError(
+                    "The upstream's stream has no 'endpoint' event with the URL for POST requests."
+                )
             ) from error
         self._head = self._transport.post_to(self._path(endpoint))
         return await self._connection.initialize()
@@ -139,7 +141,9 @@ class SseHttp:
         """Return the path to post to, which must be on the same origin."""
         found, own = urlsplit(urljoin(self._transport.url, endpoint)), urlsplit(self._transport.url)
         if (found.scheme, found.netloc) != (own.scheme, own.netloc) or not found.path.isascii():
-            raise UpstreamFaultError("The upstream's stream names an endpoint of another server.")
+            raise UpstreamFaultError(
+                "The endpoint in the upstream's stream is on another origin, so it is not used."
+            )
         return (f"{found.path}?{found.query}" if found.query else found.path).encode()
 
     def _post_later(self, body: bytes, lines: bytes = b"") -> None:

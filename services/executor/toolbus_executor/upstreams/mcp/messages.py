@@ -163,5 +163,5 @@ def greeted(message: Incoming) -> Described:
     result = msgspec.json.decode(result_of(message))
     version = result.get("protocolVersion")
     if version not in HANDSHAKEN:
-        raise UpstreamFaultError("The upstream speaks no MCP revision that Toolbus supports.")
+        raise UpstreamFaultError("The upstream uses an MCP revision that Toolbus does not support.")
     return described(result, "legacy", version)

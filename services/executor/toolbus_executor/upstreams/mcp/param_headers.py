@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.mcp.param_headers import ANNOTATION, TOKEN, encoded, value_at
+from toolbus_common.mcp.param_headers import ANNOTATION, PREFIX, TOKEN, encoded, text_of, value_at
 
 _TYPES = ("string", "integer", "boolean")
 _DATA = frozenset({"default", "const", "enum", "examples"})  # keywords whose values are not schemas
@@ -42,7 +42,7 @@ def params_of(schema: Any) -> tuple[Param, ...]:
             raise AnnotationError(f"its {ANNOTATION} {name} is not on a string, integer or boolean")
         if name.lower() in found:
             raise AnnotationError(f"its {ANNOTATION} {name} occurs twice")
-        found[name.lower()] = Param(path, b"Mcp-Param-" + name.encode())
+        found[name.lower()] = Param(path, f"{PREFIX}{name}".encode())
     return tuple(found.values())
 
 
@@ -51,8 +51,7 @@ def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
     values = msgspec.json.decode(arguments)
     lines = b""
     for param in params:
-        value = value_at(values, param.path)
-        text = _text(value)
+        text = text_of(value_at(values, param.path))
         if text is not None:
             lines += b"%b: %b\r\n" % (param.header, encoded(text).encode())
     return lines
@@ -75,18 +74,10 @@ def _annotated(
 def _parts(
     schema: dict[str, Any], path: tuple[str, ...] | None
 ) -> Iterator[tuple[tuple[str, ...] | None, Any]]:
-    """Yield the schemas inside one, each with its path while only properties lead to it."""
+    """Yield the subschemas, each with its path; empty unless only properties lead to it."""
     for keyword, value in schema.items():
         if keyword == "properties" and isinstance(value, dict):
             for name, part in value.items():
                 yield None if path is None else (*path, name), part
         elif keyword not in _DATA and keyword != ANNOTATION:
             yield None, value
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int | float | str) else None

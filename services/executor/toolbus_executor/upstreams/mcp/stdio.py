@@ -85,13 +85,13 @@ class StdioUpstream:
         return self._child.held
 
     @property
-    def refused_hosts(self) -> dict[str, int]:
+    def denied_hosts(self) -> dict[str, int]:
         """Hosts that the process tried to reach and may not, if `network` lists hosts."""
         gate = self._isolation.gate
         return gate.refused if gate is not None else {}
 
     @property
-    def refused_files(self) -> dict[str, str]:
+    def denied_files(self) -> dict[str, str]:
         """Hidden files that the process tried to open, each with `read` or `write`."""
         return self._child.unseen.files
 
@@ -102,7 +102,7 @@ class StdioUpstream:
 
     @property
     def certain(self) -> bool:
-        """Whether no abandoned call can still be running in the server."""
+        """Whether all earlier calls have definitely ended in the server."""
         return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:

@@ -1,1 +1,1 @@
-"""Bridge MCP tasks between protocol families."""
+"""MCP tasks between protocol families."""

@@ -107,7 +107,7 @@ class TaskInputRequests:
     def _wait(self, upstream: Upstream, call: CallAdmitted) -> _Waiting:
         if len(self._waiting) >= MOST_WAITING:
             raise OverloadedError(
-                f"{MOST_WAITING} tasks are waiting for input already; retry later."
+                f"{MOST_WAITING} tasks already wait for input, which is the limit; retry later."
             )
         quiet = about(call, RESULT, _named(call)).model_copy(
             update={"progress": False, "log_level": ""}

@@ -1,1 +1,1 @@
-"""Call servers with OAuth tokens: shared ones, or one per user."""
+"""Servers that are called with OAuth tokens: a shared one, or one per user."""

@@ -88,14 +88,14 @@ class TokenProcess:
         return self._now.process.held if self._now is not None else {}
 
     @property
-    def refused_hosts(self) -> dict[str, int]:
+    def denied_hosts(self) -> dict[str, int]:
         """Hosts that the process tried to reach and may not."""
-        return self._now.process.refused_hosts if self._now is not None else {}
+        return self._now.process.denied_hosts if self._now is not None else {}
 
     @property
-    def refused_files(self) -> dict[str, str]:
+    def denied_files(self) -> dict[str, str]:
         """Hidden files that the process tried to open."""
-        return self._now.process.refused_files if self._now is not None else {}
+        return self._now.process.denied_files if self._now is not None else {}
 
     async def open(self) -> Described:
         """Start the process with the current token. Raises `ConsentRequiredError`."""

@@ -107,14 +107,14 @@ class Authorized:
         return getattr(self._main, "held", {})
 
     @property
-    def refused_hosts(self) -> dict[str, int]:
+    def denied_hosts(self) -> dict[str, int]:
         """Hosts that the processes tried to reach and may not."""
-        return getattr(self._main, "refused_hosts", {})
+        return getattr(self._main, "denied_hosts", {})
 
     @property
-    def refused_files(self) -> dict[str, str]:
+    def denied_files(self) -> dict[str, str]:
         """Hidden files that the processes tried to open."""
-        return getattr(self._main, "refused_files", {})
+        return getattr(self._main, "denied_files", {})
 
     @property
     def sends_requests(self) -> bool:
@@ -137,7 +137,7 @@ class Authorized:
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe a call's owner to a resource or a task."""
         if self._own_tokens:
-            raise _unfollowed("subscribed to or followed: poll it")
+            raise _unfollowed("poll it")
         return await cast("Separated", self._main).subscribe(call, seconds)
 
     async def open(self) -> Described:
@@ -189,14 +189,14 @@ class Authorized:
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to changes of these resources; impossible with per-user tokens."""
         if self._own_tokens and uris:
-            raise _unfollowed("subscribed to: read the resource again")
+            raise _unfollowed("read the resource again")
         if self._waiting_for_user is None:
             await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
         """Subscribe to status changes of these tasks; impossible with per-user tokens."""
         if self._own_tokens and tasks:
-            raise _unfollowed("followed: poll the task")
+            raise _unfollowed("poll the task")
         if self._waiting_for_user is None:
             await self._main.follow(tasks)
 
@@ -262,8 +262,8 @@ class Authorized:
         user = call.user
         if not user or user.startswith(f"{MACHINES}/"):
             raise ConsentRequiredError(
-                f"{self._name} is called with each user's own token, and this key has no user: "
-                "sign in with the client, or have an operator set the key's user."
+                f"{self._name} requires a token of each user, but this key has no user: sign in "
+                "with the client, or ask an operator to set the key's user."
             )
         return user
 
@@ -320,15 +320,15 @@ class Authorized:
         """Return the message for a user who has connected before tools were listed."""
         if self._one_lists and not await self._bearer.line():
             return (
-                "You are connected. The tools are listed once the account has connected that an "
-                "operator configured for listing; contact your operator if that takes long."
+                "You are connected. The tools are listed after the account that an operator "
+                "configured for listing is connected; ask your operator if this takes long."
             )
         self._user_connected()
         return "You are connected. List the tools again."
 
     def _user_connected(self) -> None:
         if not self._lost.done():
-            self._lost.set_result("A user has connected, so the server is listed.")
+            self._lost.set_result("A user connected an account, so the server is listed.")
 
 
 def _without_private(described: Described) -> Described:
@@ -342,7 +342,8 @@ def _without_private(described: Described) -> Described:
 def _unfollowed(otherwise: str) -> UpstreamRefusedError:
     """Return the error for notifications that would arrive on another user's connection."""
     return UpstreamRefusedError(
-        f"Each user has a separate connection here, so nothing can be {otherwise} instead.",
+        "Notifications of this server are not available, because each user has a separate "
+        f"connection; {otherwise} instead.",
         upstream_code=METHOD_NOT_FOUND,
         sent=False,
     )

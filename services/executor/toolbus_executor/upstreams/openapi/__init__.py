@@ -1,1 +1,1 @@
-"""HTTP APIs as upstreams: requests made of arguments, results made of answers."""
+"""HTTP APIs as upstreams: requests are built from arguments, results from responses."""

@@ -29,7 +29,7 @@ def read_file(path: str) -> bytes:
         with Path(path).open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        reason = (error.strerror or "it cannot be read").lower()
+        reason = (error.strerror or "unknown error").lower()
         raise UpstreamFaultError(
             f"The document {path} cannot be read ({reason}); set its path with 'openapi'."
         ) from error

@@ -142,5 +142,5 @@ def _refuse_leaving(parameter: Parameter, value: Any) -> None:
         for _ in range(MOST_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
-                raise ArgumentError(f"{parameter.argument} would lead to another path")
+                raise ArgumentError(f"{parameter.argument} would result in another path")
             text = unquote(text)

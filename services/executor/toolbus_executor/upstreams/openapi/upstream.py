@@ -158,8 +158,8 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         if self._bearer is None or self._declared.base_url or origin(base) == origin(audience):
             return
         raise UpstreamFaultError(
-            f"Its document points to {origin(base)}, but its tokens are for {origin(audience)}: "
-            "set 'base_url' if the tokens are meant for that address."
+            f"Its document has the base URL {origin(base)}, but its tokens were issued for "
+            f"{origin(audience)}; set 'base_url' if the tokens may be sent there."
         )
 
     async def _responded(

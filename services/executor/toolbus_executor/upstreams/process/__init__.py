@@ -1,1 +1,1 @@
-"""Serve Python functions as tools, and report how a server's process is isolated."""
+"""Python functions as tools, and the isolation status of server processes."""

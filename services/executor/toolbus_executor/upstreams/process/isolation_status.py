@@ -22,11 +22,11 @@ class IsolationStatus:
     def status(self) -> dict[str, Any]:
         """Return the isolation settings, rejected hosts and hidden files for `toolbus status`."""
         self._log_files()
-        refused = getattr(self._upstream, "refused_hosts", {})
+        refused = getattr(self._upstream, "denied_hosts", {})
         return {
             "isolation": self.now,
-            "refused_hosts": dict(refused),
-            "refused_files": dict(self._unseen),
+            "denied_hosts": dict(refused),
+            "denied_files": dict(self._unseen),
         }
 
     def tell(self, upstream: Upstream | None) -> None:
@@ -46,12 +46,12 @@ class IsolationStatus:
         self._log_files()
 
     def _log_files(self) -> None:
-        self._unseen = dict(getattr(self._upstream, "refused_files", self._unseen))
+        self._unseen = dict(getattr(self._upstream, "denied_files", self._unseen))
         if new := self._unseen.keys() - self._logged:
             self._logged |= new
             files = {path: self._unseen[path] for path in sorted(new)}
             about = {"server": self._server, "lines": lines_for(self._server, files)}
-            log.warning("server.files_not_shown", extra=about)
+            log.warning("server.files_hidden", extra=about)
 
 
 def lines_for(server: str, files: Mapping[str, str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Several replicas behind one server: which of them takes a call, and which takes none for now."""
+"""Replicas of one server: load balancing, outlier ejection, comparison of their lists."""

@@ -31,9 +31,10 @@ def next_in_turn(able: Sequence[W]) -> W:
 
 
 def uncrowded(able: Sequence[W]) -> Sequence[W]:
-    """Return the replicas that keep up: a hanging one must not take all concurrency slots.
+    """Return the replicas that are not overloaded, so that a hanging one does not use all slots.
 
-    Twice as many calls under way for its weight as the least has, and a few, are no crowd.
+    A replica is overloaded if it has more than `FEW` running calls above twice the minimum, both
+    relative to its weight.
     """
     least = min(each.in_progress / each.weight for each in able)
     return [each for each in able if each.in_progress <= 2 * least * each.weight + FEW]

@@ -1,4 +1,4 @@
-"""Eject replicas that fail while others succeed. Pure: the time is passed in."""
+"""Ejection of replicas that fail while others succeed. Pure: the time is an argument."""
 
 from enum import StrEnum
 
@@ -7,15 +7,15 @@ BASE, LONGEST = 10.0, 300.0  # seconds: the base for each ejection that counts
 
 
 class Place(StrEnum):
-    """In place it takes calls, ejected none, on trial one at a time until one succeeds."""
+    """State of a replica: active, ejected (no calls), or on trial (one call at a time)."""
 
-    IN = "in place"
+    IN = "active"
     EJECTED = "ejected"
     TRIAL = "on trial"
 
 
 class Standing:
-    """The state of one replica: ejections get longer, and count less as time passes."""
+    """The state of one replica. Repeated ejections last longer; old ones no longer count."""
 
     __slots__ = ("_since", "ejections", "failures", "place", "until")
 
@@ -40,7 +40,7 @@ class Standing:
         return True
 
     def succeeded(self, now: float) -> bool:
-        """Record a success; return whether it ended a trial, which calls begun earlier cannot."""
+        """Record a success; return whether it ended a trial."""
         self.failures = 0
         if self.place is not Place.TRIAL:
             return False
@@ -56,5 +56,5 @@ class Standing:
 
 
 def may_go(out: int, replicas: int, others_in_place: int) -> bool:
-    """Return whether one more may be ejected: at most half, and never the last in place."""
+    """Return whether one more may be ejected: at most half, and never the last active one."""
     return out < replicas // 2 and others_in_place > 0

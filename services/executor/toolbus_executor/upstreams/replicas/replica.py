@@ -1,4 +1,4 @@
-"""One replica of a server: kept connected, probed, and ejected while others do better."""
+"""One replica of a server: reconnected, probed, and ejected if it fails more than others."""
 
 import asyncio
 import logging
@@ -50,7 +50,7 @@ class Whole(Protocol):
         ...
 
     def may_eject(self, replica: "Replica") -> bool:
-        """Return whether enough other replicas are left."""
+        """Return whether enough other replicas are active."""
         ...
 
     def moved(self, replica: "Replica", reason: str) -> None:
@@ -113,7 +113,7 @@ class Replica:
 
     @property
     def in_place(self) -> bool:
-        """Whether it takes calls like any other."""
+        """Whether it is active."""
         return self.compared and self.standing.place is Place.IN
 
     def _idle(self) -> bool:
@@ -170,14 +170,14 @@ class Replica:
     def state(self) -> str:
         """The replica's state in one or two words."""
         if self.upstream is None:
-            return "out of reach"
+            return "unreachable"
         if not self.compared and self.standing.place is not Place.EJECTED:
             return "not compared"
         return self.standing.place.value
 
     @property
     def reason(self) -> str:
-        """Why the replica is not in place; empty if it is."""
+        """Why the replica is not active; empty if it is."""
         if self.upstream is None:
             return self.why_not
         return "" if self.in_place else self._failures.last
@@ -220,7 +220,7 @@ class Replica:
         except TimeoutError:
             return f"It did not connect within {OPEN_SECONDS:g} s."
         except Exception:
-            log.exception("replica.failed_inside", extra={"replica": self.label})
+            log.exception("replica.internal_error", extra={"replica": self.label})
             return "It sent a response that could not be processed."
         finally:
             self.upstream, self.tools, self.compared = None, None, False
@@ -253,7 +253,8 @@ class Replica:
             await self._whole.news.relist(call)
             if not self.can(call):
                 reason = (
-                    "The upstream's replica offers the tool differently than the others; retry."
+                    "The replica defines the tool differently from the others; retry to reach "
+                    "another replica."
                 )
                 raise UpstreamDeadError(reason, sent=False)
 

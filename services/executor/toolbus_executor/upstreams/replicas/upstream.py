@@ -1,4 +1,4 @@
-"""A server with several replicas: each call goes to one, and none to failing ones."""
+"""A server with several replicas: each call goes to one that does not fail."""
 
 import asyncio
 import logging
@@ -136,7 +136,7 @@ class ReplicatedUpstream:
 
     @property
     def well(self) -> bool:
-        """Whether a replica is in place whose latest call did not fail."""
+        """Whether an active replica exists whose latest call did not fail."""
         return any(each.in_place and not each.standing.failures for each in self._replicas)
 
     async def open(self) -> Described:
@@ -258,12 +258,12 @@ class ReplicatedUpstream:
             self._end("A user has connected or disconnected, so all replicas are reconnected.")
         elif self._described.family != described.family:
             raise UpstreamFaultError(
-                f"This replica speaks the {described.family} protocol family, the others the "
-                f"{self._described.family} one; replicas must be alike."
+                f"This replica uses the {described.family} protocol family, the others the "
+                f"{self._described.family} one; deploy the same version on all replicas."
             )
 
     def may_eject(self, replica: Replica) -> bool:
-        """Return whether at most half would be ejected, and another one is in place."""
+        """Return whether at most half would be ejected, and another one is active."""
         out = sum(each.standing.place is not Place.IN for each in self._replicas)
         others = sum(each.in_place for each in self._replicas if each is not replica)
         return may_go(out, len(self._replicas), others)

@@ -1,1 +1,1 @@
-"""Keep sessions at servers: whose each is, how many there are, and which executor holds them."""
+"""Sessions at servers: their owners, limits, and the executor that holds each."""

@@ -192,10 +192,10 @@ def _creates_task(raw: bytes, call: CallAdmitted) -> bool:
 OnLost = Callable[[Connection, str], None]
 
 
-def refused_hosts_of(connections: Collection[Connection]) -> dict[str, int]:
+def denied_hosts_of(connections: Collection[Connection]) -> dict[str, int]:
     """Count the hosts that the processes of these connections tried to reach and may not."""
     found: dict[str, int] = {}
     for each in connections:
-        for host, times in getattr(each.upstream, "refused_hosts", {}).items():
+        for host, times in getattr(each.upstream, "denied_hosts", {}).items():
             found[host] = found.get(host, 0) + times
     return found

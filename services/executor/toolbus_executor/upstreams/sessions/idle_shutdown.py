@@ -38,7 +38,7 @@ class ReliedOn(Protocol):
 
 
 class IdleShutdown:
-    """Whether one server sleeps, and what keeps it awake."""
+    """The idle state of one server, and the reasons to keep it running."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class IdleShutdown:
 
     @property
     def scales(self) -> bool:
-        """Whether the server ever sleeps."""
+        """Whether the server is stopped when idle."""
         return self._seconds > 0
 
     @property
@@ -74,31 +74,31 @@ class IdleShutdown:
 
     @property
     def awaited(self) -> bool:
-        """Whether calls must wait for the server: it sleeps, or starts for the first time."""
+        """Whether calls must wait for the server: it is stopped, or starts for the first time."""
         return self.asleep or (self._started_here and not self._settled.is_set())
 
     async def until_due(self) -> None:
-        """Wait until the server may sleep, which may be never."""
+        """Wait until the server may be stopped, which may be never."""
         if not self.scales:
             await asyncio.get_running_loop().create_future()
         while (left := self._left()) > 0:  # noqa: ASYNC110 - it is not notified of every call
             await asyncio.sleep(left)
 
     def falls_asleep(self) -> bool:
-        """Mark the server as asleep if it is due; the caller then ends its process."""
+        """Mark the server as idle if it is due; the caller then ends its process."""
         if not self.scales or self._left() > 0:
             return False
         self.fall_asleep()
         return True
 
     def fall_asleep(self) -> None:
-        """Mark the server as asleep: the next call wakes it."""
+        """Mark the server as idle: the next call starts it."""
         self.asleep = True
         self._wanted.clear()
         self._settled.clear()
 
     async def until_wanted(self) -> None:
-        """Wait for a call if the server sleeps."""
+        """Wait for a call if the server is stopped."""
         if self.asleep:
             await self._wanted.wait()
 

@@ -92,7 +92,7 @@ class Pool(Generic[K]):
 
     @property
     def names(self) -> list[str]:
-        """The owners that rely on a session, so that the server must not sleep."""
+        """The owners that rely on a session, so that the server must keep running."""
         every = self._sessions.values()
         return [each.owner.id for each in every if each.kept is not None and each.kept.in_use]
 
@@ -168,15 +168,15 @@ class Pool(Generic[K]):
     def status(self) -> dict[str, Any]:
         """Return the pool's state for `toolbus status`, with the most recently used sessions."""
         return {
-            "bound": self.bound,
-            "each": self.each,
+            "limit": self.bound,
+            "limit_per_principal": self.each,
             "open": len(self._sessions),
-            "held": [
+            "sessions": [
                 {
                     "owner": each.owner.label,
                     "client": each.owner.session[:8],
-                    "since": each.began_at,
-                    "used": each.used_at,
+                    "opened_at": each.began_at,
+                    "used_at": each.used_at,
                     "in_flight": each.in_progress,
                 }
                 for each in islice(reversed(self._sessions.values()), MOST_SHOWN)
@@ -312,4 +312,4 @@ class Pool(Generic[K]):
 def looked_at(task: "asyncio.Future[None]") -> None:
     """Log why a session did not open; the waiting callers receive the same error."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("session.not_opened", extra={"reason": str(error)})
+        log.debug("session.open_failed", extra={"reason": str(error)})

@@ -23,7 +23,7 @@ from toolbus_executor.upstreams.sessions.connection import (
     Connection,
     Make,
     OnLost,
-    refused_hosts_of,
+    denied_hosts_of,
 )
 from toolbus_executor.upstreams.sessions.connection_choice import ExclusiveConnections
 from toolbus_executor.upstreams.sessions.list_comparison import Comparison
@@ -122,12 +122,12 @@ class Separated:
         return getattr(self._main.upstream, "pid", None) if self._main is not None else None
 
     @property
-    def refused_hosts(self) -> dict[str, int]:
+    def denied_hosts(self) -> dict[str, int]:
         """Hosts that the processes tried to reach and may not."""
-        return refused_hosts_of(self._connections())
+        return denied_hosts_of(self._connections())
 
     @property
-    def refused_files(self) -> dict[str, str]:
+    def denied_files(self) -> dict[str, str]:
         """Hidden files that processes tried to open, also those of ended sessions."""
         for each in self._connections():
             self._note_missed(each)
@@ -379,7 +379,7 @@ class Separated:
             self._lost.set_result(reason)
 
     def _note_missed(self, connection: Connection) -> None:
-        self._missed |= getattr(connection.upstream, "refused_files", {})
+        self._missed |= getattr(connection.upstream, "denied_files", {})
 
     @property
     def _any_left(self) -> bool:

@@ -1,1 +1,1 @@
-"""Support protocol revisions up to 2025-11-25: batches, HTTP+SSE, server-to-client requests."""
+"""Support of protocol revisions up to 2025-11-25: batches, requests of servers to clients."""

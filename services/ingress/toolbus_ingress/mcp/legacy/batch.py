@@ -95,7 +95,7 @@ def check(messages: list[Any], session: Session | None, version: bytes) -> None:
             "Batches are supported only in sessions of 2025-03-26. Send one JSON-RPC 2.0 message."
         )
     if not 0 < len(messages) <= MOST:
-        raise _invalid(f"A batch must hold 1 to {MOST} messages. Split it.")
+        raise _invalid(f"A batch must contain 1 to {MOST} messages. Split it.")
     ids = [
         strict_json.dump(each["id"])
         for each in messages

@@ -1,1 +1,1 @@
-"""Store and renew the tokens of connected accounts."""
+"""Tokens of connected accounts: encryption, records, renewal lock."""

@@ -1,1 +1,1 @@
-"""Let people connect their accounts at upstream servers."""
+"""The browser flow in which people connect accounts at upstream servers."""

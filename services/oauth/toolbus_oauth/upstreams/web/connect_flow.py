@@ -19,9 +19,7 @@ from toolbus_oauth.upstreams.discovery import DiscoveryError
 from toolbus_oauth.upstreams.id_jag import SignInRequiredError
 from toolbus_oauth.upstreams.token_client import TokenRequestError
 from toolbus_oauth.upstreams.token_provider import TokenProvider, link_of
-from toolbus_oauth.web import connect_page as pages
-from toolbus_oauth.web import pages as html
-from toolbus_oauth.web import redirect_uris
+from toolbus_oauth.web import pages, redirect_uris
 from toolbus_oauth.web.errors import PageError
 from toolbus_oauth.web.request import Request, redirect_response
 
@@ -51,7 +49,7 @@ class ConnectFlow:
         link = await self._link(request.page.path.removeprefix(PREFIX))
         auth_request = AuthorizationRequest(
             client_id=link.user,
-            client=f"Toolbus, on its way to {link.server},",
+            client="Toolbus",
             redirect=link.authorize,
             state="",
             challenge="",
@@ -66,7 +64,7 @@ class ConnectFlow:
         if len(browser) != 32 or not browser.isalnum():  # noqa: PLR2004 - the length of token_hex(16)
             browser = secrets.token_hex(16)
         ticket = Ticket(auth_request, browser, time() + PENDING_SECONDS, secrets.token_hex(12))
-        shown = pages.confirmation(ticket, self.authorize_flow.seal.close(ticket))
+        shown = pages.connect(ticket, self.authorize_flow.seal.close(ticket))
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
     async def answered(self, request: Request) -> PageReply:
@@ -88,7 +86,7 @@ class ConnectFlow:
         if not await self.brief.swap(f"ticket {ticket.id}", Used(), 0):
             raise PageError("This request was already answered. Open the link again.")
         if answer != "allow":
-            return html.message_page(
+            return pages.message_page(
                 "Not connected", "You denied the connection. You can close this page."
             )
         server = self._server(link)
@@ -170,7 +168,7 @@ class ConnectFlow:
 
 
 def _connected(link: Link) -> PageReply:
-    return html.message_page(
+    return pages.message_page(
         "Connected", f"Toolbus can now use {link.server}. You can return to your application."
     )
 

@@ -1,1 +1,1 @@
-"""Offer calls that wait for an approval as MCP tasks."""
+"""Calls that wait for an approval, as MCP tasks."""

@@ -25,7 +25,7 @@ from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
-    CallUnderWayError,
+    CallInProgressError,
     InvalidError,
     RateExceededError,
     ToolbusError,
@@ -59,7 +59,7 @@ MARGIN_SECONDS = 1.0  # before the request's deadline a wait ends with "no resul
 ATTEMPTS = 8
 BATCH_SIZE = 200  # tasks examined before yielding to the event loop
 # The call was not dispatched, and a later attempt may succeed.
-RETRYABLE = (UnavailableError, RateExceededError, CallUnderWayError)
+RETRYABLE = (UnavailableError, RateExceededError, CallInProgressError)
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -1,1 +1,1 @@
-"""Restore the ledger from the event stream, and charge calls whose outcome is missing."""
+"""Restoration of the ledger from events, and charges of calls whose outcome is missing."""

@@ -124,9 +124,9 @@ class Rebuilder:
         self.ledger.rebuild_errors.pop(customer, None)
         log.warning("ledger.rebuilt", extra={"customer": customer, "epoch": new.id})
         self.service.spawn(store.delete_other_generations(customer, new.id))
-        held = sum(level["held"] for level in rebuild.contents.levels.values())
+        reserved = sum(level["held"] for level in rebuild.contents.levels.values())
         calls = len(rebuild.contents.records)
-        return RebuildReply(epoch=new.id, calls=calls, held=held, since=since)
+        return RebuildReply(epoch=new.id, calls=calls, reserved=reserved, since=since)
 
     async def _counters(
         self, customer: str, generation: Generation, *, accept: bool

@@ -81,7 +81,7 @@ class CounterRebuild:
                     level[field] = level.get(field, 0) + amount
 
     def add_open_call(self, call: OpenCall) -> None:
-        """Reserve what a call may yet be charged; a call charged as unknown already counts."""
+        """Reserve the possible charge of an open call; a charge as unknown is already counted."""
         name = full_name(call.server, call.tool)
         counting = self._counting(call.key, call.user, call.team, name)
         limits = [limit for limit in counting if limit.counts(name, call.charge)]

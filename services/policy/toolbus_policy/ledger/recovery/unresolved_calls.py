@@ -138,6 +138,6 @@ def unknown_end(call: UnresolvedCall) -> CallFailed:
         method=call.method,
         charge=0 if call.reserved else call.charge,  # the reservation was refunded
         code="outcome_unknown",
-        reason="The call has no outcome by its deadline. It may have been executed.",
+        reason="The call has no outcome after its deadline. It may have been executed.",
         sent=True,
     )

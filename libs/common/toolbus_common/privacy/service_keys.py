@@ -1,0 +1,23 @@
+"""Person keys of a service: their bucket, and the encryption of personal event fields."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from toolbus_common.nats.topology import PEOPLE
+from toolbus_common.privacy.key_store import PersonKeys
+from toolbus_common.service.service import Service
+
+
+def use_person_keys(service: Service) -> PersonKeys:
+    """Wire the person keys. Nothing connects until the service runs."""
+    people = PersonKeys(service.settings.people_key_file)
+    service.events.people = people
+    service.watch_bucket(PEOPLE)(people.apply_change)
+
+    @service.add_resource
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        people.open(await service.bucket(PEOPLE))
+        yield
+
+    return people

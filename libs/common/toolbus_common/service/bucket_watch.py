@@ -1,0 +1,60 @@
+"""Watch a bucket and pass its changes on, from one of several services of a process."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Bucket, Change
+
+log = logging.getLogger(__name__)
+
+Watcher = Callable[[Change | None], None]
+AGAIN_SECONDS = 0.2
+
+
+class BucketWatch:
+    """One watch of a bucket: every change is passed to `watcher`, in the order of the stream.
+
+    None follows after the entries that exist at first. `revision` is the newest one received.
+
+    Several services of a process can run the same watch. One of them reads with its connection;
+    when it leaves, the next one starts over with its own. Two never read at once, so that no
+    earlier change follows a later one.
+    """
+
+    def __init__(self, bucket: str, watcher: Watcher) -> None:
+        self.bucket = bucket
+        self.revision = 0
+        self.caught_up = asyncio.Event()
+        self._watcher = watcher
+        self._turn = asyncio.Lock()
+        self._bus: Bus | None = None  # of the service that reads
+
+    @property
+    def connected(self) -> bool:
+        """Whether changes arrive: false while the service that reads has no connection."""
+        return self._bus is None or self._bus.connected
+
+    async def run(self, bus: Bus, bucket: Bucket) -> None:
+        """Watch without end, as soon as no other service does; `bucket` is opened on `bus`."""
+        async with self._turn:
+            self._bus = bus
+            try:
+                await self._follow(bucket)
+            finally:
+                self._bus = None
+                self.caught_up.clear()
+
+    async def _follow(self, bucket: Bucket) -> None:
+        while True:
+            try:
+                async for change in bucket.watch():
+                    self._watcher(change)
+                    if change is None:
+                        self.caught_up.set()
+                    else:
+                        self.revision = change.revision
+            except Exception:
+                log.exception("service.watch_failed")
+            await asyncio.sleep(AGAIN_SECONDS)

@@ -1,0 +1,1 @@
+"""Builders of configurations, tokens and calls for tests that need no service."""

@@ -1,0 +1,338 @@
+"""Lost counters: spending stays rejected until they are rebuilt or accepted by an operator."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+import redis.asyncio as redis
+
+from harness.audit.events import allowed, completed, events_of
+from harness.services.ledger_state import admitted, claim, counters
+from harness.waits import until_async
+from toolbus_audit.main import build as build_audit
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Budget, Configuration, Customer, Key, Period, Team
+from toolbus_common.contracts import CallFailed
+from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.nats.topology import LEDGER
+from toolbus_common.service.process_context import ProcessContext
+from toolbus_common.service.service import Service
+from toolbus_common.settings import Settings
+from toolbus_policy.ledger.generations import BusGenerationStore
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
+from toolbus_policy.ledger.recovery.rebuild import Rebuilder
+from toolbus_policy.ledger.settlement import SettlementConsumer
+
+PRICE = 1000
+DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
+CALLS = Budget(calls=50, per=Period.HOUR, rolling=True)
+SERVER = {"key": "bot", "team": "ops", "server": "clock", "tool": "now", "charge": PRICE}
+KEY, TEAM = "budget:key:bot:usd:day:UTC", "budget:team:ops:calls:hour:rolling"
+DECLARED = Configuration(
+    customers={"acme": Customer()},
+    teams={"ops": Team(customer="acme", budget=CALLS)},
+    keys={"bot": Key(team="ops", budget=DAILY)},
+)
+WANTED = admitted(PRICE, ("key:bot", DECLARED.keys["bot"]), ("team:ops", DECLARED.teams["ops"]))
+
+
+@dataclass
+class LedgerOperator:
+    """Policy's ledger and rebuilder on a real bus, and the events policy publishes."""
+
+    service: Service
+    ledger: Ledger
+    rebuilder: Rebuilder
+    valkey_url: str
+    number: int = field(default=0)
+
+    async def call(self, *, ends: bool = True, deadline: float = 60.0) -> str:
+        """Make a call as admission and settlement do; `deadline` is seconds from now."""
+        self.number += 1
+        rid = f"r{self.number}"
+        await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
+        await self.service.events.publish_durable(
+            allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + deadline)
+        )
+        if ends:
+            await self.end(rid)
+        return rid
+
+    async def end(self, rid: str) -> None:
+        """Publish the outcome of a call, and settle it."""
+        event = CallFailed(
+            **completed(call_id=rid, reserved=True, **_outcome()).model_dump(),
+            code="upstream_dead", reason="Gone.", sent=True,
+        )  # fmt: skip
+        await self.service.events.publish_durable(event)
+        await self.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+
+    async def emptied(self) -> None:
+        """Empty Redis, as after a crash without a disk."""
+        async with redis.Redis.from_url(self.valkey_url) as client:
+            await client.flushall()
+
+    async def standing(self) -> tuple[int, int, int]:
+        """Return the key's spent and reserved money, and the team's calls in all parts."""
+        key = await counters(self.valkey_url, KEY)
+        team = await counters(self.valkey_url, TEAM)
+        calls = sum(count for name, count in team.items() if name[0] == "b")
+        return key["spent"], key["held"], calls
+
+
+async def copied(client: "redis.Redis") -> dict[bytes, bytes]:
+    """Return everything Redis contains, to be restored."""
+    names = [bytes(name) for name in await client.keys("*")]  # type: ignore[arg-type]
+    return {name: bytes(await client.dump(name) or b"") for name in names}
+
+
+def _outcome() -> dict[str, Any]:
+    return {"key": "bot", "server": "clock", "tool": "now", "charge": PRICE}
+
+
+@pytest.fixture
+async def ledger_operator(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
+    async with running(settings, valkey_url) as operator_:
+        yield operator_
+
+
+@asynccontextmanager
+async def running(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
+    service = Service("policy", settings)
+    async with service.running():
+        ledger = Ledger(
+            valkey_url, BusGenerationStore(await service.bucket(LEDGER), service.events), 30.0
+        )
+        snapshot = ConfigSnapshot.of(DECLARED)
+        rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
+        try:
+            yield LedgerOperator(service, ledger, rebuilder, valkey_url)
+        finally:
+            await ledger.close()
+
+
+@pytest.fixture
+async def audit(settings: Settings) -> AsyncIterator[Service]:
+    audits = AuditSettings(
+        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0
+    )
+
+    async def ready() -> bool:
+        return service.status().ready
+
+    async with build_audit(ProcessContext(), audits).running() as service:
+        await until_async(ready, "audit is ready")
+        yield service
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
+    ledger_operator: LedgerOperator,
+) -> None:
+    for _ in range(3):
+        await ledger_operator.call()
+    rid = await ledger_operator.call(ends=False)
+    before = await ledger_operator.standing()
+    await ledger_operator.emptied()
+    with pytest.raises(LedgerRebuildingError, match="lost its counters"):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    result = await ledger_operator.rebuilder.rebuild("acme")
+    assert result is not None
+    assert (result.calls, result.reserved) == (
+        1,
+        PRICE + 1,
+    )  # a thousand micro-dollars, and one call
+    assert await ledger_operator.standing() == before == (3 * PRICE, PRICE, 3)
+    await ledger_operator.end(rid)
+    assert await ledger_operator.standing() == (4 * PRICE, 0, 4)
+
+
+@pytest.mark.usefixtures("audit")
+@pytest.mark.parametrize("lost", [False, True])
+async def test_expired_reservations_end_alike_after_a_loss_of_counters(
+    ledger_operator: LedgerOperator, *, lost: bool
+) -> None:
+    settlement = SettlementConsumer(
+        ledger_operator.service, ledger_operator.ledger, lambda: ["acme"], 1.0
+    )
+    await ledger_operator.call(ends=False, deadline=-6.0)
+    await ledger_operator.ledger.reserve(claim("never", WANTED, time() - 6))
+    if lost:
+        await ledger_operator.emptied()
+        assert await ledger_operator.rebuilder.rebuild("acme") is not None
+
+    async def ended() -> bool:
+        await settlement.sweep_once()
+        return (await ledger_operator.standing())[1] == 0
+
+    await until_async(ended, "nothing is held")
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_spending_before_the_loss_counts_after_it(
+    ledger_operator: LedgerOperator,
+) -> None:
+    for _ in range(8):
+        await ledger_operator.call()
+    await ledger_operator.emptied()
+    await ledger_operator.rebuilder.rebuild("acme")
+    for _ in range(2):
+        await ledger_operator.call()
+    with pytest.raises(BudgetExceededError, match="key:bot"):
+        await ledger_operator.call()
+
+
+@pytest.mark.usefixtures("audit")
+async def test_a_redis_restored_from_an_older_copy_is_rebuilt(
+    ledger_operator: LedgerOperator,
+) -> None:
+    await ledger_operator.call()
+    async with redis.Redis.from_url(ledger_operator.valkey_url) as client:
+        copy = await copied(client)
+        await ledger_operator.call()
+        await client.flushall()
+        for key, value in copy.items():
+            await client.restore(key, 0, value)
+    assert (await ledger_operator.standing())[0] == PRICE
+    with pytest.raises(LedgerRebuildingError):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert (await ledger_operator.standing())[0] == 2 * PRICE
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_older_copy_is_rebuilt_by_a_policy_that_just_started(
+    ledger_operator: LedgerOperator, settings: Settings
+) -> None:
+    await ledger_operator.call()
+    async with redis.Redis.from_url(ledger_operator.valkey_url) as client:
+        copy = await copied(client)
+        await ledger_operator.call()
+        await ledger_operator.ledger.mark()
+        await client.flushall()
+        for key, value in copy.items():
+            await client.restore(key, 0, value)
+    async with running(settings, ledger_operator.valkey_url) as other:
+        with pytest.raises(LedgerRebuildingError):
+            await other.ledger.reserve(claim("early", WANTED))
+
+
+@pytest.mark.usefixtures("audit")
+async def test_missing_events_keep_spending_rejected_until_accepted(
+    ledger_operator: LedgerOperator,
+) -> None:
+    await ledger_operator.call()
+    bucket = await ledger_operator.service.bucket(LEDGER)
+    entry = await bucket.get("epoch.acme")
+    assert entry is not None
+    assert entry.value is not None
+    epoch = (await ledger_operator.ledger.generations.known("acme")).generation.id  # type: ignore[union-attr]
+    await bucket.put("epoch.acme", b'{"id":"%s","since":0}' % epoch.encode())
+    await ledger_operator.emptied()
+    with pytest.raises(LedgerRebuildingError, match="toolbus ledger accept acme"):
+        await ledger_operator.rebuilder.rebuild("acme")
+    with pytest.raises(LedgerRebuildingError):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    result = await ledger_operator.rebuilder.rebuild("acme", force=True, accept=True, by="op")
+    assert result is not None
+    assert (await ledger_operator.standing())[0] == PRICE, "what the events hold is counted"
+    await ledger_operator.call()
+
+
+async def test_without_audit_spending_stays_rejected_with_a_fix(
+    ledger_operator: LedgerOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolbus_policy.ledger.recovery.rebuild.CATCH_UP_SECONDS", 0.5)
+    await ledger_operator.call()
+    await ledger_operator.emptied()
+    with pytest.raises(LedgerRebuildingError, match=r"Audit has not .* ledger accept acme"):
+        await ledger_operator.rebuilder.rebuild("acme")
+    with pytest.raises(LedgerRebuildingError):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+
+
+@pytest.mark.usefixtures("audit")
+async def test_an_outcome_during_a_rebuild_waits_for_it(
+    ledger_operator: LedgerOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, may_go_on = asyncio.Event(), asyncio.Event()
+    audit_has_all = Rebuilder._audit_has_all
+
+    async def held(rebuilder: Rebuilder, customer: str) -> None:
+        under_way.set()
+        await may_go_on.wait()
+        await audit_has_all(rebuilder, customer)
+
+    monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
+    rid = await ledger_operator.call(ends=False)
+    await ledger_operator.emptied()
+    rebuilding = asyncio.create_task(ledger_operator.rebuilder.rebuild("acme"))
+    await under_way.wait()
+    with pytest.raises(Exception, match="being rebuilt"):
+        await ledger_operator.end(rid)
+    may_go_on.set()
+    await rebuilding
+    await ledger_operator.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_two_replicas_rebuild_once(
+    ledger_operator: LedgerOperator, settings: Settings
+) -> None:
+    await ledger_operator.call()
+    await ledger_operator.emptied()
+    async with running(settings, ledger_operator.valkey_url) as other:
+        result = await asyncio.gather(
+            ledger_operator.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
+            return_exceptions=True,
+        )  # fmt: skip
+        assert sum(isinstance(each, LedgerRebuildingError) for each in result) == 1
+        await other.ledger.reserve(claim("later", WANTED))
+    assert (await ledger_operator.standing())[:2] == (PRICE, PRICE)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
+    ledger_operator: LedgerOperator, settings: Settings, tmp_path: Path
+) -> None:
+    rid = await ledger_operator.call(ends=False)
+    unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
+    async with events_of("policy", settings, tmp_path) as policy:
+        await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
+    await ledger_operator.emptied()
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
+    await ledger_operator.ledger.settle([ReservationEnd(rid, "acme", "refund")])
+    assert await ledger_operator.standing() == (0, 0, 0)
+
+
+async def _record(writer: EventPublisher, event: CallFailed) -> None:
+    await writer.publish_durable(event)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(
+    ledger_operator: LedgerOperator,
+) -> None:
+    for _ in range(4):
+        await ledger_operator.call()
+    before = await ledger_operator.standing()
+    assert await ledger_operator.rebuilder.rebuild("acme") is None, "nothing is lost"
+    assert await ledger_operator.rebuilder.rebuild("acme", force=True) is not None
+    assert await ledger_operator.standing() == before
+    async with redis.Redis.from_url(ledger_operator.valkey_url, decode_responses=True) as client:
+
+        async def tidy() -> bool:
+            generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
+            return len(generations - {"book", "lock"}) == 1
+
+        await until_async(tidy, "the counters of the old epoch are gone")

@@ -1,0 +1,26 @@
+"""The banner of `toolbus up`."""
+
+from typing import Any
+
+from toolbus_cli.launcher.banner import Welcome, banner
+
+
+def welcome(**fields: Any) -> str:
+    values = {"endpoint": "http://127.0.0.1:1/mcp", "state_dir": ".toolbus", "servers": []}
+    return banner(Welcome(**{**values, "demo": False, "key": "demo", **fields}))
+
+
+def test_the_banner_shows_client_configuration_and_server_states() -> None:
+    ready = {"name": "notes", "state": "ready", "tools": 3, "last_failure": ""}
+    lost = {"name": "dead", "state": "failed", "tools": 0, "last_failure": "It is gone."}
+    shown = welcome(servers=[ready, lost], demo=True, secrets={"demo": "S"})
+    assert "claude mcp add --transport http toolbus http://127.0.0.1:1/mcp" in shown
+    assert '"Authorization": "Bearer S"' in shown
+    assert "It is gone." in shown
+    assert "toolbus call notes__clear" in shown
+
+
+def test_a_later_banner_explains_how_to_rotate_the_secret() -> None:
+    shown = welcome()
+    assert "was shown when it was created" in shown
+    assert "toolbus keys rotate demo" in shown

@@ -1,0 +1,23 @@
+"""JSON-RPC responses of an MCP server: malformed ones, and its errors."""
+
+import json
+
+import pytest
+
+from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor.upstreams.mcp import messages
+
+
+@pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b'{"result":5}', b"\xff", b"[" * 5000])
+def test_a_malformed_response_is_an_upstream_fault(text: bytes) -> None:
+    with pytest.raises(UpstreamFaultError):
+        messages.result_of(messages.read(text))
+
+
+def test_an_upstreams_error_message_is_kept_but_shortened() -> None:
+    error = {"code": -5, "message": "m" * 5000, "data": {"kept": [1]}}
+    text = json.dumps({"id": 1, "error": error}).encode()
+    with pytest.raises(UpstreamRefusedError) as caught:
+        messages.result_of(messages.read(text))
+    assert len(caught.value.reason) < 600
+    assert caught.value.data == {"upstream_code": -5, "upstream_data": {"kept": [1]}}
