@@ -34,10 +34,10 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     BudgetExceededError,
-    CallUnderWayError,
+    CallInProgressError,
     ExecutorDownError,
     IdempotencyConflictError,
-    OutcomeNotKeptError,
+    OutcomeNotStoredError,
     OutcomeUnknownError,
     RateExceededError,
     ToolbusError,
@@ -109,7 +109,7 @@ async def test_one_of_fifty_concurrent_calls_runs_and_all_get_its_outcome(
 
     asking = [asyncio.ensure_future(outcome()) for _ in range(50)]
     await until(lambda: policy.reached, "one of them runs")
-    assert await _refused(policy, CallUnderWayError), "the others are rejected for now"
+    assert await _refused(policy, CallInProgressError), "the others are rejected for now"
     executor.may_end.set()
     ends = await asyncio.gather(*asking)
     assert sum(not was_replayed(end) for end in ends) == 1
@@ -119,7 +119,7 @@ async def test_one_of_fifty_concurrent_calls_runs_and_all_get_its_outcome(
 async def _outcome_unless_running(policy: PolicyReplicas) -> FinalReply | None:
     try:
         return await policy.request(**ONCE, seconds=60)
-    except CallUnderWayError:
+    except CallInProgressError:
         return None
 
 
@@ -175,7 +175,7 @@ async def test_a_result_too_large_to_store_is_not_requested_again(
 ) -> None:
     executor.reply = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
     assert isinstance(await policy.request(**ONCE), CallResult)
-    with pytest.raises(OutcomeNotKeptError):
+    with pytest.raises(OutcomeNotStoredError):
         await policy.request(**ONCE)
     assert len(policy.reached) == 1
 

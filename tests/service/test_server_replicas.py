@@ -19,11 +19,11 @@ from toolbus_common.errors import (
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.resilience.circuit_breaker import Breaker
@@ -317,7 +317,7 @@ async def test_an_executor_reports_replicas_and_probes_idle_servers(
         )
         config = await operator.bucket(CONFIG)
         await config.put("configuration", declared.model_dump_json().encode())
-        await stack.enter_async_context(build(LocalTransport()).running())
+        await stack.enter_async_context(build(ProcessContext()).running())
         result = await until_async(both, "both replicas in place")
         assert (result["state"], result["tools"]) == ("ready", 2)
         assert (await until_async(probed, "a probe"))["ok"] is True
