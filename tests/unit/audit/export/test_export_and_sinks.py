@@ -186,7 +186,7 @@ def test_a_message_is_framed_by_its_octets_and_cannot_forge_another() -> None:
 
 
 def client(*addresses: str) -> HttpClient:
-    """A client of audit for which every name has these addresses."""
+    """Return a client of audit for which every name has these addresses."""
 
     def lookup(_target: Target) -> list[str]:
         return list(addresses)

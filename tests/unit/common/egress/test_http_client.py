@@ -224,14 +224,14 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def serving(authority: Authority, name: str) -> ssl.SSLContext:
-    """A context of a server with a certificate for a name."""
+    """Return the context of a server with a certificate for a name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.vouched(name))
     return context
 
 
 def pem_of(authority: Authority, name: str) -> str:
-    """A client certificate and its key."""
+    """Return a client certificate and its key as PEM."""
     return "".join(Path(each).read_text() for each in authority.vouched(name))
 
 
