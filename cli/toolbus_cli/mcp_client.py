@@ -1,11 +1,10 @@
 """A client for single requests to the MCP endpoint."""
 
-import http.client
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 from toolbus_cli.errors import CommandError
+from toolbus_cli.http_client import Response, send
 
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
@@ -13,32 +12,29 @@ HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text
 def request(endpoint: str, key: str, method: str, params: dict[str, Any], seconds: float) -> Any:
     """Send one request; return its result. Raises `CommandError` with the endpoint's error."""
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    status, content_type, body = _post(endpoint, key, json.dumps(request).encode(), seconds)
+    response = _post(endpoint, key, json.dumps(request).encode(), seconds)
+    streamed = "event-stream" in response.headers.get("content-type", "")
     try:
-        answer = json.loads(_last_event(body) if "event-stream" in content_type else body)
+        answer = json.loads(_last_event(response.body) if streamed else response.body)
     except ValueError as error:
         raise CommandError(
-            f"{endpoint} returned {status} without JSON; check that it is a Toolbus endpoint."
+            f"{endpoint} returned {response.status} without JSON; "
+            "check that it is a Toolbus endpoint."
         ) from error
     if "error" in answer:
         raise CommandError(_error_text(answer["error"]))
     return answer["result"]
 
 
-def _post(endpoint: str, key: str, body: bytes, seconds: float) -> tuple[int, str, bytes]:
-    target = urlsplit(endpoint)
-    secure = target.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+def _post(endpoint: str, key: str, body: bytes, seconds: float) -> Response:
+    headers = {**HEADERS, "Authorization": f"Bearer {key}"}
     try:
-        connection = kind(target.hostname or "", target.port, timeout=seconds)
-        connection.request("POST", target.path, body, {**HEADERS, "Authorization": f"Bearer {key}"})
-        response = connection.getresponse()
-        return response.status, response.getheader("content-type", ""), response.read()
+        return send("POST", endpoint, body=body, headers=headers, seconds=seconds)
     except TimeoutError as error:
         raise CommandError(
             f"{endpoint} did not reply within {seconds:g} s; the call may have been executed."
         ) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except OSError as error:
         raise CommandError(
             f"Cannot connect to {endpoint} ({error}); check that Toolbus is running."
         ) from error

@@ -20,10 +20,10 @@ STAYING = {
     "nats.bucket_sizes": "reads the stream behind a bucket, which only common knows",
     "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
+    "observability.otlp_env": PROCESS,
+    "observability.otlp_metrics": PROCESS,
+    "observability.otlp_resource": PROCESS,
     "observability.tracing.exporter": PROCESS,
-    "observability.tracing.otel_env": PROCESS,
-    "observability.tracing.otlp_encoding": PROCESS,
-    "observability.tracing.sampling": PROCESS,
     "service.health": PROCESS,
     "service.process": PROCESS,
 }

@@ -17,12 +17,13 @@ from harness.services.sinks import AT_LOOPBACK
 from harness.waits import until
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
-from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.export import scheduler as schedule
 from toolbus_audit.export import windows
 from toolbus_audit.export.targets import DirectoryTarget, Target, TargetError, target_for
 from toolbus_common.config import Export
 from toolbus_common.egress import Egress
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
@@ -273,8 +274,8 @@ def secrets(key: str) -> Secrets:
 
 
 def target(s3: Store, export: Export, secret: str = "") -> Target:
-    poster = HttpClient(AT_LOOPBACK, lambda _: False)
-    return target_for(export, poster, secrets(secret or s3.secret_key), lambda: False)
+    client = HttpClient(CheckedResolver(AT_LOOPBACK, tls_to_public=True))
+    return target_for(export, client, secrets(secret or s3.secret_key), lambda: False)
 
 
 async def test_files_go_to_a_store_that_checks_signatures(
@@ -301,7 +302,7 @@ async def test_a_store_rejects_a_wrong_secret(s3: Store) -> None:
 
 async def test_an_unlisted_store_is_not_called(s3: Store) -> None:
     export = in_bucket(s3)
-    strict = HttpClient(Egress(), lambda _: False)
+    strict = HttpClient(CheckedResolver(Egress()))
     with pytest.raises(TargetError, match="TOOLBUS_EGRESS_ALLOW"):
         await target_for(export, strict, secrets("x"), lambda: False).put("never", b"x")
     assert "lake/never" not in s3.objects()

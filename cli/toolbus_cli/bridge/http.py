@@ -1,17 +1,18 @@
 """HTTP client of the bridge: pooled connections, and requests that another thread can cancel."""
 
-import http.client
 import select
 import socket
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import Event, Lock
 from urllib.parse import urlsplit
 
 from toolbus_cli.bridge.stdio import LONGEST
 from toolbus_cli.errors import CommandError
+from toolbus_cli.http_client import connection_to
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 30.0  # less than the idle timeout of servers
@@ -66,9 +67,9 @@ class Endpoint:
         path = target.path.rstrip("/") or "/mcp"
         self.path = f"{path}/{server}" if server else path
         self.url = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{self.path}"
-        self._host, self._port = target.hostname, target.port
+        self._target = target
         self._tls = ssl.create_default_context() if target.scheme == "https" else None
-        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
+        self._idle: list[tuple[float, HTTPConnection]] = []
         self._lock = Lock()
 
     @contextmanager
@@ -79,7 +80,7 @@ class Endpoint:
         body: bytes | None,
         flight: Flight,
         seconds: float | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[HTTPResponse]:
         """Send one request and yield its response. Raises `UnreachedError` or `LostError`."""
         connection = self._connected()
         flight.hold(connection.sock)
@@ -92,7 +93,7 @@ class Endpoint:
             yield response
             flight.hold(None)
             kept = self._keep(connection, response)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise LostError(_why(error)) from error
         finally:
             flight.sent.set()
@@ -108,7 +109,7 @@ class Endpoint:
             while self._idle:
                 self._idle.pop()[1].close()
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connected(self) -> HTTPConnection:
         while True:
             with self._lock:
                 if not self._idle:
@@ -119,14 +120,8 @@ class Endpoint:
             kept.close()
         return self._connect()
 
-    def _connect(self) -> http.client.HTTPConnection:
-        connection = (
-            http.client.HTTPSConnection(
-                self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls
-            )
-            if self._tls
-            else http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
-        )
+    def _connect(self) -> HTTPConnection:
+        connection = connection_to(self._target, CONNECT_SECONDS, self._tls)
         try:
             connection.connect()
         except OSError as error:
@@ -136,9 +131,7 @@ class Endpoint:
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
 
-    def _keep(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> bool:
+    def _keep(self, connection: HTTPConnection, response: HTTPResponse) -> bool:
         """Return a connection to the pool; False if it cannot be reused or the pool is full."""
         with self._lock:
             full = len(self._idle) >= MOST_IDLE
@@ -148,7 +141,7 @@ class Endpoint:
             return True
 
 
-def events(response: http.client.HTTPResponse) -> Iterator[bytes]:
+def events(response: HTTPResponse) -> Iterator[bytes]:
     """Yield the data of each server-sent event. Raises `LostError` if an event is too large.
 
     Source: WHATWG HTML, 9.2.6.
@@ -168,7 +161,7 @@ def events(response: http.client.HTTPResponse) -> Iterator[bytes]:
             data, size = [], 0
 
 
-def whole(response: http.client.HTTPResponse) -> bytes:
+def whole(response: HTTPResponse) -> bytes:
     """Return the body. Raises `LostError` if it is too large."""
     body = response.read(LONGEST + 1)
     if len(body) > LONGEST:

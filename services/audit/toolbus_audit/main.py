@@ -21,8 +21,8 @@ from toolbus_audit.bi_gateway.executor import QueryExecutor
 from toolbus_audit.bi_gateway.server import serve_readers
 from toolbus_audit.clickhouse import query
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.delivery.outbound import Outbound
+from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.export import pages
 from toolbus_audit.export.scheduler import ExportScheduler
 from toolbus_audit.ingest.backfill import Backfill
@@ -55,6 +55,8 @@ from toolbus_common.contracts import (
     UnresolvedCallsReply,
 )
 from toolbus_common.contracts.events.base import EVERY_EVENT
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.nats.connection import StoredMessage
@@ -154,10 +156,21 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
     decrypted = Reader.at("audit", settings.sealing).opened
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
+    http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), Tls(settings.egress_ca))
+
+    @service.add_resource
+    @asynccontextmanager
+    async def close_client() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            http.close()
+
     return Outbound(
         ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
         operator_named,
-        HttpClient(settings.egress, operator_named.has, Tls(settings.egress_ca)),
+        http,
+        WebhookPoster(http, operator_named.has),
         Secrets(stores_of(os.environ), fresh=settings.secret_seconds),
     )
 
@@ -251,7 +264,7 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
     """Deliver events to webhooks, independently of the store."""
     webhooks = WebhookDispatcher(
         lambda: outbound.configuration.webhooks,
-        outbound.http.post,
+        outbound.webhooks.post,
         outbound.secrets,
         reveal=people.reveal,
     )

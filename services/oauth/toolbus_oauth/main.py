@@ -30,6 +30,8 @@ from toolbus_common.contracts import (
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.crypto.sealed_tokens import TokenSealer
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import (
@@ -65,7 +67,6 @@ from toolbus_oauth.server.resources import Resources
 from toolbus_oauth.server.token_endpoint import TokenEndpoint
 from toolbus_oauth.server.token_exchange import TokenExchange
 from toolbus_oauth.settings import Settings
-from toolbus_oauth.storage.http_client import HttpClient
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
 from toolbus_oauth.upstreams.connections.master_keys import Masters
@@ -74,6 +75,7 @@ from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 log = logging.getLogger(__name__)
 
 DAY = 86_400.0
+MOST_REQUESTS, MOST_OF_A_HOST = 16, 4  # unauthenticated requests can cause outbound ones
 
 
 @dataclass(slots=True)
@@ -242,10 +244,19 @@ async def _serve(
 
 
 def _http_clients(settings: Settings) -> HttpClients:
-    egress, tls = settings.egress, Tls(settings.egress_ca)
-    at_once = UpstreamTokenQuery.AT_ONCE
+    tls = Tls(settings.egress_ca)
+
+    def client(most: int) -> HttpClient:
+        return HttpClient(
+            CheckedResolver(settings.egress),
+            tls,
+            headers={"accept": "application/json"},
+            most=most,
+            most_of_a_host=MOST_OF_A_HOST,
+        )
+
     return HttpClients(
-        HttpClient(egress, tls), HttpClient(egress, tls), HttpClient(egress, tls, at_once)
+        client(MOST_REQUESTS), client(MOST_REQUESTS), client(UpstreamTokenQuery.AT_ONCE)
     )
 
 

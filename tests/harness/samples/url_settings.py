@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harness.network.tcp_servers import TURNS, closed_after, served
 from harness.samples.address_spellings import LISTED, Resolver
 from harness.services.call_runner import CallRunner, admitted
-from toolbus_audit.delivery.http_client import HttpClient, PostError
+from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.export.targets import TargetError, target_for
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.http_sink import HttpTransport
@@ -24,7 +24,9 @@ from toolbus_audit.siem.records import Record
 from toolbus_audit.siem.syslog_sink import StreamTransport
 from toolbus_common.config import Export, Server, Sink, Webhook
 from toolbus_common.egress import Allowed, Egress, Target
-from toolbus_common.egress.resolver import resolved_here
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError
+from toolbus_common.egress.resolver import CheckedResolver, resolved_here
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_executor.isolation.network.egress_proxy import EgressProxy
@@ -161,7 +163,7 @@ class Tried:
         """Post to a SIEM."""
         outlet = HttpTransport(
             Sink(url=url),
-            self._poster(),
+            self._client(),
             THREADS,
             NO_SECRETS,
             is_operator_named=lambda: False,
@@ -175,7 +177,7 @@ class Tried:
         port = f":{place.port or 514}" if not place.netloc.endswith(f":{place.port}") else ""
         sink = Sink(url=f"syslog+tcp://{place.netloc}{port}")
         outlet = StreamTransport(
-            sink, self._poster(), THREADS, is_operator_named=lambda: False, host="tests"
+            sink, self._client(), is_operator_named=lambda: False, host="tests"
         )
         try:
             await outlet.send([EVENT])
@@ -186,7 +188,7 @@ class Tried:
         """Write a file to an object store."""
         keys = {"access_key": "a", "secret_key": "b"}
         export = Export(to="s3://events", endpoint=url.rstrip("/"), credentials=keys)
-        await target_for(export, self._poster(), NO_SECRETS, lambda: False).put("file", b"x")
+        await target_for(export, self._client(), NO_SECRETS, lambda: False).put("file", b"x")
 
     async def endpoint_event(self, url: str) -> None:
         """Follow the `endpoint` event of an HTTP+SSE server."""
@@ -278,15 +280,15 @@ class Tried:
 
     async def _posted(self, url: str) -> None:
         hook = Webhook(url=url, secret="x")
-        await asyncio.to_thread(self._poster().post, hook, b"{}", {})
+        await WebhookPoster(self._client(), lambda _: False).post(hook, b"{}", {})
 
-    def _poster(self) -> HttpClient:
+    def _client(self) -> HttpClient:
         names = Resolver()
 
         def resolved(target: Target) -> list[str]:
             return names.meaning(target.host) or resolved_here(target)
 
-        return HttpClient(self.egress, lambda _: False, resolve=resolved)
+        return HttpClient(CheckedResolver(self.egress, tls_to_public=True, lookup=resolved))
 
     def _file(self, text: bytes) -> str:
         path = self.directory / "openapi.json"
@@ -349,7 +351,7 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await entrance(tried, url)
-        except (ToolbusError, PostError, SinkError, TargetError, ValidationError, ValueError):
+        except (ToolbusError, HttpError, SinkError, TargetError, ValidationError, ValueError):
             count.refused += 1
         # an accepted connection that was not read has reached its handler by now
         for _ in range(TURNS):

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 
 from harness.audit.events import bus_of
-from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.siem.forwarder import EventStream
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
@@ -95,10 +96,12 @@ async def running_sinks(
     stream: EventStream | None = None,
 ) -> AsyncIterator[SinkRegistry]:
     """Run the sinks of one audit replica with audit's bus permissions."""
-    poster = HttpClient(AT_LOOPBACK, lambda _: False, tls)
+    resolver = CheckedResolver(AT_LOOPBACK, tls_to_public=True)
+    poster = HttpClient(resolver, tls)
     sinks = SinkRegistry(lambda: declared, poster, lambda _: False, SECRETS, holder, pace)
     async with (
         bus_of("audit", settings) as bus,
         sinks.forwarding(await bus.bucket(EXPORTS), stream or stream_of(bus)),
     ):
         yield sinks
+    resolver.close()

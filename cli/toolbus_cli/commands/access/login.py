@@ -1,22 +1,21 @@
 """Sign an administrator in with a device code and a browser."""
 
-import http.client
 import json
 import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import typer
 
 from toolbus_cli.commands.shared import DEFAULT_STATE, StateDir
 from toolbus_cli.errors import CommandError
+from toolbus_cli.http_client import OK, send
 from toolbus_cli.installation import endpoint_of
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.access.oauth_scopes import ADMINISTER, LOOK
 
-SECONDS = 30.0
 LONGEST_WAIT = 60.0  # between two questions
 LARGEST = 64 * 1024
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -44,7 +43,7 @@ def login(
     """Sign in as an administrator and print an access token for /api."""
     base = (url or endpoint_of(state_dir)).rstrip("/").removesuffix("/mcp")
     status, document = _request(base, "GET", DOCUMENT)
-    if status != http.client.OK:
+    if status != OK:
         raise CommandError(_NO_SIGN_IN)
     scope = LOOK if read_only else ADMINISTER
     form = {"client_id": client, "resource": str(document.get("resource")), "scope": scope}
@@ -77,7 +76,7 @@ def awaited(
 
 def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     status, result = answer
-    if status != http.client.OK:
+    if status != OK:
         why = result.get("error_description") or result.get("error") or f"answered {status}"
         raise CommandError(
             f"The sign-in failed: Toolbus returned no token ({why}). Run the command again."
@@ -88,18 +87,12 @@ def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
 def _request(
     base: str, method: str, path: str, form: dict[str, str] | None = None
 ) -> tuple[int, dict[str, Any]]:
-    target = urlsplit(base)
-    secure = target.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(target.hostname or "", target.port, timeout=SECONDS)
+    content = urlencode(form or {}).encode()
     try:
-        connection.request(method, f"{target.path}{path}", urlencode(form or {}), _FORM)
-        answer = connection.getresponse()
-        body = json.loads(answer.read(LARGEST))
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        answer = send(method, f"{base}{path}", body=content, headers=_FORM, max_bytes=LARGEST)
+        body = json.loads(answer.body)
+    except (OSError, ValueError) as error:
         raise CommandError(
             f"{base} cannot be reached ({error}); check the URL and that Toolbus is running."
         ) from error
-    finally:
-        connection.close()
     return answer.status, body if isinstance(body, dict) else {}

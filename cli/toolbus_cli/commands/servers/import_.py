@@ -1,6 +1,5 @@
 """Commands that import HTTP APIs: OpenAPI documents, cURL lines, Postman collections."""
 
-import http.client
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from toolbus_cli.commands.shared import AsJson, say, show_json, show_table
 from toolbus_cli.errors import CommandError
+from toolbus_cli.http_client import OK, send
 from toolbus_cli.importing import curl as curls
 from toolbus_cli.importing import postman as collections
 from toolbus_cli.importing import yaml_insert
@@ -22,10 +22,8 @@ from toolbus_common.openapi import Api, DocumentError, read, translated
 from toolbus_common.openapi.servers import base_of
 
 LARGEST = 16 * 1024 * 1024
-SECONDS = 30.0
 LONGEST_SHOWN = 70
 LONGEST_NAME = 32
-_OK = 200
 
 Name = Annotated[
     str, typer.Option("--name", help="The server's name; default: derived from the title.")
@@ -198,30 +196,24 @@ def _text(path: Path) -> bytes:
 
 def _fetched(url: str) -> bytes:
     """Fetch the document at a URL; redirects are reported, not followed, as in the executor."""
-    target = urlsplit(url)
-    secure = target.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    headers = {"Accept": "application/json, */*;q=0.5"}
     try:
-        connection = kind(target.hostname or "", target.port, timeout=SECONDS)
-        where = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
-        connection.request("GET", where, headers={"Accept": "application/json, */*;q=0.5"})
-        response = connection.getresponse()
-        body = response.read(LARGEST + 1)
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        response = send("GET", url, headers=headers, max_bytes=LARGEST + 1)
+    except OSError as error:
         raise CommandError(
             f"{url} cannot be fetched ({error}); download it and give the file."
         ) from error
-    if response.status != _OK:
-        moved = response.getheader("location")
-        hint = f"and redirects to {moved[:200]}" if moved else ""
+    if response.status != OK:
+        moved = response.headers.get("location")
+        hint = f" and redirects to {moved[:200]}" if moved else ""
         raise CommandError(
             f"{url} returned HTTP {response.status}{hint}; give the URL of the document itself."
         )
-    if len(body) > LARGEST:
+    if len(response.body) > LARGEST:
         raise CommandError(
             f"{url} is larger than {LARGEST >> 20} MiB; save a part of it as a file."
         )
-    return body
+    return response.body
 
 
 def _beside(source: str, output: Path | None) -> str:

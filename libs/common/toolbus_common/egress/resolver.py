@@ -3,10 +3,16 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 
-from toolbus_common.egress.url_target import Target
+from toolbus_common.egress.addresses import PUBLIC, kind_of
+from toolbus_common.egress.policy import Egress
+from toolbus_common.egress.url_target import EgressError, Target
 
 Resolve = Callable[[Target], Awaitable[list[str]]]
+Lookup = Callable[[Target], list[str]]
+MOST_LOOKUPS = 16
 
 
 async def resolved(target: Target) -> list[str]:
@@ -24,3 +30,63 @@ def resolved_here(target: Target) -> list[str]:
         return [str(target.address)]
     found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     return [str(each[4][0]) for each in found]
+
+
+class CheckedResolver:
+    """Resolver that returns addresses only if the egress policy allows all of them.
+
+    It has threads of its own, and a host has one lookup at a time: the slow name servers of one
+    host delay neither other hosts nor other resolvers. With `tls_to_public`, public addresses are
+    allowed for https only.
+    """
+
+    def __init__(
+        self, egress: Egress, *, tls_to_public: bool = False, lookup: Lookup = resolved_here
+    ) -> None:
+        self._egress = egress
+        self._tls_to_public = tls_to_public
+        self._lookup = lookup
+        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, "resolve")
+        self._lookups: dict[str, asyncio.Future[list[str]]] = {}
+
+    async def addresses(self, target: Target, *, operator_named: bool) -> list[str]:
+        """Resolve a target and check its addresses. Raises `EgressError`."""
+        self._egress.check_written(target, named=operator_named)
+        try:
+            found = await self._resolved(target)
+        except OSError as error:
+            name = type(error).__name__
+            raise EgressError(f"its host name cannot be resolved ({name})") from error
+        except UnicodeError as error:
+            raise EgressError("its host name is invalid; correct it") from error
+        allowed = self._egress.judged(target, found, named=operator_named)
+        if self._tls_to_public and target.scheme == "http" and any(map(_is_public, allowed)):
+            raise EgressError(
+                "its address is public and needs encryption; use https, or syslog+tls"
+            )
+        return allowed
+
+    def close(self) -> None:
+        """Stop the threads; lookups that have not started are cancelled."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _resolved(self, target: Target) -> list[str]:
+        if target.address is not None:
+            return [str(target.address)]
+        lookup = self._lookups.get(target.authority)
+        if lookup is None:
+            loop = asyncio.get_running_loop()
+            lookup = loop.run_in_executor(self._threads, self._lookup, target)
+            self._lookups[target.authority] = lookup
+            lookup.add_done_callback(lambda done: self._forget(target, done))
+        # A thread cannot be cancelled, so the lookup outlives a request that is.
+        return await asyncio.shield(lookup)
+
+    def _forget(self, target: Target, lookup: "asyncio.Future[list[str]]") -> None:
+        del self._lookups[target.authority]
+        if not lookup.cancelled():
+            lookup.exception()  # marks it as retrieved where every waiting request was cancelled
+
+
+def _is_public(address: str) -> bool:
+    return kind_of(ip_address(address.partition("%")[0])) == PUBLIC

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
+from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 
 
@@ -16,6 +17,7 @@ class Outbound:
     config: ConfigView
     operator_named: ConfirmedTargets
     http: HttpClient
+    webhooks: WebhookPoster
     secrets: Secrets
 
     @property

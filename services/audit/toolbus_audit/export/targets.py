@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from toolbus_audit.delivery.http_client import HttpClient, PostError, Request
 from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_common.config import Place
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 IsOperatorNamed = Callable[
@@ -41,7 +42,7 @@ def target_for(
 ) -> Target:
     """Return the target for a configured location; it writes on these threads."""
     if settings.in_bucket:
-        return BucketTarget(settings, http, secrets, is_operator_named, threads)
+        return BucketTarget(settings, http, secrets, is_operator_named)
     return DirectoryTarget(Path(settings.to), is_operator_named, threads)
 
 
@@ -98,32 +99,33 @@ class BucketTarget:
         http: HttpClient,
         secrets: Secrets,
         is_operator_named: IsOperatorNamed,
-        threads: Executor | None = None,
     ) -> None:
         self._settings = settings
         self._http = http
         self._secrets = secrets
         self._is_operator_named = is_operator_named
-        self._threads = threads
 
     async def put(self, path: str, data: bytes) -> None:
         """Upload with one PUT; the store verifies the bytes with the signed hash."""
         try:
-            keys = await self._keys()
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, self._put, keys, path, data)
-        except (PostError, SecretError) as error:
+            await self._put(await self._keys(), path, data)
+        except (HttpError, SecretError) as error:
             raise TargetError(str(error)) from error
 
-    def _put(self, keys: Keys, path: str, data: bytes) -> None:
+    async def _put(self, keys: Keys, path: str, data: bytes) -> None:
         url = url_of(self._settings.bucket_url, path)
-        headers = sign_request(keys, _PUT, url, data, {}, datetime.now(UTC))
-        request = Request(_PUT, url, data, headers)
-        response = self._http.request_url(
-            request, is_operator_named=self._is_operator_named(), max_bytes=LARGEST_RESPONSE
+        # The signature contains a hash of the data, which takes long enough for a thread.
+        headers = await asyncio.to_thread(
+            sign_request, keys, _PUT, url, data, {}, datetime.now(UTC)
         )
+        response = await self._http.send(
+            HttpRequest(
+                _PUT, url, data, headers, operator_named=self._is_operator_named(),
+                max_bytes=LARGEST_RESPONSE, cut=True,
+            )
+        )  # fmt: skip
         if not response.accepted:
-            raise PostError(f"it returned status {response.status}{_error_code(response.body)}")
+            raise HttpError(f"it returned status {response.status}{_error_code(response.body)}")
 
     async def _keys(self) -> Keys:
         configured = self._settings.credentials

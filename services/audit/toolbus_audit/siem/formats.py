@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from toolbus_audit.delivery.http_client import HttpResponse
 from toolbus_audit.siem.records import Record
 from toolbus_common import strict_json
 from toolbus_common.config import Sink
+from toolbus_common.egress.http_messages import HttpResponse
 
 SPLUNK, ELASTIC = "splunk", "elastic"
 _CONFLICT = 409  # the document exists already

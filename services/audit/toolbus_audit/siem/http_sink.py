@@ -1,15 +1,16 @@
 """HTTP transport: Splunk's HTTP Event Collector, Elasticsearch's bulk API, or JSON lines."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from toolbus_audit.delivery.http_client import HttpClient, HttpResponse, PostError, Request
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.formats import body_of, content_type, result_of
 from toolbus_audit.siem.records import Record
 from toolbus_common.config import Sink
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResponse
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 LARGEST_RESPONSE = 8 << 20
@@ -75,7 +76,7 @@ class HttpTransport:
         """Do nothing: no connection stays open between POSTs."""
 
     async def _send_batch(self, records: Sequence[Record], attempt: _Attempt) -> list[Record]:
-        response = await self._post_in_thread(records)
+        response = await self._post(records)
         if response.accepted:
             found = result_of(self._sink, records, response)
             if found.retry:
@@ -85,7 +86,7 @@ class HttpTransport:
             return list(found.rejected)
         reason = f"it returned status {response.status}"
         if response.status not in _BAD_CONTENT:
-            raise SinkError(reason, _retry_delay(response.retry_after))
+            raise SinkError(reason, _retry_delay(response.headers.get("retry-after", "")))
         attempt.rejections += 1
         attempt.reason = reason
         if attempt.rejections > MOST_REJECTIONS and not attempt.accepted:
@@ -96,22 +97,31 @@ class HttpTransport:
         first = await self._send_batch(records[:half], attempt)
         return first + await self._send_batch(records[half:], attempt)
 
-    async def _post_in_thread(self, records: Sequence[Record]) -> HttpResponse:
+    async def _post(self, records: Sequence[Record]) -> HttpResponse:
         loop, configured = asyncio.get_running_loop(), self._sink.headers
         try:
             found = await self._secrets.read(configured.values())
             headers = {name: filled(value, found) for name, value in configured.items()}
-            return await loop.run_in_executor(self._threads, self._post, records, headers)
-        except (PostError, SecretError) as error:
+            body = await loop.run_in_executor(
+                self._threads, body_of, self._sink, records, self._host
+            )
+            return await self._http.send(
+                HttpRequest(
+                    "POST",
+                    self._sink.url,
+                    body,
+                    {
+                        "content-type": content_type(self._sink),
+                        "user-agent": "toolbus",
+                        **headers,
+                    },
+                    operator_named=self._is_operator_named(),
+                    max_bytes=LARGEST_RESPONSE,
+                    cut=True,
+                )
+            )
+        except (HttpError, SecretError) as error:
             raise SinkError(str(error)) from error
-
-    def _post(self, records: Sequence[Record], configured: Mapping[str, str]) -> HttpResponse:
-        headers = {"content-type": content_type(self._sink), "user-agent": "toolbus", **configured}
-        body = body_of(self._sink, records, self._host)
-        request = Request("POST", self._sink.url, body, headers)
-        return self._http.request_url(
-            request, is_operator_named=self._is_operator_named(), max_bytes=LARGEST_RESPONSE
-        )
 
 
 def _batches(records: Sequence[Record]) -> list[list[Record]]:

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor
-from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.siem.base import Transport
 from toolbus_audit.siem.forwarder import FIRST_RETRY, Delivery, EventStream, Forwarder, State
 from toolbus_audit.siem.http_sink import HttpTransport
 from toolbus_audit.siem.syslog_sink import SETTLE_SECONDS, DatagramTransport, StreamTransport
 from toolbus_common.config import Sink
+from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets
 
@@ -99,9 +99,14 @@ class SinkRegistry:
                 is_operator_named=is_operator_named,
                 host=host,
             )
-        given = sink, self._http, self._threads
         if sink.transport == "udp":
-            return DatagramTransport(*given, is_operator_named=is_operator_named, host=host)
+            return DatagramTransport(
+                sink, self._http, self._threads, is_operator_named=is_operator_named, host=host
+            )
         return StreamTransport(
-            *given, is_operator_named=is_operator_named, host=host, settle=self._timing.settle
+            sink,
+            self._http,
+            is_operator_named=is_operator_named,
+            host=host,
+            settle=self._timing.settle,
         )

@@ -14,16 +14,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from urllib.parse import urlsplit
 
-from toolbus_audit.delivery.http_client import HttpClient, PostError
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.records import Record
 from toolbus_audit.siem.rfc5424 import message_of, octet_counted
 from toolbus_common.config import Sink
 from toolbus_common.egress import EgressError, Target, as_http, target_of
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 
 WAIT_SECONDS = 15.0  # to connect, and to write to a slow sink
 SETTLE_SECONDS = 3.0
@@ -34,27 +36,20 @@ class _Destination:
     """Address of a sink, resolved and checked again for every connection."""
 
     def __init__(
-        self, sink: Sink, http: HttpClient, threads: Executor, is_operator_named: Callable[[], bool]
+        self, sink: Sink, resolver: CheckedResolver, is_operator_named: Callable[[], bool]
     ) -> None:
-        self._threads = threads
         self._url = sink.url
-        self._http = http
+        self._resolver = resolver
         self._is_operator_named = is_operator_named
         self.secure = sink.transport == "tls"
 
     async def resolved(self) -> tuple[Target, list[str]]:
         """Return the target and its addresses. Raises `SinkError`."""
         try:
-            target = self._target()
-            looked_up = partial(
-                self._http.addresses, target, is_operator_named=self._is_operator_named()
-            )
-            loop = asyncio.get_running_loop()
-            return target, await loop.run_in_executor(self._threads, looked_up)
-        except (EgressError, PostError) as error:
+            target, named = self._target(), self._is_operator_named()
+            return target, await self._resolver.addresses(target, operator_named=named)
+        except EgressError as error:
             raise SinkError(str(error)) from error
-        except OSError as error:
-            raise SinkError(f"its host name cannot be resolved ({type(error).__name__})") from error
 
     def _target(self) -> Target:
         """Return the target of the URL. The scheme says whether a public address is allowed."""
@@ -70,14 +65,13 @@ class StreamTransport:
         self,
         sink: Sink,
         http: HttpClient,
-        threads: Executor,
         *,
         is_operator_named: Callable[[], bool],
         host: str,
         settle: float = SETTLE_SECONDS,
     ) -> None:
-        self._destination = _Destination(sink, http, threads, is_operator_named)
-        self._tls = http.tls
+        self._destination = _Destination(sink, http.resolver, is_operator_named)
+        self._tls = replace(http.tls)  # HTTP connections add their protocol to the context
         self._host = host
         self._settle = settle
         self._reader: asyncio.StreamReader | None = None
@@ -169,7 +163,7 @@ class DatagramTransport:
         host: str,
     ) -> None:
         self._threads = threads
-        self._destination = _Destination(sink, http, threads, is_operator_named)
+        self._destination = _Destination(sink, http.resolver, is_operator_named)
         self._host = host
         self._delivered = 0
 

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.transparency_log.log_signer import Log
@@ -14,11 +12,10 @@ from toolbus_common.errors import BusDownError
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
-MOST_THREADS = 16
+MOST_AT_ONCE = 16  # requests of one kind, because each customer has a task
 
 Recipient = tuple[str, str]  # a receiver and a customer
 Deliver = Callable[[Recipient, Log], Awaitable[float]]
-T = TypeVar("T")
 
 
 class NotAcceptedError(Exception):
@@ -36,9 +33,9 @@ class LatestCheckpoints:
         self._kind = kind
         self._deliver = deliver
         self._first_retry = first_retry
-        self._threads = ThreadPoolExecutor(MOST_THREADS, kind)
         self._pending: dict[Recipient, Log] = {}
         self._tasks: dict[Recipient, asyncio.Task[None]] = {}
+        self.slots = asyncio.Semaphore(MOST_AT_ONCE)  # entered by `deliver` for each request
         self.problems: dict[Recipient, str] = {}  # why delivery fails
 
     def offer(self, recipient: Recipient, checkpoint: Log) -> None:
@@ -56,11 +53,6 @@ class LatestCheckpoints:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _work(self, recipient: Recipient) -> None:
         delay = self._first_retry

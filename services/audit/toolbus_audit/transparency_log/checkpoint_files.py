@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from urllib.parse import quote
 
-from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.export.targets import TargetError, target_for
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
@@ -18,6 +17,7 @@ from toolbus_audit.transparency_log.checkpoint_delivery import (
 )
 from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_common.config import Checkpoints, Place
+from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 
 MOST_THREADS = 4
@@ -75,7 +75,8 @@ class CheckpointFiles:
         ]  # a cosigned checkpoint is another file
         name = f"{customer}/{newest.stream}/{newest.size:020d}-{newest.at}-{digest}.note"
         try:
-            await target.put(name, newest.note.encode())
+            async with self._newest.slots:
+                await target.put(name, newest.note.encode())
         except TargetError as error:
             raise NotAcceptedError(str(error)) from error
         return float(location.seconds)

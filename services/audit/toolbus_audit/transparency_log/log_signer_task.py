@@ -50,7 +50,10 @@ class Receivers:
         """Create the receivers whose progress is stored in the bucket."""
         outbound = self._outbound
         self._notifier = WebhookNotifier(
-            lambda: outbound.configuration.webhooks, outbound.http.post, outbound.secrets, bucket
+            lambda: outbound.configuration.webhooks,
+            outbound.webhooks.post,
+            outbound.secrets,
+            bucket,
         )
         sources = Sources(
             bucket, self._read, self._store, self._cosigned, self._service.events.publish_durable

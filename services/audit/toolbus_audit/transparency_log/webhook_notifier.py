@@ -4,14 +4,12 @@ A newer checkpoint replaces one that is not delivered yet, because it covers the
 each webhook accepted last is stored in the bucket, so a restart neither skips nor repeats it.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from time import time
 
 import msgspec
 
-from toolbus_audit.delivery.http_client import PostError
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
     LatestCheckpoints,
@@ -22,6 +20,7 @@ from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, key_of
 from toolbus_common.config import Webhook
 from toolbus_common.config.access.rules import CHECKPOINT
+from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import SecretError, Secrets, filled
 
@@ -29,7 +28,7 @@ DELIVERED = (
     "delivered."  # prefix of bucket entries: digest of the last checkpoint a webhook accepted
 )
 
-Post = Callable[[Webhook, bytes, Mapping[str, str]], None]
+Post = Callable[[Webhook, bytes, Mapping[str, str]], Awaitable[None]]
 
 
 class WebhookNotifier:
@@ -70,14 +69,16 @@ class WebhookNotifier:
         if before is None or before.value != digest.encode():
             try:
                 key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
-                post = partial(self._post, hook, key, customer, newest, digest)
-                await self._newest.in_thread(post)
-            except (PostError, NoSecretError, SecretError) as error:
+                async with self._newest.slots:
+                    await self._post(hook, key, customer, newest, digest)
+            except (HttpError, NoSecretError, SecretError) as error:
                 raise NotAcceptedError(str(error)) from error
             await self._bucket.put(entry, digest.encode())
         return 0.0
 
-    def _post(self, hook: Webhook, key: bytes, customer: str, checkpoint: Log, digest: str) -> None:
+    async def _post(
+        self, hook: Webhook, key: bytes, customer: str, checkpoint: Log, digest: str
+    ) -> None:
         fields = msgspec.to_builtins(checkpoint)
         body = body_of({"event": CHECKPOINT, "at": checkpoint.at, "customer": customer, **fields})
-        self._send(hook, body, headers_of(key, digest[:32], int(time()), body))
+        await self._send(hook, body, headers_of(key, digest[:32], int(time()), body))

@@ -9,7 +9,6 @@ import logging
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from secrets import token_hex
 from time import time
 from typing import Any, Protocol
@@ -17,7 +16,6 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from toolbus_audit.delivery.http_client import HttpClient, HttpResponse, PostError, Request
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
     LatestCheckpoints,
@@ -35,6 +33,8 @@ from toolbus_common.config import Witness
 from toolbus_common.config.audit.retention import cosigner_of
 from toolbus_common.contracts import WitnessContradicted
 from toolbus_common.contracts.queries.sql_text import quoted
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResponse
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURES
@@ -224,16 +224,14 @@ class WitnessClient:
     ) -> HttpResponse:
         headers = {"content-type": "text/plain; charset=utf-8", "user-agent": "toolbus"}
         body = add_checkpoint_body(state.size, state.growth.proof(), checkpoint.note)
-        request = Request("POST", f"{witness.url}/add-checkpoint", body, headers)
-        request_url = partial(
-            self._http.request_url,
-            request,
-            is_operator_named=self._is_operator_named(witness),
-            max_bytes=LARGEST_RESPONSE,
+        named, url = self._is_operator_named(witness), f"{witness.url}/add-checkpoint"
+        request = HttpRequest(
+            "POST", url, body, headers, operator_named=named, max_bytes=LARGEST_RESPONSE, cut=True
         )
         try:
-            return await self._pending.in_thread(request_url)
-        except PostError as error:
+            async with self._pending.slots:
+                return await self._http.send(request)
+        except HttpError as error:
             raise NotAcceptedError(str(error)) from error
 
     async def _accept(

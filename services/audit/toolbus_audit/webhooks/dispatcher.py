@@ -8,28 +8,26 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
 import msgspec
 
-from toolbus_audit.delivery.http_client import PostError
 from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, key_of
 from toolbus_common.config import Webhook
+from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
 
 LONGEST_QUEUE = 1000  # events of one webhook; beyond that the oldest are dropped
-MOST_THREADS = 64  # a webhook uses one at a time
 GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not retried
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 
 Batches = AsyncIterator[list[StoredMessage]]
-Post = Callable[[Webhook, bytes, Mapping[str, str]], None]
+Post = Callable[[Webhook, bytes, Mapping[str, str]], Awaitable[None]]
 Event = dict[str, Any]
 
 
@@ -73,7 +71,6 @@ class WebhookDispatcher:
         self._send = send
         self._first_retry = first_retry
         self._reveal = reveal  # decrypts personal data: webhooks receive plain text
-        self._threads = ThreadPoolExecutor(MOST_THREADS, "webhook")
         self._queues: dict[str, WebhookQueue] = {}
         self._pending: dict[int, PendingMessage] = {}  # by sequence in the stream
 
@@ -89,7 +86,6 @@ class WebhookDispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _accept(self, message: StoredMessage) -> None:
         known = self._pending.get(message.sequence)
@@ -133,9 +129,8 @@ class WebhookDispatcher:
         while (hook := self._configured().get(name)) is not None:
             try:
                 key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._threads, self._post, hook, key, event)
-            except (PostError, NoSecretError, SecretError) as error:
+                await self._post(hook, key, event)
+            except (HttpError, NoSecretError, SecretError) as error:
                 reason = str(error)
             else:
                 return
@@ -146,9 +141,9 @@ class WebhookDispatcher:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
             delay = min(delay * 2, SLOWEST_RETRY)
 
-    def _post(self, hook: Webhook, key: bytes, event: Event) -> None:
+    async def _post(self, hook: Webhook, key: bytes, event: Event) -> None:
         body = self._reveal(body_of(event).decode()).encode()
-        self._send(hook, body, headers_of(key, event["id"], int(time()), body))
+        await self._send(hook, body, headers_of(key, event["id"], int(time()), body))
 
     async def _finish(self, delivery: Delivery) -> None:
         pending = delivery.pending

@@ -18,11 +18,12 @@ from toolbus_common.base64url import encoded
 from toolbus_common.config import Configuration, Issuer
 from toolbus_common.crypto.jws import JwsError
 from toolbus_common.egress import EgressError, target_of
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResponse
 from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import user_name
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.keys.verified_jwt import parse_verified
-from toolbus_oauth.storage.http_client import FetchError, HttpClient, HttpResponse
 from toolbus_oauth.storage.records import PendingSignIn, Person, Ticket, Used
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web import redirect_uris
@@ -118,7 +119,7 @@ class Providers:
             cached = await self._provider(pending.issuer, issuer)
             _check_sender(cached.document, query, own=path == f"{CALLBACK}{pending.issuer}")
             claims = await self._signed_in(pending, issuer, query.get("code", ""))
-        except (ProviderError, FetchError, SecretError) as error:
+        except (ProviderError, HttpError, SecretError) as error:
             raise PageError(
                 f"The provider '{pending.issuer}' cannot be used now: {error}.", 502
             ) from error
@@ -148,7 +149,7 @@ class Providers:
     async def token_endpoint(self, issuer: Issuer) -> tuple[str, bool]:
         """Return a provider's token endpoint, and whether an operator configured its host.
 
-        Raises `ProviderError` or `FetchError`.
+        Raises `ProviderError` or `HttpError`.
         """
         cached = next((each for each in self._cached.values() if _is_of(each, issuer)), None)
         document = cached.document if cached is not None else await self._described(issuer)
@@ -176,7 +177,8 @@ class Providers:
         url = str(cached.document.get("token_endpoint"))
         body = urlencode(form).encode()
         named = self._is_named(url, issuer)
-        response = _object(await self.fetcher.post(url, body, headers, named=named))
+        request = HttpRequest("POST", url, body, headers, operator_named=named)
+        response = _object(await self.fetcher.send(request))
         claims = await self.verified(pending.issuer, issuer, str(response.get("id_token", "")))
         aud = claims.get("aud")
         audience = aud if isinstance(aud, list) else [aud]
@@ -194,7 +196,7 @@ class Providers:
             return cached
         try:
             found = await self._fetched(issuer)
-        except (FetchError, ProviderError) as error:
+        except (HttpError, ProviderError) as error:
             if cached is None:
                 raise ProviderError(str(error)) from error
             cached.fetched = (
@@ -206,7 +208,8 @@ class Providers:
 
     async def _described(self, issuer: Issuer) -> dict[str, Any]:
         where = f"{issuer.url.rstrip('/')}/.well-known/openid-configuration"
-        document = _object(await self.fetcher.get(where, named=self.named(issuer)))
+        request = HttpRequest("GET", where, operator_named=self.named(issuer))
+        document = _object(await self.fetcher.send(request))
         if document.get("issuer") != issuer.url:
             raise ProviderError("its metadata has another issuer")
         return document
@@ -214,7 +217,8 @@ class Providers:
     async def _fetched(self, issuer: Issuer) -> _Metadata:
         document = await self._described(issuer)
         keys_at = str(document.get("jwks_uri"))
-        response = await self.fetcher.get(keys_at, named=self._is_named(keys_at, issuer))
+        named = self._is_named(keys_at, issuer)
+        response = await self.fetcher.send(HttpRequest("GET", keys_at, operator_named=named))
         return _Metadata(document, _keys(_object(response)), monotonic())
 
     def _redirect(self, name: str) -> str:

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from toolbus_common import strict_json
 from toolbus_common.config.servers.oauth import BY_KEY
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest
 from toolbus_oauth.clients.registry import parse_metadata
-from toolbus_oauth.storage.http_client import FetchError, HttpClient
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web.errors import OAuthError, invalid_client
 from toolbus_oauth.web.rate_limit import RateLimit
@@ -42,8 +43,8 @@ class ClientDocuments:
             return cached[1]
         self.rate_limit.keep()
         try:
-            found = await self.fetcher.get(client_id, largest=LARGEST)
-        except FetchError as error:
+            found = await self.fetcher.send(HttpRequest("GET", client_id, max_bytes=LARGEST))
+        except HttpError as error:
             raise invalid_client(f"The client's document cannot be fetched: {error}.") from error
         if found.status != _OK:
             raise invalid_client(f"The client's document cannot be fetched: HTTP {found.status}.")

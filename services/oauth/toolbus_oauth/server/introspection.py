@@ -9,6 +9,7 @@ from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.access.oauth_scopes import ADMINISTER, TOOLS, administers
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Bearer, TokenQuery
+from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.errors import UnauthorizedError, UnavailableError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_oauth.accounts.access_rules import entitled_rule, user_name
@@ -17,7 +18,6 @@ from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.server.grants import Grants, TokenError
 from toolbus_oauth.server.resources import Resources
 from toolbus_oauth.server.scopes import is_toolbus_scope
-from toolbus_oauth.storage.http_client import FetchError
 
 DAY = 86_400.0
 _EXTERNAL_TYPES = ("at+jwt", "application/at+jwt", "jwt", "")
@@ -81,7 +81,7 @@ class TokenValidator:
             claims = await self.providers.verified(name, issuer, token)
         except ProviderError as error:
             raise UnauthorizedError(f"The token is invalid: {error}.") from error
-        except FetchError as error:
+        except HttpError as error:
             raise UnavailableError(f"The token's issuer is unavailable: {error}.") from error
         kind = str(parse_unverified(token)[0].get("typ", "")).lower()
         if kind not in _EXTERNAL_TYPES or (kind == "jwt" and {"nonce", "at_hash"} & set(claims)):

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.config import Configuration, Issuer
+from toolbus_common.egress.http_messages import HttpError
 from toolbus_oauth.accounts.access_rules import user_name
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers, rule_claims
 from toolbus_oauth.clients.registry import check_confidential
 from toolbus_oauth.keys.unverified_jwt import ID_JAG_TYPE, parse_unverified
 from toolbus_oauth.server.resources import Resources
-from toolbus_oauth.storage.http_client import FetchError
 from toolbus_oauth.storage.records import AuthorizationRequest, Client, Person, Used
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web.errors import invalid_grant
@@ -37,7 +37,7 @@ class AssertionVerifier:
         name, issuer = self._issuer(unverified)
         try:
             claims = await self.providers.verified(name, issuer, assertion)
-        except (ProviderError, FetchError) as error:
+        except (ProviderError, HttpError) as error:
             raise invalid_grant(f"The assertion is invalid: {error}.") from error
         await self._check(claims, client)
         named, scopes = claims.get("resource", ""), claims.get("scope", "")

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from toolbus_common import strict_json
 from toolbus_common.config import Server
 from toolbus_common.egress import EgressError, target_of
-from toolbus_oauth.storage.http_client import FetchError, HttpClient, HttpResponse
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResponse
 
 CACHE_SECONDS, RECHECK_SECONDS = 300.0, 1.0
 MOST_KNOWN = 4096
@@ -95,7 +96,7 @@ class Discovery:
             return cached[1]
         try:
             found = await self._fetch(server, challenge)
-        except FetchError as error:
+        except HttpError as error:
             raise DiscoveryError(f"its authorization server: {error}") from error
         if len(self._cache) >= MOST_KNOWN:
             self._cache.clear()
@@ -168,7 +169,8 @@ class Discovery:
         raise DiscoveryError("its authorization server publishes no metadata")
 
     async def _get(self, server: Server, url: str) -> HttpResponse:
-        return await self.fetcher.get(url, named=self.is_named(url, server))
+        named = self.is_named(url, server)
+        return await self.fetcher.send(HttpRequest("GET", url, operator_named=named))
 
 
 def challenge_of(header: str) -> Challenge:

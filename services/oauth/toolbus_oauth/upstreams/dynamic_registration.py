@@ -10,7 +10,8 @@ import msgspec
 from toolbus_common import strict_json
 from toolbus_common.config import Server
 from toolbus_common.config.servers.oauth import BY_KEY
-from toolbus_oauth.storage.http_client import FetchError, HttpClient
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.records import Registration
 from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryError, scopes_in
@@ -80,11 +81,12 @@ class DynamicRegistration:
             )
         body, headers = msgspec.json.encode(terms), {"content-type": "application/json"}
         try:
-            answer = await self.fetcher.post(
-                where, body, headers, named=self.is_named(where, server)
+            named = self.is_named(where, server)
+            answer = await self.fetcher.send(
+                HttpRequest("POST", where, body, headers, operator_named=named)
             )
             registration = strict_json.members(answer.body)
-        except (FetchError, strict_json.StrictJSONError) as error:
+        except (HttpError, strict_json.StrictJSONError) as error:
             raise DiscoveryError(
                 f"its authorization server cannot register Toolbus: {error}"
             ) from error

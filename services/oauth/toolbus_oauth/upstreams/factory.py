@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import Event, PageReply
+from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.server.authorize_flow import AuthorizeFlow
-from toolbus_oauth.storage.http_client import HttpClient
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.admin import ConnectionsAdmin
 from toolbus_oauth.upstreams.client_identity import CALLBACK, ClientIdentities

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from toolbus_common.config import Configuration, Issuer, Server
 from toolbus_common.config.servers.oauth import ENTERPRISE
+from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import matching_rule, user_name
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers
 from toolbus_oauth.clients.registry import EXCHANGE
 from toolbus_oauth.keys.unverified_jwt import ID_JAG_TYPE, parse_unverified
-from toolbus_oauth.storage.http_client import FetchError
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.client_identity import ClientIdentity
 from toolbus_oauth.upstreams.connections.records import ProviderTokens
@@ -138,7 +138,7 @@ class IdentityAssertions:
                 await self.store.drop(ProviderTokens, _key(name, stored.user))
                 raise SignInRequiredError from error
             raise
-        except (ProviderError, FetchError) as error:
+        except (ProviderError, HttpError) as error:
             raise TokenRequestError("", f"'{name}' is unavailable: {error}") from error
         if claims.get("sub") != stored.subject or claims.get("aud") != stored.client_id:
             raise TokenRequestError(
@@ -159,7 +159,7 @@ class IdentityAssertions:
         try:
             url, named = await self.providers.token_endpoint(issuer)
             secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
-        except (ProviderError, FetchError, SecretError) as error:
+        except (ProviderError, HttpError, SecretError) as error:
             raise TokenRequestError("", f"'{name}' is unavailable: {error}") from error
         method = "client_secret_basic" if secret else "none"
         return RemoteEndpoint(url, issuer.url, named), ClientIdentity(

@@ -17,9 +17,10 @@ from toolbus_common import strict_json
 from toolbus_common.config.servers.oauth import BY_KEY
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import HEADER, NONCE_HEADER, WANTS_NONCE, nonce_of
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError, HttpRequest
 from toolbus_oauth.clients.registry import ASSERTION
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.storage.http_client import FetchError, HttpClient
 from toolbus_oauth.upstreams.client_identity import ClientIdentity
 from toolbus_oauth.upstreams.discovery import scopes_in
 
@@ -127,10 +128,13 @@ class TokenClient:
         fields = {**form, **self._authentication(endpoint, client, headers)}
         body = urlencode(fields).encode()
         try:
-            response = await self.fetcher.post(
-                endpoint.url, body, headers, named=endpoint.named, shown=client.shown
-            )
-        except FetchError as error:
+            response = await self.fetcher.send(
+                HttpRequest(
+                    "POST", endpoint.url, body, headers,
+                    operator_named=endpoint.named, certificate=client.shown,
+                )
+            )  # fmt: skip
+        except HttpError as error:
             needs_hint = error.ended and endpoint.url.startswith("https://")
             hint = (_SEE_TRUSTED if client.shown else _DECLARE_ONE) if needs_hint else ""
             raise TokenRequestError("", f"{error}{hint}") from error

@@ -1,8 +1,6 @@
 """Exports and sinks: configuration, allowed addresses, signatures, framing."""
 
 import asyncio
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from harness.builders.configurations import configured
-from toolbus_audit.delivery.http_client import HttpClient
 from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.export.aws_sigv4 import Keys, sign_request, url_of
 from toolbus_audit.siem.base import SinkError
@@ -23,7 +20,9 @@ from toolbus_common.config import Configuration, Export, Sink
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.operator_targets import digest_of
 from toolbus_common.config_store.redacted_view import exported, restored
-from toolbus_common.egress import Egress
+from toolbus_common.egress import Egress, Target
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.errors import InvalidConfigurationError
 from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
@@ -186,26 +185,26 @@ def test_a_message_is_framed_by_its_octets_and_cannot_forge_another() -> None:
     assert octet_counted(message) == b"%d %b" % (len(message), message)
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as made:
-        yield made
+def client(*addresses: str) -> HttpClient:
+    """Return a client of audit for which every name has these addresses."""
+
+    def lookup(_target: Target) -> list[str]:
+        return list(addresses)
+
+    return HttpClient(CheckedResolver(Egress(), tls_to_public=True, lookup=lookup))
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
-async def test_without_tls_nothing_is_sent_to_public_addresses(
-    transport: str, threads: ThreadPoolExecutor
-) -> None:
+async def test_without_tls_nothing_is_sent_to_public_addresses(transport: str) -> None:
     sink = Sink(url=f"syslog+{transport}://siem.example:6514")
-    poster = HttpClient(Egress(), lambda _: False, resolve=lambda _: ["192.0.2.1", "10.0.0.1"])
-    outlet = StreamTransport(sink, poster, threads, is_operator_named=lambda: True, host="h")
+    mixed = client("192.0.2.1", "10.0.0.1")
+    outlet = StreamTransport(sink, mixed, is_operator_named=lambda: True, host="h")
     with pytest.raises(SinkError, match="TOOLBUS_EGRESS_ALLOW"):
         await outlet.send([])
-    public = HttpClient(Egress(), lambda _: False, resolve=lambda _: ["93.184.216.34"])
     if transport == "tcp":
         with pytest.raises(SinkError, match=r"syslog\+tls"):
             await StreamTransport(
-                sink, public, threads, is_operator_named=lambda: True, host="h"
+                sink, client("93.184.216.34"), is_operator_named=lambda: True, host="h"
             ).send([])
 
 

@@ -8,17 +8,20 @@ from typing import Any, cast
 from harness.audit.people_bucket import MemoryBucket
 from harness.receivers.webhook_receiver import Receiver
 from harness.waits import until
-from toolbus_audit.delivery.http_client import HttpClient
+from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_audit.transparency_log.webhook_notifier import WebhookNotifier
 from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets, stores_of
 
 SECRET = "a secret of the receiver's"
 SECRETS = Secrets(stores_of({"HOOK": SECRET}))
-POSTER = HttpClient(Egress(Allowed.of("127.0.0.0/8")), lambda _: False)
+CLIENT = HttpClient(CheckedResolver(Egress(Allowed.of("127.0.0.0/8"))))
+POSTER = WebhookPoster(CLIENT, lambda _: False)
 
 
 def signed(size: int) -> Log:

@@ -14,19 +14,22 @@ from pydantic import ValidationError
 from harness.audit.people_bucket import MemoryBucket, people
 from harness.receivers.webhook_receiver import Receiver
 from harness.waits import until
-from toolbus_audit.delivery.http_client import HttpClient, PostError
+from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of
 from toolbus_common.concurrency import end
 from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress, Target
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpError
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.secrets import Secrets, stores_of
 
 SECRET = "a secret of the receiver's"
 SECRETS = Secrets(stores_of({"HOOK": SECRET}))
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
-POSTER = HttpClient(AT_LOOPBACK, lambda _: False)
+POSTER = WebhookPoster(HttpClient(CheckedResolver(AT_LOOPBACK)), lambda _: False)
 
 
 class Stream:
@@ -215,13 +218,14 @@ async def test_an_event_older_than_a_day_is_not_retried() -> None:
         await until(lambda: running.stream.acknowledged == [1], "the acknowledgement")
 
 
-def poster(address: str, *, named: bool = False) -> HttpClient:
-    """Return a client whose resolver returns this address for every name."""
+def poster(address: str, *, named: bool = False) -> WebhookPoster:
+    """Return a poster whose resolver returns this address for every name."""
 
     def resolve_to(_target: Target) -> list[str]:
         return [address]
 
-    return HttpClient(AT_LOOPBACK, lambda _: named, resolve=resolve_to)
+    resolver = CheckedResolver(AT_LOOPBACK, tls_to_public=True, lookup=resolve_to)
+    return WebhookPoster(HttpClient(resolver), lambda _: named)
 
 
 def at(url: str) -> Webhook:
@@ -229,30 +233,31 @@ def at(url: str) -> Webhook:
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8"])
-def test_a_public_address_requires_https(address: str) -> None:
-    with pytest.raises(PostError, match="use https"):
-        poster(address, named=True).post(at("http://hook.example/"), b"", {})
+async def test_a_public_address_requires_https(address: str) -> None:
+    with pytest.raises(HttpError, match="use https"):
+        await poster(address, named=True).post(at("http://hook.example/"), b"", {})
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "10.0.0.1", "::ffff:10.0.0.1"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_unlisted_address_is_not_posted_to(scheme: str, address: str) -> None:
-    with pytest.raises(PostError, match="TOOLBUS_EGRESS_ALLOW"):
-        poster(address).post(at(f"{scheme}://hook.example/"), b"", {})
+async def test_an_unlisted_address_is_not_posted_to(scheme: str, address: str) -> None:
+    with pytest.raises(HttpError, match="TOOLBUS_EGRESS_ALLOW"):
+        await poster(address).post(at(f"{scheme}://hook.example/"), b"", {})
 
 
-def test_the_operators_own_webhook_may_have_a_private_address() -> None:
+async def test_the_operators_own_webhook_may_have_a_private_address() -> None:
     with Receiver() as receiver:
-        HttpClient(Egress(), lambda hook: hook.url == receiver.url).post(
+        strict = HttpClient(CheckedResolver(Egress()))
+        await WebhookPoster(strict, lambda hook: hook.url == receiver.url).post(
             at(receiver.url), b"{}", {}
         )
     assert len(receiver.received) == 1
 
 
-def test_the_checked_address_is_the_one_connected_to() -> None:
+async def test_the_checked_address_is_the_one_connected_to() -> None:
     with Receiver() as receiver:
         port = urlsplit(receiver.url).port
-        poster("127.0.0.1").post(at(f"http://hook.example:{port}/x"), b"{}", {})
+        await poster("127.0.0.1").post(at(f"http://hook.example:{port}/x"), b"{}", {})
     (result,) = receiver.received
     assert result.headers["host"] == f"hook.example:{port}"
 
