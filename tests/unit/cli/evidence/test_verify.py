@@ -156,9 +156,10 @@ def test_the_packaged_verifier_runs_without_toolbus(log: SealedLog, tmp_path: Pa
         == """\
 log        customer acme of toolbus, log toolbus/acme/1763000000000
 events     from 2027-01-15 08:00:00 UTC to 2027-01-15 08:00:11 UTC
-not proven that no newer event was omitted: no checkpoint that was stored elsewhere was given
-(--seen) not proven that others received the same log: no witness was given (--witness) valid until
-2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
+not proven that no newer event was omitted: no checkpoint that was stored elsewhere was given \
+(--seen)
+not proven that others received the same log: no witness was given (--witness)
+valid until 2027-01-15 10:47:04 UTC: 24 events, 4 checkpoints, 12 calls
 """
     )
 

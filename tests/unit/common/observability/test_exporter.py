@@ -39,7 +39,7 @@ def span(name: str = "toolbus.decide", **attributes: Any) -> Span:
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector that exporters wait for, however busy the machine is."""
+    """Serve a collector that exporters wait for, however busy the machine is."""
     monkeypatch.setattr("toolbus_common.observability.tracing.exporter.LAST_SECONDS", PATIENCE)
     resource_of.cache_clear()
     with Collector() as made:

@@ -125,10 +125,10 @@ async def test_a_rejection_names_the_place_and_the_expected_value(
     [
         (
             {"oneOf": [{"type": "object"}, {"required": []}]},
-            "the arguments fits several of the forms its schema has, and must fit exactly one",
+            "the arguments matches several alternatives of 'oneOf', but must match exactly one",
         ),
         ({"properties": {"x": {"const": 1}}}, "'x' must be 1"),
-        ({"properties": {"x": {"not": {}}}}, "'x' has a form that its schema excludes"),
+        ({"properties": {"x": {"not": {}}}}, "'x' matches a schema that 'not' excludes"),
     ],
     ids=["oneOf", "const", "not"],
 )

@@ -98,7 +98,7 @@ MESSAGES = {
         "keys.bot.team: no team 'suport' is configured; did you mean 'support'?",
     ),
     "repeated name": (
-        "keys:\n  bot: {}\n  bot: {}", 3, "keys.bot: is given twice; the first is on line 2",
+        "keys:\n  bot: {}\n  bot: {}", 3, "keys.bot: occurs twice; the first is on line 2",
     ),
 }  # fmt: skip
 
@@ -136,7 +136,7 @@ PROBLEMS = {
         "did you mean 'readers'?",
     ),
     "two customers": (TWO_CUSTOMERS, 4, "only one customer can pay"),
-    "one alias": (ALIASES, 4, "a and b would both be called c; give one another alias"),
+    "one alias": (ALIASES, 4, "a and b would both have the name c; give one of them another alias"),
     "reserved name": ('servers: {toolbus: {url: "http://a.example"}}', 1, "reserved for Toolbus"),
     "a list": ("- a\n- b\n", 1, NO_SECTIONS),
     "words": ("just words", 1, NO_SECTIONS),
@@ -270,7 +270,7 @@ def test_an_unknown_name_in_a_rule_is_a_warning() -> None:
     [
         (b"#" * (LARGEST_FILE + 1), "'toolbus keys create'"),
         (b"\xff\xfe\x00k", "not UTF-8"),
-        (None, r"cannot be read .* name another with -c"),
+        (None, r"cannot be read .* choose another file with -c"),
     ],
     ids=["too large", "no text", "missing"],
 )
