@@ -20,7 +20,6 @@ STAYING = {
     "nats.bucket_sizes": "reads the stream behind a bucket, which only common knows",
     "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
-    "egress.http_transport": "imported by name, at the first request of `egress.http_client`",
     "observability.tracing.exporter": PROCESS,
     "observability.tracing.otel_env": PROCESS,
     "observability.tracing.otlp_encoding": PROCESS,
