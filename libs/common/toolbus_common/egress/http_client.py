@@ -7,7 +7,6 @@ own, `toolbus_executor.transport`.
 
 import asyncio
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -20,8 +19,6 @@ from toolbus_common.egress.url_target import EgressError, target_of
 if TYPE_CHECKING:
     from toolbus_common.egress.http_transport import HttpExchange
 
-# Imports httpx: 0.2 s and 6 MB that a process saves until its first request.
-_TRANSPORT = "toolbus_common.egress.http_transport"
 MOST_OF_A_HOST = 16
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -76,6 +73,13 @@ class HttpClient:
         self.resolver.close()
 
     async def _opened(self) -> "HttpExchange":
-        transport = await asyncio.to_thread(import_module, _TRANSPORT)
-        self._exchange = transport.HttpExchange(self.resolver, self.tls, self._headers)
+        exchange = await asyncio.to_thread(_exchange_class)
+        self._exchange = exchange(self.resolver, self.tls, self._headers)
         return self._exchange
+
+
+def _exchange_class() -> "type[HttpExchange]":
+    """Import httpx: 0.2 s and 6 MB that a process saves until its first request."""
+    from toolbus_common.egress.http_transport import HttpExchange  # noqa: PLC0415
+
+    return HttpExchange
