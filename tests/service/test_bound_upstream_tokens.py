@@ -32,7 +32,7 @@ async def test_each_connection_has_its_own_proof_key_for_all_its_tokens(
     assert items == [None, "n-1"], "repeated with the requested nonce"
     oauth_server.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
-    second = await flow.request(challenge='DPoP error="invalid_token"', refused=refused)
+    second = await flow.request(challenge='DPoP error="invalid_token"', rejected=refused)
     assert second.token != first.token
     assert second.key == first.key
     items = [read(form["dpop"])[0].get("nonce") for form in oauth_server.seen("refresh_token")]
@@ -82,9 +82,9 @@ async def test_a_connection_is_retained_while_its_client_secret_is_unavailable(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(ClientIdentities, "again", away)
-        reply = await flow.request(refused=refused)
+        reply = await flow.request(rejected=refused)
         assert (reply.token, "store is away" in reply.reason) == ("", True)
-    again = await flow.request(refused=refused)
+    again = await flow.request(rejected=refused)
     assert again.token not in ("", first.token), "no new consent was needed"
 
 

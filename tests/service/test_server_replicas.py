@@ -81,7 +81,7 @@ class Several(CallRunner):
     def settled(self) -> bool:
         """Return whether all replicas are in place, and no list is about to be refreshed."""
         looking = self.changed.is_set() or self._listing
-        return not looking and all(each["state"] == "in place" for each in self.rows())
+        return not looking and all(each["state"] == "active" for each in self.rows())
 
     async def _keep(self) -> None:
         while True:
@@ -182,7 +182,7 @@ async def test_when_all_fail_half_of_them_stay_and_the_servers_breaker_opens() -
         client.runner.breaker.circuit = Breaker(threshold=10_000)
         assert ends(await client.calls(30)) == {"upstream_dead"}
         states = [each["state"] for each in client.rows()]
-        assert sorted(states) == ["ejected", "ejected", "in place", "in place"]
+        assert sorted(states) == ["ejected", "ejected", "active", "active"]
 
 
 async def test_an_ejected_replica_is_probed_compared_and_tried_before_it_returns(
@@ -204,7 +204,7 @@ async def test_an_ejected_replica_is_probed_compared_and_tried_before_it_returns
         await until(lambda: bad.methods["tools/list"] > listed, "another listing")
         await until(lambda: client.upstream._replicas[0].compared, "the comparison")  # type: ignore[attr-defined]
         assert ends(await client.calls(10)) == {""}
-        assert client.rows()[0]["state"] == "in place"
+        assert client.rows()[0]["state"] == "active"
         assert bad.call_count > request
         (event,) = [each for each in client.events.published if isinstance(each, BreakerClosed)]
         assert event.replica == client.rows()[0]["replica"]
@@ -298,7 +298,7 @@ async def test_an_executor_reports_replicas_and_probes_idle_servers(
     async def both() -> Any:
         result = await row("several") or {}
         states = [each["state"] for each in result.get("replicas", ())]
-        return result if states == ["in place", "in place"] else None
+        return result if states == ["active", "active"] else None
 
     async def probed() -> Any:
         return (await row("single") or {}).get("probe")

@@ -91,7 +91,7 @@ async def test_a_forgotten_client_whose_token_cannot_be_renewed_connects_again(
     await flow.connected()
     refused = sha256((await flow.request()).token.encode()).hexdigest()
     oauth_server.forget()
-    assert (await flow.request(refused=refused)).link
+    assert (await flow.request(rejected=refused)).link
     assert "Connected" in (await flow.connected()).text
     assert (await flow.request()).token
 
@@ -106,7 +106,7 @@ async def test_a_user_who_returns_to_a_forgotten_client_can_try_again(
     oauth_server.forget()
     page = await flow.walker.get(back)
     assert page.status == 502
-    assert "registered for Toolbus" in page.text
+    assert "deleted the registration of Toolbus" in page.text
     assert "Connected" in (await flow.connected()).text
 
 
