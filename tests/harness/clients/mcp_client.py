@@ -21,7 +21,10 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The body, decoded; of a stream, the last message, which is the response."""
+        if self.headers.get("content-type", "").startswith("text/event-stream"):
+            data = [line for line in self.body.splitlines() if line.startswith(b"data: {")]
+            return json.loads(data[-1].removeprefix(b"data: "))
         return json.loads(self.body)
 
     @property
