@@ -247,7 +247,7 @@ def test_a_key_is_read_from_a_file_and_its_absence_is_an_error(
 
 
 @pytest.fixture(scope="module", params=["modern", "legacy"])
-def gateway(
+def elicitation_gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
     """Run a gateway with a server of either family that sends requests and notifications."""
@@ -265,13 +265,17 @@ def gateway(
 
 
 @modes
-async def test_a_servers_request_is_answered_over_stdio(gateway: Launched, mode: str) -> None:
+async def test_a_servers_request_is_answered_over_stdio(
+    elicitation_gateway: Launched, mode: str
+) -> None:
     async def accept(_context: Any, params: Any) -> ElicitResult:
         request.append(params.message)
         return ElicitResult(action="accept", content={"name": "Ada"})
 
     request: list[str] = []
-    async with bridged(gateway.ready["endpoint"], mode, elicitation_callback=accept) as client:
+    async with bridged(
+        elicitation_gateway.ready["endpoint"], mode, elicitation_callback=accept
+    ) as client:
         result = await client.call_tool("fix__test_elicitation", {"message": "Who is it?"})
     assert request == ["Who is it?"]
     assert not result.is_error
@@ -279,21 +283,25 @@ async def test_a_servers_request_is_answered_over_stdio(gateway: Launched, mode:
 
 @modes
 async def test_an_argument_required_in_a_header_passes_over_stdio(
-    gateway: Launched, mode: str
+    elicitation_gateway: Launched, mode: str
 ) -> None:
-    async with bridged(gateway.ready["endpoint"], mode) as client:
+    async with bridged(elicitation_gateway.ready["endpoint"], mode) as client:
         result = await client.call_tool("fix__test_x_mcp_header", {"region": "Zürich "})
     assert not result.is_error
 
 
-async def test_a_changed_list_is_sent_to_a_session_over_stdio(gateway: Launched) -> None:
+async def test_a_changed_list_is_sent_to_a_session_over_stdio(
+    elicitation_gateway: Launched,
+) -> None:
     received = asyncio.Event()
 
     async def on_message(message: Any) -> None:
         if "ToolListChanged" in type(message).__name__:
             received.set()
 
-    async with bridged(gateway.ready["endpoint"], "legacy", message_handler=on_message) as client:
+    async with bridged(
+        elicitation_gateway.ready["endpoint"], "legacy", message_handler=on_message
+    ) as client:
 
         async def is_received() -> bool:
             await client.call_tool("fix__test_trigger_tool_change", {})
@@ -302,9 +310,11 @@ async def test_a_changed_list_is_sent_to_a_session_over_stdio(gateway: Launched)
         await until_async(is_received, "the change, once the session's stream has begun")
 
 
-async def test_a_changed_list_is_sent_to_a_subscription_over_stdio(gateway: Launched) -> None:
+async def test_a_changed_list_is_sent_to_a_subscription_over_stdio(
+    elicitation_gateway: Launched,
+) -> None:
     async with (
-        bridged(gateway.ready["endpoint"], "auto") as client,
+        bridged(elicitation_gateway.ready["endpoint"], "auto") as client,
         client.listen(tools_list_changed=True) as changes,
     ):
         await client.call_tool("fix__test_trigger_tool_change", {})

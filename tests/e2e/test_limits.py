@@ -112,7 +112,7 @@ def test_a_ledger_rebuilt_by_command_has_the_same_spending(cluster: Cluster) -> 
 def test_rebuilding_an_unknown_customer_is_an_error(cluster: Cluster) -> None:
     done = toolbus(cluster, "ledger", "rebuild", "nobody")
     assert done.returncode == 1
-    assert "Customer 'nobody' has no spending yet" in done.stderr
+    assert "Customer 'nobody' has no counters" in done.stderr
 
 
 def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
