@@ -24,6 +24,7 @@ STAYING = {
     "observability.otlp_env": PROCESS,
     "observability.otlp_metrics": LAZY,
     "observability.otlp_resource": LAZY,
+    "observability.otlp_session": LAZY,
     "observability.tracing.exporter": LAZY,
     "service.health": PROCESS,
     "service.process": PROCESS,

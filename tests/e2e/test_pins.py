@@ -260,7 +260,7 @@ def test_operators_see_the_number_of_quarantined_tools_and_no_control_characters
 def test_an_unknown_tool_is_an_error_with_its_fix(pinned: Pinned) -> None:
     for words, message in (
         (("diff", "nobody__x"), "No server 'nobody' is configured"),
-        (("approve", "fix__nothing"), "has no 'nothing'"),
+        (("approve", "fix__nothing"), "has no definition 'nothing'"),
         (("approve", GREET, "--digest", "ab"), "at least 8 characters"),
     ):
         result = pinned.launched.toolbus("pins", *words)

@@ -134,7 +134,7 @@ def test_one_query_returns_a_run_with_its_calls(cluster: Cluster) -> None:
         "SELECT * FROM runs WHERE key = 'spender' AND lines = 5 AND state = 'completed' "
         "AND length(inner_calls) = 7"
     )
-    assert (row["engine"], row["calls"], row["refused"], row["failed"]) == ("starlark", 7, 1, 1)
+    assert (row["engine"], row["calls"], row["denied"], row["failed"]) == ("starlark", 7, 1, 1)
     assert (row["cost"], row["output_bytes"], row["program"]) == (50_000, 4, "")
     assert len(row["program_digest"]) == 64
     assert row["latency_us"] > 0

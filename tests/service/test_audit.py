@@ -168,7 +168,9 @@ async def test_an_unreadable_line_becomes_a_dead_letter_and_the_rest_is_stored(
         (1, line, "tb.event.call.allowed.a", raw)
         for line, raw in ((1, "{not json"), (2, '{"event":"x"}'), (3, "\ufffd"), (4, ""))
     )
-    await until_async(lambda: counted(audit, "dead", 4), "their count, after the table has them")
+    await until_async(
+        lambda: counted(audit, "dead_letters", 4), "their count, after the table has them"
+    )
 
 
 async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(

@@ -102,5 +102,5 @@ def test_streams_that_cannot_be_moved_end_the_start_with_what_to_do(tmp_path: Pa
     before = tmp_path / "jetstream" / "$G"
     before.mkdir(parents=True)
     (tmp_path / "jetstream" / STORE).symlink_to(tmp_path / "nowhere" / "else")
-    with pytest.raises(CommandError, match="rename it"):
+    with pytest.raises(CommandError, match="rename the directory"):
         move_streams(tmp_path)

@@ -59,8 +59,13 @@ class Endpoint:
     """One URL and its pool of connections whose last response was read completely."""
 
     def __init__(self, url: str, server: str = "") -> None:
-        target = urlsplit(url)
-        if target.scheme not in ("http", "https") or not target.hostname:
+        try:
+            target = urlsplit(url)
+            usable = target.scheme in ("http", "https") and bool(target.hostname)
+            usable = usable and target.port != 0
+        except ValueError:  # of the port, or of brackets
+            usable = False
+        if not usable:
             raise CommandError(
                 f"'{url}' is not an http:// or https:// URL; set the endpoint with --url."
             )

@@ -20,8 +20,8 @@ class                             code                    retryable
     - StaleError                  stale
     - UnconditionalError          unconditional
     - IdempotencyConflictError    idempotency_conflict
-    - CallInProgressError           call_in_progress          yes
-    - OutcomeNotStoredError         outcome_not_stored
+    - CallInProgressError         call_in_progress        yes
+    - OutcomeNotStoredError       outcome_not_stored
   + UnavailableError              unavailable             yes
     - BusDownError                bus_down                yes
     - PolicyDownError             policy_down             yes
@@ -40,7 +40,7 @@ class                             code                    retryable
   + OutcomeUnknownError           outcome_unknown
   + InvalidError                  invalid
     - InvalidArgumentsError       invalid_arguments
-    - InvalidConfigurationError                 faulty
+    - InvalidConfigurationError   invalid_configuration
 
 A message says what happened, why, and how to fix it, with names in quotes. `retryable` says whether
 the same request may succeed later without a change.

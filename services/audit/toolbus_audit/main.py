@@ -156,7 +156,10 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
     decrypted = Reader.at("audit", settings.sealing).opened
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
-    http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), Tls(settings.egress_ca))
+    tls = Tls(settings.egress_ca)
+    http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
+    # Webhooks are configured by API callers: slow ones must not delay sinks, exports or witnesses.
+    webhook_http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
 
     @service.add_resource
     @asynccontextmanager
@@ -165,12 +168,13 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
             yield
         finally:
             http.close()
+            webhook_http.close()
 
     return Outbound(
         ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
         operator_named,
         http,
-        WebhookPoster(http, operator_named.has),
+        WebhookPoster(webhook_http, operator_named.has),
         Secrets(stores_of(os.environ), fresh=settings.secret_seconds),
     )
 

@@ -77,7 +77,8 @@ class OAuthProxy:
         try:
             reply = await self.endpoint.service.requests.request(request, PageReply, SECONDS)
         except ToolbusError as error:
-            await asyncio.to_thread(html.load)
+            if b"text/html" in headers.get(b"accept", b""):
+                await asyncio.to_thread(html.load)
             return _error_response(error, headers)
         return Response(
             reply.status,

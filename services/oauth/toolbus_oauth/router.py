@@ -69,7 +69,7 @@ class Router:
         handler = handler or self.more.get((request.method, request.path))
         handler = handler or self._routes.get((request.method, above))
         handler = handler or self.more.get((request.method, above))
-        if _is_browser(request):
+        if request.method == "GET" or _is_browser(request):
             await asyncio.to_thread(html.load)
         if handler is None:
             return self._not_found(request, above)

@@ -1,7 +1,7 @@
 """OTLP receiver over HTTP that parses requests as a collector does."""
 
 import gzip
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,8 +48,9 @@ class Collector:
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[bytes] = []  # of traces
-        self.metric_bodies: list[bytes] = []
+        self.metric_bodies: deque[bytes] = deque(maxlen=100)
         self.statuses: list[int] = []
+        self.location = ""  # of redirects
         self._port = 0
 
     @property
@@ -92,7 +93,7 @@ class Collector:
             zipped = request.headers.get("content-encoding") == "gzip"
             body = gzip.decompress(request.body) if zipped else request.body
             (self.metric_bodies if "/metrics" in request.path else self.bodies).append(body)
-        return Response(status)
+        return Response(status, headers={"Location": self.location} if self.location else {})
 
 
 def read(body: bytes) -> list[Received]:

@@ -272,12 +272,11 @@ class ConfigView:
         return of_person(bearer, access.role)
 
     def _renew(self) -> None:
-        before, self._seen = self._seen, self.projection.now
-        configuration = self._now.configuration
-        if self._seen.configuration is not before.configuration:
-            configuration = self._opened(self._seen.configuration)
-        self._now = self._seen.seen_with(configuration, self.bearers)
-        self._stale = False
+        seen, configuration = self.projection.now, self._now.configuration
+        if seen.configuration is not self._seen.configuration:
+            configuration = self._opened(seen.configuration)
+        self._now = seen.seen_with(configuration, self.bearers)
+        self._seen, self._stale = seen, False
 
     def _outdate(self) -> None:
         self._stale = True

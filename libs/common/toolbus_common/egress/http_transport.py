@@ -18,6 +18,7 @@ from toolbus_common.egress.url_target import EgressError, Target, target_of
 
 PIECE = 64 * 1024  # bytes of a request's body that are written at once
 MOST_HEADERS = 100  # of a response; h11 limits their size to 100 KiB
+FEW_PIECES, SMALLEST_PIECE = 1000, 16  # bytes a piece on average, of a response in many pieces
 CONNECT_SECONDS = 3.0  # to an address, if there is another one to try
 MOST_CERTIFICATES = 64  # client certificates whose TLS context is cached
 OPERATOR_NAMED, CERTIFICATE = "operator_named", "certificate"  # extensions of a request
@@ -169,8 +170,6 @@ class HttpExchange:
             raise
         except (httpcore2.ProtocolError, httpcore2.NetworkError, OSError) as error:
             raise _failed(error) from error
-        except httpx2.RemoteProtocolError as error:  # of a redirect, which is not followed
-            raise HttpError("it redirects to an invalid URL; name the final URL") from error
         except (httpx2.InvalidURL, ValueError) as error:
             raise HttpError(_INVALID) from error
 
@@ -199,9 +198,15 @@ async def _read(response: httpx2.Response, request: HttpRequest) -> HttpResponse
     if len(response.headers.raw) > MOST_HEADERS:
         raise HttpError(f"its response has more than {MOST_HEADERS} headers")
     body = bytearray()
+    count = 0
     async with aclosing(response.aiter_raw()) as pieces:
         async for piece in pieces:
             body += piece
+            count += 1
+            if count > FEW_PIECES and len(body) < SMALLEST_PIECE * count:
+                raise HttpError("its response arrives in too many small pieces")
+            if count % 100 == 0:
+                await asyncio.sleep(0)  # pieces that have arrived are read without waiting
             if len(body) > request.max_bytes and request.cut:
                 break
             if len(body) > request.max_bytes:

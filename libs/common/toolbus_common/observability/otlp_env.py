@@ -4,11 +4,14 @@ The SDK reads the other variables itself; https://opentelemetry.io/docs/specs/ot
 lists them. Its modules are imported only by a process that exports something.
 """
 
+import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 PROTOCOL = "http/protobuf"
 _PREFIX = "OTEL_EXPORTER_OTLP_"
+# Headers that the SDK accepts. It logs any other with its value, which is a secret.
+_HEADER = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 
 
 class OtlpError(ValueError):
@@ -61,6 +64,12 @@ def _checked(environ: Mapping[str, str], signal: str) -> bool:
     parts = urlsplit(_of(environ, signal, "ENDPOINT") or "http://localhost:4318")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OtlpError(f"{_PREFIX}ENDPOINT must be an http:// or https:// address.")
+    for header in filter(str.strip, _of(environ, signal, "HEADERS").split(",")):
+        if not _HEADER.fullmatch(header.strip()) or not unquote(header.strip()).isprintable():
+            raise OtlpError(
+                f"{_PREFIX}HEADERS must be name=value pairs separated by commas, with values "
+                "percent-encoded."
+            )
     return True
 
 

@@ -1,5 +1,6 @@
 """Export the process's Prometheus metrics by OTLP, at the SDK's interval."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import Any
@@ -25,6 +26,9 @@ from prometheus_client.metrics_core import Metric as Family
 
 from toolbus_common import VERSION
 from toolbus_common.observability.otlp_resource import resource_of
+from toolbus_common.observability.otlp_session import session
+
+log = logging.getLogger(__name__)
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 
@@ -36,12 +40,27 @@ class MetricExporter(PeriodicExportingMetricReader):
         self._registry = registry
         self._resource = resource_of("+".join(services))
         self._since = time_ns()
-        super().__init__(OTLPMetricExporter())
-        self._set_collect_callback(self._present)  # as a `MeterProvider` does
+        self._session = session()
+        super().__init__(OTLPMetricExporter(session=self._session))
+        # As a `MeterProvider` does; the reader sends nothing for None.
+        self._set_collect_callback(self._present)  # type: ignore[arg-type]
 
-    def _present(self, _reader: MetricReader, timeout_millis: float) -> MetricsData:  # noqa: ARG002
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Send the last values, and stop."""
+        super().shutdown(timeout_millis, **kwargs)
+        self._session.close()
+
+    def _present(
+        self,
+        _reader: MetricReader,
+        timeout_millis: float,  # noqa: ARG002 - part of the callback
+    ) -> MetricsData | None:
         now = time_ns()
-        metrics = list(_metrics(self._registry.collect(), self._since, now))
+        try:
+            metrics = list(_metrics(self._registry.collect(), self._since, now))
+        except Exception:  # an exception would end the SDK's thread
+            log.exception("metrics.not_collected")
+            return None
         scope = ScopeMetrics(InstrumentationScope("toolbus", VERSION), metrics, "")
         return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 

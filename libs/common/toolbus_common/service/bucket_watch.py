@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from toolbus_common.concurrency import first_of
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
@@ -11,6 +12,7 @@ log = logging.getLogger(__name__)
 
 Watcher = Callable[[Change | None], None]
 AGAIN_SECONDS = 0.2
+LOST_SECONDS = 2.0  # between two looks at a lost connection
 
 
 class BucketWatch:
@@ -19,8 +21,8 @@ class BucketWatch:
     None follows after the entries that exist at first. `revision` is the newest one received.
 
     Several services of a process can run the same watch. One of them reads with its connection;
-    when it leaves, the next one starts over with its own. Two never read at once, so that no
-    earlier change follows a later one.
+    when it leaves or loses its connection, the next one starts over with its own. Two never read
+    at once, so that no earlier change follows a later one.
     """
 
     def __init__(self, bucket: str, watcher: Watcher) -> None:
@@ -30,6 +32,7 @@ class BucketWatch:
         self._watcher = watcher
         self._turn = asyncio.Lock()
         self._bus: Bus | None = None  # of the service that reads
+        self._others: list[Bus] = []  # of the services that wait for their turn
 
     @property
     def connected(self) -> bool:
@@ -38,13 +41,25 @@ class BucketWatch:
 
     async def run(self, bus: Bus, bucket: Bucket) -> None:
         """Watch without end, as soon as no other service does; `bucket` is opened on `bus`."""
-        async with self._turn:
+        while True:
+            self._others.append(bus)
+            try:
+                await self._turn.acquire()
+            finally:
+                self._others.remove(bus)
             self._bus = bus
             try:
-                await self._follow(bucket)
+                await first_of(self._follow(bucket), self._until_another_can(bus))
             finally:
                 self._bus = None
                 self.caught_up.clear()
+                self._turn.release()
+            await asyncio.sleep(AGAIN_SECONDS)  # the next one takes its turn
+
+    async def _until_another_can(self, bus: Bus) -> None:
+        """Return when this connection is lost and another service has one."""
+        while bus.connected or not any(each.connected for each in self._others):  # noqa: ASYNC110
+            await asyncio.sleep(LOST_SECONDS)
 
     async def _follow(self, bucket: Bucket) -> None:
         while True:

@@ -57,7 +57,7 @@ def report_readiness(services: Iterable[Service]) -> None:
 
 
 def _readiness(service: Service) -> float:
-    return float(service.status().ready)
+    return float(service.is_ready)
 
 
 def respond(head: bytes, services: Iterable[Service], names: frozenset[str]) -> Response:

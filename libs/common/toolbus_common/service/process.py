@@ -5,9 +5,12 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import uvloop
 
@@ -29,6 +32,7 @@ STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 
 END_SECONDS = 2.0  # for cancelled tasks to end
 LAST_EXPORT_MILLIS = 3000.0  # for the last metrics of a process that ends
+SWITCH_SECONDS = 0.0005  # calls wait that long while a thread encodes a batch of spans
 
 
 def build(name: str, process: ProcessContext) -> Service:
@@ -64,13 +68,25 @@ def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]
             traces = import_module("toolbus_common.observability.tracing.exporter")
             exporter = traces.Exporter()
             stack.callback(exporter.close)
-            stack.enter_context(recording.to(exporter, traces.configured_sampler()))
+            sampler = _valid(traces.configured_sampler)
+            stack.enter_context(recording.to(exporter, sampler))
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(SWITCH_SECONDS)
             log.info("traces.exported")
         if exports_metrics(environ):
             metrics = import_module("toolbus_common.observability.otlp_metrics")
-            stack.callback(metrics.MetricExporter(names).shutdown, LAST_EXPORT_MILLIS)
+            reader = _valid(partial(metrics.MetricExporter, names))
+            stack.callback(reader.shutdown, LAST_EXPORT_MILLIS)
             log.info("metrics.exported")
         yield
+
+
+def _valid(make: Callable[[], Any]) -> Any:
+    """Return what the SDK makes of the environment. Raises `OtlpError`."""
+    try:
+        return make()
+    except ValueError as error:
+        raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
 
 
 async def _run(names: Sequence[str], settings: Settings) -> None:

@@ -168,6 +168,12 @@ class Service:
         finally:
             await self.bus.close()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether this replica can work. Reads flags only, so that any thread may call it."""
+        connected = self.bus.connected and all(watch.connected for watch in self._watches)
+        return self.ready and self._serving and connected and not self.why_not()
+
     def status(self) -> ServiceStatus:
         """Return the status of this replica."""
         connected = self.bus.connected and all(watch.connected for watch in self._watches)

@@ -60,8 +60,8 @@ def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migrati
             todo.append(migration)
         elif digest != migration.digest:
             raise MigrationError(
-                f"Migration {migration.version:04} was applied with different content; restore "
-                "the file, and make the change in a new migration."
+                f"Migration {migration.version:04} was applied with different content, by another "
+                "build; export the evidence with that build, and start with an empty database."
             )
     return todo
 

@@ -28,7 +28,8 @@ class TaskReconciler(Generic[E]):
         self._configured = configured
         self._work = work
         self._retry_seconds = retry_seconds
-        self._tasks: Reconciler[E, asyncio.Task[None]] = Reconciler(self._start, _stop)
+        self._tasks: Reconciler[E, asyncio.Task[None]] = Reconciler(self._start, self._stop)
+        self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -43,7 +44,7 @@ class TaskReconciler(Generic[E]):
                 await self._tasks.reconcile(self._configured())
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            await end(*self._tasks)
+            await end(*self._tasks, *self._ending)
 
     def _start(self, name: str, entry: E) -> asyncio.Task[None]:
         return asyncio.get_running_loop().create_task(self._run_entry(name, entry))
@@ -56,6 +57,7 @@ class TaskReconciler(Generic[E]):
                 log.exception("reconciler.task_failed", extra={"entry": name})
             await asyncio.sleep(self._retry_seconds)
 
-
-async def _stop(task: asyncio.Task[None], *, removed: bool) -> None:  # noqa: ARG001 - as all parts
-    await end(task)
+    async def _stop(self, task: asyncio.Task[None], /, *, removed: bool) -> None:  # noqa: ARG002
+        self._ending.add(task)
+        await end(task)
+        self._ending.discard(task)

@@ -123,6 +123,8 @@ class StreamTransport:
     async def _connect(self) -> asyncio.StreamWriter:
         target, addresses = await self._destination.resolved()
         try:
+            if self._destination.secure:
+                await asyncio.to_thread(self._tls.check)  # loads the authorities
             context = self._tls.context if self._destination.secure else None
         except EgressError as error:
             raise SinkError(str(error)) from error

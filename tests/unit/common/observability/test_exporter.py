@@ -184,3 +184,12 @@ def test_an_invalid_number_is_rejected_at_the_start(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1")
     with pytest.raises(OtlpError, match="OTEL_"):
         Exporter()
+
+
+def test_a_redirect_is_a_failure(collector: Collector) -> None:
+    collector.statuses = [301]
+    collector.location = f"{collector.url}/elsewhere"
+    exporter, failed, exported = Exporter(), counted("failed"), counted("exported")
+    exporter.take(span())
+    exporter.close()
+    assert (counted("failed") - failed, counted("exported") - exported) == (1, 0)

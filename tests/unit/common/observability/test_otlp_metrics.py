@@ -7,6 +7,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from harness.receivers.otlp_collector import Collector, plain
+from harness.waits import PATIENCE
 from toolbus_common.observability.otlp_metrics import MetricExporter
 
 
@@ -22,7 +23,7 @@ def test_counters_gauges_and_histograms_arrive_with_their_values(
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         exporter = MetricExporter(["policy"], registry)
-        exporter.shutdown(10_000)
+        exporter.shutdown(PATIENCE * 1000)
         request = ExportMetricsServiceRequest.FromString(collector.metric_bodies[-1])
     (of_service,) = request.resource_metrics
     assert plain(of_service.resource.attributes)["service.name"] == "toolbus-policy"

@@ -251,3 +251,17 @@ def test_metrics_are_exported_only_where_that_is_requested(
 def test_an_unsupported_value_is_rejected_with_its_variable(environ: dict[str, str]) -> None:
     with pytest.raises(OtlpError, match=r"^OTEL_[A-Z_]+ .*\.$"):
         exports_traces({**HERE, **environ})
+
+
+def test_a_header_that_the_sdk_would_log_is_rejected_without_its_value() -> None:
+    for header in (
+        "x-key: s3cret",
+        "authorization=s3cret,half",
+        "x-key=s3cret;b",
+        "a=s3cret%0D%0Ab:c",
+    ):
+        with pytest.raises(OtlpError, match="OTEL_EXPORTER_OTLP_HEADERS") as raised:
+            exports_traces({**HERE, "OTEL_EXPORTER_OTLP_HEADERS": header})
+        assert "s3cret" not in str(raised.value)
+    good = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20s3cret, x=1"}
+    assert exports_traces({**HERE, **good})

@@ -24,6 +24,7 @@ from toolbus_common import VERSION
 from toolbus_common.observability.metrics import SPANS
 from toolbus_common.observability.otlp_env import OtlpError
 from toolbus_common.observability.otlp_resource import resource_of
+from toolbus_common.observability.otlp_session import session
 from toolbus_common.observability.trace_context import Sampler, span_id, trace_id
 from toolbus_common.observability.tracing.context import Span
 
@@ -48,20 +49,24 @@ class _Converting(SpanExporter):
     """Converts queued spans to the SDK's in the sending thread, and counts what became of them."""
 
     def __init__(self) -> None:
-        self._exporter = OTLPSpanExporter()
+        self._session = session()
+        self._exporter = OTLPSpanExporter(session=self._session)
         self.taken = 0  # spans that left the queue
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
         """Send a batch of `_Ended`."""
         self.taken += len(spans)
-        result = self._exporter.export([readable(each.span) for each in spans])
-        outcome = _EXPORTED if result is SpanExportResult.SUCCESS else _FAILED
-        outcome.inc(len(spans))
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export([readable(each.span) for each in spans])
+        finally:
+            (_EXPORTED if result is SpanExportResult.SUCCESS else _FAILED).inc(len(spans))
         return result
 
     def shutdown(self) -> None:
         """Abort the retries of a batch."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._session.close()
 
 
 class _Processor(BatchSpanProcessor):

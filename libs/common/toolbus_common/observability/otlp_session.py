@@ -1,0 +1,20 @@
+"""The HTTP session of OpenTelemetry's exporters."""
+
+from typing import Any
+
+import requests
+
+
+def session() -> requests.Session:
+    """Return a session that fails at a redirect, which the SDK would count as a success."""
+    made = requests.Session()
+    made.hooks["response"].append(_reject_redirect)
+    return made
+
+
+def _reject_redirect(response: requests.Response, *_: Any, **__: Any) -> None:
+    if response.is_redirect:
+        response.close()
+        raise requests.TooManyRedirects(
+            f"HTTP {response.status_code}: redirects are not followed; name the final address"
+        )
