@@ -12,7 +12,6 @@ import pytest
 from conformance.upstream import TESTS, FixtureServer
 from harness.services.executor_pair import COMMAND, ExecutorPair, Stateful
 from harness.waits import until, until_async
-from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.contracts import InputRequired, ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
@@ -165,7 +164,8 @@ async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_ch
             with pytest.raises(ToolbusError) as refused:
                 await apart.say("eve", "recall")
         finally:
-            await end(*busy)
+            for each in busy:
+                each.cancel()
         assert refused.value.code == "overloaded"
         assert "servers.s.most_sessions (now 2)" in refused.value.reason
         assert "servers.s.sessions to shared" in refused.value.reason
@@ -186,7 +186,8 @@ async def test_one_principal_cannot_use_every_session(start_executors: Any) -> N
                 await apart.say("ann", "recall", session="c9", **mine)
             assert await apart.say("bob", "recall") == ""
         finally:
-            await end(*busy)
+            for each in busy:
+                each.cancel()
 
 
 async def test_an_idle_session_ends_and_the_others_continue(start_executors: Any) -> None:
