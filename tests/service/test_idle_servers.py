@@ -156,12 +156,9 @@ class Installation:
 async def installation(
     settings: Settings,
     operator: Bus,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     lasting_leases: None,  # noqa: ARG001 - starts are counted
 ) -> AsyncIterator[Installation]:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with bus_of("policy", settings) as policy:
         installation = Installation(settings, operator, policy, tmp_path)
         await installation.listen()

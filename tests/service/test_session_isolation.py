@@ -37,10 +37,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def start_executors(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start_executors(settings: Settings, operator: Bus) -> Any:
     """Return a function that starts executors."""
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     return lambda executors=2: ExecutorPair(settings, operator, executors)
 
 

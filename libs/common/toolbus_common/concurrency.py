@@ -1,7 +1,7 @@
 """Run work in the background, limit its time, wait for the first of several, and cancel tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ class Tasks:
                     await asyncio.wait(self._running)
 
 
-async def completely(work: Coroutine[Any, Any, Result]) -> Result:
+async def completely(work: Awaitable[Result]) -> Result:
     """Return the result of `work`, which runs to its end even if this task is cancelled.
 
     The cancellation is raised afterwards. Use it for cleanup: `end` cancels repeatedly, so it

@@ -165,6 +165,7 @@ class Service:
                     yield self
                 finally:
                     await self._drain()
+            await self.calls.close()
         finally:
             await self.bus.close()
 

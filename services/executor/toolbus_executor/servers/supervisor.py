@@ -142,6 +142,8 @@ class ServerSupervisor:
         self.watched.close()
         self.followed.close()
         await end(self._task)
+        if self.separation is not None:
+            await self.separation.pool.shut_down()
         if self.handler.session_router is not None:
             await self.handler.session_router.close()
         await self._spills.close()

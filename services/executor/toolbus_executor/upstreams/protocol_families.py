@@ -18,7 +18,7 @@ from typing import Any, cast
 from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.resilience.failure_log import why
 from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import (
@@ -90,6 +90,7 @@ class BothFamilies:
         self._other: _Other | None = None
         self._modern = False  # only then there may be another family
         self._retry_at = 0.0
+        self._closed = False
         self._connecting = asyncio.Lock()
         self._watching_other: asyncio.Task[None] | None = None
         self._tools: Collection[CatalogEntry] = ()
@@ -226,7 +227,7 @@ class BothFamilies:
 
     async def close(self) -> None:
         """Disconnect, in both families."""
-        self._retry_at = inf
+        self._closed = True
         if self._watching_other is not None:
             await end(self._watching_other)
         other, self._other = self._other, None
@@ -256,7 +257,7 @@ class BothFamilies:
     async def _connect(self) -> _Other | None:
         """Connect the other family; return None if the server does not offer it, at least now."""
         async with self._connecting:
-            if self._other is not None or monotonic() < self._retry_at:
+            if self._other is not None or self._closed or monotonic() < self._retry_at:
                 return self._other
             made = self._make_other()
             try:
@@ -271,6 +272,9 @@ class BothFamilies:
                 self._retry_at = inf if refused else monotonic() + RETRY_SECONDS
                 log.info("server.one_family", extra={"final": refused, "reason": why(error)})
                 return None
+            if self._closed:
+                await close_completely(made)
+                raise UpstreamDeadError("The server was disconnected; retry.", sent=False)
             self._other = connected
             self._pass_tools()
             self._watching_other = asyncio.create_task(self._watch_other(connected))

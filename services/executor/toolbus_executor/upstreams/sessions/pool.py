@@ -83,6 +83,7 @@ class Pool(Generic[K]):
         self._failed: OrderedDict[Hashable, int] = OrderedDict()  # how often in a row
         self._closing = Tasks()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_shut_down = False
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -154,7 +155,12 @@ class Pool(Generic[K]):
             if session.owner.id == owner_id:
                 self._remove(session)
 
-    async def close(self, mine: Callable[[Hashable], bool] = lambda _key: True) -> None:
+    async def shut_down(self) -> None:
+        """Close all sessions, and open no other."""
+        self._is_shut_down = True
+        await self.close(lambda _key: True)
+
+    async def close(self, mine: Callable[[Hashable], bool]) -> None:
         """Close all sessions whose keys satisfy `mine`."""
         for session in tuple(self._sessions.values()):
             if mine(session.key):
@@ -235,6 +241,8 @@ class Pool(Generic[K]):
     # -- admission ---------------------------------------------------------------------------
 
     def _admit(self, key: Hashable, owner: Owner) -> Session[K]:
+        if self._is_shut_down:
+            raise UpstreamDeadError(f"{self.server} was stopped; retry.", sent=False)
         sessions = tuple(self._sessions.values())
         own = [each for each in sessions if each.owner.quota == owner.quota]
         if len(own) >= self.each:
