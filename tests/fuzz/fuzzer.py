@@ -17,7 +17,7 @@ from harness.network.raw_requests import exchange
 AT_ONCE = 6
 PATIENCE = 60.0  # a bound: without an answer for this long, something hangs
 INTERNAL = 500
-MOST_SHOWN = 10
+MAX_SHOWN = 10
 # Log events that only a defect writes: an unexpected exception.
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -40,7 +40,7 @@ class Report:
         lines = [
             f"seed {self.seed}: {done}, {len(self.wrong)} wrong",
             f"answers by status (0: closed without one): {statuses}",
-            *self.wrong[:MOST_SHOWN],
+            *self.wrong[:MAX_SHOWN],
         ]
         return "\n".join(lines)
 

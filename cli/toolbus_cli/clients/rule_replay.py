@@ -15,7 +15,7 @@ from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_o
 
 Outcome = Literal["same", "refused", "asked", "allowed", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "refused", "asked", "allowed", "unknown")
-MOST_EXAMPLES = 5
+MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Report:
         self.by_key.setdefault(key, Counter())[outcome] += 1
         self.by_tool.setdefault(tool, Counter())[outcome] += 1
         shown = self.examples.setdefault(outcome, [])
-        if outcome != "same" and len(shown) < MOST_EXAMPLES:
+        if outcome != "same" and len(shown) < MAX_EXAMPLES:
             rule = verdict.denied_by or verdict.approve_by or call.rule
             example = {"call_id": call.call_id, "at": call.at, "key": key, "tool": tool}
             shown.append(example | {"rule": rule, "reason": verdict.reason})

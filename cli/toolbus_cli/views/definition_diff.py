@@ -14,7 +14,7 @@ ADDED, REMOVED, CHANGED = "+", "-", "~"
 WIDTH = 100
 SHORT = 80  # characters; a longer text is compared word by word
 KEPT = 40  # characters of unchanged context
-MOST_WORDS = 1000  # compared one by one; a longer text is shown as replaced
+MAX_WORDS = 1000  # compared one by one; a longer text is shown as replaced
 
 _PLAIN = re.compile(r"[A-Za-z0-9_$-]+")
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
@@ -120,7 +120,7 @@ def _same(before: list[str], after: list[str]) -> int:
 
 
 def _compared(before: list[str], after: list[str]) -> Iterator[str]:
-    if max(len(before), len(after)) > MOST_WORDS:
+    if max(len(before), len(after)) > MAX_WORDS:
         yield from _replaced("".join(before), "".join(after))
         return
     for what, i1, i2, j1, j2 in SequenceMatcher(None, before, after).get_opcodes():

@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import SessionsReply
 
-MOST_SHOWN = 20  # of one server, in the table
+MAX_SHOWN = 20  # of one server, in the table
 COLUMNS = ("server", "owner", "client", "executor", "opened", "last used", "calls")
 
 Row = dict[str, Any]
@@ -20,7 +20,7 @@ def with_sessions(servers: list[Row], replies: Iterable[SessionsReply]) -> list[
 
 
 def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
-    """Return the rows to show, at most `MOST_SHOWN` per server."""
+    """Return the rows to show, at most `MAX_SHOWN` per server."""
     return [
         (
             server["name"],
@@ -33,7 +33,7 @@ def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
         )
         for server in servers
         if server.get("sessions")
-        for each in server["sessions"]["sessions"][:MOST_SHOWN]
+        for each in server["sessions"]["sessions"][:MAX_SHOWN]
     ]
 
 

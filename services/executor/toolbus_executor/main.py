@@ -73,7 +73,7 @@ from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 log = logging.getLogger(__name__)
 
 TOKEN_SECONDS = 40.0  # longer than oauth waits for an authorization server
-MOST_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once for the first time
+MAX_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once for the first time
 
 
 class ServerRegistry:
@@ -254,7 +254,7 @@ def build(process: ProcessContext) -> Service:
     async def running() -> AsyncIterator[None]:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         large_results = LargeResultStore(lambda: Objects.opened(service.bus, RESULTS))
-        starts = asyncio.Semaphore(MOST_STARTS)
+        starts = asyncio.Semaphore(MAX_STARTS)
         dependencies = Dependencies(
             dialers, large_results, settings, starts, secrets, partial(_token, service)
         )

@@ -75,7 +75,7 @@ from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 log = logging.getLogger(__name__)
 
 DAY = 86_400.0
-MOST_REQUESTS, MOST_OF_A_HOST = 16, 4  # unauthenticated requests can cause outbound ones
+MAX_REQUESTS, MAX_PER_HOST = 16, 4  # unauthenticated requests can cause outbound ones
 
 
 @dataclass(slots=True)
@@ -252,11 +252,11 @@ def _http_clients(settings: Settings) -> HttpClients:
             tls,
             headers={"accept": "application/json"},
             most=most,
-            most_of_a_host=MOST_OF_A_HOST,
+            max_per_host=MAX_PER_HOST,
         )
 
     return HttpClients(
-        client(MOST_REQUESTS), client(MOST_REQUESTS), client(UpstreamTokenQuery.AT_ONCE)
+        client(MAX_REQUESTS), client(MAX_REQUESTS), client(UpstreamTokenQuery.AT_ONCE)
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.settings import Settings as CommonSettings
 
-MOST_APPROVAL_SECONDS = 43_200.0  # entries of the bucket expire after a day
+MAX_APPROVAL_SECONDS = 43_200.0  # entries of the bucket expire after a day
 
 
 class Settings(CommonSettings):
@@ -30,8 +30,8 @@ class Settings(CommonSettings):
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
     redis_timeout: float = Field(default=1.0, gt=0)
     reap_grace: float = Field(default=5.0, ge=0)
-    approval_seconds: float = Field(default=900.0, gt=0, le=MOST_APPROVAL_SECONDS)
-    approved_seconds: float = Field(default=600.0, gt=0, le=MOST_APPROVAL_SECONDS)
+    approval_seconds: float = Field(default=900.0, gt=0, le=MAX_APPROVAL_SECONDS)
+    approved_seconds: float = Field(default=600.0, gt=0, le=MAX_APPROVAL_SECONDS)
     most_pending: int = Field(default=20, ge=1, le=1000)
     most_outcomes: int = Field(default=10_000, ge=1)
     most_outcome_bytes: int = Field(default=64 << 20, ge=1)

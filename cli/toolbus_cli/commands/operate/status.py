@@ -35,7 +35,7 @@ from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import BUCKETS, OBJECTS
 from toolbus_common.service.process import SERVICES
 
-LEAST_FREE = 1 << 30  # bytes
+MIN_FREE = 1 << 30  # bytes
 Check = dict[str, Any]  # name of the check, whether it passed, and a message
 
 
@@ -252,7 +252,7 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
         fix = "" if private else f"; other users can read it: run 'chmod 700 {state_dir}'"
         yield _check("state directory", f"{state_dir}, mode {mode:o}{fix}", ok=private)
         free = shutil.disk_usage(state_dir).free
-        enough = free >= LEAST_FREE
+        enough = free >= MIN_FREE
         fix = "" if enough else "; free some: without disk space for events, calls are denied"
         yield _check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
     path = config or Path("toolbus.yaml")

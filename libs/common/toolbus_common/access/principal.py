@@ -26,7 +26,7 @@ NEVER = float("inf")
 NOTHING: Patterns = ()
 _UNKNOWN = Group(tools=NOTHING)
 _NOTHING_DECLARED = Configuration()
-MOST_PEOPLE = 100_000  # cached at once
+MAX_PEOPLE = 100_000  # cached at once
 
 
 class Person(Key):
@@ -146,7 +146,7 @@ class Principals:
         """Return the principal of a signed-in user, `<access>:…`. Raises `KeyError`."""
         found = self._people.get(name)
         if found is None:
-            if len(self._people) >= MOST_PEOPLE:
+            if len(self._people) >= MAX_PEOPLE:
                 self.forget(self._people)
                 self._people.clear()
             access = self._declared.access[name.partition(":")[0]]
@@ -165,7 +165,7 @@ class Principals:
         """Return a principal restricted to an access token's scope."""
         found = self._scoped.get((whole.key, scope))
         if found is None or found.whole is not whole:
-            if len(self._scoped) >= MOST_PEOPLE:
+            if len(self._scoped) >= MAX_PEOPLE:
                 self._scoped.clear()
             found = self._scoped[whole.key, scope] = scoped(whole, scope)
         return found

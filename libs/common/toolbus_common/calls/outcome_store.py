@@ -24,7 +24,7 @@ LARGEST_STORED = 256 << 10  # bytes of a result
 AWAITED_SECONDS = 3.0  # afterwards the caller receives its reply, whether or not it is stored
 RETRY_SECONDS = 0.5
 ATTEMPTS = 60
-MOST_LATE = 256  # outcomes queued for retry
+MAX_QUEUED = 256  # outcomes queued for retry
 
 ReturnedResult = FinalReply | CallError
 
@@ -84,7 +84,7 @@ class OutcomeStore:
 
     async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
         """Overwrite a claim; returns once written, or queued for retry."""
-        if await self._written(claim, outcome) or self._late >= MOST_LATE:
+        if await self._written(claim, outcome) or self._late >= MAX_QUEUED:
             return
         self._late += 1
         self._spawn(self._write_later(claim, outcome))

@@ -19,7 +19,7 @@ from toolbus_common.egress.url_target import EgressError, target_of
 if TYPE_CHECKING:
     from toolbus_common.egress.http_transport import HttpExchange
 
-MOST_OF_A_HOST = 16
+MAX_PER_HOST = 16
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -27,7 +27,7 @@ class HttpClient:
     """HTTP client with headers for every request, and limits on its concurrent exchanges.
 
     At most `most` exchanges are in progress, queued ones included, and further ones are rejected;
-    0 is no limit. At most `most_of_a_host` connect to one host, and further ones wait.
+    0 is no limit. At most `max_per_host` connect to one host, and further ones wait.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class HttpClient:
         *,
         headers: Mapping[str, str] = NO_HEADERS,
         most: int = 0,
-        most_of_a_host: int = MOST_OF_A_HOST,
+        max_per_host: int = MAX_PER_HOST,
     ) -> None:
         self.resolver = resolver
         self.tls = tls
         self._headers = headers
         self._most = most
-        self._most_of_a_host = most_of_a_host
+        self._most_of_a_host = max_per_host
         self._in_progress = 0
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._exchange: HttpExchange | None = None

@@ -12,7 +12,7 @@ from toolbus_common.egress.url_target import EgressError, Target
 
 Resolve = Callable[[Target], Awaitable[list[str]]]
 Lookup = Callable[[Target], list[str]]
-MOST_LOOKUPS = 16
+MAX_LOOKUPS = 16
 
 
 async def resolved(target: Target) -> list[str]:
@@ -46,7 +46,7 @@ class CheckedResolver:
         self._egress = egress
         self._tls_to_public = tls_to_public
         self._lookup = lookup
-        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, "resolve")
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, "resolve")
         self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
     async def addresses(self, target: Target, *, operator_named: bool) -> list[str]:

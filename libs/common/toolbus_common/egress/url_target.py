@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from toolbus_common.egress.addresses import Address
 
 PORTS = {"http": 80, "https": 443}
-MOST_PORT = 65535
+MAX_PORT = 65535
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")

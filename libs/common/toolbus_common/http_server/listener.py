@@ -16,8 +16,8 @@ from toolbus_common.http_server.proxy_addresses import bounded_as
 from toolbus_common.observability.metrics import (
     CONNECTIONS,
     CONNECTIONS_CLOSED,
-    CONNECTIONS_MOST,
-    CONNECTIONS_REFUSED,
+    CONNECTIONS_LIMIT,
+    CONNECTIONS_REJECTED,
 )
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Listener:
         CONNECTIONS_CLOSED.labels(self._name, reason).inc()
 
     def _reject(self, reason: str) -> bool:
-        CONNECTIONS_REFUSED.labels(self._name, reason).inc()
+        CONNECTIONS_REJECTED.labels(self._name, reason).inc()
         return False
 
     def _check_connections(self) -> None:
@@ -115,7 +115,7 @@ class Listener:
         protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
         self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
         self.port = int(self._server.sockets[0].getsockname()[1])
-        CONNECTIONS_MOST.labels(self._name).set(self._most)
+        CONNECTIONS_LIMIT.labels(self._name).set(self._most)
         self._check_connections()
 
     async def stop_accepting(self, seconds: float) -> None:

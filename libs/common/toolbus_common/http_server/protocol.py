@@ -21,7 +21,7 @@ NEVER = math.inf
 LINGER_SECONDS = 2.0  # after the last of it
 LONGEST_LINGER = 10.0  # in all
 LARGEST_LINGER = 16 * 1024 * 1024
-MOST_PIPELINED = 16
+MAX_PIPELINED = 16
 _CLOSE = b"connection: close\r\n\r\n"
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -209,7 +209,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Start to respond: the head is complete."""
         if self._in_body:
             return
-        if len(self.pipeline) >= MOST_PIPELINED:
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise _TooManyPipelinedError
         self._in_body, self._deadline = True, NEVER
         if self._behind_proxy:

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 SCHEME = "toolbus-result:"
 USUAL_LENGTH = 64 << 10  # bytes of one piece, by default
-MOST_LENGTH = 1 << 20
+MAX_LENGTH = 1 << 20
 _FORM = re.compile(
     r"toolbus-result:([A-Za-z0-9_.-]+)/([^/?#\s]{1,3500})/([A-Za-z0-9_-]{32})(?:\?([!-~]{0,2048}))?"
 )
@@ -44,7 +44,7 @@ def parse_result_uri(uri: str) -> ResultPiece | None:
     handle = Handle(found[1], unquote(found[2]), found[3])
     query = parse_qs(found[4] or "")
     offset, length = _number(query, "offset", 0), _number(query, "length", USUAL_LENGTH)
-    return ResultPiece(handle, offset, min(length, MOST_LENGTH), query.get("select", [""])[-1])
+    return ResultPiece(handle, offset, min(length, MAX_LENGTH), query.get("select", [""])[-1])
 
 
 def authorized_name(name: str) -> str:

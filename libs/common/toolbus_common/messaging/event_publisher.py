@@ -14,7 +14,7 @@ from toolbus_common.messaging.event_encryption import PersonKeyring, named, seal
 from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.observability.metrics import EVENTS_UNACKNOWLEDGED
-from toolbus_common.observability.tracing.context import MOST_LINKS, current
+from toolbus_common.observability.tracing.context import MAX_LINKS, current
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class EventPublisher:
                 subject,
                 f"{self.producer}.{secrets.token_hex(6)}",
                 b"\n".join(group),
-                ",".join(spans[subject][:MOST_LINKS]) if subject in spans else "",
+                ",".join(spans[subject][:MAX_LINKS]) if subject in spans else "",
             )
             for subject, group in by_subject.items()
         ]

@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 
 from toolbus_common.errors import BusDownError
 
-MOST_BYTES = 32 << 20  # of one batch; the largest message is a quarter of it
+MAX_BYTES = 32 << 20  # of one batch; the largest message is a quarter of it
 LATE_SECONDS = 1.0  # to wait longer than requested for the server's final status
 _SHORT_REPLY = 9  # tokens of a reply subject without a domain
 _QUIET = frozenset({"404", "408"})  # no messages, or fewer than requested
@@ -56,7 +56,7 @@ class PullConsumer:
         self._number += 1
         self._most, self._status = most, ""
         self._over.clear()
-        request = {"batch": most, "expires": int(seconds * 1e9), "max_bytes": MOST_BYTES}
+        request = {"batch": most, "expires": int(seconds * 1e9), "max_bytes": MAX_BYTES}
         inbox = f"{self._inbox}.{self._number}"
         await self._client.publish(self._request_subject, msgspec.json.encode(request), inbox)
         with suppress(TimeoutError):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 3.0  # between checks: a silently lost message is noticed so much later
 AGAIN_SECONDS = 0.2  # after a failed read
-MOST_WAITING = 10_000  # republished messages; beyond, the stream is read again
+MAX_WAITING = 10_000  # republished messages; beyond, the stream is read again
 
 
 class StreamFollower:
@@ -67,7 +67,7 @@ class StreamFollower:
 
     async def _receive(self, message: Msg) -> None:
         entry = republished(message, self._stream)
-        if entry is None or len(self._waiting) >= MOST_WAITING:
+        if entry is None or len(self._waiting) >= MAX_WAITING:
             self._unsure = True
         else:
             self._waiting.append(entry)

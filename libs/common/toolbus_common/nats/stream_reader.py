@@ -19,8 +19,8 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.errors import BusDownError
 
-MOST = 1000  # messages per batch
-MOST_BYTES = 8 << 20  # of one batch, whose last message may exceed it
+MAX_MESSAGES = 1000  # messages per batch
+MAX_BYTES = 8 << 20  # of one batch, whose last message may exceed it
 _ANSWER_SECONDS = 5.0
 _END, _NOTHING = "204", "404"
 _SEQUENCE = "Nats-Sequence"  # only stored messages have it
@@ -105,7 +105,7 @@ async def read_on(
 
     """
     while True:
-        entries = await read_from(client, stream, first, subjects, most_bytes=MOST_BYTES)
+        entries = await read_from(client, stream, first, subjects, most_bytes=MAX_BYTES)
         if not entries:
             after = await next_at_leader(client, stream, first, subjects)
             if after is None:
@@ -120,7 +120,7 @@ async def read_from(
     stream: str,
     first: int | datetime,
     subjects: str,
-    most: int = MOST,
+    most: int = MAX_MESSAGES,
     most_bytes: int = 0,
 ) -> list[StreamEntry]:
     """Return at most `most` messages of these subjects, from a number or a time on.

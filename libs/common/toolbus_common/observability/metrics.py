@@ -9,14 +9,14 @@ CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"]
 # Seconds from the parsed request to the last byte handed to the server.
 CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
-REFUSED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
+REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Connections of an HTTP listener (`agents` or `readers`), and their maximum.
 CONNECTIONS = Gauge("toolbus_http_connections", "Open connections", ["listener"])
-CONNECTIONS_MOST = Gauge(
+CONNECTIONS_LIMIT = Gauge(
     "toolbus_http_connections_limit", "Maximum of open connections", ["listener"]
 )
 # Rejected by a limit. reason: total, address.
-CONNECTIONS_REFUSED = Counter(
+CONNECTIONS_REJECTED = Counter(
     "toolbus_http_connections_rejected", "Connections rejected by a limit", ["listener", "reason"]
 )
 # Closed because of the client. reason: idle, head, body, write, large_head, …

@@ -16,7 +16,7 @@ from toolbus_common.openapi.schemas import Schemas, TooLargeError, loosened
 from toolbus_common.openapi.security import Alternatives
 
 BINDING = "toolbus/binding"  # in `_meta`, so that a pin covers the request, too
-MOST_PARAMETERS = 200
+MAX_PARAMETERS = 200
 # Depth of schemas, length of descriptions, and whether there is an output schema.
 _ATTEMPTS = (
     (10, 1000, True), (4, 300, True), (2, 100, True), (2, 100, False), (1, 60, False),
@@ -201,8 +201,8 @@ def _parameters(source: OperationSource) -> list[Json]:
             if not isinstance(name, str) or place not in _STYLES:
                 raise DocumentError("one of its parameters has no name or no location")
             found[str(place), name] = resolved
-    if len(found) > MOST_PARAMETERS:
-        raise DocumentError(f"it has more than {MOST_PARAMETERS} parameters")
+    if len(found) > MAX_PARAMETERS:
+        raise DocumentError(f"it has more than {MAX_PARAMETERS} parameters")
     kept = [node for place, node in found.items() if _is_settable(place, source.own)]
     placeholders = set(re.findall(r"\{([^{}]+)\}", source.path))
     named = {str(node["name"]) for node in kept if node["in"] == "path"}

@@ -14,7 +14,7 @@ Policy = dict[str, Any]
 
 SCOPE = ("principal", "action", "resource")
 MAX_DEPTH = 50
-MOST_NESTABLE = 400
+MAX_NESTABLE = 400
 # The engine's parser has no recursion limit: a text that is nested too deeply ends the process.
 _IGNORED = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
 _NESTABLE = re.compile(r"&&|\|\||[-+*.!\[({]|\bif\b")
@@ -96,7 +96,7 @@ def _check_depth(text: str) -> None:
         depth += (sign in "([{") - (sign in ")]}")
         deepest = max(deepest, depth)
     most = max(len(_NESTABLE.findall(statement)) for statement in bare.split(";"))
-    if deepest > MAX_DEPTH or most > MOST_NESTABLE:
+    if deepest > MAX_DEPTH or most > MAX_NESTABLE:
         raise RuleError(_TOO_DEEP)
 
 

@@ -39,7 +39,7 @@ from toolbus_common.rules.parser import (
 )
 from toolbus_common.rules.request import NO_ENTITIES, Asker, Case, entities_of
 
-MOST_GROUPS = 4096
+MAX_GROUPS = 4096
 NO_CASE = Case(Asker(""), "", "", "")
 _NAMED = re.compile(r"policy `(\d+)`")
 # The engine's error messages may quote an argument; messages of these forms do not.
@@ -218,7 +218,7 @@ class Rulebook:
     def _group(self, numbers: tuple[int, ...]) -> Group:
         group = self._groups.get(numbers)
         if group is None:
-            if len(self._groups) >= MOST_GROUPS:
+            if len(self._groups) >= MAX_GROUPS:
                 self._groups.clear()
             remainders = {number: self._remainders[number] for number in numbers}
             group = self._groups[numbers] = _group_of(remainders)

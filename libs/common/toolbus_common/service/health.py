@@ -20,7 +20,7 @@ from toolbus_common.service.service import Service
 
 LONGEST_HEAD = 8192
 SECONDS = 5.0  # for a request to arrive and its response to be sent
-MOST_AT_ONCE = 64  # connections
+MAX_CONCURRENT = 64  # connections
 
 _JSON = "application/json"
 _REASONS = {200: "OK", 503: "Service Unavailable"}
@@ -93,7 +93,7 @@ async def serving(
         nonlocal connections
         connections += 1
         try:
-            if connections > MOST_AT_ONCE:
+            if connections > MAX_CONCURRENT:
                 return
             with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(SECONDS):

@@ -32,7 +32,7 @@ INSERT_SECONDS = 8.0  # ClickHouse aborts an insert after this
 WAIT_SECONDS = 10.0  # longer, so that an insert without a response by then did not happen
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
-MOST_OWN_ROWS = 1_000_000  # rows of a statement of audit itself
+MAX_OWN_ROWS = 1_000_000  # rows of a statement of audit itself
 # ClickHouse's error codes for a value that it cannot parse or represent: a retry fails too.
 REJECTED_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321})
 INSERT_SETTINGS = {
@@ -339,7 +339,7 @@ class ClickHouse:
     def _run_own(self, sql: str, form: str, parameters: dict[str, Any]) -> bytes:
         self._connected()
         if self._own_reader is None:
-            self._own_reader = self._reader(MOST_OWN_ROWS)
+            self._own_reader = self._reader(MAX_OWN_ROWS)
         with self._query_errors():
             return self._own_reader.raw_query(sql, parameters=parameters, fmt=form)
 

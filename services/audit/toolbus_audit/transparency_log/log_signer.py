@@ -23,7 +23,7 @@ from toolbus_common.observability.metrics import SEALED_EVENTS, SEALED_UNTIL
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 600.0  # a log without new events is signed again this often, as proof of freshness
-MOST_BETWEEN = 10_000  # events between two checkpoints of one log
+MAX_EVENTS_PER_CHECKPOINT = 10_000  # events between two checkpoints of one log
 STANDBY_SECONDS = 30.0  # between attempts to take over from the replica that signs
 POSITION, LOGS = "position", "log."
 
@@ -161,7 +161,7 @@ class LogSigner:
             open_log.tree.append(line)
         open_log.to = message.sequence
         SEALED_EVENTS.inc(len(lines))
-        if open_log.unsigned >= MOST_BETWEEN:
+        if open_log.unsigned >= MAX_EVENTS_PER_CHECKPOINT:
             await self._sign_log(customer, open_log)
 
     async def _sign_log(self, customer: str, open_log: OpenLog) -> None:

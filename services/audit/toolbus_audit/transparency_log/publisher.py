@@ -15,7 +15,7 @@ from toolbus_audit.transparency_log.log_signer import Log
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
+MAX_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
 
 
 class Store(Protocol):
@@ -37,7 +37,7 @@ class CheckpointPublisher:
         self._directory = directory
         self._lock = asyncio.Lock()  # both the signer and the witness client publish
         self._waiting: dict[type[Row], deque[Row]] = {
-            kind: deque(maxlen=MOST_WAITING) for kind in _TABLES
+            kind: deque(maxlen=MAX_WAITING) for kind in _TABLES
         }
 
     async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:

@@ -42,7 +42,7 @@ from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURE
 log = logging.getLogger(__name__)
 
 STATE_PREFIX = "witnessed."  # prefix of bucket entries with what a witness cosigned last
-MOST_ATTEMPTS = 3  # of one checkpoint while the witness reports another size
+MAX_ATTEMPTS = 3  # of one checkpoint while the witness reports another size
 LARGEST_RESPONSE = 65_536  # bytes
 _ACCEPTED, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
@@ -164,7 +164,7 @@ class WitnessClient:
 
     async def _cosign(self, witness: Witness, recipient: Recipient, checkpoint: Log) -> None:
         state = await self._load_state(recipient, checkpoint)
-        for _ in range(MOST_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             if state.size > checkpoint.size:
                 await self._raise_alarm(
                     recipient, checkpoint, state, state.size, "it cosigned more events"
@@ -176,7 +176,7 @@ class WitnessClient:
                 return
             found = await self._resolve_rejection(recipient, checkpoint, state, response)
             state = await self._save(recipient, found)
-        raise NotAcceptedError(f"it reported another size in {MOST_ATTEMPTS} attempts")
+        raise NotAcceptedError(f"it reported another size in {MAX_ATTEMPTS} attempts")
 
     async def _load_state(self, recipient: Recipient, checkpoint: Log) -> WitnessState:
         state = self._witness_states.get(recipient)

@@ -10,7 +10,7 @@ from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
 from toolbus_codemode.tokens.tokenizer import Counter as TokenCounter
 from toolbus_common.access.tool_patterns import full_name
 
-MOST_KEPT = 50_000  # definitions in the cache
+MAX_CACHED = 50_000  # definitions in the cache
 
 
 class DefinitionCounter:
@@ -45,7 +45,7 @@ class DefinitionCounter:
         text = definition(name, tool.description, tool.schema)
         digest = blake2b(text.encode(), digest_size=16).digest()
         if digest not in self._counted:
-            if len(self._counted) >= MOST_KEPT:
+            if len(self._counted) >= MAX_CACHED:
                 self._counted.clear()
             self._counted[digest] = self.tokens.of(text)
         return self._counted[digest]

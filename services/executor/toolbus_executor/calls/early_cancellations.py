@@ -5,7 +5,7 @@ from time import monotonic
 from toolbus_common.errors import CallCancelledError
 
 SECONDS = 10.0  # policy may take a while to admit a call whose caller has left already
-MOST = 10_000
+MAX_ENTRIES = 10_000
 
 
 class EarlyCancellations:
@@ -23,7 +23,7 @@ class EarlyCancellations:
         self._cancelled_at.pop(call_id, None)
         self._cancelled_at[call_id] = now
         while (
-            len(self._cancelled_at) > MOST
+            len(self._cancelled_at) > MAX_ENTRIES
             or now - next(iter(self._cancelled_at.values())) > SECONDS
         ):
             del self._cancelled_at[next(iter(self._cancelled_at))]

@@ -14,7 +14,7 @@ from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
 from toolbus_executor.mcp_messages.client_capabilities import URL, kinds_of
 from toolbus_executor.upstreams.base import Upstream, sends_requests
-from toolbus_executor.upstreams.call_channel import MOST_QUESTIONS, Caller
+from toolbus_executor.upstreams.call_channel import MAX_QUESTIONS, Caller
 from toolbus_executor.upstreams.deadline_extension import DeadlineExtension
 from toolbus_executor.upstreams.mcp_tasks.elicitation import TaskInputRequests, concerns
 from toolbus_executor.upstreams.sessions.connection_choice import MAY_ASK
@@ -144,7 +144,7 @@ def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> byte
         raise error
     question = {
         f"page{number}": {"method": "elicitation/create", "params": _page(page)}
-        for number, page in enumerate(pages[:MOST_QUESTIONS], 1)
+        for number, page in enumerate(pages[:MAX_QUESTIONS], 1)
         if isinstance(page, dict)
     }
     if not question:

@@ -27,7 +27,7 @@ from toolbus_executor.repair.json_readers import (
     whole,
 )
 
-MOST_VALUES = 100  # of a completion
+MAX_VALUES = 100  # of a completion
 _ABSENT = Raw(b"")
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _Meta = dict[str, Raw] | UnsetType
@@ -117,7 +117,7 @@ class _OfResource(Owned):
 
 
 class _Completion(Struct):
-    values: Annotated[list[str], Meta(max_length=MOST_VALUES)]
+    values: Annotated[list[str], Meta(max_length=MAX_VALUES)]
     total: int | UnsetType = UNSET
     hasMore: bool | UnsetType = UNSET  # noqa: N815
 
@@ -263,7 +263,7 @@ _ROLE = Member(one_of("user", "assistant"), needed=True)
 _MESSAGE = object_of({"role": _ROLE, "content": Member(_one_of_parts, needed=True)})
 _VALUES = object_of(
     {
-        "values": Member(list_of(text, most=MOST_VALUES), needed=True),
+        "values": Member(list_of(text, most=MAX_VALUES), needed=True),
         "total": Member(whole, spare=True),
         "hasMore": Member(flag, spare=True),
     }

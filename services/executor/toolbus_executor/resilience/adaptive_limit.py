@@ -7,7 +7,7 @@ DECREASE = 0.75
 SLOWER = 2.0  # times the tool's usual duration
 SLACK = 0.01  # seconds of difference that are noise
 FASTER_COUNTS, SLOWER_COUNTS = 0.2, 0.005  # weight of one call in the usual duration
-MOST_TOOLS = 512
+MAX_TOOLS = 512
 
 
 class AdaptiveLimit:
@@ -30,7 +30,7 @@ class AdaptiveLimit:
     def record(self, tool: str, seconds: float, in_progress: int) -> bool:
         """Record a call and the number in progress; return whether the limit changed."""
         self.takes += (seconds - self.takes) * 0.1
-        if len(self._usual) >= MOST_TOOLS:
+        if len(self._usual) >= MAX_TOOLS:
             self._usual.clear()
         usual = self._usual.get(tool, seconds)
         weight = FASTER_COUNTS if seconds < usual else SLOWER_COUNTS

@@ -16,8 +16,8 @@ from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 
 LARGEST = 1 << 20  # bytes of one result
-MOST_BYTES = 16 << 20  # of one server's results
-MOST_ENTRIES = 4096
+MAX_BYTES = 16 << 20  # of one server's results
+MAX_ENTRIES = 4096
 _OVERHEAD = 512  # bytes of an entry without its result
 
 
@@ -102,7 +102,7 @@ class ResponseCache:
         self._drop(key)
         self._entries[key] = (self._clock() + seconds, raw)
         self.bytes += _size(raw)
-        while self.bytes > MOST_BYTES or len(self._entries) > MOST_ENTRIES:
+        while self.bytes > MAX_BYTES or len(self._entries) > MAX_ENTRIES:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: Key) -> None:

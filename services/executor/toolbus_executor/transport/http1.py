@@ -22,7 +22,7 @@ DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
 LARGEST_HELD = 6 * 1024 * 1024  # bytes of a response, until it is spilled
 LARGEST_HEAD = 64 * 1024
-MOST_IDLE = 64
+MAX_IDLE = 64
 END_SECONDS = 1.0  # what a stream may take to end after its reply
 FIRST_FINAL_STATUS = 200  # lower ones are interim responses (100, 103)
 
@@ -323,7 +323,7 @@ class Pool:
 
     def _put_back(self, connection: Connection) -> None:
         connection.on_whole = None
-        if self._closed or not connection.reusable or len(self._idle) >= MOST_IDLE:
+        if self._closed or not connection.reusable or len(self._idle) >= MAX_IDLE:
             connection.close()
             return
         connection.idle_since = monotonic()

@@ -22,8 +22,8 @@ from toolbus_executor.mcp_messages.task_formats import RESULT
 from toolbus_executor.upstreams.deadline_extension import CallDeadline, DeadlineExtension
 from toolbus_executor.upstreams.progress_limiter import ProgressLimiter
 
-MOST_WAITING = 64  # unsent messages of one call
-MOST_QUESTIONS = 32
+MAX_WAITING = 64  # unsent messages of one call
+MAX_QUESTIONS = 32
 METHOD_NOT_FOUND = -32601
 
 
@@ -160,7 +160,7 @@ class Caller:
             question.answer(b'"result":{}')
             return
         kind = request_kind(question.method, question.params)
-        if kind not in kinds_of(self._kinds) or len(self.questions) >= MOST_QUESTIONS:
+        if kind not in kinds_of(self._kinds) or len(self.questions) >= MAX_QUESTIONS:
             question.answer(refusal(METHOD_NOT_FOUND, "The client does not support this request."))
             return
         self._count += 1
@@ -196,7 +196,7 @@ class Caller:
         self._put(DeadlineExtended(deadline))
 
     def _notify(self, message: CallNotification) -> None:
-        if len(self._outbox) < MOST_WAITING:
+        if len(self._outbox) < MAX_WAITING:
             self._put(message)
 
     def _put(self, message: CallNotification | DeadlineExtended) -> None:

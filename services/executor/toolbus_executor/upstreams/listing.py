@@ -21,9 +21,9 @@ from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
 from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, params_of
 
-MOST_PAGES = 100
-MOST_ENTRIES = 5_000
-MOST_DROPPED = 200  # reported by name
+MAX_PAGES = 100
+MAX_ENTRIES = 5_000
+MAX_DROPPED = 200  # reported by name
 DEEPEST_DEFINITION = 40
 DISCOVER = "server/discover"
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
@@ -89,7 +89,7 @@ class _Filter:
 
     def drop(self, shown: str, reason: str) -> None:
         """Record what is left out, and why."""
-        if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
+        if len(self.dropped) < MAX_DROPPED or shown in self.dropped:
             self.dropped[shown] = reason
         else:
             self.more += 1
@@ -192,10 +192,10 @@ async def listed(
 
 
 def repairs_of(listing: Listing) -> dict[str, str]:
-    """Return the repairs of definitions by name, up to `MOST_DROPPED` of them."""
+    """Return the repairs of definitions by name, up to `MAX_DROPPED` of them."""
     every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
     repaired = [each for each in (*every, *listing.quarantined) if each.repaired]
-    return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MOST_DROPPED]}
+    return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MAX_DROPPED]}
 
 
 def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
@@ -237,18 +237,18 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
     """
     entries: list[Any] = []
     cursor: str | None = None
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         result = await page(kind.method, cursor)
         found = result.get(kind.member)
         if not isinstance(found, list):
             raise UpstreamFaultError(f"Its {kind.method} result has no list of {kind.name}.")
         entries += found
-        if len(entries) > MOST_ENTRIES:
-            raise UpstreamFaultError(f"It lists more than {MOST_ENTRIES} {kind.name}.")
+        if len(entries) > MAX_ENTRIES:
+            raise UpstreamFaultError(f"It lists more than {MAX_ENTRIES} {kind.name}.")
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
             return entries
-    raise UpstreamFaultError(f"Its {kind.method} has more than {MOST_PAGES} pages.")
+    raise UpstreamFaultError(f"Its {kind.method} has more than {MAX_PAGES} pages.")
 
 
 async def _tools(described: Described, page: Page) -> list[Any]:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = {False: 5.0, True: 20.0}  # over HTTP; for a process, which must start
 RETRY_SECONDS = 30.0  # until the other family is tried again after a temporary failure
-MOST_TASKS = 5_000
+MAX_TASKS = 5_000
 
 Make = Callable[[Server, UpstreamCallbacks], Upstream]
 
@@ -326,7 +326,7 @@ async def _tasks(connected: _Other) -> dict[str, str]:
     if not connected.described.has(TOOLS.capability):
         return {}
     found: dict[str, str] = {}
-    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MOST_TASKS]:
+    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MAX_TASKS]:
         with suppress(AttributeError, KeyError, TypeError):
             support, name = entry["execution"]["taskSupport"], entry["name"]
             if support in ("optional", "required") and isinstance(name, str):

@@ -19,7 +19,7 @@ from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import Caller
 
 SUSPENSION_SECONDS = 600.0
-MOST_SUSPENDED = 1000  # of one server
+MAX_SUSPENDED = 1000  # of one server
 INVALID_PARAMS = -32602
 CANCELLED = -32800
 _PREFIX = "suspended"
@@ -75,10 +75,10 @@ class SuspendedCalls:
             OverloadedError: too many calls are suspended.
 
         """
-        if len(self._suspended) >= MOST_SUSPENDED:
+        if len(self._suspended) >= MAX_SUSPENDED:
             suspended.end()
             raise OverloadedError(
-                f"{MOST_SUSPENDED} calls already wait for input, which is the limit; retry later."
+                f"{MAX_SUSPENDED} calls already wait for input, which is the limit; retry later."
             )
         number = secrets.token_urlsafe(24)
         loop = asyncio.get_running_loop()

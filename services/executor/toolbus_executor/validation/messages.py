@@ -8,7 +8,7 @@ from jsonschema_rs import ValidationError, ValidationErrorKind
 
 MAX_ERRORS = 3
 MAX_LENGTH = 600  # characters of the whole message
-_LONGEST_NAME, _LONGEST_PATTERN, _MOST_NAMES = 64, 120, 12
+_LONGEST_NAME, _LONGEST_PATTERN, _MAX_NAMES = 64, 120, 12
 _DEEPEST_CHOICE = 3
 
 _TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
@@ -191,8 +191,8 @@ def _type_of(value: Any) -> str:
 
 
 def _listed(values: Sequence[Any], between: str = ", ") -> str:
-    shown = between.join(_shown(each) for each in values[:_MOST_NAMES])
-    more = len(values) - _MOST_NAMES
+    shown = between.join(_shown(each) for each in values[:_MAX_NAMES])
+    more = len(values) - _MAX_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
 
 

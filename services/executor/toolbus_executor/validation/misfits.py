@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from jsonschema_rs import ValidationError, ValidationErrorKind
 
-MOST_MISFITS = 50
-_MOST_NAMED = 8
+MAX_MISFITS = 50
+_MAX_NAMED = 8
 _LONGEST_NAME = 64
 
 
@@ -34,9 +34,9 @@ UNCHECKED = Misfit("they are too large to be validated, which a rule or a settin
 
 def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: str) -> Misfit:
     """Return the failure of these errors; `known` are the arguments the schema names."""
-    concerned = [_concerned(each) for each in errors[:MOST_MISFITS]]
+    concerned = [_concerned(each) for each in errors[:MAX_MISFITS]]
     named = frozenset(name for name in concerned if name is not None)
-    sure = None not in concerned and len(errors) <= MOST_MISFITS
+    sure = None not in concerned and len(errors) <= MAX_MISFITS
     return Misfit(text, _noted(errors, known), named if sure else None)
 
 
@@ -52,10 +52,10 @@ def _concerned(error: ValidationError) -> str | None:
 def _noted(errors: Sequence[ValidationError], known: Collection[str]) -> str:
     """Return the arguments and keywords of errors; argument names chosen by callers stay out."""
     notes = dict.fromkeys(
-        f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MOST_MISFITS]
+        f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MAX_MISFITS]
     )
-    more = ["…"] if len(notes) > _MOST_NAMED else []
-    return ", ".join([*list(notes)[:_MOST_NAMED], *more])
+    more = ["…"] if len(notes) > _MAX_NAMED else []
+    return ", ".join([*list(notes)[:_MAX_NAMED], *more])
 
 
 def _shown(name: str | None, known: Collection[str]) -> str:

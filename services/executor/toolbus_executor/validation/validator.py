@@ -17,8 +17,8 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError
 from toolbus_executor.resilience.failure_log import MisfitError
 from toolbus_executor.validation.messages import errors_in
-from toolbus_executor.validation.misfits import MOST_MISFITS, UNCHECKED, Misfit, misfit_of
-from toolbus_executor.validation.schema_cost import MOST_VISITS, Bounds, UnboundedError, bounds_of
+from toolbus_executor.validation.misfits import MAX_MISFITS, UNCHECKED, Misfit, misfit_of
+from toolbus_executor.validation.schema_cost import MAX_VISITS, Bounds, UnboundedError, bounds_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class CompiledSchema:
 
         With `nulls`, a null member counts as absent, as many models write it.
         """
-        if self.bounds.visits(raw) > MOST_VISITS:
+        if self.bounds.visits(raw) > MAX_VISITS:
             return UNCHECKED
         try:
             value = _decode(raw)
@@ -64,7 +64,7 @@ class CompiledSchema:
                     return None
             if not self.bounds.describable(raw):
                 return Misfit(f"the schema does not allow {whole}", "the arguments (many)")
-            errors = list(islice(self.validator.iter_errors(value), MOST_MISFITS + 1))
+            errors = list(islice(self.validator.iter_errors(value), MAX_MISFITS + 1))
             known = self.schema.get("properties")
             names = known if isinstance(known, dict) else {}
             return misfit_of(errors, names, errors_in(errors, self.schema, whole))

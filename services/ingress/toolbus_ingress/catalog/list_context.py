@@ -17,7 +17,7 @@ from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
-MOST_COUNTERS = 1000  # different keys and lists counted in one period
+MAX_COUNTERS = 1000  # different keys and lists counted in one period
 OTHERS = "(others)"
 _EVERYTHING = EffectiveGrants((("*",),))
 
@@ -51,7 +51,7 @@ class ListSizeCounter:
         key = (caller.name, method, caller.server, str(caller.mode), family)
         counter = self._counters.get(key)
         if counter is None:
-            if len(self._counters) >= MOST_COUNTERS:
+            if len(self._counters) >= MAX_COUNTERS:
                 key = (OTHERS, method, "", "", family)
             counter = self._counters.setdefault(key, _Counter())
         counter.lists += 1

@@ -43,7 +43,7 @@ LISTS = {
 class Catalogue:
     """The tools, prompts and resources of every server, and each key's view of them as JSON."""
 
-    MOST_CACHED_BYTES = 64 << 20
+    MAX_CACHED_BYTES = 64 << 20
 
     def __init__(self, directory: ConfigView) -> None:
         self._directory = directory
@@ -131,7 +131,7 @@ class Catalogue:
         key = (grants, server, family, method, mode, client if self._depends_on_client else NONE)
         body = self._cache.get(key)
         if body is None:
-            if self._cached_bytes >= self.MOST_CACHED_BYTES:
+            if self._cached_bytes >= self.MAX_CACHED_BYTES:
                 self._clear_views()
             body = self._cache[key] = self._encoded(method, grants, server, family, mode, client)
             self._cached_bytes += len(body)

@@ -33,7 +33,7 @@ from toolbus_ingress.protocol_versions import Request
 FAILED = "dev.toolbus/failed"  # in a result's `_meta`: why Toolbus did not call the tool
 URL_REQUIRED = -32042  # of 2025-11-25; the stateless family has no such code
 _LONGEST_NAME = 512
-_MOST_PAGES, _LONGEST_PAGE = 8, 2048
+_MAX_PAGES, _LONGEST_PAGE = 8, 2048
 _STATUS = {MISSING_CAPABILITY: BAD_REQUEST, METHOD_NOT_FOUND: 404}
 
 
@@ -118,7 +118,7 @@ def _url_required(failed: ToolbusError, request: Request) -> Response:
 
 def _pages(upstream_data: Any) -> Iterator[str]:
     pages = upstream_data.get("elicitations") if isinstance(upstream_data, dict) else None
-    for page in pages[:_MOST_PAGES] if isinstance(pages, list) else ():
+    for page in pages[:_MAX_PAGES] if isinstance(pages, list) else ():
         url = page.get("url") if isinstance(page, dict) else None
         if isinstance(url, str) and len(url) <= _LONGEST_PAGE:
             yield url

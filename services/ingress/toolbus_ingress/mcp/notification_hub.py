@@ -22,14 +22,14 @@ from toolbus_ingress.sessions.event_log import LARGEST, EventLog
 from toolbus_ingress.sessions.event_log_store import SESSION_STREAM, EventLogStore
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
-MOST_WAITING = 1000
-MOST_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
-MOST_STREAMS = 10_000
-MOST_URIS = 1000
+MAX_WAITING = 1000
+MAX_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
+MAX_STREAMS = 10_000
+MAX_URIS = 1000
 RENEW_SECONDS = 300.0  # servers' subscriptions are leases, renewed for open streams
 SETTLE_SECONDS = 0.05  # list changes come in bursts
 MERGE_SECONDS = 0.1  # each executor that watches a resource reports the same update
-MOST_MERGED = 10_000
+MAX_MERGED = 10_000
 
 _LISTS_OF_KIND = {
     "toolsListChanged": ("tools/list",),
@@ -96,7 +96,7 @@ class NotificationHub:
     @property
     def full(self) -> bool:
         """Whether the limit of open streams is reached."""
-        return len(self._listeners) >= MOST_STREAMS
+        return len(self._listeners) >= MAX_STREAMS
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -104,8 +104,8 @@ class NotificationHub:
         """Serve a session's own stream; `post_url` is the URL for messages in HTTP+SSE."""
         session = context.session
         assert session is not None  # noqa: S101 - the endpoint has found it
-        bound = MOST_HTTP_SSE_BYTES if post_url else LARGEST
-        event_log = self._event_logs.open(session, SESSION_STREAM, MOST_WAITING, bound)
+        bound = MAX_HTTP_SSE_BYTES if post_url else LARGEST
+        event_log = self._event_logs.open(session, SESSION_STREAM, MAX_WAITING, bound)
         stream = EventStream(context.send)
         await (stream.endpoint(post_url) if post_url else stream.start())
         if session.polls:
@@ -128,7 +128,7 @@ class NotificationHub:
         uris = await self._subscribe(context, request, requested.get("resourceSubscriptions"))
         tasks = await self._follow_tasks(context, request, requested.get("taskIds"))
         kinds = tuple(kind for kind in _LISTS_OF_KIND if requested.get(kind) is True)
-        event_log = EventLog(most=MOST_WAITING)
+        event_log = EventLog(most=MAX_WAITING)
         listener = Listener(
             context, ProtocolFamily.MODERN, kinds, set(uris), tasks, event_log, request.id
         )
@@ -274,7 +274,7 @@ class NotificationHub:
         key = notification.server, uri, notification.principal_id, notification.session
         alone = notification.unsolicited and self._updates.get(key, ({}, True))[1]
         self._updates[key] = params, alone
-        if len(self._updates) >= MOST_MERGED:
+        if len(self._updates) >= MAX_MERGED:
             self._notify_updates()
         elif self._update_timer is None:
             loop = asyncio.get_running_loop()
@@ -384,9 +384,9 @@ class NotificationHub:
 
 
 def _distinct_strings(value: Any) -> list[str]:
-    """Return the distinct strings of a list that a client sent, at most `MOST_URIS`."""
+    """Return the distinct strings of a list that a client sent, at most `MAX_URIS`."""
     texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
-    return list(dict.fromkeys(texts))[:MOST_URIS]
+    return list(dict.fromkeys(texts))[:MAX_URIS]
 
 
 def _notification(method: str, params: dict[str, Any], subscription_id: bytes) -> bytes:

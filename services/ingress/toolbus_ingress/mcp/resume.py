@@ -24,7 +24,7 @@ from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 LAST_EVENT = b"last-event-id"
 FIND_SECONDS = 5.0  # NATS reports a missing replica within milliseconds
 RENEW_SECONDS = 15.0  # the interval at which a replica confirms that its client is connected
-MOST_WAITING = 1024  # events of another replica, buffered for a slow reader
+MAX_WAITING = 1024  # events of another replica, buffered for a slow reader
 LEASE_SECONDS = 60.0  # after which the other replica stops sending without a confirmation
 
 _NOT_STORED = jsonrpc.error(
@@ -109,7 +109,7 @@ class Resumption:
     ) -> bool:
         """Read a stream from another replica; return whether that replica holds it."""
         reader_id = secrets.token_hex(8)
-        remote = _RemoteStream(EventLog(position.stream, MOST_WAITING))
+        remote = _RemoteStream(EventLog(position.stream, MAX_WAITING))
         self._remote_streams[reader_id] = remote
         remote.event_log.retains, remote.event_log.last = False, position.number
         request = StreamReadRequest(

@@ -23,7 +23,7 @@ from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp.legacy.client_requests import (
-    MOST_ROUNDS,
+    MAX_ROUNDS,
     RESPONSE_SECONDS,
     PendingClientRequests,
     client_request,
@@ -36,7 +36,7 @@ from toolbus_ingress.sessions.event_log_store import ANSWER_STREAM, EventLogStor
 from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader, write_events
 
-MOST_WAITING = 256  # notifications buffered for a slow reader
+MAX_WAITING = 256  # notifications buffered for a slow reader
 LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to resume from
 SHORTEST_PAUSE, LONGEST_PAUSE = 100, 30_000  # milliseconds
 
@@ -82,7 +82,7 @@ class StreamingCall:
         self._seconds = call.deadline - time()
         first, timers = call.call_id, self._start_timers() if self._polls else []
         try:
-            for _ in range(MOST_ROUNDS):
+            for _ in range(MAX_ROUNDS):
                 reply = await self._calls.request(call, self._notify)
                 if (
                     not isinstance(reply, InputRequired)
@@ -92,7 +92,7 @@ class StreamingCall:
                 self._suspended = call.call_id
                 call = self._next_round(call, await self._collect_input(reply.body), first)
             raise InvalidError(  # noqa: TRY301 - cancelled below like any other failure
-                f"The server requested input {MOST_ROUNDS} times without returning a result. "
+                f"The server requested input {MAX_ROUNDS} times without returning a result. "
                 "The call was cancelled."
             )
         except BaseException:
@@ -154,7 +154,7 @@ class StreamingCall:
         if self._event_log is not None:
             return self._event_log
         context = self._context
-        event_log = self._event_logs.open(context.session, ANSWER_STREAM, MOST_WAITING)
+        event_log = self._event_logs.open(context.session, ANSWER_STREAM, MAX_WAITING)
         self._event_log = event_log
         stream = EventStream(context.send)
         if self._polls:

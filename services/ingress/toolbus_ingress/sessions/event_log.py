@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-MOST_EVENTS = 256
+MAX_EVENTS = 256
 LARGEST = 1024 * 1024  # bytes; the newest message is kept whatever its size
 RETRY_MS = 1000  # after which a client reconnects, unless a server names another time
 
@@ -18,7 +18,7 @@ class EventLog:
     keeps nothing that was read. A slow reader loses the oldest messages, never the newest.
     """
 
-    def __init__(self, name: str = "", most: int = MOST_EVENTS, bound: int = LARGEST) -> None:
+    def __init__(self, name: str = "", most: int = MAX_EVENTS, bound: int = LARGEST) -> None:
         self.name = name
         self.retains = bool(name)
         self.last = 0  # the newest number

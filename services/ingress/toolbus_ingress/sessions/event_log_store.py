@@ -11,10 +11,10 @@ from toolbus_ingress.sessions.event_log import LARGEST, EventLog
 from toolbus_ingress.sessions.session_store import Session
 
 KEEP_SECONDS = 300.0  # for which a log without a reader is kept
-MOST_LOGS = 4000
-MOST_BYTES = 128 * 1024 * 1024
-MOST_LOGS_EACH = 64  # of one principal
-MOST_BYTES_EACH = 16 * 1024 * 1024
+MAX_LOGS = 4000
+MAX_BYTES = 128 * 1024 * 1024
+MAX_LOGS_PER_PRINCIPAL = 64  # of one principal
+MAX_BYTES_PER_PRINCIPAL = 16 * 1024 * 1024
 ANSWER_STREAM, SESSION_STREAM = "a", "s"
 _LONGEST_ID = 64
 
@@ -135,10 +135,10 @@ class EventLogStore:
         usage = self._usage[stored.principal_id]
         usage.size += size
         self._size += size
-        while usage.size > MOST_BYTES_EACH or len(usage.names) > MOST_LOGS_EACH:
+        while usage.size > MAX_BYTES_PER_PRINCIPAL or len(usage.names) > MAX_LOGS_PER_PRINCIPAL:
             if not self._evict((self._logs[name] for name in usage.names), stored):
                 break
-        while self._size > MOST_BYTES or len(self._logs) > MOST_LOGS:
+        while self._size > MAX_BYTES or len(self._logs) > MAX_LOGS:
             if not self._evict(self._logs.values(), stored):
                 break
 

@@ -36,7 +36,7 @@ _FLAGS = "Path=/; Secure; HttpOnly; SameSite=Lax"
 TICKET_SECONDS = 600.0
 CODE_SECONDS = 60.0
 LONGEST_COOKIE = 4096
-MOST_DENIALS = 60  # events published in a minute
+MAX_DENIALS = 60  # events published in a minute
 ACCOUNT = AuthorizationRequest("", "Toolbus", "", "", "", "", "", registered=False, account=True)
 _OTHER_BROWSER = (
     "This page belongs to another browser, or it has expired. "
@@ -75,7 +75,7 @@ class AuthorizeFlow:
     publish: Callable[[Event], None]
     session_seconds: float
     access_overview: AccountPage
-    denial_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_DENIALS))
+    denial_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_DENIALS))
 
     async def authorize(self, request: Request) -> PageReply:
         """Handle an authorization request (RFC 6749 section 4.1.1)."""

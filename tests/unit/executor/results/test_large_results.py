@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import OverloadedError, UpstreamFaultError
-from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, authorized_name, parse_result_uri
+from toolbus_common.mcp.result_uris import MAX_LENGTH, Handle, authorized_name, parse_result_uri
 from toolbus_executor.results.large import json_scanner as scanner
 from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
@@ -179,10 +179,10 @@ def test_a_text_read_in_pieces_is_unchanged(text: str, size: int) -> None:
 @given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), texts.filter(bool))
 def test_a_handle_is_parsed_from_its_uri(server: str, tool: str) -> None:
     handle = Handle(server, tool, "a" * 32)
-    piece = parse_result_uri(handle.uri(7, MOST_LENGTH * 2))
+    piece = parse_result_uri(handle.uri(7, MAX_LENGTH * 2))
     if len(handle.uri()) < 3500:
         assert piece is not None
-        assert (piece.handle, piece.offset, piece.length) == (handle, 7, MOST_LENGTH)
+        assert (piece.handle, piece.offset, piece.length) == (handle, 7, MAX_LENGTH)
         assert authorized_name(handle.uri()) == tool
 
 

@@ -42,9 +42,9 @@ DESTINATION = (
 )  # fmt: skip
 # Fields that isolate the process which receives credentials.
 BOUNDS = ("limits", "files", "network", "namespaces")
-MOST_REPLICAS = 16
+MAX_REPLICAS = 16
 LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
-MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
+MAX_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
 _OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
@@ -95,7 +95,7 @@ class Server(ConfigModel):
     """
 
     url: str = ""
-    replicas: tuple[Replica, ...] = Field(default=(), max_length=MOST_REPLICAS)
+    replicas: tuple[Replica, ...] = Field(default=(), max_length=MAX_REPLICAS)
     sse: str = ""
     headers: dict[str, str] = Field(default_factory=dict)
     command: tuple[str, ...] = ()
@@ -196,7 +196,7 @@ class Server(ConfigModel):
     @property
     def session_bound(self) -> int:
         """The maximum of its open sessions in one executor."""
-        return self.most_sessions or MOST_SESSIONS[self.is_process]
+        return self.most_sessions or MAX_SESSIONS[self.is_process]
 
     @field_validator("url", "sse", "base_url", "graphql")
     @classmethod

@@ -17,7 +17,7 @@ from toolbus_common.crypto.sealed_tokens import Claims, TokenSealer
 from toolbus_common.errors import OverloadedError
 
 NONCE_SECONDS = 300.0
-MOST_PROOFS = 200_000  # proofs stored per generation: about 20 MB
+MAX_PROOFS = 200_000  # proofs stored per generation: about 20 MB
 
 
 class Nonce(Claims, frozen=True):
@@ -50,7 +50,7 @@ class UsedProofs:
     """
 
     seconds: float = LATE_SECONDS + EARLY_SECONDS
-    most: int = MOST_PROOFS
+    most: int = MAX_PROOFS
     clock: Callable[[], float] = monotonic
     _new: set[bytes] = field(default_factory=set)
     _old: set[bytes] = field(default_factory=set)

@@ -12,7 +12,7 @@ from toolbus_common.observability.trace_context import child_of, span_id
 T = TypeVar("T")
 Value = str | bool | int | float
 
-MOST_LINKS = 128  # per span
+MAX_LINKS = 128  # per span
 
 
 class Sink(Protocol):

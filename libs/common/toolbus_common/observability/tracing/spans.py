@@ -14,7 +14,7 @@ from toolbus_common.observability.trace_context import (
     parent_based,
 )
 from toolbus_common.observability.tracing.context import (
-    MOST_LINKS,
+    MAX_LINKS,
     NOTHING,
     Nothing,
     Sink,
@@ -90,7 +90,7 @@ class Tracer:
             for span in each.split(",")
             if is_traceparent(span)
         )
-        links = list(dict.fromkeys(islice(spans, MOST_LINKS)))
+        links = list(dict.fromkeys(islice(spans, MAX_LINKS)))
         if not links:
             return NOTHING
         span = Span(sink, self._service, name, INTERNAL, continued(""))

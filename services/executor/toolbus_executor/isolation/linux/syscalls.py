@@ -26,7 +26,7 @@ SIGCHLD = 17
 _CAPABILITIES_3 = 0x20080522
 _KEYCTL, _JOIN_SESSION = {"x86_64": 250, "aarch64": 219}, 1
 _NOT_ROOT = 1000  # root's user id in a server's user namespace
-_MOST_CAPABILITIES = 64
+_MAX_CAPABILITIES = 64
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 
 
@@ -53,7 +53,7 @@ def keep_privileges() -> bool:
 
 def drop_capabilities(kept: int = -1) -> None:
     """Remove all capabilities but `kept` from programs started from here on."""
-    for number in range(_MOST_CAPABILITIES):
+    for number in range(_MAX_CAPABILITIES):
         if number != kept:
             libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
     libc.prctl(PR_SET_KEEPCAPS, int(kept >= 0), 0, 0, 0)

@@ -7,7 +7,7 @@ from toolbus_executor.isolation.linux import syscalls
 
 # Beyond the ranges of distributions, containers and directory services.
 _FIRST = 0x70000000
-_MOST_PIDS = 1 << 22
+_MAX_PIDS = 1 << 22
 _SMALL, _SPARED = 65536, 1000  # the last ids of a container's range are in use
 
 
@@ -20,7 +20,7 @@ def own() -> int:
     except OSError:
         return 0
     end = min(first + count for first, count in rows)
-    if end >= _FIRST + _MOST_PIDS:
+    if end >= _FIRST + _MAX_PIDS:
         return _FIRST + os.getpid()
     return end - _SPARED - os.getpid() % (_SMALL // 2) if end >= _SMALL else 0
 

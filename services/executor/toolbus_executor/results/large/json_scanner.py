@@ -49,7 +49,7 @@ _CHARACTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _FLAT = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _NO_BRACKET = bytes(each for each in range(256) if each not in b"{}[]")
-_MOST_FOLDS = 32
+_MAX_FOLDS = 32
 _QUOTE, _COMMA = b'",'
 _OPEN, _OBJECT = b"{[", b"{"[0]
 
@@ -280,7 +280,7 @@ def _brackets(piece: bytes, *, in_string: bool) -> tuple[int, int, bool]:
         piece = _ESCAPE.sub(b"", piece)
     parts = piece.split(b'"')
     outside = b"".join(parts[1 if in_string else 0 :: 2]).translate(None, _NO_BRACKET)
-    for _ in range(_MOST_FOLDS):
+    for _ in range(_MAX_FOLDS):
         folded = outside.replace(b"{}", b"").replace(b"[]", b"")
         if len(folded) == len(outside):
             break

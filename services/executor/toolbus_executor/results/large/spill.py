@@ -14,7 +14,7 @@ from toolbus_executor.results.large.store import PART, LargeResultStore
 PLACEHOLDER = "toolbus-kept-"  # prefix of placeholders; a random suffix makes them unguessable
 BEGINNING = 2_000  # bytes shown in a preview
 LONGEST_STRUCK = 4096
-MOST_WAITING = 4 << 20  # bytes that wait to be written, until the stream is paused
+MAX_WAITING = 4 << 20  # bytes that wait to be written, until the stream is paused
 
 
 class ExtractedValue:
@@ -121,7 +121,7 @@ class SpillBuffer:
     @property
     def full(self) -> bool:
         """Whether too many bytes wait to be written."""
-        return self._backlog > MOST_WAITING
+        return self._backlog > MAX_WAITING
 
     async def service(self) -> None:
         """Wait until fewer bytes wait to be written."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 LARGEST_RESULT = 6 * 1024 * 1024  # bytes; it must fit a message on the bus
-MOST_ERRORS, LONGEST_ERROR, LONGEST_BODY = 10, 1_000, 2_000
+MAX_ERRORS, LONGEST_ERROR, LONGEST_BODY = 10, 1_000, 2_000
 _ERRORS = 400
 _encode = msgspec.json.Encoder().encode
 
@@ -49,8 +49,8 @@ def _data(response: _Response, field: str) -> list[str]:
 
 
 def _errors(errors: list[dict[str, Any]]) -> str:
-    shown = [_error(each) for each in errors[:MOST_ERRORS]]
-    more = len(errors) - MOST_ERRORS
+    shown = [_error(each) for each in errors[:MAX_ERRORS]]
+    more = len(errors) - MAX_ERRORS
     return "\n".join([*shown, *([f"and {more} more errors"] if more > 0 else [])])
 
 

@@ -36,7 +36,7 @@ Metadata = tuple[tuple[str, str], ...]
 ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
 _HEALTH = "/grpc.health.v1.Health/Check"
 _NOT_SERVING = b"\x08\x02"  # the whole response
-MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # returned of a stream
+MAX_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # returned of a stream
 LARGEST_RESULT = 6 * 1024 * 1024
 LONGEST_ERROR = 1_000
 _OPTIONS = (
@@ -177,7 +177,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         try:
             async for raw in stream:
                 size += len(raw)
-                more = len(found) >= MOST_MESSAGES or size > LARGEST_STREAM
+                more = len(found) >= MAX_MESSAGES or size > LARGEST_STREAM
                 if more:
                     break
                 found.append(method.as_json(raw))

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30.0  # after a message outside of any call
 LOG_SECONDS = 10.0  # between two log lines about one server
-_MOST_UNANSWERED = 1000
+_MAX_UNANSWERED = 1000
 
 
 class Attribution:
@@ -41,7 +41,7 @@ class Attribution:
     def end(self, number: int, *, answered: bool) -> None:
         """Record the end of a call; an abandoned one may still be running in the server."""
         self._ended = True
-        if not answered and len(self._unanswered) < _MOST_UNANSWERED:
+        if not answered and len(self._unanswered) < _MAX_UNANSWERED:
             self._unanswered[number] = monotonic() + QUIET_SECONDS
 
     def answered(self, number: object) -> None:

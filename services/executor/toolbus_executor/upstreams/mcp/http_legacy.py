@@ -19,7 +19,7 @@ from toolbus_executor.upstreams.mcp.http_session import HttpSession
 from toolbus_executor.upstreams.mcp.http_transport import Transport
 from toolbus_executor.upstreams.subscriptions import refuse_unless_following
 
-MOST_SESSIONS = 8
+MAX_SESSIONS = 8
 
 
 class LegacyHttp:
@@ -112,7 +112,7 @@ class LegacyHttp:
                 error.data["sent"] = False  # nothing of the call was sent
                 raise
             idle = [each for each, other in self._sessions.items() if not other.busy]
-            if len(self._sessions) >= MOST_SESSIONS and idle:
+            if len(self._sessions) >= MAX_SESSIONS and idle:
                 await self._sessions.pop(idle[0]).close()
             self._sessions[kinds] = session
             return session

@@ -29,7 +29,7 @@ from toolbus_executor.transport.http1 import (
     TooLargeError,
 )
 from toolbus_executor.transport.redirects import (
-    MOST_REDIRECTS,
+    MAX_REDIRECTS,
     PERMANENT,
     SAME_METHOD,
     redirect_target,
@@ -207,7 +207,7 @@ class Transport:
             if challenge is not None:
                 shown = with_header(request, await bearer.another(line, challenge))
                 response = await self._send(shown, on_stream, seconds, large, bearer.prover)
-        if response[0].status not in SAME_METHOD or hops == MOST_REDIRECTS:
+        if response[0].status not in SAME_METHOD or hops == MAX_REDIRECTS:
             return response
         start, _, rest = request.partition(b"\r\n")
         verb, path, version = start.split(b" ")

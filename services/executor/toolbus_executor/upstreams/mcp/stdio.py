@@ -40,7 +40,7 @@ STARTING_SECONDS = 15.0  # if no other request can be tried
 ANSWER_SECONDS = 4.0  # time limit of a later probe
 LARGEST_HEEDED = 4096  # bytes of a result that may name a file the server could not open
 IS_ERROR = re.compile(rb'"isError"\s*:\s*true')
-MOST_MISSED = 5  # probes in a row, as many as open a breaker
+MAX_MISSED = 5  # probes in a row, as many as open a breaker
 
 
 class StdioUpstream:
@@ -183,7 +183,7 @@ class StdioUpstream:
             self._resubscribe()
 
     async def probe(self) -> None:
-        """Check that the process responds; after `MOST_MISSED` missed probes it is ended.
+        """Check that the process responds; after `MAX_MISSED` missed probes it is ended.
 
         A process that never responded to a probe may not know the request: that is no failure.
 
@@ -199,8 +199,8 @@ class StdioUpstream:
             if not self._answers and not self._connection.modern:
                 raise NoProbeError from None
             self._missed += 1
-            if self._missed >= MOST_MISSED:
-                self._child.give_up(f"it did not respond to {MOST_MISSED} probes in a row")
+            if self._missed >= MAX_MISSED:
+                self._child.give_up(f"it did not respond to {MAX_MISSED} probes in a row")
             raise
         self._answers, self._missed = True, 0
 

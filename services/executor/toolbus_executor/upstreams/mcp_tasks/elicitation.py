@@ -23,7 +23,7 @@ from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.bridge import about
 from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, SUSPENSION_SECONDS, answer
 
-MOST_WAITING = 1000  # tasks of one server
+MAX_WAITING = 1000  # tasks of one server
 REQUEST_SECONDS = 1.0  # time for a server to repeat its requests on a new connection
 GATHER_SECONDS = 0.02
 _PREFIX = "task"
@@ -105,9 +105,9 @@ class TaskInputRequests:
         return _NOTHING
 
     def _wait(self, upstream: Upstream, call: CallAdmitted) -> _Waiting:
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(
-                f"{MOST_WAITING} tasks already wait for input, which is the limit; retry later."
+                f"{MAX_WAITING} tasks already wait for input, which is the limit; retry later."
             )
         quiet = about(call, RESULT, _named(call)).model_copy(
             update={"progress": False, "log_level": ""}

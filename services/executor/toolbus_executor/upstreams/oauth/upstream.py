@@ -27,7 +27,7 @@ from toolbus_executor.upstreams.base import (
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
-MOST_USERS = 512  # connected at once
+MAX_USERS = 512  # connected at once
 WAIT_SECONDS = 20.0  # for a user who has just agreed to open the consent page
 CHECK_SECONDS = 3.0
 CONNECT = "connect_account"
@@ -277,7 +277,7 @@ class Authorized:
         return found
 
     def _drop_idle_user(self) -> None:
-        if len(self._users) < MOST_USERS:
+        if len(self._users) < MAX_USERS:
             return
         idle = next((user for user, own in self._users.items() if not own.calls), None)
         if idle is None:

@@ -11,7 +11,7 @@ from toolbus_common.openapi import Parameter
 
 LONGEST_VALUE = 8 * 1024  # bytes of one argument in a path, a query or a header
 DEEPEST = 8
-MOST_DECODINGS = 4
+MAX_DECODINGS = 4
 _RESERVED = ":/?@!$'()*,;[]"  # for allowReserved; & = + # would end the value
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _encode = msgspec.json.Encoder().encode
@@ -139,7 +139,7 @@ def _refuse_leaving(parameter: Parameter, value: Any) -> None:
         text = text_of(each)
         if not text:
             raise ArgumentError(f"{parameter.argument} is empty, which would change the path")
-        for _ in range(MOST_DECODINGS):
+        for _ in range(MAX_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
                 raise ArgumentError(f"{parameter.argument} would result in another path")

@@ -33,7 +33,7 @@ from toolbus_executor.upstreams.openapi.security import Credentials
 
 Struck = Callable[[bytes], bytes]
 INVALID_PARAMS = -32602
-MOST_REDIRECTIONS = 3
+MAX_REDIRECTIONS = 3
 _SERVER_ERROR = 500
 _DEAD = (502, 503, 504)  # returned by proxies in front of an unavailable API
 
@@ -171,7 +171,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         credentials, target = self._credentials, _under(address, request.target)
         struck = _without_secrets(credentials, bearer)
         large = LargeBody(self._spills, struck) if self._spills is not None else None
-        for _ in range(MOST_REDIRECTIONS):
+        for _ in range(MAX_REDIRECTIONS):
             made = self._bytes(request, target, call)
             head, body = await transport.request(made, None, None, large, bearer=bearer)
             again = redirect_target(head, request.method, _at(address, target))

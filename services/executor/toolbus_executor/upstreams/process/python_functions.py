@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 
 REVISION = "2026-07-28"  # of MCP: the stateless one, which is the simplest
 LARGEST_LINE = 8 * 1024 * 1024
-MOST_THREADS = 64
+MAX_THREADS = 64
 METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
 _encode = msgspec.json.Encoder().encode
 _INFO = {"name": "toolbus-functions", "version": "1"}
@@ -109,7 +109,7 @@ class Server:
         self._functions = {each.name: each for each in functions}
         self._write = write
         self._running: dict[Any, asyncio.Task[None]] = {}
-        self._threads = ThreadPoolExecutor(MOST_THREADS)
+        self._threads = ThreadPoolExecutor(MAX_THREADS)
 
     def handle(self, line: bytes) -> None:
         """Handle one message."""

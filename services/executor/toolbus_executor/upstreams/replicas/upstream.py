@@ -65,8 +65,8 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
 LIST_SECONDS = 5.0
 ALL = 0.9  # of a call's time; a cancellation after that counts as a timeout
-MOST_HOMES = 20_000
-MOST_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
+MAX_ASSIGNMENTS = 20_000
+MAX_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
 
 
 class ReplicatedUpstream:
@@ -326,7 +326,7 @@ class ReplicatedUpstream:
         home = self._homes.get(owner)
         if home not in able:
             home = self._homes[owner] = home_of(owner, able)
-            if len(self._homes) > MOST_HOMES:
+            if len(self._homes) > MAX_ASSIGNMENTS:
                 self._homes.popitem(last=False)
         self._homes.move_to_end(owner)
         others = [each for each in able if each not in failed] if home in failed else []
@@ -351,7 +351,7 @@ class ReplicatedUpstream:
         replica.failed(error)
         if isinstance(error, UpstreamDeadError):
             self._failed_at.setdefault(call.call_id, []).append(replica)
-            if len(self._failed_at) > MOST_REMEMBERED:
+            if len(self._failed_at) > MAX_REMEMBERED:
                 self._failed_at.popitem(last=False)
 
     def _connected(self) -> list[tuple[Replica, Upstream]]:

@@ -8,7 +8,7 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 from toolbus_executor.upstreams.call_channel import Caller
 
 MAY_ASK = frozenset({TOOLS_CALL, "prompts/get", "resources/read", "tasks/result"})
-MOST_KNOWN = 10_000  # tools
+MAX_KNOWN = 10_000  # tools
 
 
 class ExclusiveConnections:
@@ -53,7 +53,7 @@ class ExclusiveConnections:
             self._note(name, sends_requests=self._sends_requests.get(name, False))
 
     def _note(self, name: str, *, sends_requests: bool) -> None:
-        if name in self._sends_requests or len(self._sends_requests) < MOST_KNOWN:
+        if name in self._sends_requests or len(self._sends_requests) < MAX_KNOWN:
             self._sends_requests[name] = sends_requests
 
 

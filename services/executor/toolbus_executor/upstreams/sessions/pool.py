@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 BEGIN_SECONDS = 30.0  # once a session may start, among processes that start
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a failed session is reopened
-MOST_SHOWN = 200
-MOST_REMEMBERED = 1024  # sessions that failed recently
-LEAST_LOOK_SECONDS = 0.05
+MAX_SHOWN = 200
+MAX_REMEMBERED = 1024  # sessions that failed recently
+MIN_CHECK_SECONDS = 0.05
 
 
 class Kept(Protocol):
@@ -179,7 +179,7 @@ class Pool(Generic[K]):
                     "used_at": each.used_at,
                     "in_flight": each.in_progress,
                 }
-                for each in islice(reversed(self._sessions.values()), MOST_SHOWN)
+                for each in islice(reversed(self._sessions.values()), MAX_SHOWN)
             ],
         }
 
@@ -230,7 +230,7 @@ class Pool(Generic[K]):
     def _note_failure(self, key: Hashable) -> None:
         self._failed[key] = self._failed.get(key, 0) + 1
         self._failed.move_to_end(key)
-        if len(self._failed) > MOST_REMEMBERED:
+        if len(self._failed) > MAX_REMEMBERED:
             self._failed.popitem(last=False)
 
     # -- admission ---------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Pool(Generic[K]):
         if self._timer is not None or not self._idle or not self._sessions:
             return
         first = min(each.used for each in self._sessions.values())
-        seconds = max(LEAST_LOOK_SECONDS, first + self._idle - monotonic())
+        seconds = max(MIN_CHECK_SECONDS, first + self._idle - monotonic())
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end_idle)
 
     def _end_idle(self) -> None:

@@ -16,7 +16,7 @@ from toolbus_common.nats.topology import CLAIM_SECONDS, LEASE_SECONDS
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = LEASE_SECONDS * 0.3
-MOST_KNOWN = 20_000  # sessions of other executors
+MAX_KNOWN = 20_000  # sessions of other executors
 
 
 class SessionClaims:
@@ -102,7 +102,7 @@ class SessionClaims:
             if owner and owner != self.instance and await self._lives(owner):
                 self._lose(key)
                 self._others[key] = owner
-                if len(self._others) > MOST_KNOWN:
+                if len(self._others) > MAX_KNOWN:
                     self._others.popitem(last=False)
                 return owner
             if owner and owner != self.instance:

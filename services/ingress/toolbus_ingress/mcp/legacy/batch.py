@@ -17,8 +17,8 @@ from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
 REVISION = "2025-03-26"  # the only one with batches
-MOST = 32
-MOST_WAITING = 2048
+MAX_MESSAGES = 32
+MAX_WAITING = 2048
 LARGEST = 32 * 1024 * 1024  # bytes of the stream: its answers must outlast a slow reader
 
 MessageHandler = Callable[[RequestContext, Any], Awaitable[Response | None]]
@@ -73,7 +73,7 @@ class Batch:
         if self._event_log is None:
             context = self._context
             self._event_log = self._event_logs.open(
-                context.session, ANSWER_STREAM, MOST_WAITING, LARGEST
+                context.session, ANSWER_STREAM, MAX_WAITING, LARGEST
             )
             for answer in self._answers:
                 self._event_log.put(answer)
@@ -94,8 +94,8 @@ def check(messages: list[Any], session: Session | None, version: bytes) -> None:
         raise _invalid(
             "Batches are supported only in sessions of 2025-03-26. Send one JSON-RPC 2.0 message."
         )
-    if not 0 < len(messages) <= MOST:
-        raise _invalid(f"A batch must contain 1 to {MOST} messages. Split it.")
+    if not 0 < len(messages) <= MAX_MESSAGES:
+        raise _invalid(f"A batch must contain 1 to {MAX_MESSAGES} messages. Split it.")
     ids = [
         strict_json.dump(each["id"])
         for each in messages
