@@ -16,7 +16,7 @@ from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
 ACTUAL, MAX_CHARGE = 1_200, 2_000  # micro-dollars: the charge of the outcome, and the reservation
-PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, most=MAX_CHARGE / 1e6)
+PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, maximum=MAX_CHARGE / 1e6)
 RUNS = frozenset({HANDED_OVER, ENDED})
 
 

@@ -46,7 +46,7 @@ class Report:
 
 
 def fuzz(
-    place: FuzzedGateway, seed: int, *, seconds: float = 0.0, most: int = 0, only: int = -1
+    place: FuzzedGateway, seed: int, *, seconds: float = 0.0, maximum: int = 0, only: int = -1
 ) -> Report:
     """Send until the time or the number of requests is reached, or only request number `only`."""
     report, began, lock = Report(seed), time.monotonic(), threading.Lock()
@@ -55,7 +55,7 @@ def fuzz(
     def next_number() -> int | None:
         with lock:
             over = bool(seconds) and time.monotonic() - began > seconds
-            number = None if over or (most and report.sent >= most) else next(numbers, None)
+            number = None if over or (maximum and report.sent >= maximum) else next(numbers, None)
             report.sent += number is not None
             return number
 

@@ -42,6 +42,6 @@ def test_a_registration_that_is_not_utf8_is_refused_with_a_reason(
 def test_no_mutation_of_a_request_is_answered_with_a_500_a_traceback_or_silence(
     fuzzed: FuzzedGateway,
 ) -> None:
-    report = fuzz(fuzzed, SEED, most=MAX_REQUESTS)
+    report = fuzz(fuzzed, SEED, maximum=MAX_REQUESTS)
     assert not report.wrong, report.text()
     assert report.sent == MAX_REQUESTS

@@ -242,8 +242,8 @@ async def test_the_number_of_concurrent_starts_is_limited(
     async with installation.executor(servers):
         await until(lambda: installation.record.count("-") == 6, "six listings")
         record = installation.record
-    at_once, most = 0, 0
+    at_once, maximum = 0, 0
     for each in record:
         at_once += 1 if each == "+" else -1
-        most = max(most, at_once)
-    assert most <= 2
+        maximum = max(maximum, at_once)
+    assert maximum <= 2

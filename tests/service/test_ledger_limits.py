@@ -26,10 +26,10 @@ def with_budgets(charge: int, *budgets: Budget, level: str = "key:bot") -> Admis
     return admitted(charge, (level, Level(budgets=budgets)))
 
 
-async def passes(ledger: Ledger, wanted: Admission, most: int, prefix: str = "r") -> int:
-    """Return how many of `most` reservations succeed."""
+async def passes(ledger: Ledger, wanted: Admission, maximum: int, prefix: str = "r") -> int:
+    """Return how many of `maximum` reservations succeed."""
     count = 0
-    for n in range(most):
+    for n in range(maximum):
         try:
             await ledger.reserve(claim(f"{prefix}{n}", wanted))
         except BudgetExceededError:

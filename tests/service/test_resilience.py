@@ -175,7 +175,7 @@ async def test_calls_beyond_the_queue_are_rejected_before_any_other_ends(
         assert isinstance(reply, CallError)
         assert isinstance(reply.error, OverloadedError)
         assert reply.error.data["retry_after"] >= 1
-    await until(lambda: server.most == 4, "the calls with a concurrency slot")
+    await until(lambda: server.maximum == 4, "the calls with a concurrency slot")
     assert client.runner.status()["waiting"] == 4
     for each in calls:
         each.cancel()

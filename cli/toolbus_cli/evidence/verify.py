@@ -776,11 +776,11 @@ def _check_events(
     whole = tree.size == 0
     chains, calls, people = Chains(report, whole=whole), Calls(report), People(report)
     due = sorted(checkpoints, key=lambda each: each.size)
-    most = _most(due, tree.size)
+    maximum = _maximum(due, tree.size)
     place = _passed(due, 0, tree, report, tree.size)
     last_verified = tree.size
     for line in _lines(bundle, "events.jsonl", LONGEST_LINE):
-        if tree.size >= most:
+        if tree.size >= maximum:
             report.add("unsigned", "no checkpoint covers the newest events")
             break
         tree.append(line)
@@ -807,7 +807,7 @@ def _check_events(
     report.calls = calls.started
 
 
-def _most(due: list[Checkpoint], started: int) -> int:
+def _maximum(due: list[Checkpoint], started: int) -> int:
     """Return the maximum number of events to read: as many as were signed."""
     signed = [each.size for each in due if each.is_signed]
     return max(signed) if signed else min(due[-1].size, started + MAX_UNSIGNED)

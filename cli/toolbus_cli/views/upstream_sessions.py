@@ -41,7 +41,8 @@ def usage_lines(servers: list[Row]) -> list[str]:
     """Return the usage of each server's session pool that is not empty."""
     return [
         f"{server['name']}: {pool['open']} sessions open, at most {pool['limit']} in each executor "
-        f"and {pool['limit_per_principal']} for one principal (most_sessions, most_sessions_each)."
+        f"and {pool['limit_per_principal']} for one principal "
+        "(max_sessions, max_sessions_per_principal)."
         for server in servers
         if (pool := server.get("sessions")) and pool["open"]
     ]

@@ -106,7 +106,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     if settings.audit_http_port:
         _serve_bi_gateway(service, settings, store, outbound)
 
-    @service.consume_events(most=PULL_MESSAGES, seconds=1.0, pause=0.5)
+    @service.consume_events(max_messages=PULL_MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
         with _tracer.linked("toolbus.insert", (each.spans for each in messages)):
             await writer.receive(messages)
@@ -244,8 +244,8 @@ def _serve_bi_gateway(
 def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write events that the tables lack when an operator requests it."""
 
-    async def read(first: int | datetime, most: int) -> list[StreamEntry]:
-        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
+    async def read(first: int | datetime, maximum: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def settled() -> int:
         newest = await service.bus.newest(EVENTS)  # before: messages may arrive meanwhile
@@ -309,8 +309,8 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
     async def newest() -> int:
         return await service.bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[StreamEntry]:
-        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
+    async def read(first: int, maximum: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def closed() -> tuple[str, int]:
         known = await newest()  # before: messages that arrive meanwhile are not closed

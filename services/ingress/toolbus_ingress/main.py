@@ -104,7 +104,7 @@ def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endp
         anonymous=AnonymousAccess.of(directory, settings, _names(settings.browser_origins)),
         protected_resource=ProtectedResource(directory, service.requests, dpop),
         largest_body=settings.largest_body,
-        most_in_flight=settings.most_in_flight,
+        max_in_flight=settings.max_in_flight,
     )
 
 

@@ -20,7 +20,7 @@ class Settings(CommonSettings):
     `timeout`, and 30 s to wait for a concurrency slot or a person. `head_timeout` and
     `body_timeout` limit how long a client may take to send a request, `idle_timeout` how long an
     idle connection stays open, `write_timeout` how long a response may stay unread.
-    `most_connections` and `most_per_address` limit open connections.
+    `max_connections` and `max_per_address` limit open connections.
     `trusted_proxies` are addresses and networks whose `proxy_header` names the client. After
     SIGTERM, new connections are accepted for `leave_seconds`. A client of 2025-11-25 that waits
     longer than `poll_after` for an answer is disconnected, to resume later; 0: never. The sizes
@@ -41,9 +41,9 @@ class Settings(CommonSettings):
     body_timeout: float = Field(default=10.0, gt=0)
     idle_timeout: float = Field(default=15.0, gt=0)
     write_timeout: float = Field(default=30.0, gt=0)
-    most_connections: int = Field(default=10_000, ge=1)
-    most_per_address: int = Field(default=2_000, ge=1)
-    most_per_loopback: int = Field(default=10_000, ge=1)
+    max_connections: int = Field(default=10_000, ge=1)
+    max_per_address: int = Field(default=2_000, ge=1)
+    max_per_loopback: int = Field(default=10_000, ge=1)
     trusted_proxies: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     leave_seconds: float = Field(default=0.5, ge=0)
@@ -53,7 +53,7 @@ class Settings(CommonSettings):
     seal_key_file: str = ""
     public_url: str = ""
     dpop_nonce: bool = False
-    most_in_flight: int = Field(default=2048, ge=1)
+    max_in_flight: int = Field(default=2048, ge=1)
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -246,12 +246,12 @@ async def _serve(
 def _http_clients(settings: Settings) -> HttpClients:
     tls = Tls(settings.egress_ca)
 
-    def client(most: int) -> HttpClient:
+    def client(max_in_progress: int) -> HttpClient:
         return HttpClient(
             CheckedResolver(settings.egress),
             tls,
             headers={"accept": "application/json"},
-            most=most,
+            max_in_progress=max_in_progress,
             max_per_host=MAX_PER_HOST,
         )
 

@@ -194,7 +194,7 @@ def build(process: ProcessContext) -> Service:
 
 async def _build_claims(service: Service, settings: Settings) -> IdempotencyClaims:
     """Compose the claims of calls with an idempotency key."""
-    quota = OutcomeQuota(settings.most_outcomes, settings.most_outcome_bytes)
+    quota = OutcomeQuota(settings.max_outcomes, settings.max_outcome_bytes)
     claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.reap_grace)
     claims.open(await service.bucket(OUTCOMES), service.spawn)
     return claims
@@ -224,7 +224,7 @@ def _build_approvals(
     limits = ApprovalLimits(
         settings.approval_seconds,
         settings.approved_seconds,
-        settings.most_pending,
+        settings.max_pending_approvals,
         settings.public_url,
     )
     approvals = ApprovalService(repository, service.events, provider.bind, limits, task_service)

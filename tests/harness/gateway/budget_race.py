@@ -31,7 +31,7 @@ from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 # settled charges are lower than the reservations
-PRICE = Price(call=0.001, kilobyte=0.001, most=0.002)
+PRICE = Price(call=0.001, kilobyte=0.001, maximum=0.002)
 CALL_SECONDS = 4.0
 ENOUGH_REFUSALS = 8  # consecutive denials of one client, after which every reservation is settled
 PAUSE = 0.3

@@ -33,8 +33,8 @@ def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
         found = prices[max(matching, key=len)] if matching else 0.0
     if not isinstance(found, Price):
         return Cost(round(found * MICRO))
-    reserved = round((found.call if found.most is None else found.most) * MICRO)
-    if not (found.kilobyte or found.token) and found.most in (None, found.call):
+    reserved = round((found.call if found.maximum is None else found.maximum) * MICRO)
+    if not (found.kilobyte or found.token) and found.maximum in (None, found.call):
         return Cost(reserved)
     return Cost(reserved, (found.call * MICRO, found.kilobyte * MICRO, found.token * MICRO))
 

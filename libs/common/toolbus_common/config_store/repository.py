@@ -213,10 +213,10 @@ class ConfigRepository:
 
     async def _swap(self, new: Configuration, last: int) -> int | None:
         """Write a configuration over revision `last`; None on a concurrent write."""
-        value, most = _encoded(new), self.bus.most_bytes - HEADER_BYTES
-        if len(value) > most:
+        value, maximum = _encoded(new), self.bus.max_bytes - HEADER_BYTES
+        if len(value) > maximum:
             raise InvalidError(
-                f"The configuration has {len(value):,} bytes, more than the {most:,} of a NATS "
+                f"The configuration has {len(value):,} bytes, more than the {maximum:,} of a NATS "
                 "message; nothing was applied. Configure fewer keys and create the others with "
                 "'toolbus keys create', or raise NATS' max_payload."
             )

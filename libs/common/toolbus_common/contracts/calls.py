@@ -62,10 +62,11 @@ class CallRequested(Plain):
     `_meta`) as one raw JSON object, or empty. `restriction` holds tuples of patterns: at least one
     pattern of each tuple must match the call, in addition to the key's grants. `run` names the
     agent run: the client's trace, else its session, else empty. `idempotency_key` is the caller's
-    key for this call: calls with the same key execute once; empty for none. `most` is the maximum
-    charge of the call in micro-dollars, whatever its budgets allow. `terms` is raw JSON for the
-    built-in server only (`toolbus_common.mcp.code_mode_options`). `tracestate` and `baggage` are
-    the caller's trace headers. `session` names the client's session; empty for none.
+    key for this call: calls with the same key execute once; empty for none. `max_charge` is the
+    maximum charge of the call in micro-dollars, in addition to its budgets; None for no limit.
+    `terms` is raw JSON for the built-in server only (`toolbus_common.mcp.code_mode_options`).
+    `tracestate` and `baggage` are the caller's trace headers. `session` names the client's session;
+    empty for none.
 
     `log_level` is the lowest level of server log messages that the caller accepts. If it is empty,
     `default_logs` says whether the caller accepts the messages that the server sends unrequested.
@@ -99,7 +100,7 @@ class CallRequested(Plain):
     restriction: tuple[tuple[str, ...], ...] = ()
     run: str = ""
     idempotency_key: str = Field(default="", repr=False)
-    most: int | None = None
+    max_charge: int | None = None
     terms: str = ""
     tracestate: str = ""
     baggage: str = Field(default="", repr=False)

@@ -33,7 +33,7 @@ class Limits:
     per_loopback: int = 10_000  # of the loopback address, which many local agents share
     proxies: Proxies = field(default_factory=Proxies)
 
-    def most_of(self, address: str) -> int:
+    def max_for(self, address: str) -> int:
         """Return the limit of one address."""
         return self.per_loopback if is_loopback(address) else self.per_address
 

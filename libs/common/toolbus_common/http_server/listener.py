@@ -44,7 +44,7 @@ class Listener:
         self.port = 0
         self._name = name
         self._open = CONNECTIONS.labels(name)
-        self._most = descriptors_for(limits.connections)
+        self._maximum = descriptors_for(limits.connections)
         self._addresses: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self._clock: asyncio.TimerHandle | None = None
@@ -60,7 +60,7 @@ class Listener:
 
     def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
         """Return whether to accept a connection. Those of a proxy count for no address."""
-        if len(self.state.connections) > self._most:
+        if len(self.state.connections) > self._maximum:
             return self._reject("total")
         if not proxy:
             connection.address = self.take(peer)
@@ -82,7 +82,7 @@ class Listener:
     def take(self, client: str) -> str:
         """Count a client's address once more and return it; empty if its limit is reached."""
         address = bounded_as(client) or _UNKNOWN
-        if self._addresses[address] >= self.limits.most_of(client):
+        if self._addresses[address] >= self.limits.max_for(client):
             self._reject("address")
             return ""
         self._addresses[address] += 1
@@ -115,7 +115,7 @@ class Listener:
         protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
         self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
         self.port = int(self._server.sockets[0].getsockname()[1])
-        CONNECTIONS_LIMIT.labels(self._name).set(self._most)
+        CONNECTIONS_LIMIT.labels(self._name).set(self._maximum)
         self._check_connections()
 
     async def stop_accepting(self, seconds: float) -> None:

@@ -109,7 +109,7 @@ class Bus:
         return self._nats.is_connected
 
     @property
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """The largest message the server accepts, and so the largest entry of a bucket."""
         return self._nats.max_payload
 
@@ -274,7 +274,7 @@ class Bus:
             raise BusDownError(f"Bucket '{name}' cannot be opened: {error}") from error
 
     async def consume(
-        self, stream: str, durable: str, most: int, seconds: float
+        self, stream: str, durable: str, max_messages: int, seconds: float
     ) -> AsyncIterator[list[StoredMessage]]:
         """Yield batches of a durable consumer, without end; an empty batch when it is quiet."""
         pulls = PullConsumer(self._nats, stream, durable)
@@ -282,7 +282,7 @@ class Bus:
         try:
             while True:
                 try:
-                    messages = await pulls.next(most, seconds)
+                    messages = await pulls.next(max_messages, seconds)
                 except (NatsError, BusDownError) as error:
                     log.warning(
                         "bus.fetch_failed", extra={"durable": durable, "reason": str(error)}

@@ -105,7 +105,7 @@ async def read_on(
 
     """
     while True:
-        entries = await read_from(client, stream, first, subjects, most_bytes=MAX_BYTES)
+        entries = await read_from(client, stream, first, subjects, max_bytes=MAX_BYTES)
         if not entries:
             after = await next_at_leader(client, stream, first, subjects)
             if after is None:
@@ -120,12 +120,12 @@ async def read_from(
     stream: str,
     first: int | datetime,
     subjects: str,
-    most: int = MAX_MESSAGES,
-    most_bytes: int = 0,
+    max_messages: int = MAX_MESSAGES,
+    max_bytes: int = 0,
 ) -> list[StreamEntry]:
-    """Return at most `most` messages of these subjects, from a number or a time on.
+    """Return at most `max_messages` messages of these subjects, from a number or a time on.
 
-    `most_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
+    `max_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
     reply, also one that lags behind: see `next_at_leader`.
 
     Raises:
@@ -137,8 +137,8 @@ async def read_from(
         subscription = await client.subscribe(inbox, cb=reading.receive)
         try:
             begin = {"start_time" if isinstance(first, datetime) else "seq": first}
-            bound = {"max_bytes": most_bytes} if most_bytes else {}
-            request = {**begin, "batch": most, "next_by_subj": subjects, **bound}
+            bound = {"max_bytes": max_bytes} if max_bytes else {}
+            request = {**begin, "batch": max_messages, "next_by_subj": subjects, **bound}
             subject = f"$JS.API.DIRECT.GET.{stream}"
             await client.publish(subject, msgspec.json.encode(request), inbox)
             status = await reading.ended()

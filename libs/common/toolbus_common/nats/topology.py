@@ -82,7 +82,7 @@ class Durable:
 
     service: str
     subjects: tuple[str, ...]
-    most_unacknowledged: int
+    max_unacknowledged: int
     wait_seconds: float
     name: str = ""
 
@@ -179,7 +179,7 @@ async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30)
         await _provision_store(stream, _objects(name, objects, replicas))
 
 
-def _events(replicas: int, most_bytes: int) -> StreamConfig:
+def _events(replicas: int, max_bytes: int) -> StreamConfig:
     return StreamConfig(
         name=EVENTS,
         subjects=[EVERY_EVENT],
@@ -187,7 +187,7 @@ def _events(replicas: int, most_bytes: int) -> StreamConfig:
         num_replicas=replicas,
         # A full stream rejects new events, and so new calls, rather than delete old events.
         discard=DiscardPolicy.NEW,
-        max_bytes=most_bytes,
+        max_bytes=max_bytes,
         max_age=14 * DAY,
         duplicate_window=DUPLICATE_SECONDS,
         deny_delete=True,
@@ -202,7 +202,7 @@ def _consumer(durable: Durable) -> ConsumerConfig:
         filter_subjects=list(durable.subjects),
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=durable.wait_seconds,
-        max_ack_pending=durable.most_unacknowledged,
+        max_ack_pending=durable.max_unacknowledged,
     )
 
 

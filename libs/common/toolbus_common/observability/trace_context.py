@@ -67,9 +67,9 @@ def is_traceparent(text: str) -> bool:
     return _PARENT.fullmatch(text) is not None
 
 
-def carried(value: Any, most: int) -> str:
+def carried(value: Any, maximum: int) -> str:
     """Return a tracestate or baggage header to pass on; empty if it is too long or malformed."""
-    fits = isinstance(value, str) and len(value) <= most and _VISIBLE.fullmatch(value)
+    fits = isinstance(value, str) and len(value) <= maximum and _VISIBLE.fullmatch(value)
     return value if fits else ""
 
 

@@ -99,8 +99,8 @@ class Bounds:
 
 def bounds_for(count: int) -> Bounds:
     """Return the limits for a number of operations; in steps, so that definitions rarely change."""
-    for most, size, parts in ((100, 48, 1_500), (500, 12, 400)):
-        if count <= most:
+    for maximum, size, parts in ((100, 48, 1_500), (500, 12, 400)):
+        if count <= maximum:
             return Bounds(size * 1024, parts)
     return Bounds(5 * 1024, 150)
 

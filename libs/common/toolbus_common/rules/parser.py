@@ -95,8 +95,8 @@ def _check_depth(text: str) -> None:
     for sign in bare:
         depth += (sign in "([{") - (sign in ")]}")
         deepest = max(deepest, depth)
-    most = max(len(_NESTABLE.findall(statement)) for statement in bare.split(";"))
-    if deepest > MAX_DEPTH or most > MAX_NESTABLE:
+    maximum = max(len(_NESTABLE.findall(statement)) for statement in bare.split(";"))
+    if deepest > MAX_DEPTH or maximum > MAX_NESTABLE:
         raise RuleError(_TOO_DEEP)
 
 

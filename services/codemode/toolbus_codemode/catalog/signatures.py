@@ -146,8 +146,8 @@ def _plain(name: str) -> str:
     return _cut(" ".join(name.split()), LONGEST_NAME)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else text[: maximum - 1] + "…"
 
 
 def properties(schema: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def failure_of(error: ToolbusError, cap: Cap | None = None) -> Failure:
     """Return the failure of one call. Error reasons of Toolbus never contain secrets."""
     if error.code == "run_budget_exceeded" and cap is not None:
         reason = (
-            f"{error.reason} {cap.by} limits the calls of one program to ${cap.most:g}. "
+            f"{error.reason} {cap.by} limits the calls of one program to ${cap.maximum:g}. "
             "Return the results so far, and continue in another program if needed."
         )
         return Failure(error.code, reason)

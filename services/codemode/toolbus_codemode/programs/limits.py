@@ -14,7 +14,7 @@ REQUEST = "the request"
 class Cap:
     """Limit, and the level that sets it, such as `key:bot`."""
 
-    most: float
+    maximum: float
     by: str
 
 
@@ -48,7 +48,7 @@ def caps_of(levels: Iterable[tuple[str, Level]], usual: Caps = NO_CAPS) -> Caps:
     return caps
 
 
-def _lower(cap: Cap | None, most: float | None, by: str) -> Cap | None:
-    if most is None or (cap is not None and cap.most <= most):
+def _lower(cap: Cap | None, maximum: float | None, by: str) -> Cap | None:
+    if maximum is None or (cap is not None and cap.maximum <= maximum):
         return cap
-    return Cap(most, by)
+    return Cap(maximum, by)

@@ -37,7 +37,7 @@ class SandboxSettings:
     """Settings by the operator."""
 
     engines: tuple[Engine, ...] = ("starlark", "python")
-    most_runs: int = 64
+    max_runs: int = 64
     spares: int = 4
     default: Limits = field(default_factory=Limits)
     without_seccomp: bool = False
@@ -66,7 +66,7 @@ class Sandbox:
         self.protections: tuple[Protection, ...] = ()
         self.unavailable: dict[Engine, str] = {}
         self.starting: dict[Engine, asyncio.Task[None]] = {}
-        self.slots = asyncio.Semaphore(self.settings.most_runs)
+        self.slots = asyncio.Semaphore(self.settings.max_runs)
 
     async def start(self) -> None:
         """Start the engines and wait. Raises `UnavailableError` if none can run on this host."""
@@ -172,10 +172,10 @@ def _result_of(
 
 def _completed(program: Program, message: Done, usage: Usage) -> ProgramResult:
     """Return the result of a completed run; its value is untrusted and decoded within limits."""
-    most = program.limits.output
-    if len(message.value) + len(message.printed) > most:
+    maximum = program.limits.output
+    if len(message.value) + len(message.printed) > maximum:
         error = error_hints.plain("output_too_large", "The result exceeds its size limit.")
-        return ProgramResult(None, error, message.printed[:most], *usage)
+        return ProgramResult(None, error, message.printed[:maximum], *usage)
     try:
         value = plain.decode(message.value)
     except (msgspec.MsgspecError, RecursionError, ValueError):

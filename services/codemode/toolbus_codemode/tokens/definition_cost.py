@@ -33,10 +33,10 @@ class DefinitionCounter:
             self._namespaces_by_grants[namespace] = found
         return found
 
-    def servers(self, namespace: ToolNamespace, most: int, others: str) -> dict[str, int]:
-        """Return the tokens per server; beyond `most` servers, the cheapest count as `others`."""
+    def servers(self, namespace: ToolNamespace, maximum: int, others: str) -> dict[str, int]:
+        """Return the tokens per server; the cheapest beyond `maximum` count as `others`."""
         sums = Counter({name: sum(tools.values()) for name, tools in self.tools(namespace).items()})
-        largest = dict(sums.most_common(most))
+        largest = dict(sums.most_common(maximum))
         rest = sums.total() - sum(largest.values())
         return {**largest, others: rest} if rest else largest
 

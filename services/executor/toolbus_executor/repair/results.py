@@ -263,7 +263,7 @@ _ROLE = Member(one_of("user", "assistant"), needed=True)
 _MESSAGE = object_of({"role": _ROLE, "content": Member(_one_of_parts, needed=True)})
 _VALUES = object_of(
     {
-        "values": Member(list_of(text, most=MAX_VALUES), needed=True),
+        "values": Member(list_of(text, maximum=MAX_VALUES), needed=True),
         "total": Member(whole, spare=True),
         "hasMore": Member(flag, spare=True),
     }

@@ -17,12 +17,12 @@ class AdaptiveLimit:
     follows faster calls quickly and slower ones slowly, so that overload does not become usual.
     """
 
-    __slots__ = ("_busy", "_calls", "_most", "_slow", "_usual", "limit", "takes")
+    __slots__ = ("_busy", "_calls", "_maximum", "_slow", "_usual", "limit", "takes")
 
-    def __init__(self, most: int) -> None:
-        self.limit = min(START_LIMIT, most)
+    def __init__(self, maximum: int) -> None:
+        self.limit = min(START_LIMIT, maximum)
         self.takes = 0.0  # mean seconds of a call of any tool
-        self._most = most
+        self._maximum = maximum
         self._usual: dict[str, float] = {}
         self._calls = self._slow = 0
         self._busy = False
@@ -44,9 +44,9 @@ class AdaptiveLimit:
         before = self.limit
         if self._busy:  # else the limit was not reached
             if self._slow * 2 > self._calls:
-                self.limit = max(min(MIN_LIMIT, self._most), int(before * DECREASE))
+                self.limit = max(min(MIN_LIMIT, self._maximum), int(before * DECREASE))
             else:
-                self.limit = min(self._most, before + 1)
+                self.limit = min(self._maximum, before + 1)
         self._calls = self._slow = 0
         self._busy = False
         return self.limit != before

@@ -221,10 +221,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _grow(self, size: int, most: int) -> None:
+    def _grow(self, size: int, maximum: int) -> None:
         self._size += size
-        if self._size > most:
-            raise TooLargeError(f"the response exceeds {most} bytes")
+        if self._size > maximum:
+            raise TooLargeError(f"the response exceeds {maximum} bytes")
 
     def _begin_spill(self, large: MessageSpill) -> None:
         self._spill = large.begin()

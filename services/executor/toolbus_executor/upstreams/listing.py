@@ -274,11 +274,11 @@ def _check_annotations(schema: dict[str, Any]) -> None:
         raise UnreadableError(str(error)) from error
 
 
-def _deeper_than(value: Any, most: int) -> bool:
+def _deeper_than(value: Any, maximum: int) -> bool:
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
-        if depth > most:
+        if depth > maximum:
             return True
         level = [
             inner for item in level for inner in (item.values() if isinstance(item, dict) else item)

@@ -207,5 +207,5 @@ def _quoted(text: str) -> str:
     return repr(_truncated(text, 4 * _LONGEST_NAME))
 
 
-def _truncated(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+def _truncated(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else f"{text[:maximum]}…"

@@ -40,10 +40,10 @@ class Bounds:
 
     def describable(self, raw: bytes) -> bool:
         """Return whether collecting all errors is cheap: unlike a verdict, it repeats work."""
-        most = self.visits(raw)
+        maximum = self.visits(raw)
         if self.returns > 1:
-            most *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
-        return most <= MAX_DESCRIBED and self.weight * len(raw) <= MAX_COPIED
+            maximum *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
+        return maximum <= MAX_DESCRIBED and self.weight * len(raw) <= MAX_COPIED
 
 
 def bounds_of(schema: dict[str, Any]) -> Bounds:

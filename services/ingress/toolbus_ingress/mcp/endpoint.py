@@ -87,7 +87,7 @@ class Endpoint:
     protected_resource: ProtectedResource
     anonymous: AnonymousAccess
     largest_body: int
-    most_in_flight: int
+    max_in_flight: int
     _in_flight: int = field(default=0)
 
     async def answer(
@@ -99,7 +99,7 @@ class Endpoint:
     @property
     def overloaded(self) -> bool:
         """Whether the limit of requests in flight is reached."""
-        return self._in_flight >= self.most_in_flight
+        return self._in_flight >= self.max_in_flight
 
     async def run_limited(
         self,

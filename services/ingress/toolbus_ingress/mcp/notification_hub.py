@@ -128,7 +128,7 @@ class NotificationHub:
         uris = await self._subscribe(context, request, requested.get("resourceSubscriptions"))
         tasks = await self._follow_tasks(context, request, requested.get("taskIds"))
         kinds = tuple(kind for kind in _LISTS_OF_KIND if requested.get(kind) is True)
-        event_log = EventLog(most=MAX_WAITING)
+        event_log = EventLog(maximum=MAX_WAITING)
         listener = Listener(
             context, ProtocolFamily.MODERN, kinds, set(uris), tasks, event_log, request.id
         )

@@ -18,7 +18,7 @@ class EventLog:
     keeps nothing that was read. A slow reader loses the oldest messages, never the newest.
     """
 
-    def __init__(self, name: str = "", most: int = MAX_EVENTS, bound: int = LARGEST) -> None:
+    def __init__(self, name: str = "", maximum: int = MAX_EVENTS, bound: int = LARGEST) -> None:
         self.name = name
         self.retains = bool(name)
         self.last = 0  # the newest number
@@ -31,7 +31,7 @@ class EventLog:
         # The reader stopped, and no other took over.
         self.on_left: Callable[[], None] = _do_nothing if name else self.clear
         self.on_grown: Callable[[int], None] = _ignore_size
-        self._most = most
+        self._maximum = maximum
         self._bound = bound
         self._entries: deque[Entry] = deque()
 
@@ -44,7 +44,7 @@ class EventLog:
         self._entries.append((self.last, message))
         self.size += len(message)
         while len(self._entries) > 1 and (
-            len(self._entries) > self._most or self.size > self._bound
+            len(self._entries) > self._maximum or self.size > self._bound
         ):
             self._drop_oldest()
         self._wake()

@@ -89,11 +89,13 @@ class EventLogStore:
     def __len__(self) -> int:
         return len(self._logs)
 
-    def open(self, session: Session | None, kind: str, most: int, bound: int = LARGEST) -> EventLog:
+    def open(
+        self, session: Session | None, kind: str, maximum: int, bound: int = LARGEST
+    ) -> EventLog:
         """Create a log; it is stored if the session's protocol revision has event ids."""
         if session is None or not session.resumable:
-            return EventLog(most=most, bound=bound)
-        event_log = EventLog(f"{kind}{self.replica}.{next(self._count):x}", most, bound)
+            return EventLog(maximum=maximum, bound=bound)
+        event_log = EventLog(f"{kind}{self.replica}.{next(self._count):x}", maximum, bound)
         claims = session.claims
         stored = _StoredLog(claims.sid, claims.principal_id, event_log)
         self._logs[event_log.name] = stored

@@ -22,7 +22,7 @@ def access_page(
         ticket=sealed,
         grants=grants,
         connections=connections,
-        most=MAX_SHOWN,
+        limit=MAX_SHOWN,
         day=_day,
     )
 

@@ -246,8 +246,8 @@ class AdmissionHandler:
         admission = authorizer.authorize(
             call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
-        if call.most is not None and admission.charge > call.most:
-            raise run_budget_error(admission.charge, call.most)
+        if call.max_charge is not None and admission.charge > call.max_charge:
+            raise run_budget_error(admission.charge, call.max_charge)
         return admission
 
     def _check_accepting(self, call: CallRequested, now: float) -> None:

@@ -159,8 +159,8 @@ def withdrawn(approval: Approval) -> Approval:
     return replace(approval, state=State.WITHDRAWN, arguments="")
 
 
-def state_of(approval: Approval, most: int) -> ApprovalState:
-    """Return the approval for display, with at most `most` characters of the arguments."""
+def state_of(approval: Approval, maximum: int) -> ApprovalState:
+    """Return the approval for display, with at most `maximum` characters of the arguments."""
     return ApprovalState(
         id=approval.id,
         state=approval.state.value,
@@ -171,9 +171,9 @@ def state_of(approval: Approval, most: int) -> ApprovalState:
         cause=approval.cause,
         requested_at=approval.requested_at,
         ends=approval.ends,
-        arguments=approval.arguments[:most],
+        arguments=approval.arguments[:maximum],
         arguments_digest=approval.arguments_digest,
-        cut=len(approval.arguments) > most,
+        cut=len(approval.arguments) > maximum,
         by=approval.by,
         note=approval.note,
     )

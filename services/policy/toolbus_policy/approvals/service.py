@@ -53,7 +53,7 @@ class ApprovalLimits:
 
     pending: float
     granted: float
-    most_pending: int
+    max_pending_approvals: int
     public_url: str
 
 
@@ -221,11 +221,11 @@ class ApprovalService:
         key = principal.key
         if (
             len(self.approval_repository.pending(key)) + self._requesting[key]
-            >= self.limits.most_pending
+            >= self.limits.max_pending_approvals
         ):
             raise OverloadedError(
-                f"This key already has {self.limits.most_pending} calls pending approval; decide "
-                "them ('toolbus approvals'), or wait until they expire."
+                f"This key already has {self.limits.max_pending_approvals} calls pending approval; "
+                "decide them ('toolbus approvals'), or wait until they expire."
             )
         now = time()
         made = approvals.new_approval(

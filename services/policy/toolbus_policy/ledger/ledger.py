@@ -122,11 +122,11 @@ class Ledger:
         await self._each(extensions, self._extend)
 
     async def claim_expired(
-        self, customer: str, until: float = NO_LIMIT, most: int = MAX_EXPIRED
+        self, customer: str, until: float = NO_LIMIT, maximum: int = MAX_EXPIRED
     ) -> list[ExpiredReservation]:
         """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
         raw = await self._known(
-            customer, lambda state: self._claim_due(customer, state, until, most)
+            customer, lambda state: self._claim_due(customer, state, until, maximum)
         )
         if raw is None or raw == b"lost":
             return []
@@ -247,8 +247,10 @@ class Ledger:
             state.tick = max(state.tick, answer)
         return answer
 
-    async def _claim_due(self, customer: str, state: CounterState, until: float, most: int) -> Any:
-        arguments = [state.generation, state.tick, most, int(until * 1000)]
+    async def _claim_due(
+        self, customer: str, state: CounterState, until: float, maximum: int
+    ) -> Any:
+        arguments = [state.generation, state.tick, maximum, int(until * 1000)]
         return await self.store.run("due", _reservation_keys(customer, state), arguments)
 
     async def _agree(self, customer: str) -> CounterState:

@@ -24,7 +24,7 @@ class BudgetLimit:
     level: str
     budget: Budget
     counter: str
-    most: int
+    maximum: int
 
     @property
     def in_money(self) -> bool:
@@ -44,7 +44,7 @@ class RateLimit:
     level: str
     rate: Rate
     counter: str
-    most: int
+    maximum: int
     length: int
 
 
@@ -98,6 +98,6 @@ def _strictest(limits: Iterable[L]) -> tuple[L, ...]:
     found: dict[str, L] = {}
     for limit in limits:
         other = found.get(limit.counter)
-        if other is None or limit.most < other.most:
+        if other is None or limit.maximum < other.maximum:
             found[limit.counter] = limit
     return tuple(found.values())

@@ -70,13 +70,13 @@ class ReserveArguments:
             [
                 (
                     counter(each.counter),
-                    each.most,
+                    each.maximum,
                     int(each.in_money),
                     period(calendars.arguments(each.budget, now)),
                 )
                 for each in admission.budgets
             ],
-            [(counter(each.counter), each.most, each.length) for each in admission.payer.rates],
+            [(counter(each.counter), each.maximum, each.length) for each in admission.payer.rates],
             [
                 (
                     counter(f"loop:{each.level}:{request.repeated}"),
@@ -130,8 +130,8 @@ def budget_error(
     end = f"per {period}{only}; it resets at {resets}."
     if budget.usd is None:
         return BudgetExceededError(
-            f"{begin} {spent + held} of {limit.most} calls {end}",
-            **data, limit_calls=limit.most, spent_calls=spent, reserved_calls=held,
+            f"{begin} {spent + held} of {limit.maximum} calls {end}",
+            **data, limit_calls=limit.maximum, spent_calls=spent, reserved_calls=held,
         )  # fmt: skip
     return BudgetExceededError(
         f"{begin} ${(spent + held) / MICRO:g} of ${budget.usd:g} {end}",
@@ -139,13 +139,13 @@ def budget_error(
     )  # fmt: skip
 
 
-def run_budget_error(charge: int, most: int) -> RunBudgetExceededError:
+def run_budget_error(charge: int, maximum: int) -> RunBudgetExceededError:
     """Return the error of a call that exceeds its program's run budget."""
     return RunBudgetExceededError(
         f"Run budget exceeded: this call costs up to ${charge / MICRO:g}, and its program may "
-        f"spend ${most / MICRO:g} more.",
+        f"spend ${maximum / MICRO:g} more.",
         costs_usd=charge / MICRO,
-        left_usd=most / MICRO,
+        left_usd=maximum / MICRO,
     )
 
 

@@ -268,7 +268,7 @@ def test_a_proof_is_accepted_once_and_for_its_tokens_key() -> None:
 
 def test_used_proofs_are_remembered_until_they_expire() -> None:
     now = 0.0
-    spent = UsedProofs(seconds=90.0, most=3, clock=lambda: now)
+    spent = UsedProofs(seconds=90.0, maximum=3, clock=lambda: now)
     first = Proof("k", "1", "")
     assert spent.first(first)
     for now in (0.0, 89.0, 91.0, 179.0):

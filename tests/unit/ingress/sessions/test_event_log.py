@@ -55,9 +55,9 @@ def test_a_resumed_reader_gets_exactly_the_later_messages(
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=40), st.integers(1, 10))
 def test_a_log_keeps_the_newest_messages_within_its_limits(
-    messages: list[bytes], most: int
+    messages: list[bytes], maximum: int
 ) -> None:
-    event_log = EventLog("a0.1", most, bound=60)
+    event_log = EventLog("a0.1", maximum, bound=60)
     sizes: list[int] = []
     event_log.on_grown = sizes.append
     for message in messages:
@@ -65,7 +65,7 @@ def test_a_log_keeps_the_newest_messages_within_its_limits(
     event_log.close()
     stored = asyncio.run(rest(event_log))
     assert stored == messages[-len(stored) :]
-    assert 0 < len(stored) <= most
+    assert 0 < len(stored) <= maximum
     assert sum(map(len, stored)) <= 60
     assert event_log.size == sum(sizes) == sum(map(len, stored))
 
@@ -87,7 +87,7 @@ async def test_an_unnamed_log_drops_messages_once_read() -> None:
 
 
 async def test_a_slow_reader_loses_the_oldest_messages_but_never_the_end() -> None:
-    event_log = EventLog(most=2)
+    event_log = EventLog(maximum=2)
     for number in range(5):
         event_log.put(b"%d" % number)
     event_log.close()

@@ -46,7 +46,7 @@ MAX_REPLICAS = 16
 LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
 MAX_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
-_OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
+_OF_SESSIONS = ("idle", "sessions", "max_sessions", "max_sessions_per_principal")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come from an API description
@@ -83,10 +83,11 @@ class Server(ConfigModel):
     `namespaces` isolate it.
     `sessions` is who shares a session of a server with state (a process, or an MCP session over
     HTTP): one `principal` (a user, or a key without one), one `client` session, or all callers
-    (`shared`, the operator's statement that the server has no state). At most `most_sessions` are
-    open at once, `most_sessions_each` per principal; one that is unused for `idle` seconds is
-    closed. `protocol` is the family of MCP revisions used with the server: `modern` (stateless,
-    2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the caller's own if
+    (`shared`, the operator's statement that the server has no state). `max_sessions` and
+    `max_sessions_per_principal` limit the open sessions. A session is closed after `idle` seconds
+    without use. `protocol` is the family of MCP revisions used with the server: `modern`
+    (stateless, 2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the
+    caller's own family if
     the server supports both, else the one it supports.
     `proxy` is the HTTP proxy for the URL (`none` for none), `ca` the trusted certificate
     authorities, `certificate` and `key` the client certificate; the three are files in PEM form.
@@ -114,8 +115,8 @@ class Server(ConfigModel):
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
     sessions: Sessions = "principal"
     protocol: Protocol = "auto"
-    most_sessions: int | None = Field(default=None, ge=1, le=100_000)
-    most_sessions_each: int = Field(default=16, ge=1, le=1000)
+    max_sessions: int | None = Field(default=None, ge=1, le=100_000)
+    max_sessions_per_principal: int = Field(default=16, ge=1, le=1000)
     limits: Limits = Limits()
     files: Files | None = None
     network: Network = "any"
@@ -196,7 +197,7 @@ class Server(ConfigModel):
     @property
     def session_bound(self) -> int:
         """The maximum of its open sessions in one executor."""
-        return self.most_sessions or MAX_SESSIONS[self.is_process]
+        return self.max_sessions or MAX_SESSIONS[self.is_process]
 
     @field_validator("url", "sse", "base_url", "graphql")
     @classmethod

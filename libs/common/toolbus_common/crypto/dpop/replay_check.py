@@ -50,7 +50,7 @@ class UsedProofs:
     """
 
     seconds: float = LATE_SECONDS + EARLY_SECONDS
-    most: int = MAX_PROOFS
+    maximum: int = MAX_PROOFS
     clock: Callable[[], float] = monotonic
     _new: set[bytes] = field(default_factory=set)
     _old: set[bytes] = field(default_factory=set)
@@ -72,7 +72,7 @@ class UsedProofs:
         used = sha256(f"{proof.key} {proof.id}".encode()).digest()
         if used in self._new or used in self._old:
             return False
-        if len(self._new) >= self.most:
+        if len(self._new) >= self.maximum:
             raise OverloadedError("Too many DPoP proofs were used recently; retry later.")
         self._new.add(used)
         return True

@@ -73,8 +73,8 @@ class _Processor(BatchSpanProcessor):
     """A batch processor that knows the size of its queue."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        self.most_waiting: int = self._default_max_queue_size()  # type: ignore[no-untyped-call]
-        super().__init__(exporter, self.most_waiting)
+        self.max_waiting: int = self._default_max_queue_size()  # type: ignore[no-untyped-call]
+        super().__init__(exporter, self.max_waiting)
 
 
 class Exporter:
@@ -91,12 +91,12 @@ class Exporter:
             self._processor = _Processor(self._converting)
         except ValueError as error:
             raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
-        self._most_waiting = self._processor.most_waiting
+        self._max_waiting = self._processor.max_waiting
         self._waited = 0  # spans that entered the queue and were not dropped
 
     def take(self, span: Span) -> None:
         """Queue an ended span for its batch."""
-        if self._waited - self._converting.taken >= self._most_waiting:
+        if self._waited - self._converting.taken >= self._max_waiting:
             _DROPPED.inc()
         else:
             self._waited += 1

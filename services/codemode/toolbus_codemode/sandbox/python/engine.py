@@ -64,8 +64,8 @@ class Stopped(Exception):  # noqa: N818 - raised into the program, which may cat
 class Prints:
     """Collector of printed text up to a limit."""
 
-    def __init__(self, most: int, flooded: Callable[[], object]) -> None:
-        self.left = most
+    def __init__(self, maximum: int, flooded: Callable[[], object]) -> None:
+        self.left = maximum
         self.flooded = flooded
         self.parts: list[str] = []
 

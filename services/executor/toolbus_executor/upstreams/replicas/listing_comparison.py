@@ -70,7 +70,7 @@ async def found_in_time(
     return [TimeoutError() if isinstance(one, asyncio.CancelledError) else one for one in results]
 
 
-def most(found: Sequence[tuple[Lister, Found]]) -> Found:
+def majority(found: Sequence[tuple[Lister, Found]]) -> Found:
     """Return the listing with the greatest total weight; the first of equals. Pure."""
     weights: dict[frozenset[tuple[str, str]], int] = {}
     for lister, listed in found:

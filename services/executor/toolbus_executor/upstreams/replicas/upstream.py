@@ -52,7 +52,7 @@ from toolbus_executor.upstreams.replicas.listing_comparison import (
     compare,
     differs,
     found_in_time,
-    most,
+    majority,
     note_list,
 )
 from toolbus_executor.upstreams.replicas.load_balancing import home_of, next_in_turn, uncrowded
@@ -165,7 +165,7 @@ class ReplicatedUpstream:
             note_list(replica, method, each)
         if not lists:
             raise _first_error(listed)
-        chosen = most(lists)
+        chosen = majority(lists)
         if method == PROMPTS:
             for replica, _ in connected:
                 compare(replica, "prompts", replica.prompts, chosen.digests)

@@ -70,13 +70,14 @@ class Pool(Generic[K]):
     """The sessions of one server in this executor, the longest unused first.
 
     A busy session is never closed for another one. A principal has at most half of the pool and at
-    most `most_sessions_each`; at its own limit its own idle session is closed, not one of others.
+    most `max_sessions_per_principal`. At this limit, an idle session of the same principal is
+    closed, never a session of another principal.
     """
 
     def __init__(self, server: str, declared: Server) -> None:
         self.server = server
         self.bound = declared.session_bound
-        self.each = min(declared.most_sessions_each, max(1, self.bound // 2))
+        self.each = min(declared.max_sessions_per_principal, max(1, self.bound // 2))
         self.on_left: Callable[[Owner], None] = lambda _owner: None
         self._idle = declared.idle
         self._sessions: OrderedDict[Hashable, Session[K]] = OrderedDict()
@@ -239,9 +240,9 @@ class Pool(Generic[K]):
         sessions = tuple(self._sessions.values())
         own = [each for each in sessions if each.owner.quota == owner.quota]
         if len(own) >= self.each:
-            self._close_idle(own, "most_sessions_each", self.each)
+            self._close_idle(own, "max_sessions_per_principal", self.each)
         elif len(sessions) >= self.bound:
-            self._close_idle(list(sessions), "most_sessions", self.bound)
+            self._close_idle(list(sessions), "max_sessions", self.bound)
         session = self._sessions[key] = Session[K](key, owner)
         return session
 
@@ -251,7 +252,7 @@ class Pool(Generic[K]):
         if idle is not None:
             self._remove(idle)
             return
-        whose = "for this caller " if setting == "most_sessions_each" else ""
+        whose = "for this caller " if setting == "max_sessions_per_principal" else ""
         raise OverloadedError(
             f"{self.server} has {len(among)} sessions open {whose}and all are in use. Retry "
             f"shortly, raise servers.{self.server}.{setting} (now {bound}), or set "
