@@ -15,7 +15,7 @@ from toolbus_common.errors import (
     BreakerOpenError,
     OverloadedError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamTimeoutError,
 )
 from toolbus_common.observability.trace_context import parent_based, span_id
@@ -76,7 +76,7 @@ async def test_an_invalid_answer_is_not_requested_again(
 ) -> None:
     server.trouble = "garbage"
     failed = (await client.call("plain")).error
-    assert isinstance(failed, UpstreamDeadError | UpstreamFaultError)
+    assert isinstance(failed, UpstreamDeadError | UpstreamInvalidError)
     assert server.call_count == 1
 
 

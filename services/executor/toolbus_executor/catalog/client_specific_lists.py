@@ -29,7 +29,7 @@ async def list_for_all_classes(
     reused. Until it is finished, every entry is shown to all clients.
 
     Raises:
-        UpstreamFaultError: the server's tools cannot be listed.
+        UpstreamInvalidError: the server's tools cannot be listed.
 
     """
     limit = declared.list_limit

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.repair.definitions import ANNOTATIONS, META, resource
 from toolbus_executor.repair.json_readers import (
     Member,
@@ -143,7 +143,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     """Return a result that clients can parse, and the members the gateway reads.
 
     Raises:
-        UpstreamFaultError: the result is malformed or cannot be repaired.
+        UpstreamInvalidError: the result is malformed or cannot be repaired.
 
     """
     decode = _DECODERS.get(call.method, _other)
@@ -156,7 +156,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     except msgspec.ValidationError:
         raw = _repaired(raw, call)
     except msgspec.DecodeError as error:
-        raise UpstreamFaultError("The upstream's result is malformed.") from error
+        raise UpstreamInvalidError("The upstream's result is malformed.") from error
     try:
         return raw, decode(raw)
     except msgspec.ValidationError:
@@ -203,7 +203,7 @@ def _repaired(raw: bytes, call: CallAdmitted) -> bytes:
         whole_result = msgspec.json.decode(raw)
         found = _READERS.get(call.method, _OWNED)(whole_result, "", Notes())
     except UnreadableError as error:
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             f"The upstream's result cannot be parsed by clients: {error}. This is an error of the "
             "server, not of the arguments; the call was executed."
         ) from error

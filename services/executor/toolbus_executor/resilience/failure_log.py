@@ -10,7 +10,7 @@ from typing import Any
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 5
 MAX_REASON = 500  # characters of a reason
-_OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
+_OF_THE_SERVER = (UpstreamDeadError, UpstreamInvalidError, UpstreamTimeoutError)
 
 
-class GarbageError(UpstreamFaultError):
+class GarbageError(UpstreamInvalidError):
     """A reply that is no valid protocol message, which counts against the server.
 
     Other faults may concern one call only, such as a result that is too large. They do not count:
@@ -33,7 +33,7 @@ class GarbageError(UpstreamFaultError):
     """
 
 
-class MisfitError(UpstreamFaultError):
+class MisfitError(UpstreamInvalidError):
     """A result that violates the tool's schema. The reason names members of the result."""
 
 

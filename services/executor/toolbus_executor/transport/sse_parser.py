@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.results.large.spill import SpillBuffer
 from toolbus_executor.results.large.spill_registry import MessageSpill
 
@@ -32,7 +32,7 @@ class EventReader:
         self.retry = 0.0  # seconds to wait before reconnecting; 0 if the server sent none
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the data of each completed event. Raises `UpstreamFaultError`."""
+        """Yield the data of each completed event. Raises `UpstreamInvalidError`."""
         if self._spill is not None:
             self._feed_on(self._spill, piece)
             return
@@ -67,7 +67,7 @@ class EventReader:
     def _grow(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > LARGEST_EVENT:
-            raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+            raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
 
     def _hold(self, piece: bytes) -> None:
         """Buffer a piece of an unfinished line."""
@@ -80,7 +80,7 @@ class EventReader:
         parts, self._rest = self._rest, []
         first = b"".join(parts[:_FIELD])  # no part is empty, so they include the field's name
         if not first.startswith(b"data:"):
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The upstream's event has a line without data that is too long."
             )
         self._spill = large.begin()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.upstreams.call_channel import Caller, Question
 
 LISTS = ("tools", "prompts", "resources")
@@ -77,7 +77,7 @@ class UpstreamCallbacks:
     forward_request: Callable[[Question], None] | None = None
 
 
-class NoSuchFamilyError(UpstreamFaultError):
+class NoSuchFamilyError(UpstreamInvalidError):
     """The server does not speak the configured protocol family."""
 
     @classmethod

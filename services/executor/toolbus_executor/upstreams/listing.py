@@ -14,7 +14,7 @@ from toolbus_common.config.servers.server import LARGEST_LIST
 from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.crypto.canonical_json import digest_of
-from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.repair import Read, UnreadableError, read_definition
 from toolbus_executor.resilience.failure_log import shared_reason
 from toolbus_executor.upstreams.base import Described
@@ -162,7 +162,7 @@ async def listed(
     """List everything a server offers, ready to publish, within `limit` bytes.
 
     Raises:
-        UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
+        UpstreamInvalidError: its tools cannot be listed; other lists are left out with the reason.
 
     """
     sieve, hints, began = _Filter(server, limit), _Hints(page), time()
@@ -232,7 +232,7 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
     """Return the entries of all pages of a list.
 
     Raises:
-        UpstreamFaultError: the list is endless, too long or malformed.
+        UpstreamInvalidError: the list is endless, too long or malformed.
 
     """
     entries: list[Any] = []
@@ -241,14 +241,14 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
         result = await page(kind.method, cursor)
         found = result.get(kind.member)
         if not isinstance(found, list):
-            raise UpstreamFaultError(f"Its {kind.method} result has no list of {kind.name}.")
+            raise UpstreamInvalidError(f"Its {kind.method} result has no list of {kind.name}.")
         entries += found
         if len(entries) > MAX_ENTRIES:
-            raise UpstreamFaultError(f"It lists more than {MAX_ENTRIES} {kind.name}.")
+            raise UpstreamInvalidError(f"It lists more than {MAX_ENTRIES} {kind.name}.")
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
             return entries
-    raise UpstreamFaultError(f"Its {kind.method} has more than {MAX_PAGES} pages.")
+    raise UpstreamInvalidError(f"Its {kind.method} has more than {MAX_PAGES} pages.")
 
 
 async def _tools(described: Described, page: Page) -> list[Any]:

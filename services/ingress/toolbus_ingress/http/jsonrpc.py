@@ -61,7 +61,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "upstream_timeout": (-31021, OK),
     "upstream_dead": (-31022, OK),
     "breaker_open": (-31023, OK),
-    "upstream_fault": (-31024, OK),
+    "upstream_invalid": (-31024, OK),
     "upstream_refused": (-31025, OK),
     "cancelled": (-31026, OK),
     "server_drained": (-31027, OK),

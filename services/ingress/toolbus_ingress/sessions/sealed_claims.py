@@ -2,7 +2,7 @@
 
 from toolbus_common.crypto import sealed_tokens
 from toolbus_common.crypto.sealed_tokens import LONGEST, Claims
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 
 __all__ = [
     "LONGEST",
@@ -60,13 +60,13 @@ class ClaimSealer(sealed_tokens.TokenSealer):
         """Return the sealed claims as visible ASCII.
 
         Raises:
-            UpstreamFaultError: the token would exceed `LONGEST`; only a server's data can be
+            UpstreamInvalidError: the token would exceed `LONGEST`; only a server's data can be
                 that long.
 
         """
         text = super().close(claims)
         if len(text) > LONGEST:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream server's requestState or task id is too long: {len(text)} "
                 f"characters when sealed, at most {LONGEST} are allowed (48 KB before sealing). "
                 "The server must send a shorter one."

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import Listing
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import LONGEST_TTL, MAX_DROPPED, TOOLS, every_page, listed
 
@@ -71,7 +71,7 @@ async def test_definitions_are_published_unchanged_and_sorted_by_name() -> None:
 
 
 async def test_a_failed_list_of_prompts_does_not_lose_tools() -> None:
-    broken = UpstreamFaultError("It answered with nonsense.")
+    broken = UpstreamInvalidError("It answered with nonsense.")
     found = await listing([tool("a")], **{"prompts/list": broken})
     assert [each.name for each in found.tools] == ["a"]
     assert found.failed == {"prompts/list": "It answered with nonsense."}
@@ -108,7 +108,7 @@ async def test_an_endless_listing_is_rejected() -> None:
     async def page(_method: str, _cursor: str | None) -> dict[str, Any]:
         return {"tools": [], "nextCursor": "again"}
 
-    with pytest.raises(UpstreamFaultError, match="pages"):
+    with pytest.raises(UpstreamInvalidError, match="pages"):
         await every_page(TOOLS, page)
 
 

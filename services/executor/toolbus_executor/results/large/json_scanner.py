@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 
 MIN_BYTES = 64 << 10  # bytes of a value that is extracted
 LARGEST_REST = 7 << 20
@@ -116,7 +116,7 @@ class Scanner:
         self._in_string = False
 
     def feed(self, piece: bytes) -> None:
-        """Scan the next piece. Raises `UpstreamFaultError`."""
+        """Scan the next piece. Raises `UpstreamInvalidError`."""
         data, at = self._pending + piece, 0
         while at < len(data):
             after = self._step(data, at)
@@ -125,9 +125,9 @@ class Scanner:
             at = after
         self._pending = data[at:]
         if len(self._pending) > _LONGEST_ESCAPE:
-            raise UpstreamFaultError("The upstream's reply has an invalid escape sequence.")
+            raise UpstreamInvalidError("The upstream's reply has an invalid escape sequence.")
         if len(self.rest) + len(self._value or ()) > LARGEST_REST:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reply is too large: more than {LARGEST_REST} bytes without its "
                 f"{MAX_EXTRACTED} largest values; request less."
             )

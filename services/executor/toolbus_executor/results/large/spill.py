@@ -6,7 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 
-from toolbus_common.errors import ToolbusError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError
 from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
 from toolbus_executor.results.large.store import PART, LargeResultStore
@@ -102,7 +102,7 @@ class SpillBuffer:
         """Take the next piece. Raises `ToolbusError`."""
         self.size += len(piece)
         if self.size > self._largest:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reply is too large: it exceeds {self._largest} bytes, the limit "
                 "in the server's configuration; request less."
             )

@@ -13,7 +13,7 @@ import msgspec
 from toolbus_common.config import Server
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.egress import EgressError, as_http
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.request_builder import trace_headers
 from toolbus_executor.transport.dialer import Dialer
@@ -211,7 +211,7 @@ class GrpcUpstream(ApiUpstream[Method]):
                 sent=False,
             ) from error
         except (ReflectionError, RecursionError) as error:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reflection cannot be used: {error}."
             ) from error
         self._operations, self.left_out = found
@@ -235,7 +235,7 @@ class GrpcUpstream(ApiUpstream[Method]):
                 failure = error
         if failure is not None and failure.code() is grpc.StatusCode.INTERNAL:
             raise _unanswered(failure) from failure
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             "The upstream does not support server reflection; enable it there."
         )
 
@@ -301,7 +301,7 @@ class _Conversation:
 
 
 def _unanswered(error: grpc.aio.AioRpcError) -> ToolbusError:
-    return UpstreamFaultError(f"The upstream's reflection returned {error.code().name}.")
+    return UpstreamInvalidError(f"The upstream's reflection returned {error.code().name}.")
 
 
 def _refused(message: str) -> bytes:

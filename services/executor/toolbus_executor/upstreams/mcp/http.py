@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common.config.servers.server import Protocol
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
-from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, declared
 from toolbus_executor.results.large.spill_registry import SpillRegistry
@@ -159,7 +159,7 @@ class HttpUpstream:
                 raise NoSuchFamilyError.modern()
         try:
             return await self._shake_hands()
-        except (UpstreamRefusedError, UpstreamFaultError) as error:
+        except (UpstreamRefusedError, UpstreamInvalidError) as error:
             if self._protocol == "legacy" and _is_handshake_rejection(error):
                 raise NoSuchFamilyError.legacy() from error
             raise

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted, CatalogEntry
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.mcp_messages.request_builder import (
     MODERN,
     call_body,
@@ -67,7 +67,7 @@ class ModernHttp:
             if _contradicts_itself(message):
                 message = await self._request("server/discover", {}, _PROBE_SECONDS)
             found = messages.discovered(message)
-        except (UpstreamFaultError, TimeoutError):
+        except (UpstreamInvalidError, TimeoutError):
             return None
         except UpstreamDeadError as error:
             if not error.data.get("sent", True):

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.contracts import CallAdmitted
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, declared
 from toolbus_executor.mcp_messages.log_levels import NO_LEVEL, rank_of
 from toolbus_executor.mcp_messages.request_builder import (
@@ -312,5 +312,5 @@ def _is_unknown_session(head: Head, body: bytes) -> bool:
     )
 
 
-def _session_lost() -> UpstreamFaultError:
+def _session_lost() -> UpstreamInvalidError:
     return GarbageError("The upstream dropped a new session immediately, twice; check the server.")

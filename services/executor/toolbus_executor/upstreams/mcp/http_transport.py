@@ -12,7 +12,7 @@ from toolbus_common.errors import (
     ToolbusError,
     UnavailableError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
 )
 from toolbus_executor.credentials.dpop import Prover
 from toolbus_executor.credentials.oauth_token import Bearer, with_header
@@ -41,7 +41,7 @@ from toolbus_executor.upstreams.mcp import messages
 _OK, _REDIRECTION, _SERVER_ERROR = 200, 300, 500
 
 
-class HttpStatusError(UpstreamFaultError):
+class HttpStatusError(UpstreamInvalidError):
     """The upstream returned an HTTP status without a message."""
 
     def __init__(self, reason: str, *, status: int = 0, **data: Any) -> None:
@@ -96,7 +96,7 @@ class AnswerStream(MessageSpill):
             return
         self._take(messages.read(await self.ended(spill)))
         if self.message is None:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The upstream sent a message that is too large and is not the response."
             )
 
@@ -186,7 +186,7 @@ class Transport:
 
         Raises:
             UpstreamDeadError: the upstream cannot be reached, or broke the connection.
-            UpstreamFaultError: the response is too large.
+            UpstreamInvalidError: the response is too large.
             TimeoutError: the time limit passed.
 
         """
@@ -243,7 +243,7 @@ class Transport:
             shown = with_header(request, prover.line(request, self._origin))
             return await self._pool.request(shown, on_stream, seconds, large)
         except TooLargeError as error:
-            raise UpstreamFaultError(f"The upstream's response is too large: {error}.") from error
+            raise UpstreamInvalidError(f"The upstream's response is too large: {error}.") from error
         except NotSentError as error:
             self.failed_since_response = True
             raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
@@ -298,7 +298,7 @@ def message_in(head: Head, body: bytes, number: int) -> messages.Incoming:
     """Return the message in the response to request `number`.
 
     Raises:
-        UpstreamFaultError: the response has no such message.
+        UpstreamInvalidError: the response has no such message.
         UpstreamDeadError: the HTTP status is 5xx.
 
     """
@@ -323,7 +323,7 @@ def message_in(head: Head, body: bytes, number: int) -> messages.Incoming:
 
 def _one_line(value: str) -> str:
     if "\r" in value or "\n" in value:
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             "A configured header contains a line break; fix the configuration."
         )
     return value

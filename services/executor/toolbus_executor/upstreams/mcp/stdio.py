@@ -14,7 +14,7 @@ from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
 )
 from toolbus_executor.isolation.child_process import Child
@@ -240,7 +240,7 @@ class StdioUpstream:
             return messages.discovered(
                 await self._connection.request("server/discover", {}, seconds)
             )
-        except (TimeoutError, UpstreamFaultError, UpstreamDeadError):
+        except (TimeoutError, UpstreamInvalidError, UpstreamDeadError):
             return None
 
     def _resubscribe(self) -> None:
@@ -267,6 +267,6 @@ class StdioUpstream:
     def _take(self, line: bytes) -> None:
         try:
             message = messages.read(line)
-        except UpstreamFaultError:
+        except UpstreamInvalidError:
             return  # some servers print banners
         self._connection.dispatcher.take(message)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.task_formats import (
     CANCEL,
@@ -159,7 +159,7 @@ def outcome(task: Task) -> bytes:
         raise UpstreamRefusedError(message, upstream_code=error["code"], **data)
     if task.status == "cancelled":
         raise over(task.status)
-    raise UpstreamFaultError(
+    raise UpstreamInvalidError(
         f"The upstream's task is {task.status}, but has neither a result nor an error."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry, ProtocolFamily
-from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.client_capabilities import TASKS, takes_tasks, with_tasks
 from toolbus_executor.mcp_messages.task_formats import CANCEL, ENDED, GET, INPUT_REQUIRED, RESULT
@@ -101,11 +101,11 @@ def _bridge(
 
 
 async def _checked(work: Awaitable[bytes]) -> bytes:
-    """Return the result of `work`; a malformed task raises `UpstreamFaultError`."""
+    """Return the result of `work`; a malformed task raises `UpstreamInvalidError`."""
     try:
         return await work
     except msgspec.DecodeError as error:
-        raise UpstreamFaultError("The upstream's task is malformed.") from error
+        raise UpstreamInvalidError("The upstream's task is malformed.") from error
 
 
 async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
@@ -114,7 +114,7 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
     created = task_formats.nested(await once(request, seconds, caller))
     task = task_formats.read(created or b"{}")
     if not task.taskId:
-        raise UpstreamFaultError("The upstream created no task, although its tool requires one.")
+        raise UpstreamInvalidError("The upstream created no task, although its tool requires one.")
     named = msgspec.json.encode({"taskId": task.taskId})
     try:
         with sent_before():
@@ -148,7 +148,7 @@ async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: O
     try:
         with nullcontext() if resumed else sent_before():
             return _with_state(await OverModern(waiting, seconds, caller, once).answer(), task)
-    except (TimeoutError, asyncio.CancelledError, UpstreamFaultError):
+    except (TimeoutError, asyncio.CancelledError, UpstreamInvalidError):
         with suppress(ToolbusError, TimeoutError):
             await once(about(able, CANCEL, named), CANCEL_SECONDS, caller)
         raise

@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common.config import Server
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamDeadError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_common.openapi import Api, DocumentError, Operation, read, translated
 from toolbus_common.openapi.servers import origin
 from toolbus_executor.credentials.oauth_token import Bearer
@@ -143,7 +143,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
                 headers=self._reserved,
             )
         except DocumentError as error:
-            raise UpstreamFaultError(f"Its document cannot be used. {error}") from error
+            raise UpstreamInvalidError(f"Its document cannot be used. {error}") from error
 
     @property
     def _reserved(self) -> tuple[str, ...]:
@@ -153,11 +153,11 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         return (*self._headers, *([identity.name] if identity is not None else []), *own)
 
     def _refuse_elsewhere(self, base: str) -> None:
-        """Raise `UpstreamFaultError` if only the document redirects tokens to another origin."""
+        """Raise `UpstreamInvalidError` if only the document redirects tokens to another origin."""
         audience = self._declared.oauth_url
         if self._bearer is None or self._declared.base_url or origin(base) == origin(audience):
             return
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             f"Its document has the base URL {origin(base)}, but its tokens were issued for "
             f"{origin(audience)}; set 'base_url' if the tokens may be sent there."
         )

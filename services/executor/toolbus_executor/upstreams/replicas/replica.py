@@ -46,7 +46,7 @@ class Whole(Protocol):
     followed: frozenset[str]
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamFaultError` if it is a different server."""
+        """Accept a replica. Raises `UpstreamInvalidError` if it is a different server."""
         ...
 
     def may_eject(self, replica: "Replica") -> bool:

@@ -23,7 +23,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamTimeoutError,
 )
 from toolbus_common.messaging.event_publisher import EventPublisher
@@ -251,13 +251,13 @@ class ReplicatedUpstream:
     # -- called by the replicas --------------------------------------------------------------
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamFaultError` for one of another family."""
+        """Accept a replica. Raises `UpstreamInvalidError` for one of another family."""
         if self._described is None:
             self._described = described
         elif self._described.ours != described.ours:
             self._end("A user has connected or disconnected, so all replicas are reconnected.")
         elif self._described.family != described.family:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"This replica uses the {described.family} protocol family, the others the "
                 f"{self._described.family} one; deploy the same version on all replicas."
             )

@@ -23,7 +23,7 @@ from toolbus_common.errors import (
     CallCancelledError,
     OutcomeUnknownError,
     ToolbusError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_policy.approvals.elicitation import rejection_error
@@ -265,19 +265,21 @@ def _decode_members(raw: msgspec.Raw | str | None) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def _too_large_error(size: int) -> UpstreamFaultError:
-    return UpstreamFaultError(
+def _too_large_error(size: int) -> UpstreamInvalidError:
+    return UpstreamInvalidError(
         f"The approved call was made, and its result of {size} bytes exceeds the limit of a task "
         f"({MAX_RESULT_BYTES} bytes). Configure the tool to return less."
     )
 
 
-def _input_required_error() -> UpstreamFaultError:
-    return UpstreamFaultError(
+def _input_required_error() -> UpstreamInvalidError:
+    return UpstreamInvalidError(
         "The approved call was made, and its server requested input, which a task cannot return to "
         "its client. Call this tool without a task, from a client that supports elicitation."
     )
 
 
-def _unreadable_error() -> UpstreamFaultError:
-    return UpstreamFaultError("The stored result of this task cannot be decoded. Repeat the call.")
+def _unreadable_error() -> UpstreamInvalidError:
+    return UpstreamInvalidError(
+        "The stored result of this task cannot be decoded. Repeat the call."
+    )
