@@ -72,7 +72,7 @@ def _rows(found: Figures) -> Iterator[Row]:
         ("calls made twice", found.run_twice),
         ("wrong answers", found.wrong),
         ("charges that differ from the events: micro-dollars", found.drift),
-        ("leaked reservations: micro-dollars", found.held),
+        ("leaked reservations: micro-dollars", found.reserved),
     ):
         yield row(f"{found.victim}: {what}", value, "<=", 0)
 

@@ -133,7 +133,7 @@ def ledger(cluster: Cluster) -> tuple[int, int]:
         epoch = client.hget("{default}:book", "epoch")
         level = client.hgetall(LEVEL.format(epoch=epoch))
     assert isinstance(level, dict)
-    return int(level.get("spent", 0)), int(level.get("held", 0))
+    return int(level.get("spent", 0)), int(level.get("reserved", 0))
 
 
 def charged_by_the_events(cluster: Cluster) -> int:

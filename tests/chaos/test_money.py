@@ -103,7 +103,7 @@ def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
         for case in CASES:
             level = client.hgetall(f"{{default}}:{epoch!s}:budget:key:{case.key}:usd:month:UTC")
             assert isinstance(level, dict)
-            found[case.key] = int(level.get("spent", 0)), int(level.get("held", 0))
+            found[case.key] = int(level.get("spent", 0)), int(level.get("reserved", 0))
     return found
 
 

@@ -100,7 +100,7 @@ def ledger(cluster: Cluster, name: str) -> tuple[int, int]:
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
         epoch = client.hget("{default}:book", "epoch")
         level: Any = client.hgetall(LEVEL.format(epoch=epoch, key=name))
-    return int(level.get("spent", 0)), int(level.get("held", 0))
+    return int(level.get("spent", 0)), int(level.get("reserved", 0))
 
 
 async def refused(*_: Any) -> Any:

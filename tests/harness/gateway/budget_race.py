@@ -217,7 +217,7 @@ class Race:
         found.failed = {code: n for code, n in self._codes.items() if code != "ok"}
         found.spent = levels["customer:acme"]["spent"]
         found.unused = found.limit - found.spent
-        found.leaked = sum(level["held"] for level in levels.values())
+        found.leaked = sum(level["reserved"] for level in levels.values())
         limits = self._limits()
         found.overshoot = sum(max(0, levels[each]["spent"] - limits[each]) for each in levels)
         found.drift = sum(

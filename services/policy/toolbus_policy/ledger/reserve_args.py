@@ -111,14 +111,14 @@ def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
     which = answer[1] - 1
     if kind == b"budget":
         limit = admission.budgets[which]
-        return budget_error(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
+        return budget_error(limit, spent=answer[2], reserved=answer[3], resets_at=answer[4])
     if kind == b"rate":
         return rate_error(admission.payer.rates[which], answer[2] / SECOND)
     return loop_error(admission.loops[which], answer[2] / SECOND)
 
 
 def budget_error(
-    limit: BudgetLimit, *, spent: int, held: int, resets_at: int
+    limit: BudgetLimit, *, spent: int, reserved: int, resets_at: int
 ) -> BudgetExceededError:
     """Return the error of a level whose budget is used up."""
     budget = limit.budget
@@ -130,12 +130,12 @@ def budget_error(
     end = f"per {period}{only}; it resets at {resets}."
     if budget.usd is None:
         return BudgetExceededError(
-            f"{begin} {spent + held} of {limit.maximum} calls {end}",
-            **data, limit_calls=limit.maximum, spent_calls=spent, reserved_calls=held,
+            f"{begin} {spent + reserved} of {limit.maximum} calls {end}",
+            **data, limit_calls=limit.maximum, spent_calls=spent, reserved_calls=reserved,
         )  # fmt: skip
     return BudgetExceededError(
-        f"{begin} ${(spent + held) / MICRO:g} of ${budget.usd:g} {end}",
-        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, reserved_usd=held / MICRO,
+        f"{begin} ${(spent + reserved) / MICRO:g} of ${budget.usd:g} {end}",
+        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, reserved_usd=reserved / MICRO,
     )  # fmt: skip
 
 

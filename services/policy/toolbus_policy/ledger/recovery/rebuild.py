@@ -124,7 +124,7 @@ class Rebuilder:
         self.ledger.rebuild_errors.pop(customer, None)
         log.warning("ledger.rebuilt", extra={"customer": customer, "epoch": new.id})
         self.service.spawn(store.delete_other_generations(customer, new.id))
-        reserved = sum(level["held"] for level in rebuild.contents.levels.values())
+        reserved = sum(level["reserved"] for level in rebuild.contents.levels.values())
         calls = len(rebuild.contents.records)
         return RebuildReply(epoch=new.id, calls=calls, reserved=reserved, since=since)
 

@@ -89,7 +89,7 @@ class CounterRebuild:
             return
         if not call.unknown_at:
             for limit in limits:
-                self._level(limit)["held"] += call.charge if limit.in_money else 1
+                self._level(limit)["reserved"] += call.charge if limit.in_money else 1
         after = max(0, call.stream_seq - 1)  # the intent has the sequence number that audit stored
         about = CallContext(
             call.server, call.tool, call.key, call.trace_id, call.parent_id, after
@@ -115,5 +115,5 @@ class CounterRebuild:
         if level is None:
             need = self._needs[limit.counter]
             own = {"span": need.step} if need.step else {"window": int(need.start), "spent": 0}
-            level = self.contents.levels[limit.counter] = {**own, "held": 0, "debt": 0}
+            level = self.contents.levels[limit.counter] = {**own, "reserved": 0, "debt": 0}
         return level
