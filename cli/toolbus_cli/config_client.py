@@ -25,7 +25,7 @@ async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
     events.people = await people_of(bus, state)
     events.restore()
     try:
-        literals = Writer.at(Settings(state_dir=state.root).sealing)
+        literals = Writer.at(Settings(state_dir=state.root).encryption)
         yield ConfigRepository(bus, await bus.bucket(CONFIG), events, me(), literals, operator=True)
     finally:
         await events.close(EVENT_SECONDS)

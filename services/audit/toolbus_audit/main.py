@@ -154,7 +154,7 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 
 def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
-    decrypted = Reader.at("audit", settings.sealing).opened
+    decrypted = Reader.at("audit", settings.encryption).opened
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     tls = Tls(settings.egress_ca)
     http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)

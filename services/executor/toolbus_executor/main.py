@@ -240,7 +240,7 @@ def build(process: ProcessContext) -> Service:
     settings = Settings()
     service = Service("executor", settings, process)
     use_person_keys(service)
-    decrypted = Reader.at("executor", settings.sealing).opened
+    decrypted = Reader.at("executor", settings.encryption).opened
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)
     commands = OperatorCommands()

@@ -49,7 +49,7 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, process)
-    sealer = ClaimSealer(load_key(settings.seal_key))
+    sealer = ClaimSealer(load_key(settings.client_state_key))
     endpoint = _endpoint(service, settings, sealer)
     rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
     service.add_resource(rejections.publisher.running)

@@ -26,9 +26,9 @@ class Settings(CommonSettings):
     longer than `poll_after` for an answer is disconnected, to resume later; 0: never. The sizes
     of lists are published every `context_seconds`. `public_url` is the URL at which browsers and
     agents reach this gateway: access tokens are issued for it. With `dpop_nonce`, DPoP proofs
-    must contain a nonce from the server. `seal_key_file` holds the 32-byte key that seals what
-    clients carry (sessions, request states, tasks); empty: `<state_dir>/seal.key`. All replicas
-    need the same key.
+    must contain a nonce from the server. `client_state_key_file` is the file with the 32-byte key
+    that encrypts the state which clients carry (sessions, request states, tasks); if it is empty,
+    `<state_dir>/client-state.key`. All replicas need the same key.
     """
 
     http_host: str = "127.0.0.1"
@@ -50,7 +50,7 @@ class Settings(CommonSettings):
     call_timeout: float | None = Field(default=None, gt=0)
     context_seconds: float = Field(default=60.0, gt=0)
     poll_after: float = Field(default=0.0, ge=0)
-    seal_key_file: str = ""
+    client_state_key_file: str = ""
     public_url: str = ""
     dpop_nonce: bool = False
     max_in_flight: int = Field(default=2048, ge=1)
@@ -62,6 +62,6 @@ class Settings(CommonSettings):
         return text
 
     @property
-    def seal_key(self) -> Path:
+    def client_state_key(self) -> Path:
         """The path of the key file."""
-        return Path(self.seal_key_file or self.state_dir / "seal.key")
+        return Path(self.client_state_key_file or self.state_dir / "client-state.key")

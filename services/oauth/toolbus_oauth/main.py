@@ -195,7 +195,7 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("oauth", settings, process)
-    decrypted = Reader.at("oauth", settings.sealing).opened
+    decrypted = Reader.at("oauth", settings.encryption).opened
     state = WatchedState(
         ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
         service.share_projection(CONFIG, ConfirmedTargets),

@@ -291,7 +291,7 @@ async def _serve_admin(
         tuple(settings.admin_variables.split()),
         settings.egress,
     )
-    literals = Writer.at(settings.sealing)
+    literals = Writer.at(settings.encryption)
 
     def repository_for(actor: str) -> ConfigRepository:
         return ConfigRepository(service.bus, config, service.events, actor, literals)

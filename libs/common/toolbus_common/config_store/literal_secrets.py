@@ -150,7 +150,7 @@ class Reader:
             return f"${{sealed:{location}}}"
 
 
-def create_sealing_keys(directory: Path) -> None:
+def create_encryption_keys(directory: Path) -> None:
     """Create missing keys: of the services that decrypt, and for encryption."""
     for service in READERS:
         load_key(directory / f"{service}.key")

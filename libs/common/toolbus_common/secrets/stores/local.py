@@ -47,7 +47,7 @@ class Unopened:
         """Raise `SecretError`."""
         raise SecretError(
             f"The value of {path} was encrypted with a key that this service does not have. Copy "
-            "the key to the directory 'sealing' of its state directory, or set the value again "
+            "the key to the directory 'encryption' of its state directory, or set the value again "
             "with 'toolbus apply'."
         )
 
