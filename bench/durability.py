@@ -49,7 +49,7 @@ def main() -> int:
 
 def _killed(victim: str, options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory(prefix="toolbus-durability-") as name:
-        killing = KillCampaign(Path(name), options.rate, TOOLBUS_REAP_GRACE="1")
+        killing = KillCampaign(Path(name), options.rate, TOOLBUS_OUTCOME_GRACE="1")
         with killing.running():
             return killing.kill(victim, options.kills, tuple(options.seconds))
 

@@ -32,7 +32,7 @@ def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
             server.start()
         try:
             with KillCampaign(
-                Path(name), rate, TOOLBUS_REAP_GRACE="1", **fields
+                Path(name), rate, TOOLBUS_OUTCOME_GRACE="1", **fields
             ).running() as killing:
                 yield from _away(killing, server, mode, minutes * 60)
         finally:

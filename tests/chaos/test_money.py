@@ -57,7 +57,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
     """Run a policy that crashes on request and an executor that drops outcomes."""
     made = Cluster(
-        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_REAP_GRACE="1"
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_OUTCOME_GRACE="1"
     )
     made.program = "crashing_policy.py"
     budget = Budget(usd=1, per=Period.MONTH)

@@ -40,7 +40,7 @@ def cluster(
     """Run a gateway with an SDK server of each transport."""
     over = {kind: Stateful(tmp_path_factory.mktemp(kind), kind) for kind in OVER_HTTP}
     directory = tmp_path_factory.mktemp("cluster")
-    cluster = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
+    cluster = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_OUTCOME_GRACE="0.5")
     times = {"timeout": IDLE, "max_total_timeout": TOTAL}
     try:
         for each in over.values():

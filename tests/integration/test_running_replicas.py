@@ -129,7 +129,9 @@ def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Sh
     )
 
 
-def test_without_the_same_client_state_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
+def test_without_the_same_key_a_session_is_unknown_to_the_other_ingress(
+    shell: Shell,
+) -> None:
     """This is why the page copies `client-state.key`."""
     keys, operator, services, *_ = steps()
     shell.run(keys)

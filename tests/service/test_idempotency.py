@@ -237,7 +237,7 @@ async def test_a_call_without_an_executor_frees_its_key(policy: PolicyReplicas) 
 
 
 async def test_a_call_without_an_outcome_is_not_repeated(start_policy: Any) -> None:
-    async with start_policy(REAP_GRACE="0") as policy:
+    async with start_policy(OUTCOME_GRACE="0") as policy:
 
         async def never(_call: CallAdmitted, _reply: ReplyChannel) -> None:
             """End without a reply."""

@@ -19,8 +19,8 @@ class Settings(BaseSettings):
     file of CA certificates in addition to the system's. `people_key` is the file of the key that
     encrypts people's keys, the same for every service: `<state_dir>/people.key` by default.
     `encryption_dir` has the keys of literal secrets in the configuration; the default is
-    `<state_dir>/encryption`. Rejected requests are counted, and reported once per `rejection_seconds`. `ops_listen`
-    is HOST:PORT of the process's operations listener (health, metrics), port 0 for any free port;
+    `<state_dir>/encryption`. Rejected requests are counted, and reported once per
+    `rejection_seconds`. `ops_listen` is HOST:PORT of the process's operations listener (health, metrics), port 0 for any free port;
     `ops_hosts` are its accepted host names, comma-separated, in addition to addresses.
     """
 

@@ -164,7 +164,7 @@ def build(process: ProcessContext) -> Service:
         await _serve_admin(service, provider, approvers, queries, settings)
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
-            service, lambda: provider.authorizer, ledger, approvals, claims, settings.reap_grace
+            service, lambda: provider.authorizer, ledger, approvals, claims, settings.outcome_grace
         )
         tasks.run_approved = handler.handle_deferred
         service.serve_calls(CallRequested)(handler.handle)
@@ -173,14 +173,14 @@ def build(process: ProcessContext) -> Service:
             lambda data, *_: approvals.cancel(CallCancelled.decode(data).call_id),
         )
         settlement = SettlementConsumer(
-            service, ledger, lambda: watcher.customers, settings.reap_grace
+            service, ledger, lambda: watcher.customers, settings.outcome_grace
         )
         await settlement.note_newest()
         service.consume_events(seconds=0.5, pause=0.1)(settlement.handle_batch)
         work = (
             settlement.sweep(), rebuilder.run(), _ping(service, ledger), _mark(ledger),
             _expire(approvals), follow_sizes(service.bus, OUTCOMES, claims.quota.apply_change),
-            tasks.run(), UnresolvedCallSweeper(service, ledger, settings.reap_grace).run(),
+            tasks.run(), UnresolvedCallSweeper(service, ledger, settings.outcome_grace).run(),
         )  # fmt: skip
         try:
             async with in_background(*work):
@@ -195,7 +195,7 @@ def build(process: ProcessContext) -> Service:
 async def _build_claims(service: Service, settings: Settings) -> IdempotencyClaims:
     """Compose the claims of calls with an idempotency key."""
     quota = OutcomeQuota(settings.max_outcomes, settings.max_outcome_bytes)
-    claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.reap_grace)
+    claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.outcome_grace)
     claims.open(await service.bucket(OUTCOMES), service.spawn)
     return claims
 
@@ -219,7 +219,7 @@ def _build_approvals(
     service.watch_bucket(APPROVALS)(repository.apply_change)
     service.watch_bucket(TASKS)(tasks.apply_change)
     task_service = TaskService(
-        tasks, repository, service.events, service.calls, service.bus, settings.reap_grace
+        tasks, repository, service.events, service.calls, service.bus, settings.outcome_grace
     )
     limits = ApprovalLimits(
         settings.approval_seconds,
@@ -266,7 +266,7 @@ def _build_ledger_admin(
 ) -> tuple[Rebuilder, LedgerQueryHandler]:
     """Compose the rebuild of lost counters, and operators' ledger queries."""
     rebuilder = Rebuilder(
-        service, ledger, lambda: provider.snapshot, settings.ledger_quiet, settings.reap_grace
+        service, ledger, lambda: provider.snapshot, settings.ledger_quiet, settings.outcome_grace
     )
     watcher.on_mark, ledger.on_lost = ledger.observe_mark, rebuilder.enqueue
     queries = LedgerQueryHandler(

@@ -13,8 +13,8 @@ MAX_APPROVAL_SECONDS = 43_200.0  # entries of the bucket expire after a day
 class Settings(CommonSettings):
     """Shared settings, plus the ledger, approvals, idempotency and administration.
 
-    `reap_grace` is in seconds: an outcome missing this long after a call's deadline is charged as
-    unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds` how
+    `outcome_grace` is in seconds. A call without an outcome this long after its deadline is charged
+    as unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds` how
     long the approved call can then be made. `max_pending_approvals` is a limit for
     each key. `public_url` is the URL at which people reach ingress. A key stores at most
     `max_outcomes` outcomes of calls with an idempotency key, and about `max_outcome_bytes` bytes of
@@ -30,7 +30,7 @@ class Settings(CommonSettings):
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
     redis_timeout: float = Field(default=1.0, gt=0)
-    reap_grace: float = Field(default=5.0, ge=0)
+    outcome_grace: float = Field(default=5.0, ge=0)
     approval_seconds: float = Field(default=900.0, gt=0, le=MAX_APPROVAL_SECONDS)
     approved_seconds: float = Field(default=600.0, gt=0, le=MAX_APPROVAL_SECONDS)
     max_pending_approvals: int = Field(default=20, ge=1, le=1000)

@@ -82,7 +82,7 @@ class Race:
     def __init__(self, directory: Path, reservations: int, clients: int = 64) -> None:
         self._upstream = Upstream(directory / "upstream")
         self._cluster = Cluster(
-            directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS), TOOLBUS_REAP_GRACE="1",
+            directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS), TOOLBUS_OUTCOME_GRACE="1",
             TOOLBUS_REDIS_TIMEOUT="3",
         )  # fmt: skip
         self._cluster.valkey = LauncherValkey(directory / "valkey")

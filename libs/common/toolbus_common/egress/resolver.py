@@ -59,7 +59,7 @@ class CheckedResolver:
             raise EgressError(f"its host name cannot be resolved ({name})") from error
         except UnicodeError as error:
             raise EgressError("its host name is invalid; correct it") from error
-        allowed = self._egress.judged(target, found, named=operator_named)
+        allowed = self._egress.check_addresses(target, found, named=operator_named)
         if self._tls_to_public and target.scheme == "http" and any(map(_is_public, allowed)):
             raise EgressError(
                 "its address is public and needs encryption; use https, or syslog+tls"

@@ -97,7 +97,7 @@ class Dialer:
         named = self.named()
         try:
             self.egress.check_written(target, named=named)
-            return self.egress.judged(target, found, named=named) if found else []
+            return self.egress.check_addresses(target, found, named=named) if found else []
         except RefusedError as error:
             fields = {"host": target.host, "address": error.address, "kind": error.kind}
             log.warning("egress.denied", extra=fields)

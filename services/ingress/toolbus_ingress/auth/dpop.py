@@ -79,7 +79,7 @@ class DPoPVerifier:
         url = f"{self.public_url}{scope['path']}"
         secret = token.strip().decode("latin-1")
         try:
-            self.checker.judge(proof, scope["method"], url, secret, bearer.jkt)
+            self.checker.verify(proof, scope["method"], url, secret, bearer.jkt)
         except ProofError as error:
             raise InvalidProofError(error.message, error.code, error.nonce) from error
 

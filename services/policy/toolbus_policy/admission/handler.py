@@ -69,7 +69,7 @@ class AdmissionHandler:
     ledger: Ledger
     approvals: ApprovalService
     idempotency: IdempotencyClaims
-    reap_grace: float
+    outcome_grace: float
 
     def handle(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
         """Admit the call and dispatch it to executor, or reply with the reason for the denial."""
@@ -274,7 +274,7 @@ class AdmissionHandler:
             call.parent_id,
             self.ledger.newest,
         )
-        due = call.deadline + self.reap_grace
+        due = call.deadline + self.outcome_grace
         request = ReservationRequest(call.call_id, admission, context.encode(), due, repeated)
         await _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
         return bool(admission.budgets)

@@ -85,7 +85,7 @@ class ProofChecker:
     nonces: Nonces | None = None
     spent: UsedProofs = field(default_factory=UsedProofs)
 
-    def judge(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
+    def verify(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
         """Verify a proof for this request; with `key` it must be of that key.
 
         Raises:
