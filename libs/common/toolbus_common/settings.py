@@ -11,17 +11,18 @@ from toolbus_common.listen_address import HostPort
 
 
 class Settings(BaseSettings):
-    """The settings of every service. Services add their own in a subclass.
+    """The settings of every service. Each service adds its own in a subclass.
 
-    `nkey_seed_file` is the file with this service's NATS seed; if it is empty,
-    `<state_dir>/nkeys/<service>.seed` is used if it exists, else the connection has no credentials.
-    `egress_allow` lists allowed destinations in addition to the public Internet; `egress_ca` is a
-    file of CA certificates in addition to the system's. `people_key` is the file of the key that
-    encrypts people's keys, the same for every service: `<state_dir>/people.key` by default.
-    `encryption_dir` has the keys of literal secrets in the configuration; the default is
-    `<state_dir>/encryption`. Rejected requests are counted, and reported once per
-    `rejection_seconds`. `ops_listen` is HOST:PORT of the process's operations listener (health, metrics), port 0 for any free port;
-    `ops_hosts` are its accepted host names, comma-separated, in addition to addresses.
+    `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
+    `<state_dir>/nkeys/<service>.seed` is used if that file exists, else the connection has no
+    credentials. `egress_allow` lists allowed destinations in addition to the public Internet;
+    `egress_ca` is a file of CA certificates in addition to the system's. `people_key` is the file
+    with the key that encrypts the keys of persons. It is the same for every service; the default is
+    `<state_dir>/people.key`. `encryption_dir` is the directory of the keys for literal secrets in
+    the configuration; the default is `<state_dir>/encryption`. Rejected requests are counted, and
+    reported once per `rejection_seconds`. `ops_listen` is HOST:PORT of the process's operations
+    listener (health, metrics); port 0 means any free port. `ops_hosts` are its accepted host names,
+    comma-separated, in addition to IP addresses.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")

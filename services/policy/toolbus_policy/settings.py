@@ -14,8 +14,8 @@ class Settings(CommonSettings):
     """Shared settings, plus the ledger, approvals, idempotency and administration.
 
     `outcome_grace` is in seconds. A call without an outcome this long after its deadline is charged
-    as unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds` how
-    long the approved call can then be made. `max_pending_approvals` is a limit for
+    as unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds`
+    how long the approved call can then be made. `max_pending_approvals` is a limit for
     each key. `public_url` is the URL at which people reach ingress. A key stores at most
     `max_outcomes` outcomes of calls with an idempotency key, and about `max_outcome_bytes` bytes of
     these outcomes.

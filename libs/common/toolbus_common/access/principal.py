@@ -83,7 +83,7 @@ class Principal:
 
     @property
     def seen(self) -> EffectiveGrants:
-        """The grants that lists show: includes tools that need another access token."""
+        """The grants for lists, which also contain tools that need another access token."""
         return (self.whole or self).bounds
 
     @property
@@ -93,11 +93,11 @@ class Principal:
 
     @property
     def content(self) -> Content:
-        """The recording of programs' text."""
+        """How much of a program's text is recorded."""
         return self.recording("")[0]
 
     def recording(self, server: str) -> tuple[Content, Content]:
-        """Return the recording of arguments and of results for calls to a server."""
+        """Return how much of the arguments and of the results of a server's calls is recorded."""
         bounds: list[Level | Environment | Server] = [level for _, level in self.levels]
         bounds += [
             each
@@ -131,8 +131,8 @@ class Principal:
 class Principals:
     """Cache of the principals of one configuration, each computed at its first use.
 
-    A principal is the same object while its key is. Anything derived from a principal is therefore
-    valid while the principal is the same object.
+    As long as a key is unchanged, its principal is the same object. A value derived from a
+    principal can therefore be cached under the principal's identity.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -181,7 +181,7 @@ def principal_of(
 ) -> Principal:
     """Return the key's principal with its user, team and customer, restricted to `outer`.
 
-    A key whose user, team or customer does not exist has no access.
+    If its user, team or customer does not exist, the key has no access.
     """
     team, user = configuration.teams.get(key.team), configuration.users.get(key.user)
     if user is None and isinstance(key, Person):

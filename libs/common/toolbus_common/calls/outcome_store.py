@@ -30,10 +30,10 @@ ReturnedResult = FinalReply | CallError
 
 
 class OutcomeStore:
-    """Writes the outcomes of claimed calls; retries in the background while NATS is unavailable.
+    """Store of the outcomes of claimed calls. Writes are retried while NATS is unavailable.
 
-    A claim whose outcome is never written means, after the call's deadline, that the outcome is
-    unknown: never that the call may be executed again.
+    If the outcome of a claim is not written by the call's deadline, the outcome is unknown. The
+    call is never executed again.
     """
 
     def __init__(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -65,7 +65,7 @@ class OutcomeStore:
         deadline: float,
         before: asyncio.Task[int] | None,
     ) -> int:
-        """Return the revision to overwrite with the outcome."""
+        """Store a later deadline, and return the revision that the outcome must overwrite."""
         revision = claim.revision if before is None else await before
         outcome = StoredOutcome(
             call_id=call.call_id, digest=claim.digest, deadline=deadline, family=call.family
@@ -83,7 +83,7 @@ class OutcomeStore:
             return revision
 
     async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
-        """Overwrite a claim; returns once written, or queued for retry."""
+        """Overwrite a claim. Returns when the outcome is written, or queued for retry."""
         if await self._written(claim, outcome) or self._late >= MAX_QUEUED:
             return
         self._late += 1

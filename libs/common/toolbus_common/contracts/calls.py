@@ -31,8 +31,9 @@ class ProtocolFamily(StrEnum):
 class OutcomeClaim(Plain):
     """The claim of a call on its entry in the bucket tb_outcomes, written by policy at admission.
 
-    The service that ends the call writes the outcome over `revision`, encrypted with `seal`, a key
-    for this entry only; with an empty `seal` it writes nothing. `digest` is that of the arguments.
+    The service that ends the call overwrites `revision` with the outcome, encrypted with `seal`, a
+    key for this entry only. If `seal` is empty, it writes nothing. `digest` is the digest of the
+    arguments.
     """
 
     name: str
@@ -44,8 +45,8 @@ class OutcomeClaim(Plain):
 class Identified(Plain):
     """The caller's identity for a server that is configured to receive it.
 
-    It complements the key, user and customer of the call. `actors` are the machines that act in
-    the user's name (RFC 8693), the nearest first.
+    These fields complement the key, user and customer of the call. `actors` are the machines that
+    act in the user's name (RFC 8693), the nearest first.
     """
 
     team: str = ""
@@ -116,12 +117,12 @@ class CallRequested(Plain):
 class CallAdmitted(Plain):
     """An authorized, paid and recorded call. Sent by policy only, consumed by executor.
 
-    `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger has a
+    `charge` is the reserved price in micro-dollars; `reserved` is true if the ledger has a
     reservation for this call, which its outcome must settle. `price` is set when the charge depends
     on the result: micro-dollars per call, per kilobyte and per token; `charge` is its maximum.
     `key_digest`, `restriction` and `terms` are those of the request, and set only for the built-in
-    server, whose programs make further calls for the same principal. `result_content` says how
-    much of the result is recorded. `user` is the caller's user: some servers are called with that
+    server, whose programs make further calls for the same principal. `result_content` says how much
+    of the result is recorded. `user` is the caller's user: some servers are called with that
     person's token. `claim` is set for a call with an idempotency key: its outcome is stored before
     the reply is sent. `identity` is set if the server receives the caller's identity.
     `principal_id` identifies the principal whose state at the server the call may use

@@ -106,7 +106,7 @@ def _number(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Return digits with the point at a position, without exponent if that is short."""
+    """Return the digits with a decimal point, without an exponent if that is short."""
     if len(digits) <= point <= _LONGEST_PLAIN:
         return digits.ljust(point, "0")
     if 0 < point <= _LONGEST_PLAIN:

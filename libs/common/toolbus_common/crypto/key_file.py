@@ -12,7 +12,7 @@ KEY_BYTES = 32
 def load_key(path: Path) -> bytes:
     """Return the key in a file, which is created if missing.
 
-    Replicas on several machines need the same file; otherwise each opens only what it sealed.
+    Replicas on several machines need the same file; otherwise each can decrypt only its own texts.
 
     Raises:
         ValueError: the file holds no key.

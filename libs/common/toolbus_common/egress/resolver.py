@@ -35,7 +35,7 @@ def resolved_here(target: Target) -> list[str]:
 class CheckedResolver:
     """Resolver that returns addresses only if the egress policy allows all of them.
 
-    It has threads of its own, and a host has one lookup at a time: the slow name servers of one
+    It has its own threads, and runs one lookup per host at a time, so that slow name servers of one
     host delay neither other hosts nor other resolvers. With `tls_to_public`, public addresses are
     allowed for https only.
     """

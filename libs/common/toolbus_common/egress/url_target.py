@@ -62,7 +62,7 @@ def target_of(url: str) -> Target:
 
 
 def as_http(url: str) -> str:
-    """Return a gRPC or syslog URL as one of HTTP with the same host and port."""
+    """Return a gRPC or syslog URL as an HTTP URL with the same host and port."""
     return _OTHER_SCHEMES.sub("http", url)
 
 

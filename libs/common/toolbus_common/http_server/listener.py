@@ -59,7 +59,10 @@ class Listener:
         return QUIET_SECONDS if self.leaving else self.limits.idle_seconds
 
     def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
-        """Return whether to accept a connection. Those of a proxy count for no address."""
+        """Return whether to accept a connection.
+
+        Connections of a proxy are not counted per address.
+        """
         if len(self.state.connections) > self._maximum:
             return self._reject("total")
         if not proxy:
@@ -80,7 +83,10 @@ class Listener:
             self._empty.set()
 
     def take(self, client: str) -> str:
-        """Count a client's address once more and return it; empty if its limit is reached."""
+        """Count a request of this client's address and return the address.
+
+        Empty if its limit is reached.
+        """
         address = bounded_as(client) or _UNKNOWN
         if self._addresses[address] >= self.limits.max_for(client):
             self._reject("address")
@@ -89,7 +95,7 @@ class Listener:
         return address
 
     def give_back(self, address: str) -> None:
-        """Count an address once less."""
+        """Stop counting a request of this address."""
         self._addresses[address] -= 1
         if self._addresses[address] <= 0:
             del self._addresses[address]
@@ -111,7 +117,7 @@ class Listener:
     # -- lifecycle ---------------------------------------------------------------------------
 
     async def open(self, host: str, port: int, backlog: int) -> None:
-        """Start accepting. Raises `OSError`, most likely because the port is taken."""
+        """Start accepting connections. Raises `OSError`, usually because the port is in use."""
         protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
         self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
         self.port = int(self._server.sockets[0].getsockname()[1])

@@ -33,9 +33,9 @@ class _TooManyPipelinedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection with limits of size and time in every state.
 
-    States: idle (no request started), in a head, in a body, deaf (closing: nothing more is parsed).
-    `check`, called by the listener's clock, ends what takes too long, so that a request needs no
-    timer of its own.
+    States: idle (no request started), reading a head, reading a body, deaf (closing; received data
+    is no longer parsed). The listener's clock calls `check`, which closes connections that exceed a
+    time limit, so that requests need no timers.
     """
 
     def __init__(self, listener: "Listener") -> None:

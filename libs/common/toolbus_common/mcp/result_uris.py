@@ -28,7 +28,10 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class ResultPiece:
-    """A requested piece of a stored result; `select` is an expression instead of an offset."""
+    """A requested piece of a stored result.
+
+    `select` is an expression, used instead of an offset.
+    """
 
     handle: Handle
     offset: int = 0
@@ -37,7 +40,7 @@ class ResultPiece:
 
 
 def parse_result_uri(uri: str) -> ResultPiece | None:
-    """Parse the URI of a piece; None if it is none."""
+    """Parse the URI of a piece; None if the URI is not one of a stored result."""
     found = _FORM.fullmatch(uri) if uri.startswith(SCHEME) else None
     if found is None:
         return None

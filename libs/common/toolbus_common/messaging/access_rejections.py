@@ -1,7 +1,8 @@
 """Count rejected credentials per client address and reason, published once a minute.
 
-A rejected request costs an increment, neither a message nor memory: `MAX_KINDS` pairs of address
-and reason are counted separately in one period, all further ones together.
+A rejected request costs only an increment: it is not published on its own and uses no memory. At
+most `MAX_KINDS` pairs of address and reason are counted separately in one period; all further pairs
+are counted together.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Combine many small requests of one moment into one round trip."""
+"""Combine many small requests that arrive at the same time into one round trip."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

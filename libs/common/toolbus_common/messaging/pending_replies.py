@@ -33,12 +33,12 @@ class PendingReply:
         self._extended_deadline = 0.0  # 0 until the call is extended
 
     def arm(self, deadline: float) -> None:
-        """Time out at this deadline, or at the one the call is extended to."""
+        """Set the timeout to this deadline; an extension of the deadline extends it."""
         seconds = max(0.0, deadline - time()) + GRACE
         self.timer = self.final.get_loop().call_later(seconds, self._expire)
 
     def deliver(self, message: ReplyMessage) -> None:
-        """Take a message; messages after the final reply are dropped."""
+        """Accept a message; messages after the final reply are dropped."""
         if self.final.done():
             return
         if isinstance(message, CallError):
@@ -107,7 +107,7 @@ class PendingReplies:
         self.deliver(call_id, CallError(error))
 
     def fail_all(self, error: ToolbusError) -> None:
-        """End every waiting call, each with a copy of the error: tracebacks must not mix."""
+        """End every waiting call with its own copy of the error, so that tracebacks do not mix."""
         for pending in list(self._by_call_id.values()):
             pending.deliver(CallError(type(error)(error.reason, **error.data)))
 

@@ -1,4 +1,4 @@
-"""Publisher of counted items as events, once per period."""
+"""Publish counted items as events, once per period."""
 
 import asyncio
 import logging

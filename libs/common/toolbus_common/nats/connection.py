@@ -38,7 +38,7 @@ Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message for the stream. The id makes a duplicate harmless.
+    """One message for the stream. The server drops a second message with the same id.
 
     `spans` are the traceparents of recorded spans the events refer to, separated by commas; they
     are not stored with the events.
@@ -69,11 +69,11 @@ class StoredMessage:
     spans: str = ""  # as in an `Envelope`
 
     async def done(self, *, wait: bool = False) -> None:
-        """Acknowledge the message; with `wait`, return once the server has confirmed that."""
+        """Acknowledge the message. With `wait`, return when the server has confirmed it."""
         await (self.source.ack_sync() if wait else self.source.ack())
 
     async def again(self, seconds: float) -> None:
-        """Have the message redelivered after `seconds`."""
+        """Ask the server to redeliver the message after `seconds`."""
         await self.source.nak(delay=seconds)
 
 
@@ -110,7 +110,7 @@ class Bus:
 
     @property
     def max_bytes(self) -> int:
-        """The largest message the server accepts, and so the largest entry of a bucket."""
+        """The maximum size in bytes of a message, and so of a bucket's entry."""
         return self._nats.max_payload
 
     @property
@@ -179,9 +179,9 @@ class Bus:
     ) -> "Subscription":
         """Subscribe to a subject.
 
-        `on_no_responders` is called for each message published with this subject as reply subject
-        that had no responders. The handler gets an empty reply subject unless it is a reply inbox:
-        it would publish there with its own permissions.
+        `on_no_responders` is called for each message that was published with this subject as its
+        reply subject and had no responders. A handler that replies publishes with its own
+        permissions, so it receives an empty reply subject unless the subject is a reply inbox.
         """
 
         async def receive(message: Msg) -> None:
@@ -220,7 +220,7 @@ class Bus:
     ) -> list[bytes]:
         """Send a request to all responders and return the replies that come within `seconds`.
 
-        If those are not `enough`, wait up to `LATE_SECONDS` longer for more.
+        If there are fewer than `enough`, wait up to `LATE_SECONDS` longer.
         """
         answers: list[bytes] = []
         there = asyncio.Event()
@@ -308,7 +308,7 @@ class Bus:
         return Extent(info.state.first_seq, info.state.last_seq, began)
 
     async def finished(self, stream: str, durable: str) -> float:
-        """Return the sequence number up to which a durable consumer has nothing left to do.
+        """Return the last sequence number that a durable consumer has processed completely.
 
         Raises `BusDownError`.
         """
@@ -371,7 +371,7 @@ class Subscription:
 
 
 def answerable(reply: str) -> bool:
-    """Return whether a reply subject named by another party is a reply inbox."""
+    """Return whether a reply subject that a peer sent is a reply inbox."""
     return reply.startswith(_ANSWERS)
 
 

@@ -44,7 +44,7 @@ class PullConsumer:
             await self._subscription.unsubscribe()
 
     async def next(self, max_messages: int, seconds: float) -> list[Msg]:
-        """Return up to `max_messages` messages that arrive within `seconds`; none if it was quiet.
+        """Return up to `max_messages` messages that arrive within `seconds`; empty if none arrives.
 
         Raises:
             BusDownError: the server rejected the request.

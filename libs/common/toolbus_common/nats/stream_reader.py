@@ -44,7 +44,7 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The identity of a stream and the number of its newest message, as its leader knows it."""
+    """The identity of a stream and its newest sequence number, as reported by its leader."""
 
     created_at: str
     newest: int
@@ -96,9 +96,10 @@ async def extent(client: Client, stream: str) -> Extent:
 async def read_on(
     client: Client, stream: str, first: int, subjects: str
 ) -> AsyncGenerator[list[StreamEntry]]:
-    """Yield batches of everything the stream has of these subjects, from a number on.
+    """Yield batches of all messages of these subjects, from a sequence number on.
 
-    A replica that lags behind may serve the batches: the end is where the leader has nothing more.
+    The batches may come from a replica that lags behind; reading ends when the leader has no
+    further message.
 
     Raises:
         BusDownError: the server did not reply to the end.
@@ -123,10 +124,10 @@ async def read_from(
     max_messages: int = MAX_MESSAGES,
     max_bytes: int = 0,
 ) -> list[StreamEntry]:
-    """Return at most `max_messages` messages of these subjects, from a number or a time on.
+    """Return up to `max_messages` messages of these subjects, from a sequence number or time on.
 
-    `max_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
-    reply, also one that lags behind: see `next_at_leader`.
+    `max_bytes` ends a batch early; with zero the server chooses the size. Any replica of the stream
+    may reply, also one that lags behind (see `next_at_leader`).
 
     Raises:
         BusDownError: the server did not reply to the end, or part of the reply was lost.
@@ -156,7 +157,7 @@ async def read_from(
 async def next_at_leader(
     client: Client, stream: str, first: int, subjects: str
 ) -> StreamEntry | None:
-    """Return the first such message from a number on, or None, as the stream's leader knows it.
+    """Ask the stream's leader for the first such message from a sequence number on; None for none.
 
     Raises:
         BusDownError: there is no leader, or it did not reply.
@@ -182,7 +183,7 @@ async def next_at_leader(
 
 
 def republished(message: Msg, stream: str) -> StreamEntry | None:
-    """Return the stored message that a republished one carries; None if it carries none."""
+    """Return the stored message that a republished message contains; None if it contains none."""
     headers = message.headers or {}
     if headers.get("Nats-Stream") != stream or not headers.get(_SEQUENCE, "").isdigit():
         return None
@@ -203,7 +204,7 @@ def _entry_of(message: Msg, headers: dict[str, str]) -> StreamEntry:
 class _Reading:
     """Collects the messages of one batch, without a task for each, up to the final status.
 
-    Each message names the one before it; `torn` is set if one was lost on the way.
+    Each message has the number of the previous one; `torn` is set if a message was lost.
     """
 
     def __init__(self) -> None:

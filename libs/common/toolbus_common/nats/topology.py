@@ -73,7 +73,7 @@ _OLDER_STREAMS = {
 
 
 class OlderStateError(ToolbusError):
-    """The NATS server holds data of a build whose names this version does not read."""
+    """The NATS server has data of an older build, whose names this version does not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def translated(
 ) -> Api:
     """Translate a document that was read from `source`, with the selected operations.
 
-    `headers` are names of headers that Toolbus sets, so that no argument may.
+    `headers` are the names of headers that Toolbus sets; arguments cannot set them.
 
     Raises:
         DocumentError: the whole document is unusable.

@@ -85,20 +85,23 @@ class Operation:
 
     @property
     def binding(self) -> str:
-        """A digest that changes whenever the same arguments would form another request."""
+        """A digest that differs if the same arguments would form another request."""
         return str(self.definition["_meta"][BINDING])
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of one definition, so that all of a document fit into a list."""
+    """Limits of one definition, chosen so that all definitions of a document fit into a list."""
 
     size: int  # bytes
     parts: int  # of a schema
 
 
 def bounds_for(count: int) -> Bounds:
-    """Return the limits for a number of operations; in steps, so that definitions rarely change."""
+    """Return the limits for a number of operations.
+
+    They change in steps, so that definitions are stable.
+    """
     for maximum, size, parts in ((100, 48, 1_500), (500, 12, 400)):
         if count <= maximum:
             return Bounds(size * 1024, parts)

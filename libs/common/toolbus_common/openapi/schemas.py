@@ -145,7 +145,7 @@ def loosened(schema: Json) -> Json:
     """Return a response schema without constraints.
 
     Clients reject a whole result that its schema does not allow, and documents are often wrong
-    about required, closed, enumerated or nullable values. Types and names are what helps.
+    about required, closed, enumerated or nullable values. Types and names are kept.
     """
     found: Json = {}
     if "description" in schema:

@@ -29,7 +29,7 @@ def version(libc: ctypes.CDLL) -> int:
 
 
 def every_right(abi: int) -> int:
-    """Return all file rights this version knows."""
+    """Return all file rights of this ABI version."""
     return (1 << FILE_RIGHTS.get(abi, NEWEST_RIGHTS)) - 1
 
 

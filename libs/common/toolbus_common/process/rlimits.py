@@ -4,7 +4,10 @@ import resource
 
 
 def cap(which: int, maximum: int, grace: int = 0) -> None:
-    """Lower a limit permanently, the hard one `grace` above the soft one; lower limits stay."""
+    """Lower a resource limit permanently; the hard limit is `grace` above the soft one.
+
+    Limits that are already lower are not changed.
+    """
     _, hard = resource.getrlimit(which)
     ceiling = maximum + grace if hard == resource.RLIM_INFINITY else min(maximum + grace, hard)
     resource.setrlimit(which, (min(maximum, ceiling), ceiling))

@@ -1,9 +1,9 @@
 """Convert a call's arguments to Cedar values: integers, strings, booleans, sets and records.
 
 Values that Cedar cannot represent (fractions, numbers beyond 64 bits, null) become the record
-`{unrepresentable: "1.5"}`: equal only to itself, and an evaluation error in any rule that compares
-it or matches it with a pattern, so that no rule ignores it. Ambiguous, too large or too deep
-arguments are rejected as a whole.
+`{unrepresentable: "1.5"}`. This record is equal only to itself; comparing it or matching it with a
+pattern is an evaluation error, so that the rule does not ignore it. Arguments that are ambiguous,
+too large or too deep are rejected as a whole.
 """
 
 from typing import Any

@@ -53,7 +53,7 @@ def policies(text: str) -> list[Policy]:
 
 
 def policy_set(numbered: dict[int, Policy]) -> PolicySet:
-    """Compile policies for the engine, under their numbers. Raises `ValueError`."""
+    """Compile policies for the engine, with their numbers as ids. Raises `ValueError`."""
     return PolicySet.from_json_str(policies_json(numbered))
 
 
@@ -64,7 +64,7 @@ def policies_json(numbered: dict[int, Policy]) -> str:
 
 
 def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
-    """Return a policy that forbids, within a policy's scope, what meets all these conditions."""
+    """Return a policy with the scope of a given one that forbids if all conditions hold."""
     return {
         "effect": "forbid",
         **{name: scope[name] for name in SCOPE},

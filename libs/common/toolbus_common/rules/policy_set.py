@@ -95,7 +95,10 @@ class Slice:
     _entities: Entities | None = field(default=None)
 
     def decide(self, arguments: bytes | None, now: float) -> Verdict:
-        """Return the verdict on one call; without arguments, of the rules that need none."""
+        """Return the verdict on one call.
+
+        Without arguments, only rules that need none are evaluated.
+        """
         found: list[Finding] = []
         for group in self.groups:
             if arguments is not None or not group.reads_arguments:
@@ -207,7 +210,7 @@ class Rulebook:
             self._remainders[number] = _Remainder(rule, conditions[known:])
 
     def _grouped(self, numbers: Iterable[int]) -> tuple[Group, ...]:
-        """Group shadows, and readers of arguments, separately: neither can fail the others."""
+        """Put shadow rules and readers of arguments in separate groups, which can fail alone."""
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for number in sorted(numbers):
             remainder = self._remainders[number]
@@ -225,7 +228,7 @@ class Rulebook:
         return group
 
     def _read_by(self, groups: Iterable[Group]) -> frozenset[str] | None:
-        """Return the arguments that enforced rules read; shadows decide nothing."""
+        """Return the arguments that enforced rules read. Shadow rules are ignored."""
         read: frozenset[str] = frozenset()
         for group in groups:
             if any(not self._is_shadow(each.rule) for each in group.remainders.values()):
@@ -253,7 +256,7 @@ class Rulebook:
 
 
 def moment(now: float) -> dict[str, int]:
-    """Return a time in UTC as rules see it; weekday 1 is Monday."""
+    """Return a time as rules see it, in UTC; weekday 1 is Monday."""
     second = int(now)
     days = second // 86_400
     return {"epoch": second, "hour": second % 86_400 // 3600, "weekday": (days + 3) % 7 + 1}
@@ -273,7 +276,10 @@ def _group_of(remainders: dict[int, _Remainder]) -> Group:
 
 
 def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:
-    """Return the engine's findings by owner; an error without a policy counts for all of them."""
+    """Return the engine's findings by owner.
+
+    An error without a policy is attributed to all of them.
+    """
     found = [Finding(owners[int(each)]) for each in result.diagnostics.reasons]
     for complaint in result.diagnostics.errors:
         named = _NAMED.search(complaint)

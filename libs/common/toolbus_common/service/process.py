@@ -82,7 +82,7 @@ def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]
 
 
 def _valid(make: Callable[[], Any]) -> Any:
-    """Return what the SDK makes of the environment. Raises `OtlpError`."""
+    """Run an SDK function that reads the environment, and return its result. Raises `OtlpError`."""
     try:
         return make()
     except ValueError as error:

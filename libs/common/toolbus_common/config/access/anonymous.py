@@ -23,7 +23,7 @@ class Anonymous(KeyTerms):
 
     @property
     def key(self) -> Key:
-        """The same as a key; it has no secret."""
+        """The anonymous principal in the form of a key without a secret."""
         return Key(**{name: getattr(self, name) for name in KeyTerms.model_fields})
 
     @model_validator(mode="after")

@@ -61,7 +61,7 @@ class Budget(ConfigModel):
 
 
 class Rate(ConfigModel):
-    """A maximum of calls per period, smoothed by GCRA with a burst of the same size."""
+    """A maximum of calls per period, enforced by GCRA with a burst of the same number of calls."""
 
     calls: int = Field(ge=1, le=1_000_000_000)
     per: Literal[Period.SECOND, Period.MINUTE, Period.HOUR, Period.DAY]

@@ -90,7 +90,7 @@ def read(text: str) -> Document:
 
 
 class _Reader:
-    """Turns nodes into data and records lines."""
+    """Converts YAML nodes to data and records their lines."""
 
     def __init__(self, document: Document) -> None:
         self._document = document

@@ -12,7 +12,7 @@ PERSON_KINDS = {"users": "user", "admins": "admin"}  # sections whose entries de
 
 
 class KeyCreated(Event):
-    """A key was created by the operator `by`. Only its holder has the secret."""
+    """A key was created by the operator `by`. The event does not contain the secret."""
 
     NAME: ClassVar[str] = "key.created"
     PERSON: ClassVar[str] = "by"
@@ -70,7 +70,7 @@ class ConfigChanged(Event):
 
     @property
     def impersonal(self) -> bool:
-        """Return False: the entry may describe a person."""
+        """Return False, because the entry may describe a person."""
         return False
 
     @property

@@ -28,7 +28,7 @@ class Nonce(Claims, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Nonces:
-    """Creates and verifies nonces; any replica with the seal's key can, without stored state."""
+    """Creates and verifies nonces without stored state, in any replica that has the sealing key."""
 
     seal: TokenSealer
 
@@ -46,7 +46,8 @@ class Nonces:
 class UsedProofs:
     """Used proofs, each remembered at least as long as it is valid.
 
-    They are stored in two generations: after `seconds` the newer one becomes the older one.
+    They are stored in two generations. After `seconds`, the older generation is dropped and the
+    newer one becomes the older one.
     """
 
     seconds: float = LATE_SECONDS + EARLY_SECONDS
@@ -80,13 +81,13 @@ class UsedProofs:
 
 @dataclass(frozen=True, slots=True)
 class ProofChecker:
-    """Checks the proofs presented to one process; without `nonces` no nonce is required."""
+    """Verifies the proofs presented to one process. Without `nonces`, no nonce is required."""
 
     nonces: Nonces | None = None
     spent: UsedProofs = field(default_factory=UsedProofs)
 
     def verify(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
-        """Verify a proof for this request; with `key` it must be of that key.
+        """Verify a proof for this request. With `key`, the proof must be signed by that key.
 
         Raises:
             ProofError: the proof is invalid.

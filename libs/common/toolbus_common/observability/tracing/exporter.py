@@ -36,7 +36,7 @@ _EXPORTED, _DROPPED, _FAILED = (
 
 
 class _Ended:
-    """An ended span in the queue of the batch processor, which reads `context` of it."""
+    """An ended span in the queue of the batch processor, which reads its `context`."""
 
     __slots__ = ("span",)
     context = SpanContext(1, 1, is_remote=False, trace_flags=SAMPLED)
@@ -46,7 +46,7 @@ class _Ended:
 
 
 class _Converting(SpanExporter):
-    """Converts queued spans to the SDK's in the sending thread, and counts what became of them."""
+    """Converts queued spans to the SDK's form in the sending thread; counts the results."""
 
     def __init__(self) -> None:
         self._session = session()
@@ -103,7 +103,7 @@ class Exporter:
         self._processor.on_end(cast("ReadableSpan", _Ended(span)))
 
     def close(self) -> None:
-        """Send what is left for at most `LAST_SECONDS`."""
+        """Send the remaining spans, for at most `LAST_SECONDS`."""
         thread = Thread(target=self._processor.shutdown, name="toolbus-traces", daemon=True)
         thread.start()
         thread.join(LAST_SECONDS)

@@ -27,7 +27,7 @@ class Environment:
 
 
 class Files:
-    """Regular files by absolute path; one line end at the end is not part of the secret."""
+    """Regular files by absolute path. A final line end is not part of the secret."""
 
     def read(self, path: str) -> str:
         """Return the file's text."""
@@ -41,7 +41,7 @@ class Files:
 
 
 class Unopened:
-    """Store of encrypted configuration values for which this service has no key."""
+    """Stands for encrypted configuration values that this service has no key for."""
 
     def read(self, path: str) -> str:
         """Raise `SecretError`."""
