@@ -63,7 +63,7 @@ READ, SUBSCRIBE = "resources/read", "resources/subscribe"
 
 
 class CallHandler:
-    """Handles the calls of one server: bulkhead, breaker, deadline, round trips, outcome."""
+    """Handles the calls of one server: slots, circuit breaker, deadline, round trips, outcome."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class CallHandler:
             await self.outcomes.failed(call, reply, error, began)
 
     async def _end_cancelled(self, call: CallAdmitted, reply: ReplyChannel, began: float) -> bool:
-        """Report a call its caller cancelled; return False if another cause cancelled it."""
+        """Report a call that its caller cancelled. Return False if something else cancelled it."""
         if call.call_id not in self._cancelled:
             return False
         self._cancelled.discard(call.call_id)
@@ -227,7 +227,7 @@ class CallHandler:
         return True
 
     async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> CallOutcome:
-        """Return the outcome from the cache or the server, in a task that `cancel` finds."""
+        """Return the outcome from the cache or the server, in a task that `cancel` can cancel."""
         self._running[call.call_id] = asyncio.current_task()
         try:
             cache, key = self.cache, None
@@ -294,7 +294,7 @@ class CallHandler:
             self.bulkhead.leave()
 
     async def _send(self, call: CallAdmitted, seconds: float, reply: ReplyChannel) -> bytes:
-        """Send the call, and again where a retry is safe."""
+        """Send the call, and retry it where that is safe."""
         if self.upstream is None:
             raise UpstreamDeadError(
                 f"The server {self.name} cannot be called now: {self.why_not}", sent=False
@@ -337,7 +337,10 @@ class CallHandler:
     async def _send_once(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
-        """Send the call; an error the server replies with is a success of the transport."""
+        """Send the call once.
+
+        An error that the server replies with counts as a success of the transport.
+        """
         began = monotonic()
         try:
             if call.method in (SUBSCRIBE, FOLLOW):
@@ -374,7 +377,7 @@ class CallHandler:
         return raw
 
     async def _subscribe(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe to a resource or task: in its owner's session if it has one."""
+        """Subscribe to a resource or a task, in the session of its owner if there is one."""
         if separates(upstream, call):
             return await cast("Separated", upstream).subscribe(call, seconds)
         if call.method == SUBSCRIBE:

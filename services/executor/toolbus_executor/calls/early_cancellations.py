@@ -9,7 +9,10 @@ MAX_ENTRIES = 10_000
 
 
 class EarlyCancellations:
-    """Cancelled calls not seen here yet. Most never arrive; the oldest go first."""
+    """Cancelled calls that have not arrived yet.
+
+    Most of them never arrive. The oldest are removed first.
+    """
 
     def __init__(self) -> None:
         self._cancelled_at: dict[str, float] = {}

@@ -62,7 +62,7 @@ def container_command(
 
 
 def _run(container: str, declared: Server) -> list[str]:
-    """Return the engine's arguments, which share only what is configured with the container."""
+    """Return the engine's arguments. Only configured paths and networks are shared."""
     assert declared.container is not None  # noqa: S101 - callers checked it
     limits = declared.limits
     words = ["run", "--rm", "--interactive", "--init", "--name", container]

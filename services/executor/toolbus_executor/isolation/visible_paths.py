@@ -48,7 +48,7 @@ class IsolationError(Exception):
 
 
 class VisiblePaths:
-    """Paths by access; those of the system are separate, as every user may read them."""
+    """Visible paths by access. System paths are separate, because every user may read them."""
 
     def __init__(self, read: Iterable[str], write: Iterable[str], hidden: Iterable[str]) -> None:
         system = (*SYSTEM, *ETC)

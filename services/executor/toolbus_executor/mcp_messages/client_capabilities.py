@@ -50,14 +50,14 @@ def kinds_of(raw: str) -> Kinds:
 
 @lru_cache(_MAX_FORMS)
 def takes_tasks(raw: str) -> bool:
-    """Return whether a client declared support for tasks as call results."""
+    """Return whether a client declared that it supports tasks as results of calls."""
     extensions = _decoded(raw).get("extensions")
     return isinstance(extensions, dict) and TASKS in extensions
 
 
 @lru_cache(_MAX_FORMS)
 def with_tasks(raw: str) -> str:
-    """Return the capabilities plus tasks, which the executor then drives itself."""
+    """Return the capabilities plus tasks. The executor then handles the tasks itself."""
     capabilities = _decoded(raw)
     extensions = capabilities.get("extensions")
     capabilities["extensions"] = {**(extensions if isinstance(extensions, dict) else {}), TASKS: {}}

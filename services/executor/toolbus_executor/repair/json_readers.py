@@ -85,7 +85,7 @@ def moment(value: Any, path: str, _notes: Notes) -> str:
 
 
 def one_of(*words: str) -> Reader:
-    """Return a reader of one of these strings."""
+    """Return a reader that accepts one of these strings."""
 
     def read(value: Any, path: str, _notes: Notes) -> str:
         if not isinstance(value, str) or value not in words:

@@ -1,7 +1,7 @@
 """Check results for strict clients: a plain result is recognized by decoding it once.
 
-A result that decodes as one of these forms is passed on byte for byte. Any other result is decoded
-completely and repaired where it has a single meaning; otherwise it is the server's error.
+A result that decodes as one of these forms is passed on unchanged. Any other result is decoded
+completely, and repaired if it has a single meaning; otherwise the call fails.
 """
 
 from collections.abc import Callable
@@ -164,7 +164,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
 
 
 def _is_plain(owned: Owned) -> bool:
-    """Return whether checks beyond the forms pass: base64 is valid and contents are present."""
+    """Return whether further checks pass: valid base64, and no missing content."""
     if isinstance(owned, _OfTool):
         return not owned.content or all(map(_is_plain_part, owned.content))
     if owned.resultType not in ("", "complete"):

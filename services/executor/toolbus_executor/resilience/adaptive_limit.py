@@ -11,10 +11,11 @@ MAX_TOOLS = 512
 
 
 class AdaptiveLimit:
-    """Limit that grows by one while all slots are used and calls are fast, else drops by 1/4.
+    """Concurrency limit: plus one while all slots are used, minus a quarter when calls slow down.
 
-    The usual duration is tracked per tool, as durations of tools can differ a thousandfold. It
-    follows faster calls quickly and slower ones slowly, so that overload does not become usual.
+    The usual duration is tracked per tool, because durations of tools can differ by a factor of a
+    thousand. It adapts to faster calls quickly and to slower calls slowly, so that durations under
+    overload do not become the usual ones.
     """
 
     __slots__ = ("_busy", "_calls", "_maximum", "_slow", "_usual", "limit", "takes")

@@ -117,7 +117,7 @@ def cache_of(views: Mapping[str, ToolView]) -> ResponseCache | None:
 
 
 def _who(call: CallAdmitted) -> tuple[str, ...]:
-    """Return the identity a private result belongs to, as far as the server receives it."""
+    """Return the identity that a private result belongs to, if the server receives an identity."""
     identified = call.identity
     if identified is None:
         return call.principal_id, call.customer, call.key
@@ -138,7 +138,7 @@ def _is_plain(call: CallAdmitted) -> bool:
 
 
 def _seconds(cache: ToolCache, key: Key, raw: bytes) -> float:
-    """Return how long to cache a result: the server's hints only shorten the lifetime."""
+    """Return the cache lifetime of a result in seconds. Hints of the server can only shorten it."""
     hints = _hints(raw)
     ttl, scope = bytes(hints.ttlMs), bytes(hints.cacheScope)
     if scope and scope != b'"public"' and key.who is None:

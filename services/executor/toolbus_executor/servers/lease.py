@@ -26,7 +26,10 @@ class Lease:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another replica has held the lease for longer than a dead one could."""
+        """Whether another replica holds the lease.
+
+        False for an entry that a dead one may have left.
+        """
         return self._denied * RENEW_SECONDS > LEASE_SECONDS
 
     async def acquire(self) -> None:

@@ -60,7 +60,7 @@ OnStream = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
-    """One connection: one request at a time, its response whole or streamed in pieces."""
+    """One connection. It carries one request at a time; a response is whole or streamed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -177,7 +177,8 @@ class Connection(asyncio.Protocol):
     ) -> tuple[Head, bytes]:
         """Write a request and return its response; an event stream goes to `on_stream`.
 
-        If the body is too large, the response has the rest that `large` returns.
+        A body that is too large goes to `large`, and the response has the rest that `large`
+        returns.
 
         Raises:
             NotSentError: the connection was closed before any byte was written.
@@ -315,7 +316,7 @@ class Pool:
         return answer
 
     def close(self) -> None:
-        """Close idle and ending connections; connections in use close with their request."""
+        """Close idle connections. Connections in use close when their request ends."""
         self._closed = True
         for connection in (*self._idle, *self._ending):
             connection.close()
@@ -330,7 +331,7 @@ class Pool:
         self._idle.append(connection)
 
     def _await_end(self, connection: Connection) -> None:
-        """Hold a connection whose reply is known until its stream ends, for a moment."""
+        """Keep a connection whose reply is complete until its stream ends, for a limited time."""
         if self._closed:
             connection.close()
             return

@@ -60,7 +60,7 @@ class EventReader:
                 self._size = len(rest)
 
     def give_up(self) -> SpillBuffer | None:
-        """Return the spill buffer of an unfinished large event, to be abandoned."""
+        """Return the buffer of an unfinished large event, so that the caller can delete it."""
         spill, self._spill, self.spilled = self.spilled or self._spill, None, None
         return spill
 
@@ -88,7 +88,10 @@ class EventReader:
             self._spill.feed(part)
 
     def _feed_on(self, spill: SpillBuffer, piece: bytes) -> None:
-        """Spill the next piece of a line. Its end ends the event, as MCP messages have one line."""
+        """Store the next piece of a line.
+
+        The end of the line ends the event, as MCP messages have one line.
+        """
         line, newline, _ = piece.partition(b"\n")
         spill.feed(line)
         if newline:

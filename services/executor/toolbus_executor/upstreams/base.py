@@ -1,4 +1,4 @@
-"""What the executor needs of an upstream server, independent of its transport and family."""
+"""Interface of an upstream server for the executor, independent of transport and family."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -15,10 +15,10 @@ LISTS = ("tools", "prompts", "resources")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """How an upstream describes itself.
+    """An upstream's description of itself.
 
-    `info` holds its name, version and title; `is_toolbus` is set for another Toolbus gateway;
-    `ours` is set if Toolbus made the description because it cannot connect to the server yet.
+    `info` has its name, version and title. `is_toolbus` is set for another Toolbus gateway. `ours`
+    is set if Toolbus wrote the description because it cannot connect to the server yet.
     """
 
     family: str
@@ -100,7 +100,7 @@ class NoSuchFamilyError(UpstreamInvalidError):
 
 
 class SameDeathError(UpstreamDeadError):
-    """A call failed because its process ended, and that end is already counted as a failure."""
+    """A call failed because its process ended, and the end was already counted as a failure."""
 
 
 class Upstream(Protocol):
@@ -126,7 +126,7 @@ class Upstream(Protocol):
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed: some need special treatment in calls."""
+        """Store the listed tools, because calls of some tools need special treatment."""
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
@@ -176,20 +176,20 @@ def sends_requests(upstream: Upstream, call: CallAdmitted) -> bool:
 
 
 def separates(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether this call belongs to a session of its owner."""
+    """Return whether this call uses a session of its owner."""
     of_call = getattr(upstream, "separates_in", None)
     return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
 
 
 def is_isolated_failure(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether a failed call says nothing about the server as a whole."""
+    """Return whether a failed call is no evidence of a failure of the whole server."""
     of_call = getattr(upstream, "spared", None)
     return of_call is not None and bool(of_call(call))
 
 
 @contextmanager
 def sent_before() -> Iterator[None]:
-    """Mark errors as following a request that was sent: the call may have been executed."""
+    """Mark errors as raised after a request was sent: the call may have been executed."""
     try:
         yield
     except ToolbusError as error:

@@ -1,7 +1,7 @@
 """Limit how far calls and names travel through chained Toolbus gateways. Pure.
 
-No gateway knows the length of a chain. Therefore each passes on the number of hops a call has made,
-and drops names that come from further away than a call could go.
+No gateway knows the length of a chain. Therefore each passes on the number of hops that a call has
+made, and drops names from gateways that a call could not reach.
 """
 
 from typing import Any

@@ -59,7 +59,7 @@ OTHERS = (
 
 @dataclass(slots=True)
 class _Filter:
-    """Collect usable entries; all kinds together may have `limit` bytes."""
+    """Collects usable entries. All kinds together have at most `limit` bytes."""
 
     server: str = ""
     limit: int = LARGEST_LIST
@@ -88,7 +88,7 @@ class _Filter:
         return tuple(usable[name] for name in (sorted(usable) if kind.key == "name" else usable))
 
     def drop(self, shown: str, reason: str) -> None:
-        """Record what is left out, and why."""
+        """Record an omitted entry and the reason."""
         if len(self.dropped) < MAX_DROPPED or shown in self.dropped:
             self.dropped[shown] = reason
         else:
@@ -138,7 +138,7 @@ class _Filter:
 
 
 class _Hints:
-    """The shortest cache lifetime of a server's pages; session-based servers name none."""
+    """The shortest cache lifetime of a server's pages. Session-based servers give none."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -199,7 +199,7 @@ def repairs_of(listing: Listing) -> dict[str, str]:
 
 
 def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
-    """Return the listing including the entries that the upstream itself left out."""
+    """Return the listing with the entries that the upstream itself omitted."""
     if not left_out:
         return listing
     sieve = _Filter(dropped=dict(listing.dropped))

@@ -1,7 +1,7 @@
 """Egress proxy of a server's process: the only exit of its network, to configured hosts.
 
-The process has no other network. A host is checked against the list before its name is resolved;
-then its addresses are checked like those of any server.
+The process has no other network. A host is checked against the list before its name is resolved.
+Then its addresses are checked like those of every server.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class EgressProxy:
 
     @contextmanager
     def handover(self) -> Iterator[int]:
-        """Yield a descriptor for the process, which hands a listening socket back through it."""
+        """Yield a descriptor over which the process passes a listening socket to the proxy."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._serving = asyncio.create_task(self._serve(ours))
@@ -110,7 +110,7 @@ class EgressProxy:
             await asyncio.sleep(wait)
 
     async def _serve_connection(self, opened: socket.socket, *, full: bool) -> None:
-        """Serve one connection of the program, to its end."""
+        """Serve one connection of the program until it ends."""
         try:
             reader, writer = await asyncio.open_connection(sock=opened, limit=LARGEST_HEAD)
         except BaseException:

@@ -60,7 +60,7 @@ class ValueReceiver(Protocol):
     placeholder: bytes  # raw JSON that replaces the value
 
     def feed(self, raw: bytes) -> None:
-        """Take a piece of raw JSON; of a string its inside, with whole escapes only."""
+        """Receive a piece of raw JSON; of a string only the content, without split escapes."""
         ...
 
     def end(self) -> None:
@@ -152,7 +152,7 @@ class Scanner:
         return end + 1
 
     def _take_short(self, data: bytes, at: int) -> int:
-        """Take a complete string that is not large; return 0 for any other."""
+        """Read a complete string that is not large; return 0 if it is large or incomplete."""
         found = _WHOLE.match(data, at)
         if found is None or found.end() - at > MIN_BYTES:
             return 0
@@ -272,9 +272,9 @@ class Scanner:
 
 
 def _brackets(piece: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Return a piece's closing brackets at most, opening ones at least, and its string state.
+    """Return the minimum bracket depth of a piece, its change of depth, and its string state.
 
-    Folding pairs away is much faster than a look at each bracket.
+    Removing pairs first is much faster than reading each bracket.
     """
     if b"\\" in piece:
         piece = _ESCAPE.sub(b"", piece)

@@ -102,7 +102,7 @@ def _block(block: Any, stored: dict[str, StoredValue]) -> list[Any]:
 
 
 def _content(content: Any, stored: dict[str, StoredValue]) -> Any:
-    """Return a content of a read resource with a preview as its text, under its own URI."""
+    """Return a content of a read resource whose text is a preview, under its own URI."""
     found = _stored_in(content, stored)
     if found is None:
         return content

@@ -37,11 +37,11 @@ class ExtractedValue:
         self._part = bytearray()
 
     def feed(self, raw: bytes) -> None:
-        """Take a piece of raw JSON."""
+        """Receive a piece of raw JSON."""
         self.add(self._decoder.feed(raw))
 
     def add(self, value: bytes) -> None:
-        """Take a piece of the decoded value."""
+        """Receive a piece of the decoded value."""
         if len(self.beginning) < BEGINNING:
             self.beginning = (self.beginning + value)[:BEGINNING]
         self.size += len(value)
@@ -59,7 +59,7 @@ class ExtractedValue:
         self.media = self.media or _media(self.kind, self.beginning)
 
     async def remove(self, store: LargeResultStore) -> None:
-        """Delete the stored parts, unless a caller has the result URI."""
+        """Delete the stored parts, unless the result URI was returned to a caller."""
         if not self.settled:
             self.settled = True  # delete once
             store.quota.release(self.taken)
@@ -196,7 +196,7 @@ class SpillBuffer:
 
 
 def _media(kind: Kind, beginning: bytes) -> str:
-    """Guess the media type of a value without one."""
+    """Guess the media type of a value that has none."""
     if kind is Kind.BASE64:
         return "application/octet-stream"
     looks = kind is Kind.JSON or beginning.lstrip()[:1] in (b"{", b"[")

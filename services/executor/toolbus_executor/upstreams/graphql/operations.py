@@ -53,7 +53,7 @@ class Operation:
 def operations_in(
     types: Types, wanted: Operations, address: str
 ) -> tuple[dict[str, Operation], dict[str, str]]:
-    """Return the tools by name, and what is left out and why."""
+    """Return the tools by name, and the omitted fields with the reasons."""
     found: dict[str, Operation] = {}
     left_out: dict[str, str] = {}
     for kind, field in _fields(types):
@@ -123,7 +123,7 @@ def _description(kind: str, field: Field) -> str:
 
 
 def _binding(address: str, kind: str, field: Field) -> str:
-    """Return the digest of what an approval covers besides the definition.
+    """Return the digest of the parts that an approval covers in addition to the definition.
 
     These are the address, the field and its types.
     """

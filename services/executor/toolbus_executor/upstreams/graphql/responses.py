@@ -12,7 +12,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Response(msgspec.Struct):
-    """A GraphQL response; anything of another form is none."""
+    """A GraphQL response. Anything with another form is not a response."""
 
     data: dict[str, msgspec.Raw] | None = None
     errors: list[dict[str, Any]] | None = None
@@ -22,7 +22,7 @@ _response = msgspec.json.Decoder(_Response).decode
 
 
 def result_of(status: int, body: bytes, field: str) -> bytes:
-    """Return the raw result of a call of this field; errors come with the partial data."""
+    """Return the raw result of a call of this field. Errors are returned with the partial data."""
     try:
         response = _response(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -21,13 +21,13 @@ class SelectionError(Exception):
 
 
 def usual(types: Types, field: Field) -> Tree:
-    """Return the plain fields of a field's type, and of the objects directly within."""
+    """Return the plain fields of a field's type, and those of the objects directly below it."""
     left = [MAX_FIELDS]
     return _plain(types, types.of(field.type), NEAR, left)
 
 
 def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
-    """Return the selection of a caller's dotted paths; an object at the end is expanded.
+    """Return the selection for a caller's dotted paths. An object at the end of a path is expanded.
 
     Raises:
         SelectionError: a path does not exist.

@@ -37,7 +37,7 @@ class Method:
         return str(self.definition["_meta"][BINDING])
 
     def request(self, arguments: Any) -> bytes:
-        """Return the request message. Raises `InvalidArgumentsError`, without their values."""
+        """Return the request message. Raises `InvalidArgumentsError` without the values."""
         made: Message = message_factory.GetMessageClass(self.descriptor.input_type)()
         try:
             json_format.ParseDict(
@@ -72,7 +72,7 @@ class Method:
 def methods_in(
     reflected: Reflected, wanted: Operations, address: str
 ) -> tuple[dict[str, Method], dict[str, str]]:
-    """Return the tools by name, and what is left out and why."""
+    """Return the tools by name, and the omitted methods with the reasons."""
     found: dict[str, Method] = {}
     left_out = dict(reflected.left_out)
     for service in reflected.services:

@@ -70,7 +70,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         self._channel: grpc.aio.Channel | None = None
 
     async def open(self) -> Described:
-        """Connect and read the services; only the addresses allowed now are called later."""
+        """Connect and read the services. Calls use only the addresses that are allowed now."""
         self._channel = await self._connected()
         await self._read()
         self._fresh = True
@@ -265,7 +265,7 @@ def _metadata_of(bearer: Bearer) -> Metadata:
 
 
 def _target(addresses: list[str], port: int | None) -> str:
-    """Return the addresses of the first one's family in the library's syntax."""
+    """Return the addresses in the library's syntax: those of the first address's family."""
     if ":" in addresses[0]:
         return "ipv6:" + ",".join(f"[{each}]:{port}" for each in addresses if ":" in each)
     return "ipv4:" + ",".join(f"{each}:{port}" for each in addresses if ":" not in each)

@@ -22,9 +22,9 @@ class Attribution:
     """The history of one connection.
 
     A message is attributed to the only call in progress if three conditions hold. No other
-    principal ever called on this connection, so nothing in the server runs on another's behalf.
-    Every earlier call ended with its response. The server sent no message lately while no call was
-    in progress. Otherwise the message may be a late one of an abandoned call.
+    principal has ever used this connection, so nothing in the server runs for another principal.
+    Every earlier call ended with its response. The server has not recently sent a message while no
+    call was in progress. Otherwise the message may be a late message of an abandoned call.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Attribution:
         self._unanswered: dict[int, float] = {}  # abandoned calls, and until when they count
 
     def begin(self, caller: Caller) -> None:
-        """Record a call; two principals suffice to rule out attribution."""
+        """Record the start of a call. Calls of two principals make attribution impossible."""
         if len(self._owners) < 2:  # noqa: PLR2004
             self._owners.add(caller.owner)
 

@@ -38,7 +38,7 @@ class FamilyClient(Interface):
         ...
 
     async def probe(self) -> None:
-        """Check that the server responds, with the request its family has for that."""
+        """Check that the server responds, with a request that its family has for this purpose."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:

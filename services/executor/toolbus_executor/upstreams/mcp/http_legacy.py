@@ -23,7 +23,7 @@ MAX_SESSIONS = 8
 
 
 class LegacyHttp:
-    """The main session lists and listens; each other session serves one set of capabilities.
+    """Sessions of one server: a main session, which lists and listens, and one per capability set.
 
     The handshake determines which requests a server may send, so a session serves only callers with
     the same capabilities. A server without session ids cannot distinguish sessions and has one.
@@ -87,7 +87,7 @@ class LegacyHttp:
         await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers report on tasks unrequested, and without the outcome."""
+        """Raise an error: these servers have no subscriptions to tasks."""
         if tasks:
             refuse_unless_following(self._main.described)
 

@@ -44,7 +44,7 @@ _SUBSCRIBE_SECONDS = 5.0  # until the first message of a stream
 
 
 class ModernHttp:
-    """One server of 2026-07-28."""
+    """A stateless server over HTTP, of revision 2026-07-28."""
 
     sends_requests = False
 
@@ -173,7 +173,7 @@ class ModernHttp:
     # -- notifications ------------------------------------------------------------------------
 
     async def _resubscribe(self) -> None:
-        """Open the stream that is wanted now, and only then close the previous one."""
+        """Open the stream that is needed now, then close the previous one."""
         before, self._listening = self._listening, None
         params = listen_params(self._described, self._watched, self._followed)
         if params is not None:

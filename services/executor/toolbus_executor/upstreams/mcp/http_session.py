@@ -263,7 +263,7 @@ class HttpSession:
             await self._restart_listening()
 
     async def _restart_listening(self) -> None:
-        """Open the stream before a call can make the server send something there."""
+        """Open the stream before a call, since the server may send messages there during it."""
         if self._listening is not None:
             self._listening.cancel()
         if self._listens:

@@ -97,7 +97,7 @@ class SseHttp:
         await self._connection.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers report on tasks unrequested, and without the outcome."""
+        """Raise an error: these servers have no subscriptions to tasks."""
         if tasks:
             refuse_unless_following(self._connection.described)
 

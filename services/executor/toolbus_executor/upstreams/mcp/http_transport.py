@@ -50,7 +50,7 @@ class HttpStatusError(UpstreamInvalidError):
 
 
 class AnswerStream(MessageSpill):
-    """Collect the response to one request from an event stream.
+    """Collects the response to one request from an event stream.
 
     Any other message on the stream is passed to `on_message`.
     """
@@ -81,7 +81,7 @@ class AnswerStream(MessageSpill):
     __call__ = feed
 
     def left(self) -> float:
-        """Return by how many seconds progress extends the call, once its time is over."""
+        """Return the seconds by which progress extends the call, once its time limit is reached."""
         return 0.0 if self._caller is None else self._caller.left()
 
     async def gathered(self) -> None:
@@ -101,7 +101,7 @@ class AnswerStream(MessageSpill):
             )
 
     def give_up(self) -> None:
-        """Abandon a message that was being buffered; no more data follows."""
+        """Abandon a message that was being buffered, because no more data follows."""
         spill = self.events.give_up()
         if spill is not None:
             self.abandon(spill)

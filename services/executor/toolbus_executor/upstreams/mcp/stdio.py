@@ -86,7 +86,7 @@ class StdioUpstream:
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the process tried to reach and may not, if `network` lists hosts."""
+        """Hosts that the process tried to reach and that `network` does not list."""
         gate = self._isolation.gate
         return gate.refused if gate is not None else {}
 
@@ -115,7 +115,10 @@ class StdioUpstream:
             self._connection.notify(method)
 
     async def open(self) -> Described:
-        """Start the process; try server/discover, and the handshake if that is unknown to it."""
+        """Start the process.
+
+        Try server/discover, then the handshake if the process does not know it.
+        """
         await self._start()
         if self.protocol == "legacy":
             return await self._shake_hands()
@@ -228,7 +231,7 @@ class StdioUpstream:
         return described
 
     async def _shake_hands(self) -> Described:
-        """Perform the handshake first: some processes lock onto the family of the first message."""
+        """Perform the handshake first: some processes only support the first message's family."""
         try:
             return await self._connection.initialize()
         except UpstreamRefusedError as error:

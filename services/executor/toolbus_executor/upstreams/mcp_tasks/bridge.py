@@ -188,7 +188,7 @@ def as_task(extra: str) -> str:
 
 
 def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
-    """Extend a call whose task the server has just reported on."""
+    """Extend the deadline of a call whose task the server has just reported on."""
     caller.works()
     left, until = caller.left(), limit.when()
     if until is not None and left > 0 and not limit.expired():

@@ -134,7 +134,7 @@ def concerns(call: CallAdmitted) -> bool:
 
 
 def holder_of(call: CallAdmitted) -> str:
-    """Return the process that holds the requests a call answers; empty if there are none."""
+    """Return the process that holds the requests that a call answers; empty if there are none."""
     if call.method != UPDATE:
         return ""
     with suppress(UpstreamRefusedError):
@@ -146,7 +146,7 @@ def holder_of(call: CallAdmitted) -> str:
 
 
 async def _gather(waiting: _Waiting, seconds: float) -> None:
-    """Give the server time to send a request, and further ones."""
+    """Wait a short time for a request of the server, and for further ones."""
     if waiting.caller.questions:
         return
     requested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -160,7 +160,7 @@ async def _gather(waiting: _Waiting, seconds: float) -> None:
 
 
 def _shown(raw: bytes, waiting: _Waiting) -> bytes:
-    """Return a task with its input requests; without any its status is working."""
+    """Return a task with its input requests; if it has none, its status is `working`."""
     questions = {
         f"{waiting.key}.{key}": {"method": each.method, "params": msgspec.Raw(each.params)}
         for key, each in waiting.caller.questions.items()

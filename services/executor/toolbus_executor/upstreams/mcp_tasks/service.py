@@ -1,8 +1,4 @@
-"""Tasks of one server: passed through, converted between families, or driven to their end.
-
-For callers without task support, a tool that only runs as a task is started, awaited and fetched
-here.
-"""
+"""Tasks of one server: passed through, converted between families, or run to their end here."""
 
 import asyncio
 from collections.abc import Awaitable, Collection
@@ -44,7 +40,7 @@ class TaskSupport:
         self._able: frozenset[str] = frozenset()
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools that may run as tasks, and those that only do."""
+        """Store the tools that may run as tasks, and those that run only as tasks."""
         support = {tool.name: _support(tool.definition) for tool in tools}
         self._required = frozenset(name for name, value in support.items() if value == "required")
         self._able = frozenset(
@@ -82,7 +78,7 @@ class TaskSupport:
         return call.tool in self._able and takes_tasks(call.capabilities)
 
     def _drives(self, call: CallAdmitted) -> bool:
-        """Return whether a call must be turned into a task here."""
+        """Return whether this process must run a call as a task and wait for it."""
         return (
             bool(self._required)
             and call.method == TOOLS_CALL
@@ -133,7 +129,7 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
 async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
     """Return the result of a task of a stateless server as the result of the tool call.
 
-    Input that the task needs ends the turn; the next turn brings the answers, and names the task.
+    If the task needs input, the turn ends. The next turn has the answers and names the task.
     """
     able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
     task = resumed = _resumed(call.extra)
@@ -163,7 +159,7 @@ def _resumed(extra: str) -> str:
 
 
 def _with_state(raw: bytes, task: str) -> bytes:
-    """Return a result; one that requests input gets the state that names its task."""
+    """Return a result. If it requests input, add the state that names its task."""
     members = _members(raw)
     if members.get("resultType") != _INPUT_REQUIRED:
         return raw

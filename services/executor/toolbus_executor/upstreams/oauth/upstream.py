@@ -253,7 +253,7 @@ class Authorized:
             raise
 
     def _forget(self, own: _Own) -> None:
-        """Close a user's connection; the next one shares nothing with it."""
+        """Close a user's connection. The next connection of this user shares no state with it."""
         left, own.upstream = own.upstream, None
         if left is not None:
             self._closing(left)
@@ -291,7 +291,7 @@ class Authorized:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _opened(self, own: _Own, seconds: float) -> Connected:
-        """Return a user's connection, opened by the first call."""
+        """Return a user's connection. The first call opens it."""
         if own.upstream is not None:
             return own.upstream
         async with own.turn, asyncio.timeout(seconds):

@@ -29,7 +29,7 @@ def quoted(value: Any, *, safe: str = "") -> str:
 
 
 def text_of(value: Any) -> str:
-    """Return a value as plain text; a value that is not a scalar as JSON."""
+    """Return a value as plain text; a value that is not a scalar is encoded as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -38,7 +38,7 @@ def text_of(value: Any) -> str:
 
 
 def in_path(parameter: Parameter, value: Any) -> str:
-    """Return a value for its position in a path. Raises `ArgumentError`."""
+    """Return a value encoded for its position in a path. Raises `ArgumentError`."""
     if parameter.as_json:
         return _bounded(parameter, quoted(_encode(value).decode()))
     _refuse_leaving(parameter, value)

@@ -214,7 +214,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
 
 
 def _refuse_dead(head: Head) -> None:
-    """Raise `UpstreamDeadError`, which the breaker counts, if the API is unavailable."""
+    """Raise `UpstreamDeadError`, which counts as a failure, if the API is unavailable."""
     if head.status in _DEAD:
         raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
 

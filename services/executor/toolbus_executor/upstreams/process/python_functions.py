@@ -189,7 +189,7 @@ def _failed(message: str) -> dict[str, Any]:
 
 
 def _validation_message(error: ValidationError) -> str:
-    """Return what to change, without the values that were sent."""
+    """Return what the caller must change, without the sent values."""
     problems = [
         f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"
         for each in error.errors(include_url=False, include_input=False)
