@@ -109,7 +109,7 @@ def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endp
 
 
 def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> None:
-    """Show anonymous access in the service's status, and log it where it cannot be granted."""
+    """Show anonymous access in the status, and log if a configured one cannot be granted."""
 
     def check() -> None:
         if anonymous.denied_reason:
@@ -124,7 +124,7 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
 def _connect_server_requests(
     server_requests: ServerRequests, notifications: NotificationHub, sessions: Sessions
 ) -> None:
-    """Pass on what servers request, and clients report, outside any call."""
+    """Forward requests of servers and messages of clients that belong to no call."""
 
     def ended(sid: str) -> None:
         notifications.session_ended(sid)

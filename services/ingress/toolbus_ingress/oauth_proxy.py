@@ -28,8 +28,8 @@ _FORWARDED_HEADERS = (
 class OAuthProxy:
     """`/oauth/…` and the metadata documents of the authorization server.
 
-    Anyone may request these pages, so they have a limit of their own: at most `MAX_CONCURRENT`
-    requests run, and they cannot take the capacity of calls.
+    These pages need no credential, so they have their own limit: at most `MAX_CONCURRENT` requests
+    run, and the capacity for calls is not affected.
     """
 
     endpoint: Endpoint
@@ -52,7 +52,7 @@ class OAuthProxy:
 
     @property
     def _enabled(self) -> bool:
-        """Whether people sign in here, or connect their own accounts to servers."""
+        """Whether people sign in here, or connect their own accounts at servers."""
         protected_resource = self.endpoint.protected_resource
         servers = protected_resource.directory.now.configuration.servers
         return protected_resource.enabled or any(

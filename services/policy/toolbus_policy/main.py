@@ -88,7 +88,7 @@ MARK_SECONDS = 1.0
 
 
 class AuthorizerProvider:
-    """Return the current authorizer: a new one after configuration or catalogue changed."""
+    """Returns the current authorizer: a new one after the configuration or catalogue changed."""
 
     MAX_ENTRIES = 50_000
 
@@ -284,7 +284,7 @@ async def _serve_admin(
     ledger: LedgerQueryHandler,
     settings: Settings,
 ) -> None:
-    """Let holders of admin keys change the configuration, within their roles."""
+    """Handle requests of admin-key holders to change the configuration, within their roles."""
     config = await service.bucket(CONFIG)
     restrictions = RemoteRestrictions(
         tuple(settings.admin_commands.split()),

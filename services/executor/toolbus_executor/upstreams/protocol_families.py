@@ -1,9 +1,9 @@
 """A server that speaks both protocol families: each call uses the family of its caller.
 
 The newest family is connected first, and lists. The other family is connected when a caller first
-needs it: the newest family does not reveal whether there is another, and a server without one
-should receive no handshake. A process may lock onto the family of the first message, so another
-process is started.
+needs it, because the newest family does not show whether the server has another one, and a server
+without one should receive no handshake. A process may support only the family of its first message,
+so another process is started.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ def create_in_families(
 
 @dataclass(slots=True)
 class _Other:
-    """The server as connected with a handshake."""
+    """The connection to the server in the session-based family."""
 
     upstream: Upstream
     described: Described
@@ -166,7 +166,7 @@ class BothFamilies:
         return separates(self._other.upstream, call)
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether a failed call says nothing about other calls."""
+        """Return whether a failed call is no evidence of a failure of other calls."""
         wanted = self._other.upstream if self._other and self._wants_other(call) else self._first
         return isinstance(wanted, Separated) and wanted.spared(call)
 
@@ -296,7 +296,7 @@ class BothFamilies:
             await self._connect()
 
     def _pass_tools(self) -> None:
-        """Pass the tools to the other family, with the task support it declares itself."""
+        """Pass the tools to the other family, with the task support that this family declares."""
         if self._other is None:
             return
         tasks = self._other.tasks

@@ -51,7 +51,7 @@ _FIXED = {
 
 
 def errors_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
-    """Return the first few errors, each with its location; `whole` names the whole value."""
+    """Return the first few errors, each with its location; `whole` is the name of the value."""
     messages = [_message(each, schema, whole) for each in islice(errors, MAX_ERRORS + 1)]
     more = "; further errors are omitted" if len(messages) > MAX_ERRORS else ""
     return _truncated("; ".join(dict.fromkeys(messages[:MAX_ERRORS])), MAX_LENGTH) + more
@@ -139,7 +139,7 @@ def _unexpected(names: list[str], schema: Any, location: str) -> str:
 
 
 def _schema_at(error: ValidationError, schema: Any, name: str = "") -> Any:
-    """Return the schema that holds an error's keyword, or that schema's property `name`."""
+    """Return the schema that has an error's keyword, or that schema's property `name`."""
     found = schema
     for step in error.schema_path[:-1]:
         if isinstance(found, dict):
@@ -197,7 +197,7 @@ def _listed(values: Sequence[Any], between: str = ", ") -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value of the schema; of the caller's values only member names appear."""
+    """Return a value of the schema for a message. Of the caller's values, only names are used."""
     if isinstance(value, dict | list):
         return _type_of(value)
     return _quoted(value) if isinstance(value, str) else _truncated(str(value), _LONGEST_NAME)

@@ -14,8 +14,8 @@ _LONGEST_NAME = 64
 class Misfit:
     """A validation failure: `text` for the caller, `note` for events, which has no values.
 
-    `names` are the arguments concerned; None if any may be, as a server could take an argument that
-    its schema does not define for another one.
+    `names` are the invalid arguments. None means that any argument may be invalid, because a server
+    could interpret an argument that its schema does not define as another one.
     """
 
     text: str
@@ -23,7 +23,7 @@ class Misfit:
     names: frozenset[str] | None = None
 
     def concerns(self, read: Collection[str] | None) -> bool:
-        """Return whether one of these arguments may be invalid; None stands for all."""
+        """Return whether one of these arguments may be invalid; None means all arguments."""
         if read is None:
             return True
         return bool(read) and (self.names is None or not self.names.isdisjoint(read))
@@ -50,7 +50,7 @@ def _concerned(error: ValidationError) -> str | None:
 
 
 def _noted(errors: Sequence[ValidationError], known: Collection[str]) -> str:
-    """Return the arguments and keywords of errors; argument names chosen by callers stay out."""
+    """Return the arguments and keywords of errors, without argument names that callers chose."""
     notes = dict.fromkeys(
         f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MAX_MISFITS]
     )

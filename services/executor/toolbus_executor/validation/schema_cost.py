@@ -39,7 +39,7 @@ class Bounds:
         return self.weight * nodes + self.patterns * len(raw) // BYTES_PER_VISIT
 
     def describable(self, raw: bytes) -> bool:
-        """Return whether collecting all errors is cheap: unlike a verdict, it repeats work."""
+        """Return whether collecting all errors is cheap. Unlike a verdict, it repeats work."""
         maximum = self.visits(raw)
         if self.returns > 1:
             maximum *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
@@ -47,7 +47,7 @@ class Bounds:
 
 
 def bounds_of(schema: dict[str, Any]) -> Bounds:
-    """Return the cost bounds of a schema; an overestimate rather than an underestimate.
+    """Return upper bounds of a schema's validation cost.
 
     Raises:
         UnboundedError: the schema is too large, or refers outside itself.

@@ -50,7 +50,8 @@ class CompiledSchema:
     def misfit(self, raw: bytes, whole: str, *, nulls: bool = False) -> Misfit | None:
         """Return the validation failure of this JSON; None if it is valid.
 
-        With `nulls`, a null member counts as absent, as many models write it.
+        With `nulls`, a null member counts as absent, because many models write null for absent
+        members.
         """
         if self.bounds.visits(raw) > MAX_VISITS:
             return UNCHECKED
@@ -88,8 +89,8 @@ class _Compiled:
 class Checks:
     """Schemas of a server's tools. `unchecked` has the tools without validation, with reasons.
 
-    A tool whose schema cannot be used stays callable, as its server validates too. `misfits` is the
-    policy for invalid arguments, `tools` the same for single tools.
+    A tool whose schema cannot be used can still be called, because its server validates as well.
+    `misfits` is the policy for invalid arguments, and `tools` the policy for single tools.
     """
 
     server: str
@@ -221,7 +222,7 @@ def _checked(schema: Any, member: str, why_not: list[str]) -> CompiledSchema | N
 
 
 def _is_library_failure(error: BaseException) -> bool:
-    """Return whether an error is a failure of the library, which may be a panic."""
+    """Return whether an error is a failure of the library itself, possibly a panic."""
     own = (ValueError, RecursionError, jsonschema_rs.ReferencingError)
     return isinstance(error, own) or type(error).__name__ == "PanicException"
 

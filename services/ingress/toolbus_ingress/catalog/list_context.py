@@ -1,7 +1,7 @@
-"""The context that lists take up for each key: counted in bytes, published once a period.
+"""The size of lists in models' contexts, counted in bytes per key and published once a period.
 
-A list only adds to a counter. The sizes it is compared with, all definitions the key may use and
-all there are, are computed when the period ends, key by key.
+Each list only increments a counter. The sizes for comparison, of all definitions the key may use
+and of all existing definitions, are computed per key at the end of the period.
 """
 
 from collections.abc import Callable, Iterable

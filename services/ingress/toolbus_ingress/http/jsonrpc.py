@@ -72,7 +72,7 @@ _CODES: dict[str, tuple[int, int]] = {
 class Response(Struct, frozen=True):
     """One HTTP response: status, body, and headers beyond content type and length.
 
-    `rejected` is why credentials were rejected, where the status alone does not say it.
+    `rejected` is the reason for rejected credentials if the status alone does not show it.
     """
 
     status: int

@@ -152,7 +152,7 @@ def rejected(reason: str, status: int, message: str) -> RejectedRequestError:
 
 
 def _is_allowed(name: str, allowed: frozenset[str]) -> bool:
-    """Return whether a host or origin is listed, as it is or without its port."""
+    """Return whether a host or origin is listed, with or without its port."""
     bare, _, port = name.rpartition(":")
     return name in allowed or (bare in allowed and port.isdigit())
 

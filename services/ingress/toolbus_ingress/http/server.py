@@ -30,7 +30,7 @@ def limits_of(settings: Settings) -> Limits:
 
 @asynccontextmanager
 async def listening(app: Any, settings: Settings) -> AsyncIterator[Listener]:
-    """Listen and serve the application. On exit, requests in flight are answered first.
+    """Listen and serve the application. On exit, requests in progress are completed first.
 
     Raises:
         UnavailableError: the port is taken.

@@ -219,7 +219,7 @@ class Endpoint:
     # -- sessions ------------------------------------------------------------------------------
 
     async def _serve_session(self, verb: str, context: RequestContext) -> Response | None:
-        """Serve GET, a session's own stream, and DELETE, its end."""
+        """Serve GET, the session's own stream, and DELETE, the end of the session."""
         session = self.session(context)
         if verb == "DELETE":
             self.sessions.end(session)

@@ -74,7 +74,7 @@ class Listener:
 
 
 class NotificationHub:
-    """The open streams of this replica, and the notifications that are due to them."""
+    """The open streams of this replica, and the notifications to send on them."""
 
     def __init__(
         self, catalogue: Catalogue, call_handler: CallHandler, event_logs: EventLogStore
@@ -171,7 +171,7 @@ class NotificationHub:
         self._event_logs.remove_session(sid)
 
     def close(self) -> None:
-        """End every stream with its final message."""
+        """End every stream with its last message."""
         for listener in tuple(self._listeners):
             listener.event_log.close()
         self._event_logs.close()
@@ -231,7 +231,7 @@ class NotificationHub:
         return True
 
     def _is_for(self, listener: Listener, principal_id: str, session: str) -> bool:
-        """Return whether a notification for this principal and session may go to the stream."""
+        """Return whether a notification for this principal and session is sent on the stream."""
         if not principal_id:
             return True
         own = listener.context.session
@@ -264,7 +264,7 @@ class NotificationHub:
                 self._notify_task(notification)
 
     def _merge_update(self, notification: ServerNotification, params: dict[str, Any]) -> None:
-        """Schedule an update, merged with equal ones that arrive until then.
+        """Schedule an update notification. Equal updates that arrive before it is sent are merged.
 
         No change is lost: a client that reads after the notification sees every merged change.
         """
@@ -298,9 +298,9 @@ class NotificationHub:
     def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
-        """Notify a stream that subscribed; if no client did, each session that may read it.
+        """Notify the subscribed streams; without any, each session that may read the resource.
 
-        A stream of the stateless family gets only what it subscribed to.
+        A stream of the stateless family receives only updates that it subscribed to.
         """
         uri, caller = str(params["uri"]), listener.context.caller
         if caller.server not in ("", server):
@@ -329,7 +329,7 @@ class NotificationHub:
     # -- list changes --------------------------------------------------------------------------
 
     def key_changed(self, name: str) -> None:
-        """Compare the lists of a key that changed; its streams end if the key has ended."""
+        """Compare the lists of a changed key; end its streams if the key is no longer valid."""
         if self._listeners:
             self._keys_changed.add(name)
             self._compare_soon()
@@ -344,7 +344,7 @@ class NotificationHub:
             self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
 
     def _compare(self) -> None:
-        """Notify each stream of the lists it sees that changed, or whose server reported it."""
+        """Notify each stream of changes in the lists that it sees, and of reported changes."""
         self._comparison = None
         reported, self._reported_changes = self._reported_changes, set()
         keys, self._keys_changed = self._keys_changed, set()

@@ -37,7 +37,7 @@ _NOT_STORED = jsonrpc.error(
 
 @dataclass(eq=False, slots=True)
 class _RemoteStream:
-    """A stream of another replica, as its client reads it here; `found` resolves once known."""
+    """A stream of another replica that a client reads here. `found` resolves once it is known."""
 
     event_log: EventLog
     found: asyncio.Future[bool] = field(
@@ -74,14 +74,16 @@ class Resumption:
         self._bus.on_lost.append(self.close)
 
     def close(self) -> None:
-        """End every reading that needs the bus; the clients reconnect."""
+        """End all reading from other replicas; the clients reconnect."""
         for remote in tuple(self._remote_streams.values()):
             remote.event_log.close()
         for remote_reader in tuple(self._remote_readers.values()):
             remote_reader.reader.leave()
 
     async def resume(self, context: RequestContext, session: Session, event_id: bytes) -> bool:
-        """Serve a stream after an event; False if the session's own stream is to start again.
+        """Serve a stream after an event.
+
+        Return False if the session's own stream must be restarted.
 
         Raises:
             ProtocolError: the stream of an answer is not stored.

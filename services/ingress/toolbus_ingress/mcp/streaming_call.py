@@ -1,4 +1,4 @@
-"""One call with notifications before its result, and requests to its client on the way."""
+"""One call that sends notifications before its result, or requests to its client."""
 
 import asyncio
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class StreamingCall:
 
     @property
     def started(self) -> bool:
-        """Whether the response is a stream already, so that the result must go there too."""
+        """Whether the response is already a stream, to which the result must be written too."""
         return self._event_log is not None
 
     async def run(self, call: CallRequested) -> FinalReply:
@@ -115,7 +115,7 @@ class StreamingCall:
     # -- events --------------------------------------------------------------------------------
 
     def _start_timers(self) -> list[asyncio.TimerHandle]:
-        """Schedule an event id for a late answer, and the client's disconnection if configured."""
+        """Schedule an event id for a late answer and, if configured, the disconnection."""
         loop, poll_after = asyncio.get_running_loop(), self._event_logs.poll_after
         timers = [loop.call_later(LATE_SECONDS, self._open_stream)]
         if poll_after:
@@ -150,7 +150,7 @@ class StreamingCall:
         (self._context.write or self._open_stream().put)(message)
 
     def _open_stream(self) -> EventLog:
-        """Return the call's event log; create it, and start writing it to the client, at first."""
+        """Return the call's event log. At the first call, create the log and start to stream it."""
         if self._event_log is not None:
             return self._event_log
         context = self._context
@@ -171,7 +171,7 @@ class StreamingCall:
     # -- input ---------------------------------------------------------------------------------
 
     async def _collect_input(self, body: bytes) -> dict[str, Any]:
-        """Send every request for input to the client at once; return the next round's params."""
+        """Send all requests for input to the client; return the params of the next round."""
         required = msgspec.json.decode(body)
         requests = required.get("inputRequests") or {}
         for each in requests.values():
@@ -211,7 +211,7 @@ class StreamingCall:
         return self._context.session
 
     def _next_round(self, call: CallRequested, params: dict[str, Any], first: str) -> CallRequested:
-        """Return the call of the next round, with the time limit of the first."""
+        """Return the call of the next round, with the time limit of the first round."""
         extra = (msgspec.json.decode(call.extra) if call.extra else {}) | params
         if "requestState" not in params:
             extra.pop("requestState", None)

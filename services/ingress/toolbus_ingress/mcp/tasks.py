@@ -1,8 +1,8 @@
 """Tasks of clients: their ids are sealed handles, some of which hold the result itself.
 
 A client with a session may request a task from a server that decides itself which calls become
-tasks, and that answers at once. The client then gets a completed task, whose result is sealed into
-its handle, so that no replica has to store it.
+tasks and that answers immediately. The client then gets a completed task. The result is encrypted
+in the task's handle, so that no replica has to store it.
 """
 
 from datetime import UTC, datetime
@@ -150,7 +150,7 @@ def with_task_id(body: bytes, handle: str) -> bytes:
 
 
 def with_error_codes(body: bytes) -> bytes:
-    """Return a task of policy's with the protocol's code in its error, if it has one."""
+    """Return a task of policy with the protocol's code in its error, if it has one."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):

@@ -1,4 +1,4 @@
-"""The event logs of sessions, found by name for resumption, bounded per principal and in all."""
+"""The event logs of sessions, found by name for resumption, limited per principal and in total."""
 
 import asyncio
 import itertools
@@ -23,8 +23,7 @@ _LONGEST_ID = 64
 class StreamPosition:
     """A client's position in a stream, from an event id: `<kind><replica>.<count>-<number>`.
 
-    An event id is no secret and proves nothing: a stream is looked up only in the session of the
-    request.
+    An event id is not a credential: a stream is looked up only in the session of the request.
     """
 
     stream: str
@@ -32,7 +31,7 @@ class StreamPosition:
 
     @property
     def is_session_stream(self) -> bool:
-        """Whether this is a session's own stream, not that of one answer."""
+        """Whether the stream is a session's own stream, not that of one answer."""
         return self.stream.startswith(SESSION_STREAM)
 
     @property
@@ -72,10 +71,12 @@ class _Usage:
 
 
 class EventLogStore:
-    """The event logs of this replica's sessions; over a limit the oldest unread log is evicted.
+    """The event logs of this replica's sessions.
 
-    `poll_after`: seconds after which a client that waits for an answer is disconnected, to resume
-    later; 0: never.
+    Above a limit, the oldest log without a reader is evicted.
+
+    `poll_after` is the number of seconds after which a client that waits for an answer is
+    disconnected, so that it resumes later; 0 means never.
     """
 
     def __init__(self, poll_after: float = 0.0) -> None:

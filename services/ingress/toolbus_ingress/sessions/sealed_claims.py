@@ -1,4 +1,4 @@
-"""State that clients carry for the gateway: sealed at the edge, and bounded in size."""
+"""State that clients store for the gateway: encrypted by ingress, and limited in size."""
 
 from toolbus_common.crypto import sealed_tokens
 from toolbus_common.crypto.sealed_tokens import LONGEST, Claims
@@ -26,7 +26,7 @@ class SessionClaims(Claims, frozen=True):
 
 
 class StateClaims(Claims, frozen=True):
-    """The server's `requestState` (None where it sent none), and the request it belongs to."""
+    """The server's `requestState` (None if it sent none), and the request it belongs to."""
 
     state: str | None
     principal_id: str
@@ -54,7 +54,7 @@ class DoneClaims(Claims, frozen=True):
 
 
 class ClaimSealer(sealed_tokens.TokenSealer):
-    """Seals and opens the claims that clients carry."""
+    """Encrypts and decrypts the claims that clients store."""
 
     def close(self, claims: Claims) -> str:
         """Return the sealed claims as visible ASCII.

@@ -69,8 +69,8 @@ class Session:
 class Sessions:
     """Creates, finds and ends sessions, and shares their state with the other replicas.
 
-    `publish` sends a message to every replica. This replica receives its own messages too; they
-    change nothing a second time.
+    `publish` sends a message to every replica. This replica receives its own messages too; applying
+    them again has no effect.
     """
 
     def __init__(self, sealer: ClaimSealer, publish: Callable[[SessionMessage], None]) -> None:
@@ -111,7 +111,7 @@ class Sessions:
         return session
 
     def set_capabilities(self, session: Session, capabilities: Any) -> None:
-        """Set the client's capabilities of a session that existed before its handshake."""
+        """Set the client's capabilities of a session that was created before its handshake."""
         self.update(session, "declared", msgspec.json.encode(_bounded(capabilities)).decode())
 
     def add_task(self, session: Session, task: str, handle: str) -> None:

@@ -25,7 +25,7 @@ MAX_BUDGETS = 5000
 
 @dataclass(frozen=True, slots=True)
 class LedgerQueryHandler:
-    """Read the counters; only the rebuilder changes them."""
+    """Handler of ledger queries. It only reads the counters; the rebuilder changes them."""
 
     ledger: Ledger
     rebuilder: Rebuilder
@@ -43,7 +43,7 @@ class LedgerQueryHandler:
         )
 
     async def handle_rebuild(self, query: RebuildRequest) -> RebuildReply:
-        """Rebuild a customer's counters, even if none seem to be lost."""
+        """Rebuild a customer's counters, even if they are not known to be lost."""
         reply = await self.rebuilder.rebuild(
             query.customer, force=True, accept=query.accept, by=query.by
         )

@@ -131,7 +131,7 @@ class AdmissionHandler:
     async def _admit_with_approval(
         self, decision: Decision, call: CallRequested, reply: ReplyChannel
     ) -> None:
-        """Admit a call that may need approval; a call that has waited is authorized again."""
+        """Admit a call that may need approval. A call that has waited is authorized again."""
         result, claim, admission = None, decision.claim, None
         try:
             while result is None:
@@ -155,7 +155,7 @@ class AdmissionHandler:
     ) -> None:
         """Admit a call that became a task, now that it is approved.
 
-        Its idempotency key is claimed here: a suspended call holds no claim.
+        Its idempotency key is claimed here, because a suspended call has no claim.
         """
         with _tracer.span("toolbus.decide", call.traceparent):
             authorizer, payer, admission, claim = self.authorizer(), None, None, None
@@ -282,8 +282,8 @@ class AdmissionHandler:
     async def _record_intent(self, intent: CallAllowed) -> None:
         """Return once the stream has stored the intent, before the call's deadline.
 
-        The sweeper relies on both: an intent stored after the deadline belongs to no call that
-        ran. Raises `BusDownError` or `UnavailableError`.
+        The sweeper relies on both: if an intent is stored after the deadline, the call was not
+        executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:
             with _tracer.below("toolbus.record_intent"):
@@ -341,7 +341,7 @@ class AdmissionHandler:
 
 
 def _end_decision_span(decision: str) -> None:
-    """End the decision's span; if the services share a process, the call continues below it."""
+    """End the decision's span. If the services share a process, the call continues below it."""
     span = current()
     if span.recorded:
         span.note("toolbus.decision", decision)
@@ -349,7 +349,7 @@ def _end_decision_span(decision: str) -> None:
 
 
 def _may_need_approval(decision: Decision, call: CallRequested) -> bool:
-    """Return whether approval is needed, or the call brings an approval's state."""
+    """Return whether approval is needed, or the call contains the state of an approval."""
     needed = decision.admission.cause or decision.verdict.approve_by
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 

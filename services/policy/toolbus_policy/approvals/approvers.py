@@ -40,7 +40,7 @@ class Approver:
     customer: str = ""
 
     def can_see(self, approval: Approval) -> bool:
-        """Return whether the approval is visible: a customer's key sees only that customer's."""
+        """Return whether the approver may see the approval: a key sees only its customer's."""
         return self.customer in ("", approval.customer)
 
     def is_caller(self, approval: Approval) -> bool:

@@ -89,7 +89,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
         return self.state not in _VOID and now < self.ends
 
     def applies_to(self, state: str, now: float) -> bool:
-        """Return whether the approval applies to a call that brings this state of its server.
+        """Return whether the approval applies to a call that contains this state of its server.
 
         A call that used its approval may answer its server's requests, once for each state the
         server returned. Any other call needs a new approval.
@@ -106,7 +106,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 def new_approval(
     call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
-    """Return a pending approval for a call; `span` is when it is requested and when it ends."""
+    """Return a pending approval for a call; `span` is the time of the request and of its expiry."""
     levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),
@@ -140,7 +140,7 @@ def rejected(approval: Approval, by: str, note: str, ends: float) -> Approval:
 
 
 def used(approval: Approval, ends: float, call_id: str) -> Approval:
-    """Return the approval as used: until `ends` its call may only answer its server's requests."""
+    """Return the approval as used: until `ends`, its call may only answer its server's requests."""
     return replace(approval, state=State.USED, ends=ends, arguments="", used_by=call_id, rounds=())
 
 

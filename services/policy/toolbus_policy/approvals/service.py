@@ -49,7 +49,7 @@ Bind = Callable[[CallRequested, Principal], str]
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLimits:
-    """How long an approval may be pending and then unused, in seconds, and how many may be."""
+    """Limits of pending and unused approvals: seconds, and their number."""
 
     pending: float
     granted: float
@@ -59,9 +59,9 @@ class ApprovalLimits:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalGrant:
-    """A call that may go on, in the form to dispatch.
+    """A call that may continue, in the form to dispatch.
 
-    `stored` is the approval that the call used, `before` the same approval until then.
+    `stored` is the approval that the call used, `before` the same approval before its use.
     """
 
     call: CallRequested
@@ -92,7 +92,7 @@ class ApprovalService:
     async def check(
         self, call: CallRequested, principal: Principal, cause: Cause
     ) -> ApprovalResult:
-        """Return the result for the call; None if it has waited and must be authorized again.
+        """Return the result for the call; None if the call has waited and must be authorized again.
 
         Raises:
             ApprovalRequiredError: no decision yet, or the client cannot open the approval page.
@@ -150,7 +150,7 @@ class ApprovalService:
         )
 
     def record_use(self, grant: ApprovalGrant) -> None:
-        """Publish that an approved call goes on; continuations publish nothing more."""
+        """Publish that an approved call continues. Later continuations are not published."""
         if grant.stored is not None and not grant.stored.approval.rounds:
             self.events.publish(event_of(grant.stored.approval, time(), grant.call.call_id))
 
@@ -177,7 +177,7 @@ class ApprovalService:
     async def _wait_for_decision(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated | None:
-        """Wait for the decision if the caller accepted the page; else ask for it."""
+        """Wait for the decision if the caller opened the page; else request it."""
         own = response.approval == stored.approval.id
         seconds = (call.deadline - time()) * WAIT_SHARE
         if not own or response.action != ACCEPTED:
@@ -260,7 +260,7 @@ class ApprovalService:
     async def _request_input(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated:
-        """Return a task if the client takes one; else the page, unless it was declined."""
+        """Return a task if the client supports one; else the page, unless the user declined it."""
         if not response.approval and wants_task(call):
             task = await self.task_service.create(
                 call, stored.approval, self._page(stored.approval)

@@ -69,8 +69,8 @@ class Ledger:
     """Reserve and settle. All keys of one customer share one hash slot.
 
     A generation is written to Redis and to the bus at a customer's first use, and every change
-    increments its tick. Counters of another generation, or with a lower tick than was seen, are
-    lost: an emptied Redis, or one restored from an older copy, never resets budgets.
+    increments its tick. Counters of another generation, or with a lower tick than a known one, are
+    treated as lost, so that an emptied or restored Redis never resets budgets.
 
     `newest` is the newest stream message this process knows; it goes into each reservation's
     `CallContext.after`.
@@ -108,9 +108,9 @@ class Ledger:
     async def settle(self, ends: Sequence[ReservationEnd]) -> None:
         """End reservations; each ends once, so the call is idempotent.
 
-        Ends of lost counters are ignored: the rebuild reads the events that they come from. Every
-        other customer is settled first. Raises `LedgerDownError`, also while counters are being
-        rebuilt.
+        Reservations of lost counters are skipped, because the rebuild reads the events of their
+        outcomes. All other customers are settled first. Raises `LedgerDownError`, also while
+        counters are being rebuilt.
         """
         await self._each(ends, self._settle)
 
@@ -157,7 +157,7 @@ class Ledger:
             state.tick = max(state.tick, tick)
 
     async def is_lost(self, customer: str, known: KnownGeneration) -> bool:
-        """Return whether the counters in Redis are not those the bus and this process know."""
+        """Return whether the counters in Redis differ from the generation known here."""
         generation, tick = await self.store.read_state(customer)
         return generation != known.generation.id or tick < self._remember(customer, known).tick
 
@@ -205,7 +205,7 @@ class Ledger:
         return answer[1]
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
-        """Run work on known counters; None if nothing was reserved yet, or all is lost."""
+        """Run work on known counters. Return None if nothing was reserved yet, or all is lost."""
         state = self._states.get(customer)
         if state is None:
             known = await self.generations.known(customer)

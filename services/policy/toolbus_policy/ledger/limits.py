@@ -1,7 +1,7 @@
 """Limits of every level, and the names of their counters. Pure.
 
-A counter's name holds everything that makes it a different counter: level, kind, period, zone,
-tools. The limit itself is not part of the name, so a changed limit keeps what was spent.
+The name of a counter consists of its level, kind, period, time zone and tools. The limit is not
+part of the name, so that a changed limit continues with the spent amount.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class BudgetLimit:
         return self.budget.usd is not None
 
     def counts(self, name: str, charge: int) -> bool:
-        """Return whether a call of this tool at this price must fit the budget."""
+        """Return whether a call of this tool at this price counts against the budget."""
         tools = self.budget.tools
         return bool(charge or not self.in_money) and (not tools or granted(tools, name))
 

@@ -99,7 +99,7 @@ class ReserveArguments:
 
 
 def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
-    """Return the error for the script's reply; None if the call may go on."""
+    """Return the error for the script's reply; None if the call is allowed."""
     kind = answer[0]
     if kind == b"ok":
         return None

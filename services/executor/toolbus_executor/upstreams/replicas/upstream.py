@@ -1,4 +1,4 @@
-"""A server with several replicas: each call goes to one that does not fail."""
+"""A server with several replicas: each call is sent to a replica that is not failing."""
 
 import asyncio
 import logging
@@ -154,7 +154,7 @@ class ReplicatedUpstream:
             await end(*trying)
 
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Return a whole list as one page, as the majority of reachable replicas lists it."""
+        """Return a whole list as one page, in the version of the majority of reachable replicas."""
         kind = KINDS[method]
         connected = self._connected()
         listed = await found_in_time([each for _, each in connected], kind, LIST_SECONDS)
@@ -172,7 +172,10 @@ class ReplicatedUpstream:
         return chosen.page(kind)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed; a replica that offers a tool differently does not serve it."""
+        """Store the listed tools.
+
+        A replica that offers a tool differently does not serve that tool.
+        """
         listed = {each.name: each.digest for each in tools}
         for replica in self._replicas:
             if replica.tools is None or replica.upstream is None:
@@ -222,7 +225,7 @@ class ReplicatedUpstream:
         return await cast("Separated", self._chosen(call).upstream).subscribe(call, seconds)
 
     async def probe(self) -> None:
-        """Raise `UpstreamDeadError` if no replica is healthy: each has probes of its own."""
+        """Raise `UpstreamDeadError` if no replica is healthy. Each replica has its own probes."""
         if not self.well:
             raise UpstreamDeadError(self._none_left())
 
@@ -307,7 +310,7 @@ class ReplicatedUpstream:
     # -- choosing a replica --------------------------------------------------------------------
 
     def _chosen(self, call: CallAdmitted) -> Replica:
-        """Return the replica for a call, an ejected one if need be. Raises `UpstreamDeadError`."""
+        """Return the replica for a call, or an ejected one. Raises `UpstreamDeadError`."""
         can = [each for each in self._replicas if each.can(call)]
         able = [each for each in can if each.takes(call)] or can
         if not able:
@@ -321,7 +324,7 @@ class ReplicatedUpstream:
         return able[0] if len(able) == 1 else next_in_turn(uncrowded(able))
 
     def _home(self, call: CallAdmitted, able: list[Replica], failed: list[Replica]) -> Replica:
-        """Return the replica with the caller's session if it is able; a retry may go elsewhere."""
+        """Return the replica with the caller's session; a retry may use another replica."""
         owner = self.separation.ownership.of(call).id if self.separation else call.key
         home = self._homes.get(owner)
         if home not in able:
@@ -333,7 +336,7 @@ class ReplicatedUpstream:
         return home_of(owner, others) if others else home
 
     def _stays(self, call: CallAdmitted) -> bool:
-        """Return whether a replica may hold state of this caller that the others do not have."""
+        """Return whether only this replica may have state of the caller."""
         return (
             self.sends_requests_in(call)
             or bool(call.extra)

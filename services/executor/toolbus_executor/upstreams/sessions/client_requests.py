@@ -24,13 +24,13 @@ class _Waiting:
 
 
 class ClientQuestions:
-    """The requests outside of calls of one server that wait for a client here."""
+    """Requests of one server outside of calls that wait for a client's answer in this process."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
 
     def put(self, session: str, question: Question) -> str:
-        """Store a request until its client answers; return its id, empty if it is rejected."""
+        """Store a request until its client answers. Return its id, or empty if it is rejected."""
         each = sum(waiting.session == session for waiting in self._waiting.values())
         if len(self._waiting) >= MAX_WAITING or each >= MAX_PER_SESSION:
             question.answer(refusal(METHOD_NOT_FOUND, "The client has too many open requests."))

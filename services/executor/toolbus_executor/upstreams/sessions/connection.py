@@ -79,7 +79,7 @@ class Connection:
 
     @property
     def in_use(self) -> bool:
-        """Whether its owner relies on it although no call is in progress."""
+        """Whether the owner still needs the session although no call is in progress."""
         return bool(self.watched.names or self.followed.names or self._kept_until > monotonic())
 
     async def call(

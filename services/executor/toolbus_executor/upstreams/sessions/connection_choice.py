@@ -1,4 +1,4 @@
-"""Choose a connection for a call whose server may send requests without naming the call."""
+"""Choose a connection for a call during which the server may send unattributed requests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ class ExclusiveConnections:
     """Calls that may receive requests, one at a time on each connection of an owner.
 
     A request on a pipe or on an HTTP+SSE stream names no call, so it can be attributed only if a
-    single call in progress is possible. Connections of an owner are numbered; calls that need no
-    exclusive connection use number 0. A tool that completed a call without requests needs none
-    until it sends one.
+    single call in progress is possible. Connections of an owner are numbered. Calls that need no
+    exclusive connection use number 0. A tool that completed a call without a request needs no
+    exclusive connection until it sends a request.
     """
 
     def __init__(self) -> None:

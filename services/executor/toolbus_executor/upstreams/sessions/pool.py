@@ -1,4 +1,4 @@
-"""A bounded pool of one server's sessions: opened on demand, closed when idle or displaced."""
+"""A bounded pool of one server's sessions: opened on demand, closed when idle or evicted."""
 
 import asyncio
 import logging
@@ -34,11 +34,11 @@ class Kept(Protocol):
 
     @property
     def in_use(self) -> bool:
-        """Whether its owner relies on it although no call is in progress."""
+        """Whether the owner still needs it although no call is in progress."""
         ...
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         ...
 
 
@@ -48,7 +48,7 @@ Begin = Callable[[], Awaitable[K]]
 
 @dataclass(eq=False, slots=True)
 class Session(Generic[K]):
-    """One session; `kept` is set once it is open."""
+    """One session; `kept` is set while the session is open."""
 
     key: Hashable
     owner: Owner
@@ -61,16 +61,16 @@ class Session(Generic[K]):
 
     @property
     def busy(self) -> bool:
-        """Whether closing it would interrupt its owner."""
+        """Whether closing the session would interrupt its owner."""
         beginning = self.beginning is not None and not self.beginning.done()
         return self.in_progress > 0 or beginning or (self.kept is not None and self.kept.in_use)
 
 
 class Pool(Generic[K]):
-    """The sessions of one server in this executor, the longest unused first.
+    """The sessions of one server in this executor, ordered by last use.
 
-    A busy session is never closed for another one. A principal has at most half of the pool and at
-    most `max_sessions_per_principal`. At this limit, an idle session of the same principal is
+    A busy session is never closed to open another one. A principal has at most half of the pool and
+    at most `max_sessions_per_principal`. At this limit, an idle session of the same principal is
     closed, never a session of another principal.
     """
 
@@ -116,7 +116,7 @@ class Pool(Generic[K]):
     async def lent(
         self, key: Hashable, owner: Owner, begin: Begin[K], seconds: float
     ) -> AsyncIterator[K]:
-        """Lend the session of this key; the first caller opens it.
+        """Yield the session of this key for a call; the first call opens it.
 
         Raises:
             OverloadedError: the pool is full of busy sessions.
@@ -137,7 +137,7 @@ class Pool(Generic[K]):
             self._used(session)
 
     def drop(self, kept: K, begin: Begin[K] | None = None) -> None:
-        """Remove a session that was lost; with `begin` it is reopened immediately."""
+        """Remove a lost session. With `begin`, open it again immediately."""
         session = next((each for each in self._sessions.values() if each.kept is kept), None)
         if session is None:
             return
@@ -311,6 +311,6 @@ class Pool(Generic[K]):
 
 
 def looked_at(task: "asyncio.Future[None]") -> None:
-    """Log why a session did not open; the waiting callers receive the same error."""
+    """Log why a session did not open. The waiting callers receive the same error."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("session.open_failed", extra={"reason": str(error)})

@@ -28,7 +28,7 @@ _VERSIONS = (b"", REVISION.encode())
 
 
 class Batch:
-    """One batch: its answers are one JSON array, or a stream once a call sends a notification."""
+    """One batch. Its answers are one JSON array, or a stream if a call sends notifications."""
 
     def __init__(
         self, context: RequestContext, messages: list[Any], event_logs: EventLogStore
@@ -69,7 +69,7 @@ class Batch:
             self._answers.append(answer.body)
 
     def _write(self, message: bytes) -> None:
-        """Write a message before the answers; from then on the response is a stream."""
+        """Write a message before the answers. The response is then a stream."""
         if self._event_log is None:
             context = self._context
             self._event_log = self._event_logs.open(

@@ -21,7 +21,7 @@ Limits = Mapping[str, Sequence[BudgetLimit]]  # by level
 
 @dataclass(frozen=True, slots=True, order=True)
 class RequiredSum:
-    """Sums needed for some budgets' counters: from a second on, in steps (0: one sum)."""
+    """Sums that some budgets' counters need: from a second on, in steps (0: a single sum)."""
 
     start: float
     step: int
@@ -81,7 +81,10 @@ class CounterRebuild:
                     level[field] = level.get(field, 0) + amount
 
     def add_open_call(self, call: OpenCall) -> None:
-        """Reserve the possible charge of an open call; a charge as unknown is already counted."""
+        """Reserve the possible charge of an open call.
+
+        The charge of a call that was charged as unknown is already counted.
+        """
         name = full_name(call.server, call.tool)
         counting = self._counting(call.key, call.user, call.team, name)
         limits = [limit for limit in counting if limit.counts(name, call.charge)]
