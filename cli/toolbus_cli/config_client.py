@@ -19,7 +19,10 @@ EVENT_SECONDS = 3.0
 
 @asynccontextmanager
 async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
-    """Open the repository on an open bus; at exit its events are delivered or spooled."""
+    """Open the repository on an open bus.
+
+    At exit, its events are delivered or stored in the outbox.
+    """
     limit = Settings().spool_bytes
     events = EventPublisher(bus.store, Outbox(state.root / "spool" / "operator.events", limit))
     events.people = await people_of(bus, state)

@@ -60,7 +60,7 @@ def _figure(value: Any) -> str:
 
 
 def _columns(report: Report) -> list[Row]:
-    """Return a row for each hour or day of the period, with zeros where there were no calls."""
+    """Return a row for each hour or day of the period, with zeros for those without calls."""
     if not report.steps:
         return []
     known = {datetime.fromisoformat(str(row["step"])): row for row in report.steps}

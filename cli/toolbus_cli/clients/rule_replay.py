@@ -32,7 +32,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Report:
-    """The number of calls by the outcome they would have had."""
+    """The number of calls per outcome that the proposed rules would have caused."""
 
     total: Counter[str] = field(default_factory=Counter)
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Replay:
 
 
 def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
-    """Return an audit row as a call; its tool's labels are those configured now."""
+    """Return an audit row as a call. The tool's labels are those of the current configuration."""
     customer, arguments = str(row["customer"]), str(row["arguments"])
     asker = Asker(
         key=str(row["key"]),

@@ -56,7 +56,7 @@ def nats(state: State, external: str, remembered: object, on_line: OnLine) -> En
 
 
 def move_streams(store: Path) -> None:
-    """Move streams of an installation older than NATS accounts to their present account.
+    """Move streams of an installation without NATS accounts to the account that they belong to now.
 
     The server must not be running. Raises `CommandError`.
     """

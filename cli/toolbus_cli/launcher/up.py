@@ -198,7 +198,7 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
 
 
 async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bool:
-    """Return whether the work completed before a signal. Raises what the work raises."""
+    """Return whether the work completed before a signal arrived. Raises the errors of the work."""
     doing = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(launch.stop.wait())
     await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -114,7 +114,7 @@ def _words(old: str, new: str) -> Iterator[str]:
 
 
 def _same(before: list[str], after: list[str]) -> int:
-    """Return the number of words that both begin with."""
+    """Return the number of words at the start of both texts that are equal."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(before), len(after)))
 
@@ -138,7 +138,7 @@ def _replaced(old: str, new: str) -> Iterator[str]:
 
 
 def _context(text: str) -> Iterator[str]:
-    """Yield unchanged text; of a long one both ends, and the number of characters between."""
+    """Yield unchanged text; of a long text both ends and the number of characters between."""
     if not text:
         return
     left_out = len(text) - 2 * KEPT

@@ -41,7 +41,7 @@ _ODD_SIGNS = frozenset(
 
 
 def visible(text: str) -> str:
-    """Return text that is safe for a terminal: invisible characters are replaced by names."""
+    """Return text that is safe for a terminal, with names in place of invisible characters."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_named(each) if _is_hidden(each) else each for each in text)
@@ -127,7 +127,7 @@ def _needs_no_mark(before: str) -> bool:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Split a text into pieces of at most `width` characters, so that each line has its mark."""
+    """Split a text into pieces of at most `width` characters, each of which gets its own mark."""
     return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
@@ -138,5 +138,5 @@ def counted(texts: Iterable[str]) -> dict[str, int]:
 
 
 def printable(text: str) -> str:
-    """Return untrusted text for a terminal: line breaks stay, hidden characters are named."""
+    """Return untrusted text for a terminal, with names for hidden characters except line breaks."""
     return "\n".join(map(visible, text.split("\n")))

@@ -118,7 +118,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
 
 
 def _state(server: dict[str, Any]) -> dict[str, str]:
-    """Return a server's state; a drain by an operator comes before its own state."""
+    """Return a server's state. An operator's drain takes precedence over the server's own state."""
     if not server.get("drained"):
         return {"state": "idle"} if server.get("idle") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)
@@ -164,7 +164,7 @@ def _refused(server: dict[str, Any]) -> Iterator[str]:
 
 
 def not_held(servers: list[dict[str, Any]]) -> str:
-    """Return the isolation measures this machine lacks; empty if there are none."""
+    """Return the isolation measures that this machine does not support; empty if none."""
     every = (held.items() for held in (each.get("isolation", {}) for each in servers))
     result = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
     if not result:
@@ -197,7 +197,7 @@ def _lost_of(server: dict[str, Any]) -> Iterator[str]:
 
 
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
-    """Yield why a replica gets no calls."""
+    """Yield the reasons why a replica receives no calls."""
     name, state = replica["replica"], replica["state"]
     if state != "active":
         why = f": {replica['reason']}" if replica["reason"] else ""

@@ -77,7 +77,7 @@ class QueryExecutor:
             self._waiting -= 1
 
     def _authenticate(self, request: GatewayRequest) -> Reader:
-        """Return the authenticated reader. An unknown name and a wrong secret are one error."""
+        """Return the authenticated reader. Unknown names and wrong secrets cause one error."""
         reader = self._readers().get(request.user)
         wanted = reader.secret_hash if reader and reader.secret_hash else _UNKNOWN_READER_HASH
         fits = hmac.compare_digest(hash_of(key_digest_of(request.secret)), wanted)
@@ -107,7 +107,10 @@ class QueryExecutor:
 
     @contextmanager
     def _session(self, request: GatewayRequest, reader: Reader) -> Iterator[Session]:
-        """Open a connection limited to the reader's rows. `readonly` is set last: it locks all."""
+        """Open a connection limited to the reader's rows.
+
+        `readonly` is set last, as it locks all settings.
+        """
         try:
             session: Session = _connect(self._store.embedded_connection())
         except UnavailableError as error:

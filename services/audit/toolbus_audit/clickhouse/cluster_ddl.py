@@ -28,7 +28,7 @@ class ClusterError(Exception):
 
 
 def tables(statements: Iterable[str]) -> frozenset[str]:
-    """Return the names of the tables and materialized views with rows that these create."""
+    """Return the names of the tables and materialized views with rows in these statements."""
     found = (_TABLE.match(each) or _MATERIALIZED_VIEW.match(each) for each in statements)
     return frozenset(match["name"] for match in found if match and not match.groupdict().get("to"))
 

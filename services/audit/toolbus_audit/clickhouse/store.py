@@ -67,8 +67,9 @@ _NOISE = re.compile(
 class ClickHouse:
     """Client of the store, with separate threads for writes, queries and background statements.
 
-    The engine's calls block; a slow query delays no event. The embedded engine allows one process
-    per directory, so a file lock protects the directory. The lock ends with the process.
+    The engine's calls block their thread, so a slow query does not delay events. The embedded
+    engine allows one process per directory, so a file lock protects the directory. The lock ends
+    with the process.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -119,7 +120,7 @@ class ClickHouse:
         self._query_thread.shutdown()
 
     async def insert(self, table: str, batch: rows.Written, token: str) -> None:
-        """Insert the rows as one block; a repeated token inserts nothing.
+        """Insert the rows as one block. If the token was used before, nothing is inserted.
 
         Raises:
             StoreDownError: the store is unavailable; retry later.
@@ -133,7 +134,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:
-        """Return the highest stream sequence of which anything is stored."""
+        """Return the highest stream sequence number of which a row is stored."""
         found = await self._in_write_thread(
             self._rows,
             "SELECT greatest((SELECT max(stream_seq) FROM events),"
@@ -171,7 +172,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored_ids, event_ids)
 
     async def delete_dead_letters(self, letters: Sequence[Position]) -> None:
-        """Delete dead letters whose lines are rows now."""
+        """Delete dead letters whose lines have been stored as rows since then."""
         keys = ",".join(f"({number},{line},'{digest}')" for number, line, digest in letters)
         where = f"(stream_seq, line, digest) IN ({keys})"
         await self.command(

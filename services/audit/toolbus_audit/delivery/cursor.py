@@ -1,8 +1,8 @@
-"""Progress of an export or a SIEM sink, stored in the bucket, with a lease for its holder.
+"""Progress of an export or a SIEM sink, stored in a bucket, with a lease for its holder.
 
-One audit replica holds the lease and does the work. It renews the entry every few seconds; if an
+One audit replica holds the lease and does the work. It renews the entry every few seconds. If an
 entry is not renewed, another replica takes over. Each replica measures the time between changes
-with its own clock, so clocks may differ.
+with its own clock, so the clocks may differ.
 """
 
 import asyncio

@@ -53,8 +53,9 @@ class HttpTransport:
     async def send(self, records: Sequence[Record]) -> list[Record]:
         """Send records and return those the sink rejects permanently.
 
-        An event counts as rejected only if the sink accepted another one of the same batch. A sink
-        that accepts none is misconfigured, and the events wait. Raises `SinkError`.
+        An event counts as rejected only if the sink accepted another event of the same batch. A
+        sink that accepts no event is probably misconfigured, and the events are sent again later.
+        Raises `SinkError`.
         """
         rejected: list[Record] = []
         attempt = _Attempt()
@@ -65,7 +66,7 @@ class HttpTransport:
         return rejected
 
     def mark_sent(self, sequence: int) -> None:
-        """Record the message: what was sent is delivered."""
+        """Record the message as delivered, because the sink has confirmed it."""
         self._delivered = sequence
 
     def delivered_until(self) -> int:

@@ -1,4 +1,4 @@
-"""Registry of configured sinks: one forwarder task each, so that a slow sink delays no other."""
+"""Registry of configured sinks. Each has its own forwarder task, so a slow sink delays no other."""
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

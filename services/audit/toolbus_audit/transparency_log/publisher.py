@@ -1,4 +1,4 @@
-"""Publish checkpoints as rows in ClickHouse, and as one file per customer to be copied away."""
+"""Publish checkpoints as rows in ClickHouse, and as one file per customer that can be copied."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ class Store(Protocol):
     """Store of checkpoint rows."""
 
     async def insert(self, table: str, batch: Written, token: str) -> None:
-        """Insert rows; a repeated token inserts nothing."""
+        """Insert rows. If the token was used before, nothing is inserted."""
 
 
 Row = CheckpointRow | CosignatureRow

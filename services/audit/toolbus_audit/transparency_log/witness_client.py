@@ -1,8 +1,9 @@
-"""Have witnesses cosign the latest checkpoint of every log, with a proof that it only grew.
+"""Request cosignatures of witnesses for the latest checkpoint of every log, with a proof.
 
-The bucket stores what a witness cosigned last, and the hashes of the events added since, read from
-the stream. So a witness may be down for any time. If a witness knows more events, or other events,
-than audit has, the data of audit was lost or reset, and an alarm is raised.
+The bucket stores the last checkpoint that a witness cosigned, and the hashes of the events added
+since then, read from the stream. Therefore a witness may be unavailable for any length of time. If
+a witness has cosigned more events, or other events, than audit has, data of audit was lost or
+reset, and an alarm is raised.
 """
 
 import logging
@@ -122,7 +123,7 @@ class WitnessClient:
         await self._pending.close()
 
     def states(self) -> dict[str, str]:
-        """Return how far behind each witness is, and why, for `toolbus status`."""
+        """Return the backlog and the error of each witness, for `toolbus status`."""
         return {witness.name: self._summary(witness.name) for witness in self._configured()}
 
     def _summary(self, name: str) -> str:

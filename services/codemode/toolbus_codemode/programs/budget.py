@@ -26,7 +26,7 @@ class RunBudget:
         return max(0, int(round(self.cap.maximum * MICRO, 3)) - self.held - self.spent)
 
     def hold(self, price: int) -> int:
-        """Reserve a call's price, or all that is left if that is less."""
+        """Reserve a call's price, or the remaining amount if that is less."""
         left = self.left
         amount = price if left is None else min(price, left)
         self.held += amount

@@ -1,4 +1,4 @@
-"""Failures of nested calls for programs: code, reason, and what the author can do."""
+"""Failures of nested calls for programs: code, reason, and a suggestion for the author."""
 
 from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.sandbox.program import Failure

@@ -27,7 +27,7 @@ class Caps:
     seconds: Cap | None = None
 
     def within(self, by: str, other: "Programs | CodeModeOptions") -> "Caps":
-        """Return the limits, lowered where `by` sets a lower one."""
+        """Return the limits, lowered where the level `by` sets a lower limit."""
         return replace(
             self,
             usd=_lower(self.usd, other.usd, by),

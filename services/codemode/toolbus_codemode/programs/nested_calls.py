@@ -177,7 +177,7 @@ def _outcome(reply: FinalReply) -> ToolOutcome:
 
 
 def _charge(cost: Cost, reply: FinalReply) -> int:
-    """Return the charge of a reply, with executor's rule."""
+    """Return the charge of a reply, computed like in executor."""
     if isinstance(reply, InputRequired):
         return 0
     if not isinstance(reply, CallResult):

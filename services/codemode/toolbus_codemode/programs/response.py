@@ -1,6 +1,7 @@
 """Responses of programs to the model: prints, and the result or an error, of limited size.
 
-What is too large is stored under a handle, and the response shows its shape and first items.
+A value that is too large is stored under a handle, and the response shows its shape and first
+items.
 """
 
 from dataclasses import dataclass

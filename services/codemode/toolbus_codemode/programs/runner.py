@@ -84,7 +84,7 @@ class Programs:
         return answer
 
     def caps(self, call: CallAdmitted, principal: Principal) -> Caps:
-        """Return what the program that a call carries may use."""
+        """Return the limits of a program for this call."""
         return caps_of(principal.levels, self.usual).within(REQUEST, decode_options(call.terms))
 
     def needed_until(self, call: CallAdmitted, principal: Principal) -> float:
@@ -107,7 +107,10 @@ class Programs:
         return Program(source, engine, (*self._namespaces(namespace), *recalling), limits)
 
     def _namespaces(self, namespace: ToolNamespace) -> tuple[Namespace, ...]:
-        """Return what programs may name; cached, because there may be thousands of tools."""
+        """Return the namespaces that programs may use.
+
+        Cached, because there may be thousands of tools.
+        """
         found = self._named.get(namespace)
         if found is None:
             found = self._named[namespace] = tuple(_namespaces(namespace))
@@ -120,7 +123,7 @@ def default_limits(seconds: float, calls: int) -> Caps:
 
 
 def with_limit_setter(caps: Caps, ended: ProgramResult) -> ProgramResult:
-    """Return the result; if a limit was exceeded, with the level that sets it."""
+    """Return the result. If a limit was exceeded, the error names the level that sets it."""
     error = ended.error
     cap = getattr(caps, _CAPPED.get(error.name, ""), None) if error else None
     if error is None or cap is None:

@@ -15,7 +15,7 @@ LONGEST_SHAPE = 2_000
 
 
 def preview(value: Any) -> str:
-    """Return what a model needs to write a program that selects from the value."""
+    """Return a preview that shows a model how to select from the value in a program."""
     return "\n".join([_cut(shape(value), LONGEST_SHAPE), *_first(value)])
 
 

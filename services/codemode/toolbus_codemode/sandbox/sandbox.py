@@ -136,7 +136,7 @@ class Sandbox:
 
 
 async def held(program: Program, call: MakeCall, process: Launched) -> ProgramResult:
-    """Hold the session with a child until it ends or the deadline passes."""
+    """Run the session with a child until the session ends or the deadline passes."""
     began, before = time.monotonic(), process.cpu
     reader, writer = await asyncio.open_unix_connection(sock=process.socket)
     session = Session(program, call, reader, writer)

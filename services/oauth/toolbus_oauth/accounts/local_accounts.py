@@ -31,7 +31,7 @@ DUMMY_HASH = (
 class SignInError(Exception):
     """Sign-in failed; the message does not say which part was wrong.
 
-    `known`: an account with that name exists. It is for the audit log only.
+    `known` is set if an account with that name exists. It is used only in the audit log.
     """
 
     def __init__(self, message: str, *, known: bool = False) -> None:
@@ -85,7 +85,7 @@ class Accounts:
     async def _recent_guesses(self, name: str) -> tuple[tuple[float, ...], int]:
         """Return recent guesses for a name, of all replicas, and the record's revision.
 
-        Raises `SignInError` if there were too many: then every sign-in by that name must wait.
+        Raises `SignInError` if there were too many. Every sign-in with that name must then wait.
         """
         guesses, revision = await self.brief.get_with_revision(SignInAttempts, name)
         since = time() - FAILURE_SECONDS

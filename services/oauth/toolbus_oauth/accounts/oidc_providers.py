@@ -127,7 +127,10 @@ class Providers:
         return Person(pending.issuer, user, rule_claims(claims))
 
     async def verified(self, name: str, issuer: Issuer, token: str) -> dict[str, Any]:
-        """Verify a token's signature and times, and return its claims. Raises `ProviderError`."""
+        """Verify a token's signature and validity period, and return its claims.
+
+        Raises `ProviderError`.
+        """
         header, _ = parse_unverified(token)
         if header.get("alg") not in issuer.algorithms:
             raise ProviderError("its signature algorithm is not configured for its issuer")
@@ -299,7 +302,7 @@ def _keys(document: dict[str, Any]) -> KeySet:
 
 
 def _is_of(cached: _Metadata, issuer: Issuer) -> bool:
-    """Return whether this is the issuer's metadata and still fresh."""
+    """Return whether this is the issuer's metadata and still current."""
     return cached.document["issuer"] == issuer.url and monotonic() - cached.fetched < CACHE_SECONDS
 
 

@@ -23,7 +23,7 @@ MAX_ACTORS = 4
 
 @dataclass(frozen=True, slots=True)
 class TokenExchange:
-    """Issue exchanged tokens: narrower than the original, not longer valid, naming the client.
+    """Issues exchanged tokens with at most the scope and lifetime of the original, and the client.
 
     An operator configures which client may exchange for which resources. `resource_of` resolves a
     requested resource, or raises.

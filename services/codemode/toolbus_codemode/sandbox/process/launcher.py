@@ -1,7 +1,8 @@
 """Client of a process that starts runs: the zygote, or the host of Python workers.
 
-It sends orders and receives a pidfd and a socket of each new process, and later its end. If that
-process dies, its runs have ended, and the next order starts another.
+The client sends orders. It receives a pidfd and a socket of each new process, and later the exit of
+that process. If the launcher process dies, all its runs end, and the next order starts another
+launcher.
 """
 
 import asyncio
@@ -201,7 +202,7 @@ class Launcher:
         return launched
 
     async def waited(self, ordered: Ordered) -> Launched | None:
-        """Wait for an order while the launcher sends anything: a busy launcher is not stuck."""
+        """Wait for an order while the launcher still sends messages, since it may only be busy."""
         while not ordered.done():
             before = self.words
             await asyncio.wait((ordered,), timeout=READY_WITHIN)

@@ -1,8 +1,8 @@
 """Host of Python workers: start hardened workers on request, and run a program in each.
 
-The workers are a binary of another project and its client is native code. So the client runs in
-this process and not in the service: if it crashes, the service starts another. A worker serves one
-program.
+The workers are a binary of another project, and their client is native code. The client therefore
+runs in this process and not in the service; if it crashes, the service starts another process. A
+worker runs one program.
 """
 
 import asyncio
