@@ -1,8 +1,8 @@
 """Cost of idle stdio servers, and leftovers of killed ones (`make bench-isolation`).
 
-A whole gateway with its executor as its own process. Every server leaves a stray process behind
-that has left its group and session, ignores signals and holds every pipe. The machine's load is
-stored with the figures.
+A whole gateway with its executor as its own process. Every server starts a stray process that
+leaves the server's group and session, ignores signals and holds every pipe open. The machine's load
+is stored with the figures.
 """
 
 import argparse

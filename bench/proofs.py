@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _operations(count: int) -> dict[str, Callable[[int], Any]]:
-    """Return each operation on its number; inputs are made beforehand."""
+    """Return each operation as a function of a number. Its inputs are created in advance."""
     key, now = ProofKey.new(), time()
     proofs = [key.proof("POST", URL, token=TOKEN) for _ in range(count)]
     strangers = [ProofKey.new().proof("POST", URL, token=TOKEN) for _ in range(count)]

@@ -12,7 +12,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.config.access.levels import KeyTerms, Level
 from toolbus_common.config.audit.exports import Leaving, Place
 
-SHARED = (Level, KeyTerms, Place, Leaving)  # models whose fields others take over
+SHARED = (Level, KeyTerms, Place, Leaving)  # models whose fields other models inherit
 INTERNAL = {"secret_hash", "revoked"}  # written by commands, never by hand
 WITH_SECRET = ("Key", "Admin", "Reader")  # `secret` is replaced with its hash on loading
 

@@ -82,7 +82,7 @@ class Replay:
 
     def _outcome(self, call: Recorded, part: Slice, verdict: Verdict) -> Outcome:
         if call.rule and call.rule not in self._book.names:
-            return "same"  # another rule still denies it
+            return "same"  # another rule still denies the call
         if call.arguments is None and part.reads_arguments and not verdict.denied_by:
             return "unknown"
         if verdict.denied_by:

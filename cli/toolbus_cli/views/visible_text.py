@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 _OPEN, _CLOSE, BREAK = "⟨", "⟩", "⏎"
-_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would look like our marks
+_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would look like the marks added here
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
 _CONTROLS = {
     0x00: "NULL", 0x07: "BELL", 0x08: "BACKSPACE", 0x09: "TAB", 0x0A: "LINE FEED",

@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 
 from toolbus_common.privacy.redaction import STRUCK
 
-PIECE = 8  # consecutive characters of a secret that are struck wherever they appear
+PIECE = 8  # consecutive characters of a secret that are redacted wherever they appear
 SHORTEST = 4  # shorter values would match everywhere
 _SHORTEST_ENCODED = 6
 _LONGEST = 8192  # characters of a value

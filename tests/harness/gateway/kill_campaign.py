@@ -1,4 +1,4 @@
-"""Gateway under steady load while one of its parts is killed again and again."""
+"""Gateway under steady load while one of its parts is killed repeatedly."""
 
 import asyncio
 import json

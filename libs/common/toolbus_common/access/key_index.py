@@ -73,7 +73,7 @@ class KeyIndex(Mapping[str, Key]):
             if key is not None:
                 names = self._named(key.secret_hash, owners)
                 owners[key.secret_hash] = (*names, name)
-        owners.pop("", None)  # keys without a secret cannot be found by it
+        owners.pop("", None)  # keys without a secret have no entry
         found = {secret: tuple(sorted(names)) or None for secret, names in owners.items()}
         return KeyIndex(self._keys.changed(keys), self._owners.changed(found))
 

@@ -102,7 +102,9 @@ class OutcomeStore:
                 "outcome.not_stored", extra={"call_id": outcome.call_id, "reason": str(error)}
             )
             return False
-        if revision is None:  # an attempt that seemed to fail, or a claim that is a day old
+        if (
+            revision is None
+        ):  # an attempt that was applied although it reported an error, or an expired claim
             log.info("outcome.already_stored", extra={"call_id": outcome.call_id})
         return True
 

@@ -52,7 +52,7 @@ def create_key(path: Path, generate: Callable[[], bytes]) -> None:
         with os.fdopen(handle, "wb") as fresh:
             fresh.write(generate())
             fresh.flush()
-            os.fsync(handle)  # data sealed with it survives a power cut
+            os.fsync(handle)  # the key survives a power failure, as the data encrypted with it
         with suppress(FileExistsError):
             os.link(name, path)  # atomic, even if two replicas start at once
     finally:

@@ -19,7 +19,7 @@ from toolbus_common.egress.url_target import EgressError, Target, target_of
 PIECE = 64 * 1024  # bytes of a request's body that are written at once
 MAX_HEADERS = 100  # of a response; h11 limits their size to 100 KiB
 FEW_PIECES, SMALLEST_PIECE = 1000, 16  # bytes a piece on average, of a response in many pieces
-CONNECT_SECONDS = 3.0  # to an address, if there is another one to try
+CONNECT_SECONDS = 3.0  # seconds to connect to an address if there is another one to try
 MAX_CERTIFICATES = 64  # client certificates whose TLS context is cached
 OPERATOR_NAMED, CERTIFICATE = "operator_named", "certificate"  # extensions of a request
 _TOO_LARGE = 431  # as which h11 classifies headers above its limit
@@ -153,7 +153,7 @@ class HttpExchange:
             trust_env=False,  # no proxy, no .netrc
             follow_redirects=False,
             timeout=None,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # stores none
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # stores no cookie
         )
 
     async def send(self, request: HttpRequest) -> HttpResponse:

@@ -79,7 +79,7 @@ class CheckedResolver:
             lookup = loop.run_in_executor(self._threads, self._lookup, target)
             self._lookups[target.authority] = lookup
             lookup.add_done_callback(lambda done: self._forget(target, done))
-        # A thread cannot be cancelled, so the lookup outlives a request that is.
+        # A thread cannot be cancelled, so the lookup continues after its request is cancelled.
         return await asyncio.shield(lookup)
 
     def _forget(self, target: Target, lookup: "asyncio.Future[list[str]]") -> None:

@@ -30,7 +30,7 @@ class Limits:
     write_seconds: float = 30.0
     connections: int = 10_000
     per_address: int = 2_000
-    per_loopback: int = 10_000  # of the loopback address, which many local agents share
+    per_loopback: int = 10_000  # limit of the loopback address, which many local agents share
     proxies: Proxies = field(default_factory=Proxies)
 
     def max_for(self, address: str) -> int:

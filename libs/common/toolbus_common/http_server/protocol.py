@@ -13,7 +13,9 @@ from toolbus_common.http_server.transport import AnswerTransport
 if TYPE_CHECKING:
     from toolbus_common.http_server.listener import Listener
 
-GONE = "toolbus.gone"  # in the scope: a callback for when the client has closed its connection
+GONE = (
+    "toolbus.gone"  # in the scope: a callback that is called when the client closes its connection
+)
 LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 NEVER = math.inf

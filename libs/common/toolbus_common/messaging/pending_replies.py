@@ -92,8 +92,9 @@ class PendingReplies:
         """Remove a call; messages that still arrive for it are dropped."""
         pending = self._by_call_id.pop(call_id, None)
         if pending is not None:
-            # The error's traceback refers to the pending reply, which refers to the error: without
-            # this, the garbage collector had to find the cycle, in a pause that delays every call.
+            # The error's traceback refers to the pending reply, which refers to the error. Without
+            # this, the garbage collector would have to find the cycle, and its pauses delay every
+            # call.
             del pending.final
 
     def deliver(self, call_id: str, message: ReplyMessage) -> None:

@@ -140,7 +140,7 @@ class Bus:
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
             why: object = self._last_error or error
-            if isinstance(why, ConnectionResetError):  # its reason was lost with the connection
+            if isinstance(why, ConnectionResetError):  # the reason was lost with the connection
                 why = (
                     f"{why}; NATS closes the connection when it rejects a user: check the seed file"
                 )

@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 
 from toolbus_common.errors import BusDownError
 
-MAX_BYTES = 32 << 20  # of one batch; the largest message is a quarter of it
+MAX_BYTES = 32 << 20  # of one batch; a message has at most a quarter of this
 LATE_SECONDS = 1.0  # to wait longer than requested for the server's final status
 _SHORT_REPLY = 9  # tokens of a reply subject without a domain
 _QUIET = frozenset({"404", "408"})  # no messages, or fewer than requested

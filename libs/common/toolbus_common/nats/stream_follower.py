@@ -35,7 +35,7 @@ class StreamFollower:
         self._subject = subject
         self._waiting: deque[StreamEntry] = deque()
         self._something = asyncio.Event()
-        self._unsure = True  # the stream may have more than what waits
+        self._unsure = True  # the stream may have messages that were not republished
         self._known: Extent | None = None
         self._position = 0  # everything up to here was yielded
         self._fell_back = False

@@ -106,7 +106,7 @@ BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
     KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
-    # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
+    # On file too: a bucket in memory no longer exists after a restart of a single server.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
     KeyValueConfig(
         bucket=SESSIONS,

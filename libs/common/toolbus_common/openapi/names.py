@@ -7,7 +7,7 @@ from hashlib import blake2s
 
 from toolbus_common.access.confusables import skeleton
 
-LONGEST_TOOL = 48  # with the server's name it should stay within 64
+LONGEST_TOOL = 48  # characters: together with the server's name at most 64
 LONGEST_ARGUMENT = 64
 _SUFFIXES = (3, 8, 16)  # bytes of a hash: the first size that gives an unused name
 

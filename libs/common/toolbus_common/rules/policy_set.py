@@ -156,7 +156,7 @@ class Rulebook:
         # If no rule names a key, keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self._groups: dict[tuple[int, ...], Group] = {}
-        self._silent = Slice(self, NO_CASE, (), ())  # shared: no rule applies to most cases
+        self._silent = Slice(self, NO_CASE, (), ())  # shared, because no rule applies to most cases
 
     def slice(self, case: Case) -> Slice:
         """Return the rules that can apply to this case, evaluated by the engine."""

@@ -58,7 +58,7 @@ class BucketWatch:
                 self._bus = None
                 self.caught_up.clear()
                 self._turn.release()
-            await asyncio.sleep(AGAIN_SECONDS)  # the next one takes its turn
+            await asyncio.sleep(AGAIN_SECONDS)  # the next service starts to read
 
     async def _until_another_can(self, bus: Bus) -> None:
         """Return when this connection is lost and another service has one."""

@@ -45,7 +45,7 @@ INSERT_SETTINGS = {
     "optimize_on_insert": 0,
 }
 # On a cluster an insert ends when every shard has its rows. Queries skip replicas that lag behind:
-# rows that such a replica lacks would be taken for missing and written again.
+# rows that such a replica does not have would seem to be missing and be written again.
 CLUSTER_SETTINGS = {
     "distributed_product_mode": "global",
     "distributed_foreground_insert": 1,

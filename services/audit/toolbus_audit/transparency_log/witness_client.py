@@ -43,7 +43,7 @@ from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURE
 log = logging.getLogger(__name__)
 
 STATE_PREFIX = "witnessed."  # prefix of bucket entries with what a witness cosigned last
-MAX_ATTEMPTS = 3  # of one checkpoint while the witness reports another size
+MAX_ATTEMPTS = 3  # attempts for one checkpoint while the witness reports another size
 LARGEST_RESPONSE = 65_536  # bytes
 _ACCEPTED, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 

@@ -12,7 +12,7 @@ LATER = (
     "This tool runs as a task, and a program cannot wait for its result. Call the tool directly, "
     "outside of a program."
 )
-# Advice for codes whose message has none for programs.
+# Suggestions for error codes whose message has no suggestion for programs.
 _DO = {
     "unknown_tool": "The tool was listed when the program started and is no longer available: "
     "list the tools again with listToolFiles.",

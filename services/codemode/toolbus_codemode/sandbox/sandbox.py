@@ -16,7 +16,7 @@ from toolbus_codemode.sandbox.session import BrokenError, MakeCall, Session
 from toolbus_common.concurrency import end
 
 log = logging.getLogger(__name__)
-GRACE = 0.25  # seconds past the deadline in which the child may report it
+GRACE = 0.25  # seconds after the deadline in which the child may report the timeout
 plain = msgspec.json.Decoder()
 LAUNCHERS: dict[Engine, str] = {
     "starlark": "toolbus_codemode.sandbox.process.zygote",

@@ -202,7 +202,7 @@ class CallHandler:
         began = perf_counter()
 
         async def owner_gone() -> None:
-            if call.method == UPDATE:  # it has an empty result, and a task asks again by itself
+            if call.method == UPDATE:  # it has an empty result, and a task sends its request again
                 await self.run_here(call, reply)
             else:
                 await self.outcomes.failed(call, reply, expired(), began)
@@ -282,7 +282,7 @@ class CallHandler:
         except TimeoutError as error:
             raise self._no_slot_in_time() from error
         try:
-            # The wait for a slot shortens the call only by its deadline.
+            # Only the deadline limits the wait for a slot. The wait does not reduce the time limit.
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._no_slot_in_time()
@@ -348,9 +348,7 @@ class CallHandler:
             else:
                 raw = await self.round_trips.send(upstream, call, seconds, reply)
         except TimeoutError as error:
-            if (
-                call.method == RESULT
-            ):  # it waits for a task by design, so its duration is not measured
+            if call.method == RESULT:  # it waits for a task, so its duration is not measured
                 self.breaker.abandoned()
                 raise UpstreamTimeoutError(
                     f"The task has not ended within {seconds:.3g} s; request its result again."
@@ -370,7 +368,7 @@ class CallHandler:
         except ToolbusError as error:
             self.breaker.answered(error, spared=is_isolated_failure(upstream, call))
             raise
-        except BaseException:  # without a verdict; the probe must not be used up
+        except BaseException:  # without a result, so that the probe is still available
             self.breaker.abandoned()
             raise
         self.breaker.succeeded()

@@ -136,7 +136,7 @@ class Child:
                 await process.wait()
         self._kill(
             process
-        )  # without its output, neither the process nor its descendants are useful
+        )  # a process without output is of no use, and neither are its descendants
         code = await process.wait()
         await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
         self._end(reason or self._exit_reason(code))

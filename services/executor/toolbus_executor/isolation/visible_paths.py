@@ -35,8 +35,8 @@ CERTIFICATES = (
     "CURL_CA_BUNDLE", "PIP_CERT",
 )  # fmt: skip
 _FALLBACK_HOME = "/home/server"
-# Unix sockets reach out of any network namespace, to services that resolve names or run commands
-# with rights a server must not have.
+# Unix sockets work across network namespaces. They connect to services that resolve names or run
+# commands with rights that a server must not have.
 HOST_SOCKETS = (
     "/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon", "/run/docker.sock",
     "/run/podman", "/run/containerd", "/run/crio", "/run/user",

@@ -1,7 +1,7 @@
 """Adaptive concurrency limit of a server, derived from call durations. Pure."""
 
 START_LIMIT = 32
-MIN_LIMIT = 4  # the limit never falls below; so few calls overload no server
+MIN_LIMIT = 4  # minimum of the limit; so few calls do not overload a server
 WINDOW = 16  # calls per decision
 DECREASE = 0.75
 SLOWER = 2.0  # times the tool's usual duration

@@ -15,7 +15,7 @@ START_RETRIES, MAX_SAVED_RETRIES = 2, 5  # retries available at the start, and a
 MAX_PER_CALL = 2
 FIRST_PAUSE = 0.05  # seconds; doubled each time, with jitter
 
-# Send again with so many seconds left; None if the server may not be called now.
+# Sends the call again within this number of seconds; None if the server may not be called now.
 SendAgain = Callable[[float], Awaitable[bytes] | None]
 
 

@@ -64,7 +64,7 @@ class NotificationPublisher:
             await self._publish(each)
 
     async def _publish(self, notification: ServerNotification) -> None:
-        with suppress(ToolbusError):  # without the bus no subscriber is reachable either
+        with suppress(ToolbusError):  # without the bus, subscribers are not reachable either
             await self._service.bus.publish(notification.subject, notification.encode())
 
 

@@ -24,7 +24,7 @@ FORBIDDEN = 403
 UNAVAILABLE = 503
 
 # Toolbus' own codes lie outside the range that JSON-RPC and MCP reserve (-32768 to -32000).
-# An error for the agent travels with HTTP status 200, because older clients drop the body of any
+# An error for the agent is sent with HTTP status 200, because older clients drop the body of any
 # other status. Only errors that a load balancer must see have an HTTP status of their own.
 _CODES: dict[str, tuple[int, int]] = {
     "unauthorized": (-31001, 401),

@@ -26,7 +26,7 @@ MAX_HEADERS = 100
 UNKNOWN_SERVER = "unknown_server"
 _CHECKED = "toolbus.headers"
 
-# Repeated, one of these would let two components see two different requests.
+# If one of these headers is repeated, two components could interpret the request differently.
 _SINGLE = frozenset(
     {
         b"host", b"origin", b"authorization", b"content-type", b"content-length",

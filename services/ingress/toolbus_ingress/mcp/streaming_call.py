@@ -96,7 +96,7 @@ class StreamingCall:
                 "The call was cancelled."
             )
         except BaseException:
-            if self._suspended:  # the input it waits for will not come
+            if self._suspended:  # the requested input will not arrive
                 self._cancel(self._suspended)
             raise
         finally:
@@ -175,7 +175,9 @@ class StreamingCall:
         required = msgspec.json.decode(body)
         requests = required.get("inputRequests") or {}
         for each in requests.values():
-            client_request("", each, self._session())  # raises before the client gets half of them
+            client_request(
+                "", each, self._session()
+            )  # raises before the client receives any of them
         sending = [asyncio.ensure_future(self._request_input(each)) for each in requests.values()]
         try:
             responses = await asyncio.gather(*sending)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from toolbus_ingress.sessions.event_log import LARGEST, EventLog
 from toolbus_ingress.sessions.session_store import Session
 
-KEEP_SECONDS = 300.0  # for which a log without a reader is kept
+KEEP_SECONDS = 300.0  # seconds for which a log without a reader is stored
 MAX_LOGS = 4000
 MAX_BYTES = 128 * 1024 * 1024
 MAX_LOGS_PER_PRINCIPAL = 64  # of one principal

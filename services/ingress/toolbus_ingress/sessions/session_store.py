@@ -14,7 +14,7 @@ from toolbus_ingress.sessions.sealed_claims import ClaimSealer, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
 MAX_KNOWN = 20_000
-MAX_ENDED = 100_000  # ended sessions remembered; the id of a forgotten one still needs its key
+MAX_ENDED = 100_000  # ended sessions stored; using the id of a dropped one still requires its key
 LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
 MAX_URIS = 1000
 MAX_TASKS = 256  # of one session, for status notifications
@@ -145,7 +145,9 @@ class Sessions:
 
     def _apply(self, session: Session, message: SessionMessage) -> None:
         if message.what == "ended":
-            for request_id in tuple(session.in_flight):  # their answers have no receiver any more
+            for request_id in tuple(
+                session.in_flight
+            ):  # there is no receiver for their answers any more
                 self.on_cancelled(session, request_id)
             self._known.pop(session.token, None)
             self._by_sid.pop(session.sid, None)

@@ -20,7 +20,7 @@ LONGEST_PASSWORD = 1024
 MAX_FAILURES, FAILURE_SECONDS = 8, 300.0
 ATTEMPTS = 16  # attempts to record one guess under concurrent writes
 MAX_WAITING = 32
-MAX_HASHES = 2  # each takes 64 MiB for about 100 ms
+MAX_HASHES = 2  # each hash takes 64 MiB for about 100 ms
 # Verified for an unknown name, so that it takes as long as a known one. Matches no password.
 DUMMY_HASH = (
     "$argon2id$v=19$m=65536,t=3,p=1$AAAAAAAAAAAAAAAAAAAAAA"

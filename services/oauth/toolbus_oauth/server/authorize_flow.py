@@ -217,7 +217,7 @@ class AuthorizeFlow:
         shown = await self._signed_in_page(auth_request, browser, person, access)
         session = self.seal.close(Session(person, browser, time() + self.session_seconds))
         if len(session) > LONGEST_COOKIE - 128:
-            return shown  # too large for a cookie: this person signs in every time
+            return shown  # too large for a cookie, so this person must sign in every time
         return with_cookie(shown, f"{SESSION}={session}; {_FLAGS}")
 
     def _sign_in_page(

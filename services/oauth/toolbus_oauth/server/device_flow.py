@@ -17,7 +17,7 @@ from toolbus_oauth.web.rate_limit import RateLimit
 SECONDS = 600.0
 INTERVAL = 5
 MAX_PER_MINUTE = 120
-_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so no words
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that codes do not form words
 _LENGTH = 8
 
 

@@ -41,7 +41,7 @@ from toolbus_policy.approvals.repository import ApprovalRepository, StoredApprov
 from toolbus_policy.approvals.tasks.model import wants_task
 from toolbus_policy.approvals.tasks.service import TaskService
 
-ATTEMPTS = 8  # while concurrent changes conflict
+ATTEMPTS = 8  # attempts while concurrent changes conflict
 WAIT_SHARE = 0.5  # of the call's remaining time; the rest is for the call itself
 
 Bind = Callable[[CallRequested, Principal], str]

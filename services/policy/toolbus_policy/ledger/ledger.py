@@ -18,7 +18,7 @@ from toolbus_policy.ledger.valkey_store import ValkeyStore, customer_key, genera
 log = logging.getLogger(__name__)
 
 NO_LIMIT = 1e11  # the year 5138: only the clock of Redis limits
-MAX_EXPIRED = 1000  # reservations claimed at once, whose intents are searched together
+MAX_EXPIRED = 1000  # reservations claimed in one step; their intents are searched together
 T = TypeVar("T")
 EndKind = Literal["settle", "refund", "unknown"]
 
@@ -256,7 +256,7 @@ class Ledger:
     async def _agree(self, customer: str) -> CounterState:
         known = await self.generations.known(customer)
         if known is None:
-            # Redis decides between replicas that begin at once; the bus then stores the result.
+            # If replicas begin concurrently, Redis decides; the bus then stores the result.
             found = await self.store.begin_generation(customer, secrets.token_hex(4))
             known = await self.generations.begin(customer, found)
         return self._remember(customer, known)

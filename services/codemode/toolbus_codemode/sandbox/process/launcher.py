@@ -128,7 +128,7 @@ class Launcher:
             control.close()
         if self.ready and not self.ready.done():
             self.ready.set_exception(UnavailableError(f"{self.module} ended before it was ready."))
-            self.ready.exception()  # marks it as retrieved: its waiter may be gone
+            self.ready.exception()  # marks the error as retrieved, because the waiter may be gone
         self.spare.clear()
         for order in self.ordered.values():
             if not order.done():

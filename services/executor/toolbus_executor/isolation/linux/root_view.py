@@ -84,7 +84,7 @@ def _trees(plan: SimpleNamespace, visible_paths: VisiblePaths, users: int) -> li
         cache_path = f"{plan.home}/{CACHE}"
         try:
             taken.setdefault(cache_path, _tree(plan.cache, _SAFE, users, must_map=users >= 0))
-        except OSError:  # its file system cannot map owners: no cache then
+        except OSError:  # the file system cannot map owners, so there is no cache
             plan.cache = ""
     return list(taken.items())
 

@@ -31,7 +31,9 @@ class Attribution:
         self._owners: set[Owner] = set()
         self._ended = False  # whether any call has ended
         self._restless_until = 0.0
-        self._unanswered: dict[int, float] = {}  # abandoned calls, and until when they count
+        self._unanswered: dict[
+            int, float
+        ] = {}  # abandoned calls, with the time until which they count
 
     def begin(self, caller: Caller) -> None:
         """Record the start of a call. Calls of two principals make attribution impossible."""

@@ -28,7 +28,7 @@ from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
 MAX_USERS = 512  # connected at once
-WAIT_SECONDS = 20.0  # for a user who has just agreed to open the consent page
+WAIT_SECONDS = 20.0  # seconds to wait for a user who has agreed to open the consent page
 CHECK_SECONDS = 3.0
 CONNECT = "connect_account"
 _TOOL = {

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from toolbus_common.openapi import Scheme
 from toolbus_executor.upstreams.openapi.parameter_encoding import ArgumentError, Pairs
 
-SHORTEST_SECRET = 6  # characters; a shorter one occurs in every text
+SHORTEST_SECRET = 6  # characters; a shorter secret would match in every text
 STRUCK = b"(secret)"
 
 

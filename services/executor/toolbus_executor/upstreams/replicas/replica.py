@@ -88,7 +88,7 @@ class Replica:
         self.compared = False
         self.otherwise: frozenset[tuple[str, str]] = (
             frozenset()
-        )  # methods and names it must not serve
+        )  # methods and names that this replica must not serve
         self._failures = FailureLog()
         self._by_calls = False  # whether calls, not only probes, failed since the last success
         self._reach = reach

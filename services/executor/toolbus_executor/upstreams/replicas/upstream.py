@@ -198,7 +198,7 @@ class ReplicatedUpstream:
         try:
             raw = await upstream.call(call, seconds, caller)
         except TimeoutError:
-            if call.method != RESULT:  # waiting is its purpose
+            if call.method != RESULT:  # the request is meant to wait
                 replica.failed(_unanswered(monotonic() - began))
             raise
         except asyncio.CancelledError:

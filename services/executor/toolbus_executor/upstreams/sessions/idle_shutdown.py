@@ -24,8 +24,8 @@ from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.suspended_calls import SuspendedCalls
 
-LISTED_SECONDS = 10.0  # how long a process stays that was only started for listing
-TASK_SECONDS = 3600.0  # how long a task that is not polled keeps the process
+LISTED_SECONDS = 10.0  # seconds after which a process that was started only for listing is stopped
+TASK_SECONDS = 3600.0  # seconds for which a task that is not polled keeps the process running
 
 
 class ReliedOn(Protocol):
