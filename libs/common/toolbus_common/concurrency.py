@@ -22,7 +22,10 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
 
 
 class Tasks:
-    """Background tasks, each removed when it has ended; a failure is left to the loop's handler."""
+    """Background tasks.
+
+    A task is removed when it ends; the event loop's handler reports failures.
+    """
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()

@@ -54,7 +54,7 @@ class EffectiveGrants:
         return all(granted(patterns, name) for patterns in self.grants) and not self.deny(name)
 
     def deny(self, name: str) -> bool:
-        """Return whether a full name is denied, whatever the grants."""
+        """Return whether a full name is denied, independent of the grants."""
         return bool(self.denials) and granted(self.denials, name)
 
     def narrowed(self, restriction: Iterable[Patterns]) -> "EffectiveGrants":
@@ -88,7 +88,7 @@ class Principal:
 
     @property
     def environment(self) -> str:
-        """The nearest level's environment; empty for none."""
+        """The environment of the nearest level that has one; else empty."""
         return next((level.environment for _, level in self.levels if level.environment), "")
 
     @property
@@ -124,7 +124,7 @@ class Principal:
         return next((each for each in values if each is not None), None)
 
     def covering(self, name: str) -> str:
-        """Return the first level that requires approval of this call; empty for none."""
+        """Return the first level that requires approval of this call; empty if no level does."""
         return next((level for level, each in self.levels if granted(each.approve, name)), "")
 
 

@@ -117,7 +117,7 @@ class ConfigRepository:
         return await self._own(ADMIN_PREFIX, Admin)
 
     async def own_key(self, name: str) -> Key | None:
-        """Return a key that was created or changed individually; None for none."""
+        """Return a key that was created or changed individually; None if there is no such key."""
         found, _ = await self.own(KEY_PREFIX, name)
         return found if isinstance(found, Key) else None
 

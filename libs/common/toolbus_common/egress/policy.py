@@ -18,7 +18,7 @@ SETTING = "TOOLBUS_EGRESS_ALLOW"
 
 
 class RefusedError(EgressError):
-    """The address is of a kind that is not allowed; `address` and `kind` are for the log."""
+    """The kind of the address is not allowed; `address` and `kind` are logged."""
 
     def __init__(self, target: Target, address: Address, kind: str) -> None:
         verb = "is" if target.address is not None else "resolves to"

@@ -83,7 +83,7 @@ def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
 
 
 def _no_password() -> str:
-    """Raise an error for an encrypted key, because nobody can be asked for its password."""
+    """Raise an error for an encrypted key, because its password is not known."""
     raise ValueError("encrypted")
 
 

@@ -67,7 +67,7 @@ def as_http(url: str) -> str:
 
 
 def host_of(written: str) -> tuple[str, Address | None]:
-    """Return a normalized host, and its address if it is one. Raises `EgressError`."""
+    """Return a normalized host, and the address if the host is one. Raises `EgressError`."""
     text = written.lower().removesuffix(":")
     if text.startswith("["):
         return _ipv6_literal(text)

@@ -224,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk_began = self._body_bytes
 
     def on_chunk_complete(self) -> None:
-        """Count the minimal bytes of its framing: the others are extensions."""
+        """Count the minimal framing bytes of a chunk; all further ones are extensions."""
         self._chunk_bytes += len(b"%x\r\n\r\n" % (self._body_bytes - self._chunk_began))
 
     def on_body(self, body: bytes) -> None:

@@ -164,7 +164,7 @@ class Bus:
         await self._nats.close()
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish without waiting. Raises `BusDownError` at once while disconnected."""
+        """Publish without waiting. Raises `BusDownError` if there is no connection."""
         if not self._nats.is_connected:
             raise bus_down()
         await self._nats.publish(subject, payload, reply)

@@ -157,7 +157,7 @@ async def read_from(
 async def next_at_leader(
     client: Client, stream: str, first: int, subjects: str
 ) -> StreamEntry | None:
-    """Ask the stream's leader for the first such message from a sequence number on; None for none.
+    """Ask the stream's leader for the first such message from a sequence number on, or None.
 
     Raises:
         BusDownError: there is no leader, or it did not reply.

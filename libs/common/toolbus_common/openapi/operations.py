@@ -60,7 +60,7 @@ _PAGES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Where an argument goes in the request, and how it is encoded."""
+    """The position of an argument in the request, and its encoding."""
 
     argument: str
     name: str

@@ -22,7 +22,7 @@ _TOO_DEEP = "is nested too deeply, or too long in one policy; split it into seve
 
 
 class RuleError(ValueError):
-    """The text is not a rule; the message says why and how to fix it."""
+    """The text is not a rule. The message has the reason and the fix."""
 
 
 def policies(text: str) -> list[Policy]:

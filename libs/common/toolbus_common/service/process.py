@@ -42,7 +42,7 @@ def build(name: str, process: ProcessContext) -> Service:
 
 
 def run(names: Sequence[str], ops_listen: str = "") -> int:
-    """Run services until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
+    """Run services until SIGTERM or SIGINT; return the exit code. A second signal ends the process.
 
     `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
     """

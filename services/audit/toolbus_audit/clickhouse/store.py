@@ -345,7 +345,7 @@ class ClickHouse:
             return self._own_reader.raw_query(sql, parameters=parameters, fmt=form)
 
     def _reader(self, limit: int) -> Client:
-        """Connect a read-only client. `readonly` is the last setting: it locks the others."""
+        """Connect a read-only client. `readonly` is set last, because it locks all settings."""
         with self._store_errors():
             return self._connect(
                 self._database,

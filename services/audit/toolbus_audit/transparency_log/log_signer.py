@@ -73,7 +73,7 @@ class OpenLog:
 
 
 class LogSigner:
-    """Signer of every customer's log. One audit replica signs, the others stand by."""
+    """Signer of every customer's log. Only one audit replica signs at a time."""
 
     def __init__(
         self, bucket: Bucket, signer: Signer, read: Read, publish: Publish, interval: float = 10.0

@@ -152,7 +152,7 @@ class CallHandler:
         await reply.send(outcome.reply)
 
     def cancel(self, call_id: str) -> bool:
-        """Cancel a call whose caller has left; return whether it is in progress here."""
+        """Cancel a call whose caller disconnected; return whether the call is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._cancelled:

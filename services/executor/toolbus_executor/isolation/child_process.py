@@ -152,7 +152,7 @@ class Child:
         return f"it exited with {code}{printed}"
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        """When the process has ended, end its descendants, which may hold its pipes."""
+        """Wait for the process to end, then end its descendants, which may hold its pipes open."""
         await process.wait()
         self._kill(process)
 

@@ -98,7 +98,7 @@ def error(
 
 
 def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = "") -> Response:
-    """Return a `ToolbusError` as clients see it: its message, and in `data` how to react."""
+    """Return a `ToolbusError` as a JSON-RPC error: message, code, and data for the client."""
     code, status = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
     data = _data(failed)
     if call_id:

@@ -36,7 +36,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Handle operations. Each method named in the table of operations is one of this class."""
+    """Handles operations. The table of operations names a method of this class for each."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]

@@ -18,7 +18,7 @@ class Anonymous(KeyTerms):
 
     @property
     def on(self) -> bool:
-        """Whether anything is granted."""
+        """Whether callers without a credential have any grants."""
         return bool(self.tools or self.groups)
 
     @property

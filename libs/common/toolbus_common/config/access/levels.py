@@ -39,9 +39,10 @@ class Level(ConfigModel):
     `tools` and the tools of `groups` together restrict everything below; a level with neither adds
     no restriction. `deny` overrides every grant. Calls that match `approve` wait for approval.
     `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
-    not set, a request may choose. `code_mode` can also limit each program. // `content` is how much
-    of a call's arguments is recorded, `result_content` of its result: the strictest value of all
-    levels, the environment and the server applies. `validation: strict` rejects calls whose
+    not set, a request may choose. `code_mode` can also limit each program.
+
+    `content` is how much of a call's arguments is recorded, `result_content` how much of its
+    result. The strictest value of all levels, the environment and the server applies. `validation: strict` rejects calls whose
     arguments do not match their tool's schema, whatever the server's setting.
     """
 

@@ -94,7 +94,7 @@ class ConfigChanged(Event):
 
 
 def _user_in(entry: str) -> str:
-    """Return the user that an entry names; empty for none, `unknown` if it is truncated."""
+    """Return the user that an entry names; empty without one, `unknown` if it is truncated."""
     if '"user"' not in entry:
         return ""
     try:

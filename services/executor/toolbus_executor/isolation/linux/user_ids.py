@@ -33,7 +33,7 @@ def become(user: int) -> None:
 
 
 def right_for(user: int, read: list[str], write: list[str]) -> int:
-    """Return the capability the user needs to use these paths; -1 for none.
+    """Return the capability that the user needs to use these paths; -1 if it needs none.
 
     Landlock restricts which files the process reaches. Without a capability, the process has only
     the rights of other users on these files.

@@ -36,7 +36,7 @@ class Ref(msgspec.Struct, rename="camel"):
 
     @property
     def bare(self) -> "Ref":
-        """The type without the outer non-null."""
+        """The type without an outer non-null wrapper."""
         return self.of_type if self.kind == "NON_NULL" and self.of_type is not None else self
 
     @property

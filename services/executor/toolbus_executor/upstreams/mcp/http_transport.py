@@ -259,7 +259,7 @@ class Transport:
         """Send a request for one message, collected in `answer`.
 
         Raises:
-            ToolbusError: as `request`, or the stream cannot be parsed.
+            ToolbusError: an error of `request`, or the stream cannot be parsed.
 
         """
         large = None if self.spills is None else answer

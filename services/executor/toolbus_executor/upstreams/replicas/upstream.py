@@ -254,7 +254,7 @@ class ReplicatedUpstream:
     # -- called by the replicas --------------------------------------------------------------
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamInvalidError` for one of another family."""
+        """Accept a replica. Raises `UpstreamInvalidError` if it has another protocol family."""
         if self._described is None:
             self._described = described
         elif self._described.ours != described.ours:
