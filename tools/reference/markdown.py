@@ -1,4 +1,4 @@
-"""Markdown as the reference pages use it: tables, and pages with one generated part."""
+"""Markdown of the reference pages: tables, and pages with one generated part."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -102,7 +102,7 @@ class Pinboard:
             self._repository.record(DefinitionApproved(**_about(case, "approved")))
 
     async def reject(self, case: Case) -> None:
-        """Reject the definition of the case, listed or not; another one stays approved."""
+        """Reject the definition of the case. Another approved version stays approved."""
         digest = case.offered.digest
         withdrawn = {"digest": ""} if case.pin.digest == digest else {}
         decision = {"rejected": digest, "by": me(), "at": time()}

@@ -405,7 +405,7 @@ def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
 
 
 class Report:
-    """What was checked, the findings (at most `MAX_FINDINGS`), and what is not proven."""
+    """The checks made, the findings (at most `MAX_FINDINGS`), and the claims not proven."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []

@@ -322,5 +322,5 @@ def _relative(path: Path) -> str:
 
 
 def _command() -> str:
-    """Return how to run this command in the operator's shell: its name, else its path."""
+    """Return this command as the operator's shell finds it: its name, else its path."""
     return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

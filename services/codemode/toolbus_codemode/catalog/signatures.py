@@ -1,4 +1,4 @@
-"""Signatures of tools in Python syntax: what a model must know to call them."""
+"""Signatures of tools in Python syntax, from which a model learns to call them."""
 
 import json
 from typing import Any

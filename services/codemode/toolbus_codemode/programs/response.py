@@ -32,7 +32,7 @@ class Response:
 
 @dataclass(slots=True)
 class Part:
-    """Prints, a result or an error; `value` is what is stored for later programs."""
+    """Prints, a result or an error; `value` is the value that is stored for later programs."""
 
     name: str
     text: str

@@ -312,7 +312,7 @@ class CallHandler:
         return raw
 
     async def _wake(self, seconds: float) -> float:
-        """Start an idle server; return the seconds left. Raises `UpstreamTimeoutError`."""
+        """Start an idle server; return the remaining seconds. Raises `UpstreamTimeoutError`."""
         began = monotonic()
         try:
             await self.idling.wake(seconds)

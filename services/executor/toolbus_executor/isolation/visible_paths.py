@@ -94,7 +94,7 @@ def visible_paths_of(
 
 
 def home_of(environment: Mapping[str, str]) -> str:
-    """Return the path of the private home: the executor's, so that `~/` means the same."""
+    """Return the path of the private home. It equals the executor's, so that `~/` is the same."""
     home = os.path.realpath(environment.get("HOME", ""))
     usable = environment.get("HOME", "").startswith("/") and home != "/"
     return (

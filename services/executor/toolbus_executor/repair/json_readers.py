@@ -96,7 +96,7 @@ def one_of(*words: str) -> Reader:
 
 
 def list_of(reader: Reader, *, spare: bool = False, maximum: int | None = None) -> Reader:
-    """Return a reader of a list; unreadable items are left out if `spare`, else an error."""
+    """Return a reader of a list. Unreadable items are omitted if `spare` is set, else an error."""
 
     def read(value: Any, path: str, notes: Notes) -> list[Any]:
         if value == {} and isinstance(value, dict):

@@ -112,7 +112,7 @@ class ResponseCache:
 
 
 def cache_of(views: Mapping[str, ToolView]) -> ResponseCache | None:
-    """Return the cache of a server; None if no tool is configured with one."""
+    """Return the cache of a server; None if no tool has a configured cache."""
     return ResponseCache(views) if any(view.cache for view in views.values()) else None
 
 

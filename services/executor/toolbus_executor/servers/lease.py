@@ -28,7 +28,7 @@ class Lease:
     def elsewhere(self) -> bool:
         """Whether another replica holds the lease.
 
-        False for an entry that a dead one may have left.
+        False if the entry may have been left by a replica that no longer runs.
         """
         return self._denied * RENEW_SECONDS > LEASE_SECONDS
 
@@ -64,7 +64,7 @@ class Lease:
             self._revision, failures = revision, 0
 
     async def release(self) -> None:
-        """Release the lease at once, if this replica still holds it."""
+        """Release the lease immediately, if this replica still holds it."""
         try:
             if await self._bucket.swap(self._name, self._owner, self._revision) is not None:
                 await self._bucket.delete(self._name)

@@ -259,7 +259,7 @@ class ServerSupervisor:
         )
 
     async def _relist(self, call: CallAdmitted) -> None:
-        """List again at once, for a call whose tool definition changed."""
+        """List the tools again immediately, for a call whose tool definition changed."""
         if self.handler.upstream is not None:
             await self._publish(await self._listing(self.handler.upstream))
             self.handler.reject_quarantined(call)

@@ -214,11 +214,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether the last response left the connection fit for another request."""
+        """Whether the connection can be used for another request after the last response."""
         return self._keeps and self.usable
 
     def close(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""
         if self._transport is not None:
             self._transport.abort()
 

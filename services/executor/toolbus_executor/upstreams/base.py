@@ -51,7 +51,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCallbacks:
-    """Callbacks for whatever an upstream sends outside of calls.
+    """Callbacks for messages that an upstream sends outside of calls.
 
     Attributes:
         on_lists_changed: a list may have changed.

@@ -73,7 +73,7 @@ class CallDeadline:
 
 
 class Limit:
-    """A timer that fails a future with `TimeoutError`, unless `left` grants more time by then."""
+    """A timer that fails a future with `TimeoutError`, unless `left` returns remaining time."""
 
     __slots__ = ("_future", "_left", "_timer")
 

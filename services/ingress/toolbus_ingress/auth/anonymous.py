@@ -50,7 +50,7 @@ class AnonymousAccess:
 
     @property
     def denied_reason(self) -> str:
-        """Why configured anonymous access is denied to everyone; empty if it is not."""
+        """The reason why configured anonymous access is denied to all callers; else empty."""
         config = self.config
         return self.remote if config.on and not config.allow_remote else ""
 

@@ -1,4 +1,4 @@
-"""The context of one HTTP request: its caller, its session, and how to respond."""
+"""The context of one HTTP request: its caller, its session, and the form of the response."""
 
 from collections.abc import Callable, MutableMapping
 from typing import Any

@@ -39,7 +39,8 @@ def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
 def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:
     """Return the mode and the limits on programs that a request sets itself.
 
-    `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers what its key allows one program.
+    `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers the key's limits for one
+    program.
 
     Raises:
         InvalidError: the header is malformed.

@@ -164,7 +164,7 @@ class Endpoint:
     ) -> Caller:
         """Return the holder of the credential, or an anonymous caller where that is allowed.
 
-        Raises what `authenticate` raises.
+        Raises the errors of `authenticate`.
         """
         if not self.anonymous.applies(headers):
             return self.authenticate(headers, scope, server, query)

@@ -55,7 +55,7 @@ class Tasks:
         return with_task_id(body, handle), task_key(call.server, own_id), handle
 
     def completed(self, result: bytes, call: CallRequested) -> bytes:
-        """Return a completed task for a call that the server answered at once.
+        """Return a completed task for a call that the server answered immediately.
 
         Raises:
             InvalidError: the result is too large for a handle.

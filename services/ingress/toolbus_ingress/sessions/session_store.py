@@ -53,7 +53,7 @@ class Session:
 
     @property
     def polls(self) -> bool:
-        """Whether the client expects an event id at once, and reconnects after an early end."""
+        """Whether the client expects an event id first, and reconnects after an early end."""
         return self.claims.version >= "2025-11-25"
 
     def can(self, *path: str) -> bool:
@@ -115,7 +115,7 @@ class Sessions:
         self.update(session, "declared", msgspec.json.encode(_bounded(capabilities)).decode())
 
     def add_task(self, session: Session, task: str, handle: str) -> None:
-        """Add a task whose status notifications go to the session's streams."""
+        """Add a task whose status notifications are sent on the session's streams."""
         self.update(session, "task", task, handle.encode())
 
     def end(self, session: Session) -> None:

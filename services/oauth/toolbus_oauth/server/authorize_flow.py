@@ -48,7 +48,7 @@ class AccountPage(Protocol):
     """Page on which people review and end the access they allowed."""
 
     async def page(self, person: Person, sealed: str) -> PageReply:
-        """Render what a person allowed; `sealed` is the ticket that its form sends back."""
+        """Render the access that a person allowed; `sealed` is the ticket in the form."""
         ...
 
     async def end_grant(self, person: Person, grant_id: str) -> None:

@@ -28,7 +28,7 @@ class Resources:
         )
 
     def kept(self, resource: str, scope: str) -> str:
-        """Return the scopes of a token that still exist at a resource; empty for none."""
+        """Return the scopes of a token that still exist at a resource."""
         config = self.directory.now.configuration
         return scoping.existing_scopes(config, scope, administration=self.administers(resource))
 

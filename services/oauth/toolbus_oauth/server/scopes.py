@@ -48,7 +48,7 @@ def available_scopes(config: Configuration, *, administration: bool) -> list[str
 
 
 def existing_scopes(config: Configuration, scope: str, *, administration: bool) -> str:
-    """Return the parts of a scope that exist at a resource; empty for none."""
+    """Return the parts of a scope that exist at a resource."""
     available = available_scopes(config, administration=administration)
     return _plain(each for each in scope.split() if each in available)
 
@@ -69,7 +69,7 @@ def within(granted: str, requested: str) -> list[str]:
 
 
 def descriptions(access: Access, rule: str, scope: str) -> list[str]:
-    """Return what a client may do with a scope, as shown to the person."""
+    """Return the rights of a client with a scope, in words for the person."""
     return [_description(each, access, rule) for each in scope.split()]
 
 

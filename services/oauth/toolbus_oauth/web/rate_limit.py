@@ -14,7 +14,7 @@ TOO_MANY = 429
 class RateLimit:
     """Sliding-window limit over all callers: at most `maximum` operations in `seconds`.
 
-    It bounds what unauthenticated requests can make the service store or fetch.
+    It limits the work that unauthenticated requests can cause.
     """
 
     maximum: int

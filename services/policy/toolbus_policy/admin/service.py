@@ -78,7 +78,7 @@ class AdminService:
         return _json({"revision": now.revision, "configuration": shown}, now.revision)
 
     async def apply(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
-        """Replace the configuration, or return what that would change."""
+        """Replace the configuration, or return the changes that this would make."""
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
         )

@@ -32,7 +32,7 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A person who decides, by the name that is recorded; for a key, also its customer and user."""
+    """A person who decides: the recorded name, and for a key its customer and user."""
 
     name: str
     key: str = ""

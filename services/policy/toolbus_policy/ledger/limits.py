@@ -28,7 +28,7 @@ class BudgetLimit:
 
     @property
     def in_money(self) -> bool:
-        """Whether it counts micro-dollars; else it counts calls."""
+        """Whether the budget counts micro-dollars; else it counts calls."""
         return self.budget.usd is not None
 
     def counts(self, name: str, charge: int) -> bool:

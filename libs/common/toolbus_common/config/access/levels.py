@@ -42,8 +42,9 @@ class Level(ConfigModel):
     not set, a request may choose. `code_mode` can also limit each program.
 
     `content` is how much of a call's arguments is recorded, `result_content` how much of its
-    result. The strictest value of all levels, the environment and the server applies. `validation: strict` rejects calls whose
-    arguments do not match their tool's schema, whatever the server's setting.
+    result. The strictest value of all levels, the environment and the server applies.
+    `validation: strict` rejects calls whose arguments do not match their tool's schema, even if the
+    server's own setting does not.
     """
 
     tools: Patterns | None = None

@@ -88,7 +88,7 @@ class EgressProxy:
             await self._connections.end()
 
     async def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection; wait when no descriptor is left for it."""
+        """Accept one connection; wait if the process has no free descriptor."""
         try:
             opened, _ = await asyncio.get_running_loop().sock_accept(listening)
         except OSError:

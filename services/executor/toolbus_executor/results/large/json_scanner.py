@@ -133,7 +133,7 @@ class Scanner:
             )
 
     def _scan_structure(self, data: bytes, at: int) -> int:
-        """Scan what stands between strings: brackets, commas, numbers."""
+        """Scan the text between strings: brackets, commas, numbers."""
         found = _PLAIN.match(data, at)
         end = found.end() if found is not None else at
         self.rest += data[at:end]

@@ -140,7 +140,7 @@ class SpillBuffer:
         return self.rest
 
     async def abandon(self) -> None:
-        """Delete what was stored."""
+        """Delete the stored parts."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)

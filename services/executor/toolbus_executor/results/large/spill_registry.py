@@ -55,7 +55,7 @@ class SpillRegistry:
         return rest
 
     def abandon(self, spill: SpillBuffer) -> None:
-        """Delete what was stored of a message."""
+        """Delete the stored parts of a message."""
         self._spawn(spill.abandon())
 
     def applies(self, raw: bytes, call: CallAdmitted) -> bool:

@@ -34,7 +34,7 @@ class Selector:
         self._process: asyncio.subprocess.Process | None = None
 
     async def select(self, expression: str, document: bytes) -> bytes:
-        """Return what an expression selects from a JSON document, as JSON.
+        """Return the result of an expression on a JSON document, as JSON.
 
         Raises:
             InvalidError: the selection failed; the reason is a clause for the note in the result.

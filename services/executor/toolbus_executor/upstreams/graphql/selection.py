@@ -17,7 +17,7 @@ Tree = dict[str, Any]  # name -> what is selected within; empty for a leaf
 
 
 class SelectionError(Exception):
-    """A caller's selection is invalid; the message lists what is available."""
+    """A caller's selection is invalid; the message lists the available fields."""
 
 
 def usual(types: Types, field: Field) -> Tree:

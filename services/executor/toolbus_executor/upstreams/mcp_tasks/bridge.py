@@ -72,7 +72,7 @@ class OverModern(Bridge):
         await self._itself()
 
     async def _outcome(self) -> bytes:
-        """Wait until the task ends, or return what the server needs from its caller."""
+        """Wait until the task ends, or return the input requests of the server."""
         answered = await self._pass_answers()
         async with asyncio.timeout(self.seconds) as limit:
             while True:

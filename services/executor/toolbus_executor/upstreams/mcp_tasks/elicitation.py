@@ -54,7 +54,7 @@ class _DiscardedReply:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A task whose result is awaited, and the requests received meanwhile."""
+    """A task whose result is awaited, and the requests received while waiting."""
 
     key: str
     result: asyncio.Task[bytes]

@@ -99,7 +99,7 @@ class Authorized:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, if it is one."""
+        """The id of the process that is used for listing, if the server is a process."""
         return getattr(self._main, "pid", None)
 
     @property
@@ -247,7 +247,7 @@ class Authorized:
             own.calls -= 1
 
     async def _consented(self, own: _Own, patience: float) -> None:
-        """Wait for a token; without one the user's connection is closed."""
+        """Wait for a token. If there is none, the user's connection is closed."""
         try:
             await own.bearer.needed(patience)
         except ConsentRequiredError:

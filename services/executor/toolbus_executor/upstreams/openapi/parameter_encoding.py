@@ -20,7 +20,7 @@ Pairs = list[tuple[str, str]]  # of a query or a form, percent-encoded
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot be sent; the message says what to change."""
+    """An argument that cannot be sent; the message has the fix."""
 
 
 def quoted(value: Any, *, safe: str = "") -> str:

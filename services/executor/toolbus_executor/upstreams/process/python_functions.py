@@ -189,7 +189,7 @@ def _failed(message: str) -> dict[str, Any]:
 
 
 def _validation_message(error: ValidationError) -> str:
-    """Return what the caller must change, without the sent values."""
+    """Return the fix for invalid arguments, without the sent values."""
     problems = [
         f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"
         for each in error.errors(include_url=False, include_input=False)
@@ -213,7 +213,7 @@ def _write_all(output: int, body: bytes) -> None:
 
 
 def _own_stdout() -> int:
-    """Return a descriptor only for messages; what functions print goes to stderr."""
+    """Return a descriptor only for messages; the output of functions goes to stderr."""
     own = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own

@@ -266,7 +266,7 @@ class ReplicatedUpstream:
             )
 
     def may_eject(self, replica: Replica) -> bool:
-        """Return whether at most half would be ejected, and another one is active."""
+        """Return whether at most half would be ejected, and another replica is active."""
         out = sum(each.standing.place is not Place.IN for each in self._replicas)
         others = sum(each.in_place for each in self._replicas if each is not replica)
         return may_go(out, len(self._replicas), others)
@@ -346,7 +346,7 @@ class ReplicatedUpstream:
         )
 
     def _answered(self, replica: Replica, call: CallAdmitted, error: ToolbusError) -> None:
-        """Record an error, and that a retry of the call should go elsewhere."""
+        """Record an error; a retry of the call should use another replica."""
         if not is_failure(error):
             if error.data.get("sent", True):
                 replica.succeeded()

@@ -67,7 +67,7 @@ class Connection:
         )
 
     async def open(self) -> Described:
-        """Open the session. Raises what `Upstream.open` raises, after closing it."""
+        """Open the session. Raises the errors of `Upstream.open`, after closing the session."""
         try:
             described = await self.upstream.open()
         except BaseException:

@@ -203,12 +203,12 @@ class Separated:
             await probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to changes of these resources, if one connection serves everyone."""
+        """Subscribe to changes of these resources, if one connection serves all owners."""
         if not self.separates and self._main is not None:
             await self._main.upstream.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Subscribe to status changes of these tasks, if one connection serves everyone."""
+        """Subscribe to status changes of these tasks, if one connection serves all owners."""
         if not self.separates and self._main is not None:
             await self._main.upstream.follow(tasks)
 
@@ -333,7 +333,7 @@ class Separated:
         return described
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
-        """Handle a lost session; the server is lost once no session is left."""
+        """Handle a lost session. The server is lost when the last session is lost."""
         self._note_missed(connection)
         if connection is self._main and (not self._any_left or not self._survives):
             self._lose(reason)

@@ -1,4 +1,4 @@
-"""Rebuild lost counters from the events: one replica rebuilds all and opens them at once."""
+"""Rebuild lost counters from the events, in one replica, and open all of them together."""
 
 import asyncio
 import logging
