@@ -45,7 +45,7 @@ class Case:
 
     @property
     def why(self) -> str:
-        """Why it is quarantined; empty if it is listed."""
+        """Why the definition is quarantined; empty if it is listed."""
         return self.offered.why if isinstance(self.offered, Quarantined) else ""
 
 

@@ -106,7 +106,7 @@ def _is_odd(each: str) -> bool:
 
 
 def _foreign(word: str) -> list[int]:
-    """Return the positions of letters whose script differs from the word's apparent one."""
+    """Return the positions of letters whose script differs from the word's apparent script."""
     if word.isascii():
         return []
     scripts = {at: script for at, each in enumerate(word) if (script := _script(each)) in _ALIKE}

@@ -258,7 +258,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _head_of(self, head: bytes) -> bytes:
-        """Announce the close in a response's head if the connection ends with it."""
+        """Announce the close in a response's head if the connection closes after the response."""
         cycle = self._running
         if cycle is not None and cycle.keep_alive:
             if not (cycle.more_body or self._deaf or self._listener.leaving):

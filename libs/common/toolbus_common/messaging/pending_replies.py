@@ -33,7 +33,7 @@ class PendingReply:
         self._extended_deadline = 0.0  # 0 until the call is extended
 
     def arm(self, deadline: float) -> None:
-        """Set the timeout to this deadline; an extension of the deadline extends it."""
+        """Set the timeout to this deadline. An extended deadline extends the timeout."""
         seconds = max(0.0, deadline - time()) + GRACE
         self.timer = self.final.get_loop().call_later(seconds, self._expire)
 

@@ -79,7 +79,7 @@ class Group:
 
     @property
     def reads_arguments(self) -> bool:
-        """Whether its evaluation needs the arguments."""
+        """Whether the evaluation of this group needs the arguments."""
         return self.arguments is WHOLE or bool(self.arguments)
 
 

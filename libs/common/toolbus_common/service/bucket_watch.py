@@ -61,7 +61,7 @@ class BucketWatch:
             await asyncio.sleep(AGAIN_SECONDS)  # the next service starts to read
 
     async def _until_another_can(self, bus: Bus) -> None:
-        """Return when this connection is lost and another service has one."""
+        """Return when this connection is lost and another service has a connection."""
         while bus.connected or not any(each.connected for each in self._others):  # noqa: ASYNC110
             await asyncio.sleep(LOST_SECONDS)
 

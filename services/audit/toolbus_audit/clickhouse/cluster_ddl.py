@@ -141,7 +141,7 @@ def _sharding_key(statement: str) -> str:
 
 
 def _parenthesized(text: str, start: int) -> str:
-    """Return the text from `start` to the parenthesis that closes the one opened before it."""
+    """Return the text from `start` to the parenthesis that closes the one before `start`."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "(") - (text[at] == ")")

@@ -24,7 +24,7 @@ class _InvalidReadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Piece of a result, and the URI of the next one."""
+    """Piece of a result, and the URI of the next piece."""
 
     value: bytes
     media: str

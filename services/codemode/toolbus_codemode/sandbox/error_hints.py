@@ -102,7 +102,7 @@ def functions(program: Program, space: str) -> tuple[Function, ...]:
 
 
 def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
-    """Return the error for an unknown name: of a tool if it follows a server or resembles one."""
+    """Return the error for an unknown name: a tool's if it follows or resembles a server."""
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)

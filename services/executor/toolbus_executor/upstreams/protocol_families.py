@@ -135,7 +135,7 @@ class BothFamilies:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, while there is one."""
+        """The id of the process that is used for listing, while it runs."""
         return getattr(self._first, "pid", None)
 
     @property

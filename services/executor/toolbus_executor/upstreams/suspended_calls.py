@@ -169,7 +169,7 @@ def answer(caller: Caller, answers: Mapping[str, msgspec.Raw]) -> None:
 
 
 def _member(raw: bytes) -> bytes:
-    """Return the member of the response to the server: an error if the client answered with one."""
+    """Return the member of the response to the server: an error if the client sent an error."""
     if ERROR.encode() in raw:
         found = error_in(msgspec.Raw(raw))
         if found is not None:

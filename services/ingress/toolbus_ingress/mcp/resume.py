@@ -1,4 +1,4 @@
-"""Resume a stream from `Last-Event-ID`, whichever replica holds it."""
+"""Resume a stream from `Last-Event-ID`, in this or another replica."""
 
 import asyncio
 import secrets

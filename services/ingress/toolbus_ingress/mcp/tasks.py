@@ -137,7 +137,7 @@ def unknown_task() -> InvalidError:
 
 
 def with_task_id(body: bytes, handle: str) -> bytes:
-    """Return a task with the id its caller knows, wherever the protocol revision puts it."""
+    """Return a task with the id for its caller, in the position of the protocol revision."""
     members = _members(body)
     raw = msgspec.Raw(strict_json.dump(handle))
     if "taskId" in members:

@@ -71,7 +71,7 @@ class EventLog:
             self._wake()
 
     def close(self) -> None:
-        """Accept no more messages. A reader ends after the last one."""
+        """Reject further messages. A reader ends after the last message."""
         if not self.ended:
             self.ended = True
             self._wake()

@@ -146,7 +146,7 @@ class EventLogStore:
                 break
 
     def _evict(self, candidates: Iterable[_StoredLog], growing: _StoredLog) -> bool:
-        """Remove the oldest log without a reader, else the oldest; return whether there was one."""
+        """Remove the oldest log without a reader, else the oldest; return False without logs."""
         oldest = None
         for stored in candidates:
             if stored is not growing:

@@ -1,4 +1,4 @@
-"""Settle reservations from outcomes, and sweep reservations that expired without one."""
+"""Settle reservations from outcomes, and sweep reservations that expired without outcome."""
 
 import asyncio
 import logging

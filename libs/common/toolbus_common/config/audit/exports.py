@@ -70,7 +70,7 @@ class Place(ConfigModel):
 
     @property
     def in_bucket(self) -> bool:
-        """Whether it is a bucket rather than a directory."""
+        """Whether the target is a bucket, not a directory."""
         return self.to.startswith("s3://")
 
     @property

@@ -186,7 +186,7 @@ def _expired(document: Document, configuration: Configuration) -> Iterator[Confi
 
 
 def _without_secret(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
-    """Warn about readers without a secret: none is generated for them."""
+    """Warn about readers without a secret, because no secret is generated for readers."""
     for name, reader in configuration.readers.items():
         if not reader.secret_hash:
             message = (

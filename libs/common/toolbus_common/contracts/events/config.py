@@ -75,7 +75,7 @@ class ConfigChanged(Event):
 
     @property
     def people(self) -> Mapping[str, str]:
-        """The people named by the event; an entry that describes a person is named after them."""
+        """The persons named by the event; an entry that describes a person has that name."""
         named = super().people
         return {**named, "name": person} if (person := self._entry_person) else named
 

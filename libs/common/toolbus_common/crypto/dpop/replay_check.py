@@ -97,7 +97,7 @@ class ProofChecker:
         proof = proven(text, method, url, time(), token)
         if key and proof.key != key:
             raise ProofError(
-                "The DPoP proof was made with another key than the one the token is bound to."
+                "The DPoP proof is signed with a key to which the token is not bound; use its key."
             )
         if self.nonces is not None and not self.nonces.good(proof.nonce):
             message = "Create the DPoP proof with the nonce in this response's DPoP-Nonce header."

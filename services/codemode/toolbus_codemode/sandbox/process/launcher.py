@@ -60,7 +60,7 @@ class Launched:
 
 
 def words(path: str) -> list[bytes]:
-    """Return the words of a file in /proc, with few system calls because every run reads it."""
+    """Return the words of a file in /proc, with few system calls, since every run reads it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, LARGEST_WORD).split()
@@ -211,7 +211,7 @@ class Launcher:
         return ordered.result() if ordered.done() else None
 
     def fill_later(self) -> None:
-        """Order spares later, so that they do not delay the run that took one."""
+        """Order spare processes later, so that this does not delay the current run."""
         if self.filling is None or self.filling.done():
             self.filling = asyncio.create_task(self.fill_after_delay())
 

@@ -63,7 +63,7 @@ class FamilyClient(Interface):
 
 
 class HttpUpstream:
-    """One server at a URL; `protocol` fixes the family instead of detecting it."""
+    """One server at a URL. With `protocol`, the family is not detected."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class HttpUpstream:
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server has sessions, and so may keep state in them."""
+        """Whether the server has sessions, in which it may keep state."""
         return self.is_old or (isinstance(self._face, LegacyHttp) and self._face.keeps_sessions)
 
     def another(self, news: UpstreamCallbacks, kinds: Kinds) -> "HttpUpstream":

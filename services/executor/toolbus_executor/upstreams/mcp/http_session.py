@@ -261,7 +261,7 @@ class HttpSession:
             await self._restart_listening()
 
     async def _restart_listening(self) -> None:
-        """Open the stream before a call, since the server may send messages there during it."""
+        """Open the stream before a call, because the server may send messages on it."""
         if self._listening is not None:
             self._listening.cancel()
         if self._listens:

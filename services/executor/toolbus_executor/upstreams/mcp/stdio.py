@@ -247,7 +247,7 @@ class StdioUpstream:
             return None
 
     def _resubscribe(self) -> None:
-        """Start the subscription that is wanted now, and cancel the previous one."""
+        """Start the subscription that is needed now, and cancel the previous one."""
         before, self._listening = self._listening, 0
         params = listen_params(self._connection.described, self._watched, self._followed)
         if params is not None:

@@ -179,7 +179,7 @@ class TokenProcess:
             return self._present
 
     async def _renew(self, before: _Started) -> None:
-        """Give the process the current token, or start another process with it."""
+        """Pass the current token to the process, or start another process with it."""
         if self._one_account and before.file is not None:
             before.token = self._bearer.token
             before.file.write(before.token)

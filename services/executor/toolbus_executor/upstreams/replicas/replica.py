@@ -124,7 +124,7 @@ class Replica:
         return not self.in_progress or self.standing.place is Place.EJECTED
 
     def failed(self, error: ToolbusError) -> None:
-        """Record a call without a response, or with an invalid one."""
+        """Record a call without a response, or with an invalid response."""
         self._by_calls = True
         self._failed(error)
 

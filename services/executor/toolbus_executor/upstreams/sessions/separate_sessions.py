@@ -116,7 +116,7 @@ class Separated:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, while there is one."""
+        """The id of the process that is used for listing, while it runs."""
         return getattr(self._main.upstream, "pid", None) if self._main is not None else None
 
     @property
