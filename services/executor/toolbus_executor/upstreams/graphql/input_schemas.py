@@ -37,7 +37,7 @@ class Inputs:
 
     def _of(self, ref: Ref, depth: int) -> dict[str, Any]:
         if depth > DEEPEST_TYPE:
-            raise SchemaError("a type is wrapped too often")
+            raise SchemaError("a type has too many list and non-null wrappers")
         if ref.kind == "NON_NULL" and ref.of_type is not None:
             return self._bare(ref.of_type, depth + 1)
         return _or_null(self._bare(ref, depth))

@@ -95,7 +95,7 @@ def _no_such_path(named: Type, path: str) -> str:
 
 
 def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:
-    """Return the leaf fields of a type, and those of objects `near` levels within; bounded."""
+    """Return the leaf fields of a type and of objects up to `near` levels below, up to a limit."""
     if named.is_leaf:
         return {}
     tree: Tree = {_TYPENAME: {}} if named.kind in ("UNION", "INTERFACE") else {}
