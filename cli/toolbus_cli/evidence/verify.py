@@ -33,9 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-UNANSWERED_SECONDS = (
-    7200  # seconds after its deadline when an intent without an outcome counts as unpaired
-)
+UNANSWERED_SECONDS = 7200  # from its deadline until an intent without an outcome is a finding
 MAX_FINDINGS = 100  # findings after which reading stops
 LENGTH_OF_KEY, LENGTH_OF_SIGNATURE = 32, 64  # bytes
 LENGTH_OF_STAMP = 8  # bytes of a cosignature's time

@@ -318,10 +318,7 @@ class ConfigRepository:
     async def _note_origin(
         self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
     ) -> None:
-        """Store which secrets were generated here and which were not.
-
-        Concurrent writers do not conflict.
-        """
+        """Store which secrets were generated here. Concurrent writers do not conflict."""
         for _ in range(ATTEMPTS):
             before, last = await self._origin()
             known = {*before.get("minted", ()), *minted}.difference(others)

@@ -237,10 +237,7 @@ class Catalogue:
     def _owner_of_result(
         self, handle: Handle, grants: EffectiveGrants, server: str, uri: str
     ) -> tuple[str, str] | None:
-        """Return the owner of a stored result.
-
-        A stored result is visible to callers that see the tool that returned it.
-        """
+        """Return the owner of a stored result: callers that see its tool also see the result."""
         owner = handle.server
         theirs = server in ("", owner) and self.serves(owner)
         return (owner, uri) if theirs and self.sees(grants, owner, handle.tool) else None

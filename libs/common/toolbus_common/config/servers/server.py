@@ -72,7 +72,6 @@ class Server(ConfigModel):
     maximum of concurrent calls. Values of `headers`, `env`, `credentials` and `proxy` may have
     references, `${env:NAME}`, which only the executor resolves. `list_limit` is the maximum size of
     all lists in bytes.
-
     `expose` restricts the tools that any key may use, by the server's own names. `definitions`
     decides about a tool that is new or has changed: `trust` shows it; `first` pins the first
     listing and quarantines later changes; `each` quarantines every definition until an operator
@@ -93,7 +92,6 @@ class Server(ConfigModel):
     without use. `protocol` is the family of MCP revisions used with the server: `modern`
     (stateless, 2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the
     caller's own family if the server supports both, else the one it supports.
-
     `proxy` is the HTTP proxy for the URL (`none` for none), `ca` the trusted certificate
     authorities, `certificate` and `key` the client certificate; the last three are PEM files.
     `oauth` configures the tokens that calls carry; `identity` sends the caller's identity with each

@@ -172,10 +172,7 @@ class ReplicatedUpstream:
         return chosen.page(kind)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the listed tools.
-
-        A replica that offers a tool differently does not serve that tool.
-        """
+        """Store the listed tools. Replicas that offer a tool differently do not serve it."""
         listed = {each.name: each.digest for each in tools}
         for replica in self._replicas:
             if replica.tools is None or replica.upstream is None:
