@@ -219,7 +219,7 @@ class CallTransport:
 
 
 async def _run(handler: CallHandler, call: Call, reply: ReplyChannel) -> None:
-    """Serve a call; if the handler fails unexpectedly, reply with an error at once."""
+    """Serve a call. If the handler fails unexpectedly, reply with an error immediately."""
     bind(call.traceparent)
     try:
         await handler(call, reply)

@@ -1,4 +1,4 @@
-"""Reconcile what runs with what is configured: one part per entry."""
+"""Reconcile the running parts with the configuration: one part per entry."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -59,6 +59,6 @@ class Reconciler(Generic[E, P]):
                 self._running[name] = entry, self._start(name, entry)
 
     async def close(self) -> None:
-        """Stop all parts together; each can be found until all have stopped."""
+        """Stop all parts together. Each part can be found until all have stopped."""
         await completely(asyncio.gather(*(self._stop(part, removed=False) for part in self)))
         self._running.clear()

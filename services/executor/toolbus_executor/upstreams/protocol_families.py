@@ -1,9 +1,9 @@
 """A server that speaks both protocol families: each call uses the family of its caller.
 
 The newest family is connected first, and lists. The other family is connected when a caller first
-needs it: the newest family does not reveal whether there is another, and a server without one
-should receive no handshake. A process may lock onto the family of the first message, so another
-process is started.
+needs it, because the newest family does not show whether the server has another one, and a server
+without one should receive no handshake. A process may support only the family of its first message,
+so another process is started.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = {False: 5.0, True: 20.0}  # over HTTP; for a process, which must start
 RETRY_SECONDS = 30.0  # until the other family is tried again after a temporary failure
-MOST_TASKS = 5_000
+MAX_TASKS = 5_000
 
 Make = Callable[[Server, UpstreamCallbacks], Upstream]
 
@@ -65,7 +65,7 @@ def create_in_families(
 
 @dataclass(slots=True)
 class _Other:
-    """The server as connected with a handshake."""
+    """The connection to the server in the session-based family."""
 
     upstream: Upstream
     described: Described
@@ -136,7 +136,7 @@ class BothFamilies:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, while there is one."""
+        """The id of the process that is used for listing, while it runs."""
         return getattr(self._first, "pid", None)
 
     @property
@@ -167,7 +167,7 @@ class BothFamilies:
         return separates(self._other.upstream, call)
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether a failed call says nothing about other calls."""
+        """Return whether a failed call is no evidence of a failure of other calls."""
         wanted = self._other.upstream if self._other and self._wants_other(call) else self._first
         return isinstance(wanted, Separated) and wanted.spared(call)
 
@@ -300,7 +300,7 @@ class BothFamilies:
             await self._connect()
 
     def _pass_tools(self) -> None:
-        """Pass the tools to the other family, with the task support it declares itself."""
+        """Pass the tools to the other family, with the task support that this family declares."""
         if self._other is None:
             return
         tasks = self._other.tasks
@@ -330,7 +330,7 @@ async def _tasks(connected: _Other) -> dict[str, str]:
     if not connected.described.has(TOOLS.capability):
         return {}
     found: dict[str, str] = {}
-    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MOST_TASKS]:
+    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MAX_TASKS]:
         with suppress(AttributeError, KeyError, TypeError):
             support, name = entry["execution"]["taskSupport"], entry["name"]
             if support in ("optional", "required") and isinstance(name, str):
