@@ -12,7 +12,7 @@ from typing import Any
 from toolbus_common.concurrency import Tasks
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
-from toolbus_common.errors import OverloadedError, ToolbusError
+from toolbus_common.errors import OverloadedError, ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
@@ -223,9 +223,8 @@ class Separated:
         await self.comparison.close()
         await self._replacing.end()
         await self._how.pool.close(self._is_mine)
-        main, self._main = self._main, None
-        if main is not None:
-            await main.close()
+        if self._main is not None:
+            await self._main.close()
 
     def spared(self, call: CallAdmitted) -> bool:
         """Return whether another principal's session is healthy, so only this one failed."""
@@ -261,9 +260,8 @@ class Separated:
             except OverloadedError:
                 if not number or self._turns.sends_requests(call):
                     raise
-        return await self._call(
-            call, seconds, caller, 0
-        )  # overloaded, and the tool is not known to send requests
+        # Overloaded, and the tool is not known to send requests.
+        return await self._call(call, seconds, caller, 0)
 
     def _certain(self, call: CallAdmitted, number: int) -> bool:
         """Return whether a request on this connection could be attributed to its call."""
@@ -325,6 +323,9 @@ class Separated:
             described = await made.open()
         finally:
             self._note_missed(made)
+        if self._lost.done():
+            await made.close()
+            raise UpstreamDeadError("The server was disconnected; retry.", sent=False)
         made.upstream.learn(self._tools)
         self._main, self._sends_requests = made, made.upstream.sends_requests
         self.held = getattr(made.upstream, "held", {})
