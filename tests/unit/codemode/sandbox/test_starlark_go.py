@@ -37,8 +37,9 @@ def test_a_function_that_only_the_engine_refers_to_crashes_the_process(
 
 
 def test_a_program_cannot_be_cancelled_or_bounded() -> None:
-    program = "from starlark_go import Starlark; print(*dir(Starlark)); print(Starlark.exec.__doc__)"
-    ended = child(program)
+    ended = child(
+        "from starlark_go import Starlark\nprint(*dir(Starlark))\nprint(Starlark.exec.__doc__)"
+    )
     assert ended.returncode == 0, ended.stderr
     names, _, described = ended.stdout.decode().partition("\n")
     public = {name for name in names.split() if not name.startswith("_")}
