@@ -9,10 +9,11 @@ a registry.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.engines.nats_server import seeded_configuration
@@ -28,6 +29,7 @@ IMAGES = {
 LEFT_OUT = "container left out: "
 REQUIRED = "TOOLBUS_TEST_CONTAINERS"
 PASSWORD = "container-test"
+NONE: Mapping[Any, str] = MappingProxyType({})
 
 
 def requested() -> bool:
@@ -72,7 +74,12 @@ def summary(reasons: list[str]) -> str:
 
 @contextmanager
 def _running(
-    engine: str, port: int, command: str = "", files: dict[Path, str] | None = None, **environ: str
+    engine: str,
+    port: int,
+    command: str = "",
+    *,
+    files: Mapping[Path, str] = NONE,
+    environ: Mapping[str, str] = NONE,
 ) -> Iterator[str]:
     """Run an engine's container and return host:port once the port accepts connections."""
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
@@ -80,7 +87,7 @@ def _running(
     container: Any = DockerContainer(image_of(engine)).with_exposed_ports(port)
     for name, value in environ.items():
         container.with_env(name, value)
-    for source, path in (files or {}).items():
+    for source, path in files.items():
         container.with_volume_mapping(str(source), path, "ro")
     if command:
         container.with_command(command)
@@ -96,7 +103,7 @@ def nats_container(directory: Path) -> Iterator[str]:
         json.dumps(seeded_configuration(directory, host="0.0.0.0", port=4222, store_dir="/data"))
     )
     files = {configuration: "/etc/nats/toolbus.conf"}
-    with _running("nats", 4222, "--config /etc/nats/toolbus.conf", files) as address:
+    with _running("nats", 4222, "--config /etc/nats/toolbus.conf", files=files) as address:
         yield f"nats://{address}"
 
 
@@ -111,7 +118,7 @@ def valkey_container() -> Iterator[str]:
 def clickhouse_container() -> Iterator[str]:
     """Run a ClickHouse server and return the URL of its HTTP interface, with credentials."""
     environ = {"CLICKHOUSE_USER": "toolbus", "CLICKHOUSE_PASSWORD": PASSWORD}
-    with _running("clickhouse", 8123, **environ) as address:
+    with _running("clickhouse", 8123, environ=environ) as address:
         yield f"http://toolbus:{PASSWORD}@{address}"
 
 
@@ -119,7 +126,7 @@ def clickhouse_container() -> Iterator[str]:
 def minio_container() -> Iterator[str]:
     """Run a MinIO server and return its URL; the user `toolbus` has `PASSWORD`."""
     environ = {"MINIO_ROOT_USER": "toolbus", "MINIO_ROOT_PASSWORD": PASSWORD}
-    with _running("minio", 9000, "server /data", **environ) as address:
+    with _running("minio", 9000, "server /data", environ=environ) as address:
         yield f"http://{address}"
 
 
@@ -127,7 +134,7 @@ def minio_container() -> Iterator[str]:
 def keycloak_container() -> Iterator[str]:
     """Run a Keycloak server in development mode and return its URL."""
     environ = {"KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": PASSWORD}
-    with _running("keycloak", 8080, "start-dev", **environ) as address:
+    with _running("keycloak", 8080, "start-dev", environ=environ) as address:
         yield f"http://{address}"
 
 
@@ -135,5 +142,5 @@ def keycloak_container() -> Iterator[str]:
 def vault_container() -> Iterator[str]:
     """Run a Vault server in development mode and return its URL; `PASSWORD` is its root token."""
     environ = {"VAULT_DEV_ROOT_TOKEN_ID": PASSWORD, "VAULT_DEV_LISTEN_ADDRESS": "0.0.0.0:8200"}
-    with _running("vault", 8200, **environ) as address:
+    with _running("vault", 8200, environ=environ) as address:
         yield f"http://{address}"
