@@ -175,11 +175,11 @@ async def test_public_addresses_need_tls() -> None:
         await target(export, careful, named=True).put("x", b"x")
 
 
-async def test_a_redirect_leads_to_no_other_host() -> None:
+async def test_a_redirect_is_not_followed() -> None:
     async with peer() as (other, elsewhere):
         moved = f"HTTP/1.1 307 Moved\r\nContent-Length: 0\r\nLocation: {elsewhere}\r\n\r\n"
         async with peer(moved.encode()) as (_, url):
-            with pytest.raises(TargetError):
+            with pytest.raises(TargetError, match="it returned status 307"):
                 await target(export_to("s3://events", url, S3)).put("x", b"x")
     assert other.heads == []
 
