@@ -9,6 +9,7 @@ a registry.
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -47,6 +48,8 @@ def missing(engine: str) -> str:
     """Return why the tests of an engine are left out; empty if they run."""
     if requested():
         return ""
+    if not _listens(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")):
+        return "no container engine"
     import docker  # noqa: PLC0415 - few runs need it
     from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415
 
@@ -61,6 +64,21 @@ def missing(engine: str) -> str:
     finally:
         client.close()
     return ""
+
+
+def _listens(host: str) -> bool:
+    """Return whether a local engine accepts connections; docker's client leaks its socket if not.
+
+    An engine at a TCP address is assumed to accept them.
+    """
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as attempt:
+        try:
+            attempt.connect(host.removeprefix("unix://"))
+        except OSError:
+            return False
+    return True
 
 
 def summary(reasons: list[str]) -> str:

@@ -48,8 +48,8 @@ class Place(ConfigModel):
 
     Buckets are s3://bucket/prefix, gs://bucket/prefix of Google Cloud Storage, and
     az://container/prefix of Azure Blob Storage. `endpoint` is the URL of an S3-compatible store
-    (the default is Amazon S3 in the `region`) or of an Azure account. Each of the `credentials` may be a
-    reference to a secret, resolved by audit:
+    (the default is Amazon S3 in the `region`) or of an Azure account. Each of the `credentials` may
+    be a reference to a secret, resolved by audit:
 
     - s3: `access_key`, `secret_key` and optionally `session_token`;
     - gs: `service_account`, a key in Google's JSON form;
