@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -54,6 +54,16 @@ LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.9.0
 witness: $(INSTALLED)
 	test -x build/bin/litewitness || GOBIN=$(CURDIR)/build/bin go install $(LITEWITNESS)
 	$(BIN)/python -m pytest tests/witness $(ARGS)
+
+# Toolbus against the images of NATS, Valkey, ClickHouse, MinIO, Keycloak and Vault; needs Docker.
+containers: $(INSTALLED)
+	TOOLBUS_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/service/test_containers.py $(ARGS)
+
+# Uploads to Azurite, the emulator of Azure's stores; needs npm.
+AZURITE := build/azurite/node_modules/.bin/azurite-blob
+azurite: $(INSTALLED)
+	test -x $(AZURITE) || npm install --silent --prefix build/azurite azurite@3
+	TOOLBUS_AZURITE=$(CURDIR)/$(AZURITE) $(BIN)/python -m pytest tests/service/test_azure_bucket.py $(ARGS)
 
 # Mutated requests to every endpoint for a time; the seed is printed: ARGS="--seconds 600 --seed 7".
 fuzz: $(INSTALLED)

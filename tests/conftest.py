@@ -2,7 +2,7 @@
 
 `TOOLBUS_TEST_NATS_URL` and `TOOLBUS_TEST_REDIS_URL` name external servers to use; the tests empty
 them, so only one worker may use them (`make test WORKERS=0`). `TOOLBUS_TEST_CONTAINERS=1` starts
-both in containers.
+both in containers, and requires the tests of containers.
 """
 
 import os
@@ -45,6 +45,20 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run long tests first, so that no worker waits for one that started last."""
     items.sort(key=position)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out a test whose container cannot run, unless containers are required."""
+    marker = item.get_closest_marker("containers")
+    if marker is not None and (reason := containers.missing(*marker.args)):
+        pytest.skip(f"{containers.LEFT_OUT}{reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests with containers were left out, and why."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if line := containers.summary([str(each.longrepr[2]) for each in skipped]):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

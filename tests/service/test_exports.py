@@ -19,7 +19,8 @@ from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
 from toolbus_audit.export import scheduler as schedule
 from toolbus_audit.export import windows
-from toolbus_audit.export.targets import DirectoryTarget, Target, TargetError, target_for
+from toolbus_audit.export.errors import TargetError
+from toolbus_audit.export.targets import DirectoryTarget, Target, target_for
 from toolbus_common.config import Export
 from toolbus_common.egress import Egress
 from toolbus_common.egress.http_client import HttpClient

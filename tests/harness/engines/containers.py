@@ -1,42 +1,164 @@
-"""The same engines in containers, for `TOOLBUS_TEST_CONTAINERS=1` on a machine with Docker."""
+"""The engines in containers, over testcontainers.
+
+Tests marked `containers("nats")` run where a container engine has the image. With
+`TOOLBUS_TEST_CONTAINERS=1` the engine and the images are required: nothing is left out, images are
+pulled, and the whole run uses the containers of NATS and Valkey. `TOOLBUS_TEST_IMAGE_NATS`
+names another image, and likewise for each engine; `harness.engines.local_images` makes two without
+a registry.
+"""
 
 import json
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from harness.engines.nats_server import seeded_configuration
 
-NATS_IMAGE = "nats:2.12-alpine"
-VALKEY_IMAGE = "valkey/valkey:9-alpine"
+IMAGES = {
+    "nats": "nats:2.12-alpine",
+    "valkey": "valkey/valkey:9-alpine",
+    "clickhouse": "clickhouse/clickhouse-server:25.8-alpine",
+    "minio": "quay.io/minio/minio:latest",
+    "keycloak": "quay.io/keycloak/keycloak:26.4",
+    "vault": "hashicorp/vault:1.20",
+}
+LEFT_OUT = "container left out: "
+REQUIRED = "TOOLBUS_TEST_CONTAINERS"
+PASSWORD = "container-test"
+NONE: Mapping[Any, str] = MappingProxyType({})
 
 
 def requested() -> bool:
-    """Return whether this run uses containers. Without a Docker engine the run fails later."""
-    return os.environ.get("TOOLBUS_TEST_CONTAINERS") == "1"
+    """Return whether this run requires containers. Without a container engine it fails later."""
+    return os.environ.get(REQUIRED) == "1"
+
+
+def image_of(engine: str) -> str:
+    """Return the name of an engine's image."""
+    return os.environ.get(f"TOOLBUS_TEST_IMAGE_{engine.upper()}") or IMAGES[engine]
+
+
+@cache
+def missing(engine: str) -> str:
+    """Return why the tests of an engine are left out; empty if they run."""
+    if requested():
+        return ""
+    if not _listens(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")):
+        return "no container engine"
+    import docker  # noqa: PLC0415 - few runs need it
+    from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415
+
+    try:
+        client = docker.from_env(timeout=5)
+    except DockerException:
+        return "no container engine"
+    try:
+        client.images.get(image_of(engine))
+    except ImageNotFound:
+        return f"no image {image_of(engine)}"
+    finally:
+        client.close()
+    return ""
+
+
+def _listens(host: str) -> bool:
+    """Return whether a local engine accepts connections; docker's client leaks its socket if not.
+
+    An engine at a TCP address is assumed to accept them.
+    """
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as attempt:
+        try:
+            attempt.connect(host.removeprefix("unix://"))
+        except OSError:
+            return False
+    return True
+
+
+def summary(reasons: list[str]) -> str:
+    """Return the line about tests that were left out; empty if there are none."""
+    left = [each.partition(LEFT_OUT)[2] for each in reasons if LEFT_OUT in each]
+    if not left:
+        return ""
+    why = ", ".join(f"{reason} ({left.count(reason)})" for reason in sorted(set(left)))
+    return f"{len(left)} tests with containers were left out: {why}; {REQUIRED}=1 requires them"
+
+
+@contextmanager
+def _running(
+    engine: str,
+    port: int,
+    command: str = "",
+    *,
+    files: Mapping[Path, str] = NONE,
+    environ: Mapping[str, str] = NONE,
+) -> Iterator[str]:
+    """Run an engine's container and return host:port once the port accepts connections."""
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+
+    container: Any = DockerContainer(image_of(engine)).with_exposed_ports(port)
+    for name, value in environ.items():
+        container.with_env(name, value)
+    for source, path in files.items():
+        container.with_volume_mapping(str(source), path, "ro")
+    if command:
+        container.with_command(command)
+    with container as running:
+        yield f"{running.get_container_host_ip()}:{running.get_exposed_port(port)}"
 
 
 @contextmanager
 def nats_container(directory: Path) -> Iterator[str]:
     """Run a NATS server and return its URL; the seeds are written to `directory/nkeys`."""
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
-
     configuration = directory / "nats.conf"
     configuration.write_text(
         json.dumps(seeded_configuration(directory, host="0.0.0.0", port=4222, store_dir="/data"))
     )
-    container = DockerContainer(NATS_IMAGE).with_exposed_ports(4222)
-    container.with_volume_mapping(str(configuration), "/etc/nats/toolbus.conf", "ro")
-    container.with_command("--config /etc/nats/toolbus.conf")
-    with container as running:
-        yield f"nats://{running.get_container_host_ip()}:{running.get_exposed_port(4222)}"
+    files = {configuration: "/etc/nats/toolbus.conf"}
+    with _running("nats", 4222, "--config /etc/nats/toolbus.conf", files=files) as address:
+        yield f"nats://{address}"
 
 
 @contextmanager
 def valkey_container() -> Iterator[str]:
     """Run a Valkey server and return its URL."""
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+    with _running("valkey", 6379) as address:
+        yield f"redis://{address}"
 
-    with DockerContainer(VALKEY_IMAGE).with_exposed_ports(6379) as running:
-        yield f"redis://{running.get_container_host_ip()}:{running.get_exposed_port(6379)}"
+
+@contextmanager
+def clickhouse_container() -> Iterator[str]:
+    """Run a ClickHouse server and return the URL of its HTTP interface, with credentials."""
+    environ = {"CLICKHOUSE_USER": "toolbus", "CLICKHOUSE_PASSWORD": PASSWORD}
+    with _running("clickhouse", 8123, environ=environ) as address:
+        yield f"http://toolbus:{PASSWORD}@{address}"
+
+
+@contextmanager
+def minio_container() -> Iterator[str]:
+    """Run a MinIO server and return its URL; the user `toolbus` has `PASSWORD`."""
+    environ = {"MINIO_ROOT_USER": "toolbus", "MINIO_ROOT_PASSWORD": PASSWORD}
+    with _running("minio", 9000, "server /data", environ=environ) as address:
+        yield f"http://{address}"
+
+
+@contextmanager
+def keycloak_container() -> Iterator[str]:
+    """Run a Keycloak server in development mode and return its URL."""
+    environ = {"KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": PASSWORD}
+    with _running("keycloak", 8080, "start-dev", environ=environ) as address:
+        yield f"http://{address}"
+
+
+@contextmanager
+def vault_container() -> Iterator[str]:
+    """Run a Vault server in development mode and return its URL; `PASSWORD` is its root token."""
+    environ = {"VAULT_DEV_ROOT_TOKEN_ID": PASSWORD, "VAULT_DEV_LISTEN_ADDRESS": "0.0.0.0:8200"}
+    with _running("vault", 8200, environ=environ) as address:
+        yield f"http://{address}"

@@ -17,7 +17,8 @@ from harness.network.tcp_servers import TURNS, closed_after, served
 from harness.samples.address_spellings import LISTED, Resolver
 from harness.services.call_runner import CallRunner, admitted
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
-from toolbus_audit.export.targets import TargetError, target_for
+from toolbus_audit.export.errors import TargetError
+from toolbus_audit.export.targets import target_for
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.http_sink import HttpTransport
 from toolbus_audit.siem.records import Record

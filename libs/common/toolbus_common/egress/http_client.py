@@ -1,4 +1,4 @@
-"""HTTP client for control traffic: webhooks, SIEMs, exports, witnesses, OAuth.
+"""HTTP client for control traffic: webhooks, SIEMs, witnesses, OAuth.
 
 It connects only to addresses that the egress policy allows, follows no redirect, uses no proxy,
 stores no cookie and decompresses nothing. Calls to upstream servers have a faster client of their

@@ -11,8 +11,9 @@ from time import time
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor, OvertakenError
 from toolbus_audit.delivery.task_reconciler import TaskReconciler
+from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.reader import RowReader
-from toolbus_audit.export.targets import Target, TargetError, target_for
+from toolbus_audit.export.targets import Target, target_for
 from toolbus_audit.export.windows import Window, write_window
 from toolbus_common.config import Export
 from toolbus_common.egress.http_client import HttpClient

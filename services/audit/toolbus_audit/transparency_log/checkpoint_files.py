@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from urllib.parse import quote
 
-from toolbus_audit.export.targets import TargetError, target_for
+from toolbus_audit.export.errors import TargetError
+from toolbus_audit.export.targets import target_for
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
     LatestCheckpoints,

@@ -62,6 +62,15 @@ def test_search_finds_by_name_description_and_parameters() -> None:
     assert found("send an email to people", 1) == ["mail.send"]
 
 
+def test_a_word_of_the_name_outweighs_the_same_word_in_long_descriptions() -> None:
+    described = {
+        "description": f"Delete a label. {'Orders are sent with labels. ' * 20}orders order"
+    }
+    offered = {"shop": {"get_order": {"description": "Get one by its id."}, "clear": described}}
+    index = asyncio.run(DocumentCache().index(ToolNamespace(offered, EVERYTHING).tools()))
+    assert [tool.name for tool in index.best("order", 2)] == ["get_order", "clear"]
+
+
 def test_a_query_without_a_match_finds_nothing(model: str) -> None:
     for where in ("", model):
         assert found("zebra", model=where) == []

@@ -11,9 +11,23 @@ from toolbus_common.config.base import ConfigModel, Name
 
 EventPattern = Annotated[str, Field(pattern=r"^[a-z*?.]{1,64}$")]  # call.*, approval.granted, *
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()=/-]*)?")
+_BUCKET = re.compile(
+    r"(s3|gs|az)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])(?:/([A-Za-z0-9!_.*'()=/-]*))?"
+)
 _SINK = re.compile(r"^(?:https?|syslog\+(?:tls|tcp|udp))://[^/\s]+")
-S3_KEYS = frozenset({"access_key", "secret_key", "session_token"})
+# Names of credentials by kind of bucket, and the combinations of which one must be complete.
+CREDENTIALS = {
+    "": frozenset[str](),
+    "s3": frozenset({"access_key", "secret_key", "session_token"}),
+    "gs": frozenset({"service_account"}),
+    "az": frozenset({"account_name", "account_key", "sas_token"}),
+}
+_REQUIRED = {
+    "s3": ({"access_key", "secret_key"},),
+    "gs": ({"service_account"},),
+    "az": ({"account_key"}, {"sas_token"}),
+}
+_NEEDED = "must be s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 
 
 class Leaving(ConfigModel):
@@ -30,11 +44,17 @@ class Leaving(ConfigModel):
 
 
 class Place(ConfigModel):
-    """A target for files: a directory on audit's machine, or s3://bucket/prefix.
+    """A target for files: a directory on audit's machine, or a bucket.
 
-    `endpoint` is the URL of an S3-compatible store; the default is Amazon S3 in the `region`.
-    `credentials` are `access_key`, `secret_key` and optionally `session_token`; each may be a
-    reference to a secret, resolved by audit.
+    Buckets are s3://bucket/prefix, gs://bucket/prefix of Google Cloud Storage, and
+    az://container/prefix of Azure Blob Storage. `endpoint` is the URL of an S3-compatible store
+    (the default is Amazon S3 in the `region`) or of an Azure account. Each of the `credentials` may
+    be a reference to a secret, resolved by audit:
+
+    - s3: `access_key`, `secret_key` and optionally `session_token`;
+    - gs: `service_account`, a key in Google's JSON form;
+    - az: `account_key` or `sas_token`, and `account_name` if the endpoint's host does not begin
+      with it.
     """
 
     to: str = Field(max_length=1024)
@@ -46,11 +66,14 @@ class Place(ConfigModel):
     @field_validator("to")
     @classmethod
     def _is_target(cls, to: str) -> str:
-        if to.startswith("s3:"):
-            if not _BUCKET.fullmatch(to):
-                raise ValueError("must be s3://bucket/prefix, with plain letters and digits")
+        if ":" in to.partition("/")[0]:
+            found = _BUCKET.fullmatch(to)
+            if not found:
+                raise ValueError(f"{_NEEDED}, with plain letters and digits")
+            if not {"", ".", ".."}.isdisjoint((found[3] or "x").removesuffix("/").split("/")):
+                raise ValueError("must have no empty, '.' or '..' part in the prefix")
         elif not to.startswith("/") or ".." in to.split("/"):
-            raise ValueError("must be s3://bucket/prefix, or the absolute path of a directory")
+            raise ValueError(f"{_NEEDED}, or the absolute path of a directory")
         return to
 
     @field_validator("endpoint")
@@ -62,16 +85,52 @@ class Place(ConfigModel):
 
     @model_validator(mode="after")
     def _has_credentials(self) -> Self:
-        if unknown := set(self.credentials) - S3_KEYS:
-            raise ValueError(f"credentials are {', '.join(sorted(S3_KEYS))}, not {min(unknown)}")
-        if self.in_bucket and not {"access_key", "secret_key"} <= set(self.credentials):
-            raise ValueError("needs credentials: {access_key, secret_key} for a bucket")
+        allowed = CREDENTIALS[self.kind]
+        if unknown := set(self.credentials) - allowed:
+            names = ", ".join(sorted(allowed)) or "for buckets only"
+            raise ValueError(f"credentials are {names}, not {min(unknown)}")
+        required = _REQUIRED.get(self.kind, ())
+        if required and not any(each <= set(self.credentials) for each in required):
+            forms = " or ".join(f"{{{', '.join(sorted(each))}}}" for each in required)
+            raise ValueError(f"needs credentials: {forms} for a bucket")
+        if self.kind == "az" and not self.endpoint:
+            raise ValueError("needs endpoint: https://ACCOUNT.blob.core.windows.net")
         return self
 
     @property
     def in_bucket(self) -> bool:
         """Whether the target is a bucket, not a directory."""
-        return self.to.startswith("s3://")
+        return bool(self.kind)
+
+    @property
+    def kind(self) -> str:
+        """The kind of bucket: s3, gs or az; empty for a directory."""
+        return "" if self.to.startswith("/") else self.to.partition("://")[0]
+
+    @property
+    def bucket(self) -> str:
+        """The name of the bucket or container."""
+        return self.to.partition("://")[2].partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of all names in the bucket, with a trailing slash unless empty."""
+        prefix = self.to.partition("://")[2].partition("/")[2].rstrip("/")
+        return f"{prefix}/" if prefix else ""
+
+    @property
+    def account(self) -> str:
+        """The account of an Azure endpoint: the first label of its host."""
+        return (urlsplit(self.endpoint).hostname or "").partition(".")[0]
+
+    @property
+    def endpoint_url(self) -> str:
+        """The URL of the store, without a trailing slash; empty for a directory."""
+        defaults = {
+            "s3": f"https://s3.{self.region}.amazonaws.com",
+            "gs": "https://storage.googleapis.com",
+        }
+        return self.endpoint or defaults.get(self.kind, "")
 
     @property
     def seconds(self) -> int:
@@ -83,8 +142,7 @@ class Place(ConfigModel):
         """The URL of the bucket's objects, without a trailing slash; empty for a directory."""
         if not self.in_bucket:
             return ""
-        host = self.endpoint or f"https://s3.{self.region}.amazonaws.com"
-        return f"{host}/{self.to.removeprefix('s3://').rstrip('/')}"
+        return f"{self.endpoint_url}/{self.to.partition('://')[2].rstrip('/')}"
 
 
 class Export(Place, Leaving):

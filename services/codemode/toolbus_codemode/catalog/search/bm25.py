@@ -1,4 +1,6 @@
-"""Search of tools: BM25 over names, descriptions and parameters.
+"""Search of tools: BM25 over names, servers, and descriptions with parameters.
+
+Each field has statistics of its own, so that a long description does not outweigh a name.
 
 If an embedding model is loaded, semantic similarity counts as much as the words.
 
@@ -20,7 +22,7 @@ from toolbus_codemode.catalog.signatures import properties
 
 K1, B = 1.2, 0.75
 LEAST_ALIKE = 0.25  # a lower similarity is that of unrelated texts
-NAME_WEIGHT, SERVER_WEIGHT = 3, 2  # relative to a word in the description
+WEIGHTS = (3, 2, 1)  # of name, server, and description with parameters
 LONGEST_WORD = 64  # longer ones are not words, and would fill the cache of stems
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _STOP = frozenset(
@@ -31,10 +33,9 @@ _STOP = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Weighted word counts of a tool, and its embedding if a model is loaded."""
+    """Word counts of a tool by field, and its embedding if a model is loaded."""
 
-    counts: Mapping[str, int]
-    length: int
+    fields: tuple[Mapping[str, int], ...]
     vector: Any = None
 
 
@@ -79,18 +80,15 @@ class Index:
     def __init__(self, meaning: EmbeddingModel | None = None) -> None:
         self._model = meaning
         self._tools: list[Tool] = []
-        self._lengths: list[int] = []
+        self._fields = tuple(_Field(weight) for weight in WEIGHTS)
         self._vectors: list[Any] = []
-        self._found: dict[str, list[tuple[int, int]]] = {}  # word -> (index of the tool, count)
 
     def add(self, tool: Tool, document: Document) -> None:
         """Add one tool."""
-        position = len(self._tools)
         self._tools.append(tool)
-        self._lengths.append(document.length)
         self._vectors.append(document.vector)
-        for word, count in document.counts.items():
-            self._found.setdefault(word, []).append((position, count))
+        for field, counts in zip(self._fields, document.fields, strict=True):
+            field.add(counts)
 
     def best(self, query: str, most: int) -> list[Tool]:
         """Return the best matching tools, best first; none if nothing matches."""
@@ -103,17 +101,39 @@ class Index:
         return [self._tools[position] for position in ordered[:most]]
 
     def _by_words(self, query: str) -> dict[int, float]:
-        """Return the BM25 score of each tool with any of the words, by index."""
+        """Return the score of each tool with any of the words, by index."""
         scores: dict[int, float] = {}
-        mean = sum(self._lengths) / max(1, len(self._lengths)) or 1
         for word in words(query):
-            places = self._found.get(word, ())
-            weight = log(1 + (len(self._tools) - len(places) + 0.5) / (len(places) + 0.5))
-            for position, count in places:
-                norm = K1 * (1 - B + B * self._lengths[position] / mean)
-                gained = weight * count * (K1 + 1) / (count + norm)
-                scores[position] = scores.get(position, 0.0) + gained
+            for field in self._fields:
+                field.score(word, scores)
         return scores
+
+
+class _Field:
+    """Word counts of one field of all tools."""
+
+    def __init__(self, weight: int) -> None:
+        self._weight = weight
+        self._lengths: list[int] = []
+        self._total = 0
+        self._found: dict[str, list[tuple[int, int]]] = {}  # word -> (index of the tool, count)
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add the next tool."""
+        for word, count in counts.items():
+            self._found.setdefault(word, []).append((len(self._lengths), count))
+        self._lengths.append(sum(counts.values()))
+        self._total += self._lengths[-1]
+
+    def score(self, word: str, scores: dict[int, float]) -> None:
+        """Add the weighted BM25 score of a word to the scores by index."""
+        places = self._found.get(word, ())
+        tools = len(self._lengths)
+        weight = self._weight * log(1 + (tools - len(places) + 0.5) / (len(places) + 0.5))
+        for position, count in places:
+            norm = K1 * (1 - B + B * self._lengths[position] * tools / self._total)
+            gained = weight * count * (K1 + 1) / (count + norm)
+            scores[position] = scores.get(position, 0.0) + gained
 
 
 def fused(scores: dict[int, float], alike: list[float]) -> dict[int, float]:
@@ -145,12 +165,9 @@ def _embedding_text(tool: Tool) -> str:
 
 
 def _document(tool: Tool, vector: Any) -> Document:
-    counts: Counter[str] = Counter(words(tool.description))
-    counts.update(words(" ".join(properties(tool.schema))))
-    for text, weight in ((tool.name, NAME_WEIGHT), (tool.server, SERVER_WEIGHT)):
-        for word in words(text):
-            counts[word] += weight
-    return Document(counts, counts.total(), vector)
+    text = f"{tool.description} {' '.join(properties(tool.schema))}"
+    fields = (tool.name, tool.server, text)
+    return Document(tuple(Counter(words(each)) for each in fields), vector)
 
 
 def _stem(word: str) -> str:

@@ -13,12 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from toolbus_common.concurrency import Tasks, end
 from toolbus_common.egress import Allowed, EgressError, Target
+from toolbus_common.egress.connect_request import ConnectRequest, NoRequestError, parse_request
 from toolbus_common.egress.resolver import Resolve
-from toolbus_executor.isolation.network.connect_request import (
-    ConnectRequest,
-    NoRequestError,
-    parse_request,
-)
 from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
 log = logging.getLogger(__name__)

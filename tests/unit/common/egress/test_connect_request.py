@@ -3,7 +3,7 @@
 import pytest
 
 from toolbus_common.egress import Allowed, EgressError, target_of
-from toolbus_executor.isolation.network.connect_request import NoRequestError, parse_request
+from toolbus_common.egress.connect_request import NoRequestError, parse_request
 
 
 def head(*lines: str) -> bytes:

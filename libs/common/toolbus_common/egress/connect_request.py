@@ -1,9 +1,9 @@
-"""Requests to the egress proxy: the target, and the head to forward. Pure."""
+"""Requests to a proxy: the target, and the head to forward. Pure."""
 
 import re
 from dataclasses import dataclass
 
-from toolbus_common.egress import EgressError, Target, target_of
+from toolbus_common.egress.url_target import EgressError, Target, target_of
 
 _CONNECT = re.compile(r"CONNECT ([^\s/?#@\\]+:[0-9]{1,5}) HTTP/1\.[01]")
 _PLAIN = re.compile(r"((?!CONNECT )[A-Z]{1,32}) (http://[^\s/?#@\\]+)([/?][!-~]*)? HTTP/1\.[01]")

@@ -1,0 +1,5 @@
+"""Errors of targets."""
+
+
+class TargetError(Exception):
+    """The target does not accept files now; the message says why."""
