@@ -13,12 +13,19 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks repeatedly until each has ended; their results and errors are discarded.
 
     A single cancellation is not enough. If it arrives together with the awaited result, it can be
-    lost (in the NATS client, and in `asyncio.wait_for` before Python 3.12).
+    lost (in the NATS client, and in `asyncio.wait_for` before Python 3.12). If the calling task is
+    cancelled meanwhile, that cancellation is raised when all tasks have ended.
     """
+    cancelled: asyncio.CancelledError | None = None
     while left := [task for task in tasks if not task.done()]:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=RETRY_SECONDS)
+        try:
+            await asyncio.wait(left, timeout=RETRY_SECONDS)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class Tasks:

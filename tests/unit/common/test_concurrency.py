@@ -67,6 +67,34 @@ async def test_cleanup_ends_although_its_task_is_cancelled_repeatedly() -> None:
     assert task.cancelled()
 
 
+async def test_a_task_that_waits_for_others_ends_after_them() -> None:
+    cleaning, proceed, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def clean() -> None:
+        cleaning.set()
+        await proceed.wait()
+        cleaned.set()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await completely(clean())
+
+    task = asyncio.create_task(first_of(work(), asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await cleaning.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    proceed.set()
+    await end(task)
+    assert cleaned.is_set()
+
+
 async def test_cleanup_raises_its_own_error() -> None:
     async def failing() -> None:
         raise BusDownError("stopped")
