@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_oauth.upstreams.token_client import (
+from toolbus_oauth.oauth_client.token_client import (
     LONGEST_TOKEN,
     TokenRequestError,
     parse_token_response,
