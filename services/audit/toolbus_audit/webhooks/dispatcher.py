@@ -7,14 +7,15 @@ has missed the deadline. Until then it stays in the stream, so a crash loses not
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
 import msgspec
+from standardwebhooks import Webhook as Signer
 
-from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, key_of
+from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, signers_of
 from toolbus_common.config import Webhook
 from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.nats.connection import StoredMessage
@@ -128,8 +129,8 @@ class WebhookDispatcher:
         delay = self._first_retry
         while (hook := self._configured().get(name)) is not None:
             try:
-                key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
-                await self._post(hook, key, event)
+                secret = filled(hook.secret, await self._secrets.read([hook.secret]))
+                await self._post(hook, signers_of(secret), event)
             except (HttpError, NoSecretError, SecretError) as error:
                 reason = str(error)
             else:
@@ -141,9 +142,9 @@ class WebhookDispatcher:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
             delay = min(delay * 2, SLOWEST_RETRY)
 
-    async def _post(self, hook: Webhook, key: bytes, event: Event) -> None:
+    async def _post(self, hook: Webhook, signers: Sequence[Signer], event: Event) -> None:
         body = self._reveal(body_of(event).decode()).encode()
-        await self._send(hook, body, headers_of(key, event["id"], int(time()), body))
+        await self._send(hook, body, headers_of(signers, event["id"], int(time()), body))
 
     async def _finish(self, delivery: Delivery) -> None:
         pending = delivery.pending

@@ -28,7 +28,8 @@ class Rule(ConfigModel):
 class Webhook(ConfigModel):
     """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
 
-    `secret` may be `${env:NAME}`, resolved by the service that posts. For `checkpoint.signed` only
+    `secret` may be `${env:NAME}`, resolved by the service that posts. Its value is `whsec_` and
+    Base64; during a rotation there are several, separated by spaces. For `checkpoint.signed` only
     the newest checkpoint is posted. `customers` restricts the events to these customers.
     """
 
