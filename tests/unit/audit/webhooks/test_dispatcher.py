@@ -297,7 +297,7 @@ async def test_while_a_secret_is_rotated_receivers_of_both_verify_with_the_libra
         found = Verifier(secret).verify(result.body, result.headers)
         assert found["data"]["id"] == "a1.requested"
     with pytest.raises(WebhookVerificationError):
-        Verifier(webhook_secret("a secret of somebody else")).verify(result.body, result.headers)
+        Verifier(webhook_secret("a secret of another sender")).verify(result.body, result.headers)
     with pytest.raises(WebhookVerificationError):
         Verifier(SECRET).verify(result.body + b" ", result.headers)
 
