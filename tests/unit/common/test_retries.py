@@ -88,14 +88,14 @@ async def test_concurrent_series_do_not_share_their_state() -> None:
     assert [len(pauses.seconds) for pauses, _ in all_series] == [0, 1, 2, 3, 4]
 
 
-def _during_a_pause(begun: asyncio.Event) -> "asyncio.Task[int]":
-    retry = retrying(Backoff(3600.0, 3600.0), OSError, failed=lambda _: begun.set())
+def _during_a_pause(in_progress: asyncio.Event) -> "asyncio.Task[int]":
+    retry = retrying(Backoff(3600.0, 3600.0), OSError, failed=lambda _: in_progress.set())
     return asyncio.create_task(retry(Work(OSError(), OSError())))
 
 
-def _during_an_attempt(begun: asyncio.Event) -> "asyncio.Task[int]":
+def _during_an_attempt(in_progress: asyncio.Event) -> "asyncio.Task[int]":
     async def work() -> int:
-        begun.set()
+        in_progress.set()
         never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         return await never
 
@@ -106,9 +106,9 @@ def _during_an_attempt(begun: asyncio.Event) -> "asyncio.Task[int]":
 async def test_a_cancellation_ends_it_at_once(
     started: Callable[[asyncio.Event], "asyncio.Task[int]"],
 ) -> None:
-    begun = asyncio.Event()
-    task = started(begun)
-    await begun.wait()
+    in_progress = asyncio.Event()
+    task = started(in_progress)
+    await in_progress.wait()
     await end(task)
     assert task.cancelled()
 

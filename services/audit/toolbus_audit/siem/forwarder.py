@@ -34,13 +34,13 @@ FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
 
 
 class SinkBackoff(Backoff):
-    """Growing pause, at least as long as the sink asked for."""
+    """Growing pause, at least as long as the sink requested."""
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Return the seconds before the next attempt."""
         error = error_of(retry_state)
-        asked = error.retry_after if isinstance(error, SinkError) else 0.0
-        return max(super().__call__(retry_state), asked)
+        requested = error.retry_after if isinstance(error, SinkError) else 0.0
+        return max(super().__call__(retry_state), requested)
 
 
 @dataclass(frozen=True, slots=True)
