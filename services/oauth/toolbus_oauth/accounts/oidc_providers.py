@@ -145,7 +145,10 @@ class Providers:
         It must be for this client alone and, unless empty, for the sign-in with this nonce. Raises
         `ProviderError`.
         """
-        header, claims = await self._verified(name, issuer, str(response.get("id_token", "")))
+        id_token = response.get("id_token")
+        if not isinstance(id_token, str):
+            raise ProviderError("its response has no ID token")
+        header, claims = await self._verified(name, issuer, id_token)
         token = response.get("access_token")
         params = {"client_id": issuer.client_id, "nonce": nonce, "access_token": token}
         audience = claims.get("aud")
