@@ -15,7 +15,7 @@ CHECKPOINT = "checkpoint.signed"  # not an event: what audit signs for a custome
 class Rule(ConfigModel):
     """Cedar policies (`forbid … when {…};`) on granted calls.
 
-    `effect` applies to a call that one of them forbids: it is denied, or it waits for approval.
+    If a policy forbids a call, `effect` decides whether the call is denied or waits for approval.
     With `shadow` the effect is only recorded.
     """
 
@@ -29,8 +29,8 @@ class Webhook(ConfigModel):
     """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
 
     `secret` may be `${env:NAME}`, resolved by the service that posts. Its value is `whsec_` and
-    Base64; during a rotation there are several, separated by spaces. For `checkpoint.signed` only
-    the newest checkpoint is posted. `customers` restricts the events to these customers.
+    Base64; during a rotation there are several, separated by spaces. Of several `checkpoint.signed`
+    events, only the newest is posted. `customers` restricts the events to these customers.
     """
 
     url: str
