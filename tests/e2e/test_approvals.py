@@ -21,12 +21,11 @@ from harness.clients.mcp_client import Answer, Client
 from harness.clients.sdk_tasks import Tasks
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
-from harness.receivers.webhook_receiver import Receiver
+from harness.receivers.webhook_receiver import Receiver, webhook_secret
 from harness.waits import until_blocking
 
-BOT, BOSS, PLAIN, HOOK = (
-    f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain", "hook")
-)
+BOT, BOSS, PLAIN = (f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain"))
+HOOK = webhook_secret("e2e-secret-of-approvals-hook")
 TOOL = "echo__say"
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -369,7 +368,7 @@ def test_a_signed_webhook_is_delivered_once_its_receiver_is_up(
         return [each for each in list(receiver.received) if approval in each.body.decode()]
 
     request = until_blocking(delivered, "the webhook")[0]
-    assert request.signed_with(HOOK.encode())
+    assert request.signed_with(HOOK)
     assert request.json["type"] == "approval.requested"
     assert request.json["data"]["tool"] == "say"
     assert b"canary-of-the-hook" not in request.body

@@ -279,7 +279,7 @@ class Scenario:
     def hooked(self, name: str) -> bool:
         """Return whether a webhook delivered the leaked secret, and so every event before it."""
         items = [each for each in self.at.receiver.received if LEAKED.encode() in each.body]
-        secret = self.secrets[name].encode()
+        secret = self.secrets[name]
         return any(each.path == "/hook" and each.signed_with(secret) for each in items)
 
 
@@ -314,7 +314,7 @@ def test_every_secret_is_used(scenario: Scenario) -> None:
     received = scenario.at.receiver.received
     hooks = [each for each in received if each.path == "/hook"]
     for name in HOOKS:
-        assert any(each.signed_with(scenario.secrets[name].encode()) for each in hooks), name
+        assert any(each.signed_with(scenario.secrets[name]) for each in hooks), name
     (head, *_) = [each.headers for each in received if each.path == "/sink"]
     assert head["authorization"] == f"Splunk {scenario.secrets['sink']}"
     assert scenario.at.collector.headers[0]["x-token"] == scenario.secrets["collector"]

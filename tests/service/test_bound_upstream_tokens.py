@@ -11,7 +11,8 @@ from harness.services.oauth_connections import ConnectFlow
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONNECTIONS
-from toolbus_oauth.upstreams.client_identity import ClientIdentities, ClientIdentity
+from toolbus_oauth.oauth_client.identity import ClientIdentity
+from toolbus_oauth.upstreams.client_identity import ClientIdentities
 from toolbus_oauth.upstreams.discovery import DiscoveryError
 
 OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}

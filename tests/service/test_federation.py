@@ -15,6 +15,7 @@ from harness.clients.form_browser import Page
 from harness.network.json_server import Request, Response, answering
 from harness.oauth.certificates import Authority
 from harness.oauth.openid_process import Provider, issuer
+from harness.oauth.openid_provider import CLIENT
 from harness.services.authorization_service import (
     BASE,
     REDIRECT,
@@ -132,7 +133,13 @@ async def test_an_answer_without_an_issuer_is_not_sent_to_another_provider(
 async def test_an_id_token_of_another_sign_in_or_client_is_rejected(
     server: Server, provider: Provider
 ) -> None:
-    for wrong in ({"nonce": "of another"}, {"aud": "another"}, {"exp": 1}, {"iss": "https://x"}):
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"nonce": "of another"}, {"aud": "another"}, {"exp": 1}, {"iss": "https://x"},
+        {"aud": [CLIENT, "another"]}, {"aud": [CLIENT, "another"], "azp": CLIENT},
+        {"azp": "another"}, {"at_hash": "of-another-token"}, {"sub": 7}, {"iat": None},
+        {"iat": int(time.time()) + 600}, {"exp": "soon"},
+    )  # fmt: skip
+    for wrong in wrongs:
         provider.say(claims={**_ann(), **wrong})
         walker = ServiceBrowser(server)
         assert (await walker.get(await _away(walker, provider))).status == 502, wrong

@@ -54,6 +54,7 @@ from toolbus_oauth.clients.metadata_documents import ClientDocuments
 from toolbus_oauth.clients.registry import ClientRegistry
 from toolbus_oauth.keys.identity_keys import IdentityKeys
 from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.oauth_client.token_client import TokenClient
 from toolbus_oauth.router import Router
 from toolbus_oauth.server import metadata
 from toolbus_oauth.server.authorize_flow import AuthorizeFlow
@@ -120,6 +121,7 @@ class Components:
     fetchers: HttpClients
     secrets: Secrets
     stores: Stores
+    client_keys: SigningKeys
 
     def grants(self) -> Grants:
         """Create the repository of grants."""
@@ -137,14 +139,15 @@ class Components:
             self.state,
             (self.settings.issuer, self.stores.brief, self.fetchers.providers),
         )
-        return Providers(*common, state.config, state.named.has, self.secrets)
+        tokens = TokenClient(self.fetchers.providers, self.client_keys)
+        return Providers(*common, state.config, state.named.has, self.secrets, tokens)
 
     def upstream_oauth(self, providers: Providers) -> UpstreamOAuth:
         """Create the part that obtains tokens for upstream servers."""
         settings, stores, state = self.settings, self.stores, self.state
         return build_upstream_oauth(
             settings.issuer, settings.client_document, stores.connections, stores.brief,
-            self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
+            self.fetchers.servers, self.client_keys, self.secrets, providers,
             state.config, state.named.has, self.service.events.publish,
         )  # fmt: skip
 
@@ -226,7 +229,8 @@ async def _serve(
 ) -> None:
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
     stores = await _stores(service, settings, secrets)
-    parts = Components(service, settings, state, fetchers, secrets, stores)
+    keys = SigningKeys(settings.client_keys)
+    parts = Components(service, settings, state, fetchers, secrets, stores, keys)
     grants, providers = parts.grants(), parts.providers()
     resources = Resources(settings.issuer, state.directory)
     upstream_oauth = parts.upstream_oauth(providers)

@@ -16,7 +16,7 @@ from harness.oauth import openid_provider
 from harness.oauth.openid_process import Provider
 from harness.oauth.protected_processes import OAuthServer, ProtectedServer
 from harness.receivers.otlp_collector import Collector
-from harness.receivers.webhook_receiver import Receiver
+from harness.receivers.webhook_receiver import Receiver, webhook_secret
 from harness.samples.canaries import canary, card
 from harness.upstreams.leaking_server import LeakingServer
 from toolbus_common.contracts import IdentityReply, IdentityRequest
@@ -109,6 +109,7 @@ def running_canaries(directory: Path) -> Iterator[CanaryGateway]:
     names = (*KEPT, *BY_ENVIRONMENT, *INLINE, *NAMED)
     secrets = {name: canary(name.replace(" ", "-")) for name in names}
     secrets |= {name: f"tbk_{name}_{canary(name)}" for name in KEYS}
+    secrets |= {name: webhook_secret(secrets[name]) for name in ("webhook", "webhook by file")}
     secrets["issuer"] = openid_provider.SECRET
     secrets["card"] = card()
     with ExitStack() as stack:

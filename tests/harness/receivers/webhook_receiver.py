@@ -4,22 +4,26 @@ import base64
 import hmac
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from hashlib import sha256
 from typing import Self
 
 from harness.engines.engine import own_port
 from harness.network.json_server import Request, Response, answering
 
 
+def webhook_secret(text: str) -> str:
+    """Return a secret whose key is this text of 24 to 64 bytes."""
+    return f"whsec_{base64.b64encode(text.encode()).decode()}"
+
+
 class Received(Request):
     """One received request."""
 
-    def signed_with(self, secret: bytes) -> bool:
-        """Return whether the signature is valid, computed from the specification."""
+    def signed_with(self, secret: str) -> bool:
+        """Return whether a signature is valid, computed from the specification."""
         text = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
-        expected = hmac.new(secret, text.encode() + self.body, sha256).digest()
-        version, _, signature = self.headers["webhook-signature"].partition(",")
-        return version == "v1" and base64.b64decode(signature) == expected
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        expected = base64.b64encode(hmac.digest(key, text.encode() + self.body, "sha256")).decode()
+        return f"v1,{expected}" in self.headers["webhook-signature"].split(" ")
 
 
 class Receiver:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import time
 
+from tenacity import RetryCallState, retry_if_exception
+
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor, OvertakenError
 from toolbus_audit.delivery.task_reconciler import TaskReconciler
@@ -20,6 +22,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.observability.metrics import EXPORT_EVENTS, EXPORT_FAILURES, EXPORT_UNTIL
+from toolbus_common.retries import Backoff, reason_of, retrying
 from toolbus_common.secrets import Secrets
 
 log = logging.getLogger(__name__)
@@ -80,18 +83,11 @@ class ExportTask:
 
     async def _run_schedule(self) -> None:
         await self.start()
-        delay = self._first_retry
+        backoff = Backoff(self._first_retry, SLOWEST_RETRY)
+        condition = retry_if_exception(_is_retried)
         while True:
             await asyncio.sleep(max(self._due() - time(), 0))
-            try:
-                await self.export_closed()
-                delay = self._first_retry
-            except (TargetError, StoreDownError, ToolbusError) as error:
-                if isinstance(error, BusDownError):
-                    raise
-                self._record_failure(str(error))
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, SLOWEST_RETRY)
+            await retrying(backoff, condition, failed=self._record_failure)(self.export_closed)
 
     def _due(self) -> float:
         """Return when the next window closes: the next multiple of the interval (Unix seconds)."""
@@ -133,11 +129,17 @@ class ExportTask:
         self.state.written += rows
         EXPORT_EVENTS.labels(self._name).inc(rows)
 
-    def _record_failure(self, problem: str) -> None:
+    def _record_failure(self, state: RetryCallState) -> None:
+        problem = reason_of(state)
         EXPORT_FAILURES.labels(self._name).inc()
         if problem != self.state.problem:
             self.state.problem = problem
             log.warning("export.failed", extra={"export": self._name, "reason": problem})
+
+
+def _is_retried(error: BaseException) -> bool:
+    retried = isinstance(error, TargetError | StoreDownError | ToolbusError)
+    return retried and not isinstance(error, BusDownError)
 
 
 class ExportScheduler:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from tenacity import RetryCallState
+
 from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
 from toolbus_audit.clickhouse.row_mapper import (
     DeadRow,
@@ -22,6 +24,7 @@ from toolbus_common.observability.metrics import (
     AUDIT_DEAD_KEPT,
     AUDIT_ROWS,
 )
+from toolbus_common.retries import Backoff, reason_of, retrying
 
 log = logging.getLogger(__name__)
 
@@ -225,19 +228,15 @@ class Writer:
 
     async def _retry(self, deadline: float, work: Callable[..., Awaitable[T]], *given: Any) -> T:
         """Retry with backoff while the store is down, until the deadline of the loop's clock."""
-        delay = 0.1
-        while True:
-            try:
-                result = await work(*given)
-            except StoreDownError as error:
-                self._set_reason(str(error))
-                if asyncio.get_running_loop().time() + delay > deadline:
-                    raise
-            else:
-                self.reason = ""
-                return result
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_RETRY)
+
+        def too_late(state: RetryCallState) -> bool:
+            self._set_reason(reason_of(state))
+            return asyncio.get_running_loop().time() + state.upcoming_sleep > deadline
+
+        retry = retrying(Backoff(0.1, LONGEST_RETRY), StoreDownError, stop=too_late)
+        result: T = await retry(work, *given)
+        self.reason = ""
+        return result
 
     def _set_reason(self, reason: str) -> None:
         if reason != self.reason:

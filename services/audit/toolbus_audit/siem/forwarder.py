@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
+
+from tenacity import RetryCallState
 
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
 from toolbus_audit.siem.base import SinkError, Transport
@@ -22,6 +23,7 @@ from toolbus_common.observability.metrics import (
     SINK_FAILURES,
     SINK_LOST,
 )
+from toolbus_common.retries import Backoff, error_of, reason_of, retrying
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,16 @@ MESSAGES_AT_ONCE = 100  # messages read at once
 POLL_SECONDS = 0.5
 SAVE_SECONDS = 1.0  # between two writes of the position
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
+
+
+class SinkBackoff(Backoff):
+    """Growing pause, at least as long as the sink requested."""
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the seconds before the next attempt."""
+        error = error_of(retry_state)
+        requested = error.retry_after if isinstance(error, SinkError) else 0.0
+        return max(super().__call__(retry_state), requested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +114,11 @@ class Forwarder:
 
     async def _forward(self) -> None:
         await self._start()
-        delay = self._first_retry
+        pause = SinkBackoff(self._first_retry, SLOWEST_RETRY)
         try:
             while True:
-                try:
-                    more = await self._step()
-                    await self._check_progress()
-                    delay, self.state.problem = self._first_retry, ""
-                except SinkError as error:
-                    await self._handle_failure(error, delay)
-                    delay = min(delay * 2, SLOWEST_RETRY)
-                    continue
+                retry = retrying(pause, SinkError, failed=self._handle_failure)
+                more: bool = await retry(self._advance)
                 if not more:
                     await asyncio.sleep(POLL_SECONDS)
         finally:
@@ -137,6 +143,12 @@ class Forwarder:
         self._at = state.done
         self._transport.mark_sent(state.done)
         self.state.problem = ""
+
+    async def _advance(self) -> bool:
+        more = await self._step()
+        await self._check_progress()
+        self.state.problem = ""
+        return more
 
     async def _step(self) -> bool:
         """Read messages and send their selected events; return whether there were messages."""
@@ -171,17 +183,16 @@ class Forwarder:
             self._cursor.state.done = delivered
             await self._cursor.save()
 
-    async def _handle_failure(self, error: SinkError, delay: float) -> None:
+    async def _handle_failure(self, state: RetryCallState) -> None:
         SINK_FAILURES.labels(self._name).inc()
-        if str(error) != self.state.problem:
-            self.state.problem = str(error)
-            log.warning("sink.failed", extra={"sink": self._name, "reason": str(error)})
+        reason = reason_of(state)
+        if reason != self.state.problem:
+            self.state.problem = reason
+            log.warning("sink.failed", extra={"sink": self._name, "reason": reason})
         self._record_delivered()
         await self._transport.close()
         self._at = self._cursor.state.done
         self._transport.mark_sent(self._at)
-        pause = delay * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        await asyncio.sleep(max(pause, error.retry_after))
 
     def _count(self, delivered: int, dead: int) -> None:
         self.state.delivered += delivered

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
+from functools import partial
+
+from tenacity import RetryCallState
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_common.errors import BusDownError
+from toolbus_common.retries import Backoff, error_of, retrying
 
 log = logging.getLogger(__name__)
 
@@ -55,29 +58,26 @@ class LatestCheckpoints:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _work(self, recipient: Recipient) -> None:
-        delay = self._first_retry
         while recipient in self._pending:
-            checkpoint = self._pending[recipient]
-            try:
-                rest = await self._deliver(recipient, checkpoint)
-            except (NotAcceptedError, BusDownError, StoreDownError) as error:
-                self._record_failure(recipient, str(error))
-            except Exception as error:
-                log.exception("checkpoint.internal_error", extra={"receiver": recipient[0]})
-                self._record_failure(
-                    recipient, f"an error inside audit ({type(error).__name__}); see its log"
-                )
-            else:
-                self.problems.pop(recipient, None)
-                delay = self._first_retry
-                if self._pending[recipient] is checkpoint:
-                    del self._pending[recipient]
-                await asyncio.sleep(rest)
-                continue
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-            delay = min(delay * 2, LONGEST_RETRY)
+            backoff = Backoff(self._first_retry, LONGEST_RETRY)
+            retry = retrying(backoff, Exception, failed=partial(self._record_failure, recipient))
+            rest: float = await retry(self._deliver_latest, recipient)
+            self.problems.pop(recipient, None)
+            await asyncio.sleep(rest)
 
-    def _record_failure(self, recipient: Recipient, reason: str) -> None:
+    async def _deliver_latest(self, recipient: Recipient) -> float:
+        checkpoint = self._pending[recipient]
+        rest = await self._deliver(recipient, checkpoint)
+        if self._pending[recipient] is checkpoint:
+            del self._pending[recipient]
+        return rest
+
+    def _record_failure(self, recipient: Recipient, state: RetryCallState) -> None:
+        error = error_of(state)
+        reason = str(error)
+        if not isinstance(error, NotAcceptedError | BusDownError | StoreDownError):
+            reason = f"an error inside audit ({type(error).__name__}); see its log"
+            log.error("checkpoint.internal_error", extra={"receiver": recipient[0]}, exc_info=error)
         self.problems[recipient] = reason
         fields = {
             "kind": self._kind,

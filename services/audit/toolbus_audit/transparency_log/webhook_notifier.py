@@ -5,11 +5,12 @@ last checkpoint that each webhook accepted is stored in the bucket, so that a re
 nor repeats a checkpoint.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from time import time
 
 import msgspec
+from standardwebhooks import Webhook as Signer
 
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
@@ -18,7 +19,7 @@ from toolbus_audit.transparency_log.checkpoint_delivery import (
     Recipient,
 )
 from toolbus_audit.transparency_log.log_signer import Log
-from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, key_of
+from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, signers_of
 from toolbus_common.config import Webhook
 from toolbus_common.config.access.rules import CHECKPOINT
 from toolbus_common.egress.http_messages import HttpError
@@ -69,17 +70,22 @@ class WebhookNotifier:
         before = await self._bucket.get(entry)
         if before is None or before.value != digest.encode():
             try:
-                key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
+                secret = filled(hook.secret, await self._secrets.read([hook.secret]))
                 async with self._newest.slots:
-                    await self._post(hook, key, customer, newest, digest)
+                    await self._post(hook, signers_of(secret), customer, newest, digest)
             except (HttpError, NoSecretError, SecretError) as error:
                 raise NotAcceptedError(str(error)) from error
             await self._bucket.put(entry, digest.encode())
         return 0.0
 
     async def _post(
-        self, hook: Webhook, key: bytes, customer: str, checkpoint: Log, digest: str
+        self,
+        hook: Webhook,
+        signers: Sequence[Signer],
+        customer: str,
+        checkpoint: Log,
+        digest: str,
     ) -> None:
         fields = msgspec.to_builtins(checkpoint)
         body = body_of({"event": CHECKPOINT, "at": checkpoint.at, "customer": customer, **fields})
-        await self._send(hook, body, headers_of(key, digest[:32], int(time()), body))
+        await self._send(hook, body, headers_of(signers, digest[:32], int(time()), body))

@@ -6,18 +6,19 @@ has missed the deadline. Until then it stays in the stream, so a crash loses not
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
 import msgspec
+from tenacity import RetryCallState
 
-from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, key_of
+from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, signers_of
 from toolbus_common.config import Webhook
 from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.nats.connection import StoredMessage
+from toolbus_common.retries import Backoff, reason_of, retrying
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 LONGEST_QUEUE = 1000  # events of one webhook; beyond that the oldest are dropped
 GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not retried
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
+FAILURES = (HttpError, NoSecretError, SecretError)
 
 Batches = AsyncIterator[list[StoredMessage]]
 Post = Callable[[Webhook, bytes, Mapping[str, str]], Awaitable[None]]
@@ -125,25 +127,28 @@ class WebhookDispatcher:
 
     async def _deliver(self, name: str, event: Event) -> None:
         """Retry until the webhook accepts the event, is removed, or the event is too old."""
-        delay = self._first_retry
-        while (hook := self._configured().get(name)) is not None:
-            try:
-                key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
-                await self._post(hook, key, event)
-            except (HttpError, NoSecretError, SecretError) as error:
-                reason = str(error)
-            else:
-                return
-            if time() > event["at"] + GIVE_UP_SECONDS:
-                log.error("webhook.event_dropped", extra={"webhook": name, "reason": reason})
-                return
-            log.warning("webhook.failed", extra={"webhook": name, "reason": reason})
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-            delay = min(delay * 2, SLOWEST_RETRY)
 
-    async def _post(self, hook: Webhook, key: bytes, event: Event) -> None:
+        def failed(state: RetryCallState) -> None:
+            log.warning("webhook.failed", extra={"webhook": name, "reason": reason_of(state)})
+
+        def too_old(_state: RetryCallState) -> bool:
+            return bool(time() > event["at"] + GIVE_UP_SECONDS)
+
+        backoff = Backoff(self._first_retry, SLOWEST_RETRY)
+        try:
+            await retrying(backoff, FAILURES, failed=failed, stop=too_old)(self._post, name, event)
+        except FAILURES as error:
+            log.error(  # noqa: TRY400 - the reason says it
+                "webhook.event_dropped", extra={"webhook": name, "reason": str(error)}
+            )
+
+    async def _post(self, name: str, event: Event) -> None:
+        hook = self._configured().get(name)
+        if hook is None:
+            return
+        signers = signers_of(filled(hook.secret, await self._secrets.read([hook.secret])))
         body = self._reveal(body_of(event).decode()).encode()
-        await self._send(hook, body, headers_of(key, event["id"], int(time()), body))
+        await self._send(hook, body, headers_of(signers, event["id"], int(time()), body))
 
     async def _finish(self, delivery: Delivery) -> None:
         pending = delivery.pending

@@ -1,16 +1,16 @@
-"""Webhook bodies and signatures according to Standard Webhooks, version 1. Pure."""
+"""Webhook bodies, secrets and signatures according to Standard Webhooks, version 1. Pure."""
 
-import hmac
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import msgspec
+from standardwebhooks import Webhook as Signer
 
-_PREFIX = "whsec_"
+PREFIX = "whsec_"
+SHORTEST, LONGEST = 24, 64  # bytes of a key, of the specification
 
 
 class NoSecretError(Exception):
@@ -23,31 +23,39 @@ def body_of(event: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode({"type": event["event"], "timestamp": at, "data": event})
 
 
-def key_of(secret: str) -> bytes:
-    """Return the signing key of a secret: Base64 after `whsec_`, or the text itself.
+def signers_of(secret: str) -> tuple[Signer, ...]:
+    """Return a signer for each of the space-separated secrets: during a rotation there are two.
 
     Raises:
-        NoSecretError: the secret is empty, or not Base64.
+        NoSecretError: there is no secret, or one is not Base64 of 24 to 64 bytes after `whsec_`.
 
     """
-    if not secret:
+    keys = [_key_of(each) for each in secret.split()]
+    if not keys:
         raise NoSecretError("its secret is empty")
-    if not secret.startswith(_PREFIX):
-        return secret.encode()
+    return tuple(map(Signer, keys))
+
+
+def _key_of(secret: str) -> bytes:
+    # The library ignores characters that are not Base64, and would sign with another key.
     try:
-        return b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except NotBase64 as error:
-        raise NoSecretError("its secret is not Base64 after whsec_") from error
+        key = b64decode(secret.removeprefix(PREFIX), validate=True)
+    except NotBase64:
+        key = b""
+    if not secret.startswith(PREFIX) or not SHORTEST <= len(key) <= LONGEST:
+        raise NoSecretError(
+            f"its secret is not {PREFIX} and the Base64 of {SHORTEST} to {LONGEST} bytes"
+        )
+    return key
 
 
-def headers_of(key: bytes, message_id: str, at: int, body: bytes) -> dict[str, str]:
-    """Return the headers with the message's id, time (Unix seconds) and signature."""
-    signed = b"%b.%d.%b" % (message_id.encode(), at, body)
-    signature = b64encode(hmac.new(key, signed, sha256).digest()).decode()
+def headers_of(signers: Sequence[Signer], message_id: str, at: int, body: bytes) -> dict[str, str]:
+    """Return the headers with the message's id, time (Unix seconds) and signatures."""
+    moment, text = datetime.fromtimestamp(at, UTC), body.decode()
     return {
         "content-type": "application/json",
         "user-agent": "toolbus",
         "webhook-id": message_id,
         "webhook-timestamp": str(at),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": " ".join(each.sign(message_id, moment, text) for each in signers),
     }

@@ -1,20 +1,19 @@
 """OpenID providers: cached metadata and keys, token verification, and sign-in."""
 
-from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from secrets import token_urlsafe
 from time import monotonic, time
 from typing import Any
-from urllib.parse import quote_plus, urlencode
 
 import msgspec
-from joserfc.errors import JoseError
+from authlib.oauth2.claims import JWTClaims
+from authlib.oidc.core import CodeIDToken
+from authlib.oidc.discovery import get_well_known_url
+from joserfc.errors import ClaimError, ExpiredTokenError, JoseError
 from joserfc.jwk import KeySet
 
 from toolbus_common import strict_json
-from toolbus_common.base64url import encoded
 from toolbus_common.config import Configuration, Issuer
 from toolbus_common.crypto.jws import JwsError
 from toolbus_common.egress import EgressError, target_of
@@ -24,9 +23,11 @@ from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import user_name
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.keys.verified_jwt import parse_verified
+from toolbus_oauth.oauth_client.authorization_url import authorization_url
+from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint, TokenRequestError
+from toolbus_oauth.oauth_client.token_client import TokenClient
 from toolbus_oauth.storage.records import PendingSignIn, Person, Ticket, Used
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.web import redirect_uris
 from toolbus_oauth.web.errors import PageError
 from toolbus_oauth.web.rate_limit import RateLimit
 from toolbus_oauth.web.request import Fields
@@ -41,6 +42,14 @@ MAX_CLAIMS = 4096  # bytes of claims that a session carries
 _OK = 200
 OnSignIn = Callable[[str, Issuer, dict[str, Any], dict[str, Any]], Awaitable[None]]
 _OF_ANOTHER = "its response came from another issuer"
+_OF_ANOTHER_SIGN_IN = "its ID token was not issued for this sign-in"
+_PROBLEMS = {
+    "exp": "it has no valid exp",
+    "nbf": "it is not valid yet",
+    "iss": "its iss differs from its issuer",
+    "sub": "its ID token has no sub",
+    **dict.fromkeys(("aud", "azp", "nonce", "at_hash"), _OF_ANOTHER_SIGN_IN),
+}
 
 
 class ProviderError(Exception):
@@ -64,6 +73,7 @@ class Providers:
     config: Callable[[], Configuration]
     named: Callable[[Issuer], bool]
     secrets: Secrets
+    tokens: TokenClient
     on_sign_in: OnSignIn | None = None  # called with the token response of each sign-in
     rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_PER_MINUTE))
     _cached: dict[str, _Metadata] = field(default_factory=dict)
@@ -79,22 +89,16 @@ class Providers:
         verifier, nonce, state = (token_urlsafe(32) for _ in range(3))
         try:
             document = (await self._provider(name, issuer)).document
-        except ProviderError as error:
+            url = authorization_url(
+                str(document.get("authorization_endpoint")), issuer.client_id, verifier,
+                redirect_uri=self._redirect(name), scope=" ".join(issuer.scopes), state=state,
+                nonce=nonce,
+            )  # fmt: skip
+        except (ProviderError, ValueError) as error:
             raise PageError(f"The provider '{name}' cannot be used now: {error}.", 502) from error
         pending = PendingSignIn(ticket, name, verifier, nonce, time() + SIGN_IN_SECONDS)
         await self.brief.put(state, pending)
-        challenge = encoded(sha256(verifier.encode()).digest())
-        return redirect_uris.with_params(
-            str(document.get("authorization_endpoint")),
-            response_type="code",
-            client_id=issuer.client_id,
-            redirect_uri=self._redirect(name),
-            scope=" ".join(issuer.scopes),
-            state=state,
-            nonce=nonce,
-            code_challenge=challenge,
-            code_challenge_method="S256",
-        )
+        return url
 
     async def take_pending(self, state: str) -> PendingSignIn:
         """Return the pending sign-in of a state value, once. Raises `PageError`."""
@@ -119,7 +123,7 @@ class Providers:
             cached = await self._provider(pending.issuer, issuer)
             _check_sender(cached.document, query, own=path == f"{CALLBACK}{pending.issuer}")
             claims = await self._signed_in(pending, issuer, query.get("code", ""))
-        except (ProviderError, HttpError, SecretError) as error:
+        except (ProviderError, TokenRequestError, HttpError, SecretError) as error:
             raise PageError(
                 f"The provider '{pending.issuer}' cannot be used now: {error}.", 502
             ) from error
@@ -127,10 +131,35 @@ class Providers:
         return Person(pending.issuer, user, rule_claims(claims))
 
     async def verified(self, name: str, issuer: Issuer, token: str) -> dict[str, Any]:
-        """Verify a token's signature and validity period, and return its claims.
+        """Return the claims of a token that its issuer signed and that is valid now.
 
-        Raises `ProviderError`.
+        Its audience is for the caller to check. Raises `ProviderError`.
         """
+        return (await self._verified(name, issuer, token))[1]
+
+    async def verified_id_token(
+        self, name: str, issuer: Issuer, response: Mapping[str, Any], nonce: str = ""
+    ) -> dict[str, Any]:
+        """Return the claims of the ID token in a token response (OpenID Connect Core 3.1.3.7).
+
+        It must be for this client alone and, unless empty, for the sign-in with this nonce. Raises
+        `ProviderError`.
+        """
+        id_token = response.get("id_token")
+        if not isinstance(id_token, str):
+            raise ProviderError("its response has no ID token")
+        header, claims = await self._verified(name, issuer, id_token)
+        token = response.get("access_token")
+        params = {"client_id": issuer.client_id, "nonce": nonce, "access_token": token}
+        audience = claims.get("aud")
+        if audience not in (issuer.client_id, [issuer.client_id]):  # Authlib accepts others too
+            raise ProviderError(_OF_ANOTHER_SIGN_IN)
+        _check_claims(CodeIDToken(claims, header, params=params))
+        return claims
+
+    async def _verified(
+        self, name: str, issuer: Issuer, token: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         header, _ = parse_unverified(token)
         if header.get("alg") not in issuer.algorithms:
             raise ProviderError("its signature algorithm is not configured for its issuer")
@@ -141,23 +170,27 @@ class Providers:
         ):
             cached = await self._provider(name, issuer, refetch=True)
         try:
-            _, claims = parse_verified(token, cached.keys, issuer.algorithms)
+            header, claims = parse_verified(token, cached.keys, issuer.algorithms)
         except JwsError as error:
             raise ProviderError("its signature does not match a key of its issuer") from error
-        _check_times(claims)
-        if claims.get("iss") != cached.document["issuer"]:
-            raise ProviderError("its iss differs from its issuer")
-        return claims
+        expected = {"essential": True, "value": cached.document["issuer"]}
+        _check_claims(JWTClaims(claims, header, {"exp": {"essential": True}, "iss": expected}))
+        return header, claims
 
-    async def token_endpoint(self, issuer: Issuer) -> tuple[str, bool]:
-        """Return a provider's token endpoint, and whether an operator configured its host.
+    async def client_at(self, issuer: Issuer) -> ClientIdentity:
+        """Return the identity of Toolbus at a provider. Raises `SecretError`."""
+        secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
+        return ClientIdentity(issuer.client_id, "client_secret_basic" if secret else "none", secret)
+
+    async def token_endpoint(self, issuer: Issuer) -> RemoteEndpoint:
+        """Return a provider's token endpoint.
 
         Raises `ProviderError` or `HttpError`.
         """
         cached = next((each for each in self._cached.values() if _is_of(each, issuer)), None)
         document = cached.document if cached is not None else await self._described(issuer)
         url = str(document.get("token_endpoint"))
-        return url, self._is_named(url, issuer)
+        return RemoteEndpoint(url, issuer.url, self._is_named(url, issuer))
 
     async def _signed_in(self, pending: PendingSignIn, issuer: Issuer, code: str) -> dict[str, Any]:
         """Exchange a code for an ID token and return its claims."""
@@ -170,25 +203,10 @@ class Providers:
             "redirect_uri": self._redirect(pending.issuer),
             "code_verifier": pending.verifier,
         }
-        headers = {"content-type": "application/x-www-form-urlencoded"}
-        secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
-        if secret:
-            pair = f"{quote_plus(issuer.client_id)}:{quote_plus(secret)}"
-            headers["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-        else:
-            form["client_id"] = issuer.client_id
         url = str(cached.document.get("token_endpoint"))
-        body = urlencode(form).encode()
-        named = self._is_named(url, issuer)
-        request = HttpRequest("POST", url, body, headers, operator_named=named)
-        response = _object(await self.fetcher.send(request))
-        claims = await self.verified(pending.issuer, issuer, str(response.get("id_token", "")))
-        aud = claims.get("aud")
-        audience = aud if isinstance(aud, list) else [aud]
-        if audience != [issuer.client_id] or claims.get("nonce") != pending.nonce:
-            raise ProviderError("its ID token was not issued for this sign-in")
-        if not isinstance(claims.get("sub"), str):
-            raise ProviderError("its ID token has no sub")
+        endpoint = RemoteEndpoint(url, issuer.url, self._is_named(url, issuer))
+        response = await self.tokens.send(endpoint, await self.client_at(issuer), form)
+        claims = await self.verified_id_token(pending.issuer, issuer, response, pending.nonce)
         if self.on_sign_in is not None:
             await self.on_sign_in(pending.issuer, issuer, claims, response)
         return claims
@@ -210,7 +228,7 @@ class Providers:
         return found
 
     async def _described(self, issuer: Issuer) -> dict[str, Any]:
-        where = f"{issuer.url.rstrip('/')}/.well-known/openid-configuration"
+        where = get_well_known_url(issuer.url, external=True)
         request = HttpRequest("GET", where, operator_named=self.named(issuer))
         document = _object(await self.fetcher.send(request))
         if document.get("issuer") != issuer.url:
@@ -266,14 +284,15 @@ def _check_sender(document: dict[str, Any], query: Fields, *, own: bool) -> None
         raise ProviderError(_OF_ANOTHER)
 
 
-def _check_times(claims: dict[str, Any]) -> None:
-    now, ends, begins = time(), claims.get("exp"), claims.get("nbf", 0)
-    if not isinstance(ends, int | float) or not isinstance(begins, int | float):
-        raise ProviderError("it has no valid exp or nbf")
-    if ends + LEEWAY < now:
-        raise ProviderError("it has expired")
-    if begins - LEEWAY > now:
-        raise ProviderError("it is not valid yet")
+def _check_claims(claims: JWTClaims) -> None:
+    """Check the times and the expected claims of a token. Raises `ProviderError`."""
+    try:
+        claims.validate(leeway=LEEWAY)
+    except ExpiredTokenError as error:
+        raise ProviderError("it has expired") from error
+    except ClaimError as error:
+        name = error.claim.partition(",")[0]
+        raise ProviderError(_PROBLEMS.get(name, f"its {name} is missing or not valid")) from error
 
 
 def _object(found: HttpResponse) -> dict[str, Any]:

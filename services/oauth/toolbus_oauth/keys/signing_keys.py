@@ -35,9 +35,16 @@ class SigningKeys:
 
     def sign(self, claims: dict[str, Any], kind: str) -> str:
         """Return a signed token of this type."""
-        newest = self._current(time()).keys[-1]
+        newest = self.signing_key
         header = {"alg": ALGORITHM, "kid": newest.kid, "typ": kind}
         return jwt.encode(header, claims, newest, algorithms=[ALGORITHM])
+
+    @property
+    def signing_key(self) -> ECKey:
+        """The newest key, with its id."""
+        newest = self._current(time()).keys[-1]
+        assert isinstance(newest, ECKey)  # noqa: S101 - `_imported` makes no other
+        return newest
 
     @property
     def newest(self) -> tuple[str, str]:

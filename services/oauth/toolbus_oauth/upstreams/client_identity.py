@@ -1,7 +1,7 @@
 """Identity of Toolbus as a client: configured, by its own document, or registered."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from time import time
 from typing import Any
@@ -17,6 +17,7 @@ from toolbus_common.config.servers.oauth import (
 )
 from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
+from toolbus_oauth.oauth_client.identity import ClientIdentity
 from toolbus_oauth.upstreams.connections.records import Link
 from toolbus_oauth.upstreams.discovery import (
     AuthorizationServer,
@@ -31,21 +32,6 @@ from toolbus_oauth.upstreams.dynamic_registration import (
 
 CALLBACK = "/oauth/connected"
 ALGORITHM = "ES256"
-
-
-@dataclass(frozen=True, slots=True)
-class ClientIdentity:
-    """Client id and its credential: a secret, a private key, an external assertion, or none.
-
-    `shown` is a client certificate with its key, as one PEM text, for mutual TLS.
-    """
-
-    id: str
-    method: str
-    secret: str = field(default="", repr=False)
-    key: str = field(default="", repr=False)
-    assertion: str = field(default="", repr=False)
-    shown: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

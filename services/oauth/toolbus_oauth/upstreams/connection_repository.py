@@ -15,10 +15,16 @@ from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.p256 import ALGORITHM
 from toolbus_oauth.clients.registry import JWT_BEARER
+from toolbus_oauth.oauth_client.identity import (
+    INVALID_CLIENT,
+    ClientIdentity,
+    RemoteEndpoint,
+    TokenRequestError,
+)
+from toolbus_oauth.oauth_client.token_client import IssuedToken, TokenClient
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.client_identity import (
     ClientIdentities,
-    ClientIdentity,
     is_machine,
     is_workload,
     needs_no_consent,
@@ -31,13 +37,6 @@ from toolbus_oauth.upstreams.discovery import (
     DiscoveryError,
 )
 from toolbus_oauth.upstreams.id_jag import IdentityAssertions
-from toolbus_oauth.upstreams.token_client import (
-    INVALID_CLIENT,
-    IssuedToken,
-    RemoteEndpoint,
-    TokenClient,
-    TokenRequestError,
-)
 
 SOON_SECONDS = 120.0  # a token is renewed this long before it expires
 LEAST_SECONDS = 5.0  # a token with less time left is not used for a call

@@ -7,21 +7,23 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
+from authlib.oauth2.rfc8414 import get_well_known_url
+from authlib.oidc.discovery import get_well_known_url as get_openid_url
+
 from toolbus_common import strict_json
 from toolbus_common.config import Server
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResponse
+from toolbus_oauth.oauth_client.scope_values import scopes_in
 
 CACHE_SECONDS, RECHECK_SECONDS = 300.0, 1.0
 MOST_KNOWN = 4096
-MOST_SCOPES, LONGEST_SCOPE = 64, 200
 LONGEST_URL = 2048
 ALIASES = "mtls_endpoint_aliases"
 _OK = 200
 _SCHEME = re.compile(r"(?:^|,)\s*(?:bearer|dpop)\s+(?=[^\s=,]+\s*=)", re.IGNORECASE)
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 class DiscoveryError(Exception):
@@ -151,14 +153,13 @@ class Discovery:
         return None
 
     async def _document(self, server: Server, issuer: str) -> dict[str, Any]:
-        parts = urlsplit(issuer)
-        origin, path = _origin(issuer), parts.path.rstrip("/")
+        base = issuer.rstrip("/")  # of RFC 8414 section 3.1, which Authlib leaves to its callers
         urls = [
-            f"{origin}/.well-known/oauth-authorization-server{path}",
-            f"{origin}/.well-known/openid-configuration{path}",
-            *([f"{origin}{path}/.well-known/openid-configuration"] if path else []),
+            get_well_known_url(base, external=True),
+            get_well_known_url(base, external=True, suffix="openid-configuration"),
+            get_openid_url(base, external=True),
         ]
-        for url in urls:
+        for url in dict.fromkeys(urls):
             found = await self._get(server, url)
             if found.status != _OK:
                 continue
@@ -193,17 +194,6 @@ def _read_params(header: str, position: int, params: dict[str, str]) -> int:
         params.setdefault(each[1].lower(), value)
         position = each.end()
     return position
-
-
-def scopes_in(value: Any) -> tuple[str, ...]:
-    """Return the valid scopes of a list. Pure."""
-    listed = value if isinstance(value, list) else []
-    valid = (
-        each
-        for each in listed
-        if isinstance(each, str) and len(each) <= LONGEST_SCOPE and _SCOPE.fullmatch(each)
-    )
-    return tuple(dict.fromkeys(valid))[:MOST_SCOPES]
 
 
 def is_resource_of(resource: str, url: str) -> bool:

@@ -12,9 +12,10 @@ from toolbus_common.config import Server
 from toolbus_common.config.servers.oauth import BY_KEY
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpError, HttpRequest
+from toolbus_oauth.oauth_client.scope_values import scopes_in
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.records import Registration
-from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryError, scopes_in
+from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryError
 
 METHODS = ("client_secret_basic", "client_secret_post", BY_KEY, "none")
 BY_SECRET = METHODS[:2]

@@ -9,6 +9,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.oauth_client.token_client import TokenClient
 from toolbus_oauth.server.authorize_flow import AuthorizeFlow
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.admin import ConnectionsAdmin
@@ -18,7 +19,6 @@ from toolbus_oauth.upstreams.connections.renewal_lock import RenewalLock
 from toolbus_oauth.upstreams.discovery import Discovery
 from toolbus_oauth.upstreams.dynamic_registration import DynamicRegistration
 from toolbus_oauth.upstreams.id_jag import IdentityAssertions
-from toolbus_oauth.upstreams.token_client import TokenClient
 from toolbus_oauth.upstreams.token_provider import TokenProvider
 from toolbus_oauth.upstreams.web.connect_flow import PREFIX, ConnectFlow
 from toolbus_oauth.web.request import Handler, Request, cacheable_response
@@ -74,7 +74,7 @@ def build_upstream_oauth(  # noqa: PLR0913, PLR0917 - composes every part
     registrations = DynamicRegistration(connections, fetcher, discovery.is_named)
     clients = ClientIdentities(issuer, document, registrations, secrets, discovery.is_named)
     tokens, renewal_lock = TokenClient(fetcher, keys), RenewalLock(brief)
-    assertions = IdentityAssertions(connections, providers, tokens, renewal_lock, secrets, config)
+    assertions = IdentityAssertions(connections, providers, tokens, renewal_lock, config)
     providers.on_sign_in = assertions.keep
     repository = ConnectionRepository(
         connections, clients, tokens, renewal_lock, assertions, publish

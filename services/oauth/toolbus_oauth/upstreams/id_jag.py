@@ -10,22 +10,17 @@ from msgspec.structs import replace
 from toolbus_common.config import Configuration, Issuer, Server
 from toolbus_common.config.servers.oauth import ENTERPRISE
 from toolbus_common.egress.http_messages import HttpError
-from toolbus_common.secrets import SecretError, Secrets, filled
+from toolbus_common.secrets import SecretError
 from toolbus_oauth.accounts.access_rules import matching_rule, user_name
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers
 from toolbus_oauth.clients.registry import EXCHANGE
 from toolbus_oauth.keys.unverified_jwt import ID_JAG_TYPE, parse_unverified
+from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint, TokenRequestError
+from toolbus_oauth.oauth_client.token_client import TokenClient, is_valid_token
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.client_identity import ClientIdentity
 from toolbus_oauth.upstreams.connections.records import ProviderTokens
 from toolbus_oauth.upstreams.connections.renewal_lock import RenewalLock
 from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryError
-from toolbus_oauth.upstreams.token_client import (
-    RemoteEndpoint,
-    TokenClient,
-    TokenRequestError,
-    is_valid_token,
-)
 
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the type of one
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
@@ -47,7 +42,6 @@ class IdentityAssertions:
     providers: Providers
     tokens: TokenClient
     renewal_lock: RenewalLock
-    secrets: Secrets
     config: Callable[[], Configuration]
 
     async def keep(
@@ -131,8 +125,7 @@ class IdentityAssertions:
         form = {"grant_type": "refresh_token", "refresh_token": stored.refresh}
         try:
             response = await self.tokens.send(*await self._endpoint(name, issuer), form)
-            token = str(response.get("id_token", ""))
-            claims = await self.providers.verified(name, issuer, token)
+            claims = await self.providers.verified_id_token(name, issuer, response)
         except TokenRequestError as error:
             if error.for_good:
                 await self.store.drop(ProviderTokens, _key(name, stored.user))
@@ -140,14 +133,12 @@ class IdentityAssertions:
             raise
         except (ProviderError, HttpError) as error:
             raise TokenRequestError("", f"'{name}' is unavailable: {error}") from error
-        if claims.get("sub") != stored.subject or claims.get("aud") != stored.client_id:
-            raise TokenRequestError(
-                "", f"'{name}' returned an ID token of another person or client"
-            )
+        if claims["sub"] != stored.subject:
+            raise TokenRequestError("", f"'{name}' returned an ID token of another person")
         refresh = response.get("refresh_token")
         renewed = replace(
             stored,
-            token=token,
+            token=str(response["id_token"]),
             ends=float(claims["exp"]),
             refresh=str(refresh) if is_valid_token(refresh) else stored.refresh,
         )
@@ -157,14 +148,10 @@ class IdentityAssertions:
     async def _endpoint(self, name: str, issuer: Issuer) -> tuple[RemoteEndpoint, ClientIdentity]:
         """Return the provider's token endpoint and the client identity there."""
         try:
-            url, named = await self.providers.token_endpoint(issuer)
-            secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
+            endpoint = await self.providers.token_endpoint(issuer)
+            return endpoint, await self.providers.client_at(issuer)
         except (ProviderError, HttpError, SecretError) as error:
             raise TokenRequestError("", f"'{name}' is unavailable: {error}") from error
-        method = "client_secret_basic" if secret else "none"
-        return RemoteEndpoint(url, issuer.url, named), ClientIdentity(
-            issuer.client_id, method, secret
-        )
 
 
 def _is_named(name: str, config: Configuration) -> bool:

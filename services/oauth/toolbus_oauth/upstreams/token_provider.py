@@ -11,6 +11,8 @@ from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.errors import InvalidError
+from toolbus_oauth.oauth_client.identity import TokenRequestError
+from toolbus_oauth.oauth_client.scope_values import scopes_in
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.client_identity import ClientIdentities, is_machine, needs_no_consent
 from toolbus_oauth.upstreams.connection_repository import (
@@ -26,10 +28,8 @@ from toolbus_oauth.upstreams.discovery import (
     Discovery,
     DiscoveryError,
     challenge_of,
-    scopes_in,
 )
 from toolbus_oauth.upstreams.id_jag import SignInRequiredError
-from toolbus_oauth.upstreams.token_client import TokenRequestError
 
 OFFLINE = "offline_access"
 STEP_UP = "insufficient_scope"

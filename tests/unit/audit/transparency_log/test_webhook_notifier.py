@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from harness.audit.people_bucket import MemoryBucket
-from harness.receivers.webhook_receiver import Receiver
+from harness.receivers.webhook_receiver import Receiver, webhook_secret
 from harness.waits import until
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.transparency_log.log_signer import Log
@@ -18,7 +18,7 @@ from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets, stores_of
 
-SECRET = "a secret of the receiver's"
+SECRET = webhook_secret("a secret of the receiver's")
 SECRETS = Secrets(stores_of({"HOOK": SECRET}))
 CLIENT = HttpClient(CheckedResolver(Egress(Allowed.of("127.0.0.0/8"))))
 POSTER = WebhookPoster(CLIENT, lambda _: False)
@@ -55,7 +55,7 @@ async def test_a_checkpoint_is_posted_signed_to_the_customers_webhooks() -> None
             result.offer([("bolt", signed(9)), ("acme", signed(3))])
             await until(lambda: "delivered.auditor.acme" in kept.entries)
         (received,) = auditor.received
-        assert received.signed_with(SECRET.encode())
+        assert received.signed_with(SECRET)
         assert received.json["type"] == "checkpoint.signed"
         assert received.json["data"]["note"] == "note 3\n"
         assert (received.json["data"]["customer"], other.received) == ("acme", [])

@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
+from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
 
 from harness.audit.people_bucket import MemoryBucket, people
-from harness.receivers.webhook_receiver import Receiver
+from harness.receivers.webhook_receiver import Receiver, webhook_secret
 from harness.waits import until
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
-from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of
+from toolbus_audit.webhooks.signing import NoSecretError, headers_of, signers_of
 from toolbus_common.concurrency import end
 from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress, Target
@@ -26,8 +28,9 @@ from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.secrets import Secrets, stores_of
 
-SECRET = "a secret of the receiver's"
-SECRETS = Secrets(stores_of({"HOOK": SECRET}))
+SECRET = webhook_secret("a secret of the receiver's")
+OTHER = webhook_secret("another secret of receivers")
+SECRETS = Secrets(stores_of({"HOOK": SECRET, "NEXT": OTHER}))
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
 POSTER = WebhookPoster(HttpClient(CheckedResolver(AT_LOOPBACK)), lambda _: False)
 
@@ -89,8 +92,8 @@ async def test_an_event_is_posted_signed_and_then_acknowledged() -> None:
             running.stream.publish(1, event(1), event(2, "approval.used"))
             await until(lambda: running.stream.acknowledged == [1], "the acknowledgement")
         (result,) = receiver.received
-    assert result.signed_with(SECRET.encode())
-    assert not result.signed_with(b"another secret")
+    assert result.signed_with(SECRET)
+    assert not result.signed_with(OTHER)
     assert result.headers["webhook-id"] == "a1.requested"
     assert abs(int(result.headers["webhook-timestamp"]) - time.time()) < 60
     assert result.json["type"] == "approval.requested"
@@ -135,7 +138,7 @@ async def test_a_webhook_receives_personal_data_in_plain_text(tmp_path: Path) ->
             await until(lambda: running.stream.acknowledged == [1], "the acknowledgement")
         (result,) = receiver.received
     assert (result.json["data"]["user"], result.json["data"]["arguments"]) == ("ann", '{"q": "a"}')
-    assert result.signed_with(SECRET.encode())
+    assert result.signed_with(SECRET)
 
 
 async def test_events_are_delivered_after_the_receiver_recovers(
@@ -197,7 +200,7 @@ async def test_delivery_waits_until_the_secret_is_available(
             assert (receiver.received, running.stream.acknowledged) == ([], [])
             running.hooks = {"ops": hook(receiver)}
             await until(lambda: running.stream.acknowledged == [1], "the acknowledgement")
-    assert [each.signed_with(SECRET.encode()) for each in receiver.received] == [True]
+    assert [each.signed_with(SECRET) for each in receiver.received] == [True]
 
 
 async def test_a_removed_webhook_no_longer_delays_acknowledgement(
@@ -263,17 +266,40 @@ async def test_the_checked_address_is_the_one_connected_to() -> None:
 
 
 def test_the_signature_matches_the_specifications_example() -> None:
-    key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signers = signers_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     body = b'{"test": 2432232314}'
-    result = headers_of(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    result = headers_of(signers, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
     assert result["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_no base64!"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "", " ", "whsec_not-base64!", "whsec_", webhook_secret("secret"), webhook_secret("s" * 65),
+        SECRET.removeprefix("whsec_"), f"{SECRET} secret", SECRET[:-1],
+    ],
+)  # fmt: skip
 def test_an_invalid_secret_is_rejected_without_being_shown(secret: str) -> None:
     with pytest.raises(NoSecretError) as caught:
-        key_of(secret)
-    assert "not base64" not in str(caught.value)
+        signers_of(secret)
+    assert not secret.strip() or secret.removeprefix("whsec_")[:8] not in str(caught.value).split()
+
+
+async def test_while_a_secret_is_rotated_receivers_of_both_verify_with_the_library() -> None:
+    with Receiver() as receiver:
+        rotated = hook(receiver, secret="${env:NEXT} ${env:HOOK}")
+        async with RunningDispatcher({"ops": rotated}) as running:
+            running.stream.publish(1, event(1))
+            await until(lambda: running.stream.acknowledged == [1], "the acknowledgement")
+        (result,) = receiver.received
+    assert len(result.headers["webhook-signature"].split(" ")) == 2
+    for secret in (OTHER, SECRET):
+        found = Verifier(secret).verify(result.body, result.headers)
+        assert found["data"]["id"] == "a1.requested"
+    with pytest.raises(WebhookVerificationError):
+        Verifier(webhook_secret("a secret of another sender")).verify(result.body, result.headers)
+    with pytest.raises(WebhookVerificationError):
+        Verifier(SECRET).verify(result.body + b" ", result.headers)
 
 
 def test_call_events_cannot_be_selected_for_delivery() -> None:

@@ -5,14 +5,10 @@ from typing import Any
 import pytest
 
 from toolbus_common.config import Server
-from toolbus_oauth.upstreams.client_identity import ClientIdentity
+from toolbus_oauth.oauth_client.identity import ClientIdentity
+from toolbus_oauth.oauth_client.scope_values import scopes_in
 from toolbus_oauth.upstreams.connection_repository import link_for
-from toolbus_oauth.upstreams.discovery import (
-    AuthorizationServer,
-    challenge_of,
-    is_resource_of,
-    scopes_in,
-)
+from toolbus_oauth.upstreams.discovery import AuthorizationServer, challenge_of, is_resource_of
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ class Rule(ConfigModel):
 class Webhook(ConfigModel):
     """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
 
-    `secret` may be `${env:NAME}`, resolved by the service that posts. Of several
-    `checkpoint.signed` events, only the newest is posted. `customers` restricts the events to these
-    customers.
+    `secret` may be `${env:NAME}`, resolved by the service that posts. Its value is `whsec_` and
+    Base64; during a rotation there are several, separated by spaces. Of several `checkpoint.signed`
+    events, only the newest is posted. `customers` restricts the events to these customers.
     """
 
     url: str

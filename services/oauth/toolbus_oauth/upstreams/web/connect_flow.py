@@ -3,12 +3,12 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from time import time
 
-from toolbus_common.base64url import encoded
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import PageReply
+from toolbus_oauth.oauth_client.authorization_url import authorization_url
+from toolbus_oauth.oauth_client.identity import TokenRequestError
 from toolbus_oauth.server.authorize_flow import BROWSER, AuthorizeFlow, with_cookie
 from toolbus_oauth.storage.records import AuthorizationRequest, Ticket, Used
 from toolbus_oauth.storage.store import Store
@@ -17,9 +17,8 @@ from toolbus_oauth.upstreams.connection_repository import ConnectionRepository
 from toolbus_oauth.upstreams.connections.records import Link, PendingAuthorization
 from toolbus_oauth.upstreams.discovery import DiscoveryError
 from toolbus_oauth.upstreams.id_jag import SignInRequiredError
-from toolbus_oauth.upstreams.token_client import TokenRequestError
 from toolbus_oauth.upstreams.token_provider import TokenProvider, link_of
-from toolbus_oauth.web import pages, redirect_uris
+from toolbus_oauth.web import pages
 from toolbus_oauth.web.errors import PageError
 from toolbus_oauth.web.request import Request, redirect_response
 
@@ -143,20 +142,13 @@ class ConnectFlow:
         await self.brief.put(
             state, PendingAuthorization(link, browser, verifier, time() + PENDING_SECONDS)
         )
-        digest = sha256(verifier.encode()).digest()
-        params = {
-            "response_type": "code",
-            "client_id": link.client_id,
-            "redirect_uri": self.clients.redirect(link),
-            "state": state,
-            "code_challenge": encoded(digest),
-            "code_challenge_method": "S256",
-        }
-        params |= {"resource": link.resource} if link.resource else {}
-        params |= {"scope": " ".join(link.scopes)} if link.scopes else {}
-        if "offline_access" in link.scopes:
-            params["prompt"] = "consent"  # OpenID Connect ignores offline_access without it
-        return redirect_response(redirect_uris.with_params(link.authorize, **params))
+        # OpenID Connect ignores offline_access without `prompt=consent`.
+        prompt = "consent" if "offline_access" in link.scopes else ""
+        url = authorization_url(
+            link.authorize, link.client_id, verifier, redirect_uri=self.clients.redirect(link),
+            state=state, resource=link.resource, scope=" ".join(link.scopes), prompt=prompt,
+        )  # fmt: skip
+        return redirect_response(url)
 
     async def _pending(self, state: str) -> PendingAuthorization:
         pending = await self.brief.get(PendingAuthorization, state) if state else None

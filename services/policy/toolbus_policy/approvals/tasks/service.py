@@ -10,6 +10,7 @@ from time import time
 from typing import Any
 
 import msgspec
+from tenacity import stop_after_attempt
 
 from toolbus_common.contracts import (
     FOLLOW,
@@ -35,6 +36,7 @@ from toolbus_common.errors import (
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
+from toolbus_common.retries import Backoff, retrying
 from toolbus_policy.approvals.elicitation import REQUEST_NAME, supports_url_elicitation
 from toolbus_policy.approvals.model import OPEN, Approval, State, event_of, withdrawn
 from toolbus_policy.approvals.repository import ApprovalRepository, StoredApproval
@@ -57,6 +59,7 @@ SWEEP_SECONDS = 1.0
 CANCEL_SECONDS = 5.0  # to wait for a cancelled call to end
 MARGIN_SECONDS = 1.0  # before the request's deadline a wait ends with "no result yet"
 ATTEMPTS = 8
+FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0
 BATCH_SIZE = 200  # tasks examined before yielding to the event loop
 # The call was not dispatched, and a later attempt may succeed.
 RETRYABLE = (UnavailableError, RateExceededError, CallInProgressError)
@@ -194,14 +197,13 @@ class TaskService:
 
     async def _put(self, task: DeferredCall, previous: StoredTask) -> None:
         """Store the result of a call, retrying while the bus is unreachable."""
-        for attempt in range(ATTEMPTS):
-            try:
-                await self.task_repository.put(task, previous)
-            except BusDownError:
-                await asyncio.sleep(0.1 * 2**attempt)
-            else:
-                return
-        log.error("task.outcome_lost", extra={"task": task.id})
+        retry = retrying(
+            Backoff(FIRST_RETRY, LONGEST_RETRY), BusDownError, stop=stop_after_attempt(ATTEMPTS)
+        )
+        try:
+            await retry(self.task_repository.put, task, previous)
+        except BusDownError:
+            log.error("task.outcome_lost", extra={"task": task.id})  # noqa: TRY400 - as expected
 
     # -- requests about a task ---------------------------------------------------------------
 

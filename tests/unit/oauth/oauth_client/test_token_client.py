@@ -4,11 +4,8 @@ from typing import Any
 
 import pytest
 
-from toolbus_oauth.upstreams.token_client import (
-    LONGEST_TOKEN,
-    TokenRequestError,
-    parse_token_response,
-)
+from toolbus_oauth.oauth_client.identity import TokenRequestError
+from toolbus_oauth.oauth_client.token_client import LONGEST_TOKEN, parse_token_response
 
 
 @pytest.mark.parametrize(

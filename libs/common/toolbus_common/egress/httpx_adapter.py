@@ -1,0 +1,50 @@
+"""Transport of httpx over `HttpClient`, for libraries that have an httpx client of their own."""
+
+from typing import Final
+
+import httpx2
+
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.http_messages import HttpRequest
+
+INVALID_REQUEST: Final = (httpx2.InvalidURL, ValueError)  # raised before a request is sent
+# Headers that httpx sets for connections of its own, which are not used here.
+_OF_A_CONNECTION = frozenset(
+    {"accept", "accept-encoding", "connection", "content-length", "host", "transfer-encoding",
+     "user-agent"}
+)  # fmt: skip
+# Headers that httpx acts on: it would decompress the body, store cookies and parse a redirect.
+_ACTED_ON = frozenset(
+    {"content-encoding", "content-length", "location", "set-cookie", "transfer-encoding"}
+)
+
+
+class LimitedTransport(httpx2.AsyncBaseTransport):
+    """Transport with the egress checks and the limits of an `HttpClient`.
+
+    A response is complete, bounded and never decompressed. `operator_named` and `certificate` are
+    those of `HttpRequest`, for every request of the transport. Errors are `HttpError`.
+    """
+
+    def __init__(
+        self, client: HttpClient, *, operator_named: bool = False, certificate: str = ""
+    ) -> None:
+        self._client = client
+        self._operator_named = operator_named
+        self._certificate = certificate
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request and return its complete response."""
+        own = {
+            name: value for name, value in request.headers.items() if name not in _OF_A_CONNECTION
+        }
+        response = await self._client.send(
+            HttpRequest(
+                request.method, str(request.url), await request.aread(), own,
+                operator_named=self._operator_named, certificate=self._certificate,
+            )
+        )  # fmt: skip
+        received = {
+            name: value for name, value in response.headers.items() if name not in _ACTED_ON
+        }
+        return httpx2.Response(response.status, headers=received, content=response.body)

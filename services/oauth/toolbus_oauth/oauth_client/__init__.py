@@ -1,0 +1,1 @@
+"""Client of other authorization servers, over Authlib: for sign-ins and for upstream servers."""

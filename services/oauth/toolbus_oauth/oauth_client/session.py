@@ -1,0 +1,29 @@
+"""Sessions of Authlib's client, over the checked transport.
+
+This module imports httpx, which takes 0.2 s: it is imported in a thread, for the first request.
+"""
+
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.httpx_adapter import INVALID_REQUEST, LimitedTransport
+from toolbus_oauth.oauth_client.client_auth import AuthMethod
+from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint
+
+__all__ = ["INVALID_REQUEST", "opened"]
+
+
+def opened(
+    fetcher: HttpClient, endpoint: RemoteEndpoint, client: ClientIdentity, method: str | AuthMethod
+) -> AsyncOAuth2Client:
+    """Return a session for one request, which shares no state with others."""
+    return AsyncOAuth2Client(
+        client.id,
+        client.secret,
+        token_endpoint_auth_method=method,
+        revocation_endpoint_auth_method=method,
+        transport=LimitedTransport(
+            fetcher, operator_named=endpoint.named, certificate=client.shown
+        ),
+        trust_env=False,  # no proxy, no .netrc
+    )
