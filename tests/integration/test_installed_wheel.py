@@ -54,7 +54,7 @@ def test_the_environment_has_no_package_that_only_tests_need(
 def test_an_installed_gateway_answers_a_call(commands: Path, tmp_path: Path) -> None:
     assert "doctor" in run(tmp_path, commands / "toolbus", "--help")
     ready = tmp_path / "ready.json"
-    words = [commands / "toolbus", "up", "--port", str(own_port()), "--ready-file", str(ready)]
+    words = [str(commands / "toolbus"), "up", "--port", str(own_port()), "--ready-file", str(ready)]
     with (tmp_path / "log").open("wb") as log:
         up = subprocess.Popen(
             words,
