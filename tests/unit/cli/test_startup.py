@@ -117,7 +117,7 @@ def test_a_call_imports_neither_the_configuration_nor_the_bus(tmp_path: Path) ->
     assert not HEAVY & modules
 
 
-def test_the_list_of_commands_has_the_first_sentence_of_each_help() -> None:
+def test_the_list_of_commands_shows_the_same_summaries_as_each_help() -> None:
     assert {
         name: command.get_short_help_str(LONGEST)
         for name, command in with_every_command().commands.items()
