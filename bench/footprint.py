@@ -64,7 +64,7 @@ def main() -> int:
             each: import_seconds(python, f"toolbus_{each}.main") for each in SERVICES
         }
         # Of the development group: demo servers and the bridge do without it (ADR 40).
-        report["imports"]["(MCP SDK)"] = import_seconds(sys.executable, "mcp.server.fastmcp")
+        report["imports"]["(MCP SDK)"] = import_seconds(sys.executable, "mcp.server.mcpserver")
         for mode in ("fused", "separate"):
             report[mode] = gateway(commands, directory / mode, mode)
     report["figures"] = figures(report, installers)
