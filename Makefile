@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -83,6 +83,10 @@ docs: $(INSTALLED)
 # Write the generated pages of docs/reference from the code.
 reference: $(INSTALLED)
 	PYTHONPATH=tools $(BIN)/python -m reference
+
+# Size, install time, import time, memory and lines of an installation from the wheel.
+footprint: $(INSTALLED)
+	$(BIN)/python bench/footprint.py $(ARGS)
 
 # RULES=100 declares 100 Cedar rules, some of which read the measured tool's arguments.
 RULES ?= 0

@@ -1,15 +1,18 @@
 """Define the command line: commands, groups and examples.
 
-A group's commands are imported when the group is used: importing all takes longer than most run.
+Commands are imported when one is used: importing all takes longer than most run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import typer
-import typer.core
+import typer.main
+from typer.core import TyperGroup
+
+from toolbus_cli.command_line import CommandLine, new_app, part
 
 HELP = """The governed gateway between AI agents and the tools they use.
 
@@ -17,32 +20,18 @@ Begin with 'toolbus up': it starts every service on this machine, with a demo if
 toolbus.yaml, and prints an endpoint, a key and a client configuration.
 """
 
-Part = Callable[[typer.Typer], None]
-_PARTS: dict[str, Part] = {}  # adds a command or a group, by its name
+
+def built() -> typer.Typer:
+    """Build the command line; a command is imported when it is used."""
+    return new_app(cls=CommandLine, help=HELP, no_args_is_help=True)
 
 
-def built(words: Sequence[str] = ()) -> typer.Typer:
-    """Build the command line that the first word needs, or all of it."""
-    app = typer.Typer(
-        help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-    )
-    app.callback()(_nothing)  # a group, also of one command
-    needed = _PARTS.get(words[0]) if words else None
-    for add in [needed] if needed else dict.fromkeys(_PARTS.values()):
-        add(app)
-    return app
-
-
-def _nothing() -> None:
-    pass
-
-
-def _needed_for(*names: str) -> Callable[[Part], Part]:
-    def noted(part: Part) -> Part:
-        _PARTS.update(dict.fromkeys(names, part))
-        return part
-
-    return noted
+def with_every_command() -> CommandLine:
+    """Import every command; return the command line."""
+    group = typer.main.get_group(built())
+    assert isinstance(group, CommandLine)  # noqa: S101 - for the type checker
+    group.load_all()
+    return group
 
 
 def _commands(name: str) -> ModuleType:
@@ -57,7 +46,7 @@ def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: 
     group.command(called, epilog=f"Examples:\n\n\b\n{shown}" if shown else None)(command)
 
 
-@_needed_for("up", "run", "provision", "nats-config")
+@part("up", "run", "provision", "nats-config")
 def _add_running(app: typer.Typer) -> None:
     running = _commands("operate.run")
     _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --separate")
@@ -66,21 +55,62 @@ def _add_running(app: typer.Typer) -> None:
     _add(app, running.nats_config, "toolbus nats-config ./nats --listen 0.0.0.0 --store-dir /data")
 
 
-@_needed_for("status", "doctor")
+@part("status", "doctor")
 def _add_inspecting(app: typer.Typer) -> None:
     inspecting = _commands("operate.status")
     _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .services")
     _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
 
 
-@_needed_for("apply", "get")
+@part("apply", "get")
 def _add_declaring(app: typer.Typer) -> None:
     declaring = _commands("operate.apply")
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
     _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
 
 
-class _Importing(typer.core.TyperGroup):
+@part("tools")
+def _add_tools(app: typer.Typer) -> None:
+    tools = _commands("servers.tools").tools
+    _add(app, tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
+
+
+@part("call")
+def _add_call(app: typer.Typer) -> None:
+    calling = _commands("servers.call")
+    _add(
+        app, calling.call,
+        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
+        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
+    )  # fmt: skip
+
+
+@part("approvals", "approve", "reject")
+def _add_approving(app: typer.Typer) -> None:
+    approving = _commands("access.approvals")
+    _add(app, approving.approvals, "toolbus approvals", "toolbus approvals --json")
+    _add(app, approving.approve, "toolbus approve 5f1c…", "toolbus approve 5f1c… --note 'Agreed.'")
+    _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
+
+
+@part("connect")
+def _add_connect(app: typer.Typer) -> None:
+    connect = _commands("servers.connect")
+    _add(
+        app, connect.connect,
+        "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
+        "toolbus connect --key-file ~/.toolbus-key --server docs --state-dir ~/work/.toolbus",
+        "",
+        "In claude_desktop_config.json; the files of other clients are similar:",
+        "",
+        '{"mcpServers": {"toolbus": {',
+        '  "command": "toolbus",',
+        '  "args": ["connect", "--url", "http://127.0.0.1:8080/mcp"],',
+        '  "env": {"TOOLBUS_KEY": "tbk_…"}}}}',
+    )  # fmt: skip
+
+
+class _Importing(TyperGroup):
     """Group of import commands; `toolbus import FILE` means `import clients FILE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -91,7 +121,7 @@ class _Importing(typer.core.TyperGroup):
         return parsed
 
 
-@_needed_for("import")
+@part("import")
 def _add_importing(app: typer.Typer) -> None:
     declaring, importing = (_commands("operate.apply"), _commands("servers.import_"))
     shown = (
@@ -122,43 +152,7 @@ def _add_importing(app: typer.Typer) -> None:
     app.add_typer(about, name="import")
 
 
-@_needed_for("tools", "call")
-def _add_calling(app: typer.Typer) -> None:
-    calling = _commands("servers.call")
-    _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
-    _add(
-        app, calling.call,
-        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
-        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
-    )  # fmt: skip
-
-
-@_needed_for("approvals", "approve", "reject")
-def _add_approving(app: typer.Typer) -> None:
-    approving = _commands("access.approvals")
-    _add(app, approving.approvals, "toolbus approvals", "toolbus approvals --json")
-    _add(app, approving.approve, "toolbus approve 5f1c…", "toolbus approve 5f1c… --note 'Agreed.'")
-    _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
-
-
-@_needed_for("connect")
-def _add_connect(app: typer.Typer) -> None:
-    connect = _commands("servers.connect")
-    _add(
-        app, connect.connect,
-        "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
-        "toolbus connect --key-file ~/.toolbus-key --server docs --state-dir ~/work/.toolbus",
-        "",
-        "In claude_desktop_config.json; the files of other clients are similar:",
-        "",
-        '{"mcpServers": {"toolbus": {',
-        '  "command": "toolbus",',
-        '  "args": ["connect", "--url", "http://127.0.0.1:8080/mcp"],',
-        '  "env": {"TOOLBUS_KEY": "tbk_…"}}}}',
-    )  # fmt: skip
-
-
-@_needed_for("keys")
+@part("keys")
 def _add_keys(app: typer.Typer) -> None:
     keys = _commands("access.keys")
     about = typer.Typer(
@@ -176,7 +170,7 @@ def _add_keys(app: typer.Typer) -> None:
     app.add_typer(about, name="keys")
 
 
-@_needed_for("rules")
+@part("rules")
 def _add_rules(app: typer.Typer) -> None:
     rules = _commands("access.rules")
     about = typer.Typer(help="List, check and replay Cedar rules on calls.", no_args_is_help=True)
@@ -190,7 +184,7 @@ def _add_rules(app: typer.Typer) -> None:
     app.add_typer(about, name="rules")
 
 
-@_needed_for("audit")
+@part("audit")
 def _add_audit(app: typer.Typer) -> None:
     about = typer.Typer(
         help="Query, export, verify, erase and hold recorded events.", no_args_is_help=True
@@ -268,7 +262,7 @@ def _add_refilling(about_audit: typer.Typer) -> None:
     about_audit.add_typer(letters, name="dead-letters")
 
 
-@_needed_for("admins")
+@part("admins")
 def _add_admins(app: typer.Typer) -> None:
     admins, login = (_commands("access.admins"), _commands("access.login"))
     about = typer.Typer(help="Manage admin keys for the API at /api.", no_args_is_help=True)
@@ -287,7 +281,7 @@ def _add_admins(app: typer.Typer) -> None:
     app.add_typer(about, name="admins")
 
 
-@_needed_for("accounts", "clients", "grants", "connections")
+@part("accounts", "clients", "grants", "connections")
 def _add_people(app: typer.Typer) -> None:
     people, connections = (_commands("access.people"), _commands("servers.connections"))
     accounts = typer.Typer(
@@ -330,7 +324,7 @@ def _add_people(app: typer.Typer) -> None:
     app.add_typer(about, name="connections")
 
 
-@_needed_for("ledger")
+@part("ledger")
 def _add_ledger(app: typer.Typer) -> None:
     ledger = _commands("access.ledger")
     about = typer.Typer(help="Show budgets and rebuild their counters.", no_args_is_help=True)
@@ -340,7 +334,7 @@ def _add_ledger(app: typer.Typer) -> None:
     app.add_typer(about, name="ledger")
 
 
-@_needed_for("pins")
+@part("pins")
 def _add_pins(app: typer.Typer) -> None:
     pins = _commands("servers.pins")
     about = typer.Typer(
@@ -359,7 +353,7 @@ def _add_pins(app: typer.Typer) -> None:
     app.add_typer(about, name="pins")
 
 
-@_needed_for("servers")
+@part("servers")
 def _add_servers(app: typer.Typer) -> None:
     servers = _commands("servers.servers")
     about = typer.Typer(help="Drain, resume or reset a server.", no_args_is_help=True)

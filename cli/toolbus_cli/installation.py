@@ -12,6 +12,7 @@ from toolbus_cli.state_dir import State
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.observability import logging as logs
 from toolbus_common.settings import Settings
 
 PATIENCE = 1.5  # seconds to connect; a running bus replies in milliseconds
@@ -24,17 +25,6 @@ class Place:
     state: State
     nats_url: str
     run: dict[str, Any]
-
-
-def endpoint_of(state_dir: Path) -> str:
-    """Return the URL that agents connect to. Raises `CommandError` if it is unknown."""
-    url = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
-    if not url:
-        raise CommandError(
-            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', set "
-            "its directory with --state-dir, or set TOOLBUS_URL."
-        )
-    return str(url)
 
 
 def find(state_dir: Path) -> Place:
@@ -67,6 +57,8 @@ async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]
 
 
 def operator_bus(state: State, url: str) -> Bus:
-    """Return the operator's connection, not yet open."""
+    """Return the operator's connection, not yet open; logs of this process are silenced."""
+    # Connection problems are reported by the command's own error message.
+    logs.configure("toolbus", "critical", "text")
     seed = Settings(state_dir=state.root, nkey_seed_file="").seed(OPERATOR)
     return Bus(OPERATOR, url, seed.get_secret_value() if seed else None)

@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from toolbus_cli.app import built
 from toolbus_cli.errors import CommandError
 from toolbus_common.errors import ToolbusError
-from toolbus_common.observability import logging as logs
 
 INTERRUPTED = 130
 
 
 def main(words: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are written to standard error."""
-    # Connection problems are reported by the command's own error message.
-    logs.configure("toolbus", "critical", "text")
-    app = built(words)
+    app = built()
     gc.freeze()  # imported modules are never collected
     gc.enable()
     try:

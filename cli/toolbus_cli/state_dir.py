@@ -85,6 +85,17 @@ class State:
             time.sleep(0.05)
 
 
+def endpoint_of(state_dir: Path) -> str:
+    """Return the URL that agents connect to. Raises `CommandError` if it is unknown."""
+    url = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
+    if not url:
+        raise CommandError(
+            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', set "
+            "its directory with --state-dir, or set TOOLBUS_URL."
+        )
+    return str(url)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file; return an empty one if it is missing or invalid."""
     with suppress(OSError, ValueError):

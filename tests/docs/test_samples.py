@@ -3,20 +3,20 @@
 import ast
 import shlex
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 import starlark
-import typer.main
 import yaml
 from typer.core import TyperGroup
 
 from harness.samples.page_samples import Sample, commands, every_sample, faults
-from toolbus_cli.app import built
+from toolbus_cli.app import with_every_command
 from toolbus_codemode.sandbox.starlark.engine import DIALECT
 from toolbus_common.config_store.loading.loader import load
 
 SAMPLES = every_sample()
-COMMAND_LINE = typer.main.get_command(built())
+COMMAND_LINE = with_every_command()
 
 
 class AnyVariable(Mapping[str, str]):
@@ -70,7 +70,7 @@ def test_a_command_line_names_a_command_and_its_options(sample: Sample) -> None:
 
 def known(words: list[str]) -> tuple[object, set[str]]:
     """Find the command that words name, and its options."""
-    command = COMMAND_LINE
+    command: Any = COMMAND_LINE
     for word in words:
         if not isinstance(command, TyperGroup):
             break

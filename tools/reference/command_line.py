@@ -5,19 +5,18 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-import typer.main
 from typer.core import TyperArgument, TyperGroup
 
 from reference.markdown import code, table
 from reference.types import type_of
-from toolbus_cli.app import built
+from toolbus_cli.app import with_every_command
 
 PROGRAM = "toolbus"
 
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Yield every command and group below `toolbus` by its full name, in the order of `--help`."""
-    yield from _below(PROGRAM, typer.main.get_command(built()))
+    yield from _below(PROGRAM, with_every_command())
 
 
 def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -6,15 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from toolbus_cli.commands.access.keys import EXPIRES, checked_name, made_of, show_secret
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-    show_rows,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_rows
+from toolbus_cli.commands.repository import at_work
 from toolbus_common.admin_api.roles import ROLES
 from toolbus_common.config import Admin
 from toolbus_common.config.access.expiry import shown_expiry

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.config_client import me
 from toolbus_cli.installation import find, joined
 from toolbus_common.access.tool_patterns import full_name

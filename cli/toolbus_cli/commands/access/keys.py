@@ -6,15 +6,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-    show_rows,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_rows
+from toolbus_cli.commands.repository import at_work
 from toolbus_cli.errors import CommandError
 from toolbus_common.config import Budget, Key, KeyTerms, Name, Rate
 from toolbus_common.config.access.expiry import expired, shown_expiry

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import typer
 
-from toolbus_cli.commands.shared import DEFAULT_STATE, StateDir
+from toolbus_cli.commands.options import DEFAULT_STATE, StateDir
 from toolbus_cli.errors import CommandError
 from toolbus_cli.http_client import OK, send
-from toolbus_cli.installation import endpoint_of
+from toolbus_cli.state_dir import endpoint_of
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.access.oauth_scopes import ADMINISTER, LOOK
 

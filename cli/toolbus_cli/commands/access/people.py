@@ -11,7 +11,8 @@ import typer
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from toolbus_cli.commands.access.keys import checked_name
-from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_rows
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_rows
 from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined

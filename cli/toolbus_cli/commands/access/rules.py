@@ -10,16 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from toolbus_cli.clients.rule_replay import OUTCOMES, Replay, Report, recorded
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-    show_table,
-    with_repository,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_table
+from toolbus_cli.commands.repository import at_work, with_repository
 from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_common import rules as cedar

@@ -10,15 +10,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_rows,
-    with_repository,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_rows
+from toolbus_cli.commands.repository import at_work, with_repository
 from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting

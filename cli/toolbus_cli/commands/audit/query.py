@@ -11,14 +11,8 @@ import typer
 
 from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.commands.audit.reports import SECONDS, Own
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    say,
-    show_json,
-    show_table,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common.contracts import AuditQuery, RowsReply

@@ -12,15 +12,8 @@ from toolbus_cli.analytics import report_page as page
 from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.analytics.report_data import By, Report
 from toolbus_cli.analytics.timestamps import moment
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    say,
-    show_json,
-    show_rows,
-    show_table,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_rows, show_table
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common.contracts import AuditQuery, RowsReply

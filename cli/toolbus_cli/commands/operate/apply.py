@@ -9,14 +9,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json
+from toolbus_cli.commands.repository import at_work
 from toolbus_cli.config_file import ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import client_servers

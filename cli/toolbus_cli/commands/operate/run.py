@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common import listen_address

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_table
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import Place, find, joined

@@ -1,167 +1,19 @@
-"""Commands that list tools and call one, as an agent does."""
+"""Command that calls a tool as an agent does."""
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from toolbus_cli import mcp_client
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-    show_table,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
-from toolbus_cli.installation import endpoint_of
+from toolbus_cli.state_dir import endpoint_of
 from toolbus_cli.views.visible_text import visible
-from toolbus_common.access.principal import EffectiveGrants, exposed, principal_of
-from toolbus_common.access.tool_names import Names
-from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Configuration
-from toolbus_common.config_store.repository import ConfigRepository
-from toolbus_common.contracts import Listing
-from toolbus_common.contracts.records.pin_names import PINNED
-from toolbus_common.nats.topology import CATALOGUE
 
-LONGEST_SHOWN = 70
 SECONDS = 120.0
-
-
-def tools(
-    *,
-    as_key: Annotated[str, typer.Option("--as", help="Show only tools this key can see.")] = "",
-    everything: Annotated[
-        bool, typer.Option("--all", help="Include hidden tools, and why.")
-    ] = False,
-    quarantined: Annotated[
-        bool,
-        typer.Option(
-            "--quarantined", help="Show only quarantined and repaired definitions, and why."
-        ),
-    ] = False,
-    state_dir: StateDir = DEFAULT_STATE,
-    as_json: AsJson = False,
-) -> None:
-    """List the tools of every server, or those a key can see."""
-
-    async def work(
-        repository: ConfigRepository,
-    ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        configuration = (await repository.declared()).configuration
-        listings = await _listings(repository, configuration)
-        names = Names(listings, configuration.servers)
-        if quarantined:
-            return _repaired(listings), _held_back(listings)
-        bounds = await _bounds(repository, as_key, configuration) if as_key else EffectiveGrants(())
-        seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
-        unseen = _unseen(listings, configuration, names) if everything else []
-        return sorted(seen, key=lambda tool: str(tool["name"])), unseen
-
-    found, unseen = at_work(state_dir, work)
-    if as_json:
-        show_json([*found, *unseen])
-        return
-    rows = [(tool["name"], _text(tool)) for tool in found]
-    rows += [(tool["name"], f"hidden: {tool['hidden']}") for tool in unseen]
-    show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
-
-
-async def _listings(repository: ConfigRepository, configuration: Configuration) -> list[Listing]:
-    bucket = await repository.bus.bucket(CATALOGUE)
-    found = []
-    for server in sorted(configuration.servers):
-        entry = await bucket.get(server)
-        if entry is not None and entry.value is not None:
-            found.append(Listing.decode(entry.value))
-    return found
-
-
-async def _bounds(
-    repository: ConfigRepository, name: str, configuration: Configuration
-) -> EffectiveGrants:
-    """Return a key's effective grants, including those of its user, team and customer."""
-    key = await repository.own_key(name) or configuration.keys.get(name)
-    if key is None:
-        raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
-    if key.revoked:
-        raise CommandError(
-            f"The key '{name}' is revoked and sees no tool; 'toolbus keys rotate {name}' "
-            "enables it again."
-        )
-    return principal_of(name, key, configuration, exposed(configuration)).bounds
-
-
-def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
-    """Return the tools as agents see them. Grants are matched against the server's own names."""
-    for tool in listing.tools:
-        own = full_name(listing.server, tool.name)
-        seen = names.shown("tools", listing.server, tool.name)
-        if seen and seen.full and bounds.cover(own):
-            described = {"description": seen.description} if seen.description else {}
-            yield {**tool.definition, "name": seen.full, **described}
-
-
-def _unseen(
-    listings: list[Listing], configuration: Configuration, names: Names
-) -> list[dict[str, str]]:
-    """Return hidden tools under the server's own names, with the reason."""
-    found = {
-        full_name(server, own): reason
-        for (kind, server, own), reason in (names.dropped | names.crowded).items()
-        if kind == "tools"
-    }
-    found |= {each["name"]: each["hidden"] for each in _held_back(listings, ("tools",))}
-    for listing in listings:
-        views = configuration.servers[listing.server].tools
-        found |= {
-            full_name(listing.server, tool.name): "hidden by the configuration"
-            for tool in listing.tools
-            if tool.name in views and views[tool.name].hidden
-        }
-    return [{"name": name, "hidden": found[name]} for name in sorted(found)]
-
-
-def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list[dict[str, str]]:
-    """Return unreadable and quarantined definitions, with the reason."""
-    found: dict[str, str] = {}
-    for listing in listings:
-        found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
-        found |= {
-            full_name(listing.server, each.name): f"quarantined: {each.why}"
-            for each in listing.quarantined
-            if each.kind in kinds
-        }
-    return [{"name": name, "hidden": found[name]} for name in sorted(found)]
-
-
-def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
-    """Return the definitions that were repaired so that clients can read them."""
-    kinds = ("tools", "prompts", "resources", "templates")
-    found = {
-        full_name(listing.server, each.name): each.repaired
-        for listing in listings
-        for kind in kinds
-        for each in getattr(listing, kind)
-        if each.repaired
-    }
-    return [{"name": name, "repaired": found[name]} for name in sorted(found)]
-
-
-def _text(tool: dict[str, Any]) -> str:
-    if "repaired" in tool:
-        return f"repaired: {tool['repaired']}"
-    return _first_line(str(tool.get("description") or ""))
-
-
-def _first_line(text: str) -> str:
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
 
 
 def call(

@@ -11,9 +11,9 @@ import typer
 from toolbus_cli.bridge.bridge import Bridge
 from toolbus_cli.bridge.http import Endpoint
 from toolbus_cli.bridge.stdio import Output, read_lines
-from toolbus_cli.commands.shared import DEFAULT_STATE, StateDir
+from toolbus_cli.commands.options import DEFAULT_STATE, StateDir
 from toolbus_cli.errors import CommandError
-from toolbus_cli.installation import endpoint_of
+from toolbus_cli.state_dir import endpoint_of
 
 
 def connect(

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from toolbus_cli.commands.access.people import send_request
-from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_rows
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_rows
 
 Server = Annotated[str, typer.Argument(help="The server's name.")]
 

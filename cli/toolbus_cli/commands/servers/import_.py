@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import typer
 import yaml
 
-from toolbus_cli.commands.shared import AsJson, say, show_json, show_table
+from toolbus_cli.commands.options import AsJson
+from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.errors import CommandError
 from toolbus_cli.http_client import OK, send
 from toolbus_cli.importing import curl as curls

@@ -7,15 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from toolbus_cli.clients.pins import Case, at_pins, changed_again
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-    show_table,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_table
+from toolbus_cli.commands.repository import at_work
 from toolbus_cli.errors import CommandError
 from toolbus_cli.views.definition_diff import differences, texts
 from toolbus_cli.views.visible_text import counted

@@ -7,14 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    at_work,
-    say,
-    show_json,
-)
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json
+from toolbus_cli.commands.repository import at_work
 from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
 from toolbus_common.config_store.repository import ConfigRepository

@@ -7,9 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
-
-import chdb
 
 from toolbus_audit.bi_gateway import statement_check
 from toolbus_audit.bi_gateway.errors import (
@@ -24,6 +21,7 @@ from toolbus_audit.bi_gateway.errors import (
 from toolbus_audit.bi_gateway.native_hello import hello, is_hello
 from toolbus_audit.bi_gateway.request import GatewayRequest
 from toolbus_audit.clickhouse import row_policies
+from toolbus_audit.clickhouse.embedded_engine import Session, connect
 from toolbus_audit.clickhouse.store import ClickHouse, message_of
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Reader
@@ -40,8 +38,6 @@ _CODE = re.compile(r"Code: (\d+)")
 # The engine parses parameters like values of the format TabSeparated.
 _ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
 _UNKNOWN_READER_HASH = hash_of(key_digest_of("nobody"))
-Session = Any  # a connection of chdb, which has no types
-_connect: Callable[[str], Session] = chdb.connect
 
 
 class QueryExecutor:
@@ -112,7 +108,7 @@ class QueryExecutor:
         `readonly` is set last, as it locks all settings.
         """
         try:
-            session: Session = _connect(self._store.embedded_connection())
+            session: Session = connect(self._store.embedded_connection())
         except UnavailableError as error:
             raise GatewayError(NOT_NOW, str(error)) from error
         try:

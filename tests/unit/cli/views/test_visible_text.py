@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolbus_cli.commands import shared
+from toolbus_cli.commands import output
 from toolbus_cli.views.definition_diff import texts
 from toolbus_cli.views.visible_text import counted, escaped, revealed, visible
 
@@ -82,8 +82,8 @@ def test_tables_and_json_contain_no_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hostile = "".join(HOSTILE) + "[red]:bomb:"
-    shared.show_table(("tool", "what"), [(hostile, [hostile])], "")
-    shared.show_json({"description": hostile})
+    output.show_table(("tool", "what"), [(hostile, [hostile])], "")
+    output.show_json({"description": hostile})
     written = capsys.readouterr().out
     assert not set(written) & (set(HOSTILE) - {"⟨"})
     assert "[red]:bomb:" in written

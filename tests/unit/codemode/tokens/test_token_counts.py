@@ -1,10 +1,13 @@
 """Token counts: exact or marked as estimated, each definition counted once."""
 
+from hashlib import sha256
+
 import pytest
+from tiktoken_ext import openai_public
 
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.tokens.definition_cost import DefinitionCounter
-from toolbus_codemode.tokens.tokenizer import Tokens
+from toolbus_codemode.tokens.tokenizer import PATTERN, Tokens, vocabulary
 from toolbus_common.access.principal import EffectiveGrants
 
 EVERYTHING = EffectiveGrants((("*",),))
@@ -67,3 +70,23 @@ def test_the_smallest_servers_are_counted_together() -> None:
     assert set(whole) == {"one", "two"}
     cut = measure.servers(seen, 1, "(others)")
     assert cut == {"one": whole["one"], "(others)": whole["two"]}
+
+
+def test_the_vocabulary_and_its_words_are_those_of_tiktoken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digests: list[str] = []
+
+    def load(_url: str, expected_hash: str) -> dict[bytes, int]:
+        digests.append(expected_hash)
+        return {}
+
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", load)  # it downloads
+    assert openai_public.o200k_base()["pat_str"] == PATTERN
+    assert digests == [sha256(vocabulary()).hexdigest()]
+
+
+@pytest.mark.parametrize("character", [" ", "\n", "a", "!", "漢", "1"])
+def test_a_long_run_of_one_character_is_counted(character: str) -> None:
+    counted = Tokens()
+    assert counted.of(character * 1_000_000) == 10 * counted.of(character * 100_000)

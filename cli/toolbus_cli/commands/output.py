@@ -1,51 +1,11 @@
-"""Options and output shared by commands."""
+"""Output of commands: JSON, lines and tables."""
 
-import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from toolbus_cli import config_client as desks
-from toolbus_cli.installation import find, joined
 from toolbus_cli.views.visible_text import escaped, printable
-from toolbus_common.config_store.repository import ConfigRepository
-
-T = TypeVar("T")
-
-StateDir = Annotated[
-    Path,
-    typer.Option(
-        "--state-dir", envvar="TOOLBUS_STATE_DIR", help="The installation's state directory."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_STATE = Path(".toolbus")
-
-
-@asynccontextmanager
-async def with_repository(state_dir: Path) -> AsyncIterator[ConfigRepository]:
-    """Return the configuration repository of an installation."""
-    place = find(state_dir)
-    async with joined(place) as bus, desks.opened(bus, place.state) as repository:
-        yield repository
-
-
-def at_work(state_dir: Path, work: Callable[[ConfigRepository], Awaitable[T]]) -> T:
-    """Run an operation with the configuration repository, then disconnect."""
-
-    async def do() -> T:
-        async with with_repository(state_dir) as repository:
-            return await work(repository)
-
-    return asyncio.run(do())
 
 
 def show_json(data: Any) -> None:
@@ -73,6 +33,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: s
     if not rows:
         say(nothing)
         return
+    # Imported here, since a command that calls a tool starts in half the time without rich.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     # Output to a pipe has one line per row, even if the line is long.
     console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")

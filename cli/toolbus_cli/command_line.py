@@ -1,0 +1,86 @@
+"""Top level of the command line, whose commands are imported when they are used."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+Part = Callable[[typer.Typer], None]
+_parts: dict[str, Part] = {}  # adds a command or a group, by its name
+SUMMARIES = {  # first sentence of each command's help: tests compare them
+    "up": "Start the whole gateway on this machine; Ctrl-C drains and stops it.",
+    "run": "Run services in one process, for a cluster; SIGTERM drains.",
+    "provision": "Create NATS streams, consumers and buckets; safe to repeat.",
+    "nats-config": "Write a NATS configuration: a user and permissions per service, "
+    "a seed file each.",
+    "status": "Show the state of every service and server.",
+    "doctor": "Check for common problems and suggest fixes.",
+    "apply": "Apply a configuration as a whole, after showing the differences.",
+    "get": "Show the configuration.",
+    "tools": "List the tools of every server, or those a key can see.",
+    "call": "Call a tool over HTTP like an agent: authorized, charged and recorded.",
+    "approvals": "List calls that wait for an approval, oldest first.",
+    "approve": "Approve a waiting call once; the caller waits for it or repeats the same call.",
+    "reject": "Reject a waiting call, with a reason the caller can act on.",
+    "connect": "Run an MCP server on stdio that forwards to the endpoint.",
+    "import": "Import servers from an MCP client or an HTTP API.",
+    "keys": "Manage the keys of agents.",
+    "rules": "List, check and replay Cedar rules on calls.",
+    "audit": "Query, export, verify, erase and hold recorded events.",
+    "admins": "Manage admin keys for the API at /api.",
+    "accounts": "Manage local accounts of people who sign in.",
+    "clients": "Manage OAuth clients.",
+    "grants": "List and revoke the grants of OAuth clients.",
+    "connections": "Manage OAuth connections to upstream servers.",
+    "ledger": "Show budgets and rebuild their counters.",
+    "pins": "Review, approve and reject quarantined definitions of tools and prompts.",
+    "servers": "Drain, resume or reset a server.",
+}
+
+
+class CommandLine(TyperGroup):
+    """Top level of `toolbus`: it lists commands by their summaries and imports the one in use."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=text) for name, text in SUMMARIES.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command that the first argument names, and return it."""
+        self.load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def load(self, name: str) -> None:
+        """Replace the summary of a command, and of those in its part, with the command itself."""
+        if add := _parts.get(name):
+            app = new_app()
+            add(app)
+            self.commands.update(typer.main.get_group(app).commands)
+
+    def load_all(self) -> None:
+        """Import every command."""
+        for name in SUMMARIES:
+            self.load(name)
+
+
+def new_app(**options: Any) -> typer.Typer:
+    """Return an application without commands, whose help is plain text."""
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+    app.callback()(_nothing)  # a group, also of one command
+    return app
+
+
+def _nothing() -> None:
+    pass
+
+
+def part(*names: str) -> Callable[[Part], Part]:
+    """Declare the names of the commands that a function adds."""
+
+    def declared(add: Part) -> Part:
+        _parts.update(dict.fromkeys(names, add))
+        return add
+
+    return declared
