@@ -7,7 +7,7 @@ has missed the deadline. Until then it stays in the stream, so a crash loses not
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -17,6 +17,7 @@ import msgspec
 from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, key_of
 from toolbus_common.config import Webhook
 from toolbus_common.egress.http_messages import HttpError
+from toolbus_common.messaging.broker import EventBatch
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.secrets import SecretError, Secrets, filled
 
@@ -26,7 +27,6 @@ LONGEST_QUEUE = 1000  # events of one webhook; beyond that the oldest are droppe
 GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not retried
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 
-Batches = AsyncIterator[list[StoredMessage]]
 Post = Callable[[Webhook, bytes, Mapping[str, str]], Awaitable[None]]
 Event = dict[str, Any]
 
@@ -74,11 +74,10 @@ class WebhookDispatcher:
         self._queues: dict[str, WebhookQueue] = {}
         self._pending: dict[int, PendingMessage] = {}  # by sequence in the stream
 
-    async def run(self, batches: Batches) -> None:
-        """Dispatch the messages of the stream without end."""
-        async for messages in batches:
-            for message in messages:
-                await self._accept(message)
+    async def receive(self, messages: EventBatch) -> None:
+        """Dispatch messages of the stream; each is acknowledged when its deliveries have ended."""
+        for message in messages:
+            await self._accept(message)
 
     async def close(self) -> None:
         """Stop; events not delivered are redelivered at the next start."""
