@@ -10,7 +10,7 @@ from pathlib import Path
 from toolbus_common import contracts
 from toolbus_common.contracts import Query, StatusQuery
 from toolbus_common.contracts.queries.registry import QUERIES, REPLIES
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = "all"  # the service in the subject of a query that every replica answers
@@ -81,6 +81,7 @@ def test_a_decorated_handler_has_the_types_of_its_contract() -> None:
 def test_the_command_line_starts_without_faststream() -> None:
     code = (
         "import sys, toolbus_cli.main, toolbus_cli.app, toolbus_cli.launcher.up\n"
+        "import toolbus_cli.commands.operate.run, toolbus_cli.commands.operate.status\n"
         "print(sorted({'faststream', 'fast_depends'} & set(sys.modules)))"
     )
     ended = subprocess.run(

@@ -39,7 +39,7 @@ from toolbus_common.nats.topology import (
     PEOPLE,
     RESULTS,
 )
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 from toolbus_common.settings import Settings
 
 STREAMS = (
