@@ -132,14 +132,14 @@ class ServiceBroker(NatsBroker):
         self,
         durable: str,
         *,
-        most: int = 500,
+        max_messages: int = 500,
         seconds: float = 0.5,
         pause: float = 0.0,
         ack_policy: AckPolicy = AckPolicy.NACK_ON_ERROR,
     ) -> BatchPullStreamSubscriber:
         """Return the subscriber of a durable consumer of the event stream.
 
-        Its handler receives up to `most` messages that arrive within `seconds`, or an empty batch.
+        Its handler receives up to `max_messages` of the next `seconds`, or an empty batch.
         The messages are acknowledged when it returns, unless `ack_policy` is `MANUAL`; after an
         exception they are redelivered. `pause` is seconds between pulls that were not full: a
         longer pause makes batches larger, and a large batch costs little more than a small one.
@@ -150,7 +150,7 @@ class ServiceBroker(NatsBroker):
             config=ConsumerConfig(filter_subjects=list(subjects)),
             stream=JStream(EVENTS, declare=False),
             durable=durable,
-            pull_sub=PullSub(batch_size=most, timeout=seconds, batch=True),
+            pull_sub=PullSub(batch_size=max_messages, timeout=seconds, batch=True),
             ack_policy=ack_policy,
             parser=_batch,
         )

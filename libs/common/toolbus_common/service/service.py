@@ -1,4 +1,4 @@
-"""A service: what it serves, consumes and publishes, wired first and connected when it runs."""
+"""A service: its handlers, consumers and publishers, connected when it runs."""
 
 import asyncio
 import logging
@@ -92,9 +92,9 @@ class Service:
         return register
 
     def share_projection(self, bucket: str, kind: type[P]) -> P:
-        """Return the process's only `kind`, which receives a bucket's changes while this runs.
+        """Return the process's only `kind`, updated from a bucket while this service runs.
 
-        One watch feeds it, whichever services of the process share it.
+        The services of a process share one watch per projection.
         """
         projection, watch = self._process.projection(bucket, kind)
         self._watches.append(watch)
@@ -105,7 +105,7 @@ class Service:
         self._resources.append(resource)
 
     def on_leave(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Await a step when this service stops being ready, before anything else drains."""
+        """Register a step to await when this service stops being ready, before it drains."""
         self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
@@ -140,6 +140,7 @@ class Service:
                     yield self
                 finally:
                     await self._drain()
+            await self.calls.close()
         finally:
             await self.bus.close()
 

@@ -36,7 +36,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Handle operations. Each method named in the table of operations is one of this class."""
+    """Handles operations. The table of operations names a method of this class for each."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -78,7 +78,7 @@ class AdminService:
         return _json({"revision": now.revision, "configuration": shown}, now.revision)
 
     async def apply(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
-        """Replace the configuration, or return what that would change."""
+        """Replace the configuration, or return the changes that this would make."""
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
         )
