@@ -18,7 +18,7 @@ def main() -> int:
 
 
 def _run(words: list[str]) -> int:
-    process = import_module("toolbus_common.service.process")
+    services = import_module("toolbus_common.service.names").SERVICES
     try:
         names, ops_listen = _split(words)
         import_module("toolbus_common.listen_address").parsed(
@@ -27,12 +27,12 @@ def _run(words: list[str]) -> int:
     except ValueError as error:
         sys.stderr.write(f"--ops-listen or TOOLBUS_OPS_LISTEN: {error}.\n")
         return 2
-    unknown = [name for name in names if name not in process.SERVICES]
+    unknown = [name for name in names if name not in services]
     if unknown or not names or len(set(names)) < len(names):
         wrong = f"There is no service '{unknown[0]}'" if unknown else "Name each service once"
-        sys.stderr.write(f"{wrong}; the services are {', '.join(process.SERVICES)}.\n")
+        sys.stderr.write(f"{wrong}; the services are {', '.join(services)}.\n")
         return 2
-    code: int = process.run(names, ops_listen)
+    code: int = import_module("toolbus_common.service.process").run(names, ops_listen)
     return code
 
 

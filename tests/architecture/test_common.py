@@ -28,6 +28,7 @@ STAYING = {
     "observability.otlp_session": LAZY,
     "observability.tracing.exporter": LAZY,
     "service.health": PROCESS,
+    "service.names": PROCESS,
     "service.process": PROCESS,
 }
 

@@ -13,7 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from toolbus_common.observability import metrics
 from toolbus_common.observability.otlp_env import exports_metrics, exports_traces
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text()

@@ -30,7 +30,7 @@ from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import installed
 from harness.waits import until_blocking
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 MODERN = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "") >= "2026"

@@ -11,7 +11,7 @@ import pytest
 from harness.engines.engine import installed, own_ports
 from harness.gateway.launched_gateway import Launched
 from harness.network.raw_requests import exchange, request_bytes
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 SCRIPTS = "https://scripts.example"
 PATHS = (

@@ -21,7 +21,7 @@ from fuzz.fuzzed_gateway import (
 from harness.clients.mcp_client import Client
 from harness.network.raw_requests import exchange, request_bytes
 from harness.waits import until_blocking
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 SOON = "0.2"  # instead of a minute
 WRONG = "tbk_root_a-secret-that-is-guessed"

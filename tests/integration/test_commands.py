@@ -19,7 +19,7 @@ from harness.audit.written_files import files_in
 from harness.engines.engine import installed, own_port
 from toolbus_cli.installation import operator_bus
 from toolbus_cli.state_dir import State
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 PATIENCE = 120.0
 SECRET = "a-declared-secret-of-some-length"

@@ -17,7 +17,7 @@ from harness.gateway.cluster import Cluster, Upstream
 from harness.receivers.otlp_collector import Collector
 from harness.waits import until_blocking
 from toolbus_common.config import Configuration, Server
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, CODER = "tbk_bot_a-secret-of-the-metrics", "tbk_coder_a-secret-of-the-metrics"

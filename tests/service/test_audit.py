@@ -3,13 +3,20 @@
 import asyncio
 import http.client
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.audit.events import PATIENCE, allowed, bus_of, completed, consumed, events_of
+from harness.audit.events import (
+    PATIENCE,
+    allowed,
+    bus_of,
+    completed,
+    consumed,
+    events_of,
+    pulling,
+)
 from harness.engines.engine import own_port
 from harness.waits import until_async
 from toolbus_audit.clickhouse.migrate import migrations
@@ -127,13 +134,12 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
 
     writer = Writer(store)
     await writer.open()
-    async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as batches:  # type: ignore[type-var]
-        async for messages in batches:
-            if messages:
-                await writer._store_rows(messages, asyncio.get_running_loop().time() + 10)
-                for message in messages:
-                    await message.again(0)
-                return
+    async with pulling(bus, "audit") as pull:
+        while not (messages := await pull(500, 1.0)):
+            pass
+        await writer._store_rows(messages, asyncio.get_running_loop().time() + 10)
+        for message in messages:
+            await message.again(0)
 
 
 async def test_a_repeated_insert_is_stored_once_without_a_query(settings: Settings) -> None:

@@ -1,14 +1,13 @@
 """Backfill: lost rows are restored from the stream once, and dead letters are read again."""
 
 import asyncio
-from contextlib import aclosing
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
 
-from harness.audit.events import allowed, bus_of, consumed, events_of
+from harness.audit.events import Pull, allowed, bus_of, consumed, events_of, pulling
 from harness.waits import until_async
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
@@ -118,21 +117,21 @@ async def test_messages_that_audit_has_not_acknowledged_are_skipped(
         await settled(service, operator)
         async with (
             bus_of("audit", settings) as other,
-            aclosing(other.consume("EVENTS", "audit", 1, 30.0)) as batches,  # type: ignore[type-var]
+            pulling(other, "audit") as pull,
             events_of("policy", settings, tmp_path) as policy,
         ):
             publishing = asyncio.gather(*(policy.publish_durable(allowed()) for _ in range(3)))
-            held = await unacknowledged(batches, policy.publish_durable, publishing)
+            held = await unacknowledged(pull, policy.publish_durable, publishing)
             result = await refill(operator)
             assert result.until < held
             counted = f"SELECT count() FROM events WHERE stream_seq = {held}"
             assert await rows(operator, counted) == ((0,),)
 
 
-async def unacknowledged(batches: Any, record: Any, publishing: Any) -> int:
+async def unacknowledged(pull: Pull, record: Any, publishing: Any) -> int:
     """Return the number of a message that was delivered and is not acknowledged."""
     await publishing
-    pulling = asyncio.ensure_future(anext(batches))
+    pulling = asyncio.ensure_future(pull(1, 30.0))
     while not pulling.done():
         await record(allowed())
         await asyncio.sleep(0.01)

@@ -16,7 +16,8 @@ from harness.services.call_chain import running
 from harness.waits import until, until_async
 from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.connection import Bus, StoredMessage
+from toolbus_common.messaging.broker import EventBatch
+from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import BUCKETS, CATALOGUE, CONFIG, DURABLES, EVENTS, LEASES
 from toolbus_common.service.service import Service
@@ -224,8 +225,8 @@ async def test_a_durable_consumer_continues_where_it_was(
     received: list[bytes] = []
     policy, executor = Service("policy", own_settings), Service("executor", own_settings)
 
-    @policy.consume_events(seconds=0.2)
-    async def settle(messages: list[StoredMessage]) -> None:
+    @policy.broker.events("policy", seconds=0.2)
+    async def settle(messages: EventBatch) -> None:
         for message in messages:
             received.append(message.data)
             await message.done(wait=True)

@@ -23,9 +23,9 @@ from toolbus_common.contracts import (
     ProtocolFamily,
 )
 from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.local_transport import LocalTransport
-from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.accounts import STORE, account_of, overlap
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR, rights
@@ -39,7 +39,7 @@ from toolbus_common.nats.topology import (
     PEOPLE,
     RESULTS,
 )
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 from toolbus_common.settings import Settings
 
 STREAMS = (
@@ -268,8 +268,9 @@ async def test_a_request_is_not_answered_into_a_bucket(buses: dict[str, Bus]) ->
         request.append(question.path)
         return PageReply(status=200, body=b"")
 
-    lane = RequestReply("oauth", buses["oauth"])
-    await lane.answer({PageRequest: answer})
+    broker = ServiceBroker(buses["oauth"])
+    broker.subscriber(PageRequest.SUBJECT, queue="oauth")(answer)
+    await broker.start()
     evil, inbox = f"$KV.{OAUTH}.evil", "_INBOX.ingress.told"
     result = asyncio.Event()
     await buses["ingress"].subscribe(inbox, lambda *_: result.set())
@@ -281,7 +282,7 @@ async def test_a_request_is_not_answered_into_a_bucket(buses: dict[str, Bus]) ->
     assert request == ["/told"]
     with pytest.raises(NotFoundError):
         await buses[STORE].client.jetstream().get_last_msg(f"KV_{OAUTH}", evil)
-    await lane.close()
+    await broker.stop()
 
 
 async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:

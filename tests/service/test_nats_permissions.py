@@ -32,7 +32,7 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 PUBLISHES = {
     "ingress": {"tb.call.x"},

@@ -3,14 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
 
-from harness.audit.events import allowed, completed, events_of
+from harness.audit.events import allowed, completed, events_of, pulling
 from harness.engines.bus_reset import connect_as_tester, provisioned
 from harness.engines.nats_server import NatsServer
 from harness.services.ledger_state import ABOUT, MemoryGenerations, admission, counters
@@ -80,9 +80,8 @@ async def test_nothing_is_refunded_while_a_replica_may_have_the_outcome(
     await settlement.ledger.reserve(late("r"))
     async with events_of("executor", settings, settings.state_dir) as executor:
         await executor.publish_durable(completed(call_id="r", charge=100, reserved=True))
-    consumer = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
-    async with aclosing(consumer) as batches:  # type: ignore[type-var]
-        messages = await anext(batches)
+    async with pulling(settlement.service.bus, "policy") as pull:
+        messages = await pull(1, 30.0)
         assert len(messages) == 1
         for _ in range(4):
             await settlement.sweep_once()

@@ -33,7 +33,7 @@ class Oauth:
         self.service = Service("oauth", settings)
         self.connected = False
 
-        @self.service.answer_query(UpstreamTokenQuery)
+        @self.service.broker.subscriber(UpstreamTokenQuery.SUBJECT, queue="oauth")
         async def token(_query: UpstreamTokenQuery) -> UpstreamTokenReply:
             if self.connected:
                 return UpstreamTokenReply(token="of-everybody", ends=time() + 3600)

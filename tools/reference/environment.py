@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from reference.markdown import code, table
 from reference.texts import texts
 from reference.types import default_of, limits_of, type_of
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 from toolbus_common.settings import Settings
 
 PREFIX = "TOOLBUS_"

@@ -59,7 +59,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
-from toolbus_common.nats.connection import StoredMessage
+from toolbus_common.messaging.broker import AckPolicy, EventBatch
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
@@ -106,8 +106,10 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     if settings.audit_http_port:
         _serve_bi_gateway(service, settings, store, outbound)
 
-    @service.consume_events(max_messages=PULL_MESSAGES, seconds=1.0, pause=0.5)
-    async def write(messages: list[StoredMessage]) -> None:
+    @service.broker.events(
+        "audit", max_messages=PULL_MESSAGES, seconds=1.0, pause=0.5, ack_policy=AckPolicy.MANUAL
+    )
+    async def write(messages: EventBatch) -> None:
         with _tracer.linked("toolbus.insert", (each.spans for each in messages)):
             await writer.receive(messages)
 
@@ -131,23 +133,23 @@ def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
 def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> None:
     """Answer queries over the stored events."""
 
-    @service.answer_query(AuditQuery)
+    @service.broker.subscriber(AuditQuery.SUBJECT, queue=service.name)
     async def answer(request: AuditQuery) -> RowsReply:
         return await query.answer(store, people, request)
 
-    @service.answer_query(SpendingQuery)
+    @service.broker.subscriber(SpendingQuery.SUBJECT, queue=service.name)
     async def spent(request: SpendingQuery) -> SpendingReply:
         return await spending.spending(store, people, request)
 
-    @service.answer_query(OpenCallsQuery)
+    @service.broker.subscriber(OpenCallsQuery.SUBJECT, queue=service.name)
     async def open_calls(request: OpenCallsQuery) -> OpenCallsReply:
         return await spending.open_calls(store, people, request)
 
-    @service.answer_query(UnresolvedCallsQuery)
+    @service.broker.subscriber(UnresolvedCallsQuery.SUBJECT, queue=service.name)
     async def unresolved(request: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         return await unresolved_calls.unresolved_calls(store, request)
 
-    @service.answer_query(EventsQuery)
+    @service.broker.subscriber(EventsQuery.SUBJECT, queue=service.name)
     async def page(request: EventsQuery) -> EventsReply:
         return await pages.page(store, request)
 
@@ -255,13 +257,13 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
 
     backfill = Backfill(store, read, settled, lambda: writer.stream)
 
-    @service.answer_query(BackfillRequest)
+    @service.broker.subscriber(BackfillRequest.SUBJECT, queue=service.name)
     async def from_stream(request: BackfillRequest) -> BackfillReply:
         reply = await backfill.from_stream(request)
         await writer.count_dead()
         return reply
 
-    @service.answer_query(BackfillLinesRequest)
+    @service.broker.subscriber(BackfillLinesRequest.SUBJECT, queue=service.name)
     async def from_export(request: BackfillLinesRequest) -> BackfillReply:
         return await backfill.from_export(request.lines)
 
@@ -275,13 +277,17 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
         reveal=people.reveal,
     )
 
+    deliveries = service.broker.events(
+        WEBHOOKS, max_messages=WEBHOOK_MESSAGES, seconds=POLL_SECONDS, ack_policy=AckPolicy.MANUAL
+    )
+    deliveries(webhooks.receive)
+
     @service.add_resource
     @asynccontextmanager
     async def dispatch() -> AsyncIterator[None]:
-        batches = service.bus.consume(EVENTS, WEBHOOKS, WEBHOOK_MESSAGES, POLL_SECONDS)
+        await deliveries.start()  # not only when the store is open
         try:
-            async with in_background(webhooks.run(batches)):
-                yield
+            yield
         finally:
             await webhooks.close()
 

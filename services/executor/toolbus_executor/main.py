@@ -262,9 +262,11 @@ def build(process: ProcessContext) -> Service:
         directory.projection.on_configured.append(registry.reconcile)
         service.details = lambda: {"servers": len(registry)}
 
-        await service.requests.answer_all(SessionsQuery, registry.sessions)
+        @service.broker.subscriber(SessionsQuery.SUBJECT)  # no queue: every replica replies
+        async def sessions(_query: SessionsQuery) -> SessionsReply:
+            return registry.sessions()
 
-        @service.answer_query(ServersQuery)
+        @service.broker.subscriber(ServersQuery.SUBJECT, queue=service.name)
         async def servers(_query: ServersQuery) -> ServersReply:
             return ServersReply(servers=await registry.status())
 

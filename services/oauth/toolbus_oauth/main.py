@@ -240,11 +240,18 @@ async def _serve(
     routes.more = {**upstream_oauth.paths(routes.authorize_flow), **identity_keys.paths}
     introspection = TokenValidator(grants, providers, stores.tokens, state.config, resources)
     admin = IdentityAdmin(stores.store, stores.registered, grants, upstream_oauth.counter)
-    service.answer_query(UpstreamTokenQuery)(upstream_oauth.token_provider.answer)
-    service.answer_query(IdentityKeyQuery)(identity_keys.answer)
-    service.answer_query(PageRequest)(routes.answer)
-    service.answer_query(TokenQuery)(introspection.show)
-    service.answer_query(IdentityRequest)(admin.answer)
+    broker, queue = service.broker, service.name
+    broker.subscriber(
+        UpstreamTokenQuery.SUBJECT, queue=queue, max_workers=UpstreamTokenQuery.AT_ONCE
+    )(upstream_oauth.token_provider.answer)
+    broker.subscriber(PageRequest.SUBJECT, queue=queue, max_workers=PageRequest.AT_ONCE)(
+        routes.answer
+    )
+    broker.subscriber(TokenQuery.SUBJECT, queue=queue, max_workers=TokenQuery.AT_ONCE)(
+        introspection.show
+    )
+    broker.subscriber(IdentityKeyQuery.SUBJECT, queue=queue)(identity_keys.answer)
+    broker.subscriber(IdentityRequest.SUBJECT, queue=queue)(admin.answer)
 
 
 def _http_clients(settings: Settings) -> HttpClients:

@@ -176,7 +176,7 @@ def build(process: ProcessContext) -> Service:
             service, ledger, lambda: watcher.customers, settings.outcome_grace
         )
         await settlement.note_newest()
-        service.consume_events(seconds=0.5, pause=0.1)(settlement.handle_batch)
+        service.broker.events("policy", seconds=0.5, pause=0.1)(settlement.handle_batch)
         work = (
             settlement.sweep(), rebuilder.run(), _ping(service, ledger), _mark(ledger),
             _expire(approvals), follow_sizes(service.bus, OUTCOMES, claims.quota.apply_change),
@@ -238,21 +238,21 @@ def _build_approvals(
 def _serve_approvals(service: Service, approvers: ApproverService) -> None:
     """Answer the queries of operators, and of keys with the right to approve."""
 
-    @service.answer_query(ApprovalsQuery)
+    @service.broker.subscriber(ApprovalsQuery.SUBJECT, queue=service.name)
     async def show(query: ApprovalsQuery) -> ApprovalsReply:
         return await approvers.show(operator(""), query.id)
 
-    @service.answer_query(ApproveRequest)
+    @service.broker.subscriber(ApproveRequest.SUBJECT, queue=service.name)
     async def approve(request: ApproveRequest) -> ApprovalsReply:
         approver = operator(request.by)
         return await approvers.decide(approver, request.id, request.note, approve=True)
 
-    @service.answer_query(RejectRequest)
+    @service.broker.subscriber(RejectRequest.SUBJECT, queue=service.name)
     async def reject(request: RejectRequest) -> ApprovalsReply:
         approver = operator(request.by)
         return await approvers.decide(approver, request.id, request.note, approve=False)
 
-    @service.answer_query(ApproverRequest)
+    @service.broker.subscriber(ApproverRequest.SUBJECT, queue=service.name)
     async def handle_key(request: ApproverRequest) -> ApprovalsReply:
         return await approvers.handle(request)
 
@@ -272,8 +272,8 @@ def _build_ledger_admin(
     queries = LedgerQueryHandler(
         ledger, rebuilder, lambda: provider.snapshot, lambda: watcher.customers
     )
-    service.answer_query(LedgerQuery)(queries.handle_query)
-    service.answer_query(RebuildRequest)(queries.handle_rebuild)
+    service.broker.subscriber(LedgerQuery.SUBJECT, queue=service.name)(queries.handle_query)
+    service.broker.subscriber(RebuildRequest.SUBJECT, queue=service.name)(queries.handle_rebuild)
     return rebuilder, queries
 
 
@@ -300,7 +300,7 @@ async def _serve_admin(
         provider.administrator, repository_for, approvers, ledger.handle_query, restrictions
     )
 
-    @service.answer_query(AdminRequest)
+    @service.broker.subscriber(AdminRequest.SUBJECT, queue=service.name)
     async def administer(request: AdminRequest) -> AdminReply:
         return await admin.handle(request)
 

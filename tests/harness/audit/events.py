@@ -11,11 +11,13 @@ from toolbus_common.contracts.events.calls import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox
-from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.connection import Bus, Envelope, StoredMessage, stored
+from toolbus_common.nats.pull_consumer import PullConsumer
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
 
 T = TypeVar("T")
+Pull = Callable[[int, float], Awaitable[list[StoredMessage]]]
 
 PATIENCE = 90.0  # a bound for waiting, far above the real time
 
@@ -67,6 +69,21 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await bus.close()
+
+
+@asynccontextmanager
+async def pulling(bus: Bus, durable: str) -> AsyncIterator[Pull]:
+    """Return a function that pulls up to so many messages within so many seconds."""
+    consumer = PullConsumer(bus.client, EVENTS, durable)
+
+    async def pull(most: int, seconds: float) -> list[StoredMessage]:
+        return [stored(message) for message in await consumer.next(most, seconds)]
+
+    await consumer.open()
+    try:
+        yield pull
+    finally:
+        await consumer.close()
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from harness.engines.engine import die_with_parent
-from toolbus_common.service.process import SERVICES, run
+from toolbus_common.service.names import SERVICES
+from toolbus_common.service.process import run
 
 # audit's engine starts threads when it is imported, so audit cannot be forked
 FORKED = frozenset(SERVICES) - {"audit"}

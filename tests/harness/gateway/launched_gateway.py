@@ -15,7 +15,7 @@ import yaml
 from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 ENDING_SECONDS = 120.0  # a bound for a broken run
 

@@ -20,7 +20,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import create_seeds, server_configuration
 from toolbus_common.nats.topology import BUCKETS, EVENTS
 from toolbus_common.nats.topology import provision as lay_down
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 # Secrets that the replicas of one service share, besides their seed.
 KEYS = ("people.key", "policy.key", "client-state.key", "oauth.key", "oauth-vault.key")

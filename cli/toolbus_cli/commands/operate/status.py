@@ -34,7 +34,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import BUCKETS, OBJECTS
-from toolbus_common.service.process import SERVICES
+from toolbus_common.service.names import SERVICES
 
 MIN_FREE = 1 << 30  # bytes
 Check = dict[str, Any]  # name of the check, whether it passed, and a message

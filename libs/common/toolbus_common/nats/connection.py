@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.flush import settled
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.pull_consumer import PullConsumer, ack_position
+from toolbus_common.nats.pull_consumer import ack_position
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class Bus:
         there = asyncio.Event()
 
         async def receive(message: Msg) -> None:
-            if message.headers is None:
+            if (message.headers or {}).get("Status") != NO_RESPONDERS:
                 answers.append(message.data)
                 if enough(answers):
                     there.set()
@@ -272,26 +272,6 @@ class Bus:
             return Bucket(name, await self._js.key_value(name), self._nats, self.on_back)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(f"Bucket '{name}' cannot be opened: {error}") from error
-
-    async def consume(
-        self, stream: str, durable: str, max_messages: int, seconds: float
-    ) -> AsyncIterator[list[StoredMessage]]:
-        """Yield batches of a durable consumer, without end; an empty batch when it is quiet."""
-        pulls = PullConsumer(self._nats, stream, durable)
-        await pulls.open()
-        try:
-            while True:
-                try:
-                    messages = await pulls.next(max_messages, seconds)
-                except (NatsError, BusDownError) as error:
-                    log.warning(
-                        "bus.fetch_failed", extra={"durable": durable, "reason": str(error)}
-                    )
-                    await asyncio.sleep(0.2)
-                    messages = []
-                yield [_stored(message) for message in messages]
-        finally:
-            await pulls.close()
 
     async def newest(self, stream: str) -> int:
         """Return the sequence number of a stream's newest message. Raises `BusDownError`."""
@@ -389,7 +369,8 @@ def bus_down() -> BusDownError:
     )
 
 
-def _stored(message: Msg) -> StoredMessage:
+def stored(message: Msg) -> StoredMessage:
+    """Return a message that a durable consumer received."""
     sequence, delivered, pending = ack_position(message.reply)
     spans = (message.headers or {}).get(SPANS, "")
     return StoredMessage(

@@ -155,7 +155,6 @@ class _Service:
             f"tb.reply.{self.name}.>",
             f"tb.query.{self.name}.>",
             "tb.query.all.>",
-            "$SRV.>",
             *(watched(bucket) for bucket in self.reads),
             *self.subscribes,
         ]
@@ -282,7 +281,7 @@ def rights() -> dict[str, Rights]:
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
-            f"$KV.{PEOPLE}.>", "$SRV.>",
+            f"$KV.{PEOPLE}.>",
             *sorted(subjects - {query.SUBJECT for query in _NOT_QUERIED_BY_OPERATORS}),
             *(f"tb.event.{event.NAME}.*" for event in _PUBLISHED_BY_OPERATORS),
         ),

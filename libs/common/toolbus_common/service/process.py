@@ -26,7 +26,6 @@ from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SERVICES = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
 # A service starts after those it calls, so that a ready service gets replies.
 STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 

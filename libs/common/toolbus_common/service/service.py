@@ -3,21 +3,21 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from os import getpid
 from time import time
 from typing import Any, TypeVar
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts.queries.base import Query, ServiceStatus
+from toolbus_common.contracts.queries.base import ServiceStatus, StatusQuery
+from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.call_transport import Call, CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.local_transport import CallHandler
 from toolbus_common.messaging.outbox import Outbox
-from toolbus_common.messaging.request_reply import Answer, RequestReply
-from toolbus_common.nats.connection import Bus, StoredMessage
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.bucket_watch import BucketWatch
 from toolbus_common.service.process_context import P, ProcessContext
 from toolbus_common.settings import Settings
@@ -25,10 +25,7 @@ from toolbus_common.settings import Settings
 log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
-Batch = Callable[[list[StoredMessage]], Awaitable[None]]
 Resource = Callable[[], AbstractAsyncContextManager[Any]]
-
-QUIET_SECONDS = 0.5
 
 
 class Service:
@@ -36,8 +33,8 @@ class Service:
 
     Calls (`serve_calls`, `calls.request`, `calls.hand_over`) have a caller that waits: they use
     NATS directly, or a plain await if the other service runs in this process. Events
-    (`consume_events`, `events.publish_durable`, `events.publish`) go through the stream, in
-    batches. Queries (`answer_query`, `requests.request`) get a reply at once. Nothing connects
+    (`broker.events`, `events.publish_durable`, `events.publish`) go through the stream, in
+    batches. Queries (`broker.subscriber`, `requests.request`) get a reply at once. Nothing connects
     before `running`.
     """
 
@@ -50,14 +47,13 @@ class Service:
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
         self._process = process or ProcessContext()
         self.calls = CallTransport(name, self.bus, self._process.calls)
+        self.broker = ServiceBroker(self.bus)
         self.requests = RequestReply(name, self.bus)
         self.events = EventPublisher(
             self.bus.store,
             Outbox(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
         )
         self._call_handlers: list[tuple[type[Call], CallHandler]] = []
-        self._query_handlers: dict[type[Query], Answer] = {}
-        self._consumers: list[tuple[int, float, float, Batch]] = []
         self._watches: list[BucketWatch] = []
         self._resources: list[Resource] = []
         self._leave_steps: list[Callable[[], Awaitable[None]]] = []
@@ -71,6 +67,9 @@ class Service:
         self.why_not: Callable[[], str] = (
             str  # the reason why the service cannot work now; empty if it can
         )
+        # Every replica replies, also one that is not ready.
+        self._status_subscriber = self.broker.subscriber(StatusQuery.SUBJECT)
+        self._status_subscriber(self._show_status)
 
     # -- wiring -----------------------------------------------------------------------------
 
@@ -79,31 +78,6 @@ class Service:
 
         def register(handler: H) -> H:
             self._call_handlers.append((contract, handler))
-            return handler
-
-        return register
-
-    def answer_query(self, query: type[Query]) -> Callable[[H], H]:
-        """Decorate the handler of a query: `async (query) -> reply`."""
-
-        def register(handler: H) -> H:
-            self._query_handlers[query] = handler
-            return handler
-
-        return register
-
-    def consume_events(
-        self, *, max_messages: int = 500, seconds: float = QUIET_SECONDS, pause: float = 0.0
-    ) -> Callable[[H], H]:
-        """Decorate the handler of this service's durable consumer: `async (messages)`.
-
-        The handler acknowledges the messages it has processed; after an exception the batch is
-        redelivered. `pause` is seconds between pulls that were not full: a longer
-        pause makes batches larger, and a large batch costs little more than a small one.
-        """
-
-        def register(handler: H) -> H:
-            self._consumers.append((max_messages, seconds, pause, handler))
             return handler
 
         return register
@@ -156,6 +130,7 @@ class Service:
         await self.bus.open()
         try:
             await self.calls.open()
+            await self.broker.connect()
             await self._watch_all()
             async with AsyncExitStack() as resources:
                 for resource in self._resources:
@@ -192,6 +167,9 @@ class Service:
             revisions=self._watched_revisions(),
         )
 
+    async def _show_status(self, _query: StatusQuery) -> ServiceStatus:
+        return self.status()
+
     def _watched_revisions(self) -> dict[str, int]:
         """Return the newest revision that all watches of each bucket have received."""
         received: dict[str, list[int]] = {}
@@ -210,7 +188,7 @@ class Service:
         self.events.restore()
         for contract, handler in self._call_handlers:
             await self.calls.serve(contract, "*", handler, self.name)
-        await self.requests.open(self.status)
+        await self._status_subscriber.start()
         if self._condition is None:
             await self._start_serving()
         else:
@@ -219,9 +197,7 @@ class Service:
         log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
     async def _start_serving(self) -> None:
-        await self.requests.answer(self._query_handlers)
-        for max_messages, seconds, pause, batch in self._consumers:
-            self.spawn(self._consume(max_messages, seconds, pause, batch))
+        await self.broker.start()
         await self.bus.settled()  # a client that sees this service ready may send a request at once
         self._serving = True
 
@@ -233,24 +209,6 @@ class Service:
             self.ready = False
             log.exception("service.not_started")
 
-    async def _consume(
-        self, max_messages: int, seconds: float, pause: float, handler: Batch
-    ) -> None:
-        async for messages in self.bus.consume(EVENTS, self.name, max_messages, seconds):
-            try:
-                await handler(messages)
-            except Exception:
-                log.exception("service.batch_failed", extra={"messages": len(messages)})
-                await self._again(messages)
-            if len(messages) < max_messages:
-                await asyncio.sleep(pause)
-
-    async def _again(self, messages: list[StoredMessage]) -> None:
-        await asyncio.sleep(1.0)
-        for message in messages:
-            with suppress(Exception):  # without a connection, ack_wait redelivers the message
-                await message.again(1.0)
-
     async def _drain(self) -> None:
         self.ready = False
         log.info("service.draining", extra={"in_flight": self.calls.in_flight})
@@ -259,9 +217,10 @@ class Service:
                 await step()
             except Exception:
                 log.exception("service.drain_failed")
-        await self.requests.close()
+        await self.broker.stop_queries()
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:
             last()
         await self.events.close(2.0)
+        await self.broker.stop()
         await end(*self._tasks)

@@ -6,7 +6,7 @@ has missed the deadline. Until then it stays in the stream, so a crash loses not
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -17,6 +17,7 @@ from tenacity import RetryCallState
 from toolbus_audit.webhooks.signing import NoSecretError, body_of, headers_of, signers_of
 from toolbus_common.config import Webhook
 from toolbus_common.egress.http_messages import HttpError
+from toolbus_common.messaging.broker import EventBatch
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.retries import Backoff, reason_of, retrying
 from toolbus_common.secrets import SecretError, Secrets, filled
@@ -28,7 +29,6 @@ GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not ret
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 FAILURES = (HttpError, NoSecretError, SecretError)
 
-Batches = AsyncIterator[list[StoredMessage]]
 Post = Callable[[Webhook, bytes, Mapping[str, str]], Awaitable[None]]
 Event = dict[str, Any]
 
@@ -76,11 +76,10 @@ class WebhookDispatcher:
         self._queues: dict[str, WebhookQueue] = {}
         self._pending: dict[int, PendingMessage] = {}  # by sequence in the stream
 
-    async def run(self, batches: Batches) -> None:
-        """Dispatch the messages of the stream without end."""
-        async for messages in batches:
-            for message in messages:
-                await self._accept(message)
+    async def receive(self, messages: EventBatch) -> None:
+        """Dispatch messages of the stream; each is acknowledged when its deliveries have ended."""
+        for message in messages:
+            await self._accept(message)
 
     async def close(self) -> None:
         """Stop; events not delivered are redelivered at the next start."""

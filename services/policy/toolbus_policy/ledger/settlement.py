@@ -10,7 +10,7 @@ import msgspec
 
 from toolbus_common.contracts import CallExtended, CallFailed
 from toolbus_common.errors import ToolbusError
-from toolbus_common.nats.connection import StoredMessage
+from toolbus_common.messaging.broker import EventBatch
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import ExpiredReservation, Extension, Ledger, ReservationEnd
@@ -59,8 +59,8 @@ class SettlementConsumer:
     _processed: float = 0.0  # every outcome published before this moment was processed
     _marked: tuple[int, float] = (0, 0.0)  # a stream sequence, and when it was the newest
 
-    async def handle_batch(self, messages: list[StoredMessage]) -> None:
-        """Extend and end the reservations of these events, then acknowledge.
+    async def handle_batch(self, messages: EventBatch) -> None:
+        """Extend and end the reservations of these events; the broker then acknowledges them.
 
         Ending a reservation twice has no further effect, so a batch that failed partly is
         redelivered.
@@ -73,8 +73,6 @@ class SettlementConsumer:
         for start in range(0, len(extensions), SCRIPT_BATCH_SIZE):
             await self.ledger.extend(extensions[start : start + SCRIPT_BATCH_SIZE])
         await self._settle(ends)
-        for message in messages:
-            await message.done()
 
     async def note_newest(self) -> int:
         """Store the stream's newest sequence for coming reservations, and return it.

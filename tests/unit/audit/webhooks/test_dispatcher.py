@@ -74,12 +74,16 @@ class RunningDispatcher:
         self.webhooks = WebhookDispatcher(lambda: self.hooks, POSTER.post, SECRETS, 0.05, reveal)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self.webhooks.run(self.stream.batches()))
+        self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await end(self._task)
         await self.webhooks.close()
+
+    async def _run(self) -> None:
+        async for messages in self.stream.batches():
+            await self.webhooks.receive(messages)
 
 
 def hook(receiver: Receiver, **more: Any) -> Webhook:

@@ -1,0 +1,85 @@
+"""Every query with its reply, and every query by its subject."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.queries.administration import AdminReply, AdminRequest
+from toolbus_common.contracts.queries.approvals import (
+    ApprovalsQuery,
+    ApprovalsReply,
+    ApproveRequest,
+    ApproverRequest,
+    RejectRequest,
+)
+from toolbus_common.contracts.queries.backfill import (
+    BackfillLinesRequest,
+    BackfillReply,
+    BackfillRequest,
+)
+from toolbus_common.contracts.queries.base import (
+    AuditQuery,
+    LedgerQuery,
+    LedgerReply,
+    OpenCallsQuery,
+    OpenCallsReply,
+    Query,
+    RebuildReply,
+    RebuildRequest,
+    RowsReply,
+    ServersQuery,
+    ServersReply,
+    ServiceStatus,
+    SessionsQuery,
+    SessionsReply,
+    SpendingQuery,
+    SpendingReply,
+    StatusQuery,
+)
+from toolbus_common.contracts.queries.export import EventsQuery, EventsReply
+from toolbus_common.contracts.queries.identity import (
+    Bearer,
+    IdentityReply,
+    IdentityRequest,
+    PageReply,
+    PageRequest,
+    TokenQuery,
+)
+from toolbus_common.contracts.queries.unresolved_calls import (
+    UnresolvedCallsQuery,
+    UnresolvedCallsReply,
+)
+from toolbus_common.contracts.queries.upstream_tokens import (
+    IdentityKeyQuery,
+    IdentityKeyReply,
+    UpstreamTokenQuery,
+    UpstreamTokenReply,
+)
+
+REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
+    {
+        AdminRequest: AdminReply,
+        ApprovalsQuery: ApprovalsReply,
+        ApproveRequest: ApprovalsReply,
+        ApproverRequest: ApprovalsReply,
+        AuditQuery: RowsReply,
+        BackfillLinesRequest: BackfillReply,
+        BackfillRequest: BackfillReply,
+        EventsQuery: EventsReply,
+        IdentityKeyQuery: IdentityKeyReply,
+        IdentityRequest: IdentityReply,
+        LedgerQuery: LedgerReply,
+        OpenCallsQuery: OpenCallsReply,
+        PageRequest: PageReply,
+        RebuildRequest: RebuildReply,
+        RejectRequest: ApprovalsReply,
+        ServersQuery: ServersReply,
+        SessionsQuery: SessionsReply,
+        SpendingQuery: SpendingReply,
+        StatusQuery: ServiceStatus,
+        TokenQuery: Bearer,
+        UnresolvedCallsQuery: UnresolvedCallsReply,
+        UpstreamTokenQuery: UpstreamTokenReply,
+    }
+)
+QUERIES: Mapping[str, type[Query]] = MappingProxyType({query.SUBJECT: query for query in REPLIES})

@@ -1,0 +1,201 @@
+"""The FastStream broker of one service: handlers of queries and of events, on its connection.
+
+    @service.broker.subscriber(AuditQuery.SUBJECT, queue="audit")
+    async def answer(query: AuditQuery) -> RowsReply: ...
+
+    @service.broker.events("policy", seconds=0.5, pause=0.1)
+    async def settle(messages: EventBatch) -> None: ...
+
+A query is decoded to the contract of its subject. Its handler's return value is the reply, and a
+`ToolbusError` that it raises is the reply too. Queries with `max_workers` are handled concurrently,
+others one after the other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from faststream import AckPolicy, BaseMiddleware, NoCast, StreamMessage
+from faststream.exceptions import NackMessage
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.message import NatsBatchMessage
+from faststream.nats.subscriber.usecases import BatchPullStreamSubscriber, CoreSubscriber
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import ConsumerConfig
+
+from toolbus_common.concurrency import end
+from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.queries.registry import QUERIES
+from toolbus_common.errors import ToolbusError
+from toolbus_common.messaging.pull_subscription import BoundStreams
+from toolbus_common.nats.connection import Bus, StoredMessage, answerable, stored
+from toolbus_common.nats.topology import DURABLES, EVENTS
+
+__all__ = ["AckPolicy", "EventBatch", "ServiceBroker"]
+
+log = logging.getLogger(__name__)
+library_log = logging.getLogger("faststream.nats")
+library_log.setLevel(logging.WARNING)  # FastStream logs two lines for each message
+
+AGAIN_SECONDS = 1.0  # between a failed batch and its redelivery
+EventBatch = NoCast[list[StoredMessage]]  # not validated: the stream stores what services published
+
+
+class ContractCodec:
+    """Decodes what arrives on a subject, and encodes replies."""
+
+    async def decode(self, msg: StreamMessage[Any]) -> Any:
+        """Return the query. Raises `pydantic.ValidationError`."""
+        return QUERIES[msg.raw_message.subject].decode(msg.body)
+
+    async def encode(
+        self,
+        msg: Any,
+        serializer: Any = None,  # noqa: ARG002 - FastStream's signature
+    ) -> tuple[bytes, str | None]:
+        """Return the wire form of a reply; an encoded error is one already."""
+        return (msg.encode() if isinstance(msg, Message) else msg), None
+
+    async def decode_batch(self, msg: StreamMessage[Sequence[Msg]]) -> list[StoredMessage]:
+        """Return the messages as they were stored: their handler parses what it needs."""
+        return [stored(message) for message in msg.raw_message]
+
+    async def encode_batch(
+        self, msgs: Sequence[Any], serializer: Any = None
+    ) -> list[tuple[bytes, str | None]]:
+        """Return the wire form of several replies."""
+        return [await self.encode(each, serializer) for each in msgs]
+
+
+class Failures(BaseMiddleware):
+    """Replies with errors of query handlers, and has failed batches redelivered."""
+
+    async def consume_scope(self, call_next: Any, msg: StreamMessage[Any]) -> Any:
+        """Handle one query or batch."""
+        if isinstance(msg, NatsBatchMessage):
+            return await self._handle_batch(call_next, msg)
+        return await self._handle_query(call_next, msg)
+
+    async def after_processed(
+        self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None
+    ) -> bool | None:
+        """Log a reply that could not be sent, for example because it is too large."""
+        if isinstance(exc_val, NatsError) and not isinstance(self.msg, list):
+            log.warning("reply.lost", extra={"reason": str(exc_val)})
+            return True
+        return await super().after_processed(exc_type, exc_val, exc_tb)
+
+    async def _handle_query(self, call_next: Any, msg: StreamMessage[Any]) -> Any:
+        subject = msg.raw_message.subject
+        if not answerable(msg.reply_to):
+            log.warning("query.rejected", extra={"subject": subject})
+            msg.reply_to = ""
+            return None
+        try:
+            return await call_next(msg)
+        except ToolbusError as error:
+            return _encoded(error)
+        except Exception:
+            log.exception("query.failed", extra={"subject": subject})
+            return _encoded(ToolbusError("Internal error; the log of the service has the details."))
+
+    async def _handle_batch(self, call_next: Any, msg: NatsBatchMessage) -> Any:
+        try:
+            return await call_next(msg)
+        except Exception as error:
+            log.exception("service.batch_failed", extra={"messages": len(msg.raw_message)})
+            await asyncio.sleep(AGAIN_SECONDS)
+            with suppress(Exception):  # without a connection, ack_wait redelivers the messages
+                await msg.nack(delay=AGAIN_SECONDS)
+            raise NackMessage from error
+
+
+class ServiceBroker(NatsBroker):
+    """A broker on the connection of a service, which `bus` opens and closes."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(
+            name=bus.name,
+            codec=ContractCodec(),
+            middlewares=(Failures,),
+            logger=library_log,
+        )
+        self._bus = bus
+        self._pauses: dict[str, float] = {}
+
+    def events(
+        self,
+        durable: str,
+        *,
+        max_messages: int = 500,
+        seconds: float = 0.5,
+        pause: float = 0.0,
+        ack_policy: AckPolicy = AckPolicy.NACK_ON_ERROR,
+    ) -> BatchPullStreamSubscriber:
+        """Return the subscriber of a durable consumer of the event stream.
+
+        Its handler receives up to `max_messages` of the next `seconds`, or an empty batch.
+        The messages are acknowledged when it returns, unless `ack_policy` is `MANUAL`; after an
+        exception they are redelivered. `pause` is seconds between pulls that were not full: a
+        longer pause makes batches larger, and a large batch costs little more than a small one.
+        """
+        self._pauses[durable] = pause
+        subjects = next(each.subjects for each in DURABLES if each.consumer_name == durable)
+        return self.subscriber(
+            config=ConsumerConfig(filter_subjects=list(subjects)),
+            stream=JStream(EVENTS, declare=False),
+            durable=durable,
+            pull_sub=PullSub(batch_size=max_messages, timeout=seconds, batch=True),
+            ack_policy=ack_policy,
+            parser=_batch,
+        )
+
+    async def start(self) -> None:
+        """Start the subscribers that were not started one by one."""
+        await self.connect()
+        for subscriber in self.subscribers:
+            if not subscriber.running:
+                await subscriber.start()
+        self.running = True
+
+    async def stop_queries(self) -> None:
+        """Take no more queries; handle those received, and end those that run concurrently."""
+        for subscriber in self.subscribers:
+            if isinstance(subscriber, CoreSubscriber) and subscriber.running:
+                if subscriber.subscription is not None and self._bus.connected:
+                    await subscriber.subscription.drain()  # type: ignore[no-untyped-call]
+                    subscriber.subscription = None
+                await _stop(subscriber)
+
+    async def stop(self, *_error: Any) -> None:
+        """End all subscribers. The connection stays open."""
+        for subscriber in self.subscribers:
+            if subscriber.running:
+                await _stop(subscriber)
+        self.running = False
+
+    async def _connect(self) -> Client:
+        client = self._bus.client
+        self.config.connect(client)
+        self.config.connection_state.connect(client, BoundStreams(client, self._pauses))
+        return client
+
+
+async def _stop(subscriber: Any) -> None:
+    tasks = list(getattr(subscriber, "tasks", ()))
+    with suppress(NatsError):  # the connection is closed
+        await subscriber.stop()
+    await end(*tasks)
+
+
+async def _batch(messages: list[Msg]) -> NatsBatchMessage:
+    return NatsBatchMessage(raw_message=messages, body=b"")
+
+
+def _encoded(error: ToolbusError) -> bytes:
+    return b"!" + msgspec.json.encode(error.as_data())
