@@ -9,7 +9,7 @@ import uvicorn
 from toolbus_demo.protocol import DemoServer, DemoTool, Progress
 
 LARGEST_BODY = 1 << 20
-MOST_NOTES = 1_000
+MAX_NOTES = 1_000
 
 notes: list[str] = []
 
@@ -19,8 +19,8 @@ async def add(arguments: dict[str, Any], _progress: Progress) -> str:
     text = arguments.get("text")
     if not isinstance(text, str) or not text:
         raise ValueError("The argument 'text' is missing or empty; send the note's text.")
-    if len(notes) >= MOST_NOTES:
-        raise ValueError(f"The limit of {MOST_NOTES} notes is reached; clear them first.")
+    if len(notes) >= MAX_NOTES:
+        raise ValueError(f"The limit of {MAX_NOTES} notes is reached; clear them first.")
     notes.append(text)
     return f"note {len(notes)} is stored"
 

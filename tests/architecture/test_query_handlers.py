@@ -63,8 +63,8 @@ def test_one_replica_answers_a_query_unless_it_is_for_all() -> None:
 
 def test_queries_that_clients_cause_are_handled_concurrently() -> None:
     for each in handlers():
-        most = f"{each.query.__name__}.AT_ONCE" if each.query.AT_ONCE > 1 else None
-        assert each.options.get("max_workers") == most
+        maximum = f"{each.query.__name__}.AT_ONCE" if each.query.AT_ONCE > 1 else None
+        assert each.options.get("max_workers") == maximum
 
 
 def test_a_decorated_handler_has_the_types_of_its_contract() -> None:

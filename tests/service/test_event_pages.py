@@ -41,7 +41,7 @@ async def read_pages(engine: ClickHouse, **query: Any) -> tuple[list[str], list[
 async def test_every_event_is_exported_once_by_time_with_small_pages(
     engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "MOST_ROWS", 3)
+    monkeypatch.setattr(paging, "MAX_ROWS", 3)
     at = Table(engine)
     for number in range(20):  # some at the same moment, over four hours, the last ones first
         moment = EIGHT + 3600 * ((19 - number) // 5) + (number % 2)
@@ -74,7 +74,7 @@ async def test_only_selected_events_are_exported(engine: ClickHouse) -> None:
 async def test_pages_stay_below_the_limit_of_the_bus(
     engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "MOST_BYTES", 4000)
+    monkeypatch.setattr(paging, "MAX_BYTES", 4000)
     monkeypatch.setattr(paging, "_FIRST", {"jsonl": 16_000})
     at = Table(engine)
     for number in range(8):
@@ -83,7 +83,7 @@ async def test_pages_stay_below_the_limit_of_the_bus(
         )
     ids, sizes, _ = await read_pages(engine, customers=("long",))
     assert (sorted(ids), max(sizes)) == (at.ids, 2)
-    monkeypatch.setattr(paging, "MOST_BYTES", 1000)
+    monkeypatch.setattr(paging, "MAX_BYTES", 1000)
     with pytest.raises(InvalidError, match=r"l0.allowed is longer"):
         await read_pages(engine, customers=("long",))
 

@@ -175,8 +175,8 @@ async def test_a_new_stream_is_exported_from_its_start_after_the_rest_of_the_old
 async def test_large_windows_are_split_into_several_windows_and_files(
     table: Table, bucket: Bucket, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "MOST_MESSAGES", 3)
-    monkeypatch.setattr(windows, "MOST_ROWS", 2)
+    monkeypatch.setattr(schedule, "MAX_MESSAGES", 3)
+    monkeypatch.setattr(windows, "MAX_ROWS", 2)
     await table.keep_intents(*range(7), at=EIGHT)
     await once(exporting(table, declared(lake), bucket, DirectoryTarget(lake, named)))
     found = files(lake)

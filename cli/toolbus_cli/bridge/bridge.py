@@ -13,7 +13,7 @@ from toolbus_cli.bridge.http import Endpoint, Flight, LostError, UnreachedError,
 from toolbus_cli.bridge.session import NO_SESSION, Sessions
 from toolbus_cli.bridge.stdio import LONGEST
 
-MOST_IN_FLIGHT = 256
+MAX_IN_FLIGHT = 256
 GRACE_SECONDS = 1.5  # for pending requests once the client closes its end; clients wait two
 SENT_SECONDS = 5.0
 _LISTEN = "subscriptions/listen"
@@ -105,8 +105,8 @@ class Bridge:
         id_key = _id_key(request_id)
         if id_key in self._flights:
             self._refuse(request_id, "A pending request has the same id; use another id.")
-        elif len(self._flights) >= MOST_IN_FLIGHT:
-            reason = f"{MOST_IN_FLIGHT} requests are pending; wait until one of them completes."
+        elif len(self._flights) >= MAX_IN_FLIGHT:
+            reason = f"{MAX_IN_FLIGHT} requests are pending; wait until one of them completes."
             self._say(responses.failure(request_id, responses.UNAVAILABLE, reason, "unavailable"))
         else:
             flight = Flight(modern=bool(version_of(message)))

@@ -16,7 +16,7 @@ from toolbus_cli.http_client import connection_to
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 30.0  # less than the idle timeout of servers
-MOST_IDLE = 8
+MAX_IDLE = 8
 
 
 class UnreachedError(Exception):
@@ -139,7 +139,7 @@ class Endpoint:
     def _keep(self, connection: HTTPConnection, response: HTTPResponse) -> bool:
         """Return a connection to the pool; False if it cannot be reused or the pool is full."""
         with self._lock:
-            full = len(self._idle) >= MOST_IDLE
+            full = len(self._idle) >= MAX_IDLE
             if full or not response.isclosed() or response.will_close:
                 return False
             self._idle.append((time.monotonic(), connection))

@@ -76,8 +76,8 @@ async def pulling(bus: Bus, durable: str) -> AsyncIterator[Pull]:
     """Return a function that pulls up to so many messages within so many seconds."""
     consumer = PullConsumer(bus.client, EVENTS, durable)
 
-    async def pull(most: int, seconds: float) -> list[StoredMessage]:
-        return [stored(message) for message in await consumer.next(most, seconds)]
+    async def pull(maximum: int, seconds: float) -> list[StoredMessage]:
+        return [stored(message) for message in await consumer.next(maximum, seconds)]
 
     await consumer.open()
     try:

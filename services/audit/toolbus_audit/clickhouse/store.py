@@ -157,9 +157,9 @@ class ClickHouse:
             (await self._in_write_thread(self._rows, "SELECT count() FROM dead_letters"))[0][0]
         )
 
-    async def dead_from(self, first: int, most: int) -> list[Position]:
-        """Return the dead letters of at most `most` messages from sequence `first` on, in order."""
-        where = f"WHERE stream_seq >= {first:d} ORDER BY stream_seq LIMIT {most:d}"
+    async def dead_from(self, first: int, maximum: int) -> list[Position]:
+        """Return dead letters of at most `maximum` messages, in order from sequence `first`."""
+        where = f"WHERE stream_seq >= {first:d} ORDER BY stream_seq LIMIT {maximum:d}"
         chosen = f"SELECT DISTINCT stream_seq FROM dead_letters {where}"  # noqa: S608
         sql = f"SELECT stream_seq, line, digest FROM dead_letters WHERE stream_seq IN ({chosen})"  # noqa: S608
         found: list[Position] = await self._in_write_thread(

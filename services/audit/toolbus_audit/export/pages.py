@@ -22,8 +22,8 @@ from toolbus_audit.export.selection import Selection
 from toolbus_common.contracts import EventsQuery, EventsReply
 from toolbus_common.errors import InvalidError
 
-MOST_BYTES = 6 << 20  # the bus carries messages of 8 MiB
-MOST_ROWS = 50_000
+MAX_BYTES = 6 << 20  # the bus carries messages of 8 MiB
+MAX_ROWS = 50_000
 # Bytes of events' lines in a page, at first: OCSF events are longer, and Parquet is compressed.
 _FIRST = {JSONL: 4 << 20, OCSF: 2 << 20, PARQUET: 16 << 20}
 HOUR = 3_600_000_000  # microseconds
@@ -103,17 +103,17 @@ def _within(selected: Selection, after: tuple[int, str], hour: int) -> Selection
 
 async def _fitting_piece(store: RowReader, rows: Selection, form: str) -> Piece | None:
     """Return a piece that fits into one message of the bus; at worst, of one event."""
-    most_bytes = _FIRST[form]
+    max_bytes = _FIRST[form]
     while True:
-        found = await read_piece(store, rows, TIME, form, most_bytes, MOST_ROWS)
-        if found is None or len(found.data) <= MOST_BYTES:
+        found = await read_piece(store, rows, TIME, form, max_bytes, MAX_ROWS)
+        if found is None or len(found.data) <= MAX_BYTES:
             return found
         if found.rows == 1:
             raise InvalidError(
-                f"The event {found.last[1]} is longer than {MOST_BYTES >> 20} MiB as {form}; "
+                f"The event {found.last[1]} is longer than {MAX_BYTES >> 20} MiB as {form}; "
                 "exclude its name or its time, or export it as jsonl."
             )
-        most_bytes //= 4
+        max_bytes //= 4
 
 
 def _encode_cursor(cursor: tuple[Any, ...]) -> str:

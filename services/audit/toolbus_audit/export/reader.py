@@ -61,19 +61,19 @@ class Piece:
 
 
 async def read_piece(
-    store: RowReader, selection: Selection, order: Order, form: str, most_bytes: int, most_rows: int
+    store: RowReader, selection: Selection, order: Order, form: str, max_bytes: int, max_rows: int
 ) -> Piece | None:
     """Return the first selected rows within these limits, but at least one; None if there is none.
 
-    `most_bytes` limits the sum of the events' JSON lines.
+    `max_bytes` limits the sum of the events' JSON lines.
     """
     # Column names are constants of this module; every value is bound.
     cut = (
         f"SELECT {order.by}, n FROM (SELECT *, sum(length(detail)) OVER w AS bytes,"  # noqa: S608
         f" row_number() OVER w AS n FROM (SELECT * FROM events WHERE {selection.condition}"
-        f" ORDER BY {order.by} LIMIT {most_rows})"
+        f" ORDER BY {order.by} LIMIT {max_rows})"
         f" WINDOW w AS (ORDER BY {order.by} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))"
-        f" WHERE bytes <= {most_bytes} OR n = 1 ORDER BY n DESC LIMIT 1"
+        f" WHERE bytes <= {max_bytes} OR n = 1 ORDER BY n DESC LIMIT 1"
     )
     found = await read_table(store, cut, selection.parameters)
     if not found:

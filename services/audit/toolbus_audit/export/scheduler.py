@@ -28,8 +28,8 @@ from toolbus_common.secrets import Secrets
 log = logging.getLogger(__name__)
 
 PREFIX = "export."
-MOST_THREADS = 16  # an export uses one at a time
-MOST_MESSAGES = 50_000  # of one window
+MAX_THREADS = 16  # an export uses one at a time
+MAX_MESSAGES = 50_000  # of one window
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
 _END = 2**62  # end of a stream that was replaced: all of it is closed
 
@@ -111,7 +111,7 @@ class ExportTask:
             await self._export_window(_END)  # the rest of the replaced stream
             state.stream, state.done = stream, 0
         while state.until or state.done < closed:
-            await self._export_window(state.until or min(closed, state.done + MOST_MESSAGES))
+            await self._export_window(state.until or min(closed, state.done + MAX_MESSAGES))
         state.at = started
         await self._cursor.save()
         self.state.problem, self.state.done = "", started
@@ -176,7 +176,7 @@ class ExportScheduler:
         self, bucket: Bucket, store: RowReader, closed: ClosedUntil
     ) -> AsyncIterator[None]:
         """Run the exports while the context is entered."""
-        threads = ThreadPoolExecutor(MOST_THREADS, "export")
+        threads = ThreadPoolExecutor(MAX_THREADS, "export")
 
         def work(name: str, export: Export) -> Awaitable[None]:
             cursor = Cursor(bucket, PREFIX + name, self._holder, self._lease)

@@ -24,8 +24,8 @@ from toolbus_audit.export.selection import Selection, select_events
 from toolbus_audit.export.targets import Target
 from toolbus_common.config import Export
 
-MOST_BYTES = 32 << 20  # of events' lines in one file
-MOST_ROWS = 250_000
+MAX_BYTES = 32 << 20  # of events' lines in one file
+MAX_ROWS = 250_000
 _LAST_LINE = (1 << 16) - 1
 _EXTENSIONS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
 
@@ -129,7 +129,7 @@ async def _write_partition(
     number = 0
     while True:
         rest = intersection(selection, ARRIVAL.after(position))
-        found = await read_piece(store, rest, ARRIVAL, export.format, MOST_BYTES, MOST_ROWS)
+        found = await read_piece(store, rest, ARRIVAL, export.format, MAX_BYTES, MAX_ROWS)
         if found is None:
             return
         position = (int(found.last[0]), int(found.last[1]))

@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 Position = tuple[int, int, str]
 # Reads at most so many messages, from a sequence or a time on.
 Read = Callable[[int | datetime, int], Awaitable[list[StreamEntry]]]
-MOST = 1000  # messages of the stream read at once
+MAX_MESSAGES = 1000  # messages of the stream read at once
 IN_FLIGHT_SECONDS = 3600.0  # the writer may still be about to store events younger than this
-MOST_DEAD = 100  # messages with dead letters read at once
+MAX_DEAD_LETTERS = 100  # messages with dead letters read at once
 
 
 class Store(Protocol):
@@ -43,8 +43,8 @@ class Store(Protocol):
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
         """Return the positions of events and dead letters stored from these messages."""
 
-    async def dead_from(self, first: int, most: int) -> list[Position]:
-        """Return the dead letters of at most `most` messages from sequence `first` on, in order."""
+    async def dead_from(self, first: int, maximum: int) -> list[Position]:
+        """Return dead letters of at most `maximum` messages, in order from sequence `first`."""
 
     async def stored_ids(self, ids: Sequence[str]) -> set[str]:
         """Return which of these event ids are stored."""
@@ -82,7 +82,7 @@ class Backfill:
             if request.dead:
                 return await self._retry_dead(request.first, until)
             first = datetime.fromtimestamp(request.since, UTC) if request.since else None
-            found = await self._read(first or max(request.first, 1), MOST)
+            found = await self._read(first or max(request.first, 1), MAX_MESSAGES)
             messages = [message for message in found if message.sequence <= until]
             following = messages[-1].sequence + 1 if messages else 0
             return await self._write(messages, following, until)
@@ -106,13 +106,13 @@ class Backfill:
 
     async def _retry_dead(self, first: int, until: int) -> BackfillReply:
         """Parse messages with dead letters again, and delete the letters that are rows now."""
-        letters = await self._store.dead_from(first, MOST_DEAD)
+        letters = await self._store.dead_from(first, MAX_DEAD_LETTERS)
         numbers = sorted({number for number, _, _ in letters if number <= until})
         messages = []
         for number in numbers:
             found = await self._read(number, 1)
             messages += [message for message in found if message.sequence == number]
-        more = len(numbers) == MOST_DEAD
+        more = len(numbers) == MAX_DEAD_LETTERS
         reply = await self._write(messages, numbers[-1] + 1 if more else 0, until)
         # An export would contain a line twice that is both a row and a dead letter.
         known = await self._store.stored(sorted({number for number, _, _ in letters}))

@@ -21,7 +21,7 @@ from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch, Send
 
 PATHS = {"/v1/mcp/tools": "GET", "/v1/mcp/tools/execute": "POST"}
-MOST_AT_ONCE = 32
+MAX_CONCURRENT = 32
 IS_ERROR = b"x-toolbus-is-error"
 IDEMPOTENCY_KEY = b"idempotency-key"
 
@@ -166,8 +166,8 @@ def parse_tool_call(value: Any) -> ToolCall:
 
 
 def _parse_tool_calls(value: Any) -> Iterator[ToolCall]:
-    if not isinstance(value, list) or not 1 <= len(value) <= MOST_AT_ONCE:
-        raise InvalidError(f"tool_calls must be a list of 1 to {MOST_AT_ONCE} tool calls.")
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_CONCURRENT:
+        raise InvalidError(f"tool_calls must be a list of 1 to {MAX_CONCURRENT} tool calls.")
     yield from map(parse_tool_call, value)
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-MOST_SCOPES, LONGEST_SCOPE = 64, 200
+MAX_SCOPES, LONGEST_SCOPE = 64, 200
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
@@ -15,4 +15,4 @@ def scopes_in(value: Any) -> tuple[str, ...]:
         for each in listed
         if isinstance(each, str) and len(each) <= LONGEST_SCOPE and _SCOPE.fullmatch(each)
     )
-    return tuple(dict.fromkeys(valid))[:MOST_SCOPES]
+    return tuple(dict.fromkeys(valid))[:MAX_SCOPES]

@@ -25,7 +25,7 @@ from toolbus_oauth.oauth_client.scope_values import scopes_in
 
 USUAL_SECONDS, LONGEST_SECONDS = 3600.0, 90 * 86_400.0  # default and maximum lifetime
 LONGEST_TOKEN = 16 * 1024
-MOST_NONCES = 1024
+MAX_NONCES = 1024
 _OK, _DIGITS = 200, 12
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # characters allowed in a header
 _CODE = re.compile(r"[a-z_]{1,64}")
@@ -132,7 +132,7 @@ class TokenClient:
 
     def _store_nonce(self, url: str, headers: Mapping[str, str]) -> None:
         if nonce := nonce_of(headers.get(NONCE_HEADER, "")):
-            if len(self.nonces) >= MOST_NONCES:
+            if len(self.nonces) >= MAX_NONCES:
                 self.nonces.clear()
             self.nonces[url] = nonce
 

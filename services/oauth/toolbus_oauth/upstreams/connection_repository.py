@@ -39,7 +39,7 @@ from toolbus_oauth.upstreams.discovery import (
 from toolbus_oauth.upstreams.id_jag import IdentityAssertions
 
 SOON_SECONDS = 120.0  # a token is renewed this long before it expires
-LEAST_SECONDS = 5.0  # a token with less time left is not used for a call
+MIN_SECONDS = 5.0  # a token with less time left is not used for a call
 OTHER_CLIENT = "unauthorized_client"  # the client that obtained the token no longer exists
 _NO_TOKEN = {"grant_type": "refresh_token", "refresh_token": "none"}
 _UNREGISTERED = (
@@ -98,12 +98,12 @@ class ConnectionRepository:
                 if error.for_good:
                     await self._drop(now, f"its authorization server ended it ({error.code})")
                     return None
-                if refused or now.ends < time() + LEAST_SECONDS:
+                if refused or now.ends < time() + MIN_SECONDS:
                     raise
                 return now
 
         if not current.refresh:
-            if refused or current.ends < time() + LEAST_SECONDS:
+            if refused or current.ends < time() + MIN_SECONDS:
                 await self._drop(current, "its token is no longer valid")
                 return None
             return current
@@ -323,7 +323,7 @@ def wants_bound(server: Server, found: AuthorizationServer) -> bool:
 def about_to_end(connection: Connection) -> bool:
     """Return whether to renew a token now: early, but later for a short-lived one."""
     lasts = max(connection.ends - connection.made, 0.0)
-    return connection.ends - time() < min(SOON_SECONDS, max(LEAST_SECONDS, lasts / 4))
+    return connection.ends - time() < min(SOON_SECONDS, max(MIN_SECONDS, lasts / 4))
 
 
 def _is_of_use(connection: Connection, server: Server) -> bool:

@@ -18,7 +18,7 @@ from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResp
 from toolbus_oauth.oauth_client.scope_values import scopes_in
 
 CACHE_SECONDS, RECHECK_SECONDS = 300.0, 1.0
-MOST_KNOWN = 4096
+MAX_KNOWN = 4096
 LONGEST_URL = 2048
 ALIASES = "mtls_endpoint_aliases"
 _OK = 200
@@ -100,7 +100,7 @@ class Discovery:
             found = await self._fetch(server, challenge)
         except HttpError as error:
             raise DiscoveryError(f"its authorization server: {error}") from error
-        if len(self._cache) >= MOST_KNOWN:
+        if len(self._cache) >= MAX_KNOWN:
             self._cache.clear()
         self._cache[key] = monotonic(), found
         return found

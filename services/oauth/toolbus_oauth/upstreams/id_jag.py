@@ -24,7 +24,7 @@ from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryErro
 
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the type of one
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
-LEAST_SECONDS = 30.0  # an ID token that ends sooner is renewed, if it can be
+MIN_SECONDS = 30.0  # an ID token that ends sooner is renewed, if it can be
 
 
 class SignInRequiredError(Exception):
@@ -110,11 +110,11 @@ class IdentityAssertions:
         expected = (issuer.url, issuer.client_id)
         if stored is None or (stored.url, stored.client_id) != expected:
             raise SignInRequiredError
-        if stored.ends > time() + LEAST_SECONDS:
+        if stored.ends > time() + MIN_SECONDS:
             return stored
         async with self.renewal_lock.hold(f"id token {_key(name, user)}"):
             stored = await self.store.get(ProviderTokens, _key(name, user))
-            if stored is not None and stored.ends > time() + LEAST_SECONDS:
+            if stored is not None and stored.ends > time() + MIN_SECONDS:
                 return stored  # already renewed by another task or replica
             if stored is None or not stored.refresh:
                 await self.store.drop(ProviderTokens, _key(name, user))

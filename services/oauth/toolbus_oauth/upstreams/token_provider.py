@@ -16,7 +16,7 @@ from toolbus_oauth.oauth_client.scope_values import scopes_in
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.client_identity import ClientIdentities, is_machine, needs_no_consent
 from toolbus_oauth.upstreams.connection_repository import (
-    LEAST_SECONDS,
+    MIN_SECONDS,
     ConnectionRepository,
     about_to_end,
     link_for,
@@ -138,7 +138,7 @@ class TokenProvider:
             link = await self._new_link(query.server, server, user, found, scopes)
             return UpstreamTokenReply(link=link)
         except TokenRequestError as error:
-            if before is None or refused or error.for_good or before.ends < time() + LEAST_SECONDS:
+            if before is None or refused or error.for_good or before.ends < time() + MIN_SECONDS:
                 raise
             made = before  # the issuer is unavailable, and the current token is still valid
         if made is None:

@@ -21,7 +21,7 @@ from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
 from toolbus_codemode.catalog.signatures import properties
 
 K1, B = 1.2, 0.75
-LEAST_ALIKE = 0.25  # a lower similarity is that of unrelated texts
+MIN_SIMILARITY = 0.25  # a lower similarity is that of unrelated texts
 WEIGHTS = (3, 2, 1)  # of name, server, and description with parameters
 LONGEST_WORD = 64  # longer ones are not words, and would fill the cache of stems
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -90,7 +90,7 @@ class Index:
         for field, counts in zip(self._fields, document.fields, strict=True):
             field.add(counts)
 
-    def best(self, query: str, most: int) -> list[Tool]:
+    def best(self, query: str, maximum: int) -> list[Tool]:
         """Return the best matching tools, best first; none if nothing matches."""
         scores = self._by_words(query)
         if self._model is not None:
@@ -98,7 +98,7 @@ class Index:
         ordered = sorted(
             scores, key=lambda position: (-scores[position], self._tools[position].path)
         )
-        return [self._tools[position] for position in ordered[:most]]
+        return [self._tools[position] for position in ordered[:maximum]]
 
     def _by_words(self, query: str) -> dict[int, float]:
         """Return the score of each tool with any of the words, by index."""
@@ -138,10 +138,10 @@ class _Field:
 
 def fused(scores: dict[int, float], alike: list[float]) -> dict[int, float]:
     """Add word scores, relative to the best, and similarities above the threshold."""
-    most = max(scores.values(), default=1.0)
-    both = {position: score / most for position, score in scores.items()}
+    maximum = max(scores.values(), default=1.0)
+    both = {position: score / maximum for position, score in scores.items()}
     for position, nearness in enumerate(alike):
-        if position in both or nearness >= LEAST_ALIKE:
+        if position in both or nearness >= MIN_SIMILARITY:
             both[position] = both.get(position, 0.0) + nearness
     return both
 
