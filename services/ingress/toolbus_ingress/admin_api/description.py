@@ -31,7 +31,7 @@ async def welcome() -> Response:
 
 
 @router.get("/openapi.json", response_model=dict[str, Any])
-async def describe(request: Request) -> Response:
+def describe(request: Request) -> Response:  # in a thread: the first generation takes long
     """Return this OpenAPI document."""
     return json_answer(cast("Application", request.app).document)
 
