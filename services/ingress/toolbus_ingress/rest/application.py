@@ -82,6 +82,8 @@ class Application(FastAPI):
 
     async def run(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:
         """Return the response to a request instead of sending it."""
+        if scope["path"].endswith("\n"):  # Starlette's patterns ignore it, as `$` does
+            return problems.unknown_path()
         outcome, body = _Outcome(), bytearray()
         head: dict[str, Any] = {}
 
