@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from harness.services.rest_edge import LARGEST_BODY, RestEdge
-from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.errors import PolicyDownError, StaleError, ToolbusError
+from toolbus_common.mcp.builtin_server import Mode
 from toolbus_ingress.http.jsonrpc import Response
 
 NO_CONTENT = 204
@@ -65,7 +65,8 @@ async def test_a_pattern_in_a_path_may_contain_any_character(edge: RestEdge, nam
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/v1", "/api/v1/", "/api/v1/keys/", "/api/v1/keys\n", "/api/v1/keys/a\n", "/api/v1/nothing", "/api/v2", "/api/x",
+    ["/api/v1", "/api/v1/", "/api/v1/keys/", "/api/v1/keys\n", "/api/v1/keys/a\n",
+     "/api/v1/nothing", "/api/v2", "/api/x",
      "/api/v1/keys/a/rotate/", "/api/v1/keys/a/b", "/api/approvals/", "/api/approvals/abc",
      "/api/docs", "/api/v1/keys//rotate", "/api/v1/prices/"],
 )  # fmt: skip
