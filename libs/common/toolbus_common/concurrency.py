@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 RETRY_SECONDS = 0.5
@@ -19,6 +19,52 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=RETRY_SECONDS)
+
+
+class Tasks:
+    """Background tasks, each removed when it has ended; a failure is left to the loop's handler."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` as a task."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def end(self) -> None:
+        """Cancel all tasks until each has ended."""
+        await end(*self._running)
+
+    async def finish(self, seconds: float | None = None) -> None:
+        """Wait until all tasks have ended, at most `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._running:
+                    await asyncio.wait(self._running)
+
+
+async def completely(work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of `work`, which runs to its end even if this task is cancelled.
+
+    The cancellation is raised afterwards. Use it for cleanup: `end` cancels repeatedly, so it
+    would otherwise interrupt the cleanup of the task that it ends.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from toolbus_common.concurrency import end, first_of, in_time
+from toolbus_common.concurrency import completely, end, first_of, in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 
@@ -40,6 +40,39 @@ async def test_a_task_that_fails_during_cancellation_is_ended() -> None:
     await asyncio.sleep(0)
     await end(task)
     assert isinstance(task.exception(), ValueError)
+
+
+async def test_cleanup_ends_although_its_task_is_cancelled_repeatedly() -> None:
+    proceed, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def clean() -> None:
+        await proceed.wait()
+        cleaned.set()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await completely(clean())
+
+    task = asyncio.create_task(work())
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    proceed.set()
+    await end(task)
+    assert cleaned.is_set()
+    assert task.cancelled()
+
+
+async def test_cleanup_raises_its_own_error() -> None:
+    async def failing() -> None:
+        raise BusDownError("stopped")
+
+    with pytest.raises(BusDownError):
+        await completely(failing())
 
 
 async def test_ending_no_task_returns_at_once() -> None:

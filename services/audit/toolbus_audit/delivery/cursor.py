@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from toolbus_common.concurrency import first_of
+from toolbus_common.concurrency import completely, first_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
 
@@ -69,7 +69,7 @@ class Cursor:
         try:
             await first_of(work(), self._renew())
         finally:
-            await self._release()
+            await completely(self._release())
 
     async def save(self) -> None:
         """Store the state. Raises `OvertakenError` or `BusDownError`."""

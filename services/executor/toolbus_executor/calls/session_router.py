@@ -8,6 +8,7 @@ from functools import partial
 from time import perf_counter, time
 from typing import Protocol
 
+from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
@@ -44,7 +45,7 @@ class SessionRouter:
         self._ownership = sessions.ownership
         self._is_process = sessions.is_process
         self._claims = claims
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._releasing = Tasks()
         self._using: Counter[str] = Counter()  # calls in progress per session owner
         self._pool.on_left = self._on_left
 
@@ -118,8 +119,7 @@ class SessionRouter:
 
     async def close(self) -> None:
         """Wait until the claims of ended sessions are released."""
-        if self._releasing:
-            await asyncio.wait(self._releasing)
+        await self._releasing.finish()
 
     def drop_taken(self, key: str) -> None:
         """End the local remains of a session that another executor took over."""
@@ -136,9 +136,7 @@ class SessionRouter:
             return owner in self._using or self._pool.has(owner)
 
         if not needed():
-            task = asyncio.create_task(self._claims.release(self._key(owner), needed))
-            self._releasing.add(task)
-            task.add_done_callback(self._releasing.discard)
+            self._releasing.start(self._claims.release(self._key(owner), needed))
 
     def _key(self, owner: str) -> str:
         return f"{self._server}.{owner}"

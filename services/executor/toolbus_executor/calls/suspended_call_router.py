@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
+from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.messaging.call_transport import NatsReply
 from toolbus_common.nats.connection import Bus
@@ -30,7 +30,7 @@ class SuspendedCallRouter:
         self._find = find
         self._inbox = f"_INBOX.{bus.name}.resume-{secrets.token_hex(8)}"
         self._undelivered: dict[str, OnUndelivered] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def open(self, cancel: Callable[[str], None]) -> None:
         """Subscribe to forwarded calls and cancellations."""
@@ -56,10 +56,8 @@ class SuspendedCallRouter:
 
     async def close(self) -> None:
         """Wait for calls in progress, at most five seconds, then cancel them."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=LEAVE_SECONDS)
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.finish(LEAVE_SECONDS)
+        await self._tasks.end()
 
     def _receive(self, payload: bytes, _subject: str, _reply: str) -> None:
         call = CallAdmitted.decode(payload)
@@ -67,17 +65,12 @@ class SuspendedCallRouter:
         if handler is None:
             log.warning("suspended_call.server_unknown", extra={"server": call.server})
             return
-        self._spawn(handler.run(call, NatsReply(self._bus, call.reply_to)))
+        self._tasks.start(handler.run(call, NatsReply(self._bus, call.reply_to)))
 
     def _no_responders(self, _payload: bytes, subject: str, _reply: str) -> None:
         on_undelivered = self._undelivered.pop(subject.rpartition(".")[2], None)
         if on_undelivered is not None:
-            self._spawn(_await(on_undelivered))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.start(_await(on_undelivered))
 
 
 async def _await(work: OnUndelivered) -> None:

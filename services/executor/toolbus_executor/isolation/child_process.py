@@ -113,6 +113,7 @@ class Child:
         self._kill(process)
         await asyncio.wait((self._tasks[2],), timeout=DEATH_SECONDS)
         self._kill(process, signal.SIGKILL)
+        await asyncio.wait((self._tasks[2],), timeout=DEATH_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -180,4 +181,6 @@ class Child:
             if process.returncode is None and number is signal.SIGTERM:
                 process.send_signal(number)
             else:
+                if process.returncode is None:
+                    process.kill()  # a process that has just started leads no group yet
                 os.killpg(process.pid, signal.SIGKILL)

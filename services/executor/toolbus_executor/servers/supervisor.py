@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from toolbus_common.concurrency import end, first_of
+from toolbus_common.concurrency import completely, end, first_of, in_background
 from toolbus_common.config import Server
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -163,7 +163,7 @@ class ServerSupervisor:
             await first_of(self._serve(), lease.keep())  # serving never ends by itself
             log.warning("server.lease_lost", extra={"server": self.name})
         finally:
-            await lease.release()
+            await completely(lease.release())
 
     async def _serve(self) -> None:
         """Serve calls, and connect again after each lost connection."""
@@ -188,7 +188,7 @@ class ServerSupervisor:
                 pause = FIRST_PAUSE if self._retry.is_set() else min(LONGEST_PAUSE, pause * 2)
         finally:
             self.handler.idling.settle()
-            await self._service.calls.leave(CallAdmitted, self.name)
+            await completely(self._service.calls.leave(CallAdmitted, self.name))
 
     async def _sleep_at_start(self) -> None:
         """Start as idle if the published listing is of the present configuration."""
@@ -206,7 +206,6 @@ class ServerSupervisor:
     async def _connection(self) -> str:
         """Run one connection; return why it ended, or "" if the server was stopped when idle."""
         upstream: Upstream | None = None
-        probing: asyncio.Task[None] | None = None
         secrets: Values = {}
         try:
             first_start = self.declared.is_process and self.described is None
@@ -232,8 +231,8 @@ class ServerSupervisor:
                 self.handler.idling.settle()
                 await self._publish(listing)
             self._connected()
-            probing = asyncio.create_task(self.handler.health.watch(upstream))
-            return await self._attend(upstream, secrets)
+            async with in_background(self.handler.health.watch(upstream)):
+                return await self._attend(upstream, secrets)
         except ToolbusError as error:
             return loss_reason(self.name, error, lambda: secrets_of(self.declared, secrets))
         except TimeoutError:
@@ -243,8 +242,6 @@ class ServerSupervisor:
             return "Its reply could not be processed; see the executor log."
         finally:
             self.handler.upstream = None
-            if probing is not None:
-                await end(probing)
             if upstream is not None:
                 await close_completely(upstream)
                 self.held.ended(upstream)

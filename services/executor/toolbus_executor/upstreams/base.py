@@ -1,11 +1,11 @@
 """What the executor needs of an upstream server, independent of its transport and family."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from toolbus_common.concurrency import completely
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.upstreams.call_channel import Caller, Question
@@ -157,16 +157,7 @@ class Upstream(Protocol):
 
 async def close_completely(upstream: Upstream) -> None:
     """Close an upstream completely, even if this task is cancelled: no process may outlive it."""
-    closing = asyncio.ensure_future(upstream.close())
-    cancelled: asyncio.CancelledError | None = None
-    while not closing.done():
-        try:
-            await asyncio.wait((closing,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    closing.result()
+    await completely(upstream.close())
 
 
 def sends_requests(upstream: Upstream, call: CallAdmitted) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import Tasks, end
 from toolbus_common.egress import Allowed, EgressError, Target
 from toolbus_common.egress.resolver import Resolve
 from toolbus_executor.isolation.network.connect_request import (
@@ -53,7 +53,7 @@ class EgressProxy:
     hosts: Allowed
     way: Dialer
     refused: dict[str, int] = field(default_factory=dict)
-    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: Tasks = field(default_factory=Tasks)
     _serving: asyncio.Task[None] | None = None
     _free_at: float = 0.0  # until when the server's share of bandwidth is used
 
@@ -85,21 +85,18 @@ class EgressProxy:
                     await self._throttle(0)
                     await self._accept(listening)
         finally:
-            await end(*self._connections)
+            await self._connections.end()
 
     async def _accept(self, listening: socket.socket) -> None:
         """Accept one connection; wait when no descriptor is left for it."""
-        loop = asyncio.get_running_loop()
         try:
-            opened, _ = await loop.sock_accept(listening)
+            opened, _ = await asyncio.get_running_loop().sock_accept(listening)
         except OSError:
             await asyncio.sleep(ACCEPT_SECONDS)
             return
         # Decided on arrival: open connections are not closed for new ones.
         full = len(self._connections) >= MOST_OPEN
-        task = loop.create_task(self._serve_connection(opened, full=full))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections.start(self._serve_connection(opened, full=full))
 
     async def _throttle(self, size: int) -> None:
         """Wait until the server's bandwidth permits `size` more bytes."""

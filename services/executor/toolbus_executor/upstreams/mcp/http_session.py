@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, declared
@@ -67,7 +68,7 @@ class HttpSession:
         self._head = b""
         self._handshake = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
-        self._posting: set[asyncio.Task[None]] = set()
+        self._posting = Tasks()
 
     @property
     def busy(self) -> bool:
@@ -148,8 +149,7 @@ class HttpSession:
         """Close the stream and delete the session."""
         if self._listening is not None:
             self._listening.cancel()
-        if self._posting:
-            await asyncio.wait(self._posting, timeout=_GOODBYE_SECONDS)
+        await self._posting.finish(_GOODBYE_SECONDS)
         if self.id:
             with suppress(ToolbusError, TimeoutError):
                 request = self._transport.bare(b"DELETE", self._own_headers())
@@ -231,9 +231,7 @@ class HttpSession:
 
     def _post_later(self, body: bytes) -> None:
         """Send in the background a message that expects no response."""
-        task = asyncio.ensure_future(self._post(body))
-        self._posting.add(task)
-        task.add_done_callback(self._posting.discard)
+        self._posting.start(self._post(body))
 
     async def _post(self, body: bytes) -> None:
         try:

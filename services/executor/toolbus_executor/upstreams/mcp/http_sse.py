@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds
@@ -38,7 +39,7 @@ class SseHttp:
         self._connection = MultiplexedConnection(news, self._post_later, transport.numbers)
         self._head = b""
         self._stream: asyncio.Task[None] | None = None
-        self._posting: set[asyncio.Task[None]] = set()
+        self._posting = Tasks()
 
     @property
     def certain(self) -> bool:
@@ -103,9 +104,9 @@ class SseHttp:
 
     async def close(self) -> None:
         """Close the stream, which ends the session."""
-        for task in (self._stream, *self._posting):
-            if task is not None:
-                task.cancel()
+        if self._stream is not None:
+            self._stream.cancel()
+        await self._posting.end()
 
     async def _receive(self) -> None:
         reason = "the upstream ended its stream"
@@ -147,9 +148,7 @@ class SseHttp:
         return (f"{found.path}?{found.query}" if found.query else found.path).encode()
 
     def _post_later(self, body: bytes, lines: bytes = b"") -> None:
-        task = asyncio.ensure_future(self._post(body, lines))
-        self._posting.add(task)
-        task.add_done_callback(self._posting.discard)
+        self._posting.start(self._post(body, lines))
 
     async def _post(self, body: bytes, lines: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import Tasks, end
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.credentials.oauth_token import Bearer, ConsentRequiredError
@@ -68,7 +68,7 @@ class TokenProcess:
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
         self._checking: asyncio.Task[None] | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving = Tasks()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.left_out: dict[str, str] = {}
 
@@ -152,8 +152,7 @@ class TokenProcess:
         started, self._now = self._now, None
         if started is not None:
             await started.end()
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        await self._leaving.finish()
 
     # -- tokens --------------------------------------------------------------------------------
 
@@ -235,18 +234,13 @@ class TokenProcess:
     def _disconnect(self) -> None:
         started, self._now = self._now, None
         if started is not None:
-            self._leave_later(started)
+            self._leaving.start(started.end())
         self._lose(ENDED)
 
     def _leave_idle(self, started: _Started) -> None:
         """End a replaced process once it has no calls."""
         if started is not self._now and not started.calls:
-            self._leave_later(started)
-
-    def _leave_later(self, started: _Started) -> None:
-        task = asyncio.create_task(started.end())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+            self._leaving.start(started.end())
 
     async def _attend(self, started: _Started) -> None:
         reason = await started.process.wait_lost()

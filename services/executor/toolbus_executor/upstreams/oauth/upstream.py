@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol, cast
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import Tasks, end
 from toolbus_common.config import MACHINES, Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefusedError
@@ -83,6 +83,7 @@ class Authorized:
         self._bearer = Bearer(name, "", request, listing=True)
         self._main = make(self._bearer, _only_changes(news) if self._own_tokens else news)
         self._users: OrderedDict[str, _Own] = OrderedDict()
+        self._closing = Tasks()
         self._tools: Collection[CatalogEntry] = ()
         self._waiting_for_user: asyncio.Task[None] | None = None  # while no user has connected
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -216,6 +217,7 @@ class Authorized:
         every = [each.upstream for each in self._users.values() if each.upstream is not None]
         self._users.clear()
         await asyncio.gather(*(close_completely(each) for each in (self._main, *every)))
+        await self._closing.finish()
 
     # -- users' connections --------------------------------------------------------------------
 
@@ -256,7 +258,7 @@ class Authorized:
         """Close a user's connection; the next one shares nothing with it."""
         left, own.upstream = own.upstream, None
         if left is not None:
-            self._closing(left)
+            self._closing.start(left.close()).add_done_callback(_retrieve_error)
 
     def _user(self, call: CallAdmitted) -> str:
         user = call.user
@@ -284,11 +286,7 @@ class Authorized:
             return
         left = self._users.pop(idle).upstream
         if left is not None:
-            self._closing(left)
-
-    def _closing(self, upstream: Connected) -> None:
-        task = asyncio.ensure_future(upstream.close())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._closing.start(left.close()).add_done_callback(_retrieve_error)
 
     async def _opened(self, own: _Own, seconds: float) -> Connected:
         """Return a user's connection, opened by the first call."""
@@ -367,3 +365,8 @@ def _ignore() -> None:
 
 def _discard(_method: str, _params: bytes) -> None:
     """Discard a notification."""
+
+
+def _retrieve_error(closing: "asyncio.Task[None]") -> None:
+    """Ignore why a connection that is no longer used could not be closed."""
+    _ = closing.cancelled() or closing.exception()

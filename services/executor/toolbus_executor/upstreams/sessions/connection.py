@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
-from typing import Any
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import Tasks, completely
 from toolbus_common.contracts import FOLLOW, CallAdmitted, TaskCreated
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, takes_tasks
@@ -57,7 +56,7 @@ class Connection:
         self._questions = questions
         self._died = False
         self._kept_until = 0.0  # for a task created in it
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self.upstream = make(
             replace(
                 news,
@@ -74,7 +73,7 @@ class Connection:
         except BaseException:
             await close_completely(self.upstream)
             raise
-        self._spawn(self._watch_loss())
+        self._tasks.start(self._watch_loss())
         return described
 
     @property
@@ -111,20 +110,27 @@ class Connection:
         return await self.watched.subscribe(call.tool, self.upstream.watch, seconds)
 
     async def inherit(self, watched: frozenset[str], followed: frozenset[str]) -> "Connection":
-        """Restore the subscriptions that the owner had in the previous session."""
+        """Restore the subscriptions of the owner's previous session; close if that fails."""
         for name in watched:
             self.watched.add(name)
         for name in followed:
             self.followed.add(name)
-        await self._resubscribe()
+        try:
+            await self._resubscribe()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def close(self) -> None:
-        """Close the session."""
+        """Close the session completely, even if this task is cancelled."""
+        await completely(self._close())
+
+    async def _close(self) -> None:
         self.watched.close()
         self.followed.close()
-        await end(*self._tasks)
-        await close_completely(self.upstream)
+        await self._tasks.end()
+        await self.upstream.close()
 
     def _on_notification(self, method: str, params: bytes) -> None:
         """Forward a server's notification to the owner of this session only."""
@@ -156,7 +162,7 @@ class Connection:
         self._on_lost(self, await self.upstream.wait_lost())
 
     def _resubscribe_later(self) -> None:
-        self._spawn(self._resubscribe())
+        self._tasks.start(self._resubscribe())
 
     async def _resubscribe(self) -> None:
         with suppress(ToolbusError, TimeoutError):
@@ -166,7 +172,7 @@ class Connection:
     def _probe_soon(self) -> None:
         """Check that the process responds at all after a call timed out."""
         if len(self._tasks) < 2:  # noqa: PLR2004 - only the watching task, and no probe
-            self._spawn(self._probe())
+            self._tasks.start(self._probe())
 
     async def _probe(self) -> None:
         probe = getattr(self.upstream, "probe", None)
@@ -178,11 +184,6 @@ class Connection:
                 return
             await asyncio.sleep(PROBE_PAUSE)
         self._on_lost(self, f"It did not respond to {PROBES} probes in a row.")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _creates_task(raw: bytes, call: CallAdmitted) -> bool:

@@ -10,7 +10,7 @@ from itertools import islice
 from time import monotonic, time
 from typing import Any, Generic, Protocol, TypeVar
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import Tasks, end
 from toolbus_common.config import Server
 from toolbus_common.errors import (
     OverloadedError,
@@ -81,7 +81,7 @@ class Pool(Generic[K]):
         self._idle = declared.idle
         self._sessions: OrderedDict[Hashable, Session[K]] = OrderedDict()
         self._failed: OrderedDict[Hashable, int] = OrderedDict()  # how often in a row
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Tasks()
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -162,8 +162,7 @@ class Pool(Generic[K]):
         if self._timer is not None and not self._sessions:
             self._timer.cancel()
             self._timer = None
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._closing.finish()
 
     def status(self) -> dict[str, Any]:
         """Return the pool's state for `toolbus status`, with the most recently used sessions."""
@@ -278,10 +277,7 @@ class Pool(Generic[K]):
             self.on_left(session.owner)
 
     def _close_later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-        task.add_done_callback(looked_at)
+        self._closing.start(work).add_done_callback(looked_at)
 
     async def _end(self, session: Session[K]) -> None:
         if session.beginning is not None:

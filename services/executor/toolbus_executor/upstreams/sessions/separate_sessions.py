@@ -9,6 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from toolbus_common.concurrency import Tasks
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
 from toolbus_common.errors import OverloadedError, ToolbusError
@@ -19,12 +20,7 @@ from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 from toolbus_executor.upstreams.sessions.client_requests import ClientQuestions
-from toolbus_executor.upstreams.sessions.connection import (
-    Connection,
-    Make,
-    OnLost,
-    denied_hosts_of,
-)
+from toolbus_executor.upstreams.sessions.connection import Connection, Make, OnLost, denied_hosts_of
 from toolbus_executor.upstreams.sessions.connection_choice import ExclusiveConnections
 from toolbus_executor.upstreams.sessions.list_comparison import Comparison
 from toolbus_executor.upstreams.sessions.owners import Owner, Ownership
@@ -98,6 +94,7 @@ class Separated:
         self._tools: Collection[CatalogEntry] = ()
         self._listing = 0
         self._turn = asyncio.Lock()
+        self._replacing = Tasks()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.left_out: dict[str, str] = {}
         self.held: dict[str, bool] = {}
@@ -223,6 +220,7 @@ class Separated:
         if not self._lost.done():
             self._lost.set_result("closed")
         await self.comparison.close()
+        await self._replacing.end()
         await self._how.pool.close(self._is_mine)
         main, self._main = self._main, None
         if main is not None:
@@ -340,7 +338,8 @@ class Separated:
             self._lose(reason)
         elif connection is self._main:
             self._main = None
-            asyncio.ensure_future(self._replace(connection, reason)).add_done_callback(looked_at)
+            replacing = self._replacing.start(self._replace(connection, reason))
+            replacing.add_done_callback(looked_at)
         else:
             log.warning("session.lost", extra={"server": self._how.pool.server, "reason": reason})
             self._how.pool.drop(connection, self._again(connection))

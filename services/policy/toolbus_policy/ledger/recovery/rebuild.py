@@ -10,6 +10,7 @@ from time import monotonic, time
 from typing import TypeVar
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.concurrency import completely
 from toolbus_common.contracts import (
     OpenCallsQuery,
     OpenCallsReply,
@@ -101,7 +102,7 @@ class Rebuilder:
         try:
             return await self._rebuild(customer, known, token, accept=accept, by=by)
         finally:
-            await self.ledger.store.unlock(customer, token)
+            await completely(self.ledger.store.unlock(customer, token))
 
     async def _rebuild(
         self, customer: str, known: KnownGeneration, token: str, *, accept: bool, by: str

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
 
+from toolbus_common.concurrency import completely
 from toolbus_common.contracts import (
     CallFailed,
     UnresolvedCall,
@@ -66,7 +67,7 @@ class UnresolvedCallSweeper:
         try:
             return await self._sweep(time() - self.grace)
         finally:
-            await self.ledger.store.unlock(ALL_CUSTOMERS, token)
+            await completely(self.ledger.store.unlock(ALL_CUSTOMERS, token))
 
     async def _sweep(self, due: float) -> int:
         since = await self.ledger.store.read_number(ALL_CUSTOMERS, MARK) or due - HOUR
