@@ -27,7 +27,7 @@ _ABOUT = (
     "Administration (`/api/v1`) requires an admin key, or the access token of a person whose "
     "access rule has a role. Tools and approvals require an API key or an access token."
 )
-_CUSTOM = "Value error, "  # pydantic's prefix of our own sentences
+_CUSTOM = "Value error, "  # pydantic adds it to the reasons of our own checks
 
 
 @dataclass(slots=True)
@@ -154,13 +154,13 @@ def _invalid(error: RequestValidationError) -> InvalidError:
     """Return the parameters that FastAPI rejected, as an error with their locations."""
     found = error.errors()
     located = [
-        {"location": ".".join(map(str, each["loc"])), "line": 0, "reason": _sentence(each)}
+        {"location": ".".join(map(str, each["loc"])), "line": 0, "reason": _reason(each)}
         for each in found
     ]
-    return InvalidError(_sentence(found[0]), errors=located)
+    return InvalidError(_reason(found[0]), errors=located)
 
 
-def _sentence(error: Any) -> str:
+def _reason(error: Any) -> str:
     message: str = error["msg"]
     own = message.removeprefix(_CUSTOM)
     return own if own != message else f"{error['loc'][-1]}: {message}."

@@ -1,4 +1,4 @@
-"""Checks of path, query and header parameters, with a sentence for each."""
+"""Checks of path, query and header parameters, with a reason for each."""
 
 import re
 from urllib.parse import parse_qsl
@@ -29,13 +29,13 @@ register_url_convertor("pattern", _PatternConvertor())
 register_url_convertor("approval", _ApprovalConvertor())
 
 
-def matching(pattern: str, sentence: str) -> BeforeValidator:
-    """Return a validator that rejects a text with this sentence."""
+def matching(pattern: str, reason: str) -> BeforeValidator:
+    """Return a validator that rejects a text for this reason."""
     compiled = re.compile(pattern)
 
     def check(text: object) -> object:
         if isinstance(text, str) and not compiled.fullmatch(text):
-            raise ValueError(sentence)
+            raise ValueError(reason)
         return text
 
     return BeforeValidator(check)
