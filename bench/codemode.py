@@ -31,8 +31,8 @@ from scripted.overhead import overhead
 from scripted.tasks import Task, tasks
 
 HERE = Path(__file__).parent
-LEAST_SAVED = 93.0  # per cent of input tokens, with all tools
-MOST_OVER = {"sandbox_p50_ms": 5.0, "sandbox_p99_ms": 10.0, "inner_over_plain_ms": 0.5}
+MIN_SAVED = 93.0  # per cent of input tokens, with all tools
+MAX_OVERHEAD = {"sandbox_p50_ms": 5.0, "sandbox_p99_ms": 10.0, "inner_over_plain_ms": 0.5}
 SHOWS = (
     "The agents are scripted, without a model. The figures show the input tokens of both agents, "
     "every request counted in full and without caching, and that both give the correct answers. "
@@ -123,8 +123,8 @@ def met(report: dict[str, Any]) -> bool:
     """Return whether both agents did every task and the demands hold."""
     sizes = report["sizes"]
     right = all(not size[mode]["wrong"] for size in sizes.values() for mode in ("tools", "code"))
-    saved = sizes[max(sizes)]["saved_input_tokens_percent"] >= LEAST_SAVED
-    quick = all(report["overhead"][name] <= most for name, most in MOST_OVER.items())
+    saved = sizes[max(sizes)]["saved_input_tokens_percent"] >= MIN_SAVED
+    quick = all(report["overhead"][name] <= most for name, most in MAX_OVERHEAD.items())
     return right and saved and quick
 
 
@@ -153,7 +153,8 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     costs = Table("overhead", "measured", "at most")
     for name, value in report["overhead"].items():
-        costs.add_row(name, f"{value:.2f}", f"{MOST_OVER[name]:g}" if name in MOST_OVER else "")
+        limit = f"{MAX_OVERHEAD[name]:g}" if name in MAX_OVERHEAD else ""
+        costs.add_row(name, f"{value:.2f}", limit)
     console.print(costs, report["shows"])
 
 

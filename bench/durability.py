@@ -49,7 +49,7 @@ def main() -> int:
 
 def _killed(victim: str, options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory(prefix="toolbus-durability-") as name:
-        killing = KillCampaign(Path(name), options.rate, TOOLBUS_REAP_GRACE="1")
+        killing = KillCampaign(Path(name), options.rate, TOOLBUS_OUTCOME_GRACE="1")
         with killing.running():
             return killing.kill(victim, options.kills, tuple(options.seconds))
 
@@ -72,7 +72,7 @@ def _rows(found: Figures) -> Iterator[Row]:
         ("calls made twice", found.run_twice),
         ("wrong answers", found.wrong),
         ("charges that differ from the events: micro-dollars", found.drift),
-        ("leaked reservations: micro-dollars", found.held),
+        ("leaked reservations: micro-dollars", found.reserved),
     ):
         yield row(f"{found.victim}: {what}", value, "<=", 0)
 

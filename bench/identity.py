@@ -18,7 +18,7 @@ from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource, token_of
 
 BASE = "https://gateway.example"
-MOST_MICROSECONDS = 50.0
+MAX_MICROSECONDS = 50.0
 
 
 def main() -> int:
@@ -30,8 +30,8 @@ def main() -> int:
     spent = asyncio.run(_measured(options.tokens, options.rounds))
     p50, p99 = statistics.median(spent), statistics.quantiles(spent, n=100)[-1]
     rows = [
-        row("token lookup from cache: p50 µs", p50, "<=", MOST_MICROSECONDS),
-        row("token lookup from cache: p99 µs", p99, "<=", MOST_MICROSECONDS),
+        row("token lookup from cache: p50 µs", p50, "<=", MAX_MICROSECONDS),
+        row("token lookup from cache: p99 µs", p99, "<=", MAX_MICROSECONDS),
     ]
     show(rows)
     keep("identity", {"tokens": options.tokens, "rounds": options.rounds, "rows": rows})

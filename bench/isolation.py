@@ -1,8 +1,8 @@
 """Cost of idle stdio servers, and leftovers of killed ones (`make bench-isolation`).
 
-A whole gateway with its executor as its own process. Every server leaves a stray process behind
-that has left its group and session, ignores signals and holds every pipe. The machine's load is
-stored with the figures.
+A whole gateway with its executor as its own process. Every server starts a stray process that
+leaves the server's group and session, ignores signals and holds every pipe open. The machine's load
+is stored with the figures.
 """
 
 import argparse
@@ -36,7 +36,7 @@ SECRET = "tbk_root_a-secret-of-the-bench"
 DECLARED, USED = 100, 5
 KILLED = 4  # servers that are killed in turn
 PACE = 0.05
-MOST_RECOVERY, MOST_ADDED_MS = 2.0, 25.0
+MAX_RECOVERY, MAX_ADDED_MS = 2.0, 25.0
 STARTS = 60
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MARK = f"bench-{uuid.uuid4().hex}"
@@ -71,7 +71,7 @@ def starting() -> Row:
             took[name].append(1000 * (time.perf_counter() - began))
     p50 = {f"{name}_ms": statistics.median(each) for name, each in took.items()}
     added = p50["isolated_ms"] - p50["tethered_ms"]
-    return row("process start: ms added by isolation, p50", added, "<=", MOST_ADDED_MS, **p50)
+    return row("process start: ms added by isolation, p50", added, "<=", MAX_ADDED_MS, **p50)
 
 
 # -- idle servers ----------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def killing(kills: int) -> Iterator[Row]:
     more = {"kills": kills, "p50_s": statistics.median(recoveries)}
     yield row("killed servers: orphans", orphans, "<=", 0, **more)
     yield row("killed servers: zombies", zombies, "<=", 0, **more)
-    yield row("killed servers: longest recovery, s", max(recoveries), "<=", MOST_RECOVERY, **more)
+    yield row("killed servers: longest recovery, s", max(recoveries), "<=", MAX_RECOVERY, **more)
 
 
 def _vital(pids: Iterable[int]) -> list[int]:
@@ -151,7 +151,7 @@ def _vital(pids: Iterable[int]) -> list[int]:
 
 def _left(before: dict[int, str], began: float) -> int:
     """Return the number of leftover processes when the recovery time is over."""
-    while (left := len(_still(before))) and time.monotonic() - began < MOST_RECOVERY:
+    while (left := len(_still(before))) and time.monotonic() - began < MAX_RECOVERY:
         time.sleep(0.005)
     return left
 

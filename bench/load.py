@@ -22,7 +22,7 @@ LENGTH = b"content-length:"
 
 @dataclass(slots=True)
 class Plan:
-    """The requests, the expected answer, and the duration."""
+    """The requests, the expected answer, and the duration in seconds."""
 
     url: str
     key: str

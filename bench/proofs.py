@@ -21,7 +21,7 @@ from toolbus_ingress.sessions.sealed_claims import SessionClaims
 URL = "https://gateway.example/mcp"
 TOKEN = "t" * 600
 BATCH = 20  # operations that are timed together
-MOST_MICROSECONDS = {
+MAX_MICROSECONDS = {
     "verify a proof": 150.0,
     "verify the first proof of a key": 300.0,
     "create a proof": 60.0,
@@ -38,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     gc.freeze()  # as each service does: imported modules are not searched again
     rows = [
-        row(f"{name}: CPU µs", _median(operation, options.rounds), "<=", MOST_MICROSECONDS[name])
+        row(f"{name}: CPU µs", _median(operation, options.rounds), "<=", MAX_MICROSECONDS[name])
         for name, operation in _operations(options.rounds * BATCH).items()
     ]
     show(rows)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _operations(count: int) -> dict[str, Callable[[int], Any]]:
-    """Return each operation on its number; inputs are made beforehand."""
+    """Return each operation as a function of a number. Its inputs are created in advance."""
     key, now = ProofKey.new(), time()
     proofs = [key.proof("POST", URL, token=TOKEN) for _ in range(count)]
     strangers = [ProofKey.new().proof("POST", URL, token=TOKEN) for _ in range(count)]

@@ -41,7 +41,7 @@ PACE = 0.2  # seconds between two calls of a caller, so that the machine itself 
 BAD_CALLERS = 8
 WORKERS, WORK_SECONDS = 8, 0.1  # of the overloaded upstream: 80 calls per second
 CALLERS_AT_PEAK = 16
-MOST_RATIO, MOST_ATTEMPTS, LEAST_GOODPUT, MOST_REFUSAL_MS = 1.10, 1.2, 0.9, 50.0
+MAX_RATIO, MAX_ATTEMPTS, MIN_GOODPUT, MAX_REFUSAL_MS = 1.10, 1.2, 0.9, 50.0
 
 
 @dataclass
@@ -152,7 +152,7 @@ def isolation(seconds: float) -> Iterator[dict[str, Any]]:
             pairs += rows[0]["baseline_and_others_ms"]
             yield from rows
     ratio = statistics.median(others / baseline for baseline, others in pairs)
-    yield row("all faults: median ratio of their rounds", ratio, "<=", MOST_RATIO)
+    yield row("all faults: median ratio of their rounds", ratio, "<=", MAX_RATIO)
 
 
 async def _one_bad(
@@ -174,9 +174,9 @@ async def _one_bad(
     fields["baseline_and_others_ms"] = pairs
     ratio = _p99(others.answered) / _p99(baseline.answered)
     return [
-        row(f"{trouble}: p99 of the others ÷ baseline", ratio, "<=", MOST_RATIO, **fields),
+        row(f"{trouble}: p99 of the others ÷ baseline", ratio, "<=", MAX_RATIO, **fields),
         row(f"{trouble}: failures of the others", others.codes.total(), "<=", 0, **fields),
-        row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MOST_ATTEMPTS, **fields),
+        row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MAX_ATTEMPTS, **fields),
     ]
 
 
@@ -260,8 +260,8 @@ async def _overloaded(endpoint: str, seconds: float) -> list[dict[str, Any]]:
     fields |= {"codes": dict(crowd.codes), "offered": 3 * best}
     refusal = _p99(crowd.refused)
     return [
-        row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **fields),
-        row("3x overload: p99 of a denial, ms", refusal, "<=", MOST_REFUSAL_MS, **fields),
+        row("3x overload: goodput ÷ peak", good / best, ">=", MIN_GOODPUT, **fields),
+        row("3x overload: p99 of a denial, ms", refusal, "<=", MAX_REFUSAL_MS, **fields),
     ]
 
 

@@ -217,7 +217,7 @@ async def measured(runs: int) -> dict[str, Any]:
         canary.write(CANARY)
         canary.flush()
         os.fchmod(canary.fileno(), 0o644)
-        sandbox = Sandbox(SandboxSettings(most_runs=128))
+        sandbox = Sandbox(SandboxSettings(max_runs=128))
         await sandbox.start()
         figures["protections"] = [
             [each.engine, each.name, each.in_force] for each in sandbox.protections

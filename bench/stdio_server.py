@@ -1,4 +1,4 @@
-"""MCP server on stdio that leaves a stray process behind: `stdio_server.py MARK`."""
+"""MCP server on stdio that starts a stray process: `stdio_server.py MARK`."""
 
 import json
 import os

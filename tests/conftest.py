@@ -80,9 +80,17 @@ async def provisioned_bus(nats_server: NatsAt) -> None:
 
 
 @pytest.fixture
-def settings(state_dir: Path, nats_server: NatsAt, provisioned_bus: None) -> Settings:  # noqa: ARG001
-    """Return the common settings of services on the provisioned bus."""
-    return Settings(state_dir=state_dir, nats_url=nats_server.url, drain_seconds=5.0)
+def settings(
+    state_dir: Path,
+    nats_server: NatsAt,
+    provisioned_bus: None,  # noqa: ARG001 - the services find their streams
+    monkeypatch: pytest.MonkeyPatch,
+) -> Settings:
+    """Return the common settings of services on the provisioned bus; the environment has them."""
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", nats_server.url)
+    monkeypatch.setenv("TOOLBUS_DRAIN_SECONDS", "5")
+    return Settings()
 
 
 @pytest.fixture

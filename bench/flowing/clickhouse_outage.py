@@ -17,7 +17,7 @@ from harness.waits import until_blocking
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 
-LEAST_RATIO = 5.0
+MIN_RATIO = 5.0
 NEAR = 2.0  # seconds of live events; a consumer that is no further behind has caught up
 LOOK = 0.1
 PATIENCE = 600.0
@@ -32,7 +32,7 @@ def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
             server.start()
         try:
             with KillCampaign(
-                Path(name), rate, TOOLBUS_REAP_GRACE="1", **fields
+                Path(name), rate, TOOLBUS_OUTCOME_GRACE="1", **fields
             ).running() as killing:
                 yield from _away(killing, server, mode, minutes * 60)
         finally:
@@ -64,7 +64,7 @@ def _away(
     what = f"ClickHouse outage, {mode}"
     yield row(f"{what}: events missing", found.missing + found.lost, "<=", 0, **more)
     yield row(f"{what}: events twice", found.doubled_rows, "<=", 0)
-    yield row(f"{what}: catching up ÷ live", caught_up / live, ">=", LEAST_RATIO, **more)
+    yield row(f"{what}: catching up ÷ live", caught_up / live, ">=", MIN_RATIO, **more)
 
 
 def _kept(killing: KillCampaign) -> int:

@@ -19,7 +19,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 
-MOST_UNSEEN, MOST_AGE = 5.0, 15.0
+MAX_UNSEEN, MAX_AGE = 5.0, 15.0
 LOOK = 0.2
 PATIENCE = 60.0
 BEFORE, AT_ONCE = 2000, 8000  # messages: read again, and per query
@@ -52,10 +52,10 @@ def watching(killing: KillCampaign, seconds: float) -> Iterator[Row]:
     )
     more: dict[str, Any] = {"calls": load.made, "p50": _at(delays, 0.5), "most": delays[-1]}
     yield row("call end to outcome row: s, p99", _at(delays, 0.99),
-              "<=", MOST_UNSEEN, **more)  # fmt: skip
+              "<=", MAX_UNSEEN, **more)  # fmt: skip
     yield row("calls without an outcome row", len(load.succeeded) - len(delays), "<=", 0)
     ages = sorted(watched.ages)
-    yield row("age of the last checkpoint: s, p99", _at(ages, 0.99), "<=", MOST_AGE,
+    yield row("age of the last checkpoint: s, p99", _at(ages, 0.99), "<=", MAX_AGE,
               p50=_at(ages, 0.5), most=ages[-1])  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def together(calls: list[Ask], speaker: Speaker, talk: Conversation) -> list[tup
 
 
 def plausible(code: str, talk: Conversation) -> None:
-    """Check that a program uses only tools and fields from answers that this agent has read."""
+    """Check that a program uses only tools and fields from answers that this agent has received."""
     for server, tool in _TOOLS.findall(code):
         if not seen(f"{server}.{tool}", talk):
             raise UnreadError(f"{server}.{tool} was read nowhere")

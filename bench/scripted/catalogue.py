@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scripted.company import MOST_ON_A_PAGE, USUAL_PAGE, VERBS
+from scripted.company import MAX_PER_PAGE, USUAL_PAGE, VERBS
 from scripted.nouns import NOUNS, SERVERS, Noun
 
 Schema = dict[str, Any]
@@ -155,7 +155,7 @@ def _paged(noun: Noun) -> tuple[dict[str, Schema], list[str]]:
     }
     size = {
         "type": "integer",
-        "description": f"How many on a page, at most {MOST_ON_A_PAGE}.",
+        "description": f"How many on a page, at most {MAX_PER_PAGE}.",
         "default": USUAL_PAGE,
     }
     return {"filter": _filter(noun), "page": page, "page_size": size}, []

@@ -1,4 +1,4 @@
-"""Tasks that change data: under a condition, for many records at once, or after an error."""
+"""Tasks that change data: under a condition, for many records concurrently, or after an error."""
 
 from typing import Any
 

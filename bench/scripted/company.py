@@ -8,7 +8,7 @@ from typing import Any
 
 from scripted.nouns import NOUNS, Noun
 
-MOST_ON_A_PAGE, USUAL_PAGE = 25, 20
+MAX_PER_PAGE, USUAL_PAGE = 25, 20
 _WORDS = [
     "amber", "birch", "cobalt", "delta", "ember", "fjord", "garnet", "harbour", "iris",
     "juniper", "kestrel", "linden", "maple", "nova", "onyx", "pine", "quartz", "river",
@@ -51,7 +51,7 @@ class Company:
 
 
 def _list(company: Company, noun: Noun, arguments: Record) -> Record:
-    size = min(MOST_ON_A_PAGE, max(1, arguments.get("page_size") or USUAL_PAGE))
+    size = min(MAX_PER_PAGE, max(1, arguments.get("page_size") or USUAL_PAGE))
     page = max(1, arguments.get("page") or 1)
     found = company.all(noun.path, **(arguments.get("filter") or {}))
     more = page * size < len(found)
@@ -69,7 +69,7 @@ def _get(company: Company, noun: Noun, arguments: Record) -> Record:
 def _search(company: Company, noun: Noun, arguments: Record) -> Record:
     word = str(arguments.get("query", "")).lower()
     found = [r for r in company.all(noun.path) if any(word in str(v).lower() for v in r.values())]
-    return {"items": found[: min(MOST_ON_A_PAGE, arguments.get("limit") or 10)]}
+    return {"items": found[: min(MAX_PER_PAGE, arguments.get("limit") or 10)]}
 
 
 def _count(company: Company, noun: Noun, arguments: Record) -> Record:

@@ -14,7 +14,7 @@ from scripted.families import Classic, Family
 from scripted.lookups import LOOKUPS
 
 EACH = 4
-LEAST_CALLS, MOST_CALLS = 2, 10
+MIN_CALLS, MAX_CALLS = 2, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def tasks() -> tuple[Task, ...]:
         fitting = [
             (given, calls, used)
             for given, (calls, used) in zip(family.candidates, tried, strict=True)
-            if LEAST_CALLS <= calls <= MOST_CALLS
+            if MIN_CALLS <= calls <= MAX_CALLS
         ]
         fitting.sort(key=lambda each: -each[1])
         numbered = enumerate([*fitting[: EACH - 1], *fitting[EACH - 1 :][-1:]], 1)

@@ -19,13 +19,16 @@ EVENT_SECONDS = 3.0
 
 @asynccontextmanager
 async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
-    """Open the repository on an open bus; at exit its events are delivered or spooled."""
+    """Open the repository on an open bus.
+
+    At exit, its events are delivered or stored in the outbox.
+    """
     limit = Settings().spool_bytes
     events = EventPublisher(bus.store, Outbox(state.root / "spool" / "operator.events", limit))
     events.people = await people_of(bus, state)
     events.restore()
     try:
-        literals = Writer.at(Settings(state_dir=state.root).sealing)
+        literals = Writer.at(Settings(state_dir=state.root).encryption)
         yield ConfigRepository(bus, await bus.bucket(CONFIG), events, me(), literals, operator=True)
     finally:
         await events.close(EVENT_SECONDS)

@@ -1,7 +1,7 @@
 """HTTP requests of commands: to the gateway, or to a URL that the user names.
 
-It is the standard library's client: importing httpx takes a third of the time in which a command
-has to start (ADR 31).
+This module uses the standard library's client, because importing httpx takes a third of the time in
+which a command must start (ADR 31).
 """
 
 import ssl
@@ -61,7 +61,7 @@ def send(
 def connection_to(
     target: SplitResult, seconds: float, context: ssl.SSLContext | None = None
 ) -> HTTPConnection:
-    """Return a connection to a URL's server that is not open yet. Raises `ValueError`."""
+    """Return an unopened connection to the server of a URL. Raises `ValueError`."""
     host, port = target.hostname or "", target.port
     if target.scheme == "https":
         return HTTPSConnection(host, port, timeout=seconds, context=context)

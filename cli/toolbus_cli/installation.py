@@ -52,7 +52,7 @@ def find(state_dir: Path) -> Place:
 
 @asynccontextmanager
 async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]:
-    """Connect to the bus as the operator. Raises `CommandError` if it does not reply."""
+    """Connect to the bus as the operator. Raises `CommandError` if the bus does not reply."""
     bus = operator_bus(place.state, place.nats_url)
     try:
         await bus.open(patience)

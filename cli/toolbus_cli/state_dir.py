@@ -58,9 +58,9 @@ class State:
     def locked(self, wait: Callable[[str], None]) -> Iterator[int]:
         """Lock the directory; yield the lock's descriptor, which children inherit.
 
-        An engine may outlive a killed launcher for a moment, and two engines would corrupt the
-        directory: the lock is held until all have exited. Raises `CommandError` if another
-        launcher is alive.
+        An engine may continue for a moment after its launcher was killed, and two engines would
+        corrupt the directory. The lock is therefore held until all engines have exited. Raises
+        `CommandError` if another launcher is alive.
         """
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -114,5 +114,5 @@ def test_the_limits_of_connections_are_documented_with_their_defaults() -> None:
             if declared == ""
             else default in (str(declared), f"{declared:g}" if isinstance(declared, float) else "")
         ), name
-    bounds = {name for name in fields if name.startswith("most_per") or name.endswith("_timeout")}
+    bounds = {name for name in fields if name.startswith("max_per") or name.endswith("_timeout")}
     assert bounds - {"call_timeout"} <= values.keys()

@@ -49,7 +49,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
     """Run two replicas of every service; audit has one because its store is embedded."""
     made = Cluster(
-        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="8", TOOLBUS_REAP_GRACE="1"
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="8", TOOLBUS_OUTCOME_GRACE="1"
     )
     servers = {"echo": Server(url=upstream.url)}
     with made.running(CONFIGURATION.model_copy(update={"servers": servers}), replicas=2):
@@ -133,7 +133,7 @@ def ledger(cluster: Cluster) -> tuple[int, int]:
         epoch = client.hget("{default}:book", "epoch")
         level = client.hgetall(LEVEL.format(epoch=epoch))
     assert isinstance(level, dict)
-    return int(level.get("spent", 0)), int(level.get("held", 0))
+    return int(level.get("spent", 0)), int(level.get("reserved", 0))
 
 
 def charged_by_the_events(cluster: Cluster) -> int:

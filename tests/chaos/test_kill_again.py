@@ -15,7 +15,7 @@ def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillCampaign]:
     """Run a gateway with short call timeouts, so that lost calls get their outcome soon."""
     made = KillCampaign(
         tmp_path_factory.mktemp("killing"), 40,
-        TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_REAP_GRACE="1",
+        TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_OUTCOME_GRACE="1",
     )  # fmt: skip
     with made.running(again=4.0):
         yield made

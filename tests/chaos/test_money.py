@@ -15,8 +15,8 @@ from harness.programs.crashing_policy import CRASH, ENDED, FORGET, HANDED_OVER, 
 from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
-ACTUAL, MOST = 1_200, 2_000  # micro-dollars: the charge of the outcome, and the reservation
-PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, most=MOST / 1e6)
+ACTUAL, MAX_CHARGE = 1_200, 2_000  # micro-dollars: the charge of the outcome, and the reservation
+PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, maximum=MAX_CHARGE / 1e6)
 RUNS = frozenset({HANDED_OVER, ENDED})
 
 
@@ -41,7 +41,7 @@ class Case:
         """Nothing without an intent, the reservation without an outcome, else the outcome."""
         if self.step == RESERVED:
             return 0
-        return ACTUAL if self.step in RUNS and not self.lost else MOST
+        return ACTUAL if self.step in RUNS and not self.lost else MAX_CHARGE
 
 
 CASES = [Case(step, lost) for step in STEPS for lost in (False, True)]
@@ -57,7 +57,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
     """Run a policy that crashes on request and an executor that drops outcomes."""
     made = Cluster(
-        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_REAP_GRACE="1"
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_OUTCOME_GRACE="1"
     )
     made.program = "crashing_policy.py"
     budget = Budget(usd=1, per=Period.MONTH)
@@ -103,7 +103,7 @@ def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
         for case in CASES:
             level = client.hgetall(f"{{default}}:{epoch!s}:budget:key:{case.key}:usd:month:UTC")
             assert isinstance(level, dict)
-            found[case.key] = int(level.get("spent", 0)), int(level.get("held", 0))
+            found[case.key] = int(level.get("spent", 0)), int(level.get("reserved", 0))
     return found
 
 
@@ -124,7 +124,7 @@ def test_a_call_that_ran_is_charged_once_wherever_policy_is_killed(
     )
     unknown = "SELECT key, count() AS n FROM events WHERE endsWith(id, '.unknown') GROUP BY key"
     named = {row["key"]: int(row["n"]) for row in cluster.rows(unknown)}
-    assert named == {case.key: 1 for case in CASES if case.charge == MOST}
+    assert named == {case.key: 1 for case in CASES if case.charge == MAX_CHARGE}
 
 
 def charges_of_events(cluster: Cluster) -> dict[str, int]:

@@ -34,7 +34,7 @@ from toolbus_common.settings import Settings
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.upstreams.connections.records import ProviderTokens
 
-MOST_CONSENTS = 4
+MAX_CONSENTS = 4
 LISTED_SECONDS = 20.0
 _LINK_COMMAND = "connections connect"
 _NEVER = ("is impossible", "already requested")
@@ -96,7 +96,7 @@ class Play:
             if consents > 1 or not self._consent():
                 return
         for tool in tools:
-            while consents < MOST_CONSENTS:
+            while consents < MAX_CONSENTS:
                 text = self._agent.call(tool, {"a": 5, "b": 3}).body.decode()
                 self.observations.append(f"{tool} {text}")
                 if _LINK_COMMAND not in text:

@@ -146,8 +146,8 @@ def test_a_service_holds_only_its_own_seed_and_keys(compose: dict[str, Any], use
     wanted = {"people.key"} if knows or user == "audit" else set()
     # A service that writes the configuration seals secrets; each service opens its own.
     declares = user != "provision" and can_publish(rights()[owner], f"$KV.{CONFIG}.configuration")
-    wanted |= {f"sealing/{WRITERS}"} if declares else set()
-    wanted |= {f"sealing/{user}.key"} if user in READERS else set()
+    wanted |= {f"encryption/{WRITERS}"} if declares else set()
+    wanted |= {f"encryption/{user}.key"} if user in READERS else set()
     wanted |= {"policy.key"} if user == "policy" else set()
     assert mounted == wanted
 
@@ -159,8 +159,8 @@ def test_every_mounted_seed_and_key_is_written_by_nats_config(
     subprocess.run([installed("toolbus"), "nats-config", str(tmp_path)], check=True)
     assert {path for path in given if (tmp_path / path).is_file()} == given
     sources = {f"{user}_seed" for user in rights()}
-    sources |= {"people_key", "policy_key", "sealing_writers"}
-    assert set(compose["secrets"]) == sources | {f"{each}_sealing" for each in READERS}
+    sources |= {"people_key", "policy_key", "encryption_writers"}
+    assert set(compose["secrets"]) == sources | {f"{each}_encryption" for each in READERS}
 
 
 @pytest.mark.parametrize("service", SERVICES)

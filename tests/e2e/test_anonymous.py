@@ -44,7 +44,7 @@ def declared(echo: Upstream, **anonymous: Any) -> dict[str, Any]:
     return {
         "servers": {
             "echo": {"url": echo.url},
-            "kept": {"command": list(COMMAND), "most_sessions": 8, "most_sessions_each": 3},
+            "kept": {"command": list(COMMAND), "max_sessions": 8, "max_sessions_per_principal": 3},
         },
         "keys": {"owner": {"secret": KEY, "tools": ["*"]}},
         "prices": {"echo__count": 0.5},

@@ -36,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     configuration = Configuration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
-        prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
+        prices={"echo__say": Price(call=0.001, kilobyte=0.01, maximum=0.5)},
     )
     with upstream.running(), cluster.running(configuration, fused=True):
         cluster.until_listed(cluster.client(SECRET), "echo__say")

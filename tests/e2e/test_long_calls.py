@@ -40,7 +40,7 @@ def cluster(
     """Run a gateway with an SDK server of each transport."""
     over = {kind: Stateful(tmp_path_factory.mktemp(kind), kind) for kind in OVER_HTTP}
     directory = tmp_path_factory.mktemp("cluster")
-    cluster = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
+    cluster = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_OUTCOME_GRACE="0.5")
     times = {"timeout": IDLE, "max_total_timeout": TOTAL}
     try:
         for each in over.values():
@@ -100,7 +100,7 @@ def ledger(cluster: Cluster, name: str) -> tuple[int, int]:
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
         epoch = client.hget("{default}:book", "epoch")
         level: Any = client.hgetall(LEVEL.format(epoch=epoch, key=name))
-    return int(level.get("spent", 0)), int(level.get("held", 0))
+    return int(level.get("spent", 0)), int(level.get("reserved", 0))
 
 
 async def refused(*_: Any) -> Any:

@@ -29,7 +29,7 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "looper": key(LOOPER, loop={"calls": 1, "seconds": 600}),
         "full": key(FULL, content="full"),
     }
-    prices = {"one__count": 0.01, "one__say": {"call": 0.001, "most": 0.02, "kilobyte": 0.0001}}
+    prices = {"one__count": 0.01, "one__say": {"call": 0.001, "maximum": 0.02, "kilobyte": 0.0001}}
     server = {"url": upstream.url, "results": {"limit": 65536}}
     declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
     with cluster.running(

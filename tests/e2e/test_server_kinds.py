@@ -8,13 +8,13 @@ import pytest
 from harness.apis.rest_process import RestServer
 from harness.clients.mcp_client import Client
 from harness.gateway.launched_gateway import Launched
-from toolbus_executor.upstreams.gateway_chaining import HOPS, MOST_HOPS
+from toolbus_executor.upstreams.gateway_chaining import HOPS, MAX_HOPS
 
 KEY = "tbk_bot_e2e-secret-for-kinds"
 FAR_KEY = "tbk_far_e2e-secret-of-who-calls-through"
 BETWEEN_KEY = "tbk_between_e2e-secret-between-gateways"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-FURTHEST = "self__" * MOST_HOPS + "calc__add"
+FURTHEST = "self__" * MAX_HOPS + "calc__add"
 TOKEN = "api-token-of-the-e2e-tests"
 PETS = {"pets__listPets", "pets__getPet", "pets__fail", "pets__createPet"}
 
@@ -164,7 +164,7 @@ def test_the_error_of_another_toolbus_is_returned_unchanged(launched: Launched) 
 
 def test_a_gateway_that_is_its_own_server_stops_after_the_hop_limit(launched: Launched) -> None:
     client = launched.client(FAR_KEY)
-    assert max(name.count("self__") for name in client.tools()) == MOST_HOPS
+    assert max(name.count("self__") for name in client.tools()) == MAX_HOPS
     arguments = {"a": 1, "b": 1}
     assert client.call(FURTHEST, arguments).text == "2"
     fields = {"name": FURTHEST, "arguments": arguments, "_meta": {HOPS: 1}}

@@ -89,9 +89,9 @@ def session_of(client: Client) -> Events:
     return Events(client, Mcp_Session_Id=start_session(client))
 
 
-def next_updates(stream: Events, most: int) -> list[str]:
+def next_updates(stream: Events, maximum: int) -> list[str]:
     """Return the next changed resources of a session's stream."""
-    return [stream.until(UPDATED)["params"]["uri"] for _ in range(most)]
+    return [stream.until(UPDATED)["params"]["uri"] for _ in range(maximum)]
 
 
 @pytest.mark.parametrize("endpoint", ["shared", "own"])

@@ -56,9 +56,9 @@ def optional_form(question: str, fields: Json) -> Json:
     }
 
 
-def sample(question: str, most: int = 100) -> Json:
+def sample(question: str, maximum: int = 100) -> Json:
     """Return a sampling request."""
-    params = {"messages": [message(text(question))], "maxTokens": most}
+    params = {"messages": [message(text(question))], "maxTokens": maximum}
     return {"method": "sampling/createMessage", "params": params}
 
 

@@ -17,7 +17,7 @@ from harness.network.raw_requests import exchange
 AT_ONCE = 6
 PATIENCE = 60.0  # a bound: without an answer for this long, something hangs
 INTERNAL = 500
-MOST_SHOWN = 10
+MAX_SHOWN = 10
 # Log events that only a defect writes: an unexpected exception.
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -40,13 +40,13 @@ class Report:
         lines = [
             f"seed {self.seed}: {done}, {len(self.wrong)} wrong",
             f"answers by status (0: closed without one): {statuses}",
-            *self.wrong[:MOST_SHOWN],
+            *self.wrong[:MAX_SHOWN],
         ]
         return "\n".join(lines)
 
 
 def fuzz(
-    place: FuzzedGateway, seed: int, *, seconds: float = 0.0, most: int = 0, only: int = -1
+    place: FuzzedGateway, seed: int, *, seconds: float = 0.0, maximum: int = 0, only: int = -1
 ) -> Report:
     """Send until the time or the number of requests is reached, or only request number `only`."""
     report, began, lock = Report(seed), time.monotonic(), threading.Lock()
@@ -55,7 +55,7 @@ def fuzz(
     def next_number() -> int | None:
         with lock:
             over = bool(seconds) and time.monotonic() - began > seconds
-            number = None if over or (most and report.sent >= most) else next(numbers, None)
+            number = None if over or (maximum and report.sent >= maximum) else next(numbers, None)
             report.sent += number is not None
             return number
 

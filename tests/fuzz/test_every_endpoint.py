@@ -11,7 +11,7 @@ from fuzz.fuzzed_gateway import FuzzedGateway, place
 from fuzz.fuzzer import fuzz
 from harness.network.raw_requests import exchange, request_bytes
 
-SEED, MOST = 15, 6000
+SEED, MAX_REQUESTS = 15, 6000
 BROKEN = (b'{"client_name": "\xff"}', b'{"a": "\xed\xa0\x80"}', b'{"\xff": 1}', b'{"a": "\\ud800"}')
 
 
@@ -42,6 +42,6 @@ def test_a_registration_that_is_not_utf8_is_refused_with_a_reason(
 def test_no_mutation_of_a_request_is_answered_with_a_500_a_traceback_or_silence(
     fuzzed: FuzzedGateway,
 ) -> None:
-    report = fuzz(fuzzed, SEED, most=MOST)
+    report = fuzz(fuzzed, SEED, maximum=MAX_REQUESTS)
     assert not report.wrong, report.text()
-    assert report.sent == MOST
+    assert report.sent == MAX_REQUESTS

@@ -129,12 +129,14 @@ def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Sh
     )
 
 
-def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
-    """This is why the page copies `seal.key`."""
+def test_without_the_same_key_a_session_is_unknown_to_the_other_ingress(
+    shell: Shell,
+) -> None:
+    """This is why the page copies `client-state.key`."""
     keys, operator, services, *_ = steps()
     shell.run(keys)
     shell.run(operator)
-    shell.run(services.replace("give ingress $number seal.key", "give ingress $number"))
+    shell.run(services.replace("give ingress $number client-state.key", "give ingress $number"))
     key = json.loads((shell.cluster_dir / "applied.json").read_text())["secrets"]["bot"]
     session = start_session(shell.client(1, key))
     call = calling(TOOL, 2, timezone="UTC")

@@ -162,7 +162,7 @@ async def test_a_server_request_during_a_task_without_a_caller_fails(start_polic
         task = await created_task(policy, **BOTH)
         await policy.approve(approval_of(task))
         found = await final_state(policy, task)
-        assert (found["status"], found["error"]["code"]) == ("failed", "upstream_fault")
+        assert (found["status"], found["error"]["code"]) == ("failed", "upstream_invalid")
         assert "elicitation" not in policy.reached[0].capabilities, (
             "the call declares no such capability"
         )

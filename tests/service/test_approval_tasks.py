@@ -217,7 +217,7 @@ async def test_a_call_without_an_answer_ends_as_unknown(start_policy: Any) -> No
 async def test_a_task_of_an_extended_call_continues_past_its_first_deadline(
     start_policy: Any,
 ) -> None:
-    async with start_policy(REAP_GRACE="0.2") as policy:
+    async with start_policy(OUTCOME_GRACE="0.2") as policy:
         may_end = asyncio.Event()
         later = time() + 3600
 

@@ -300,7 +300,7 @@ async def test_pages_and_cookies_of_a_removed_account_do_not_fit_a_new_one_of_it
 async def test_denied_sign_ins_are_recorded_up_to_a_limit_and_create_no_person_keys(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browsing, "MOST_DENIALS", 3)  # per minute: each takes a tenth of a second
+    monkeypatch.setattr(browsing, "MAX_DENIALS", 3)  # per minute: each takes a tenth of a second
     async with serving(settings, operator, monkeypatch) as server:
         await server.declare(**STAFF)
         client = (await server.register())["client_id"]

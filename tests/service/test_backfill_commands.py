@@ -44,11 +44,8 @@ async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def run(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+def run(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a command in a thread, with an event loop of its own."""
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
 
     async def run_command(command: Run, *given: Any, as_json: bool = True, **options: Any) -> Any:
         options |= {"state_dir": settings.state_dir, "as_json": as_json}

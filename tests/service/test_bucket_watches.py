@@ -115,7 +115,7 @@ async def test_a_last_change_that_was_not_republished_still_arrives(
 async def test_changes_faster_than_their_consumer_all_arrive(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "MOST_WAITING", 3)
+    monkeypatch.setattr(following, "MAX_WAITING", 3)
     bucket = await operator.bucket(CONFIG)
     async with bus_of("ingress", settings) as bus, watching(bus) as received:
         await asyncio.gather(*(bucket.put(f"k{n}", b"%d" % n) for n in range(300)))

@@ -147,7 +147,7 @@ async def test_thousands_of_keys_are_one_entry_and_each_is_an_event(
     entry = await (await operator.bucket(CONFIG)).get(CONFIGURATION)
     assert entry is not None
     assert entry.value is not None
-    assert 5 * len(entry.value) < operator.most_bytes
+    assert 5 * len(entry.value) < operator.max_bytes
     stream = operator.client.jetstream()
 
     async def all_published() -> bool:
@@ -179,7 +179,7 @@ async def test_a_configuration_larger_than_an_entry_is_rejected_whole(
 ) -> None:
     await repository.apply(BOT, "file")
     patterns = [f"{number:0256}" for number in range(100)]
-    count = operator.most_bytes // (256 * len(patterns)) + 1
+    count = operator.max_bytes // (256 * len(patterns)) + 1
     large = declared(keys={f"k{number}": {"tools": patterns} for number in range(count)})
     with pytest.raises(InvalidError, match="create the others with 'toolbus keys create'"):
         await repository.apply(large, "file")

@@ -236,8 +236,6 @@ def test_files_are_used_only_where_the_operator_confirmed_them() -> None:
 async def test_a_private_address_is_reached_only_after_the_operators_confirmation(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     monkeypatch.delenv("TOOLBUS_EGRESS_ALLOW")
 
     async with peer() as server:

@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from harness.audit.events import bus_of
 from harness.gateway.cluster import Upstream
 from harness.services.call_runner import admitted
@@ -66,10 +64,8 @@ async def executing(settings: Settings) -> AsyncIterator[Asking]:
 
 
 async def test_a_call_cancelled_before_it_arrived_never_reaches_its_server(
-    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     echo = Upstream(tmp_path / "echo")
     echo.start()
     try:

@@ -8,7 +8,7 @@ import pytest
 from harness.samples.address_spellings import spellings
 from harness.samples.url_settings import CALLED, LED_TO, Listener, Tried, counted, lists
 
-MOST = 400
+MAX_SPELLINGS = 400
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def redirecting_server() -> AsyncIterator[Listener]:
 
 
 def test_the_list_of_spellings_is_long() -> None:
-    assert len(set(spellings(1))) > MOST
+    assert len(set(spellings(1))) > MAX_SPELLINGS
 
 
 @pytest.mark.parametrize("name", CALLED)

@@ -163,8 +163,8 @@ async def test_a_request_that_is_not_for_a_proxy_is_rejected(server: RecordingSe
 async def test_one_server_has_a_limited_number_of_connections(
     server: RecordingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "MOST_OPEN", 3)
-    monkeypatch.setattr(gates, "MOST_BYTES", 1 << 40)  # they may all come in the same moment
+    monkeypatch.setattr(gates, "MAX_OPEN", 3)
+    monkeypatch.setattr(gates, "MAX_BYTES", 1 << 40)  # they may all come in the same moment
     script = f"""
 connection = [socket.create_connection((gate.hostname, gate.port), 60) for _ in range(4)]
 fourth = connection.pop().makefile("rb").read().decode()

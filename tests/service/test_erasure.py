@@ -72,7 +72,7 @@ class Evidence:
         own.people = self.people
         stack.push_async_callback(own.close, 5.0)
         config = await self._operator.bucket(CONFIG)
-        literals = Writer.at(self.settings.sealing)
+        literals = Writer.at(self.settings.encryption)
         self.repository = ConfigRepository(
             self._operator, config, own, "bo", literals, operator=True
         )

@@ -12,7 +12,7 @@ from harness.apis.rest_process import TESTS
 from harness.engines.engine import Engine
 from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from toolbus_common.config import Operations, Server
-from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
 from toolbus_executor.upstreams.listing import with_left_out
 
@@ -168,7 +168,7 @@ async def test_a_server_without_introspection_reports_the_fix(server: GraphQLSer
     url = server.url.replace("/graphql", "/asked")
     upstream = GraphQLUpstream(Server(graphql=url), {}, client.news, AT_LOOPBACK)
     try:
-        with pytest.raises(UpstreamFaultError, match=r"\(HTTP 405\): the response to"):
+        with pytest.raises(UpstreamInvalidError, match=r"\(HTTP 405\): the response to"):
             await upstream.open()
     finally:
         await upstream.close()

@@ -14,7 +14,7 @@ from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
 from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.factory import reached
-from toolbus_executor.upstreams.grpc.upstream import MOST_MESSAGES, GrpcUpstream
+from toolbus_executor.upstreams.grpc.upstream import MAX_MESSAGES, GrpcUpstream
 
 TOKEN = "Bearer grpc-token-that-is-secret"
 
@@ -77,7 +77,7 @@ async def test_the_first_messages_of_a_stream_are_returned_with_a_mark_for_more(
     few = (await client.call("Shop_Count", {"pages": 2})).last["structuredContent"]
     assert few == {"messages": [{"title": "0"}, {"title": "1"}], "more": False}
     many = (await client.call("Shop_Count", {"pages": 10_000_000})).last["structuredContent"]
-    assert (len(many["messages"]), many["more"]) == (MOST_MESSAGES, True)
+    assert (len(many["messages"]), many["more"]) == (MAX_MESSAGES, True)
 
 
 async def test_an_error_is_a_tool_error_without_the_secret(client: CallRunner) -> None:

@@ -237,7 +237,7 @@ async def test_a_call_without_an_executor_frees_its_key(policy: PolicyReplicas) 
 
 
 async def test_a_call_without_an_outcome_is_not_repeated(start_policy: Any) -> None:
-    async with start_policy(REAP_GRACE="0") as policy:
+    async with start_policy(OUTCOME_GRACE="0") as policy:
 
         async def never(_call: CallAdmitted, _reply: ReplyChannel) -> None:
             """End without a reply."""
@@ -254,7 +254,7 @@ async def test_a_call_without_an_outcome_is_not_repeated(start_policy: Any) -> N
 
 
 async def test_a_caller_cannot_fill_the_bucket(start_policy: Any) -> None:
-    async with start_policy(MOST_OUTCOMES="2") as policy:
+    async with start_policy(MAX_OUTCOMES="2") as policy:
         await executor_of(policy)
         for number in range(2):
             await policy.request("read", idempotency_key=f"{number}")

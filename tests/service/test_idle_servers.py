@@ -156,12 +156,9 @@ class Installation:
 async def installation(
     settings: Settings,
     operator: Bus,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     lasting_leases: None,  # noqa: ARG001 - starts are counted
 ) -> AsyncIterator[Installation]:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with bus_of("policy", settings) as policy:
         installation = Installation(settings, operator, policy, tmp_path)
         await installation.listen()
@@ -237,13 +234,13 @@ async def test_a_killed_process_is_started_again_with_its_breaker_closed(
 async def test_the_number_of_concurrent_starts_is_limited(
     installation: Installation, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "MOST_STARTS", 2)
+    monkeypatch.setattr(main, "MAX_STARTS", 2)
     servers = {f"s{number}": installation.server(mark, 0.1) for number in range(6)}
     async with installation.executor(servers):
         await until(lambda: installation.record.count("-") == 6, "six listings")
         record = installation.record
-    at_once, most = 0, 0
+    at_once, maximum = 0, 0
     for each in record:
         at_once += 1 if each == "+" else -1
-        most = max(most, at_once)
-    assert most <= 2
+        maximum = max(maximum, at_once)
+    assert maximum <= 2

@@ -19,7 +19,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
-from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.factory import reached
@@ -63,14 +62,11 @@ def server(directory: Path | str, target: str, **bounds: Any) -> Server:
 
 
 async def test_a_server_beyond_its_limit_is_lost_with_the_reason_and_reconnected(
-    settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     lasting_leases: None,  # noqa: ARG001 - a server without its lease would run twice, and never be lost
 ) -> None:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     config = await operator.bucket(CONFIG)
     written = {"write": [str(tmp_path)]}
     declared = server(tmp_path, "", limits={"cpu_seconds": 1}, files=written)

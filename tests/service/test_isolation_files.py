@@ -32,7 +32,7 @@ _OF_OPERATOR = (
     ".config/uv/uv.toml", ".kube/config", ".gnupg/secring.gpg", ".bash_history", ".pypirc",
 )  # fmt: skip
 _OF_TOOLBUS = (
-    "people.key", "seal.key", "oauth.key", "oauth-vault.key", "nkeys/executor.seed",
+    "people.key", "client-state.key", "oauth.key", "oauth-vault.key", "nkeys/executor.seed",
     "nkeys/policy.seed", "evidence/key.pem", "run.json", "caches/other/kept",
 )  # fmt: skip
 _OF_MACHINE = (

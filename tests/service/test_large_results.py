@@ -16,7 +16,7 @@ from harness.upstreams.large_result_server import LINE, LargeResultServer
 from harness.waits import PATIENCE, until
 from toolbus_common.config import Results, Server
 from toolbus_common.contracts import CallCompleted, ProtocolFamily
-from toolbus_common.errors import UnknownToolError, UpstreamFaultError
+from toolbus_common.errors import UnknownToolError, UpstreamInvalidError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import RESULTS
@@ -177,7 +177,7 @@ async def test_a_result_that_cannot_be_stored_is_an_error_and_leaves_nothing(
     client: CallRunner, vault: LargeResultStore, tool: str
 ) -> None:
     result = await client.call(tool, {"bytes": SIZE})
-    assert isinstance(result.error, UpstreamFaultError)
+    assert isinstance(result.error, UpstreamInvalidError)
     await until(lambda: vault.quota.used == 0, "the space to be freed")
 
 
@@ -255,5 +255,5 @@ async def test_a_stored_answer_of_an_api_contains_no_credentials(api: CallRunner
 
 async def test_an_answer_of_an_api_above_the_operators_limit_fails_alone(api: CallRunner) -> None:
     answers = await api.call("large", {"size": (16 << 20) + 1})
-    assert isinstance(answers.error, UpstreamFaultError)
+    assert isinstance(answers.error, UpstreamInvalidError)
     assert (await api.call("large", {"size": 3})).text == "xxx"

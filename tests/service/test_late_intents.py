@@ -47,7 +47,7 @@ async def test_an_intent_recorded_after_the_deadline_runs_nothing(
         await priced_policy.request("read", seconds=1.0)
 
     async def refunded() -> bool:
-        return (await counters(valkey_url, COUNTER))["held"] == 0
+        return (await counters(valkey_url, COUNTER))["reserved"] == 0
 
     await until_async(refunded, "it is refunded")
     assert recorded

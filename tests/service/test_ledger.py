@@ -32,7 +32,7 @@ async def test_a_race_for_the_last_dollar_never_exceeds_the_budget(
 
     won = await asyncio.gather(*(attempt(n) for n in range(500)))
     assert sum(won) == 42
-    assert (await counters(valkey_url))["held"] == 4200
+    assert (await counters(valkey_url))["reserved"] == 4200
 
 
 async def test_a_denial_names_the_level_the_limit_and_the_reset(ledger: Ledger) -> None:
@@ -45,13 +45,13 @@ async def test_a_denied_level_leaves_every_other_level_unchanged(
 ) -> None:
     with pytest.raises(BudgetExceededError, match="team:ops"):
         await ledger.reserve(claim("r", admission(100, team_usd=0.00001)))
-    assert (await counters(valkey_url)).get("held", 0) == 0
+    assert (await counters(valkey_url)).get("reserved", 0) == 0
 
 
 async def test_a_repeated_reservation_is_held_once(ledger: Ledger, valkey_url: str) -> None:
     for _ in range(3):
         await ledger.reserve(claim("same", admission(100)))
-    assert (await counters(valkey_url))["held"] == 100
+    assert (await counters(valkey_url))["reserved"] == 100
 
 
 async def test_a_repeated_settlement_charges_once(ledger: Ledger, valkey_url: str) -> None:
@@ -60,7 +60,7 @@ async def test_a_repeated_settlement_charges_once(ledger: Ledger, valkey_url: st
     await ledger.settle([final, final])
     await ledger.settle([final])
     found = await counters(valkey_url)
-    assert (found["spent"], found["held"]) == (100, 0)
+    assert (found["spent"], found["reserved"]) == (100, 0)
 
 
 async def test_a_refund_releases_everything(ledger: Ledger, valkey_url: str) -> None:
@@ -68,7 +68,7 @@ async def test_a_refund_releases_everything(ledger: Ledger, valkey_url: str) -> 
     await ledger.settle([ReservationEnd("r", "acme", "refund")])
     for level in ("budget:key:bot:usd:day:UTC", "budget:team:ops:usd:month:UTC"):
         found = await counters(valkey_url, level)
-        assert (found["spent"], found["held"]) == (0, 0)
+        assert (found["spent"], found["reserved"]) == (0, 0)
 
 
 async def test_an_amount_above_the_reservation_is_charged_and_recorded_as_debt(
@@ -91,7 +91,7 @@ async def test_an_expired_call_is_charged_once_as_unknown_and_correctable(
     assert (await counters(valkey_url))["spent"] == 100
     await ledger.settle([ReservationEnd("r", "acme", "refund")])  # the late outcome: not dispatched
     found = await counters(valkey_url)
-    assert (found["spent"], found["held"]) == (0, 0)
+    assert (found["spent"], found["reserved"]) == (0, 0)
 
 
 async def test_an_expired_call_is_claimed_by_one_sweeper(ledger: Ledger) -> None:
@@ -128,7 +128,7 @@ async def test_a_rate_denial_holds_no_money(ledger: Ledger, valkey_url: str) -> 
     await ledger.reserve(claim("r1", wanted_admission))
     with pytest.raises(RateExceededError):
         await ledger.reserve(claim("r2", wanted_admission))
-    assert (await counters(valkey_url))["held"] == 100
+    assert (await counters(valkey_url))["reserved"] == 100
 
 
 async def test_an_emptied_redis_is_never_a_fresh_budget(ledger: Ledger, valkey_url: str) -> None:
@@ -150,7 +150,7 @@ async def test_a_killed_redis_rejects_and_a_restarted_one_retains_its_counters(
         await ledger.reserve(claim("r2", admission(100)))
     own_valkey.start()
     await ledger.reserve(claim("r3", admission(100)))
-    assert (await counters(own_valkey.url))["held"] == 200
+    assert (await counters(own_valkey.url))["reserved"] == 200
     await ledger.close()
 
 

@@ -26,10 +26,10 @@ def with_budgets(charge: int, *budgets: Budget, level: str = "key:bot") -> Admis
     return admitted(charge, (level, Level(budgets=budgets)))
 
 
-async def passes(ledger: Ledger, wanted: Admission, most: int, prefix: str = "r") -> int:
-    """Return how many of `most` reservations succeed."""
+async def passes(ledger: Ledger, wanted: Admission, maximum: int, prefix: str = "r") -> int:
+    """Return how many of `maximum` reservations succeed."""
     count = 0
-    for n in range(most):
+    for n in range(maximum):
         try:
             await ledger.reserve(claim(f"{prefix}{n}", wanted))
         except BudgetExceededError:
@@ -165,7 +165,7 @@ async def test_a_race_over_four_levels_stops_at_the_tightest(
     assert sum(await asyncio.gather(*(attempt(n) for n in range(300)))) == 42
     assert named == {"user:ann"}
     for each, _ in levels:
-        assert (await counters(valkey_url, f"budget:{each}:usd:day:UTC"))["held"] == 4200
+        assert (await counters(valkey_url, f"budget:{each}:usd:day:UTC"))["reserved"] == 4200
 
 
 async def test_every_rate_of_a_level_holds(ledger: Ledger) -> None:
@@ -192,7 +192,7 @@ async def test_a_rejected_loop_holds_no_money(ledger: Ledger, valkey_url: str) -
     await ledger.reserve(claim("r1", wanted, repeated="same"))
     with pytest.raises(LoopDetectedError):
         await ledger.reserve(claim("r2", wanted, repeated="same"))
-    assert (await counters(valkey_url))["held"] == 100
+    assert (await counters(valkey_url))["reserved"] == 100
 
 
 async def test_a_call_may_be_repeated_once_its_window_has_passed(ledger: Ledger) -> None:
@@ -218,7 +218,7 @@ async def test_a_clock_slightly_ahead_does_not_start_the_next_period(
     await ledger.reserve(claim("r", wanted))
     monkeypatch.setattr("toolbus_policy.ledger.ledger.time", lambda: time() + 3600)
     assert await passes(ledger, wanted, 3, "early") == 0
-    assert (await counters(valkey_url, "budget:key:bot:usd:hour:UTC"))["held"] == 100
+    assert (await counters(valkey_url, "budget:key:bot:usd:hour:UTC"))["reserved"] == 100
 
 
 LEVELS: Any = [
@@ -246,7 +246,7 @@ async def every_script(ledger: Ledger, generations: MemoryGenerations) -> None:
     await store.close_counters("acme")
     await store.extend_lock("acme", 60)
     await store.write_contents(
-        "acme", "new", CounterContents({"budget:x": {"held": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
+        "acme", "new", CounterContents({"budget:x": {"reserved": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
     )
     assert await store.open_generation("acme", "token", "new")
     assert await store.read_state("acme") == ("new", 0)

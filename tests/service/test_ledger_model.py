@@ -126,8 +126,8 @@ class Reservations(RuleBasedStateMachine):
         )
         spent = sum(amount for name, amount in rolling.items() if name[0] == "b")
         assert money["spent"] == spent == sum(self.charged.values())
-        assert money["held"] == rolling["held"] == sum(self.held.values())
-        assert (counted["spent"], counted["held"]) == (len(self.charged), len(self.held))
+        assert money["reserved"] == rolling["reserved"] == sum(self.held.values())
+        assert (counted["spent"], counted["reserved"]) == (len(self.charged), len(self.held))
 
 
 def test_no_sequence_exceeds_a_budget_or_leaks(valkey_url: str) -> None:
@@ -149,5 +149,5 @@ async def test_a_drained_ledger_holds_nothing(valkey_url: str, how: Any) -> None
     )
     await ledger.settle([ReservationEnd(f"r{n}", "acme", how, 50) for n in range(10)])
     for counter in (MONEY, ROLLING, COUNTED):
-        assert (await counters(valkey_url, counter))["held"] == 0
+        assert (await counters(valkey_url, counter))["reserved"] == 0
     await ledger.close()

@@ -84,7 +84,7 @@ class LedgerOperator:
         key = await counters(self.valkey_url, KEY)
         team = await counters(self.valkey_url, TEAM)
         calls = sum(count for name, count in team.items() if name[0] == "b")
-        return key["spent"], key["held"], calls
+        return key["spent"], key["reserved"], calls
 
 
 async def copied(client: "redis.Redis") -> dict[bytes, bytes]:

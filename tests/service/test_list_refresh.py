@@ -15,7 +15,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
 from toolbus_common.service.process_context import ProcessContext
-from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.servers import refresh_schedule as renewing
 
@@ -31,11 +30,9 @@ def expiring_server(tmp_path: Path) -> Iterator[FixtureServer]:
 
 @asynccontextmanager
 async def running(
-    server: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+    server: FixtureServer, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
     """Run an executor with the server."""
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     monkeypatch.setattr(renewing, "MIN_SECONDS", 0.1)
     declared = Configuration(servers={"quick": Server(url=server.url, probe=0)})
     config = await operator.bucket(CONFIG)
@@ -61,11 +58,10 @@ async def failed_lists(operator: Bus) -> dict[str, str]:
 
 async def test_expired_lists_are_refreshed(
     expiring_server: FixtureServer,
-    settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with running(expiring_server, settings, operator, monkeypatch):
+    async with running(expiring_server, operator, monkeypatch):
         first: Listing = await until_async(lambda: published(operator), "the first listing")
         assert first.ttl_ms == 100
 
@@ -82,12 +78,11 @@ async def test_expired_lists_are_refreshed(
 
 async def test_a_server_whose_refresh_fails_stays_connected_and_listed(
     expiring_server: FixtureServer,
-    settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with running(expiring_server, settings, operator, monkeypatch):
+    async with running(expiring_server, operator, monkeypatch):
         first: Listing = await until_async(lambda: published(operator), "the first listing")
         expiring_server.kill()
         await until(lambda: caplog.text.count("server.refresh_failed") > 1, "failed refreshes")

@@ -17,7 +17,7 @@ from toolbus_common.errors import (
     BreakerOpenError,
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
@@ -237,7 +237,7 @@ async def test_a_fetched_document_cannot_send_credentials_to_another_origin(
 ) -> None:
     rest.describe(document() | {"servers": [{"url": f"{started[1].origin}/api/v1"}]})
     client = CallRunner()
-    with pytest.raises(UpstreamFaultError, match="set base_url"):
+    with pytest.raises(UpstreamInvalidError, match="set base_url"):
         await upstream(client, openapi=rest.document).open()
     declared = upstream(client, openapi=rest.document, base_url=f"{started[1].origin}/api/v1")
     await client.open(declared)
@@ -336,10 +336,10 @@ async def test_with_validation_a_result_that_violates_its_schema_is_the_servers_
         if not fails:
             assert answers.last["structuredContent"]["id"] == 1
             return
-        assert isinstance(answers.error, UpstreamFaultError)
+        assert isinstance(answers.error, UpstreamInvalidError)
         assert "violates the outputSchema of getPet: 'name' must be" in answers.error.reason
         assert (client.outcome.charge, client.outcome.sent) == (5, True)
-        assert client.runner.status()["failures"][-1]["code"] == "upstream_fault"
+        assert client.runner.status()["failures"][-1]["code"] == "upstream_invalid"
     finally:
         await client.close()
 

@@ -13,7 +13,7 @@ from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import (
     BreakerOpenError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
@@ -98,7 +98,7 @@ async def test_invalid_answers_open_the_breaker(trouble: str) -> None:
         client.runner.breaker.circuit = Breaker(pause=60.0)
         server.trouble = trouble
         for _ in range(5):
-            assert (await client.call("plain")).error.code in {"upstream_fault", "upstream_dead"}
+            assert (await client.call("plain")).error.code in {"upstream_invalid", "upstream_dead"}
         assert isinstance((await client.call("plain")).error, BreakerOpenError)
         assert server.call_count == 5
         client.runner.breaker.circuit.retry_at = 0.0
@@ -114,7 +114,7 @@ async def test_an_invalid_answer_to_a_trial_call_leaves_the_breaker_open() -> No
         for _ in range(5):
             await client.call("plain")
         client.runner.breaker.circuit.retry_at = 0.0
-        assert isinstance((await client.call("plain")).error, UpstreamFaultError)
+        assert isinstance((await client.call("plain")).error, UpstreamInvalidError)
         assert isinstance((await client.call("plain")).error, BreakerOpenError)
 
 
@@ -122,7 +122,7 @@ async def test_a_too_large_result_is_no_failure_of_the_server() -> None:
     async with probed(probe=0) as (client, server):
         server.trouble = "boundless"
         for _ in range(6):
-            assert isinstance((await client.call("plain")).error, UpstreamFaultError)
+            assert isinstance((await client.call("plain")).error, UpstreamInvalidError)
         assert state(client)(State.CLOSED)
 
 

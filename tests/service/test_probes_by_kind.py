@@ -19,7 +19,7 @@ from toolbus_executor.resilience.failure_log import GarbageError
 from toolbus_executor.resilience.health_probe import NoProbeError, Probed
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
 from toolbus_executor.upstreams.mcp import stdio as stdio_upstream
-from toolbus_executor.upstreams.mcp.stdio import MOST_MISSED, StdioUpstream
+from toolbus_executor.upstreams.mcp.stdio import MAX_MISSED, StdioUpstream
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 # Answers requests, but none after a call of `deaf`; `mute`: never a ping.
@@ -62,11 +62,11 @@ async def test_a_process_that_stops_answering_is_ended(
         await upstream.probe()
         assert (await client.call("deaf")).text == "deaf from now on"
         monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)
-        for _ in range(MOST_MISSED):
+        for _ in range(MAX_MISSED):
             with pytest.raises(TimeoutError):
                 await upstream.probe()
         assert await upstream.wait_lost() == (
-            f"Its process ended: it did not respond to {MOST_MISSED} probes in a row."
+            f"Its process ended: it did not respond to {MAX_MISSED} probes in a row."
         )
 
 

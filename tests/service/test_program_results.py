@@ -9,7 +9,7 @@ from toolbus_codemode.results.result_store import LARGEST, SLOTS, Results
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
-from toolbus_common.nats.topology import MOST_RESULT_BYTES, RESULT_SECONDS, RESULTS
+from toolbus_common.nats.topology import MAX_RESULT_BYTES, RESULT_SECONDS, RESULTS
 from toolbus_common.settings import Settings
 
 MINE, YOURS = "a" * 64, "b" * 64  # digests of two keys
@@ -94,7 +94,7 @@ async def test_results_expire_and_are_limited_in_total_size(
 ) -> None:
     await results.keep(MINE, 1)
     config = (await operator.client.jetstream().stream_info(f"OBJ_{RESULTS}")).config
-    assert (config.max_age, config.max_bytes) == (RESULT_SECONDS, MOST_RESULT_BYTES)
+    assert (config.max_age, config.max_bytes) == (RESULT_SECONDS, MAX_RESULT_BYTES)
 
 
 async def test_a_full_store_is_an_error_and_retains_its_content(bus: Bus, operator: Bus) -> None:

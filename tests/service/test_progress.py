@@ -13,7 +13,7 @@ from harness.gateway.cluster import Upstream
 from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
 from toolbus_common.contracts import CallResult, Progress
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
-from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, ProgressLimiter
+from toolbus_executor.upstreams.progress_limiter import MAX_PER_SECOND, SECOND, ProgressLimiter
 
 STEPS = 10_000
 
@@ -45,13 +45,13 @@ async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_sent(
     assert result == sorted(set(result))
     assert result[0] == 1
     assert result[-1] == STEPS
-    assert len(result) <= seconds * MOST + 1, "the last one may be sent early"
+    assert len(result) <= seconds * MAX_PER_SECOND + 1, "the last one may be sent early"
     assert isinstance(answers.frames[-1], CallResult)
 
 
 async def test_rare_progress_is_sent_completely(client: CallRunner) -> None:
-    answers = await client.call("drip", {"steps": MOST}, progress=True)
-    assert steps(answers) == list(range(1, MOST + 1))
+    answers = await client.call("drip", {"steps": MAX_PER_SECOND}, progress=True)
+    assert steps(answers) == list(range(1, MAX_PER_SECOND + 1))
 
 
 @given(st.lists(st.floats(0, 0.3), max_size=400))
@@ -62,5 +62,5 @@ def test_no_second_contains_more_than_the_limit(gaps: list[float]) -> None:
         if pace.wait(now) == 0:
             pace.tell(now)
             result.append(now)
-    for first, later in zip(result, result[MOST:], strict=False):
+    for first, later in zip(result, result[MAX_PER_SECOND:], strict=False):
         assert later >= first + SECOND

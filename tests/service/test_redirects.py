@@ -11,7 +11,7 @@ import uvicorn
 from mcp.server.mcpserver import MCPServer
 
 from harness.services.call_runner import AT_LOOPBACK, CallRunner
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 
@@ -103,6 +103,6 @@ async def test_a_permanent_redirect_is_requested_once(server: Redirecting) -> No
 async def test_a_redirect_to_another_origin_is_rejected_with_its_fix(
     server: Redirecting, path: str
 ) -> None:
-    with pytest.raises(UpstreamFaultError, match=r"HTTP 30[78]: it redirects.* Configure"):
+    with pytest.raises(UpstreamInvalidError, match=r"HTTP 30[78]: it redirects.* Configure"):
         await opened(server, path)
     assert "/mcp" not in server.paths

@@ -15,7 +15,7 @@ from toolbus_common.errors import (
     BreakerOpenError,
     OverloadedError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamTimeoutError,
 )
 from toolbus_common.observability.trace_context import parent_based, span_id
@@ -76,7 +76,7 @@ async def test_an_invalid_answer_is_not_requested_again(
 ) -> None:
     server.trouble = "garbage"
     failed = (await client.call("plain")).error
-    assert isinstance(failed, UpstreamDeadError | UpstreamFaultError)
+    assert isinstance(failed, UpstreamDeadError | UpstreamInvalidError)
     assert server.call_count == 1
 
 
@@ -175,7 +175,7 @@ async def test_calls_beyond_the_queue_are_rejected_before_any_other_ends(
         assert isinstance(reply, CallError)
         assert isinstance(reply.error, OverloadedError)
         assert reply.error.data["retry_after"] >= 1
-    await until(lambda: server.most == 4, "the calls with a concurrency slot")
+    await until(lambda: server.maximum == 4, "the calls with a concurrency slot")
     assert client.runner.status()["waiting"] == 4
     for each in calls:
         each.cancel()

@@ -11,7 +11,7 @@ from harness.upstreams.large_result_server import LargeResultServer
 from toolbus_common.contracts import CallResult, Identified, InputRequired, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
-from toolbus_executor.results.response_cache import MOST_BYTES, MOST_ENTRIES, ResponseCache
+from toolbus_executor.results.response_cache import MAX_BYTES, MAX_ENTRIES, ResponseCache
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 TOOLS = {
@@ -189,17 +189,17 @@ async def test_only_complete_responses_are_cached(client: CallRunner) -> None:
 
 async def test_the_cache_is_limited_and_evicts_the_least_recently_used(client: CallRunner) -> None:
     cache = of(client, lambda: 0.0)
-    keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MOST_ENTRIES + 9)]
+    keys = [cache.key_of(admitted("text", {"n": number})) for number in range(MAX_ENTRIES + 9)]
     for key in keys:
         assert key is not None
         cache.store(key, b"{}", CallOutcome(CallResult(b"{}"), is_error=False))
         assert cache.find(keys[0] or key) is not None  # used all the time
-    assert len(cache) == MOST_ENTRIES
+    assert len(cache) == MAX_ENTRIES
     assert keys[1] is not None
     assert cache.find(keys[1]) is None
     large = b'{"a":"%b"}' % (b"x" * 900_000)
     for key in keys[:40]:
         assert key is not None
         cache.store(key, large, CallOutcome(CallResult(large), is_error=False))
-        assert cache.bytes <= MOST_BYTES
+        assert cache.bytes <= MAX_BYTES
     assert 0 < len(cache) < 40

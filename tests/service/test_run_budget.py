@@ -24,10 +24,10 @@ async def priced_policy(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
         yield policy
 
 
-async def refused(policy: PolicyReplicas, tool: str = "read", most: int = 1) -> Any:
+async def refused(policy: PolicyReplicas, tool: str = "read", max_charge: int = 1) -> Any:
     """Return the rejection of a call with this budget, or None."""
     try:
-        await policy.request(tool, most=most)
+        await policy.request(tool, max_charge=max_charge)
     except RunBudgetExceededError as error:
         return error
     return None
@@ -35,7 +35,7 @@ async def refused(policy: PolicyReplicas, tool: str = "read", most: int = 1) -> 
 
 async def test_a_call_above_the_budget_is_not_dispatched(priced_policy: PolicyReplicas) -> None:
     priced_policy.reached.clear()
-    error = await refused(priced_policy, most=int(PRICE * MICRO) - 1)
+    error = await refused(priced_policy, max_charge=int(PRICE * MICRO) - 1)
     assert error is not None
     assert error.data == {"costs_usd": 0.02, "left_usd": 0.019999}
     assert "costs up to $0.02, and its program may spend $0.019999 more." in error.reason
@@ -43,7 +43,9 @@ async def test_a_call_above_the_budget_is_not_dispatched(priced_policy: PolicyRe
 
 
 async def test_a_call_of_exactly_the_budget_runs(priced_policy: PolicyReplicas) -> None:
-    assert isinstance(await priced_policy.request("read", most=int(PRICE * MICRO)), CallResult)
+    assert isinstance(
+        await priced_policy.request("read", max_charge=int(PRICE * MICRO)), CallResult
+    )
     assert isinstance(await priced_policy.request("read"), CallResult)
 
 

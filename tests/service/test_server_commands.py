@@ -106,11 +106,7 @@ class Installation:
 
 
 @pytest.fixture
-async def installation(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Installation]:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+async def installation(settings: Settings, operator: Bus) -> AsyncIterator[Installation]:
     async with bus_of("policy", settings) as policy:
         installation = Installation(settings, operator, policy)
         await installation.declare()

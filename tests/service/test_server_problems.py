@@ -8,7 +8,6 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-import pytest
 from nats.js.errors import NotFoundError
 
 from harness.waits import until, until_async
@@ -23,7 +22,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.service.process_context import ProcessContext
-from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
 FLAWED = """
@@ -53,14 +51,10 @@ sys.exit(int((place / "code").read_text()))
 @asynccontextmanager
 async def keeping(
     command: tuple[str, ...],
-    settings: Settings,
     operator: Bus,
-    monkeypatch: pytest.MonkeyPatch,
     files: Files | None = None,
 ) -> AsyncIterator[None]:
     """Run an executor with a server of this command."""
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     declared = Configuration(servers={"odd": Server(command=command, files=files)})
     config = await operator.bucket(CONFIG)
     await config.put("configuration", declared.model_dump_json().encode())
@@ -97,10 +91,8 @@ async def held(operator: Bus) -> dict[str, Any] | None:
     return result if result and "no new privileges" in result["isolation"] else None
 
 
-async def test_invalid_definitions_are_in_the_status_and_an_event(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
+async def test_invalid_definitions_are_in_the_status_and_an_event(operator: Bus) -> None:
+    async with keeping((sys.executable, "-c", FLAWED), operator):
         result: dict[str, Any] = await until_async(lambda: held(operator), "its row")
         message = await until_async(lambda: events(operator, "server.faulted"), "the event")
     assert (result["state"], result["version"], result["tools"]) == ("ready", "2025-06-18", 1)
@@ -121,7 +113,7 @@ async def test_invalid_definitions_are_in_the_status_and_an_event(
 
 
 async def test_a_loss_is_published_once_and_again_for_another_reason(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    operator: Bus, tmp_path: Path
 ) -> None:
     def starts() -> int:
         written = tmp_path / "starts"
@@ -136,7 +128,7 @@ async def test_a_loss_is_published_once_and_again_for_another_reason(
     ends_with("1")
     command = (sys.executable, "-c", MORTAL, str(tmp_path))
     writes = Files(write=(str(tmp_path),))
-    async with keeping(command, settings, operator, monkeypatch, writes):
+    async with keeping(command, operator, writes):
         await until(lambda: starts() >= 6, "three attempts to connect")
         result: dict[str, Any] = await until_async(lambda: row(operator), "its row")
         ends_with("2")

@@ -24,7 +24,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
-from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.resilience.circuit_breaker import Breaker
 from toolbus_executor.transport.dialer_factory import DialerFactory
@@ -284,11 +283,7 @@ async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
         assert sorted(client.calls_by_replica()) == [0, 4]
 
 
-async def test_an_executor_reports_replicas_and_probes_idle_servers(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+async def test_an_executor_reports_replicas_and_probes_idle_servers(operator: Bus) -> None:
 
     async def row(name: str) -> Any:
         with suppress(UnavailableError):

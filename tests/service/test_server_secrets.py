@@ -16,7 +16,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
-from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
 SCHEMA = {"data": {"__schema": {"queryType": {"name": "Query"}, "types": [
@@ -44,11 +43,9 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
-def start_executor(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start_executor(operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
     @asynccontextmanager
     async def start(server: Server) -> AsyncIterator[None]:
-        monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-        monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
         monkeypatch.setenv("TOOLBUS_SECRET_SECONDS", "0.1")
         config = await operator.bucket(CONFIG)
         result = Configuration(servers={"shop": server}).model_dump_json().encode()

@@ -9,7 +9,6 @@ from harness.waits import until_async
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.process_context import ProcessContext
-from toolbus_common.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -22,12 +21,8 @@ from toolbus_common.settings import Settings
 async def test_a_service_is_ready_and_reports_its_details(
     name: str,
     details: dict[str, Any],
-    settings: Settings,
     operator: Bus,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with import_module(f"toolbus_{name}.main").build(ProcessContext()).running():
         (result,) = await until_async(RequestReply("operator", operator).request_all, "its status")
         assert (result.service, result.ready, result.details) == (name, True, details)

@@ -37,10 +37,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def start_executors(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start_executors(settings: Settings, operator: Bus) -> Any:
     """Return a function that starts executors."""
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     return lambda executors=2: ExecutorPair(settings, operator, executors)
 
 
@@ -144,7 +142,7 @@ async def test_a_recreated_key_of_the_same_name_is_another_principal(pair: Execu
 
 async def test_at_the_limit_the_least_recently_used_session_ends(start_executors: Any) -> None:
     async with start_executors(1).running() as apart:
-        await apart.declare(s=Server(command=COMMAND, most_sessions=2))
+        await apart.declare(s=Server(command=COMMAND, max_sessions=2))
         await apart.listed()
         for key in ("ann", "bob", "ann", "eve"):  # eve gets the session of bob
             await apart.say(key, "remember", arguments={"text": key})
@@ -156,7 +154,7 @@ async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_ch
     start_executors: Any,
 ) -> None:
     async with start_executors(1).running() as apart:
-        await apart.declare(s=Server(command=COMMAND, most_sessions=2))
+        await apart.declare(s=Server(command=COMMAND, max_sessions=2))
         await apart.listed()
         busy = [asyncio.create_task(apart.end(key, "wait")) for key in ("ann", "bob")]
         try:
@@ -167,13 +165,13 @@ async def test_with_only_busy_sessions_a_call_is_rejected_with_the_setting_to_ch
             for each in busy:
                 each.cancel()
         assert refused.value.code == "overloaded"
-        assert "servers.s.most_sessions (now 2)" in refused.value.reason
+        assert "servers.s.max_sessions (now 2)" in refused.value.reason
         assert "servers.s.sessions to shared" in refused.value.reason
 
 
 async def test_one_principal_cannot_use_every_session(start_executors: Any) -> None:
     async with start_executors(1).running() as apart:
-        await apart.declare(s=Server(command=COMMAND, sessions="client", most_sessions=4))
+        await apart.declare(s=Server(command=COMMAND, sessions="client", max_sessions=4))
         await apart.listed()
         mine = {"family": ProtocolFamily.LEGACY}
         busy = [
@@ -182,7 +180,7 @@ async def test_one_principal_cannot_use_every_session(start_executors: Any) -> N
         ]
         try:
             await until_async(lambda: has_running_calls(apart, 2), "two busy sessions")
-            with pytest.raises(ToolbusError, match=r"servers\.s\.most_sessions_each"):
+            with pytest.raises(ToolbusError, match=r"servers\.s\.max_sessions_per_principal"):
                 await apart.say("ann", "recall", session="c9", **mine)
             assert await apart.say("bob", "recall") == ""
         finally:

@@ -59,7 +59,7 @@ def late(rid: str, after: int = 0) -> ReservationRequest:
 async def amounts(url: str) -> tuple[int, int]:
     """Return the spent and the reserved amount."""
     found = await counters(url)
-    return found["spent"], found["held"]
+    return found["spent"], found["reserved"]
 
 
 async def swept(settlement: SettlementConsumer, url: str) -> tuple[int, int]:

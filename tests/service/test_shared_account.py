@@ -68,8 +68,6 @@ async def oauth(
 ) -> AsyncIterator[Oauth]:
     """Run oauth with an executor that waits an hour before its next attempt."""
     monkeypatch.setattr(keeper, "FIRST_PAUSE", 3600.0)
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     wiki = Server.model_validate({"url": rejecting_server[0], "oauth": {}})
     config = await operator.bucket(CONFIG)
     await config.put(

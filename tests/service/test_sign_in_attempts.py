@@ -16,7 +16,7 @@ from toolbus_common.settings import Settings
 from toolbus_oauth.accounts import local_accounts as accounts
 from toolbus_oauth.accounts.local_accounts import (
     FAILURE_SECONDS,
-    MOST_FAILURES,
+    MAX_FAILURES,
     Accounts,
     SignInError,
 )
@@ -55,7 +55,7 @@ async def test_concurrent_attempts_at_two_replicas_are_limited_together(
         guesses = (each.signed_in("ann", str(n), "") for n in range(20) for each in (one, other))
         result = await asyncio.gather(*guesses, return_exceptions=True)
         assert all(isinstance(each, SignInError) for each in result)
-        assert len(verified) == MOST_FAILURES
+        assert len(verified) == MAX_FAILURES
         with pytest.raises(SignInError, match="Too many sign-in attempts"):
             await other.signed_in("ann", "once more", "")
 
@@ -64,7 +64,7 @@ async def test_a_sign_in_at_one_replica_resets_the_count_of_the_other(replica: R
     async with replica() as one, replica() as other:
         await one.store.put("ann", Account("ann", hashed(PASSWORD)))
         for _ in range(2):
-            for _ in range(MOST_FAILURES - 1):
+            for _ in range(MAX_FAILURES - 1):
                 with pytest.raises(SignInError, match="is wrong"):
                     await one.signed_in("ann", "wrong", "")
             assert (await other.signed_in("ann", PASSWORD, "")).user == "ann"
@@ -73,7 +73,7 @@ async def test_a_sign_in_at_one_replica_resets_the_count_of_the_other(replica: R
 async def test_old_attempts_expire(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     async with replica() as one:
         await one.store.put("ann", Account("ann", hashed(PASSWORD)))
-        await one.brief.put("ann", SignInAttempts((time(),) * MOST_FAILURES))
+        await one.brief.put("ann", SignInAttempts((time(),) * MAX_FAILURES))
         with pytest.raises(SignInError, match="Too many sign-in attempts"):
             await one.signed_in("ann", PASSWORD, "")
         later = time() + FAILURE_SECONDS

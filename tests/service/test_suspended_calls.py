@@ -82,12 +82,8 @@ class Agent:
 
 
 @pytest.fixture
-async def agent(
-    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Agent]:
+async def agent(settings: Settings, operator: Bus, tmp_path: Path) -> AsyncIterator[Agent]:
     """Run a client in front of two executors with the same server."""
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     server = FixtureServer(tmp_path / "fixture", "--family", "legacy")
     server.start()
     # Shared, so that either executor serves every call of the one agent.

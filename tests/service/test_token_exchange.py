@@ -17,7 +17,7 @@ from toolbus_common.settings import Settings
 from toolbus_oauth.clients.registry import EXCHANGE
 from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.keys.unverified_jwt import parse_unverified
-from toolbus_oauth.server.token_exchange import MOST_ACTORS, TOKEN
+from toolbus_oauth.server.token_exchange import MAX_ACTORS, TOKEN
 
 DOCS = f"{RESOURCE}/docs"
 SECTIONS: dict[str, Any] = {
@@ -194,7 +194,7 @@ async def test_only_valid_own_tokens_are_exchanged_and_the_actor_is_the_client(
 async def test_a_chain_of_actors_is_complete_and_limited(server: Server) -> None:
     token = await anns(server)
     names: list[str] = []
-    for number in range(MOST_ACTORS):
+    for number in range(MAX_ACTORS):
         machine = await Machine.create(server, f"m{number}", DOCS)
         token = await machine.exchanged(token)
         assert await machine.exchanged(token), "a repetition does not extend the chain"

@@ -98,11 +98,7 @@ class TwoExecutors:
 
 
 @pytest.fixture
-async def pair(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[TwoExecutors]:
-    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
-    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+async def pair(settings: Settings, operator: Bus) -> AsyncIterator[TwoExecutors]:
     executors = TwoExecutors(settings)
     await executors.vast.start()
     try:

@@ -4,7 +4,7 @@ from reference.pages import PAGES, ROOT, rendered
 
 
 def main() -> None:
-    """Write the pages that differ from what the code says, and name them."""
+    """Write the pages that differ from the code, and print their names."""
     for page in PAGES:
         path = ROOT / page
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from toolbus_common.config import Configuration
 from toolbus_common.config.access.levels import KeyTerms, Level
 from toolbus_common.config.audit.exports import Leaving, Place
 
-SHARED = (Level, KeyTerms, Place, Leaving)  # models whose fields others take over
+SHARED = (Level, KeyTerms, Place, Leaving)  # models whose fields other models inherit
 INTERNAL = {"secret_hash", "revoked"}  # written by commands, never by hand
 WITH_SECRET = ("Key", "Admin", "Reader")  # `secret` is replaced with its hash on loading
 
@@ -38,12 +38,12 @@ def models() -> list[type[BaseModel]]:
 
 
 def bases(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """Return the shared models whose fields a model takes over."""
+    """Return the shared models whose fields a model inherits."""
     return [base for base in model.__mro__[1:] if base in SHARED]
 
 
 def own_fields(model: type[BaseModel]) -> list[str]:
-    """Return the fields that a model has beside those of its shared models."""
+    """Return the fields of a model that its shared models do not have."""
     taken = {name for base in bases(model) for name in base.model_fields}
     redefined = {name for name in model.__annotations__ if name in model.model_fields}
     return [
@@ -94,7 +94,7 @@ def _model(model: type[BaseModel], descriptions: dict[str, str]) -> str:
 
 
 def _nearest(inherited: list[type[BaseModel]]) -> list[type[BaseModel]]:
-    """Leave out shared models that another of them takes over itself."""
+    """Leave out shared models that another of these models inherits."""
     return [
         base
         for base in inherited

@@ -21,7 +21,7 @@ def models() -> dict[str, type[Settings]]:
 
 
 def own_fields(model: type[Settings]) -> dict[str, FieldInfo]:
-    """Return the settings that a service has beside the shared ones."""
+    """Return the settings of a service that the shared settings do not have."""
     return {
         name: field
         for name, field in model.model_fields.items()

@@ -1,4 +1,4 @@
-"""Every error code, from the tree of errors and the answers that ingress gives them."""
+"""Every error code, from the tree of errors and ingress's table of error codes."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ INTERNAL = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of
 
 
 def classes(root: type[ToolbusError] = ToolbusError) -> Iterator[type[ToolbusError]]:
-    """Yield a class of the tree and everything below it, without classes of single services."""
+    """Yield a class of the tree and all its subclasses, without those of single services."""
     if root.__module__ == ToolbusError.__module__:
         yield root
         for child in root.__subclasses__():

@@ -34,7 +34,7 @@ def _events_below(base: type[Event]) -> Iterator[type[Event]]:
 
 
 def messages() -> dict[str, type[Message]]:
-    """Return every message that is no event, by its subject."""
+    """Return every message that is not an event, by its subject."""
     found: dict[str, type[Message]] = {}
     waiting = [Message]
     while waiting:
@@ -60,7 +60,7 @@ def generated() -> str:
 
 
 def _allowed(kind: str) -> dict[str, list[str]]:
-    """Return our own subjects that users may publish (or subscribe to), and those users."""
+    """Return the subjects of Toolbus that users may publish (or subscribe to), with those users."""
     found: dict[str, list[str]] = {}
     for user, granted in rights().items():
         for subject in getattr(granted, kind):
@@ -173,7 +173,7 @@ def _section(event: type[Event]) -> str:
 
 
 def _inherited_docs(event: type[Event]) -> Iterator[str]:
-    """Yield the docstrings of the bases between an event and the two general ones."""
+    """Yield the docstrings of the classes between an event and the two common base classes."""
     for base in event.__mro__[1:]:
         if base in (CallEvent, Event):
             return

@@ -31,7 +31,7 @@ class LogEvent:
 
 
 def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
-    """Yield the level and the call of everything that a module logs."""
+    """Yield the level and the call of every log statement of a module."""
     for node in ast.walk(ast.parse(source)):
         if (
             isinstance(node, ast.Call)
@@ -64,7 +64,7 @@ def catalogue() -> list[LogEvent]:
 
 
 def _names(call: ast.Call, module: str) -> Iterator[str]:
-    """Yield the names that the first argument can be: a literal, or one of two."""
+    """Yield the possible names in the first argument: a literal, or one of two literals."""
     first = call.args[0]
     options = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
     for each in options:

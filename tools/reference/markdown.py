@@ -1,4 +1,4 @@
-"""Markdown as the reference pages use it: tables, and pages with one generated part."""
+"""Markdown of the reference pages: tables, and pages with one generated part."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ _GENERATED = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; a bar inside a cell is escaped."""
+    """Return a table. A bar inside a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
@@ -19,13 +19,13 @@ def _cell(text: str) -> str:
 
 
 def code(text: object) -> str:
-    """Return text as inline code, or nothing for nothing."""
+    """Return text as inline code; empty text stays empty."""
     shown = str(text)
     return f"`{shown}`" if shown else ""
 
 
 def with_generated(page: str, title: str, generated: str) -> str:
-    """Return the page with its generated part replaced; a new page has a title and that part."""
+    """Return the page with its generated part replaced. A new page has a title and that part."""
     block = f"{BEGIN}\n\n{generated.strip()}\n\n{END}"
     if BEGIN not in page:
         return f"# {title}\n\n{block}\n"

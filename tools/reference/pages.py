@@ -1,4 +1,4 @@
-"""The generated pages, each with its title and what writes it."""
+"""The generated pages, each with its title and its generator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +27,6 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
 
 
 def rendered(page: str, before: str) -> str:
-    """Return the text that a page should have; text outside of its generated part is kept."""
+    """Return the expected text of a page. Text outside of the generated part is unchanged."""
     title, generate = PAGES[page]
     return with_generated(before, title, generate())

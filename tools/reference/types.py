@@ -1,4 +1,4 @@
-"""Types, defaults and limits of pydantic fields, as a reader of YAML or of a shell knows them."""
+"""Types, defaults and limits of pydantic fields, in the terms of YAML and of a shell."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -47,7 +47,7 @@ def _one_of(values: Any) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """Return a field's default; `required` where there is none."""
+    """Return a field's default, or `required` if it has none."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
@@ -63,7 +63,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number; sizes that are whole KiB, MiB or GiB say so."""
+    """Return a number, with its value in KiB, MiB or GiB if that is whole."""
     if isinstance(value, int) and value >= 64 * _KIB:
         for unit, name in ((_GIB, "GiB"), (_MIB, "MiB"), (_KIB, "KiB")):
             if value % unit == 0:

@@ -12,7 +12,7 @@ By = str  # one of NAMED
 Row = dict[str, Any]
 RunQuery = Callable[[AuditQuery], Awaitable[RowsReply]]
 
-MOST_NAMES = 50  # rows of a table
+MAX_NAMES = 50  # rows of a table
 HOURS_SHOWN = timedelta(days=3)  # beyond that, a chart has a bar a day
 NAMED: Mapping[str, str] = {
     "customer": "customer",
@@ -72,7 +72,7 @@ async def gathered(run_query: RunQuery, by: By, since: datetime, until: datetime
 
     step = "hour" if until - start <= HOURS_SHOWN else "day"
     truncated = "toStartOfHour" if step == "hour" else "toStartOfDay"
-    table, more = await rows(_TABLE.replace("{named}", NAMED[by]), MOST_NAMES)
+    table, more = await rows(_TABLE.replace("{named}", NAMED[by]), MAX_NAMES)
     (total, _), (tokens, _) = await rows(_TOTAL), await rows(_TOKENS)
     (steps, _), (codes, _) = await rows(_STEPS.replace("{step}", truncated)), await rows(_CODES, 20)
     return Report(

@@ -16,8 +16,8 @@ _SHOWN = {
 }  # fmt: skip
 _OUTCOMES = ("all_completed", "all_failed", "all_denied")
 _DAY, _MINUTE = len("2026-11-01"), len("2026-11-01 12:00")
-MOST_BARS = 12
-MOST_EMPTY = 400  # steps shown from the report's start; a longer chart starts at the first call
+MAX_BARS = 12
+MAX_EMPTY = 400  # steps shown from the report's start; a longer chart starts at the first call
 
 
 def page(report: Report) -> str:
@@ -60,14 +60,14 @@ def _figure(value: Any) -> str:
 
 
 def _columns(report: Report) -> list[Row]:
-    """Return a row for each hour or day of the period, with zeros where there were no calls."""
+    """Return a row for each hour or day of the period, with zeros for those without calls."""
     if not report.steps:
         return []
     known = {datetime.fromisoformat(str(row["step"])): row for row in report.steps}
     since, until = map(datetime.fromisoformat, (report.since, report.until))
     step = timedelta(days=1) if report.step == "day" else timedelta(hours=1)
     begin = datetime.combine(since, time(since.hour if report.step == "hour" else 0))
-    if (until - begin) / step > MOST_EMPTY:
+    if (until - begin) / step > MAX_EMPTY:
         begin = min(known)
     nothing = dict.fromkeys(_SHOWN, 0)
     moments = (begin + step * at for at in range(ceil((until - begin) / step)))
@@ -84,4 +84,4 @@ def _codes(report: Report) -> list[tuple[str, float]]:
 
 def _largest(rows: Sequence[Row], name: str) -> list[tuple[str, float]]:
     found = [(str(row["name"]) or "(none)", float(row[name])) for row in rows if row[name]]
-    return sorted(found, key=lambda pair: -pair[1])[:MOST_BARS]
+    return sorted(found, key=lambda pair: -pair[1])[:MAX_BARS]

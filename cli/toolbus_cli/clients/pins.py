@@ -45,7 +45,7 @@ class Case:
 
     @property
     def why(self) -> str:
-        """Why it is quarantined; empty if it is listed."""
+        """Why the definition is quarantined; empty if it is listed."""
         return self.offered.why if isinstance(self.offered, Quarantined) else ""
 
 
@@ -102,7 +102,7 @@ class Pinboard:
             self._repository.record(DefinitionApproved(**_about(case, "approved")))
 
     async def reject(self, case: Case) -> None:
-        """Reject the definition of the case, listed or not; another one stays approved."""
+        """Reject the definition of the case. Another approved version stays approved."""
         digest = case.offered.digest
         withdrawn = {"digest": ""} if case.pin.digest == digest else {}
         decision = {"rejected": digest, "by": me(), "at": time()}
@@ -140,7 +140,7 @@ def changed_again(name: str) -> str:
 
 
 def _still(case: Case, listings: Iterable[Listing]) -> None:
-    """Check that the server still has the displayed definition, and that its digest is right."""
+    """Check that the server still has the displayed definition, and that the digest is correct."""
     now = [
         offered.digest
         for listing in listings
@@ -155,7 +155,7 @@ def _still(case: Case, listings: Iterable[Listing]) -> None:
 def _take_no_name(
     cases: Iterable[Case], listings: list[Listing], servers: Mapping[str, Server]
 ) -> None:
-    """Check that the approval hides no listed tool that has a similar name."""
+    """Check that the approval does not hide a listed tool with a similar name."""
     before, after = Names(listings, servers), Names(_with(cases, listings), servers)
     for listing in listings:
         for kind in PINNED:
@@ -171,7 +171,7 @@ def _take_no_name(
 
 
 def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
-    """Yield the listings as they would be with the cases approved."""
+    """Yield the listings as they would be after these cases are approved."""
     for listing in listings:
         more: dict[str, tuple[CatalogEntry, ...]] = {
             kind: getattr(listing, kind) for kind in PINNED

@@ -15,7 +15,7 @@ from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_o
 
 Outcome = Literal["same", "refused", "asked", "allowed", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "refused", "asked", "allowed", "unknown")
-MOST_EXAMPLES = 5
+MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Report:
-    """The number of calls by the outcome they would have had."""
+    """The number of calls per outcome that the proposed rules would have caused."""
 
     total: Counter[str] = field(default_factory=Counter)
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Report:
         self.by_key.setdefault(key, Counter())[outcome] += 1
         self.by_tool.setdefault(tool, Counter())[outcome] += 1
         shown = self.examples.setdefault(outcome, [])
-        if outcome != "same" and len(shown) < MOST_EXAMPLES:
+        if outcome != "same" and len(shown) < MAX_EXAMPLES:
             rule = verdict.denied_by or verdict.approve_by or call.rule
             example = {"call_id": call.call_id, "at": call.at, "key": key, "tool": tool}
             shown.append(example | {"rule": rule, "reason": verdict.reason})
@@ -82,7 +82,7 @@ class Replay:
 
     def _outcome(self, call: Recorded, part: Slice, verdict: Verdict) -> Outcome:
         if call.rule and call.rule not in self._book.names:
-            return "same"  # another rule still denies it
+            return "same"  # another rule still denies the call
         if call.arguments is None and part.reads_arguments and not verdict.denied_by:
             return "unknown"
         if verdict.denied_by:
@@ -93,7 +93,7 @@ class Replay:
 
 
 def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
-    """Return an audit row as a call; its tool's labels are those configured now."""
+    """Return an audit row as a call. The tool's labels are those of the current configuration."""
     customer, arguments = str(row["customer"]), str(row["arguments"])
     asker = Asker(
         key=str(row["key"]),

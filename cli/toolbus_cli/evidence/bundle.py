@@ -73,7 +73,7 @@ async def write(
 async def _pour(
     events: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, directory: Path
 ) -> int:
-    """Write the events, then the decrypted personal data; return the number of events."""
+    """Write the events, then the decrypted personal data. Return the number of events."""
     count = 0
     with TemporaryFile(dir=directory) as buffer:
         with bundle.open("events.jsonl", "w", force_zip64=True) as file:

@@ -60,7 +60,7 @@ class Evidence:
         )
 
     async def settled(self) -> None:
-        """Wait until the table has all signed events; rows and checkpoints are written separately.
+        """Wait until the table has all signed events: rows and checkpoints are stored separately.
 
         The wait is bounded: if events are missing permanently, the bundle must show it.
         """
@@ -143,7 +143,7 @@ async def _statements(channel: RequestReply, named: str, stream: str) -> list[St
 
 
 async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]:
-    """Return the notes that witnesses cosigned, each with one witness's line."""
+    """Return the notes with cosignatures, one note for each witness's line."""
     found: list[str] = []
     while True:
         rows = await _rows(
@@ -182,7 +182,10 @@ async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -
 
 
 async def _cut(channel: RequestReply, named: str, stream: str) -> int:
-    """Return how many events of a log have expired; it continues from the checkpoints there."""
+    """Return the number of expired events at the start of a log.
+
+    The log continues from the checkpoint of that size.
+    """
     (row,) = await _rows(
         channel,
         f"SELECT max(size) FROM log_truncations WHERE customer = {named}"  # noqa: S608

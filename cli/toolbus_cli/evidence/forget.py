@@ -25,7 +25,7 @@ KINDS = ("user:", "operator:", "admin:", "key:")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A data subject in events: the customers of the logs, and events with the plain name."""
+    """A data subject in events: the customers of the logs, and its events with the plain name."""
 
     person: PersonKey
     revision: int
@@ -102,8 +102,9 @@ async def forget(
 async def _let_go(repository: ConfigRepository, revision: int) -> int:
     """Wait until all replicas confirm; return their number. Raises `CommandError`.
 
-    The first round waits for each kind of service, and later rounds are longer, because a busy
-    replica may miss a round. Each replica that replied once must confirm, and at least one must.
+    The first round waits for each kind of service. Later rounds are longer, because a busy replica
+    may miss a round. At least one replica must confirm, and so must each replica that has replied
+    once.
     """
     channel, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
     confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has

@@ -33,13 +33,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-UNANSWERED_SECONDS = 7200  # after its deadline, an intent without an outcome is unpaired
-MOST_FOUND = 100  # findings after which reading stops
+UNANSWERED_SECONDS = 7200  # from its deadline until an intent without an outcome is a finding
+MAX_FINDINGS = 100  # findings after which reading stops
 LENGTH_OF_KEY, LENGTH_OF_SIGNATURE = 32, 64  # bytes
 LENGTH_OF_STAMP = 8  # bytes of a cosignature's time
 LONGEST_MANIFEST, LONGEST_NOTE, LONGEST_LINE = 1 << 20, 1 << 16, 1 << 24  # bytes
 LONGEST_NAME = 256  # characters of a producer, and of a call's id
-MOST_UNSIGNED = 1_000_000  # events that are read if no checkpoint is signed
+MAX_UNSIGNED = 1_000_000  # events that are read if no checkpoint is signed
 LATEST = 253402300799  # the last second that Python can represent as a date
 CHUNK = 1 << 18  # bytes read at once
 MEMBERS = frozenset(
@@ -403,7 +403,7 @@ def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
 
 
 class Report:
-    """What was checked, the findings (at most `MOST_FOUND`), and what is not proven."""
+    """The checks made, the findings (at most `MAX_FINDINGS`), and the claims not proven."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
@@ -417,7 +417,7 @@ class Report:
     def add(self, kind: str, text: str) -> None:
         """Add a finding. Raises `EnoughError`."""
         self.found.append((kind, text))
-        if len(self.found) >= MOST_FOUND:
+        if len(self.found) >= MAX_FINDINGS:
             raise EnoughError
 
     def happened(self, at: object) -> None:
@@ -502,7 +502,7 @@ def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = Non
         with zipfile.ZipFile(path) as bundle:
             _check(bundle, key, wanted, report)
     except EnoughError:
-        report.unproven.append(f"the rest: verification stopped after {MOST_FOUND} findings")
+        report.unproven.append(f"the rest: verification stopped after {MAX_FINDINGS} findings")
     except MalformedError as error:
         report.found.append(("malformed", str(error)))
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -776,11 +776,11 @@ def _check_events(
     whole = tree.size == 0
     chains, calls, people = Chains(report, whole=whole), Calls(report), People(report)
     due = sorted(checkpoints, key=lambda each: each.size)
-    most = _most(due, tree.size)
+    maximum = _maximum(due, tree.size)
     place = _passed(due, 0, tree, report, tree.size)
     last_verified = tree.size
     for line in _lines(bundle, "events.jsonl", LONGEST_LINE):
-        if tree.size >= most:
+        if tree.size >= maximum:
             report.add("unsigned", "no checkpoint covers the newest events")
             break
         tree.append(line)
@@ -807,10 +807,10 @@ def _check_events(
     report.calls = calls.started
 
 
-def _most(due: list[Checkpoint], started: int) -> int:
+def _maximum(due: list[Checkpoint], started: int) -> int:
     """Return the maximum number of events to read: as many as were signed."""
     signed = [each.size for each in due if each.is_signed]
-    return max(signed) if signed else min(due[-1].size, started + MOST_UNSIGNED)
+    return max(signed) if signed else min(due[-1].size, started + MAX_UNSIGNED)
 
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:

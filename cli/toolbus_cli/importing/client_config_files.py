@@ -1,7 +1,7 @@
 """Configuration files of MCP clients, read into one form.
 
-Known are `mcpServers` (Claude, Cursor, Windsurf, Cline, Gemini …), VS Code, Zed, Codex, Goose and
-opencode; JSON may have comments and trailing commas, as editors allow.
+The supported forms are `mcpServers` (Claude, Cursor, Windsurf, Cline, Gemini …) and those of VS
+Code, Zed, Codex, Goose and opencode. JSON may have comments and trailing commas, as editors allow.
 """
 
 import json
@@ -79,7 +79,7 @@ def _at(data: Any, keys: tuple[str, ...]) -> Any:
 
 
 def _entries(section: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each server with its name: of a table, or of a list whose members name themselves."""
+    """Yield each server with its name, from a table, or from a list of objects with names."""
     if isinstance(section, dict):
         yield from ((str(name), server) for name, server in section.items() if name != "servers")
     elif isinstance(section, list):

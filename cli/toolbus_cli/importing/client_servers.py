@@ -1,4 +1,4 @@
-"""Conversion of MCP client servers to servers of toolbus.yaml."""
+"""Conversion of an MCP client's servers to the form of toolbus.yaml."""
 
 import re
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ def _take(name: str, server: Any, taken: Taken) -> None:
 
 
 def _left_out(server: Any, called: str, taken: Taken) -> str:
-    """Return why a server cannot be taken over; empty if it can."""
+    """Return why a server cannot be imported; empty if it can."""
     if not isinstance(server, dict):
         return "it has no fields"
     if called in taken.servers:
@@ -143,7 +143,7 @@ def _words(server: dict[str, Any]) -> list[str]:
 
 
 def _note_words(called: str, words: list[str], taken: Taken) -> None:
-    """Report placeholders and credentials in a command, where nothing is replaced."""
+    """Report placeholders and credentials in a command, which are not replaced there."""
     for place, word in enumerate(words):
         if found := _OPEN.search(word):
             taken.skipped.append(
@@ -217,6 +217,6 @@ def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) 
 
 
 def _name(name: str) -> str:
-    """Return the nearest valid name: no two underscores in a row, at most 32 characters."""
+    """Return a similar valid name: no two consecutive underscores, at most 32 characters."""
     plain = re.sub(r"_{2,}", "_", re.sub(r"[^A-Za-z0-9_-]+", "-", name))
     return plain.strip("-_")[:LONGEST_NAME].strip("-_") or "server"

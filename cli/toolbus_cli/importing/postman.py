@@ -9,7 +9,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.importing.openapi_builder import Sample
 
 DEEPEST = 16  # folders in folders
-MOST_REQUESTS = 2_000
+MAX_REQUESTS = 2_000
 _VARIABLE = re.compile(r"\{\{([^{}]+)\}\}")
 _SEGMENT = re.compile(r"/:([A-Za-z_][A-Za-z0-9_-]*)")
 _LANGUAGES = {"json": "application/json", "xml": "application/xml", "html": "text/html"}
@@ -27,8 +27,8 @@ def read(text: str) -> tuple[str, list[Sample], list[str]]:
     samples = []
     for item, tag, auth in _requests(data["item"], "", data.get("auth"), 0):
         samples.append(_sample(item, tag, auth, variables))
-        if len(samples) > MOST_REQUESTS:
-            raise CommandError(f"The collection exceeds {MOST_REQUESTS} requests; export a part.")
+        if len(samples) > MAX_REQUESTS:
+            raise CommandError(f"The collection exceeds {MAX_REQUESTS} requests; export a part.")
     sound = [each for each in samples if each.url.startswith(("http://", "https://"))]
     if not sound:
         raise CommandError("No request has a complete URL; set the variables and export again.")

@@ -42,8 +42,8 @@ class Source:
     def changed(self) -> bool:
         """Return whether the file changed since it was loaded; a missing file is not a change.
 
-        A file that changed since the last check is not reported yet: its writer may have
-        truncated it and not finished.
+        A file that changed since the last check is not reported yet, because its writer may not
+        have finished.
         """
         mark, before = self._mark() if self.by != KEPT else None, self._seen
         self._seen = mark
@@ -74,7 +74,7 @@ def listening_on(host: str) -> dict[str, str]:
 
 
 async def apply_first(repository: ConfigRepository, source: Source, loaded: Loaded) -> Applied:
-    """Apply the configuration at startup; the demo does not replace one applied otherwise."""
+    """Apply the configuration at startup. The demo never replaces an applied configuration."""
     if source.is_demo:
         now = await repository.declared()
         if now.revision and now.by not in ("", DEMO):
@@ -86,7 +86,7 @@ async def apply_first(repository: ConfigRepository, source: Source, loaded: Load
 async def reload(
     repository: ConfigRepository, source: Source, note: Callable[[str, str], None]
 ) -> tuple[Loaded, Applied] | None:
-    """Apply a changed file. Return None if it was invalid, and then nothing was applied."""
+    """Apply a changed file. Return None if it is invalid; then nothing was applied."""
     try:
         loaded = source.load()
         print_warnings(source.path, loaded, note)

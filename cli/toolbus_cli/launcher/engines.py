@@ -12,7 +12,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.child_process import OnLine, Program
 from toolbus_cli.state_dir import State
-from toolbus_common.config_store.literal_secrets import create_sealing_keys
+from toolbus_common.config_store.literal_secrets import create_encryption_keys
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.permissions import create_seeds, server_configuration
 
@@ -37,7 +37,7 @@ def nats(state: State, external: str, remembered: object, on_line: OnLine) -> En
     directory.mkdir(mode=0o700, exist_ok=True)
     move_streams(directory / "store")
     port = ports.free(remembered)
-    create_sealing_keys(state.root / "sealing")
+    create_encryption_keys(state.root / "encryption")
     configuration = directory / "nats.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(
@@ -56,7 +56,7 @@ def nats(state: State, external: str, remembered: object, on_line: OnLine) -> En
 
 
 def move_streams(store: Path) -> None:
-    """Move streams of an installation older than NATS accounts to their present account.
+    """Move streams of an installation without NATS accounts to the account that they belong to now.
 
     The server must not be running. Raises `CommandError`.
     """

@@ -79,5 +79,5 @@ class LogPrinter:
 
 
 def _short(name: str) -> str:
-    """Return a short process name: fused services are shown as the first of them."""
+    """Return a short process name: of several services in one process the first."""
     return name.partition("+")[0] if len(name) > len("executor+") else name

@@ -51,10 +51,10 @@ def _any() -> int:
 
 
 def _keep(host: str, port: int) -> OSError | None:
-    """Bind a port without listening, so that a child can listen on it; return the error, if any.
+    """Bind a port without listening, so that a child can listen on it; return an error, if any.
 
-    Otherwise the system could assign the port to an outgoing connection before the child listens
-    or while it restarts.
+    Without this, the system could assign the port to an outgoing connection before the child
+    listens or while it restarts.
     """
     if (host, port) in _kept:
         return None
@@ -72,7 +72,10 @@ def _keep(host: str, port: int) -> OSError | None:
 
 
 def _try_to_listen(family: socket.AddressFamily, host: str, port: int) -> None:
-    """Listen once. Raises `OSError`: only this detects that another process listens there."""
+    """Listen once.
+
+    Raises `OSError` if another process listens there, which binding does not detect.
+    """
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))

@@ -94,7 +94,7 @@ def service_program(
     on_line: OnLine,
     own: dict[str, dict[str, str]],
 ) -> Program:
-    """Return the program for some services; `own` holds the environment of single services."""
+    """Return the program for some services. `own` are environment variables of single services."""
     command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *services]
     variables = dict(environment)
     for service in services:
@@ -105,7 +105,7 @@ def service_program(
 
 
 def foreign(names: Iterable[str]) -> dict[str, str]:
-    """Return empty values for settings that children must not inherit."""
+    """Return empty values for settings that child processes must not inherit."""
     return {name: "" for name in names if name in os.environ}
 
 

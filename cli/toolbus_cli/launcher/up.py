@@ -198,7 +198,7 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
 
 
 async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bool:
-    """Return whether the work completed before a signal. Raises what the work raises."""
+    """Return whether the work completed before a signal arrived. Raises the errors of the work."""
     doing = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(launch.stop.wait())
     await asyncio.wait({doing, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -322,5 +322,5 @@ def _relative(path: Path) -> str:
 
 
 def _command() -> str:
-    """Return how to run this command in the operator's shell: its name, else its path."""
+    """Return this command as the operator's shell finds it: its name, else its path."""
     return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

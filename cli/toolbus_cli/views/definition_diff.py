@@ -14,7 +14,7 @@ ADDED, REMOVED, CHANGED = "+", "-", "~"
 WIDTH = 100
 SHORT = 80  # characters; a longer text is compared word by word
 KEPT = 40  # characters of unchanged context
-MOST_WORDS = 1000  # compared one by one; a longer text is shown as replaced
+MAX_WORDS = 1000  # compared one by one; a longer text is shown as replaced
 
 _PLAIN = re.compile(r"[A-Za-z0-9_$-]+")
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
@@ -114,13 +114,13 @@ def _words(old: str, new: str) -> Iterator[str]:
 
 
 def _same(before: list[str], after: list[str]) -> int:
-    """Return the number of words that both begin with."""
+    """Return the number of words at the start of both texts that are equal."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(before), len(after)))
 
 
 def _compared(before: list[str], after: list[str]) -> Iterator[str]:
-    if max(len(before), len(after)) > MOST_WORDS:
+    if max(len(before), len(after)) > MAX_WORDS:
         yield from _replaced("".join(before), "".join(after))
         return
     for what, i1, i2, j1, j2 in SequenceMatcher(None, before, after).get_opcodes():
@@ -138,7 +138,7 @@ def _replaced(old: str, new: str) -> Iterator[str]:
 
 
 def _context(text: str) -> Iterator[str]:
-    """Yield unchanged text; of a long one both ends, and the number of characters between."""
+    """Yield unchanged text; of a long text both ends and the number of characters between."""
     if not text:
         return
     left_out = len(text) - 2 * KEPT

@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import SessionsReply
 
-MOST_SHOWN = 20  # of one server, in the table
+MAX_SHOWN = 20  # of one server, in the table
 COLUMNS = ("server", "owner", "client", "executor", "opened", "last used", "calls")
 
 Row = dict[str, Any]
@@ -20,7 +20,7 @@ def with_sessions(servers: list[Row], replies: Iterable[SessionsReply]) -> list[
 
 
 def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
-    """Return the rows to show, at most `MOST_SHOWN` per server."""
+    """Return the rows to show, at most `MAX_SHOWN` per server."""
     return [
         (
             server["name"],
@@ -33,7 +33,7 @@ def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
         )
         for server in servers
         if server.get("sessions")
-        for each in server["sessions"]["sessions"][:MOST_SHOWN]
+        for each in server["sessions"]["sessions"][:MAX_SHOWN]
     ]
 
 
@@ -41,7 +41,8 @@ def usage_lines(servers: list[Row]) -> list[str]:
     """Return the usage of each server's session pool that is not empty."""
     return [
         f"{server['name']}: {pool['open']} sessions open, at most {pool['limit']} in each executor "
-        f"and {pool['limit_per_principal']} for one principal (most_sessions, most_sessions_each)."
+        f"and {pool['limit_per_principal']} for one principal "
+        "(max_sessions, max_sessions_per_principal)."
         for server in servers
         if (pool := server.get("sessions")) and pool["open"]
     ]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 _OPEN, _CLOSE, BREAK = "⟨", "⟩", "⏎"
-_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would look like our marks
+_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would look like the marks added here
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
 _CONTROLS = {
     0x00: "NULL", 0x07: "BELL", 0x08: "BACKSPACE", 0x09: "TAB", 0x0A: "LINE FEED",
@@ -41,7 +41,7 @@ _ODD_SIGNS = frozenset(
 
 
 def visible(text: str) -> str:
-    """Return text that is safe for a terminal: invisible characters are replaced by names."""
+    """Return text that is safe for a terminal, with names in place of invisible characters."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_named(each) if _is_hidden(each) else each for each in text)
@@ -106,7 +106,7 @@ def _is_odd(each: str) -> bool:
 
 
 def _foreign(word: str) -> list[int]:
-    """Return the positions of letters whose script differs from the word's apparent one."""
+    """Return the positions of letters whose script differs from the word's apparent script."""
     if word.isascii():
         return []
     scripts = {at: script for at, each in enumerate(word) if (script := _script(each)) in _ALIKE}
@@ -127,7 +127,7 @@ def _needs_no_mark(before: str) -> bool:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Split a text into pieces of at most `width` characters, so that each line has its mark."""
+    """Split a text into pieces of at most `width` characters, each of which gets its own mark."""
     return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
@@ -138,5 +138,5 @@ def counted(texts: Iterable[str]) -> dict[str, int]:
 
 
 def printable(text: str) -> str:
-    """Return untrusted text for a terminal: line breaks stay, hidden characters are named."""
+    """Return untrusted text for a terminal, with names for hidden characters except line breaks."""
     return "\n".join(map(visible, text.split("\n")))

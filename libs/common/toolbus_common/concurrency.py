@@ -1,7 +1,7 @@
 """Run work in the background, limit its time, wait for the first of several, and cancel tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -12,8 +12,8 @@ Result = TypeVar("Result")
 async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks repeatedly until each has ended; their results and errors are discarded.
 
-    Once is not enough: a cancellation that arrives together with the awaited result can be lost
-    (in the NATS client, and in `asyncio.wait_for` before Python 3.12).
+    A single cancellation is not enough. If it arrives together with the awaited result, it can be
+    lost (in the NATS client, and in `asyncio.wait_for` before Python 3.12).
     """
     while left := [task for task in tasks if not task.done()]:
         for task in left:
@@ -22,7 +22,10 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
 
 
 class Tasks:
-    """Background tasks, each removed when it has ended; a failure is left to the loop's handler."""
+    """Background tasks.
+
+    A task is removed when it ends; the event loop's handler reports failures.
+    """
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
@@ -49,7 +52,7 @@ class Tasks:
                     await asyncio.wait(self._running)
 
 
-async def completely(work: Coroutine[Any, Any, Result]) -> Result:
+async def completely(work: Awaitable[Result]) -> Result:
     """Return the result of `work`, which runs to its end even if this task is cancelled.
 
     The cancellation is raised afterwards. Use it for cleanup: `end` cancels repeatedly, so it
@@ -69,7 +72,7 @@ async def completely(work: Coroutine[Any, Any, Result]) -> Result:
 
 @asynccontextmanager
 async def in_background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Run each `work` as a task until the context is left; then cancel them until they ended."""
+    """Run each `work` as a task. On leaving the context, cancel the tasks until all have ended."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
@@ -78,10 +81,10 @@ async def in_background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[Non
 
 
 async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
-    """Return the result of `work`, or raise its error; after `seconds` raise `TimeoutError`.
+    """Return the result of `work`, or raise its error. Raises `TimeoutError` after `seconds`.
 
-    The work has ended when this returns. `asyncio.timeout` cancels only once, and work that loses
-    that cancellation would continue.
+    `work` has ended when this function returns. `asyncio.timeout` cancels only once, and work that
+    loses this cancellation would continue.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -94,9 +97,9 @@ async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
 
 
 async def first_of(*waits: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of the first to end, or raise its error; the others are cancelled.
+    """Return the result, or raise the error, of the work that ends first; cancel the others.
 
-    If several end at once, the first argument of these counts.
+    If several end in the same turn of the event loop, the first of them in argument order is used.
     """
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:

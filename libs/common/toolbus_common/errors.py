@@ -34,7 +34,7 @@ class                             code                    retryable
     - UpstreamDeadError           upstream_dead           yes
     - BreakerOpenError            breaker_open            yes
     - ServerDrainedError          server_drained          yes
-    - UpstreamFaultError          upstream_fault
+    - UpstreamInvalidError        upstream_invalid
     - UpstreamRefusedError        upstream_refused
     - CallCancelledError          cancelled
   + OutcomeUnknownError           outcome_unknown
@@ -291,10 +291,10 @@ class ServerDrainedError(UpstreamError):
     retryable = True
 
 
-class UpstreamFaultError(UpstreamError):
-    """The server's reply is malformed."""
+class UpstreamInvalidError(UpstreamError):
+    """The server's reply is malformed or exceeds a limit."""
 
-    code = "upstream_fault"
+    code = "upstream_invalid"
 
 
 class UpstreamRefusedError(UpstreamError):

@@ -11,17 +11,18 @@ from toolbus_common.listen_address import HostPort
 
 
 class Settings(BaseSettings):
-    """The settings of every service. Services add their own in a subclass.
+    """The settings of every service. Each service adds its own in a subclass.
 
-    `nkey_seed_file` is the file with this service's NATS seed; if it is empty,
-    `<state_dir>/nkeys/<service>.seed` is used if it exists, else the connection has no credentials.
-    `egress_allow` lists allowed destinations in addition to the public Internet; `egress_ca` is a
-    file of CA certificates in addition to the system's. `people_key` is the file of the key that
-    encrypts people's keys, the same for every service: `<state_dir>/people.key` by default.
-    `sealing_dir` holds the keys of literal secrets in the configuration: `<state_dir>/sealing` by
-    default. Rejected requests are counted, and reported once per `rejection_seconds`. `ops_listen`
-    is HOST:PORT of the process's operations listener (health, metrics), port 0 for any free port;
-    `ops_hosts` are its accepted host names, comma-separated, in addition to addresses.
+    `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
+    `<state_dir>/nkeys/<service>.seed` is used if that file exists, else the connection has no
+    credentials. `egress_allow` lists allowed destinations in addition to the public Internet;
+    `egress_ca` is a file of CA certificates in addition to the system's. `people_key` is the file
+    with the key that encrypts the keys of persons. It is the same for every service; the default is
+    `<state_dir>/people.key`. `encryption_dir` is the directory of the keys for literal secrets in
+    the configuration; the default is `<state_dir>/encryption`. Rejected requests are counted, and
+    reported once per `rejection_seconds`. `ops_listen` is HOST:PORT of the process's operations
+    listener (health, metrics); port 0 means any free port. `ops_hosts` are its accepted host names,
+    comma-separated, in addition to IP addresses.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     egress_ca: str = ""
     secret_seconds: float = Field(default=300.0, gt=0)  # cache lifetime of secrets
     people_key: Path | None = None
-    sealing_dir: Path | None = None
+    encryption_dir: Path | None = None
 
     @field_validator("egress_allow")
     @classmethod
@@ -75,9 +76,9 @@ class Settings(BaseSettings):
         return self.people_key or self.state_dir / "people.key"
 
     @property
-    def sealing(self) -> Path:
+    def encryption(self) -> Path:
         """The directory of the keys that encrypt secrets in the configuration."""
-        return self.sealing_dir or self.state_dir / "sealing"
+        return self.encryption_dir or self.state_dir / "encryption"
 
     def seed(self, service: str) -> SecretStr | None:
         """Read the service's NATS seed; None if it has no seed file."""

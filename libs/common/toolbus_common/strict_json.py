@@ -1,8 +1,8 @@
 """Strict decoder of untrusted JSON (RFC 8259, I-JSON), with one error class.
 
-Rejects what two parsers could read differently: repeated names, NaN and Infinity, invalid UTF-8
-and lone surrogates. Also rejects expensive input: deep nesting, and numbers with thousands of
-digits. The caller limits the size before it calls this module.
+It rejects input that two parsers could read differently: repeated names, NaN and Infinity, invalid
+UTF-8 and lone surrogates. It also rejects expensive input: deep nesting, and numbers with thousands
+of digits. The caller limits the size before it calls this module.
 """
 
 import json
@@ -61,7 +61,7 @@ def members(text: bytes | str) -> dict[str, Any]:
 
 
 def dump(value: Any) -> bytes:
-    """Return compact JSON: what is sent on is the parsed value, never the bytes received."""
+    """Return compact JSON. Used to send the parsed value on instead of the bytes received."""
     return _encode(value)
 
 

@@ -106,7 +106,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     if settings.audit_http_port:
         _serve_bi_gateway(service, settings, store, outbound)
 
-    @service.consume_events(most=PULL_MESSAGES, seconds=1.0, pause=0.5)
+    @service.consume_events(max_messages=PULL_MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
         with _tracer.linked("toolbus.insert", (each.spans for each in messages)):
             await writer.receive(messages)
@@ -154,7 +154,7 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 
 def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
-    decrypted = Reader.at("audit", settings.sealing).opened
+    decrypted = Reader.at("audit", settings.encryption).opened
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     tls = Tls(settings.egress_ca)
     http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
@@ -244,11 +244,13 @@ def _serve_bi_gateway(
 def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write events that the tables lack when an operator requests it."""
 
-    async def read(first: int | datetime, most: int) -> list[StreamEntry]:
-        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
+    async def read(first: int | datetime, maximum: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def settled() -> int:
-        newest = await service.bus.newest(EVENTS)  # before: messages may arrive meanwhile
+        newest = await service.bus.newest(
+            EVENTS
+        )  # read first, because messages may arrive in the meantime
         return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
     backfill = Backfill(store, read, settled, lambda: writer.stream)
@@ -309,11 +311,13 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
     async def newest() -> int:
         return await service.bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[StreamEntry]:
-        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
+    async def read(first: int, maximum: int) -> list[StreamEntry]:
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def closed() -> tuple[str, int]:
-        known = await newest()  # before: messages that arrive meanwhile are not closed
+        known = (
+            await newest()
+        )  # read first: messages that arrive in the meantime are not in a closed window
         return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 
     @service.add_resource

@@ -1,8 +1,8 @@
-"""Delete events past their retention time; the remaining events stay provable.
+"""Delete events after their retention time, so that the remaining events stay provable.
 
 A customer's log is truncated at a checkpoint: the events it covers are deleted, and the log starts
-after it. The checkpoint has all that proofs of later events need. Events that no checkpoint covers
-are not deleted.
+after it. The checkpoint has all data that proofs of later events need. Events that no checkpoint
+covers are not deleted.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ class Retention:
         return await self._store.select("SELECT DISTINCT customer, stream FROM checkpoints")
 
     async def _due(self, customer: str, stream: str, now: float) -> Truncation | None:
-        """Return the truncation at the last expired checkpoint; its events are older than it."""
+        """Return the truncation at the last checkpoint that is older than the retention time."""
         days = retention_days(self._configured(), customer)
         found = await self._store.select(
             f"SELECT size, to FROM checkpoints WHERE customer = {quoted(customer)}"  # noqa: S608
@@ -111,7 +111,10 @@ class Retention:
         )
 
     async def _truncate(self, truncation: Truncation) -> None:
-        """Publish the event, record the truncation, then delete; an interruption is repeated."""
+        """Publish the event, record the truncation, then delete.
+
+        After an interruption, repeat all steps.
+        """
         known = await self._store.select(
             f"SELECT max(size) FROM log_truncations WHERE {truncation.log}"  # noqa: S608
         )
@@ -131,7 +134,7 @@ class Retention:
         )
 
     async def _delete_unlogged(self, now: float) -> None:
-        """Delete expired events without a stream: they belong to no log, so only age counts."""
+        """Delete expired events without a stream by age, because they belong to no log."""
         unlogged = await self._store.select(
             "SELECT DISTINCT customer FROM events WHERE stream = ''"
         )
@@ -153,7 +156,7 @@ class Retention:
 
 
 def retention_days(configured: Configuration, customer: str) -> int:
-    """Return for how many days a customer's events are retained."""
+    """Return the number of days for which a customer's events are retained."""
     found = configured.customers.get(customer)
     override = found.retention if found is not None else None
     return override or configured.audit.retention

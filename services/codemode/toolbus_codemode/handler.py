@@ -102,7 +102,7 @@ class ProgramHandler:
             self._revoked.discard(call.call_id)
 
     async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
-        """Return the result; while it runs, `cancel` can end it, but not its outcome and reply."""
+        """Return the result. `cancel` can end this task, but not the outcome and the reply."""
         self._running[call.call_id] = asyncio.current_task()
         try:
             return await self._result(call, reply)
@@ -142,7 +142,7 @@ class ProgramHandler:
         return call.model_copy(update={"deadline": deadline})
 
     async def _known(self, call: CallAdmitted) -> Principal:
-        """Return the caller; look up an access token that this replica may not know yet."""
+        """Return the caller. Look up an access token that this replica has not received yet."""
         with suppress(UnauthorizedError):
             return self._principal(call)
         await self._directory.bearers.learn(hash_of(call.key_digest))

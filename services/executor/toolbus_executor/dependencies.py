@@ -26,7 +26,7 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Dependencies of every server; `starts` limits concurrent first starts of processes."""
+    """Dependencies of every server. `starts` limits concurrent first starts of processes."""
 
     dialers: DialerFactory
     large_results: LargeResultStore
@@ -93,7 +93,7 @@ class Dependencies:
         reach: Callable[..., Upstream],
         location: str = "",
     ) -> Upstream:
-        """Create the adapter of a server whose calls carry tokens; `at` has one address."""
+        """Create the adapter of a server at one address whose calls carry tokens."""
         described: list[TakesTokens] = []  # an API is described once for all callers
 
         def make(bearer: Bearer, notifications: UpstreamCallbacks) -> Connected:

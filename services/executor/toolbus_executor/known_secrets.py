@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 
 from toolbus_common.privacy.redaction import STRUCK
 
-PIECE = 8  # consecutive characters of a secret that are struck wherever they appear
+PIECE = 8  # consecutive characters of a secret that are redacted wherever they appear
 SHORTEST = 4  # shorter values would match everywhere
 _SHORTEST_ENCODED = 6
 _LONGEST = 8192  # characters of a value
@@ -18,8 +18,8 @@ _LONGEST = 8192  # characters of a value
 class KnownSecrets:
     """Secret values that Toolbus passed to a program.
 
-    Text is searched for pieces of each value and of its encodings, ignoring white space and case: a
-    value is found even if it is split over several lines or printed in part.
+    Text is searched for pieces of each value and of its encodings, ignoring white space and case. A
+    value is therefore found even if it is split over several lines or printed in part.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:

@@ -73,11 +73,11 @@ from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 log = logging.getLogger(__name__)
 
 TOKEN_SECONDS = 40.0  # longer than oauth waits for an authorization server
-MOST_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once for the first time
+MAX_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once for the first time
 
 
 class ServerRegistry:
-    """Registry of one supervisor per configured server; a change affects only its server."""
+    """Registry of one supervisor per configured server. A change restarts only its own server."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class ServerRegistry:
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
-        """Start the supervisor of a server; a new reset count restarts it."""
+        """Start the supervisor of a server. A new reset count starts it again."""
         declared, resets = entry
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
@@ -201,14 +201,14 @@ class ServerRegistry:
             self._early_cancellations.remember(call_id)
 
     def _client_message(self, payload: bytes, *_: str) -> None:
-        """Pass a client's message that belongs to no call to its upstream sessions."""
+        """Pass a client's message that belongs to no call to the client's upstream sessions."""
         message = ClientMessage.decode(payload)
         for supervisor in self._supervisors:
             if supervisor.separation is not None:
                 supervisor.separation.hear_client(message)
 
     def _connection_created(self, lines: bytes, *_: str) -> None:
-        """Retry the connection of a server that waits for the account it is listed with."""
+        """Reconnect a server that waits for the account used to list its tools."""
         for line in lines.split(b"\n"):
             supervisor = self._supervisors.get(ConnectionCreated.decode(line).server)
             if supervisor is not None:
@@ -240,7 +240,7 @@ def build(process: ProcessContext) -> Service:
     settings = Settings()
     service = Service("executor", settings, process)
     use_person_keys(service)
-    decrypted = Reader.at("executor", settings.sealing).opened
+    decrypted = Reader.at("executor", settings.encryption).opened
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)
     commands = OperatorCommands()
@@ -254,7 +254,7 @@ def build(process: ProcessContext) -> Service:
     async def running() -> AsyncIterator[None]:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         large_results = LargeResultStore(lambda: Objects.opened(service.bus, RESULTS))
-        starts = asyncio.Semaphore(MOST_STARTS)
+        starts = asyncio.Semaphore(MAX_STARTS)
         dependencies = Dependencies(
             dialers, large_results, settings, starts, secrets, partial(_token, service)
         )

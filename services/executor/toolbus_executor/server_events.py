@@ -7,6 +7,6 @@ SCOPE = "default"  # events about servers concern no customer
 
 
 def about_server(name: str, what: str) -> dict[str, Any]:
-    """Return the first fields of the event that `what` happened to a server now."""
+    """Return the common fields of an event `what` about a server, with the current time."""
     at = time()
     return {"id": f"{name}.{what}.{at:.6f}", "at": at, "customer": SCOPE, "server": name}

@@ -1,4 +1,4 @@
-"""Trace spans of single attempts; `tracing.executing` makes the span of the whole call."""
+"""Trace spans of attempts. The span of the whole call is created by `tracing.executing`."""
 
 from collections.abc import Awaitable
 
@@ -31,7 +31,7 @@ def start_attempt(call: CallAdmitted) -> Span | Nothing:
 
 
 def with_attempt(call: CallAdmitted, attempt: Span) -> CallAdmitted:
-    """Return the call with this attempt as its parent span, as the server receives it."""
+    """Return the call, as the server receives it, with this attempt as its parent span."""
     return call.model_copy(update={"traceparent": attempt.traceparent})
 
 

@@ -1,7 +1,7 @@
 """CORS: which origins' scripts may read responses, and what they may send.
 
-Only origins that the operator lists, compared byte for byte, and only on paths that MCP clients
-need: never the pages people see, and never with cookies.
+Only origins that the operator lists are allowed, compared byte for byte, and only on paths that MCP
+clients need. Pages for people are excluded, and cookies are never allowed.
 """
 
 import re
@@ -55,7 +55,7 @@ def preflight(scope: dict[str, Any]) -> Response | None:
 
 
 def with_cors_headers(send: Send, origin: bytes) -> Send:
-    """Return a `send` that adds the headers with which this origin's script may read the answer."""
+    """Return a `send` that adds the headers that let this origin's script read the response."""
     cors_headers = [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _EXPOSED_HEADERS),

@@ -29,8 +29,8 @@ _ACCEPTED = Response(202, b"")
 class HttpSseTransport:
     """`/sse` and `/sse/<server>`; messages are posted to `…/messages?session=…`.
 
-    A message may be posted to another replica than the one that holds the stream: its answer is
-    sent there over the bus.
+    If a message is posted to another replica than the one that holds the stream, its answer is sent
+    to that replica over the bus.
     """
 
     endpoint: Endpoint

@@ -49,7 +49,7 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, process)
-    sealer = ClaimSealer(load_key(settings.seal_key))
+    sealer = ClaimSealer(load_key(settings.client_state_key))
     endpoint = _endpoint(service, settings, sealer)
     rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
     service.add_resource(rejections.publisher.running)
@@ -104,12 +104,12 @@ def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endp
         anonymous=AnonymousAccess.of(directory, settings, _names(settings.browser_origins)),
         protected_resource=ProtectedResource(directory, service.requests, dpop),
         largest_body=settings.largest_body,
-        most_in_flight=settings.most_in_flight,
+        max_in_flight=settings.max_in_flight,
     )
 
 
 def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> None:
-    """Show anonymous access in the service's status, and log it where it cannot be granted."""
+    """Show anonymous access in the status, and log if a configured one cannot be granted."""
 
     def check() -> None:
         if anonymous.denied_reason:
@@ -124,7 +124,7 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
 def _connect_server_requests(
     server_requests: ServerRequests, notifications: NotificationHub, sessions: Sessions
 ) -> None:
-    """Pass on what servers request, and clients report, outside any call."""
+    """Forward requests of servers and messages of clients that belong to no call."""
 
     def ended(sid: str) -> None:
         notifications.session_ended(sid)

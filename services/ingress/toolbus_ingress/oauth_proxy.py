@@ -18,7 +18,7 @@ DOCUMENTS = ("/.well-known/oauth-authorization-server", "/.well-known/openid-con
 PREFIX = "/oauth/"
 LARGEST_BODY = 64 * 1024
 SECONDS = 20.0
-MOST_AT_ONCE = 128
+MAX_CONCURRENT = 128
 _FORWARDED_HEADERS = (
     b"accept", b"authorization", b"content-type", b"cookie", b"dpop", b"origin", b"sec-fetch-site",
 )  # fmt: skip
@@ -28,8 +28,8 @@ _FORWARDED_HEADERS = (
 class OAuthProxy:
     """`/oauth/…` and the metadata documents of the authorization server.
 
-    Anyone may request these pages, so they have a limit of their own: at most `MOST_AT_ONCE`
-    requests run, and they cannot take the capacity of calls.
+    These pages need no credential, so they have their own limit: at most `MAX_CONCURRENT` requests
+    run, and the capacity for calls is not affected.
     """
 
     endpoint: Endpoint
@@ -40,7 +40,7 @@ class OAuthProxy:
         path: str = scope["path"]
         if not (path in DOCUMENTS or path.startswith(PREFIX)) or not self._enabled:
             return None
-        if self._in_progress >= MOST_AT_ONCE:
+        if self._in_progress >= MAX_CONCURRENT:
             return jsonrpc.failure(
                 OverloadedError("Too many sign-in pages are in progress. Retry in a moment.")
             )
@@ -52,7 +52,7 @@ class OAuthProxy:
 
     @property
     def _enabled(self) -> bool:
-        """Whether people sign in here, or connect their own accounts to servers."""
+        """Whether people sign in here, or connect their own accounts at servers."""
         protected_resource = self.endpoint.protected_resource
         servers = protected_resource.directory.now.configuration.servers
         return protected_resource.enabled or any(

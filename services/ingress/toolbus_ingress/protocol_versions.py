@@ -1,4 +1,4 @@
-"""Protocol families: which one a request belongs to, and whether it follows its rules."""
+"""Protocol families: detect the family of a request, and check its rules."""
 
 from typing import Any
 

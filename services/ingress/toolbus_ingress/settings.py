@@ -20,15 +20,15 @@ class Settings(CommonSettings):
     `timeout`, and 30 s to wait for a concurrency slot or a person. `head_timeout` and
     `body_timeout` limit how long a client may take to send a request, `idle_timeout` how long an
     idle connection stays open, `write_timeout` how long a response may stay unread.
-    `most_connections` and `most_per_address` limit open connections.
+    `max_connections` and `max_per_address` limit open connections.
     `trusted_proxies` are addresses and networks whose `proxy_header` names the client. After
     SIGTERM, new connections are accepted for `leave_seconds`. A client of 2025-11-25 that waits
     longer than `poll_after` for an answer is disconnected, to resume later; 0: never. The sizes
     of lists are published every `context_seconds`. `public_url` is the URL at which browsers and
     agents reach this gateway: access tokens are issued for it. With `dpop_nonce`, DPoP proofs
-    must contain a nonce from the server. `seal_key_file` holds the 32-byte key that seals what
-    clients carry (sessions, request states, tasks); empty: `<state_dir>/seal.key`. All replicas
-    need the same key.
+    must contain a nonce from the server. `client_state_key_file` is the file with the 32-byte key
+    that encrypts the state which clients carry (sessions, request states, tasks); if it is empty,
+    `<state_dir>/client-state.key`. All replicas need the same key.
     """
 
     http_host: str = "127.0.0.1"
@@ -41,19 +41,19 @@ class Settings(CommonSettings):
     body_timeout: float = Field(default=10.0, gt=0)
     idle_timeout: float = Field(default=15.0, gt=0)
     write_timeout: float = Field(default=30.0, gt=0)
-    most_connections: int = Field(default=10_000, ge=1)
-    most_per_address: int = Field(default=2_000, ge=1)
-    most_per_loopback: int = Field(default=10_000, ge=1)
+    max_connections: int = Field(default=10_000, ge=1)
+    max_per_address: int = Field(default=2_000, ge=1)
+    max_per_loopback: int = Field(default=10_000, ge=1)
     trusted_proxies: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     leave_seconds: float = Field(default=0.5, ge=0)
     call_timeout: float | None = Field(default=None, gt=0)
     context_seconds: float = Field(default=60.0, gt=0)
     poll_after: float = Field(default=0.0, ge=0)
-    seal_key_file: str = ""
+    client_state_key_file: str = ""
     public_url: str = ""
     dpop_nonce: bool = False
-    most_in_flight: int = Field(default=2048, ge=1)
+    max_in_flight: int = Field(default=2048, ge=1)
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -62,6 +62,6 @@ class Settings(CommonSettings):
         return text
 
     @property
-    def seal_key(self) -> Path:
+    def client_state_key(self) -> Path:
         """The path of the key file."""
-        return Path(self.seal_key_file or self.state_dir / "seal.key")
+        return Path(self.client_state_key_file or self.state_dir / "client-state.key")

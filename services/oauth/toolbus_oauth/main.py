@@ -75,7 +75,7 @@ from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 log = logging.getLogger(__name__)
 
 DAY = 86_400.0
-MOST_REQUESTS, MOST_OF_A_HOST = 16, 4  # unauthenticated requests can cause outbound ones
+MAX_REQUESTS, MAX_PER_HOST = 16, 4  # unauthenticated requests can cause outbound ones
 
 
 @dataclass(slots=True)
@@ -195,7 +195,7 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("oauth", settings, process)
-    decrypted = Reader.at("oauth", settings.sealing).opened
+    decrypted = Reader.at("oauth", settings.encryption).opened
     state = WatchedState(
         ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),
         service.share_projection(CONFIG, ConfirmedTargets),
@@ -246,17 +246,17 @@ async def _serve(
 def _http_clients(settings: Settings) -> HttpClients:
     tls = Tls(settings.egress_ca)
 
-    def client(most: int) -> HttpClient:
+    def client(max_in_progress: int) -> HttpClient:
         return HttpClient(
             CheckedResolver(settings.egress),
             tls,
             headers={"accept": "application/json"},
-            most=most,
-            most_of_a_host=MOST_OF_A_HOST,
+            max_in_progress=max_in_progress,
+            max_per_host=MAX_PER_HOST,
         )
 
     return HttpClients(
-        client(MOST_REQUESTS), client(MOST_REQUESTS), client(UpstreamTokenQuery.AT_ONCE)
+        client(MAX_REQUESTS), client(MAX_REQUESTS), client(UpstreamTokenQuery.AT_ONCE)
     )
 
 

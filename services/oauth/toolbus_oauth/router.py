@@ -108,7 +108,7 @@ def _is_browser(request: PageRequest) -> bool:
 
 
 def _rejection_reason(error: PageError, path: str) -> str:
-    """Return the reason code that ingress counts for a failed sign-in; empty if none counts."""
+    """Return the reason code that ingress counts for a failed sign-in; else empty."""
     if path.startswith(CALLBACK):
         return "provider"
     return "forbidden" if error.status == 403 else ""  # noqa: PLR2004

@@ -88,7 +88,7 @@ MARK_SECONDS = 1.0
 
 
 class AuthorizerProvider:
-    """Return the current authorizer: a new one after configuration or catalogue changed."""
+    """Returns the current authorizer: a new one after the configuration or catalogue changed."""
 
     MAX_ENTRIES = 50_000
 
@@ -164,7 +164,7 @@ def build(process: ProcessContext) -> Service:
         await _serve_admin(service, provider, approvers, queries, settings)
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
-            service, lambda: provider.authorizer, ledger, approvals, claims, settings.reap_grace
+            service, lambda: provider.authorizer, ledger, approvals, claims, settings.outcome_grace
         )
         tasks.run_approved = handler.handle_deferred
         service.serve_calls(CallRequested)(handler.handle)
@@ -173,14 +173,14 @@ def build(process: ProcessContext) -> Service:
             lambda data, *_: approvals.cancel(CallCancelled.decode(data).call_id),
         )
         settlement = SettlementConsumer(
-            service, ledger, lambda: watcher.customers, settings.reap_grace
+            service, ledger, lambda: watcher.customers, settings.outcome_grace
         )
         await settlement.note_newest()
         service.consume_events(seconds=0.5, pause=0.1)(settlement.handle_batch)
         work = (
             settlement.sweep(), rebuilder.run(), _ping(service, ledger), _mark(ledger),
             _expire(approvals), follow_sizes(service.bus, OUTCOMES, claims.quota.apply_change),
-            tasks.run(), UnresolvedCallSweeper(service, ledger, settings.reap_grace).run(),
+            tasks.run(), UnresolvedCallSweeper(service, ledger, settings.outcome_grace).run(),
         )  # fmt: skip
         try:
             async with in_background(*work):
@@ -194,8 +194,8 @@ def build(process: ProcessContext) -> Service:
 
 async def _build_claims(service: Service, settings: Settings) -> IdempotencyClaims:
     """Compose the claims of calls with an idempotency key."""
-    quota = OutcomeQuota(settings.most_outcomes, settings.most_outcome_bytes)
-    claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.reap_grace)
+    quota = OutcomeQuota(settings.max_outcomes, settings.max_outcome_bytes)
+    claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.outcome_grace)
     claims.open(await service.bucket(OUTCOMES), service.spawn)
     return claims
 
@@ -219,12 +219,12 @@ def _build_approvals(
     service.watch_bucket(APPROVALS)(repository.apply_change)
     service.watch_bucket(TASKS)(tasks.apply_change)
     task_service = TaskService(
-        tasks, repository, service.events, service.calls, service.bus, settings.reap_grace
+        tasks, repository, service.events, service.calls, service.bus, settings.outcome_grace
     )
     limits = ApprovalLimits(
         settings.approval_seconds,
         settings.approved_seconds,
-        settings.most_pending,
+        settings.max_pending_approvals,
         settings.public_url,
     )
     approvals = ApprovalService(repository, service.events, provider.bind, limits, task_service)
@@ -266,7 +266,7 @@ def _build_ledger_admin(
 ) -> tuple[Rebuilder, LedgerQueryHandler]:
     """Compose the rebuild of lost counters, and operators' ledger queries."""
     rebuilder = Rebuilder(
-        service, ledger, lambda: provider.snapshot, settings.ledger_quiet, settings.reap_grace
+        service, ledger, lambda: provider.snapshot, settings.ledger_quiet, settings.outcome_grace
     )
     watcher.on_mark, ledger.on_lost = ledger.observe_mark, rebuilder.enqueue
     queries = LedgerQueryHandler(
@@ -284,14 +284,14 @@ async def _serve_admin(
     ledger: LedgerQueryHandler,
     settings: Settings,
 ) -> None:
-    """Let holders of admin keys change the configuration, within their roles."""
+    """Handle requests of admin-key holders to change the configuration, within their roles."""
     config = await service.bucket(CONFIG)
     restrictions = RemoteRestrictions(
         tuple(settings.admin_commands.split()),
         tuple(settings.admin_variables.split()),
         settings.egress,
     )
-    literals = Writer.at(settings.sealing)
+    literals = Writer.at(settings.encryption)
 
     def repository_for(actor: str) -> ConfigRepository:
         return ConfigRepository(service.bus, config, service.events, actor, literals)

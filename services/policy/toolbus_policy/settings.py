@@ -7,17 +7,18 @@ from pydantic import Field, SecretStr
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.settings import Settings as CommonSettings
 
-MOST_APPROVAL_SECONDS = 43_200.0  # entries of the bucket expire after a day
+MAX_APPROVAL_SECONDS = 43_200.0  # entries of the bucket expire after a day
 
 
 class Settings(CommonSettings):
     """Shared settings, plus the ledger, approvals, idempotency and administration.
 
-    `reap_grace` is in seconds: an outcome missing this long after a call's deadline is charged as
-    unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds` how
-    long the approved call can then be made. A key has at most `most_pending` pending approvals.
-    `public_url` is the URL at which people reach ingress. A key stores at most `most_outcomes`
-    outcomes of calls with an idempotency key, and about `most_outcome_bytes` bytes of them.
+    `outcome_grace` is in seconds. A call without an outcome this long after its deadline is charged
+    as unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds`
+    how long the approved call can then be made. `max_pending_approvals` is a limit for
+    each key. `public_url` is the URL at which people reach ingress. A key stores at most
+    `max_outcomes` outcomes of calls with an idempotency key, and about `max_outcome_bytes` bytes of
+    these outcomes.
     `ledger_quiet` is how many seconds a rebuild waits for calls that were admitted before the
     counters were lost to reach the stream. It must exceed the time to acknowledge an event.
     `policy_key` is the file with the key that encrypts pending approvals, tasks and stored
@@ -29,12 +30,12 @@ class Settings(CommonSettings):
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
     redis_timeout: float = Field(default=1.0, gt=0)
-    reap_grace: float = Field(default=5.0, ge=0)
-    approval_seconds: float = Field(default=900.0, gt=0, le=MOST_APPROVAL_SECONDS)
-    approved_seconds: float = Field(default=600.0, gt=0, le=MOST_APPROVAL_SECONDS)
-    most_pending: int = Field(default=20, ge=1, le=1000)
-    most_outcomes: int = Field(default=10_000, ge=1)
-    most_outcome_bytes: int = Field(default=64 << 20, ge=1)
+    outcome_grace: float = Field(default=5.0, ge=0)
+    approval_seconds: float = Field(default=900.0, gt=0, le=MAX_APPROVAL_SECONDS)
+    approved_seconds: float = Field(default=600.0, gt=0, le=MAX_APPROVAL_SECONDS)
+    max_pending_approvals: int = Field(default=20, ge=1, le=1000)
+    max_outcomes: int = Field(default=10_000, ge=1)
+    max_outcome_bytes: int = Field(default=64 << 20, ge=1)
     public_url: str = "http://127.0.0.1:8080"
     ledger_quiet: float = Field(default=5.0, gt=0)
     policy_key: Path | None = None

@@ -78,7 +78,7 @@ def opened(directory: Path) -> Iterator[ClickHouse]:
 def exporting(
     at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
 ) -> ExportTask:
-    """Return one export that is due at the test's command."""
+    """Create one export that becomes due when the test requests it."""
     cursor = Cursor(bucket, "export.lake", holder, LEASE)
     return ExportTask("lake", export, cursor, at.store, at.until, target, 0.05)
 

@@ -1,4 +1,4 @@
-"""Server process that tests control over HTTP with JSON."""
+"""Server process that tests control over HTTP, with JSON bodies."""
 
 import json
 import ssl

@@ -31,7 +31,7 @@ from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 # settled charges are lower than the reservations
-PRICE = Price(call=0.001, kilobyte=0.001, most=0.002)
+PRICE = Price(call=0.001, kilobyte=0.001, maximum=0.002)
 CALL_SECONDS = 4.0
 ENOUGH_REFUSALS = 8  # consecutive denials of one client, after which every reservation is settled
 PAUSE = 0.3
@@ -82,7 +82,7 @@ class Race:
     def __init__(self, directory: Path, reservations: int, clients: int = 64) -> None:
         self._upstream = Upstream(directory / "upstream")
         self._cluster = Cluster(
-            directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS), TOOLBUS_REAP_GRACE="1",
+            directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS), TOOLBUS_OUTCOME_GRACE="1",
             TOOLBUS_REDIS_TIMEOUT="3",
         )  # fmt: skip
         self._cluster.valkey = LauncherValkey(directory / "valkey")
@@ -217,7 +217,7 @@ class Race:
         found.failed = {code: n for code, n in self._codes.items() if code != "ok"}
         found.spent = levels["customer:acme"]["spent"]
         found.unused = found.limit - found.spent
-        found.leaked = sum(level["held"] for level in levels.values())
+        found.leaked = sum(level["reserved"] for level in levels.values())
         limits = self._limits()
         found.overshoot = sum(max(0, levels[each]["spent"] - limits[each]) for each in levels)
         found.drift = sum(

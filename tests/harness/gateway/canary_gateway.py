@@ -71,7 +71,7 @@ class CanaryGateway:
         return self.launched.directory / "exports"
 
     def doom(self, *words: str) -> None:
-        """Let the crashing server die at startup from now on with these words on standard error."""
+        """Make the crashing server exit at startup, with these words on standard error."""
         (self.launched.directory / "doomed").write_text("\n".join(words))
 
     def kept(self, name: str) -> str:

@@ -48,7 +48,7 @@ class Gateway:
 def configuration(
     echo: Upstream, over_http: EverythingOverHttp, program: list[str], repository: Path
 ) -> dict[str, Any]:
-    """Return toolbus.yaml: seven servers, and a key for every kind of denial."""
+    """Return toolbus.yaml: seven servers, and a key for each kind of denial."""
     dollar = {"usd": 1, "per": "day"}
     time = [installed("mcp-server-time"), "--local-timezone", "UTC"]
     git = [installed("mcp-server-git"), "--repository", str(repository)]

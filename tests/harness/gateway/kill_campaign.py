@@ -1,4 +1,4 @@
-"""Gateway under steady load while one of its parts is killed again and again."""
+"""Gateway under steady load while one of its parts is killed repeatedly."""
 
 import asyncio
 import json
@@ -77,12 +77,12 @@ class Figures:
     run_twice: int = 0
     wrong: int = 0
     drift: int = 0
-    held: int = 0
+    reserved: int = 0
 
     @property
     def sound(self) -> bool:
         """Whether nothing is outstanding."""
-        return not (self.lost or self.missing or self.drift or self.held)
+        return not (self.lost or self.missing or self.drift or self.reserved)
 
     @property
     def clean(self) -> bool:
@@ -230,7 +230,7 @@ class KillCampaign:
         ok = {each.call.trace for each in load.succeeded}
         lost |= ok - {trace for _, trace in intents} | ok - {trace for _, trace in ended}
         found.lost = unresolved + unstarted + len(lost)
-        spent, found.held = self._ledger()
+        spent, found.reserved = self._ledger()
         found.drift = abs(spent - self._row(_CHARGED)[0])
 
     def _arrived(self, run: str) -> list[str]:
@@ -258,13 +258,16 @@ class KillCampaign:
 
     def _ledger(self) -> tuple[int, int]:
         """Return what both keys have spent and reserved, in micro-dollars."""
-        spent = held = 0
+        spent = reserved = 0
         with redis.Redis.from_url(self.cluster.valkey.url, decode_responses=True) as client:
             epoch = client.hget("{default}:book", "epoch")
             for name in client.scan_iter(f"{{default}}:{epoch!s}:budget:key:*"):
                 level: Any = client.hgetall(name)
-                spent, held = spent + int(level.get("spent", 0)), held + int(level.get("held", 0))
-        return spent, held
+                spent, reserved = (
+                    spent + int(level.get("spent", 0)),
+                    reserved + int(level.get("reserved", 0)),
+                )
+        return spent, reserved
 
 
 def _digest(call: str, run: str) -> str:

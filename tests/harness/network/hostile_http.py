@@ -71,8 +71,8 @@ def client(
     *addresses: str,
     egress: Egress = AT_LOOPBACK,
     tls: Tls = SYSTEMS,
-    most: int = 0,
-    most_of_a_host: int = 16,
+    max_in_progress: int = 0,
+    max_per_host: int = 16,
 ) -> HttpClient:
     """Return a client for which every name has these addresses."""
     found = list(addresses or ["127.0.0.1"])
@@ -81,7 +81,7 @@ def client(
         return found
 
     resolver = CheckedResolver(egress, lookup=lookup)
-    return HttpClient(resolver, tls, most=most, most_of_a_host=most_of_a_host)
+    return HttpClient(resolver, tls, max_in_progress=max_in_progress, max_per_host=max_per_host)
 
 
 async def got(url: str, *, seconds: float = BOUND, cut: bool = False) -> HttpResponse:

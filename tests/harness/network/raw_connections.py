@@ -63,11 +63,11 @@ class RawHttp:
         """Send bytes."""
         self._socket.sendall(data)
 
-    def flood(self, data: bytes, most: int) -> int:
-        """Send until the other side closes or `most` bytes are sent; return the number of bytes."""
+    def flood(self, data: bytes, maximum: int) -> int:
+        """Send up to `maximum` bytes, until the peer closes; return the number of bytes sent."""
         sent = 0
         with suppress(ConnectionError):
-            while sent < most:
+            while sent < maximum:
                 self._socket.sendall(data)
                 sent += len(data)
         return sent

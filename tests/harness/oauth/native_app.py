@@ -18,7 +18,10 @@ THANKS = b"<!doctype html><html lang='en'><title>Thanks</title><h1>Back</h1>"
 
 
 class Program:
-    """A client that registers itself; after the redirect its page sends the browser elsewhere."""
+    """A client that registers itself.
+
+    After the redirect, its page sends the browser to another site.
+    """
 
     def __init__(self, gateway: str, name: str) -> None:
         self.gateway = gateway

@@ -44,7 +44,7 @@ class Provider(HttpEngine):
         return list(self.exchange("GET", "/exchanges"))
 
     def as_ever(self) -> Self:
-        """Reset the behaviour to its default."""
+        """Reset the behaviour to the default."""
         self.say("/as-ever")
         return self
 

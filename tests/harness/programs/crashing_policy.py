@@ -1,4 +1,4 @@
-"""Services whose policy kills itself at one step of a call and whose outcomes can get lost.
+"""Services whose policy kills itself at one step of a call, and whose outcomes can be lost.
 
 Usage: `python crashing_policy.py SERVICE…`. The file `crash` in the state directory contains the
 step and the key of the call; after the hand-over such a policy no longer reaches Valkey. The file

@@ -41,8 +41,8 @@ def stream_of(bus: Bus) -> EventStream:
     async def newest() -> int:
         return await bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[StreamEntry]:
-        return await read_from(bus.client, EVENTS, first, EVERY_EVENT, most)
+    async def read(first: int, maximum: int) -> list[StreamEntry]:
+        return await read_from(bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     return EventStream(when, newest, read)
 
@@ -79,8 +79,8 @@ class MemoryStream:
         async def newest() -> int:
             return max(self.kept, default=0)
 
-        async def read(first: int, most: int) -> list[StreamEntry]:
-            return [each for sequence, each in self.kept.items() if sequence >= first][:most]
+        async def read(first: int, maximum: int) -> list[StreamEntry]:
+            return [each for sequence, each in self.kept.items() if sequence >= first][:maximum]
 
         return EventStream(when, newest, read)
 

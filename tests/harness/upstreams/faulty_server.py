@@ -37,7 +37,7 @@ class FaultyServer:
         self.only = NEVER  # number of calls that fail before the server recovers
         self.call_count = 0
         self.met = 0  # number of `server/discover` requests
-        self.most = 0  # highest number of simultaneous calls
+        self.maximum = 0  # highest number of simultaneous calls
         self.port = 0
         self.connected = 0  # connections so far
         self.released = asyncio.Event()  # set to answer hanging calls after all
@@ -116,7 +116,7 @@ class FaultyServer:
         self.call_count += 1
         self.sessions[session] += 1
         self._in_progress += 1
-        self.most = max(self.most, self._in_progress)
+        self.maximum = max(self.maximum, self._in_progress)
         try:
             await self._call(request, writer)
         finally:

@@ -60,7 +60,7 @@ def awaited(
     waiting: dict[str, Any],
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Wait for the confirmation and return the token. Raises `CommandError` without one."""
+    """Wait for the confirmation and return the token. Raises `CommandError` without it."""
     pause = float(waiting.get("interval", 5))
     left = float(waiting.get("expires_in", 600))
     while left > 0:

@@ -32,7 +32,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 SECONDS = 20.0  # longer than audit's query timeout
 BATCH = 2000
-LEAST = 16  # rows whose arguments fit into one reply, even if they are long
+MIN_ROWS = 16  # rows whose arguments fit into one reply, even if they are long
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _CALLS = (
     "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
@@ -149,7 +149,7 @@ async def _calls(queries: RequestReply, seconds: int) -> AsyncIterator[dict[str,
         try:
             found = await queries.request(query, RowsReply, SECONDS)
         except InvalidError:
-            if batch <= LEAST:
+            if batch <= MIN_ROWS:
                 raise
             batch //= 4  # arguments can be long
             continue

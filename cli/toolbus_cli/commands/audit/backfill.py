@@ -27,7 +27,7 @@ from toolbus_common.contracts import (
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
-MOST_LINES, MOST_BYTES = 1000, 1 << 20  # of an export, in one message
+MAX_LINES, MAX_BYTES = 1000, 1 << 20  # of an export, in one message
 SECONDS = 60.0  # a thousand messages may contain many events
 _LETTERS = (
     "SELECT concat(toString(stream_seq), '.', toString(line)) AS position, at, subject, reason"
@@ -165,7 +165,7 @@ def _pieces(export: Path) -> Iterator[list[str]]:
     try:
         with gzip.open(export, "rt") if export.suffix == ".gz" else export.open() as file:
             for line in file:
-                if piece and (len(piece) == MOST_LINES or size + len(line) > MOST_BYTES):
+                if piece and (len(piece) == MAX_LINES or size + len(line) > MAX_BYTES):
                     yield piece
                     piece, size = [], 0
                 piece.append(line.rstrip("\n"))

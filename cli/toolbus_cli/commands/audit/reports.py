@@ -122,7 +122,7 @@ def _show(found: Report) -> None:
     rows = [_row(row["name"], row) for row in found.table]
     show_table(columns, [*rows, _row("(all)", found.total)] if rows else [], "No call.")
     if found.more:
-        say(f"Only the {report_data.MOST_NAMES} most expensive are shown.")
+        say(f"Only the {report_data.MAX_NAMES} most expensive are shown.")
     if found.codes:
         say("")
         codes = [(row["code"], row["calls"]) for row in found.codes]

@@ -12,7 +12,7 @@ from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, sh
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common import listen_address
-from toolbus_common.config_store.literal_secrets import create_sealing_keys
+from toolbus_common.config_store.literal_secrets import create_encryption_keys
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
@@ -22,7 +22,7 @@ from toolbus_common.nats.topology import provision as lay_down
 from toolbus_common.service.process import SERVICES
 
 # Secrets that the replicas of one service share, besides their seed.
-KEYS = ("people.key", "policy.key", "seal.key", "oauth.key", "oauth-vault.key")
+KEYS = ("people.key", "policy.key", "client-state.key", "oauth.key", "oauth-vault.key")
 
 
 def _address(text: str) -> str:
@@ -159,15 +159,15 @@ def nats_config(
 
     Existing seeds and keys are not changed, so an upgrade only rewrites nats.conf. Give each
     service only its own files: its seed; people.key (every service except ingress, and operators);
-    policy.key (policy); seal.key (ingress); oauth.key and oauth-vault.key (oauth);
-    sealing/writers.json (policy and operators); the service's key in sealing/ (executor, audit,
-    oauth).
+    policy.key (policy); client-state.key (ingress); oauth.key and oauth-vault.key (oauth);
+    encryption/writers.json (policy and operators); the service's key in encryption/ (executor,
+    audit, oauth).
     """
     try:
         keys = create_seeds(directory / "nkeys")
         for name in KEYS:
             load_key(directory / name)
-        create_sealing_keys(directory / "sealing")
+        create_encryption_keys(directory / "encryption")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
         path = directory / "nats.conf"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

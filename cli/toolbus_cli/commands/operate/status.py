@@ -35,7 +35,7 @@ from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import BUCKETS, OBJECTS
 from toolbus_common.service.process import SERVICES
 
-LEAST_FREE = 1 << 30  # bytes
+MIN_FREE = 1 << 30  # bytes
 Check = dict[str, Any]  # name of the check, whether it passed, and a message
 
 
@@ -118,7 +118,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
 
 
 def _state(server: dict[str, Any]) -> dict[str, str]:
-    """Return a server's state; a drain by an operator comes before its own state."""
+    """Return a server's state. An operator's drain takes precedence over the server's own state."""
     if not server.get("drained"):
         return {"state": "idle"} if server.get("idle") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)
@@ -153,8 +153,8 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
 def _refused(server: dict[str, Any]) -> Iterator[str]:
     """Yield denied hosts and files, and the configuration line that allows the files."""
     if hosts := server.get("denied_hosts"):
-        most = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
-        yield f"Denied connections to hosts that are not configured: {', '.join(most)}"
+        maximum = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
+        yield f"Denied connections to hosts that are not configured: {', '.join(maximum)}"
     files = server.get("denied_files", {})
     for kind, verb in (("read", "read"), ("write", "write")):
         paths = [path for path in files if files[path] == kind][:5]
@@ -164,7 +164,7 @@ def _refused(server: dict[str, Any]) -> Iterator[str]:
 
 
 def not_held(servers: list[dict[str, Any]]) -> str:
-    """Return the isolation measures this machine lacks; empty if there are none."""
+    """Return the isolation measures that this machine does not support; empty if none."""
     every = (held.items() for held in (each.get("isolation", {}) for each in servers))
     result = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
     if not result:
@@ -197,7 +197,7 @@ def _lost_of(server: dict[str, Any]) -> Iterator[str]:
 
 
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
-    """Yield why a replica gets no calls."""
+    """Yield the reasons why a replica receives no calls."""
     name, state = replica["replica"], replica["state"]
     if state != "active":
         why = f": {replica['reason']}" if replica["reason"] else ""
@@ -252,7 +252,7 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
         fix = "" if private else f"; other users can read it: run 'chmod 700 {state_dir}'"
         yield _check("state directory", f"{state_dir}, mode {mode:o}{fix}", ok=private)
         free = shutil.disk_usage(state_dir).free
-        enough = free >= LEAST_FREE
+        enough = free >= MIN_FREE
         fix = "" if enough else "; free some: without disk space for events, calls are denied"
         yield _check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
     path = config or Path("toolbus.yaml")

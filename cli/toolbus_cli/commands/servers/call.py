@@ -98,7 +98,7 @@ async def _bounds(
 
 
 def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
-    """Return the tools as agents see them; grants use the server's own names."""
+    """Return the tools as agents see them. Grants are matched against the server's own names."""
     for tool in listing.tools:
         own = full_name(listing.server, tool.name)
         seen = names.shown("tools", listing.server, tool.name)
@@ -204,7 +204,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _on_a_terminal(text: str) -> str:
-    """Return the text line by line, with invisible characters named."""
+    """Return the text line by line, with names in place of invisible characters."""
     return "\n".join(map(visible, text.split("\n")))
 
 

@@ -65,7 +65,7 @@ def _secret(key: str, key_file: Path | None) -> str:
 
 
 def _own_stdout() -> int:
-    """Return a descriptor for the bridge alone; other output goes to stderr."""
+    """Return a descriptor that only the bridge writes to; other output goes to stderr."""
     own = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own

@@ -195,7 +195,7 @@ def _text(path: Path) -> bytes:
 
 
 def _fetched(url: str) -> bytes:
-    """Fetch the document at a URL; redirects are reported, not followed, as in the executor."""
+    """Fetch the document at a URL. Redirects are reported and not followed, as in the executor."""
     headers = {"Accept": "application/json, */*;q=0.5"}
     try:
         response = send("GET", url, headers=headers, max_bytes=LARGEST + 1)

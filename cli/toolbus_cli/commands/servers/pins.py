@@ -22,7 +22,7 @@ from toolbus_cli.views.visible_text import counted
 from toolbus_common.config_store.repository import ConfigRepository
 
 SHOWN_DIGEST = 16  # characters: a collision cannot be found in time
-LEAST_DIGEST = 8
+MIN_DIGEST = 8
 
 What = Annotated[
     str, typer.Argument(help="A server, or the full name of a definition, such as docs__search.")
@@ -130,9 +130,9 @@ def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
 
 def _check(cases: list[Case], what: str, digest: str) -> None:
     """Check that the given digest is the current one of the only case."""
-    if len(digest) < LEAST_DIGEST:
+    if len(digest) < MIN_DIGEST:
         raise CommandError(
-            f"--digest is too short; give at least {LEAST_DIGEST} characters of the digest."
+            f"--digest is too short; give at least {MIN_DIGEST} characters of the digest."
         )
     if len(cases) > 1:
         raise CommandError(

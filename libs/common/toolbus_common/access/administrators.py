@@ -13,8 +13,9 @@ from toolbus_common.errors import ForbiddenError, InsufficientScopeError
 class Administrator:
     """An administrator. `by` is the name recorded in events.
 
-    For a signed-in user, `key` and `user` identify the user's own calls, and `scope` is the token's
-    scope: any but `admin` limits the holder to the rights of a viewer.
+    If the administrator is a signed-in user, `key` and `user` identify the calls that this user
+    makes, and `scope` is the scope of the access token. A scope other than `admin` limits the
+    administrator to the rights of a viewer.
     """
 
     name: str
@@ -30,7 +31,13 @@ class Administrator:
         return [right for right in RIGHTS if may(self.role, right) and self._lets(right)]
 
     def check(self, right: Right | None) -> None:
-        """Raise `ForbiddenError`, or `InsufficientScopeError` if only the token's scope lacks."""
+        """Check that this administrator has a right.
+
+        Raises:
+            InsufficientScopeError: the role has the right, but the access token's scope does not.
+            ForbiddenError: the role does not have the right.
+
+        """
         if right is None:
             return
         if not may(self.role, right):

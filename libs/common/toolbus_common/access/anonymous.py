@@ -1,8 +1,8 @@
 """Callers without a credential: their name, their key digest, and where they may connect from.
 
-The key digest of an anonymous caller is no hash, so no secret has it. It contains the client's
-session id, if there is one: state that belongs to a key digest (tasks, results, sessions at
-servers) is then separate for each client that the protocol can distinguish.
+The key digest of an anonymous caller is not a hash, so no secret can produce it. It contains the
+client's session id, if there is one, so that state stored by key digest (tasks, results, sessions
+at servers) is separate for each client session.
 """
 
 from urllib.parse import urlsplit

@@ -38,7 +38,7 @@ def hash_of(key_digest: str) -> str:
 class ConfigSnapshot:
     """One immutable view of the configuration. `version` grows with every change.
 
-    Access tokens are independent of it: `bearers` has the current ones.
+    Access tokens are not part of the snapshot: `bearers` has the current ones.
     """
 
     __slots__ = ("_by_key_digest", "_principals", "bearers", "configuration", "keys", "version")
@@ -72,17 +72,20 @@ class ConfigSnapshot:
         return cls(version, configuration, keys, Principals(configuration), bearers or TokenCache())
 
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "ConfigSnapshot":
-        """Return a snapshot with these keys changed; cached principals of others are reused."""
+        """Return a snapshot with these keys changed.
+
+        It reuses the cached principals of other keys.
+        """
         self._principals.forget(keys)
         changed = self.keys.changed(keys)
         return ConfigSnapshot(version, self.configuration, changed, self._principals, self.bearers)
 
     def seen_with(self, configuration: Configuration, bearers: TokenCache) -> "ConfigSnapshot":
-        """Return this snapshot for a service: its decrypted configuration and its tokens."""
+        """Return this snapshot with one service's decrypted configuration and access tokens."""
         return ConfigSnapshot(self.version, configuration, self.keys, self._principals, bearers)
 
     def serves(self, server: str) -> bool:
-        """Return whether a server of that name exists: configured, or the built-in one."""
+        """Return whether a server of this name is configured or built in."""
         return server in self.configuration.servers or server == BUILT_IN
 
     def principal(self, name: str) -> Principal:
@@ -138,8 +141,9 @@ def _live(principal: Principal, now: float) -> Principal | None:
 class ConfigProjection:
     """The newest snapshot, built from the changes of the configuration bucket.
 
-    All services of a process share one: the configuration is parsed once. Its snapshots know no
-    access tokens and have no decrypted secrets, which differ between services; see `ConfigView`.
+    All services of a process share one projection, so that the configuration is parsed once. Its
+    snapshots have no access tokens and no decrypted secrets, because these differ between services
+    (`ConfigView`).
 
     Changes are applied when `now` is read: several changes at once cost one new snapshot, and no
     reader sees a snapshot older than the last received change.
@@ -167,7 +171,7 @@ class ConfigProjection:
 
     @property
     def admins(self) -> Mapping[str, Admin]:
-        """The admin keys; those created one by one override configured ones."""
+        """The admin keys. Individually created keys override configured ones."""
         return {**self._configuration.admins, **self._own_admins}
 
     def apply_change(self, change: Change | None) -> None:

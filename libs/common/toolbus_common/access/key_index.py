@@ -1,4 +1,4 @@
-"""Immutable indexes of keys by name and by secret; a copy with few changes costs only those."""
+"""Immutable indexes of keys by name and by secret. Copying one costs only its changed entries."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ V = TypeVar("V")
 class LayeredMapping(Mapping[str, V]):
     """An immutable mapping of two layers: a base, and the changed entries above it.
 
-    Copies share the base until there are so many changes that a full copy costs no more.
+    Copies share the base. A full copy is made when the changed entries become too many.
     """
 
     __slots__ = ("_above", "_below")
@@ -24,7 +24,7 @@ class LayeredMapping(Mapping[str, V]):
         self._above = above or {}
 
     def changed(self, entries: Mapping[str, V | None]) -> "LayeredMapping[V]":
-        """Return a copy with these entries; None removes one."""
+        """Return a copy with these entries changed; the value None removes an entry."""
         above = {**self._above, **entries}
         if len(above) ** 2 <= len(self._below):
             return LayeredMapping(self._below, above)
@@ -63,7 +63,7 @@ class KeyIndex(Mapping[str, Key]):
     _owners: LayeredMapping[tuple[str, ...]] = field(default_factory=LayeredMapping)
 
     def changed(self, keys: Mapping[str, Key | None]) -> "KeyIndex":
-        """Return a copy with these keys; None removes one."""
+        """Return a copy with these keys changed; the value None removes a key."""
         owners: dict[str, tuple[str, ...]] = {}
         for name, key in keys.items():
             before = self._keys.get(name)
@@ -73,12 +73,15 @@ class KeyIndex(Mapping[str, Key]):
             if key is not None:
                 names = self._named(key.secret_hash, owners)
                 owners[key.secret_hash] = (*names, name)
-        owners.pop("", None)  # keys without a secret cannot be found by it
+        owners.pop("", None)  # keys without a secret have no entry
         found = {secret: tuple(sorted(names)) or None for secret, names in owners.items()}
         return KeyIndex(self._keys.changed(keys), self._owners.changed(found))
 
     def owner(self, secret_hash: str) -> str | None:
-        """Return the name of the key with this secret; of several the first by name."""
+        """Return the name of the key with this secret.
+
+        If several keys have it, return the first by name.
+        """
         names = self._owners.get(secret_hash)
         return names[0] if names else None
 

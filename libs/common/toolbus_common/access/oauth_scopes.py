@@ -25,7 +25,7 @@ def first(configuration: Configuration) -> list[str]:
 
 
 def administers(scope: str) -> bool:
-    """Return whether a token of this scope is for administration, and so not for tools."""
+    """Return whether a token with this scope is valid for administration and not for tools."""
     return any(each in ADMINISTRATION for each in scope.split())
 
 

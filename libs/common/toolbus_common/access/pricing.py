@@ -13,9 +13,10 @@ BYTES_PER_TOKEN = 4  # an estimate for English prose: no tokenizer runs on the c
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Micro-dollars: `reserved` before a call; `parts` if the charge depends on its result.
+    """The cost of a call in micro-dollars.
 
-    The parts are the prices per call, per kilobyte and per token. `reserved` is the maximum charge.
+    `reserved` is the amount reserved before the call, and the maximum charge. `parts` are the
+    prices per call, per kilobyte and per token, and set only if the charge depends on the result.
     """
 
     reserved: int
@@ -26,15 +27,19 @@ FREE = Cost(0)
 
 
 def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
-    """Return a tool's cost: of its own entry, else of the longest matching pattern, else none."""
+    """Return the cost of a tool.
+
+    The entry of the tool itself applies, else the longest matching pattern. Without either the cost
+    is zero.
+    """
     found = prices.get(name)
     if found is None:
         matching = [pattern for pattern in prices if granted((pattern,), name)]
         found = prices[max(matching, key=len)] if matching else 0.0
     if not isinstance(found, Price):
         return Cost(round(found * MICRO))
-    reserved = round((found.call if found.most is None else found.most) * MICRO)
-    if not (found.kilobyte or found.token) and found.most in (None, found.call):
+    reserved = round((found.call if found.maximum is None else found.maximum) * MICRO)
+    if not (found.kilobyte or found.token) and found.maximum in (None, found.call):
         return Cost(reserved)
     return Cost(reserved, (found.call * MICRO, found.kilobyte * MICRO, found.token * MICRO))
 

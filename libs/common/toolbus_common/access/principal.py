@@ -26,7 +26,7 @@ NEVER = float("inf")
 NOTHING: Patterns = ()
 _UNKNOWN = Group(tools=NOTHING)
 _NOTHING_DECLARED = Configuration()
-MOST_PEOPLE = 100_000  # cached at once
+MAX_PEOPLE = 100_000  # cached at once
 
 
 class Person(Key):
@@ -54,7 +54,7 @@ class EffectiveGrants:
         return all(granted(patterns, name) for patterns in self.grants) and not self.deny(name)
 
     def deny(self, name: str) -> bool:
-        """Return whether a full name is denied, whatever the grants."""
+        """Return whether a full name is denied, independent of the grants."""
         return bool(self.denials) and granted(self.denials, name)
 
     def narrowed(self, restriction: Iterable[Patterns]) -> "EffectiveGrants":
@@ -83,21 +83,21 @@ class Principal:
 
     @property
     def seen(self) -> EffectiveGrants:
-        """The grants that lists show: includes tools that need another access token."""
+        """The grants for lists, which also contain tools that need another access token."""
         return (self.whole or self).bounds
 
     @property
     def environment(self) -> str:
-        """The nearest level's environment; empty for none."""
+        """The environment of the nearest level that has one; else empty."""
         return next((level.environment for _, level in self.levels if level.environment), "")
 
     @property
     def content(self) -> Content:
-        """The recording of programs' text."""
+        """How much of a program's text is recorded."""
         return self.recording("")[0]
 
     def recording(self, server: str) -> tuple[Content, Content]:
-        """Return the recording of arguments and of results for calls to a server."""
+        """Return how much of the arguments and of the results of a server's calls is recorded."""
         bounds: list[Level | Environment | Server] = [level for _, level in self.levels]
         bounds += [
             each
@@ -124,15 +124,15 @@ class Principal:
         return next((each for each in values if each is not None), None)
 
     def covering(self, name: str) -> str:
-        """Return the first level that requires approval of this call; empty for none."""
+        """Return the first level that requires approval of this call; empty if no level does."""
         return next((level for level, each in self.levels if granted(each.approve, name)), "")
 
 
 class Principals:
     """Cache of the principals of one configuration, each computed at its first use.
 
-    A principal is the same object while its key is. Anything derived from a principal is therefore
-    valid while the principal is the same object.
+    As long as a key is unchanged, its principal is the same object. A value derived from a
+    principal can therefore be cached under the principal's identity.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -146,7 +146,7 @@ class Principals:
         """Return the principal of a signed-in user, `<access>:…`. Raises `KeyError`."""
         found = self._people.get(name)
         if found is None:
-            if len(self._people) >= MOST_PEOPLE:
+            if len(self._people) >= MAX_PEOPLE:
                 self.forget(self._people)
                 self._people.clear()
             access = self._declared.access[name.partition(":")[0]]
@@ -165,7 +165,7 @@ class Principals:
         """Return a principal restricted to an access token's scope."""
         found = self._scoped.get((whole.key, scope))
         if found is None or found.whole is not whole:
-            if len(self._scoped) >= MOST_PEOPLE:
+            if len(self._scoped) >= MAX_PEOPLE:
                 self._scoped.clear()
             found = self._scoped[whole.key, scope] = scoped(whole, scope)
         return found
@@ -181,7 +181,7 @@ def principal_of(
 ) -> Principal:
     """Return the key's principal with its user, team and customer, restricted to `outer`.
 
-    A key whose user, team or customer does not exist has no access.
+    If its user, team or customer does not exist, the key has no access.
     """
     team, user = configuration.teams.get(key.team), configuration.users.get(key.user)
     if user is None and isinstance(key, Person):

@@ -11,9 +11,10 @@ _BYTES = 16
 def principal_id_of(principal: Principal, key_digest: str = "") -> str:
     """Return the id of a principal: of its user if it has one, else of the key itself.
 
-    A user's keys share their state. A key's id includes its secret: a key that was deleted and
-    created again under the same name is another principal, and so is one that moved to another
-    customer. Anonymous callers are identified by `key_digest`, which contains their client session.
+    A user's keys share their state. The id of a key depends on its secret and its customer. A key
+    that is deleted and created again under the same name, or moved to another customer, is
+    therefore another principal. Anonymous callers are identified by `key_digest`, which contains
+    their client session.
     """
     own = principal.own
     if principal.key == ANONYMOUS:

@@ -1,4 +1,4 @@
-"""Cache of verified access tokens and their holders, fed by the bucket tb_tokens."""
+"""Cache of verified access tokens and their holders, updated from the bucket tb_tokens."""
 
 from collections.abc import Callable
 from time import time
@@ -13,7 +13,7 @@ BELOW = "~"  # separates a grant's id from that of a grant made of it by token e
 
 
 def is_person(name: str) -> bool:
-    """Return whether this is a `Bearer.name` of a signed-in user: names of keys have no colon."""
+    """Return whether this `Bearer.name` is a signed-in user's: names of keys have no colon."""
     return ":" in name
 
 
@@ -45,10 +45,12 @@ class TokenCache:
         try:
             self.take(change.key, Bearer.decode(change.value))
         except ValidationError:
-            self._held.pop(change.key, None)  # written by a newer version: unknown here
+            self._held.pop(
+                change.key, None
+            )  # written by a newer version, in a form unknown to this one
 
     def take(self, token_hash: str, bearer: Bearer) -> None:
-        """Add a holder; expired holders are removed now and then."""
+        """Add a holder. Expired holders are removed periodically."""
         self._held[token_hash] = bearer
         self._users[bearer.name] = bearer.user
         if len(self._held) >= self._sweep_at:
@@ -80,7 +82,7 @@ class TokenCache:
         ]
 
     async def learn(self, token_hash: str) -> Bearer | None:
-        """Return the holder of a token after reading the bucket: it may just have been written."""
+        """Read the bucket entry of a token that is not cached yet, and return its holder."""
         entry = await self._bucket.get(token_hash) if self._bucket is not None else None
         if entry is not None:
             self.apply_change(entry)

@@ -26,7 +26,7 @@ _UNCHANGED = ToolView()
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One tool or prompt: its server, its name there, and its names for clients."""
+    """One tool or prompt: its server, the server's own name for it, and its names for clients."""
 
     server: str
     own: str
@@ -39,8 +39,8 @@ class Shown:
 class Names:
     """All names for clients and their targets: the same in every replica.
 
-    `dropped` says why a tool or prompt, by kind, server and own name, is hidden; `crowded` why it
-    is available only at the endpoint of its own server.
+    `dropped` has the reason why a tool or prompt is hidden, by kind, server and own name. `crowded`
+    has the reason why it is available only at the endpoint of its own server.
     """
 
     def __init__(
@@ -60,10 +60,11 @@ class Names:
         return self._offered.get((kind, server, own))
 
     def meant(self, name: str, kind: str = "tools", at: str = "") -> tuple[str, str]:
-        """Return the server and the name there, for a name sent to one server's endpoint or to all.
+        """Return the server and its own name of a tool, for a name that a client sent.
 
-        The server is empty if the name has no target. An unknown name is split as it is: policy
-        denies the call, and the denial is recorded.
+        The name was sent to the endpoint of one server, or to the shared one. The returned server
+        is empty if the name has no target. An unknown name is split at the separator: policy denies
+        the call, and the denial is recorded.
         """
         if at:
             found = self._bare.get((kind, at, name))
@@ -100,7 +101,7 @@ class Names:
         rejected: dict[tuple[str, str, str], str],
         name: Callable[[Shown], str],
     ) -> list[Shown]:
-        """Return the candidates that no earlier one is confusable with; aliases come first."""
+        """Return the candidates that cannot be confused with an earlier one; aliases come first."""
         first: dict[str, Shown] = {}
         for each in sorted(candidates, key=lambda each: (not each.aliased, name(each), each.own)):
             before = first.setdefault(skeleton(name(each)), each)
@@ -111,7 +112,7 @@ class Names:
 
 
 def is_own_name(name: str) -> bool:
-    """Return whether a server may list a tool or prompt under this name: no invisible letters."""
+    """Return whether a listed tool or prompt may have this name: no invisible characters."""
     if name.isascii():
         return name.isprintable() and bool(name.strip()) and len(name) <= LONGEST_OWN
     visible = all(each in _JOINERS or unicodedata.category(each) not in _INVISIBLE for each in name)
@@ -121,8 +122,9 @@ def is_own_name(name: str) -> bool:
 def shortened(full: str) -> str:
     """Return a full name that clients accept: `[A-Za-z0-9_-]{1,64}`.
 
-    A name that is too long or has other characters is truncated, each run of other characters
-    becomes `_`, and a hash of the whole name is appended: the same in every replica.
+    In a name that is too long or has other characters, each run of other characters becomes `_`;
+    the name is truncated, and a hash of the original name is appended. The result is the same in
+    every replica.
     """
     if not _SAFE.fullmatch(full):
         prefix = _UNSAFE.sub("_", full)[:_PREFIX_OF_UNSAFE]

@@ -1,4 +1,4 @@
-"""Fields that all events about a call share, whichever service publishes them."""
+"""Fields that all events about a call share, independent of the publishing service."""
 
 from hashlib import sha256
 from time import time

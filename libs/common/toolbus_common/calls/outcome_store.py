@@ -24,16 +24,16 @@ LARGEST_STORED = 256 << 10  # bytes of a result
 AWAITED_SECONDS = 3.0  # afterwards the caller receives its reply, whether or not it is stored
 RETRY_SECONDS = 0.5
 ATTEMPTS = 60
-MOST_LATE = 256  # outcomes queued for retry
+MAX_QUEUED = 256  # outcomes queued for retry
 
 ReturnedResult = FinalReply | CallError
 
 
 class OutcomeStore:
-    """Writes the outcomes of claimed calls; retries in the background while NATS is unavailable.
+    """Store of the outcomes of claimed calls. Writes are retried while NATS is unavailable.
 
-    A claim whose outcome is never written means, after the call's deadline, that the outcome is
-    unknown: never that the call may be executed again.
+    If the outcome of a claim is not written by the call's deadline, the outcome is unknown. The
+    call is never executed again.
     """
 
     def __init__(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -65,7 +65,7 @@ class OutcomeStore:
         deadline: float,
         before: asyncio.Task[int] | None,
     ) -> int:
-        """Return the revision to overwrite with the outcome."""
+        """Store a later deadline, and return the revision that the outcome must overwrite."""
         revision = claim.revision if before is None else await before
         outcome = StoredOutcome(
             call_id=call.call_id, digest=claim.digest, deadline=deadline, family=call.family
@@ -83,8 +83,8 @@ class OutcomeStore:
             return revision
 
     async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
-        """Overwrite a claim; returns once written, or queued for retry."""
-        if await self._written(claim, outcome) or self._late >= MOST_LATE:
+        """Overwrite a claim. Returns when the outcome is written, or queued for retry."""
+        if await self._written(claim, outcome) or self._late >= MAX_QUEUED:
             return
         self._late += 1
         self._spawn(self._write_later(claim, outcome))
@@ -102,7 +102,9 @@ class OutcomeStore:
                 "outcome.not_stored", extra={"call_id": outcome.call_id, "reason": str(error)}
             )
             return False
-        if revision is None:  # an attempt that seemed to fail, or a claim that is a day old
+        if (
+            revision is None
+        ):  # an attempt that was applied although it reported an error, or an expired claim
             log.info("outcome.already_stored", extra={"call_id": outcome.call_id})
         return True
 

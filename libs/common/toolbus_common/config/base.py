@@ -1,4 +1,4 @@
-"""Base of all configuration models: names, unknown fields as errors, the unit of money."""
+"""Base of all configuration models: names, rejection of unknown fields, the unit of money."""
 
 from typing import Annotated
 

@@ -44,7 +44,7 @@ async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) 
 
 
 async def revoke_key(repository: ConfigRepository, name: str) -> None:
-    """Revoke a key. Takes effect at once in all services; idempotent."""
+    """Revoke a key. All services apply it immediately. Idempotent."""
     configuration = (await repository.declared()).configuration
     for _ in range(ATTEMPTS):
         old, last = await _key(repository, name, configuration)
@@ -93,7 +93,7 @@ async def create_admin(repository: ConfigRepository, name: str, admin: Admin) ->
 
 
 async def revoke_admin(repository: ConfigRepository, name: str) -> None:
-    """Revoke an admin key. Takes effect at once in all services; idempotent."""
+    """Revoke an admin key. All services apply it immediately. Idempotent."""
     configured = (await repository.declared()).configuration.admins
     for _ in range(ATTEMPTS):
         own, last = await repository.own(ADMIN_PREFIX, name)
@@ -146,7 +146,7 @@ async def _create(
 async def _key(
     repository: ConfigRepository, name: str, configuration: Configuration
 ) -> tuple[Key, int]:
-    """Return the effective key and the revision of its separate entry, 0 for none."""
+    """Return the effective key and the revision of its separate entry; 0 without an entry."""
     own, last = await repository.own(KEY_PREFIX, name)
     found = own or configuration.keys.get(name)
     if found is None:

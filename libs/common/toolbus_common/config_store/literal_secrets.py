@@ -1,10 +1,10 @@
 """Encrypt literal secrets of the configuration for the one service that uses them.
 
-Operators and policy write the configuration, every service reads it, and one service needs each
-secret: a literal value is encrypted with that service's public key (X25519, HKDF-SHA-256,
-AES-256-GCM), and only that service decrypts it. A ciphertext is bound to its location and to the
-entry's destination, so that it is useless elsewhere. A keyed digest with it shows writers whether a
-value changed.
+Operators and policy write the configuration, and every service reads it, but each secret is needed
+by one service only. A literal value is therefore encrypted with the public key of that service
+(X25519, HKDF-SHA-256, AES-256-GCM). A ciphertext is bound to its location and to the destination of
+its entry, so that it cannot be copied to another one. It is stored with a keyed digest, by which
+writers detect that a value has changed.
 """
 
 import hmac
@@ -60,7 +60,7 @@ class SecretLocation:
 
     @property
     def bound(self) -> bytes:
-        """The data that a ciphertext is bound to."""
+        """The associated data that a ciphertext is authenticated with."""
         parts = [self.section, self.name, self.field, self.key, self.destination]
         return json.dumps(parts).encode()
 
@@ -89,7 +89,7 @@ class Writer:
             ) from error
 
     def complete(self, new: Configuration, old: Configuration) -> Configuration:
-        """Return the new configuration as it is stored: with kept secrets, and encrypted.
+        """Return the new configuration with kept secrets filled in and literal secrets encrypted.
 
         Raises `InvalidConfigurationError` if a kept credential would be sent to another
         destination.
@@ -150,8 +150,8 @@ class Reader:
             return f"${{sealed:{location}}}"
 
 
-def create_sealing_keys(directory: Path) -> None:
-    """Create missing keys: of the services that decrypt, and for encryption."""
+def create_encryption_keys(directory: Path) -> None:
+    """Create the missing keys: a pair per decrypting service, and the public keys for writers."""
     for service in READERS:
         load_key(directory / f"{service}.key")
     Writer.at(directory)
@@ -181,7 +181,7 @@ def _changed(
     change: Callable[[SecretLocation, str], str],
     sections: Iterable[str],
 ) -> Configuration:
-    """Return the configuration with every value that may be a secret replaced."""
+    """Return the configuration with `change` applied to every value that may be a secret."""
     made = {
         section: {
             name: _entry_changed(section, name, entry, change)

@@ -1,7 +1,7 @@
 """Destinations confirmed by the operator, as digests.
 
-They are an entry of the bucket tb_config that only the operator's NATS user may write: other
-writers of the configuration cannot confirm a destination.
+They are stored in an entry of the bucket tb_config that only the operator's NATS user may write, so
+that other writers of the configuration cannot confirm a destination.
 """
 
 import json

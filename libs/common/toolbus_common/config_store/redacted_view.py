@@ -140,7 +140,7 @@ def _entry(
 
 
 def _with_secret(new: S, old: S | None, path: str, problems: list[dict[str, Any]]) -> S:
-    """Return the entry with its old secret, if it keeps it and its destination is unchanged."""
+    """Return the entry with its stored secret if the secret is kept for the same destination."""
     kept = {"": old.secret} if old is not None and old.url == new.url else {}
     secret = _kept({"": new.secret}, kept, f"{path}.secret", problems)[""]
     return new.model_copy(update={"secret": secret})

@@ -55,9 +55,9 @@ class StoredConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The changes of an applied configuration, and the generated secrets by key, to show once.
+    """The changes of an applied configuration, and the generated secrets, to show once.
 
-    Those of admin keys are named `admins.<name>`.
+    `secrets` are stored under the key's name; for an admin key under `admins.<name>`.
     """
 
     changes: tuple[Change, ...]
@@ -69,7 +69,7 @@ class Applied:
 class _Draft:
     """The configuration to store, its changes, and its generated secrets.
 
-    `given` are the keys whose secret is now set by the configuration itself.
+    `given` are the keys whose secret is set in the configuration itself.
     """
 
     whole: Configuration
@@ -117,7 +117,7 @@ class ConfigRepository:
         return await self._own(ADMIN_PREFIX, Admin)
 
     async def own_key(self, name: str) -> Key | None:
-        """Return a key that was created or changed individually; None for none."""
+        """Return a key that was created or changed individually; None if there is no such key."""
         found, _ = await self.own(KEY_PREFIX, name)
         return found if isinstance(found, Key) else None
 
@@ -146,8 +146,9 @@ class ConfigRepository:
     ) -> Applied:
         """Apply a whole configuration atomically; without changes nothing is written.
 
-        A key without a secret keeps the stored one, or gets a new one. `named` is the part written
-        by the operator, whose destinations are confirmed; the default is the whole.
+        A key without a secret keeps its stored secret, or gets a generated one. `named` is the part
+        of the configuration that the operator wrote; its destinations are confirmed. The default is
+        the whole configuration.
         """
         if not self._operator:
             return await self.change(lambda _old: new, source, at)
@@ -157,7 +158,9 @@ class ConfigRepository:
         return applied
 
     async def change(self, make: Make, source: str, at: int | None = None) -> Applied:
-        """Replace the configuration with `make(configuration)`; with `at`, only that revision.
+        """Replace the configuration with `make(configuration)`.
+
+        With `at`, only if its revision is `at`.
 
         Raises:
             StaleError: the current revision is not `at`.
@@ -187,7 +190,7 @@ class ConfigRepository:
         raise _busy()
 
     async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
-        """Store a single key over revision `last`; return whether the revision still matched."""
+        """Store an individual key if its revision is still `last`; return whether it was."""
         return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
 
     async def drop_own_key(self, name: str) -> None:
@@ -213,10 +216,10 @@ class ConfigRepository:
 
     async def _swap(self, new: Configuration, last: int) -> int | None:
         """Write a configuration over revision `last`; None on a concurrent write."""
-        value, most = _encoded(new), self.bus.most_bytes - HEADER_BYTES
-        if len(value) > most:
+        value, maximum = _encoded(new), self.bus.max_bytes - HEADER_BYTES
+        if len(value) > maximum:
             raise InvalidError(
-                f"The configuration has {len(value):,} bytes, more than the {most:,} of a NATS "
+                f"The configuration has {len(value):,} bytes, more than the {maximum:,} of a NATS "
                 "message; nothing was applied. Configure fewer keys and create the others with "
                 "'toolbus keys create', or raise NATS' max_payload."
             )
@@ -282,7 +285,7 @@ class ConfigRepository:
     async def _record_each(
         self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
-        """Publish one event per entry. They are durable, or in the outbox, before this returns."""
+        """Publish one event per entry. When this returns, each is durable or in the outbox."""
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
         waiting: list[asyncio.Future[None]] = []
         size = 0
@@ -315,7 +318,7 @@ class ConfigRepository:
     async def _note_origin(
         self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
     ) -> None:
-        """Store which secrets were generated here and which not; safe with concurrent writers."""
+        """Store which secrets were generated here. Concurrent writers do not conflict."""
         for _ in range(ATTEMPTS):
             before, last = await self._origin()
             known = {*before.get("minted", ()), *minted}.difference(others)
@@ -389,7 +392,7 @@ def _with_secrets(
 
 
 def _encoded(entry: Configuration | Key | Admin) -> bytes:
-    """Return JSON without defaults: with them ten thousand keys would triple the entry's size."""
+    """Return JSON without defaults, which would triple the size of a large configuration."""
     return entry.model_dump_json(exclude_defaults=True).encode()
 
 

@@ -31,8 +31,9 @@ class ProtocolFamily(StrEnum):
 class OutcomeClaim(Plain):
     """The claim of a call on its entry in the bucket tb_outcomes, written by policy at admission.
 
-    The service that ends the call writes the outcome over `revision`, encrypted with `seal`, a key
-    for this entry only; with an empty `seal` it writes nothing. `digest` is that of the arguments.
+    The service that ends the call overwrites `revision` with the outcome, encrypted with `seal`, a
+    key for this entry only. If `seal` is empty, it writes nothing. `digest` is the digest of the
+    arguments.
     """
 
     name: str
@@ -44,8 +45,8 @@ class OutcomeClaim(Plain):
 class Identified(Plain):
     """The caller's identity for a server that is configured to receive it.
 
-    It complements the key, user and customer of the call. `actors` are the machines that act in
-    the user's name (RFC 8693), the nearest first.
+    These fields complement the key, user and customer of the call. `actors` are the machines that
+    act in the user's name (RFC 8693), the nearest first.
     """
 
     team: str = ""
@@ -62,10 +63,11 @@ class CallRequested(Plain):
     `_meta`) as one raw JSON object, or empty. `restriction` holds tuples of patterns: at least one
     pattern of each tuple must match the call, in addition to the key's grants. `run` names the
     agent run: the client's trace, else its session, else empty. `idempotency_key` is the caller's
-    key for this call: calls with the same key execute once; empty for none. `most` is the maximum
-    charge of the call in micro-dollars, whatever its budgets allow. `terms` is raw JSON for the
-    built-in server only (`toolbus_common.mcp.code_mode_options`). `tracestate` and `baggage` are
-    the caller's trace headers. `session` names the client's session; empty for none.
+    key for this call: calls with the same key execute once; empty for none. `max_charge` is the
+    maximum charge of the call in micro-dollars, in addition to its budgets; None for no limit.
+    `terms` is raw JSON for the built-in server only (`toolbus_common.mcp.code_mode_options`).
+    `tracestate` and `baggage` are the caller's trace headers. `session` names the client's session;
+    empty for none.
 
     `log_level` is the lowest level of server log messages that the caller accepts. If it is empty,
     `default_logs` says whether the caller accepts the messages that the server sends unrequested.
@@ -99,7 +101,7 @@ class CallRequested(Plain):
     restriction: tuple[tuple[str, ...], ...] = ()
     run: str = ""
     idempotency_key: str = Field(default="", repr=False)
-    most: int | None = None
+    max_charge: int | None = None
     terms: str = ""
     tracestate: str = ""
     baggage: str = Field(default="", repr=False)
@@ -115,12 +117,12 @@ class CallRequested(Plain):
 class CallAdmitted(Plain):
     """An authorized, paid and recorded call. Sent by policy only, consumed by executor.
 
-    `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger has a
+    `charge` is the reserved price in micro-dollars; `reserved` is true if the ledger has a
     reservation for this call, which its outcome must settle. `price` is set when the charge depends
     on the result: micro-dollars per call, per kilobyte and per token; `charge` is its maximum.
     `key_digest`, `restriction` and `terms` are those of the request, and set only for the built-in
-    server, whose programs make further calls for the same principal. `result_content` says how
-    much of the result is recorded. `user` is the caller's user: some servers are called with that
+    server, whose programs make further calls for the same principal. `result_content` says how much
+    of the result is recorded. `user` is the caller's user: some servers are called with that
     person's token. `claim` is set for a call with an idempotency key: its outcome is stored before
     the reply is sent. `identity` is set if the server receives the caller's identity.
     `principal_id` identifies the principal whose state at the server the call may use

@@ -84,8 +84,9 @@ class SessionMessage(Message):
 class StreamReadRequest(Message):
     """A request of one ingress replica for the events of a stream that another replica holds.
 
-    Repeated while the client is connected, and sent with `left` after it disconnects. `reader`
-    identifies this reading; `after` is the number of the last event the client received.
+    The request is repeated while the client is connected, and sent with `left` after the client
+    disconnects. `reader` identifies the connection; `after` is the number of the last event the
+    client received.
     """
 
     SUBJECT: ClassVar[str] = "tb.stream"

@@ -99,7 +99,7 @@ ReplyMessage = CallNotification | DeadlineExtended | FinalReply | CallError
 
 
 def decode_reply(data: bytes) -> ReplyMessage:
-    """Parse one reply message. Raises `ValueError` for bytes that are none."""
+    """Parse one reply message. Raises `ValueError` if the bytes are not a reply message."""
     kind, body = data[:1], data[1:]
     if kind == b"a":
         return CallResult(body)

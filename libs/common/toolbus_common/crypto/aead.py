@@ -21,8 +21,8 @@ class Aead:
     """A key that seals and opens. Nonces are random: seal at most 2**32 texts with one key.
 
     A sealed text is the nonce (12 bytes), the ciphertext and the tag (16 bytes). The context is
-    authenticated and not stored: it names what the text is and where it belongs, so that a text
-    does not open in the place of another one. Raises `ValueError` for a key of another length.
+    authenticated but not stored. It names the purpose and the location of the text, so that a text
+    copied to another location cannot be decrypted. Raises `ValueError` for a key of another length.
     """
 
     __slots__ = ("_cipher",)

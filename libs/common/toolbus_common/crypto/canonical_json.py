@@ -11,7 +11,7 @@ LARGEST = 8 << 20  # bytes of the canonical form
 
 _EXACT = 2**53  # every integer up to here is exactly one double
 _LONGEST_PLAIN = 21  # digits before the point; longer ones are written with an exponent
-_MOST_ZEROS = 6  # between the point and the first digit
+_MAX_ZEROS = 6  # between the point and the first digit
 
 
 class UncanonicalError(ValueError):
@@ -106,12 +106,12 @@ def _number(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Return digits with the point at a position, without exponent if that is short."""
+    """Return the digits with a decimal point, without an exponent if that is short."""
     if len(digits) <= point <= _LONGEST_PLAIN:
         return digits.ljust(point, "0")
     if 0 < point <= _LONGEST_PLAIN:
         return f"{digits[:point]}.{digits[point:]}"
-    if -_MOST_ZEROS < point <= 0:
+    if -_MAX_ZEROS < point <= 0:
         return f"0.{'0' * -point}{digits}"
     shown = f"{digits[0]}.{digits[1:]}" if len(digits) > 1 else digits
     return f"{shown}e{point - 1:+d}"

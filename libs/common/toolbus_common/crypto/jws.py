@@ -27,7 +27,7 @@ class JwsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Jws:
-    """A JWS that is not verified yet; `message` is what the signature is made of."""
+    """A JWS that is not verified yet; `message` is the text that the signature covers."""
 
     header: dict[str, Any]
     claims: dict[str, Any]

@@ -12,7 +12,7 @@ KEY_BYTES = 32
 def load_key(path: Path) -> bytes:
     """Return the key in a file, which is created if missing.
 
-    Replicas on several machines need the same file; otherwise each opens only what it sealed.
+    Replicas on several machines need the same file; otherwise each can decrypt only its own texts.
 
     Raises:
         ValueError: the file holds no key.
@@ -52,7 +52,7 @@ def create_key(path: Path, generate: Callable[[], bytes]) -> None:
         with os.fdopen(handle, "wb") as fresh:
             fresh.write(generate())
             fresh.flush()
-            os.fsync(handle)  # data sealed with it survives a power cut
+            os.fsync(handle)  # the key survives a power failure, as the data encrypted with it
         with suppress(FileExistsError):
             os.link(name, path)  # atomic, even if two replicas start at once
     finally:

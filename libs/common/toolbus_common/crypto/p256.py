@@ -52,7 +52,7 @@ class P256Key:
         return dict(ECKey.import_key(self._key).as_dict(private=False))
 
     def signed(self, header: str, claims: dict[str, Any]) -> str:
-        """Return a signed JWS of the claims; `header` is encoded already."""
+        """Return a signed JWS of the claims. `header` is already encoded (`header_of`)."""
         message = f"{header}.{encoded(msgspec.json.encode(claims))}"
         pair = decode_dss_signature(self._key.sign(message.encode(), _ES256))
         return f"{message}.{encoded(b''.join(n.to_bytes(P256_BYTES, 'big') for n in pair))}"

@@ -16,7 +16,10 @@ C = TypeVar("C", bound="Claims")
 
 
 class Claims(msgspec.Struct, array_like=True, frozen=True):
-    """Sealed content. The kind's name is authenticated, so that one kind never opens as another."""
+    """Content of a sealed token.
+
+    The kind is authenticated, so one kind is never accepted as another.
+    """
 
 
 class TokenSealer:

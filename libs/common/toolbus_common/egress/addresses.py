@@ -59,7 +59,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of an interface identifier
 
 
 def kind_of(address: Address) -> str:
-    """Return the kind of an address; empty for a public one."""
+    """Return the kind of an address; empty for a public address."""
     return next((kind for each in within(address) if (kind := _single_kind(each))), PUBLIC)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from ipaddress import ip_network
 
 from toolbus_common.egress.addresses import Address, Network, is_metadata, within
-from toolbus_common.egress.url_target import MOST_PORT, EgressError, Target, host_of
+from toolbus_common.egress.url_target import MAX_PORT, EgressError, Target, host_of
 
 LONGEST_SHOWN = 80
 
@@ -77,7 +77,7 @@ def _item(entry: str) -> _Item:
     host, colon, number = entry.rpartition(":")
     if not colon or not number.isdecimal():
         host, number = entry, "0"
-    if not 0 <= int(number) <= MOST_PORT:
+    if not 0 <= int(number) <= MAX_PORT:
         raise _invalid(entry)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -19,15 +19,16 @@ from toolbus_common.egress.url_target import EgressError, target_of
 if TYPE_CHECKING:
     from toolbus_common.egress.http_transport import HttpExchange
 
-MOST_OF_A_HOST = 16
+MAX_PER_HOST = 16
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class HttpClient:
     """HTTP client with headers for every request, and limits on its concurrent exchanges.
 
-    At most `most` exchanges are in progress, queued ones included, and further ones are rejected;
-    0 is no limit. At most `most_of_a_host` connect to one host, and further ones wait.
+    At most `max_in_progress` requests are in progress, including queued ones; further ones are
+    rejected. 0 means no limit. At most `max_per_host` requests connect to one host; further ones
+    wait.
     """
 
     def __init__(
@@ -36,14 +37,14 @@ class HttpClient:
         tls: Tls = SYSTEMS,
         *,
         headers: Mapping[str, str] = NO_HEADERS,
-        most: int = 0,
-        most_of_a_host: int = MOST_OF_A_HOST,
+        max_in_progress: int = 0,
+        max_per_host: int = MAX_PER_HOST,
     ) -> None:
         self.resolver = resolver
         self.tls = tls
         self._headers = headers
-        self._most = most
-        self._most_of_a_host = most_of_a_host
+        self._max_in_progress = max_in_progress
+        self._max_per_host = max_per_host
         self._in_progress = 0
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._exchange: HttpExchange | None = None
@@ -54,9 +55,9 @@ class HttpClient:
             target = target_of(request.url)
         except EgressError as error:
             raise HttpError(str(error)) from error
-        if self._most and self._in_progress >= self._most:
+        if self._max_in_progress and self._in_progress >= self._max_in_progress:
             raise HttpError("too many requests are in progress; retry")
-        new = asyncio.Semaphore(self._most_of_a_host)
+        new = asyncio.Semaphore(self._max_per_host)
         host = self._hosts.setdefault(target.authority, new)
         self._in_progress += 1
         try:

@@ -11,7 +11,8 @@ _SUCCESS = range(200, 300)
 class HttpError(Exception):
     """No usable response; the message is a clause that says why.
 
-    `ended`: the peer closed the connection, which servers do that require a client certificate.
+    `ended` is set if the peer closed the connection, as servers do that require a client
+    certificate.
     """
 
     def __init__(self, clause: str, *, ended: bool = False) -> None:

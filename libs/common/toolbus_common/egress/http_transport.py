@@ -17,10 +17,10 @@ from toolbus_common.egress.tls import Tls
 from toolbus_common.egress.url_target import EgressError, Target, target_of
 
 PIECE = 64 * 1024  # bytes of a request's body that are written at once
-MOST_HEADERS = 100  # of a response; h11 limits their size to 100 KiB
+MAX_HEADERS = 100  # of a response; h11 limits their size to 100 KiB
 FEW_PIECES, SMALLEST_PIECE = 1000, 16  # bytes a piece on average, of a response in many pieces
-CONNECT_SECONDS = 3.0  # to an address, if there is another one to try
-MOST_CERTIFICATES = 64  # client certificates whose TLS context is cached
+CONNECT_SECONDS = 3.0  # seconds to connect to an address if there is another one to try
+MAX_CERTIFICATES = 64  # client certificates whose TLS context is cached
 OPERATOR_NAMED, CERTIFICATE = "operator_named", "certificate"  # extensions of a request
 _TOO_LARGE = 431  # as which h11 classifies headers above its limit
 _INVALID = "the request is not valid; correct its URL and headers"
@@ -137,7 +137,7 @@ class EgressTransport(httpx2.AsyncBaseTransport):
             raise EgressError("a client certificate needs an https URL; configure one")
         found = self._with_certificate.get(certificate)
         if found is None:
-            if len(self._with_certificate) >= MOST_CERTIFICATES:
+            if len(self._with_certificate) >= MAX_CERTIFICATES:
                 self._with_certificate.clear()
             found = self._with_certificate[certificate] = replace(self._tls, shown=certificate)
         return found
@@ -153,7 +153,7 @@ class HttpExchange:
             trust_env=False,  # no proxy, no .netrc
             follow_redirects=False,
             timeout=None,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # stores none
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # stores no cookie
         )
 
     async def send(self, request: HttpRequest) -> HttpResponse:
@@ -195,8 +195,8 @@ async def _pieces(body: bytes) -> AsyncIterator[bytes]:
 
 async def _read(response: httpx2.Response, request: HttpRequest) -> HttpResponse:
     """Read the body as it arrives, never decompressed, up to the limit of the request."""
-    if len(response.headers.raw) > MOST_HEADERS:
-        raise HttpError(f"its response has more than {MOST_HEADERS} headers")
+    if len(response.headers.raw) > MAX_HEADERS:
+        raise HttpError(f"its response has more than {MAX_HEADERS} headers")
     body = bytearray()
     count = 0
     async with aclosing(response.aiter_raw()) as pieces:

@@ -18,7 +18,7 @@ SETTING = "TOOLBUS_EGRESS_ALLOW"
 
 
 class RefusedError(EgressError):
-    """The address is of a kind that is not allowed; `address` and `kind` are for the log."""
+    """The kind of the address is not allowed; `address` and `kind` are logged."""
 
     def __init__(self, target: Target, address: Address, kind: str) -> None:
         verb = "is" if target.address is not None else "resolves to"
@@ -36,8 +36,15 @@ class Egress:
 
     allowed: Allowed = NOTHING
 
-    def judged(self, target: Target, found: Iterable[str], *, named: bool = False) -> list[str]:
-        """Return the addresses to connect to: all that were found. Raises `EgressError`."""
+    def check_addresses(
+        self, target: Target, found: Iterable[str], *, named: bool = False
+    ) -> list[str]:
+        """Return the found addresses without duplicates.
+
+        Raises:
+            EgressError: there is no address, or one of them is not allowed.
+
+        """
         addresses = list(dict.fromkeys(found))
         if not addresses:
             raise EgressError("its host resolves to no address")

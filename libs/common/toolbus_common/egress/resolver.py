@@ -12,7 +12,7 @@ from toolbus_common.egress.url_target import EgressError, Target
 
 Resolve = Callable[[Target], Awaitable[list[str]]]
 Lookup = Callable[[Target], list[str]]
-MOST_LOOKUPS = 16
+MAX_LOOKUPS = 16
 
 
 async def resolved(target: Target) -> list[str]:
@@ -35,7 +35,7 @@ def resolved_here(target: Target) -> list[str]:
 class CheckedResolver:
     """Resolver that returns addresses only if the egress policy allows all of them.
 
-    It has threads of its own, and a host has one lookup at a time: the slow name servers of one
+    It has its own threads, and runs one lookup per host at a time, so that slow name servers of one
     host delay neither other hosts nor other resolvers. With `tls_to_public`, public addresses are
     allowed for https only.
     """
@@ -46,7 +46,7 @@ class CheckedResolver:
         self._egress = egress
         self._tls_to_public = tls_to_public
         self._lookup = lookup
-        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, "resolve")
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, "resolve")
         self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
     async def addresses(self, target: Target, *, operator_named: bool) -> list[str]:
@@ -59,7 +59,7 @@ class CheckedResolver:
             raise EgressError(f"its host name cannot be resolved ({name})") from error
         except UnicodeError as error:
             raise EgressError("its host name is invalid; correct it") from error
-        allowed = self._egress.judged(target, found, named=operator_named)
+        allowed = self._egress.check_addresses(target, found, named=operator_named)
         if self._tls_to_public and target.scheme == "http" and any(map(_is_public, allowed)):
             raise EgressError(
                 "its address is public and needs encryption; use https, or syslog+tls"
@@ -79,7 +79,7 @@ class CheckedResolver:
             lookup = loop.run_in_executor(self._threads, self._lookup, target)
             self._lookups[target.authority] = lookup
             lookup.add_done_callback(lambda done: self._forget(target, done))
-        # A thread cannot be cancelled, so the lookup outlives a request that is.
+        # A thread cannot be cancelled, so the lookup continues after its request is cancelled.
         return await asyncio.shield(lookup)
 
     def _forget(self, target: Target, lookup: "asyncio.Future[list[str]]") -> None:

@@ -16,9 +16,9 @@ from toolbus_common.egress.url_target import EgressError
 class Tls:
     """Settings of one client; all paths name PEM files.
 
-    `extra` are authorities for every server, which `ca` replaces for this one. `certificate` and
-    `key` are sent to servers that request them. `shown` holds both as one text instead, if they are
-    secrets.
+    `extra` are trusted authorities for all servers; `ca` replaces them for this client.
+    `certificate` is sent to servers that request one, and `key` is its private key. If both come
+    from secrets, `shown` has them as one PEM text instead.
     """
 
     extra: str = ""
@@ -31,7 +31,7 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """The SSL context, created once.
 
-        Raises `EgressError`, whose message names a setting but no path.
+        Raises `EgressError`. Its message names the setting, not the path.
         """
         context = self._trust_context()
         if self.shown:
@@ -83,7 +83,7 @@ def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
 
 
 def _no_password() -> str:
-    """Reject an encrypted key: there is no prompt for its password."""
+    """Raise an error for an encrypted key, because its password is not known."""
     raise ValueError("encrypted")
 
 

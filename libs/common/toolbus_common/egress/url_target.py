@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from toolbus_common.egress.addresses import Address
 
 PORTS = {"http": 80, "https": 443}
-MOST_PORT = 65535
+MAX_PORT = 65535
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
@@ -62,12 +62,12 @@ def target_of(url: str) -> Target:
 
 
 def as_http(url: str) -> str:
-    """Return a gRPC or syslog URL as one of HTTP with the same host and port."""
+    """Return a gRPC or syslog URL as an HTTP URL with the same host and port."""
     return _OTHER_SCHEMES.sub("http", url)
 
 
 def host_of(written: str) -> tuple[str, Address | None]:
-    """Return a normalized host, and its address if it is one. Raises `EgressError`."""
+    """Return a normalized host, and the address if the host is one. Raises `EgressError`."""
     text = written.lower().removesuffix(":")
     if text.startswith("["):
         return _ipv6_literal(text)

@@ -16,11 +16,11 @@ FEWEST = 64
 class Limits:
     """Limits of connections and requests; sizes in bytes, times in seconds.
 
-    `head` limits a request's line and headers and, counted with them, the extensions of its chunks
-    and its trailers. `idle_seconds` is how long a connection is kept open after a response,
-    `write_seconds` how long a client may leave a response unread. `connections` limits the open
-    connections of the listener, `per_address` those of one client: its connections, or, behind a
-    configured proxy, whose connections are shared, its requests in progress.
+    `head` limits the total size of a request's line, headers, chunk extensions and trailers.
+    `idle_seconds` is how long a connection is kept open after a response, `write_seconds` how long
+    a client may leave a response unread. `connections` limits the open connections of the listener.
+    `per_address` limits the open connections of one client; behind a configured proxy, whose
+    connections are shared, it limits the client's requests in progress.
     """
 
     head: int = 32 * 1024
@@ -30,10 +30,10 @@ class Limits:
     write_seconds: float = 30.0
     connections: int = 10_000
     per_address: int = 2_000
-    per_loopback: int = 10_000  # of the loopback address, which many local agents share
+    per_loopback: int = 10_000  # limit of the loopback address, which many local agents share
     proxies: Proxies = field(default_factory=Proxies)
 
-    def most_of(self, address: str) -> int:
+    def max_for(self, address: str) -> int:
         """Return the limit of one address."""
         return self.per_loopback if is_loopback(address) else self.per_address
 

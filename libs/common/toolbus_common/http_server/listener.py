@@ -16,8 +16,8 @@ from toolbus_common.http_server.proxy_addresses import bounded_as
 from toolbus_common.observability.metrics import (
     CONNECTIONS,
     CONNECTIONS_CLOSED,
-    CONNECTIONS_MOST,
-    CONNECTIONS_REFUSED,
+    CONNECTIONS_LIMIT,
+    CONNECTIONS_REJECTED,
 )
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Listener:
         self.port = 0
         self._name = name
         self._open = CONNECTIONS.labels(name)
-        self._most = descriptors_for(limits.connections)
+        self._maximum = descriptors_for(limits.connections)
         self._addresses: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self._clock: asyncio.TimerHandle | None = None
@@ -59,8 +59,11 @@ class Listener:
         return QUIET_SECONDS if self.leaving else self.limits.idle_seconds
 
     def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
-        """Return whether to accept a connection. Those of a proxy count for no address."""
-        if len(self.state.connections) > self._most:
+        """Return whether to accept a connection.
+
+        Connections of a proxy are not counted per address.
+        """
+        if len(self.state.connections) > self._maximum:
             return self._reject("total")
         if not proxy:
             connection.address = self.take(peer)
@@ -80,16 +83,19 @@ class Listener:
             self._empty.set()
 
     def take(self, client: str) -> str:
-        """Count a client's address once more and return it; empty if its limit is reached."""
+        """Count a request of this client's address and return the address.
+
+        Empty if its limit is reached.
+        """
         address = bounded_as(client) or _UNKNOWN
-        if self._addresses[address] >= self.limits.most_of(client):
+        if self._addresses[address] >= self.limits.max_for(client):
             self._reject("address")
             return ""
         self._addresses[address] += 1
         return address
 
     def give_back(self, address: str) -> None:
-        """Count an address once less."""
+        """Stop counting a request of this address."""
         self._addresses[address] -= 1
         if self._addresses[address] <= 0:
             del self._addresses[address]
@@ -99,7 +105,7 @@ class Listener:
         CONNECTIONS_CLOSED.labels(self._name, reason).inc()
 
     def _reject(self, reason: str) -> bool:
-        CONNECTIONS_REFUSED.labels(self._name, reason).inc()
+        CONNECTIONS_REJECTED.labels(self._name, reason).inc()
         return False
 
     def _check_connections(self) -> None:
@@ -111,11 +117,11 @@ class Listener:
     # -- lifecycle ---------------------------------------------------------------------------
 
     async def open(self, host: str, port: int, backlog: int) -> None:
-        """Start accepting. Raises `OSError`, most likely because the port is taken."""
+        """Start accepting connections. Raises `OSError`, usually because the port is in use."""
         protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
         self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
         self.port = int(self._server.sockets[0].getsockname()[1])
-        CONNECTIONS_MOST.labels(self._name).set(self._most)
+        CONNECTIONS_LIMIT.labels(self._name).set(self._maximum)
         self._check_connections()
 
     async def stop_accepting(self, seconds: float) -> None:

@@ -13,7 +13,9 @@ from toolbus_common.http_server.transport import AnswerTransport
 if TYPE_CHECKING:
     from toolbus_common.http_server.listener import Listener
 
-GONE = "toolbus.gone"  # in the scope: a callback for when the client has closed its connection
+GONE = (
+    "toolbus.gone"  # in the scope: a callback that is called when the client closes its connection
+)
 LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 NEVER = math.inf
@@ -21,7 +23,7 @@ NEVER = math.inf
 LINGER_SECONDS = 2.0  # after the last of it
 LONGEST_LINGER = 10.0  # in all
 LARGEST_LINGER = 16 * 1024 * 1024
-MOST_PIPELINED = 16
+MAX_PIPELINED = 16
 _CLOSE = b"connection: close\r\n\r\n"
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -33,9 +35,9 @@ class _TooManyPipelinedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection with limits of size and time in every state.
 
-    States: idle (no request started), in a head, in a body, deaf (closing: nothing more is parsed).
-    `check`, called by the listener's clock, ends what takes too long, so that a request needs no
-    timer of its own.
+    States: idle (no request started), reading a head, reading a body, deaf (closing; received data
+    is no longer parsed). The listener's clock calls `check`, which closes connections that exceed a
+    time limit, so that requests need no timers.
     """
 
     def __init__(self, listener: "Listener") -> None:
@@ -209,7 +211,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Start to respond: the head is complete."""
         if self._in_body:
             return
-        if len(self.pipeline) >= MOST_PIPELINED:
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise _TooManyPipelinedError
         self._in_body, self._deadline = True, NEVER
         if self._behind_proxy:
@@ -222,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk_began = self._body_bytes
 
     def on_chunk_complete(self) -> None:
-        """Count the minimal bytes of its framing: the others are extensions."""
+        """Count the minimal framing bytes of a chunk; all further ones are extensions."""
         self._chunk_bytes += len(b"%x\r\n\r\n" % (self._body_bytes - self._chunk_began))
 
     def on_body(self, body: bytes) -> None:
@@ -256,7 +258,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _head_of(self, head: bytes) -> bytes:
-        """Announce the close in a response's head if the connection ends with it."""
+        """Announce the close in a response's head if the connection closes after the response."""
         cycle = self._running
         if cycle is not None and cycle.keep_alive:
             if not (cycle.more_body or self._deaf or self._listener.leaving):

@@ -61,7 +61,7 @@ def parsed(text: str) -> Address | None:
 
 
 def bounded_as(address: str) -> str:
-    """Return what an address is counted as: itself, or the /64 network of an IPv6 address."""
+    """Return the key under which an address is counted: itself, or the /64 network of IPv6."""
     found = parsed(address.partition("%")[0])
     if isinstance(found, IPv6Address) and not found.is_loopback:
         return str(ip_network((found, IPV6_CLIENT_PREFIX), strict=False))

@@ -8,7 +8,7 @@ _HEAD = re.compile(rb"HTTP/1\.1 [2-5]")  # an interim answer (1xx) has no body t
 
 
 class AnswerTransport:
-    """A transport that holds back a response's head until its body follows.
+    """A transport that delays a response's head until it can be written together with the body.
 
     uvicorn writes them separately; a write is a tenth of a call's cost at the edge. `on_head` may
     change a head before it is written; `on_close` closes once everything has been written.
@@ -27,7 +27,7 @@ class AnswerTransport:
         self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
-        """Write, or hold back a head; data for a client that is gone is dropped."""
+        """Write data, or delay a head. Data for a client that has disconnected is dropped."""
         if self.is_closing():
             return
         if not self._head and _HEAD.match(data) is not None and data.endswith(b"\r\n\r\n"):

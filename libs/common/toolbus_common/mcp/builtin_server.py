@@ -10,7 +10,7 @@ LIST, READ, DOCS, EXECUTE, SEARCH = (
 
 
 class Mode(StrEnum):
-    """How a caller uses tools: directly, through programs, or by searching for them."""
+    """The way in which a caller uses tools: directly, through programs, or after a search."""
 
     TOOLS = "tools"
     CODE = "code"

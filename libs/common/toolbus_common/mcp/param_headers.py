@@ -45,7 +45,7 @@ def decoded(value: bytes) -> str:
 
 
 def text_of(argument: Any) -> str | None:
-    """Return the text by which a header repeats an argument; None if no header can."""
+    """Return the header text that repeats an argument; None if a header cannot represent it."""
     if isinstance(argument, bool):
         return "true" if argument else "false"
     if isinstance(argument, float) and argument.is_integer():

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 SCHEME = "toolbus-result:"
 USUAL_LENGTH = 64 << 10  # bytes of one piece, by default
-MOST_LENGTH = 1 << 20
+MAX_LENGTH = 1 << 20
 _FORM = re.compile(
     r"toolbus-result:([A-Za-z0-9_.-]+)/([^/?#\s]{1,3500})/([A-Za-z0-9_-]{32})(?:\?([!-~]{0,2048}))?"
 )
@@ -28,7 +28,10 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class ResultPiece:
-    """A requested piece of a stored result; `select` is an expression instead of an offset."""
+    """A requested piece of a stored result.
+
+    `select` is an expression, used instead of an offset.
+    """
 
     handle: Handle
     offset: int = 0
@@ -37,14 +40,14 @@ class ResultPiece:
 
 
 def parse_result_uri(uri: str) -> ResultPiece | None:
-    """Parse the URI of a piece; None if it is none."""
+    """Parse the URI of a piece; None if the URI is not one of a stored result."""
     found = _FORM.fullmatch(uri) if uri.startswith(SCHEME) else None
     if found is None:
         return None
     handle = Handle(found[1], unquote(found[2]), found[3])
     query = parse_qs(found[4] or "")
     offset, length = _number(query, "offset", 0), _number(query, "length", USUAL_LENGTH)
-    return ResultPiece(handle, offset, min(length, MOST_LENGTH), query.get("select", [""])[-1])
+    return ResultPiece(handle, offset, min(length, MAX_LENGTH), query.get("select", [""])[-1])
 
 
 def authorized_name(name: str) -> str:

@@ -1,7 +1,8 @@
 """Count rejected credentials per client address and reason, published once a minute.
 
-A rejected request costs an increment, neither a message nor memory: `MOST_KINDS` pairs of address
-and reason are counted separately in one period, all further ones together.
+A rejected request costs only an increment: it is not published on its own and uses no memory. At
+most `MAX_KINDS` pairs of address and reason are counted separately in one period; all further pairs
+are counted together.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 SECONDS = 60.0
-MOST_KINDS = 128  # pairs of address and reason counted separately in one period
+MAX_KINDS = 128  # pairs of address and reason counted separately in one period
 _MANY = ""
 _IPV6_PREFIX = 64  # bits: an IPv6 client chooses the others freely
 
@@ -44,7 +45,7 @@ class RejectionCounter:
         """
         REJECTED_ACCESS.labels(entrance, code).inc()
         kind = (entrance, code, _grouped(address))
-        if kind not in self._counted and len(self._counted) >= MOST_KINDS:
+        if kind not in self._counted and len(self._counted) >= MAX_KINDS:
             kind = (entrance, code, _MANY)
         now = time()
         counted = self._counted.setdefault(kind, _Counted(now, now))

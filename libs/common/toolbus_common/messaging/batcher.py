@@ -1,4 +1,4 @@
-"""Combine many small requests of one moment into one round trip."""
+"""Combine many small requests that arrive at the same time into one round trip."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,12 +21,12 @@ class Batcher(Generic[T, R]):
         self,
         flush: Callable[[list[T]], Awaitable[Sequence[R]]],
         *,
-        most: int = 256,
+        max_items: int = 256,
         concurrency: int = 2,
         linger: float = 0.0,
     ) -> None:
         self._flush = flush
-        self._most = most
+        self._max_items = max_items
         self._linger = linger
         self._free_slots = concurrency
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
@@ -61,8 +61,8 @@ class Batcher(Generic[T, R]):
     def _start(self) -> None:
         self._scheduled = False
         while self._waiting and self._free_slots:
-            batch = self._waiting[: self._most]
-            del self._waiting[: self._most]
+            batch = self._waiting[: self._max_items]
+            del self._waiting[: self._max_items]
             self._free_slots -= 1
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._tasks.add(task)

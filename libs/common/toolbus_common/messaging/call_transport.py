@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from toolbus_common.concurrency import end
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
 from toolbus_common.contracts.replies import (
     CallError,
@@ -25,6 +26,7 @@ from toolbus_common.observability.tracing.context import bind
 log = logging.getLogger(__name__)
 
 Call = CallRequested | CallAdmitted
+REPLY_SECONDS = 1.0  # for the reply to a call whose resources were closed
 FORGET_SECONDS = 5.0  # NATS reports "no responders" within milliseconds or never
 
 
@@ -182,6 +184,12 @@ class CallTransport:
         if self._rotation is not None:
             self._rotation.cancel()
 
+    async def close(self) -> None:
+        """End the calls in progress; those whose resources are closed may still send replies."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=REPLY_SECONDS)
+        await end(*self._tasks)
+
     def _on_reply(self, payload: bytes, subject: str, _reply: str) -> None:
         self._pending.deliver(subject.rpartition(".")[2], decode_reply(payload))
 
@@ -211,7 +219,7 @@ class CallTransport:
 
 
 async def _run(handler: CallHandler, call: Call, reply: ReplyChannel) -> None:
-    """Serve a call; if the handler fails unexpectedly, reply with an error at once."""
+    """Serve a call. If the handler fails unexpectedly, reply with an error immediately."""
     bind(call.traceparent)
     try:
         await handler(call, reply)

@@ -11,10 +11,10 @@ _NO_PERSON: frozenset[str] = frozenset()
 
 
 class PersonKeyring(Protocol):
-    """The keys of persons, as the publisher of events uses them."""
+    """The operations on person keys that the event publisher needs."""
 
     def known(self, name: str) -> object | None:
-        """Return the key of a person, if it is here."""
+        """Return the key of a person if it is in memory."""
 
     def pseudonym(self, name: str) -> str:
         """Return the pseudonym of a known person. Raises `KeyError`."""

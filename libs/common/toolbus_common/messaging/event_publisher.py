@@ -14,7 +14,7 @@ from toolbus_common.messaging.event_encryption import PersonKeyring, named, seal
 from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.observability.metrics import EVENTS_UNACKNOWLEDGED
-from toolbus_common.observability.tracing.context import MOST_LINKS, current
+from toolbus_common.observability.tracing.context import MAX_LINKS, current
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class EventPublisher:
     one (SHA-256 of its line, in hex), so that lost or altered events show to readers of that
     customer.
 
-    Events of one moment and one subject travel as one message, a line each: one acknowledgement of
-    the stream covers all of them.
+    Events of one subject that are published at the same time are sent as one message with one line
+    per event, so that one acknowledgement of the stream covers all of them.
     """
 
     people: PersonKeyring | None = None  # keys that encrypt personal fields; None: no encryption
@@ -60,7 +60,9 @@ class EventPublisher:
         return self._add(self._awaited, event)
 
     async def publish_until_durable(self, event: Event) -> None:
-        """Publish an event and return when it is durable; for events that must exist only once.
+        """Publish an event and return when it is durable.
+
+        Use it for events that must exist only once.
 
         Retrying `publish_durable` after its `BusDownError` could publish the event twice.
         """
@@ -80,14 +82,17 @@ class EventPublisher:
         await self._unawaited.drain()
 
     def restore(self) -> None:
-        """Take up the events that an earlier process of this service could not deliver."""
+        """Publish the events that an earlier process of this service could not deliver."""
         self._undelivered.extend(self._spool.replay())
         if self._undelivered:
             log.info("events.restored", extra={"messages": len(self._undelivered)})
             self._retry()
 
     async def close(self, seconds: float) -> None:
-        """Deliver what is left; undelivered events stay in the outbox for the next start."""
+        """Deliver the remaining events.
+
+        Undelivered events stay in the outbox for the next start.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._learned()
@@ -153,7 +158,7 @@ class EventPublisher:
                 subject,
                 f"{self.producer}.{secrets.token_hex(6)}",
                 b"\n".join(group),
-                ",".join(spans[subject][:MOST_LINKS]) if subject in spans else "",
+                ",".join(spans[subject][:MAX_LINKS]) if subject in spans else "",
             )
             for subject, group in by_subject.items()
         ]

@@ -20,7 +20,7 @@ class LocalReply:
         self.address = address
 
     async def send(self, message: ReplyMessage) -> None:
-        """Deliver the message at once."""
+        """Deliver the message immediately."""
         self._pending.deliver(self._call_id, message)
 
 

@@ -30,9 +30,9 @@ class Outbox:
     that opens the outbox takes over the records of processes that died.
     """
 
-    def __init__(self, path: Path, most_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
-        self._most = most_bytes
+        self._maximum = max_bytes
         self._file = -1
         self._end = 0  # after the last whole record: a torn one behind it is overwritten
 
@@ -40,8 +40,8 @@ class Outbox:
         """Write through to disk. Raises `OutboxFullError` if the file would exceed its bound."""
         self._open()
         data = b"".join(record_of(envelope) for envelope in envelopes)
-        if self._end + len(data) > self._most:
-            raise OutboxFullError(f"{self._path} would exceed {self._most} bytes")
+        if self._end + len(data) > self._maximum:
+            raise OutboxFullError(f"{self._path} would exceed {self._maximum} bytes")
         os.ftruncate(self._file, self._end)
         view = memoryview(data)
         at = self._end

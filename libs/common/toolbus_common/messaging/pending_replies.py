@@ -33,12 +33,12 @@ class PendingReply:
         self._extended_deadline = 0.0  # 0 until the call is extended
 
     def arm(self, deadline: float) -> None:
-        """Time out at this deadline, or at the one the call is extended to."""
+        """Set the timeout to this deadline. An extended deadline extends the timeout."""
         seconds = max(0.0, deadline - time()) + GRACE
         self.timer = self.final.get_loop().call_later(seconds, self._expire)
 
     def deliver(self, message: ReplyMessage) -> None:
-        """Take a message; messages after the final reply are dropped."""
+        """Accept a message; messages after the final reply are dropped."""
         if self.final.done():
             return
         if isinstance(message, CallError):
@@ -92,8 +92,9 @@ class PendingReplies:
         """Remove a call; messages that still arrive for it are dropped."""
         pending = self._by_call_id.pop(call_id, None)
         if pending is not None:
-            # The error's traceback refers to the pending reply, which refers to the error: without
-            # this, the garbage collector had to find the cycle, in a pause that delays every call.
+            # The error's traceback refers to the pending reply, which refers to the error. Without
+            # this, the garbage collector would have to find the cycle, and its pauses delay every
+            # call.
             del pending.final
 
     def deliver(self, call_id: str, message: ReplyMessage) -> None:
@@ -107,7 +108,7 @@ class PendingReplies:
         self.deliver(call_id, CallError(error))
 
     def fail_all(self, error: ToolbusError) -> None:
-        """End every waiting call, each with a copy of the error: tracebacks must not mix."""
+        """End every waiting call with its own copy of the error, so that tracebacks do not mix."""
         for pending in list(self._by_call_id.values()):
             pending.deliver(CallError(type(error)(error.reason, **error.data)))
 

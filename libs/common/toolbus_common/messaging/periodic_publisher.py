@@ -1,4 +1,4 @@
-"""Publisher of counted items as events, once per period."""
+"""Publish counted items as events, once per period."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ class PeriodicPublisher(Generic[T]):
             yield
 
     def flush(self) -> None:
-        """Publish what is pending and the current period at once, and start the next one."""
+        """Publish pending events and the current period immediately, and start the next period."""
         self._take()
         while self._pending:
             self._publish(self._pending.popleft())

@@ -1,9 +1,10 @@
 """NATS accounts: one per service, so that no reply of the server reaches another service.
 
-The server does not check the reply subject of a request. In one account for all, a service could
-have a stored message of its own delivered to any subject: to another service as a query, or into
-another service's bucket as an entry. In a separate account such a reply stays there. Subjects that
-cross accounts are imported one by one, derived from the same rights as permissions.
+The server does not check the reply subject of a request. If all services shared one account, a
+service could have one of its stored messages delivered to any subject: to another service as a
+query, or into another service's bucket as an entry. With separate accounts, such a reply stays in
+the account of the service that requested it. Subjects that cross accounts are imported
+individually; they are derived from the same rights as the permissions.
 """
 
 from collections import defaultdict
@@ -26,7 +27,10 @@ UserSubjects = Mapping[
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Crossing:
-    """One subject that leaves an account (`source`) for another; a service takes requests."""
+    """One subject exported from account `source` to another.
+
+    A `service` export carries requests.
+    """
 
     kind: str
     subject: str
@@ -61,7 +65,7 @@ def accounts(
 
 
 def overlap(one: str, other: str) -> str | None:
-    """Return the pattern of the subjects that both patterns match; None where there are none."""
+    """Return a pattern for the subjects that both patterns match; None if there are none."""
     left, right, common = one.split("."), other.split("."), list[str]()
     for position, (a, b) in enumerate(zip(left, right, strict=False)):
         if a == ">":
@@ -91,8 +95,8 @@ def _crossings(subjects: UserSubjects, operator: str) -> set[_Crossing]:
 def _between(user: str, other: str, subjects: UserSubjects, operator: str) -> Iterator[_Crossing]:
     """Yield the subjects that one user publishes and another subscribes to.
 
-    Streams that two accounts import from each other are a cycle, which the server rejects: one of
-    the two imports the other as a service without responders.
+    The server rejects a cycle of two accounts that import streams from each other. In such a pair,
+    one account imports the subject as a service without responders.
     """
     own, theirs = account_of(user, operator), account_of(other, operator)
     back = set(_matching(subjects[other][0], subjects[user][1]))

@@ -20,10 +20,10 @@ class Size:
 
 
 async def follow_sizes(bus: Bus, bucket: str, receive: Callable[[Size], None]) -> None:
-    """Pass every entry, then every change to `receive`, without end.
+    """Call `receive` for every entry, then for every change, without end.
 
-    Everything is passed again when the bucket was re-created. Initial entries are read whole, in
-    batches; of later changes only the size is transferred.
+    All entries are passed again when the bucket was re-created. The first entries are read in full,
+    in batches; of later changes only the size is transferred.
     """
     prefix = f"$KV.{bucket}."
     follower = StreamFollower(bus.client, f"KV_{bucket}", watched(bucket))

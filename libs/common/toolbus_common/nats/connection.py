@@ -38,7 +38,7 @@ Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message for the stream. The id makes a duplicate harmless.
+    """One message for the stream. The server drops a second message with the same id.
 
     `spans` are the traceparents of recorded spans the events refer to, separated by commas; they
     are not stored with the events.
@@ -69,11 +69,11 @@ class StoredMessage:
     spans: str = ""  # as in an `Envelope`
 
     async def done(self, *, wait: bool = False) -> None:
-        """Acknowledge the message; with `wait`, return once the server has confirmed that."""
+        """Acknowledge the message. With `wait`, return when the server has confirmed it."""
         await (self.source.ack_sync() if wait else self.source.ack())
 
     async def again(self, seconds: float) -> None:
-        """Have the message redelivered after `seconds`."""
+        """Ask the server to redeliver the message after `seconds`."""
         await self.source.nak(delay=seconds)
 
 
@@ -109,8 +109,8 @@ class Bus:
         return self._nats.is_connected
 
     @property
-    def most_bytes(self) -> int:
-        """The largest message the server accepts, and so the largest entry of a bucket."""
+    def max_bytes(self) -> int:
+        """The maximum size in bytes of a message, and so of a bucket's entry."""
         return self._nats.max_payload
 
     @property
@@ -140,7 +140,7 @@ class Bus:
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
             why: object = self._last_error or error
-            if isinstance(why, ConnectionResetError):  # its reason was lost with the connection
+            if isinstance(why, ConnectionResetError):  # the reason was lost with the connection
                 why = (
                     f"{why}; NATS closes the connection when it rejects a user: check the seed file"
                 )
@@ -164,7 +164,7 @@ class Bus:
         await self._nats.close()
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish without waiting. Raises `BusDownError` at once while disconnected."""
+        """Publish without waiting. Raises `BusDownError` if there is no connection."""
         if not self._nats.is_connected:
             raise bus_down()
         await self._nats.publish(subject, payload, reply)
@@ -179,9 +179,9 @@ class Bus:
     ) -> "Subscription":
         """Subscribe to a subject.
 
-        `on_no_responders` is called for each message published with this subject as reply subject
-        that had no responders. The handler gets an empty reply subject unless it is a reply inbox:
-        it would publish there with its own permissions.
+        `on_no_responders` is called for each message that was published with this subject as its
+        reply subject and had no responders. A handler that replies publishes with its own
+        permissions, so it receives an empty reply subject unless the subject is a reply inbox.
         """
 
         async def receive(message: Msg) -> None:
@@ -220,7 +220,7 @@ class Bus:
     ) -> list[bytes]:
         """Send a request to all responders and return the replies that come within `seconds`.
 
-        If those are not `enough`, wait up to `LATE_SECONDS` longer for more.
+        If there are fewer than `enough`, wait up to `LATE_SECONDS` longer.
         """
         answers: list[bytes] = []
         there = asyncio.Event()
@@ -274,7 +274,7 @@ class Bus:
             raise BusDownError(f"Bucket '{name}' cannot be opened: {error}") from error
 
     async def consume(
-        self, stream: str, durable: str, most: int, seconds: float
+        self, stream: str, durable: str, max_messages: int, seconds: float
     ) -> AsyncIterator[list[StoredMessage]]:
         """Yield batches of a durable consumer, without end; an empty batch when it is quiet."""
         pulls = PullConsumer(self._nats, stream, durable)
@@ -282,7 +282,7 @@ class Bus:
         try:
             while True:
                 try:
-                    messages = await pulls.next(most, seconds)
+                    messages = await pulls.next(max_messages, seconds)
                 except (NatsError, BusDownError) as error:
                     log.warning(
                         "bus.fetch_failed", extra={"durable": durable, "reason": str(error)}
@@ -308,7 +308,7 @@ class Bus:
         return Extent(info.state.first_seq, info.state.last_seq, began)
 
     async def finished(self, stream: str, durable: str) -> float:
-        """Return the sequence number up to which a durable consumer has nothing left to do.
+        """Return the last sequence number that a durable consumer has processed completely.
 
         Raises `BusDownError`.
         """
@@ -371,7 +371,7 @@ class Subscription:
 
 
 def answerable(reply: str) -> bool:
-    """Return whether a reply subject named by another party is a reply inbox."""
+    """Return whether a reply subject that a peer sent is a reply inbox."""
     return reply.startswith(_ANSWERS)
 
 

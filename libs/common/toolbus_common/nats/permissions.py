@@ -112,7 +112,7 @@ _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The subjects one user may publish and subscribe to; a denied subject overrides both."""
+    """The subjects that one user may publish and subscribe to. Denied subjects take precedence."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
@@ -135,7 +135,7 @@ class _Service:
     )
 
     def rights(self) -> Rights:
-        """Return everything this service needs, and nothing else."""
+        """Return the rights of this service: exactly the subjects that it needs."""
         publish = [f"tb.event.{event.NAME}.*" for event in self.publishes_events]
         publish += [*self.publishes, *(query.SUBJECT for query in self.queries)]
         publish += [f"_INBOX.{other}.>" for other in _requesters(self.name)]
@@ -323,7 +323,7 @@ def create_seeds(directory: Path) -> dict[str, str]:
 def server_configuration(
     public_keys: dict[str, str], *, host: str, port: int, store_dir: str
 ) -> dict[str, Any]:
-    """Build the NATS server's configuration. Its format is a superset of JSON: dump it as such."""
+    """Build the NATS server's configuration. JSON is valid in its format."""
     granted = rights()
     return {
         "host": host,

@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 
 from toolbus_common.errors import BusDownError
 
-MOST_BYTES = 32 << 20  # of one batch; the largest message is a quarter of it
+MAX_BYTES = 32 << 20  # of one batch; a message has at most a quarter of this
 LATE_SECONDS = 1.0  # to wait longer than requested for the server's final status
 _SHORT_REPLY = 9  # tokens of a reply subject without a domain
 _QUIET = frozenset({"404", "408"})  # no messages, or fewer than requested
@@ -30,7 +30,7 @@ class PullConsumer:
         self._subscription: Subscription
         self._number = 0
         self._received: list[Msg] = []
-        self._most = 0
+        self._max_messages = 0
         self._status = ""
         self._over = asyncio.Event()
 
@@ -43,8 +43,8 @@ class PullConsumer:
         if self._client.is_connected:
             await self._subscription.unsubscribe()
 
-    async def next(self, most: int, seconds: float) -> list[Msg]:
-        """Return up to `most` messages that arrive within `seconds`; none if it was quiet.
+    async def next(self, max_messages: int, seconds: float) -> list[Msg]:
+        """Return up to `max_messages` messages that arrive within `seconds`; empty if none arrives.
 
         Raises:
             BusDownError: the server rejected the request.
@@ -54,9 +54,9 @@ class PullConsumer:
             await asyncio.sleep(seconds)
             return self._take_received()
         self._number += 1
-        self._most, self._status = most, ""
+        self._max_messages, self._status = max_messages, ""
         self._over.clear()
-        request = {"batch": most, "expires": int(seconds * 1e9), "max_bytes": MOST_BYTES}
+        request = {"batch": max_messages, "expires": int(seconds * 1e9), "max_bytes": MAX_BYTES}
         inbox = f"{self._inbox}.{self._number}"
         await self._client.publish(self._request_subject, msgspec.json.encode(request), inbox)
         with suppress(TimeoutError):
@@ -67,7 +67,7 @@ class PullConsumer:
     async def _receive(self, message: Msg) -> None:
         if message.reply:  # a status message of the server cannot be acknowledged
             self._received.append(message)
-            if len(self._received) >= self._most:
+            if len(self._received) >= self._max_messages:
                 self._over.set()
         elif message.subject == f"{self._inbox}.{self._number}":  # otherwise of an earlier request
             headers = message.headers or {}

@@ -1,9 +1,10 @@
 """Encrypt the records of buckets, so that the files of NATS and their copies do not reveal them.
 
-A sealed record is `version, id of the key`, then what `crypto.aead` seals. Each record has a key
-of its own, derived from a key file and from its location, which is its bucket and its entry: a
-record that is moved to another location does not open, and a service that writes one entry needs
-the key of that entry alone. The id in the record lets earlier key files open what they sealed.
+A sealed record consists of a version, the id of its key, and the output of `crypto.aead`. Each
+record has its own key, derived from a key file and from its location (bucket and entry). A record
+that is copied to another location can therefore not be decrypted, and a service that writes one
+entry needs only the key of that entry. The id selects the key file, so that records of earlier key
+files can still be decrypted.
 """
 
 import hmac
@@ -35,7 +36,7 @@ class RecordKey:
 
     @classmethod
     def decode(cls, text: str) -> "RecordKey":
-        """Read what `encode` wrote."""
+        """Parse the text form that `encode` returns."""
         raw = urlsafe_b64decode(text)
         return cls(raw[:_ID_BYTES], raw[_ID_BYTES:])
 

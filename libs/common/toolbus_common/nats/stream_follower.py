@@ -1,9 +1,9 @@
-"""Follow a stream without a consumer: the server republishes, direct gets fill gaps.
+"""Follow a stream without a consumer, by republished messages and direct gets.
 
-A service that could create a consumer could have it deliver to any subject (ADR 18). The streams of
-buckets are configured so that the server publishes each stored message again (`republish`), at most
-once: after a gap in the numbers, a new connection or a periodic check of the stream, reading
-resumes at the last number without a gap.
+A service that could create a consumer could have messages delivered to any subject (ADR 18). The
+streams of buckets are therefore configured so that the server publishes each stored message again
+(`republish`), at most once. After a gap in the sequence numbers, a new connection or a periodic
+check of the stream, reading resumes at the last number before the gap.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 3.0  # between checks: a silently lost message is noticed so much later
 AGAIN_SECONDS = 0.2  # after a failed read
-MOST_WAITING = 10_000  # republished messages; beyond, the stream is read again
+MAX_WAITING = 10_000  # republished messages; beyond, the stream is read again
 
 
 class StreamFollower:
-    """Follows one stream. `subject` is where the server republishes its messages."""
+    """Follows one stream. `subject` is the subject on which the server republishes its messages."""
 
     def __init__(self, client: Client, stream: str, subject: str) -> None:
         self._client = client
@@ -35,7 +35,7 @@ class StreamFollower:
         self._subject = subject
         self._waiting: deque[StreamEntry] = deque()
         self._something = asyncio.Event()
-        self._unsure = True  # the stream may have more than what waits
+        self._unsure = True  # the stream may have messages that were not republished
         self._known: Extent | None = None
         self._position = 0  # everything up to here was yielded
         self._fell_back = False
@@ -43,9 +43,9 @@ class StreamFollower:
     async def run(
         self, on_back: list[Callable[[], None]]
     ) -> AsyncGenerator[list[StreamEntry] | None]:
-        """Yield what the stream has, then None, then what it stores from then on.
+        """Yield the stored messages, then None, then every new message, without end.
 
-        It starts over, with another None, when the stream was re-created. Without end.
+        If the stream is re-created, all of this is repeated for the new stream.
         """
         subscription = await self._client.subscribe(self._subject, cb=self._receive)
         on_back.append(self._mark_unsure)
@@ -67,7 +67,7 @@ class StreamFollower:
 
     async def _receive(self, message: Msg) -> None:
         entry = republished(message, self._stream)
-        if entry is None or len(self._waiting) >= MOST_WAITING:
+        if entry is None or len(self._waiting) >= MAX_WAITING:
             self._unsure = True
         else:
             self._waiting.append(entry)
@@ -78,7 +78,7 @@ class StreamFollower:
         self._something.set()
 
     async def _wait(self) -> None:
-        """Return when messages may be there: one was republished, or a check is due."""
+        """Return when a message was republished or a periodic check is due."""
         self._something.clear()
         try:
             async with asyncio.timeout(LOOK_SECONDS):
@@ -87,7 +87,7 @@ class StreamFollower:
             self._unsure = True
 
     def _take_waiting(self) -> list[StreamEntry]:
-        """Take waiting messages as far as they follow the last one without a gap."""
+        """Return the republished messages that follow the last one without a gap."""
         batch: list[StreamEntry] = []
         while self._waiting:
             entry = self._waiting.popleft()
@@ -100,7 +100,7 @@ class StreamFollower:
         return batch
 
     async def _read(self) -> AsyncGenerator[list[StreamEntry] | None]:
-        """Yield what the stream has beyond the current position, and None after a first read."""
+        """Yield the messages after the current position; after the first read also None."""
         self._unsure = False
         try:
             now = await extent(self._client, self._stream)
@@ -123,7 +123,7 @@ class StreamFollower:
     def _starts_over(self, now: Extent) -> bool:
         """Return whether to read from the start: at first, or because the stream was re-created.
 
-        A new leader may briefly be behind the previous one: two checks must find that.
+        A new leader may briefly lag behind the previous one, so two checks must find a re-creation.
         """
         if self._known is None:
             return True

@@ -19,8 +19,8 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.errors import BusDownError
 
-MOST = 1000  # messages per batch
-MOST_BYTES = 8 << 20  # of one batch, whose last message may exceed it
+MAX_MESSAGES = 1000  # messages per batch
+MAX_BYTES = 8 << 20  # of one batch, whose last message may exceed it
 _ANSWER_SECONDS = 5.0
 _END, _NOTHING = "204", "404"
 _SEQUENCE = "Nats-Sequence"  # only stored messages have it
@@ -44,7 +44,7 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The identity of a stream and the number of its newest message, as its leader knows it."""
+    """The identity of a stream and its newest sequence number, as reported by its leader."""
 
     created_at: str
     newest: int
@@ -96,16 +96,17 @@ async def extent(client: Client, stream: str) -> Extent:
 async def read_on(
     client: Client, stream: str, first: int, subjects: str
 ) -> AsyncGenerator[list[StreamEntry]]:
-    """Yield batches of everything the stream has of these subjects, from a number on.
+    """Yield batches of all messages of these subjects, from a sequence number on.
 
-    A replica that lags behind may serve the batches: the end is where the leader has nothing more.
+    The batches may come from a replica that lags behind; reading ends when the leader has no
+    further message.
 
     Raises:
         BusDownError: the server did not reply to the end.
 
     """
     while True:
-        entries = await read_from(client, stream, first, subjects, most_bytes=MOST_BYTES)
+        entries = await read_from(client, stream, first, subjects, max_bytes=MAX_BYTES)
         if not entries:
             after = await next_at_leader(client, stream, first, subjects)
             if after is None:
@@ -120,13 +121,13 @@ async def read_from(
     stream: str,
     first: int | datetime,
     subjects: str,
-    most: int = MOST,
-    most_bytes: int = 0,
+    max_messages: int = MAX_MESSAGES,
+    max_bytes: int = 0,
 ) -> list[StreamEntry]:
-    """Return at most `most` messages of these subjects, from a number or a time on.
+    """Return up to `max_messages` messages of these subjects, from a sequence number or time on.
 
-    `most_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
-    reply, also one that lags behind: see `next_at_leader`.
+    `max_bytes` ends a batch early; with zero the server chooses the size. Any replica of the stream
+    may reply, also one that lags behind (see `next_at_leader`).
 
     Raises:
         BusDownError: the server did not reply to the end, or part of the reply was lost.
@@ -137,8 +138,8 @@ async def read_from(
         subscription = await client.subscribe(inbox, cb=reading.receive)
         try:
             begin = {"start_time" if isinstance(first, datetime) else "seq": first}
-            bound = {"max_bytes": most_bytes} if most_bytes else {}
-            request = {**begin, "batch": most, "next_by_subj": subjects, **bound}
+            bound = {"max_bytes": max_bytes} if max_bytes else {}
+            request = {**begin, "batch": max_messages, "next_by_subj": subjects, **bound}
             subject = f"$JS.API.DIRECT.GET.{stream}"
             await client.publish(subject, msgspec.json.encode(request), inbox)
             status = await reading.ended()
@@ -156,7 +157,7 @@ async def read_from(
 async def next_at_leader(
     client: Client, stream: str, first: int, subjects: str
 ) -> StreamEntry | None:
-    """Return the first such message from a number on, or None, as the stream's leader knows it.
+    """Ask the stream's leader for the first such message from a sequence number on, or None.
 
     Raises:
         BusDownError: there is no leader, or it did not reply.
@@ -182,7 +183,7 @@ async def next_at_leader(
 
 
 def republished(message: Msg, stream: str) -> StreamEntry | None:
-    """Return the stored message that a republished one carries; None if it carries none."""
+    """Return the stored message that a republished message contains; None if it contains none."""
     headers = message.headers or {}
     if headers.get("Nats-Stream") != stream or not headers.get(_SEQUENCE, "").isdigit():
         return None
@@ -203,7 +204,7 @@ def _entry_of(message: Msg, headers: dict[str, str]) -> StreamEntry:
 class _Reading:
     """Collects the messages of one batch, without a task for each, up to the final status.
 
-    Each message names the one before it; `torn` is set if one was lost on the way.
+    Each message has the number of the previous one; `torn` is set if a message was lost.
     """
 
     def __init__(self) -> None:

@@ -48,20 +48,20 @@ RESULTS = "tb_results"  # an object store: large results, by codemode and execut
 
 LEASE_SECONDS = 2.0
 CLAIM_SECONDS = 3600.0  # how long an executor's claim to a session outlives its last renewal
-MOST_CLAIM_BYTES = 64 << 20
+MAX_CLAIM_BYTES = 64 << 20
 BRIEF_SECONDS = 1800.0
-MOST_BRIEF_BYTES = 256 << 20
+MAX_BRIEF_BYTES = 256 << 20
 CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
-MOST_CLIENT_BYTES = 128 << 20
+MAX_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
 DUPLICATE_SECONDS = 120.0
 CREATE_SECONDS = 30.0  # for each response: the server writes to disk before it responds
 WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
-MOST_APPROVAL_BYTES = 256 << 20
-MOST_TASK_BYTES = 1 << 30
-MOST_OUTCOME_BYTES = 2 << 30
+MAX_APPROVAL_BYTES = 256 << 20
+MAX_TASK_BYTES = 1 << 30
+MAX_OUTCOME_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
-MOST_RESULT_BYTES = 2 << 30
+MAX_RESULT_BYTES = 2 << 30
 # Rules of buckets and object stores that provisioning also applies to existing ones.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
 # Streams of builds from before ADR 29, which nothing reads any more, and how a message calls them.
@@ -73,7 +73,7 @@ _OLDER_STREAMS = {
 
 
 class OlderStateError(ToolbusError):
-    """The NATS server holds data of a build whose names this version does not read."""
+    """The NATS server has data of an older build, whose names this version does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Durable:
 
     service: str
     subjects: tuple[str, ...]
-    most_unacknowledged: int
+    max_unacknowledged: int
     wait_seconds: float
     name: str = ""
 
@@ -106,14 +106,14 @@ BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
     KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
-    # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
+    # On file too: a bucket in memory no longer exists after a restart of a single server.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
     KeyValueConfig(
         bucket=SESSIONS,
         history=1,
         storage=StorageType.FILE,
         ttl=CLAIM_SECONDS,
-        max_bytes=MOST_CLAIM_BYTES,
+        max_bytes=MAX_CLAIM_BYTES,
     ),
     KeyValueConfig(bucket=TOKENS, history=1, storage=StorageType.FILE, ttl=DAY),
     KeyValueConfig(bucket=OAUTH, history=1, storage=StorageType.FILE),
@@ -122,14 +122,14 @@ BUCKETS = (
         history=1,
         storage=StorageType.FILE,
         ttl=CLIENT_SECONDS,
-        max_bytes=MOST_CLIENT_BYTES,
+        max_bytes=MAX_CLIENT_BYTES,
     ),
     KeyValueConfig(
         bucket=OAUTH_BRIEF,
         history=1,
         storage=StorageType.FILE,
         ttl=BRIEF_SECONDS,
-        max_bytes=MOST_BRIEF_BYTES,
+        max_bytes=MAX_BRIEF_BYTES,
     ),
     KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
@@ -143,19 +143,19 @@ BUCKETS = (
         history=1,
         storage=StorageType.FILE,
         ttl=DAY,
-        max_bytes=MOST_APPROVAL_BYTES,
+        max_bytes=MAX_APPROVAL_BYTES,
     ),
     KeyValueConfig(
-        bucket=TASKS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MOST_TASK_BYTES
+        bucket=TASKS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_TASK_BYTES
     ),
     KeyValueConfig(
-        bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MOST_OUTCOME_BYTES
+        bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_OUTCOME_BYTES
     ),
 )
 OBJECTS = {
     RESULTS: ObjectStoreConfig(
         ttl=RESULT_SECONDS,
-        max_bytes=MOST_RESULT_BYTES,
+        max_bytes=MAX_RESULT_BYTES,
         storage=StorageType.FILE,
     )
 }
@@ -179,7 +179,7 @@ async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30)
         await _provision_store(stream, _objects(name, objects, replicas))
 
 
-def _events(replicas: int, most_bytes: int) -> StreamConfig:
+def _events(replicas: int, max_bytes: int) -> StreamConfig:
     return StreamConfig(
         name=EVENTS,
         subjects=[EVERY_EVENT],
@@ -187,7 +187,7 @@ def _events(replicas: int, most_bytes: int) -> StreamConfig:
         num_replicas=replicas,
         # A full stream rejects new events, and so new calls, rather than delete old events.
         discard=DiscardPolicy.NEW,
-        max_bytes=most_bytes,
+        max_bytes=max_bytes,
         max_age=14 * DAY,
         duplicate_window=DUPLICATE_SECONDS,
         deny_delete=True,
@@ -202,7 +202,7 @@ def _consumer(durable: Durable) -> ConsumerConfig:
         filter_subjects=list(durable.subjects),
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=durable.wait_seconds,
-        max_ack_pending=durable.most_unacknowledged,
+        max_ack_pending=durable.max_unacknowledged,
     )
 
 

@@ -4,19 +4,19 @@ from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-# Calls as they leave the edge. outcome: ok, or the error's code.
+# Calls completed at ingress. outcome: ok, or the error's code.
 CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"])
 # Seconds from the parsed request to the last byte handed to the server.
 CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
-REFUSED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
+REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Connections of an HTTP listener (`agents` or `readers`), and their maximum.
 CONNECTIONS = Gauge("toolbus_http_connections", "Open connections", ["listener"])
-CONNECTIONS_MOST = Gauge(
+CONNECTIONS_LIMIT = Gauge(
     "toolbus_http_connections_limit", "Maximum of open connections", ["listener"]
 )
 # Rejected by a limit. reason: total, address.
-CONNECTIONS_REFUSED = Counter(
+CONNECTIONS_REJECTED = Counter(
     "toolbus_http_connections_rejected", "Connections rejected by a limit", ["listener", "reason"]
 )
 # Closed because of the client. reason: idle, head, body, write, large_head, …
@@ -34,7 +34,7 @@ UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["serve
 UPSTREAM_SECONDS = Histogram(
     "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
 )
-# Retried calls: attempts are the calls that reached an upstream, and these.
+# Retried calls. The number of attempts is this plus the number of calls that reached an upstream.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Retried calls", ["server"])
 # Messages of an upstream that belong to no active call. kind: log, progress, request.
 UPSTREAM_DROPPED = Counter(
@@ -62,7 +62,7 @@ EVENTS_UNACKNOWLEDGED = Gauge(
 AUDIT_ROWS = Counter("toolbus_audit_rows", "Events written to ClickHouse")
 AUDIT_BEHIND = Gauge("toolbus_audit_backlog", "Messages in EVENTS that audit has not written yet")
 AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events that audit could not read")
-# Those in the table now: events that could be read later are removed.
+# Dead letters in the table now; they are removed when a retry succeeds.
 AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_stored", "Dead letters in the table")
 
 # Events added to the Merkle trees, and when all of them had last been signed.

@@ -1,4 +1,4 @@
-"""Decide from OpenTelemetry's environment variables what is exported by OTLP.
+"""Read from OpenTelemetry's environment variables which signals are exported by OTLP.
 
 The SDK reads the other variables itself; https://opentelemetry.io/docs/specs/otel/configuration/
 lists them. Its modules are imported only by a process that exports something.
@@ -54,7 +54,7 @@ def _exporter(environ: Mapping[str, str], signal: str) -> str:
 
 
 def _checked(environ: Mapping[str, str], signal: str) -> bool:
-    """Return true for valid values; the SDK would fail at every export instead."""
+    """Return true for valid values. The SDK would report invalid ones only at every export."""
     protocol = _of(environ, signal, "PROTOCOL") or PROTOCOL
     if protocol != PROTOCOL:
         raise OtlpError(

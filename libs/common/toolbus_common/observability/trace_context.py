@@ -20,12 +20,12 @@ Sampler = Callable[[str, bool | None], bool]
 
 
 def parent_based(_trace: str, parent_sampled: bool | None) -> bool:  # noqa: FBT001 - one flag
-    """Sample unless the caller does not; the default of a process that records nothing."""
+    """Sample unless the caller's trace is not sampled; the default of a process without a sink."""
     return parent_sampled is not False
 
 
 def entered(parent: str, sampler: Sampler = parent_based) -> tuple[str, str]:
-    """Return a traceparent of a new span and its parent's id: in the caller's trace if valid.
+    """Return a new span's traceparent, in the caller's trace if that is valid, and its parent's id.
 
     Source: https://www.w3.org/TR/trace-context/ section 3.2.
     """
@@ -67,9 +67,9 @@ def is_traceparent(text: str) -> bool:
     return _PARENT.fullmatch(text) is not None
 
 
-def carried(value: Any, most: int) -> str:
+def carried(value: Any, maximum: int) -> str:
     """Return a tracestate or baggage header to pass on; empty if it is too long or malformed."""
-    fits = isinstance(value, str) and len(value) <= most and _VISIBLE.fullmatch(value)
+    fits = isinstance(value, str) and len(value) <= maximum and _VISIBLE.fullmatch(value)
     return value if fits else ""
 
 

@@ -13,7 +13,7 @@ from toolbus_common.openapi.servers import base_of, first_server
 
 METHODS = ("get", "head", "post", "put", "patch", "delete")  # other methods do not become tools
 LONGEST_INSTRUCTIONS = 1000
-MOST_OPERATIONS = 20_000
+MAX_OPERATIONS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def translated(
 ) -> Api:
     """Translate a document that was read from `source`, with the selected operations.
 
-    `headers` are names of headers that Toolbus sets, so that no argument may.
+    `headers` are the names of headers that Toolbus sets; arguments cannot set them.
 
     Raises:
         DocumentError: the whole document is unusable.
@@ -107,8 +107,8 @@ def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
         for method in METHODS:
             if isinstance(item.get(method), dict):
                 count += 1
-                if count > MOST_OPERATIONS:
-                    raise DocumentError(f"It has more than {MOST_OPERATIONS} operations.")
+                if count > MAX_OPERATIONS:
+                    raise DocumentError(f"It has more than {MAX_OPERATIONS} operations.")
                 yield _Found(method.upper(), str(path), item, item[method])
 
 

@@ -11,10 +11,10 @@ import yaml
 
 LARGEST_JSON = 16 * 1024 * 1024  # bytes
 LARGEST_YAML = 4 * 1024 * 1024  # parsing YAML costs ten times as much
-MOST_VALUES = 400_000  # nested aliases multiply
-MOST_TEXT = 64 * 1024 * 1024
+MAX_VALUES = 400_000  # nested aliases multiply
+MAX_TEXT = 64 * 1024 * 1024
 DEEPEST = 100
-MOST_HOPS = 16  # of chained references
+MAX_HOPS = 16  # of chained references
 
 Json = dict[str, Any]
 
@@ -97,7 +97,7 @@ def _check_bounds(data: Any) -> None:
             waiting += [(inner, depth + 1) for pair in value.items() for inner in pair]
         elif isinstance(value, list):
             waiting += [(inner, depth + 1) for inner in value]
-        if count + len(waiting) > MOST_VALUES or size > MOST_TEXT or depth > DEEPEST:
+        if count + len(waiting) > MAX_VALUES or size > MAX_TEXT or depth > DEEPEST:
             raise DocumentError(
                 "With its references resolved it is too large or too deeply nested; split the "
                 "document."
@@ -133,7 +133,7 @@ class Document:
 
     def resolved(self, node: Any) -> Json:
         """Return an object, following references. Raises `DocumentError`."""
-        for _ in range(MOST_HOPS):
+        for _ in range(MAX_HOPS):
             if not isinstance(node, Mapping):
                 raise DocumentError("A value that must be an object is not one.")
             pointer = node.get("$ref")

@@ -7,7 +7,7 @@ from hashlib import blake2s
 
 from toolbus_common.access.confusables import skeleton
 
-LONGEST_TOOL = 48  # with the server's name it should stay within 64
+LONGEST_TOOL = 48  # characters: together with the server's name at most 64
 LONGEST_ARGUMENT = 64
 _SUFFIXES = (3, 8, 16)  # bytes of a hash: the first size that gives an unused name
 
@@ -19,10 +19,10 @@ def client_safe(text: str) -> str:
 
 
 def tool_names(operations: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Return a name for each (operationId, method, path): the id, else method and path.
+    """Return a name for each (operationId, method, path), made of the id, else of method and path.
 
-    If several names would look alike, an operation whose id is exactly that name keeps it; the
-    others end in a hash of method and path, so that no name ever moves to another operation.
+    If several names could be confused, an operation whose id is exactly that name keeps it. The
+    other names end in a hash of method and path, so that a name never changes its operation.
     """
     candidates = [
         client_safe(own) or client_safe(f"{verb}_{path}") for own, verb, path in operations

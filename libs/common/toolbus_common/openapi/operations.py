@@ -16,7 +16,7 @@ from toolbus_common.openapi.schemas import Schemas, TooLargeError, loosened
 from toolbus_common.openapi.security import Alternatives
 
 BINDING = "toolbus/binding"  # in `_meta`, so that a pin covers the request, too
-MOST_PARAMETERS = 200
+MAX_PARAMETERS = 200
 # Depth of schemas, length of descriptions, and whether there is an output schema.
 _ATTEMPTS = (
     (10, 1000, True), (4, 300, True), (2, 100, True), (2, 100, False), (1, 60, False),
@@ -60,7 +60,7 @@ _PAGES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Where an argument goes in the request, and how it is encoded."""
+    """The position of an argument in the request, and its encoding."""
 
     argument: str
     name: str
@@ -85,22 +85,25 @@ class Operation:
 
     @property
     def binding(self) -> str:
-        """A digest that changes whenever the same arguments would form another request."""
+        """A digest that differs if the same arguments would form another request."""
         return str(self.definition["_meta"][BINDING])
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of one definition, so that all of a document fit into a list."""
+    """Limits of one definition, chosen so that all definitions of a document fit into a list."""
 
     size: int  # bytes
     parts: int  # of a schema
 
 
 def bounds_for(count: int) -> Bounds:
-    """Return the limits for a number of operations; in steps, so that definitions rarely change."""
-    for most, size, parts in ((100, 48, 1_500), (500, 12, 400)):
-        if count <= most:
+    """Return the limits for a number of operations.
+
+    They change in steps, so that definitions are stable.
+    """
+    for maximum, size, parts in ((100, 48, 1_500), (500, 12, 400)):
+        if count <= maximum:
             return Bounds(size * 1024, parts)
     return Bounds(5 * 1024, 150)
 
@@ -201,8 +204,8 @@ def _parameters(source: OperationSource) -> list[Json]:
             if not isinstance(name, str) or place not in _STYLES:
                 raise DocumentError("one of its parameters has no name or no location")
             found[str(place), name] = resolved
-    if len(found) > MOST_PARAMETERS:
-        raise DocumentError(f"it has more than {MOST_PARAMETERS} parameters")
+    if len(found) > MAX_PARAMETERS:
+        raise DocumentError(f"it has more than {MAX_PARAMETERS} parameters")
     kept = [node for place, node in found.items() if _is_settable(place, source.own)]
     placeholders = set(re.findall(r"\{([^{}]+)\}", source.path))
     named = {str(node["name"]) for node in kept if node["in"] == "path"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from toolbus_common.openapi.document import Document, DocumentError, Json
 
-MOST_PARTS = 1_500  # of one expanded schema
+MAX_PARTS = 1_500  # of one expanded schema
 LONGEST_PATTERN = 500
 _NUMBERS = (
     "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
@@ -33,7 +33,7 @@ class Schemas:
         answers: bool = False,
         deepest: int = 10,
         longest: int = 1000,
-        parts: int = MOST_PARTS,
+        parts: int = MAX_PARTS,
     ) -> None:
         self._document = document
         self._hidden = _HIDDEN[answers]
@@ -145,7 +145,7 @@ def loosened(schema: Json) -> Json:
     """Return a response schema without constraints.
 
     Clients reject a whole result that its schema does not allow, and documents are often wrong
-    about required, closed, enumerated or nullable values. Types and names are what helps.
+    about required, closed, enumerated or nullable values. Types and names are kept.
     """
     found: Json = {}
     if "description" in schema:

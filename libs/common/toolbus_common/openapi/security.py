@@ -1,4 +1,4 @@
-"""Security schemes: where credentials go, and which of them an operation requires."""
+"""Security schemes: the positions of credentials, and those that an operation requires."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +12,7 @@ Alternatives = tuple[tuple[str, ...], ...]  # each lists schemes required togeth
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """Where a credential goes; `name` is that of the header, parameter or cookie."""
+    """The position of a credential: the `name` of a header, parameter or cookie."""
 
     place: Place
     name: str = "Authorization"

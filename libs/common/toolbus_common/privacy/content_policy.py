@@ -13,13 +13,16 @@ _STRICTEST_FIRST: tuple[Content, ...] = ("digest", "redacted", "full")
 
 
 def strictest(settings: Iterable[Content | None]) -> Content:
-    """Return the strictest of the configured levels; a digest if none is configured."""
+    """Return the strictest of the configured values; `digest` if none is configured."""
     configured = set(settings)
     return next((each for each in _STRICTEST_FIRST if each in configured), "digest")
 
 
 def recorded(text: bytes, content: Content | str) -> str:
-    """Return JSON as an event stores it: cut and marked if long, empty if not recorded."""
+    """Return JSON in the form that an event stores: truncated and marked if long.
+
+    Empty if not recorded.
+    """
     if content == "full":
         if len(text) <= LARGEST:
             return text.decode("utf-8", "replace")
@@ -30,6 +33,6 @@ def recorded(text: bytes, content: Content | str) -> str:
 
 
 def recorded_words(words: str, content: Content | str) -> str:
-    """Return plain text as an event stores it; see `recorded`."""
+    """Return plain text in the form that an event stores (see `recorded`)."""
     stored = recorded(msgspec.json.encode(words), content)
     return stored if not stored or stored.endswith(CUT) else msgspec.json.decode(stored, type=str)

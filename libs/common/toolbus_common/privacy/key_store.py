@@ -25,10 +25,10 @@ OTHER_KEY = (
 
 
 class PersonKeys:
-    """The keys of all persons, in memory: encrypting for a known person needs no request.
+    """The keys of all persons, in memory, so that encrypting for a known person needs no request.
 
-    A service whose master key differs from the others' knows no person and creates none: `fault`
-    has the reason.
+    If the master key differs from that of the other services, no key is read or created, and
+    `fault` has the reason.
     """
 
     def __init__(self, key_file: Path) -> None:
@@ -55,7 +55,7 @@ class PersonKeys:
             self._take(change.key, change.value)
 
     def known(self, name: str) -> PersonKey | None:
-        """Return the key of a person, if it is here."""
+        """Return the key of a person if it is in memory."""
         return self._by_name.get(name)
 
     def pseudonym(self, name: str) -> str:

@@ -12,7 +12,7 @@ HOLD_PREFIX = "hold."  # of entries in the configuration bucket
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why a customer's events are held, since when, and the pseudonym of the operator."""
+    """One legal hold: the operator's reason, its start, and the pseudonym of the operator."""
 
     why: str
     at: float
@@ -51,7 +51,7 @@ async def held(bucket: Bucket) -> dict[str, Hold]:
 
 
 def _read(value: bytes) -> Hold:
-    """Parse a hold; an unreadable one still holds."""
+    """Parse a hold. An unreadable entry still counts as a hold."""
     try:
         return msgspec.json.decode(value, type=Hold)
     except msgspec.MsgspecError:

@@ -33,7 +33,7 @@ class Entry(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The text behind a token, and the salt that proves it."""
+    """A decrypted text, and the salt that proves it."""
 
     salt: bytes
     text: str
@@ -41,7 +41,10 @@ class Opened:
 
 @dataclass(frozen=True)
 class PersonKey:
-    """`name` is the name in events with its kind: `user:ann`, `operator:bo`."""
+    """The key of one person.
+
+    `name` is the name in events, with its kind: `user:ann`, `operator:bo`.
+    """
 
     name: str
     key: bytes
@@ -53,7 +56,7 @@ class PersonKey:
 
     @property
     def shown(self) -> str:
-        """The name as readers see it: without the kind for users."""
+        """The name as displayed: without the kind for users."""
         return self.name.removeprefix(USER)
 
     @cached_property

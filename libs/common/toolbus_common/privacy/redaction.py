@@ -13,7 +13,7 @@ import msgspec
 
 STRUCK = "[redacted]"
 LARGEST = 16 * 1024  # bytes; longer text is not parsed, since a call waits for this
-LEAST_CARD = 10**12  # card numbers have at least 13 digits
+MIN_CARD = 10**12  # card numbers have at least 13 digits
 DEEPEST = 64
 _NAMED = re.compile(
     r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|authorization|cookie|private[_-]?key"
@@ -133,7 +133,7 @@ def _without(value: Any, forms: list[_Form], depth: int) -> Any:
         }
     if isinstance(value, list):
         return [_without(each, forms, depth - 1) for each in value]
-    if isinstance(value, int) and value >= LEAST_CARD:
+    if isinstance(value, int) and value >= MIN_CARD:
         return STRUCK if _luhn(str(value)) else value
     return value
 

@@ -9,7 +9,7 @@ from toolbus_common.service.service import Service
 
 
 def use_person_keys(service: Service) -> PersonKeys:
-    """Wire the person keys. Nothing connects until the service runs."""
+    """Add the person keys to a service. Nothing connects before the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
     service.watch_bucket(PEOPLE)(people.apply_change)

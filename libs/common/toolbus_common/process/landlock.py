@@ -15,7 +15,7 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 TRUNCATE, USE_DEVICE = 1 << 14, 1 << 15
 OF_FILES = (
     EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | USE_DEVICE
-)  # the other rights are for directories
+)  # the other rights apply to directories only
 READING = EXECUTE | READ_FILE | READ_DIRECTORY
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # version -> number of rights
 NETWORK_FROM, SCOPES_FROM, NEWEST_RIGHTS = 4, 6, 16
@@ -29,7 +29,7 @@ def version(libc: ctypes.CDLL) -> int:
 
 
 def every_right(abi: int) -> int:
-    """Return all file rights this version knows."""
+    """Return all file rights of this ABI version."""
     return (1 << FILE_RIGHTS.get(abi, NEWEST_RIGHTS)) - 1
 
 

@@ -3,8 +3,11 @@
 import resource
 
 
-def cap(which: int, most: int, grace: int = 0) -> None:
-    """Lower a limit permanently, the hard one `grace` above the soft one; lower limits stay."""
+def cap(which: int, maximum: int, grace: int = 0) -> None:
+    """Lower a resource limit permanently; the hard limit is `grace` above the soft one.
+
+    Limits that are already lower are not changed.
+    """
     _, hard = resource.getrlimit(which)
-    ceiling = most + grace if hard == resource.RLIM_INFINITY else min(most + grace, hard)
-    resource.setrlimit(which, (min(most, ceiling), ceiling))
+    ceiling = maximum + grace if hard == resource.RLIM_INFINITY else min(maximum + grace, hard)
+    resource.setrlimit(which, (min(maximum, ceiling), ceiling))

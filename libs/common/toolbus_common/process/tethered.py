@@ -39,8 +39,8 @@ def _main(encoded_plan: str, command: list[str]) -> None:
     for name, value in plan["limits"].items():
         which = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(which)
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (most, most))
+        maximum = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (maximum, maximum))
     try:
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:

@@ -39,7 +39,7 @@ def record_of(attributes: dict[str, Type]) -> Type:
 
 @dataclass(slots=True)
 class Shape:
-    """One argument: its type if a use implies one, and the arguments read inside it."""
+    """One argument: its type, if a use implies a type, and the arguments read inside it."""
 
     implied: Type | None = None
     inside: "dict[str, Shape]" = field(default_factory=dict)

@@ -1,19 +1,19 @@
 """Convert a call's arguments to Cedar values: integers, strings, booleans, sets and records.
 
 Values that Cedar cannot represent (fractions, numbers beyond 64 bits, null) become the record
-`{unrepresentable: "1.5"}`: equal only to itself, and an evaluation error in any rule that compares
-it or matches it with a pattern, so that no rule ignores it. Ambiguous, too large or too deep
-arguments are rejected as a whole.
+`{unrepresentable: "1.5"}`. This record is equal only to itself; comparing it or matching it with a
+pattern is an evaluation error, so that the rule does not ignore it. Arguments that are ambiguous,
+too large or too deep are rejected as a whole.
 """
 
 from typing import Any
 
 import msgspec
 
-MOST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MARK = "unrepresentable"
-_LEAST, _MOST = -(2**63), 2**63 - 1
+_MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
 # Cedar's JSON form gives objects with one of these names another meaning than a record.
 _RESERVED = frozenset({"__entity", "__extn", "__expr"})
 
@@ -26,8 +26,8 @@ class UnreadableError(ValueError):
 
 def readable(arguments: bytes, names: frozenset[str] | None) -> dict[str, Any]:
     """Return the arguments of these names, or all. Raises `UnreadableError`."""
-    if len(arguments) > MOST_BYTES:
-        raise UnreadableError(f"the arguments are larger than {MOST_BYTES >> 10} KiB")
+    if len(arguments) > MAX_BYTES:
+        raise UnreadableError(f"the arguments are larger than {MAX_BYTES >> 10} KiB")
     try:
         data = _decode(arguments)
     except (ValueError, RecursionError) as error:
@@ -66,6 +66,6 @@ def _check(depth: int) -> None:
 def _number(value: float | None) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) and _LEAST <= value <= _MOST:
+    if isinstance(value, int) and _MIN_LONG <= value <= _MAX_LONG:
         return value
     return {MARK: "null" if value is None else repr(value)}

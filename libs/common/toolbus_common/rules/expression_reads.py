@@ -1,4 +1,4 @@
-"""Inputs of a Cedar expression: decides whether it can be evaluated before a call's arguments."""
+"""Inputs of a Cedar expression, to decide whether it can be evaluated without arguments."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +12,20 @@ WHOLE: None = None  # all arguments
 
 
 def is_settled(expr: Expr) -> bool:
-    """Return whether it depends only on the principal, the resource and settled context."""
+    """Return whether the expression needs only the principal, the resource and settled context."""
     return all(read in SETTLED for read in context_read(expr))
 
 
 def context_read(expr: Expr) -> frozenset[str]:
-    """Return the attributes of the context that it reads; `""` for the context as a whole."""
+    """Return the context attributes that the expression reads; `""` for the context as a whole."""
     return frozenset(path[0] if path else "" for path in paths(expr))
 
 
 def arguments_read(expr: Expr) -> frozenset[str] | None:
-    """Return the names of the arguments that it reads; None for the arguments as a whole."""
+    """Return the names of the arguments that the expression reads.
+
+    None for the arguments as a whole.
+    """
     names: set[str] = set()
     for path in paths(expr):
         if path[:1] in ((), (ARGUMENTS,)):
@@ -33,7 +36,7 @@ def arguments_read(expr: Expr) -> frozenset[str] | None:
 
 
 def reads_entities(expr: Expr) -> bool:
-    """Return whether it reads the principal, the action or the resource."""
+    """Return whether the expression reads the principal, the action or the resource."""
     entities = (("Var", "principal"), ("Var", "action"), ("Var", "resource"))
     return any(
         node in entities or (node[0] == "Value" and isinstance(node[1], dict))
@@ -42,7 +45,7 @@ def reads_entities(expr: Expr) -> bool:
 
 
 def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:
-    """Yield the entities that it names, as kind and name."""
+    """Yield the entities that the expression names, as kind and name."""
     if isinstance(expr, dict) and expr.keys() == {"type", "id"}:
         yield expr["type"], expr["id"]
     for _, value in _nodes(expr):
@@ -67,7 +70,10 @@ def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
 
 
 def path_of(expr: Expr) -> tuple[str, ...] | None:
-    """Return the chain of attributes from the context to this expression; None if it is none."""
+    """Return the chain of attributes from the context to this expression.
+
+    None if it is not a chain.
+    """
     attributes: list[str] = []
     while isinstance(expr, dict) and "." in expr:
         attributes.append(expr["."]["attr"])

@@ -1,7 +1,7 @@
 """Detect conditions that are definitely false without calling the Cedar engine.
 
-Only a definite false counts: any other result, and every true, is left to Cedar. A property test
-compares this with the engine on random policies and calls.
+The only result used is a definite false. Every other condition is evaluated by Cedar. A property
+test compares this module with the engine on random policies and calls.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,10 @@ _ORDER = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def plainly_not(conditions: list[Expr]) -> Callable[[Context], bool]:
-    """Return a function that tests whether a condition is false before any is undecided."""
+    """Return a function that tests whether a condition is definitely false.
+
+    It returns false if a part before the false one is undecided.
+    """
     values = [_compiled(each) for each in conditions]
 
     def is_no(context: Context) -> bool:
@@ -161,7 +164,7 @@ def _parts(pattern: list[Any]) -> list[str]:
 
 
 def _matches(text: str, parts: list[str]) -> bool:
-    """Match in time linear in the text: no pattern causes backtracking."""
+    """Match a text against these parts in linear time: patterns cannot cause backtracking."""
     first, *rest = parts
     if not rest:
         return text == first

@@ -14,7 +14,7 @@ Policy = dict[str, Any]
 
 SCOPE = ("principal", "action", "resource")
 MAX_DEPTH = 50
-MOST_NESTABLE = 400
+MAX_NESTABLE = 400
 # The engine's parser has no recursion limit: a text that is nested too deeply ends the process.
 _IGNORED = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
 _NESTABLE = re.compile(r"&&|\|\||[-+*.!\[({]|\bif\b")
@@ -22,7 +22,7 @@ _TOO_DEEP = "is nested too deeply, or too long in one policy; split it into seve
 
 
 class RuleError(ValueError):
-    """The text is not a rule; the message says why and how to fix it."""
+    """The text is not a rule. The message has the reason and the fix."""
 
 
 def policies(text: str) -> list[Policy]:
@@ -53,7 +53,7 @@ def policies(text: str) -> list[Policy]:
 
 
 def policy_set(numbered: dict[int, Policy]) -> PolicySet:
-    """Compile policies for the engine, under their numbers. Raises `ValueError`."""
+    """Compile policies for the engine, with their numbers as ids. Raises `ValueError`."""
     return PolicySet.from_json_str(policies_json(numbered))
 
 
@@ -64,7 +64,7 @@ def policies_json(numbered: dict[int, Policy]) -> str:
 
 
 def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
-    """Return a policy that forbids, within a policy's scope, what meets all these conditions."""
+    """Return a policy with the scope of a given one that forbids if all conditions hold."""
     return {
         "effect": "forbid",
         **{name: scope[name] for name in SCOPE},
@@ -95,8 +95,8 @@ def _check_depth(text: str) -> None:
     for sign in bare:
         depth += (sign in "([{") - (sign in ")]}")
         deepest = max(deepest, depth)
-    most = max(len(_NESTABLE.findall(statement)) for statement in bare.split(";"))
-    if deepest > MAX_DEPTH or most > MOST_NESTABLE:
+    maximum = max(len(_NESTABLE.findall(statement)) for statement in bare.split(";"))
+    if deepest > MAX_DEPTH or maximum > MAX_NESTABLE:
         raise RuleError(_TOO_DEEP)
 
 

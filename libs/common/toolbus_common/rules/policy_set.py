@@ -39,7 +39,7 @@ from toolbus_common.rules.parser import (
 )
 from toolbus_common.rules.request import NO_ENTITIES, Asker, Case, entities_of
 
-MOST_GROUPS = 4096
+MAX_GROUPS = 4096
 NO_CASE = Case(Asker(""), "", "", "")
 _NAMED = re.compile(r"policy `(\d+)`")
 # The engine's error messages may quote an argument; messages of these forms do not.
@@ -79,7 +79,7 @@ class Group:
 
     @property
     def reads_arguments(self) -> bool:
-        """Whether its evaluation needs the arguments."""
+        """Whether the evaluation of this group needs the arguments."""
         return self.arguments is WHOLE or bool(self.arguments)
 
 
@@ -95,7 +95,10 @@ class Slice:
     _entities: Entities | None = field(default=None)
 
     def decide(self, arguments: bytes | None, now: float) -> Verdict:
-        """Return the verdict on one call; without arguments, of the rules that need none."""
+        """Return the verdict on one call.
+
+        Without arguments, only rules that need none are evaluated.
+        """
         found: list[Finding] = []
         for group in self.groups:
             if arguments is not None or not group.reads_arguments:
@@ -153,7 +156,7 @@ class Rulebook:
         # If no rule names a key, keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self._groups: dict[tuple[int, ...], Group] = {}
-        self._silent = Slice(self, NO_CASE, (), ())  # shared: no rule applies to most cases
+        self._silent = Slice(self, NO_CASE, (), ())  # shared, because no rule applies to most cases
 
     def slice(self, case: Case) -> Slice:
         """Return the rules that can apply to this case, evaluated by the engine."""
@@ -207,7 +210,7 @@ class Rulebook:
             self._remainders[number] = _Remainder(rule, conditions[known:])
 
     def _grouped(self, numbers: Iterable[int]) -> tuple[Group, ...]:
-        """Group shadows, and readers of arguments, separately: neither can fail the others."""
+        """Put shadow rules and readers of arguments in separate groups, which can fail alone."""
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for number in sorted(numbers):
             remainder = self._remainders[number]
@@ -218,14 +221,14 @@ class Rulebook:
     def _group(self, numbers: tuple[int, ...]) -> Group:
         group = self._groups.get(numbers)
         if group is None:
-            if len(self._groups) >= MOST_GROUPS:
+            if len(self._groups) >= MAX_GROUPS:
                 self._groups.clear()
             remainders = {number: self._remainders[number] for number in numbers}
             group = self._groups[numbers] = _group_of(remainders)
         return group
 
     def _read_by(self, groups: Iterable[Group]) -> frozenset[str] | None:
-        """Return the arguments that enforced rules read; shadows decide nothing."""
+        """Return the arguments that enforced rules read. Shadow rules are ignored."""
         read: frozenset[str] = frozenset()
         for group in groups:
             if any(not self._is_shadow(each.rule) for each in group.remainders.values()):
@@ -253,7 +256,7 @@ class Rulebook:
 
 
 def moment(now: float) -> dict[str, int]:
-    """Return a time in UTC as rules see it; weekday 1 is Monday."""
+    """Return a time as rules see it, in UTC; weekday 1 is Monday."""
     second = int(now)
     days = second // 86_400
     return {"epoch": second, "hour": second % 86_400 // 3600, "weekday": (days + 3) % 7 + 1}
@@ -273,7 +276,10 @@ def _group_of(remainders: dict[int, _Remainder]) -> Group:
 
 
 def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:
-    """Return the engine's findings by owner; an error without a policy counts for all of them."""
+    """Return the engine's findings by owner.
+
+    An error without a policy is attributed to all of them.
+    """
     found = [Finding(owners[int(each)]) for each in result.diagnostics.reasons]
     for complaint in result.diagnostics.errors:
         named = _NAMED.search(complaint)

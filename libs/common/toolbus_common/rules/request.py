@@ -46,7 +46,7 @@ class Case:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """The part of the context that does not depend on the single call."""
+        """The part of the context that is the same for all calls of a case."""
         return {"cost": self.cost, "family": self.family}
 
 

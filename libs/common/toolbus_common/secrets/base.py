@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """One kind of store. It may block: it is called in threads, several at once."""
+    """One kind of store. Its methods may block: several threads call them concurrently."""
 
     def read(self, path: str) -> str:
         """Return the secret at a path; several fields as one JSON object.

@@ -20,8 +20,8 @@ async def serving(
 ) -> AsyncIterator[Listener]:
     """Serve while the context is entered. `name` labels this listener in the metrics.
 
-    On leaving, requests in progress get their responses before the connections close; unless the
-    caller stopped that before, new connections are rejected meanwhile.
+    On leaving, requests in progress get their responses before the connections close, and new
+    connections are rejected.
 
     Raises:
         NotServedError: the address cannot be bound, most likely because the port is taken.

@@ -18,11 +18,12 @@ LOST_SECONDS = 2.0  # between two looks at a lost connection
 class BucketWatch:
     """One watch of a bucket: every change is passed to `watcher`, in the order of the stream.
 
-    None follows after the entries that exist at first. `revision` is the newest one received.
+    None is passed after the entries that exist at the start. `revision` is the newest revision
+    received.
 
     Several services of a process can run the same watch. One of them reads with its connection;
-    when it leaves or loses its connection, the next one starts over with its own. Two never read
-    at once, so that no earlier change follows a later one.
+    when it leaves or loses its connection, the next one starts over with its own. Two services
+    never read at the same time, so that changes stay in order.
     """
 
     def __init__(self, bucket: str, watcher: Watcher) -> None:
@@ -40,7 +41,10 @@ class BucketWatch:
         return self._bus is None or self._bus.connected
 
     async def run(self, bus: Bus, bucket: Bucket) -> None:
-        """Watch without end, as soon as no other service does; `bucket` is opened on `bus`."""
+        """Watch without end, while no other service of the process does.
+
+        `bucket` is opened on `bus`.
+        """
         while True:
             self._others.append(bus)
             try:
@@ -54,10 +58,10 @@ class BucketWatch:
                 self._bus = None
                 self.caught_up.clear()
                 self._turn.release()
-            await asyncio.sleep(AGAIN_SECONDS)  # the next one takes its turn
+            await asyncio.sleep(AGAIN_SECONDS)  # the next service starts to read
 
     async def _until_another_can(self, bus: Bus) -> None:
-        """Return when this connection is lost and another service has one."""
+        """Return when this connection is lost and another service has a connection."""
         while bus.connected or not any(each.connected for each in self._others):  # noqa: ASYNC110
             await asyncio.sleep(LOST_SECONDS)
 

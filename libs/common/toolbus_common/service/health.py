@@ -20,7 +20,7 @@ from toolbus_common.service.service import Service
 
 LONGEST_HEAD = 8192
 SECONDS = 5.0  # for a request to arrive and its response to be sent
-MOST_AT_ONCE = 64  # connections
+MAX_CONCURRENT = 64  # connections
 
 _JSON = "application/json"
 _REASONS = {200: "OK", 503: "Service Unavailable"}
@@ -61,7 +61,10 @@ def _readiness(service: Service) -> float:
 
 
 def respond(head: bytes, services: Iterable[Service], names: frozenset[str]) -> Response:
-    """Respond to a request's head. `names` are the hosts allowed beside addresses and localhost."""
+    """Respond to a request's head.
+
+    `names` are the accepted hosts besides addresses and localhost.
+    """
     lines = head.split(b"\r\n")
     parts = lines[0].split(b" ")
     if len(parts) != 3 or not parts[2].startswith(b"HTTP/1."):  # noqa: PLR2004
@@ -93,7 +96,7 @@ async def serving(
         nonlocal connections
         connections += 1
         try:
-            if connections > MOST_AT_ONCE:
+            if connections > MAX_CONCURRENT:
                 return
             with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(SECONDS):
@@ -130,7 +133,7 @@ async def _read_and_respond(
 
 
 def _is_allowed_host(host: str, names: frozenset[str]) -> bool:
-    """Return whether a Host is no DNS name but a listed one, against DNS rebinding."""
+    """Return whether a Host header is an IP address, localhost or a listed name."""
     bare, colon, port = host.lower().rpartition(":")
     if not colon or not port.isdecimal():
         bare = host.lower()

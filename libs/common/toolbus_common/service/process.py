@@ -42,7 +42,7 @@ def build(name: str, process: ProcessContext) -> Service:
 
 
 def run(names: Sequence[str], ops_listen: str = "") -> int:
-    """Run services until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
+    """Run services until SIGTERM or SIGINT; return the exit code. A second signal ends the process.
 
     `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
     """
@@ -82,7 +82,7 @@ def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]
 
 
 def _valid(make: Callable[[], Any]) -> Any:
-    """Return what the SDK makes of the environment. Raises `OtlpError`."""
+    """Run an SDK function that reads the environment, and return its result. Raises `OtlpError`."""
     try:
         return make()
     except ValueError as error:

@@ -18,14 +18,17 @@ P = TypeVar("P", bound=Projection)
 
 
 class ProcessContext:
-    """The parts of a process that its services share. A service alone in it has its own."""
+    """The parts of a process that its services share."""
 
     def __init__(self) -> None:
         self.calls = LocalTransport()
         self._projections: dict[tuple[str, type[Any]], tuple[Any, BucketWatch]] = {}
 
     def projection(self, bucket: str, kind: type[P]) -> tuple[P, BucketWatch]:
-        """Return the process's only `kind` of a bucket and its watch; both begin empty."""
+        """Return the process's only projection of this `kind` and its watch.
+
+        Both are empty at first.
+        """
         found = self._projections.get((bucket, kind))
         if found is None:
             made = kind()

@@ -1,8 +1,10 @@
-"""Reconcile what runs with what is configured: one part per entry."""
+"""Reconcile the running parts with the configuration: one part per entry."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
+
+from toolbus_common.concurrency import completely
 
 E = TypeVar("E")
 P = TypeVar("P")
@@ -51,12 +53,12 @@ class Reconciler(Generic[E, P]):
             for name, (entry, _) in list(self._running.items())
             if configured.get(name) != entry
         ]
-        await asyncio.gather(*leaving)
+        await completely(asyncio.gather(*leaving))
         for name, entry in configured.items():
             if name not in self._running:
                 self._running[name] = entry, self._start(name, entry)
 
     async def close(self) -> None:
-        """Stop all parts together; each can be found until all have stopped."""
-        await asyncio.gather(*(self._stop(part, removed=False) for part in self))
+        """Stop all parts together. Each part can be found until all have stopped."""
+        await completely(asyncio.gather(*(self._stop(part, removed=False) for part in self)))
         self._running.clear()

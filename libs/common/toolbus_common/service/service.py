@@ -1,4 +1,4 @@
-"""A service: what it serves, consumes and publishes, wired first and connected when it runs."""
+"""A service: its handlers, consumers and publishers, connected when it runs."""
 
 import asyncio
 import logging
@@ -93,7 +93,7 @@ class Service:
         return register
 
     def consume_events(
-        self, *, most: int = 500, seconds: float = QUIET_SECONDS, pause: float = 0.0
+        self, *, max_messages: int = 500, seconds: float = QUIET_SECONDS, pause: float = 0.0
     ) -> Callable[[H], H]:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
 
@@ -103,7 +103,7 @@ class Service:
         """
 
         def register(handler: H) -> H:
-            self._consumers.append((most, seconds, pause, handler))
+            self._consumers.append((max_messages, seconds, pause, handler))
             return handler
 
         return register
@@ -118,9 +118,9 @@ class Service:
         return register
 
     def share_projection(self, bucket: str, kind: type[P]) -> P:
-        """Return the process's only `kind`, which receives a bucket's changes while this runs.
+        """Return the process's only `kind`, updated from a bucket while this service runs.
 
-        One watch feeds it, whichever services of the process share it.
+        The services of a process share one watch per projection.
         """
         projection, watch = self._process.projection(bucket, kind)
         self._watches.append(watch)
@@ -131,7 +131,7 @@ class Service:
         self._resources.append(resource)
 
     def on_leave(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Await a step when this service stops being ready, before anything else drains."""
+        """Register a step to await when this service stops being ready, before it drains."""
         self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
@@ -165,6 +165,7 @@ class Service:
                     yield self
                 finally:
                     await self._drain()
+            await self.calls.close()
         finally:
             await self.bus.close()
 
@@ -219,8 +220,8 @@ class Service:
 
     async def _start_serving(self) -> None:
         await self.requests.answer(self._query_handlers)
-        for most, seconds, pause, batch in self._consumers:
-            self.spawn(self._consume(most, seconds, pause, batch))
+        for max_messages, seconds, pause, batch in self._consumers:
+            self.spawn(self._consume(max_messages, seconds, pause, batch))
         await self.bus.settled()  # a client that sees this service ready may send a request at once
         self._serving = True
 
@@ -232,14 +233,16 @@ class Service:
             self.ready = False
             log.exception("service.not_started")
 
-    async def _consume(self, most: int, seconds: float, pause: float, handler: Batch) -> None:
-        async for messages in self.bus.consume(EVENTS, self.name, most, seconds):
+    async def _consume(
+        self, max_messages: int, seconds: float, pause: float, handler: Batch
+    ) -> None:
+        async for messages in self.bus.consume(EVENTS, self.name, max_messages, seconds):
             try:
                 await handler(messages)
             except Exception:
                 log.exception("service.batch_failed", extra={"messages": len(messages)})
                 await self._again(messages)
-            if len(messages) < most:
+            if len(messages) < max_messages:
                 await asyncio.sleep(pause)
 
     async def _again(self, messages: list[StoredMessage]) -> None:

@@ -39,9 +39,9 @@ def render(template: str, *, error: str = "", **values: object) -> str:
 def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:
     """Return the response headers of a page.
 
-    `leads_on`: the response to its form redirects to another site. Browsers apply `form-action` to
-    every redirect after a form, and the targets of another site's redirects are unknown here: such
-    a page goes without it.
+    `leads_on` is set if the response to the page's form redirects to another site. Browsers apply
+    the directive `form-action` to every redirect after a form, and further redirects of that site
+    are unknown here, so the directive is left out.
     """
     forms = "" if leads_on else "form-action 'self'; "
     policy = (
@@ -92,5 +92,8 @@ def _source(template: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Return text with its invisible characters spelled out; escaped text of a macro stays."""
+    """Return text with its invisible characters spelled out.
+
+    A macro's escaped text is unchanged.
+    """
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -10,7 +10,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
 
 def readable(raw: str) -> str:
-    """Return JSON indented; text that is not JSON stays as it is."""
+    """Return JSON indented. Text that is not JSON is returned unchanged."""
     try:
         formatted = msgspec.json.format(raw.encode(), indent=2).decode()
     except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Errors of the BI gateway, with ClickHouse's codes, which its clients understand."""
+"""Errors of the BI gateway, with the codes of ClickHouse, which its clients understand."""
 
 BAD_ARGUMENTS = 36
 UNKNOWN_DATABASE = 81

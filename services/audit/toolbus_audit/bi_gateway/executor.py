@@ -33,9 +33,9 @@ from toolbus_common.errors import UnavailableError
 log = logging.getLogger(__name__)
 
 THREADS = 2
-MOST_WAITING = 16
-MOST_ROWS = 1_000_000
-MOST_BYTES = 64 * 1024 * 1024
+MAX_WAITING = 16
+MAX_ROWS = 1_000_000
+MAX_BYTES = 64 * 1024 * 1024
 _CODE = re.compile(r"Code: (\d+)")
 # The engine parses parameters like values of the format TabSeparated.
 _ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
@@ -67,7 +67,7 @@ class QueryExecutor:
             raise GatewayError(UNKNOWN_DATABASE, f"The only database is '{self._store.database}'.")
         if not request.sql.strip():
             return request.format, b"Ok.\n"
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise GatewayError(TOO_MANY, "Too many concurrent queries; retry in a moment.")
         self._waiting += 1
         try:
@@ -77,7 +77,7 @@ class QueryExecutor:
             self._waiting -= 1
 
     def _authenticate(self, request: GatewayRequest) -> Reader:
-        """Return the authenticated reader. An unknown name and a wrong secret are one error."""
+        """Return the authenticated reader. Unknown names and wrong secrets cause one error."""
         reader = self._readers().get(request.user)
         wanted = reader.secret_hash if reader and reader.secret_hash else _UNKNOWN_READER_HASH
         fits = hmac.compare_digest(hash_of(key_digest_of(request.secret)), wanted)
@@ -98,16 +98,19 @@ class QueryExecutor:
             sql, form = statement_check.split(canonical, request.format)
             statement_check.check(sql)
             body = bytes(session.query(sql, form, params=dict(request.parameters)).bytes() or b"")
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             raise GatewayError(
                 TOO_MUCH,
-                f"The result exceeds {MOST_BYTES >> 20} MiB; select fewer rows or columns.",
+                f"The result exceeds {MAX_BYTES >> 20} MiB; select fewer rows or columns.",
             )
         return form, body
 
     @contextmanager
     def _session(self, request: GatewayRequest, reader: Reader) -> Iterator[Session]:
-        """Open a connection limited to the reader's rows. `readonly` is set last: it locks all."""
+        """Open a connection limited to the reader's rows.
+
+        `readonly` is set last, as it locks all settings.
+        """
         try:
             session: Session = _connect(self._store.embedded_connection())
         except UnavailableError as error:
@@ -128,14 +131,14 @@ class QueryExecutor:
     def _settings(self, request: GatewayRequest, reader: Reader) -> dict[str, str]:
         chosen = {**request.settings}
         seconds = min(float(chosen.pop("max_execution_time", 0)) or self._seconds, self._seconds)
-        rows = min(int(float(chosen.pop("max_result_rows", 0))) or MOST_ROWS, MOST_ROWS)
+        rows = min(int(float(chosen.pop("max_result_rows", 0))) or MAX_ROWS, MAX_ROWS)
         return {
             "session_timezone": "UTC",
             **chosen,
             row_policies.CARRIER: row_policies.customers(reader.customers),
             "max_execution_time": str(seconds),
             "max_result_rows": str(rows),
-            "max_result_bytes": str(MOST_BYTES),
+            "max_result_bytes": str(MAX_BYTES),
             "result_overflow_mode": "throw",
             "max_memory_usage": str(256 << 20),
             "max_threads": "2",

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from toolbus_audit.bi_gateway.errors import BAD_ARGUMENTS, READ_ONLY, UNKNOWN_DATABASE, GatewayError
 
 LONGEST_SQL = 256 * 1024
-MOST_PARAMETERS = 256
+MAX_PARAMETERS = 256
 LONGEST_NAME = 64
 
 # Parameters of the HTTP transport: ignored, and not settings of the engine.
@@ -78,10 +78,10 @@ def parse_request(query: str, headers: Mapping[str, str], body: bytes) -> Gatewa
 
 def _pairs(query: str) -> dict[str, str]:
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
         raise GatewayError(
-            BAD_ARGUMENTS, f"The URL has more than {MOST_PARAMETERS} parameters."
+            BAD_ARGUMENTS, f"The URL has more than {MAX_PARAMETERS} parameters."
         ) from error
     return dict(pairs)
 

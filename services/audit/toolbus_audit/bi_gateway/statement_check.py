@@ -1,8 +1,8 @@
 """Check that a reader may run a canonical statement.
 
-Row policies of the engine limit a reader to the rows of its customers. What they do not cover is
-rejected by name: system tables, which show the queries of others, and functions that access more
-than the tables. These checks come on top of `clickhouse.sql_guard`. Pure.
+Row policies of the engine limit a reader to the rows of its customers. They do not cover system
+tables, which show queries of other readers, and functions that access more than the tables; these
+are rejected by name. These checks are made in addition to `clickhouse.sql_guard`. Pure.
 """
 
 import re

@@ -28,7 +28,7 @@ class ClusterError(Exception):
 
 
 def tables(statements: Iterable[str]) -> frozenset[str]:
-    """Return the names of the tables and materialized views with rows that these create."""
+    """Return the names of the tables and materialized views with rows in these statements."""
     found = (_TABLE.match(each) or _MATERIALIZED_VIEW.match(each) for each in statements)
     return frozenset(match["name"] for match in found if match and not match.groupdict().get("to"))
 
@@ -141,7 +141,7 @@ def _sharding_key(statement: str) -> str:
 
 
 def _parenthesized(text: str, start: int) -> str:
-    """Return the text from `start` to the parenthesis that closes the one opened before it."""
+    """Return the text from `start` to the parenthesis that closes the one before `start`."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "(") - (text[at] == ")")

@@ -19,7 +19,7 @@ ENGINE = ReplacingMergeTree ORDER BY version
 
 
 class MigrationError(Exception):
-    """The tables of the store and of this version do not match; the message says how."""
+    """The tables of the store do not match this version; the message has the differences."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
 from toolbus_common.privacy.key_store import PersonKeys
 
-MOST_ROWS = 10_000
-MOST_BYTES = 6 * 1024 * 1024  # the bus carries messages of 8 MiB
+MAX_ROWS = 10_000
+MAX_BYTES = 6 * 1024 * 1024  # the bus carries messages of 8 MiB
 LONGEST_SQL = 64 * 1024
 _PERSON = re.compile(r"\bperson\(\s*'([^'\\]{1,128})'\s*\)")
 
@@ -55,11 +55,11 @@ async def answer(store: ReadOnlyStore, people: PersonKeys, query: AuditQuery) ->
     """
     if len(query.sql) > LONGEST_SQL:
         raise InvalidError(f"The statement is longer than {LONGEST_SQL} characters; shorten it.")
-    limit = min(max(query.limit, 1), MOST_ROWS)
+    limit = min(max(query.limit, 1), MAX_ROWS)
     sql = _PERSON.sub(lambda found: f"'{people.pseudonym_of(found[1])}'", query.sql)
     data = await store.query(sql, limit + 1, query.parameters)
-    if len(data) > MOST_BYTES:
-        megabytes = MOST_BYTES // 2**20
+    if len(data) > MAX_BYTES:
+        megabytes = MAX_BYTES // 2**20
         raise InvalidError(f"The result exceeds {megabytes} MiB; select fewer rows or columns.")
     table = decode(data)
     rows = table.data[:limit]

@@ -73,7 +73,7 @@ class EventRow(Struct, gc=False):
 
     @property
     def position(self) -> tuple[int, int, str]:
-        """Sequence, line and id; the id, because a re-created stream reuses numbers."""
+        """Sequence, line and id. The id is included because a re-created stream reuses numbers."""
         return self.stream_seq, self.line, self.id
 
 
@@ -180,7 +180,7 @@ def encoded(rows: Written) -> bytes:
 def token(rows: Rows) -> str:
     """Return the deduplication token of an insert, a function of the rows' positions alone.
 
-    The first and last sequence are for people who read logs; the digest makes it unique.
+    The first and last sequence numbers help to read logs; the digest makes the token unique.
     """
     positions = repr([row.position for row in rows]).encode()
     return f"{rows[0].stream_seq}-{rows[-1].stream_seq}-{sha256(positions).hexdigest()[:32]}"

@@ -1,9 +1,9 @@
 """Check that a canonical statement only reads the tables, before the engine checks it again.
 
-The engine's read-only mode rejects every write. But the embedded engine still allows a statement to
-read files with `file()`, to write one with INTO OUTFILE, or to evaluate text. This guard rejects
-those. Audit queries and BI readers both pass it; `bi_gateway.statement_check` adds what readers
-limited to some customers may not do.
+The engine's read-only mode rejects every write. However, the embedded engine still allows a
+statement to read files with `file()`, to write a file with INTO OUTFILE, or to evaluate text. This
+guard rejects these statements. It checks audit queries and queries of BI readers;
+`bi_gateway.statement_check` adds the restrictions of readers that are limited to some customers.
 """
 
 import re
@@ -31,7 +31,7 @@ _REJECTED = {
 
 
 def rejection(canonical: str) -> str:
-    """Return why this statement may not run, or an empty text.
+    """Return why this statement is rejected; empty if it is allowed.
 
     `canonical` is the output of ClickHouse's `formatQuerySingleLine`.
     """
@@ -43,7 +43,7 @@ def rejection(canonical: str) -> str:
 
 
 def forbidden_function(words: str, forbidden: re.Pattern[str]) -> str:
-    """Return why a call of a function whose lower-case name matches is rejected, or an empty text.
+    """Return why a call of a matching function (by lower-case name) is rejected; else empty.
 
     `words` is a statement as `without_strings` returns it.
     """

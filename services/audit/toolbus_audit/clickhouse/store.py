@@ -32,7 +32,7 @@ INSERT_SECONDS = 8.0  # ClickHouse aborts an insert after this
 WAIT_SECONDS = 10.0  # longer, so that an insert without a response by then did not happen
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
-MOST_OWN_ROWS = 1_000_000  # rows of a statement of audit itself
+MAX_OWN_ROWS = 1_000_000  # rows of a statement of audit itself
 # ClickHouse's error codes for a value that it cannot parse or represent: a retry fails too.
 REJECTED_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321})
 INSERT_SETTINGS = {
@@ -45,7 +45,7 @@ INSERT_SETTINGS = {
     "optimize_on_insert": 0,
 }
 # On a cluster an insert ends when every shard has its rows. Queries skip replicas that lag behind:
-# rows that such a replica lacks would be taken for missing and written again.
+# rows that such a replica does not have would seem to be missing and be written again.
 CLUSTER_SETTINGS = {
     "distributed_product_mode": "global",
     "distributed_foreground_insert": 1,
@@ -67,8 +67,9 @@ _NOISE = re.compile(
 class ClickHouse:
     """Client of the store, with separate threads for writes, queries and background statements.
 
-    The engine's calls block; a slow query delays no event. The embedded engine allows one process
-    per directory, so a file lock protects the directory. The lock ends with the process.
+    The engine's calls block their thread, so a slow query does not delay events. The embedded
+    engine allows one process per directory, so a file lock protects the directory. The lock ends
+    with the process.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -119,7 +120,7 @@ class ClickHouse:
         self._query_thread.shutdown()
 
     async def insert(self, table: str, batch: rows.Written, token: str) -> None:
-        """Insert the rows as one block; a repeated token inserts nothing.
+        """Insert the rows as one block. If the token was used before, nothing is inserted.
 
         Raises:
             StoreDownError: the store is unavailable; retry later.
@@ -133,7 +134,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:
-        """Return the highest stream sequence of which anything is stored."""
+        """Return the highest stream sequence number of which a row is stored."""
         found = await self._in_write_thread(
             self._rows,
             "SELECT greatest((SELECT max(stream_seq) FROM events),"
@@ -171,7 +172,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored_ids, event_ids)
 
     async def delete_dead_letters(self, letters: Sequence[Position]) -> None:
-        """Delete dead letters whose lines are rows now."""
+        """Delete dead letters whose lines have been stored as rows since then."""
         keys = ",".join(f"({number},{line},'{digest}')" for number, line, digest in letters)
         where = f"(stream_seq, line, digest) IN ({keys})"
         await self.command(
@@ -339,12 +340,12 @@ class ClickHouse:
     def _run_own(self, sql: str, form: str, parameters: dict[str, Any]) -> bytes:
         self._connected()
         if self._own_reader is None:
-            self._own_reader = self._reader(MOST_OWN_ROWS)
+            self._own_reader = self._reader(MAX_OWN_ROWS)
         with self._query_errors():
             return self._own_reader.raw_query(sql, parameters=parameters, fmt=form)
 
     def _reader(self, limit: int) -> Client:
-        """Connect a read-only client. `readonly` is the last setting: it locks the others."""
+        """Connect a read-only client. `readonly` is set last, because it locks all settings."""
         with self._store_errors():
             return self._connect(
                 self._database,

@@ -1,8 +1,8 @@
-"""Progress of an export or a SIEM sink, stored in the bucket, with a lease for its holder.
+"""Progress of an export or a SIEM sink, stored in a bucket, with a lease for its holder.
 
-One audit replica holds the lease and does the work. It renews the entry every few seconds; if an
+One audit replica holds the lease and does the work. It renews the entry every few seconds. If an
 entry is not renewed, another replica takes over. Each replica measures the time between changes
-with its own clock, so clocks may differ.
+with its own clock, so the clocks may differ.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from toolbus_common.nats.kv_bucket import Bucket
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
-LOOK_SECONDS = 1.0  # between two looks of a replica that waits for the lease
+LOOK_SECONDS = 1.0  # seconds between two checks by a replica that waits for the lease
 LEASE_SECONDS = 20.0  # without a renewal by the holder
 
 
@@ -91,7 +91,7 @@ class Cursor:
             if state.holder in ("", self._holder) or monotonic() - since >= self._lease:
                 self.state, self._revision = state, revision
                 self.state.holder = self._holder
-                with suppress(OvertakenError):  # another replica was faster: look again
+                with suppress(OvertakenError):  # another replica took the lease first; check again
                     await self.save()
                     return
             await asyncio.sleep(min(self._beat, LOOK_SECONDS))

@@ -21,7 +21,7 @@ class WebhookPoster:
     is_operator_named: Callable[[Webhook], bool]
 
     async def post(self, hook: Webhook, body: bytes, headers: Mapping[str, str]) -> None:
-        """Post to a webhook and return once it accepted the request. Raises `HttpError`."""
+        """Post to a webhook; return when the webhook accepted the request. Raises `HttpError`."""
         named = self.is_operator_named(hook)
         response = await self.http.send(
             HttpRequest(

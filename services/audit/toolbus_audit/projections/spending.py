@@ -14,7 +14,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import InvalidError
 from toolbus_common.privacy.key_store import PersonKeys
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 CORRECTABLE = 86_400  # seconds in which an outcome may still correct a charge as unknown
 _CUSTOMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -75,9 +75,9 @@ async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuer
     rows = await _rows(store, sql)
     oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
     return SpendingReply(
-        rows=tuple(map(tuple, people.revealed(rows[:MOST_ROWS]))),
+        rows=tuple(map(tuple, people.revealed(rows[:MAX_ROWS]))),
         since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),
-        more=len(rows) > MOST_ROWS,
+        more=len(rows) > MAX_ROWS,
     )
 
 
@@ -88,9 +88,9 @@ async def open_calls(
     sql = _OPEN.format(calls=_calls(query), late=f"{query.late:.6f}")
     rows = await _rows(store, sql)
     names = tuple(OpenCall.model_fields)
-    plain = people.revealed(rows[:MOST_ROWS])
+    plain = people.revealed(rows[:MAX_ROWS])
     calls = [OpenCall(**dict(zip(names, row, strict=True))) for row in plain]
-    return OpenCallsReply(calls=tuple(calls), more=len(rows) > MOST_ROWS)
+    return OpenCallsReply(calls=tuple(calls), more=len(rows) > MAX_ROWS)
 
 
 def _calls(query: SpendingQuery | OpenCallsQuery) -> str:
@@ -107,4 +107,4 @@ def _calls(query: SpendingQuery | OpenCallsQuery) -> str:
 
 
 async def _rows(store: ReadOnlyStore, sql: str) -> list[list[Any]]:
-    return decode(await store.query(sql, MOST_ROWS + 1)).data
+    return decode(await store.query(sql, MAX_ROWS + 1)).data

@@ -3,7 +3,7 @@
 from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
 from toolbus_common.contracts import UnresolvedCall, UnresolvedCallsQuery, UnresolvedCallsReply
 
-MOST = 1000
+MAX_ROWS = 1000
 # Selects the few unresolved calls first, and only then reads their intents.
 _UNRESOLVED = """
 SELECT call_id, parent_id, trace_id, customer, key, server, tool, method, charge,
@@ -31,7 +31,7 @@ async def unresolved_calls(
 ) -> UnresolvedCallsReply:
     """Return the unresolved calls of a period, the oldest first."""
     sql = _UNRESOLVED.format(start=int(query.start * 1e6), end=int(query.end * 1e6))
-    rows = decode(await store.query(sql, MOST + 1)).data
+    rows = decode(await store.query(sql, MAX_ROWS + 1)).data
     names = tuple(UnresolvedCall.model_fields)
-    calls = [UnresolvedCall(**dict(zip(names, row, strict=True))) for row in rows[:MOST]]
-    return UnresolvedCallsReply(calls=tuple(calls), more=len(rows) > MOST)
+    calls = [UnresolvedCall(**dict(zip(names, row, strict=True))) for row in rows[:MAX_ROWS]]
+    return UnresolvedCallsReply(calls=tuple(calls), more=len(rows) > MAX_ROWS)

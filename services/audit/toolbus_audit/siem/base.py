@@ -7,7 +7,10 @@ from toolbus_audit.siem.records import Record
 
 
 class SinkError(Exception):
-    """Delivery is not confirmed; retry, not before `retry_after` seconds. The message says why."""
+    """Delivery is not confirmed.
+
+    Retry after `retry_after` seconds or later. The message has the reason.
+    """
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -15,7 +18,7 @@ class SinkError(Exception):
 
 
 class Transport(Protocol):
-    """Connection to one sink. Records not covered by `delivered_until` may have to be resent."""
+    """Connection to one sink. Records that `delivered_until` does not cover may be sent again."""
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
         """Send records and return those the sink rejects permanently. Raises `SinkError`."""
@@ -24,7 +27,7 @@ class Transport(Protocol):
         """Record that everything up to this message was sent."""
 
     def delivered_until(self) -> int:
-        """Return up to which message everything is delivered.
+        """Return the last message up to which everything is delivered.
 
         Raises `SinkError` if the connection is lost.
         """

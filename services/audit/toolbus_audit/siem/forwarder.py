@@ -127,7 +127,7 @@ class Forwarder:
             )
 
     async def _start(self) -> None:
-        """Find the start: the stored position, else as configured; a re-created stream from 1."""
+        """Return the stored position, else the configured one; 1 for a re-created stream."""
         state, stream = self._cursor.state, await self._stream.created()
         if state.stream != stream:
             first = not state.stream and self._sink.begin == "now"
@@ -157,7 +157,7 @@ class Forwarder:
         return True
 
     async def _check_progress(self) -> None:
-        """Store the position now and then. Raises `SinkError` if the connection is lost."""
+        """Store the position periodically. Raises `SinkError` if the connection is lost."""
         delivered = self._transport.delivered_until()
         if monotonic() - self._checked_at < SAVE_SECONDS:
             return

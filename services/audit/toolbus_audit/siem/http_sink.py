@@ -14,8 +14,8 @@ from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResp
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 LARGEST_RESPONSE = 8 << 20
-MOST_BYTES = 1 << 20  # of events in one POST, unless a single one is longer
-MOST_REJECTIONS = 64  # POSTs of one attempt in which the sink accepted nothing
+MAX_BYTES = 1 << 20  # of events in one POST, unless a single one is longer
+MAX_REJECTIONS = 64  # POSTs of one attempt in which the sink accepted nothing
 LONGEST_PAUSE = 300.0
 _BAD_CONTENT = (400, 413, 422)  # the content was rejected, perhaps because of one event
 
@@ -53,8 +53,9 @@ class HttpTransport:
     async def send(self, records: Sequence[Record]) -> list[Record]:
         """Send records and return those the sink rejects permanently.
 
-        An event counts as rejected only if the sink accepted another one of the same batch. A sink
-        that accepts none is misconfigured, and the events wait. Raises `SinkError`.
+        An event counts as rejected only if the sink accepted another event of the same batch. A
+        sink that accepts no event is probably misconfigured, and the events are sent again later.
+        Raises `SinkError`.
         """
         rejected: list[Record] = []
         attempt = _Attempt()
@@ -65,7 +66,7 @@ class HttpTransport:
         return rejected
 
     def mark_sent(self, sequence: int) -> None:
-        """Record the message: what was sent is delivered."""
+        """Record the message as delivered, because the sink has confirmed it."""
         self._delivered = sequence
 
     def delivered_until(self) -> int:
@@ -89,7 +90,7 @@ class HttpTransport:
             raise SinkError(reason, _retry_delay(response.headers.get("retry-after", "")))
         attempt.rejections += 1
         attempt.reason = reason
-        if attempt.rejections > MOST_REJECTIONS and not attempt.accepted:
+        if attempt.rejections > MAX_REJECTIONS and not attempt.accepted:
             raise SinkError(f"{reason}; it rejects every event")
         if len(records) == 1:
             return list(records)
@@ -126,10 +127,10 @@ class HttpTransport:
 
 def _batches(records: Sequence[Record]) -> list[list[Record]]:
     batches: list[list[Record]] = []
-    size = MOST_BYTES
+    size = MAX_BYTES
     for record in records:
         size += len(record.body)
-        if size > MOST_BYTES or not batches:
+        if size > MAX_BYTES or not batches:
             batches.append([])
             size = len(record.body)
         batches[-1].append(record)

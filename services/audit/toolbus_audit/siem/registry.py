@@ -1,4 +1,4 @@
-"""Registry of configured sinks: one forwarder task each, so that a slow sink delays no other."""
+"""Registry of configured sinks. Each has its own forwarder task, so a slow sink delays no other."""
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets
 
-MOST_THREADS = 64  # a sink uses one at a time
+MAX_THREADS = 64  # a sink uses one at a time
 PREFIX = "sink."
 
 
@@ -54,7 +54,7 @@ class SinkRegistry:
         self._holder = holder
         self._secrets = secrets
         self._timing = timing
-        self._threads = ThreadPoolExecutor(MOST_THREADS, "sink")
+        self._threads = ThreadPoolExecutor(MAX_THREADS, "sink")
         self._states: dict[str, State] = {}
 
     def states(self) -> dict[str, str]:

@@ -28,5 +28,5 @@ def octet_counted(message: bytes) -> bytes:
 
 
 def _printable(text: str, longest: int) -> str:
-    """Keep printable ASCII without blanks; return the nil value if nothing is left."""
+    """Return only the printable ASCII without blanks; the nil value if that is empty."""
     return "".join(sign for sign in text if "!" <= sign <= "~")[:longest] or "-"

@@ -1,8 +1,9 @@
 """Syslog transports: TCP or TLS with octet counting, or UDP.
 
-Syslog has no responses. Over a connection, messages count as delivered once the peer's kernel has
-acknowledged every byte and the connection has stayed open for a while. Messages written to a
-connection that broke earlier are sent again over the next. UDP datagrams may get lost.
+Syslog has no responses. On a connection, a message counts as delivered when the peer's kernel has
+acknowledged all of its bytes and the connection has then stayed open for a few seconds. If the
+connection breaks earlier, the message is sent again on the next connection. UDP datagrams may be
+lost.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ class _Destination:
             raise SinkError(str(error)) from error
 
     def _target(self) -> Target:
-        """Return the target of the URL. The scheme says whether a public address is allowed."""
+        """Return the target of the URL. Its scheme decides whether a public address is allowed."""
         target = target_of(as_http(self._url))
         scheme = "https" if self.secure else "http"
         return target._replace(scheme=scheme, port=urlsplit(self._url).port or target.port)
@@ -91,7 +92,7 @@ class StreamTransport:
         return []
 
     def mark_sent(self, sequence: int) -> None:
-        """Record the message as written; it is delivered later."""
+        """Record the message as written. It counts as delivered later."""
         if self._writer is None:  # none of its events was selected, and nothing is in flight
             self._delivered = sequence
         else:
@@ -111,7 +112,7 @@ class StreamTransport:
         return self._delivered
 
     async def close(self) -> None:
-        """Close the connection; unconfirmed records are sent again over the next."""
+        """Close the connection. Unconfirmed records are sent again on the next connection."""
         writer, self._reader, self._writer = self._writer, None, None
         self._written.clear()
         if writer is not None:

@@ -12,7 +12,7 @@ from toolbus_common.errors import BusDownError
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 300.0
-MOST_AT_ONCE = 16  # requests of one kind, because each customer has a task
+MAX_CONCURRENT = 16  # requests of one kind, because each customer has a task
 
 Recipient = tuple[str, str]  # a receiver and a customer
 Deliver = Callable[[Recipient, Log], Awaitable[float]]
@@ -35,7 +35,7 @@ class LatestCheckpoints:
         self._first_retry = first_retry
         self._pending: dict[Recipient, Log] = {}
         self._tasks: dict[Recipient, asyncio.Task[None]] = {}
-        self.slots = asyncio.Semaphore(MOST_AT_ONCE)  # entered by `deliver` for each request
+        self.slots = asyncio.Semaphore(MAX_CONCURRENT)  # entered by `deliver` for each request
         self.problems: dict[Recipient, str] = {}  # why delivery fails
 
     def offer(self, recipient: Recipient, checkpoint: Log) -> None:

@@ -20,7 +20,7 @@ from toolbus_common.config import Checkpoints, Place
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 
-MOST_THREADS = 4
+MAX_THREADS = 4
 _RECEIVER = "checkpoints"
 
 
@@ -42,7 +42,7 @@ class CheckpointFiles:
         self._http = http
         self._is_operator_named = is_operator_named
         self._secrets = secrets
-        self._threads = ThreadPoolExecutor(MOST_THREADS, "checkpoints")
+        self._threads = ThreadPoolExecutor(MAX_THREADS, "checkpoints")
         self._newest = LatestCheckpoints("copy", self._deliver, first_retry)
 
     def offer(self, checkpoints: list[tuple[str, Log]]) -> None:

@@ -9,8 +9,8 @@ from hashlib import sha256
 class LogGrowth:
     """Growth of a log since it had `size` events: its right edge then, and the subtrees added.
 
-    The added perfect subtrees are adjacent, and each starts at a multiple of its size. So there are
-    at most two of a height, whatever the number of events.
+    The added perfect subtrees are adjacent, and each starts at a multiple of its size. Therefore
+    at most two subtrees have the same height, independent of the number of events.
     """
 
     size: int
@@ -81,5 +81,5 @@ def _hash(start: int, end: int, nodes: Nodes) -> bytes:
 
 
 def _split_point(start: int, end: int) -> int:
-    """Return where the tree over these events splits: the largest power of two below its size."""
+    """Return the split of the tree over these events: the largest power of two below its size."""
     return start + (1 << (end - start - 1).bit_length() - 1)

@@ -8,9 +8,10 @@ ORIGIN = "origin"  # the entry of the bucket
 
 
 async def origin_of_installation(bucket: Bucket, wanted: str) -> str:
-    """Return the stored name; if there is none, store the wanted or a random one.
+    """Return the stored name. Without one, store and return the configured or a random name.
 
-    The name never changes: to auditors and witnesses, logs under another name are other logs.
+    The name never changes, because auditors and witnesses treat a log with another name as another
+    log.
     """
     stored = await bucket.get(ORIGIN)
     if stored is not None and stored.value:

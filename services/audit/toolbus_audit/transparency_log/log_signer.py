@@ -1,6 +1,7 @@
 """Append the events of the stream to each customer's Merkle tree and sign its checkpoints.
 
-The source is the stream, not the tables: a row inserted into ClickHouse directly is in no log.
+The events are read from the stream, not from the tables. A row that is inserted directly into
+ClickHouse is therefore in no log.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from toolbus_common.observability.metrics import SEALED_EVENTS, SEALED_UNTIL
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 600.0  # a log without new events is signed again this often, as proof of freshness
-MOST_BETWEEN = 10_000  # events between two checkpoints of one log
+MAX_EVENTS_PER_CHECKPOINT = 10_000  # events between two checkpoints of one log
 STANDBY_SECONDS = 30.0  # between attempts to take over from the replica that signs
 POSITION, LOGS = "position", "log."
 
@@ -72,7 +73,7 @@ class OpenLog:
 
 
 class LogSigner:
-    """Signer of every customer's log. One audit replica signs, the others stand by."""
+    """Signer of every customer's log. Only one audit replica signs at a time."""
 
     def __init__(
         self, bucket: Bucket, signer: Signer, read: Read, publish: Publish, interval: float = 10.0
@@ -106,7 +107,7 @@ class LogSigner:
             await asyncio.sleep(pause)
 
     async def start(self, stream: str) -> None:
-        """Resume from the latest checkpoints, and publish them again in case that had failed."""
+        """Resume from the latest checkpoints; publish them again in case that had failed."""
         self._logs = {}
         self._stream, self._position, self._position_revision = stream, 0, 0
         async for change in self._bucket.watch():
@@ -134,7 +135,10 @@ class LogSigner:
             self._position = position.to
 
     async def sign_all(self) -> None:
-        """Append all new events, and sign every log that grew or was idle for long."""
+        """Append all new events.
+
+        Sign every log that grew, and every log that was not signed recently.
+        """
         now = time()
         while time() - now < self._interval and (found := await self._read(self._position + 1)):
             for message in found:
@@ -161,11 +165,11 @@ class LogSigner:
             open_log.tree.append(line)
         open_log.to = message.sequence
         SEALED_EVENTS.inc(len(lines))
-        if open_log.unsigned >= MOST_BETWEEN:
+        if open_log.unsigned >= MAX_EVENTS_PER_CHECKPOINT:
             await self._sign_log(customer, open_log)
 
     async def _sign_log(self, customer: str, open_log: OpenLog) -> None:
-        """Sign, store, and only then publish, so that no published checkpoint is contradicted."""
+        """Sign and store a checkpoint before it is published: published ones never conflict."""
         tree, root, now = open_log.tree, open_log.tree.root, int(time())
         # The origin is unique per log: the customer and the stream contain no slash.
         origin = f"{self._signer.name}/{quote(customer, safe='')}/{self._stream}"
@@ -187,7 +191,7 @@ class LogSigner:
         self._signed.append((customer, signed))
 
     async def _save_position(self) -> None:
-        """Store where to resume reading; all messages before are in the logs."""
+        """Store the position to resume reading at. All earlier messages are in the logs."""
         if self._position == self._saved_position:
             return
         position = msgspec.json.encode(_Position(self._stream, self._position))

@@ -130,7 +130,7 @@ def run_log_signer(
 
 
 async def _load_signer(service: Service, bucket: Bucket, settings: Settings) -> Signer:
-    """Return the signer under the name of this installation, which is its key's name too."""
+    """Return the signer, whose key has the name of this installation."""
     stored = await (await service.bucket(CONFIG)).get(CONFIGURATION)
     configured = ""
     if stored is not None and stored.value:

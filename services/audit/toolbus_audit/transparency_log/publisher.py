@@ -1,4 +1,4 @@
-"""Publish checkpoints as rows in ClickHouse, and as one file per customer to be copied away."""
+"""Publish checkpoints as rows in ClickHouse, and as one file per customer that can be copied."""
 
 import asyncio
 import logging
@@ -15,14 +15,14 @@ from toolbus_audit.transparency_log.log_signer import Log
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
+MAX_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
 
 
 class Store(Protocol):
     """Store of checkpoint rows."""
 
     async def insert(self, table: str, batch: Written, token: str) -> None:
-        """Insert rows; a repeated token inserts nothing."""
+        """Insert rows. If the token was used before, nothing is inserted."""
 
 
 Row = CheckpointRow | CosignatureRow
@@ -37,7 +37,7 @@ class CheckpointPublisher:
         self._directory = directory
         self._lock = asyncio.Lock()  # both the signer and the witness client publish
         self._waiting: dict[type[Row], deque[Row]] = {
-            kind: deque(maxlen=MOST_WAITING) for kind in _TABLES
+            kind: deque(maxlen=MAX_WAITING) for kind in _TABLES
         }
 
     async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:

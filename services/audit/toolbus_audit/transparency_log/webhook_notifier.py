@@ -1,7 +1,8 @@
 """Send each customer's latest checkpoint to webhooks, at least once.
 
-A newer checkpoint replaces one that is not delivered yet, because it covers the same events. What
-each webhook accepted last is stored in the bucket, so a restart neither skips nor repeats it.
+A newer checkpoint replaces one that is not delivered yet, because it covers the same events. The
+last checkpoint that each webhook accepted is stored in the bucket, so that a restart neither skips
+nor repeats a checkpoint.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,8 +1,9 @@
-"""Have witnesses cosign the latest checkpoint of every log, with a proof that it only grew.
+"""Request cosignatures of witnesses for the latest checkpoint of every log, with a proof.
 
-The bucket stores what a witness cosigned last, and the hashes of the events added since, read from
-the stream. So a witness may be down for any time. If a witness knows more events, or other events,
-than audit has, the data of audit was lost or reset, and an alarm is raised.
+The bucket stores the last checkpoint that a witness cosigned, and the hashes of the events added
+since then, read from the stream. Therefore a witness may be unavailable for any length of time. If
+a witness has cosigned more events, or other events, than audit has, data of audit was lost or
+reset, and an alarm is raised.
 """
 
 import logging
@@ -42,7 +43,7 @@ from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURE
 log = logging.getLogger(__name__)
 
 STATE_PREFIX = "witnessed."  # prefix of bucket entries with what a witness cosigned last
-MOST_ATTEMPTS = 3  # of one checkpoint while the witness reports another size
+MAX_ATTEMPTS = 3  # attempts for one checkpoint while the witness reports another size
 LARGEST_RESPONSE = 65_536  # bytes
 _ACCEPTED, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
@@ -122,7 +123,7 @@ class WitnessClient:
         await self._pending.close()
 
     def states(self) -> dict[str, str]:
-        """Return how far behind each witness is, and why, for `toolbus status`."""
+        """Return the backlog and the error of each witness, for `toolbus status`."""
         return {witness.name: self._summary(witness.name) for witness in self._configured()}
 
     def _summary(self, name: str) -> str:
@@ -164,7 +165,7 @@ class WitnessClient:
 
     async def _cosign(self, witness: Witness, recipient: Recipient, checkpoint: Log) -> None:
         state = await self._load_state(recipient, checkpoint)
-        for _ in range(MOST_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             if state.size > checkpoint.size:
                 await self._raise_alarm(
                     recipient, checkpoint, state, state.size, "it cosigned more events"
@@ -176,7 +177,7 @@ class WitnessClient:
                 return
             found = await self._resolve_rejection(recipient, checkpoint, state, response)
             state = await self._save(recipient, found)
-        raise NotAcceptedError(f"it reported another size in {MOST_ATTEMPTS} attempts")
+        raise NotAcceptedError(f"it reported another size in {MAX_ATTEMPTS} attempts")
 
     async def _load_state(self, recipient: Recipient, checkpoint: Log) -> WitnessState:
         state = self._witness_states.get(recipient)

@@ -22,7 +22,7 @@ EVERYTHING = EffectiveGrants((("*",),))
 class Catalogue:
     """Tool namespaces and search indexes, cached per grants until anything changes."""
 
-    MOST_KEPT = 256
+    MAX_CACHED = 256
 
     def __init__(self, directory: ConfigView, meaning: EmbeddingModel | None = None) -> None:
         self._directory = directory
@@ -48,7 +48,7 @@ class Catalogue:
         """Return the tools that may be called within these grants."""
         found = self._namespaces_by_grants.get(bounds)
         if found is None:
-            if len(self._namespaces_by_grants) >= self.MOST_KEPT:
+            if len(self._namespaces_by_grants) >= self.MAX_CACHED:
                 self._namespaces_by_grants.clear()
                 self._indexes.clear()
             found = self._namespaces_by_grants[bounds] = ToolNamespace(

@@ -79,12 +79,12 @@ class ToolNamespace:
                 return each
         return None
 
-    def near(self, space: str, function: str, most: int = 3) -> list[str]:
+    def near(self, space: str, function: str, maximum: int = 3) -> list[str]:
         """Return the paths most similar to an unknown one."""
         paths = {tool.path: tool for tool in self.tools()}
-        close = get_close_matches(f"{space}.{function}", paths, n=most, cutoff=0.5)
+        close = get_close_matches(f"{space}.{function}", paths, n=maximum, cutoff=0.5)
         same = [path for path, tool in paths.items() if tool.function == function]
-        return list(dict.fromkeys([*same, *close]))[:most]
+        return list(dict.fromkeys([*same, *close]))[:maximum]
 
     def _spaces_named(self, server: str) -> dict[str, Tool]:
         for functions in self._spaces.values():

@@ -10,7 +10,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import DOCS, LIST, READ, SEARCH
 
 LONGEST_QUERY = 1000
-MOST_FOUND, FOUND = 50, 8
+MAX_FINDINGS, FOUND = 50, 8
 
 
 async def answer(
@@ -55,8 +55,8 @@ async def _found(
     catalogue: Catalogue, bounds: EffectiveGrants, arguments: dict[str, Any], *, plain: bool
 ) -> str:
     query = _text(arguments, "query")[:LONGEST_QUERY]
-    most = min(MOST_FOUND, max(1, _number(arguments.get("limit", FOUND), "limit")))
-    best = (await catalogue.index(bounds)).best(query, most)
+    maximum = min(MAX_FINDINGS, max(1, _number(arguments.get("limit", FOUND), "limit")))
+    best = (await catalogue.index(bounds)).best(query, maximum)
     found = [tool for tool in best if tool.called or not plain]
     if not found:
         return "No tool matches; try other words" + ("." if plain else ", or listToolFiles.")

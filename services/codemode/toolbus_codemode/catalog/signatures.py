@@ -1,14 +1,14 @@
-"""Signatures of tools in Python syntax: what a model must know to call them."""
+"""Signatures of tools in Python syntax, from which a model learns to call them."""
 
 import json
 from typing import Any
 
 DEEPEST = 3  # levels of nested objects spelled out; deeper ones are `dict`
-MOST_CHOICES = 8
-MOST_PARAMETERS = 100
-MOST_ALTERNATIVES = 8
-MOST_NESTED = 24
-MOST_PARTS = 400  # subschemas visited for one type; a server may send any number at any depth
+MAX_CHOICES = 8
+MAX_PARAMETERS = 100
+MAX_ALTERNATIVES = 8
+MAX_NESTED = 24
+MAX_PARTS = 400  # subschemas visited for one type; a server may send any number at any depth
 LONGEST_TYPE = 2_000
 LONGEST_RETURN = 240
 LONGEST_NAME = 64
@@ -29,10 +29,10 @@ def parameters(schema: Any) -> list[str]:
     """Return each parameter with its type, and the default of an optional one."""
     known, needed = properties(schema), required(schema)
     listed = []
-    for each in ordered(schema)[:MOST_PARAMETERS]:
+    for each in ordered(schema)[:MAX_PARAMETERS]:
         shown = f"{_plain(each)}: {type_of(known[each])}"
         listed.append(shown if each in needed else f"{shown} = {_default(known[each])}")
-    return listed if len(known) <= MOST_PARAMETERS else [*listed, "…"]
+    return listed if len(known) <= MAX_PARAMETERS else [*listed, "…"]
 
 
 def ordered(schema: Any) -> list[str]:
@@ -60,12 +60,12 @@ class _Typing:
 
     def __init__(self, deepest: int) -> None:
         self.deepest = deepest
-        self.left = MOST_PARTS
+        self.left = MAX_PARTS
 
     def of(self, schema: Any, depth: int = 0, nested: int = 0) -> str:
         """Return the type at this depth of objects and this nesting of other types."""
         self.left -= 1
-        if not isinstance(schema, dict) or self.left < 0 or nested > MOST_NESTED:
+        if not isinstance(schema, dict) or self.left < 0 or nested > MAX_NESTED:
             return "Any"
         choices = [schema["const"]] if "const" in schema else schema.get("enum")
         if isinstance(choices, list) and choices:
@@ -104,12 +104,12 @@ def _alternatives(schema: dict[str, Any]) -> list[Any]:
     """Return the alternative schemas of a union, or nothing."""
     for union in ("anyOf", "oneOf"):
         if isinstance(schema.get(union), list):
-            return list(schema[union][:MOST_ALTERNATIVES])
+            return list(schema[union][:MAX_ALTERNATIVES])
     kinds = schema.get("type")
     if not isinstance(kinds, list):
         return []
     named = dict.fromkeys(kind for kind in kinds if isinstance(kind, str))
-    return [{**schema, "type": kind} for kind in named][:MOST_ALTERNATIVES]
+    return [{**schema, "type": kind} for kind in named][:MAX_ALTERNATIVES]
 
 
 def summary_of(text: Any) -> str:
@@ -120,8 +120,8 @@ def summary_of(text: Any) -> str:
 
 
 def _literal(choices: list[Any]) -> str:
-    shown = [_json_literal(each) for each in choices[:MOST_CHOICES]]
-    more = ["…"] if len(choices) > MOST_CHOICES else []
+    shown = [_json_literal(each) for each in choices[:MAX_CHOICES]]
+    more = ["…"] if len(choices) > MAX_CHOICES else []
     return " | ".join(shown + more)
 
 
@@ -146,8 +146,8 @@ def _plain(name: str) -> str:
     return _cut(" ".join(name.split()), LONGEST_NAME)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else text[: maximum - 1] + "…"
 
 
 def properties(schema: Any) -> dict[str, Any]:

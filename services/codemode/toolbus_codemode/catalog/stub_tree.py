@@ -7,7 +7,7 @@ from toolbus_codemode.catalog.signatures import signature, summary_of
 from toolbus_common.errors import InvalidError
 
 SUFFIX = ".pyi"
-MOST_LINES = 400
+MAX_LINES = 400
 
 
 def tree(namespace: ToolNamespace, server: str = "") -> str:
@@ -25,7 +25,7 @@ def tree(namespace: ToolNamespace, server: str = "") -> str:
 def read(namespace: ToolNamespace, name: str, start: int = 1, end: int | None = None) -> str:
     """Return lines `start` to `end` of a file, from 1, inclusive. Raises `InvalidError`."""
     lines = list(_lines(namespace, name))
-    last = min(len(lines) if end is None else end, start + MOST_LINES - 1)
+    last = min(len(lines) if end is None else end, start + MAX_LINES - 1)
     if start < 1 or last < start or start > len(lines):
         raise InvalidError(f"{name} has lines 1 to {len(lines)}; request lines in that range.")
     shown = lines[start - 1 : last]

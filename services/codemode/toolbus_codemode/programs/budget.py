@@ -23,10 +23,10 @@ class RunBudget:
         """Amount neither reserved nor spent; None without a limit."""
         if self.cap is None:
             return None
-        return max(0, int(round(self.cap.most * MICRO, 3)) - self.held - self.spent)
+        return max(0, int(round(self.cap.maximum * MICRO, 3)) - self.held - self.spent)
 
     def hold(self, price: int) -> int:
-        """Reserve a call's price, or all that is left if that is less."""
+        """Reserve a call's price, or the remaining amount if that is less."""
         left = self.left
         amount = price if left is None else min(price, left)
         self.held += amount
@@ -37,6 +37,6 @@ class RunBudget:
         self.held -= amount
         self.spent += charge
 
-    def most(self, amount: int) -> int | None:
-        """Return the most that a call with this reservation may cost; None without a limit."""
+    def limit_of(self, amount: int) -> int | None:
+        """Return the maximum charge of a call with this reservation; None without a limit."""
         return None if self.cap is None else amount

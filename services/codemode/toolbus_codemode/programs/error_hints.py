@@ -1,4 +1,4 @@
-"""Failures of nested calls for programs: code, reason, and what the author can do."""
+"""Failures of nested calls for programs: code, reason, and a suggestion for the author."""
 
 from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.sandbox.program import Failure
@@ -12,7 +12,7 @@ LATER = (
     "This tool runs as a task, and a program cannot wait for its result. Call the tool directly, "
     "outside of a program."
 )
-# Advice for codes whose message has none for programs.
+# Suggestions for error codes whose message has no suggestion for programs.
 _DO = {
     "unknown_tool": "The tool was listed when the program started and is no longer available: "
     "list the tools again with listToolFiles.",
@@ -30,7 +30,7 @@ def failure_of(error: ToolbusError, cap: Cap | None = None) -> Failure:
     """Return the failure of one call. Error reasons of Toolbus never contain secrets."""
     if error.code == "run_budget_exceeded" and cap is not None:
         reason = (
-            f"{error.reason} {cap.by} limits the calls of one program to ${cap.most:g}. "
+            f"{error.reason} {cap.by} limits the calls of one program to ${cap.maximum:g}. "
             "Return the results so far, and continue in another program if needed."
         )
         return Failure(error.code, reason)

@@ -14,7 +14,7 @@ REQUEST = "the request"
 class Cap:
     """Limit, and the level that sets it, such as `key:bot`."""
 
-    most: float
+    maximum: float
     by: str
 
 
@@ -27,7 +27,7 @@ class Caps:
     seconds: Cap | None = None
 
     def within(self, by: str, other: "Programs | CodeModeOptions") -> "Caps":
-        """Return the limits, lowered where `by` sets a lower one."""
+        """Return the limits, lowered where the level `by` sets a lower limit."""
         return replace(
             self,
             usd=_lower(self.usd, other.usd, by),
@@ -48,7 +48,7 @@ def caps_of(levels: Iterable[tuple[str, Level]], usual: Caps = NO_CAPS) -> Caps:
     return caps
 
 
-def _lower(cap: Cap | None, most: float | None, by: str) -> Cap | None:
-    if most is None or (cap is not None and cap.most <= most):
+def _lower(cap: Cap | None, maximum: float | None, by: str) -> Cap | None:
+    if maximum is None or (cap is not None and cap.maximum <= maximum):
         return cap
-    return Cap(most, by)
+    return Cap(maximum, by)

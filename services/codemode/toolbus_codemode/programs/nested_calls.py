@@ -73,7 +73,7 @@ class NestedCalls:
         cost = self._cost(declared, full_name(wanted.server, wanted.tool))
         amount = charge = self.budget.hold(cost.reserved)
         try:
-            reply = await self._call_tool(wanted, self.budget.most(amount))
+            reply = await self._call_tool(wanted, self.budget.limit_of(amount))
             # If the configuration changed, the price may differ: the whole reservation is spent.
             if declared is self.directory.now.configuration:
                 charge = min(amount, _charge(cost, reply))
@@ -112,7 +112,7 @@ class NestedCalls:
             self._costs[name] = cost_of(name, declared.prices)
         return self._costs[name]
 
-    async def _call_tool(self, wanted: ToolCall, most: int | None) -> FinalReply:
+    async def _call_tool(self, wanted: ToolCall, max_charge: int | None) -> FinalReply:
         arguments = {**wanted.arguments}
         key = validated_key(arguments.pop(IDEMPOTENCY, None))
         name = full_name(wanted.server, wanted.tool)
@@ -121,14 +121,14 @@ class NestedCalls:
             span.note("gen_ai.operation.name", "execute_tool")
             span.note("gen_ai.tool.name", name)
             trace = span.traceparent or child_of(self.trace or self.outer.traceparent)
-            return await self._await_reply(self._call(wanted, arguments, key, most, trace))
+            return await self._await_reply(self._call(wanted, arguments, key, max_charge, trace))
 
     def _call(
         self,
         wanted: ToolCall,
         arguments: dict[str, Any],
         key: str,
-        most: int | None,
+        max_charge: int | None,
         trace: str,
         method: str = TOOLS_CALL,
     ) -> CallRequested:
@@ -151,7 +151,7 @@ class NestedCalls:
             baggage=self.outer.baggage,
             parent_id=self.outer.call_id,
             restriction=self.outer.restriction,
-            most=most,
+            max_charge=max_charge,
             idempotency_key=key,
             session=self.outer.session,
             arguments=msgspec.json.encode(arguments),
@@ -177,7 +177,7 @@ def _outcome(reply: FinalReply) -> ToolOutcome:
 
 
 def _charge(cost: Cost, reply: FinalReply) -> int:
-    """Return the charge of a reply, with executor's rule."""
+    """Return the charge of a reply, computed like in executor."""
     if isinstance(reply, InputRequired):
         return 0
     if not isinstance(reply, CallResult):

@@ -1,6 +1,7 @@
 """Responses of programs to the model: prints, and the result or an error, of limited size.
 
-What is too large is stored under a handle, and the response shows its shape and first items.
+A value that is too large is stored under a handle, and the response shows its shape and first
+items.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Response:
 
 @dataclass(slots=True)
 class Part:
-    """Prints, a result or an error; `value` is what is stored for later programs."""
+    """Prints, a result or an error; `value` is the value that is stored for later programs."""
 
     name: str
     text: str

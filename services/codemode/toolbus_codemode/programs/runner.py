@@ -84,12 +84,12 @@ class Programs:
         return answer
 
     def caps(self, call: CallAdmitted, principal: Principal) -> Caps:
-        """Return what the program that a call carries may use."""
+        """Return the limits of a program for this call."""
         return caps_of(principal.levels, self.usual).within(REQUEST, decode_options(call.terms))
 
     def needed_until(self, call: CallAdmitted, principal: Principal) -> float:
         """Return the deadline that leaves a program its time, in seconds since the epoch."""
-        return time() + _most(self.caps(call, principal).seconds) + 2 * MARGIN
+        return time() + _maximum(self.caps(call, principal).seconds) + 2 * MARGIN
 
     def _program(
         self, call: CallAdmitted, namespace: ToolNamespace, caps: Caps, arguments: dict[str, Any]
@@ -99,15 +99,18 @@ class Programs:
             raise InvalidError("`code` is missing; it must be the text of a program.")
         if engine not in ENGINES:
             raise InvalidError(f"`language` must be one of {', '.join(ENGINES)}.")
-        deadline = min(_most(caps.seconds), call.deadline - time() - MARGIN)
+        deadline = min(_maximum(caps.seconds), call.deadline - time() - MARGIN)
         if deadline <= 0:
             raise InvalidError("The call's deadline leaves no time for a program.")
-        limits = Limits(deadline=deadline, calls=int(_most(caps.calls)), output=LARGEST)
+        limits = Limits(deadline=deadline, calls=int(_maximum(caps.calls)), output=LARGEST)
         recalling = (_RECALL,) if RESULTS in source else ()
         return Program(source, engine, (*self._namespaces(namespace), *recalling), limits)
 
     def _namespaces(self, namespace: ToolNamespace) -> tuple[Namespace, ...]:
-        """Return what programs may name; cached, because there may be thousands of tools."""
+        """Return the namespaces that programs may use.
+
+        Cached, because there may be thousands of tools.
+        """
         found = self._named.get(namespace)
         if found is None:
             found = self._named[namespace] = tuple(_namespaces(namespace))
@@ -120,18 +123,18 @@ def default_limits(seconds: float, calls: int) -> Caps:
 
 
 def with_limit_setter(caps: Caps, ended: ProgramResult) -> ProgramResult:
-    """Return the result; if a limit was exceeded, with the level that sets it."""
+    """Return the result. If a limit was exceeded, the error names the level that sets it."""
     error = ended.error
     cap = getattr(caps, _CAPPED.get(error.name, ""), None) if error else None
     if error is None or cap is None:
         return ended
-    limit = f"{cap.by} allows a program {cap.most:g} {_CAPPED[error.name]}."
+    limit = f"{cap.by} allows a program {cap.maximum:g} {_CAPPED[error.name]}."
     hint = f"{error.hint} {limit[0].upper()}{limit[1:]}"
     return replace(ended, error=replace(error, hint=hint))
 
 
-def _most(cap: Cap | None) -> float:
-    return cap.most if cap is not None else 0
+def _maximum(cap: Cap | None) -> float:
+    return cap.maximum if cap is not None else 0
 
 
 def _namespaces(namespace: ToolNamespace) -> Iterator[Namespace]:

@@ -10,7 +10,7 @@ import msgspec
 
 from toolbus_codemode.sandbox.program import Failure, ToolOutcome
 from toolbus_common.contracts import CallResult, FinalReply
-from toolbus_common.mcp.result_uris import MOST_LENGTH, SCHEME, Handle, parse_result_uri
+from toolbus_common.mcp.result_uris import MAX_LENGTH, SCHEME, Handle, parse_result_uri
 
 LARGEST = 4 << 20  # bytes of a result that can be read whole
 _META = "dev.toolbus/result"
@@ -24,7 +24,7 @@ class _InvalidReadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Piece of a result, and the URI of the next one."""
+    """Piece of a result, and the URI of the next piece."""
 
     value: bytes
     media: str
@@ -60,7 +60,7 @@ async def read(read_piece: ReadPiece, uri: str, arguments: dict[str, Any]) -> To
 
 async def _whole(read_piece: ReadPiece, handle: Handle) -> Any:
     parts: list[bytes] = []
-    uri = handle.uri(0, MOST_LENGTH)
+    uri = handle.uri(0, MAX_LENGTH)
     while True:
         part = await _part(read_piece, handle, uri)
         if part.size > LARGEST:
@@ -117,7 +117,7 @@ def _uri_query(arguments: dict[str, Any]) -> str:
             raise _InvalidReadError(f"{name} must be a number of bytes.")
     if not given:
         return ""
-    return f"offset={given.get('offset', 0)}&length={given.get('length', MOST_LENGTH)}"
+    return f"offset={given.get('offset', 0)}&length={given.get('length', MAX_LENGTH)}"
 
 
 def _uri_of(given: Any) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-MOST_MEMBERS = 30  # of an object
-MOST_ITEMS = 3  # of a list, at the outermost level
-MOST_PARTS = 300
+MAX_MEMBERS = 30  # of an object
+MAX_ITEMS = 3  # of a list, at the outermost level
+MAX_PARTS = 300
 DEEPEST = 3
 LONGEST_TEXT = 80
 LONGEST_ITEM = 600
@@ -15,7 +15,7 @@ LONGEST_SHAPE = 2_000
 
 
 def preview(value: Any) -> str:
-    """Return what a model needs to write a program that selects from the value."""
+    """Return a preview that shows a model how to select from the value in a program."""
     return "\n".join([_cut(shape(value), LONGEST_SHAPE), *_first(value)])
 
 
@@ -28,7 +28,7 @@ class _Shaping:
     """Builder of a shape of limited length for a value of any size."""
 
     def __init__(self) -> None:
-        self.left = MOST_PARTS
+        self.left = MAX_PARTS
 
     def of(self, value: Any, depth: int) -> str:
         """Return the shape of a value at this depth."""
@@ -44,7 +44,7 @@ class _Shaping:
     def _list(self, value: list[Any], depth: int) -> str:
         if not value or depth > DEEPEST or self.left <= 0:
             return f"list of {len(value):,}"
-        kinds = dict.fromkeys(self.of(each, depth + 1) for each in value[:MOST_ITEMS])
+        kinds = dict.fromkeys(self.of(each, depth + 1) for each in value[:MAX_ITEMS])
         return f"list of {len(value):,} {' | '.join(kinds)}"
 
     def _dict(self, value: dict[str, Any], depth: int) -> str:
@@ -52,7 +52,7 @@ class _Shaping:
             return f"dict of {len(value):,}"
         members = [
             f"{_cut(name, LONGEST_TEXT)}: {self.of(each, depth + 1)}"
-            for name, each in islice(value.items(), MOST_MEMBERS)
+            for name, each in islice(value.items(), MAX_MEMBERS)
         ]
         more = len(value) - len(members)
         return "{" + ", ".join([*members, *([f"… {more:,} more"] if more else [])]) + "}"
@@ -74,7 +74,7 @@ def _first(value: Any) -> list[str]:
 def _items(items: list[Any], name: str) -> list[str]:
     return [
         f"{name}[{at}] {_cut(_json(each), LONGEST_ITEM)}"
-        for at, each in enumerate(items[:MOST_ITEMS])
+        for at, each in enumerate(items[:MAX_ITEMS])
     ]
 
 
@@ -82,5 +82,5 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else text[: maximum - 1] + "…"

@@ -1,9 +1,9 @@
 """Large results of programs, stored for an hour under a handle for the key of their caller.
 
-A key has few slots, and the newest result replaces the oldest. Object names depend on key and slot
-alone, so the limit holds across replicas. A result is encrypted with a key derived from the key
-digest, which only the caller's requests contain; the handle carries the nonce. Neither a reader of
-the store nor another caller can decrypt it.
+A key has a fixed number of slots, and the newest result replaces the oldest. Object names depend
+only on the key and the slot, so that the limit applies to all replicas together. A result is
+encrypted with a key derived from the key digest, which only the caller's requests contain; the
+handle carries the nonce. Neither a reader of the store nor another caller can decrypt it.
 """
 
 import os
@@ -89,7 +89,7 @@ class Results:
         return ToolOutcome(msgspec.json.decode(body))
 
     async def _free_slot(self, store: Store, key_digest: str) -> int:
-        """Return a random free slot (replicas choose too), or that of the oldest result."""
+        """Return a random free slot (replicas choose concurrently), else the oldest slot."""
         written = await gather(*(store.written(_name(key_digest, each)) for each in range(SLOTS)))
         oldest = sorted(range(SLOTS), key=lambda each: written[each])
         free = [each for each in oldest if not written[each]]

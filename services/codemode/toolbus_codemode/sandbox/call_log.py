@@ -1,10 +1,10 @@
 """Call log: outcomes of a program's calls, to replay the program up to the same point.
 
 Starlark has no threads and no exceptions to catch, yet the calls in the functions of `parallel`
-must run concurrently. A program is deterministic except for its calls. So a branch that reaches a
-call without an outcome records the call and stops the run. The run restarts, replays outcomes from
-the log, skips that branch, and continues with the next. Once every branch has ended or waits for a
-call, all waiting calls are made concurrently, and the run restarts again.
+must run concurrently. A program is deterministic except for its calls. Therefore a branch that
+reaches a call without an outcome records the call and stops the run. The run restarts, replays
+outcomes from the log, skips that branch, and continues with the next one. When every branch has
+ended or waits for a call, all waiting calls are made concurrently, and the run restarts again.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Again(Exception):  # noqa: N818 - control flow, not an error
 
 @dataclass(slots=True)
 class Branch:
-    """Position of a run in the tree of parallel branches, with counters there."""
+    """Position of a run in the tree of parallel branches, with the counters at this position."""
 
     position: Position
     calls: int = 0

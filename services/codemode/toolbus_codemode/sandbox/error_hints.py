@@ -102,7 +102,7 @@ def functions(program: Program, space: str) -> tuple[Function, ...]:
 
 
 def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
-    """Return the error for an unknown name: of a tool if it follows a server or resembles one."""
+    """Return the error for an unknown name: a tool's if it follows or resembles a server."""
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)
@@ -120,7 +120,7 @@ def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
 
 
 def owner(missed: str, line: int | None, program: Program) -> str:
-    """Return the server before the missing name on its line, or an empty text."""
+    """Return the server before the missing name on its line; empty if there is none."""
     lines = program.source.splitlines()
     text = lines[line - 1] if line and line <= len(lines) else program.source
     spaces = {space.name for space in program.tools}
@@ -151,7 +151,7 @@ def elsewhere(missed: str, program: Program) -> list[str]:
 
 
 def what_exists(missed: str, program: Program) -> str:
-    """Return a hint with what exists instead."""
+    """Return a hint with the names that exist."""
     if close := elsewhere(missed, program):
         return "Did you mean " + " or ".join(close) + "?"
     servers = listed([space.name for space in program.tools]) or "none"
@@ -159,7 +159,7 @@ def what_exists(missed: str, program: Program) -> str:
 
 
 def listed(names: object) -> str:
-    """Return the first names of many."""
+    """Return the first of many names."""
     known = sorted(names)  # type: ignore[call-overload]
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     return ", ".join(known[:SHOWN]) + more

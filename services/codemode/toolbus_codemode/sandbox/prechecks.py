@@ -2,19 +2,19 @@
 
 from toolbus_codemode.sandbox.program import ProgramError
 
-MOST_SOURCE = 64 << 10
-MOST_DEPTH = 200
-MOST_SIGNS = 200
-MOST_INDENT = 400
+MAX_SOURCE = 64 << 10
+MAX_DEPTH = 200
+MAX_OPERATORS = 200
+MAX_INDENT = 400
 OPENING, CLOSING = "([{", ")]}"
 
 
 def refused(source: str) -> ProgramError | None:
     """Return why the source is rejected before a process starts, or None."""
-    if len(source.encode(errors="replace")) > MOST_SOURCE:
+    if len(source.encode(errors="replace")) > MAX_SOURCE:
         return ProgramError(
             "source_too_large",
-            f"The program is larger than {MOST_SOURCE >> 10} KB.",
+            f"The program is larger than {MAX_SOURCE >> 10} KB.",
             hint="Send a shorter program; read large data with a tool instead of including it.",
         )
     if "\0" in source or any("\ud800" <= sign <= "\udfff" for sign in source):
@@ -31,12 +31,12 @@ def too_deep(source: str) -> ProgramError | None:
     depth = signs = 0
     for line, text in enumerate(source.splitlines(), start=1):
         indent = len(text) - len(text.lstrip(" \t"))
-        if indent > MOST_INDENT:
+        if indent > MAX_INDENT:
             return nested(line, indent)
         for column, sign in enumerate(text, start=1):
             depth += (sign in OPENING) - (sign in CLOSING)
             signs = signs + 1 if sign in "-+~" else signs if sign == " " else 0
-            if depth > MOST_DEPTH or signs > MOST_SIGNS:
+            if depth > MAX_DEPTH or signs > MAX_OPERATORS:
                 return nested(line, column)
         depth = max(depth, 0)
     return words(source)
@@ -46,7 +46,7 @@ def words(source: str) -> ProgramError | None:
     """Return an error if chains of keywords are longer than a parser survives."""
     for line, text in enumerate(source.splitlines(), start=1):
         for word in (" not ", "lambda", " if ", " else ", "**"):
-            if text.count(word) > MOST_DEPTH:
+            if text.count(word) > MAX_DEPTH:
                 return nested(line, text.index(word) + 1)
     return None
 
@@ -55,7 +55,7 @@ def nested(line: int, column: int) -> ProgramError:
     """Return the error, with its position."""
     return ProgramError(
         "too_deep",
-        f"The program is nested more than {MOST_DEPTH} levels deep.",
+        f"The program is nested more than {MAX_DEPTH} levels deep.",
         line,
         column,
         "Flatten the expression: assign its parts to variables.",

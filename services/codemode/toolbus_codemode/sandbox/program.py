@@ -41,7 +41,7 @@ SHOWN_PARAMETERS = 12
 
 
 def identifier(name: str, taken: Collection[str] = ()) -> str:
-    """Return an identifier that both engines accept for a tool or a server, unlike those taken.
+    """Return an identifier for a tool or server that both engines accept and that is not in use.
 
     A name with characters outside ASCII gets a hash of the whole name to stay distinct.
     """

@@ -47,7 +47,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calls(Message, frozen=True):
-    """Child to service: calls to make at once."""
+    """Child to service: calls to make concurrently."""
 
     calls: tuple[Call, ...]
     printed: str = ""

@@ -16,7 +16,7 @@ from toolbus_codemode.sandbox.session import BrokenError, MakeCall, Session
 from toolbus_common.concurrency import end
 
 log = logging.getLogger(__name__)
-GRACE = 0.25  # seconds past the deadline in which the child may report it
+GRACE = 0.25  # seconds after the deadline in which the child may report the timeout
 plain = msgspec.json.Decoder()
 LAUNCHERS: dict[Engine, str] = {
     "starlark": "toolbus_codemode.sandbox.process.zygote",
@@ -37,7 +37,7 @@ class SandboxSettings:
     """Settings by the operator."""
 
     engines: tuple[Engine, ...] = ("starlark", "python")
-    most_runs: int = 64
+    max_runs: int = 64
     spares: int = 4
     default: Limits = field(default_factory=Limits)
     without_seccomp: bool = False
@@ -66,7 +66,7 @@ class Sandbox:
         self.protections: tuple[Protection, ...] = ()
         self.unavailable: dict[Engine, str] = {}
         self.starting: dict[Engine, asyncio.Task[None]] = {}
-        self.slots = asyncio.Semaphore(self.settings.most_runs)
+        self.slots = asyncio.Semaphore(self.settings.max_runs)
 
     async def start(self) -> None:
         """Start the engines and wait. Raises `UnavailableError` if none can run on this host."""
@@ -136,7 +136,7 @@ class Sandbox:
 
 
 async def held(program: Program, call: MakeCall, process: Launched) -> ProgramResult:
-    """Hold the session with a child until it ends or the deadline passes."""
+    """Run the session with a child until the session ends or the deadline passes."""
     began, before = time.monotonic(), process.cpu
     reader, writer = await asyncio.open_unix_connection(sock=process.socket)
     session = Session(program, call, reader, writer)
@@ -172,10 +172,10 @@ def _result_of(
 
 def _completed(program: Program, message: Done, usage: Usage) -> ProgramResult:
     """Return the result of a completed run; its value is untrusted and decoded within limits."""
-    most = program.limits.output
-    if len(message.value) + len(message.printed) > most:
+    maximum = program.limits.output
+    if len(message.value) + len(message.printed) > maximum:
         error = error_hints.plain("output_too_large", "The result exceeds its size limit.")
-        return ProgramResult(None, error, message.printed[:most], *usage)
+        return ProgramResult(None, error, message.printed[:maximum], *usage)
     try:
         value = plain.decode(message.value)
     except (msgspec.MsgspecError, RecursionError, ValueError):

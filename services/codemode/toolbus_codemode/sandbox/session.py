@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class BrokenError(Exception):
-    """The child broke the protocol, so its program controls it."""
+    """The child violated the protocol, so the program probably controls it."""
 
 
 def start(program: Program) -> Start:
@@ -85,7 +85,10 @@ class Session:
         return self.program.limits
 
     async def hold(self) -> Done | ProgramFailed | None:
-        """Run until the child sends its final message; None if it ended without one."""
+        """Run until the child sends its final message.
+
+        Return None if it ended without that message.
+        """
         known = {
             (space.name, each.name): (space, each)
             for space in self.program.tools
@@ -151,7 +154,10 @@ class Session:
         await self.writer.drain()
 
     async def made(self, call: Call, wanted: ToolCall) -> Outcome:
-        """Make one call. An exception's text may contain a secret: only its class is logged."""
+        """Make one call.
+
+        Of an exception, only the class is logged, as the text may contain a secret.
+        """
         try:
             return outcome_of(call, await self.make_call(wanted))
         except Exception as error:  # noqa: BLE001 - the program must not see any exception
@@ -160,7 +166,7 @@ class Session:
             return outcome_of(call, ToolOutcome(failure=failure))
 
     async def forsake(self) -> None:
-        """Cancel the calls still running."""
+        """Cancel the calls that are still running."""
         for task in tuple(self.running):
             task.cancel()
         await asyncio.gather(*self.running, return_exceptions=True)

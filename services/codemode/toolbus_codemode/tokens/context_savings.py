@@ -27,15 +27,15 @@ from toolbus_common.mcp.builtin_server import EXECUTE
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 1000  # calls not counted yet; beyond that the oldest is dropped and logged
-MOST_SERVERS = 100  # servers listed in one event
+MAX_WAITING = 1000  # calls not counted yet; beyond that the oldest is dropped and logged
+MAX_SERVERS = 100  # servers listed in one event
 OTHERS = "(others)"
 DEFAULT_ENGINE = "starlark"
 
 
 @dataclass(frozen=True, slots=True)
 class CountedCall:
-    """Call of code mode; `seen` are the tools its caller may use, `whole` those of all servers."""
+    """Call of code mode. `seen` are the tools its caller may use, `whole` those of all servers."""
 
     call: CallAdmitted
     answer: str
@@ -89,7 +89,7 @@ class ContextCounter:
             id=f"{spent.call.call_id}.spent",
             **call_fields(spent.call, spent.call.customer, spent.call.key),
             engine=spent.engine,
-            classic=self.measure.servers(spent.seen, MOST_SERVERS, OTHERS),
+            classic=self.measure.servers(spent.seen, MAX_SERVERS, OTHERS),
             own_tokens=self.own,
             request_tokens=self.tokens.of(spent.call.arguments.decode(errors="replace")),
             answer_tokens=self.tokens.of(spent.answer),
@@ -102,7 +102,7 @@ class ContextMeter:
 
     def __init__(self, publish: Callable[[Event], None]) -> None:
         self._publish = publish
-        self._waiting: asyncio.Queue[CountedCall] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[CountedCall] = asyncio.Queue(MAX_WAITING)
         self._counter = ContextCounter()
 
     def note(self, spent: CountedCall) -> None:

@@ -1,7 +1,7 @@
 """Token counter in a separate process.
 
-Loading the vocabulary blocks an interpreter for a second, and counting for milliseconds. If the
-service shares its process with others, calls would wait for both.
+Loading the vocabulary blocks an interpreter for a second, and counting blocks it for milliseconds.
+In the process of the service, both would delay calls.
 """
 
 import os
@@ -22,7 +22,7 @@ class CountingEndedError(Exception):
 
 
 class CountingProcess:
-    """Client of the process, which starts with the first text. Not thread-safe."""
+    """Client of the counting process, which starts at the first text. Not thread-safe."""
 
     def __init__(self) -> None:
         self.counted_by = ""

@@ -10,7 +10,7 @@ from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
 from toolbus_codemode.tokens.tokenizer import Counter as TokenCounter
 from toolbus_common.access.tool_patterns import full_name
 
-MOST_KEPT = 50_000  # definitions in the cache
+MAX_CACHED = 50_000  # definitions in the cache
 
 
 class DefinitionCounter:
@@ -33,10 +33,10 @@ class DefinitionCounter:
             self._namespaces_by_grants[namespace] = found
         return found
 
-    def servers(self, namespace: ToolNamespace, most: int, others: str) -> dict[str, int]:
-        """Return the tokens per server; beyond `most` servers, the cheapest count as `others`."""
+    def servers(self, namespace: ToolNamespace, maximum: int, others: str) -> dict[str, int]:
+        """Return the tokens per server; the cheapest beyond `maximum` count as `others`."""
         sums = Counter({name: sum(tools.values()) for name, tools in self.tools(namespace).items()})
-        largest = dict(sums.most_common(most))
+        largest = dict(sums.most_common(maximum))
         rest = sums.total() - sum(largest.values())
         return {**largest, others: rest} if rest else largest
 
@@ -45,7 +45,7 @@ class DefinitionCounter:
         text = definition(name, tool.description, tool.schema)
         digest = blake2b(text.encode(), digest_size=16).digest()
         if digest not in self._counted:
-            if len(self._counted) >= MOST_KEPT:
+            if len(self._counted) >= MAX_CACHED:
                 self._counted.clear()
             self._counted[digest] = self.tokens.of(text)
         return self._counted[digest]

@@ -63,7 +63,7 @@ READ, SUBSCRIBE = "resources/read", "resources/subscribe"
 
 
 class CallHandler:
-    """Handles the calls of one server: bulkhead, breaker, deadline, round trips, outcome."""
+    """Handles the calls of one server: slots, circuit breaker, deadline, round trips, outcome."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class CallHandler:
         await reply.send(outcome.reply)
 
     def cancel(self, call_id: str) -> bool:
-        """Cancel a call whose caller has left; return whether it is in progress here."""
+        """Cancel a call whose caller disconnected; return whether the call is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._cancelled:
@@ -202,7 +202,7 @@ class CallHandler:
         began = perf_counter()
 
         async def owner_gone() -> None:
-            if call.method == UPDATE:  # it has an empty result, and a task asks again by itself
+            if call.method == UPDATE:  # it has an empty result, and a task sends its request again
                 await self.run_here(call, reply)
             else:
                 await self.outcomes.failed(call, reply, expired(), began)
@@ -213,7 +213,7 @@ class CallHandler:
             await self.outcomes.failed(call, reply, error, began)
 
     async def _end_cancelled(self, call: CallAdmitted, reply: ReplyChannel, began: float) -> bool:
-        """Report a call its caller cancelled; return False if another cause cancelled it."""
+        """Report a call that its caller cancelled. Return False if something else cancelled it."""
         if call.call_id not in self._cancelled:
             return False
         self._cancelled.discard(call.call_id)
@@ -227,7 +227,7 @@ class CallHandler:
         return True
 
     async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> CallOutcome:
-        """Return the outcome from the cache or the server, in a task that `cancel` finds."""
+        """Return the outcome from the cache or the server, in a task that `cancel` can cancel."""
         self._running[call.call_id] = asyncio.current_task()
         try:
             cache, key = self.cache, None
@@ -282,7 +282,7 @@ class CallHandler:
         except TimeoutError as error:
             raise self._no_slot_in_time() from error
         try:
-            # The wait for a slot shortens the call only by its deadline.
+            # Only the deadline limits the wait for a slot. The wait does not reduce the time limit.
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._no_slot_in_time()
@@ -294,7 +294,7 @@ class CallHandler:
             self.bulkhead.leave()
 
     async def _send(self, call: CallAdmitted, seconds: float, reply: ReplyChannel) -> bytes:
-        """Send the call, and again where a retry is safe."""
+        """Send the call, and retry it where that is safe."""
         if self.upstream is None:
             raise UpstreamDeadError(
                 f"The server {self.name} cannot be called now: {self.why_not}", sent=False
@@ -312,7 +312,7 @@ class CallHandler:
         return raw
 
     async def _wake(self, seconds: float) -> float:
-        """Start an idle server; return the seconds left. Raises `UpstreamTimeoutError`."""
+        """Start an idle server; return the remaining seconds. Raises `UpstreamTimeoutError`."""
         began = monotonic()
         try:
             await self.idling.wake(seconds)
@@ -337,7 +337,10 @@ class CallHandler:
     async def _send_once(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
     ) -> bytes:
-        """Send the call; an error the server replies with is a success of the transport."""
+        """Send the call once.
+
+        An error that the server replies with counts as a success of the transport.
+        """
         began = monotonic()
         try:
             if call.method in (SUBSCRIBE, FOLLOW):
@@ -345,9 +348,7 @@ class CallHandler:
             else:
                 raw = await self.round_trips.send(upstream, call, seconds, reply)
         except TimeoutError as error:
-            if (
-                call.method == RESULT
-            ):  # it waits for a task by design, so its duration is not measured
+            if call.method == RESULT:  # it waits for a task, so its duration is not measured
                 self.breaker.abandoned()
                 raise UpstreamTimeoutError(
                     f"The task has not ended within {seconds:.3g} s; request its result again."
@@ -367,14 +368,14 @@ class CallHandler:
         except ToolbusError as error:
             self.breaker.answered(error, spared=is_isolated_failure(upstream, call))
             raise
-        except BaseException:  # without a verdict; the probe must not be used up
+        except BaseException:  # without a result, so that the probe is still available
             self.breaker.abandoned()
             raise
         self.breaker.succeeded()
         return raw
 
     async def _subscribe(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe to a resource or task: in its owner's session if it has one."""
+        """Subscribe to a resource or a task, in the session of its owner if there is one."""
         if separates(upstream, call):
             return await cast("Separated", upstream).subscribe(call, seconds)
         if call.method == SUBSCRIBE:

@@ -18,7 +18,10 @@ def charge_of(call: CallAdmitted, reply: FinalReply, stored_bytes: int = 0) -> i
 
 
 def charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
-    """Return the charge without a result: 0-byte price if the server rejected it."""
+    """Return the charge of a call without a result.
+
+    If the server rejected the call, this is the price of an empty result.
+    """
     if call.price and isinstance(error, UpstreamRefusedError):
         return charged(call.charge, call.price, 0)
     return call.charge

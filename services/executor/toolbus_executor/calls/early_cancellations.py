@@ -5,11 +5,14 @@ from time import monotonic
 from toolbus_common.errors import CallCancelledError
 
 SECONDS = 10.0  # policy may take a while to admit a call whose caller has left already
-MOST = 10_000
+MAX_ENTRIES = 10_000
 
 
 class EarlyCancellations:
-    """Cancelled calls not seen here yet. Most never arrive; the oldest go first."""
+    """Cancelled calls that have not arrived yet.
+
+    Most of them never arrive. The oldest are removed first.
+    """
 
     def __init__(self) -> None:
         self._cancelled_at: dict[str, float] = {}
@@ -23,7 +26,7 @@ class EarlyCancellations:
         self._cancelled_at.pop(call_id, None)
         self._cancelled_at[call_id] = now
         while (
-            len(self._cancelled_at) > MOST
+            len(self._cancelled_at) > MAX_ENTRIES
             or now - next(iter(self._cancelled_at.values())) > SECONDS
         ):
             del self._cancelled_at[next(iter(self._cancelled_at))]

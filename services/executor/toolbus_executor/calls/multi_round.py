@@ -1,4 +1,4 @@
-"""Round trips of one call: each ends with the server's result or with its input requests."""
+"""Round trips of one call. Each ends with the server's result or with its input requests."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable
@@ -14,7 +14,7 @@ from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
 from toolbus_executor.mcp_messages.client_capabilities import URL, kinds_of
 from toolbus_executor.upstreams.base import Upstream, sends_requests
-from toolbus_executor.upstreams.call_channel import MOST_QUESTIONS, Caller
+from toolbus_executor.upstreams.call_channel import MAX_QUESTIONS, Caller
 from toolbus_executor.upstreams.deadline_extension import DeadlineExtension
 from toolbus_executor.upstreams.mcp_tasks.elicitation import TaskInputRequests, concerns
 from toolbus_executor.upstreams.sessions.connection_choice import MAY_ASK
@@ -125,7 +125,7 @@ class RoundTrips:
 async def _wait_first(
     suspended: SuspendedCall, question: asyncio.Future[None], seconds: float
 ) -> None:
-    """Wait for the result or an input request, for as long as progress extends the call."""
+    """Wait for the result or an input request; progress extends the time limit."""
     while seconds > 0:
         both = (suspended.task, question)
         done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +136,7 @@ async def _wait_first(
 
 
 def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
-    """Convert an error that requires opening pages to input requests; raise any other again."""
+    """Convert an error that requires opening pages to input requests; raise any other error."""
     data = error.data.get("upstream_data")
     pages = data.get("elicitations") if isinstance(data, dict) else None
     able = call.family is ProtocolFamily.MODERN and URL in kinds_of(call.capabilities)
@@ -144,7 +144,7 @@ def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> byte
         raise error
     question = {
         f"page{number}": {"method": "elicitation/create", "params": _page(page)}
-        for number, page in enumerate(pages[:MOST_QUESTIONS], 1)
+        for number, page in enumerate(pages[:MAX_QUESTIONS], 1)
         if isinstance(page, dict)
     }
     if not question:
@@ -153,7 +153,7 @@ def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> byte
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
-    """Convert a page to the stateless protocol family, whose pages have no ids."""
+    """Convert a request to open a page to the stateless family, where it has no id."""
     return {name: value for name, value in page.items() if name != "elicitationId"} | {
         "mode": "url"
     }

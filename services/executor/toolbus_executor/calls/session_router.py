@@ -50,7 +50,7 @@ class SessionRouter:
         self._pool.on_left = self._on_left
 
     def applies(self, upstream: object | None, call: CallAdmitted) -> bool:
-        """Return whether a call belongs to a session, as far as known before connecting."""
+        """Return whether a call belongs to a session, as far as this is known before connecting."""
         return self._is_process if upstream is None else separates(upstream, call)
 
     async def run(
@@ -60,7 +60,7 @@ class SessionRouter:
         reply: ReplyChannel,
         find: FindHolder | None = None,
     ) -> None:
-        """Handle a call where its session is: here, or in the executor that holds it."""
+        """Handle a call in the executor that holds its session, which may be this one."""
         began = perf_counter()
         try:
             with self.using(call) as key:
@@ -96,7 +96,7 @@ class SessionRouter:
         return self._claims.known(key) or await self._claims.holder(key)
 
     async def holder_after(self, key: str, gone: str, call: CallAdmitted) -> str:
-        """Return the holder once `gone` has stopped or responds again.
+        """Return the holder as soon as `gone` has stopped or responds again.
 
         Raises:
             BusDownError: the claims cannot be read now.
@@ -122,7 +122,7 @@ class SessionRouter:
         await self._releasing.finish()
 
     def drop_taken(self, key: str) -> None:
-        """End the local remains of a session that another executor took over."""
+        """Close what is left here of a session that another executor took over."""
         server, _, owner = key.rpartition(".")
         if server == self._server:
             self._pool.end_of(owner)

@@ -23,13 +23,14 @@ _KINDS = (TOOLS.name, *(kind.name for kind in OTHERS))
 async def list_for_all_classes(
     described: Described, upstream: Upstream, entry: CatalogPublisher, declared: Server
 ) -> Listing:
-    """List a server's offers; each entry has the classes of clients it is offered to.
+    """List a server's definitions, each with the classes of clients to which the server offers it.
 
-    The comparison needs another session, so a finished one with the same list and configuration is
-    reused. Until it is finished, every entry is shown to all clients.
+    The comparison needs another session, so the result of a finished comparison with the same list
+    and configuration is reused. Until the comparison is finished, every entry is shown to all
+    clients.
 
     Raises:
-        UpstreamFaultError: the server's tools cannot be listed.
+        UpstreamInvalidError: the server's tools cannot be listed.
 
     """
     limit = declared.list_limit
@@ -90,10 +91,10 @@ def _merged(kind: str, found: dict[str, Listing]) -> tuple[CatalogEntry, ...]:
 
 
 def _is_shown(name: str, client: str, seen: dict[str, set[str]]) -> bool:
-    """Return whether an entry is offered to a class; a combined class gets both groups'.
+    """Return whether an entry is offered to a class.
 
-    An entry that clients without capabilities get is a fallback: a combined class gets it only if
-    all of its groups do.
+    A combined class gets the entries of both groups. An entry that clients without capabilities get
+    is a fallback: a combined class gets it only if all of its groups do.
     """
     if client in seen:
         return name in seen[client]

@@ -1,4 +1,4 @@
-"""Definition pins: approved definitions, and what they allow."""
+"""Definition pins: the approved definitions of tools and prompts."""
 
 import asyncio
 import logging
@@ -74,7 +74,7 @@ class Pins:
             self.on_change(server_of(change.key))
 
     def apply_pins(self, listing: Listing, mode: str) -> Listing:
-        """Return the listing with each entry shown or quarantined by the pins."""
+        """Return the listing with each entry shown or quarantined, as the pins decide."""
         return apply_pins(listing, mode, self._pins)
 
     async def pin_first_listing(
@@ -82,8 +82,8 @@ class Pins:
     ) -> None:
         """Pin the first listing of a server, where the mode trusts it.
 
-        `known` is set if the catalogue has an earlier listing. If the pins are missing then, they
-        were lost, and the listing is not trusted.
+        `known` is set if the catalogue has an earlier listing. Missing pins then mean that they
+        were lost, so the listing is not trusted.
         """
         if mode == TRUST:
             return
@@ -173,7 +173,7 @@ def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
 
 
 def newly_quarantined(before: Listing | None, now: Listing) -> list[Quarantined]:
-    """Return the entries that are quarantined now and were not before."""
+    """Return the entries that are quarantined now but were not before."""
     known = {(each.kind, each.name, each.digest) for each in (before.quarantined if before else ())}
     return [each for each in now.quarantined if (each.kind, each.name, each.digest) not in known]
 

@@ -55,7 +55,7 @@ class CatalogPublisher:
         return Listing.decode(current.value) if current and current.value else None
 
     async def take(self, listing: Listing, pins: Bucket) -> Listing:
-        """Pin and adopt a new listing: quarantined entries are rejected from now on."""
+        """Pin a new listing and use it: calls of quarantined entries are rejected from now on."""
         before = await self.now()
         known_before = before is not None and before.known
         await self._pins.pin_first_listing(pins, listing, self._mode, known=known_before)
@@ -63,7 +63,7 @@ class CatalogPublisher:
         return self.adopt(listing.model_copy(update={"known": known}))
 
     async def publish(self, listing: Listing) -> None:
-        """Write the entry if it differs: replicas with the same listing write it once."""
+        """Write the entry if it differs: replicas with the same listing write it only once."""
         async with self._publishing:
             # The pins may have changed since the listing.
             listing = self._pins.apply_pins(listing, self._mode)
@@ -88,13 +88,13 @@ class CatalogPublisher:
                 await self._catalogue.delete(self.name)
 
     def adopt(self, listing: Listing) -> Listing:
-        """Use a listing in this executor: its quarantined entries are rejected."""
+        """Use a listing in this executor, which then rejects calls of its quarantined entries."""
         self.listed = self._pins.apply_pins(listing, self._mode)
         self.on_uncallable(uncallable(self.listed))
         return self.listed
 
     async def _update_all(self) -> None:
-        """Apply the pins to the local listing and the entry until they no longer change."""
+        """Apply the pins to the local listing and to the entry, until nothing changes any more."""
         while self._pins_changed:
             self._pins_changed = False
             if self.listed is not None:
@@ -121,7 +121,7 @@ class CatalogPublisher:
         return True
 
     def _publish_quarantined(self, before: Listing | None, now: Listing) -> None:
-        """Publish newly quarantined entries, limited to protect the stream."""
+        """Publish events for newly quarantined entries, up to a limit that protects the stream."""
         found = newly_quarantined(before, now)
         at = monotonic()
         self._events_left = min(MAX_EVENTS, self._events_left + at - self._counted_at)

@@ -1,4 +1,4 @@
-"""Replies to a caller whose user must consent first, by the client's capabilities."""
+"""Replies to a caller whose user must consent first, in a form that the client supports."""
 
 from typing import Any
 
@@ -13,7 +13,10 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ConsentReply(msgspec.Struct):
-    """A call without the consent answer, and that answer's action; empty if none."""
+    """A call without its answer to the consent question, and the action in that answer.
+
+    `action` is empty if the call has no such answer.
+    """
 
     call: CallAdmitted
     action: str = ""

@@ -25,7 +25,10 @@ class Prover:
         return b"DPoP: %b\r\n" % proof.encode("ascii")
 
     def needs_retry(self, head: Head, used: str) -> bool:
-        """Store a response's nonce; return whether it was rejected for the nonce `used`."""
+        """Store a response's nonce.
+
+        Return whether the request failed only because of the nonce `used`.
+        """
         nonce = nonce_of(head.headers.get(_NONCE, b"").decode("latin-1"))
         if not nonce:
             return False
@@ -35,7 +38,7 @@ class Prover:
 
 
 def prover_of(before: Prover | None, token: str, key: str) -> Prover | None:
-    """Return the prover of a token: None if unbound, the previous one if it is the same."""
+    """Return the prover of a token: None without a key, the previous one if the key is the same."""
     if not key:
         return None
     if before is not None and (before.token, before.key) == (token, key):

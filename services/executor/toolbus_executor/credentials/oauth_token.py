@@ -1,4 +1,4 @@
-"""Access token of one server and user: cached, renewed ahead of time, in one request."""
+"""Access token of one server and user: cached, and renewed before it expires."""
 
 import asyncio
 import random
@@ -98,7 +98,7 @@ class Bearer:
             await asyncio.sleep(pause)
 
     def refusal(self, head: Head) -> str | None:
-        """Return the challenge of a rejection that another token may solve, else None."""
+        """Return the challenge of a rejected token if another token may be accepted, else None."""
         if head.status not in (UNAUTHORIZED, FORBIDDEN) or head.is_stream:
             return None
         reply = head.headers.get(b"www-authenticate", b"")[:MAX_CHALLENGE].decode("latin-1")

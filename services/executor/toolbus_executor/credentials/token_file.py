@@ -10,10 +10,10 @@ _MEMORY = "/dev/shm"  # noqa: S108 - memory keeps tokens off the disk
 
 
 class TokenFile:
-    """One token in a private directory, shown to a process in its private home.
+    """A file with one token in a private directory, mounted into the private home of a process.
 
     `path` is the configured one, such as `~/.secrets/token`. The directory's name begins with the
-    executor's pid, so that the next executor removes what a killed one left.
+    executor's pid, so that the next executor removes directories of killed ones.
     """
 
     def __init__(self, path: str, state_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signing key for caller identity, requested from oauth ahead of time, so that no call waits."""
+"""Signing key for caller identity, requested from oauth early so that calls do not wait for it."""
 
 import asyncio
 import logging

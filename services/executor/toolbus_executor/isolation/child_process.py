@@ -1,4 +1,4 @@
-"""Process of a server: isolated, with bounded output lines."""
+"""Process of a server: isolated, with a limit on the length of output lines."""
 
 import asyncio
 import logging
@@ -27,8 +27,8 @@ _CHUNK = 64 * 1024
 class Child:
     """One process and its descendants; `on_line` gets each line of its output.
 
-    The result of `ended` is a text of Toolbus, as callers of all customers see it. The process's
-    own output goes to `errors` only.
+    The result of `ended` is text written by Toolbus, because callers of all customers see it. The
+    process's standard error goes only to `errors`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Child:
 
     @property
     def held(self) -> dict[str, bool]:
-        """The isolation in force, known when the program begins."""
+        """The isolation in force. It is known when the program begins."""
         return self._errors.held
 
     @property
@@ -137,7 +137,7 @@ class Child:
                 await process.wait()
         self._kill(
             process
-        )  # without its output, neither the process nor its descendants are useful
+        )  # a process without output is of no use, and neither are its descendants
         code = await process.wait()
         await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
         self._end(reason or self._exit_reason(code))
@@ -152,7 +152,7 @@ class Child:
         return f"it exited with {code}{printed}"
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        """When the process has ended, end its descendants, which may hold its pipes."""
+        """Wait for the process to end, then end its descendants, which may hold its pipes open."""
         await process.wait()
         self._kill(process)
 
@@ -176,7 +176,7 @@ class Child:
 
     @staticmethod
     def _kill(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> None:
-        """Make the launcher end everything; if it is gone, kill its process group."""
+        """Make the launcher end all processes; if the launcher is gone, kill its process group."""
         with suppress(ProcessLookupError, PermissionError):
             if process.returncode is None and number is signal.SIGTERM:
                 process.send_signal(number)

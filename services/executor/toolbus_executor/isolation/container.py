@@ -62,7 +62,7 @@ def container_command(
 
 
 def _run(container: str, declared: Server) -> list[str]:
-    """Return the engine's arguments, which share only what is configured with the container."""
+    """Return the engine's arguments. Only configured paths and networks are shared."""
     assert declared.container is not None  # noqa: S101 - callers checked it
     limits = declared.limits
     words = ["run", "--rm", "--interactive", "--init", "--name", container]
@@ -76,7 +76,7 @@ def _run(container: str, declared: Server) -> list[str]:
     if declared.files is not None:
         words += _mounts(set(declared.files.read) - {"/"}, ":ro")
         words += _mounts(declared.files.write, "")
-    # By name only: arguments of a process are visible to other users.
+    # Only the name is an argument, because other users can see the arguments of a process.
     given = {*declared.env} | ({declared.oauth.env} if declared.oauth is not None else set())
     words += [word for name in sorted(given) for word in ("--env", name)]
     return [*words, declared.container.image, *declared.container.args]

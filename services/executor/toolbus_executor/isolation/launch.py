@@ -1,7 +1,7 @@
 """Start a server's program: `launch.py COMMON EXECUTOR PLAN COMMAND…`.
 
-The first two arguments are package directories. It runs without site packages, so that few modules
-are imported.
+The first two arguments are package directories. The script runs without site packages, so that few
+modules are imported.
 """
 
 import sys

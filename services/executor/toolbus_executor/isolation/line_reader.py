@@ -1,4 +1,4 @@
-"""Reader of a process's output lines; a line too large for memory is spilled."""
+"""Reader of a process's output lines. A line that is too large for memory goes to the store."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ class TooLongError(Exception):
 
 
 class LineReader:
-    """Passes each line to `on_line`; of a spilled line its rest."""
+    """Passes each line to `on_line`. For a line that was stored, only the rest is passed."""
 
     def __init__(self, on_line: Callable[[bytes], None], spills: SpillRegistry | None) -> None:
         self._on_line = on_line
@@ -28,7 +28,7 @@ class LineReader:
         self._spill: SpillBuffer | None = None
 
     async def feed(self, piece: bytes) -> None:
-        """Take a piece. Raises `TooLongError`, or `ToolbusError` for an endless line."""
+        """Read a piece. Raises `TooLongError`, or `ToolbusError` if a line does not end."""
         if self._spill is not None and self._spills is not None:
             piece = await self._feed_on(self._spill, self._spills, piece)
         *lines, rest = piece.split(b"\n")
@@ -60,7 +60,7 @@ class LineReader:
             await self._spill.service()
 
     async def _feed_on(self, spill: SpillBuffer, spills: SpillRegistry, piece: bytes) -> bytes:
-        """Spill more of a long line; return what follows the line."""
+        """Store more of a long line; return the data after the line."""
         line, newline, rest = piece.partition(b"\n")
         spill.feed(line)
         await spill.service()

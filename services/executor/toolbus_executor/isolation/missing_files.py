@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from toolbus_executor.isolation.visible_paths import IsolationError, VisiblePaths
 
 MAX_PATHS = 20  # paths per process
-_MOST_CANDIDATES = 200  # paths checked in total
+_MAX_CANDIDATES = 200  # paths checked in total
 _PATH = re.compile(rb"/[^\s'\"`:;,()<>\[\]{}|*?]{1,1024}")
 # Words of error messages about missing files.
 _SAYS_MISSING = re.compile(
@@ -24,7 +24,7 @@ class MissingFiles:
         self.files: dict[str, str] = {}
         self._find = visible_paths
         self._visible_paths: VisiblePaths | None = None
-        self._left = _MOST_CANDIDATES
+        self._left = _MAX_CANDIDATES
 
     def scan_arguments(self, words: Iterable[str], cwd: str) -> None:
         """Record hidden files named in the command's arguments."""

@@ -34,11 +34,11 @@ _SETTINGS = "TOOLBUS_"
 class Isolation:
     """Isolation of one process.
 
-    It sees the system, its command's files, `base` and `cwd`, and the paths in `files`; its home,
-    at the path of `home`, and /tmp are private. `cache` is a directory that persists, `hidden` has
-    paths it never sees. `gate` is the egress proxy of a `network` of hosts. `token` is a directory
-    with a token, and its location below the home. `confined` is false for a container engine's
-    command, whose container is isolated by the engine.
+    The process sees the system, its command's files, `base` and `cwd`, and the paths in `files`.
+    Its home, at the path `home`, and /tmp are private. `cache` is a directory that persists.
+    `hidden` are paths that the process never sees. `gate` is the egress proxy of a `network` of
+    hosts. `token` is a directory with a token, and its location below the home. `confined` is false
+    for a container engine's command, whose container is isolated by the engine.
     """
 
     name: str = ""
@@ -57,7 +57,7 @@ class Isolation:
     confined: bool = True
 
     def around(self, command: Sequence[str], handover: int = -1) -> list[str]:
-        """Return the command that starts this one isolated; `handover` leads to the proxy."""
+        """Return a command that starts this one in isolation; `handover` leads to the proxy."""
         if self.cache:
             Path(self.cache).mkdir(mode=0o700, parents=True, exist_ok=True)
         plan_fields = {
@@ -135,6 +135,6 @@ def _expanded(paths: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def _python_packages() -> tuple[str, ...]:
-    """Return the package directories of Toolbus' Python."""
+    """Return the package directories of the Python that runs Toolbus."""
     packages = [each for each in sys.path if each.endswith(("-packages", "-packages/"))]
     return tuple(dict.fromkeys((*packages, *_PACKAGES)))

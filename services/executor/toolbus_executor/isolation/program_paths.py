@@ -1,6 +1,6 @@
 """Files of a command: its program, interpreter and installation.
 
-Symbolic links are resolved one at a time, because each must be visible for the next to resolve.
+Symbolic links are resolved one at a time, because each must be visible to resolve the next.
 """
 
 import os
@@ -82,7 +82,7 @@ def _links(path: str) -> list[str]:
 
 
 def _installation(program: str, home: str, path: str, depth: int) -> list[str]:
-    """Return what a program, its links and its interpreter were installed with."""
+    """Return the directories in which a program, its links and its interpreter are installed."""
     if depth > 4 or not os.path.exists(program):  # noqa: PLR2004 - interpreters of interpreters
         return []
     paths: list[str] = []

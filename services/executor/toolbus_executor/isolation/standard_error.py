@@ -1,7 +1,7 @@
 """Standard error of a server's process, for the operator's log only.
 
-Programs print secrets and callers' arguments there. So no part of it reaches a reason, an event or
-a reply, and known secrets and personal data are redacted before it is logged.
+Programs print secrets and callers' arguments there. Therefore no part of it is copied to an error
+message, an event or a reply, and known secrets and personal data are redacted before logging.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LONGEST_LINE = 500  # logged bytes of a line
 BURST, PER_SECOND = 50, 5  # logged lines: at once, and then per second
 LAST_LINES = 20  # always logged when the process has ended
-GATHER_SECONDS = 0.25  # lines are redacted together, as a secret may span several
+GATHER_SECONDS = 0.25  # lines are redacted together, because a secret may extend over several lines
 _OVERLAP = 64  # characters of previous lines that are searched with them
 _OWN = b"isolation: "
 _REFUSED, _FAILED = _OWN + b"refused: ", _OWN + b"cannot start: "
@@ -51,14 +51,17 @@ class StandardError:
         self._timer: asyncio.TimerHandle | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Take a piece; lines are truncated to the limit."""
+        """Read a piece; lines are truncated to the limit."""
         *lines, rest = (self._rest + piece).split(b"\n")
         self._rest = rest[:LONGEST_LINE]
         for line in lines:
             self._take_line(line)
 
     def end(self) -> None:
-        """Log the rest, and always the last lines: they explain why a process ended."""
+        """Log the remaining lines.
+
+        The last lines are always logged, because they explain why a process ended.
+        """
         self._take_line(self._rest)
         self._rest = b""
         omitted, self._omitted = self._omitted, 0
@@ -86,7 +89,7 @@ class StandardError:
             self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
 
     def _report(self, line: bytes) -> bool:
-        """Take a report of the supervisor; a running program can only send fixed ones."""
+        """Read a report of the supervisor. A running program can only send fixed reports."""
         if not self.held:
             if line.startswith(_REFUSED):
                 self.refused = line.removeprefix(_REFUSED).decode("utf-8", "replace")

@@ -1,9 +1,10 @@
 """Supervisor of a server's program: no descendant survives the program or the executor.
 
-With namespaces there are three processes: this one, outside; the first process of a PID namespace,
-whose end makes the kernel end all others in it; and the program, with its own root (`view`).
-Without namespaces there are two: Landlock restricts the program's files, and this process, as the
-subreaper, ends all descendants. The first line on standard error lists the isolation in force.
+With namespaces there are three processes: this one, outside the namespaces; the first process of a
+PID namespace, whose end makes the kernel end all others in it; and the program, with its own root
+(`root_view`). Without namespaces there are two processes: Landlock restricts the program's files,
+and this process, as the subreaper, ends all descendants. The first line on standard error lists the
+isolation in force.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _MAPPED, _BUILT = (
 
 
 def supervise(data: str, command: list[str]) -> None:
-    """Start the program, outlive it briefly, and exit as it did; never returns."""
+    """Start the program, wait until it ends, and exit with its exit code. Never returns."""
     # Neither `json` nor `typing`: each would cost more to import than all the rest.
     plan = SimpleNamespace(**marshal.loads(bytes.fromhex(data)))  # noqa: S302 - written by the executor
     os.setsid()  # detach from the executor's terminal
@@ -204,7 +205,7 @@ def _run_as_first(
 
 
 def _make_scratch(plan: SimpleNamespace, visible_paths: VisiblePaths) -> None:
-    """Create the private directories where mounts are unavailable, and choose the user."""
+    """Create the private directories where mounts are unavailable, and select the user."""
     if plan.token[0]:
         visible_paths.read.append(plan.token[0])
     if plan.user:
@@ -227,7 +228,7 @@ def _make_scratch(plan: SimpleNamespace, visible_paths: VisiblePaths) -> None:
 def _run_without_namespaces(
     plan: SimpleNamespace, command: list[str], visible_paths: VisiblePaths
 ) -> None:
-    """Become the program, without namespaces."""
+    """Run as the program's process, without namespaces."""
     if plan.network != "any":
         _reject(
             f"network is {plan.network}, but this machine permits no network namespaces; remove "
@@ -267,7 +268,7 @@ def _become(
     *,
     alone: bool = False,
 ) -> None:
-    """Confine this process, report the isolation, and become the program."""
+    """Confine this process, report the isolation, and execute the program."""
     try:
         held |= confine(plan, held, user)
         if alone:
@@ -282,7 +283,7 @@ def _become(
 
 
 def _execute(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) -> None:
-    """Become the program in its working directory."""
+    """Execute the program in its working directory."""
     restore_signals()
     directory = plan.cwd or (plan.home if plan.confined else "")
     try:
@@ -299,7 +300,7 @@ def _execute(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) -
 
 
 def _release_pipes() -> None:
-    """Close the program's pipes here, so that its ends are the last."""
+    """Close the program's pipes here, so that they close when the program closes them."""
     silent = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)

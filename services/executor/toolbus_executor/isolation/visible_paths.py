@@ -35,8 +35,8 @@ CERTIFICATES = (
     "CURL_CA_BUNDLE", "PIP_CERT",
 )  # fmt: skip
 _FALLBACK_HOME = "/home/server"
-# Unix sockets reach out of any network namespace, to services that resolve names or run commands
-# with rights a server must not have.
+# Unix sockets work across network namespaces. They connect to services that resolve names or run
+# commands with rights that a server must not have.
 HOST_SOCKETS = (
     "/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon", "/run/docker.sock",
     "/run/podman", "/run/containerd", "/run/crio", "/run/user",
@@ -48,7 +48,7 @@ class IsolationError(Exception):
 
 
 class VisiblePaths:
-    """Paths by access; those of the system are separate, as every user may read them."""
+    """Visible paths by access. System paths are separate, because every user may read them."""
 
     def __init__(self, read: Iterable[str], write: Iterable[str], hidden: Iterable[str]) -> None:
         system = (*SYSTEM, *ETC)
@@ -94,7 +94,7 @@ def visible_paths_of(
 
 
 def home_of(environment: Mapping[str, str]) -> str:
-    """Return the path of the private home: the executor's, so that `~/` means the same."""
+    """Return the path of the private home. It equals the executor's, so that `~/` is the same."""
     home = os.path.realpath(environment.get("HOME", ""))
     usable = environment.get("HOME", "").startswith("/") and home != "/"
     return (

@@ -13,10 +13,10 @@ Kinds = frozenset[str]
 EVERYTHING: Kinds = frozenset({FORM, URL, SAMPLING, SAMPLING_TOOLS, ROOTS})
 TASKS = "io.modelcontextprotocol/tasks"
 _CORE = ("elicitation", "sampling", "roots")
-_MOST_FORMS = 512  # clients share a few distinct sets of capabilities
+_MAX_FORMS = 512  # clients share a few distinct sets of capabilities
 
 
-@lru_cache(_MOST_FORMS)
+@lru_cache(_MAX_FORMS)
 def routed(raw: str) -> bytes:
     """Return the capabilities sent to a modern server: those whose requests can be routed back."""
     capabilities = _decoded(raw)
@@ -31,7 +31,7 @@ def routed(raw: str) -> bytes:
     return msgspec.json.encode(routable)
 
 
-@lru_cache(_MOST_FORMS)
+@lru_cache(_MAX_FORMS)
 def kinds_of(raw: str) -> Kinds:
     """Return the kinds of input requests a client supports."""
     capabilities = _decoded(raw)
@@ -48,16 +48,16 @@ def kinds_of(raw: str) -> Kinds:
     return frozenset(found)
 
 
-@lru_cache(_MOST_FORMS)
+@lru_cache(_MAX_FORMS)
 def takes_tasks(raw: str) -> bool:
-    """Return whether a client declared support for tasks as call results."""
+    """Return whether a client declared that it supports tasks as results of calls."""
     extensions = _decoded(raw).get("extensions")
     return isinstance(extensions, dict) and TASKS in extensions
 
 
-@lru_cache(_MOST_FORMS)
+@lru_cache(_MAX_FORMS)
 def with_tasks(raw: str) -> str:
-    """Return the capabilities plus tasks, which the executor then drives itself."""
+    """Return the capabilities plus tasks. The executor then handles the tasks itself."""
     capabilities = _decoded(raw)
     extensions = capabilities.get("extensions")
     capabilities["extensions"] = {**(extensions if isinstance(extensions, dict) else {}), TASKS: {}}

@@ -53,7 +53,7 @@ _WHOLE_MODERN_META = b"{" + _PLAIN_META
 
 
 def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
-    """Return the body of a call; raw members are already strict JSON and are copied unchanged."""
+    """Return the body of a call. Raw members are already strict JSON and are copied unchanged."""
     meta = b'{"traceparent":"%b"' % call.traceparent.encode()
     if call.tracestate:
         meta += b',"tracestate":%b' % _encode(call.tracestate)
@@ -105,7 +105,7 @@ def name_of(call: CallAdmitted) -> str:
 
 
 def listen_body(number: int, params: dict[str, Any]) -> bytes:
-    """Return the body of a subscription, which may also report on tasks."""
+    """Return the body of a subscription, which may include tasks."""
     meta = msgspec.Raw(b"{" + _modern_meta(with_tasks(NOTHING)))
     request = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen"}
     return _encode({**request, "params": {**params, "_meta": meta}})
@@ -114,7 +114,7 @@ def listen_body(number: int, params: dict[str, Any]) -> bytes:
 def request_body(
     number: int, method: str, params: dict[str, Any], *, modern: bool, capabilities: str = NOTHING
 ) -> bytes:
-    """Return the body of a request that Toolbus itself makes."""
+    """Return the body of a request made by Toolbus itself."""
     if modern:
         params = params | {"_meta": msgspec.Raw(b"{" + _modern_meta(capabilities))}
     return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
@@ -161,7 +161,7 @@ def head_of(
 
 
 def trace_headers(call: CallAdmitted) -> list[tuple[str, str]]:
-    """Return the trace context of a call as headers; the ingress checked that it is ASCII."""
+    """Return the trace context of a call as headers. Ingress has verified that it is ASCII."""
     headers = [("traceparent", call.traceparent)]
     if call.tracestate:
         headers.append(("tracestate", call.tracestate))
@@ -189,7 +189,7 @@ def _inside(params: bytes) -> bytes:
 
 
 def _extra(extra: str, *, modern: bool) -> tuple[bytes, bytes]:
-    """Return extra members known to the server's family, and `_meta` members of other parties."""
+    """Return the extra members that the server's family has, and foreign `_meta` members."""
     members = _members(extra)
     supported = b"".join(
         b'"%b":%b,' % (name.encode(), bytes(members[name]))

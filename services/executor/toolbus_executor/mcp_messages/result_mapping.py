@@ -17,7 +17,7 @@ from toolbus_common.contracts import (
     ProtocolFamily,
     TaskCreated,
 )
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_common.mcp.result_versions import as_legacy
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.repair.results import Owned, read_result
@@ -49,7 +49,7 @@ def final_reply_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
     """Return the final reply of a call, and whether its tool reports an error.
 
     Raises:
-        UpstreamFaultError: the result cannot be passed on.
+        UpstreamInvalidError: the result cannot be passed on.
 
     """
     raw, owned = read_result(raw, call)
@@ -58,7 +58,7 @@ def final_reply_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
     if owned.resultType == "task" and call.method == TOOLS_CALL:
         return TaskCreated(in_one_line(_task(raw, call))), False
     if owned.resultType not in ("", "complete", "task"):
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             "The upstream returned a resultType that Toolbus does not support."
         )
     if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
@@ -116,4 +116,4 @@ def _task(raw: bytes, call: CallAdmitted) -> bytes:
     try:
         return b'{"task":%b}' % task_formats.old(raw)
     except msgspec.DecodeError as error:
-        raise UpstreamFaultError("The upstream's task is malformed.") from error
+        raise UpstreamInvalidError("The upstream's task is malformed.") from error

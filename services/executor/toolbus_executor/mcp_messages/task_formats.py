@@ -1,4 +1,4 @@
-"""Convert tasks between the form of 2025-11-25 and that of 2026-07-28, which has the outcome."""
+"""Convert tasks between the forms of 2025-11-25 and 2026-07-28, which includes the outcome."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,7 +36,7 @@ class Task(msgspec.Struct):
 
     @property
     def poll_ms(self) -> float | None:
-        """The pause before the next poll in milliseconds, if the server names one."""
+        """The pause before the next poll in milliseconds, if the server gives one."""
         return self.pollInterval if self.pollIntervalMs is None else self.pollIntervalMs
 
 

@@ -16,8 +16,8 @@ _TOKEN = re.compile(rf"(?P<open>{_OPENING})|(?P<many>{_QUANTIFIER})|(?P<bar>\|)|
 def is_portable(pattern: str) -> bool:
     """Return whether the regular expression engine of every client accepts the pattern.
 
-    Conservative: some valid patterns are rejected, but none is accepted that uses a construct
-    ECMAScript lacks.
+    The check is conservative: it rejects some valid patterns, but accepts no pattern with a
+    construct that ECMAScript does not have.
     """
     at, depth, repeatable = 0, 0, False
     while at < len(pattern):

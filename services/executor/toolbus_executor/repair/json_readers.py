@@ -85,7 +85,7 @@ def moment(value: Any, path: str, _notes: Notes) -> str:
 
 
 def one_of(*words: str) -> Reader:
-    """Return a reader of one of these strings."""
+    """Return a reader that accepts one of these strings."""
 
     def read(value: Any, path: str, _notes: Notes) -> str:
         if not isinstance(value, str) or value not in words:
@@ -95,8 +95,8 @@ def one_of(*words: str) -> Reader:
     return read
 
 
-def list_of(reader: Reader, *, spare: bool = False, most: int | None = None) -> Reader:
-    """Return a reader of a list; unreadable items are left out if `spare`, else an error."""
+def list_of(reader: Reader, *, spare: bool = False, maximum: int | None = None) -> Reader:
+    """Return a reader of a list. Unreadable items are omitted if `spare` is set, else an error."""
 
     def read(value: Any, path: str, notes: Notes) -> list[Any]:
         if value == {} and isinstance(value, dict):
@@ -104,8 +104,8 @@ def list_of(reader: Reader, *, spare: bool = False, most: int | None = None) -> 
             value = []
         if not isinstance(value, list):
             _reject(path, "must be a list", value)
-        if most is not None and len(value) > most:
-            raise UnreadableError(f"{path} has more than {most} items")
+        if maximum is not None and len(value) > maximum:
+            raise UnreadableError(f"{path} has more than {maximum} items")
         readable = []
         for number, each in enumerate(value):
             at = f"{path}[{number}]"

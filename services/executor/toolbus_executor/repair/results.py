@@ -1,7 +1,7 @@
 """Check results for strict clients: a plain result is recognized by decoding it once.
 
-A result that decodes as one of these forms is passed on byte for byte. Any other result is decoded
-completely and repaired where it has a single meaning; otherwise it is the server's error.
+A result that decodes as one of these forms is passed on unchanged. Any other result is decoded
+completely, and repaired if it has a single meaning; otherwise the call fails.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.repair.definitions import ANNOTATIONS, META, resource
 from toolbus_executor.repair.json_readers import (
     Member,
@@ -27,7 +27,7 @@ from toolbus_executor.repair.json_readers import (
     whole,
 )
 
-MOST_VALUES = 100  # of a completion
+MAX_VALUES = 100  # of a completion
 _ABSENT = Raw(b"")
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _Meta = dict[str, Raw] | UnsetType
@@ -117,7 +117,7 @@ class _OfResource(Owned):
 
 
 class _Completion(Struct):
-    values: Annotated[list[str], Meta(max_length=MOST_VALUES)]
+    values: Annotated[list[str], Meta(max_length=MAX_VALUES)]
     total: int | UnsetType = UNSET
     hasMore: bool | UnsetType = UNSET  # noqa: N815
 
@@ -143,7 +143,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     """Return a result that clients can parse, and the members the gateway reads.
 
     Raises:
-        UpstreamFaultError: the result is malformed or cannot be repaired.
+        UpstreamInvalidError: the result is malformed or cannot be repaired.
 
     """
     decode = _DECODERS.get(call.method, _other)
@@ -156,7 +156,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     except msgspec.ValidationError:
         raw = _repaired(raw, call)
     except msgspec.DecodeError as error:
-        raise UpstreamFaultError("The upstream's result is malformed.") from error
+        raise UpstreamInvalidError("The upstream's result is malformed.") from error
     try:
         return raw, decode(raw)
     except msgspec.ValidationError:
@@ -164,7 +164,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
 
 
 def _is_plain(owned: Owned) -> bool:
-    """Return whether checks beyond the forms pass: base64 is valid and contents are present."""
+    """Return whether further checks pass: valid base64, and no missing content."""
     if isinstance(owned, _OfTool):
         return not owned.content or all(map(_is_plain_part, owned.content))
     if owned.resultType not in ("", "complete"):
@@ -203,7 +203,7 @@ def _repaired(raw: bytes, call: CallAdmitted) -> bytes:
         whole_result = msgspec.json.decode(raw)
         found = _READERS.get(call.method, _OWNED)(whole_result, "", Notes())
     except UnreadableError as error:
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             f"The upstream's result cannot be parsed by clients: {error}. This is an error of the "
             "server, not of the arguments; the call was executed."
         ) from error
@@ -263,7 +263,7 @@ _ROLE = Member(one_of("user", "assistant"), needed=True)
 _MESSAGE = object_of({"role": _ROLE, "content": Member(_one_of_parts, needed=True)})
 _VALUES = object_of(
     {
-        "values": Member(list_of(text, most=MOST_VALUES), needed=True),
+        "values": Member(list_of(text, maximum=MAX_VALUES), needed=True),
         "total": Member(whole, spare=True),
         "hasMore": Member(flag, spare=True),
     }

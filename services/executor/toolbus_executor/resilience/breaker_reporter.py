@@ -51,11 +51,11 @@ class BreakerReporter:
         self.call_count += 1
 
     def abandoned(self) -> None:
-        """Release a call without a result, so that it does not use up the probe."""
+        """Release a call that ended without a result, so that the probe is still available."""
         self.circuit.abandoned(monotonic())
 
     def failed(self, *, spared: bool = False) -> None:
-        """Count a call without a reply; `spared` where other replicas are healthy."""
+        """Count a call without a reply. `spared` is set if other replicas are healthy."""
         if spared:
             self.abandoned()
             return
@@ -68,7 +68,7 @@ class BreakerReporter:
         self._failed()
 
     def well(self) -> None:
-        """Count a successful probe: it resets failures of probes, not those of calls."""
+        """Count a successful probe. It resets the failures of probes, not those of calls."""
         if not self._by_calls:
             self.succeeded()
 
@@ -80,7 +80,7 @@ class BreakerReporter:
             self._events.publish(BreakerOpened(**about, reason=self.failures.last))
 
     def answered(self, error: ToolbusError, *, spared: bool = False) -> None:
-        """Count an error by its kind: reply of a healthy server, garbage, or not sent."""
+        """Count an error by its kind: reply of a healthy server, invalid reply, or not sent."""
         if not error.data.get("sent", True):
             self.abandoned()
         elif isinstance(error, GarbageError):

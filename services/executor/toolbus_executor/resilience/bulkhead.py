@@ -15,7 +15,7 @@ MIN_RETRY, MAX_RETRY = 1.0, 30.0  # bounds of `retry_after` in seconds
 class Bulkhead:
     """First-come, first-served concurrency slots of one server.
 
-    At most `size` calls run and as many wait; the adaptive limit sets the number of slots.
+    At most `size` calls run, and at most `size` wait. The adaptive limit sets the number of slots.
     """
 
     def __init__(self, server: str, size: int) -> None:

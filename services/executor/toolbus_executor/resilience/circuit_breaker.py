@@ -12,7 +12,10 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Opens after `threshold` consecutive failures; consecutive openings last longer."""
+    """Circuit breaker that opens after `threshold` consecutive failures.
+
+    Each consecutive opening lasts longer than the previous one.
+    """
 
     def __init__(self, threshold: int = 5, pause: float = 5.0, longest: float = 60.0) -> None:
         self.state = State.CLOSED
@@ -29,7 +32,7 @@ class Breaker:
         return self._failures > 0
 
     def admits(self, now: float) -> bool:
-        """Return whether a call may go; the first one after the pause is the probe."""
+        """Return whether a call is admitted. The first call after the pause is the probe."""
         if self.state is State.CLOSED:
             return True
         if self.state is State.OPEN and now >= self.retry_at:
@@ -56,6 +59,6 @@ class Breaker:
         return True
 
     def abandoned(self, now: float) -> None:
-        """Release an admitted call that was not sent, so that a probe is not used up."""
+        """Release an admitted call that was not sent, so that the probe is still available."""
         if self.state is State.HALF_OPEN:
             self.state, self.retry_at = State.OPEN, now

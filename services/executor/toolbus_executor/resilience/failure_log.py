@@ -10,7 +10,7 @@ from typing import Any
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
@@ -22,25 +22,25 @@ log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 5
 MAX_REASON = 500  # characters of a reason
-_OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
+_OF_THE_SERVER = (UpstreamDeadError, UpstreamInvalidError, UpstreamTimeoutError)
 
 
-class GarbageError(UpstreamFaultError):
-    """A reply that is no valid protocol message, which counts against the server.
+class GarbageError(UpstreamInvalidError):
+    """A reply that is not a valid protocol message; it counts as a failure of the server.
 
-    Other faults may concern one call only, such as a result that is too large. They do not count:
-    otherwise one caller could open the breaker for all.
+    Other invalid replies may concern one call only, such as a result that is too large. They are
+    not counted; otherwise one caller could open the breaker for all callers.
     """
 
 
-class MisfitError(UpstreamFaultError):
+class MisfitError(UpstreamInvalidError):
     """A result that violates the tool's schema. The reason names members of the result."""
 
 
 def shared_reason(error: ToolbusError) -> str:
-    """Return the reason for readers other than the caller: without the server's text.
+    """Return an error's reason for readers other than the caller: without the server's text.
 
-    That text may repeat secrets or the data of another caller.
+    The server's text may contain secrets or data of another caller.
     """
     if type(error) is UpstreamRefusedError:  # subclasses have texts of Toolbus
         return f"The upstream returned the JSON-RPC error {error.data.get('upstream_code')}."
@@ -78,7 +78,7 @@ def with_name(reason: str, server: str) -> str:
 
 
 def with_pronoun(reason: str) -> str:
-    """Return the reason with "It" or "Its" for its first "The upstream"."""
+    """Return the reason with its first "The upstream" replaced by "It" or "Its"."""
     return re.sub(r"The upstream('s)?", lambda found: "Its" if found[1] else "It", reason, count=1)
 
 

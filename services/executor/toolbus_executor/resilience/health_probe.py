@@ -1,4 +1,4 @@
-"""Health probes of an idle server, so that a dead one is known before a call is sent."""
+"""Health probes of an idle server, to detect a failure before a call is sent."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ class NotConnectedError(Exception):
 
 @runtime_checkable
 class Probed(Protocol):
-    """An upstream whose protocol has a request that does nothing."""
+    """An upstream whose protocol has a request without effects."""
 
     async def probe(self) -> None:
         """Send a probe.
@@ -58,7 +58,7 @@ class ProbeTarget(Protocol):
 class Health:
     """Probes of one server or replica, after `every` idle seconds; 0 disables them.
 
-    `idle` returns whether no call is in progress: a server may serve one at a time.
+    `idle` returns whether no call is in progress, because a server may serve only one at a time.
     """
 
     def __init__(self, every: float, watched: ProbeTarget, idle: Callable[[], bool]) -> None:

@@ -15,12 +15,12 @@ START_RETRIES, MAX_SAVED_RETRIES = 2, 5  # retries available at the start, and a
 MAX_PER_CALL = 2
 FIRST_PAUSE = 0.05  # seconds; doubled each time, with jitter
 
-# Send again with so many seconds left; None if the server may not be called now.
+# Sends the call again within this number of seconds; None if the server may not be called now.
 SendAgain = Callable[[float], Awaitable[bytes] | None]
 
 
 class RetryBudget:
-    """Budget earned by calls and spent by retries, which spares a failing server."""
+    """Budget of retries: calls add to it, retries spend it. It protects a failing server."""
 
     __slots__ = ("_earned",)
 
@@ -54,7 +54,10 @@ class Retries:
     async def after(
         self, error: UpstreamDeadError, call: CallAdmitted, until: float, send_again: SendAgain
     ) -> bytes:
-        """Retry where safe and return the result; raise the last error, sent if any was."""
+        """Retry a failed call where that is safe, and return the result.
+
+        If all attempts fail, the last error is raised; it is marked as sent if any attempt was.
+        """
         failed: ToolbusError = error
         sent = was_sent(error)
         for number in range(MAX_PER_CALL):
@@ -80,7 +83,7 @@ class Retries:
     def _is_safe(self, call: CallAdmitted, *, sent: bool) -> bool:
         """Return whether a retry is safe: nothing was sent, or the tool is idempotent.
 
-        Input responses and tasks are consumed once, and progress must not start again.
+        Input responses and tasks can be used only once, and reported progress must not restart.
         """
         if call.extra:
             return False

@@ -16,8 +16,8 @@ from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 
 LARGEST = 1 << 20  # bytes of one result
-MOST_BYTES = 16 << 20  # of one server's results
-MOST_ENTRIES = 4096
+MAX_BYTES = 16 << 20  # of one server's results
+MAX_ENTRIES = 4096
 _OVERHEAD = 512  # bytes of an entry without its result
 
 
@@ -102,7 +102,7 @@ class ResponseCache:
         self._drop(key)
         self._entries[key] = (self._clock() + seconds, raw)
         self.bytes += _size(raw)
-        while self.bytes > MOST_BYTES or len(self._entries) > MOST_ENTRIES:
+        while self.bytes > MAX_BYTES or len(self._entries) > MAX_ENTRIES:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: Key) -> None:
@@ -112,12 +112,12 @@ class ResponseCache:
 
 
 def cache_of(views: Mapping[str, ToolView]) -> ResponseCache | None:
-    """Return the cache of a server; None if no tool is configured with one."""
+    """Return the cache of a server; None if no tool has a configured cache."""
     return ResponseCache(views) if any(view.cache for view in views.values()) else None
 
 
 def _who(call: CallAdmitted) -> tuple[str, ...]:
-    """Return the identity a private result belongs to, as far as the server receives it."""
+    """Return the identity that a private result belongs to, if the server receives an identity."""
     identified = call.identity
     if identified is None:
         return call.principal_id, call.customer, call.key
@@ -138,7 +138,7 @@ def _is_plain(call: CallAdmitted) -> bool:
 
 
 def _seconds(cache: ToolCache, key: Key, raw: bytes) -> float:
-    """Return how long to cache a result: the server's hints only shorten the lifetime."""
+    """Return the cache lifetime of a result in seconds. Hints of the server can only shorten it."""
     hints = _hints(raw)
     ttl, scope = bytes(hints.ttlMs), bytes(hints.cacheScope)
     if scope and scope != b'"public"' and key.who is None:

@@ -26,7 +26,10 @@ class Lease:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another replica has held the lease for longer than a dead one could."""
+        """Whether another replica holds the lease.
+
+        False if the entry may have been left by a replica that no longer runs.
+        """
         return self._denied * RENEW_SECONDS > LEASE_SECONDS
 
     async def acquire(self) -> None:
@@ -61,7 +64,7 @@ class Lease:
             self._revision, failures = revision, 0
 
     async def release(self) -> None:
-        """Release the lease at once, if this replica still holds it."""
+        """Release the lease immediately, if this replica still holds it."""
         try:
             if await self._bucket.swap(self._name, self._owner, self._revision) is not None:
                 await self._bucket.delete(self._name)

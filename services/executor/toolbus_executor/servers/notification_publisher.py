@@ -16,8 +16,8 @@ UPDATED = "notifications/resources/updated"
 class NotificationPublisher:
     """Notifications of one server.
 
-    A list change is published after the list was read again, not before. `watched` are the
-    resources subscribed to for all clients.
+    A list change is published only after the list has been read again. `watched` are the resources
+    to which all clients are subscribed.
     """
 
     def __init__(self, server: str, service: Service, watched: Watched) -> None:
@@ -58,13 +58,13 @@ class NotificationPublisher:
             self._service.spawn(self._publish(notification))
 
     async def publish_list_changes(self) -> None:
-        """Publish pending list changes, also those that left the list unchanged."""
+        """Publish pending list changes, even if the list is the same as before."""
         notification, self._changed = self._changed, {}
         for each in notification.values():
             await self._publish(each)
 
     async def _publish(self, notification: ServerNotification) -> None:
-        with suppress(ToolbusError):  # without the bus no subscriber is reachable either
+        with suppress(ToolbusError):  # without the bus, subscribers are not reachable either
             await self._service.bus.publish(notification.subject, notification.encode())
 
 

@@ -1,4 +1,4 @@
-"""Schedule for listing a server again, where the server limits its lists' lifetime."""
+"""Schedule for listing a server again if the server limits the lifetime of its lists."""
 
 import random
 from time import time
@@ -11,8 +11,8 @@ MIN_SECONDS = 5.0  # minimum, however short the server's `ttlMs`
 def refresh_pause(listing: Listing) -> float | None:
     """Return the seconds until the next listing; None for lists without expiry.
 
-    A `ttlMs` of 0 counts as absent: servers send it as a default. Random jitter keeps servers and
-    replicas from listing in step.
+    A `ttlMs` of 0 is ignored, because servers send it as a default. Random jitter prevents servers
+    and replicas from listing at the same time.
     """
     if not listing.ttl_ms:
         return None

@@ -133,7 +133,7 @@ class ServerSupervisor:
         }
 
     def retry_now(self) -> None:
-        """Reconnect at once, as the cause of the failure may be gone."""
+        """Reconnect now, because the cause of the failure may be resolved."""
         self._retry.set()
 
     async def stop(self, *, removed: bool) -> None:
@@ -142,6 +142,8 @@ class ServerSupervisor:
         self.watched.close()
         self.followed.close()
         await end(self._task)
+        if self.separation is not None:
+            await self.separation.pool.shut_down()
         if self.handler.session_router is not None:
             await self.handler.session_router.close()
         await self._spills.close()
@@ -191,7 +193,7 @@ class ServerSupervisor:
             await completely(self._service.calls.leave(CallAdmitted, self.name))
 
     async def _sleep_at_start(self) -> None:
-        """Start as idle if the published listing is of the present configuration."""
+        """Start in the state idle if the published listing is of the current configuration."""
         if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
@@ -204,7 +206,7 @@ class ServerSupervisor:
         self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """Run one connection; return why it ended, or "" if the server was stopped when idle."""
+        """Run one connection; return why it ended, or "" if the idle server was stopped."""
         upstream: Upstream | None = None
         secrets: Values = {}
         try:
@@ -259,13 +261,13 @@ class ServerSupervisor:
         )
 
     async def _relist(self, call: CallAdmitted) -> None:
-        """List again at once, for a call whose tool definition changed."""
+        """List the tools again immediately, for a call whose tool definition changed."""
         if self.handler.upstream is not None:
             await self._publish(await self._listing(self.handler.upstream))
             self.handler.reject_quarantined(call)
 
     def _rewatch(self) -> None:
-        """Renew the subscriptions after a caller left."""
+        """Renew the subscriptions after a subscriber disconnected."""
         if self.handler.upstream is not None:
             self._service.spawn(self._watch(self.handler.upstream))
 
@@ -309,7 +311,7 @@ class ServerSupervisor:
         await self._notifications.publish_list_changes()
 
     async def _renew(self, upstream: Upstream) -> None:
-        """Refresh the lists, or adopt those another replica has refreshed.
+        """Refresh the lists, or use those that another replica has refreshed.
 
         A server that does not respond keeps its connection, and its lists are shown as stale.
         """
@@ -353,7 +355,7 @@ class ServerSupervisor:
         await self.entry.publish(listing)
 
     def _local_listing(self) -> Listing:
-        """Return this executor's view of the server, in its present state."""
+        """Return this executor's view of the server in its current state."""
         described = self.described or Described("", "")
         listed = self.entry.listed or Listing(server=self.name, state=self.state)
         problems = {"dropped": self._list_problems.dropped, "failed": self._list_problems.failed}
@@ -373,7 +375,7 @@ class ServerSupervisor:
         )
 
     async def _publish_lost(self, reason: str) -> None:
-        """Publish a lost connection once, and keep its last listing as stale."""
+        """Publish a lost connection once, and mark its last listing as stale."""
         self.handler.why_not = reason
         self.handler.idling.settle()
         self._lost_at = self._lost_at or time()

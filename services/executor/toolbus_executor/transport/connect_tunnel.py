@@ -44,7 +44,7 @@ def _check_status(head: bytes) -> None:
 
 
 async def _head(connection: socket.socket) -> bytes:
-    """Read to the end of the head and no further: TLS follows."""
+    """Read up to the end of the head only, because TLS data follows."""
     loop = asyncio.get_running_loop()
     head = b""
     while not head.endswith(b"\r\n\r\n"):

@@ -1,7 +1,7 @@
 """Dialer of one server: resolves the name once, checks every address, connects to that address.
 
-TLS is verified for the name. A proxy resolves the server's name itself, so only the written host is
-checked then, and the proxy's own address fully.
+TLS is verified for the name. A proxy resolves the server's name itself; then the host is checked as
+written, and the address of the proxy is checked after resolution.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ class Dialer:
         named = self.named()
         try:
             self.egress.check_written(target, named=named)
-            return self.egress.judged(target, found, named=named) if found else []
+            return self.egress.check_addresses(target, found, named=named) if found else []
         except RefusedError as error:
             fields = {"host": target.host, "address": error.address, "kind": error.kind}
             log.warning("egress.denied", extra=fields)
@@ -105,7 +105,7 @@ class Dialer:
 
 
 async def _connect_to(address: str, port: int) -> socket.socket:
-    """Connect to an address, without any lookup."""
+    """Connect to an address without a name lookup."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:

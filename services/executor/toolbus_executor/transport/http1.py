@@ -22,7 +22,7 @@ DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
 LARGEST_HELD = 6 * 1024 * 1024  # bytes of a response, until it is spilled
 LARGEST_HEAD = 64 * 1024
-MOST_IDLE = 64
+MAX_IDLE = 64
 END_SECONDS = 1.0  # what a stream may take to end after its reply
 FIRST_FINAL_STATUS = 200  # lower ones are interim responses (100, 103)
 
@@ -60,7 +60,7 @@ OnStream = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
-    """One connection: one request at a time, its response whole or streamed in pieces."""
+    """One connection. It carries one request at a time; a response is whole or streamed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -177,7 +177,8 @@ class Connection(asyncio.Protocol):
     ) -> tuple[Head, bytes]:
         """Write a request and return its response; an event stream goes to `on_stream`.
 
-        If the body is too large, the response has the rest that `large` returns.
+        A body that is too large goes to `large`, and the response has the rest that `large`
+        returns.
 
         Raises:
             NotSentError: the connection was closed before any byte was written.
@@ -213,18 +214,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether the last response left the connection fit for another request."""
+        """Whether the connection can be used for another request after the last response."""
         return self._keeps and self.usable
 
     def close(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""
         if self._transport is not None:
             self._transport.abort()
 
-    def _grow(self, size: int, most: int) -> None:
+    def _grow(self, size: int, maximum: int) -> None:
         self._size += size
-        if self._size > most:
-            raise TooLargeError(f"the response exceeds {most} bytes")
+        if self._size > maximum:
+            raise TooLargeError(f"the response exceeds {maximum} bytes")
 
     def _begin_spill(self, large: MessageSpill) -> None:
         self._spill = large.begin()
@@ -315,7 +316,7 @@ class Pool:
         return answer
 
     def close(self) -> None:
-        """Close idle and ending connections; connections in use close with their request."""
+        """Close idle connections. Connections in use close when their request ends."""
         self._closed = True
         for connection in (*self._idle, *self._ending):
             connection.close()
@@ -323,14 +324,14 @@ class Pool:
 
     def _put_back(self, connection: Connection) -> None:
         connection.on_whole = None
-        if self._closed or not connection.reusable or len(self._idle) >= MOST_IDLE:
+        if self._closed or not connection.reusable or len(self._idle) >= MAX_IDLE:
             connection.close()
             return
         connection.idle_since = monotonic()
         self._idle.append(connection)
 
     def _await_end(self, connection: Connection) -> None:
-        """Hold a connection whose reply is known until its stream ends, for a moment."""
+        """Keep a connection whose reply is complete until its stream ends, for a limited time."""
         if self._closed:
             connection.close()
             return

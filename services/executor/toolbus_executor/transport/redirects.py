@@ -4,7 +4,7 @@ from urllib.parse import urljoin, urlsplit
 
 from toolbus_executor.transport.http1 import Head
 
-MOST_REDIRECTS = 3  # per request
+MAX_REDIRECTS = 3  # per request
 PERMANENT = 308
 SAME_METHOD = (307, 308)  # the request is repeated with its method and body
 _BY_READING = (301, 302, 303, 307, 308)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.results.large.spill import SpillBuffer
 from toolbus_executor.results.large.spill_registry import MessageSpill
 
@@ -32,7 +32,7 @@ class EventReader:
         self.retry = 0.0  # seconds to wait before reconnecting; 0 if the server sent none
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the data of each completed event. Raises `UpstreamFaultError`."""
+        """Yield the data of each completed event. Raises `UpstreamInvalidError`."""
         if self._spill is not None:
             self._feed_on(self._spill, piece)
             return
@@ -60,14 +60,14 @@ class EventReader:
                 self._size = len(rest)
 
     def give_up(self) -> SpillBuffer | None:
-        """Return the spill buffer of an unfinished large event, to be abandoned."""
+        """Return the buffer of an unfinished large event, so that the caller can delete it."""
         spill, self._spill, self.spilled = self.spilled or self._spill, None, None
         return spill
 
     def _grow(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > LARGEST_EVENT:
-            raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+            raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
 
     def _hold(self, piece: bytes) -> None:
         """Buffer a piece of an unfinished line."""
@@ -80,7 +80,7 @@ class EventReader:
         parts, self._rest = self._rest, []
         first = b"".join(parts[:_FIELD])  # no part is empty, so they include the field's name
         if not first.startswith(b"data:"):
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The upstream's event has a line without data that is too long."
             )
         self._spill = large.begin()
@@ -88,7 +88,10 @@ class EventReader:
             self._spill.feed(part)
 
     def _feed_on(self, spill: SpillBuffer, piece: bytes) -> None:
-        """Spill the next piece of a line. Its end ends the event, as MCP messages have one line."""
+        """Store the next piece of a line.
+
+        The end of the line ends the event, as MCP messages have one line.
+        """
         line, newline, _ = piece.partition(b"\n")
         spill.feed(line)
         if newline:

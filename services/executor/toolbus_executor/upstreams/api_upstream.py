@@ -34,8 +34,8 @@ T = TypeVar("T", bound=Operation)
 class ApiUpstream(ABC, Generic[T]):
     """The common part of these upstreams; `refresh` is in seconds.
 
-    A call runs the operation that was listed under its name, here or by another replica. If the
-    description has changed the operation since, the tools are listed again before the call.
+    A call runs the operation that was listed under its name by this or another replica. If the
+    description has changed since then, the tools are listed again before the call.
     """
 
     sends_requests = False  # APIs send no requests during a call
@@ -92,12 +92,12 @@ class ApiUpstream(ABC, Generic[T]):
         return found
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Raise an error: there are no resources."""
+        """Raise an error, because these servers have no resources."""
         if uris:
             refuse_unless_subscribable(Described("", ""))
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: there are no tasks."""
+        """Raise an error, because these servers have no tasks."""
         if tasks:
             refuse_unless_following(Described("", ""))
 

@@ -1,4 +1,4 @@
-"""What the executor needs of an upstream server, independent of its transport and family."""
+"""Interface of an upstream server for the executor, independent of transport and family."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from toolbus_common.concurrency import completely
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.upstreams.call_channel import Caller, Question
 
 LISTS = ("tools", "prompts", "resources")
@@ -15,10 +15,10 @@ LISTS = ("tools", "prompts", "resources")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """How an upstream describes itself.
+    """An upstream's description of itself.
 
-    `info` holds its name, version and title; `is_toolbus` is set for another Toolbus gateway;
-    `ours` is set if Toolbus made the description because it cannot connect to the server yet.
+    `info` has its name, version and title. `is_toolbus` is set for another Toolbus gateway. `ours`
+    is set if Toolbus wrote the description because it cannot connect to the server yet.
     """
 
     family: str
@@ -51,7 +51,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCallbacks:
-    """Callbacks for whatever an upstream sends outside of calls.
+    """Callbacks for messages that an upstream sends outside of calls.
 
     Attributes:
         on_lists_changed: a list may have changed.
@@ -77,7 +77,7 @@ class UpstreamCallbacks:
     forward_request: Callable[[Question], None] | None = None
 
 
-class NoSuchFamilyError(UpstreamFaultError):
+class NoSuchFamilyError(UpstreamInvalidError):
     """The server does not speak the configured protocol family."""
 
     @classmethod
@@ -100,7 +100,7 @@ class NoSuchFamilyError(UpstreamFaultError):
 
 
 class SameDeathError(UpstreamDeadError):
-    """A call failed because its process ended, and that end is already counted as a failure."""
+    """A call failed because its process ended, and the end was already counted as a failure."""
 
 
 class Upstream(Protocol):
@@ -126,7 +126,7 @@ class Upstream(Protocol):
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed: some need special treatment in calls."""
+        """Store the listed tools, because calls of some tools need special treatment."""
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
@@ -167,20 +167,20 @@ def sends_requests(upstream: Upstream, call: CallAdmitted) -> bool:
 
 
 def separates(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether this call belongs to a session of its owner."""
+    """Return whether this call uses a session of its owner."""
     of_call = getattr(upstream, "separates_in", None)
     return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
 
 
 def is_isolated_failure(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether a failed call says nothing about the server as a whole."""
+    """Return whether a failed call is no evidence of a failure of the whole server."""
     of_call = getattr(upstream, "spared", None)
     return of_call is not None and bool(of_call(call))
 
 
 @contextmanager
 def sent_before() -> Iterator[None]:
-    """Mark errors as following a request that was sent: the call may have been executed."""
+    """Mark errors as raised after a request was sent: the call may have been executed."""
     try:
         yield
     except ToolbusError as error:

@@ -22,8 +22,8 @@ from toolbus_executor.mcp_messages.task_formats import RESULT
 from toolbus_executor.upstreams.deadline_extension import CallDeadline, DeadlineExtension
 from toolbus_executor.upstreams.progress_limiter import ProgressLimiter
 
-MOST_WAITING = 64  # unsent messages of one call
-MOST_QUESTIONS = 32
+MAX_WAITING = 64  # unsent messages of one call
+MAX_QUESTIONS = 32
 METHOD_NOT_FOUND = -32601
 
 
@@ -40,7 +40,10 @@ class Question:
 
 
 class Caller:
-    """The channel to one caller. After a turn of input requests another call takes it over."""
+    """The channel to one caller.
+
+    After input requests, the call that continues takes over the channel.
+    """
 
     __slots__ = (
         "_began",
@@ -95,7 +98,7 @@ class Caller:
     def answer_to(
         self, call: CallAdmitted, reply: ReplyChannel, extending: DeadlineExtension | None = None
     ) -> None:
-        """Attach the channel to this call; progress extends its deadline as `extending` allows."""
+        """Attach the channel to this call. Progress extends the deadline as `extending` allows."""
         self._call = call
         self._began = monotonic()
         self._extending = extending
@@ -107,7 +110,10 @@ class Caller:
         self._kinds = call.capabilities
 
     def progressed(self, body: bytes) -> None:
-        """Forward the server's progress; beyond the rate limit only the latest, with a delay."""
+        """Forward the server's progress.
+
+        Above the rate limit, only the latest is sent, with a delay.
+        """
         self.works()
         if not self._progress:
             return
@@ -123,7 +129,7 @@ class Caller:
             self._release()
 
     def works(self) -> None:
-        """Extend the call's deadline, because the server is known to be working on it."""
+        """Extend the call's deadline, because the server is known to be working on the call."""
         if self._patience is not None:
             self._patience.restart()
         elif self._extending is not None:
@@ -131,7 +137,7 @@ class Caller:
             self._patience.restart()
 
     def left(self) -> float:
-        """Return the seconds until the extended deadline; 0 or less where there is none."""
+        """Return the seconds until the extended deadline; 0 or less if it is not extended."""
         return 0.0 if self._patience is None else self._patience.left()
 
     def suspend(self) -> None:
@@ -141,16 +147,16 @@ class Caller:
     def logged(self, rank: int, body: bytes, *, raised: bool = False) -> None:
         """Forward a log message of this severity.
 
-        A caller that set no level receives what the server sends by default; if the server's level
-        was raised (`raised`) for other callers, it receives messages from the usual default level
-        on.
+        A caller without a level receives all messages that the server sends by default. If the
+        server's level was changed for other callers (`raised`), it receives messages of the usual
+        default level and above.
         """
         least = (DEFAULT if raised else 0) if self._unasked else self._least
         if rank >= least:
             self._notify(Notification("notifications/message", body))
 
     def paused(self, seconds: float) -> None:
-        """Report that the server closed its stream, which is resumed after so many seconds."""
+        """Report that the server closed its stream, and will resume it after these milliseconds."""
         self._notify(StreamPaused(round(seconds * 1000)))
 
     def request(self, question: Question) -> None:
@@ -160,7 +166,7 @@ class Caller:
             question.answer(b'"result":{}')
             return
         kind = request_kind(question.method, question.params)
-        if kind not in kinds_of(self._kinds) or len(self.questions) >= MOST_QUESTIONS:
+        if kind not in kinds_of(self._kinds) or len(self.questions) >= MAX_QUESTIONS:
             question.answer(refusal(METHOD_NOT_FOUND, "The client does not support this request."))
             return
         self._count += 1
@@ -196,7 +202,7 @@ class Caller:
         self._put(DeadlineExtended(deadline))
 
     def _notify(self, message: CallNotification) -> None:
-        if len(self._outbox) < MOST_WAITING:
+        if len(self._outbox) < MAX_WAITING:
             self._put(message)
 
     def _put(self, message: CallNotification | DeadlineExtended) -> None:

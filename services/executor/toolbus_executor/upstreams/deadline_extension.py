@@ -1,7 +1,7 @@
 """Extend the deadlines of calls whose server reports progress, up to a maximum.
 
-Progress costs a clock reading and a comparison. Other services are notified only when the deadline
-they know would be too early: at most once per half idle timeout, and once a second.
+Each progress notification costs a clock reading and a comparison. Other services are notified only
+if their known deadline would be too early, at most once per half idle timeout and once a second.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class CallDeadline:
         self._until = 0.0
 
     def restart(self) -> None:
-        """Grant the idle timeout once more, as far as the total timeout allows."""
+        """Restart the idle timeout, up to the total timeout."""
         now = monotonic()
         self._until = min(now + self._idle, self._ends)
         if self._until > self._announced:
@@ -73,7 +73,7 @@ class CallDeadline:
 
 
 class Limit:
-    """A timer that fails a future with `TimeoutError`, unless `left` grants more time by then."""
+    """A timer that fails a future with `TimeoutError`, unless `left` returns remaining time."""
 
     __slots__ = ("_future", "_left", "_timer")
 

@@ -1,7 +1,7 @@
 """Limit how far calls and names travel through chained Toolbus gateways. Pure.
 
-No gateway knows the length of a chain. Therefore each passes on the number of hops a call has made,
-and drops names that come from further away than a call could go.
+No gateway knows the length of a chain. Therefore each passes on the number of hops that a call has
+made, and drops names from gateways that a call could not reach.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import LoopDetectedError
 
 HOPS = "dev.toolbus/hops"  # in a call's `_meta`: the hops between gateways so far
-MOST_HOPS = 4
+MAX_HOPS = 4
 NAME = "toolbus"
 _BETWEEN = "__"
 _NAMED = {"tools/list": "tools", "prompts/list": "prompts"}
-_FAR = f"its path has more than {MOST_HOPS} gateways; one of them may lead back to this one"
+_FAR = f"its path has more than {MAX_HOPS} gateways; one of them may lead back to this one"
 
 
 class _Extra(msgspec.Struct):
@@ -33,19 +33,19 @@ def onward(call: CallAdmitted) -> CallAdmitted:
     """Return the call as it is sent to the next Toolbus, with one more hop.
 
     Raises:
-        LoopDetectedError: the call has made `MOST_HOPS` hops.
+        LoopDetectedError: the call has made `MAX_HOPS` hops.
 
     """
     meta = _extra(call.extra or "{}").meta
     hops = meta.get(HOPS)
     gone = hops if isinstance(hops, int) and hops > 0 else 0
-    if gone >= MOST_HOPS:
+    if gone >= MAX_HOPS:
         raise LoopDetectedError(
             f"The call passed {gone} Toolbus gateways and would be sent to another one, so the "
             "gateways probably form a loop. An operator must remove the server that closes the "
             "loop.",
             sent=False,
-            limit_hops=MOST_HOPS,
+            limit_hops=MAX_HOPS,
         )
     extra = _members(call.extra or "{}") | {"_meta": meta | {HOPS: gone + 1}}
     return call.model_copy(update={"extra": msgspec.json.encode(extra).decode()})
@@ -66,4 +66,4 @@ def near(method: str, page: dict[str, Any]) -> tuple[dict[str, Any], dict[str, s
 
 def _is_far(entry: Any) -> bool:
     name = entry.get("name") if isinstance(entry, dict) else None
-    return isinstance(name, str) and name.count(_BETWEEN) > MOST_HOPS
+    return isinstance(name, str) and name.count(_BETWEEN) > MAX_HOPS

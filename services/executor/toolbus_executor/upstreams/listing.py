@@ -14,16 +14,16 @@ from toolbus_common.config.servers.server import LARGEST_LIST
 from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.crypto.canonical_json import digest_of
-from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.repair import Read, UnreadableError, read_definition
 from toolbus_executor.resilience.failure_log import shared_reason
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
 from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, params_of
 
-MOST_PAGES = 100
-MOST_ENTRIES = 5_000
-MOST_DROPPED = 200  # reported by name
+MAX_PAGES = 100
+MAX_ENTRIES = 5_000
+MAX_DROPPED = 200  # reported by name
 DEEPEST_DEFINITION = 40
 DISCOVER = "server/discover"
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
@@ -59,7 +59,7 @@ OTHERS = (
 
 @dataclass(slots=True)
 class _Filter:
-    """Collect usable entries; all kinds together may have `limit` bytes."""
+    """Collects usable entries. All kinds together have at most `limit` bytes."""
 
     server: str = ""
     limit: int = LARGEST_LIST
@@ -88,8 +88,8 @@ class _Filter:
         return tuple(usable[name] for name in (sorted(usable) if kind.key == "name" else usable))
 
     def drop(self, shown: str, reason: str) -> None:
-        """Record what is left out, and why."""
-        if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
+        """Record an omitted entry and the reason."""
+        if len(self.dropped) < MAX_DROPPED or shown in self.dropped:
             self.dropped[shown] = reason
         else:
             self.more += 1
@@ -138,7 +138,7 @@ class _Filter:
 
 
 class _Hints:
-    """The shortest cache lifetime of a server's pages; session-based servers name none."""
+    """The shortest cache lifetime of a server's pages. Session-based servers give none."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -162,7 +162,7 @@ async def listed(
     """List everything a server offers, ready to publish, within `limit` bytes.
 
     Raises:
-        UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
+        UpstreamInvalidError: its tools cannot be listed; other lists are left out with the reason.
 
     """
     sieve, hints, began = _Filter(server, limit), _Hints(page), time()
@@ -192,14 +192,14 @@ async def listed(
 
 
 def repairs_of(listing: Listing) -> dict[str, str]:
-    """Return the repairs of definitions by name, up to `MOST_DROPPED` of them."""
+    """Return the repairs of definitions by name, up to `MAX_DROPPED` of them."""
     every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
     repaired = [each for each in (*every, *listing.quarantined) if each.repaired]
-    return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MOST_DROPPED]}
+    return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MAX_DROPPED]}
 
 
 def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
-    """Return the listing including the entries that the upstream itself left out."""
+    """Return the listing with the entries that the upstream itself omitted."""
     if not left_out:
         return listing
     sieve = _Filter(dropped=dict(listing.dropped))
@@ -232,23 +232,23 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
     """Return the entries of all pages of a list.
 
     Raises:
-        UpstreamFaultError: the list is endless, too long or malformed.
+        UpstreamInvalidError: the list is endless, too long or malformed.
 
     """
     entries: list[Any] = []
     cursor: str | None = None
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         result = await page(kind.method, cursor)
         found = result.get(kind.member)
         if not isinstance(found, list):
-            raise UpstreamFaultError(f"Its {kind.method} result has no list of {kind.name}.")
+            raise UpstreamInvalidError(f"Its {kind.method} result has no list of {kind.name}.")
         entries += found
-        if len(entries) > MOST_ENTRIES:
-            raise UpstreamFaultError(f"It lists more than {MOST_ENTRIES} {kind.name}.")
+        if len(entries) > MAX_ENTRIES:
+            raise UpstreamInvalidError(f"It lists more than {MAX_ENTRIES} {kind.name}.")
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
             return entries
-    raise UpstreamFaultError(f"Its {kind.method} has more than {MOST_PAGES} pages.")
+    raise UpstreamInvalidError(f"Its {kind.method} has more than {MAX_PAGES} pages.")
 
 
 async def _tools(described: Described, page: Page) -> list[Any]:
@@ -274,11 +274,11 @@ def _check_annotations(schema: dict[str, Any]) -> None:
         raise UnreadableError(str(error)) from error
 
 
-def _deeper_than(value: Any, most: int) -> bool:
+def _deeper_than(value: Any, maximum: int) -> bool:
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
-        if depth > most:
+        if depth > maximum:
             return True
         level = [
             inner for item in level for inner in (item.values() if isinstance(item, dict) else item)

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-MOST = 20  # in any second
+MAX_PER_SECOND = 20  # in any second
 SECOND = 1.0
 
 
@@ -10,11 +10,11 @@ class ProgressLimiter:
     """The times of the latest notifications."""
 
     def __init__(self) -> None:
-        self._sent: deque[float] = deque(maxlen=MOST)
+        self._sent: deque[float] = deque(maxlen=MAX_PER_SECOND)
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next notification is allowed; 0 if it is now."""
-        if len(self._sent) < MOST:
+        if len(self._sent) < MAX_PER_SECOND:
             return 0.0
         return max(0.0, self._sent[0] + SECOND - now)
 

@@ -1,9 +1,9 @@
 """A server that speaks both protocol families: each call uses the family of its caller.
 
 The newest family is connected first, and lists. The other family is connected when a caller first
-needs it: the newest family does not reveal whether there is another, and a server without one
-should receive no handshake. A process may lock onto the family of the first message, so another
-process is started.
+needs it, because the newest family does not show whether the server has another one, and a server
+without one should receive no handshake. A process may support only the family of its first message,
+so another process is started.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any, cast
 from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.resilience.failure_log import why
 from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import (
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = {False: 5.0, True: 20.0}  # over HTTP; for a process, which must start
 RETRY_SECONDS = 30.0  # until the other family is tried again after a temporary failure
-MOST_TASKS = 5_000
+MAX_TASKS = 5_000
 
 Make = Callable[[Server, UpstreamCallbacks], Upstream]
 
@@ -65,7 +65,7 @@ def create_in_families(
 
 @dataclass(slots=True)
 class _Other:
-    """The server as connected with a handshake."""
+    """The connection to the server in the session-based family."""
 
     upstream: Upstream
     described: Described
@@ -90,6 +90,7 @@ class BothFamilies:
         self._other: _Other | None = None
         self._modern = False  # only then there may be another family
         self._retry_at = 0.0
+        self._closed = False
         self._connecting = asyncio.Lock()
         self._watching_other: asyncio.Task[None] | None = None
         self._tools: Collection[CatalogEntry] = ()
@@ -135,7 +136,7 @@ class BothFamilies:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, while there is one."""
+        """The id of the process that is used for listing, while it runs."""
         return getattr(self._first, "pid", None)
 
     @property
@@ -166,7 +167,7 @@ class BothFamilies:
         return separates(self._other.upstream, call)
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether a failed call says nothing about other calls."""
+        """Return whether a failed call is no evidence of a failure of other calls."""
         wanted = self._other.upstream if self._other and self._wants_other(call) else self._first
         return isinstance(wanted, Separated) and wanted.spared(call)
 
@@ -226,7 +227,7 @@ class BothFamilies:
 
     async def close(self) -> None:
         """Disconnect, in both families."""
-        self._retry_at = inf
+        self._closed = True
         if self._watching_other is not None:
             await end(self._watching_other)
         other, self._other = self._other, None
@@ -256,7 +257,7 @@ class BothFamilies:
     async def _connect(self) -> _Other | None:
         """Connect the other family; return None if the server does not offer it, at least now."""
         async with self._connecting:
-            if self._other is not None or monotonic() < self._retry_at:
+            if self._other is not None or self._closed or monotonic() < self._retry_at:
                 return self._other
             made = self._make_other()
             try:
@@ -271,6 +272,9 @@ class BothFamilies:
                 self._retry_at = inf if refused else monotonic() + RETRY_SECONDS
                 log.info("server.one_family", extra={"final": refused, "reason": why(error)})
                 return None
+            if self._closed:
+                await close_completely(made)
+                raise UpstreamDeadError("The server was disconnected; retry.", sent=False)
             self._other = connected
             self._pass_tools()
             self._watching_other = asyncio.create_task(self._watch_other(connected))
@@ -296,7 +300,7 @@ class BothFamilies:
             await self._connect()
 
     def _pass_tools(self) -> None:
-        """Pass the tools to the other family, with the task support it declares itself."""
+        """Pass the tools to the other family, with the task support that this family declares."""
         if self._other is None:
             return
         tasks = self._other.tasks
@@ -326,7 +330,7 @@ async def _tasks(connected: _Other) -> dict[str, str]:
     if not connected.described.has(TOOLS.capability):
         return {}
     found: dict[str, str] = {}
-    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MOST_TASKS]:
+    for entry in (await every_page(TOOLS, connected.upstream.list_page))[:MAX_TASKS]:
         with suppress(AttributeError, KeyError, TypeError):
             support, name = entry["execution"]["taskSupport"], entry["name"]
             if support in ("optional", "required") and isinstance(name, str):

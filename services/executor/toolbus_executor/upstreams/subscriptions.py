@@ -11,7 +11,7 @@ from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
 
 LEASE_SECONDS = 600.0
-MOST_WATCHED = 1000
+MAX_WATCHED = 1000
 
 Subscribe = Callable[[frozenset[str]], Awaitable[None]]
 
@@ -90,7 +90,7 @@ class Watched:
     @property
     def full(self) -> bool:
         """Whether no more can be watched."""
-        return len(self._until) >= MOST_WATCHED
+        return len(self._until) >= MAX_WATCHED
 
     def add(self, name: str) -> None:
         """Watch a name for `LEASE_SECONDS` from now on."""

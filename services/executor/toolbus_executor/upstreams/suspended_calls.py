@@ -1,7 +1,7 @@
 """Calls suspended until their client answers, found by an unguessable state.
 
-A session-based server sends a request during a call. The client receives `input_required` and comes
-back with another call, which may reach any replica; its state names the owner.
+A session-based server sends a request during a call. The client receives `input_required` and
+continues with another call, which any replica may receive. The state in that call names the owner.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import Caller
 
 SUSPENSION_SECONDS = 600.0
-MOST_SUSPENDED = 1000  # of one server
+MAX_SUSPENDED = 1000  # of one server
 INVALID_PARAMS = -32602
 CANCELLED = -32800
 _PREFIX = "suspended"
@@ -75,10 +75,10 @@ class SuspendedCalls:
             OverloadedError: too many calls are suspended.
 
         """
-        if len(self._suspended) >= MOST_SUSPENDED:
+        if len(self._suspended) >= MAX_SUSPENDED:
             suspended.end()
             raise OverloadedError(
-                f"{MOST_SUSPENDED} calls already wait for input, which is the limit; retry later."
+                f"{MAX_SUSPENDED} calls already wait for input, which is the limit; retry later."
             )
         number = secrets.token_urlsafe(24)
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class SuspendedCalls:
         return suspended
 
     def cancel(self, call_id: str) -> None:
-        """Cancel the call that this turn suspended: its client will not come back."""
+        """Cancel the call that this turn suspended, because its client will not continue it."""
         number = self._calls.get(call_id)
         if number is not None:
             self._expire(number)
@@ -137,7 +137,7 @@ class SuspendedCalls:
 
 
 def binding_of(call: CallAdmitted) -> str:
-    """Return what must be equal in every turn of a call."""
+    """Return the binding of a call, which must be equal in all its turns."""
     digest = hashlib.sha256(call.arguments).hexdigest()
     return f"{call.principal_id}\n{call.customer}\n{call.key}\n{call.method}\n{call.tool}\n{digest}"
 
@@ -169,7 +169,7 @@ def answer(caller: Caller, answers: Mapping[str, msgspec.Raw]) -> None:
 
 
 def _member(raw: bytes) -> bytes:
-    """Return the member of the response: an error if the client answered with one."""
+    """Return the member of the response to the server: an error if the client sent an error."""
     if ERROR.encode() in raw:
         found = error_in(msgspec.Raw(raw))
         if found is not None:

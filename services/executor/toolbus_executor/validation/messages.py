@@ -8,7 +8,7 @@ from jsonschema_rs import ValidationError, ValidationErrorKind
 
 MAX_ERRORS = 3
 MAX_LENGTH = 600  # characters of the whole message
-_LONGEST_NAME, _LONGEST_PATTERN, _MOST_NAMES = 64, 120, 12
+_LONGEST_NAME, _LONGEST_PATTERN, _MAX_NAMES = 64, 120, 12
 _DEEPEST_CHOICE = 3
 
 _TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
@@ -51,7 +51,7 @@ _FIXED = {
 
 
 def errors_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
-    """Return the first few errors, each with its location; `whole` names the whole value."""
+    """Return the first few errors, each with its location; `whole` is the name of the value."""
     messages = [_message(each, schema, whole) for each in islice(errors, MAX_ERRORS + 1)]
     more = "; further errors are omitted" if len(messages) > MAX_ERRORS else ""
     return _truncated("; ".join(dict.fromkeys(messages[:MAX_ERRORS])), MAX_LENGTH) + more
@@ -139,7 +139,7 @@ def _unexpected(names: list[str], schema: Any, location: str) -> str:
 
 
 def _schema_at(error: ValidationError, schema: Any, name: str = "") -> Any:
-    """Return the schema that holds an error's keyword, or that schema's property `name`."""
+    """Return the schema that has an error's keyword, or that schema's property `name`."""
     found = schema
     for step in error.schema_path[:-1]:
         if isinstance(found, dict):
@@ -191,13 +191,13 @@ def _type_of(value: Any) -> str:
 
 
 def _listed(values: Sequence[Any], between: str = ", ") -> str:
-    shown = between.join(_shown(each) for each in values[:_MOST_NAMES])
-    more = len(values) - _MOST_NAMES
+    shown = between.join(_shown(each) for each in values[:_MAX_NAMES])
+    more = len(values) - _MAX_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _shown(value: Any) -> str:
-    """Return a value of the schema; of the caller's values only member names appear."""
+    """Return a value of the schema for a message. Of the caller's values, only names are used."""
     if isinstance(value, dict | list):
         return _type_of(value)
     return _quoted(value) if isinstance(value, str) else _truncated(str(value), _LONGEST_NAME)
@@ -207,5 +207,5 @@ def _quoted(text: str) -> str:
     return repr(_truncated(text, 4 * _LONGEST_NAME))
 
 
-def _truncated(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+def _truncated(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else f"{text[:maximum]}…"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from jsonschema_rs import ValidationError, ValidationErrorKind
 
-MOST_MISFITS = 50
-_MOST_NAMED = 8
+MAX_MISFITS = 50
+_MAX_NAMED = 8
 _LONGEST_NAME = 64
 
 
@@ -14,8 +14,8 @@ _LONGEST_NAME = 64
 class Misfit:
     """A validation failure: `text` for the caller, `note` for events, which has no values.
 
-    `names` are the arguments concerned; None if any may be, as a server could take an argument that
-    its schema does not define for another one.
+    `names` are the invalid arguments. None means that any argument may be invalid, because a server
+    could interpret an argument that its schema does not define as another one.
     """
 
     text: str
@@ -23,7 +23,7 @@ class Misfit:
     names: frozenset[str] | None = None
 
     def concerns(self, read: Collection[str] | None) -> bool:
-        """Return whether one of these arguments may be invalid; None stands for all."""
+        """Return whether one of these arguments may be invalid; None means all arguments."""
         if read is None:
             return True
         return bool(read) and (self.names is None or not self.names.isdisjoint(read))
@@ -34,9 +34,9 @@ UNCHECKED = Misfit("they are too large to be validated, which a rule or a settin
 
 def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: str) -> Misfit:
     """Return the failure of these errors; `known` are the arguments the schema names."""
-    concerned = [_concerned(each) for each in errors[:MOST_MISFITS]]
+    concerned = [_concerned(each) for each in errors[:MAX_MISFITS]]
     named = frozenset(name for name in concerned if name is not None)
-    sure = None not in concerned and len(errors) <= MOST_MISFITS
+    sure = None not in concerned and len(errors) <= MAX_MISFITS
     return Misfit(text, _noted(errors, known), named if sure else None)
 
 
@@ -50,12 +50,12 @@ def _concerned(error: ValidationError) -> str | None:
 
 
 def _noted(errors: Sequence[ValidationError], known: Collection[str]) -> str:
-    """Return the arguments and keywords of errors; argument names chosen by callers stay out."""
+    """Return the arguments and keywords of errors, without argument names that callers chose."""
     notes = dict.fromkeys(
-        f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MOST_MISFITS]
+        f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MAX_MISFITS]
     )
-    more = ["…"] if len(notes) > _MOST_NAMED else []
-    return ", ".join([*list(notes)[:_MOST_NAMED], *more])
+    more = ["…"] if len(notes) > _MAX_NAMED else []
+    return ", ".join([*list(notes)[:_MAX_NAMED], *more])
 
 
 def _shown(name: str | None, known: Collection[str]) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 from urllib.parse import unquote
 
 LARGEST_WEIGHT = 20_000  # subschemas, each counted once per reference to it
-MOST_PATTERNS = 64
+MAX_PATTERNS = 64
 DEEPEST = 100
-MOST_VISITS = 500_000  # of one validation: about 15 ms
-MOST_DESCRIBED = 20_000  # visits beyond which errors are not collected
-MOST_COPIED = 8 * 1024 * 1024  # bytes: each error holds a copy of its value
+MAX_VISITS = 500_000  # of one validation: about 15 ms
+MAX_DESCRIBED = 20_000  # visits beyond which errors are not collected
+MAX_COPIED = 8 * 1024 * 1024  # bytes: each error holds a copy of its value
 BYTES_PER_VISIT = 16  # read by a pattern
 _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
 _ALIEN = ("$dynamicRef", "$recursiveRef", "$vocabulary")
@@ -39,15 +39,15 @@ class Bounds:
         return self.weight * nodes + self.patterns * len(raw) // BYTES_PER_VISIT
 
     def describable(self, raw: bytes) -> bool:
-        """Return whether collecting all errors is cheap: unlike a verdict, it repeats work."""
-        most = self.visits(raw)
+        """Return whether collecting all errors is cheap. Unlike a verdict, it repeats work."""
+        maximum = self.visits(raw)
         if self.returns > 1:
-            most *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
-        return most <= MOST_DESCRIBED and self.weight * len(raw) <= MOST_COPIED
+            maximum *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
+        return maximum <= MAX_DESCRIBED and self.weight * len(raw) <= MAX_COPIED
 
 
 def bounds_of(schema: dict[str, Any]) -> Bounds:
-    """Return the cost bounds of a schema; an overestimate rather than an underestimate.
+    """Return upper bounds of a schema's validation cost.
 
     Raises:
         UnboundedError: the schema is too large, or refers outside itself.
@@ -57,8 +57,8 @@ def bounds_of(schema: dict[str, Any]) -> Bounds:
     weight, returns = scale.weigh(schema)
     if weight > LARGEST_WEIGHT:
         raise UnboundedError("its schema is too large after its references are resolved")
-    if scale.patterns > MOST_PATTERNS:
-        raise UnboundedError(f"its schema has more than {MOST_PATTERNS} patterns")
+    if scale.patterns > MAX_PATTERNS:
+        raise UnboundedError(f"its schema has more than {MAX_PATTERNS} patterns")
     return Bounds(weight, scale.patterns, returns)
 
 

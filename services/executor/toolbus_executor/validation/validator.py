@@ -17,8 +17,8 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError
 from toolbus_executor.resilience.failure_log import MisfitError
 from toolbus_executor.validation.messages import errors_in
-from toolbus_executor.validation.misfits import MOST_MISFITS, UNCHECKED, Misfit, misfit_of
-from toolbus_executor.validation.schema_cost import MOST_VISITS, Bounds, UnboundedError, bounds_of
+from toolbus_executor.validation.misfits import MAX_MISFITS, UNCHECKED, Misfit, misfit_of
+from toolbus_executor.validation.schema_cost import MAX_VISITS, Bounds, UnboundedError, bounds_of
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,10 @@ class CompiledSchema:
     def misfit(self, raw: bytes, whole: str, *, nulls: bool = False) -> Misfit | None:
         """Return the validation failure of this JSON; None if it is valid.
 
-        With `nulls`, a null member counts as absent, as many models write it.
+        With `nulls`, a null member counts as absent, because many models write null for absent
+        members.
         """
-        if self.bounds.visits(raw) > MOST_VISITS:
+        if self.bounds.visits(raw) > MAX_VISITS:
             return UNCHECKED
         try:
             value = _decode(raw)
@@ -64,7 +65,7 @@ class CompiledSchema:
                     return None
             if not self.bounds.describable(raw):
                 return Misfit(f"the schema does not allow {whole}", "the arguments (many)")
-            errors = list(islice(self.validator.iter_errors(value), MOST_MISFITS + 1))
+            errors = list(islice(self.validator.iter_errors(value), MAX_MISFITS + 1))
             known = self.schema.get("properties")
             names = known if isinstance(known, dict) else {}
             return misfit_of(errors, names, errors_in(errors, self.schema, whole))
@@ -88,8 +89,8 @@ class _Compiled:
 class Checks:
     """Schemas of a server's tools. `unchecked` has the tools without validation, with reasons.
 
-    A tool whose schema cannot be used stays callable, as its server validates too. `misfits` is the
-    policy for invalid arguments, `tools` the same for single tools.
+    A tool whose schema cannot be used can still be called, because its server validates as well.
+    `misfits` is the policy for invalid arguments, and `tools` the policy for single tools.
     """
 
     server: str
@@ -221,7 +222,7 @@ def _checked(schema: Any, member: str, why_not: list[str]) -> CompiledSchema | N
 
 
 def _is_library_failure(error: BaseException) -> bool:
-    """Return whether an error is a failure of the library, which may be a panic."""
+    """Return whether an error is a failure of the library itself, possibly a panic."""
     own = (ValueError, RecursionError, jsonschema_rs.ReferencingError)
     return isinstance(error, own) or type(error).__name__ == "PanicException"
 

@@ -1,4 +1,4 @@
-"""Anonymous callers: whether a request without a credential is served, and why not."""
+"""Anonymous callers: decides whether a request without a credential is served."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ _FORWARDED = (
 class AnonymousAccess:
     """Decides which requests are served without a credential, if the configuration allows any.
 
-    `remote` is why other machines may reach this listener, empty if they cannot. Web pages are
-    rejected unless the operator lists their origin in TOOLBUS_BROWSER_ORIGINS: without a
+    `remote` is the reason why other machines may reach this listener; empty if they cannot. Web
+    pages are rejected unless the operator lists their origin in TOOLBUS_BROWSER_ORIGINS: without a
     credential, any page in a browser on this machine could use the tools.
     """
 
@@ -50,7 +50,7 @@ class AnonymousAccess:
 
     @property
     def denied_reason(self) -> str:
-        """Why configured anonymous access is denied to everyone; empty if it is not."""
+        """The reason why configured anonymous access is denied to all callers; else empty."""
         config = self.config
         return self.remote if config.on and not config.allow_remote else ""
 
@@ -64,7 +64,7 @@ class AnonymousAccess:
         return "everyone" if self.config.allow_remote else "this machine"
 
     def applies(self, headers: Headers) -> bool:
-        """Return whether a request is anonymous: one with a credential never is."""
+        """Return whether a request is anonymous. A request with a credential never is."""
         return self.config.on and not any(name in headers for name in _CREDENTIALS)
 
     def check(self, headers: Headers, scope: Mapping[str, Any]) -> None:

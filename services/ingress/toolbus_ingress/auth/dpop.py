@@ -23,7 +23,10 @@ _REJECTIONS = ("unauthorized", "forbidden", "insufficient_scope")
 
 
 class InvalidProofError(UnauthorizedError):
-    """No valid proof shows that the sender holds the token's key. `error` is RFC 9449's code."""
+    """No valid proof shows that the sender has the token's key.
+
+    `error` is an error code of RFC 9449.
+    """
 
     def __init__(self, reason: str, error: str = INVALID, nonce: str = "") -> None:
         super().__init__(reason)
@@ -40,7 +43,7 @@ def rejection_code(error: ToolbusError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DPoPVerifier:
-    """Checks that bound tokens come with a proof of their key, and unbound ones as Bearer."""
+    """Checks that bound tokens are sent with a proof of their key, and other tokens as Bearer."""
 
     public_url: str
     checker: ProofChecker = field(default_factory=ProofChecker)
@@ -79,7 +82,7 @@ class DPoPVerifier:
         url = f"{self.public_url}{scope['path']}"
         secret = token.strip().decode("latin-1")
         try:
-            self.checker.judge(proof, scope["method"], url, secret, bearer.jkt)
+            self.checker.verify(proof, scope["method"], url, secret, bearer.jkt)
         except ProofError as error:
             raise InvalidProofError(error.message, error.code, error.nonce) from error
 
@@ -90,7 +93,7 @@ def challenge_headers(
     """Return the headers of a 401: the accepted schemes, and where to get a token.
 
     `metadata` are the challenge's parameters about sign-in, empty if it is disabled. `scheme` is
-    that of the credential in the request, empty if there was none. With sign-in, a challenge
+    the scheme of the request's credential, empty if there was none. With sign-in, a challenge
     without a bound token names both schemes.
     """
     if isinstance(error, InvalidProofError):

@@ -21,7 +21,7 @@ from toolbus_ingress.http.request_guard import Headers
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 API = "/api"
 LONGEST_TOKEN = 8192
-MOST_QUERIES = 64
+MAX_QUERIES = 64
 SECONDS = 10.0
 INVALID_KEY = "Invalid, revoked or expired API key."
 _TOKEN = re.compile(rb"(?i:bearer|dpop) +(ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)")
@@ -143,7 +143,7 @@ class ProtectedResource:
     async def _query(self, token: str, token_hash: str) -> Bearer:
         if not self.enabled:
             raise UnauthorizedError(INVALID_KEY)
-        if self._queries >= MOST_QUERIES:
+        if self._queries >= MAX_QUERIES:
             raise OverloadedError("Too many new access tokens are being verified. Retry.")
         self._queries += 1
         try:

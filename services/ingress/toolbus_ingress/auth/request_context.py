@@ -1,4 +1,4 @@
-"""The context of one HTTP request: its caller, its session, and how to respond."""
+"""The context of one HTTP request: its caller, its session, and the form of the response."""
 
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -19,9 +19,9 @@ from toolbus_ingress.sessions.sse_writer import Send
 class Caller(Struct, frozen=True):
     """The holder of a credential. `server` is set on an endpoint of one server.
 
-    `grants` are the key's within `restrictions`, which the request itself sets.
-    `code_mode_options` hold its mode of seeing tools, and its limits on programs. `holder` is set
-    for an access token; it stays the same when the token is renewed.
+    `grants` are the grants of the key, limited by `restrictions`, which the request sets.
+    `code_mode_options` are the request's mode of listing tools and its limits on programs. `holder`
+    is set for an access token; it stays the same when the token is renewed.
     """
 
     key_digest: str
@@ -47,15 +47,15 @@ class Caller(Struct, frozen=True):
 
     @property
     def mode(self) -> Mode:
-        """The caller's mode of seeing tools."""
+        """The caller's mode of listing tools."""
         return self.code_mode_options.mode
 
 
 class RequestContext(Struct, frozen=True):
     """One HTTP request of a caller; `session` is set only for session-based clients.
 
-    `write` is set for one message of several: notifications of a call go there, and its answer is
-    returned instead of streamed.
+    `write` is set for a message of a batch. It receives the notifications of the call, and the
+    answer is returned instead of streamed.
     """
 
     caller: Caller

@@ -14,7 +14,7 @@ from toolbus_ingress.http.request_guard import Headers
 SERVERS, TOOLS = b"x-toolbus-servers", b"x-toolbus-tools"
 PROGRAM = b"x-toolbus-program"
 LIMITS = {"usd": r"\d{1,7}(\.\d{1,6})?", "calls": r"\d{1,5}", "seconds": r"\d{1,5}(\.\d{1,3})?"}
-MOST_PATTERNS = 64
+MAX_PATTERNS = 64
 LONGEST_PATTERN = 256
 
 
@@ -39,7 +39,8 @@ def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
 def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:
     """Return the mode and the limits on programs that a request sets itself.
 
-    `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers what its key allows one program.
+    `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers the key's limits for one
+    program.
 
     Raises:
         InvalidError: the header is malformed.
@@ -62,9 +63,9 @@ def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:
 def _patterns(headers: Headers, name: bytes) -> Patterns:
     parts = [part.strip() for part in headers[name].decode("latin-1").split(",")]
     patterns = tuple(part for part in parts if part)
-    if len(patterns) > MOST_PATTERNS or any(len(each) > LONGEST_PATTERN for each in patterns):
+    if len(patterns) > MAX_PATTERNS or any(len(each) > LONGEST_PATTERN for each in patterns):
         raise InvalidError(
-            f"{name.decode()} can have at most {MOST_PATTERNS} patterns of at most "
+            f"{name.decode()} can have at most {MAX_PATTERNS} patterns of at most "
             f"{LONGEST_PATTERN} "
             "characters. Send fewer, or use wildcards."
         )

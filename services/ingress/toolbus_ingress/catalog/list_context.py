@@ -1,7 +1,7 @@
-"""The context that lists take up for each key: counted in bytes, published once a period.
+"""The size of lists in models' contexts, counted in bytes per key and published once a period.
 
-A list only adds to a counter. The sizes it is compared with, all definitions the key may use and
-all there are, are computed when the period ends, key by key.
+Each list only increments a counter. The sizes for comparison, of all definitions the key may use
+and of all existing definitions, are computed per key at the end of the period.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
-MOST_COUNTERS = 1000  # different keys and lists counted in one period
+MAX_COUNTERS = 1000  # different keys and lists counted in one period
 OTHERS = "(others)"
 _EVERYTHING = EffectiveGrants((("*",),))
 
@@ -51,7 +51,7 @@ class ListSizeCounter:
         key = (caller.name, method, caller.server, str(caller.mode), family)
         counter = self._counters.get(key)
         if counter is None:
-            if len(self._counters) >= MOST_COUNTERS:
+            if len(self._counters) >= MAX_COUNTERS:
                 key = (OTHERS, method, "", "", family)
             counter = self._counters.setdefault(key, _Counter())
         counter.lists += 1

@@ -42,7 +42,7 @@ class ResourceIndex:
         return f"{server}{MARK}{uri}" if marked or first != server else uri
 
     def owners(self, uri: str) -> Iterator[tuple[str, str]]:
-        """Yield the servers that may have a URI, with the URI there, likeliest first."""
+        """Yield the servers that may have a URI, with their own URI, most likely first."""
         if uri in self._listed:
             yield self._listed[uri]
         for server in self._owners.get(uri, ()):
@@ -58,8 +58,8 @@ class ResourceIndex:
 def _matches(literals: tuple[str, ...], uri: str) -> bool:
     """Return whether a template with these literals between its expressions could match the URI.
 
-    Source: RFC 6570. An expression is taken to match anything: the server decides. The time is
-    linear in the URI, since templates come from servers and URIs from agents.
+    Source: RFC 6570. An expression matches any text; the server decides. The time is linear in the
+    length of the URI, because templates come from servers and URIs from agents.
     """
     first, *middle = literals
     if not middle:

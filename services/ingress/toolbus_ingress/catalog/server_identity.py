@@ -42,7 +42,7 @@ def endpoint_identity(
 ) -> dict[str, Any]:
     """Return the capabilities, instructions and server info of the endpoint of `server`, or of all.
 
-    `listings` hold only servers of which the caller sees something.
+    `listings` are those of servers with at least one entry that the caller sees.
     """
     if not server or not listings:
         identity = {"capabilities": capabilities(listings, family), "instructions": INSTRUCTIONS}
@@ -85,7 +85,7 @@ def decides_tasks(identity: ServerIdentity) -> bool:
 def _own_capabilities(
     identity: ServerIdentity, listing: Listing, family: ProtocolFamily
 ) -> dict[str, Any]:
-    """Return one server's capabilities, as far as they are passed on."""
+    """Return the capabilities of one server that the gateway passes on."""
     result: dict[str, Any] = {}
     for name in _LISTS:
         if name in identity.capabilities or getattr(listing, name):
@@ -100,7 +100,7 @@ def _own_capabilities(
 def _extensions_or_tasks(
     identities: list[ServerIdentity], family: ProtocolFamily
 ) -> dict[str, Any]:
-    """Return the capabilities that only callers of one family are sent."""
+    """Return the capabilities that are sent only to callers of one family."""
     extensions: dict[str, Any] = {}
     for identity in identities:
         own = _capability(identity, "extensions")

@@ -43,7 +43,7 @@ LISTS = {
 class Catalogue:
     """The tools, prompts and resources of every server, and each key's view of them as JSON."""
 
-    MOST_CACHED_BYTES = 64 << 20
+    MAX_CACHED_BYTES = 64 << 20
 
     def __init__(self, directory: ConfigView) -> None:
         self._directory = directory
@@ -86,7 +86,7 @@ class Catalogue:
     def list_result(
         self, method: str, caller: Caller, family: ProtocolFamily, client: str = NONE
     ) -> bytes:
-        """Return the result of a list method; for the stateless family with a `ttlMs`."""
+        """Return the result of a list method. In the stateless family it has a `ttlMs`."""
         body = self.list_body(method, caller.grants, caller.server, family, caller.mode, client)
         ttl_ms = self.ttl_ms(caller.server, method)
         return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if family is ProtocolFamily.MODERN else body
@@ -94,7 +94,8 @@ class Catalogue:
     def ttl_ms(self, server: str, method: str) -> int:
         """Return how long a client may cache a list, in milliseconds.
 
-        It is the server's own hint on its endpoint; else what is left of any, at most `TTL_MS`.
+        On the endpoint of one server it is the server's own hint. On the shared endpoint it is the
+        shortest remaining lifetime of any server's hint, at most `TTL_MS`.
         """
         own = self._listings.get(server)
         if own is not None and method in own.hints and self.serves(server):
@@ -109,7 +110,7 @@ class Catalogue:
     def discovery_ttl_ms(self, listings: list[Listing], server: str) -> int:
         """Return how long a client may cache `server/discover`, in milliseconds.
 
-        Without the hint of one server on its endpoint, a stateless server's is not cached.
+        On the endpoint of one stateless server without a hint it is 0.
         """
         if server and listings and DISCOVER in listings[0].hints:
             return self.ttl_ms(server, DISCOVER)
@@ -131,7 +132,7 @@ class Catalogue:
         key = (grants, server, family, method, mode, client if self._depends_on_client else NONE)
         body = self._cache.get(key)
         if body is None:
-            if self._cached_bytes >= self.MOST_CACHED_BYTES:
+            if self._cached_bytes >= self.MAX_CACHED_BYTES:
                 self._clear_views()
             body = self._cache[key] = self._encoded(method, grants, server, family, mode, client)
             self._cached_bytes += len(body)
@@ -158,14 +159,14 @@ class Catalogue:
     def holder(
         self, key_digest: str, restrictions: tuple[Patterns, ...]
     ) -> tuple[str, EffectiveGrants] | None:
-        """Return the name of the live key with a digest, and its grants within restrictions."""
+        """Return the name of the valid key with a digest, and its grants within restrictions."""
         found = self._directory.now.principal_for(key_digest, time())
         if found is None:
             return None
         return found.key, found.seen.narrowed(restrictions) if restrictions else found.seen
 
     def principal_id(self, key_digest: str) -> str:
-        """Return the owner of state at servers for a key digest; empty if the key is not live."""
+        """Return the owner of state at servers for a key digest; empty if the key is not valid."""
         found = self._directory.now.principal_for(key_digest, time())
         return principal_id_of(found, key_digest) if found is not None else ""
 
@@ -175,7 +176,7 @@ class Catalogue:
         return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
-        """Return how a key sees tools: as configured, or as its request sets with `mode=`."""
+        """Return how a key lists tools: as configured, or as its request sets with `mode=`."""
         configured = self._directory.now.principal(key).code_mode
         if configured is False:
             return Mode.TOOLS
@@ -222,7 +223,7 @@ class Catalogue:
         return grants.cover(full_name(server, name))
 
     def owner_of(self, grants: EffectiveGrants, server: str, uri: str) -> tuple[str, str] | None:
-        """Return the server of a URI within grants, and the URI there; None if there is none."""
+        """Return the server of a URI within grants, and its own URI; None if there is none."""
         piece = parse_result_uri(uri)
         if piece is not None:
             return self._owner_of_result(piece.handle, grants, server, uri)
@@ -236,7 +237,7 @@ class Catalogue:
     def _owner_of_result(
         self, handle: Handle, grants: EffectiveGrants, server: str, uri: str
     ) -> tuple[str, str] | None:
-        """Return the owner of a stored result, which is visible like the tool that made it."""
+        """Return the owner of a stored result: callers that see its tool also see the result."""
         owner = handle.server
         theirs = server in ("", owner) and self.serves(owner)
         return (owner, uri) if theirs and self.sees(grants, owner, handle.tool) else None
@@ -372,8 +373,8 @@ class Catalogue:
 def _own_ttl_ms(listing: Listing, method: str) -> int:
     """Return how long a list of one server may be cached by the server's own hint, in milliseconds.
 
-    A list whose changes the server notifies is always current, so it has the whole time; any other
-    has what is left since it was read.
+    If the server announces changes of the list, the list is current and has the whole lifetime.
+    Otherwise it has the lifetime that remains since it was read.
     """
     hint, kind = listing.hints[method], method.partition("/")[0]
     capability = listing.capabilities.get(kind)

@@ -24,7 +24,7 @@ FORBIDDEN = 403
 UNAVAILABLE = 503
 
 # Toolbus' own codes lie outside the range that JSON-RPC and MCP reserve (-32768 to -32000).
-# An error for the agent travels with HTTP status 200, because older clients drop the body of any
+# An error for the agent is sent with HTTP status 200, because older clients drop the body of any
 # other status. Only errors that a load balancer must see have an HTTP status of their own.
 _CODES: dict[str, tuple[int, int]] = {
     "unauthorized": (-31001, 401),
@@ -61,7 +61,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "upstream_timeout": (-31021, OK),
     "upstream_dead": (-31022, OK),
     "breaker_open": (-31023, OK),
-    "upstream_fault": (-31024, OK),
+    "upstream_invalid": (-31024, OK),
     "upstream_refused": (-31025, OK),
     "cancelled": (-31026, OK),
     "server_drained": (-31027, OK),
@@ -72,7 +72,7 @@ _CODES: dict[str, tuple[int, int]] = {
 class Response(Struct, frozen=True):
     """One HTTP response: status, body, and headers beyond content type and length.
 
-    `rejected` is why credentials were rejected, where the status alone does not say it.
+    `rejected` is the reason for rejected credentials if the status alone does not show it.
     """
 
     status: int
@@ -98,7 +98,7 @@ def error(
 
 
 def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = "") -> Response:
-    """Return a `ToolbusError` as clients see it: its message, and in `data` how to react."""
+    """Return a `ToolbusError` as a JSON-RPC error: message, code, and data for the client."""
     code, status = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
     data = _data(failed)
     if call_id:

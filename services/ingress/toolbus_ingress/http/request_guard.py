@@ -11,7 +11,7 @@ from toolbus_common.http_server.body import (
     read_body,
 )
 from toolbus_common.mcp.param_headers import RAW_PREFIX
-from toolbus_common.observability.metrics import REFUSED_REQUESTS
+from toolbus_common.observability.metrics import REJECTED_REQUESTS
 from toolbus_ingress.http.jsonrpc import (
     FORBIDDEN,
     HEADER_MISMATCH,
@@ -23,11 +23,11 @@ from toolbus_ingress.http.jsonrpc import (
 Headers = dict[bytes, bytes]
 
 LARGEST_HEAD = 32 * 1024
-MOST_HEADERS = 100
+MAX_HEADERS = 100
 UNKNOWN_SERVER = "unknown_server"
 _CHECKED = "toolbus.headers"
 
-# Repeated, one of these would let two components see two different requests.
+# If one of these headers is repeated, two components could interpret the request differently.
 _SINGLE = frozenset(
     {
         b"host", b"origin", b"authorization", b"content-type", b"content-length",
@@ -44,7 +44,7 @@ class RejectedRequestError(Exception):
     def __init__(self, reason: str, response: Response) -> None:
         super().__init__(reason)
         self.response = response
-        REFUSED_REQUESTS.labels(reason).inc()
+        REJECTED_REQUESTS.labels(reason).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class RequestGuard:
             if name in found and (name in _SINGLE or name.startswith(RAW_PREFIX)):
                 raise _repeated_header(name)
             found[name] = value.strip()
-        if size > LARGEST_HEAD or len(raw) > MOST_HEADERS:
+        if size > LARGEST_HEAD or len(raw) > MAX_HEADERS:
             raise rejected("headers", 431, f"The headers exceed {LARGEST_HEAD} bytes. Send fewer.")
         self._check_names(found)
         return found
@@ -153,7 +153,7 @@ def rejected(reason: str, status: int, message: str) -> RejectedRequestError:
 
 
 def _is_allowed(name: str, allowed: frozenset[str]) -> bool:
-    """Return whether a host or origin is listed, as it is or without its port."""
+    """Return whether a host or origin is listed, with or without its port."""
     bare, _, port = name.rpartition(":")
     return name in allowed or (bare in allowed and port.isdigit())
 

@@ -21,16 +21,16 @@ def limits_of(settings: Settings) -> Limits:
         body_seconds=settings.body_timeout,
         idle_seconds=settings.idle_timeout,
         write_seconds=settings.write_timeout,
-        connections=settings.most_connections,
-        per_address=settings.most_per_address,
-        per_loopback=settings.most_per_loopback,
+        connections=settings.max_connections,
+        per_address=settings.max_per_address,
+        per_loopback=settings.max_per_loopback,
         proxies=Proxies.of(settings.trusted_proxies, settings.proxy_header),
     )
 
 
 @asynccontextmanager
 async def listening(app: Any, settings: Settings) -> AsyncIterator[Listener]:
-    """Listen and serve the application. On exit, requests in flight are answered first.
+    """Listen and serve the application. On exit, requests in progress are completed first.
 
     Raises:
         UnavailableError: the port is taken.

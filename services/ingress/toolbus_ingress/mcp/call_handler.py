@@ -1,4 +1,4 @@
-"""The call path at the edge: build a call from a request, send it, and return its result."""
+"""The call path in ingress: build a call from a request, send it, and return its result."""
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -166,7 +166,7 @@ class CallHandler:
         return task_key(target.server, msgspec.json.decode(target.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
-        """Publish that a call's result is no longer wanted."""
+        """Publish that the result of a call is no longer needed."""
         cancelled = CallCancelled(call_id=call_id)
         await self._service.bus.publish(cancelled.subject, cancelled.encode())
 
@@ -217,7 +217,10 @@ class CallHandler:
         return call
 
     def _extra(self, context: RequestContext, request: Request, target: CallTarget) -> str:
-        """Return what travels next to the arguments, as raw JSON; empty if nothing does."""
+        """Return the members of a request besides the arguments, as raw JSON.
+
+        Empty if there are none.
+        """
         params = request.params
         extra: dict[str, Any] = {}
         foreign = {name: value for name, value in request.meta.items() if name not in _OWN_META}
@@ -264,8 +267,8 @@ class CallHandler:
     ) -> Response | None:
         """Run the call, and cancel it when its client stops waiting.
 
-        A stateless client stops waiting by disconnecting, unless it sent an idempotency key. A
-        client with a session does so by a notification, which finds the call in `in_flight`.
+        A stateless client stops waiting when it disconnects, unless it sent an idempotency key. A
+        client with a session sends a notification, whose handler finds the call in `in_flight`.
         """
         session, watch = context.session, None
         if request.family is ProtocolFamily.MODERN and not call.idempotency_key:

@@ -87,7 +87,7 @@ class Endpoint:
     protected_resource: ProtectedResource
     anonymous: AnonymousAccess
     largest_body: int
-    most_in_flight: int
+    max_in_flight: int
     _in_flight: int = field(default=0)
 
     async def answer(
@@ -99,7 +99,7 @@ class Endpoint:
     @property
     def overloaded(self) -> bool:
         """Whether the limit of requests in flight is reached."""
-        return self._in_flight >= self.most_in_flight
+        return self._in_flight >= self.max_in_flight
 
     async def run_limited(
         self,
@@ -164,7 +164,7 @@ class Endpoint:
     ) -> Caller:
         """Return the holder of the credential, or an anonymous caller where that is allowed.
 
-        Raises what `authenticate` raises.
+        Raises the errors of `authenticate`.
         """
         if not self.anonymous.applies(headers):
             return self.authenticate(headers, scope, server, query)
@@ -219,7 +219,7 @@ class Endpoint:
     # -- sessions ------------------------------------------------------------------------------
 
     async def _serve_session(self, verb: str, context: RequestContext) -> Response | None:
-        """Serve GET, a session's own stream, and DELETE, its end."""
+        """Serve GET, the session's own stream, and DELETE, the end of the session."""
         session = self.session(context)
         if verb == "DELETE":
             self.sessions.end(session)

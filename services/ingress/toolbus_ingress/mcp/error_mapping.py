@@ -1,4 +1,4 @@
-"""Errors of a request in the form of its protocol family; a server's own error is passed on."""
+"""Errors of a request in the form of its protocol family. A server's own error is passed on."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from toolbus_ingress.protocol_versions import Request
 FAILED = "dev.toolbus/failed"  # in a result's `_meta`: why Toolbus did not call the tool
 URL_REQUIRED = -32042  # of 2025-11-25; the stateless family has no such code
 _LONGEST_NAME = 512
-_MOST_PAGES, _LONGEST_PAGE = 8, 2048
+_MAX_PAGES, _LONGEST_PAGE = 8, 2048
 _STATUS = {MISSING_CAPABILITY: BAD_REQUEST, METHOD_NOT_FOUND: 404}
 
 
@@ -66,7 +66,7 @@ def error_response(failed: ToolbusError, request: Request, call_id: str) -> Resp
 def with_requested_name(
     failed: ToolbusError, request: Request, target: CallTarget | None
 ) -> ToolbusError:
-    """Return the error with the name from the request: endpoints reveal no other names."""
+    """Return the error with the name from the request, so that other names are not revealed."""
     requested = _requested_name(request.params)
     if not requested or target is None or isinstance(failed, UpstreamRefusedError):
         return failed
@@ -90,9 +90,9 @@ def _requested_name(params: dict[str, Any]) -> str:
 
 
 def _invalid_arguments_result(failed: ToolbusError, request: Request, call_id: str) -> Response:
-    """Return invalid arguments as a tool's own error, which models get to read.
+    """Return invalid arguments as a tool's own error, so that models can read them.
 
-    MCP requires this since 2025-11-25; every earlier revision knows such results too.
+    MCP requires this since 2025-11-25; clients of all earlier revisions know such results too.
     """
     reason = {**task_error(failed)["data"], "callId": call_id}
     body: dict[str, Any] = {
@@ -118,7 +118,7 @@ def _url_required(failed: ToolbusError, request: Request) -> Response:
 
 def _pages(upstream_data: Any) -> Iterator[str]:
     pages = upstream_data.get("elicitations") if isinstance(upstream_data, dict) else None
-    for page in pages[:_MOST_PAGES] if isinstance(pages, list) else ():
+    for page in pages[:_MAX_PAGES] if isinstance(pages, list) else ():
         url = page.get("url") if isinstance(page, dict) else None
         if isinstance(url, str) and len(url) <= _LONGEST_PAGE:
             yield url

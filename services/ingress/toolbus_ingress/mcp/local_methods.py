@@ -1,4 +1,4 @@
-"""Methods that the edge answers itself: handshake, discovery, lists, and session settings."""
+"""Methods that ingress answers itself: handshake, discovery, lists, and session settings."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ _SUBSCRIPTIONS = ("resources/subscribe", "resources/unsubscribe")
 
 
 class LocalMethods:
-    """Answers the methods that need no server; resource subscriptions are forwarded to one."""
+    """Answers the methods that need no server, and forwards resource subscriptions to servers."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class LocalMethods:
         self._list_sizes = list_sizes
 
     async def answer(self, context: RequestContext, request: Request) -> Response:
-        """Answer a request whose method no server answers."""
+        """Answer a request whose method is not sent to a server."""
         if request.method in LISTS:
             return self._list(context, request)
         if request.family is ProtocolFamily.MODERN:
@@ -146,14 +146,14 @@ class LocalMethods:
 
 
 def _instructions(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the instructions if there are any: a server without them gets none of the gateway."""
+    """Return the server's instructions; on its endpoint the gateway adds none."""
     return {name: identity[name] for name in ("instructions",) if name in identity}
 
 
 def _gateway_meta(server: str) -> dict[str, Any]:
     """Return the `_meta` that marks a server's endpoint as served through this gateway.
 
-    A gateway in front of this one recognises it.
+    Another gateway that calls this one detects it by this mark.
     """
     return {THROUGH: RELEASE} if server else {}
 

@@ -22,14 +22,14 @@ from toolbus_ingress.sessions.event_log import LARGEST, EventLog
 from toolbus_ingress.sessions.event_log_store import SESSION_STREAM, EventLogStore
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
-MOST_WAITING = 1000
-MOST_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
-MOST_STREAMS = 10_000
-MOST_URIS = 1000
+MAX_WAITING = 1000
+MAX_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
+MAX_STREAMS = 10_000
+MAX_URIS = 1000
 RENEW_SECONDS = 300.0  # servers' subscriptions are leases, renewed for open streams
 SETTLE_SECONDS = 0.05  # list changes come in bursts
 MERGE_SECONDS = 0.1  # each executor that watches a resource reports the same update
-MOST_MERGED = 10_000
+MAX_MERGED = 10_000
 
 _LISTS_OF_KIND = {
     "toolsListChanged": ("tools/list",),
@@ -74,7 +74,7 @@ class Listener:
 
 
 class NotificationHub:
-    """The open streams of this replica, and the notifications that are due to them."""
+    """The open streams of this replica, and the notifications to send on them."""
 
     def __init__(
         self, catalogue: Catalogue, call_handler: CallHandler, event_logs: EventLogStore
@@ -96,7 +96,7 @@ class NotificationHub:
     @property
     def full(self) -> bool:
         """Whether the limit of open streams is reached."""
-        return len(self._listeners) >= MOST_STREAMS
+        return len(self._listeners) >= MAX_STREAMS
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -104,8 +104,8 @@ class NotificationHub:
         """Serve a session's own stream; `post_url` is the URL for messages in HTTP+SSE."""
         session = context.session
         assert session is not None  # noqa: S101 - the endpoint has found it
-        bound = MOST_HTTP_SSE_BYTES if post_url else LARGEST
-        event_log = self._event_logs.open(session, SESSION_STREAM, MOST_WAITING, bound)
+        bound = MAX_HTTP_SSE_BYTES if post_url else LARGEST
+        event_log = self._event_logs.open(session, SESSION_STREAM, MAX_WAITING, bound)
         stream = EventStream(context.send)
         await (stream.endpoint(post_url) if post_url else stream.start())
         if session.polls:
@@ -128,7 +128,7 @@ class NotificationHub:
         uris = await self._subscribe(context, request, requested.get("resourceSubscriptions"))
         tasks = await self._follow_tasks(context, request, requested.get("taskIds"))
         kinds = tuple(kind for kind in _LISTS_OF_KIND if requested.get(kind) is True)
-        event_log = EventLog(most=MOST_WAITING)
+        event_log = EventLog(maximum=MAX_WAITING)
         listener = Listener(
             context, ProtocolFamily.MODERN, kinds, set(uris), tasks, event_log, request.id
         )
@@ -171,7 +171,7 @@ class NotificationHub:
         self._event_logs.remove_session(sid)
 
     def close(self) -> None:
-        """End every stream with its final message."""
+        """End every stream with its last message."""
         for listener in tuple(self._listeners):
             listener.event_log.close()
         self._event_logs.close()
@@ -231,7 +231,7 @@ class NotificationHub:
         return True
 
     def _is_for(self, listener: Listener, principal_id: str, session: str) -> bool:
-        """Return whether a notification for this principal and session may go to the stream."""
+        """Return whether a notification for this principal and session is sent on the stream."""
         if not principal_id:
             return True
         own = listener.context.session
@@ -264,7 +264,7 @@ class NotificationHub:
                 self._notify_task(notification)
 
     def _merge_update(self, notification: ServerNotification, params: dict[str, Any]) -> None:
-        """Schedule an update, merged with equal ones that arrive until then.
+        """Schedule an update notification. Equal updates that arrive before it is sent are merged.
 
         No change is lost: a client that reads after the notification sees every merged change.
         """
@@ -274,7 +274,7 @@ class NotificationHub:
         key = notification.server, uri, notification.principal_id, notification.session
         alone = notification.unsolicited and self._updates.get(key, ({}, True))[1]
         self._updates[key] = params, alone
-        if len(self._updates) >= MOST_MERGED:
+        if len(self._updates) >= MAX_MERGED:
             self._notify_updates()
         elif self._update_timer is None:
             loop = asyncio.get_running_loop()
@@ -298,9 +298,9 @@ class NotificationHub:
     def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
-        """Notify a stream that subscribed; if no client did, each session that may read it.
+        """Notify the subscribed streams; without any, each session that may read the resource.
 
-        A stream of the stateless family gets only what it subscribed to.
+        A stream of the stateless family receives only updates that it subscribed to.
         """
         uri, caller = str(params["uri"]), listener.context.caller
         if caller.server not in ("", server):
@@ -329,7 +329,7 @@ class NotificationHub:
     # -- list changes --------------------------------------------------------------------------
 
     def key_changed(self, name: str) -> None:
-        """Compare the lists of a key that changed; its streams end if the key has ended."""
+        """Compare the lists of a changed key; end its streams if the key is no longer valid."""
         if self._listeners:
             self._keys_changed.add(name)
             self._compare_soon()
@@ -344,7 +344,7 @@ class NotificationHub:
             self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
 
     def _compare(self) -> None:
-        """Notify each stream of the lists it sees that changed, or whose server reported it."""
+        """Notify each stream of changes in the lists that it sees, and of reported changes."""
         self._comparison = None
         reported, self._reported_changes = self._reported_changes, set()
         keys, self._keys_changed = self._keys_changed, set()
@@ -384,9 +384,9 @@ class NotificationHub:
 
 
 def _distinct_strings(value: Any) -> list[str]:
-    """Return the distinct strings of a list that a client sent, at most `MOST_URIS`."""
+    """Return the distinct strings of a list that a client sent, at most `MAX_URIS`."""
     texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
-    return list(dict.fromkeys(texts))[:MOST_URIS]
+    return list(dict.fromkeys(texts))[:MAX_URIS]
 
 
 def _notification(method: str, params: dict[str, Any], subscription_id: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The target of a request: the server that answers it, and the name it has there."""
+"""The target of a request: the server that answers it, and the server's own name for it."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ _NOT_FORWARDED = frozenset({"_meta", "inputResponses", "requestState"})
 
 
 class CallTarget(Struct, frozen=True):
-    """A server, a name or URI there, and the method's raw JSON arguments."""
+    """A server, one of its names or URIs, and the method's arguments as raw JSON."""
 
     server: str
     name: str
@@ -38,7 +38,7 @@ class CallTarget(Struct, frozen=True):
 
 
 def is_server_method(request: Request) -> bool:
-    """Return whether a server answers this method, not the edge itself."""
+    """Return whether this method is sent to a server instead of answered by ingress."""
     return (
         request.method in _SERVER_METHODS and request.method != _OTHER_FAMILY_ONLY[request.family]
     )
@@ -118,7 +118,7 @@ def _task_target(params: dict[str, Any], caller: Caller, sealer: ClaimSealer) ->
 
 
 def _forwarded(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the params without those that travel next to the arguments."""
+    """Return the params without the members that are sent besides the arguments."""
     return {name: value for name, value in params.items() if name not in _NOT_FORWARDED}
 
 

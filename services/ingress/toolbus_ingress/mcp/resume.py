@@ -1,4 +1,4 @@
-"""Resume a stream from `Last-Event-ID`, whichever replica holds it."""
+"""Resume a stream from `Last-Event-ID`, in this or another replica."""
 
 import asyncio
 import secrets
@@ -24,7 +24,7 @@ from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 LAST_EVENT = b"last-event-id"
 FIND_SECONDS = 5.0  # NATS reports a missing replica within milliseconds
 RENEW_SECONDS = 15.0  # the interval at which a replica confirms that its client is connected
-MOST_WAITING = 1024  # events of another replica, buffered for a slow reader
+MAX_WAITING = 1024  # events of another replica, buffered for a slow reader
 LEASE_SECONDS = 60.0  # after which the other replica stops sending without a confirmation
 
 _NOT_STORED = jsonrpc.error(
@@ -37,7 +37,7 @@ _NOT_STORED = jsonrpc.error(
 
 @dataclass(eq=False, slots=True)
 class _RemoteStream:
-    """A stream of another replica, as its client reads it here; `found` resolves once known."""
+    """A stream of another replica that a client reads here. `found` resolves once it is known."""
 
     event_log: EventLog
     found: asyncio.Future[bool] = field(
@@ -74,14 +74,16 @@ class Resumption:
         self._bus.on_lost.append(self.close)
 
     def close(self) -> None:
-        """End every reading that needs the bus; the clients reconnect."""
+        """End all reading from other replicas; the clients reconnect."""
         for remote in tuple(self._remote_streams.values()):
             remote.event_log.close()
         for remote_reader in tuple(self._remote_readers.values()):
             remote_reader.reader.leave()
 
     async def resume(self, context: RequestContext, session: Session, event_id: bytes) -> bool:
-        """Serve a stream after an event; False if the session's own stream is to start again.
+        """Serve a stream after an event.
+
+        Return False if the session's own stream must be restarted.
 
         Raises:
             ProtocolError: the stream of an answer is not stored.
@@ -109,7 +111,7 @@ class Resumption:
     ) -> bool:
         """Read a stream from another replica; return whether that replica holds it."""
         reader_id = secrets.token_hex(8)
-        remote = _RemoteStream(EventLog(position.stream, MOST_WAITING))
+        remote = _RemoteStream(EventLog(position.stream, MAX_WAITING))
         self._remote_streams[reader_id] = remote
         remote.event_log.retains, remote.event_log.last = False, position.number
         request = StreamReadRequest(

@@ -1,4 +1,4 @@
-"""One call with notifications before its result, and requests to its client on the way."""
+"""One call that sends notifications before its result, or requests to its client."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp.legacy.client_requests import (
-    MOST_ROUNDS,
+    MAX_ROUNDS,
     RESPONSE_SECONDS,
     PendingClientRequests,
     client_request,
@@ -36,7 +36,7 @@ from toolbus_ingress.sessions.event_log_store import ANSWER_STREAM, EventLogStor
 from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader, write_events
 
-MOST_WAITING = 256  # notifications buffered for a slow reader
+MAX_WAITING = 256  # notifications buffered for a slow reader
 LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to resume from
 SHORTEST_PAUSE, LONGEST_PAUSE = 100, 30_000  # milliseconds
 
@@ -69,7 +69,7 @@ class StreamingCall:
 
     @property
     def started(self) -> bool:
-        """Whether the response is a stream already, so that the result must go there too."""
+        """Whether the response is already a stream, to which the result must be written too."""
         return self._event_log is not None
 
     async def run(self, call: CallRequested) -> FinalReply:
@@ -82,7 +82,7 @@ class StreamingCall:
         self._seconds = call.deadline - time()
         first, timers = call.call_id, self._start_timers() if self._polls else []
         try:
-            for _ in range(MOST_ROUNDS):
+            for _ in range(MAX_ROUNDS):
                 reply = await self._calls.request(call, self._notify)
                 if (
                     not isinstance(reply, InputRequired)
@@ -92,11 +92,11 @@ class StreamingCall:
                 self._suspended = call.call_id
                 call = self._next_round(call, await self._collect_input(reply.body), first)
             raise InvalidError(  # noqa: TRY301 - cancelled below like any other failure
-                f"The server requested input {MOST_ROUNDS} times without returning a result. "
+                f"The server requested input {MAX_ROUNDS} times without returning a result. "
                 "The call was cancelled."
             )
         except BaseException:
-            if self._suspended:  # the input it waits for will not come
+            if self._suspended:  # the requested input will not arrive
                 self._cancel(self._suspended)
             raise
         finally:
@@ -115,7 +115,7 @@ class StreamingCall:
     # -- events --------------------------------------------------------------------------------
 
     def _start_timers(self) -> list[asyncio.TimerHandle]:
-        """Schedule an event id for a late answer, and the client's disconnection if configured."""
+        """Schedule an event id for a late answer and, if configured, the disconnection."""
         loop, poll_after = asyncio.get_running_loop(), self._event_logs.poll_after
         timers = [loop.call_later(LATE_SECONDS, self._open_stream)]
         if poll_after:
@@ -150,11 +150,11 @@ class StreamingCall:
         (self._context.write or self._open_stream().put)(message)
 
     def _open_stream(self) -> EventLog:
-        """Return the call's event log; create it, and start writing it to the client, at first."""
+        """Return the call's event log. At the first call, create the log and start to stream it."""
         if self._event_log is not None:
             return self._event_log
         context = self._context
-        event_log = self._event_logs.open(context.session, ANSWER_STREAM, MOST_WAITING)
+        event_log = self._event_logs.open(context.session, ANSWER_STREAM, MAX_WAITING)
         self._event_log = event_log
         stream = EventStream(context.send)
         if self._polls:
@@ -171,11 +171,13 @@ class StreamingCall:
     # -- input ---------------------------------------------------------------------------------
 
     async def _collect_input(self, body: bytes) -> dict[str, Any]:
-        """Send every request for input to the client at once; return the next round's params."""
+        """Send all requests for input to the client; return the params of the next round."""
         required = msgspec.json.decode(body)
         requests = required.get("inputRequests") or {}
         for each in requests.values():
-            client_request("", each, self._session())  # raises before the client gets half of them
+            client_request(
+                "", each, self._session()
+            )  # raises before the client receives any of them
         sending = [asyncio.ensure_future(self._request_input(each)) for each in requests.values()]
         try:
             responses = await asyncio.gather(*sending)
@@ -211,7 +213,7 @@ class StreamingCall:
         return self._context.session
 
     def _next_round(self, call: CallRequested, params: dict[str, Any], first: str) -> CallRequested:
-        """Return the call of the next round, with the time limit of the first."""
+        """Return the call of the next round, with the time limit of the first round."""
         extra = (msgspec.json.decode(call.extra) if call.extra else {}) | params
         if "requestState" not in params:
             extra.pop("requestState", None)

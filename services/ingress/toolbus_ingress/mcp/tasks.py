@@ -1,8 +1,8 @@
 """Tasks of clients: their ids are sealed handles, some of which hold the result itself.
 
 A client with a session may request a task from a server that decides itself which calls become
-tasks, and that answers at once. The client then gets a completed task, whose result is sealed into
-its handle, so that no replica has to store it.
+tasks and that answers immediately. The client then gets a completed task. The result is encrypted
+in the task's handle, so that no replica has to store it.
 """
 
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ class Tasks:
         return with_task_id(body, handle), task_key(call.server, own_id), handle
 
     def completed(self, result: bytes, call: CallRequested) -> bytes:
-        """Return a completed task for a call that the server answered at once.
+        """Return a completed task for a call that the server answered immediately.
 
         Raises:
             InvalidError: the result is too large for a handle.
@@ -137,7 +137,7 @@ def unknown_task() -> InvalidError:
 
 
 def with_task_id(body: bytes, handle: str) -> bytes:
-    """Return a task with the id its caller knows, wherever the protocol revision puts it."""
+    """Return a task with the id for its caller, in the position of the protocol revision."""
     members = _members(body)
     raw = msgspec.Raw(strict_json.dump(handle))
     if "taskId" in members:
@@ -150,7 +150,7 @@ def with_task_id(body: bytes, handle: str) -> bytes:
 
 
 def with_error_codes(body: bytes) -> bytes:
-    """Return a task of policy's with the protocol's code in its error, if it has one."""
+    """Return a task of policy with the protocol's code in its error, if it has one."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):

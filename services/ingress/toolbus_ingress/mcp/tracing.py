@@ -1,4 +1,4 @@
-"""Trace context of requests, and the span of each request at the edge."""
+"""Trace context of requests, and the span of each request in ingress."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def trace_context_of(meta: Mapping[str, Any], headers: Mapping[bytes, bytes]) ->
 
 
 def request_span(trace: TraceContext, method: str) -> Span | Nothing:
-    """Return the span of a request; one that records nothing if the trace is not sampled."""
+    """Return the span of a request; it records nothing if the trace is not sampled."""
     span = _tracer.entrance(trace.traceparent, trace.parent, method)
     if isinstance(span, Span) and trace.carrier:
         span.links.append(trace.carrier)
@@ -87,9 +87,9 @@ def request_span(trace: TraceContext, method: str) -> Span | Nothing:
 
 
 def local_span(context: RequestContext, request: Request) -> Span | Nothing:
-    """Return the span of a request that the edge answers itself.
+    """Return the span of a request that ingress answers itself.
 
-    An unknown method is named `other`: span names must not grow with what callers invent.
+    An unknown method is named `other`, so that callers cannot create new span names.
     """
     trace = trace_context_of(request.meta, context.headers)
     bind(trace.traceparent)
@@ -106,7 +106,7 @@ def describe(
 ) -> None:
     """Add a call's attributes to the current span, and name the span after an existing tool.
 
-    An unknown tool or prompt does not name it: span names must not grow with what agents invent.
+    Unknown tools and prompts are not used in the name, so that agents cannot create new span names.
     """
     span = current()
     if not isinstance(span, Span):
@@ -127,7 +127,7 @@ def describe(
 def _describe(span: Span | Nothing, context: RequestContext, request: Request) -> None:
     """Add a request's attributes by OpenTelemetry's conventions for MCP.
 
-    A resource's URI and a session's id are left out: the URI is an argument, and the id is half
+    A resource's URI and a session's id are not recorded: the URI is an argument, and the id is part
     of a credential.
     """
     session = context.session
@@ -140,7 +140,7 @@ def _describe(span: Span | Nothing, context: RequestContext, request: Request) -
 
 
 def record_failure(error: ToolbusError) -> None:
-    """Record a failure by its code. Its message may hold what was sent, so it is left out."""
+    """Record a failure by its code, without the message, which may contain arguments."""
     span = current()
     if span.recorded:
         span.fail(error.code)

@@ -27,7 +27,7 @@ _DEFAULT_STATUS = 403
 _STATUSES = {
     "budget_exceeded": 402, "unknown_tool": 404, "rate_exceeded": 429, "invalid": 400,
     "invalid_arguments": 400, "upstream_timeout": 504, "upstream_failed": 502,
-    "upstream_dead": 502, "upstream_fault": 502, "upstream_refused": 502, "breaker_open": 503,
+    "upstream_dead": 502, "upstream_invalid": 502, "upstream_refused": 502, "breaker_open": 503,
     "outcome_unknown": 502, "idempotency_conflict": 422, "call_in_progress": 409,
     "outcome_not_stored": 410,
 }  # fmt: skip

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-MOST_EVENTS = 256
+MAX_EVENTS = 256
 LARGEST = 1024 * 1024  # bytes; the newest message is kept whatever its size
 RETRY_MS = 1000  # after which a client reconnects, unless a server names another time
 
@@ -12,13 +12,14 @@ Entry = tuple[int, bytes]
 
 
 class EventLog:
-    """Messages of one stream, the oldest dropped first; an empty message is a number only.
+    """Messages of one stream; the oldest are dropped first. An empty message is only a number.
 
-    A log with a name keeps messages after they are read. A log without one cannot be resumed and
-    keeps nothing that was read. A slow reader loses the oldest messages, never the newest.
+    A log with a name stores messages after they are read. A log without a name cannot be resumed
+    and drops messages when they are read. A slow reader loses the oldest messages, never the
+    newest.
     """
 
-    def __init__(self, name: str = "", most: int = MOST_EVENTS, bound: int = LARGEST) -> None:
+    def __init__(self, name: str = "", maximum: int = MAX_EVENTS, bound: int = LARGEST) -> None:
         self.name = name
         self.retains = bool(name)
         self.last = 0  # the newest number
@@ -31,7 +32,7 @@ class EventLog:
         # The reader stopped, and no other took over.
         self.on_left: Callable[[], None] = _do_nothing if name else self.clear
         self.on_grown: Callable[[int], None] = _ignore_size
-        self._most = most
+        self._maximum = maximum
         self._bound = bound
         self._entries: deque[Entry] = deque()
 
@@ -44,7 +45,7 @@ class EventLog:
         self._entries.append((self.last, message))
         self.size += len(message)
         while len(self._entries) > 1 and (
-            len(self._entries) > self._most or self.size > self._bound
+            len(self._entries) > self._maximum or self.size > self._bound
         ):
             self._drop_oldest()
         self._wake()
@@ -57,7 +58,7 @@ class EventLog:
             self.put(message)
 
     def mark(self) -> None:
-        """Append a number without a message: a position to resume from."""
+        """Append a number without a message, as a position from which clients can resume."""
         if not self._entries or self._entries[-1][1]:
             self.put(b"")
 
@@ -70,7 +71,7 @@ class EventLog:
             self._wake()
 
     def close(self) -> None:
-        """Accept no more messages. A reader ends after the last one."""
+        """Reject further messages. A reader ends after the last message."""
         if not self.ended:
             self.ended = True
             self._wake()
@@ -83,7 +84,7 @@ class EventLog:
         self.size = 0
 
     def release(self) -> None:
-        """Keep only what the current reader has still to read."""
+        """Drop all messages except those that the current reader has not read yet."""
         self.retains = False
         self.on_read, self.on_grown = _do_nothing, _ignore_size
         self.on_left = self.clear
@@ -91,7 +92,7 @@ class EventLog:
             self.clear()
 
     def read(self, after: int = 0) -> "Reader":
-        """Start reading after a number; an earlier reader is disconnected."""
+        """Start reading after a number. An earlier reader is disconnected."""
         if self.reader is not None:
             self.reader.leave()
         self.reader = Reader(self, after)
@@ -118,7 +119,7 @@ class EventLog:
 
 
 class Reader:
-    """The one reader of an event log, until the log ends or the reader leaves."""
+    """The only reader of an event log, until the log ends or the reader leaves."""
 
     def __init__(self, event_log: EventLog, after: int) -> None:
         self.event_log = event_log
@@ -129,7 +130,7 @@ class Reader:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will be read."""
+        """Whether no further message will be read."""
         event_log = self.event_log
         paused = 0 <= self.until <= self.position
         return self._left or paused or (event_log.ended and self.position >= event_log.last)

@@ -1,4 +1,4 @@
-"""The event logs of sessions, found by name for resumption, bounded per principal and in all."""
+"""The event logs of sessions, found by name for resumption, limited per principal and in total."""
 
 import asyncio
 import itertools
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from toolbus_ingress.sessions.event_log import LARGEST, EventLog
 from toolbus_ingress.sessions.session_store import Session
 
-KEEP_SECONDS = 300.0  # for which a log without a reader is kept
-MOST_LOGS = 4000
-MOST_BYTES = 128 * 1024 * 1024
-MOST_LOGS_EACH = 64  # of one principal
-MOST_BYTES_EACH = 16 * 1024 * 1024
+KEEP_SECONDS = 300.0  # seconds for which a log without a reader is stored
+MAX_LOGS = 4000
+MAX_BYTES = 128 * 1024 * 1024
+MAX_LOGS_PER_PRINCIPAL = 64  # of one principal
+MAX_BYTES_PER_PRINCIPAL = 16 * 1024 * 1024
 ANSWER_STREAM, SESSION_STREAM = "a", "s"
 _LONGEST_ID = 64
 
@@ -23,8 +23,7 @@ _LONGEST_ID = 64
 class StreamPosition:
     """A client's position in a stream, from an event id: `<kind><replica>.<count>-<number>`.
 
-    An event id is no secret and proves nothing: a stream is looked up only in the session of the
-    request.
+    An event id is not a credential: a stream is looked up only in the session of the request.
     """
 
     stream: str
@@ -32,7 +31,7 @@ class StreamPosition:
 
     @property
     def is_session_stream(self) -> bool:
-        """Whether this is a session's own stream, not that of one answer."""
+        """Whether the stream is a session's own stream, not that of one answer."""
         return self.stream.startswith(SESSION_STREAM)
 
     @property
@@ -72,10 +71,12 @@ class _Usage:
 
 
 class EventLogStore:
-    """The event logs of this replica's sessions; over a limit the oldest unread log is evicted.
+    """The event logs of this replica's sessions.
 
-    `poll_after`: seconds after which a client that waits for an answer is disconnected, to resume
-    later; 0: never.
+    Above a limit, the oldest log without a reader is evicted.
+
+    `poll_after` is the number of seconds after which a client that waits for an answer is
+    disconnected, so that it resumes later; 0 means never.
     """
 
     def __init__(self, poll_after: float = 0.0) -> None:
@@ -89,11 +90,13 @@ class EventLogStore:
     def __len__(self) -> int:
         return len(self._logs)
 
-    def open(self, session: Session | None, kind: str, most: int, bound: int = LARGEST) -> EventLog:
+    def open(
+        self, session: Session | None, kind: str, maximum: int, bound: int = LARGEST
+    ) -> EventLog:
         """Create a log; it is stored if the session's protocol revision has event ids."""
         if session is None or not session.resumable:
-            return EventLog(most=most, bound=bound)
-        event_log = EventLog(f"{kind}{self.replica}.{next(self._count):x}", most, bound)
+            return EventLog(maximum=maximum, bound=bound)
+        event_log = EventLog(f"{kind}{self.replica}.{next(self._count):x}", maximum, bound)
         claims = session.claims
         stored = _StoredLog(claims.sid, claims.principal_id, event_log)
         self._logs[event_log.name] = stored
@@ -135,15 +138,15 @@ class EventLogStore:
         usage = self._usage[stored.principal_id]
         usage.size += size
         self._size += size
-        while usage.size > MOST_BYTES_EACH or len(usage.names) > MOST_LOGS_EACH:
+        while usage.size > MAX_BYTES_PER_PRINCIPAL or len(usage.names) > MAX_LOGS_PER_PRINCIPAL:
             if not self._evict((self._logs[name] for name in usage.names), stored):
                 break
-        while self._size > MOST_BYTES or len(self._logs) > MOST_LOGS:
+        while self._size > MAX_BYTES or len(self._logs) > MAX_LOGS:
             if not self._evict(self._logs.values(), stored):
                 break
 
     def _evict(self, candidates: Iterable[_StoredLog], growing: _StoredLog) -> bool:
-        """Remove the oldest log without a reader, else the oldest; return whether there was one."""
+        """Remove the oldest log without a reader, else the oldest; return False without logs."""
         oldest = None
         for stored in candidates:
             if stored is not growing:

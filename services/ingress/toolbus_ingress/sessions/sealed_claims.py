@@ -1,8 +1,8 @@
-"""State that clients carry for the gateway: sealed at the edge, and bounded in size."""
+"""State that clients store for the gateway: encrypted by ingress, and limited in size."""
 
 from toolbus_common.crypto import sealed_tokens
 from toolbus_common.crypto.sealed_tokens import LONGEST, Claims
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 
 __all__ = [
     "LONGEST",
@@ -26,7 +26,7 @@ class SessionClaims(Claims, frozen=True):
 
 
 class StateClaims(Claims, frozen=True):
-    """The server's `requestState` (None where it sent none), and the request it belongs to."""
+    """The server's `requestState` (None if it sent none), and the request it belongs to."""
 
     state: str | None
     principal_id: str
@@ -54,19 +54,19 @@ class DoneClaims(Claims, frozen=True):
 
 
 class ClaimSealer(sealed_tokens.TokenSealer):
-    """Seals and opens the claims that clients carry."""
+    """Encrypts and decrypts the claims that clients store."""
 
     def close(self, claims: Claims) -> str:
         """Return the sealed claims as visible ASCII.
 
         Raises:
-            UpstreamFaultError: the token would exceed `LONGEST`; only a server's data can be
+            UpstreamInvalidError: the token would exceed `LONGEST`; only a server's data can be
                 that long.
 
         """
         text = super().close(claims)
         if len(text) > LONGEST:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream server's requestState or task id is too long: {len(text)} "
                 f"characters when sealed, at most {LONGEST} are allowed (48 KB before sealing). "
                 "The server must send a shorter one."

@@ -13,11 +13,11 @@ from toolbus_common.contracts import NOTHING, SessionMessage
 from toolbus_ingress.sessions.sealed_claims import ClaimSealer, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
-MOST_KNOWN = 20_000
-MOST_ENDED = 100_000  # ended sessions remembered; the id of a forgotten one still needs its key
+MAX_KNOWN = 20_000
+MAX_ENDED = 100_000  # ended sessions stored; using the id of a dropped one still requires its key
 LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
-MOST_URIS = 1000
-MOST_TASKS = 256  # of one session, for status notifications
+MAX_URIS = 1000
+MAX_TASKS = 256  # of one session, for status notifications
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 _FORWARDED = ("response", "message")  # not stored: the replica that waits for one takes it
@@ -53,7 +53,7 @@ class Session:
 
     @property
     def polls(self) -> bool:
-        """Whether the client expects an event id at once, and reconnects after an early end."""
+        """Whether the client expects an event id first, and reconnects after an early end."""
         return self.claims.version >= "2025-11-25"
 
     def can(self, *path: str) -> bool:
@@ -69,8 +69,8 @@ class Session:
 class Sessions:
     """Creates, finds and ends sessions, and shares their state with the other replicas.
 
-    `publish` sends a message to every replica. This replica receives its own messages too; they
-    change nothing a second time.
+    `publish` sends a message to every replica. This replica receives its own messages too; applying
+    them again has no effect.
     """
 
     def __init__(self, sealer: ClaimSealer, publish: Callable[[SessionMessage], None]) -> None:
@@ -111,11 +111,11 @@ class Sessions:
         return session
 
     def set_capabilities(self, session: Session, capabilities: Any) -> None:
-        """Set the client's capabilities of a session that existed before its handshake."""
+        """Set the client's capabilities of a session that was created before its handshake."""
         self.update(session, "declared", msgspec.json.encode(_bounded(capabilities)).decode())
 
     def add_task(self, session: Session, task: str, handle: str) -> None:
-        """Add a task whose status notifications go to the session's streams."""
+        """Add a task whose status notifications are sent on the session's streams."""
         self.update(session, "task", task, handle.encode())
 
     def end(self, session: Session) -> None:
@@ -145,7 +145,9 @@ class Sessions:
 
     def _apply(self, session: Session, message: SessionMessage) -> None:
         if message.what == "ended":
-            for request_id in tuple(session.in_flight):  # their answers have no receiver any more
+            for request_id in tuple(
+                session.in_flight
+            ):  # there is no receiver for their answers any more
                 self.on_cancelled(session, request_id)
             self._known.pop(session.token, None)
             self._by_sid.pop(session.sid, None)
@@ -161,7 +163,7 @@ class Sessions:
         return receiver(message.session, message.body)
 
     def _add(self, session: Session) -> Session:
-        if len(self._known) >= MOST_KNOWN:
+        if len(self._known) >= MAX_KNOWN:
             _, oldest = self._known.popitem(last=False)
             self._by_sid.pop(oldest.sid, None)
         self._known[session.token] = self._by_sid[session.sid] = session
@@ -177,16 +179,16 @@ class Sessions:
             return
         if message.what == "cancelled" or message.session in self._ended:
             return
-        if len(self._pending) >= MOST_KNOWN:
+        if len(self._pending) >= MAX_KNOWN:
             self._pending.popitem(last=False)
         messages = self._pending.setdefault(message.session, [])
-        if len(messages) < MOST_URIS:
+        if len(messages) < MAX_URIS:
             messages.append(message)
 
     def _mark_ended(self, sid: str) -> None:
         if sid in self._ended:
             return
-        if len(self._ended) >= MOST_ENDED:
+        if len(self._ended) >= MAX_ENDED:
             self._ended.popitem(last=False)
         self._ended[sid] = None
         self.on_ended(sid)
@@ -194,12 +196,12 @@ class Sessions:
 
 def _change(session: Session, message: SessionMessage) -> None:
     """Apply a setting that the session's client changed."""
-    if message.what == "subscribed" and len(session.uris) < MOST_URIS:
+    if message.what == "subscribed" and len(session.uris) < MAX_URIS:
         session.uris.add(message.about)
     elif message.what == "unsubscribed":
         session.uris.discard(message.about)
     elif message.what == "task":
-        if len(session.tasks) >= MOST_TASKS:
+        if len(session.tasks) >= MAX_TASKS:
             del session.tasks[next(iter(session.tasks))]
         session.tasks[message.about] = message.body.decode()
     elif message.what == "level":

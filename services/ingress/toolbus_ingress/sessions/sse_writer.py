@@ -26,7 +26,7 @@ class EventStream:
         self.started = False
 
     async def start(self) -> None:
-        """Send the head, and a comment: a proxy may hold back a head without a body. Idempotent."""
+        """Send the head and a comment: a proxy may delay a head without a body. Idempotent."""
         if not self.started:
             self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -49,7 +49,7 @@ class EventStream:
         await self._write(b"event: endpoint\n%b%b\n\n" % (DATA, post_url.encode()), more=True)
 
     async def comment(self) -> None:
-        """Send a comment, so that proxies do not close a quiet connection."""
+        """Send a comment, so that proxies do not close an idle connection."""
         await self._write(b": \n\n", more=True)
 
     async def end(self) -> None:
@@ -112,5 +112,5 @@ class DisconnectWatch:
             scope[GONE] = on_disconnect
 
     def stop(self) -> None:
-        """Stop watching: the answer is complete."""
+        """Stop watching, because the answer is complete."""
         self._scope.pop(GONE, None)

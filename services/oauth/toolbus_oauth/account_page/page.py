@@ -9,7 +9,7 @@ from toolbus_oauth.upstreams.connections.records import Connection
 from toolbus_oauth.web import pages
 
 PATH = "/oauth/account"
-MOST_SHOWN = 100
+MAX_SHOWN = 100
 
 
 def access_page(
@@ -22,7 +22,7 @@ def access_page(
         ticket=sealed,
         grants=grants,
         connections=connections,
-        most=MOST_SHOWN,
+        limit=MAX_SHOWN,
         day=_day,
     )
 

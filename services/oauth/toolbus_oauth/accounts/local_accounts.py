@@ -17,10 +17,10 @@ from toolbus_oauth.storage.store import Store
 STEP_SECONDS = 30
 DIGITS = 6
 LONGEST_PASSWORD = 1024
-MOST_FAILURES, FAILURE_SECONDS = 8, 300.0
+MAX_FAILURES, FAILURE_SECONDS = 8, 300.0
 ATTEMPTS = 16  # attempts to record one guess under concurrent writes
-MOST_WAITING = 32
-MOST_AT_ONCE = 2  # each takes 64 MiB for about 100 ms
+MAX_WAITING = 32
+MAX_HASHES = 2  # each hash takes 64 MiB for about 100 ms
 # Verified for an unknown name, so that it takes as long as a known one. Matches no password.
 DUMMY_HASH = (
     "$argon2id$v=19$m=65536,t=3,p=1$AAAAAAAAAAAAAAAAAAAAAA"
@@ -31,7 +31,7 @@ DUMMY_HASH = (
 class SignInError(Exception):
     """Sign-in failed; the message does not say which part was wrong.
 
-    `known`: an account with that name exists. It is for the audit log only.
+    `known` is set if an account with that name exists. It is used only in the audit log.
     """
 
     def __init__(self, message: str, *, known: bool = False) -> None:
@@ -46,12 +46,12 @@ class Accounts:
     store: Store
     brief: Store
     _waiting: int = 0
-    _hash_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE))
+    _hash_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_HASHES))
 
     async def signed_in(self, name: str, password: str, code: str) -> Person:
         """Return the person with this name, password and code. Raises `SignInError`."""
         await self._recent_guesses(name)
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise SignInError("Too many people are signing in at once; try again.")
         self._waiting += 1
         try:
@@ -85,12 +85,12 @@ class Accounts:
     async def _recent_guesses(self, name: str) -> tuple[tuple[float, ...], int]:
         """Return recent guesses for a name, of all replicas, and the record's revision.
 
-        Raises `SignInError` if there were too many: then every sign-in by that name must wait.
+        Raises `SignInError` if there were too many. Every sign-in with that name must then wait.
         """
         guesses, revision = await self.brief.get_with_revision(SignInAttempts, name)
         since = time() - FAILURE_SECONDS
         tried = tuple(at for at in (guesses.at if guesses is not None else ()) if at > since)
-        if len(tried) >= MOST_FAILURES:
+        if len(tried) >= MAX_FAILURES:
             raise SignInError("Too many sign-in attempts with this name; wait five minutes.")
         return tried, revision
 

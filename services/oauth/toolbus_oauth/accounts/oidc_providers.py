@@ -35,9 +35,9 @@ CALLBACK = "/oauth/callback/"
 CACHE_SECONDS = 3600.0
 REFETCH_SECONDS = 30.0  # minimum age before keys are fetched again for an unknown key id
 SIGN_IN_SECONDS = 600.0
-MOST_A_MINUTE = 1200
+MAX_PER_MINUTE = 1200
 LEEWAY = 30.0
-MOST_CLAIMS = 4096  # bytes of claims that a session carries
+MAX_CLAIMS = 4096  # bytes of claims that a session carries
 _OK = 200
 OnSignIn = Callable[[str, Issuer, dict[str, Any], dict[str, Any]], Awaitable[None]]
 _OF_ANOTHER = "its response came from another issuer"
@@ -65,7 +65,7 @@ class Providers:
     named: Callable[[Issuer], bool]
     secrets: Secrets
     on_sign_in: OnSignIn | None = None  # called with the token response of each sign-in
-    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_A_MINUTE))
+    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_PER_MINUTE))
     _cached: dict[str, _Metadata] = field(default_factory=dict)
 
     def names(self) -> list[str]:
@@ -127,7 +127,10 @@ class Providers:
         return Person(pending.issuer, user, rule_claims(claims))
 
     async def verified(self, name: str, issuer: Issuer, token: str) -> dict[str, Any]:
-        """Verify a token's signature and times, and return its claims. Raises `ProviderError`."""
+        """Verify a token's signature and validity period, and return its claims.
+
+        Raises `ProviderError`.
+        """
         header, _ = parse_unverified(token)
         if header.get("alg") not in issuer.algorithms:
             raise ProviderError("its signature algorithm is not configured for its issuer")
@@ -249,7 +252,7 @@ def rule_claims(claims: dict[str, Any]) -> dict[str, Any]:
     }
     selected: dict[str, Any] = {}
     for name in sorted(plain, key=lambda each: (each != "sub", each)):
-        if len(msgspec.json.encode({**selected, name: plain[name]})) <= MOST_CLAIMS:
+        if len(msgspec.json.encode({**selected, name: plain[name]})) <= MAX_CLAIMS:
             selected[name] = plain[name]
     return selected
 
@@ -299,7 +302,7 @@ def _keys(document: dict[str, Any]) -> KeySet:
 
 
 def _is_of(cached: _Metadata, issuer: Issuer) -> bool:
-    """Return whether this is the issuer's metadata and still fresh."""
+    """Return whether this is the issuer's metadata and still current."""
     return cached.document["issuer"] == issuer.url and monotonic() - cached.fetched < CACHE_SECONDS
 
 

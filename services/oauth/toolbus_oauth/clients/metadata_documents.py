@@ -20,8 +20,8 @@ from toolbus_oauth.web.rate_limit import RateLimit
 
 LARGEST = 16 * 1024
 SHORTEST, LONGEST = 60.0, 86_400.0
-MOST_CACHED = 1000
-MOST_A_MINUTE = 300
+MAX_CACHED = 1000
+MAX_PER_MINUTE = 300
 _OK = 200
 
 
@@ -32,7 +32,7 @@ class ClientDocuments:
     fetcher: HttpClient
     hosts: tuple[str, ...] = ()  # patterns; none: any
     clock: Callable[[], float] = monotonic
-    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_A_MINUTE))
+    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_PER_MINUTE))
     _cached: OrderedDict[str, tuple[float, Client]] = field(default_factory=OrderedDict)
 
     async def client(self, client_id: str) -> Client:
@@ -50,7 +50,7 @@ class ClientDocuments:
             raise invalid_client(f"The client's document cannot be fetched: HTTP {found.status}.")
         client = parse_document(client_id, found.body)
         self._cached[client_id] = (self.clock() + _cache_seconds(found.headers), client)
-        while len(self._cached) > MOST_CACHED:
+        while len(self._cached) > MAX_CACHED:
             self._cached.popitem(last=False)
         return client
 

@@ -35,9 +35,9 @@ ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 METHODS = ("none", "client_secret_basic", "client_secret_post", BY_KEY)
 ASSERTION_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA")
 SELF_GRANTS = (AUTHORIZATION_CODE, REFRESH, DEVICE, JWT_BEARER)
-MOST_REDIRECTS = 16
+MAX_REDIRECTS = 16
 LARGEST_METADATA = 8 * 1024
-MOST_A_MINUTE = 120
+MAX_PER_MINUTE = 120
 LONGEST_NAME = 128
 LONGEST_ASSERTION_SECONDS = 600
 LONGEST_ID = 2048
@@ -53,7 +53,7 @@ class ClientRegistry:
     brief: Store
     document: DocumentOf
     audiences: tuple[str, ...]  # accepted audiences of client assertions
-    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_A_MINUTE))
+    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_PER_MINUTE))
 
     async def find(self, client_id: str) -> Client:
         """Return the client with this id. Raises `OAuthError`."""
@@ -168,9 +168,9 @@ def parse_metadata(metadata: dict[str, Any], client_id: str) -> Client:
     keys = metadata.get("jwks") or {}
     if len(msgspec.json.encode([uris, grants, keys])) > LARGEST_METADATA:
         raise _metadata(f"redirect_uris, grant_types and jwks exceed {LARGEST_METADATA} bytes.")
-    if not _is_list_of_text(uris) or not _is_list_of_text(grants) or len(uris) > MOST_REDIRECTS:
+    if not _is_list_of_text(uris) or not _is_list_of_text(grants) or len(uris) > MAX_REDIRECTS:
         raise _metadata(
-            f"redirect_uris (at most {MOST_REDIRECTS}) and grant_types must be lists of strings."
+            f"redirect_uris (at most {MAX_REDIRECTS}) and grant_types must be lists of strings."
         )
     for uri in uris:
         if problem := redirects.problem(uri):

@@ -23,7 +23,7 @@ KNOWN_SECONDS = (
 
 
 class SigningKeys:
-    """Sign with the newest key, verify with every key that may have signed a valid token."""
+    """Signs with the newest key, and verifies with all keys that may have signed a valid token."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,7 +43,7 @@ class SigningKeys:
     def newest(self) -> tuple[str, str]:
         """The id and private part of the newest key that all verifiers can know.
 
-        A key that was created in the last `KNOWN_SECONDS` is not used yet. Both values are secret.
+        A key that was created in the last `KNOWN_SECONDS` is not used yet.
         """
         now = time()
         self._current(now)

@@ -36,7 +36,7 @@ _FLAGS = "Path=/; Secure; HttpOnly; SameSite=Lax"
 TICKET_SECONDS = 600.0
 CODE_SECONDS = 60.0
 LONGEST_COOKIE = 4096
-MOST_DENIALS = 60  # events published in a minute
+MAX_DENIALS = 60  # events published in a minute
 ACCOUNT = AuthorizationRequest("", "Toolbus", "", "", "", "", "", registered=False, account=True)
 _OTHER_BROWSER = (
     "This page belongs to another browser, or it has expired. "
@@ -48,7 +48,7 @@ class AccountPage(Protocol):
     """Page on which people review and end the access they allowed."""
 
     async def page(self, person: Person, sealed: str) -> PageReply:
-        """Render what a person allowed; `sealed` is the ticket that its form sends back."""
+        """Render the access that a person allowed; `sealed` is the ticket in the form."""
         ...
 
     async def end_grant(self, person: Person, grant_id: str) -> None:
@@ -75,7 +75,7 @@ class AuthorizeFlow:
     publish: Callable[[Event], None]
     session_seconds: float
     access_overview: AccountPage
-    denial_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_DENIALS))
+    denial_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_DENIALS))
 
     async def authorize(self, request: Request) -> PageReply:
         """Handle an authorization request (RFC 6749 section 4.1.1)."""
@@ -217,7 +217,7 @@ class AuthorizeFlow:
         shown = await self._signed_in_page(auth_request, browser, person, access)
         session = self.seal.close(Session(person, browser, time() + self.session_seconds))
         if len(session) > LONGEST_COOKIE - 128:
-            return shown  # too large for a cookie: this person signs in every time
+            return shown  # too large for a cookie, so this person must sign in every time
         return with_cookie(shown, f"{SESSION}={session}; {_FLAGS}")
 
     def _sign_in_page(

@@ -15,7 +15,7 @@ _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256
 
 
 class RedirectedError(Exception):
-    """Error that is sent to the client by redirecting the browser to its redirect URI."""
+    """An error that is sent to the client, by redirecting the browser to the redirect URI."""
 
     def __init__(self, redirect: str, state: str, error: OAuthError) -> None:
         super().__init__(error.message)

@@ -16,8 +16,8 @@ from toolbus_oauth.web.rate_limit import RateLimit
 
 SECONDS = 600.0
 INTERVAL = 5
-MOST_A_MINUTE = 120
-_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so no words
+MAX_PER_MINUTE = 120
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that codes do not form words
 _LENGTH = 8
 
 
@@ -27,7 +27,7 @@ class DeviceFlow:
 
     issuer: str
     brief: Store
-    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MOST_A_MINUTE))
+    rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_PER_MINUTE))
 
     async def begin(self, auth_request: AuthorizationRequest) -> dict[str, Any]:
         """Start a device authorization. Raises `OAuthError` when the rate limit is exceeded."""

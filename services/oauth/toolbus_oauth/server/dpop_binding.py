@@ -28,7 +28,7 @@ class DpopBinding:
                 raise proof_required("This client requires DPoP-bound tokens")
             return ""
         try:
-            return self.checker.judge(text, "POST", self.url).key
+            return self.checker.verify(text, "POST", self.url).key
         except ProofError as error:
             nonce = ((NONCE_HEADER, error.nonce),) if error.nonce else ()
             raise OAuthError(error.code, error.message, 400, *nonce) from error

@@ -1,4 +1,4 @@
-"""Grants: access that people give clients, its tokens, refresh and end."""
+"""Grants: the access that people give to clients, with its tokens, renewal and end."""
 
 import secrets
 from collections.abc import Callable
@@ -105,7 +105,7 @@ class Grants:
         return access
 
     async def _store(self, grant: Grant) -> Grant:
-        """Store a grant; if one with its id is still valid, keep that one's `born`."""
+        """Store a grant. If a grant with its id is still valid, keep the `born` of that grant."""
         born = secrets.token_hex(6)
         for _ in range(ATTEMPTS):
             before, revision = await self.store.get_with_revision(Grant, grant.id)
@@ -173,8 +173,8 @@ class Grants:
         """Redeem a refresh token and return its grant, limited to the requested scope.
 
         Raises `OAuthError`. A refresh token that was used before ends the grant, because it was
-        probably stolen. A bound token without a proof of its key changes nothing: the request is
-        not from its client.
+        probably stolen. A request with a bound token but without a proof of its key is rejected and
+        has no effect, because it is not from the token's client.
         """
         refresh = self.seal.open(token, Refresh)
         if refresh is None:
@@ -277,7 +277,7 @@ def _act_claim(actors: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _is_of(grant: Grant, claims: dict[str, Any]) -> bool:
-    """Return whether a token belongs to this grant, not to an earlier one or before its key."""
+    """Return whether a token belongs to this grant, not to an earlier grant or key."""
     named = (claims.get("aud"), claims.get("born", ""))
     return named == (grant.resource, grant.born) and ("cnf" in claims or not grant.jkt)
 
@@ -287,7 +287,7 @@ def _common_scope(grant: Grant, claims: dict[str, Any]) -> str:
 
 
 def _check_holds_key(grant: Grant, client: Client, jkt: str) -> None:
-    """Check that a refresh request holds the grant's key: a bound grant stays bound.
+    """Check that a refresh request proves the grant's key, so that a bound grant stays bound.
 
     An authenticated client may change its key; for a public client, the key authenticates it.
     """

@@ -141,7 +141,7 @@ class TokenValidator:
 
 
 def _bound_to(claims: dict[str, Any]) -> str:
-    """Return the thumbprint of the key a token is bound to (RFC 9449 section 6); empty: unbound.
+    """Return the thumbprint of the key that a token is bound to (RFC 9449 section 6); else empty.
 
     Raises `UnauthorizedError` for another kind of binding, because it cannot be verified here.
     """

@@ -28,7 +28,7 @@ class Resources:
         )
 
     def kept(self, resource: str, scope: str) -> str:
-        """Return the scopes of a token that still exist at a resource; empty for none."""
+        """Return the scopes of a token that still exist at a resource."""
         config = self.directory.now.configuration
         return scoping.existing_scopes(config, scope, administration=self.administers(resource))
 
@@ -39,7 +39,7 @@ class Resources:
         return [*offered(config), *administration]
 
     def exists(self, uri: str) -> bool:
-        """Return whether a URI is a resource of this gateway, byte for byte."""
+        """Return whether a URI is exactly that of a resource of this gateway."""
         if self.administers(uri):
             return appoints(self.directory.now.configuration)
         whole = f"{self.issuer}/mcp"

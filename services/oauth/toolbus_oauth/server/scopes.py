@@ -25,9 +25,10 @@ _OPERATOR_CLIENT = (
 def grant_scopes(
     config: Configuration, client: Client, requested: str, *, administration: bool
 ) -> str:
-    """Return the requested scopes that exist, or the default ones; other services' are ignored.
+    """Return the requested scopes that exist, or the default scopes.
 
-    Raises `OAuthError` for an unknown Toolbus scope, or administration by a self-registered client.
+    Scopes of other services are ignored. Raises `OAuthError` for an unknown Toolbus scope, or for
+    administration by a self-registered client.
     """
     if administration and client.registered:
         raise OAuthError("unauthorized_client", _OPERATOR_CLIENT)
@@ -47,7 +48,7 @@ def available_scopes(config: Configuration, *, administration: bool) -> list[str
 
 
 def existing_scopes(config: Configuration, scope: str, *, administration: bool) -> str:
-    """Return the parts of a scope that exist at a resource; empty for none."""
+    """Return the parts of a scope that exist at a resource."""
     available = available_scopes(config, administration=administration)
     return _plain(each for each in scope.split() if each in available)
 
@@ -68,7 +69,7 @@ def within(granted: str, requested: str) -> list[str]:
 
 
 def descriptions(access: Access, rule: str, scope: str) -> list[str]:
-    """Return what a client may do with a scope, as shown to the person."""
+    """Return the rights of a client with a scope, in words for the person."""
     return [_description(each, access, rule) for each in scope.split()]
 
 
@@ -88,11 +89,11 @@ def _covers(scopes: Iterable[str], scope: str) -> bool:
 
 
 def is_toolbus_scope(scope: str) -> bool:
-    """Return whether a scope has a Toolbus name, even one that does not exist."""
+    """Return whether a scope has the form of a Toolbus scope, even if it does not exist."""
     return scope in (TOOLS, ADMINISTER) or scope.startswith(_TOOLBUS_PREFIXES)
 
 
 def _plain(scopes: Iterable[str]) -> str:
-    """Return scopes without those that another one includes."""
+    """Return scopes without those that another of the scopes includes."""
     distinct = dict.fromkeys(scopes)
     return " ".join(each for each in distinct if not _covers(distinct, each))

@@ -18,12 +18,12 @@ from toolbus_oauth.web.errors import OAuthError, invalid, invalid_grant
 from toolbus_oauth.web.request import Fields
 
 TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the type of one
-MOST_ACTORS = 4
+MAX_ACTORS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TokenExchange:
-    """Issue exchanged tokens: narrower than the original, not longer valid, naming the client.
+    """Issues exchanged tokens with at most the scope and lifetime of the original, and the client.
 
     An operator configures which client may exchange for which resources. `resource_of` resolves a
     requested resource, or raises.
@@ -121,6 +121,6 @@ def _within(resource: str, whole: str) -> bool:
 def _actor_chain(actor: str, before: tuple[str, ...]) -> tuple[str, ...]:
     """Return the acting clients, the nearest first. Raises `OAuthError` for too many. Pure."""
     actors = before if before[:1] == (actor,) else (actor, *before)
-    if len(actors) > MOST_ACTORS:
-        raise invalid_grant(f"The chain of acting clients would exceed {MOST_ACTORS}.")
+    if len(actors) > MAX_ACTORS:
+        raise invalid_grant(f"The chain of acting clients would exceed {MAX_ACTORS}.")
     return actors

@@ -1,8 +1,4 @@
-"""Records that the service stores or that browsers carry, each encrypted under its class name.
-
-The class name is part of the encryption and of the storage key: renaming a class makes its stored
-records unreadable.
-"""
+"""Records that the service stores or that browsers carry, encrypted under their class names."""
 
 from typing import Any
 
@@ -29,9 +25,9 @@ class Account(Claims, frozen=True):
 class Client(Claims, frozen=True):
     """OAuth client. `method` is how it authenticates at the token endpoint.
 
-    `registered`: the client registered itself, so its name is unconfirmed. `exchange` lists the
-    resources for which it may exchange another user's token. `bound`: its tokens must be bound to a
-    key (RFC 9449).
+    `registered` is set if the client registered itself, so that its name is not verified.
+    `exchange` lists the resources for which it may exchange another user's token. With `bound`, its
+    tokens must be bound to a key (RFC 9449).
     """
 
     id: str
@@ -48,7 +44,7 @@ class Client(Claims, frozen=True):
 
 
 class Person(Claims, frozen=True):
-    """Person as authenticated by an issuer; `epoch` is that of their local account, if any."""
+    """Person as authenticated by an issuer; `epoch` is the epoch of a local account."""
 
     issuer: str
     user: str
@@ -81,10 +77,12 @@ class Grant(Claims, frozen=True):
 
 
 class AuthorizationRequest(Claims, frozen=True):
-    """Authorization request before the person has decided. `device` is a device's user code.
+    """Authorization request on which the person has not decided yet.
 
-    With `connect`, Toolbus asks for access behind that link of `upstreams`. With `account`, the
-    person asked for their account page. With `jkt`, the code is redeemed only by the holder of the
+    `device` is a device's user code.
+
+    With `connect`, Toolbus requests access at the upstream server of that link. With `account`, the
+    person requested the account page. With `jkt`, the code is redeemed only by the holder of the
     key with this thumbprint.
     """
 
@@ -108,7 +106,7 @@ class AuthorizationRequest(Claims, frozen=True):
 
 
 class Ticket(Claims, frozen=True):
-    """Authorization request shown to one browser; with a `person`, they may answer it once."""
+    """Authorization request shown to one browser. With a `person`, it can be answered once."""
 
     auth_request: AuthorizationRequest
     browser: str
@@ -165,7 +163,7 @@ class Device(Claims, frozen=True):
 
 
 class Used(Claims, frozen=True):
-    """Marker of a value that may be used once; `about` is what resulted from it."""
+    """Marker of a value that may be used once; `about` is the result of its use."""
 
     about: str = ""
 

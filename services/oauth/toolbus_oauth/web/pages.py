@@ -1,4 +1,4 @@
-"""Render the pages that people see; each form carries a ticket that is bound to one browser."""
+"""Render the pages for people. Each form has a ticket that is bound to one browser."""
 
 from collections.abc import Iterable
 
@@ -73,7 +73,7 @@ def consent(ticket: Ticket, sealed: str, permissions: Iterable[str]) -> PageRepl
 
 
 def connect(ticket: Ticket, sealed: str) -> PageReply:
-    """Render the requested scopes at an upstream server, and where the person approves them."""
+    """Render the requested scopes at an upstream server, and the URL for the approval."""
     request, person = ticket.auth_request, ticket.person
     if person is not None and person.user != request.client_id:
         return page("toolbus_oauth.web/connect_other_person.html", 403, ticket=sealed)

@@ -12,12 +12,12 @@ TOO_MANY = 429
 
 @dataclass(slots=True)
 class RateLimit:
-    """Sliding-window limit over all callers: at most `most` operations in `seconds`.
+    """Sliding-window limit over all callers: at most `maximum` operations in `seconds`.
 
-    It bounds what unauthenticated requests can make the service store or fetch.
+    It limits the work that unauthenticated requests can cause.
     """
 
-    most: int
+    maximum: int
     seconds: float = 60.0
     clock: Callable[[], float] = monotonic
     _done: deque[float] = field(default_factory=deque)
@@ -27,7 +27,7 @@ class RateLimit:
         now = self.clock()
         while self._done and self._done[0] <= now - self.seconds:
             self._done.popleft()
-        if len(self._done) >= self.most:
+        if len(self._done) >= self.maximum:
             raise OAuthError(
                 "temporarily_unavailable", "Too many requests; retry in a minute.", TOO_MANY
             )

@@ -1,4 +1,4 @@
-"""Redirect URIs: which a client may register, and which of them a request names. Pure."""
+"""Redirect URIs: which a client may register, and whether a request's URI is registered. Pure."""
 
 import re
 from collections.abc import Iterable

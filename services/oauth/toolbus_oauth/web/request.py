@@ -14,7 +14,7 @@ from toolbus_common import strict_json
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_oauth.web.errors import OAuthError, invalid
 
-MOST_FIELDS = 40
+MAX_FIELDS = 40
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = (("cache-control", "no-store"), ("pragma", "no-cache"))
 CACHEABLE = ("cache-control", "public, max-age=60")
@@ -85,7 +85,7 @@ Handler = Callable[[Request], Awaitable[PageReply]]
 def fields_of(text: str) -> Fields:
     """Parse parameters by name. Raises `OAuthError` if one occurs twice or there are too many."""
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:
         raise invalid("The parameters are malformed, or there are too many.") from error
     found = dict(pairs)

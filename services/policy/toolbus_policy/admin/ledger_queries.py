@@ -25,7 +25,7 @@ MAX_BUDGETS = 5000
 
 @dataclass(frozen=True, slots=True)
 class LedgerQueryHandler:
-    """Read the counters; only the rebuilder changes them."""
+    """Handler of ledger queries. It only reads the counters; the rebuilder changes them."""
 
     ledger: Ledger
     rebuilder: Rebuilder
@@ -43,7 +43,7 @@ class LedgerQueryHandler:
         )
 
     async def handle_rebuild(self, query: RebuildRequest) -> RebuildReply:
-        """Rebuild a customer's counters, even if none seem to be lost."""
+        """Rebuild a customer's counters, even if they are not known to be lost."""
         reply = await self.rebuilder.rebuild(
             query.customer, force=True, accept=query.accept, by=query.by
         )
@@ -79,8 +79,8 @@ def _budget_state(
     return BudgetState(
         customer=customer, level=limit.level, kind="usd" if limit.in_money else "calls",
         per=budget.per, timezone=budget.timezone, rolling=budget.rolling, tools=budget.tools,
-        limit=limit.most, spent=spent, reserved=level.get("held", 0), debt=level.get("debt", 0),
-        resets_at=resets_at,
+        limit=limit.maximum, spent=spent, reserved=level.get("reserved", 0),
+        debt=level.get("debt", 0), resets_at=resets_at,
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Restrict what may be configured over HTTP: local programs and environment variables. Pure.
 
-An operator's own file may name any command, and any environment variable of executor or of audit,
-which signs webhook requests. Over HTTP only those that policy's settings allow are accepted: a
-leaked admin key must neither start programs nor send credentials elsewhere. The environment given
-to a process is restricted too: NODE_OPTIONS or LD_PRELOAD run any program in it.
+An operator's own file may name any command, and any environment variable of executor or audit. Over
+HTTP, only commands and variables that policy's settings allow are accepted, so that a leaked admin
+key can neither start programs nor send credentials elsewhere. The environment of a configured
+process is restricted too, because NODE_OPTIONS or LD_PRELOAD can run any program in it.
 
 Addresses are checked as written, so that the author gets an early error. The binding check is made
 by the service that connects, on the resolved address.
@@ -38,14 +38,14 @@ _FILE_DENIED = "is a file, which may not be configured over HTTP; {}use 'toolbus
 
 @dataclass(frozen=True, slots=True)
 class RemoteRestrictions:
-    """Patterns of what may be configured over HTTP: commands, variables, secret references."""
+    """Patterns of commands, variables and secret references that may be configured over HTTP."""
 
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     egress: Egress = STRICT
 
     def violations(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
-        """Return what the new configuration may not contain and the old one did not."""
+        """Return the forbidden parts of the new configuration that the old one did not have."""
         found = [
             (f"servers.{name}.{place}", reason)
             for name, server in new.servers.items()
@@ -131,7 +131,7 @@ class RemoteRestrictions:
                 yield from self._check_destination(field, url)
 
     def _process_oauth(self, server: Server) -> Iterator[tuple[str, str]]:
-        """Yield violations of how a process gets its tokens: any issuer could be named."""
+        """Yield violations in how a process receives its tokens: any issuer could be named."""
         if server.oauth is None:
             return
         yield from self._issuer_secrets(server)
@@ -176,7 +176,7 @@ def _secret_values(entry: Place | Sink) -> dict[str, str]:
 
 
 def _urls(value: Any) -> Iterator[str]:
-    """Yield the URLs in a field of any shape."""
+    """Yield the URLs in a field of any type."""
     if isinstance(value, str) and _URL.match(value):
         yield value
     elif isinstance(value, list | tuple):
@@ -202,7 +202,7 @@ def _same_process(server: Server, old: Server | None) -> bool:
 
 
 def _programs_of(server: Server) -> Iterator[tuple[str, str]]:
-    """Yield what names a server's program; also its directory if the program is relative."""
+    """Yield the names of a server's program, and its directory if the program is relative."""
     program = server.command[0] if server.command else ""
     yield from (("python", each) for each in server.python)
     if server.container:

@@ -82,7 +82,7 @@ def load_configuration(body: bytes, form: str, wanted: Any) -> Loaded:
 
 
 def with_entry(old: Configuration, kind: str, name: str, entry: Any) -> Configuration:
-    """Return the configuration with another entry, or without it if the entry is None.
+    """Return the configuration with this entry replaced, or removed if the new entry is None.
 
     Raises `InvalidConfigurationError` for errors that the old configuration did not have.
     """

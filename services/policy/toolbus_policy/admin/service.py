@@ -37,7 +37,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Performs operations: each of the table of operations is a method of this class."""
+    """Performs operations. Each operation of the table is a method of this class."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -81,7 +81,7 @@ class AdminService:
     async def apply_configuration(
         self, request: AdminRequest, administrator: Administrator
     ) -> AdminReply:
-        """Replace the configuration, or return what that would change."""
+        """Replace the configuration, or return the changes that this would make."""
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
         )

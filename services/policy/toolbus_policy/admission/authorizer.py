@@ -112,7 +112,10 @@ class Authorizer:
         tool: str,
         restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
-        """Authorize a live principal. Raises like `authorize`, without `UnauthorizedError`."""
+        """Authorize a principal of a valid key.
+
+        Raises like `authorize`, except `UnauthorizedError`.
+        """
         if method == _READ:
             tool = authorized_name(tool)
         plan = (principal.key, server, method, tool)
@@ -129,7 +132,7 @@ class Authorizer:
         return admission
 
     def payer_for(self, key_digest: str, now: float) -> Payer:
-        """Return the payer of a live key. Raises `UnauthorizedError`."""
+        """Return the payer of a valid key. Raises `UnauthorizedError`."""
         return self._payer(self._live(key_digest, now))
 
     def payer_of_key(self, key: str, now: float) -> Payer:
@@ -148,7 +151,10 @@ class Authorizer:
         return found
 
     def _denial(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
-        """Return the error; only a caller whose other token may use the tool learns it exists."""
+        """Return the error for a denied name.
+
+        The error shows that the tool exists only if another token of the caller may use it.
+        """
         whole = principal.whole
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
             return _unknown_error(server, method, tool)
@@ -194,7 +200,7 @@ class Authorizer:
 
 
 def _may_use_builtin(payer: Payer, name: str) -> bool:
-    """Return whether the payer may use a built-in tool, which needs no grant, only no denial."""
+    """Return whether the payer may use a built-in tool, which needs no grant but can be denied."""
     principal = payer.principal
     return principal.code_mode is not False and not principal.bounds.deny(name)
 

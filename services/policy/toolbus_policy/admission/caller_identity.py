@@ -1,4 +1,4 @@
-"""Identity of the caller as a server receives it, if its configuration asks for it. Pure."""
+"""Identity of the caller as a server receives it, if the server is configured for it. Pure."""
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.token_cache import is_person
@@ -11,7 +11,7 @@ UNKNOWN = ("unknown",)
 def caller_identity_of(
     snapshot: ConfigSnapshot, call: CallRequested, payer: Payer
 ) -> Identified | None:
-    """Return the identity fields executor cannot derive; None if the server wants none."""
+    """Return the identity fields that executor cannot derive; None if the server receives none."""
     server = snapshot.configuration.servers.get(call.server)
     if server is None or server.identity is None:
         return None

@@ -69,7 +69,7 @@ class AdmissionHandler:
     ledger: Ledger
     approvals: ApprovalService
     idempotency: IdempotencyClaims
-    reap_grace: float
+    outcome_grace: float
 
     def handle(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
         """Admit the call and dispatch it to executor, or reply with the reason for the denial."""
@@ -131,7 +131,7 @@ class AdmissionHandler:
     async def _admit_with_approval(
         self, decision: Decision, call: CallRequested, reply: ReplyChannel
     ) -> None:
-        """Admit a call that may need approval; a call that has waited is authorized again."""
+        """Admit a call that may need approval. A call that has waited is authorized again."""
         result, claim, admission = None, decision.claim, None
         try:
             while result is None:
@@ -155,7 +155,7 @@ class AdmissionHandler:
     ) -> None:
         """Admit a call that became a task, now that it is approved.
 
-        Its idempotency key is claimed here: a suspended call holds no claim.
+        Its idempotency key is claimed here, because a suspended call has no claim.
         """
         with _tracer.span("toolbus.decide", call.traceparent):
             authorizer, payer, admission, claim = self.authorizer(), None, None, None
@@ -246,8 +246,8 @@ class AdmissionHandler:
         admission = authorizer.authorize(
             call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
-        if call.most is not None and admission.charge > call.most:
-            raise run_budget_error(admission.charge, call.most)
+        if call.max_charge is not None and admission.charge > call.max_charge:
+            raise run_budget_error(admission.charge, call.max_charge)
         return admission
 
     def _check_accepting(self, call: CallRequested, now: float) -> None:
@@ -274,7 +274,7 @@ class AdmissionHandler:
             call.parent_id,
             self.ledger.newest,
         )
-        due = call.deadline + self.reap_grace
+        due = call.deadline + self.outcome_grace
         request = ReservationRequest(call.call_id, admission, context.encode(), due, repeated)
         await _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
         return bool(admission.budgets)
@@ -282,8 +282,8 @@ class AdmissionHandler:
     async def _record_intent(self, intent: CallAllowed) -> None:
         """Return once the stream has stored the intent, before the call's deadline.
 
-        The sweeper relies on both: an intent stored after the deadline belongs to no call that
-        ran. Raises `BusDownError` or `UnavailableError`.
+        The sweeper relies on both: if an intent is stored after the deadline, the call was not
+        executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:
             with _tracer.below("toolbus.record_intent"):
@@ -341,7 +341,7 @@ class AdmissionHandler:
 
 
 def _end_decision_span(decision: str) -> None:
-    """End the decision's span; if the services share a process, the call continues below it."""
+    """End the decision's span. If the services share a process, the call continues below it."""
     span = current()
     if span.recorded:
         span.note("toolbus.decision", decision)
@@ -349,7 +349,7 @@ def _end_decision_span(decision: str) -> None:
 
 
 def _may_need_approval(decision: Decision, call: CallRequested) -> bool:
-    """Return whether approval is needed, or the call brings an approval's state."""
+    """Return whether approval is needed, or the call contains the state of an approval."""
     needed = decision.admission.cause or decision.verdict.approve_by
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 

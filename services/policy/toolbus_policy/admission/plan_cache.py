@@ -12,8 +12,8 @@ V = TypeVar("V")
 class PrincipalCache(Generic[K, V]):
     """Values by key, each bound to one principal object. A full cache is cleared."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
         self._values: dict[K, tuple[Principal, V]] = {}
 
     def get(self, key: K, principal: Principal) -> V:
@@ -25,7 +25,7 @@ class PrincipalCache(Generic[K, V]):
 
     def put(self, key: K, principal: Principal, value: V) -> V:
         """Store a value and return it."""
-        if len(self._values) >= self._most:
+        if len(self._values) >= self._maximum:
             self._values.clear()
         self._values[key] = (principal, value)
         return value

@@ -32,7 +32,7 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A person who decides, by the name that is recorded; for a key, also its customer and user."""
+    """A person who decides: the recorded name, and for a key its customer and user."""
 
     name: str
     key: str = ""
@@ -40,7 +40,7 @@ class Approver:
     customer: str = ""
 
     def can_see(self, approval: Approval) -> bool:
-        """Return whether the approval is visible: a customer's key sees only that customer's."""
+        """Return whether the approver may see the approval: a key sees only its customer's."""
         return self.customer in ("", approval.customer)
 
     def is_caller(self, approval: Approval) -> bool:

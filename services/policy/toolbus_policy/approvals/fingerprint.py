@@ -1,4 +1,4 @@
-"""Compute what an approval is bound to; any difference requires another approval. Pure."""
+"""Compute the binding of an approval: it differs if another approval is required. Pure."""
 
 import json
 from hashlib import sha256

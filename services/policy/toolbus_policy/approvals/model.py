@@ -46,7 +46,7 @@ _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approva
 class Cause(NamedTuple):
     """The level or rule that requires approval (empty if none does), and its reason.
 
-    `charge` is what the call costs or reserves, in micro-dollars.
+    `charge` is the price of the call, or the amount to reserve, in micro-dollars.
     """
 
     name: str = ""
@@ -89,7 +89,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
         return self.state not in _VOID and now < self.ends
 
     def applies_to(self, state: str, now: float) -> bool:
-        """Return whether the approval applies to a call that brings this state of its server.
+        """Return whether the approval applies to a call that contains this state of its server.
 
         A call that used its approval may answer its server's requests, once for each state the
         server returned. Any other call needs a new approval.
@@ -106,7 +106,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 def new_approval(
     call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
-    """Return a pending approval for a call; `span` is when it is requested and when it ends."""
+    """Return a pending approval for a call; `span` is the time of the request and of its expiry."""
     levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),
@@ -140,7 +140,7 @@ def rejected(approval: Approval, by: str, note: str, ends: float) -> Approval:
 
 
 def used(approval: Approval, ends: float, call_id: str) -> Approval:
-    """Return the approval as used: until `ends` its call may only answer its server's requests."""
+    """Return the approval as used: until `ends`, its call may only answer its server's requests."""
     return replace(approval, state=State.USED, ends=ends, arguments="", used_by=call_id, rounds=())
 
 
@@ -159,8 +159,8 @@ def withdrawn(approval: Approval) -> Approval:
     return replace(approval, state=State.WITHDRAWN, arguments="")
 
 
-def state_of(approval: Approval, most: int) -> ApprovalState:
-    """Return the approval for display, with at most `most` characters of the arguments."""
+def state_of(approval: Approval, maximum: int) -> ApprovalState:
+    """Return the approval for display, with at most `maximum` characters of the arguments."""
     return ApprovalState(
         id=approval.id,
         state=approval.state.value,
@@ -171,9 +171,9 @@ def state_of(approval: Approval, most: int) -> ApprovalState:
         cause=approval.cause,
         requested_at=approval.requested_at,
         ends=approval.ends,
-        arguments=approval.arguments[:most],
+        arguments=approval.arguments[:maximum],
         arguments_digest=approval.arguments_digest,
-        cut=len(approval.arguments) > most,
+        cut=len(approval.arguments) > maximum,
         by=approval.by,
         note=approval.note,
     )

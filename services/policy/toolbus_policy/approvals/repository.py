@@ -1,7 +1,7 @@
 """Store approvals in a bucket that only policy writes, one entry for each binding.
 
-Each replica watches the bucket to learn of pending approvals and decisions. The decision about a
-call reads the bucket itself, and every write is a compare-and-swap that is retried on conflict.
+Each replica watches the bucket to receive pending approvals and decisions. The decision about a
+call reads the bucket directly, and every write is a compare-and-swap that is retried on conflict.
 """
 
 import asyncio

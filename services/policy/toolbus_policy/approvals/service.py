@@ -41,7 +41,7 @@ from toolbus_policy.approvals.repository import ApprovalRepository, StoredApprov
 from toolbus_policy.approvals.tasks.model import wants_task
 from toolbus_policy.approvals.tasks.service import TaskService
 
-ATTEMPTS = 8  # while concurrent changes conflict
+ATTEMPTS = 8  # attempts while concurrent changes conflict
 WAIT_SHARE = 0.5  # of the call's remaining time; the rest is for the call itself
 
 Bind = Callable[[CallRequested, Principal], str]
@@ -49,19 +49,19 @@ Bind = Callable[[CallRequested, Principal], str]
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLimits:
-    """How long an approval may be pending and then unused, in seconds, and how many may be."""
+    """Limits of pending and unused approvals: seconds, and their number."""
 
     pending: float
     granted: float
-    most_pending: int
+    max_pending_approvals: int
     public_url: str
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalGrant:
-    """A call that may go on, in the form to dispatch.
+    """A call that may continue, in the form to dispatch.
 
-    `stored` is the approval that the call used, `before` the same approval until then.
+    `stored` is the approval that the call used, `before` the same approval before its use.
     """
 
     call: CallRequested
@@ -92,7 +92,7 @@ class ApprovalService:
     async def check(
         self, call: CallRequested, principal: Principal, cause: Cause
     ) -> ApprovalResult:
-        """Return the result for the call; None if it has waited and must be authorized again.
+        """Return the result for the call; None if the call has waited and must be authorized again.
 
         Raises:
             ApprovalRequiredError: no decision yet, or the client cannot open the approval page.
@@ -150,7 +150,7 @@ class ApprovalService:
         )
 
     def record_use(self, grant: ApprovalGrant) -> None:
-        """Publish that an approved call goes on; continuations publish nothing more."""
+        """Publish that an approved call continues. Later continuations are not published."""
         if grant.stored is not None and not grant.stored.approval.rounds:
             self.events.publish(event_of(grant.stored.approval, time(), grant.call.call_id))
 
@@ -177,7 +177,7 @@ class ApprovalService:
     async def _wait_for_decision(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated | None:
-        """Wait for the decision if the caller accepted the page; else ask for it."""
+        """Wait for the decision if the caller opened the page; else request it."""
         own = response.approval == stored.approval.id
         seconds = (call.deadline - time()) * WAIT_SHARE
         if not own or response.action != ACCEPTED:
@@ -221,11 +221,11 @@ class ApprovalService:
         key = principal.key
         if (
             len(self.approval_repository.pending(key)) + self._requesting[key]
-            >= self.limits.most_pending
+            >= self.limits.max_pending_approvals
         ):
             raise OverloadedError(
-                f"This key already has {self.limits.most_pending} calls pending approval; decide "
-                "them ('toolbus approvals'), or wait until they expire."
+                f"This key already has {self.limits.max_pending_approvals} calls pending approval; "
+                "decide them ('toolbus approvals'), or wait until they expire."
             )
         now = time()
         made = approvals.new_approval(
@@ -260,7 +260,7 @@ class ApprovalService:
     async def _request_input(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated:
-        """Return a task if the client takes one; else the page, unless it was declined."""
+        """Return a task if the client supports one; else the page, unless the user declined it."""
         if not response.approval and wants_task(call):
             task = await self.task_service.create(
                 call, stored.approval, self._page(stored.approval)

@@ -1,4 +1,4 @@
-"""Claim the idempotency key of a call before the call is made, so that it is made once."""
+"""Claim the idempotency key of a call before the call is made, so that it runs only once."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -16,7 +16,7 @@ ATTEMPTS = 8  # while concurrent claims conflict
 
 
 class IdempotencyClaims:
-    """Claims and outcomes in their bucket. Of concurrent claims, the bus accepts one."""
+    """Claims and outcomes in their bucket. Of concurrent claims, the bucket accepts one."""
 
     def __init__(self, quota: OutcomeQuota, records: Records, grace: float) -> None:
         self.quota = quota
@@ -39,7 +39,7 @@ class IdempotencyClaims:
             CallInProgressError: the first call has not ended.
             OutcomeUnknownError: the outcome of the first call is missing.
             OutcomeNotStoredError: the outcome of the first call was too large to store.
-            RateExceededError: the caller has stored as many outcomes as it may.
+            RateExceededError: the caller has reached its limit of stored outcomes.
             BusDownError: the claim could not be written, so the call must not be made.
             UnavailableError: the stored record cannot be decrypted.
 
@@ -62,7 +62,7 @@ class IdempotencyClaims:
         raise BusDownError("Concurrent calls keep claiming this idempotency key; retry.")
 
     async def release(self, call: CallRequested, claim: OutcomeClaim) -> None:
-        """Release the claim of a call that was not dispatched: its key may be used again."""
+        """Release the claim of a call that was not dispatched; its key may be used again."""
         free = new_claim(call).model_copy(update={"stage": Stage.FREE})
         await self._outcomes.write(claim, free)
 

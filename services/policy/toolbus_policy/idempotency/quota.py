@@ -15,9 +15,9 @@ MAX_TOTAL_OUTCOMES = 200_000  # entries in memory, about 60 MB
 class OutcomeQuota:
     """Stored outcomes as this replica knows them. An entry's name begins with its owner."""
 
-    most: int
-    most_bytes: int
-    most_in_all: int = MAX_TOTAL_OUTCOMES
+    maximum: int
+    max_bytes: int
+    max_total: int = MAX_TOTAL_OUTCOMES
     _sizes: dict[str, Size] = field(default_factory=dict)  # the oldest change first
     _count: Counter[str] = field(default_factory=Counter)
     _bytes: Counter[str] = field(default_factory=Counter)
@@ -51,19 +51,19 @@ class OutcomeQuota:
         owner = name.partition(".")[0]
         if name in self._sizes:
             return
-        if len(self._sizes) >= self.most_in_all:
+        if len(self._sizes) >= self.max_total:
             raise OverloadedError(
                 "The store of outcomes for idempotency keys is full; the call was not dispatched. "
                 "Retry later, or call without an idempotency key."
             )
-        if self._count[owner] >= self.most or self._bytes[owner] >= self.most_bytes:
+        if self._count[owner] >= self.maximum or self._bytes[owner] >= self.max_bytes:
             raise RateExceededError(
                 f"'key:{key}' has stored {self._count[owner]} outcomes of idempotency keys in a "
-                f"day ({self._bytes[owner]} bytes); the limit is {self.most} outcomes or "
-                f"{self.most_bytes} bytes. The call was not dispatched: wait, or call without an "
+                f"day ({self._bytes[owner]} bytes); the limit is {self.maximum} outcomes or "
+                f"{self.max_bytes} bytes. The call was not dispatched: wait, or call without an "
                 "idempotency key.",
                 level=f"key:{key}",
-                limit_calls=self.most,
+                limit_calls=self.maximum,
                 per="day",
             )
 

@@ -1,4 +1,4 @@
-"""Cost of an admitted call, and the limits it must fit. Pure."""
+"""Cost of an admitted call, and the limits that apply to it. Pure."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,10 @@ class Payer:
     id: str = ""  # principal id: whose state at servers its calls may use
 
     def id_for(self, key_digest: str) -> str:
-        """Return whose state at servers a call may use: anonymous clients have their own."""
+        """Return the principal whose state at servers a call may use.
+
+        Anonymous clients have separate state.
+        """
         return (
             session_owner.principal_id_of(self.principal, key_digest)
             if is_anonymous(key_digest)
@@ -46,10 +49,10 @@ class Payer:
 class Admission:
     """An authorized call: its payer, its cost, and the limits it must fit.
 
-    A free call fits every budget in money, and only tool calls count against budgets. `cause` is
-    the level that requires approval; empty if none does. `definition` is the digest of the tool or
-    prompt as listed. `content` and `result_content` say how much is recorded. `strict` means that a
-    level requires arguments to match their schema.
+    Calls without a price are not limited by budgets in money. Only tool calls count against
+    budgets. `cause` is the level that requires approval; empty if none does. `definition` is the
+    digest of the tool or prompt as listed. `content` and `result_content` say how much is recorded.
+    `strict` means that a level requires arguments to match their schema.
     """
 
     payer: Payer

@@ -21,7 +21,7 @@ EPOCH, MARK = "epoch", "mark"
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """One lifetime of a customer's counters; spending before `since` does not count in it."""
+    """One lifetime of a customer's counters; they do not include spending before `since`."""
 
     id: str
     since: float

@@ -18,7 +18,7 @@ from toolbus_policy.ledger.valkey_store import ValkeyStore, customer_key, genera
 log = logging.getLogger(__name__)
 
 NO_LIMIT = 1e11  # the year 5138: only the clock of Redis limits
-MAX_EXPIRED = 1000  # reservations claimed at once, whose intents are searched together
+MAX_EXPIRED = 1000  # reservations claimed in one step; their intents are searched together
 T = TypeVar("T")
 EndKind = Literal["settle", "refund", "unknown"]
 
@@ -69,8 +69,8 @@ class Ledger:
     """Reserve and settle. All keys of one customer share one hash slot.
 
     A generation is written to Redis and to the bus at a customer's first use, and every change
-    increments its tick. Counters of another generation, or with a lower tick than was seen, are
-    lost: an emptied Redis, or one restored from an older copy, never resets budgets.
+    increments its tick. Counters of another generation, or with a lower tick than a known one, are
+    treated as lost, so that an emptied or restored Redis never resets budgets.
 
     `newest` is the newest stream message this process knows; it goes into each reservation's
     `CallContext.after`.
@@ -108,9 +108,9 @@ class Ledger:
     async def settle(self, ends: Sequence[ReservationEnd]) -> None:
         """End reservations; each ends once, so the call is idempotent.
 
-        Ends of lost counters are ignored: the rebuild reads the events that they come from. Every
-        other customer is settled first. Raises `LedgerDownError`, also while counters are being
-        rebuilt.
+        Reservations of lost counters are skipped, because the rebuild reads the events of their
+        outcomes. All other customers are settled first. Raises `LedgerDownError`, also while
+        counters are being rebuilt.
         """
         await self._each(ends, self._settle)
 
@@ -122,11 +122,11 @@ class Ledger:
         await self._each(extensions, self._extend)
 
     async def claim_expired(
-        self, customer: str, until: float = NO_LIMIT, most: int = MAX_EXPIRED
+        self, customer: str, until: float = NO_LIMIT, maximum: int = MAX_EXPIRED
     ) -> list[ExpiredReservation]:
         """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
         raw = await self._known(
-            customer, lambda state: self._claim_due(customer, state, until, most)
+            customer, lambda state: self._claim_due(customer, state, until, maximum)
         )
         if raw is None or raw == b"lost":
             return []
@@ -157,7 +157,7 @@ class Ledger:
             state.tick = max(state.tick, tick)
 
     async def is_lost(self, customer: str, known: KnownGeneration) -> bool:
-        """Return whether the counters in Redis are not those the bus and this process know."""
+        """Return whether the counters in Redis differ from the generation known here."""
         generation, tick = await self.store.read_state(customer)
         return generation != known.generation.id or tick < self._remember(customer, known).tick
 
@@ -205,7 +205,7 @@ class Ledger:
         return answer[1]
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
-        """Run work on known counters; None if nothing was reserved yet, or all is lost."""
+        """Run work on known counters. Return None if nothing was reserved yet, or all is lost."""
         state = self._states.get(customer)
         if state is None:
             known = await self.generations.known(customer)
@@ -247,14 +247,16 @@ class Ledger:
             state.tick = max(state.tick, answer)
         return answer
 
-    async def _claim_due(self, customer: str, state: CounterState, until: float, most: int) -> Any:
-        arguments = [state.generation, state.tick, most, int(until * 1000)]
+    async def _claim_due(
+        self, customer: str, state: CounterState, until: float, maximum: int
+    ) -> Any:
+        arguments = [state.generation, state.tick, maximum, int(until * 1000)]
         return await self.store.run("due", _reservation_keys(customer, state), arguments)
 
     async def _agree(self, customer: str) -> CounterState:
         known = await self.generations.known(customer)
         if known is None:
-            # Redis decides between replicas that begin at once; the bus then stores the result.
+            # If replicas begin concurrently, Redis decides; the bus then stores the result.
             found = await self.store.begin_generation(customer, secrets.token_hex(4))
             known = await self.generations.begin(customer, found)
         return self._remember(customer, known)

@@ -1,7 +1,7 @@
 """Limits of every level, and the names of their counters. Pure.
 
-A counter's name holds everything that makes it a different counter: level, kind, period, zone,
-tools. The limit itself is not part of the name, so a changed limit keeps what was spent.
+The name of a counter consists of its level, kind, period, time zone and tools. The limit is not
+part of the name, so that a changed limit continues with the spent amount.
 """
 
 from collections.abc import Iterable
@@ -24,15 +24,15 @@ class BudgetLimit:
     level: str
     budget: Budget
     counter: str
-    most: int
+    maximum: int
 
     @property
     def in_money(self) -> bool:
-        """Whether it counts micro-dollars; else it counts calls."""
+        """Whether the budget counts micro-dollars; else it counts calls."""
         return self.budget.usd is not None
 
     def counts(self, name: str, charge: int) -> bool:
-        """Return whether a call of this tool at this price must fit the budget."""
+        """Return whether a call of this tool at this price counts against the budget."""
         tools = self.budget.tools
         return bool(charge or not self.in_money) and (not tools or granted(tools, name))
 
@@ -44,7 +44,7 @@ class RateLimit:
     level: str
     rate: Rate
     counter: str
-    most: int
+    maximum: int
     length: int
 
 
@@ -98,6 +98,6 @@ def _strictest(limits: Iterable[L]) -> tuple[L, ...]:
     found: dict[str, L] = {}
     for limit in limits:
         other = found.get(limit.counter)
-        if other is None or limit.most < other.most:
+        if other is None or limit.maximum < other.maximum:
             found[limit.counter] = limit
     return tuple(found.values())

@@ -1,6 +1,7 @@
 """Run the ledger's scripts, each on its own connection.
 
-The client's script API costs more than the script: a task, pool locks and metrics for each run.
+The client's own script API is more expensive than the scripts: each run creates a task, locks the
+pool and updates metrics.
 """
 
 import asyncio

@@ -20,7 +20,7 @@ Span = tuple[int, int]
 def span(period: Period, zone: ZoneInfo, now: float) -> Span:
     """Return the first second of the calendar period around `now`, and of the next one.
 
-    Periods have no gap and no overlap, whatever the zone's clocks do.
+    Periods have no gaps and no overlaps, even when the zone changes its clocks.
     """
     if period is Period.HOUR:
         return _hour(zone, int(now))
@@ -82,7 +82,10 @@ def _next_day(period: Period, day: date) -> date:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:
-    """Return the first moment of a day; if the clocks skip midnight, the moment they skip it."""
+    """Return the first moment of a day.
+
+    If the clocks skip midnight, return the moment of the change.
+    """
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
 
 
@@ -92,7 +95,10 @@ def _offset(zone: ZoneInfo, second: int) -> int:
 
 
 def _hour(zone: ZoneInfo, second: int) -> Span:
-    """Return the hour by the zone's clocks; if they change within it, the part around `second`."""
+    """Return the hour by the zone's clocks.
+
+    If the clocks change within the hour, return the part of it around `second`.
+    """
     offset = _offset(zone, second)
     start = (second + offset) // HOUR * HOUR - offset
     end = start + HOUR
@@ -102,7 +108,7 @@ def _hour(zone: ZoneInfo, second: int) -> Span:
 
 
 def _changes(zone: ZoneInfo, start: int, end: int) -> Iterator[int]:
-    """Yield the moment within an hour at which the zone's clocks change, if they do."""
+    """Yield the moment within an hour at which the zone's clocks change, if there is one."""
     last = end - 1
     if (before := _offset(zone, start)) == _offset(zone, last):
         return

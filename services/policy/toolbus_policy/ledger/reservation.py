@@ -13,10 +13,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CallContext(NamedTuple):
-    """What the sweeper must know about a call to publish its outcome.
+    """The data about a call that the sweeper needs to publish its outcome.
 
-    `after` is a stream message older than the reservation: the call's intent, if there is one, has
-    a higher sequence number.
+    `after` is a stream message older than the reservation. If the call has an intent, the intent
+    has a higher sequence number.
     """
 
     server: str
@@ -27,7 +27,7 @@ class CallContext(NamedTuple):
     after: int = 0
 
     def encode(self) -> str:
-        """Return it as JSON: names come from upstream servers and may contain any separator."""
+        """Return JSON, because names come from upstream servers and may contain any separator."""
         return _encode(self).decode()
 
     @classmethod

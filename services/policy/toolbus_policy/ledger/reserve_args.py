@@ -70,13 +70,13 @@ class ReserveArguments:
             [
                 (
                     counter(each.counter),
-                    each.most,
+                    each.maximum,
                     int(each.in_money),
                     period(calendars.arguments(each.budget, now)),
                 )
                 for each in admission.budgets
             ],
-            [(counter(each.counter), each.most, each.length) for each in admission.payer.rates],
+            [(counter(each.counter), each.maximum, each.length) for each in admission.payer.rates],
             [
                 (
                     counter(f"loop:{each.level}:{request.repeated}"),
@@ -99,7 +99,7 @@ class ReserveArguments:
 
 
 def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
-    """Return the error for the script's reply; None if the call may go on."""
+    """Return the error for the script's reply; None if the call is allowed."""
     kind = answer[0]
     if kind == b"ok":
         return None
@@ -111,14 +111,14 @@ def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
     which = answer[1] - 1
     if kind == b"budget":
         limit = admission.budgets[which]
-        return budget_error(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
+        return budget_error(limit, spent=answer[2], reserved=answer[3], resets_at=answer[4])
     if kind == b"rate":
         return rate_error(admission.payer.rates[which], answer[2] / SECOND)
     return loop_error(admission.loops[which], answer[2] / SECOND)
 
 
 def budget_error(
-    limit: BudgetLimit, *, spent: int, held: int, resets_at: int
+    limit: BudgetLimit, *, spent: int, reserved: int, resets_at: int
 ) -> BudgetExceededError:
     """Return the error of a level whose budget is used up."""
     budget = limit.budget
@@ -130,22 +130,22 @@ def budget_error(
     end = f"per {period}{only}; it resets at {resets}."
     if budget.usd is None:
         return BudgetExceededError(
-            f"{begin} {spent + held} of {limit.most} calls {end}",
-            **data, limit_calls=limit.most, spent_calls=spent, reserved_calls=held,
+            f"{begin} {spent + reserved} of {limit.maximum} calls {end}",
+            **data, limit_calls=limit.maximum, spent_calls=spent, reserved_calls=reserved,
         )  # fmt: skip
     return BudgetExceededError(
-        f"{begin} ${(spent + held) / MICRO:g} of ${budget.usd:g} {end}",
-        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, reserved_usd=held / MICRO,
+        f"{begin} ${(spent + reserved) / MICRO:g} of ${budget.usd:g} {end}",
+        **data, limit_usd=budget.usd, spent_usd=spent / MICRO, reserved_usd=reserved / MICRO,
     )  # fmt: skip
 
 
-def run_budget_error(charge: int, most: int) -> RunBudgetExceededError:
+def run_budget_error(charge: int, maximum: int) -> RunBudgetExceededError:
     """Return the error of a call that exceeds its program's run budget."""
     return RunBudgetExceededError(
         f"Run budget exceeded: this call costs up to ${charge / MICRO:g}, and its program may "
-        f"spend ${most / MICRO:g} more.",
+        f"spend ${maximum / MICRO:g} more.",
         costs_usd=charge / MICRO,
-        left_usd=most / MICRO,
+        left_usd=maximum / MICRO,
     )
 
 

@@ -1,4 +1,4 @@
-"""Settle reservations from outcomes, and sweep reservations that expired without one."""
+"""Settle reservations from outcomes, and sweep reservations that expired without outcome."""
 
 import asyncio
 import logging
@@ -48,8 +48,8 @@ _outcome = msgspec.json.Decoder(OutcomeFields).decode
 class SettlementConsumer:
     """Consume outcomes, and sweep expired reservations.
 
-    An extension published before its reservation was due is applied before the reservation is
-    examined: the sweep never overtakes the consumer.
+    An extension that was published before its reservation was due is applied before the reservation
+    is examined, because the sweep waits for the consumer.
     """
 
     service: Service
@@ -62,7 +62,8 @@ class SettlementConsumer:
     async def handle_batch(self, messages: list[StoredMessage]) -> None:
         """Extend and end the reservations of these events, then acknowledge.
 
-        Ending a reservation twice is harmless, so a batch that failed half-way is redelivered.
+        Ending a reservation twice has no further effect, so a batch that failed partly is
+        redelivered.
         """
         ends, extensions = list[ReservationEnd](), list[Extension]()
         for message in messages:
@@ -86,9 +87,9 @@ class SettlementConsumer:
     async def sweep(self) -> None:
         """Settle expired reservations forever: charged with an intent in the stream, else refunded.
 
-        Only reservations due before the newest outcome that every replica has processed are
-        examined: an outcome that a killed replica had received is redelivered later. Nothing is
-        decided while the bus is unreachable.
+        Only reservations due before the newest outcome that all replicas have processed are
+        examined, because an outcome that a killed replica had received is redelivered later.
+        Nothing is decided while the bus is unreachable.
         """
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -158,7 +159,7 @@ def parse_outcomes(lines: bytes, grace: float) -> tuple[list[ReservationEnd], li
 
 
 def unknown_outcome(late: ExpiredReservation) -> CallFailed:
-    """Return the outcome of a call that may have run: charged in full."""
+    """Return the outcome of a call that may have run, charged in full."""
     server, tool, key, trace, parent, _ = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",

@@ -22,7 +22,7 @@ def customer_key(customer: str, name: str) -> str:
 
 
 def generation_key(customer: str, generation: str, name: str) -> str:
-    """Return a key of one generation, so that counters of generations never mix."""
+    """Return a key of one generation, so that counters of different generations are separate."""
     return f"{{{customer}}}:{generation}:{name}"
 
 
@@ -65,13 +65,16 @@ class ValkeyStore:
         return await self._checked(self._scripts.run(script, keys, arguments))
 
     async def begin_generation(self, customer: str, generation: str) -> str:
-        """Return the customer's generation; store this one if none exists. Redis decides races."""
+        """Store this generation unless the customer has one.
+
+        Return the stored one. Atomic in Redis.
+        """
         book = customer_key(customer, "book")
         await self._checked(self._redis.hsetnx(book, "epoch", generation))
         return (await self._checked(self._redis.hget(book, "epoch"))).decode()  # type: ignore[no-any-return]
 
     async def close_counters(self, customer: str) -> None:
-        """Close the customer's counters: nothing is reserved until a generation is opened."""
+        """Close the customer's counters. Nothing is reserved until a generation is opened."""
         await self._checked(self._redis.delete(customer_key(customer, "book")))
 
     async def lock(self, customer: str, token: str, seconds: float) -> bool:
@@ -96,7 +99,7 @@ class ValkeyStore:
         await self._checked(self._redis.set(customer_key(customer, name), repr(value)))
 
     async def read_number(self, customer: str, name: str) -> float:
-        """Return that number, 0 if there is none."""
+        """Return that number; 0 if it is not stored."""
         return float(await self._checked(self._redis.get(customer_key(customer, name))) or 0)
 
     async def open_generation(self, customer: str, token: str, generation: str) -> bool:

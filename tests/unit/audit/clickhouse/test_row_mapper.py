@@ -10,7 +10,7 @@ from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, rejected
 from toolbus_common.contracts import CallFailed, Event
 
 SUBJECT = "tb.event.call.allowed.acme"
-LEAST = b'{"event":"f","id":"i","at":1.5,"producer":"p","seq":1,"customer":"s"}'
+MINIMAL = b'{"event":"f","id":"i","at":1.5,"producer":"p","seq":1,"customer":"s"}'
 
 
 def line(event: Event, seq: int = 1) -> bytes:
@@ -19,7 +19,7 @@ def line(event: Event, seq: int = 1) -> bytes:
 
 
 def changed(**given: object) -> bytes:
-    return msgspec.json.encode(msgspec.json.decode(LEAST) | given)
+    return msgspec.json.encode(msgspec.json.decode(MINIMAL) | given)
 
 
 def test_a_message_gives_a_row_for_every_line_in_order() -> None:
@@ -77,11 +77,11 @@ def test_a_field_without_a_column_is_stored_in_the_detail() -> None:
         changed(seq=-1),
         changed(charge=2**63),
         changed(is_error="yes"),
-        LEAST[:-1] + b',"detail":"\xc3\x28"}',
+        MINIMAL[:-1] + b',"detail":"\xc3\x28"}',
     ],
 )
 def test_an_unreadable_line_becomes_a_dead_letter_and_the_others_are_rows(bad: bytes) -> None:
-    rows, dead = read(SUBJECT, 9, b"\n".join((LEAST, bad, LEAST)))
+    rows, dead = read(SUBJECT, 9, b"\n".join((MINIMAL, bad, MINIMAL)))
     assert [row.line for row in rows] == [0, 2]
     assert [(one.stream_seq, one.line, one.subject) for one in dead] == [(9, 1, SUBJECT)]
     assert dead[0].reason
@@ -101,18 +101,18 @@ def test_a_line_cannot_choose_its_position_in_the_stream() -> None:
 
 
 def test_encoded_rows_have_a_value_for_every_column() -> None:
-    rows, dead = read(SUBJECT, 1, LEAST + b"\nx")
+    rows, dead = read(SUBJECT, 1, MINIMAL + b"\nx")
     for what in (rows, dead):
         (value,) = map(msgspec.json.decode, encoded(what).splitlines())
         assert len(value) == len(columns(what))
 
 
 def test_a_row_the_store_rejects_becomes_a_dead_letter_with_its_whole_line() -> None:
-    (row,), _ = read(SUBJECT, 3, LEAST)
+    (row,), _ = read(SUBJECT, 3, MINIMAL)
     letter = rejected_row(row, "Too large.")
     assert (letter.stream_seq, letter.line, letter.reason, letter.raw) == (
         *(3, 0, "Too large."),
-        LEAST.decode(),
+        MINIMAL.decode(),
     )
 
 

@@ -29,12 +29,12 @@ def namespace(bounds: EffectiveGrants = EVERYTHING) -> ToolNamespace:
 
 
 def found(
-    query: str, most: int = 5, *, bounds: EffectiveGrants = EVERYTHING, model: str = ""
+    query: str, maximum: int = 5, *, bounds: EffectiveGrants = EVERYTHING, model: str = ""
 ) -> list[str]:
     """Return the paths a search finds, best first."""
     library = DocumentCache(EmbeddingModel(model) if model else None)
     index = asyncio.run(library.index(namespace(bounds).tools()))
-    return [tool.path for tool in index.best(query, most)]
+    return [tool.path for tool in index.best(query, maximum)]
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ CALLS = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.booleans
 
 @given(st.integers(0, 2000), CALLS)
 def test_concurrent_calls_never_exceed_the_cap(
-    most: int, calls: list[tuple[int, int, bool]]
+    maximum: int, calls: list[tuple[int, int, bool]]
 ) -> None:
-    budget = RunBudget(Cap(most / MICRO, "key:bot"))
+    budget = RunBudget(Cap(maximum / MICRO, "key:bot"))
     reserved: list[tuple[int, int]] = []
     for price, charge, wait in calls:
         amount = budget.hold(price)
-        if price <= (budget.most(amount) or 0):  # policy allows it
+        if price <= (budget.limit_of(amount) or 0):  # policy allows it
             reserved.append((amount, min(charge, price)))
         else:
             budget.settle(amount, 0)
@@ -27,7 +27,7 @@ def test_concurrent_calls_never_exceed_the_cap(
             for each in reserved:
                 budget.settle(*each)
             reserved.clear()
-        assert budget.held + budget.spent <= most
+        assert budget.held + budget.spent <= maximum
     assert budget.held == sum(amount for amount, _ in reserved)
 
 
@@ -38,7 +38,7 @@ def test_a_cap_in_dollars_is_exact_to_the_micro_dollar() -> None:
 
 def test_without_a_cap_spending_is_only_counted() -> None:
     budget = RunBudget()
-    assert budget.most(budget.hold(5)) is None
+    assert budget.limit_of(budget.hold(5)) is None
     budget.settle(5, 4)
     assert (budget.left, budget.spent, budget.held) == (None, 4, 0)
 

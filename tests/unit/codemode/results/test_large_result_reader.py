@@ -18,17 +18,17 @@ LINK = {"type": "resource_link", "uri": HANDLE.uri(), "name": "result of export"
 class Store:
     """The pieces of one result, as executor returns them."""
 
-    def __init__(self, value: bytes, media: str = "text/plain", most: int = 1 << 20) -> None:
+    def __init__(self, value: bytes, media: str = "text/plain", maximum: int = 1 << 20) -> None:
         self.value = value
         self.media = media
-        self.most = most
+        self.maximum = maximum
         self.read: list[tuple[int, int]] = []
 
     async def piece(self, handle: Handle, uri: str) -> FinalReply:
         piece = parse_result_uri(uri)
         assert piece is not None
         assert handle == piece.handle == HANDLE
-        length = min(piece.length, self.most)
+        length = min(piece.length, self.maximum)
         self.read.append((piece.offset, length))
         part = self.value[piece.offset : piece.offset + length]
         end = piece.offset + len(part)
@@ -53,13 +53,13 @@ async def value_of(store: Store, **arguments: Any) -> Any:
 
 
 async def test_json_is_decoded_after_the_last_piece() -> None:
-    store = Store(msgspec.json.encode(list(range(1000))), "application/json", most=100)
+    store = Store(msgspec.json.encode(list(range(1000))), "application/json", maximum=100)
     assert await value_of(store) == list(range(1000))
     assert len(store.read) == -(-len(store.value) // 100)
 
 
 async def test_bytes_of_several_pieces_are_one_base64_text() -> None:
-    store = Store(bytes(range(256)), "image/png", most=100)
+    store = Store(bytes(range(256)), "image/png", maximum=100)
     assert await value_of(store) == b64encode(store.value).decode()
 
 

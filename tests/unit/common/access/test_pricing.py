@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toolbus_common.access.pricing import Cost, charged, cost_of
 from toolbus_common.config import Price
 
-BY_RESULT = Price(call=0.001, kilobyte=0.0005, token=0.000003, most=0.05)
+BY_RESULT = Price(call=0.001, kilobyte=0.0005, token=0.000003, maximum=0.05)
 
 
 def test_the_star_is_the_default_price() -> None:
@@ -31,7 +31,7 @@ def test_a_flat_price_ignores_the_result() -> None:
 
 
 def test_a_maximum_is_reserved_and_the_actual_price_charged() -> None:
-    cost = cost_of("a__b", {"*": Price(call=0.01, most=0.02)})
+    cost = cost_of("a__b", {"*": Price(call=0.01, maximum=0.02)})
     assert (cost.reserved, charged(cost.reserved, cost.parts, 10)) == (20_000, 10_000)
 
 

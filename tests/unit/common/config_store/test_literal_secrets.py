@@ -9,7 +9,12 @@ import pytest
 
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.diff import changes
-from toolbus_common.config_store.literal_secrets import READERS, Reader, Writer, create_sealing_keys
+from toolbus_common.config_store.literal_secrets import (
+    READERS,
+    Reader,
+    Writer,
+    create_encryption_keys,
+)
 from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.secrets import SecretError, Secrets, stores_of
 
@@ -41,7 +46,7 @@ def declared(**sections: Any) -> Configuration:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    create_sealing_keys(tmp_path)
+    create_encryption_keys(tmp_path)
     return tmp_path
 
 

@@ -258,17 +258,17 @@ def test_too_short_and_too_costly_keys_are_rejected() -> None:
 def test_a_proof_is_accepted_once_and_for_its_tokens_key() -> None:
     checker, proof = ProofChecker(), ANN.proof("POST", URL)
     with pytest.raises(ProofError, match="another key"):
-        checker.judge(proof, "POST", URL, key=Holder().jkt)
-    assert checker.judge(proof, "POST", URL, key=ANN.jkt).key == ANN.jkt
+        checker.verify(proof, "POST", URL, key=Holder().jkt)
+    assert checker.verify(proof, "POST", URL, key=ANN.jkt).key == ANN.jkt
     with pytest.raises(ProofError, match="used before"):
-        checker.judge(proof, "POST", URL)
+        checker.verify(proof, "POST", URL)
     again = ANN.proof("POST", URL, jti="same"), Holder().proof("POST", URL, jti="same")
-    assert len({checker.judge(each, "POST", URL).key for each in again}) == 2
+    assert len({checker.verify(each, "POST", URL).key for each in again}) == 2
 
 
 def test_used_proofs_are_remembered_until_they_expire() -> None:
     now = 0.0
-    spent = UsedProofs(seconds=90.0, most=3, clock=lambda: now)
+    spent = UsedProofs(seconds=90.0, maximum=3, clock=lambda: now)
     first = Proof("k", "1", "")
     assert spent.first(first)
     for now in (0.0, 89.0, 91.0, 179.0):
@@ -289,17 +289,17 @@ def test_a_required_nonce_must_be_ours_and_recent(
 
     def refused(nonce: str) -> ProofError:
         with pytest.raises(ProofError) as caught:
-            checker.judge(ANN.proof("POST", URL, nonce=nonce), "POST", URL)
+            checker.verify(ANN.proof("POST", URL, nonce=nonce), "POST", URL)
         assert caught.value.code == "use_dpop_nonce"
         return caught.value
 
     fresh = refused("made-up").nonce
     refused(Nonces(TokenSealer(os.urandom(32))).fresh())
-    assert checker.judge(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
+    assert checker.verify(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
     later = time.time() + 3600
     monkeypatch.setattr("toolbus_common.crypto.dpop.replay_check.time", lambda: later)
     with pytest.raises(ProofError, match="nonce"):
-        checker.judge(ANN.proof("POST", URL, nonce=fresh, iat=later), "POST", URL)
+        checker.verify(ANN.proof("POST", URL, nonce=fresh, iat=later), "POST", URL)
 
 
 def test_a_url_is_reduced_to_scheme_host_and_path() -> None:

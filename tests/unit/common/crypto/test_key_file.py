@@ -35,22 +35,22 @@ def test_a_file_of_another_length_is_rejected_with_a_fix(tmp_path: Path, content
 
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
-    path = tmp_path / "seal.key"
+    path = tmp_path / "client-state.key"
     with ThreadPoolExecutor(16) as pool:
         keys = set(pool.map(lambda _: load_key(path), range(64)))
     assert keys == {path.read_bytes()}
-    assert [each.name for each in tmp_path.iterdir()] == ["seal.key"]
+    assert [each.name for each in tmp_path.iterdir()] == ["client-state.key"]
 
 
 def test_a_configured_key_needs_no_file(tmp_path: Path) -> None:
-    (tmp_path / "seal.key").write_bytes(b"g" * KEY_BYTES)
+    (tmp_path / "client-state.key").write_bytes(b"g" * KEY_BYTES)
     before = tmp_path.stat().st_mtime_ns
-    assert load_key(tmp_path / "seal.key") == b"g" * KEY_BYTES
+    assert load_key(tmp_path / "client-state.key") == b"g" * KEY_BYTES
     assert tmp_path.stat().st_mtime_ns == before, "no other file was created"
 
 
 def test_audits_signing_key_is_not_the_key_of_ingress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOOLBUS_SEAL_KEY_FILE", "/of/ingress")
+    monkeypatch.setenv("TOOLBUS_CLIENT_STATE_KEY_FILE", "/of/ingress")
     monkeypatch.setenv("TOOLBUS_EVIDENCE_KEY_FILE", "/of/audit")
     assert AuditSettings().signing_key == Path("/of/audit")
 

@@ -122,12 +122,12 @@ def test_any_text_is_a_target_or_rejected(text: str) -> None:
 @pytest.mark.parametrize("found", [["127.0.0.1"], [PUBLIC, "10.0.0.1"], ["fe80::1%eth0"], []])
 def test_one_forbidden_address_rejects_the_whole_name(found: list[str]) -> None:
     with pytest.raises(EgressError):
-        STRICT.judged(NAME, found)
+        STRICT.check_addresses(NAME, found)
 
 
 def test_a_rejection_names_the_setting_and_not_the_resolved_address() -> None:
     with pytest.raises(EgressError) as caught:
-        STRICT.judged(NAME, ["10.9.8.7"])
+        STRICT.check_addresses(NAME, ["10.9.8.7"])
     assert "TOOLBUS_EGRESS_ALLOW" in str(caught.value)
     assert "10.9.8.7" not in str(caught.value)
 
@@ -155,10 +155,10 @@ def test_a_rejection_names_the_setting_and_not_the_resolved_address() -> None:
 def test_a_listed_address_is_allowed(listed: str, address: str, *, passes: bool) -> None:
     egress = Egress(Allowed.of(listed))
     if passes:
-        assert egress.judged(NAME, [address]) == [address]
+        assert egress.check_addresses(NAME, [address]) == [address]
         return
     with pytest.raises(EgressError):
-        egress.judged(NAME, [address])
+        egress.check_addresses(NAME, [address])
 
 
 @pytest.mark.parametrize("listed", ["10.0.0.0/99", "127.1", "0x7f.1", "http://a", "a b c_?", "*"])
@@ -187,12 +187,12 @@ def test_a_named_target_may_resolve_to_private_addresses(
 ) -> None:
     target = target_of(url)
     with pytest.raises(EgressError):
-        STRICT.judged(target, [address])
+        STRICT.check_addresses(target, [address])
     if passes:
-        assert STRICT.judged(target, [address], named=True) == [address]
+        assert STRICT.check_addresses(target, [address], named=True) == [address]
         return
     with pytest.raises(EgressError):
-        STRICT.judged(target, [address], named=True)
+        STRICT.check_addresses(target, [address], named=True)
 
 
 # -- permissions --------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ async def test_requests_beyond_the_limit_are_rejected_and_one_host_does_not_use_
         await writer.drain()
 
     async with asyncio.timeout(BOUND), served(hold) as port, peer() as (_, other):
-        sender = client(most=3, most_of_a_host=1)
+        sender = client(max_in_progress=3, max_per_host=1)
         held = [
             asyncio.create_task(sender.send(HttpRequest("GET", f"http://held.example:{port}/")))
             for _ in range(2)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.waits import until
 from toolbus_common.contracts import AccessRejected, Event
-from toolbus_common.messaging.access_rejections import MOST_KINDS, RejectionCounter
+from toolbus_common.messaging.access_rejections import MAX_KINDS, RejectionCounter
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 
@@ -53,12 +53,12 @@ def test_a_flood_from_many_addresses_is_counted_in_a_bounded_number_of_events(
     before = REJECTED_ACCESS.labels("mcp", "unauthorized")._value.get()
     for number in range(many):
         rejections.note("mcp", "unauthorized", str(IPv4Address((10 << 24) + number)))
-    assert len(rejections._counted) <= MOST_KINDS + 1
+    assert len(rejections._counted) <= MAX_KINDS + 1
     rejections.publisher.flush()
-    assert len(published) == MOST_KINDS + 1
+    assert len(published) == MAX_KINDS + 1
     assert sum(each.count for each in published.events) == many
     (rest,) = (each for each in published.events if not each.address)
-    assert rest.count == many - MOST_KINDS
+    assert rest.count == many - MAX_KINDS
     assert REJECTED_ACCESS.labels("mcp", "unauthorized")._value.get() == before + many
 
 

@@ -15,7 +15,7 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.at_once = 0
-        self.most_at_once = 0
+        self.max_concurrent = 0
         self.began = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -24,7 +24,7 @@ class Recorder:
         self.batches.append(items)
         self.began.set()
         self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.max_concurrent = max(self.max_concurrent, self.at_once)
         await self.gate.wait()
         self.at_once -= 1
         return [item * 2 for item in items]
@@ -76,7 +76,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
 
 
 async def test_draining_waits_for_waiting_items_and_batches_in_flight() -> None:
-    batcher: Batcher[int, int] = Batcher(Recorder(), most=2, concurrency=1)
+    batcher: Batcher[int, int] = Batcher(Recorder(), max_items=2, concurrency=1)
     futures = [batcher.add(item) for item in range(7)]
     await batcher.drain()
     assert all(future.done() for future in futures)
@@ -84,20 +84,20 @@ async def test_draining_waits_for_waiting_items_and_batches_in_flight() -> None:
 
 @given(
     items=st.lists(st.integers(), max_size=60),
-    most=st.integers(1, 9),
+    max_items=st.integers(1, 9),
     concurrency=st.integers(1, 4),
 )
 def test_every_item_gets_its_own_result_in_bounded_batches(
-    items: list[int], most: int, concurrency: int
+    items: list[int], max_items: int, concurrency: int
 ) -> None:
     async def check() -> None:
         recorder = Recorder()
-        batcher: Batcher[int, int] = Batcher(recorder, most=most, concurrency=concurrency)
+        batcher: Batcher[int, int] = Batcher(recorder, max_items=max_items, concurrency=concurrency)
         results = await asyncio.gather(*map(batcher.add, items))
         assert results == [item * 2 for item in items]
         assert [item for batch in recorder.batches for item in batch] == items
-        assert all(len(batch) <= most for batch in recorder.batches)
-        assert recorder.most_at_once <= concurrency
+        assert all(len(batch) <= max_items for batch in recorder.batches)
+        assert recorder.max_concurrent <= concurrency
 
     asyncio.run(check())
 

@@ -54,8 +54,8 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_publisher, "RETRY_SECONDS", 0.01)
 
 
-def writer(stream: Stream, directory: Path, most: int = 1 << 20) -> EventPublisher:
-    return EventPublisher(stream, Outbox(directory / "events", most))
+def writer(stream: Stream, directory: Path, maximum: int = 1 << 20) -> EventPublisher:
+    return EventPublisher(stream, Outbox(directory / "events", maximum))
 
 
 def allowed(call: str, customer: str = "acme") -> CallAllowed:
@@ -166,7 +166,7 @@ async def test_undelivered_events_are_delivered_by_the_next_process(tmp_path: Pa
 
 async def test_a_full_outbox_is_reported_and_emptied_when_the_bus_returns(tmp_path: Path) -> None:
     stream = Stream()
-    events = writer(stream, tmp_path, most=300)
+    events = writer(stream, tmp_path, maximum=300)
     stream.up = False
     for n in range(3):
         with pytest.raises(BusDownError):

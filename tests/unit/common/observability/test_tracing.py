@@ -28,7 +28,7 @@ from toolbus_common.observability.tracing import (
     enter,
     recording,
 )
-from toolbus_common.observability.tracing.context import MOST_LINKS
+from toolbus_common.observability.tracing.context import MAX_LINKS
 from toolbus_common.observability.tracing.exporter import configured_sampler
 
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -196,9 +196,9 @@ def test_work_done_for_many_is_linked_to_each_of_them_once(kept: list[Span]) -> 
 def test_links_are_bounded_and_without_any_there_is_no_span(kept: list[Span]) -> None:
     tracer = Tracer("audit")
     assert tracer.linked("toolbus.insert", ["", "nonsense"]) is NOTHING
-    with tracer.linked("toolbus.insert", [child_of(THEIRS) for _ in range(MOST_LINKS + 9)]):
+    with tracer.linked("toolbus.insert", [child_of(THEIRS) for _ in range(MAX_LINKS + 9)]):
         pass
-    assert len(kept[0].links) == MOST_LINKS
+    assert len(kept[0].links) == MAX_LINKS
 
 
 # -- the environment -------------------------------------------------------------------------

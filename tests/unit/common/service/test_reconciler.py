@@ -2,6 +2,7 @@
 
 import asyncio
 
+from toolbus_common.concurrency import end
 from toolbus_common.service.reconciler import Reconciler
 
 
@@ -75,3 +76,19 @@ async def test_a_part_can_be_found_while_all_are_stopping() -> None:
     only.may_stop.set()
     await closing
     assert list(parts) == []
+
+
+async def test_a_part_is_stopped_although_the_reconciliation_is_cancelled() -> None:
+    log: list[str] = []
+    parts = reconciler(log)
+    await parts.reconcile({"a": 1})
+    part = parts.get("a")
+    assert part is not None
+    part.may_stop.clear()
+    reconciling = asyncio.create_task(parts.reconcile({}))
+    await part.stopping.wait()
+    reconciling.cancel()
+    await asyncio.sleep(0)
+    part.may_stop.set()
+    await end(reconciling)
+    assert log[-1] == "stopped a1"

@@ -21,7 +21,7 @@ def test_the_oldest_are_evicted_first_and_all_expire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, now = EarlyCancellations(), 0.0
-    monkeypatch.setattr(early, "MOST", 3)
+    monkeypatch.setattr(early, "MAX_ENTRIES", 3)
     monkeypatch.setattr(early, "monotonic", lambda: now)
     for call_id in "abcd":
         found.remember(call_id)

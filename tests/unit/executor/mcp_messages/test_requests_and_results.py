@@ -16,7 +16,7 @@ from toolbus_common.contracts import (
     ProtocolFamily,
     TaskCreated,
 )
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_common.mcp.param_headers import decoded, encoded
 from toolbus_executor.mcp_messages import request_builder
 from toolbus_executor.mcp_messages.client_capabilities import (
@@ -209,7 +209,7 @@ def test_a_created_task_has_the_form_of_the_callers_family() -> None:
 def test_an_invalid_result_is_an_upstream_error(
     raw: bytes, family: ProtocolFamily, message: str
 ) -> None:
-    with pytest.raises(UpstreamFaultError, match=message):
+    with pytest.raises(UpstreamInvalidError, match=message):
         reply_of(raw, family=family)
 
 
@@ -217,7 +217,7 @@ def test_an_invalid_result_is_an_upstream_error(
 def test_any_bytes_from_an_upstream_are_a_result_or_an_upstream_error(text: bytes) -> None:
     try:
         reply_of(messages.result_of(messages.read(text)))
-    except (UpstreamFaultError, UpstreamRefusedError):
+    except (UpstreamInvalidError, UpstreamRefusedError):
         return
 
 

@@ -79,11 +79,13 @@ def test_a_permanently_slower_server_regains_its_limit() -> None:
     st.integers(1, 300),
     st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 100), st.integers(0, 400))),
 )
-def test_the_limit_stays_within_its_bounds(most: int, calls: list[tuple[str, float, int]]) -> None:
-    pace = AdaptiveLimit(most)
+def test_the_limit_stays_within_its_bounds(
+    maximum: int, calls: list[tuple[str, float, int]]
+) -> None:
+    pace = AdaptiveLimit(maximum)
     for tool, seconds, under_way in calls * 4:
         pace.record(tool, seconds, under_way)
-        assert min(MIN_LIMIT, most) <= pace.limit <= most
+        assert min(MIN_LIMIT, maximum) <= pace.limit <= maximum
 
 
 async def waiting_in(bulkhead: Bulkhead, calls: int) -> list[asyncio.Task[None]]:

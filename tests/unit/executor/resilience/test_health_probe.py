@@ -10,7 +10,7 @@ from toolbus_common.concurrency import end
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
 )
 from toolbus_executor.resilience.failure_log import GarbageError
@@ -68,7 +68,7 @@ async def test_a_server_in_use_is_not_probed(*, idle: bool, calls: int) -> None:
     [
         (None, True),
         (UpstreamRefusedError("Method not found"), True),
-        (UpstreamFaultError("HTTP 401"), True),
+        (UpstreamInvalidError("HTTP 401"), True),
         (UpstreamDeadError("gone"), False),
         (GarbageError("nonsense"), False),
     ],

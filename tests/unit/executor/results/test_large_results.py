@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.errors import OverloadedError, UpstreamFaultError
-from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, authorized_name, parse_result_uri
+from toolbus_common.errors import OverloadedError, UpstreamInvalidError
+from toolbus_common.mcp.result_uris import MAX_LENGTH, Handle, authorized_name, parse_result_uri
 from toolbus_executor.results.large import json_scanner as scanner
 from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
@@ -137,7 +137,7 @@ def test_malformed_json_is_a_fault_or_stays_malformed(garbage: bytes, size: int)
         reader = Scanner(lambda kind: Extracted(kind, 0))
         for at in range(0, len(text), size):
             reader.feed(text[at : at + size])
-    except UpstreamFaultError:
+    except UpstreamInvalidError:
         return
     assert len(reader.rest) <= len(text) + 20
 
@@ -145,14 +145,14 @@ def test_malformed_json_is_a_fault_or_stays_malformed(garbage: bytes, size: int)
 def test_the_number_of_extracted_values_and_the_rest_are_bounded() -> None:
     many = b",".join(b'{"text":"%b"}' % (b"x" * 100_000) for _ in range(200))
     reader = Scanner(lambda kind: Extracted(kind, 0))
-    with pytest.raises(UpstreamFaultError, match="request less"):
+    with pytest.raises(UpstreamInvalidError, match="request less"):
         reader.feed(b'{"result":{"content":[' + many)
 
 
 def test_an_endless_value_elsewhere_is_bounded() -> None:
     reader = Scanner(lambda kind: Extracted(kind, 0))
     reader.feed(b'{"other":["' + b"[" * 7_000_000)
-    with pytest.raises(UpstreamFaultError, match="too large"):
+    with pytest.raises(UpstreamInvalidError, match="too large"):
         reader.feed(b"[" * 1_000_000)
 
 
@@ -160,9 +160,9 @@ def test_an_endless_value_elsewhere_is_bounded() -> None:
     ("kind", "raw"),
     [(Kind.TEXT, b"\xff"), (Kind.TEXT, b"\\x"), (Kind.BASE64, b"a"), (Kind.JSON, b"\xc3")],
 )
-def test_a_value_that_cannot_be_decoded_is_an_upstream_fault(kind: Kind, raw: bytes) -> None:
+def test_a_value_that_cannot_be_decoded_is_an_upstream_invalid(kind: Kind, raw: bytes) -> None:
     decoding = Decoder(kind)
-    with pytest.raises(UpstreamFaultError):
+    with pytest.raises(UpstreamInvalidError):
         decoding.feed(raw) + decoding.end()
 
 
@@ -179,10 +179,10 @@ def test_a_text_read_in_pieces_is_unchanged(text: str, size: int) -> None:
 @given(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), texts.filter(bool))
 def test_a_handle_is_parsed_from_its_uri(server: str, tool: str) -> None:
     handle = Handle(server, tool, "a" * 32)
-    piece = parse_result_uri(handle.uri(7, MOST_LENGTH * 2))
+    piece = parse_result_uri(handle.uri(7, MAX_LENGTH * 2))
     if len(handle.uri()) < 3500:
         assert piece is not None
-        assert (piece.handle, piece.offset, piece.length) == (handle, 7, MOST_LENGTH)
+        assert (piece.handle, piece.offset, piece.length) == (handle, 7, MAX_LENGTH)
         assert authorized_name(handle.uri()) == tool
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.services.call_runner import admitted
 from toolbus_common.errors import LoopDetectedError
-from toolbus_executor.upstreams.gateway_chaining import HOPS, MOST_HOPS, near, onward
+from toolbus_executor.upstreams.gateway_chaining import HOPS, MAX_HOPS, near, onward
 
 
 def hops(extra: str) -> Any:
@@ -25,7 +25,7 @@ def test_each_gateway_adds_a_hop_and_keeps_other_members() -> None:
 
 def test_a_call_at_the_hop_limit_is_rejected_and_not_sent() -> None:
     call = admitted("t")
-    for _ in range(MOST_HOPS):
+    for _ in range(MAX_HOPS):
         call = onward(call)
     with pytest.raises(LoopDetectedError) as caught:
         onward(call)
@@ -45,7 +45,7 @@ def test_an_invalid_hop_count_does_not_extend_the_limit(claimed: Any) -> None:
 
 
 def test_names_beyond_the_limit_are_skipped_with_a_reason() -> None:
-    names = ["a__x", "a__" * MOST_HOPS + "x", "a__" * (MOST_HOPS + 1) + "x"]
+    names = ["a__x", "a__" * MAX_HOPS + "x", "a__" * (MAX_HOPS + 1) + "x"]
     page = {"tools": [{"name": name} for name in names] + ["odd"], "ttlMs": 5}
     kept, far = near("tools/list", page)
     assert kept == {"tools": [{"name": names[0]}, {"name": names[1]}, "odd"], "ttlMs": 5}

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import Listing
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.upstreams.base import Described
-from toolbus_executor.upstreams.listing import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
+from toolbus_executor.upstreams.listing import LONGEST_TTL, MAX_DROPPED, TOOLS, every_page, listed
 
 SCHEMA: dict[str, Any] = {"type": "object"}
 
@@ -71,7 +71,7 @@ async def test_definitions_are_published_unchanged_and_sorted_by_name() -> None:
 
 
 async def test_a_failed_list_of_prompts_does_not_lose_tools() -> None:
-    broken = UpstreamFaultError("It answered with nonsense.")
+    broken = UpstreamInvalidError("It answered with nonsense.")
     found = await listing([tool("a")], **{"prompts/list": broken})
     assert [each.name for each in found.tools] == ["a"]
     assert found.failed == {"prompts/list": "It answered with nonsense."}
@@ -80,8 +80,8 @@ async def test_a_failed_list_of_prompts_does_not_lose_tools() -> None:
 
 async def test_the_reasons_for_dropped_tools_are_bounded() -> None:
     found = await listing([{"name": f"n{number}"} for number in range(1000)])
-    assert len(found.dropped) == MOST_DROPPED + 1
-    assert found.dropped["…"] == f"and {1000 - MOST_DROPPED} more"
+    assert len(found.dropped) == MAX_DROPPED + 1
+    assert found.dropped["…"] == f"and {1000 - MAX_DROPPED} more"
 
 
 async def test_resources_and_templates_are_named_by_their_uris() -> None:
@@ -108,7 +108,7 @@ async def test_an_endless_listing_is_rejected() -> None:
     async def page(_method: str, _cursor: str | None) -> dict[str, Any]:
         return {"tools": [], "nextCursor": "again"}
 
-    with pytest.raises(UpstreamFaultError, match="pages"):
+    with pytest.raises(UpstreamInvalidError, match="pages"):
         await every_page(TOOLS, page)
 
 

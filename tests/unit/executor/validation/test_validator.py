@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.services.call_runner import admitted
 from toolbus_common.contracts import CatalogEntry
-from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
+from toolbus_common.errors import InvalidArgumentsError, UpstreamInvalidError
 from toolbus_executor.validation import Checks
 from toolbus_executor.validation.messages import MAX_LENGTH
 from toolbus_executor.validation.misfits import UNCHECKED
@@ -80,7 +80,7 @@ async def result_error(schema: Any, result: Any) -> str:
     made = await checks({}, schema)
     try:
         made.check_result(admitted("t"), json.dumps(result).encode())
-    except UpstreamFaultError as error:
+    except UpstreamInvalidError as error:
         return error.reason
     return ""
 
@@ -280,7 +280,7 @@ async def test_only_the_configured_directions_are_validated(mode: str, *, refuse
         made.check_arguments(admitted("t", {}))
 
 
-async def test_a_result_that_violates_its_schema_is_an_upstream_fault_naming_the_place() -> None:
+async def test_a_result_that_violates_its_schema_is_an_upstream_invalid_naming_the_place() -> None:
     schema = {"type": "object", "properties": {"temp": {"type": "number"}}, "required": ["temp"]}
     assert await result_error(schema, {"structuredContent": {"temp": 3.5}}) == ""
     reason = await result_error(schema, {"structuredContent": {"temp": "warm"}})

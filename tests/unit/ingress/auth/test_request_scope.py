@@ -6,7 +6,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions
 from toolbus_ingress.auth.request_scope import (
-    MOST_PATTERNS,
+    MAX_PATTERNS,
     PROGRAM,
     code_mode_options_of,
     restrictions_of,
@@ -26,7 +26,7 @@ def test_an_empty_list_allows_nothing() -> None:
     assert restrictions_of({b"x-toolbus-tools": b""}) == ((),)
 
 
-@pytest.mark.parametrize("value", [b",".join([b"a"] * (MOST_PATTERNS + 1)), b"a" * 300])
+@pytest.mark.parametrize("value", [b",".join([b"a"] * (MAX_PATTERNS + 1)), b"a" * 300])
 def test_oversized_restrictions_are_rejected(value: bytes) -> None:
     with pytest.raises(InvalidError):
         restrictions_of({b"x-toolbus-tools": value})

@@ -263,7 +263,7 @@ async def test_an_update_from_two_executors_is_notified_once_and_the_next_again(
 async def test_more_updates_than_are_merged_are_notified_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notifications, "MOST_MERGED", 3)
+    monkeypatch.setattr(notifications, "MAX_MERGED", 3)
     edge = Edge()
     stream = Stream(edge)
     assert stream.context.session is not None

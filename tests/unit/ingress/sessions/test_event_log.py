@@ -55,9 +55,9 @@ def test_a_resumed_reader_gets_exactly_the_later_messages(
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=40), st.integers(1, 10))
 def test_a_log_keeps_the_newest_messages_within_its_limits(
-    messages: list[bytes], most: int
+    messages: list[bytes], maximum: int
 ) -> None:
-    event_log = EventLog("a0.1", most, bound=60)
+    event_log = EventLog("a0.1", maximum, bound=60)
     sizes: list[int] = []
     event_log.on_grown = sizes.append
     for message in messages:
@@ -65,7 +65,7 @@ def test_a_log_keeps_the_newest_messages_within_its_limits(
     event_log.close()
     stored = asyncio.run(rest(event_log))
     assert stored == messages[-len(stored) :]
-    assert 0 < len(stored) <= most
+    assert 0 < len(stored) <= maximum
     assert sum(map(len, stored)) <= 60
     assert event_log.size == sum(sizes) == sum(map(len, stored))
 
@@ -87,7 +87,7 @@ async def test_an_unnamed_log_drops_messages_once_read() -> None:
 
 
 async def test_a_slow_reader_loses_the_oldest_messages_but_never_the_end() -> None:
-    event_log = EventLog(most=2)
+    event_log = EventLog(maximum=2)
     for number in range(5):
         event_log.put(b"%d" % number)
     event_log.close()
@@ -195,12 +195,14 @@ def test_a_log_that_cannot_be_resumed_is_not_stored(session: Session | None) -> 
 async def test_the_streams_and_bytes_of_a_principal_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "MOST_BYTES_EACH", 100)
+    monkeypatch.setattr(rules, "MAX_BYTES_PER_PRINCIPAL", 100)
     event_logs, mine, other = EventLogStore(), started(), started(OTHER)
     theirs = event_logs.open(other, ANSWER_STREAM, 10)
     theirs.put(b"x" * 90)
-    made = [event_logs.open(mine, ANSWER_STREAM, 10) for _ in range(rules.MOST_LOGS_EACH + 5)]
-    assert len(event_logs) == rules.MOST_LOGS_EACH + 1
+    made = [
+        event_logs.open(mine, ANSWER_STREAM, 10) for _ in range(rules.MAX_LOGS_PER_PRINCIPAL + 5)
+    ]
+    assert len(event_logs) == rules.MAX_LOGS_PER_PRINCIPAL + 1
     assert [event_logs.find(mine.sid, event_log.name) for event_log in made[:5]] == [None] * 5
     made[-2].put(b"y" * 60)
     made[-1].put(b"z" * 60)
@@ -214,7 +216,7 @@ async def test_the_streams_and_bytes_of_a_principal_are_limited(
 async def test_the_bytes_of_all_principals_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "MOST_LOGS", 3)
+    monkeypatch.setattr(rules, "MAX_LOGS", 3)
     event_logs = EventLogStore()
     sessions = [started(f"{number:064}") for number in range(5)]
     made = [(session, event_logs.open(session, ANSWER_STREAM, 10)) for session in sessions]
@@ -226,7 +228,7 @@ async def test_the_bytes_of_all_principals_are_limited(
 async def test_a_stream_being_read_is_evicted_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "MOST_LOGS_EACH", 2)
+    monkeypatch.setattr(rules, "MAX_LOGS_PER_PRINCIPAL", 2)
     event_logs, session = EventLogStore(), started()
     first, second = (event_logs.open(session, ANSWER_STREAM, 10) for _ in range(2))
     reader = first.read()

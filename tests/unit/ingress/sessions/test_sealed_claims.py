@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.crypto.key_file import KEY_BYTES
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_ingress.sessions.sealed_claims import (
     LONGEST,
     Claims,
@@ -125,12 +125,12 @@ def test_the_largest_claims_open_and_larger_ones_are_rejected() -> None:
         return StateClaims("s" * size, "a" * 64, "b" * 64, 1.0)
 
     size = LONGEST * 3 // 4
-    with pytest.raises(UpstreamFaultError, match=str(LONGEST)):
+    with pytest.raises(UpstreamInvalidError, match=str(LONGEST)):
         SEAL.close(claims(size))
     for smaller in range(size, size - 400, -1):
         try:
             sealed = SEAL.close(claims(smaller))
-        except UpstreamFaultError:
+        except UpstreamInvalidError:
             continue
         assert len(sealed) > LONGEST - 4, "the first that fits"
         assert SEAL.open(sealed, StateClaims) == claims(smaller)

@@ -119,7 +119,7 @@ def test_an_ended_session_leaves_no_state() -> None:
 
 
 def test_the_number_of_remembered_ends_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST_ENDED", 3)
+    monkeypatch.setattr(rules, "MAX_ENDED", 3)
     here = Replicas(1).all[0]
     ended = [started(here) for _ in range(5)]
     for session in ended:
@@ -198,7 +198,7 @@ def test_level_uris_and_late_capabilities_are_shared(*, seen_there: bool) -> Non
 
 
 def test_the_uris_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST_URIS", 3)
+    monkeypatch.setattr(rules, "MAX_URIS", 3)
     here, there = Replicas().all
     session = started(here)
     for number in range(10):
@@ -252,7 +252,7 @@ def test_a_response_stops_at_the_replica_that_waits_for_it() -> None:
 
 
 def test_the_longest_unused_session_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST_KNOWN", 3)
+    monkeypatch.setattr(rules, "MAX_KNOWN", 3)
     here = Replicas(1).all[0]
     kept, lost, *_ = known = [started(here) for _ in range(3)]
     for session in known:
@@ -268,7 +268,7 @@ def test_the_longest_unused_session_is_evicted(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_messages_about_unknown_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST_KNOWN", 3)
+    monkeypatch.setattr(rules, "MAX_KNOWN", 3)
     here = Replicas(1).all[0]
     for number in range(10):
         here.receive(SessionMessage(session=f"s{number}", what="level", about="info"))

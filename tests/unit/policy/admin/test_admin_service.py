@@ -337,7 +337,7 @@ def test_a_number_in_a_string_is_rejected() -> None:
 
 
 def test_an_incomplete_price_is_validated_as_a_price() -> None:
-    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs 'most'"):
+    with pytest.raises(InvalidConfigurationError, match=r"prices\.a: needs 'maximum'"):
         reading.parse_body(Configuration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
     with pytest.raises(InvalidError, match=r"prices\.a"):
         reading.parse_body(Configuration, b'{"prices": {"a": "x"}}')

@@ -18,7 +18,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import (
     ApprovalRequiredError,
     OutcomeUnknownError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_policy.approvals import model as approvals
@@ -132,7 +132,7 @@ def test_a_result_that_a_task_cannot_store_is_an_error() -> None:
     ):
         reply = tasks.ended(task, outcome, NOW).reply
         assert isinstance(reply, CallError)
-        assert isinstance(reply.error, UpstreamFaultError)
+        assert isinstance(reply.error, UpstreamInvalidError)
         assert word in reply.error.reason
 
 

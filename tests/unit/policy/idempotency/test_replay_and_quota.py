@@ -223,7 +223,7 @@ def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
 
 
 def test_the_outcomes_and_bytes_of_a_caller_are_limited() -> None:
-    quota = OutcomeQuota(most=2, most_bytes=100)
+    quota = OutcomeQuota(maximum=2, max_bytes=100)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.b", "bot")
     quota.apply_change(Size("bot.b", 10, time()))
@@ -239,7 +239,7 @@ def test_the_outcomes_and_bytes_of_a_caller_are_limited() -> None:
 
 
 def test_the_outcomes_of_all_callers_are_limited() -> None:
-    quota = OutcomeQuota(most=2, most_bytes=100, most_in_all=1)
+    quota = OutcomeQuota(maximum=2, max_bytes=100, max_total=1)
     quota.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.a", "bot")
     with pytest.raises(OverloadedError, match="not dispatched"):
@@ -247,7 +247,7 @@ def test_the_outcomes_of_all_callers_are_limited() -> None:
 
 
 def test_an_outcome_older_than_a_day_no_longer_counts() -> None:
-    quota = OutcomeQuota(most=1, most_bytes=100)
+    quota = OutcomeQuota(maximum=1, max_bytes=100)
     quota.apply_change(Size("bot.a", 10, time() - DAY - 1))
     quota.check("bot.b", "bot")
 

@@ -41,13 +41,13 @@ def test_the_order_of_tools_does_not_change_the_counter() -> None:
 
 def test_of_two_budgets_with_one_counter_the_stricter_applies() -> None:
     key = Key.model_validate({"budgets": [DAILY, {**DAILY, "usd": 0.5}]})
-    assert [each.most for each in budgets_of([("key:bot", key)])] == [500_000]
+    assert [each.maximum for each in budgets_of([("key:bot", key)])] == [500_000]
 
 
 def test_every_rate_of_a_level_is_a_limit() -> None:
     rates = [{"calls": 1, "per": "second"}, {"calls": 10, "per": "minute"}]
     key = Key.model_validate({"rates": rates})
-    assert [(each.most, each.length) for each in rates_of([("key:bot", key)])] == [
+    assert [(each.maximum, each.length) for each in rates_of([("key:bot", key)])] == [
         (1, 1_000_000),
         (10, 60_000_000),
     ]

@@ -18,12 +18,12 @@ class Anonymous(KeyTerms):
 
     @property
     def on(self) -> bool:
-        """Whether anything is granted."""
+        """Whether callers without a credential have any grants."""
         return bool(self.tools or self.groups)
 
     @property
     def key(self) -> Key:
-        """The same as a key; it has no secret."""
+        """The anonymous principal in the form of a key without a secret."""
         return Key(**{name: getattr(self, name) for name in KeyTerms.model_fields})
 
     @model_validator(mode="after")

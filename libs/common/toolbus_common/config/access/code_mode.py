@@ -6,9 +6,10 @@ from toolbus_common.config.base import ConfigModel
 
 
 class Programs(ConfigModel):
-    """The long form of `code_mode`: `shown` is its `true` or `false`, the others are limits.
+    """The long form of `code_mode`.
 
-    They apply to one program: the dollars its calls may cost together, their number, and seconds.
+    `shown` is the `true` or `false` of the short form. The other fields limit one program: the
+    dollars that its calls may cost in total, the number of its calls, and its seconds.
     """
 
     shown: bool | None = None

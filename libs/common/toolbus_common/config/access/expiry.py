@@ -14,7 +14,7 @@ FORMS = "a day such as 2027-01-31 (UTC, included) or a time such as 2027-01-31T1
 
 
 def parse_expiry(given: Any) -> date | datetime:
-    """Return a date, or a time in UTC; a time without an offset is UTC. Raises `ValueError`."""
+    """Parse a date, or a time (in UTC if it has no offset). Raises `ValueError`."""
     try:
         if isinstance(given, str) and _DAY.fullmatch(given):
             return date.fromisoformat(given)
@@ -38,7 +38,7 @@ def ends_at(expires: date | datetime) -> float:
 
 
 def expired(expires: date | datetime | None, now: float) -> bool:
-    """Return whether it has expired at `now`; None never expires."""
+    """Return whether this expiry has passed at `now`; None never expires."""
     return expires is not None and now >= ends_at(expires)
 
 

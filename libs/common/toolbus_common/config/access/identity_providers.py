@@ -19,9 +19,9 @@ Text = Annotated[str, Field(max_length=512)]
 class Issuer(ConfigModel):
     """An OpenID provider. Its access tokens are accepted; with `client_id` people sign in with it.
 
-    A token's audience must be this gateway's own URL, or exactly `audience`. `user` is the claim
-    with the name of an entry in `users`; without it no signed-in person is one of those. `secret`
-    may be a reference such as `${env:NAME}`, resolved by oauth.
+    The audience of a token must be this gateway's URL, or exactly `audience`. `user` is the claim
+    that names an entry of `users`; without this setting, signed-in people are not related to
+    entries of `users`. `secret` may be a reference such as `${env:NAME}`, resolved by oauth.
     """
 
     url: Text
@@ -53,9 +53,9 @@ class Access(KeyTerms):
     """The grants of a signed-in user, or of a token's holder, through any client.
 
     The rule applies to users of `issuer` whose token has all of `claims`; of several matching rules
-    the first applies. Budgets belong to users, teams and customers. With `role` its users are
-    administrators as well, with the rights of that role. With `dpop` a token must be bound to a key
-    of its client (RFC 9449).
+    the first applies. The rule has no budgets: users, teams and customers have them. With `role`,
+    its users are also administrators with the rights of that role. With `dpop`, a token must be
+    bound to a key of its client (RFC 9449).
     """
 
     issuer: Name = LOCAL

@@ -16,8 +16,8 @@ Content = Literal["full", "redacted", "digest"]
 class Group(ConfigModel):
     """Named patterns, granted (`tools`) or denied (`deny`) at every level that has the group.
 
-    A group without `tools` only denies: it restricts nothing else. With `scope` it is an OAuth
-    scope: a client requests it `first`, or `later` when it needs these tools.
+    A group without `tools` only denies what `deny` matches. With `scope` the group is also an OAuth
+    scope, which a client requests `first`, or `later` when it needs these tools.
     """
 
     tools: Patterns | None = None
@@ -38,11 +38,13 @@ class Level(ConfigModel):
 
     `tools` and the tools of `groups` together restrict everything below; a level with neither adds
     no restriction. `deny` overrides every grant. Calls that match `approve` wait for approval.
-    `code_mode` requires the use of tools through programs (true), or forbids it (false); unset, a
-    request may choose. It may have limits for one program as well.
-    `content` is how much of a call's arguments is recorded, `result_content` of its result: the
-    strictest value of all levels, the environment and the server applies. `validation: strict`
-    rejects calls whose arguments do not match their tool's schema, whatever the server's setting.
+    `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
+    not set, a request may choose. `code_mode` can also limit each program.
+
+    `content` is how much of a call's arguments is recorded, `result_content` how much of its
+    result. The strictest value of all levels, the environment and the server applies.
+    `validation: strict` rejects calls whose arguments do not match their tool's schema, even if the
+    server's own setting does not.
     """
 
     tools: Patterns | None = None
@@ -110,8 +112,8 @@ class User(Level):
 class KeyTerms(Level):
     """The terms of a key. Without `tools` or `groups` it has no access.
 
-    `rights` permit its holder operators' tasks: deciding approvals. `auto_execute` matches the
-    tools that an agent loop may run without asking its client; all others are explicit.
+    `rights` are the tasks of operators that the holder may do: deciding approvals. `auto_execute`
+    matches the tools that an agent loop may run without asking its client; all others are explicit.
     """
 
     team: str = ""

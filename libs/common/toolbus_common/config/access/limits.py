@@ -61,7 +61,7 @@ class Budget(ConfigModel):
 
 
 class Rate(ConfigModel):
-    """A maximum of calls per period, smoothed by GCRA with a burst of the same size."""
+    """A maximum of calls per period, enforced by GCRA with a burst of the same number of calls."""
 
     calls: int = Field(ge=1, le=1_000_000_000)
     per: Literal[Period.SECOND, Period.MINUTE, Period.HOUR, Period.DAY]
@@ -77,19 +77,19 @@ class Loop(ConfigModel):
 class Price(ConfigModel):
     """The price of a call in dollars: per call, per kilobyte and per token of its result.
 
-    `most` is the amount reserved before a call whose price depends on its result, and the maximum
-    charge.
+    `maximum` is the amount reserved before a call whose price depends on its result. It is
+    also the maximum charge.
     """
 
     call: float = Field(default=0, ge=0, le=1_000_000)
     kilobyte: float = Field(default=0, ge=0, le=1_000_000)
     token: float = Field(default=0, ge=0, le=1_000_000)
-    most: float | None = Field(default=None, ge=0, le=1_000_000)
+    maximum: float | None = Field(default=None, ge=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
-        if self.most is None and (self.kilobyte or self.token):
-            raise ValueError("needs 'most', the dollars reserved before the result is known")
-        if self.most is not None and self.most < self.call:
-            raise ValueError("has 'most' below 'call'; raise 'most'")
+        if self.maximum is None and (self.kilobyte or self.token):
+            raise ValueError("needs 'maximum', the dollars reserved before the result is known")
+        if self.maximum is not None and self.maximum < self.call:
+            raise ValueError("has 'maximum' below 'call'; raise 'maximum'")
         return self

@@ -15,7 +15,7 @@ CHECKPOINT = "checkpoint.signed"  # not an event: what audit signs for a custome
 class Rule(ConfigModel):
     """Cedar policies (`forbid … when {…};`) on granted calls.
 
-    `effect` applies to a call that one of them forbids: it is denied, or it waits for approval.
+    If a policy forbids a call, `effect` decides whether the call is denied or waits for approval.
     With `shadow` the effect is only recorded.
     """
 
@@ -28,8 +28,9 @@ class Rule(ConfigModel):
 class Webhook(ConfigModel):
     """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
 
-    `secret` may be `${env:NAME}`, resolved by the service that posts. For `checkpoint.signed` only
-    the newest checkpoint is posted. `customers` restricts the events to these customers.
+    `secret` may be `${env:NAME}`, resolved by the service that posts. Of several
+    `checkpoint.signed` events, only the newest is posted. `customers` restricts the events to these
+    customers.
     """
 
     url: str

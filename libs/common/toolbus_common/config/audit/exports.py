@@ -17,7 +17,7 @@ S3_KEYS = frozenset({"access_key", "secret_key", "session_token"})
 
 
 class Leaving(ConfigModel):
-    """A selection of events by name and customer; without customers, of all."""
+    """A selection of events by name and customer. No customers means all customers."""
 
     events: tuple[EventPattern, ...] = Field(default=("*",), min_length=1, max_length=64)
     customers: tuple[Name, ...] = Field(default=(), max_length=1024)
@@ -32,7 +32,7 @@ class Leaving(ConfigModel):
 class Place(ConfigModel):
     """A target for files: a directory on audit's machine, or s3://bucket/prefix.
 
-    `endpoint` is that of an S3-compatible store; the default is Amazon's in the `region`.
+    `endpoint` is the URL of an S3-compatible store; the default is Amazon S3 in the `region`.
     `credentials` are `access_key`, `secret_key` and optionally `session_token`; each may be a
     reference to a secret, resolved by audit.
     """
@@ -70,7 +70,7 @@ class Place(ConfigModel):
 
     @property
     def in_bucket(self) -> bool:
-        """Whether it is a bucket rather than a directory."""
+        """Whether the target is a bucket, not a directory."""
         return self.to.startswith("s3://")
 
     @property
@@ -96,8 +96,8 @@ class Export(Place, Leaving):
 class Sink(Leaving):
     """A SIEM that receives events live: over syslog (RFC 5424), or in POSTs of the form `shape`.
 
-    `headers` may have references to secrets, resolved by audit. A new sink receives events from now
-    on, or, with `begin: oldest`, all events the stream still has.
+    `headers` may have references to secrets, resolved by audit. A new sink receives only new
+    events, or, with `begin: oldest`, also the events that the stream still has.
     """
 
     url: str = Field(max_length=1024)

@@ -17,7 +17,7 @@ _DAYS = re.compile(r"(\d{1,5})d")
 
 
 def _days(value: Any) -> Any:
-    """Return 400 for `400d`, and any other value unchanged: its type is validated next."""
+    """Return 400 for `400d`. Any other value is returned unchanged for pydantic to validate."""
     found = _DAYS.fullmatch(value) if isinstance(value, str) else None
     return int(found[1]) if found else value
 

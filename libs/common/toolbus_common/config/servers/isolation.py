@@ -14,9 +14,9 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 class Limits(ConfigModel):
     """Resource limits of a process: MiB of memory, open files, processes, CPUs.
 
-    `scratch` is MiB of its private home, /tmp and /dev/shm together. Memory applies to each
-    process, and to all together if there is a control group, which `cpu` requires. `cpu_seconds`
-    is the total CPU time of each process.
+    `scratch` is MiB of its private home, /tmp and /dev/shm together. `memory` applies to each
+    process, and to the sum of all processes if there is a control group. `cpu` requires a control
+    group. `cpu_seconds` is the total CPU time of each process.
     """
 
     memory: int = Field(default=4096, ge=16, le=1 << 24)
@@ -46,7 +46,10 @@ _WORDS = ("any", "loopback", "none")
 
 
 def network_of(value: Any) -> Network:
-    """Parse a configured network. Raises `ValueError` with one message for all its forms."""
+    """Parse a configured network.
+
+    Raises `ValueError` with the same message for every invalid form.
+    """
     if isinstance(value, Hosts) or (isinstance(value, str) and value in _WORDS):
         return cast("Network", value)
     if not isinstance(value, dict) or set(value) != {"hosts"}:

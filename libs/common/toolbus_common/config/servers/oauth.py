@@ -149,7 +149,10 @@ class ServerOAuth(ConfigModel):
 
 
 def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
-    """Return an error message for OAuth settings that do not fit this kind; empty for none."""
+    """Return an error message if these OAuth settings are invalid for this kind of server.
+
+    Else empty.
+    """
     if kind in _PROCESSES:
         return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
     if oauth.env or oauth.file:
@@ -170,7 +173,7 @@ def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> 
 
 
 def _unproven_misfit(oauth: ServerOAuth, kind: str) -> str:
-    """Check servers whose requirements are not discovered over HTTP, and that support no DPoP."""
+    """Return an error message for settings that only servers with discovery over HTTP support."""
     if oauth.dpop:
         return f"DPoP is not supported with {kind} servers; remove dpop"
     if not (oauth.issuer or oauth.resource):

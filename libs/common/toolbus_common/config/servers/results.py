@@ -12,10 +12,10 @@ LONGEST_TTL = 3600.0  # seconds; the object store then deletes them
 
 
 class Results(ConfigModel):
-    """Sizes of a server's results.
+    """Limits of a server's results, in bytes, and the storage of large results.
 
-    A result of more than `limit` bytes is stored for `ttl` seconds, and the caller receives its
-    beginning and a URI to read it; a result of more than `largest` bytes is an error.
+    A result of more than `limit` bytes is stored for `ttl` seconds; the caller receives its
+    beginning and a URI to read the rest. A result of more than `largest` bytes is an error.
     """
 
     limit: int = Field(default=USUAL_LIMIT, ge=64 << 10, le=USUAL_LIMIT)

@@ -42,11 +42,11 @@ DESTINATION = (
 )  # fmt: skip
 # Fields that isolate the process which receives credentials.
 BOUNDS = ("limits", "files", "network", "namespaces")
-MOST_REPLICAS = 16
+MAX_REPLICAS = 16
 LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
-MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
+MAX_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
-_OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
+_OF_SESSIONS = ("idle", "sessions", "max_sessions", "max_sessions_per_principal")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come from an API description
@@ -56,46 +56,50 @@ class Server(ConfigModel):
     """An upstream server: MCP (`url`, `command` or `sse`), or of another kind.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
-    URLs of one server, with weights. `probe` is the number of idle seconds before a health probe;
-    0 disables it.
-    `openapi` is the document's URL or file, `base_url` the URL of its operations, `credentials` the
-    values for its security schemes by name (`user:password` for basic ones), `refresh` the seconds
-    until the document is read again, `probe_path` the path of the health probe.
-    `graphql` is an API's URL, `grpc` a server with reflection, as grpc://host:port or grpcs:// over
-    TLS; `operations` and `refresh` apply to them likewise.
-    `python` names functions as `package.module:function`, imported from `cwd`. `container` is an
-    image with its digest, whose program uses MCP on stdio.
-    `timeout` is the maximum seconds of a call without progress; each progress notification restarts
+    URLs of one server, with weights. `probe` is the number of idle seconds before a health probe; 0
+    disables probes.
+
+    `openapi` is the URL or file of an OpenAPI document, `base_url` the base URL of its operations,
+    `credentials` the values for its security schemes by name (`user:password` for basic ones),
+    `refresh` the seconds until the document is read again, `probe_path` the path of the health
+    probe. `graphql` is the URL of an API, `grpc` a server with reflection, as grpc://host:port, or
+    grpcs:// over TLS; `operations` and `refresh` apply to them as well. `python` names functions as
+    `package.module:function`, imported from `cwd`. `container` is an image with its digest, whose
+    program uses MCP on stdio.
+
+    `timeout` is the maximum seconds of a call without progress. Each progress notification restarts
     it, up to `max_total_timeout` (600 s, or `timeout` if that is longer). `concurrency` is the
     maximum of concurrent calls. Values of `headers`, `env`, `credentials` and `proxy` may have
-    references, `${env:NAME}`, which only the executor resolves. `expose` restricts the tools that
-    any key may use, by the server's own names. `definitions` is the treatment of a tool that is new
-    or has changed: `trust` shows it; `first` pins the first listing and quarantines later changes;
-    `each` quarantines everything until an operator approves it. `code_mode` offers its tools only
-    in programs (true), or shows them directly even to callers in code mode (false). `validation` is
-    the reaction to arguments that do not match the server's schema: `report` records it in the
-    call's event, `strict` rejects the call, `none` ignores it; `arguments` is a synonym of strict.
-    `results` and `both` reject results that do not match. `list_limit` is the maximum bytes of all
-    its lists.
-    `content` and `result_content` restrict what is recorded of its calls.
+    references, `${env:NAME}`, which only the executor resolves. `list_limit` is the maximum size of
+    all lists in bytes.
+    `expose` restricts the tools that any key may use, by the server's own names. `definitions`
+    decides about a tool that is new or has changed: `trust` shows it; `first` pins the first
+    listing and quarantines later changes; `each` quarantines every definition until an operator
+    approves it. `code_mode` offers the tools only in programs (true), or shows them directly even
+    to callers in code mode (false). `validation` is the reaction to arguments that do not match the
+    server's schema: `report` records them in the call's event, `strict` rejects the call, `none`
+    ignores them; `arguments` is a synonym of `strict`. `results` and `both` reject results that do
+    not match. `content` and `result_content` restrict what is recorded of the calls.
+
     A process (`command`, `python`, `container`) is stopped after `idle` seconds without work, and
     started again by the next call; 0 keeps it running. `limits`, `files`, `network` and
-    `namespaces` isolate it.
-    `sessions` is who shares a session of a server with state (a process, or an MCP session over
-    HTTP): one `principal` (a user, or a key without one), one `client` session, or all callers
-    (`shared`, the operator's statement that the server has no state). At most `most_sessions` are
-    open at once, `most_sessions_each` per principal; one that is unused for `idle` seconds is
-    closed. `protocol` is the family of MCP revisions used with the server: `modern` (stateless,
-    2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the caller's own if
-    the server supports both, else the one it supports.
+    `namespaces` isolate the process.
+
+    `sessions` decides who shares a session of a server with state (a process, or an MCP session
+    over HTTP): one `principal` (a user, or a key without one), one `client` session, or all callers
+    (`shared`, the operator's statement that the server has no state). `max_sessions` and
+    `max_sessions_per_principal` limit the open sessions. A session is closed after `idle` seconds
+    without use. `protocol` is the family of MCP revisions used with the server: `modern`
+    (stateless, 2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the
+    caller's own family if the server supports both, else the one it supports.
     `proxy` is the HTTP proxy for the URL (`none` for none), `ca` the trusted certificate
-    authorities, `certificate` and `key` the client certificate; the three are files in PEM form.
-    `oauth` configures the tokens it is called with; `identity` sends the caller's identity with
-    each request.
+    authorities, `certificate` and `key` the client certificate; the last three are PEM files.
+    `oauth` configures the tokens that calls carry; `identity` sends the caller's identity with each
+    request.
     """
 
     url: str = ""
-    replicas: tuple[Replica, ...] = Field(default=(), max_length=MOST_REPLICAS)
+    replicas: tuple[Replica, ...] = Field(default=(), max_length=MAX_REPLICAS)
     sse: str = ""
     headers: dict[str, str] = Field(default_factory=dict)
     command: tuple[str, ...] = ()
@@ -114,8 +118,8 @@ class Server(ConfigModel):
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
     sessions: Sessions = "principal"
     protocol: Protocol = "auto"
-    most_sessions: int | None = Field(default=None, ge=1, le=100_000)
-    most_sessions_each: int = Field(default=16, ge=1, le=1000)
+    max_sessions: int | None = Field(default=None, ge=1, le=100_000)
+    max_sessions_per_principal: int = Field(default=16, ge=1, le=1000)
     limits: Limits = Limits()
     files: Files | None = None
     network: Network = "any"
@@ -142,18 +146,18 @@ class Server(ConfigModel):
 
     @property
     def is_process(self) -> bool:
-        """Whether it is a process started by the executor."""
+        """Whether the server is a process started by the executor."""
         return bool(self.command or self.python or self.container)
 
     @property
     def kind(self) -> str:
-        """The field that defines its kind."""
+        """The field that defines the kind of the server."""
         kinds = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "command", "python")
         return next((each for each in kinds if getattr(self, each)), "container")
 
     @property
     def oauth_url(self) -> str:
-        """The URL its tokens are for, used to discover its authorization server."""
+        """The URL for which tokens are issued, used to discover the authorization server."""
         oauth = self.oauth
         if oauth is not None and oauth.resource:
             return oauth.resource
@@ -190,13 +194,13 @@ class Server(ConfigModel):
 
     @property
     def has_sessions(self) -> bool:
-        """Whether it may keep state between calls: a process, or MCP over HTTP."""
+        """Whether the server may keep state between calls: a process, or MCP over HTTP."""
         return self.is_process or bool(self.url or self.sse or self.replicas)
 
     @property
     def session_bound(self) -> int:
-        """The maximum of its open sessions in one executor."""
-        return self.most_sessions or MOST_SESSIONS[self.is_process]
+        """The maximum of open sessions in one executor."""
+        return self.max_sessions or MAX_SESSIONS[self.is_process]
 
     @field_validator("url", "sse", "base_url", "graphql")
     @classmethod

@@ -12,9 +12,9 @@ from toolbus_common.config_store.loading.yaml_nodes import compose
 ConfigPath = tuple[str | int, ...]
 
 DEEPEST = 32
-MOST_NODES = 200_000  # nested aliases would otherwise multiply without limit
+MAX_NODES = 200_000  # nested aliases would otherwise multiply without limit
 TOO_MANY = (
-    f"the file has more than {MOST_NODES:,} values (an alias counts at each use); create keys "
+    f"the file has more than {MAX_NODES:,} values (an alias counts at each use); create keys "
     "with 'toolbus keys create' instead of configuring so many"
 )
 _MERGE = "tag:yaml.org,2002:merge"
@@ -90,7 +90,7 @@ def read(text: str) -> Document:
 
 
 class _Reader:
-    """Turns nodes into data and records lines."""
+    """Converts YAML nodes to data and records their lines."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -103,7 +103,7 @@ class _Reader:
         if len(path) > DEEPEST:
             self._add(node, path, "is nested too deeply")
             return None
-        if self._nodes > MOST_NODES:
+        if self._nodes > MAX_NODES:
             raise _TooManyError(node.start_mark.line + 1)
         if isinstance(node, MappingNode):
             return self._mapping(node, path)

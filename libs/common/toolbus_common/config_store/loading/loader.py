@@ -30,7 +30,8 @@ _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 class Loaded:
     """A validated text. With problems the configuration is empty.
 
-    `secrets` has the key secrets from the text or the environment, by key: they are never stored.
+    `secrets` maps key names to the secrets found in the text or the environment. They are never
+    stored.
     """
 
     configuration: Configuration = field(default_factory=Configuration)
@@ -78,7 +79,7 @@ def check(document: Document, environ: Environ) -> Loaded:
 
 
 def _find_documents(data: dict[str, Any], base_dir: PurePath) -> None:
-    """Resolve names of OpenAPI files: executors have another working directory."""
+    """Make paths of OpenAPI documents absolute: executors have another working directory."""
     servers = data.get("servers")
     for server in servers.values() if isinstance(servers, dict) else ():
         path = server.get("openapi") if isinstance(server, dict) else None
@@ -140,7 +141,7 @@ def _checked_hash(
 
 
 def _resolved(secret: Any, environ: Environ) -> tuple[str, str]:
-    """Return the secret, or an error message, which never quotes the secret."""
+    """Return the secret or an error message. The message never contains the secret."""
     if not isinstance(secret, str):
         return "", "must be text; put it in quotes"
     whole = _VARIABLE.fullmatch(secret)
@@ -185,7 +186,7 @@ def _expired(document: Document, configuration: Configuration) -> Iterator[Confi
 
 
 def _without_secret(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
-    """Warn about readers without a secret: none is generated for them."""
+    """Warn about readers without a secret, because no secret is generated for readers."""
     for name, reader in configuration.readers.items():
         if not reader.secret_hash:
             message = (

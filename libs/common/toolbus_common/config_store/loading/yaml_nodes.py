@@ -1,4 +1,4 @@
-"""Parse YAML to nodes, with libyaml's parser if it is available: five times as fast."""
+"""Parse YAML to nodes with libyaml's parser, which is five times as fast, if it is installed."""
 
 from importlib import import_module
 
@@ -9,7 +9,7 @@ from yaml.resolver import Resolver
 
 
 class _Quick(Composer, Resolver):
-    """Composes in Python what libyaml parses: libyaml's own composer crashes on deep nesting."""
+    """Composes libyaml's events in Python: libyaml's own composer crashes on deep nesting."""
 
     def __init__(self, text: str) -> None:
         Composer.__init__(self)

@@ -215,9 +215,9 @@ class ContextListed(Event):
     """The context bytes that the lists for one key cost in about a minute. Published by ingress.
 
     `lists` is the number of lists sent by `method`, `spent_bytes` their size. `classic_bytes` is
-    the size of the definitions of all tools the key may use, and `whole_bytes` of all tools there
-    are, sent as often. `server` is set for the endpoint of one server; `mode` is how the key sees
-    tools.
+    the size that the definitions of all tools the key may use would have had in these lists,
+    `whole_bytes` the size of those of all existing tools. `server` is set for the endpoint of one
+    server; `mode` is how the key sees tools.
     """
 
     NAME: ClassVar[str] = "context.listed"

@@ -12,7 +12,7 @@ PERSON_KINDS = {"users": "user", "admins": "admin"}  # sections whose entries de
 
 
 class KeyCreated(Event):
-    """A key was created by the operator `by`. Only its holder has the secret."""
+    """A key was created by the operator `by`. The event does not contain the secret."""
 
     NAME: ClassVar[str] = "key.created"
     PERSON: ClassVar[str] = "by"
@@ -70,12 +70,12 @@ class ConfigChanged(Event):
 
     @property
     def impersonal(self) -> bool:
-        """Return False: the entry may describe a person."""
+        """Return False, because the entry may describe a person."""
         return False
 
     @property
     def people(self) -> Mapping[str, str]:
-        """The people named by the event; an entry that describes a person is named after them."""
+        """The persons named by the event; an entry that describes a person has that name."""
         named = super().people
         return {**named, "name": person} if (person := self._entry_person) else named
 
@@ -94,7 +94,7 @@ class ConfigChanged(Event):
 
 
 def _user_in(entry: str) -> str:
-    """Return the user that an entry names; empty for none, `unknown` if it is truncated."""
+    """Return the user that an entry names; empty without one, `unknown` if it is truncated."""
     if '"user"' not in entry:
         return ""
     try:

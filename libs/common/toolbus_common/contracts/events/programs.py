@@ -8,10 +8,10 @@ from toolbus_common.contracts.events.base import CallEvent
 
 
 class RunEvent(CallEvent):
-    """Fields of every event about a program; `call_id` is the call that carried it.
+    """Fields of every event about a program. `call_id` is the call whose argument is the program.
 
-    `engine` is its language, `program_digest` SHA-256 of its text in hex, `lines` the number of
-    its lines.
+    `engine` is its language, `program_digest` SHA-256 of its text in hex, `lines` the number of its
+    lines.
     """
 
     PERSON: ClassVar[str] = "user"

@@ -15,9 +15,9 @@ class ServerEvent(Event):
 
 
 class ServerConnected(ServerEvent):
-    """An upstream server was connected and listed; `tools` is their number, `version` its version.
+    """An upstream server was connected and listed. Published by executor.
 
-    Published by executor.
+    `tools` is the number of its tools, `version` its version.
     """
 
     NAME: ClassVar[str] = "server.connected"

@@ -9,7 +9,7 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class ApprovalsQuery(Query):
-    """List the pending approvals, or with an `id` that one in full.
+    """List the pending approvals, or with `id` return one approval in full.
 
     Sent by operators, answered by policy.
     """
@@ -81,7 +81,7 @@ class ApprovalState(Message):
 
 
 class ApprovalsReply(Message):
-    """The reply to all of these queries; `more` says that there are further pending approvals."""
+    """The reply to all of these queries; `more` is true if there are further pending approvals."""
 
     approvals: tuple[ApprovalState, ...] = ()
     more: bool = False

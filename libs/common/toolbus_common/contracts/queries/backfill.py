@@ -9,9 +9,9 @@ from toolbus_common.contracts.queries.base import Query
 class BackfillRequest(Query):
     """Write the rows that the stream has and the tables lack, from message `first` on.
 
-    Sent by operators, answered by audit. `since` (seconds since the epoch) starts at the first
-    message of that time or later instead. With `dead` only messages with dead letters are read:
-    they may be readable now.
+    Sent by operators, answered by audit. With `since` (seconds since the epoch), start at the first
+    message of that time or later instead. With `dead`, only messages with dead letters are read
+    again.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.backfill"
@@ -22,10 +22,11 @@ class BackfillRequest(Query):
 
 
 class BackfillLinesRequest(Query):
-    """Write events of an export that the table lacks, one line each as their producers wrote them.
+    """Write events of an export that the table lacks, one JSON line per event.
 
-    Sent by operators, answered by audit. Events are identified by their ids, and have no position
-    in a stream. Events of the last hour are skipped: the stream may still deliver them.
+    The lines are those that the producers wrote. Sent by operators, answered by audit. Events are
+    identified by their ids, and have no position in a stream. Events of the last hour are skipped,
+    because the stream may still deliver them.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.lines"
@@ -34,7 +35,7 @@ class BackfillLinesRequest(Query):
 
 
 class BackfillReply(Message):
-    """Part of the stream or of an export: its lines, and the number `written` by this request.
+    """The result for part of the stream or of an export: its `lines`, and how many were `written`.
 
     `unreadable` counts dead letters. `next` is the position to continue at, 0 at the end. `until`
     is the last message that was read: messages that audit has not acknowledged are skipped.

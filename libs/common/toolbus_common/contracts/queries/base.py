@@ -83,7 +83,10 @@ class AuditQuery(Query):
 
 
 class RowsReply(Message):
-    """The result of an audit query: columns, and rows of JSON values. `more` if truncated."""
+    """The result of an audit query: columns, and rows of JSON values.
+
+    `more` if rows were left out.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -108,8 +111,8 @@ class SpendingQuery(Query):
 class SpendingReply(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars.
 
-    `since` is the time of the oldest event of all. `more` says that there are too many rows or
-    calls for one reply: query a shorter interval.
+    `since` is the time of the oldest stored event. `more` is true if there are too many rows or
+    calls for one reply; query a shorter interval.
     """
 
     rows: tuple[tuple[Any, ...], ...]
@@ -155,14 +158,17 @@ class OpenCall(Message):
 
 
 class OpenCallsReply(Message):
-    """The open calls. `more` says that there are too many for one reply: shorten the interval."""
+    """The open calls.
+
+    `more` is true if there are too many for one reply; query a shorter interval.
+    """
 
     calls: tuple[OpenCall, ...]
     more: bool = False
 
 
 class LedgerQuery(Query):
-    """Return the state of all budgets of one customer, or of all if it is empty.
+    """Return the state of all budgets of one customer; an empty `customer` means all customers.
 
     Sent by operators, answered by policy.
     """
@@ -175,8 +181,8 @@ class LedgerQuery(Query):
 class BudgetState(Message):
     """One budget. Amounts are in micro-dollars if `kind` is `usd`, else calls.
 
-    `spent` is settled, `reserved` held by running calls, `debt` carried over. `resets_at` is in
-    seconds since the epoch.
+    `spent` is the settled amount, `reserved` the amount of running calls, `debt` the amount by
+    which calls cost more than their reservations. `resets_at` is in seconds since the epoch.
     """
 
     customer: str

@@ -12,8 +12,9 @@ class EventsQuery(Query):
     """Return the next page of events from `since` and before `until`, ordered by time.
 
     Sent by operators, answered by audit. Times are in seconds since the epoch. `format` is jsonl,
-    ocsf or parquet. `events` (patterns of names) and `customers` restrict the export; empty for
-    all. `after` is empty for the first page, then the `next` of the previous page.
+    ocsf or parquet. `events` (patterns of names) and `customers` restrict the export; if they are
+    empty, all events are exported. `after` is empty for the first page; for another page it is
+    `next` of the previous one.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.events"

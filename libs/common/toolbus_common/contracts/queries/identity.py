@@ -72,7 +72,7 @@ class Bearer(Message):
 
     @property
     def name(self) -> str:
-        """The principal's name, used where a key's name is for key holders."""
+        """The principal's name, used in place of the name of a key."""
         return f"{self.access}:{self.handle or self.user}"
 
     @property

@@ -1,4 +1,4 @@
-"""SQL literals, where there can be no parameter, and LIKE patterns. Pure."""
+"""Write SQL literals where a parameter is not possible, and LIKE patterns. Pure."""
 
 
 def quoted(text: str) -> str:

@@ -40,7 +40,7 @@ class UnresolvedCall(Message):
 
 
 class UnresolvedCallsReply(Message):
-    """The calls, the oldest first. `more` says that there are others, allowed later."""
+    """The calls, oldest first. `more` is true if there are further calls, allowed later."""
 
     calls: tuple[UnresolvedCall, ...]
     more: bool = False

@@ -19,10 +19,10 @@ class Stage(StrEnum):
 
 
 class StoredOutcome(Message):
-    """An outcome, claimed by policy before the call, overwritten by the service that ends it.
+    """An outcome. Policy claims it before the call; the service that ends the call overwrites it.
 
-    `digest` is that of the arguments; `deadline` is the call's, in seconds since the epoch. `reply`
-    is the final reply in the form of `family`; empty unless the call ended.
+    `digest` is the digest of the arguments; `deadline` is the call's, in seconds since the epoch.
+    `reply` is the final reply in the form of `family`; it is empty until the call has ended.
     """
 
     BODY: ClassVar[str | None] = "reply"

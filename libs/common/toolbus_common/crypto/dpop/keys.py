@@ -13,9 +13,12 @@ from toolbus_common.base64url import decoded
 from toolbus_common.crypto.jws import PRIVATE_MEMBERS, SIGNATURES
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
-SHORTEST_RSA, LONGEST_RSA = 2048, 4096  # bits: less is weak, more is costly to verify
+SHORTEST_RSA, LONGEST_RSA = (
+    2048,
+    4096,
+)  # bits: a shorter key is weak, a longer one is costly to verify
 LARGEST_EXPONENT = 2**32
-MOST_KEYS = 1024  # imported keys that are cached: a client signs each request with the same key
+MAX_KEYS = 1024  # imported keys that are cached: a client signs each request with the same key
 _KINDS: dict[str, Any] = {"ES256": ECKey, "EdDSA": OKPKey, "RS256": RSAKey}
 _FIXED = {
     "ES256": {"kty": "EC", "crv": "P-256"},
@@ -57,9 +60,9 @@ def public_key(algorithm: str, jwk: Mapping[str, Any]) -> PublicKey:
     return _imported(algorithm, *(_text(jwk.get(name)) for name in _NUMBERS[algorithm]))
 
 
-@lru_cache(MOST_KEYS)
+@lru_cache(MAX_KEYS)
 def _imported(algorithm: str, *numbers: str) -> PublicKey:
-    """Import the only spelling of a key: another one would have another thumbprint."""
+    """Import a key in its only accepted encoding: any other would change the thumbprint."""
     kind = _KINDS[algorithm]
     given = {**_FIXED[algorithm], **dict(zip(_NUMBERS[algorithm], numbers, strict=True))}
     try:

@@ -17,7 +17,7 @@ from toolbus_common.crypto.sealed_tokens import Claims, TokenSealer
 from toolbus_common.errors import OverloadedError
 
 NONCE_SECONDS = 300.0
-MOST_PROOFS = 200_000  # proofs stored per generation: about 20 MB
+MAX_PROOFS = 200_000  # proofs stored per generation: about 20 MB
 
 
 class Nonce(Claims, frozen=True):
@@ -28,7 +28,7 @@ class Nonce(Claims, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Nonces:
-    """Creates and verifies nonces; any replica with the seal's key can, without stored state."""
+    """Creates and verifies nonces without stored state, in any replica that has the sealing key."""
 
     seal: TokenSealer
 
@@ -46,11 +46,12 @@ class Nonces:
 class UsedProofs:
     """Used proofs, each remembered at least as long as it is valid.
 
-    They are stored in two generations: after `seconds` the newer one becomes the older one.
+    They are stored in two generations. After `seconds`, the older generation is dropped and the
+    newer one becomes the older one.
     """
 
     seconds: float = LATE_SECONDS + EARLY_SECONDS
-    most: int = MOST_PROOFS
+    maximum: int = MAX_PROOFS
     clock: Callable[[], float] = monotonic
     _new: set[bytes] = field(default_factory=set)
     _old: set[bytes] = field(default_factory=set)
@@ -72,7 +73,7 @@ class UsedProofs:
         used = sha256(f"{proof.key} {proof.id}".encode()).digest()
         if used in self._new or used in self._old:
             return False
-        if len(self._new) >= self.most:
+        if len(self._new) >= self.maximum:
             raise OverloadedError("Too many DPoP proofs were used recently; retry later.")
         self._new.add(used)
         return True
@@ -80,13 +81,13 @@ class UsedProofs:
 
 @dataclass(frozen=True, slots=True)
 class ProofChecker:
-    """Checks the proofs presented to one process; without `nonces` no nonce is required."""
+    """Verifies the proofs presented to one process. Without `nonces`, no nonce is required."""
 
     nonces: Nonces | None = None
     spent: UsedProofs = field(default_factory=UsedProofs)
 
-    def judge(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
-        """Verify a proof for this request; with `key` it must be of that key.
+    def verify(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
+        """Verify a proof for this request. With `key`, the proof must be signed by that key.
 
         Raises:
             ProofError: the proof is invalid.
@@ -96,7 +97,7 @@ class ProofChecker:
         proof = proven(text, method, url, time(), token)
         if key and proof.key != key:
             raise ProofError(
-                "The DPoP proof was made with another key than the one the token is bound to."
+                "The DPoP proof is signed with a key to which the token is not bound; use its key."
             )
         if self.nonces is not None and not self.nonces.good(proof.nonce):
             message = "Create the DPoP proof with the nonce in this response's DPoP-Nonce header."

@@ -12,7 +12,7 @@ from toolbus_common.observability.trace_context import child_of, span_id
 T = TypeVar("T")
 Value = str | bool | int | float
 
-MOST_LINKS = 128  # per span
+MAX_LINKS = 128  # per span
 
 
 class Sink(Protocol):
@@ -24,7 +24,7 @@ class Sink(Protocol):
 
 
 class Nothing:
-    """The span of a call that is not recorded; every method is a no-op."""
+    """A span that is not recorded; every method does nothing."""
 
     __slots__ = ()
     recorded = False
@@ -131,7 +131,10 @@ def current() -> Span | Nothing:
 
 
 def bind(traceparent: str) -> None:
-    """Bind this task to a trace, recorded or not; its log lines carry the ids."""
+    """Bind this task to a trace, recorded or not.
+
+    The task's log lines then have the trace's ids.
+    """
     _bound.set(traceparent)
 
 

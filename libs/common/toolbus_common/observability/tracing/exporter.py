@@ -36,7 +36,7 @@ _EXPORTED, _DROPPED, _FAILED = (
 
 
 class _Ended:
-    """An ended span in the queue of the batch processor, which reads `context` of it."""
+    """An ended span in the queue of the batch processor, which reads its `context`."""
 
     __slots__ = ("span",)
     context = SpanContext(1, 1, is_remote=False, trace_flags=SAMPLED)
@@ -46,7 +46,7 @@ class _Ended:
 
 
 class _Converting(SpanExporter):
-    """Converts queued spans to the SDK's in the sending thread, and counts what became of them."""
+    """Converts queued spans to the SDK's form in the sending thread; counts the results."""
 
     def __init__(self) -> None:
         self._session = session()
@@ -73,8 +73,8 @@ class _Processor(BatchSpanProcessor):
     """A batch processor that knows the size of its queue."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        self.most_waiting: int = self._default_max_queue_size()  # type: ignore[no-untyped-call]
-        super().__init__(exporter, self.most_waiting)
+        self.max_waiting: int = self._default_max_queue_size()  # type: ignore[no-untyped-call]
+        super().__init__(exporter, self.max_waiting)
 
 
 class Exporter:
@@ -91,19 +91,19 @@ class Exporter:
             self._processor = _Processor(self._converting)
         except ValueError as error:
             raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
-        self._most_waiting = self._processor.most_waiting
+        self._max_waiting = self._processor.max_waiting
         self._waited = 0  # spans that entered the queue and were not dropped
 
     def take(self, span: Span) -> None:
         """Queue an ended span for its batch."""
-        if self._waited - self._converting.taken >= self._most_waiting:
+        if self._waited - self._converting.taken >= self._max_waiting:
             _DROPPED.inc()
         else:
             self._waited += 1
         self._processor.on_end(cast("ReadableSpan", _Ended(span)))
 
     def close(self) -> None:
-        """Send what is left for at most `LAST_SECONDS`."""
+        """Send the remaining spans, for at most `LAST_SECONDS`."""
         thread = Thread(target=self._processor.shutdown, name="toolbus-traces", daemon=True)
         thread.start()
         thread.join(LAST_SECONDS)

@@ -1,4 +1,4 @@
-"""Start the spans of a service, in traces that are recorded."""
+"""Start the spans of a service in traces that are recorded."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from toolbus_common.observability.trace_context import (
     parent_based,
 )
 from toolbus_common.observability.tracing.context import (
-    MOST_LINKS,
+    MAX_LINKS,
     NOTHING,
     Nothing,
     Sink,
@@ -56,7 +56,7 @@ class Tracer:
         self._service = service
 
     def entrance(self, traceparent: str, parent_id: str, name: str) -> Span | Nothing:
-        """Start the span of an incoming request, whose traceparent is created already."""
+        """Start the span of an incoming request, whose traceparent already exists."""
         sink = recording.sink
         if sink is None or not is_sampled(traceparent):
             return NOTHING
@@ -65,7 +65,7 @@ class Tracer:
         return span
 
     def span(self, name: str, parent: str, kind: int = INTERNAL) -> Span | Nothing:
-        """Start a span below one that another service may have started."""
+        """Start a span below a parent span, which another service may have started."""
         sink = recording.sink
         if sink is None or not is_sampled(parent):
             return NOTHING
@@ -79,7 +79,7 @@ class Tracer:
         return self.span(name, above.traceparent, kind) if above.recorded else NOTHING
 
     def linked(self, name: str, traceparents: Iterable[str]) -> Span | Nothing:
-        """Start a trace for work on behalf of several others, linked to their traceparents."""
+        """Start a trace for work that serves several other traces, and link it to them."""
         sink = recording.sink
         if sink is None:
             return NOTHING
@@ -90,7 +90,7 @@ class Tracer:
             for span in each.split(",")
             if is_traceparent(span)
         )
-        links = list(dict.fromkeys(islice(spans, MOST_LINKS)))
+        links = list(dict.fromkeys(islice(spans, MAX_LINKS)))
         if not links:
             return NOTHING
         span = Span(sink, self._service, name, INTERNAL, continued(""))

@@ -85,7 +85,7 @@ class AzureKeys:
         return version + _BETWEEN + bytes(wrapped.encrypted_key)
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key with the version that wrapped it."""
+        """Decrypt a key with the version of the wrapping key that encrypted it."""
         vault, name = _named(path)
         version, _, sealed = wrapped.partition(_BETWEEN)
         if not _VERSION.fullmatch(version):

@@ -75,7 +75,7 @@ class GoogleKeys:
         return bytes(response.ciphertext)
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key, whichever version wrapped it."""
+        """Decrypt a key that any version of the wrapping key encrypted."""
         _check(path)
         response = self._service.request(
             f"unwrap with the key {path}",

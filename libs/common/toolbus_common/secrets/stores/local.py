@@ -27,7 +27,7 @@ class Environment:
 
 
 class Files:
-    """Regular files by absolute path; one line end at the end is not part of the secret."""
+    """Regular files by absolute path. A final line end is not part of the secret."""
 
     def read(self, path: str) -> str:
         """Return the file's text."""
@@ -41,13 +41,13 @@ class Files:
 
 
 class Unopened:
-    """Store of encrypted configuration values for which this service has no key."""
+    """Stands for encrypted configuration values that this service has no key for."""
 
     def read(self, path: str) -> str:
         """Raise `SecretError`."""
         raise SecretError(
             f"The value of {path} was encrypted with a key that this service does not have. Copy "
-            "the key to the directory 'sealing' of its state directory, or set the value again "
+            "the key to the directory 'encryption' of its state directory, or set the value again "
             "with 'toolbus apply'."
         )
 

@@ -108,7 +108,7 @@ class HashiCorpKeys:
         return str(response["data"]["ciphertext"]).encode()
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key, whichever version wrapped it."""
+        """Decrypt a key that any version of the wrapping key encrypted."""
         mount, name = _parts("vault-transit", path)
         ciphertext = wrapped.decode("ascii", "replace")
         response = self._session.request(

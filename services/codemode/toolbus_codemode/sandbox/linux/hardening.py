@@ -58,7 +58,11 @@ def die_with(parent: int) -> None:
 
 
 def limit(held: Confinement) -> None:
-    """Set resource limits. The hard limit of processor time is a second higher, to report it."""
+    """Set resource limits.
+
+    The hard limit of processor time is one second above the soft limit, so that exceeding the soft
+    limit can be reported.
+    """
     cap(resource.RLIMIT_AS, held.memory)
     cap(resource.RLIMIT_FSIZE, 0)
     cap(resource.RLIMIT_CORE, 0)

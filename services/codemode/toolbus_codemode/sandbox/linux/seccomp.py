@@ -58,7 +58,7 @@ STARTING = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Condition on an argument: a masked half of it equals a value."""
+    """Condition on an argument of a system call: one half of it, masked, equals a value."""
 
     argument: int
     mask: int
@@ -76,7 +76,7 @@ class Rule:
 
 
 def for_calculating(pid: int) -> tuple[Rule, ...]:
-    """Return rules to compute, and to use open descriptors."""
+    """Return rules that allow a process to compute and to use its open descriptors."""
     no_new_code = (Check(2, PROT_EXEC, 0),)
     return (
         *(Rule(call) for call in CALCULATING),

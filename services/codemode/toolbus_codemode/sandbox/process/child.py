@@ -30,7 +30,7 @@ STARVED = {
 
 
 def warm() -> None:
-    """Warm the engine with one program that completes and one that fails."""
+    """Warm up the engine: run one program that completes and one that fails."""
     for source in ("1 + 1", "nope"):
         Run(Start(source, {}, 5.0, 1, 1 << 20, 1 << 20, 0), lambda _: ()).run()
 
@@ -99,7 +99,10 @@ def run(line: Connection) -> None:
 
 
 def be_child(descriptor: int, held: Confinement) -> None:
-    """Harden, run, exit. Errors of the engine are not sent: their text may contain data."""
+    """Harden the process, run one program, exit.
+
+    Errors of the engine are not sent, because their text may contain data.
+    """
     try:
         line = Connection(close_all_but(descriptor))
         harden(held)

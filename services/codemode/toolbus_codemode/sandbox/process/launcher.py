@@ -1,7 +1,8 @@
 """Client of a process that starts runs: the zygote, or the host of Python workers.
 
-It sends orders and receives a pidfd and a socket of each new process, and later its end. If that
-process dies, its runs have ended, and the next order starts another.
+The client sends orders. It receives a pidfd and a socket of each new process, and later the exit of
+that process. If the launcher process dies, all its runs end, and the next order starts another
+launcher.
 """
 
 import asyncio
@@ -59,7 +60,7 @@ class Launched:
 
 
 def words(path: str) -> list[bytes]:
-    """Return the words of a file in /proc, with few system calls because every run reads it."""
+    """Return the words of a file in /proc, with few system calls, since every run reads it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, LARGEST_WORD).split()
@@ -127,7 +128,7 @@ class Launcher:
             control.close()
         if self.ready and not self.ready.done():
             self.ready.set_exception(UnavailableError(f"{self.module} ended before it was ready."))
-            self.ready.exception()  # marks it as retrieved: its waiter may be gone
+            self.ready.exception()  # marks the error as retrieved, because the waiter may be gone
         self.spare.clear()
         for order in self.ordered.values():
             if not order.done():
@@ -201,7 +202,7 @@ class Launcher:
         return launched
 
     async def waited(self, ordered: Ordered) -> Launched | None:
-        """Wait for an order while the launcher sends anything: a busy launcher is not stuck."""
+        """Wait for an order while the launcher still sends messages, since it may only be busy."""
         while not ordered.done():
             before = self.words
             await asyncio.wait((ordered,), timeout=READY_WITHIN)
@@ -210,7 +211,7 @@ class Launcher:
         return ordered.result() if ordered.done() else None
 
     def fill_later(self) -> None:
-        """Order spares later, so that they do not delay the run that took one."""
+        """Order spare processes later, so that this does not delay the current run."""
         if self.filling is None or self.filling.done():
             self.filling = asyncio.create_task(self.fill_after_delay())
 

@@ -23,7 +23,7 @@ FORBIDDEN_CALL = 41 if os.uname().machine == "x86_64" else 198  # socket()
 
 
 def probed(*, without_seccomp: bool) -> dict[str, bool]:
-    """Return the protections of a child, from one that hardens itself and then violates seccomp."""
+    """Start a child that hardens itself and then violates seccomp; return its protections."""
     reading, writing = os.pipe()
     me = os.getpid()
     child = os.fork()

@@ -48,7 +48,7 @@ NAMED: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
-    """Return the engine's own limits. Its time excludes the time of calls."""
+    """Return the limits that the engine itself enforces; its time limit excludes calls."""
     return {
         "max_memory": memory,
         "max_feed_duration_secs": float(cpu),
@@ -64,13 +64,13 @@ class Stopped(Exception):  # noqa: N818 - raised into the program, which may cat
 class Prints:
     """Collector of printed text up to a limit."""
 
-    def __init__(self, most: int, flooded: Callable[[], object]) -> None:
-        self.left = most
+    def __init__(self, maximum: int, flooded: Callable[[], object]) -> None:
+        self.left = maximum
         self.flooded = flooded
         self.parts: list[str] = []
 
     def take(self, _stream: str, text: str) -> None:
-        """Add text. It does not raise, because the engine would report that only at the end."""
+        """Add text. Never raises, because the engine would report the error only at the end."""
         if self.left < 0:
             return
         self.left -= len(text)
@@ -185,7 +185,7 @@ class Run:
         return value
 
     async def named(self, value: Any) -> Any:
-        """Return the global `result`, or the given value."""
+        """Return the global variable `result`, else the given value."""
         try:
             return await self.session.feed_run("result")
         except pydantic_monty.MontyRuntimeError as error:
@@ -215,7 +215,7 @@ class Run:
         return function
 
     def remembered(self, error: Exception, name: str, subject: str) -> Exception:
-        """Remember an exception, to recognize it if the program does not catch it."""
+        """Store an exception, to recognize it if the program does not catch it."""
         self.failures[str(error)] = (name, subject)
         return error
 

@@ -1,8 +1,8 @@
 """Host of Python workers: start hardened workers on request, and run a program in each.
 
-The workers are a binary of another project and its client is native code. So the client runs in
-this process and not in the service: if it crashes, the service starts another. A worker serves one
-program.
+The workers are a binary of another project, and their client is native code. The client therefore
+runs in this process and not in the service; if it crashes, the service starts another process. A
+worker runs one program.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from toolbus_codemode.sandbox.python.engine import Run, limits
 from toolbus_common.process import landlock
 
 LARGEST_ORDER = 4096
-MOST_WORKERS = 512
+MAX_WORKERS = 512
 ADDRESS_SPACE = 1 << 30  # of the process; the engine limits its heap itself
 CPU = 30
 EXECUTABLE = 0x10  # MFD_EXEC, since Linux 6.3; older kernels reject it and do not need it
@@ -142,7 +142,7 @@ async def main() -> None:
     async with pydantic_monty.AsyncMonty(
         binary_path=script,
         min_processes=0,
-        max_processes=MOST_WORKERS,
+        max_processes=MAX_WORKERS,
         max_checkouts_per_worker=1,
     ) as pool:
         host = Host(pool, control)

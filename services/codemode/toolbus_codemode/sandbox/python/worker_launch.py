@@ -1,8 +1,8 @@
 """Become a hardened Python worker: `worker_launch.py COMMON BINARY MEMORY CPU ALLOWED ARGS…`.
 
-It runs without site packages, so that little is imported; COMMON is the path of the common package.
-The binary is opened before the change of user, because the unprivileged user may not reach its
-path.
+The script runs without site packages, so that few modules are imported. COMMON is the path of the
+common package. The binary is opened before the change of user, because the unprivileged user may
+not reach its path.
 """
 
 import os

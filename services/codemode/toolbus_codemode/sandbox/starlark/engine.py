@@ -42,7 +42,7 @@ PRELUDE = (files(__package__) / "prelude.star").read_text()
 
 
 class Stopped(Exception):  # noqa: N818 - control flow; its reason is stored separately
-    """The program must stop. It has no text, because the engine would show it to the program."""
+    """The program must stop. The exception has no text, because the engine would show it."""
 
 
 class Run:
@@ -70,7 +70,7 @@ class Run:
         raise Stopped
 
     def tool(self, namespace: str, tool: Tool) -> Callable[..., Any]:
-        """Return the function that a program calls for a tool."""
+        """Return the function that a program calls to use a tool."""
 
         def function(*positional: Any, **named: Any) -> Any:
             mode, self.mode = self.mode, ""
@@ -86,7 +86,7 @@ class Run:
     def bound(
         self, namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the arguments by name; a mismatch stops the program."""
+        """Return the arguments by name. A mismatch stops the program."""
         try:
             return bound(namespace, tool, positional, named)
         except NotBoundError as error:
@@ -98,14 +98,14 @@ class Run:
         return self.call_log.outcome(call)
 
     def counted(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
-        """Make calls, up to the allowed number."""
+        """Make calls, up to the limit of calls."""
         self.called += len(calls)
         if self.called > self.program.calls:
             self.stop("too_many_calls", f"A program can make at most {self.program.calls} calls.")
         return self.run_calls(calls)
 
     def value_of(self, outcome: Outcome, *, caught: bool) -> Any:
-        """Return an outcome's value; a failure that is not caught stops the program."""
+        """Return an outcome's value. A failure that the program does not catch stops it."""
         if caught:
             return {"value": outcome.value, "code": outcome.code, "message": outcome.message}
         if outcome.code:
@@ -126,7 +126,10 @@ class Run:
         return Call(next(self.ids), before.namespace, before.function, before.arguments)
 
     def set_mode(self, mode: str) -> None:
-        """Set the mode of the next tool call. An unused mode means that no tool was called."""
+        """Set the mode of the next tool call.
+
+        A mode that is not used means that no tool was called.
+        """
         if self.mode and not mode:
             self.stop("wrong_argument", "This function takes a tool and its arguments.", "try_call")
         self.mode = mode
@@ -150,7 +153,7 @@ class Run:
         return self.call_log.fork()
 
     def check_time(self) -> None:
-        """Stop the program at the deadline: the engine does not check between slow calls."""
+        """Stop the program at the deadline, which the engine does not check between slow calls."""
         if self.late():
             self.stop("time", f"The program took longer than {self.program.deadline:g} s.")
 

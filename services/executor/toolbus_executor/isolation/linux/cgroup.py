@@ -16,7 +16,7 @@ _MEBIBYTE = 1 << 20
 
 
 def values(limits: dict[str, Any]) -> dict[str, str]:
-    """Return the content of each file of a group."""
+    """Return the lines to write to each file of a control group."""
     files = {
         "memory.max": str(limits["memory"] * _MEBIBYTE),
         "memory.oom.group": "1",
@@ -46,7 +46,7 @@ def leave(parent: str) -> None:
 
 
 def ran_out(parent: str) -> bool:
-    """Return whether the kernel ended a process of the group for lack of memory."""
+    """Return whether the kernel ended a process of the group because memory was exhausted."""
     try:
         with open(f"{group_path(parent)}/memory.events") as files:
             return any(line.startswith("oom_kill ") and int(line[9:]) for line in files)

@@ -51,7 +51,7 @@ def confine(plan: SimpleNamespace, held: dict[str, bool], user: int) -> dict[str
 
 
 def limit(limits: dict[str, int], *, own_user: bool) -> bool:
-    """Set the limits of each process; return whether their number is limited too.
+    """Set the limits of each process; return whether the number of processes is limited too.
 
     The kernel counts all processes of a user, so that limit needs a separate user.
     """
@@ -98,7 +98,7 @@ def lock(visible_paths: VisiblePaths, scratch: list[str]) -> None:
 
 
 def filter_calls() -> bool:
-    """Reject system calls that Landlock does not govern; return whether that worked."""
+    """Reject system calls that Landlock does not control; return whether the filter was loaded."""
     abi = landlock.version(kernel.libc)
     return syscall_filter.load(by_path=abi < _TRUNCATES_FROM)
 
@@ -109,6 +109,6 @@ def _scope() -> bool:
 
 
 def restore_signals() -> None:
-    """Restore signals that Python ignores, as a program would inherit that."""
+    """Restore the default handling of signals that Python ignores, because programs inherit it."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

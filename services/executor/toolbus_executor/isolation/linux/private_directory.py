@@ -1,7 +1,7 @@
 """Private directories of a server on disk, where no file system can be mounted.
 
-Each is named by its supervisor's pid below one directory, and removed at the end; the next
-supervisor removes those of killed ones.
+All are below one directory, each named after its supervisor's pid, and removed at the end. The next
+supervisor removes the directories of killed ones.
 """
 
 import os
@@ -23,7 +23,7 @@ def make(user: int) -> str:
 
 
 def remove(path_name: str) -> None:
-    """Remove the directory without following links; its writers have ended."""
+    """Remove the directory without following links, after the processes that use it ended."""
     try:
         for _at, directories, files, at in os.fwalk(path_name, topdown=False):
             for name in files:
@@ -72,7 +72,7 @@ def link_token(private_home: str, token: tuple[str, str]) -> None:
 
 
 def _parent_dir() -> str:
-    """Return the directory of all of them, which must belong to this user alone."""
+    """Return the directory of all private directories, which must belong to this user alone."""
     path_name = f"{_ALL}-{os.geteuid()}"
     try:
         os.mkdir(path_name, _MODE)

@@ -56,7 +56,7 @@ def _is_child(pid: int) -> bool:
 
 
 def exit_as(code: int) -> None:
-    """End as the program did, by its signal if it was one."""
+    """Exit with the program's exit code, or with the signal that ended it."""
     number = code - 128
     if number > 0:
         try:

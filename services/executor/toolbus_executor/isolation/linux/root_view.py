@@ -31,8 +31,8 @@ def build(
 ) -> bool:
     """Make the view the root of this mount namespace; return whether /proc is private.
 
-    `user` owns the private directories. `users` maps owners of files, see `user_ids.mapping`.
-    `proc` permits the machine's /proc where the kernel rejects a new one. Raises `OSError`.
+    `user` owns the private directories. `users` maps owners of files (`user_ids.mapping`). `proc`
+    permits the use of the machine's /proc if the kernel rejects a new one. Raises `OSError`.
     """
     mounts.make_private()
     trees = [(path, tree) for path, tree in _trees(plan, visible_paths, users)]
@@ -84,13 +84,13 @@ def _trees(plan: SimpleNamespace, visible_paths: VisiblePaths, users: int) -> li
         cache_path = f"{plan.home}/{CACHE}"
         try:
             taken.setdefault(cache_path, _tree(plan.cache, _SAFE, users, must_map=users >= 0))
-        except OSError:  # its file system cannot map owners: no cache then
+        except OSError:  # the file system cannot map owners, so there is no cache
             plan.cache = ""
     return list(taken.items())
 
 
 def _roots(paths: list[str]) -> list[str]:
-    """Return the paths that are not below another."""
+    """Return the paths that are not below another of these paths."""
     found: list[str] = []
     for path in sorted(set(paths)):
         if not is_below(path, *found) and os.path.exists(path):
@@ -156,7 +156,7 @@ def _make_devices(stage: str, devices: list[tuple[str, int]], shared: int) -> No
 
 
 def _process_files(stage: str, fallback: int, *, writable: bool) -> bool:
-    """Mount a private /proc; where the kernel rejects it, the machine's."""
+    """Mount a private /proc. If the kernel rejects that, mount the machine's /proc."""
     os.makedirs(f"{stage}/proc", exist_ok=True)
     try:
         mounts.mount("proc", f"{stage}/proc", _QUIET)

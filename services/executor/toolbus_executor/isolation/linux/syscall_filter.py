@@ -1,6 +1,6 @@
-"""System-call filter for processes without namespaces, against reaching other processes.
+"""System-call filter that prevents processes without namespaces from reaching other processes.
 
-Landlock governs files, signals and tracing, but not Unix sockets, named memory and queues, kernel
+Landlock controls files, signals and tracing, but not Unix sockets, named memory and queues, kernel
 keys, or the limits of another process of the same user.
 """
 

@@ -1,6 +1,6 @@
 """Linux system calls by number: namespaces, capabilities, parent-death signal.
 
-Only a few modules of the standard library are imported, as a server's start waits for them.
+Only a few modules of the standard library are imported, because imports delay a server's start.
 """
 
 import ctypes
@@ -26,18 +26,18 @@ SIGCHLD = 17
 _CAPABILITIES_3 = 0x20080522
 _KEYCTL, _JOIN_SESSION = {"x86_64": 250, "aarch64": 219}, 1
 _NOT_ROOT = 1000  # root's user id in a server's user namespace
-_MOST_CAPABILITIES = 64
+_MAX_CAPABILITIES = 64
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 
 
 def clone(spaces: int) -> int:
-    """Fork into these namespaces; like `fork`, but -1 if that is rejected."""
+    """Fork into these namespaces. Like `fork`, but return -1 if the kernel rejects it."""
     arguments = struct.pack("=8Q", spaces, 0, 0, 0, SIGCHLD, 0, 0, 0)
     return int(libc.syscall(CLONE3, arguments, len(arguments)))
 
 
 def die_with_parent(signal: int) -> None:
-    """Receive a signal when the parent ends."""
+    """Receive this signal when the parent ends."""
     libc.prctl(PR_SET_PDEATHSIG, int(signal), 0, 0, 0)
 
 
@@ -53,7 +53,7 @@ def keep_privileges() -> bool:
 
 def drop_capabilities(kept: int = -1) -> None:
     """Remove all capabilities but `kept` from programs started from here on."""
-    for number in range(_MOST_CAPABILITIES):
+    for number in range(_MAX_CAPABILITIES):
         if number != kept:
             libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
     libc.prctl(PR_SET_KEEPCAPS, int(kept >= 0), 0, 0, 0)
@@ -74,7 +74,7 @@ def leave_keyring() -> None:
 
 
 def be_opaque() -> None:
-    """Forbid other processes of the same user to inspect this one."""
+    """Forbid other processes of the same user to read or trace this one."""
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Separate user ids of server processes, which no other process of the machine has."""
+"""Separate user ids of server processes, used by no other process of the machine."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from toolbus_executor.isolation.linux import syscalls
 
 # Beyond the ranges of distributions, containers and directory services.
 _FIRST = 0x70000000
-_MOST_PIDS = 1 << 22
+_MAX_PIDS = 1 << 22
 _SMALL, _SPARED = 65536, 1000  # the last ids of a container's range are in use
 
 
@@ -20,22 +20,23 @@ def own() -> int:
     except OSError:
         return 0
     end = min(first + count for first, count in rows)
-    if end >= _FIRST + _MOST_PIDS:
+    if end >= _FIRST + _MAX_PIDS:
         return _FIRST + os.getpid()
     return end - _SPARED - os.getpid() % (_SMALL // 2) if end >= _SMALL else 0
 
 
 def become(user: int) -> None:
-    """Become the user, with no other groups. Raises `OSError`."""
+    """Switch to the user, with no supplementary groups. Raises `OSError`."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
 
 
 def right_for(user: int, read: list[str], write: list[str]) -> int:
-    """Return the capability the user needs to use these paths; -1 for none.
+    """Return the capability that the user needs to use these paths; -1 if it needs none.
 
-    Landlock restricts which files the process reaches; without a capability it owns none of them.
+    Landlock restricts which files the process reaches. Without a capability, the process has only
+    the rights of other users on these files.
     """
     groups = os.getgroups()
     os.setgroups([])
@@ -55,9 +56,10 @@ def right_for(user: int, read: list[str], write: list[str]) -> int:
 
 
 def mapping(user: int) -> int:
-    """Return a user namespace's descriptor in which root's files belong to the user, or -1.
+    """Return the descriptor of a user namespace in which root's files belong to the user, or -1.
 
-    The server uses a tree mounted through it with the executor's rights; no other process does.
+    Through a tree that is mounted with it, the server has the executor's rights; no other process
+    uses that tree.
     """
     if not user:
         return -1
@@ -79,7 +81,7 @@ def mapping(user: int) -> int:
 
 
 def _row(kind: str) -> tuple[int, int]:
-    """Return the range with the highest ids available here."""
+    """Return the range of the highest user ids that are available here."""
     with open(f"/proc/self/{kind}") as file:
         rows = [line.split() for line in file]
     first, _outside, count = max(rows, key=lambda row: int(row[0]))

@@ -1,4 +1,4 @@
-"""Requests to the egress proxy: target and forwarded head. Pure."""
+"""Requests to the egress proxy: the target, and the head to forward. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class NoRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """A target, the URL that named it, and the forwarded head; a tunnel has no head."""
+    """A target, the URL that named it, and the head to forward. A tunnel has no head."""
 
     target: Target
     url: str
@@ -55,7 +55,7 @@ def parse_request(head: bytes) -> ConnectRequest:
 
 
 def _passed_on(lines: list[str]) -> list[str]:
-    """Return the headers meant for the server. Raises `NoRequestError`."""
+    """Return the headers to forward to the server. Raises `NoRequestError`."""
     forwarded = []
     for line in lines:
         header = _HEADER.fullmatch(line)

@@ -1,7 +1,7 @@
 """Egress proxy of a server's process: the only exit of its network, to configured hosts.
 
-The process has no other network. A host is checked against the list before its name is resolved;
-then its addresses are checked like those of any server.
+The process has no other network. A host is checked against the list before its name is resolved.
+Then its addresses are checked like those of every server.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
 log = logging.getLogger(__name__)
 
-MOST_OPEN = 32  # connections of one server
-MOST_BYTES = 32 << 20  # per second and server, to leave time of the event loop for others
-LEAST_PIECE = 32 << 10  # bytes that any piece or connection counts as, at least
-MOST_LOOKED_UP = 2  # concurrent name lookups, as they take threads shared with others
+MAX_OPEN = 32  # connections of one server
+MAX_BYTES = 32 << 20  # per second and server, to leave time of the event loop for others
+MIN_PIECE = 32 << 10  # bytes that any piece or connection counts as, at least
+MAX_CONCURRENT_LOOKUPS = 2  # concurrent name lookups, as they take threads shared with others
 ACCEPT_SECONDS = 1.0
 HEAD_SECONDS, DIAL_SECONDS, IDLE_SECONDS = 15.0, 15.0, 900.0
 LARGEST_HEAD = 32 * 1024
-MOST_REMEMBERED = 100  # rejected hosts
+MAX_REMEMBERED = 100  # rejected hosts
 _CHUNK = 64 * 1024
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _REASONS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
@@ -62,7 +62,7 @@ class EgressProxy:
 
     @contextmanager
     def handover(self) -> Iterator[int]:
-        """Yield a descriptor for the process, which hands a listening socket back through it."""
+        """Yield a descriptor over which the process passes a listening socket to the proxy."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._serving = asyncio.create_task(self._serve(ours))
@@ -88,26 +88,26 @@ class EgressProxy:
             await self._connections.end()
 
     async def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection; wait when no descriptor is left for it."""
+        """Accept one connection; wait if the process has no free descriptor."""
         try:
             opened, _ = await asyncio.get_running_loop().sock_accept(listening)
         except OSError:
             await asyncio.sleep(ACCEPT_SECONDS)
             return
         # Decided on arrival: open connections are not closed for new ones.
-        full = len(self._connections) >= MOST_OPEN
+        full = len(self._connections) >= MAX_OPEN
         self._connections.start(self._serve_connection(opened, full=full))
 
     async def _throttle(self, size: int) -> None:
         """Wait until the server's bandwidth permits `size` more bytes."""
         now = asyncio.get_running_loop().time()
         wait = self._free_at - now
-        self._free_at = max(now, self._free_at) + max(size, LEAST_PIECE) / MOST_BYTES
+        self._free_at = max(now, self._free_at) + max(size, MIN_PIECE) / MAX_BYTES
         if wait > 0:
             await asyncio.sleep(wait)
 
     async def _serve_connection(self, opened: socket.socket, *, full: bool) -> None:
-        """Serve one connection of the program, to its end."""
+        """Serve one connection of the program until it ends."""
         try:
             reader, writer = await asyncio.open_connection(sock=opened, limit=LARGEST_HEAD)
         except BaseException:
@@ -130,7 +130,7 @@ class EgressProxy:
     ) -> None:
         """Check the request, connect, and forward bytes."""
         if full:
-            raise _RejectedError(503, f"More than {MOST_OPEN} connections are open; close some.")
+            raise _RejectedError(503, f"More than {MAX_OPEN} connections are open; close some.")
         async with asyncio.timeout(HEAD_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
         request = self._check(head)
@@ -206,7 +206,7 @@ class EgressProxy:
     def _note(self, target: Target) -> None:
         """Log a rejected host once, up to a number of hosts, and count the requests."""
         host = target.authority
-        if host not in self.refused and len(self.refused) < MOST_REMEMBERED:
+        if host not in self.refused and len(self.refused) < MAX_REMEMBERED:
             log.warning("network.rejected", extra={"server": self.server, "host": host})
             self.refused[host] = 0
         if host in self.refused:
@@ -214,7 +214,7 @@ class EgressProxy:
 
 
 def _few_at_once(resolve: Resolve) -> Resolve:
-    slots = asyncio.Semaphore(MOST_LOOKED_UP)
+    slots = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
 
     async def limited(target: Target) -> list[str]:
         async with slots:

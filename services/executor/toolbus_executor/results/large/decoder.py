@@ -5,7 +5,7 @@ import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.results.large.json_scanner import Kind
 
 _GROUP = 4  # characters of base64 that make three bytes
@@ -20,11 +20,11 @@ class Decoder:
         self._rest = ""
 
     def feed(self, raw: bytes) -> bytes:
-        """Return the bytes a piece adds. Raises `UpstreamFaultError`."""
+        """Return the bytes a piece adds. Raises `UpstreamInvalidError`."""
         try:
             return self._decode(raw)
         except (ValueError, Base64Error) as error:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reply has invalid {self._kind.value}."
             ) from error
 
@@ -42,8 +42,8 @@ class Decoder:
         return a2b_base64(text[:whole])
 
     def end(self) -> bytes:
-        """Return the remaining bytes. Raises `UpstreamFaultError`."""
+        """Return the remaining bytes. Raises `UpstreamInvalidError`."""
         rest, self._rest = self._rest, ""
         if rest or self._utf8.getstate()[0]:
-            raise UpstreamFaultError(f"The upstream's reply has truncated {self._kind.value}.")
+            raise UpstreamInvalidError(f"The upstream's reply has truncated {self._kind.value}.")
         return b""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 
 MIN_BYTES = 64 << 10  # bytes of a value that is extracted
 LARGEST_REST = 7 << 20
@@ -49,7 +49,7 @@ _CHARACTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _FLAT = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _NO_BRACKET = bytes(each for each in range(256) if each not in b"{}[]")
-_MOST_FOLDS = 32
+_MAX_FOLDS = 32
 _QUOTE, _COMMA = b'",'
 _OPEN, _OBJECT = b"{[", b"{"[0]
 
@@ -60,7 +60,7 @@ class ValueReceiver(Protocol):
     placeholder: bytes  # raw JSON that replaces the value
 
     def feed(self, raw: bytes) -> None:
-        """Take a piece of raw JSON; of a string its inside, with whole escapes only."""
+        """Receive a piece of raw JSON; of a string only the content, without split escapes."""
         ...
 
     def end(self) -> None:
@@ -116,7 +116,7 @@ class Scanner:
         self._in_string = False
 
     def feed(self, piece: bytes) -> None:
-        """Scan the next piece. Raises `UpstreamFaultError`."""
+        """Scan the next piece. Raises `UpstreamInvalidError`."""
         data, at = self._pending + piece, 0
         while at < len(data):
             after = self._step(data, at)
@@ -125,15 +125,15 @@ class Scanner:
             at = after
         self._pending = data[at:]
         if len(self._pending) > _LONGEST_ESCAPE:
-            raise UpstreamFaultError("The upstream's reply has an invalid escape sequence.")
+            raise UpstreamInvalidError("The upstream's reply has an invalid escape sequence.")
         if len(self.rest) + len(self._value or ()) > LARGEST_REST:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reply is too large: more than {LARGEST_REST} bytes without its "
                 f"{MAX_EXTRACTED} largest values; request less."
             )
 
     def _scan_structure(self, data: bytes, at: int) -> int:
-        """Scan what stands between strings: brackets, commas, numbers."""
+        """Scan the text between strings: brackets, commas, numbers."""
         found = _PLAIN.match(data, at)
         end = found.end() if found is not None else at
         self.rest += data[at:end]
@@ -152,7 +152,7 @@ class Scanner:
         return end + 1
 
     def _take_short(self, data: bytes, at: int) -> int:
-        """Take a complete string that is not large; return 0 for any other."""
+        """Read a complete string that is not large; return 0 if it is large or incomplete."""
         found = _WHOLE.match(data, at)
         if found is None or found.end() - at > MIN_BYTES:
             return 0
@@ -272,15 +272,15 @@ class Scanner:
 
 
 def _brackets(piece: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Return a piece's closing brackets at most, opening ones at least, and its string state.
+    """Return the minimum bracket depth of a piece, its change of depth, and its string state.
 
-    Folding pairs away is much faster than a look at each bracket.
+    Removing pairs first is much faster than reading each bracket.
     """
     if b"\\" in piece:
         piece = _ESCAPE.sub(b"", piece)
     parts = piece.split(b'"')
     outside = b"".join(parts[1 if in_string else 0 :: 2]).translate(None, _NO_BRACKET)
-    for _ in range(_MOST_FOLDS):
+    for _ in range(_MAX_FOLDS):
         folded = outside.replace(b"{}", b"").replace(b"[]", b"")
         if len(folded) == len(outside):
             break

@@ -84,8 +84,8 @@ def with_previews(raw: bytes, stored: dict[str, StoredValue]) -> bytes:
         result["contents"] = [_content(each, stored) for each in contents]
     whole = stored.get(_name(result.get("structuredContent")))
     if whole is not None:
-        # Clients reject a success without structured content that matches its schema, but accept an
-        # error.
+        # Clients reject a successful result whose structured content does not match the schema, but
+        # accept an error.
         del result["structuredContent"]
         result["isError"] = True
         result.setdefault("content", []).extend(_preview_blocks(whole))
@@ -102,7 +102,7 @@ def _block(block: Any, stored: dict[str, StoredValue]) -> list[Any]:
 
 
 def _content(content: Any, stored: dict[str, StoredValue]) -> Any:
-    """Return a content of a read resource with a preview as its text, under its own URI."""
+    """Return a content of a read resource whose text is a preview, under its own URI."""
     found = _stored_in(content, stored)
     if found is None:
         return content

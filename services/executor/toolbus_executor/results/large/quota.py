@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from time import time
 
 from toolbus_common.errors import OverloadedError
-from toolbus_common.nats.topology import MOST_RESULT_BYTES
+from toolbus_common.nats.topology import MAX_RESULT_BYTES
 
-MAX_BYTES = MOST_RESULT_BYTES * 3 // 4  # the rest is for results of code-mode programs
+MAX_BYTES = MAX_RESULT_BYTES * 3 // 4  # the rest is for results of code-mode programs
 MAX_PER_PRINCIPAL = MAX_BYTES // 2  # of one principal
 Principal = tuple[str, str]
 

@@ -1,4 +1,4 @@
-"""Reading of a stored result, in parts, by the principal whose call made it."""
+"""Reading parts of a stored result, by the principal that made the call."""
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ Select = Callable[[str, bytes], Awaitable[bytes]]
 
 
 async def read(store: LargeResultStore, call: CallAdmitted, select: Select | None) -> bytes:
-    """Return the raw result of a `resources/read`: a part, or what `select` finds in the whole.
+    """Return the raw result of a `resources/read`: a part, or the result of `select`.
 
     Raises:
         UnknownToolError: the result does not exist, has expired, or is another principal's.

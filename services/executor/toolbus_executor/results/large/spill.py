@@ -6,7 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 
-from toolbus_common.errors import ToolbusError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError
 from toolbus_executor.results.large.decoder import Decoder
 from toolbus_executor.results.large.json_scanner import Kind, Scanner
 from toolbus_executor.results.large.store import PART, LargeResultStore
@@ -14,7 +14,7 @@ from toolbus_executor.results.large.store import PART, LargeResultStore
 PLACEHOLDER = "toolbus-kept-"  # prefix of placeholders; a random suffix makes them unguessable
 BEGINNING = 2_000  # bytes shown in a preview
 LONGEST_STRUCK = 4096
-MOST_WAITING = 4 << 20  # bytes that wait to be written, until the stream is paused
+MAX_WAITING = 4 << 20  # bytes that wait to be written, until the stream is paused
 
 
 class ExtractedValue:
@@ -37,11 +37,11 @@ class ExtractedValue:
         self._part = bytearray()
 
     def feed(self, raw: bytes) -> None:
-        """Take a piece of raw JSON."""
+        """Receive a piece of raw JSON."""
         self.add(self._decoder.feed(raw))
 
     def add(self, value: bytes) -> None:
-        """Take a piece of the decoded value."""
+        """Receive a piece of the decoded value."""
         if len(self.beginning) < BEGINNING:
             self.beginning = (self.beginning + value)[:BEGINNING]
         self.size += len(value)
@@ -59,7 +59,7 @@ class ExtractedValue:
         self.media = self.media or _media(self.kind, self.beginning)
 
     async def remove(self, store: LargeResultStore) -> None:
-        """Delete the stored parts, unless a caller has the result URI."""
+        """Delete the stored parts, unless the result URI was returned to a caller."""
         if not self.settled:
             self.settled = True  # delete once
             store.quota.release(self.taken)
@@ -102,7 +102,7 @@ class SpillBuffer:
         """Take the next piece. Raises `ToolbusError`."""
         self.size += len(piece)
         if self.size > self._largest:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reply is too large: it exceeds {self._largest} bytes, the limit "
                 "in the server's configuration; request less."
             )
@@ -121,7 +121,7 @@ class SpillBuffer:
     @property
     def full(self) -> bool:
         """Whether too many bytes wait to be written."""
-        return self._backlog > MOST_WAITING
+        return self._backlog > MAX_WAITING
 
     async def service(self) -> None:
         """Wait until fewer bytes wait to be written."""
@@ -140,7 +140,7 @@ class SpillBuffer:
         return self.rest
 
     async def abandon(self) -> None:
-        """Delete what was stored."""
+        """Delete the stored parts."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -196,7 +196,7 @@ class SpillBuffer:
 
 
 def _media(kind: Kind, beginning: bytes) -> str:
-    """Guess the media type of a value without one."""
+    """Guess the media type of a value that has none."""
     if kind is Kind.BASE64:
         return "application/octet-stream"
     looks = kind is Kind.JSON or beginning.lstrip()[:1] in (b"{", b"[")

@@ -55,7 +55,7 @@ class SpillRegistry:
         return rest
 
     def abandon(self, spill: SpillBuffer) -> None:
-        """Delete what was stored of a message."""
+        """Delete the stored parts of a message."""
         self._spawn(spill.abandon())
 
     def applies(self, raw: bytes, call: CallAdmitted) -> bool:
@@ -169,7 +169,7 @@ class SpillRegistry:
 
 
 class MessageSpill:
-    """What a transport needs for one message that becomes too large."""
+    """The operations that a transport needs for one message that becomes too large."""
 
     spills: SpillRegistry | None = None
     flow: Callable[[bool], None] | None = None
@@ -184,7 +184,7 @@ class MessageSpill:
         return await self._of_server.ended(spill)
 
     def abandon(self, spill: SpillBuffer) -> None:
-        """Delete what was stored of a message that will not end."""
+        """Delete the stored parts of a message that will not be completed."""
         self._of_server.abandon(spill)
 
     @property

@@ -1,8 +1,8 @@
 """Store of large results: in encrypted parts, with a limited lifetime.
 
 Each part is encrypted with the result's key. The manifest, which holds that key, is encrypted with
-a key derived from the result URI and its principal. So neither the URI nor the store alone opens a
-result.
+a key derived from the result URI and its principal. Decrypting a result therefore requires both the
+URI and access to the store.
 """
 
 import secrets
@@ -127,7 +127,7 @@ def _object_name(handle: Handle) -> str:
 
 
 def _aead(handle: Handle, call: CallAdmitted) -> Aead:
-    """Return the key of one handle for one principal; it encrypts nothing else."""
+    """Return the encryption key of one handle for one principal."""
     holder = call.principal_id if call.key == ANONYMOUS else call.key
     info = msgspec.json.encode(("toolbus kept", call.customer, holder, handle.server, handle.tool))
     return Aead(derived_key(handle.secret.encode(), info))

@@ -12,7 +12,7 @@ _WHOLE = frozenset({"complete", None})
 
 
 class _Result(msgspec.Struct):
-    """The members of a result that can be selected from, or forbid it."""
+    """The members of a result that a selection reads, or that prevent a selection."""
 
     resultType: str | None = None  # noqa: N815 - the wire's own name
     isError: bool | None = None  # noqa: N815

@@ -1,7 +1,7 @@
 """Worker process that evaluates JMESPath expressions, one request line to one reply line.
 
-Expressions and documents are untrusted: the system limits memory and time, and the client kills a
-worker that stalls.
+Expressions and documents are untrusted. Resource limits bound memory and time, and the client kills
+a worker that does not respond.
 """
 
 import signal
@@ -25,7 +25,7 @@ class SelectionRequest(msgspec.Struct):
 
 
 class SelectionReply(msgspec.Struct, omit_defaults=True):
-    """The selected value, or the reason of the failure."""
+    """The selected value, or the reason why the selection failed."""
 
     found: Any = None
     why: str = ""

@@ -18,7 +18,7 @@ from toolbus_executor.results.selection.worker import (
 
 SECONDS = 20.0  # of one evaluation; its processor time has a tighter limit
 WAIT_SECONDS = 10.0  # in the queue
-MOST_WAITING = 32
+MAX_WAITING = 32
 LARGEST_DOCUMENT = 16 << 20  # bytes
 _BEGIN_SECONDS = 30.0  # process start on a busy machine
 _LIMITS = {"AS": 1 << 30, "CORE": 0, "NOFILE": 64}
@@ -34,7 +34,7 @@ class Selector:
         self._process: asyncio.subprocess.Process | None = None
 
     async def select(self, expression: str, document: bytes) -> bytes:
-        """Return what an expression selects from a JSON document, as JSON.
+        """Return the result of an expression on a JSON document, as JSON.
 
         Raises:
             InvalidError: the selection failed; the reason is a clause for the note in the result.
@@ -43,7 +43,7 @@ class Selector:
         """
         if len(document) > LARGEST_DOCUMENT:
             raise InvalidError(f"only results up to {LARGEST_DOCUMENT} bytes can be selected from")
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise OverloadedError("Too many selections are in progress; retry shortly.")
         line = msgspec.json.encode(SelectionRequest(expression, msgspec.Raw(document)))
         self._waiting += 1

@@ -11,7 +11,7 @@ from toolbus_executor.upstreams.graphql.introspection import (
     Types,
 )
 
-MOST_INPUTS = 200  # input objects of one tool
+MAX_INPUTS = 200  # input objects of one tool
 LONGEST_DESCRIPTION = 500
 _SCALARS: dict[str, dict[str, Any]] = {
     "Int": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
@@ -37,7 +37,7 @@ class Inputs:
 
     def _of(self, ref: Ref, depth: int) -> dict[str, Any]:
         if depth > DEEPEST_TYPE:
-            raise SchemaError("a type is wrapped too often")
+            raise SchemaError("a type has too many list and non-null wrappers")
         if ref.kind == "NON_NULL" and ref.of_type is not None:
             return self._bare(ref.of_type, depth + 1)
         return _or_null(self._bare(ref, depth))
@@ -57,8 +57,8 @@ class Inputs:
     def _object(self, named: Type) -> dict[str, Any]:
         """Return a reference to an input object, which is defined once."""
         if named.name not in self.definitions:
-            if len(self.definitions) >= MOST_INPUTS:
-                raise SchemaError(f"its arguments lead to more than {MOST_INPUTS} input objects")
+            if len(self.definitions) >= MAX_INPUTS:
+                raise SchemaError(f"its arguments lead to more than {MAX_INPUTS} input objects")
             self.definitions[named.name] = {}
             self.definitions[named.name] = object_of(named.input_fields or [], self)
         return {"$ref": f"#/$defs/{named.name}"}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-MOST_TYPES = 5_000
+MAX_TYPES = 5_000
 DEEPEST_TYPE = 8  # nesting of list and non-null types
 # Deeper than schemas in practice; older servers reject deeper queries.
 _REF = "kind name ofType{" * 7 + "kind name" + "}" * 7
@@ -36,7 +36,7 @@ class Ref(msgspec.Struct, rename="camel"):
 
     @property
     def bare(self) -> "Ref":
-        """The type without the outer non-null."""
+        """The type without an outer non-null wrapper."""
         return self.of_type if self.kind == "NON_NULL" and self.of_type is not None else self
 
     @property
@@ -156,8 +156,8 @@ def types_in(body: bytes) -> Types:
     if response.data is None:
         raise SchemaError("the server does not support introspection; enable it there")
     schema = response.data.schema
-    if len(schema.types) > MOST_TYPES:
-        raise SchemaError(f"the schema has more than {MOST_TYPES} types")
+    if len(schema.types) > MAX_TYPES:
+        raise SchemaError(f"the schema has more than {MAX_TYPES} types")
     roots = {
         "query": schema.query_type,
         "mutation": schema.mutation_type,

@@ -53,7 +53,7 @@ class Operation:
 def operations_in(
     types: Types, wanted: Operations, address: str
 ) -> tuple[dict[str, Operation], dict[str, str]]:
-    """Return the tools by name, and what is left out and why."""
+    """Return the tools by name, and the omitted fields with the reasons."""
     found: dict[str, Operation] = {}
     left_out: dict[str, str] = {}
     for kind, field in _fields(types):
@@ -108,7 +108,7 @@ def _select(types: Types, field: Field) -> dict[str, Any]:
     return {
         "type": "array",
         "items": {"type": "string", "maxLength": 1_000},
-        "maxItems": selection.MOST_PATHS,
+        "maxItems": selection.MAX_PATHS,
         "description": (
             "The fields to return, as dotted paths (owner.name; through a type where there "
             f"are several). {field.type.base} by itself: "
@@ -123,7 +123,7 @@ def _description(kind: str, field: Field) -> str:
 
 
 def _binding(address: str, kind: str, field: Field) -> str:
-    """Return the digest of what an approval covers besides the definition.
+    """Return the digest of the parts that an approval covers in addition to the definition.
 
     These are the address, the field and its types.
     """
@@ -143,8 +143,8 @@ def _free_name(field: Field) -> str:
 def _paths(paths: Any) -> list[str]:
     if not isinstance(paths, list) or not all(isinstance(each, str) for each in paths):
         raise selection.SelectionError("'select' must be an array of strings")
-    if len(paths) > selection.MOST_PATHS:
-        raise selection.SelectionError(f"'select' has more than {selection.MOST_PATHS} paths")
+    if len(paths) > selection.MAX_PATHS:
+        raise selection.SelectionError(f"'select' has more than {selection.MAX_PATHS} paths")
     return paths
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 LARGEST_RESULT = 6 * 1024 * 1024  # bytes; it must fit a message on the bus
-MOST_ERRORS, LONGEST_ERROR, LONGEST_BODY = 10, 1_000, 2_000
+MAX_ERRORS, LONGEST_ERROR, LONGEST_BODY = 10, 1_000, 2_000
 _ERRORS = 400
 _encode = msgspec.json.Encoder().encode
 
 
 class _Response(msgspec.Struct):
-    """A GraphQL response; anything of another form is none."""
+    """A GraphQL response. Anything with another form is not a response."""
 
     data: dict[str, msgspec.Raw] | None = None
     errors: list[dict[str, Any]] | None = None
@@ -22,7 +22,7 @@ _response = msgspec.json.Decoder(_Response).decode
 
 
 def result_of(status: int, body: bytes, field: str) -> bytes:
-    """Return the raw result of a call of this field; errors come with the partial data."""
+    """Return the raw result of a call of this field. Errors are returned with the partial data."""
     try:
         response = _response(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -49,8 +49,8 @@ def _data(response: _Response, field: str) -> list[str]:
 
 
 def _errors(errors: list[dict[str, Any]]) -> str:
-    shown = [_error(each) for each in errors[:MOST_ERRORS]]
-    more = len(errors) - MOST_ERRORS
+    shown = [_error(each) for each in errors[:MAX_ERRORS]]
+    more = len(errors) - MAX_ERRORS
     return "\n".join([*shown, *([f"and {more} more errors"] if more > 0 else [])])
 
 

@@ -5,29 +5,29 @@ from typing import Any
 
 from toolbus_executor.upstreams.graphql.introspection import Field, SchemaError, Type, Types
 
-MOST_FIELDS = 60  # selected by default
-MOST_PATHS, DEEPEST_PATH = 100, 8
+MAX_FIELDS = 60  # selected by default
+MAX_PATHS, DEEPEST_PATH = 100, 8
 NEAR = 1  # levels of nested objects whose plain fields are included
 _TYPENAME = "__typename"
-_MOST_NAMED = 30
-_MOST_CONSIDERED = 500  # fields of one type
-_MOST_OF_UNION = 50
+_MAX_NAMED = 30
+_MAX_CONSIDERED = 500  # fields of one type
+_MAX_UNION_MEMBERS = 50
 
 Tree = dict[str, Any]  # name -> what is selected within; empty for a leaf
 
 
 class SelectionError(Exception):
-    """A caller's selection is invalid; the message lists what is available."""
+    """A caller's selection is invalid; the message lists the available fields."""
 
 
 def usual(types: Types, field: Field) -> Tree:
-    """Return the plain fields of a field's type, and of the objects directly within."""
-    left = [MOST_FIELDS]
+    """Return the plain fields of a field's type, and those of the objects directly below it."""
+    left = [MAX_FIELDS]
     return _plain(types, types.of(field.type), NEAR, left)
 
 
 def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
-    """Return the selection of a caller's dotted paths; an object at the end is expanded.
+    """Return the selection for a caller's dotted paths. An object at the end of a path is expanded.
 
     Raises:
         SelectionError: a path does not exist.
@@ -74,7 +74,7 @@ def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
             return
         named = step if isinstance(step, Type) else types.of(step.type)
     if not named.is_leaf and not tree:
-        tree |= _plain(types, named, 0, [MOST_FIELDS])
+        tree |= _plain(types, named, 0, [MAX_FIELDS])
 
 
 def _step(types: Types, named: Type, name: str) -> Field | Type | None:
@@ -90,16 +90,16 @@ def _step(types: Types, named: Type, name: str) -> Field | Type | None:
 def _no_such_path(named: Type, path: str) -> str:
     there = [each.name for each in named.fields or [] if each.selectable]
     there += [each.name for each in named.possible_types or []]
-    available = ", ".join(sorted(there)[:_MOST_NAMED]) or "nothing"
+    available = ", ".join(sorted(there)[:_MAX_NAMED]) or "nothing"
     return f"{path[:120]!r} in select does not exist; {named.name} has: {available}"
 
 
 def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:
-    """Return the leaf fields of a type, and those of objects `near` levels within; bounded."""
+    """Return the leaf fields of a type and of objects up to `near` levels below, up to a limit."""
     if named.is_leaf:
         return {}
     tree: Tree = {_TYPENAME: {}} if named.kind in ("UNION", "INTERFACE") else {}
-    for field in (named.fields or [])[:_MOST_CONSIDERED]:
+    for field in (named.fields or [])[:_MAX_CONSIDERED]:
         if left[0] <= 0 or not field.selectable:
             continue
         inner = types.of(field.type)
@@ -116,7 +116,7 @@ def _of_each(types: Types, named: Type, left: list[int]) -> Tree:
     may_be = named.possible_types or [] if named.kind == "UNION" else []
     found = {
         each.name: _plain(types, types.called(each.name), 0, left)
-        for each in may_be[:_MOST_OF_UNION]
+        for each in may_be[:_MAX_UNION_MEMBERS]
     }
     return {name: inner for name, inner in found.items() if inner}
 

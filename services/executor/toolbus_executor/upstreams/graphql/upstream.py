@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common.config import Server
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.resilience.failure_log import GarbageError
 from toolbus_executor.transport.dialer import Dialer
@@ -97,7 +97,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         """Introspect; replace the schema completely, or keep the previous one on an error."""
         head, body = await self._ask({"query": INTROSPECTION}, DEFAULT_SECONDS)
         if head.status in _REDIRECTIONS:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The upstream redirects to another address; set that address with 'graphql'."
             )
         declared = self._declared
@@ -108,7 +108,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
                 operations_in, types, declared.operations, declared.graphql
             )
         except (SchemaError, RecursionError) as error:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's schema cannot be used (HTTP {head.status}): {error}."
             ) from error
         self._operations, self.left_out = found

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Operations
-from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
+from toolbus_common.errors import InvalidArgumentsError, UpstreamInvalidError
 from toolbus_common.openapi import BINDING
 from toolbus_executor.upstreams.grpc.reflection import Reflected
 from toolbus_executor.upstreams.grpc.schemas import TooManyError, schema_of
@@ -37,7 +37,7 @@ class Method:
         return str(self.definition["_meta"][BINDING])
 
     def request(self, arguments: Any) -> bytes:
-        """Return the request message. Raises `InvalidArgumentsError`, without their values."""
+        """Return the request message. Raises `InvalidArgumentsError` without the values."""
         made: Message = message_factory.GetMessageClass(self.descriptor.input_type)()
         try:
             json_format.ParseDict(
@@ -58,12 +58,12 @@ class Method:
             ) from error
 
     def as_json(self, raw: bytes) -> dict[str, Any]:
-        """Return a response as JSON. Raises `UpstreamFaultError`."""
+        """Return a response as JSON. Raises `UpstreamInvalidError`."""
         try:
             made = message_factory.GetMessageClass(self.descriptor.output_type).FromString(raw)
             found = json_format.MessageToDict(made, descriptor_pool=self.pool)
         except (DecodeError, json_format.Error, ValueError, TypeError, RecursionError) as error:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The upstream's response does not match its reflected message type."
             ) from error
         return found if isinstance(found, dict) else {"value": found}
@@ -72,7 +72,7 @@ class Method:
 def methods_in(
     reflected: Reflected, wanted: Operations, address: str
 ) -> tuple[dict[str, Method], dict[str, str]]:
-    """Return the tools by name, and what is left out and why."""
+    """Return the tools by name, and the omitted methods with the reasons."""
     found: dict[str, Method] = {}
     left_out = dict(reflected.left_out)
     for service in reflected.services:

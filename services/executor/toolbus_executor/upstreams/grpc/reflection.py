@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 
-MOST_SERVICES, MOST_FILES, LARGEST_FILES = 200, 500, 8 * 1024 * 1024
+MAX_SERVICES, MAX_FILES, LARGEST_FILES = 200, 500, 8 * 1024 * 1024
 DEEPEST_IMPORT = 50
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _OWN = "grpc.reflection."
@@ -83,9 +83,9 @@ class Reflected:
         """Read all services. Raises `ReflectionError`."""
         response = await self._exchange(Request(list_services=""))
         names = [each.name for each in response.services.service if not each.name.startswith(_OWN)]
-        for name in names[MOST_SERVICES:]:
-            self.left_out[name] = f"there are more than {MOST_SERVICES} services"
-        for name in sorted(names[:MOST_SERVICES]):
+        for name in names[MAX_SERVICES:]:
+            self.left_out[name] = f"there are more than {MAX_SERVICES} services"
+        for name in sorted(names[:MAX_SERVICES]):
             try:
                 await self._take(await self._exchange(Request(file_containing_symbol=name)))
                 self.services.append(self.pool.FindServiceByName(name))
@@ -103,7 +103,7 @@ class Reflected:
         file = descriptor_pb2.FileDescriptorProto.FromString(raw)
         if file.name not in self._files:
             self._files[file.name] = file
-        if self._size > LARGEST_FILES or len(self._files) > MOST_FILES:
+        if self._size > LARGEST_FILES or len(self._files) > MAX_FILES:
             raise ReflectionError("its descriptors are too large")
         return str(file.name)
 

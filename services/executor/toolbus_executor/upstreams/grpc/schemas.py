@@ -4,7 +4,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-MOST_MESSAGES = 200  # in one tool
+MAX_MESSAGES = 200  # in one tool
 _ANY: dict[str, Any] = {}
 _LONG = {"type": ["string", "integer"]}  # 64 bits do not fit every JSON number
 _KINDS: dict[int, dict[str, Any]] = {
@@ -92,8 +92,8 @@ def _single(field: FieldDescriptor, definitions: dict[str, Any]) -> dict[str, An
 def _reference(message: Descriptor, definitions: dict[str, Any]) -> dict[str, Any]:
     name = message.full_name
     if name not in definitions:
-        if len(definitions) >= MOST_MESSAGES:
-            raise TooManyError(f"its request leads to more than {MOST_MESSAGES} messages")
+        if len(definitions) >= MAX_MESSAGES:
+            raise TooManyError(f"its request leads to more than {MAX_MESSAGES} messages")
         definitions[name] = {}
         definitions[name] = _object(message, definitions)
     return {"$ref": f"#/$defs/{name}"}

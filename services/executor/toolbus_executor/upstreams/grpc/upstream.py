@@ -13,7 +13,7 @@ import msgspec
 from toolbus_common.config import Server
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.egress import EgressError, as_http
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.request_builder import trace_headers
 from toolbus_executor.transport.dialer import Dialer
@@ -36,7 +36,7 @@ Metadata = tuple[tuple[str, str], ...]
 ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
 _HEALTH = "/grpc.health.v1.Health/Check"
 _NOT_SERVING = b"\x08\x02"  # the whole response
-MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # returned of a stream
+MAX_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # returned of a stream
 LARGEST_RESULT = 6 * 1024 * 1024
 LONGEST_ERROR = 1_000
 _OPTIONS = (
@@ -70,7 +70,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         self._channel: grpc.aio.Channel | None = None
 
     async def open(self) -> Described:
-        """Connect and read the services; only the addresses allowed now are called later."""
+        """Connect and read the services. Calls use only the addresses that are allowed now."""
         self._channel = await self._connected()
         await self._read()
         self._fresh = True
@@ -177,7 +177,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         try:
             async for raw in stream:
                 size += len(raw)
-                more = len(found) >= MOST_MESSAGES or size > LARGEST_STREAM
+                more = len(found) >= MAX_MESSAGES or size > LARGEST_STREAM
                 if more:
                     break
                 found.append(method.as_json(raw))
@@ -211,7 +211,7 @@ class GrpcUpstream(ApiUpstream[Method]):
                 sent=False,
             ) from error
         except (ReflectionError, RecursionError) as error:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"The upstream's reflection cannot be used: {error}."
             ) from error
         self._operations, self.left_out = found
@@ -235,7 +235,7 @@ class GrpcUpstream(ApiUpstream[Method]):
                 failure = error
         if failure is not None and failure.code() is grpc.StatusCode.INTERNAL:
             raise _unanswered(failure) from failure
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             "The upstream does not support server reflection; enable it there."
         )
 
@@ -265,7 +265,7 @@ def _metadata_of(bearer: Bearer) -> Metadata:
 
 
 def _target(addresses: list[str], port: int | None) -> str:
-    """Return the addresses of the first one's family in the library's syntax."""
+    """Return the addresses in the library's syntax: those of the first address's family."""
     if ":" in addresses[0]:
         return "ipv6:" + ",".join(f"[{each}]:{port}" for each in addresses if ":" in each)
     return "ipv4:" + ",".join(f"{each}:{port}" for each in addresses if ":" not in each)
@@ -301,7 +301,7 @@ class _Conversation:
 
 
 def _unanswered(error: grpc.aio.AioRpcError) -> ToolbusError:
-    return UpstreamFaultError(f"The upstream's reflection returned {error.code().name}.")
+    return UpstreamInvalidError(f"The upstream's reflection returned {error.code().name}.")
 
 
 def _refused(message: str) -> bytes:

@@ -15,33 +15,35 @@ log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30.0  # after a message outside of any call
 LOG_SECONDS = 10.0  # between two log lines about one server
-_MOST_UNANSWERED = 1000
+_MAX_UNANSWERED = 1000
 
 
 class Attribution:
     """The history of one connection.
 
     A message is attributed to the only call in progress if three conditions hold. No other
-    principal ever called on this connection, so nothing in the server runs on another's behalf.
-    Every earlier call ended with its response. The server sent no message lately while no call was
-    in progress. Otherwise the message may be a late one of an abandoned call.
+    principal has ever used this connection, so nothing in the server runs for another principal.
+    Every earlier call ended with its response. The server has not recently sent a message while no
+    call was in progress. Otherwise the message may be a late message of an abandoned call.
     """
 
     def __init__(self) -> None:
         self._owners: set[Owner] = set()
         self._ended = False  # whether any call has ended
         self._restless_until = 0.0
-        self._unanswered: dict[int, float] = {}  # abandoned calls, and until when they count
+        self._unanswered: dict[
+            int, float
+        ] = {}  # abandoned calls, with the time until which they count
 
     def begin(self, caller: Caller) -> None:
-        """Record a call; two principals suffice to rule out attribution."""
+        """Record the start of a call. Calls of two principals make attribution impossible."""
         if len(self._owners) < 2:  # noqa: PLR2004
             self._owners.add(caller.owner)
 
     def end(self, number: int, *, answered: bool) -> None:
         """Record the end of a call; an abandoned one may still be running in the server."""
         self._ended = True
-        if not answered and len(self._unanswered) < _MOST_UNANSWERED:
+        if not answered and len(self._unanswered) < _MAX_UNANSWERED:
             self._unanswered[number] = monotonic() + QUIET_SECONDS
 
     def answered(self, number: object) -> None:

@@ -79,7 +79,7 @@ class MessageDispatcher:
             self._news.on_dropped("request")
 
     def take_apart(self, message: messages.Incoming) -> None:
-        """Dispatch a message from the stream of a request that Toolbus itself made.
+        """Dispatch a message from the stream of a request made by Toolbus itself.
 
         Such a stream carries no message of a call.
         """
@@ -109,7 +109,7 @@ class MessageDispatcher:
             self._news.on_notification(message.method, in_one_line(bytes(message.params)))
 
     def fail(self, error: Callable[[], ToolbusError]) -> None:
-        """Fail all pending requests: no response will arrive."""
+        """Fail all pending requests, because no response will arrive."""
         for future in self.waiting.values():
             if not future.done():
                 future.set_exception(error())

@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common.config.servers.server import Protocol
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
-from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, declared
 from toolbus_executor.results.large.spill_registry import SpillRegistry
@@ -38,7 +38,7 @@ class FamilyClient(Interface):
         ...
 
     async def probe(self) -> None:
-        """Check that the server responds, with the request its family has for that."""
+        """Check that the server responds, with a request that its family has for this purpose."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
@@ -63,7 +63,7 @@ class FamilyClient(Interface):
 
 
 class HttpUpstream:
-    """One server at a URL; `protocol` fixes the family instead of detecting it."""
+    """One server at a URL. With `protocol`, the family is not detected."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class HttpUpstream:
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server has sessions, and so may keep state in them."""
+        """Whether the server has sessions, in which it may keep state."""
         return self.is_old or (isinstance(self._face, LegacyHttp) and self._face.keeps_sessions)
 
     def another(self, news: UpstreamCallbacks, kinds: Kinds) -> "HttpUpstream":
@@ -159,7 +159,7 @@ class HttpUpstream:
                 raise NoSuchFamilyError.modern()
         try:
             return await self._shake_hands()
-        except (UpstreamRefusedError, UpstreamFaultError) as error:
+        except (UpstreamRefusedError, UpstreamInvalidError) as error:
             if self._protocol == "legacy" and _is_handshake_rejection(error):
                 raise NoSuchFamilyError.legacy() from error
             raise

@@ -19,11 +19,11 @@ from toolbus_executor.upstreams.mcp.http_session import HttpSession
 from toolbus_executor.upstreams.mcp.http_transport import Transport
 from toolbus_executor.upstreams.subscriptions import refuse_unless_following
 
-MOST_SESSIONS = 8
+MAX_SESSIONS = 8
 
 
 class LegacyHttp:
-    """The main session lists and listens; each other session serves one set of capabilities.
+    """Sessions of one server: a main session, which lists and listens, and one per capability set.
 
     The handshake determines which requests a server may send, so a session serves only callers with
     the same capabilities. A server without session ids cannot distinguish sessions and has one.
@@ -87,7 +87,7 @@ class LegacyHttp:
         await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers report on tasks unrequested, and without the outcome."""
+        """Raise an error: these servers have no subscriptions to tasks."""
         if tasks:
             refuse_unless_following(self._main.described)
 
@@ -112,7 +112,7 @@ class LegacyHttp:
                 error.data["sent"] = False  # nothing of the call was sent
                 raise
             idle = [each for each, other in self._sessions.items() if not other.busy]
-            if len(self._sessions) >= MOST_SESSIONS and idle:
+            if len(self._sessions) >= MAX_SESSIONS and idle:
                 await self._sessions.pop(idle[0]).close()
             self._sessions[kinds] = session
             return session

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted, CatalogEntry
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.mcp_messages.request_builder import (
     MODERN,
     call_body,
@@ -44,7 +44,7 @@ _SUBSCRIBE_SECONDS = 5.0  # until the first message of a stream
 
 
 class ModernHttp:
-    """One server of 2026-07-28."""
+    """A stateless server over HTTP, of revision 2026-07-28."""
 
     sends_requests = False
 
@@ -67,7 +67,7 @@ class ModernHttp:
             if _contradicts_itself(message):
                 message = await self._request("server/discover", {}, _PROBE_SECONDS)
             found = messages.discovered(message)
-        except (UpstreamFaultError, TimeoutError):
+        except (UpstreamInvalidError, TimeoutError):
             return None
         except UpstreamDeadError as error:
             if not error.data.get("sent", True):
@@ -173,7 +173,7 @@ class ModernHttp:
     # -- notifications ------------------------------------------------------------------------
 
     async def _resubscribe(self) -> None:
-        """Open the stream that is wanted now, and only then close the previous one."""
+        """Open the stream that is needed now, then close the previous one."""
         before, self._listening = self._listening, None
         params = listen_params(self._described, self._watched, self._followed)
         if params is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, declared
 from toolbus_executor.mcp_messages.log_levels import NO_LEVEL, rank_of
 from toolbus_executor.mcp_messages.request_builder import (
@@ -261,7 +261,7 @@ class HttpSession:
             await self._restart_listening()
 
     async def _restart_listening(self) -> None:
-        """Open the stream before a call can make the server send something there."""
+        """Open the stream before a call, because the server may send messages on it."""
         if self._listening is not None:
             self._listening.cancel()
         if self._listens:
@@ -310,5 +310,5 @@ def _is_unknown_session(head: Head, body: bytes) -> bool:
     )
 
 
-def _session_lost() -> UpstreamFaultError:
+def _session_lost() -> UpstreamInvalidError:
     return GarbageError("The upstream dropped a new session immediately, twice; check the server.")

@@ -11,7 +11,7 @@ import msgspec
 
 from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
-from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds
 from toolbus_executor.mcp_messages.request_builder import with_body
 from toolbus_executor.transport.sse_parser import EventReader
@@ -60,7 +60,7 @@ class SseHttp:
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
                 endpoint = await self._endpoint
-        except (TimeoutError, UpstreamDeadError, UpstreamFaultError) as error:
+        except (TimeoutError, UpstreamDeadError, UpstreamInvalidError) as error:
             raise (
                 otherwise
                 or UpstreamDeadError(
@@ -98,7 +98,7 @@ class SseHttp:
         await self._connection.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers report on tasks unrequested, and without the outcome."""
+        """Raise an error: these servers have no subscriptions to tasks."""
         if tasks:
             refuse_unless_following(self._connection.described)
 
@@ -114,7 +114,7 @@ class SseHttp:
             head, _ = await self._transport.request(self._transport.bare(b"GET"), self._feed, None)
             if not head.is_stream:
                 reason = f"the upstream returned HTTP {head.status} to a GET"
-        except (UpstreamDeadError, UpstreamFaultError) as error:
+        except (UpstreamDeadError, UpstreamInvalidError) as error:
             reason = error.reason
         except TimeoutError:
             reason = "the upstream did not respond in time"
@@ -132,7 +132,7 @@ class SseHttp:
     def _feed(self, piece: bytes) -> bool:
         for data in self._events.feed(piece):
             if self._events.name != "endpoint":
-                with suppress(UpstreamFaultError):  # text that is not a message is ignored
+                with suppress(UpstreamInvalidError):  # text that is not a message is ignored
                     self._connection.dispatcher.take(messages.read(data))
             elif not self._endpoint.done():
                 self._endpoint.set_result(data.decode("utf-8", "replace"))
@@ -142,7 +142,7 @@ class SseHttp:
         """Return the path to post to, which must be on the same origin."""
         found, own = urlsplit(urljoin(self._transport.url, endpoint)), urlsplit(self._transport.url)
         if (found.scheme, found.netloc) != (own.scheme, own.netloc) or not found.path.isascii():
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The endpoint in the upstream's stream is on another origin, so it is not used."
             )
         return (f"{found.path}?{found.query}" if found.query else found.path).encode()
@@ -154,7 +154,7 @@ class SseHttp:
         try:
             request = with_body(self._head + lines, body)
             head, _ = await self._transport.request(request, None, _POST_SECONDS)
-        except (UpstreamDeadError, UpstreamFaultError, TimeoutError) as error:
+        except (UpstreamDeadError, UpstreamInvalidError, TimeoutError) as error:
             self._transport.lose(f"A message could not be sent: {error}.")
             self._connection.dispatcher.fail(
                 lambda: UpstreamDeadError("The message could not be sent to the upstream.")

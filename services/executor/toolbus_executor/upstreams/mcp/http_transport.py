@@ -12,7 +12,7 @@ from toolbus_common.errors import (
     ToolbusError,
     UnavailableError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
 )
 from toolbus_executor.credentials.dpop import Prover
 from toolbus_executor.credentials.oauth_token import Bearer, with_header
@@ -29,7 +29,7 @@ from toolbus_executor.transport.http1 import (
     TooLargeError,
 )
 from toolbus_executor.transport.redirects import (
-    MOST_REDIRECTS,
+    MAX_REDIRECTS,
     PERMANENT,
     SAME_METHOD,
     redirect_target,
@@ -41,7 +41,7 @@ from toolbus_executor.upstreams.mcp import messages
 _OK, _REDIRECTION, _SERVER_ERROR = 200, 300, 500
 
 
-class HttpStatusError(UpstreamFaultError):
+class HttpStatusError(UpstreamInvalidError):
     """The upstream returned an HTTP status without a message."""
 
     def __init__(self, reason: str, *, status: int = 0, **data: Any) -> None:
@@ -50,7 +50,7 @@ class HttpStatusError(UpstreamFaultError):
 
 
 class AnswerStream(MessageSpill):
-    """Collect the response to one request from an event stream.
+    """Collects the response to one request from an event stream.
 
     Any other message on the stream is passed to `on_message`.
     """
@@ -81,7 +81,7 @@ class AnswerStream(MessageSpill):
     __call__ = feed
 
     def left(self) -> float:
-        """Return by how many seconds progress extends the call, once its time is over."""
+        """Return the seconds by which progress extends the call, once its time limit is reached."""
         return 0.0 if self._caller is None else self._caller.left()
 
     async def gathered(self) -> None:
@@ -96,12 +96,12 @@ class AnswerStream(MessageSpill):
             return
         self._take(messages.read(await self.ended(spill)))
         if self.message is None:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 "The upstream sent a message that is too large and is not the response."
             )
 
     def give_up(self) -> None:
-        """Abandon a message that was being buffered; no more data follows."""
+        """Abandon a message that was being buffered, because no more data follows."""
         spill = self.events.give_up()
         if spill is not None:
             self.abandon(spill)
@@ -186,7 +186,7 @@ class Transport:
 
         Raises:
             UpstreamDeadError: the upstream cannot be reached, or broke the connection.
-            UpstreamFaultError: the response is too large.
+            UpstreamInvalidError: the response is too large.
             TimeoutError: the time limit passed.
 
         """
@@ -207,7 +207,7 @@ class Transport:
             if challenge is not None:
                 shown = with_header(request, await bearer.another(line, challenge))
                 response = await self._send(shown, on_stream, seconds, large, bearer.prover)
-        if response[0].status not in SAME_METHOD or hops == MOST_REDIRECTS:
+        if response[0].status not in SAME_METHOD or hops == MAX_REDIRECTS:
             return response
         start, _, rest = request.partition(b"\r\n")
         verb, path, version = start.split(b" ")
@@ -243,7 +243,7 @@ class Transport:
             shown = with_header(request, prover.line(request, self._origin))
             return await self._pool.request(shown, on_stream, seconds, large)
         except TooLargeError as error:
-            raise UpstreamFaultError(f"The upstream's response is too large: {error}.") from error
+            raise UpstreamInvalidError(f"The upstream's response is too large: {error}.") from error
         except NotSentError as error:
             self.failed_since_response = True
             raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
@@ -259,7 +259,7 @@ class Transport:
         """Send a request for one message, collected in `answer`.
 
         Raises:
-            ToolbusError: as `request`, or the stream cannot be parsed.
+            ToolbusError: an error of `request`, or the stream cannot be parsed.
 
         """
         large = None if self.spills is None else answer
@@ -298,7 +298,7 @@ def message_in(head: Head, body: bytes, number: int) -> messages.Incoming:
     """Return the message in the response to request `number`.
 
     Raises:
-        UpstreamFaultError: the response has no such message.
+        UpstreamInvalidError: the response has no such message.
         UpstreamDeadError: the HTTP status is 5xx.
 
     """
@@ -323,7 +323,7 @@ def message_in(head: Head, body: bytes, number: int) -> messages.Incoming:
 
 def _one_line(value: str) -> str:
     if "\r" in value or "\n" in value:
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             "A configured header contains a line break; fix the configuration."
         )
     return value

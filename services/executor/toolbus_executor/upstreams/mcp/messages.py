@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import THROUGH
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.mcp_messages.log_levels import LEVELS
 from toolbus_executor.mcp_messages.request_builder import LEGACY, META, MODERN
 from toolbus_executor.mcp_messages.result_mapping import in_one_line
@@ -59,7 +59,7 @@ def read(text: bytes) -> Incoming:
     """Parse one message.
 
     Raises:
-        UpstreamFaultError: the text is not a JSON-RPC message.
+        UpstreamInvalidError: the text is not a JSON-RPC message.
 
     """
     try:
@@ -75,7 +75,7 @@ def result_of(message: Incoming) -> bytes:
 
     Raises:
         UpstreamRefusedError: the upstream returned an error; the message is the upstream's.
-        UpstreamFaultError: there is no result.
+        UpstreamInvalidError: there is no result.
 
     """
     if message.error is not None:
@@ -157,11 +157,13 @@ def greeted(message: Incoming) -> Described:
     """Return the description in an initialize response.
 
     Raises:
-        UpstreamFaultError: the protocol revision is unknown.
+        UpstreamInvalidError: the protocol revision is unknown.
 
     """
     result = msgspec.json.decode(result_of(message))
     version = result.get("protocolVersion")
     if version not in HANDSHAKEN:
-        raise UpstreamFaultError("The upstream uses an MCP revision that Toolbus does not support.")
+        raise UpstreamInvalidError(
+            "The upstream uses an MCP revision that Toolbus does not support."
+        )
     return described(result, "legacy", version)

@@ -14,7 +14,7 @@ from toolbus_common.contracts import CallAdmitted, CatalogEntry
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamRefusedError,
 )
 from toolbus_executor.isolation.child_process import Child
@@ -40,7 +40,7 @@ STARTING_SECONDS = 15.0  # if no other request can be tried
 ANSWER_SECONDS = 4.0  # time limit of a later probe
 LARGEST_HEEDED = 4096  # bytes of a result that may name a file the server could not open
 IS_ERROR = re.compile(rb'"isError"\s*:\s*true')
-MOST_MISSED = 5  # probes in a row, as many as open a breaker
+MAX_MISSED = 5  # probes in a row, as many as open a breaker
 
 
 class StdioUpstream:
@@ -86,7 +86,7 @@ class StdioUpstream:
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the process tried to reach and may not, if `network` lists hosts."""
+        """Hosts that the process tried to reach and that `network` does not list."""
         gate = self._isolation.gate
         return gate.refused if gate is not None else {}
 
@@ -115,7 +115,10 @@ class StdioUpstream:
             self._connection.notify(method)
 
     async def open(self) -> Described:
-        """Start the process; try server/discover, and the handshake if that is unknown to it."""
+        """Start the process.
+
+        Try server/discover, then the handshake if the process does not know it.
+        """
         await self._start()
         if self.protocol == "legacy":
             return await self._shake_hands()
@@ -183,7 +186,7 @@ class StdioUpstream:
             self._resubscribe()
 
     async def probe(self) -> None:
-        """Check that the process responds; after `MOST_MISSED` missed probes it is ended.
+        """Check that the process responds; after `MAX_MISSED` missed probes it is ended.
 
         A process that never responded to a probe may not know the request: that is no failure.
 
@@ -199,8 +202,8 @@ class StdioUpstream:
             if not self._answers and not self._connection.modern:
                 raise NoProbeError from None
             self._missed += 1
-            if self._missed >= MOST_MISSED:
-                self._child.give_up(f"it did not respond to {MOST_MISSED} probes in a row")
+            if self._missed >= MAX_MISSED:
+                self._child.give_up(f"it did not respond to {MAX_MISSED} probes in a row")
             raise
         self._answers, self._missed = True, 0
 
@@ -228,7 +231,7 @@ class StdioUpstream:
         return described
 
     async def _shake_hands(self) -> Described:
-        """Perform the handshake first: some processes lock onto the family of the first message."""
+        """Perform the handshake first: some processes only support the first message's family."""
         try:
             return await self._connection.initialize()
         except UpstreamRefusedError as error:
@@ -240,11 +243,11 @@ class StdioUpstream:
             return messages.discovered(
                 await self._connection.request("server/discover", {}, seconds)
             )
-        except (TimeoutError, UpstreamFaultError, UpstreamDeadError):
+        except (TimeoutError, UpstreamInvalidError, UpstreamDeadError):
             return None
 
     def _resubscribe(self) -> None:
-        """Start the subscription that is wanted now, and cancel the previous one."""
+        """Start the subscription that is needed now, and cancel the previous one."""
         before, self._listening = self._listening, 0
         params = listen_params(self._connection.described, self._watched, self._followed)
         if params is not None:
@@ -267,6 +270,6 @@ class StdioUpstream:
     def _take(self, line: bytes) -> None:
         try:
             message = messages.read(line)
-        except UpstreamFaultError:
+        except UpstreamInvalidError:
             return  # some servers print banners
         self._connection.dispatcher.take(message)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.task_formats import (
     CANCEL,
@@ -72,7 +72,7 @@ class OverModern(Bridge):
         await self._itself()
 
     async def _outcome(self) -> bytes:
-        """Wait until the task ends, or return what the server needs from its caller."""
+        """Wait until the task ends, or return the input requests of the server."""
         answered = await self._pass_answers()
         async with asyncio.timeout(self.seconds) as limit:
             while True:
@@ -159,7 +159,7 @@ def outcome(task: Task) -> bytes:
         raise UpstreamRefusedError(message, upstream_code=error["code"], **data)
     if task.status == "cancelled":
         raise over(task.status)
-    raise UpstreamFaultError(
+    raise UpstreamInvalidError(
         f"The upstream's task is {task.status}, but has neither a result nor an error."
     )
 
@@ -188,7 +188,7 @@ def as_task(extra: str) -> str:
 
 
 def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
-    """Extend a call whose task the server has just reported on."""
+    """Extend the deadline of a call whose task the server has just reported on."""
     caller.works()
     left, until = caller.left(), limit.when()
     if until is not None and left > 0 and not limit.expired():

@@ -23,7 +23,7 @@ from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.bridge import about
 from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, SUSPENSION_SECONDS, answer
 
-MOST_WAITING = 1000  # tasks of one server
+MAX_WAITING = 1000  # tasks of one server
 REQUEST_SECONDS = 1.0  # time for a server to repeat its requests on a new connection
 GATHER_SECONDS = 0.02
 _PREFIX = "task"
@@ -54,7 +54,7 @@ class _DiscardedReply:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A task whose result is awaited, and the requests received meanwhile."""
+    """A task whose result is awaited, and the requests received while waiting."""
 
     key: str
     result: asyncio.Task[bytes]
@@ -105,9 +105,9 @@ class TaskInputRequests:
         return _NOTHING
 
     def _wait(self, upstream: Upstream, call: CallAdmitted) -> _Waiting:
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(
-                f"{MOST_WAITING} tasks already wait for input, which is the limit; retry later."
+                f"{MAX_WAITING} tasks already wait for input, which is the limit; retry later."
             )
         quiet = about(call, RESULT, _named(call)).model_copy(
             update={"progress": False, "log_level": ""}
@@ -134,7 +134,7 @@ def concerns(call: CallAdmitted) -> bool:
 
 
 def holder_of(call: CallAdmitted) -> str:
-    """Return the process that holds the requests a call answers; empty if there are none."""
+    """Return the process that holds the requests that a call answers; empty if there are none."""
     if call.method != UPDATE:
         return ""
     with suppress(UpstreamRefusedError):
@@ -146,7 +146,7 @@ def holder_of(call: CallAdmitted) -> str:
 
 
 async def _gather(waiting: _Waiting, seconds: float) -> None:
-    """Give the server time to send a request, and further ones."""
+    """Wait a short time for a request of the server, and for further ones."""
     if waiting.caller.questions:
         return
     requested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -160,7 +160,7 @@ async def _gather(waiting: _Waiting, seconds: float) -> None:
 
 
 def _shown(raw: bytes, waiting: _Waiting) -> bytes:
-    """Return a task with its input requests; without any its status is working."""
+    """Return a task with its input requests; if it has none, its status is `working`."""
     questions = {
         f"{waiting.key}.{key}": {"method": each.method, "params": msgspec.Raw(each.params)}
         for key, each in waiting.caller.questions.items()

@@ -1,8 +1,4 @@
-"""Tasks of one server: passed through, converted between families, or driven to their end.
-
-For callers without task support, a tool that only runs as a task is started, awaited and fetched
-here.
-"""
+"""Tasks of one server: passed through, converted between families, or run to their end here."""
 
 import asyncio
 from collections.abc import Awaitable, Collection
@@ -12,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry, ProtocolFamily
-from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.client_capabilities import TASKS, takes_tasks, with_tasks
 from toolbus_executor.mcp_messages.task_formats import CANCEL, ENDED, GET, INPUT_REQUIRED, RESULT
@@ -44,7 +40,7 @@ class TaskSupport:
         self._able: frozenset[str] = frozenset()
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools that may run as tasks, and those that only do."""
+        """Store the tools that may run as tasks, and those that run only as tasks."""
         support = {tool.name: _support(tool.definition) for tool in tools}
         self._required = frozenset(name for name, value in support.items() if value == "required")
         self._able = frozenset(
@@ -82,7 +78,7 @@ class TaskSupport:
         return call.tool in self._able and takes_tasks(call.capabilities)
 
     def _drives(self, call: CallAdmitted) -> bool:
-        """Return whether a call must be turned into a task here."""
+        """Return whether this process must run a call as a task and wait for it."""
         return (
             bool(self._required)
             and call.method == TOOLS_CALL
@@ -101,11 +97,11 @@ def _bridge(
 
 
 async def _checked(work: Awaitable[bytes]) -> bytes:
-    """Return the result of `work`; a malformed task raises `UpstreamFaultError`."""
+    """Return the result of `work`; a malformed task raises `UpstreamInvalidError`."""
     try:
         return await work
     except msgspec.DecodeError as error:
-        raise UpstreamFaultError("The upstream's task is malformed.") from error
+        raise UpstreamInvalidError("The upstream's task is malformed.") from error
 
 
 async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
@@ -114,7 +110,7 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
     created = task_formats.nested(await once(request, seconds, caller))
     task = task_formats.read(created or b"{}")
     if not task.taskId:
-        raise UpstreamFaultError("The upstream created no task, although its tool requires one.")
+        raise UpstreamInvalidError("The upstream created no task, although its tool requires one.")
     named = msgspec.json.encode({"taskId": task.taskId})
     try:
         with sent_before():
@@ -133,7 +129,7 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
 async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
     """Return the result of a task of a stateless server as the result of the tool call.
 
-    Input that the task needs ends the turn; the next turn brings the answers, and names the task.
+    If the task needs input, the turn ends. The next turn has the answers and names the task.
     """
     able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
     task = resumed = _resumed(call.extra)
@@ -148,7 +144,7 @@ async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: O
     try:
         with nullcontext() if resumed else sent_before():
             return _with_state(await OverModern(waiting, seconds, caller, once).answer(), task)
-    except (TimeoutError, asyncio.CancelledError, UpstreamFaultError):
+    except (TimeoutError, asyncio.CancelledError, UpstreamInvalidError):
         with suppress(ToolbusError, TimeoutError):
             await once(about(able, CANCEL, named), CANCEL_SECONDS, caller)
         raise
@@ -163,7 +159,7 @@ def _resumed(extra: str) -> str:
 
 
 def _with_state(raw: bytes, task: str) -> bytes:
-    """Return a result; one that requests input gets the state that names its task."""
+    """Return a result. If it requests input, add the state that names its task."""
     members = _members(raw)
     if members.get("resultType") != _INPUT_REQUIRED:
         return raw

@@ -1,4 +1,4 @@
-"""A process that is given an OAuth token: for one user only, ended when the account disconnects."""
+"""A process that receives an OAuth token of one user, and ends when the account is disconnected."""
 
 import asyncio
 import logging
@@ -47,9 +47,9 @@ class _Started:
 class TokenProcess:
     """A process as an upstream; `start` creates it for a token, with the token's file if any.
 
-    A new token is written to that file, and the process continues. Without a file the next call
-    starts another process, and the previous one ends with its last call. A process that only lists
-    may receive tokens of different accounts in turn, so it is restarted for each.
+    A new token is written to that file, and the process continues. Without a file, the next call
+    starts another process, and the previous process ends after its last call. A process that only
+    lists may receive tokens of different accounts in turn, so it is restarted for each.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class TokenProcess:
             return self._present
 
     async def _renew(self, before: _Started) -> None:
-        """Give the process the current token, or start another process with it."""
+        """Pass the current token to the process, or start another process with it."""
         if self._one_account and before.file is not None:
             before.token = self._bearer.token
             before.file.write(before.token)

@@ -27,8 +27,8 @@ from toolbus_executor.upstreams.base import (
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
-MOST_USERS = 512  # connected at once
-WAIT_SECONDS = 20.0  # for a user who has just agreed to open the consent page
+MAX_USERS = 512  # connected at once
+WAIT_SECONDS = 20.0  # seconds to wait for a user who has agreed to open the consent page
 CHECK_SECONDS = 3.0
 CONNECT = "connect_account"
 _TOOL = {
@@ -99,7 +99,7 @@ class Authorized:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, if it is one."""
+        """The id of the process that is used for listing, if the server is a process."""
         return getattr(self._main, "pid", None)
 
     @property
@@ -247,7 +247,7 @@ class Authorized:
             own.calls -= 1
 
     async def _consented(self, own: _Own, patience: float) -> None:
-        """Wait for a token; without one the user's connection is closed."""
+        """Wait for a token. If there is none, the user's connection is closed."""
         try:
             await own.bearer.needed(patience)
         except ConsentRequiredError:
@@ -255,7 +255,7 @@ class Authorized:
             raise
 
     def _forget(self, own: _Own) -> None:
-        """Close a user's connection; the next one shares nothing with it."""
+        """Close a user's connection. The next connection of this user shares no state with it."""
         left, own.upstream = own.upstream, None
         if left is not None:
             self._closing.start(left.close()).add_done_callback(_retrieve_error)
@@ -279,7 +279,7 @@ class Authorized:
         return found
 
     def _drop_idle_user(self) -> None:
-        if len(self._users) < MOST_USERS:
+        if len(self._users) < MAX_USERS:
             return
         idle = next((user for user, own in self._users.items() if not own.calls), None)
         if idle is None:
@@ -289,7 +289,7 @@ class Authorized:
             self._closing.start(left.close()).add_done_callback(_retrieve_error)
 
     async def _opened(self, own: _Own, seconds: float) -> Connected:
-        """Return a user's connection, opened by the first call."""
+        """Return a user's connection. The first call opens it."""
         if own.upstream is not None:
             return own.upstream
         async with own.turn, asyncio.timeout(seconds):

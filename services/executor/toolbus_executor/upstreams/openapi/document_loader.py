@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_common.web.json_view import visible
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.transport.dialer import Dialer
@@ -24,17 +24,17 @@ def is_remote(source: str) -> bool:
 
 
 def read_file(path: str) -> bytes:
-    """Return the content of a file. Raises `UpstreamFaultError`."""
+    """Return the content of a file. Raises `UpstreamInvalidError`."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             f"The document {path} cannot be read ({reason}); set its path with 'openapi'."
         ) from error
     if len(text) > LARGEST_FILE:
-        raise UpstreamFaultError(f"The document {path} is larger than {LARGEST_FILE >> 20} MiB.")
+        raise UpstreamInvalidError(f"The document {path} is larger than {LARGEST_FILE >> 20} MiB.")
     return text
 
 
@@ -60,9 +60,9 @@ async def fetch(
     if _REDIRECTION <= head.status < _ERRORS:
         where = head.headers.get(b"location", b"").decode("latin-1").partition("?")[0][:200]
         log.warning("openapi.document_moved", extra={"document": url, "to": visible(where)})
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             f"The document has moved (HTTP {head.status}); set its new address with 'openapi'."
         )
     if not _OK <= head.status < _REDIRECTION:
-        raise UpstreamFaultError(f"The document's server returned HTTP {head.status}.")
+        raise UpstreamInvalidError(f"The document's server returned HTTP {head.status}.")
     return body

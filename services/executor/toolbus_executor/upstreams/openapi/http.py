@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamInvalidError
 
 
 def bytes_of(
@@ -23,5 +23,5 @@ def bytes_of(
 
 def _one_line(value: str) -> str:
     if "\r" in value or "\n" in value or "\0" in value:
-        raise UpstreamFaultError("A header's value contains a line break; fix the configuration.")
+        raise UpstreamInvalidError("A header's value contains a line break; fix the configuration.")
     return value

@@ -11,7 +11,7 @@ from toolbus_common.openapi import Parameter
 
 LONGEST_VALUE = 8 * 1024  # bytes of one argument in a path, a query or a header
 DEEPEST = 8
-MOST_DECODINGS = 4
+MAX_DECODINGS = 4
 _RESERVED = ":/?@!$'()*,;[]"  # for allowReserved; & = + # would end the value
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _encode = msgspec.json.Encoder().encode
@@ -20,7 +20,7 @@ Pairs = list[tuple[str, str]]  # of a query or a form, percent-encoded
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot be sent; the message says what to change."""
+    """An argument that cannot be sent; the message has the fix."""
 
 
 def quoted(value: Any, *, safe: str = "") -> str:
@@ -29,7 +29,7 @@ def quoted(value: Any, *, safe: str = "") -> str:
 
 
 def text_of(value: Any) -> str:
-    """Return a value as plain text; a value that is not a scalar as JSON."""
+    """Return a value as plain text; a value that is not a scalar is encoded as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -38,7 +38,7 @@ def text_of(value: Any) -> str:
 
 
 def in_path(parameter: Parameter, value: Any) -> str:
-    """Return a value for its position in a path. Raises `ArgumentError`."""
+    """Return a value encoded for its position in a path. Raises `ArgumentError`."""
     if parameter.as_json:
         return _bounded(parameter, quoted(_encode(value).decode()))
     _refuse_leaving(parameter, value)
@@ -139,7 +139,7 @@ def _refuse_leaving(parameter: Parameter, value: Any) -> None:
         text = text_of(each)
         if not text:
             raise ArgumentError(f"{parameter.argument} is empty, which would change the path")
-        for _ in range(MOST_DECODINGS):
+        for _ in range(MAX_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
                 raise ArgumentError(f"{parameter.argument} would result in another path")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from toolbus_common.openapi import Scheme
 from toolbus_executor.upstreams.openapi.parameter_encoding import ArgumentError, Pairs
 
-SHORTEST_SECRET = 6  # characters; a shorter one occurs in every text
+SHORTEST_SECRET = 6  # characters; a shorter secret would match in every text
 STRUCK = b"(secret)"
 
 
@@ -59,7 +59,7 @@ class Credentials:
                 raise ArgumentError(f"{min(taken)} is set by Toolbus and cannot be an argument")
 
     def add(self, wanted: Iterable[tuple[str, ...]], request: Writable) -> None:
-        """Add the credentials of the first alternative that is fully configured; else none."""
+        """Add the credentials of the first alternative that is fully configured, if any."""
         for alternative in wanted:
             if all(name in self._values and name in self._schemes for name in alternative):
                 for name in alternative:

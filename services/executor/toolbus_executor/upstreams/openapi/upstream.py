@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_common.config import Server
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
-from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamDeadError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_common.openapi import Api, DocumentError, Operation, read, translated
 from toolbus_common.openapi.servers import origin
 from toolbus_executor.credentials.oauth_token import Bearer
@@ -33,7 +33,7 @@ from toolbus_executor.upstreams.openapi.security import Credentials
 
 Struck = Callable[[bytes], bytes]
 INVALID_PARAMS = -32602
-MOST_REDIRECTIONS = 3
+MAX_REDIRECTIONS = 3
 _SERVER_ERROR = 500
 _DEAD = (502, 503, 504)  # returned by proxies in front of an unavailable API
 
@@ -143,7 +143,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
                 headers=self._reserved,
             )
         except DocumentError as error:
-            raise UpstreamFaultError(f"Its document cannot be used. {error}") from error
+            raise UpstreamInvalidError(f"Its document cannot be used. {error}") from error
 
     @property
     def _reserved(self) -> tuple[str, ...]:
@@ -153,11 +153,11 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         return (*self._headers, *([identity.name] if identity is not None else []), *own)
 
     def _refuse_elsewhere(self, base: str) -> None:
-        """Raise `UpstreamFaultError` if only the document redirects tokens to another origin."""
+        """Raise `UpstreamInvalidError` if only the document redirects tokens to another origin."""
         audience = self._declared.oauth_url
         if self._bearer is None or self._declared.base_url or origin(base) == origin(audience):
             return
-        raise UpstreamFaultError(
+        raise UpstreamInvalidError(
             f"Its document has the base URL {origin(base)}, but its tokens were issued for "
             f"{origin(audience)}; set 'base_url' if the tokens may be sent there."
         )
@@ -171,7 +171,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         credentials, target = self._credentials, _under(address, request.target)
         struck = _without_secrets(credentials, bearer)
         large = LargeBody(self._spills, struck) if self._spills is not None else None
-        for _ in range(MOST_REDIRECTIONS):
+        for _ in range(MAX_REDIRECTIONS):
             made = self._bytes(request, target, call)
             head, body = await transport.request(made, None, None, large, bearer=bearer)
             again = redirect_target(head, request.method, _at(address, target))
@@ -214,7 +214,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
 
 
 def _refuse_dead(head: Head) -> None:
-    """Raise `UpstreamDeadError`, which the breaker counts, if the API is unavailable."""
+    """Raise `UpstreamDeadError`, which counts as a failure, if the API is unavailable."""
     if head.status in _DEAD:
         raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
 

@@ -41,7 +41,7 @@ class IsolationStatus:
         self._log_files()
 
     def ended(self, upstream: Upstream | None) -> None:
-        """Log the hidden files that a process tried to open, even if it never served."""
+        """Log the hidden files that a process tried to open, even if it never served a call."""
         self._upstream = upstream
         self._log_files()
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 
 REVISION = "2026-07-28"  # of MCP: the stateless one, which is the simplest
 LARGEST_LINE = 8 * 1024 * 1024
-MOST_THREADS = 64
+MAX_THREADS = 64
 METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
 _encode = msgspec.json.Encoder().encode
 _INFO = {"name": "toolbus-functions", "version": "1"}
@@ -109,7 +109,7 @@ class Server:
         self._functions = {each.name: each for each in functions}
         self._write = write
         self._running: dict[Any, asyncio.Task[None]] = {}
-        self._threads = ThreadPoolExecutor(MOST_THREADS)
+        self._threads = ThreadPoolExecutor(MAX_THREADS)
 
     def handle(self, line: bytes) -> None:
         """Handle one message."""
@@ -189,7 +189,7 @@ def _failed(message: str) -> dict[str, Any]:
 
 
 def _validation_message(error: ValidationError) -> str:
-    """Return what to change, without the values that were sent."""
+    """Return the fix for invalid arguments, without the sent values."""
     problems = [
         f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"
         for each in error.errors(include_url=False, include_input=False)
@@ -213,7 +213,7 @@ def _write_all(output: int, body: bytes) -> None:
 
 
 def _own_stdout() -> int:
-    """Return a descriptor only for messages; what functions print goes to stderr."""
+    """Return a descriptor only for messages; the output of functions goes to stderr."""
     own = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own

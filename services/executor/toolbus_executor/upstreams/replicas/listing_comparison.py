@@ -1,4 +1,4 @@
-"""Compare what replicas list: choose the server's listing and find replicas that differ."""
+"""Compare the lists of replicas: select the server's listing and find replicas that differ."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ async def found(upstream: Upstream, kind: Kind) -> Found:
 async def found_in_time(
     upstreams: Sequence[Upstream], kind: Kind, seconds: float
 ) -> list[Found | BaseException]:
-    """Return each upstream's list; slower ones than `seconds` are omitted, unless all are."""
+    """Return each upstream's list. Upstreams slower than `seconds` are omitted, unless all are."""
     tasks = [asyncio.create_task(found(each, kind)) for each in upstreams]
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds)
@@ -70,8 +70,8 @@ async def found_in_time(
     return [TimeoutError() if isinstance(one, asyncio.CancelledError) else one for one in results]
 
 
-def most(found: Sequence[tuple[Lister, Found]]) -> Found:
-    """Return the listing with the greatest total weight; the first of equals. Pure."""
+def majority(found: Sequence[tuple[Lister, Found]]) -> Found:
+    """Return the listing with the greatest total weight; of equal ones the first. Pure."""
     weights: dict[frozenset[tuple[str, str]], int] = {}
     for lister, listed in found:
         identity = frozenset(listed.digests.items())
@@ -105,7 +105,10 @@ def differs(replica: Replica, tool: str) -> bool:
 
 
 def note_list(replica: Replica, method: str, listed: Found | BaseException) -> None:
-    """Store what a replica lists; without tools it is useless, without prompts it has none."""
+    """Store the list of a replica.
+
+    A replica without tools cannot be used; a replica without prompts is used for tools.
+    """
     if isinstance(listed, Found):
         if method == TOOLS.method:
             replica.tools = listed.digests

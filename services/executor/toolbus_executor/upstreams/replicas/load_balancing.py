@@ -31,7 +31,7 @@ def next_in_turn(able: Sequence[W]) -> W:
 
 
 def uncrowded(able: Sequence[W]) -> Sequence[W]:
-    """Return the replicas that are not overloaded, so that a hanging one does not use all slots.
+    """Return the replicas that are not overloaded, so that one that hangs does not use all slots.
 
     A replica is overloaded if it has more than `FEW` running calls above twice the minimum, both
     relative to its weight.
@@ -41,9 +41,10 @@ def uncrowded(able: Sequence[W]) -> Sequence[W]:
 
 
 def home_of(caller: str, able: Sequence[W]) -> W:
-    """Return the replica of a caller; if one comes or goes, only its own callers move.
+    """Return the replica of a caller. If a replica is added or removed, only its callers move.
 
-    Weighted rendezvous hashing, so every executor chooses the same replica without coordination.
+    This is weighted rendezvous hashing, so that every executor chooses the same replica without
+    coordination.
     """
     return max(able, key=lambda each: _score(caller, each))
 

@@ -15,7 +15,10 @@ class Place(StrEnum):
 
 
 class Standing:
-    """The state of one replica. Repeated ejections last longer; old ones no longer count."""
+    """The state of one replica.
+
+    Each ejection lasts longer than the previous one, unless that was long ago.
+    """
 
     __slots__ = ("_since", "ejections", "failures", "place", "until")
 
@@ -48,7 +51,7 @@ class Standing:
         return True
 
     def tried_again(self, now: float) -> bool:
-        """Start a trial if it is time; return whether it started."""
+        """Start a trial if its time has come; return whether it started."""
         if self.place is not Place.EJECTED or now < self.until:
             return False
         self.place = Place.TRIAL

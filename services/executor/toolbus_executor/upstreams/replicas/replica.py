@@ -46,7 +46,7 @@ class Whole(Protocol):
     followed: frozenset[str]
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamFaultError` if it is a different server."""
+        """Accept a replica. Raises `UpstreamInvalidError` if it is a different server."""
         ...
 
     def may_eject(self, replica: "Replica") -> bool:
@@ -88,7 +88,7 @@ class Replica:
         self.compared = False
         self.otherwise: frozenset[tuple[str, str]] = (
             frozenset()
-        )  # methods and names it must not serve
+        )  # methods and names that this replica must not serve
         self._failures = FailureLog()
         self._by_calls = False  # whether calls, not only probes, failed since the last success
         self._reach = reach
@@ -100,11 +100,14 @@ class Replica:
     # -- taking calls ------------------------------------------------------------------------
 
     def can(self, call: CallAdmitted) -> bool:
-        """Return whether its definition of the call's target is the listed one."""
+        """Return whether this replica's definition of the call's target is the listed one."""
         return self.compared and (call.method, call.tool) not in self.otherwise
 
     def takes(self, call: CallAdmitted) -> bool:
-        """Return whether it is eligible for the call; on trial it takes one call at a time."""
+        """Return whether this replica may receive the call.
+
+        On trial it receives one call at a time.
+        """
         if not self._probed:
             self.standing.tried_again(monotonic())
         position = self.standing.place
@@ -113,15 +116,15 @@ class Replica:
 
     @property
     def in_place(self) -> bool:
-        """Whether it is active."""
+        """Whether the replica is active."""
         return self.compared and self.standing.place is Place.IN
 
     def _idle(self) -> bool:
-        """Return whether a probe is useful; an ejected replica is always probed."""
+        """Return whether a probe is useful. An ejected replica is always probed."""
         return not self.in_progress or self.standing.place is Place.EJECTED
 
     def failed(self, error: ToolbusError) -> None:
-        """Record a call without a response, or with an invalid one."""
+        """Record a call without a response, or with an invalid response."""
         self._by_calls = True
         self._failed(error)
 
@@ -247,7 +250,7 @@ class Replica:
                 await upstream.follow(self._whole.followed)
 
     def _callbacks(self) -> UpstreamCallbacks:
-        """Return the server's callbacks; a tool listed again must be the same at this replica."""
+        """Return the server's callbacks, with a check that a tool listed again is the same here."""
 
         async def relist(call: CallAdmitted) -> None:
             await self._whole.news.relist(call)

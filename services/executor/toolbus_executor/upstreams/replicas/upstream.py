@@ -1,4 +1,4 @@
-"""A server with several replicas: each call goes to one that does not fail."""
+"""A server with several replicas: each call is sent to a replica that is not failing."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
     UpstreamTimeoutError,
 )
 from toolbus_common.messaging.event_publisher import EventPublisher
@@ -52,7 +52,7 @@ from toolbus_executor.upstreams.replicas.listing_comparison import (
     compare,
     differs,
     found_in_time,
-    most,
+    majority,
     note_list,
 )
 from toolbus_executor.upstreams.replicas.load_balancing import home_of, next_in_turn, uncrowded
@@ -65,8 +65,8 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
 LIST_SECONDS = 5.0
 ALL = 0.9  # of a call's time; a cancellation after that counts as a timeout
-MOST_HOMES = 20_000
-MOST_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
+MAX_ASSIGNMENTS = 20_000
+MAX_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
 
 
 class ReplicatedUpstream:
@@ -154,7 +154,7 @@ class ReplicatedUpstream:
             await end(*trying)
 
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Return a whole list as one page, as the majority of reachable replicas lists it."""
+        """Return a whole list as one page, in the version of the majority of reachable replicas."""
         kind = KINDS[method]
         connected = self._connected()
         listed = await found_in_time([each for _, each in connected], kind, LIST_SECONDS)
@@ -165,14 +165,14 @@ class ReplicatedUpstream:
             note_list(replica, method, each)
         if not lists:
             raise _first_error(listed)
-        chosen = most(lists)
+        chosen = majority(lists)
         if method == PROMPTS:
             for replica, _ in connected:
                 compare(replica, "prompts", replica.prompts, chosen.digests)
         return chosen.page(kind)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed; a replica that offers a tool differently does not serve it."""
+        """Store the listed tools. Replicas that offer a tool differently do not serve it."""
         listed = {each.name: each.digest for each in tools}
         for replica in self._replicas:
             if replica.tools is None or replica.upstream is None:
@@ -195,7 +195,7 @@ class ReplicatedUpstream:
         try:
             raw = await upstream.call(call, seconds, caller)
         except TimeoutError:
-            if call.method != RESULT:  # waiting is its purpose
+            if call.method != RESULT:  # the request is meant to wait
                 replica.failed(_unanswered(monotonic() - began))
             raise
         except asyncio.CancelledError:
@@ -222,7 +222,7 @@ class ReplicatedUpstream:
         return await cast("Separated", self._chosen(call).upstream).subscribe(call, seconds)
 
     async def probe(self) -> None:
-        """Raise `UpstreamDeadError` if no replica is healthy: each has probes of its own."""
+        """Raise `UpstreamDeadError` if no replica is healthy. Each replica has its own probes."""
         if not self.well:
             raise UpstreamDeadError(self._none_left())
 
@@ -251,19 +251,19 @@ class ReplicatedUpstream:
     # -- called by the replicas --------------------------------------------------------------
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamFaultError` for one of another family."""
+        """Accept a replica. Raises `UpstreamInvalidError` if it has another protocol family."""
         if self._described is None:
             self._described = described
         elif self._described.ours != described.ours:
             self._end("A user has connected or disconnected, so all replicas are reconnected.")
         elif self._described.family != described.family:
-            raise UpstreamFaultError(
+            raise UpstreamInvalidError(
                 f"This replica uses the {described.family} protocol family, the others the "
                 f"{self._described.family} one; deploy the same version on all replicas."
             )
 
     def may_eject(self, replica: Replica) -> bool:
-        """Return whether at most half would be ejected, and another one is active."""
+        """Return whether at most half would be ejected, and another replica is active."""
         out = sum(each.standing.place is not Place.IN for each in self._replicas)
         others = sum(each.in_place for each in self._replicas if each is not replica)
         return may_go(out, len(self._replicas), others)
@@ -307,7 +307,7 @@ class ReplicatedUpstream:
     # -- choosing a replica --------------------------------------------------------------------
 
     def _chosen(self, call: CallAdmitted) -> Replica:
-        """Return the replica for a call, an ejected one if need be. Raises `UpstreamDeadError`."""
+        """Return the replica for a call, or an ejected one. Raises `UpstreamDeadError`."""
         can = [each for each in self._replicas if each.can(call)]
         able = [each for each in can if each.takes(call)] or can
         if not able:
@@ -321,19 +321,19 @@ class ReplicatedUpstream:
         return able[0] if len(able) == 1 else next_in_turn(uncrowded(able))
 
     def _home(self, call: CallAdmitted, able: list[Replica], failed: list[Replica]) -> Replica:
-        """Return the replica with the caller's session if it is able; a retry may go elsewhere."""
+        """Return the replica with the caller's session; a retry may use another replica."""
         owner = self.separation.ownership.of(call).id if self.separation else call.key
         home = self._homes.get(owner)
         if home not in able:
             home = self._homes[owner] = home_of(owner, able)
-            if len(self._homes) > MOST_HOMES:
+            if len(self._homes) > MAX_ASSIGNMENTS:
                 self._homes.popitem(last=False)
         self._homes.move_to_end(owner)
         others = [each for each in able if each not in failed] if home in failed else []
         return home_of(owner, others) if others else home
 
     def _stays(self, call: CallAdmitted) -> bool:
-        """Return whether a replica may hold state of this caller that the others do not have."""
+        """Return whether only this replica may have state of the caller."""
         return (
             self.sends_requests_in(call)
             or bool(call.extra)
@@ -343,7 +343,7 @@ class ReplicatedUpstream:
         )
 
     def _answered(self, replica: Replica, call: CallAdmitted, error: ToolbusError) -> None:
-        """Record an error, and that a retry of the call should go elsewhere."""
+        """Record an error; a retry of the call should use another replica."""
         if not is_failure(error):
             if error.data.get("sent", True):
                 replica.succeeded()
@@ -351,7 +351,7 @@ class ReplicatedUpstream:
         replica.failed(error)
         if isinstance(error, UpstreamDeadError):
             self._failed_at.setdefault(call.call_id, []).append(replica)
-            if len(self._failed_at) > MOST_REMEMBERED:
+            if len(self._failed_at) > MAX_REMEMBERED:
                 self._failed_at.popitem(last=False)
 
     def _connected(self) -> list[tuple[Replica, Upstream]]:

@@ -11,8 +11,8 @@ from toolbus_executor.upstreams.suspended_calls import unanswered
 
 TAKEN_SECONDS = 2.0  # then no ingress has a stream of the client
 ANSWER_SECONDS = 330.0  # longer than an ingress waits for its client
-MOST_WAITING = 1000
-MOST_EACH = 32  # for one client session
+MAX_WAITING = 1000
+MAX_PER_SESSION = 32  # for one client session
 _NO_STREAM = "The client has no open stream for requests outside of its calls."
 
 
@@ -24,15 +24,15 @@ class _Waiting:
 
 
 class ClientQuestions:
-    """The requests outside of calls of one server that wait for a client here."""
+    """Requests of one server outside of calls that wait for a client's answer in this process."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
 
     def put(self, session: str, question: Question) -> str:
-        """Store a request until its client answers; return its id, empty if it is rejected."""
+        """Store a request until its client answers. Return its id, or empty if it is rejected."""
         each = sum(waiting.session == session for waiting in self._waiting.values())
-        if len(self._waiting) >= MOST_WAITING or each >= MOST_EACH:
+        if len(self._waiting) >= MAX_WAITING or each >= MAX_PER_SESSION:
             question.answer(refusal(METHOD_NOT_FOUND, "The client has too many open requests."))
             return ""
         number = secrets.token_hex(16)

@@ -67,7 +67,7 @@ class Connection:
         )
 
     async def open(self) -> Described:
-        """Open the session. Raises what `Upstream.open` raises, after closing it."""
+        """Open the session. Raises the errors of `Upstream.open`, after closing the session."""
         try:
             described = await self.upstream.open()
         except BaseException:
@@ -78,7 +78,7 @@ class Connection:
 
     @property
     def in_use(self) -> bool:
-        """Whether its owner relies on it although no call is in progress."""
+        """Whether the owner still needs the session although no call is in progress."""
         return bool(self.watched.names or self.followed.names or self._kept_until > monotonic())
 
     async def call(

@@ -1,4 +1,4 @@
-"""Choose a connection for a call whose server may send requests without naming the call."""
+"""Choose a connection for a call during which the server may send unattributed requests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 from toolbus_executor.upstreams.call_channel import Caller
 
 MAY_ASK = frozenset({TOOLS_CALL, "prompts/get", "resources/read", "tasks/result"})
-MOST_KNOWN = 10_000  # tools
+MAX_KNOWN = 10_000  # tools
 
 
 class ExclusiveConnections:
     """Calls that may receive requests, one at a time on each connection of an owner.
 
     A request on a pipe or on an HTTP+SSE stream names no call, so it can be attributed only if a
-    single call in progress is possible. Connections of an owner are numbered; calls that need no
-    exclusive connection use number 0. A tool that completed a call without requests needs none
-    until it sends one.
+    single call in progress is possible. Connections of an owner are numbered. Calls that need no
+    exclusive connection use number 0. A tool that completed a call without a request needs no
+    exclusive connection until it sends a request.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class ExclusiveConnections:
             self._note(name, sends_requests=self._sends_requests.get(name, False))
 
     def _note(self, name: str, *, sends_requests: bool) -> None:
-        if name in self._sends_requests or len(self._sends_requests) < MOST_KNOWN:
+        if name in self._sends_requests or len(self._sends_requests) < MAX_KNOWN:
             self._sends_requests[name] = sends_requests
 
 

@@ -1,4 +1,4 @@
-"""Scale to zero: end a process that is idle, and restart it for the next call."""
+"""Scale to zero: stop a process that is idle, and start it again for the next call."""
 
 import asyncio
 import hashlib
@@ -24,8 +24,8 @@ from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.suspended_calls import SuspendedCalls
 
-LISTED_SECONDS = 10.0  # how long a process stays that was only started for listing
-TASK_SECONDS = 3600.0  # how long a task that is not polled keeps the process
+LISTED_SECONDS = 10.0  # seconds after which a process that was started only for listing is stopped
+TASK_SECONDS = 3600.0  # seconds for which a task that is not polled keeps the process running
 
 
 class ReliedOn(Protocol):
@@ -68,24 +68,24 @@ class IdleShutdown:
 
     @property
     def busy(self) -> bool:
-        """Whether it has work, or subscriptions or tasks that a client relies on."""
+        """Whether the server has work, or subscriptions or tasks that a client relies on."""
         at_work = self._bulkhead.in_flight or self._bulkhead.waiting or len(self._suspended)
         return bool(at_work or any(each.names for each in self._watched) or self._at_tasks())
 
     @property
     def awaited(self) -> bool:
-        """Whether calls must wait for the server: it is stopped, or starts for the first time."""
+        """Whether calls must wait because the server is stopped or in its first start."""
         return self.asleep or (self._started_here and not self._settled.is_set())
 
     async def until_due(self) -> None:
-        """Wait until the server may be stopped, which may be never."""
+        """Wait until the server may be stopped. This may never happen."""
         if not self.scales:
             await asyncio.get_running_loop().create_future()
         while (left := self._left()) > 0:  # noqa: ASYNC110 - it is not notified of every call
             await asyncio.sleep(left)
 
     def falls_asleep(self) -> bool:
-        """Mark the server as idle if it is due; the caller then ends its process."""
+        """Mark the server as idle if its idle time is over; the caller then stops the process."""
         if not self.scales or self._left() > 0:
             return False
         self.fall_asleep()
@@ -103,13 +103,13 @@ class IdleShutdown:
             await self._wanted.wait()
 
     async def wake(self, seconds: float) -> None:
-        """Request its start, and wait until it runs or fails. Raises `TimeoutError`."""
+        """Request the start of the server and wait for it. Raises `TimeoutError`."""
         self._wanted.set()
         async with asyncio.timeout(seconds):
             await self._settled.wait()
 
     def settle(self) -> None:
-        """Release the waiting calls: the server runs, or cannot be started."""
+        """Release the waiting calls, because the server runs or cannot be started."""
         self.asleep, self.answered = False, False
         self._since = monotonic()
         self._settled.set()
@@ -129,7 +129,7 @@ class IdleShutdown:
         return bool(self._tasks)
 
     def _left(self) -> float:
-        """Return the seconds until the server may sleep, if nothing happens."""
+        """Return the seconds until the server may be stopped if there is no further activity."""
         now = monotonic()
         if self.busy:
             self.requested_at = now
@@ -155,7 +155,7 @@ def digest_of(declared: Server) -> str:
 
 
 def listing_fields(upstream: object, declared: Server) -> dict[str, Any]:
-    """Return the listing fields besides lists: the configuration digest and the other family."""
+    """Return the listing fields that are not lists: the configuration digest and the handshake."""
     handshake = getattr(upstream, "handshake", None)
     return {"declared": digest_of(declared), "handshake": handshake}
 

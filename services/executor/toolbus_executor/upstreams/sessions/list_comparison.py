@@ -12,10 +12,10 @@ from toolbus_common.errors import ToolbusError
 
 log = logging.getLogger(__name__)
 
-MOST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 WAIT_SECONDS = 10.0  # that a listing waits; a later result is used in the next one
 BEGIN_SECONDS = 15.0  # for starting the server and the first listing's wait together
-LEAST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 
 
 class Comparison:
@@ -40,7 +40,7 @@ class Comparison:
         else:
             work.close()
         until, self._until = self._until, None
-        seconds = WAIT_SECONDS if until is None else max(LEAST_SECONDS, until - monotonic())
+        seconds = WAIT_SECONDS if until is None else max(MIN_SECONDS, until - monotonic())
         await asyncio.wait((self._task,), timeout=seconds)
         self._late = not self._task.done()
         return None if self._late else self.result
@@ -53,7 +53,7 @@ class Comparison:
     async def _run(self, work: Coroutine[Any, Any, Listing]) -> None:
         self.result = None
         try:
-            async with asyncio.timeout(MOST_SECONDS):
+            async with asyncio.timeout(MAX_SECONDS):
                 self.result = await work
         except (ToolbusError, TimeoutError) as error:
             about = {"server": self._server, "reason": str(error)}

@@ -13,7 +13,7 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 class Owner:
     """A principal, or one of its client sessions; `label` is its name for operators.
 
-    `counted` names the owner whose quota it shares; empty means its principal's.
+    `counted` is the owner whose quota this owner shares; if it is empty, that is the principal.
     """
 
     principal_id: str
@@ -23,7 +23,7 @@ class Owner:
 
     @property
     def quota(self) -> str:
-        """The owner whose quota it uses."""
+        """The owner whose quota is used."""
         return self.counted or self.principal_id
 
     @property
@@ -33,7 +33,7 @@ class Owner:
 
 
 class Ownership:
-    """Ownership rule of one server; `sends_requests` is set once it sends one to a caller."""
+    """Ownership rule of one server. `sends_requests` is set at the first request it sends."""
 
     def __init__(self, mode: Sessions) -> None:
         self.sends_requests = False
@@ -52,7 +52,7 @@ class Ownership:
         self.sends_requests = True
 
     def _per_client(self, call: CallAdmitted) -> bool:
-        """Return whether the owner is the client session, as it is if the client supports input."""
+        """Return whether the owner is the client session: if the client supports input."""
         if self._mode == "client":
             return True
         return (
@@ -63,7 +63,10 @@ class Ownership:
 
 
 def _principal_of(call: CallAdmitted) -> str:
-    """Return the principal of a call from an older policy service, which names none."""
+    """Return the principal of a call.
+
+    Calls of an older policy service have no `principal_id`.
+    """
     if call.user:
         return digest_of("user", call.customer, call.user)
     return digest_of("key", call.customer, call.key, "")

@@ -1,4 +1,4 @@
-"""A bounded pool of one server's sessions: opened on demand, closed when idle or displaced."""
+"""A bounded pool of one server's sessions: opened on demand, closed when idle or evicted."""
 
 import asyncio
 import logging
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 BEGIN_SECONDS = 30.0  # once a session may start, among processes that start
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a failed session is reopened
-MOST_SHOWN = 200
-MOST_REMEMBERED = 1024  # sessions that failed recently
-LEAST_LOOK_SECONDS = 0.05
+MAX_SHOWN = 200
+MAX_REMEMBERED = 1024  # sessions that failed recently
+MIN_CHECK_SECONDS = 0.05
 
 
 class Kept(Protocol):
@@ -34,11 +34,11 @@ class Kept(Protocol):
 
     @property
     def in_use(self) -> bool:
-        """Whether its owner relies on it although no call is in progress."""
+        """Whether the owner still needs it although no call is in progress."""
         ...
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         ...
 
 
@@ -48,7 +48,7 @@ Begin = Callable[[], Awaitable[K]]
 
 @dataclass(eq=False, slots=True)
 class Session(Generic[K]):
-    """One session; `kept` is set once it is open."""
+    """One session; `kept` is set while the session is open."""
 
     key: Hashable
     owner: Owner
@@ -61,28 +61,30 @@ class Session(Generic[K]):
 
     @property
     def busy(self) -> bool:
-        """Whether closing it would interrupt its owner."""
+        """Whether closing the session would interrupt its owner."""
         beginning = self.beginning is not None and not self.beginning.done()
         return self.in_progress > 0 or beginning or (self.kept is not None and self.kept.in_use)
 
 
 class Pool(Generic[K]):
-    """The sessions of one server in this executor, the longest unused first.
+    """The sessions of one server in this executor, ordered by last use.
 
-    A busy session is never closed for another one. A principal has at most half of the pool and at
-    most `most_sessions_each`; at its own limit its own idle session is closed, not one of others.
+    A busy session is never closed to open another one. A principal has at most half of the pool and
+    at most `max_sessions_per_principal`. At this limit, an idle session of the same principal is
+    closed, never a session of another principal.
     """
 
     def __init__(self, server: str, declared: Server) -> None:
         self.server = server
         self.bound = declared.session_bound
-        self.each = min(declared.most_sessions_each, max(1, self.bound // 2))
+        self.each = min(declared.max_sessions_per_principal, max(1, self.bound // 2))
         self.on_left: Callable[[Owner], None] = lambda _owner: None
         self._idle = declared.idle
         self._sessions: OrderedDict[Hashable, Session[K]] = OrderedDict()
         self._failed: OrderedDict[Hashable, int] = OrderedDict()  # how often in a row
         self._closing = Tasks()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_shut_down = False
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -115,7 +117,7 @@ class Pool(Generic[K]):
     async def lent(
         self, key: Hashable, owner: Owner, begin: Begin[K], seconds: float
     ) -> AsyncIterator[K]:
-        """Lend the session of this key; the first caller opens it.
+        """Yield the session of this key for a call; the first call opens it.
 
         Raises:
             OverloadedError: the pool is full of busy sessions.
@@ -136,7 +138,7 @@ class Pool(Generic[K]):
             self._used(session)
 
     def drop(self, kept: K, begin: Begin[K] | None = None) -> None:
-        """Remove a session that was lost; with `begin` it is reopened immediately."""
+        """Remove a lost session. With `begin`, open it again immediately."""
         session = next((each for each in self._sessions.values() if each.kept is kept), None)
         if session is None:
             return
@@ -154,7 +156,12 @@ class Pool(Generic[K]):
             if session.owner.id == owner_id:
                 self._remove(session)
 
-    async def close(self, mine: Callable[[Hashable], bool] = lambda _key: True) -> None:
+    async def shut_down(self) -> None:
+        """Close all sessions, and open no other."""
+        self._is_shut_down = True
+        await self.close(lambda _key: True)
+
+    async def close(self, mine: Callable[[Hashable], bool]) -> None:
         """Close all sessions whose keys satisfy `mine`."""
         for session in tuple(self._sessions.values()):
             if mine(session.key):
@@ -178,7 +185,7 @@ class Pool(Generic[K]):
                     "used_at": each.used_at,
                     "in_flight": each.in_progress,
                 }
-                for each in islice(reversed(self._sessions.values()), MOST_SHOWN)
+                for each in islice(reversed(self._sessions.values()), MAX_SHOWN)
             ],
         }
 
@@ -229,18 +236,20 @@ class Pool(Generic[K]):
     def _note_failure(self, key: Hashable) -> None:
         self._failed[key] = self._failed.get(key, 0) + 1
         self._failed.move_to_end(key)
-        if len(self._failed) > MOST_REMEMBERED:
+        if len(self._failed) > MAX_REMEMBERED:
             self._failed.popitem(last=False)
 
     # -- admission ---------------------------------------------------------------------------
 
     def _admit(self, key: Hashable, owner: Owner) -> Session[K]:
+        if self._is_shut_down:
+            raise UpstreamDeadError(f"{self.server} was stopped; retry.", sent=False)
         sessions = tuple(self._sessions.values())
         own = [each for each in sessions if each.owner.quota == owner.quota]
         if len(own) >= self.each:
-            self._close_idle(own, "most_sessions_each", self.each)
+            self._close_idle(own, "max_sessions_per_principal", self.each)
         elif len(sessions) >= self.bound:
-            self._close_idle(list(sessions), "most_sessions", self.bound)
+            self._close_idle(list(sessions), "max_sessions", self.bound)
         session = self._sessions[key] = Session[K](key, owner)
         return session
 
@@ -250,7 +259,7 @@ class Pool(Generic[K]):
         if idle is not None:
             self._remove(idle)
             return
-        whose = "for this caller " if setting == "most_sessions_each" else ""
+        whose = "for this caller " if setting == "max_sessions_per_principal" else ""
         raise OverloadedError(
             f"{self.server} has {len(among)} sessions open {whose}and all are in use. Retry "
             f"shortly, raise servers.{self.server}.{setting} (now {bound}), or set "
@@ -290,7 +299,7 @@ class Pool(Generic[K]):
         if self._timer is not None or not self._idle or not self._sessions:
             return
         first = min(each.used for each in self._sessions.values())
-        seconds = max(LEAST_LOOK_SECONDS, first + self._idle - monotonic())
+        seconds = max(MIN_CHECK_SECONDS, first + self._idle - monotonic())
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end_idle)
 
     def _end_idle(self) -> None:
@@ -306,6 +315,6 @@ class Pool(Generic[K]):
 
 
 def looked_at(task: "asyncio.Future[None]") -> None:
-    """Log why a session did not open; the waiting callers receive the same error."""
+    """Log why a session did not open. The waiting callers receive the same error."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("session.open_failed", extra={"reason": str(error)})

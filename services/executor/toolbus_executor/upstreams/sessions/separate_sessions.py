@@ -1,4 +1,4 @@
-"""A server with separate sessions: one session lists, and each owner has its own."""
+"""A server with separate sessions: one session for listing, and one for each owner."""
 
 import asyncio
 import logging
@@ -36,7 +36,7 @@ Key = tuple[str, str, Owner, Kinds, int]  # address, family, …, the connection
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """The separate sessions of one server; `starts` bounds the processes starting at once."""
+    """The session settings of one server; `starts` limits the processes that start concurrently."""
 
     pool: Sessions
     ownership: Ownership
@@ -45,7 +45,7 @@ class Separation:
     questions: ClientQuestions = field(default_factory=ClientQuestions)
 
     def hear_client(self, message: ClientMessage) -> None:
-        """Handle a client session's message outside of calls."""
+        """Handle a client session's message that belongs to no call."""
         self.questions.handle(message)
         if message.what == "ended":
             self.pool.end_of_client(message.session)
@@ -57,12 +57,12 @@ class Separation:
     def over(
         self, news: UpstreamCallbacks, make: Make, place: str = "", family: str = ""
     ) -> "Separated":
-        """Return the server as `make` connects it; `place` is its address, `family` its family."""
+        """Return the server as `make` connects it: at address `place`, in family `family`."""
         return Separated(self, news, make, place, family)
 
 
 def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Separation | None:
-    """Return how sessions are separated; None if there are none, or they are shared."""
+    """Return how sessions are separated; None if the server has none or they are shared."""
     if not declared.has_sessions or declared.sessions == "shared":
         return None
     ownership = Ownership(declared.sessions)
@@ -72,9 +72,10 @@ def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Sep
 class Separated:
     """An upstream with separate sessions.
 
-    If the server turns out to keep no state (it is stateless, or issues no session ids), one
-    connection serves everyone. Otherwise the first connection only lists and is probed. A process
-    that has only listed holds no owner's state, so it is given to the first owner that needs one.
+    If the connected server keeps no state (it is stateless, or issues no session ids), one
+    connection serves all owners. Otherwise the first connection is used only for listing and
+    probes. A process that was used only for listing has no owner's state, so the first owner that
+    needs a process receives it.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Separated:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that lists, while there is one."""
+        """The id of the process that is used for listing, while it runs."""
         return getattr(self._main.upstream, "pid", None) if self._main is not None else None
 
     @property
@@ -202,12 +203,12 @@ class Separated:
             await probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to changes of these resources, if one connection serves everyone."""
+        """Subscribe to changes of these resources, if one connection serves all owners."""
         if not self.separates and self._main is not None:
             await self._main.upstream.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Subscribe to status changes of these tasks, if one connection serves everyone."""
+        """Subscribe to status changes of these tasks, if one connection serves all owners."""
         if not self.separates and self._main is not None:
             await self._main.upstream.follow(tasks)
 
@@ -249,7 +250,7 @@ class Separated:
     async def _in_turn(
         self, call: CallAdmitted, seconds: float, caller: Caller, owner: Owner
     ) -> bytes:
-        """Send a call on a connection without another call that may receive requests."""
+        """Send a call on a connection that has no other call during which requests may arrive."""
         caller.likely = caller.likely and self._turns.needed(call)
         if not caller.likely or not kinds_of(call.capabilities):
             return await self._call(call, seconds, caller, 0)
@@ -265,12 +266,12 @@ class Separated:
         )  # overloaded, and the tool is not known to send requests
 
     def _certain(self, call: CallAdmitted, number: int) -> bool:
-        """Return whether a request on this connection could be attributed."""
+        """Return whether a request on this connection could be attributed to its call."""
         session = self._how.pool.kept(self._wanted(call, number)[1])
         return session is None or getattr(session.upstream, "certain", True)
 
     def _kinds(self, call: CallAdmitted, owner: Owner) -> Kinds:
-        """Return what a call's connection declares; nothing if it serves different clients."""
+        """Return the kinds that a call's connection declares; none if clients share it."""
         own = self._by_kinds or (self._is_multiplexed and owner.session)
         return kinds_of(call.capabilities) if own else _NO_KINDS
 
@@ -281,7 +282,7 @@ class Separated:
         return owner, key, lambda: self._begin(owner, kinds)
 
     async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
-        """Return a session for an owner: the process that has listed, or a new one."""
+        """Return a session for an owner: the process that was used for listing, or a new one."""
         spare = self._main
         own = self._by_kinds or (self._is_multiplexed and owner.session)
         declares = kinds if own else EVERYTHING
@@ -332,7 +333,7 @@ class Separated:
         return described
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
-        """Handle a lost session; the server is lost once no session is left."""
+        """Handle a lost session. The server is lost when the last session is lost."""
         self._note_missed(connection)
         if connection is self._main and (not self._any_left or not self._survives):
             self._lose(reason)
@@ -369,7 +370,7 @@ class Separated:
 
     @property
     def _survives(self) -> bool:
-        """Whether sessions have connections of their own, which outlive the one that lists."""
+        """Whether sessions have their own connections, which outlive the connection that lists."""
         main = self._main.upstream if self._main is not None else None
         return not (isinstance(main, HttpUpstream) and not main.is_old)
 
@@ -382,7 +383,7 @@ class Separated:
 
     @property
     def _any_left(self) -> bool:
-        """Whether there is a session at this address, in this family or the other."""
+        """Return whether there is a session at this address, in either family."""
         here = (each for each in self._how.pool if each.key[0] == self._place)
         return any(each.kept is not None for each in here)
 

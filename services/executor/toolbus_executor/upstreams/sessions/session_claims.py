@@ -1,4 +1,4 @@
-"""Record which executor holds which session: claims in a bucket, valid while it lives."""
+"""Record which executor holds which session, as claims in a bucket."""
 
 import asyncio
 import logging
@@ -16,15 +16,15 @@ from toolbus_common.nats.topology import CLAIM_SECONDS, LEASE_SECONDS
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = LEASE_SECONDS * 0.3
-MOST_KNOWN = 20_000  # sessions of other executors
+MAX_KNOWN = 20_000  # sessions of other executors
 
 
 class SessionClaims:
     """The claims of one executor, and its knowledge of the claims of others.
 
     A claim is an entry written with compare-and-set that names its holder. One lease per executor
-    shows that the holder lives: it expires 2 s after the last renewal, and an executor that needs
-    the session then takes the claim over. So holding a session costs only its entry.
+    shows that it is running. The lease expires 2 s after the last renewal; then another executor
+    that needs the session takes over the claim. A session therefore costs only one entry.
     """
 
     def __init__(self, claims: Bucket, leases: Bucket, instance: str) -> None:
@@ -40,7 +40,7 @@ class SessionClaims:
         self._beginning = asyncio.Lock()
 
     def known(self, key: str) -> str:
-        """Return the holder of a session as far as known here; empty if unknown."""
+        """Return the holder of a session as known here; empty if it is not known."""
         if key in self._mine:
             return self.instance if monotonic() - self._renewed < LEASE_SECONDS else ""
         return self._others.get(key, "")
@@ -60,11 +60,11 @@ class SessionClaims:
             return self.known(key) or await self._acquired(key)
 
     def forget(self, key: str) -> None:
-        """Read the claim again next time, because the known holder was wrong."""
+        """Discard a known holder that was wrong, so that the claim is read again."""
         self._others.pop(key, None)
 
     async def release(self, key: str, unless: Callable[[], bool]) -> None:
-        """Release a session to other executors, unless it is needed here again."""
+        """Release a session to other executors, unless this executor needs it again."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             if unless():
@@ -102,7 +102,7 @@ class SessionClaims:
             if owner and owner != self.instance and await self._lives(owner):
                 self._lose(key)
                 self._others[key] = owner
-                if len(self._others) > MOST_KNOWN:
+                if len(self._others) > MAX_KNOWN:
                     self._others.popitem(last=False)
                 return owner
             if owner and owner != self.instance:

@@ -17,8 +17,8 @@ from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
 REVISION = "2025-03-26"  # the only one with batches
-MOST = 32
-MOST_WAITING = 2048
+MAX_MESSAGES = 32
+MAX_WAITING = 2048
 LARGEST = 32 * 1024 * 1024  # bytes of the stream: its answers must outlast a slow reader
 
 MessageHandler = Callable[[RequestContext, Any], Awaitable[Response | None]]
@@ -28,7 +28,7 @@ _VERSIONS = (b"", REVISION.encode())
 
 
 class Batch:
-    """One batch: its answers are one JSON array, or a stream once a call sends a notification."""
+    """One batch. Its answers are one JSON array, or a stream if a call sends notifications."""
 
     def __init__(
         self, context: RequestContext, messages: list[Any], event_logs: EventLogStore
@@ -69,11 +69,11 @@ class Batch:
             self._answers.append(answer.body)
 
     def _write(self, message: bytes) -> None:
-        """Write a message before the answers; from then on the response is a stream."""
+        """Write a message before the answers. The response is then a stream."""
         if self._event_log is None:
             context = self._context
             self._event_log = self._event_logs.open(
-                context.session, ANSWER_STREAM, MOST_WAITING, LARGEST
+                context.session, ANSWER_STREAM, MAX_WAITING, LARGEST
             )
             for answer in self._answers:
                 self._event_log.put(answer)
@@ -94,8 +94,8 @@ def check(messages: list[Any], session: Session | None, version: bytes) -> None:
         raise _invalid(
             "Batches are supported only in sessions of 2025-03-26. Send one JSON-RPC 2.0 message."
         )
-    if not 0 < len(messages) <= MOST:
-        raise _invalid(f"A batch must contain 1 to {MOST} messages. Split it.")
+    if not 0 < len(messages) <= MAX_MESSAGES:
+        raise _invalid(f"A batch must contain 1 to {MAX_MESSAGES} messages. Split it.")
     ids = [
         strict_json.dump(each["id"])
         for each in messages

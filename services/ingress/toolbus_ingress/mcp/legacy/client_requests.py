@@ -15,7 +15,7 @@ from toolbus_ingress.mcp.tasks import RELATED
 from toolbus_ingress.sessions.session_store import Session
 
 RESPONSE_SECONDS = 300.0  # how long a person may take to respond
-MOST_ROUNDS = 32  # of requests for input within one call
+MAX_ROUNDS = 32  # of requests for input within one call
 LONGEST_MESSAGE = 2000  # characters of an error's message
 
 _CAPABILITIES = {
@@ -48,7 +48,7 @@ class PendingClientRequests:
         return True
 
     def cancel(self, sid: str, request: bytes) -> None:
-        """Cancel the requests to a client that one of its own requests led to."""
+        """Cancel the requests that were sent to a client because of one of its own requests."""
         for pending_sid, cause, response in self._pending.values():
             if (pending_sid, cause) == (sid, request) and not response.done():
                 response.set_result(None)
@@ -101,7 +101,10 @@ def client_request(number: str, input_request: Any, session: Session, task: str 
 
 
 def _is_declared(session: Session, kind: str, mode: Any) -> bool:
-    """Return whether the client supports it; one that names modes of elicitation has no others."""
+    """Return whether the client supports this.
+
+    A client that lists modes of elicitation supports only these.
+    """
     modes = session.declared.get("elicitation")
     any_mode = kind != "elicitation" or mode == "url" or not isinstance(modes, dict) or not modes
     return session.can(kind) and (any_mode or session.can(kind, "form"))
@@ -110,8 +113,8 @@ def _is_declared(session: Session, kind: str, mode: Any) -> bool:
 def input_response(message: dict[str, Any], method: str) -> dict[str, Any]:
     """Return a client's response as an entry of `inputResponses`.
 
-    An error travels in `_meta`; an elicitation also gets the action `cancel`, which servers
-    understand that do not know of errors.
+    An error is put in `_meta`. For an elicitation, the action `cancel` is added for servers that do
+    not read the error.
     """
     if isinstance(message.get("result"), dict):
         result: dict[str, Any] = message["result"]

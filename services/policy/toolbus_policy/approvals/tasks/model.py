@@ -23,7 +23,7 @@ from toolbus_common.errors import (
     CallCancelledError,
     OutcomeUnknownError,
     ToolbusError,
-    UpstreamFaultError,
+    UpstreamInvalidError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_policy.approvals.elicitation import rejection_error
@@ -57,7 +57,7 @@ class Step(StrEnum):
 
 
 class DeferredCall(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the bucket `tb_tasks`, under the id of its approval, which is also its own.
+    """An entry of the bucket `tb_tasks`. The id of its approval is also its own id.
 
     `call` is the request without its arguments, which the approval stores while it is open, and
     without the key's digest, which is never stored. `ends` is when the present stage ends; `result`
@@ -129,7 +129,7 @@ def task_id_of(call: CallRequested) -> str:
 def new_deferred_call(
     call: CallRequested, approval: Approval, page: str, now: float, *, opens_pages: bool
 ) -> DeferredCall:
-    """Return a call that waits from now on."""
+    """Return a deferred call that starts to wait now."""
     bare = {"key_digest": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
     bare |= {"capabilities": _without_client_requests(call.capabilities), "default_logs": False}
     return DeferredCall(
@@ -180,7 +180,7 @@ def next_step(waiting: DeferredCall, approval: Approval | None, now: float) -> S
 
 
 def _too_soon(waiting: DeferredCall, now: float) -> bool:
-    """Return whether a call that could not be dispatched must wait before its next attempt."""
+    """Return whether a call that could not be dispatched must wait before the next attempt."""
     return bool(waiting.retry_reason) and now < waiting.changed_at + RETRY_SECONDS
 
 
@@ -211,7 +211,7 @@ def end_error(task: DeferredCall, approval: Approval | None) -> ToolbusError:
 
 
 def running(waiting: DeferredCall, call_id: str, now: float, grace: float) -> DeferredCall:
-    """Return the task as running with this call id; no other replica runs it."""
+    """Return the task as running with this call id, so that no other replica runs it."""
     ends = now + waiting.seconds + grace
     return replace(waiting, stage=Stage.RUNNING, call_id=call_id, changed_at=now, ends=ends)
 
@@ -265,19 +265,21 @@ def _decode_members(raw: msgspec.Raw | str | None) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def _too_large_error(size: int) -> UpstreamFaultError:
-    return UpstreamFaultError(
+def _too_large_error(size: int) -> UpstreamInvalidError:
+    return UpstreamInvalidError(
         f"The approved call was made, and its result of {size} bytes exceeds the limit of a task "
         f"({MAX_RESULT_BYTES} bytes). Configure the tool to return less."
     )
 
 
-def _input_required_error() -> UpstreamFaultError:
-    return UpstreamFaultError(
+def _input_required_error() -> UpstreamInvalidError:
+    return UpstreamInvalidError(
         "The approved call was made, and its server requested input, which a task cannot return to "
         "its client. Call this tool without a task, from a client that supports elicitation."
     )
 
 
-def _unreadable_error() -> UpstreamFaultError:
-    return UpstreamFaultError("The stored result of this task cannot be decoded. Repeat the call.")
+def _unreadable_error() -> UpstreamInvalidError:
+    return UpstreamInvalidError(
+        "The stored result of this task cannot be decoded. Repeat the call."
+    )

@@ -1,7 +1,7 @@
 """Store deferred calls in a bucket that only policy writes, one entry for each task.
 
-Each replica watches the bucket to learn of due steps and results. Decisions read the bucket
-itself, and every write is a compare-and-swap.
+Each replica watches the bucket to receive due steps and results. Decisions read the bucket
+directly, and every write is a compare-and-swap.
 """
 
 import asyncio

@@ -69,7 +69,7 @@ RunApproved = Callable[[CallRequested, ReplyChannel, str, str], Awaitable[None]]
 
 @dataclass(slots=True)
 class TaskService:
-    """The deferred calls. `run_approved` is the admission handler's and authorizes each again."""
+    """The deferred calls. `run_approved`, of the admission handler, authorizes each call again."""
 
     task_repository: TaskRepository
     approval_repository: ApprovalRepository
@@ -123,7 +123,7 @@ class TaskService:
             self.calls.spawn(self._run_due_step(task.id))
 
     async def _run_due_step(self, task: str) -> None:
-        """Run the due step of one task, as its bucket has it."""
+        """Run the due step of one task, as stored in the bucket."""
         try:
             entry = await self.task_repository.load(task)
             stored = (
@@ -247,7 +247,7 @@ class TaskService:
         await self.task_repository.wait_until_ended(task.id, CANCEL_SECONDS)
 
     async def _withdraw_approval(self, task: DeferredCall) -> bool:
-        """Withdraw the approval; return whether no call can use it any more."""
+        """Withdraw the approval; return whether it can no longer be used by any call."""
         for _ in range(ATTEMPTS):
             stored = await self.approval_repository.load(task.binding)
             if stored is None or stored.approval.id != task.id:

@@ -1,5 +1,6 @@
 -- Expired reservations, claimed for half a minute so that one replica settles each.
--- KEYS: book, calls, due. ARGV: expected epoch, least tick, most, until (ms): only earlier due times.
+-- KEYS: book, calls, due. ARGV: expected epoch, least tick, maximum number of calls, and the time in
+-- ms before which a call must be due.
 -- Returns rid, record, rid, record, ...; 'lost' if the counters are lost.
 -- A record charged as unknown a day ago is deleted here.
 

@@ -6,7 +6,7 @@
 --   [[counter, limit, 1 if money, period], ...], [[counter, calls, length in us], ...],
 --   [[counter, calls, length in us], ...]]: budgets, rates, loops; counters are indexes of KEYS.
 -- Returns 'epoch' if the counters are lost; else the tick, and per call one of
---   {'ok'} | {'budget', which, spent, held, resets at s} | {'rate', which, wait us}
+--   {'ok'} | {'budget', which, spent, reserved, resets at s} | {'rate', which, wait us}
 --   | {'loop', which, wait us} | {'clock'}.
 
 if not known_counters(ARGV[1], ARGV[2]) then return 'epoch' end
@@ -60,7 +60,9 @@ local function over_budget(call)
     local resets = turn(l, key, periods[b[4]])
     if not resets then return {'clock'} end
     local amount = b[3] == 1 and call[4] or 1
-    if l.spent + l.held + amount > b[2] then return {'budget', i, l.spent, l.held, resets} end
+    if l.spent + l.reserved + amount > b[2] then
+      return {'budget', i, l.spent, l.reserved, resets}
+    end
   end
 end
 
@@ -82,12 +84,12 @@ end
 
 local records, due = {}, {}
 
-local function hold(call)
+local function add_record(call)
   local names, at = {}, now
   for i, b in ipairs(call[5]) do
     local key = KEYS[b[1]]
     local l = level(key)
-    l.held, l.changed = l.held + (b[3] == 1 and call[4] or 1), true
+    l.reserved, l.changed = l.reserved + (b[3] == 1 and call[4] or 1), true
     names[i] = (b[3] == 1 and '$' or '#') .. string.sub(key, #prefix + 1)
     at = math.max(at, l.window)
   end
@@ -107,7 +109,7 @@ local function accept(call)
     redis.call('LTRIM', KEYS[p[1]], 0, p[2] - 1)
     redis.call('PEXPIRE', KEYS[p[1]], math.ceil(p[3] / 1000))
   end
-  if #call[5] > 0 then hold(call) end
+  if #call[5] > 0 then add_record(call) end
   return {'ok'}
 end
 

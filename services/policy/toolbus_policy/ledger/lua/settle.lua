@@ -1,4 +1,4 @@
--- End reservations, each exactly once: settle (held becomes spent), refund, or charge as unknown.
+-- End each reservation exactly once: settle (reserved becomes spent), refund, or charge as unknown.
 -- KEYS: book, calls, due, the rebuilder's lock. The counters are in the records.
 -- ARGV: expected epoch, least tick, then per call rid, how ('settle', 'refund' or 'unknown'),
 -- actual amount.
@@ -35,7 +35,7 @@ local function finish(i, rid, how, actual)
     if state == 'u' then
       charge(l, at, spent - reserved)
     else
-      l.held = l.held - reserved
+      l.reserved = l.reserved - reserved
       charge(l, at, spent)
     end
     l.debt = l.debt + math.max(0, spent - reserved)

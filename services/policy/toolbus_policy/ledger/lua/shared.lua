@@ -1,9 +1,9 @@
 -- Shared by the ledger's scripts: levels are read once per script, changed here, written once.
 -- KEYS[1] is `book`, a hash {epoch, tick} that identifies the counters' generation; KEYS[2] is
 -- `{customer}:epoch:calls`, and every counter that a record names is in the same hash slot.
--- A level is a hash {window, spent, held, debt}, integers in micro-dollars or in calls; a rolling
--- one has {span, held, debt} and a field b<n> for what was spent in each part of its period.
--- Time is the server's.
+-- A level is a hash {window, spent, reserved, debt}, integers in micro-dollars or in calls. The level
+-- of a rolling period has {span, reserved, debt} and, for each part n of the period, a field b<n>
+-- with the amount spent in it. The time is that of the Valkey server.
 
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
@@ -25,10 +25,10 @@ local levels = {}
 local function level(key)
   local found = levels[key]
   if not found then
-    local raw = redis.call('HMGET', key, 'window', 'spent', 'held', 'debt', 'span')
+    local raw = redis.call('HMGET', key, 'window', 'spent', 'reserved', 'debt', 'span')
     found = {
       window = tonumber(raw[1] or 0), spent = tonumber(raw[2] or 0),
-      held = tonumber(raw[3] or 0), debt = tonumber(raw[4] or 0),
+      reserved = tonumber(raw[3] or 0), debt = tonumber(raw[4] or 0),
       span = tonumber(raw[5] or 0), parts = {}, changed = false,
     }
     levels[key] = found
@@ -50,22 +50,23 @@ end
 local function write_levels()
   for key, l in pairs(levels) do
     if l.changed then
-      local held, debt = string.format('%d', l.held), string.format('%d', l.debt)
+      local reserved, debt = string.format('%d', l.reserved), string.format('%d', l.debt)
       if l.span > 0 then
-        redis.call('HSET', key, 'span', string.format('%d', l.span), 'held', held, 'debt', debt)
+        redis.call('HSET', key, 'span', string.format('%d', l.span),
+          'reserved', reserved, 'debt', debt)
         for part, amount in pairs(l.parts) do
           redis.call('HINCRBY', key, string.format('b%d', part), string.format('%d', amount))
         end
       else
         redis.call('HSET', key, 'window', string.format('%d', l.window),
-          'spent', string.format('%d', l.spent), 'held', held, 'debt', debt)
+          'spent', string.format('%d', l.spent), 'reserved', reserved, 'debt', debt)
       end
     end
   end
 end
 
--- A record is `state|second|amount|counters|about`; states: d open, perhaps handed
--- over; u charged as unknown. Until 0.1, h was one not handed over yet: it is treated as d.
+-- A record is `state|second|amount|counters|about`. State d: open, perhaps dispatched. State u:
+-- charged as unknown. State h was used before 0.1 for a call not yet dispatched; it is read as d.
 -- Counters are joined with commas; each begins with $ when it counts money, with # for calls.
 local function parse(record)
   local state, at, amount, names, about = string.match(record, '^(%a)|(%d+)|(%d+)|([^|]*)|(.*)$')

@@ -1,9 +1,8 @@
 """Decide by the intents in the stream which expired reservations are charged.
 
-A call is handed over only after the stream acknowledged its intent, before the call's deadline. So
-an expired reservation whose intent is in the stream belongs to a call that may have run; one
-without an intent never reached an executor. Where the stream can no longer show the intent, the
-call may have run too.
+A call is dispatched only after the stream has acknowledged its intent, before the call's deadline.
+If the stream has the intent of an expired reservation, the call may have run. If the stream has no
+intent, the call was not dispatched. If the stream may have lost the intent, the call may have run.
 """
 
 import logging
@@ -34,8 +33,8 @@ _intent = msgspec.json.Decoder(_Intent).decode
 async def may_have_run(bus: Bus, customer: str, expired: Sequence[ExpiredReservation]) -> set[str]:
     """Return the ids of those calls of one customer that may have run.
 
-    The customer's intents are read once for all of them, from the oldest reservation on, and no
-    further than needed. Raises `BusDownError`: then nothing may be refunded.
+    The customer's intents are read once for all these calls, starting at the oldest reservation,
+    until all calls are decided. Raises `BusDownError`: then nothing may be refunded.
     """
     found = await _with_intent(bus, customer, expired)
     # Read the extent last: no message was removed before it could be read.
@@ -54,7 +53,7 @@ async def _with_intent(bus: Bus, customer: str, expired: Sequence[ExpiredReserva
 
 
 async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
-    """Return the next intents; none only when the stream's leader has none either."""
+    """Return the next intents. The result is empty only if the stream's leader has no more."""
     subject = subject_of(CallAllowed.NAME, customer)
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
@@ -75,10 +74,10 @@ def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
 
 
 def _would_be_stored(late: ExpiredReservation, extent: Extent) -> bool:
-    """Return whether an intent of this call would be in the stream as it is now.
+    """Return whether the stream, as it is now, would have an intent of this call.
 
-    It would not if the stream removed messages since the reservation, or was created or restored
-    from a copy after it.
+    It would not if messages were removed since the reservation, or if the stream was created or
+    restored from a copy after it.
     """
     after = late.about.after
     return extent.first <= after + 1 and after <= extent.last and extent.created < late.at + 1

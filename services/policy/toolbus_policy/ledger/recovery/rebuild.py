@@ -1,4 +1,4 @@
-"""Rebuild lost counters from the events: one replica rebuilds all and opens them at once."""
+"""Rebuild lost counters from the events, in one replica, and open all of them together."""
 
 import asyncio
 import logging
@@ -48,10 +48,10 @@ Query = Callable[[float, float], Awaitable[Reply]]
 class Rebuilder:
     """Rebuild the counters of customers whose counters were lost; spending is rejected meanwhile.
 
-    The order makes it safe. The counters are closed first, so nothing more is reserved. Then calls
-    being admitted get time to reach the stream, and audit must store everything the stream has.
-    Only then are the events read. Outcomes that arrive meanwhile wait for the lock. The new
-    counters are written under a new generation, unused until it is opened.
+    The steps have a fixed order. First the counters are closed, so that nothing more is reserved.
+    Then intents of calls that are being admitted get time to reach the stream, and audit must store
+    all events of the stream. Then the events are read. Outcomes that arrive in the meantime wait
+    for the lock. Last, the new counters are written under a new generation and opened.
     """
 
     service: Service
@@ -125,14 +125,14 @@ class Rebuilder:
         self.ledger.rebuild_errors.pop(customer, None)
         log.warning("ledger.rebuilt", extra={"customer": customer, "epoch": new.id})
         self.service.spawn(store.delete_other_generations(customer, new.id))
-        reserved = sum(level["held"] for level in rebuild.contents.levels.values())
+        reserved = sum(level["reserved"] for level in rebuild.contents.levels.values())
         calls = len(rebuild.contents.records)
         return RebuildReply(epoch=new.id, calls=calls, reserved=reserved, since=since)
 
     async def _counters(
         self, customer: str, generation: Generation, *, accept: bool
     ) -> tuple[CounterRebuild, float]:
-        """Return the counters from the events, and since when they count."""
+        """Return the counters computed from the events, and the time from which they count."""
         snapshot, now = self.snapshot(), time()
         limits = limits_of(customer, snapshot.configuration, snapshot.keys)
         rebuild = CounterRebuild(customer, limits, now, self.grace)
@@ -175,7 +175,7 @@ class Rebuilder:
     # -- audit -------------------------------------------------------------------------------
 
     async def _audit_has_all(self, customer: str) -> None:
-        """Return once audit stores every event that is in the stream now."""
+        """Return when audit has stored every event that is in the stream now."""
         newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > timeout:

@@ -21,7 +21,7 @@ Limits = Mapping[str, Sequence[BudgetLimit]]  # by level
 
 @dataclass(frozen=True, slots=True, order=True)
 class RequiredSum:
-    """Sums needed for some budgets' counters: from a second on, in steps (0: one sum)."""
+    """Sums that some budgets' counters need: from a second on, in steps (0: a single sum)."""
 
     start: float
     step: int
@@ -81,7 +81,10 @@ class CounterRebuild:
                     level[field] = level.get(field, 0) + amount
 
     def add_open_call(self, call: OpenCall) -> None:
-        """Reserve the possible charge of an open call; a charge as unknown is already counted."""
+        """Reserve the possible charge of an open call.
+
+        The charge of a call that was charged as unknown is already counted.
+        """
         name = full_name(call.server, call.tool)
         counting = self._counting(call.key, call.user, call.team, name)
         limits = [limit for limit in counting if limit.counts(name, call.charge)]
@@ -89,7 +92,7 @@ class CounterRebuild:
             return
         if not call.unknown_at:
             for limit in limits:
-                self._level(limit)["held"] += call.charge if limit.in_money else 1
+                self._level(limit)["reserved"] += call.charge if limit.in_money else 1
         after = max(0, call.stream_seq - 1)  # the intent has the sequence number that audit stored
         about = CallContext(
             call.server, call.tool, call.key, call.trace_id, call.parent_id, after
@@ -115,5 +118,5 @@ class CounterRebuild:
         if level is None:
             need = self._needs[limit.counter]
             own = {"span": need.step} if need.step else {"window": int(need.start), "spent": 0}
-            level = self.contents.levels[limit.counter] = {**own, "held": 0, "debt": 0}
+            level = self.contents.levels[limit.counter] = {**own, "reserved": 0, "debt": 0}
         return level

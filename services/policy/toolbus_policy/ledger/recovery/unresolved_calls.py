@@ -38,10 +38,10 @@ AUDIT = "audit"
 
 @dataclass(slots=True)
 class UnresolvedCallSweeper:
-    """Examine calls allowed since the last sweep that found all ended; one replica at a time.
+    """Examines calls allowed since the last complete sweep, in one replica at a time.
 
-    An outcome is published only once audit has every event that the stream had after the call's
-    deadline. The next replica waits for the same and so finds the outcome.
+    An outcome is published only when audit has stored every event that the stream had after the
+    call's deadline. The next replica waits for the same condition and therefore finds that outcome.
     """
 
     service: Service
@@ -60,7 +60,7 @@ class UnresolvedCallSweeper:
                 log.exception("unresolved_calls.sweep_failed")
 
     async def sweep_once(self) -> int:
-        """Publish outcomes for calls past their deadline without one; return their number."""
+        """Publish outcomes for calls that have none after their deadline; return their number."""
         token = secrets.token_hex(8)
         if not await self.ledger.store.lock(ALL_CUSTOMERS, token, LOCK_SECONDS):
             return 0
@@ -89,7 +89,7 @@ class UnresolvedCallSweeper:
         return len(late)
 
     async def _query(self, query: UnresolvedCallsQuery) -> UnresolvedCallsReply:
-        """Return audit's reply, once it stores every event that is in the stream now."""
+        """Return audit's reply, after audit has stored every event that is in the stream now."""
         newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > timeout:
@@ -98,7 +98,7 @@ class UnresolvedCallSweeper:
         return await self.service.requests.request(query, UnresolvedCallsReply, QUERY_SECONDS)
 
     async def _without_record(self, calls: Iterable[UnresolvedCall]) -> set[str]:
-        """Return the reserved calls without a record: the sweeper has settled them."""
+        """Return the reserved calls without a record, which the sweeper has already settled."""
         by_customer: dict[str, list[str]] = {}
         for call in calls:
             if call.reserved:
@@ -117,7 +117,7 @@ def _has_no_reservation(call: UnresolvedCall, settled: set[str]) -> bool:
 def _resolved_until(
     found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: float
 ) -> float:
-    """Return when the first call that may be unresolved was allowed."""
+    """Return the time at which the first call that may be unresolved was allowed."""
     open_still = [call.at for call in found.calls if call not in named]
     if found.more:
         open_still.append(found.calls[-1].at)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.upstreams.mcp import messages
 
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b'{"result":5}', b"\xff", b"[" * 5000])
-def test_a_malformed_response_is_an_upstream_fault(text: bytes) -> None:
-    with pytest.raises(UpstreamFaultError):
+def test_a_malformed_response_is_an_upstream_invalid(text: bytes) -> None:
+    with pytest.raises(UpstreamInvalidError):
         messages.result_of(messages.read(text))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.services.call_runner import ReplyRecorder, admitted
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, ProtocolFamily
-from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.elicitation import holder_of
@@ -143,7 +143,7 @@ def test_any_bytes_as_a_task_are_a_result_or_an_upstream_error(text: bytes) -> N
 
 
 async def test_a_malformed_task_is_an_upstream_error() -> None:
-    with pytest.raises(UpstreamFaultError, match="malformed"):
+    with pytest.raises(UpstreamInvalidError, match="malformed"):
         await Server({"status": ["working"]}).response_of(modern=True, method="tasks/get")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_executor.upstreams.replicas.listing_comparison import Found, differing, most
+from toolbus_executor.upstreams.replicas.listing_comparison import Found, differing, majority
 from toolbus_executor.upstreams.replicas.load_balancing import FEW, home_of, next_in_turn, uncrowded
 from toolbus_executor.upstreams.replicas.outlier_ejection import (
     BASE,
@@ -175,9 +175,9 @@ def found(digests: dict[str, str]) -> Found:
 def test_the_listing_with_most_weight_wins_and_of_equals_the_first() -> None:
     old, new = {"a": "1"}, {"a": "2"}
     one, two = ReplicaStub("r0", 1), ReplicaStub("r1", 2)
-    assert most([(one, found(old)), (one, found(new)), (one, found(new))]).digests == new
-    assert most([(one, found(old)), (two, found(new))]).digests == new
-    assert most([(one, found(old)), (one, found(new))]).digests == old
+    assert majority([(one, found(old)), (one, found(new)), (one, found(new))]).digests == new
+    assert majority([(one, found(old)), (two, found(new))]).digests == new
+    assert majority([(one, found(old)), (one, found(new))]).digests == old
 
 
 def test_a_replica_with_a_different_or_missing_tool_differs() -> None:
