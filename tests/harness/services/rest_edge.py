@@ -54,7 +54,7 @@ class RestEdge:
             catalogue=absent, sessions=absent, call_handler=absent, local_methods=absent,
             notifications=absent, resumption=absent, event_logs=absent, anonymous=absent,
             protected_resource=ProtectedResource(directory, absent, DPoPVerifier("")),
-            largest_body=LARGEST_BODY, most_in_flight=8,
+            largest_body=LARGEST_BODY, max_in_flight=8,
         )  # fmt: skip
         self.apis = RestApis(self.endpoint)
 

@@ -272,6 +272,6 @@ async def test_an_unexpected_error_shows_no_detail(edge: RestEdge) -> None:
 
 
 async def test_too_many_requests_in_flight_are_a_problem(edge: RestEdge) -> None:
-    edge.endpoint.most_in_flight = 0
+    edge.endpoint.max_in_flight = 0
     answer = await edge.request("GET", "/api/v1/self")
     assert (answer.status, problem(answer)["code"]) == (503, "overloaded")
