@@ -8,10 +8,8 @@ from typing import Any
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 from toolbus_common.http_server.body import Receive, announces_body, receive_nothing
 from toolbus_common.messaging.access_rejections import RejectionCounter
-from toolbus_ingress import cors
-from toolbus_ingress.admin_api import handler as admin_api
-from toolbus_ingress.admin_api import responses as admin_responses
-from toolbus_ingress.approvals.handler import Approvals
+from toolbus_ingress import cors, rest_apis
+from toolbus_ingress.approvals.page_handler import ApprovalPage
 from toolbus_ingress.auth import rejected_credentials
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
@@ -19,8 +17,9 @@ from toolbus_ingress.http.request_guard import RejectedRequestError, read_reques
 from toolbus_ingress.http_sse import HttpSseTransport
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.oauth_proxy import OAuthProxy
+from toolbus_ingress.rest import problems
+from toolbus_ingress.rest_apis import RestApis
 from toolbus_ingress.sessions.sse_writer import Send
-from toolbus_ingress.tools_api.handler import PATHS, ToolsApi, as_tools_api_error
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +49,17 @@ class App:
     def __init__(
         self,
         endpoint: Endpoint,
-        approvals: Approvals,
+        approval_page: ApprovalPage,
         rejections: RejectionCounter,
         browser_origins: frozenset[str] = frozenset(),
     ) -> None:
         self._rejections = rejections
         self._browser_origins = browser_origins
         self._endpoint = endpoint
-        self._approvals = approvals
-        self._admin_api = admin_api.AdminApi(endpoint)
+        self._approval_page = approval_page
+        self._rest_apis = RestApis(endpoint)
         self._oauth = OAuthProxy(endpoint)
         self._http_sse = HttpSseTransport(endpoint)
-        self._tools_api = ToolsApi(endpoint)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request. Any failure becomes a response, never a stack trace."""
@@ -78,12 +76,11 @@ class App:
         except RejectedRequestError as rejection:
             response = _rejection_response(rejection, scope["path"])
         except asyncio.CancelledError:  # at the end of a drain
-            response = jsonrpc.failure(OutcomeUnknownError(_SHUTDOWN))
+            response = self._failure(OutcomeUnknownError(_SHUTDOWN), scope)
         except Exception:
             log.exception("request.failed")
-            response = jsonrpc.failure(
-                ToolbusError("Internal error. The log of the ingress service has the details.")
-            )
+            error = "Internal error. The log of the ingress service has the details."
+            response = self._failure(ToolbusError(error), scope)
         if response is not None:
             rejected_credentials.count(self._rejections, scope, response)
             await _send(response, send)
@@ -97,8 +94,8 @@ class App:
             return await self._endpoint.answer(scope, "", receive, send)
         if path == "/healthz":
             return _ALIVE
-        if path in PATHS:
-            return await self._tools_api.answer(scope, receive, send)
+        if rest_apis.serves(path):
+            return await self._rest_apis.answer(scope, receive, send)
         match = _SERVER_PATH.fullmatch(path)
         if match is not None:
             return await self._endpoint.answer(scope, match[1], receive, send)
@@ -106,19 +103,21 @@ class App:
         if match is not None:
             return await self._http_sse.answer(scope, match[1] or "", receive, send)
         return (
-            await self._approvals.answer(scope, receive)
-            or await self._admin_api.answer(scope, receive)
+            await self._approval_page.answer(scope, receive)
             or self._endpoint.protected_resource.metadata_response(scope)
             or await self._oauth.answer(scope, receive)
             or _NOT_FOUND
         )
 
+    def _failure(self, error: ToolbusError, scope: dict[str, Any]) -> Response:
+        """Return an error in the format of the path."""
+        rest = rest_apis.serves(scope["path"])
+        return self._rest_apis.failure(error, scope) if rest else jsonrpc.failure(error)
+
 
 def _rejection_response(rejection: RejectedRequestError, path: str) -> Response:
     """Return the guard's rejection in the error format of the path."""
-    if admin_api.serves(path):
-        return admin_responses.rejection(rejection)
-    return as_tools_api_error(rejection.response) if path in PATHS else rejection.response
+    return problems.rejection(rejection) if rest_apis.serves(path) else rejection.response
 
 
 async def _send(response: Response, send: Send) -> None:

@@ -22,7 +22,7 @@ from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_ingress.app import App
-from toolbus_ingress.approvals.handler import Approvals
+from toolbus_ingress.approvals.page_handler import ApprovalPage
 from toolbus_ingress.auth.anonymous import AnonymousAccess
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource, public_names
@@ -56,7 +56,7 @@ def build(process: ProcessContext) -> Service:
     _report_anonymous_access(service, endpoint.anonymous)
     service.draining.append(rejections.publisher.flush)
     browser_origins = _names(settings.browser_origins)
-    app = App(endpoint, Approvals(endpoint, sealer), rejections, browser_origins)
+    app = App(endpoint, ApprovalPage(endpoint, sealer), rejections, browser_origins)
     service.add_resource(lambda: _serve_clients(endpoint, app, settings))
     return service
 

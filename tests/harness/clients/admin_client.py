@@ -59,8 +59,11 @@ def named(kind: str, name: str) -> str:
 
 
 def why(answer: Answer) -> str:
-    """Return the error code of a failure, which must have a reason and a fix."""
-    error = answer.json["error"]
-    assert error["reason"], answer.body
-    assert error["fix"], answer.body
-    return str(error["code"])
+    """Return the code of a problem (RFC 9457), which must have a detail and a fix."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.headers
+    problem = answer.json
+    assert problem["type"] == f"urn:toolbus:error:{problem['code']}"
+    assert (problem["status"], bool(problem["title"])) == (answer.status, True), answer.body
+    assert problem["detail"], answer.body
+    assert problem["fix"], answer.body
+    return str(problem["code"])

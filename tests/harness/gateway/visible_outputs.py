@@ -7,9 +7,9 @@ from pathlib import Path
 
 from harness.audit.written_files import files_in
 from harness.clients.admin_client import at
+from harness.clients.admin_operations import admin_operations
 from harness.clients.mcp_client import Client
 from harness.gateway.canary_gateway import CanaryGateway
-from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.stream_reader import read_from
@@ -52,7 +52,7 @@ def current_outputs(planted: CanaryGateway) -> Outputs:
             "configuration": [declared.body],
             "administration": [
                 administrator.request("GET", operation.path.removeprefix("/api")).body
-                for operation in OPERATIONS.values()
+                for operation in admin_operations()
                 if operation.method == "GET" and "{" not in operation.path
             ],
             "disk": [content for _, content in files_in(launched.state_dir)],

@@ -106,28 +106,12 @@ class ResponseModel(BaseModel):
     """Base class of responses. Later versions add fields."""
 
 
-class ProblemResponse(ResponseModel):
-    """An error or warning at `location` in the configuration; `line` is set for YAML text."""
+class LocatedProblem(ResponseModel):
+    """An error or warning at `location` in the request; `line` is set for YAML text."""
 
     location: str
     line: int = 0
     reason: str
-
-
-class ErrorResponse(ResponseModel):
-    """What failed, why, and how to fix it."""
-
-    code: str
-    reason: str
-    fix: str
-    retryable: bool = False
-    errors: list[ProblemResponse] = []
-
-
-class Failure(ResponseModel):
-    """The body of every unsuccessful response."""
-
-    error: ErrorResponse
 
 
 class CallerResponse(ResponseModel):
@@ -210,7 +194,7 @@ class AppliedResponse(ResponseModel):
     revision: int
     changes: list[ChangeResponse]
     secrets: dict[str, str] = Field(default_factory=dict, repr=False)
-    warnings: list[ProblemResponse] = []
+    warnings: list[LocatedProblem] = []
 
 
 class ConfigurationResponse(ResponseModel):

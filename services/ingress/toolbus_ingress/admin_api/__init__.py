@@ -1,1 +1,1 @@
-"""The administration API: HTTP requests become queries to policy, described by one table."""
+"""The administration API: one path function per operation; policy checks and performs it."""

@@ -1,5 +1,6 @@
 """The request guard: checks before a body is read or a credential is looked up."""
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ class RequestGuard:
     hosts: frozenset[str]
     origins: frozenset[str]
 
-    def headers(self, scope: dict[str, Any]) -> Headers:
+    def headers(self, scope: MutableMapping[str, Any]) -> Headers:
         """Return the request's headers by lower-case name, without surrounding blanks.
 
         The application checks every request before it is routed; later calls return the same

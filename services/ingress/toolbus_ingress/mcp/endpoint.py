@@ -160,7 +160,7 @@ class Endpoint:
             await self.protected_resource.verify(token, self.protected_resource.resource(server))
 
     def caller(
-        self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
+        self, headers: Headers, scope: MutableMapping[str, Any], server: str, query: bytes = b""
     ) -> Caller:
         """Return the holder of the credential, or an anonymous caller where that is allowed.
 
@@ -172,7 +172,7 @@ class Endpoint:
         return self._caller_of(KEY_DIGEST, headers, scope, server, query)
 
     def authenticate(
-        self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
+        self, headers: Headers, scope: MutableMapping[str, Any], server: str, query: bytes = b""
     ) -> Caller:
         """Return the holder of the credential.
 
@@ -196,7 +196,7 @@ class Endpoint:
         self,
         key_digest: str,
         headers: Headers,
-        scope: dict[str, Any],
+        scope: MutableMapping[str, Any],
         server: str,
         query: bytes,
         scheme: bytes = BEARER,

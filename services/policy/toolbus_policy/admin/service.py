@@ -11,7 +11,8 @@ import yaml
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.admin_api import models
-from toolbus_common.admin_api.operations import OPERATIONS, Operation
+from toolbus_common.admin_api.operations import OPERATIONS, exists
+from toolbus_common.admin_api.roles import Right
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
 from toolbus_common.config.access.expiry import shown_expiry
 from toolbus_common.config_store import keys as keyring
@@ -36,7 +37,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Handles operations. The table of operations names a method of this class for each."""
+    """Performs operations. Each operation of the table is a method of this class."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -46,18 +47,18 @@ class AdminService:
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller may."""
-        operation = OPERATIONS.get(request.operation)
-        if operation is None or operation.kind != request.kind:
+        if not exists(request.operation, request.kind):
             raise InvalidError(
                 "Unknown operation: ingress and policy differ in version. Restart the older one."
             )
-        administrator = check_right(await self.administrator(request.key_digest), operation)
-        perform: Callable[..., Awaitable[AdminReply]] = getattr(self, operation.does)
+        right = OPERATIONS[request.operation]
+        administrator = check_right(await self.administrator(request.key_digest), right)
+        perform: Callable[..., Awaitable[AdminReply]] = getattr(self, request.operation)
         return await perform(request, administrator)
 
     # -- configuration -------------------------------------------------------------------------
 
-    async def who(self, _request: AdminRequest, administrator: Administrator) -> AdminReply:
+    async def who_am_i(self, _request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return the caller's name, role and rights."""
         body = {
             "name": administrator.name,
@@ -77,7 +78,9 @@ class AdminService:
             return AdminReply(revision=now.revision, form="yaml", body=body)
         return _json({"revision": now.revision, "configuration": shown}, now.revision)
 
-    async def apply(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+    async def apply_configuration(
+        self, request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
         """Replace the configuration, or return the changes that this would make."""
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
@@ -235,7 +238,9 @@ class AdminService:
 
     # -- budgets and approvals -----------------------------------------------------------------
 
-    async def budgets(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+    async def list_budgets(
+        self, request: AdminRequest, _administrator: Administrator
+    ) -> AdminReply:
         """Return the states of the budgets."""
         return _json((await self.ledger(LedgerQuery(customer=request.customer))).model_dump())
 
@@ -252,11 +257,11 @@ class AdminService:
         (state,) = (await self.approvers.show(Approver(administrator.by), request.name)).approvals
         return _json(state.model_dump())
 
-    async def approve(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+    async def approve_call(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Approve a call."""
         return await self._decide(request, administrator, approve=True)
 
-    async def reject(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+    async def reject_call(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Reject a call."""
         return await self._decide(request, administrator, approve=False)
 
@@ -269,14 +274,14 @@ class AdminService:
         return _json(state.model_dump())
 
 
-def check_right(found: Administrator | None, operation: Operation) -> Administrator:
-    """Return the administrator, if the operation is allowed.
+def check_right(found: Administrator | None, right: Right | None) -> Administrator:
+    """Return the administrator, if the role includes the right.
 
     Raises `UnauthorizedError`, `ForbiddenError` or `InsufficientScopeError`.
     """
     if found is None:
         raise UnauthorizedError("Invalid, revoked or expired admin key.")
-    found.check(operation.right)
+    found.check(right)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 from time import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -32,8 +33,8 @@ from toolbus_common.errors import (
     InsufficientScopeError,
     UnknownToolError,
 )
-from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc
+from toolbus_ingress.rest import problems
 from toolbus_oauth.accounts.access_rules import entitled_rule
 from toolbus_oauth.server import scopes as scoping
 from toolbus_oauth.storage.records import Client
@@ -300,10 +301,11 @@ def test_an_insufficient_scope_is_answered_with_a_challenge() -> None:
     wanted = 'Bearer realm="toolbus", error="insufficient_scope", scope="tools:a tools:b"'
     assert dict(answer.headers)[b"www-authenticate"].decode() == wanted
     where = b', resource_metadata="x"'
-    result = responses.failure(error, where)
+    edge = cast("Any", SimpleNamespace(admin_challenge=where))
+    result = problems.failure(error, {"path": "/api/v1/self", "headers": []}, edge)
     assert result.status == 403
     assert dict(result.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
-    assert json.loads(result.body)["error"]["fix"]
+    assert json.loads(result.body)["fix"]
 
 
 def test_the_consent_page_describes_each_scope() -> None:

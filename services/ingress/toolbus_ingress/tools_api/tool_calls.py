@@ -1,4 +1,4 @@
-"""Explicit execution: list tools as functions, and run the tool calls that a model suggested."""
+"""Run the tool calls that a model suggested, and return the messages for the model."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.http_server.body import Receive
-from toolbus_ingress.auth.request_context import Caller, RequestContext
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import check_post, read_request_body
@@ -20,18 +19,10 @@ from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch, Send
 
-PATHS = {"/v1/mcp/tools": "GET", "/v1/mcp/tools/execute": "POST"}
+TOOLS, EXECUTE = "/v1/mcp/tools", "/v1/mcp/tools/execute"
 MAX_CONCURRENT = 32
 IS_ERROR = b"x-toolbus-is-error"
 IDEMPOTENCY_KEY = b"idempotency-key"
-
-_STATUS = {
-    "unauthorized": 401, "budget_exceeded": 402, "unknown_tool": 404, "rate_exceeded": 429,
-    "invalid": 400, "upstream_timeout": 504, "upstream_failed": 502, "upstream_dead": 502,
-    "upstream_invalid": 502, "upstream_refused": 502, "breaker_open": 503, "outcome_unknown": 502,
-    "idempotency_conflict": 422, "call_in_progress": 409, "outcome_not_stored": 410,
-}  # fmt: skip
-_DEFAULT_STATUS = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,53 +41,27 @@ class ToolCall:
         return {"type": "function_call_output", "call_id": self.call_id, "output": text}
 
 
-class ToolsApi:
-    """`GET /v1/mcp/tools` and `POST /v1/mcp/tools/execute`."""
+async def execute_tool_calls(
+    endpoint: Endpoint, scope: dict[str, Any], receive: Receive, send: Send
+) -> Response:
+    """Run the tool calls in a body; a client that disconnects cancels them.
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    Raises:
+        RejectedRequestError: the headers or the size of the body are not valid.
+        ToolbusError: the caller is not authorized, the body is invalid, or the only call failed.
 
-    async def answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
-        """List the tools a key may use, or run one or several tool calls."""
-        verb = PATHS[scope["path"]]
-        if scope["method"] != verb:
-            return Response(405, b"", ((b"allow", verb.encode()),))
-        work = self._list(scope) if verb == "GET" else self._execute(scope, receive, send)
-        answer = await self._endpoint.run_limited(scope, work)
-        return answer and as_tools_api_error(answer)
-
-    async def _list(self, scope: dict[str, Any]) -> Response:
-        headers = self._endpoint.guard.headers(scope)
-        await self._endpoint.verify_token(headers)
-        caller = self._endpoint.caller(headers, scope, "", scope["query_string"])
-        list_body = self._endpoint.catalogue.list_body(
-            "tools/list", caller.grants, "", ProtocolFamily.LEGACY, caller.mode
-        )
-        tools = msgspec.json.decode(list_body)["tools"]
-        body = {
-            "object": "list",
-            "data": [_as_function(tool) for tool in tools],
-            "auto_execute": [t["name"] for t in tools if self._automatic(caller, t["name"])],
-        }
-        return Response(jsonrpc.OK, strict_json.dump(body))
-
-    def _automatic(self, caller: Caller, name: str) -> bool:
-        server, inner = self._endpoint.catalogue.names.meant(name, "tools", "")
-        key = self._endpoint.directory.now.principal(caller.name).own
-        return granted(key.auto_execute, full_name(server, inner))
-
-    async def _execute(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response:
-        headers = self._endpoint.guard.headers(scope)
-        check_post(headers, self._endpoint.largest_body)
-        await self._endpoint.verify_token(headers)
-        caller = self._endpoint.caller(headers, scope, "")
-        body = _object(await read_request_body(receive, self._endpoint.largest_body))
-        run = _Run(self._endpoint, RequestContext(caller, headers, scope, send))
-        watch = DisconnectWatch(scope, run.leave)
-        try:
-            return await run.run(body)
-        finally:
-            watch.stop()
+    """
+    headers = endpoint.guard.headers(scope)
+    check_post(headers, endpoint.largest_body)
+    await endpoint.verify_token(headers)
+    caller = endpoint.caller(headers, scope, "")
+    body = _object(await read_request_body(receive, endpoint.largest_body))
+    run = _Run(endpoint, RequestContext(caller, headers, scope, send))
+    watch = DisconnectWatch(scope, run.leave)
+    try:
+        return await run.run(body)
+    finally:
+        watch.stop()
 
 
 class _Run:
@@ -200,24 +165,5 @@ def _text(result: dict[str, Any]) -> str:
     return strict_json.dump(blocks).decode()
 
 
-def _as_function(tool: dict[str, Any]) -> dict[str, Any]:
-    function = {"name": tool["name"], "parameters": tool.get("inputSchema", {"type": "object"})}
-    if tool.get("description"):
-        function["description"] = tool["description"]
-    return {"type": "function", "function": function}
-
-
 def _response(body: dict[str, Any], *, failed: bool) -> Response:
     return Response(jsonrpc.OK, strict_json.dump(body), ((IS_ERROR, b"true"),) if failed else ())
-
-
-def as_tools_api_error(answer: Response) -> Response:
-    """Return a JSON-RPC error in this API's format; any other response unchanged."""
-    if not answer.body.startswith(b'{"jsonrpc"'):
-        return answer
-    failure = msgspec.json.decode(answer.body)["error"]
-    data = failure.get("data") or {}
-    code = data.get("code", "refused")
-    status = answer.status if answer.status != jsonrpc.OK else _STATUS.get(code, _DEFAULT_STATUS)
-    error = {"message": failure["message"], "type": code, "code": code, "details": data}
-    return Response(status, strict_json.dump({"error": error}), answer.headers)

@@ -1,4 +1,4 @@
-"""Approvals over HTTP: a page for people, and an API for programs.
+"""The approval page: a person sees one call, and approves or rejects it.
 
 No cookies are used: every request carries its own credential, so no other site can make a browser
 act for its user. Policy alone checks the key's right to approve, and decides.
@@ -11,31 +11,22 @@ from time import time
 from typing import Any
 from urllib.parse import parse_qs
 
-import msgspec
-
-from toolbus_common import strict_json
-from toolbus_common.contracts import ApprovalsReply, ApproverRequest
-from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
+from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.web import html
-from toolbus_common.web.json_view import visible
 from toolbus_ingress.approvals import page
-from toolbus_ingress.auth.dpop import challenge_headers, rejection_code
+from toolbus_ingress.approvals.policy_query import ask_policy, read_body
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import (
     Headers,
-    check_content_length,
-    read_request_body,
     rejected,
 )
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.sessions.sealed_claims import Claims, ClaimSealer
 
 TICKET_SECONDS = 600.0
-LARGEST_BODY = 16 * 1024
 _PAGE = re.compile(r"/approvals/([0-9a-f]{32})")
-_API = re.compile(r"/api/approvals(?:/([0-9a-f]{32})(?:/(approve|reject))?)?")
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -48,8 +39,8 @@ class TicketClaims(Claims, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Approvals:
-    """`/approvals/<id>` and `/api/approvals`."""
+class ApprovalPage:
+    """`/approvals/<id>`."""
 
     endpoint: Endpoint
     sealer: ClaimSealer
@@ -57,15 +48,10 @@ class Approvals:
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Response | None:
         """Answer a request; None for another path."""
         path: str = scope["path"]
-        if (match := _PAGE.fullmatch(path)) is not None:
-            work = self._page(scope, match[1], receive)
-        elif (match := _API.fullmatch(path)) is not None:
-            work = self._api(scope, match[1] or "", match[2] or "show", receive)
-        else:
+        match = _PAGE.fullmatch(path)
+        if match is None:
             return None
-        return await self.endpoint.run_limited(scope, work)
-
-    # -- the page ----------------------------------------------------------------------------
+        return await self.endpoint.run_limited(scope, self._page(scope, match[1], receive))
 
     async def _page(self, scope: dict[str, Any], approval: str, receive: Receive) -> Response:
         headers = self.endpoint.guard.headers(scope)
@@ -85,7 +71,9 @@ class Approvals:
     async def _show(self, key: str, approval: str, message: str = "") -> Response:
         try:
             key_digest = await self.endpoint.protected_resource.form_key_digest(key)
-            (approval_state,) = (await self._ask(key_digest, "show", approval)).approvals
+            (approval_state,) = (
+                await ask_policy(self.endpoint, key_digest, "show", approval)
+            ).approvals
         except ToolbusError as error:
             return page.sign_in(error.reason, _status(error))
         if approval_state.state != "pending":
@@ -99,7 +87,7 @@ class Approvals:
         action, note = form.get("action", ""), form.get("note", "")
         try:
             (approval_state,) = (
-                await self._ask(ticket.key_digest, action, ticket.approval, note)
+                await ask_policy(self.endpoint, ticket.key_digest, action, ticket.approval, note)
             ).approvals
         except ToolbusError as error:
             return page.message(error.reason, _status(error))
@@ -117,72 +105,15 @@ class Approvals:
                 415,
                 "Unsupported content type. Send the form as application/x-www-form-urlencoded.",
             )
-        body = await self._body(headers, receive)
+        body = await read_body(headers, receive)
         try:
             fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=8)
         except ValueError as error:
             raise InvalidError("The form is malformed. Send it as a browser does.") from error
         return {name: values[-1] for name, values in fields.items()}
 
-    # -- the API -----------------------------------------------------------------------------
-
-    async def _api(
-        self, scope: dict[str, Any], approval: str, action: str, receive: Receive
-    ) -> Response:
-        try:
-            headers = self.endpoint.guard.headers(scope)
-            if scope["method"] != ("GET" if action == "show" else "POST"):
-                raise rejected(
-                    "method",
-                    405,
-                    "Method not allowed. Show approvals with GET; approve and reject with POST.",
-                )
-            await self.endpoint.verify_token(headers)
-            key_digest = self.endpoint.authenticate(headers, scope, "").key_digest
-            note = "" if action == "show" else _note(await self._body(headers, receive))
-            reply = await self._ask(key_digest, action, approval, note)
-        except ToolbusError as error:
-            return _error_response(error)
-        shown: Any = reply.model_dump() if not approval else reply.approvals[0].model_dump()
-        return Response(200, msgspec.json.encode(shown), ((b"cache-control", b"no-store"),))
-
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        check_content_length(headers, LARGEST_BODY)
-        return await read_request_body(receive, LARGEST_BODY)
-
-    async def _ask(
-        self, key_digest: str, action: str, approval: str, note: str = ""
-    ) -> ApprovalsReply:
-        if action not in ("show", "approve", "reject"):
-            raise InvalidError("Unknown decision. Use approve or reject.")
-        request = ApproverRequest(
-            key_digest=key_digest, action=action, id=approval, note=visible(note.strip())
-        )
-        return await self.endpoint.service.requests.request(request, ApprovalsReply)
-
-
-def _note(body: bytes) -> str:
-    """Return the note of a body such as `{"reason": "Not today."}`. Raises `InvalidError`."""
-    try:
-        fields = strict_json.typed(body or b"{}", dict[str, str])
-    except strict_json.StrictJSONError as error:
-        raise InvalidError(
-            f'The body must have the form {{"note": "…"}} or {{"reason": "…"}}: {error}.'
-        ) from error
-    return fields.get("reason", fields.get("note", ""))
-
 
 def _status(error: ToolbusError) -> int:
     if isinstance(error, InvalidError):
         return jsonrpc.BAD_REQUEST
     return jsonrpc.failure(error).status
-
-
-def _error_response(error: ToolbusError) -> Response:
-    members = {"code": error.code, "reason": error.reason, "retryable": error.retryable}
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"cache-control", b"no-store"),)
-    if isinstance(error, UnauthorizedError):
-        headers += challenge_headers(error, b"", b"")
-    return Response(
-        _status(error), msgspec.json.encode({"error": members}), headers, rejection_code(error)
-    )

@@ -1,0 +1,27 @@
+"""All REST APIs as one FastAPI application; imported for the first request (see `RestApis`)."""
+
+from toolbus_common.admin_api.models import KINDS
+from toolbus_ingress.admin_api import admins, budgets, configuration, description, entries, keys
+from toolbus_ingress.admin_api import approvals as admin_approvals
+from toolbus_ingress.approvals import routes as approvals
+from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.rest.application import Application
+from toolbus_ingress.tools_api import routes as tools
+
+
+def build(endpoint: Endpoint) -> Application:
+    """Compose the application."""
+    routers = [
+        description.router,
+        configuration.router,
+        keys.router,
+        admins.own_router,
+        admins.router,
+        *(entries.router_of(kind) for kind in KINDS),
+        budgets.router,
+        admin_approvals.router,
+        approvals.router,
+        tools.router,
+    ]
+    extensions = (description.describe_administration, tools.describe_tool_calls)
+    return Application(endpoint, routers, extensions)

@@ -1,0 +1,173 @@
+"""Tools as functions over plain REST: `/v1/mcp/tools`."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Security
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from toolbus_common import strict_json
+from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.contracts import ProtocolFamily
+from toolbus_common.mcp.builtin_server import Mode
+from toolbus_ingress.auth.request_context import Caller
+from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.rest.application import Application, ServedEndpoint, json_answer
+from toolbus_ingress.rest.openapi import problems, request_body, schemas_of
+from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MOST_AT_ONCE, TOOLS
+
+CALLER = HTTPBearer(
+    scheme_name="caller",
+    description="An API key, or an access token. Anonymous callers send none, where allowed.",
+    auto_error=False,
+)
+router = APIRouter(tags=["tools"])
+
+
+class Function(BaseModel):
+    """The function that a model may call; `parameters` is a JSON schema."""
+
+    name: str
+    parameters: dict[str, Any]
+    description: str = ""
+
+
+class FunctionTool(BaseModel):
+    """A tool in the form of a chat completion's `tools`."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class Functions(BaseModel):
+    """The tools of a caller; `auto_execute` names those that need no confirmation by a person."""
+
+    object: Literal["list"]
+    data: list[FunctionTool]
+    auto_execute: list[str]
+
+
+class FunctionCall(BaseModel):
+    """The called function; `arguments` is an object, or its JSON as text."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class ChatToolCall(BaseModel):
+    """A tool call in the form of chat completions."""
+
+    id: str
+    function: FunctionCall
+
+
+class ResponsesToolCall(FunctionCall):
+    """A tool call in the form of the responses API."""
+
+    call_id: str
+
+
+class AssistantMessage(BaseModel):
+    """A message of a model with several tool calls."""
+
+    tool_calls: Annotated[
+        list[ChatToolCall | ResponsesToolCall], Field(min_length=1, max_length=MOST_AT_ONCE)
+    ]
+
+
+class ToolMessage(BaseModel):
+    """The message with a tool's result, in the form of chat completions."""
+
+    role: Literal["tool"]
+    tool_call_id: str
+    content: str
+
+
+class FunctionCallOutput(BaseModel):
+    """A tool's result, in the form of the responses API."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+
+
+class ToolMessages(BaseModel):
+    """The results of several tool calls, in the order of the calls."""
+
+    messages: list[ToolMessage | FunctionCallOutput]
+
+
+async def authenticated(
+    request: Request, endpoint: ServedEndpoint, _credential: Annotated[object, Security(CALLER)]
+) -> Caller:
+    """Return the caller of tools. Raises what `Endpoint.caller` raises."""
+    scope = request.scope
+    headers = endpoint.guard.headers(scope)
+    await endpoint.verify_token(headers)
+    return endpoint.caller(headers, scope, "", scope["query_string"])
+
+
+@router.get(TOOLS, response_model=Functions, responses=problems(400, 401, 403, 431, 503))
+async def list_tools(
+    endpoint: ServedEndpoint,
+    caller: Annotated[Caller, Security(authenticated)],
+    _mode: Annotated[
+        str,
+        Query(alias="mode", description="`code` or `search`: the tools of code mode instead."),
+    ] = Mode.TOOLS,
+) -> Response:
+    """List the tools that a key may use, as functions for a chat completion."""
+    listed = endpoint.catalogue.list_body(
+        "tools/list", caller.grants, "", ProtocolFamily.LEGACY, caller.mode
+    )
+    tools = msgspec.json.decode(listed)["tools"]
+    functions = {
+        "object": "list",
+        "data": [_as_function(tool) for tool in tools],
+        "auto_execute": [t["name"] for t in tools if _automatic(endpoint, caller, t["name"])],
+    }
+    return json_answer(strict_json.dump(functions))
+
+
+@router.post(
+    EXECUTE,
+    response_model=ToolMessage | FunctionCallOutput | ToolMessages,
+    responses=problems(
+        400, 401, 402, 403, 404, 406, 408, 409, 410, 413, 415, 422, 429, 431, 502, 503, 504
+    ),
+    openapi_extra={"security": [{"caller": []}]},
+)
+async def execute_tool_calls() -> Response:
+    """Run a tool call that a model suggested, or the several of an assistant message.
+
+    The header `x-toolbus-is-error` of the response says that a tool failed; `Idempotency-Key` in
+    the request runs the calls once.
+    """
+    raise NotImplementedError(f"'RestApis' answers POST {EXECUTE}, without FastAPI.")
+
+
+def describe_tool_calls(_application: Application, document: dict[str, Any]) -> None:
+    """Add the body and the header of the execution of tool calls to the document."""
+    calls = ChatToolCall | ResponsesToolCall | AssistantMessage
+    schemas, definitions = schemas_of({"calls": calls})
+    document["components"]["schemas"] |= definitions
+    operation = document["paths"][EXECUTE]["post"]
+    operation["requestBody"] = request_body(schemas["calls"])
+    operation["responses"]["200"]["headers"] = {
+        IS_ERROR.decode(): {"description": "`true` if a tool failed.", "schema": {"const": "true"}}
+    }
+
+
+def _automatic(endpoint: Endpoint, caller: Caller, name: str) -> bool:
+    server, inner = endpoint.catalogue.names.meant(name, "tools", "")
+    key = endpoint.directory.now.principal(caller.name).own
+    return granted(key.auto_execute, full_name(server, inner))
+
+
+def _as_function(tool: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": tool["name"], "parameters": tool.get("inputSchema", {"type": "object"})}
+    if tool.get("description"):
+        function["description"] = tool["description"]
+    return {"type": "function", "function": function}

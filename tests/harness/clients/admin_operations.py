@@ -1,0 +1,42 @@
+"""The operations of the administration API, as its OpenAPI document describes them."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.rest_application import build
+
+
+@dataclass(frozen=True)
+class AdminOperation:
+    """One operation below `/api/v1`; `roles` may use it."""
+
+    id: str
+    method: str
+    path: str
+    roles: tuple[str, ...]
+    has_body: bool
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document of ingress."""
+    return build(cast("Endpoint", None)).openapi()
+
+
+@cache
+def admin_operations() -> tuple[AdminOperation, ...]:
+    """Return all operations, in the order of the document."""
+    return tuple(
+        AdminOperation(
+            operation["operationId"],
+            method.upper(),
+            path,
+            tuple(operation["description"].removeprefix("For the roles ")[:-1].split(", ")),
+            "requestBody" in operation,
+        )
+        for path, methods in openapi_document()["paths"].items()
+        if path.startswith("/api/v1/")
+        for method, operation in methods.items()
+    )
