@@ -10,7 +10,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from toolbus_common.errors import InvalidError
 
-MOST_PARAMETERS = 16
+MAX_PARAMETERS = 16
 
 
 class _PatternConvertor(StringConvertor):
@@ -54,7 +54,7 @@ async def reject_unknown_parameters(request: Request) -> None:
     known = [field.alias for field in route.dependant.query_params]
     text = request.scope["query_string"].decode("latin-1")
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
         raise InvalidError("Too many query parameters. Send each once.") from error
     names = [name for name, _ in pairs]

@@ -16,7 +16,7 @@ from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.rest.application import Application, ServedEndpoint, json_answer
 from toolbus_ingress.rest.openapi import problems, request_body, schemas_of
-from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MOST_AT_ONCE, TOOLS
+from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MAX_CONCURRENT, TOOLS
 
 CALLER = HTTPBearer(
     scheme_name="caller",
@@ -73,7 +73,7 @@ class AssistantMessage(BaseModel):
     """A message of a model with several tool calls."""
 
     tool_calls: Annotated[
-        list[ChatToolCall | ResponsesToolCall], Field(min_length=1, max_length=MOST_AT_ONCE)
+        list[ChatToolCall | ResponsesToolCall], Field(min_length=1, max_length=MAX_CONCURRENT)
     ]
 
 
