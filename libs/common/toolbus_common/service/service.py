@@ -147,25 +147,29 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether this replica can work. Reads flags only, so that any thread may call it."""
-        connected = self.bus.connected and all(watch.connected for watch in self._watches)
-        return self.ready and self._serving and connected and not self.why_not()
+        return not self._unready_reason()
 
     def status(self) -> ServiceStatus:
         """Return the status of this replica."""
-        connected = self.bus.connected and all(watch.connected for watch in self._watches)
-        reason = self.why_not() if self.ready else "starting or draining"
-        if not reason and not self._serving:
-            reason = "starting to serve"
+        reason = self._unready_reason()
         return ServiceStatus(
             service=self.name,
             instance=self.events.producer,
             pid=getpid(),
-            ready=self.ready and not reason and connected,
+            ready=not reason,
             since=self._since,
-            reason=reason if connected else "the bus is down",
+            reason=reason,
             details=self.details(),
             revisions=self._watched_revisions(),
         )
+
+    def _unready_reason(self) -> str:
+        """Return why this replica cannot work; empty if it can."""
+        if not (self.bus.connected and all(watch.connected for watch in self._watches)):
+            return "the bus is down"
+        if not self.ready:
+            return "starting or draining"
+        return self.why_not() or ("" if self._serving else "starting to serve")
 
     async def _show_status(self, _query: StatusQuery) -> ServiceStatus:
         return self.status()
