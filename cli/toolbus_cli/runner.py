@@ -1,6 +1,7 @@
 """Run one command: arguments in, an exit code and error messages out."""
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ INTERRUPTED = 130
 
 def main(words: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are written to standard error."""
+    # Connection problems are reported by the command's own error message.
+    logging.getLogger().setLevel(logging.CRITICAL)
     app = built()
     gc.freeze()  # imported modules are never collected
     gc.enable()
