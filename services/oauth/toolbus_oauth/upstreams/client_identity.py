@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from time import time
 from typing import Any
@@ -32,6 +33,7 @@ from toolbus_oauth.upstreams.dynamic_registration import (
 
 CALLBACK = "/oauth/connected"
 ALGORITHM = "ES256"
+_client = partial(ClientIdentity, id_in_form=True)  # the MCP SDK's servers look for it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,6 @@ class ClientIdentities:
             return filled(reference, await self.secrets.read([reference]))
         except SecretError as error:
             raise DiscoveryError(f"the secret of its client: {error}") from error
-
-
-def _client(*credential: str) -> ClientIdentity:
-    """Return an identity whose id is always in the form, where the MCP SDK's servers need it."""
-    return ClientIdentity(*credential, id_in_form=True)
 
 
 def is_machine(server: Server) -> bool:
