@@ -120,7 +120,7 @@ class ConnectionRepository:
     ) -> Connection | None:
         """Return a connection that needs no person's consent.
 
-        Raises `UnvouchedError` if the person must first sign in at their provider.
+        Raises `SignInRequiredError` if the person must first sign in at their provider.
         """
 
         async def fetch(now: Connection | None) -> Connection | None:

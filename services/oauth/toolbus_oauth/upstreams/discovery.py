@@ -154,11 +154,14 @@ class Discovery:
 
     async def _document(self, server: Server, issuer: str) -> dict[str, Any]:
         base = issuer.rstrip("/")  # of RFC 8414 section 3.1, which Authlib leaves to its callers
-        urls = [
-            get_well_known_url(base, external=True),
-            get_well_known_url(base, external=True, suffix="openid-configuration"),
-            get_openid_url(base, external=True),
-        ]
+        try:
+            urls = [
+                get_well_known_url(base, external=True),
+                get_well_known_url(base, external=True, suffix="openid-configuration"),
+                get_openid_url(base, external=True),
+            ]
+        except ValueError as error:
+            raise DiscoveryError("the URL of its authorization server is not valid") from error
         for url in dict.fromkeys(urls):
             found = await self._get(server, url)
             if found.status != _OK:
