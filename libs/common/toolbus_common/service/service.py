@@ -58,16 +58,16 @@ class Service:
         self._resources: list[Resource] = []
         self._leave_steps: list[Callable[[], Awaitable[None]]] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
-        self.why_not: Callable[[], str] = (
-            str  # the reason why the service cannot work now; empty if it can
-        )
-        # Every replica replies, also one that is not ready.
+        # Returns the reason why the service cannot work now; empty if it can.
+        self.why_not: Callable[[], str] = str
+        # Every replica replies, also one that is starting or draining.
         self._status_subscriber = self.broker.subscriber(StatusQuery.SUBJECT)
         self._status_subscriber(self._show_status)
 
@@ -132,15 +132,17 @@ class Service:
             await self.calls.open()
             await self.broker.connect()
             await self._watch_all()
-            async with AsyncExitStack() as resources:
-                for resource in self._resources:
-                    await resources.enter_async_context(resource())
-                await self._start()
-                try:
-                    yield self
-                finally:
-                    await self._drain()
-            await self.calls.close()
+            try:
+                async with AsyncExitStack() as resources:
+                    for resource in self._resources:
+                        await resources.enter_async_context(resource())
+                    await self._start()
+                    try:
+                        yield self
+                    finally:
+                        await self._drain()
+            finally:
+                await self.calls.close()
         finally:
             await self.bus.close()
 
@@ -196,7 +198,8 @@ class Service:
         if self._condition is None:
             await self._start_serving()
         else:
-            self.spawn(self._start_serving_after(self._condition))
+            serving = self._start_serving_after(self._condition)
+            self._starting = asyncio.create_task(serving)
         self.ready = True
         log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
@@ -216,12 +219,14 @@ class Service:
     async def _drain(self) -> None:
         self.ready = False
         log.info("service.draining", extra={"in_flight": self.calls.in_flight})
+        if self._starting is not None:
+            await end(self._starting)
         for step in self._leave_steps:
             try:
                 await step()
             except Exception:
                 log.exception("service.drain_failed")
-        await self.broker.stop_queries()
+        await self.broker.stop_queries(self._status_subscriber)
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:
             last()
