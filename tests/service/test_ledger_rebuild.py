@@ -352,6 +352,6 @@ async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(ledger_operator: Ledge
 
         async def tidy() -> bool:
             generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
-            return len(generations - {"book", "lock"}) == 1
+            return len(generations - {BOOK, "lock"}) == 1
 
         await until_async(tidy, "the counters of the old epoch are gone")
