@@ -126,9 +126,8 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
         for path in tracked()
         if path.is_relative_to(ROOT / package)
     }
-    packaged = {
-        entry for entry in on_disk if "/" in entry
-    }  # a README next to the package is not in it
+    # A README next to the package is not in it.
+    packaged = {entry for entry in on_disk if "/" in entry}
     assert packed == packaged
     assert {
         "toolbus_common/web/templates/base.html",

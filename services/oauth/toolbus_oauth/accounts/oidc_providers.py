@@ -227,9 +227,8 @@ class Providers:
         except (HttpError, ProviderError) as error:
             if cached is None:
                 raise ProviderError(str(error)) from error
-            cached.fetched = (
-                monotonic() - CACHE_SECONDS + REFETCH_SECONDS
-            )  # the cached metadata stays in use
+            # The cached metadata stays in use.
+            cached.fetched = monotonic() - CACHE_SECONDS + REFETCH_SECONDS
             return cached
         self._cached[f"{name} {issuer.url}"] = found
         return found

@@ -123,9 +123,8 @@ class Discovery:
         resource_name = server.oauth.resource if server.oauth is not None else ""
         scopes: tuple[str, ...] = ()
         metadata = None
-        if resource_name or not (
-            server.is_process or server.grpc
-        ):  # other transports have no HTTP metadata
+        # Other transports have no HTTP metadata.
+        if resource_name or not (server.is_process or server.grpc):
             metadata = await self._resource(server, url, challenge.metadata)
         if metadata is None:  # before RFC 9728 (MCP 2025-03-26) the server is its own issuer
             issuer, resource = wanted or _origin(url), resource_name
