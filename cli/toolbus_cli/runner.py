@@ -1,6 +1,5 @@
 """Run one command: arguments in, an exit code and error messages out."""
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ INTERRUPTED = 130
 def main(words: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are written to standard error."""
     app = built()
-    gc.freeze()  # imported modules are never collected
-    gc.enable()
     try:
         app(args=list(words), prog_name="toolbus")
     except SystemExit as exit_:
