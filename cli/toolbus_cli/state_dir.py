@@ -12,6 +12,7 @@ from typing import Any
 
 from toolbus_cli.errors import CommandError
 
+_OLDER_NAMES = ("seal", "sealing", "seal.key")  # renamed with ADR 29
 EXIT_SECONDS = 45.0  # longer than the services may drain
 
 
@@ -37,13 +38,24 @@ class State:
         return self.root / "ports.json"
 
     def prepare(self) -> None:
-        """Create the directory, accessible to its owner only."""
+        """Create the directory, accessible to its owner only.
+
+        Raises:
+            CommandError: it cannot be created, or an older build wrote to it.
+
+        """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
         except OSError as error:
             reason = f"Cannot create the state directory '{self.root}' ({error.strerror})"
             raise CommandError(f"{reason}; set another with --state-dir.") from error
+        if older := [name for name in _OLDER_NAMES if (self.root / name).exists()]:
+            raise CommandError(
+                f"The state directory '{self.root}' has '{older[0]}' of an older build of Toolbus, "
+                "which this version does not read. Export the evidence with the old version, then "
+                "start with an empty state directory (--state-dir)."
+            )
 
     def running(self) -> dict[str, Any]:
         """Return the contents of the run file; empty if there is none."""

@@ -236,7 +236,7 @@ async def test_arguments_are_stored_only_while_an_approval_is_open(policy: Polic
 
 
 async def test_a_key_has_a_limited_number_of_pending_approvals(start_policy: Any) -> None:
-    async with start_policy(MAX_PENDING="3") as policy:
+    async with start_policy(MAX_PENDING_APPROVALS="3") as policy:
         asking = [policy.request(arguments={"page": page}) for page in range(20)]
         ends = await asyncio.gather(*asking, return_exceptions=True)
         refused = [end for end in ends if isinstance(end, OverloadedError)]

@@ -9,6 +9,7 @@ import pytest
 from harness.audit.events import bus_of
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import UnavailableError
+from toolbus_common.messaging import broker as broker_module
 from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -19,9 +20,13 @@ def page(path: str) -> PageRequest:
     return PageRequest(method="GET", path=path, query="", headers={}, body=b"")
 
 
-async def serve(oauth: Bus, answer: Callable[[PageRequest], Awaitable[PageReply]]) -> ServiceBroker:
+async def serve(
+    oauth: Bus,
+    answer: Callable[[PageRequest], Awaitable[PageReply]],
+    max_workers: int | None = PageRequest.AT_ONCE,
+) -> ServiceBroker:
     broker = ServiceBroker(oauth)
-    broker.subscriber(PageRequest.SUBJECT, queue="oauth", max_workers=PageRequest.AT_ONCE)(answer)
+    broker.subscriber(PageRequest.SUBJECT, queue="oauth", max_workers=max_workers)(answer)
     await broker.start()
     return broker
 
@@ -53,22 +58,58 @@ async def test_a_slow_page_delays_no_other(settings: Settings) -> None:
         await answering.stop_queries()
 
 
-async def test_a_stopping_service_waits_for_no_running_request(settings: Settings) -> None:
-    started = asyncio.Event()
+@pytest.mark.parametrize("max_workers", [None, PageRequest.AT_ONCE])
+async def test_a_stopping_service_waits_a_moment_for_a_running_request_then_cancels_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, max_workers: int | None
+) -> None:
+    monkeypatch.setattr(broker_module, "QUERY_SECONDS", 0.2)
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def answer(_request: PageRequest) -> PageReply:
         started.set()
-        await asyncio.Future()
+        try:
+            await asyncio.Future()
+        finally:
+            cancelled.set()
         raise AssertionError
 
     async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
-        answering, asking = await serve(oauth, answer), RequestReply("ingress", ingress)
+        answering = await serve(oauth, answer, max_workers)
+        asking = RequestReply("ingress", ingress)
         request = asyncio.create_task(asking.request(page("/never"), PageReply, 120.0))
         while not started.is_set():
             if request.done():  # the subscription did not exist yet
                 request = asyncio.create_task(asking.request(page("/never"), PageReply, 120.0))
             await asyncio.sleep(0.05)
         await answering.stop_queries()
+        assert cancelled.is_set()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
+
+
+@pytest.mark.parametrize("max_workers", [None, 1])
+async def test_a_stopping_service_replies_to_every_request_that_has_arrived(
+    settings: Settings, max_workers: int | None
+) -> None:
+    started, proceed = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: PageRequest) -> PageReply:
+        started.set()
+        await proceed.wait()
+        return PageReply(status=200, body=request.path.encode())
+
+    paths = [f"/{number}" for number in range(3)]
+    async with bus_of("oauth", settings) as oauth, bus_of("ingress", settings) as ingress:
+        answering = await serve(oauth, answer, max_workers)
+        await oauth.settled()
+        asking = RequestReply("ingress", ingress)
+        requests = [
+            asyncio.create_task(asking.request(page(path), PageReply, 60.0)) for path in paths
+        ]
+        await started.wait()
+        stopping = asyncio.create_task(answering.stop_queries())
+        await asyncio.sleep(0)
+        proceed.set()
+        await stopping
+        assert [reply.body.decode() for reply in await asyncio.gather(*requests)] == paths

@@ -59,7 +59,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
-from toolbus_common.messaging.broker import AckPolicy, EventBatch
+from toolbus_common.messaging.broker import AckPolicy, EventBatch, stop_subscriber
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
@@ -289,6 +289,7 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
         try:
             yield
         finally:
+            await stop_subscriber(deliveries)
             await webhooks.close()
 
 

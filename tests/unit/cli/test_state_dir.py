@@ -23,6 +23,13 @@ def test_an_impossible_state_directory_is_reported(tmp_path: Path) -> None:
         State(tmp_path / "file" / "below").prepare()
 
 
+@pytest.mark.parametrize("name", ["seal", "sealing", "seal.key"])
+def test_a_state_directory_of_an_older_build_is_rejected(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(CommandError, match=f"'{name}' of an older build"):
+        State(tmp_path).prepare()
+
+
 def test_a_second_launcher_is_rejected_naming_the_first_pid(tmp_path: Path) -> None:
     state = State(tmp_path)
     with state.locked(print):

@@ -15,20 +15,25 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from faststream import AckPolicy, BaseMiddleware, NoCast, StreamMessage
 from faststream.exceptions import NackMessage
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsBatchMessage
-from faststream.nats.subscriber.usecases import BatchPullStreamSubscriber, CoreSubscriber
+from faststream.nats.subscriber.usecases import (
+    BatchPullStreamSubscriber,
+    ConcurrentCoreSubscriber,
+    CoreSubscriber,
+)
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.api import ConsumerConfig
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import end, in_time
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.registry import QUERIES
 from toolbus_common.errors import ToolbusError
@@ -43,6 +48,7 @@ library_log = logging.getLogger("faststream.nats")
 library_log.setLevel(logging.WARNING)  # FastStream logs two lines for each message
 
 AGAIN_SECONDS = 1.0  # between a failed batch and its redelivery
+QUERY_SECONDS = 2.0  # for the queries in progress when a service stops
 EventBatch = NoCast[list[StoredMessage]]  # not validated: the stream stores what services published
 
 
@@ -115,6 +121,26 @@ class Failures(BaseMiddleware):
             raise NackMessage from error
 
 
+class EventSubscriber(BatchPullStreamSubscriber):
+    """A subscriber that passes each pull to its handler as it is, also an empty one.
+
+    FastStream's own loop combines pulls until a batch is full, so it exceeds the limit of bytes of
+    a pull, and it passes on no empty pull: a handler that collects messages never learns that no
+    more arrive.
+    """
+
+    __slots__ = ()
+
+    async def _consume_pull(self) -> None:
+        assert self.subscription is not None  # noqa: S101 - it is subscribed
+        while self.running:
+            messages = await self.subscription.fetch(
+                batch=self.pull_sub.batch_size, timeout=self.pull_sub.timeout
+            )
+            if self.running:
+                await self.consume(messages)
+
+
 class ServiceBroker(NatsBroker):
     """A broker on the connection of a service, which `bus` opens and closes."""
 
@@ -124,6 +150,7 @@ class ServiceBroker(NatsBroker):
             codec=ContractCodec(),
             middlewares=(Failures,),
             logger=library_log,
+            graceful_timeout=None,  # `stop_queries` waits instead
         )
         self._bus = bus
         self._pauses: dict[str, float] = {}
@@ -136,7 +163,7 @@ class ServiceBroker(NatsBroker):
         seconds: float = 0.5,
         pause: float = 0.0,
         ack_policy: AckPolicy = AckPolicy.NACK_ON_ERROR,
-    ) -> BatchPullStreamSubscriber:
+    ) -> EventSubscriber:
         """Return the subscriber of a durable consumer of the event stream.
 
         Its handler receives up to `max_messages` of the next `seconds`, or an empty batch.
@@ -146,7 +173,7 @@ class ServiceBroker(NatsBroker):
         """
         self._pauses[durable] = pause
         subjects = next(each.subjects for each in DURABLES if each.consumer_name == durable)
-        return self.subscriber(
+        subscriber = self.subscriber(
             config=ConsumerConfig(filter_subjects=list(subjects)),
             stream=JStream(EVENTS, declare=False),
             durable=durable,
@@ -154,6 +181,9 @@ class ServiceBroker(NatsBroker):
             ack_policy=ack_policy,
             parser=_batch,
         )
+        # FastStream chooses the class, and has no other way to replace its loop.
+        subscriber.__class__ = EventSubscriber
+        return cast("EventSubscriber", subscriber)
 
     async def start(self) -> None:
         """Start the subscribers that were not started one by one."""
@@ -163,20 +193,21 @@ class ServiceBroker(NatsBroker):
                 await subscriber.start()
         self.running = True
 
-    async def stop_queries(self) -> None:
-        """Take no more queries; handle those received, and end those that run concurrently."""
-        for subscriber in self.subscribers:
-            if isinstance(subscriber, CoreSubscriber) and subscriber.running:
-                if subscriber.subscription is not None and self._bus.connected:
-                    await subscriber.subscription.drain()  # type: ignore[no-untyped-call]
-                    subscriber.subscription = None
-                await _stop(subscriber)
+    async def stop_queries(self, *kept: CoreSubscriber) -> None:
+        """Take no more queries, except those of `kept`.
+
+        Those received are handled for at most `QUERY_SECONDS`, then cancelled.
+        """
+        leaving = [
+            each
+            for each in self.subscribers
+            if isinstance(each, CoreSubscriber) and each.running and each not in kept
+        ]
+        await asyncio.gather(*(self._leave(each) for each in leaving))
 
     async def stop(self, *_error: Any) -> None:
         """End all subscribers. The connection stays open."""
-        for subscriber in self.subscribers:
-            if subscriber.running:
-                await _stop(subscriber)
+        await asyncio.gather(*(stop_subscriber(each) for each in self.subscribers if each.running))
         self.running = False
 
     async def _connect(self) -> Client:
@@ -185,8 +216,25 @@ class ServiceBroker(NatsBroker):
         self.config.connection_state.connect(client, BoundStreams(client, self._pauses))
         return client
 
+    async def _leave(self, subscriber: CoreSubscriber) -> None:
+        subscription, subscriber.subscription = subscriber.subscription, None
+        if subscription is not None and self._bus.connected:
+            with suppress(NatsError, TimeoutError):
+                await in_time(_handle_received(subscriber, subscription), QUERY_SECONDS)
+            subscription._stop_processing()  # noqa: SLF001 - an interrupted drain does not
+        await stop_subscriber(subscriber)
 
-async def _stop(subscriber: Any) -> None:
+
+async def _handle_received(subscriber: CoreSubscriber, subscription: Subscription) -> None:
+    """Unsubscribe, and wait until the queries that have arrived are handled."""
+    await subscription.drain()  # type: ignore[no-untyped-call]
+    if isinstance(subscriber, ConcurrentCoreSubscriber):
+        subscriber.send_stream.close()
+        await asyncio.gather(*subscriber.tasks)
+
+
+async def stop_subscriber(subscriber: Any) -> None:
+    """Stop a subscriber, and cancel the tasks that handle its messages."""
     tasks = list(getattr(subscriber, "tasks", ()))
     with suppress(NatsError):  # the connection is closed
         await subscriber.stop()

@@ -19,15 +19,7 @@ from toolbus_common.nats.pull_consumer import PullConsumer
 
 log = logging.getLogger(__name__)
 
-AGAIN_SECONDS = 0.2  # after a failed pull
-
-
-class PulledBatch(list[Msg]):
-    """The messages of one pull. True even if empty: FastStream passes on no batch that is false."""
-
-    def __bool__(self) -> bool:
-        """Return True: a handler is to learn that it is quiet."""
-        return True
+PULL_AGAIN_SECONDS = 0.2  # after a failed pull
 
 
 class PullSubscription:
@@ -43,7 +35,7 @@ class PullSubscription:
         self._pause = pause
         self._quiet = False
 
-    async def fetch(self, batch: int, timeout: float) -> PulledBatch:  # noqa: ASYNC109 - FastStream's name
+    async def fetch(self, batch: int, timeout: float) -> list[Msg]:  # noqa: ASYNC109 - FastStream's name
         """Return up to `batch` messages that arrive within `timeout` seconds; raises nothing."""
         if self._quiet:
             await asyncio.sleep(self._pause)
@@ -52,9 +44,9 @@ class PullSubscription:
             messages = await self._pulls.next(batch, timeout)
         except (NatsError, BusDownError) as error:
             log.warning("bus.fetch_failed", extra={"durable": self._durable, "reason": str(error)})
-            await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(PULL_AGAIN_SECONDS)
         self._quiet = len(messages) < batch
-        return PulledBatch(messages)
+        return messages
 
     async def unsubscribe(self) -> None:
         """End the subscription; unacknowledged messages are redelivered."""

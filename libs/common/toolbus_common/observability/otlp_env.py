@@ -5,7 +5,8 @@ lists them. Its modules are imported only by a process that exports something.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 PROTOCOL = "http/protobuf"
@@ -16,6 +17,15 @@ _HEADER = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*"
 
 class OtlpError(ValueError):
     """A variable has a value that is not supported; the message names valid ones."""
+
+
+@contextmanager
+def reading_variables() -> Iterator[None]:
+    """Let the SDK read its variables in this block. Raises `OtlpError` for an invalid value."""
+    try:
+        yield
+    except ValueError as error:
+        raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
 
 
 def exports_traces(environ: Mapping[str, str]) -> bool:

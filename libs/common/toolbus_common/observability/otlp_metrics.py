@@ -25,6 +25,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 
 from toolbus_common import VERSION
+from toolbus_common.observability.otlp_env import reading_variables
 from toolbus_common.observability.otlp_resource import resource_of
 from toolbus_common.observability.otlp_session import session
 
@@ -34,14 +35,20 @@ CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class MetricExporter(PeriodicExportingMetricReader):
-    """Sends the metrics of a registry at `OTEL_METRIC_EXPORT_INTERVAL` and at the end."""
+    """Sends the metrics of a registry at `OTEL_METRIC_EXPORT_INTERVAL` and at the end.
+
+    Raises:
+        OtlpError: a variable has an invalid value.
+
+    """
 
     def __init__(self, services: Sequence[str], registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
-        self._resource = resource_of("+".join(services))
         self._since = time_ns()
-        self._session = session()
-        super().__init__(OTLPMetricExporter(session=self._session))
+        with reading_variables():
+            self._resource = resource_of("+".join(services))
+            self._session = session()
+            super().__init__(OTLPMetricExporter(session=self._session))
         # As a `MeterProvider` does; the reader sends nothing for None.
         self._set_collect_callback(self._present)  # type: ignore[arg-type]
 
@@ -67,7 +74,6 @@ class MetricExporter(PeriodicExportingMetricReader):
 
 def _metrics(families: Iterable[Family], since: int, now: int) -> Iterable[Metric]:
     for family in families:
-        points: Sequence[Any]
         data: Sum | Gauge | Histogram
         if family.type == "histogram":
             data = Histogram(_histogram_points(family, since, now), CUMULATIVE)

@@ -6,11 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from functools import partial
 from importlib import import_module
-from typing import Any
 
 import uvloop
 
@@ -67,25 +65,16 @@ def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]
             traces = import_module("toolbus_common.observability.tracing.exporter")
             exporter = traces.Exporter()
             stack.callback(exporter.close)
-            sampler = _valid(traces.configured_sampler)
-            stack.enter_context(recording.to(exporter, sampler))
+            stack.enter_context(recording.to(exporter, traces.configured_sampler()))
             stack.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_SECONDS)
             log.info("traces.exported")
         if exports_metrics(environ):
             metrics = import_module("toolbus_common.observability.otlp_metrics")
-            reader = _valid(partial(metrics.MetricExporter, names))
+            reader = metrics.MetricExporter(names)
             stack.callback(reader.shutdown, LAST_EXPORT_MILLIS)
             log.info("metrics.exported")
         yield
-
-
-def _valid(make: Callable[[], Any]) -> Any:
-    """Run an SDK function that reads the environment, and return its result. Raises `OtlpError`."""
-    try:
-        return make()
-    except ValueError as error:
-        raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
 
 
 async def _run(names: Sequence[str], settings: Settings) -> None:

@@ -58,16 +58,16 @@ class Service:
         self._resources: list[Resource] = []
         self._leave_steps: list[Callable[[], Awaitable[None]]] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
-        self.why_not: Callable[[], str] = (
-            str  # the reason why the service cannot work now; empty if it can
-        )
-        # Every replica replies, also one that is not ready.
+        # Returns the reason why the service cannot work now; empty if it can.
+        self.why_not: Callable[[], str] = str
+        # Every replica replies, also one that is starting or draining.
         self._status_subscriber = self.broker.subscriber(StatusQuery.SUBJECT)
         self._status_subscriber(self._show_status)
 
@@ -132,40 +132,46 @@ class Service:
             await self.calls.open()
             await self.broker.connect()
             await self._watch_all()
-            async with AsyncExitStack() as resources:
-                for resource in self._resources:
-                    await resources.enter_async_context(resource())
-                await self._start()
-                try:
-                    yield self
-                finally:
-                    await self._drain()
-            await self.calls.close()
+            try:
+                async with AsyncExitStack() as resources:
+                    for resource in self._resources:
+                        await resources.enter_async_context(resource())
+                    await self._start()
+                    try:
+                        yield self
+                    finally:
+                        await self._drain()
+            finally:
+                await self.calls.close()
         finally:
             await self.bus.close()
 
     @property
     def is_ready(self) -> bool:
         """Whether this replica can work. Reads flags only, so that any thread may call it."""
-        connected = self.bus.connected and all(watch.connected for watch in self._watches)
-        return self.ready and self._serving and connected and not self.why_not()
+        return not self._unready_reason()
 
     def status(self) -> ServiceStatus:
         """Return the status of this replica."""
-        connected = self.bus.connected and all(watch.connected for watch in self._watches)
-        reason = self.why_not() if self.ready else "starting or draining"
-        if not reason and not self._serving:
-            reason = "starting to serve"
+        reason = self._unready_reason()
         return ServiceStatus(
             service=self.name,
             instance=self.events.producer,
             pid=getpid(),
-            ready=self.ready and not reason and connected,
+            ready=not reason,
             since=self._since,
-            reason=reason if connected else "the bus is down",
+            reason=reason,
             details=self.details(),
             revisions=self._watched_revisions(),
         )
+
+    def _unready_reason(self) -> str:
+        """Return why this replica cannot work; empty if it can."""
+        if not (self.bus.connected and all(watch.connected for watch in self._watches)):
+            return "the bus is down"
+        if not self.ready:
+            return "starting or draining"
+        return self.why_not() or ("" if self._serving else "starting to serve")
 
     async def _show_status(self, _query: StatusQuery) -> ServiceStatus:
         return self.status()
@@ -192,7 +198,8 @@ class Service:
         if self._condition is None:
             await self._start_serving()
         else:
-            self.spawn(self._start_serving_after(self._condition))
+            serving = self._start_serving_after(self._condition)
+            self._starting = asyncio.create_task(serving)
         self.ready = True
         log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
@@ -212,12 +219,14 @@ class Service:
     async def _drain(self) -> None:
         self.ready = False
         log.info("service.draining", extra={"in_flight": self.calls.in_flight})
+        if self._starting is not None:
+            await end(self._starting)
         for step in self._leave_steps:
             try:
                 await step()
             except Exception:
                 log.exception("service.drain_failed")
-        await self.broker.stop_queries()
+        await self.broker.stop_queries(self._status_subscriber)
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:
             last()

@@ -22,7 +22,7 @@ from opentelemetry.trace import (
 
 from toolbus_common import VERSION
 from toolbus_common.observability.metrics import SPANS
-from toolbus_common.observability.otlp_env import OtlpError
+from toolbus_common.observability.otlp_env import reading_variables
 from toolbus_common.observability.otlp_resource import resource_of
 from toolbus_common.observability.otlp_session import session
 from toolbus_common.observability.trace_context import Sampler, span_id, trace_id
@@ -86,17 +86,14 @@ class Exporter:
     """
 
     def __init__(self) -> None:
-        try:
+        with reading_variables():
             self._converting = _Converting()
             self._processor = _Processor(self._converting)
-        except ValueError as error:
-            raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
-        self._max_waiting = self._processor.max_waiting
         self._waited = 0  # spans that entered the queue and were not dropped
 
     def take(self, span: Span) -> None:
         """Queue an ended span for its batch."""
-        if self._waited - self._converting.taken >= self._max_waiting:
+        if self._waited - self._converting.taken >= self._processor.max_waiting:
             _DROPPED.inc()
         else:
             self._waited += 1
@@ -112,8 +109,14 @@ class Exporter:
 
 
 def configured_sampler() -> Sampler:
-    """Return the sampler that `OTEL_TRACES_SAMPLER` names, which the SDK reads."""
-    return _decision_of(TracerProvider(shutdown_on_exit=False).sampler)
+    """Return the sampler that `OTEL_TRACES_SAMPLER` names.
+
+    Raises:
+        OtlpError: a variable has an invalid value.
+
+    """
+    with reading_variables():
+        return _decision_of(TracerProvider(shutdown_on_exit=False).sampler)
 
 
 def _decision_of(sampler: sdk_sampling.Sampler) -> Sampler:
