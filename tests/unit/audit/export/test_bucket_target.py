@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -371,7 +372,8 @@ async def test_an_authority_that_was_removed_is_an_error_with_a_fix(tmp_path: Pa
 async def test_the_time_limit_begins_when_a_thread_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket_target, "SECONDS", 0.0)
     free = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
+        stack.callback(free.set)
         threads.submit(free.wait)
         async with peer(b"", drips=True) as (_, url):
             export = export_to("s3://events", url, S3)
