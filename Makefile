@@ -84,7 +84,8 @@ docs: $(INSTALLED)
 reference: $(INSTALLED)
 	PYTHONPATH=tools $(BIN)/python -m reference
 
-# Size, install time, import time, memory and lines of an installation from the wheel.
+# Size, install time, import time, memory and lines of an installation from the wheel. It prints
+# the demand on size as missed (docs/adr/0039) and succeeds: these are figures, not a gate.
 footprint: $(INSTALLED)
 	$(BIN)/python bench/footprint.py $(ARGS)
 

@@ -1,5 +1,6 @@
 """Top level of the command line, whose commands are imported when they are used."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,11 @@ class CommandLine(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that the first argument names, and return it."""
         self.load(args[0])
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        if not gc.isenabled():  # disabled at the start, for faster imports
+            gc.freeze()  # imported modules are never collected
+            gc.enable()
+        return found
 
     def load(self, name: str) -> None:
         """Replace the summary of a command, and of those in its part, with the command itself."""

@@ -1,6 +1,5 @@
 """Run one command: arguments in, an exit code and error messages out."""
 
-import gc
 import logging
 import os
 import sys
@@ -18,8 +17,6 @@ def main(words: Sequence[str]) -> int:
     # Connection problems are reported by the command's own error message.
     logging.getLogger().setLevel(logging.CRITICAL)
     app = built()
-    gc.freeze()  # imported modules are never collected
-    gc.enable()
     try:
         app(args=list(words), prog_name="toolbus")
     except SystemExit as exit_:

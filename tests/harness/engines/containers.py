@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -52,17 +52,15 @@ def missing(engine: str) -> str:
         return "no container engine"
     import docker  # noqa: PLC0415 - few runs need it
     from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415
+    from requests import RequestException  # noqa: PLC0415 - what docker's client does not convert
 
     try:
-        client = docker.from_env(timeout=5)
-    except DockerException:
-        return "no container engine"
-    try:
-        client.images.get(image_of(engine))
+        with closing(docker.from_env(timeout=5)) as client:
+            client.images.get(image_of(engine))
     except ImageNotFound:
         return f"no image {image_of(engine)}"
-    finally:
-        client.close()
+    except (DockerException, RequestException):
+        return "no container engine"
     return ""
 
 
@@ -100,8 +98,11 @@ def _running(
     environ: Mapping[str, str] = NONE,
 ) -> Iterator[str]:
     """Run an engine's container and return host:port once the port accepts connections."""
+    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 
+    # Ryuk removes containers of a killed run, but is an image that this machine may not have.
+    testcontainers_config.ryuk_disabled = True
     container: Any = DockerContainer(image_of(engine)).with_exposed_ports(port)
     for name, value in environ.items():
         container.with_env(name, value)

@@ -19,6 +19,18 @@ atexit.register(lambda: open(names, "w").write(json.dumps(sorted(sys.modules))))
 from toolbus_cli.main import main
 sys.exit(main())
 """
+COLLECTING = """
+import gc, sys
+from toolbus_cli import app, main
+imported = app._commands
+def spied(name):
+    module = imported(name)
+    print(gc.isenabled(), file=sys.stderr)
+    return module
+app._commands = spied
+main.main()
+print(gc.isenabled(), gc.get_freeze_count() > 0, file=sys.stderr)
+"""
 LONGEST = 200  # characters; click cuts longer help texts
 
 HELP = {
@@ -137,3 +149,9 @@ def test_a_command_imports_only_its_own_module(tmp_path: Path) -> None:
 def test_building_the_command_line_adds_no_command() -> None:
     app = built()
     assert (app.registered_groups, app.registered_commands) == ([], [])
+
+
+def test_garbage_is_collected_again_only_after_the_import_of_the_command() -> None:
+    words = [sys.executable, "-c", COLLECTING, "call", "--help"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stderr.split() == ["False", "True", "True"]

@@ -154,8 +154,8 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
 def _refused(server: dict[str, Any]) -> Iterator[str]:
     """Yield denied hosts and files, and the configuration line that allows the files."""
     if hosts := server.get("denied_hosts"):
-        maximum = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
-        yield f"Denied connections to hosts that are not configured: {', '.join(maximum)}"
+        most_denied = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
+        yield f"Denied connections to hosts that are not configured: {', '.join(most_denied)}"
     files = server.get("denied_files", {})
     for kind, verb in (("read", "read"), ("write", "write")):
         paths = [path for path in files if files[path] == kind][:5]

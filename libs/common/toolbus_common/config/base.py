@@ -13,6 +13,10 @@ Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 Patterns = tuple[Pattern, ...]
 
 
+STORED_VALUE = "(set)"  # stands for a stored credential
+SEALED_VALUE = "sealed:v1:"  # begins a literal secret that is encrypted for its service
+
+
 class ConfigModel(BaseModel):
     """An entry of the configuration. Unknown fields are errors."""
 

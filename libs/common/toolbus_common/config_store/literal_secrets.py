@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: TID251 - no stored nonce
 
 from toolbus_common.config import Configuration
+from toolbus_common.config.base import SEALED_VALUE
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.config_store.redacted_view import DESTINATIONS, is_reference, restored
 from toolbus_common.crypto.aead import derived_key
@@ -37,7 +38,7 @@ USED_BY = {
     "issuers": "oauth",
 }  # fmt: skip
 READERS = tuple(sorted(set(USED_BY.values())))
-_PREFIX = "sealed:v1:"
+_PREFIX = SEALED_VALUE
 _KEY_BYTES = 32
 _NONCE = bytes(12)  # each ciphertext has a key of its own
 _UNNAMED = re.compile(r"[{}#\s]")

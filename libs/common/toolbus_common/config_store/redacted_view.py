@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from toolbus_common.config import ConfigModel, Configuration, Issuer, Webhook
+from toolbus_common.config.base import STORED_VALUE
 from toolbus_common.config.servers.server import CREDENTIALS, DESTINATION
 from toolbus_common.errors import InvalidConfigurationError
 from toolbus_common.secrets import REFERENCE
@@ -20,7 +21,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who recei
 }
 D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
-HIDDEN = "(set)"  # stands for a stored credential
+HIDDEN = STORED_VALUE
 MAX_EVENT_JSON = 131_072  # characters of an entry in an event
 _REFERENCE = re.compile(rf"(?:[A-Za-z]+ )?{REFERENCE.pattern}")
 

@@ -11,6 +11,8 @@ from tempfile import NamedTemporaryFile
 
 from toolbus_common.egress.url_target import EgressError
 
+UNREADABLE_CA = "TOOLBUS_EGRESS_CA is not a readable PEM file; set the path of one"
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -61,9 +63,7 @@ class Tls:
             try:
                 context.load_verify_locations(self.extra)
             except OSError as error:
-                raise EgressError(
-                    "TOOLBUS_EGRESS_CA is not a readable PEM file; set the path of one"
-                ) from error
+                raise EgressError(UNREADABLE_CA) from error
         return context
 
 

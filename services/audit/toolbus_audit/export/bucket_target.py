@@ -1,9 +1,11 @@
 """Buckets of S3, Google Cloud Storage and Azure Blob Storage as targets of files, over obstore."""
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,27 +15,23 @@ from toolbus_audit.export.store_proxy import StoreProxy
 from toolbus_common.config import Place
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.egress.http_client import HttpClient
-from toolbus_common.egress.tls import Tls
+from toolbus_common.egress.tls import UNREADABLE_CA, Tls
 from toolbus_common.secrets import SecretError, Secrets, filled
 
-SECONDS = 10.0  # for one file, from name resolution to the response
+SECONDS = 10.0  # for one file, from the start of its thread to the response
 _LONGEST = "60s"  # `SECONDS` are over earlier
 _STATUS = re.compile(r"non-2xx status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([0-9A-Za-z]{1,64})</Code>")
 _NO_RETRIES = {"max_retries": 0}  # the caller repeats
-_INVALID = "its credentials are not valid; correct them"
-# Parts of the library's texts, and the reasons they stand for.
-_REASONS = {
-    "InvalidCertificate(": (
-        "its certificate is not trusted; add its certificate authority to TOOLBUS_EGRESS_CA"
-    ),
-    "service account path": (
-        "GOOGLE_SERVICE_ACCOUNT is set in the environment of audit, which the client of Google's "
-        "buckets reads too; unset it"
-    ),
-    "credential": _INVALID,
-    "ReadPem": _INVALID,
-    "Base64": _INVALID,
+INVALID_CREDENTIALS = "its credentials are not valid; correct them"
+# The library's texts contain the URL, in which no whitespace is possible.
+_UNTRUSTED = re.compile(r"\sInvalidCertificate\(")
+_INVALID_KEY = re.compile(r"Generic (GCS error: GCP credential error|\w+CryptoProvider error)")
+# Variables that the library reads, and that no option overrides; in upper case.
+ENVIRONMENT = {
+    "s3": ("AWS_CHECKSUM_ALGORITHM", "AWS_SERVER_SIDE_ENCRYPTION"),
+    "gs": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "SERVICE_ACCOUNT"),
+    "az": ("AZURE_STORAGE_ENCRYPTION_KEY",),
 }
 
 
@@ -55,13 +53,21 @@ class BucketTarget:
         except (EgressError, SecretError) as error:
             raise TargetError(str(error)) from error
         proxy = StoreProxy(self.http.resolver, authority, operator_named=self.is_operator_named())
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(SECONDS), proxy.listening() as url:
+            async with asyncio.timeout(None) as limit, proxy.listening() as url:
+
+                def begin() -> None:
+                    with suppress(RuntimeError):  # the upload was cancelled meanwhile
+                        limit.reschedule(loop.time() + SECONDS)
+
+                def upload() -> None:
+                    loop.call_soon_threadsafe(begin)
+                    _put(self, credentials, url, path, data)
+
                 # Not `put_async`: its threads call Python, and abort a process that ends meanwhile.
                 # When the time is over, the proxy closes the connection, which ends the thread.
-                await asyncio.get_running_loop().run_in_executor(
-                    self.threads, _put, self, credentials, url, path, data
-                )
+                await loop.run_in_executor(self.threads, upload)
         except TimeoutError as error:
             raise TargetError(f"it did not respond within {SECONDS:.3g} s") from error
         except EgressError as error:
@@ -85,9 +91,10 @@ def _put(
     """Upload a file through a proxy. Raises `_ClientError` or `EgressError`."""
     import obstore  # noqa: PLC0415 - a process that writes to no bucket does not need it
     from obstore import store  # noqa: PLC0415
-    from obstore.exceptions import BaseError  # noqa: PLC0415
+    from obstore.exceptions import BaseError, UnauthenticatedError  # noqa: PLC0415
 
     settings = target.settings
+    _check_environment(settings.kind)
     create = {"s3": store.S3Store, "gs": store.GCSStore, "az": store.AzureStore}[settings.kind]
     options = _client_options(settings, target.http.tls, proxy)
     try:
@@ -97,9 +104,23 @@ def _put(
             retry_config=_NO_RETRIES,
             **_CONFIGURE[settings.kind](settings, credentials),
         )
+    except (BaseError, OSError, ValueError) as error:
+        raise _ClientError(_configuration_reason(str(error))) from None
+    try:
         obstore.put(opened, f"{settings.prefix}{path}", data, use_multipart=False)
     except (BaseError, OSError, ValueError) as error:
-        raise _ClientError(_reason(str(error))) from None
+        is_unsigned = isinstance(error, UnauthenticatedError)
+        raise _ClientError(_reason(str(error), is_unsigned=is_unsigned)) from None
+
+
+def _check_environment(kind: str) -> None:
+    """Raise `_ClientError` for variables that would change an upload."""
+    found = [name for name in os.environ if name.upper() in ENVIRONMENT[kind]]
+    if found:
+        raise _ClientError(
+            f"{found[0]} is set in the environment of audit, which the client of buckets reads "
+            "too; unset it"
+        )
 
 
 def _client_options(settings: Place, tls: Tls, proxy: str) -> dict[str, Any]:
@@ -117,7 +138,10 @@ def _client_options(settings: Place, tls: Tls, proxy: str) -> dict[str, Any]:
         "user_agent": "toolbus",
     }
     if tls.extra:
-        options["root_certificate"] = Path(tls.extra).read_bytes()
+        try:
+            options["root_certificate"] = Path(tls.extra).read_bytes()
+        except OSError as error:  # it was removed after the check, whose result is cached
+            raise EgressError(UNREADABLE_CA) from error
     return options
 
 
@@ -135,6 +159,13 @@ def _s3(settings: Place, credentials: Mapping[str, str]) -> dict[str, Any]:
         "virtual_hosted_style_request": False,
         "unsigned_payload": False,
         "skip_signature": False,
+        "s3_express": False,
+        "request_payer": False,
+        # Not used by an upload, but a value that is not valid would fail it.
+        "conditional_put": "etag",
+        "copy_if_not_exists": "multipart",
+        "disable_bulk_delete": False,
+        "disable_tagging": False,
     }
     return {"config": config, "credential_provider": lambda: keys}
 
@@ -160,6 +191,7 @@ def _azure(settings: Place, credentials: Mapping[str, str]) -> dict[str, Any]:
         "skip_signature": False,
         "use_emulator": False,
         "use_fabric_endpoint": False,
+        "disable_tagging": False,  # not used, but a value that is not valid would fail the upload
     }
     return {"config": config, "credential_provider": lambda: keys}
 
@@ -171,12 +203,23 @@ _CONFIGURE: Mapping[str, Callable[[Place, Mapping[str, str]], dict[str, Any]]] =
 }
 
 
-def _reason(text: str) -> str:
+def _configuration_reason(text: str) -> str:
+    """Return the reason why the library accepts no configuration, without words of its text."""
+    if _INVALID_KEY.match(text):
+        return INVALID_CREDENTIALS
+    return (
+        "its settings are not valid; correct its bucket and endpoint, and unset variables of its "
+        "kind (AWS_…, GOOGLE_…, AZURE_…) in the environment of audit"
+    )
+
+
+def _reason(text: str, *, is_unsigned: bool) -> str:
     """Return the reason in the library's text; it contains no other words of the text."""
     if status := _STATUS.search(text):
         code = _CODE.search(text)
         return f"it returned status {status[1]}" + (f" ({code[1]})" if code else "")
-    for part, reason in _REASONS.items():
-        if part in text:
-            return reason
+    if is_unsigned:
+        return INVALID_CREDENTIALS
+    if _UNTRUSTED.search(text):
+        return "its certificate is not trusted; add its certificate authority to TOOLBUS_EGRESS_CA"
     return "it closed the connection without a response, or its response is not valid HTTP"

@@ -5,6 +5,7 @@ at addresses that the egress policy allows. TLS stays between library and store.
 """
 
 import asyncio
+import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -29,7 +30,8 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class StoreProxy:
     """Proxy to one authority (host:port).
 
-    `problem` is the reason why the last connection was rejected or failed, as a clause.
+    `problem` is the reason why the last connection was rejected or failed, as a clause. After the
+    first byte of a response it is set only for a response that is too large.
     """
 
     def __init__(self, resolver: CheckedResolver, authority: str, *, operator_named: bool) -> None:
@@ -60,16 +62,26 @@ class StoreProxy:
         try:
             head = await client[0].readuntil(b"\r\n\r\n")
             if self._is_authenticated(head):
-                await self._forward(parse_request(head), client)
+                await self._serve_library(head, client)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # of another program, or the library has closed the connection
+        finally:
+            client[1].close()
+
+    async def _serve_library(self, head: bytes, client: Pair) -> None:
+        try:
+            request = parse_request(head)
+            store = await self._connected(request)
         except EgressError as error:
             self.problem = str(error)
             client[1].write(_REJECTED)
         except OSError as error:
             self.problem = f"it is unreachable ({type(error).__name__})"
-        except (NoRequestError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except NoRequestError:
             self.problem = "the request to it is not valid"
-        finally:
-            client[1].close()
+        else:
+            with store:
+                await self._forward(request, client, store)
 
     def _is_authenticated(self, head: bytes) -> bool:
         expected = b"basic " + b64encode(f"{_USER}:{self._password}".encode())
@@ -80,32 +92,30 @@ class StoreProxy:
                 return compare_digest(kind.lower() + b" " + secret, expected)
         return False
 
-    async def _forward(self, request: ConnectRequest, client: Pair) -> None:
-        """Connect to a checked address and pass bytes in both directions."""
+    async def _connected(self, request: ConnectRequest) -> socket.socket:
+        """Connect to a checked address. Raises `EgressError` or `OSError`."""
         if request.target.authority != self._authority:
             raise EgressError("its client requested another host, which is not its endpoint")
         addresses = await self._resolver.addresses(
             request.target, operator_named=self._operator_named
         )
-        store = await _connected(addresses, request.target.port)
-        try:
-            if request.is_tunnel:
-                client[1].write(_ESTABLISHED)
-            else:
-                store[1].write(request.onward())
-            upload = asyncio.create_task(_pump(client[0], store[1]))
-            try:
-                await self._pass_response(store[0], client[1])
-            finally:
-                await end(upload)
-        finally:
-            store[1].transport.abort()
+        return await _connected(addresses, request.target.port)
 
-    async def _pass_response(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _forward(self, request: ConnectRequest, client: Pair, store: socket.socket) -> None:
+        """Pass bytes in both directions."""
+        first = b"" if request.is_tunnel else request.onward()
+        if request.is_tunnel:
+            client[1].write(_ESTABLISHED)
+        upload = asyncio.create_task(_pass_request(first, client[0], store))
+        try:
+            await self._pass_response(store, client[1])
+            await upload
+        finally:
+            await end(upload)
+
+    async def _pass_response(self, store: socket.socket, writer: asyncio.StreamWriter) -> None:
         total = 0
-        while piece := await reader.read(_CHUNK):
+        while piece := await self._received(store, total):
             total += len(piece)
             if total > LARGEST_RESPONSE:
                 self.problem = f"its response is larger than {LARGEST_RESPONSE} bytes"
@@ -113,20 +123,50 @@ class StoreProxy:
                 return
             writer.write(piece)
             await writer.drain()
+        writer.write_eof()
+
+    async def _received(self, store: socket.socket, total: int) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(store, _CHUNK)
+        except OSError as error:
+            if not total:
+                self.problem = f"it closed the connection ({type(error).__name__})"
+            return b""
 
 
-async def _connected(addresses: list[str], port: int) -> Pair:
+async def _connected(addresses: list[str], port: int) -> socket.socket:
     """Connect to the first address that accepts. Raises `OSError`."""
     *others, last = addresses
     for address in others:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
-                return await asyncio.open_connection(address, port)
-    return await asyncio.open_connection(last, port)
+                return await _opened(address, port)
+    return await _opened(last, port)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _opened(address: str, port: int) -> socket.socket:
+    """Return a connected socket. With a stream, a failed write would lose what was received."""
+    store = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        store.settimeout(0)
+        store.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(store, (address, port))
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+async def _pass_request(first: bytes, reader: asyncio.StreamReader, store: socket.socket) -> None:
+    """Pass a request on, and read it to its end even if the store does not.
+
+    To close a connection before would reset it, and the library would lose the response.
+    """
+    loop, piece = asyncio.get_running_loop(), first
     with suppress(OSError):
+        await loop.sock_sendall(store, piece)
         while piece := await reader.read(_CHUNK):
-            writer.write(piece)
-            await writer.drain()
+            await loop.sock_sendall(store, piece)
+    with suppress(OSError):
+        while await reader.read(_CHUNK):
+            pass

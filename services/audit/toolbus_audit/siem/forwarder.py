@@ -133,7 +133,7 @@ class Forwarder:
             )
 
     async def _start(self) -> None:
-        """Return the stored position, else the configured one; 1 for a re-created stream."""
+        """Begin at the stored position, else at the configured one; at 0 in a new stream."""
         state, stream = self._cursor.state, await self._stream.created()
         if state.stream != stream:
             first = not state.stream and self._sink.begin == "now"

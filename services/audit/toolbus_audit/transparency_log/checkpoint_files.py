@@ -12,6 +12,7 @@ from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.targets import target_for
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
+    MAX_CONCURRENT,
     LatestCheckpoints,
     NotAcceptedError,
     Recipient,
@@ -21,7 +22,6 @@ from toolbus_common.config import Checkpoints, Place
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 
-MAX_THREADS = 4
 _RECEIVER = "checkpoints"
 
 
@@ -43,7 +43,7 @@ class CheckpointFiles:
         self._http = http
         self._is_operator_named = is_operator_named
         self._secrets = secrets
-        self._threads = ThreadPoolExecutor(MAX_THREADS, "checkpoints")
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, "checkpoints")
         self._newest = LatestCheckpoints("copy", self._deliver, first_retry)
 
     def offer(self, checkpoints: list[tuple[str, Log]]) -> None:

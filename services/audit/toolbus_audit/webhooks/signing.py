@@ -1,7 +1,5 @@
 """Webhook bodies, secrets and signatures according to Standard Webhooks, version 1. Pure."""
 
-from base64 import b64decode
-from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +7,7 @@ from typing import Any
 import msgspec
 from standardwebhooks import Webhook as Signer
 
-PREFIX = "whsec_"
-SHORTEST, LONGEST = 24, 64  # bytes of a key, of the specification
+from toolbus_common.crypto.webhook_secret import FORM, key_of
 
 
 class NoSecretError(Exception):
@@ -30,23 +27,13 @@ def signers_of(secret: str) -> tuple[Signer, ...]:
         NoSecretError: there is no secret, or one is not Base64 of 24 to 64 bytes after `whsec_`.
 
     """
-    keys = [_key_of(each) for each in secret.split()]
+    try:
+        keys = [key_of(each) for each in secret.split()]
+    except ValueError:
+        raise NoSecretError(f"its secret is not {FORM}") from None
     if not keys:
         raise NoSecretError("its secret is empty")
     return tuple(map(Signer, keys))
-
-
-def _key_of(secret: str) -> bytes:
-    # The library ignores characters that are not Base64, and would sign with another key.
-    try:
-        key = b64decode(secret.removeprefix(PREFIX), validate=True)
-    except NotBase64:
-        key = b""
-    if not secret.startswith(PREFIX) or not SHORTEST <= len(key) <= LONGEST:
-        raise NoSecretError(
-            f"its secret is not {PREFIX} and the Base64 of {SHORTEST} to {LONGEST} bytes"
-        )
-    return key
 
 
 def headers_of(signers: Sequence[Signer], message_id: str, at: int, body: bytes) -> dict[str, str]:

@@ -4,22 +4,34 @@ import asyncio
 import base64
 import hmac
 import json
+import os
+import re
+import socket
 import ssl
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import jwt
+import obstore
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from harness.network.hostile_http import AT_LOOPBACK, client, peer
+from harness.network.tcp_servers import TURNS, served
 from harness.oauth.certificates import Authority
+from harness.waits import until
 from toolbus_audit.export import bucket_target
 from toolbus_audit.export.bucket_target import BucketTarget
 from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.store_proxy import StoreProxy
+from toolbus_audit.transparency_log.checkpoint_delivery import MAX_CONCURRENT
+from toolbus_audit.transparency_log.checkpoint_files import CheckpointFiles
 from toolbus_common.config import Export
 from toolbus_common.egress import Egress, Target
 from toolbus_common.egress.http_client import HttpClient
@@ -129,15 +141,76 @@ async def test_the_environment_changes_neither_endpoint_nor_credentials(
     assert headers_of(found.heads[0])["authorization"].startswith("SharedKey acct:")
 
 
-async def test_googles_variables_in_the_environment_are_an_error_that_names_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/etc/hostname")
+def credentials_of(kind: str) -> dict[str, str]:
+    return {
+        "s3": {"access_key": "AKIA", "secret_key": "x"},
+        "gs": {"service_account": service_account()},
+        "az": {"account_key": AZURE_KEY, "account_name": "acct"},
+    }[kind]
+
+
+def variables(stub: str, prefix: str) -> set[str]:
+    """Return the variables that the library reads, as its documentation lists them."""
+    folder = Path(obstore.__file__).parent / "_store"
+    options = re.findall(r"^    ([a-z0-9_]+): ", (folder / "_client.pyi").read_text(), re.MULTILINE)
+    named = re.findall(rf"`({prefix}_[A-Z0-9_]+)`", (folder / stub).read_text())
+    return {*named, *(f"{prefix}_{option.upper()}" for option in options)}
+
+
+async def uploaded(kind: str) -> tuple[bytes, dict[str, str]]:
+    """Return the request of an upload, without what differs between two of them."""
     async with peer(CREATED) as (found, url):
-        export = export_to("gs://events", url, {"service_account": service_account()})
-        with pytest.raises(TargetError, match="unset it"):
+        await target(export_to(f"{kind}://events", url, credentials_of(kind))).put("x", b"x")
+    (head,) = found.heads
+    sent = headers_of(head)
+    for name in ("host", "date", "x-amz-date", "x-ms-date"):
+        sent.pop(name, None)
+    sent["authorization"] = sent["authorization"].partition("Signature=")[0].rpartition(":")[0]
+    return head.partition(b"\r\n")[0], sent
+
+
+@pytest.mark.parametrize("value", ["true", "requester", "foreign"])
+@pytest.mark.parametrize(
+    ("kind", "stub", "prefix"),
+    [("s3", "_aws.pyi", "AWS"), ("gs", "_gcs.pyi", "GOOGLE"), ("az", "_azure.pyi", "AZURE")],
+)
+async def test_no_variable_of_the_library_changes_an_upload(
+    kind: str, stub: str, prefix: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await uploaded(kind)
+    found = variables(stub, prefix)
+    assert len(found) > 20
+    for name in found - set(bucket_target.ENVIRONMENT[kind]):
+        monkeypatch.setenv(name, value)
+    assert await uploaded(kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind, names in bucket_target.ENVIRONMENT.items() for name in names),
+        ("s3", "AWS_Server_Side_Encryption"),
+    ],
+)
+async def test_a_variable_that_no_option_overrides_is_an_error_that_names_it(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "aws:kms")
+    async with peer(CREATED) as (found, url):
+        export = export_to(f"{kind}://events", url, credentials_of(kind))
+        with pytest.raises(TargetError, match=f"{name} is set .* unset it"):
             await target(export).put("x", b"x")
     assert found.heads == []
+
+
+async def test_settings_that_the_library_rejects_are_not_called_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_CHECKSUM_ALGORITHM", "credential")
+    monkeypatch.setattr(bucket_target, "ENVIRONMENT", {"s3": ()})
+    async with peer(CREATED) as (_, url):
+        with pytest.raises(TargetError, match="its settings are not valid"):
+            await target(export_to("s3://events", url, S3)).put("x", b"x")
 
 
 # -- where it connects ---------------------------------------------------------------------------
@@ -213,14 +286,23 @@ async def test_the_proxy_rejects_programs_without_its_password_and_other_hosts()
                 writer.write(f"CONNECT {host} HTTP/1.1\r\n".encode())
                 writer.write(f"Proxy-Authorization: {secret}\r\n\r\n".encode())
                 reply = await reader.read()
-                assert reply in (b"", bucket_rejection(reply))
+                assert reply[:13] in (b"", b"HTTP/1.1 403 ")
                 writer.close()
     assert found.heads == []
     assert "another host" in proxy.problem
 
 
-def bucket_rejection(reply: bytes) -> bytes:
-    return reply if reply.startswith(b"HTTP/1.1 403 ") else b"a rejection"
+async def test_a_connection_of_another_program_is_no_problem_of_the_store() -> None:
+    proxy = StoreProxy(client().resolver, "peer.example:80", operator_named=False)
+    async with proxy.listening() as own:
+        port = int(own.rpartition(":")[2])
+        for request in (b"nonsense", b"nonsense\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+    assert proxy.problem == ""
 
 
 # -- what errors say -----------------------------------------------------------------------------
@@ -248,6 +330,68 @@ async def test_an_error_contains_the_code_of_the_store_and_nothing_else_of_its_r
             await target(export_to("s3://events", url, S3)).put("x", b"x")
     assert str(caught.value) == reason
     assert len(found.heads) == 1, "the caller retries, not the library"
+
+
+@pytest.mark.parametrize("kind", ["s3", "gs", "az"])
+async def test_names_of_buckets_and_paths_decide_no_reason(kind: str) -> None:
+    async with peer(b"nonsense\r\n\r\n") as (_, url):
+        export = export_to(f"{kind}://credentials/ReadPem", url, credentials_of(kind))
+        with pytest.raises(TargetError, match="it closed the connection without a response"):
+            await target(export).put("credential/Base64/InvalidCertificate(", b"x")
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_a_response_before_the_end_of_the_upload_is_reported(resets: bool) -> None:  # noqa: FBT001
+    async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        if resets:
+            linger = struct.pack("ii", 1, 0)
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with served(reject) as port:
+        export = export_to("s3://events", f"http://peer.example:{port}", S3)
+        for _ in range(5):
+            with pytest.raises(TargetError, match="it returned status 413"):
+                await target(export).put("x", bytes(4 << 20))
+
+
+async def test_an_authority_that_was_removed_is_an_error_with_a_fix(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = Tls(extra=authority.ca)
+    tls.check()
+    os.unlink(authority.ca)  # noqa: PTH108
+    async with peer(CREATED) as (found, url):
+        with pytest.raises(TargetError, match="TOOLBUS_EGRESS_CA is not a readable PEM file"):
+            await target(export_to("s3://events", url, S3), client(tls=tls)).put("x", b"x")
+    assert found.heads == []
+
+
+async def test_the_time_limit_begins_when_a_thread_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_target, "SECONDS", 0.0)
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
+        stack.callback(free.set)
+        threads.submit(free.wait)
+        async with peer(b"", drips=True) as (_, url):
+            export = export_to("s3://events", url, S3)
+            bucket = BucketTarget(export, client(), Secrets(stores_of({})), lambda: False, threads)
+            upload = asyncio.create_task(bucket.put("x", b"x"))
+            await until(lambda: threads._work_queue.qsize() == 1)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            assert not upload.done()
+            free.set()
+            with pytest.raises(TargetError, match="it did not respond within 0 s"):
+                await upload
+
+
+async def test_checkpoints_have_a_thread_for_each_slot() -> None:
+    files = CheckpointFiles(lambda: None, client(), lambda _: True, Secrets(stores_of({})))
+    assert files._threads._max_workers == MAX_CONCURRENT
+    await files.close()
 
 
 async def test_an_endless_response_is_ended() -> None:

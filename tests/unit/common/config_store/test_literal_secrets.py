@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.receivers.webhook_receiver import webhook_secret
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.literal_secrets import (
@@ -19,13 +20,14 @@ from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.secrets import SecretError, Secrets, stores_of
 
 SECRET = "canary-of-a-literal"
+HOOK_SECRET = webhook_secret("canary-of-a-literal-of-a-hook")
 WHOLE: dict[str, Any] = {
     "servers": {
         "docs": {"url": "https://docs.example/mcp", "headers": {"X-Key": SECRET, "X-Empty": ""}},
         "git": {"command": ["git-mcp"], "env": {"TOKEN": SECRET, "OTHER": "${env:OTHER}"}},
         "pets": {"openapi": "https://pets.example/api", "credentials": {"key": f"u:{SECRET}"}},
     },
-    "webhooks": {"told": {"url": "https://hook.example", "secret": SECRET}},
+    "webhooks": {"told": {"url": "https://hook.example", "secret": HOOK_SECRET}},
     "issuers": {"corp": {"url": "https://id.example", "client_id": "toolbus", "secret": SECRET}},
     "sinks": {
         "siem": {"url": "https://siem.example", "headers": {"X-Key": SECRET}}
@@ -55,6 +57,7 @@ def test_literals_are_sealed_and_each_service_opens_its_own(keys: Path) -> None:
     sealed = Writer.at(keys).sealed(whole, NOTHING)
     written = sealed.model_dump_json()
     assert SECRET not in written
+    assert HOOK_SECRET not in written
     assert "${env:OTHER}" in written
     read = Configuration.model_validate_json(written)
     opened = {service: Reader.at(service, keys).opened(read) for service in READERS}

@@ -219,7 +219,7 @@ def test_the_operators_permission_covers_the_servers_url(
 
 def test_a_permission_for_a_webhook_does_not_cover_a_server() -> None:
     url = "http://127.0.0.1/"
-    hook = Webhook(url=url, secret="x")
+    hook = Webhook(url=url, secret="${env:HOOK}")
     assert digest_of(hook) != digest_of(Server(url=url))
     declared = Configuration(servers={"a": Server(url=url)}, webhooks={"b": hook})
     assert set(digests_of(declared)) == {digest_of(hook), digest_of(Server(url=url))}

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from harness.builders.configurations import configured
+from harness.receivers.webhook_receiver import webhook_secret
 from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
@@ -233,7 +234,7 @@ def test_a_forbidden_address_is_not_permitted(server: dict[str, Any], place: str
 def test_a_listed_address_is_permitted_for_servers_and_webhooks() -> None:
     new = configured(
         servers={"far": {"url": "http://10.0.0.1/mcp"}},
-        webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
+        webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": webhook_secret("s" * 24)}},
     )
     found = RemoteRestrictions().violations(Configuration(), new)
     assert [each["location"] for each in found] == ["servers.far.url", "webhooks.far.url"]

@@ -6,8 +6,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import ConfigModel, Name
+from toolbus_common.config.base import SEALED_VALUE, STORED_VALUE, ConfigModel, Name
 from toolbus_common.contracts.events.base import POSTED
+from toolbus_common.crypto.webhook_secret import FORM, key_of
+from toolbus_common.secrets import REFERENCE
 
 CHECKPOINT = "checkpoint.signed"  # not an event: what audit signs for a customer's log
 
@@ -28,9 +30,10 @@ class Rule(ConfigModel):
 class Webhook(ConfigModel):
     """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
 
-    `secret` may be `${env:NAME}`, resolved by the service that posts. Its value is `whsec_` and
-    Base64; during a rotation there are several, separated by spaces. Of several `checkpoint.signed`
-    events, only the newest is posted. `customers` restricts the events to these customers.
+    `secret` may be `${env:NAME}`, resolved by the service that posts. Its value is `whsec_` and the
+    Base64 of 24 to 64 bytes; during a rotation there are several, separated by spaces. Of several
+    `checkpoint.signed` events, only the newest is posted. `customers` restricts the events to these
+    customers.
     """
 
     url: str
@@ -44,6 +47,25 @@ class Webhook(ConfigModel):
         if not re.match(r"^https?://[^/\s]+", url):
             raise ValueError("must begin with http:// or https:// and name a host")
         return url
+
+    @field_validator("secret")
+    @classmethod
+    def _has_signing_keys(cls, secret: str) -> str:
+        if secret == STORED_VALUE or secret.startswith(SEALED_VALUE):
+            return secret
+        words = REFERENCE.sub("${}", secret).split()
+        try:
+            for word in words:
+                if "${}" not in word:  # the service that posts checks the value of a reference
+                    key_of(word)
+        except ValueError:
+            words = []
+        if not words:
+            raise ValueError(
+                f"must be {FORM}, because receivers verify no other signature; create one: "
+                'echo "whsec_$(openssl rand -base64 32)"'
+            )
+        return secret
 
     @field_validator("events")
     @classmethod

@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.receivers.webhook_receiver import webhook_secret
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.loading.document import read
@@ -87,6 +88,7 @@ def test_the_reader_with_lines_agrees_with_yaml(data: dict[str, object]) -> None
 
 
 HASH = "a" * 64
+HOOK_SECRET = webhook_secret("canary-of-a-hook-24-bytes")
 credentials = st.dictionaries(st.sampled_from("ABC"), st.sampled_from(["x" * 9, "${env:X}", ""]))
 
 
@@ -98,7 +100,7 @@ def test_an_exported_configuration_applied_again_changes_nothing(
         server["headers" if "url" in server else "env"] = headers
     for key in data.get("keys", {}).values():
         key["secret_hash"] = secret_hash
-    hook = {"url": "https://hook.example", "secret": "canary-of-a-hook"}
+    hook = {"url": "https://hook.example", "secret": HOOK_SECRET}
     sections = {
         "webhooks": {"hook": hook},
         "admins": {"ann": {"role": "viewer"}},
@@ -107,7 +109,7 @@ def test_an_exported_configuration_applied_again_changes_nothing(
     old = Configuration.model_validate({**data, **sections})
     text = yaml.safe_dump(exported(old), sort_keys=False, allow_unicode=True)
     assert HASH not in text
-    assert "canary-of-a-hook" not in text
+    assert HOOK_SECRET not in text
     loaded = load(text, {})
     assert loaded.problems == ()
     assert changes(old, restored(loaded.configuration, old)) == []
