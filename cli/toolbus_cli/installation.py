@@ -12,7 +12,6 @@ from toolbus_cli.state_dir import State
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.observability import logging as logs
 from toolbus_common.settings import Settings
 
 PATIENCE = 1.5  # seconds to connect; a running bus replies in milliseconds
@@ -57,8 +56,6 @@ async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]
 
 
 def operator_bus(state: State, url: str) -> Bus:
-    """Return the operator's connection, not yet open; logs of this process are silenced."""
-    # Connection problems are reported by the command's own error message.
-    logs.configure("toolbus", "critical", "text")
+    """Return the operator's connection, not yet open."""
     seed = Settings(state_dir=state.root, nkey_seed_file="").seed(OPERATOR)
     return Bus(OPERATOR, url, seed.get_secret_value() if seed else None)

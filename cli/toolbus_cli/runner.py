@@ -1,5 +1,6 @@
 """Run one command: arguments in, an exit code and error messages out."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ INTERRUPTED = 130
 
 def main(words: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are written to standard error."""
+    # Connection problems are reported by the command's own error message.
+    logging.getLogger().setLevel(logging.CRITICAL)
     app = built()
     try:
         app(args=list(words), prog_name="toolbus")

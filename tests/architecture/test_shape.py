@@ -1,6 +1,7 @@
 """The shape of the code: small files with docstrings, and a complete wheel."""
 
 import ast
+import builtins
 import re
 import statistics
 import subprocess
@@ -53,6 +54,21 @@ def test_a_module_docstring_has_a_summary(path: Path) -> None:
     first = text.split("\n\n")[0].strip()
     assert first.endswith((".", "?", ":")), first
     assert first[0].isupper() or first[0] in "`/", first
+
+
+def test_an_error_that_a_docstring_names_exists() -> None:
+    named: set[str] = set()
+    existing = set(dir(builtins))
+    for node in (node for path in SOURCE for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.ClassDef):
+            existing.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            existing |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Module):
+            text = ast.get_docstring(node) or ""
+            named |= set(re.findall(r"(?:^\s*|`)([A-Z]\w+Error)(?:`|:)", text, re.MULTILINE))
+    assert len(named) > 50
+    assert named <= existing, named - existing
 
 
 def test_functions_are_short() -> None:
@@ -110,9 +126,8 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
         for path in tracked()
         if path.is_relative_to(ROOT / package)
     }
-    packaged = {
-        entry for entry in on_disk if "/" in entry
-    }  # a README next to the package is not in it
+    # A README next to the package is not in it.
+    packaged = {entry for entry in on_disk if "/" in entry}
     assert packed == packaged
     assert {
         "toolbus_common/web/templates/base.html",

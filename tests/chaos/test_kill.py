@@ -19,6 +19,7 @@ from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster, Upstream
 from harness.waits import PATIENCE, until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
 PRICE = 10_000  # micro-dollars
@@ -130,7 +131,7 @@ def digest(call: str) -> str:
 def ledger(cluster: Cluster) -> tuple[int, int]:
     """Return what the key has spent and reserved, in micro-dollars."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
-        epoch = client.hget("{default}:book", "epoch")
+        epoch = client.hget(customer_key("default", BOOK), "epoch")
         level = client.hgetall(LEVEL.format(epoch=epoch))
     assert isinstance(level, dict)
     return int(level.get("spent", 0)), int(level.get("reserved", 0))

@@ -14,6 +14,7 @@ from harness.gateway.kill_campaign import redeliver_after
 from harness.programs.crashing_policy import CRASH, ENDED, FORGET, HANDED_OVER, RESERVED, STEPS
 from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Price, Server
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 ACTUAL, MAX_CHARGE = 1_200, 2_000  # micro-dollars: the charge of the outcome, and the reservation
 PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, maximum=MAX_CHARGE / 1e6)
@@ -98,7 +99,7 @@ def crash(cluster: Cluster, case: Case) -> None:
 def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
     """Return what each key has spent and reserved."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
-        epoch = client.hget("{default}:book", "epoch")
+        epoch = client.hget(customer_key("default", BOOK), "epoch")
         found = {}
         for case in CASES:
             level = client.hgetall(f"{{default}}:{epoch!s}:budget:key:{case.key}:usd:month:UTC")

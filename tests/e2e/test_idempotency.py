@@ -139,10 +139,8 @@ def test_a_call_survives_its_client_and_every_service_but_the_executor(
 ) -> None:
     with sent(deployment.client(), "left", id="left", seconds=4):
         until_blocking(lambda: arrived(deployment, "left"), "the call reaches the server")
-        for service in (
-            "ingress",
-            "policy",
-        ):  # where the services are fused, only the client disconnects
+        # Where the services are fused, only the client disconnects.
+        for service in ("ingress", "policy"):
             for process in deployment.cluster.processes.get(service, [])[:1]:
                 process.kill()
 

@@ -23,6 +23,7 @@ from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 from toolbus_common.mcp.builtin_server import EXECUTE
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 BOT, POOR, CODER = (f"tbk_{name}_a-secret-of-long-calls" for name in ("bot", "poor", "coder"))
 FIRST, IDLE, TOTAL = 4.0, 6.0, 120.0
@@ -98,7 +99,7 @@ def events_of(cluster: Cluster, trace: str, *awaited: str) -> list[Row]:
 def ledger(cluster: Cluster, name: str) -> tuple[int, int]:
     """Return the spent and reserved amounts of a key, in micro-dollars."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
-        epoch = client.hget("{default}:book", "epoch")
+        epoch = client.hget(customer_key("default", BOOK), "epoch")
         level: Any = client.hgetall(LEVEL.format(epoch=epoch, key=name))
     return int(level.get("spent", 0)), int(level.get("reserved", 0))
 

@@ -307,9 +307,8 @@ async def test_the_endpoint_of_one_server_returns_that_servers_information(
     families: Families, server: str, mode: str
 ) -> None:
     async with families.sdk("legacy", server) as client:
-        await client.call_tool(
-            "family"
-        )  # the first such call connects to the server with a handshake
+        # The first such call connects to the server with a handshake.
+        await client.call_tool("family")
 
     def is_connected() -> bool:
         return b'"subscribe":true' not in families.client(server=server).post(INITIALIZE).body

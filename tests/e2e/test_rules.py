@@ -179,10 +179,8 @@ def test_a_proposed_rule_is_replayed_against_recorded_calls(
     body = json.loads(message.stdout)
     assert body["refused"] == 2
     assert body["by_key"]["full"]["refused"] == 2
-    assert set(body["by_key"]["digest"]) == {
-        "unknown",
-        "same",
-    }  # the fourth call was denied before already
+    # The fourth call was denied before already.
+    assert set(body["by_key"]["digest"]) == {"unknown", "same"}
     assert {each["rule"] for each in body["examples"]["refused"]} == {"srv"}
     assert all(each["call_id"] for each in body["examples"]["refused"])
     alone = gateway.toolbus("rules", "replay", "--rule", "home", "--json")

@@ -241,9 +241,8 @@ def test_a_bound_token_is_sent_with_a_proof_and_the_nonces_of_both_servers(
     connection = launched.toolbus("connections", "connect", "bound", "--json")
     assert connection.returncode == 0, connection.stderr
     connected(launched, json.loads(connection.stdout)["link"])
-    assert (
-        launched.toolbus("servers", "reset", "bound").returncode == 0
-    )  # instead of its scheduled retry
+    # Instead of its scheduled retry.
+    assert launched.toolbus("servers", "reset", "bound").returncode == 0
     launched.until_listed(root, "bound__whoami")
     until_blocking(lambda: "result" in root.call("bound__whoami", {}).json, "the new connection")
     oauth_server.say(nonce="n-2")

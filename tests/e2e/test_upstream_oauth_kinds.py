@@ -19,9 +19,8 @@ from harness.waits import until_blocking
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
 PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
-SUBJECT_TOOLS: dict[
-    str, tuple[str, dict[str, Any]]
-] = {  # by kind: the tool that returns whose token a call carried, and its arguments
+# By kind: the tool that returns whose token a call carried, and its arguments.
+SUBJECT_TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "rest": ("rest__whoami", {}),
     "graph": ("graph__whoami", {}),
     "rpc": ("rpc__Shop_Echo", {}),

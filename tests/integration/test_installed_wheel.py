@@ -44,7 +44,7 @@ def test_the_environment_has_no_package_that_only_tests_need(
 ) -> None:
     code = (
         "import importlib.util, toolbus_cli; print(toolbus_cli.__file__)\n"
-        "print([n for n in ('pytest', 'mcp', 'fastmcp', 'mypy') if importlib.util.find_spec(n)])"
+        "print([n for n in ('pytest', 'moto', 'fastmcp', 'mypy') if importlib.util.find_spec(n)])"
     )
     where, unwanted = run(tmp_path, commands / "python", "-c", code).splitlines()
     assert Path(where).is_relative_to(commands.parent)

@@ -203,9 +203,8 @@ async def test_the_waiting_task_becomes_the_task_of_the_server(
 async def test_a_call_without_an_answer_ends_as_unknown(start_policy: Any) -> None:
     async with start_policy() as policy:
         policy.before_answer = asyncio.Event()
-        task = await created_task(
-            policy, **MODERN, seconds=6
-        )  # time for the admission, and then for the wait
+        # Time for the admission, and then for the wait.
+        task = await created_task(policy, **MODERN, seconds=6)
         await policy.approve(approval_of(task))
         await until_async(lambda: reached(policy, 1), "the call")
         found = await final_state(policy, task)

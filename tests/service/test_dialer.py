@@ -56,9 +56,8 @@ class Peer:
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
-    certificate_names: list[str] = field(
-        default_factory=list
-    )  # the names in the certificates it received
+    # The names in the certificates it received.
+    certificate_names: list[str] = field(default_factory=list)
     tunnels_to: int = 0
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -217,12 +217,8 @@ async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
 ) -> None:
     monkeypatch.setattr(forgetting, "CONFIRM_SECONDS", PATIENCE)
     monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services do not run
-    rounds = [
-        None,
-        6,
-        None,
-        7,
-    ]  # the revisions of the bucket in its replies; the last one is repeated
+    # The revisions of the bucket in its replies; the last one is repeated.
+    rounds = [None, 6, None, 7]
     answering: set[asyncio.Task[None]] = set()
 
     async with bus_of("audit", settings) as audit:

@@ -183,9 +183,8 @@ async def test_a_result_too_large_to_store_is_not_requested_again(
 async def test_a_rejected_call_did_not_run_and_a_replayed_call_is_not_charged(
     start_policy: Any,
 ) -> None:
-    async with start_policy(
-        replicas=1
-    ) as policy:  # so that one replica shows that a configuration is in effect
+    # So that one replica shows that a configuration is in effect.
+    async with start_policy(replicas=1) as policy:
         await executor_of(policy)
         limited = declared(budgets=(Budget(calls=1, per=Period.DAY),))
         await policy.declare(limited)

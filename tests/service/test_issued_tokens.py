@@ -135,9 +135,8 @@ async def test_only_tokens_signed_here_for_here_are_accepted(
         header = {"alg": alg, "typ": typ, "kid": keys[-1]["kid"]}
         return jwt.encode(header, {**claims, **changes}, key, algorithms=[alg])
 
-    assert (
-        await server.show(signed(own))
-    ).user == "ann"  # the valid token, of which the others are variations
+    # The valid token, of which the others are variations.
+    assert (await server.show(signed(own))).user == "ann"
     for bad in (
         _unsigned(claims),
         signed(stranger),

@@ -29,6 +29,7 @@ from toolbus_policy.ledger.generations import BusGenerationStore
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
 from toolbus_policy.ledger.settlement import SettlementConsumer
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 PRICE = 1000
 DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
@@ -78,6 +79,15 @@ class LedgerOperator:
         """Empty Redis, as after a crash without a disk."""
         async with redis.Redis.from_url(self.valkey_url) as client:
             await client.flushall()
+
+    async def older(self) -> None:
+        """Convert the counters to the form of the version before: `book`, and `held`."""
+        async with redis.Redis.from_url(self.valkey_url, decode_responses=True) as client:
+            await client.rename(customer_key("acme", BOOK), customer_key("acme", "book"))
+            for name in await client.keys("*:budget:*"):
+                reserved = await client.hget(name, "reserved")
+                await client.hset(name, "held", reserved)
+                await client.hdel(name, "reserved")
 
     async def standing(self) -> tuple[int, int, int]:
         """Return the key's spent and reserved money, and the team's calls in all parts."""
@@ -145,13 +155,26 @@ async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
         await ledger_operator.ledger.reserve(claim("early", WANTED))
     result = await ledger_operator.rebuilder.rebuild("acme")
     assert result is not None
-    assert (result.calls, result.reserved) == (
-        1,
-        PRICE + 1,
-    )  # a thousand micro-dollars, and one call
+    # A thousand micro-dollars, and one call.
+    assert (result.calls, result.reserved) == (1, PRICE + 1)
     assert await ledger_operator.standing() == before == (3 * PRICE, PRICE, 3)
     await ledger_operator.end(rid)
     assert await ledger_operator.standing() == (4 * PRICE, 0, 4)
+
+
+@pytest.mark.usefixtures("audit")
+async def test_counters_of_an_older_form_are_rebuilt_and_never_settled(
+    ledger_operator: LedgerOperator,
+) -> None:
+    rid = await ledger_operator.call(ends=False)
+    before = await ledger_operator.standing()
+    await ledger_operator.older()
+    with pytest.raises(LedgerRebuildingError, match="lost its counters"):
+        await ledger_operator.ledger.reserve(claim("early", WANTED))
+    await ledger_operator.rebuilder.rebuild("acme")
+    assert await ledger_operator.standing() == before == (0, PRICE, 0)
+    await ledger_operator.end(rid)
+    assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")
@@ -329,6 +352,6 @@ async def test_a_healthy_ledger_is_unchanged_by_a_rebuild(ledger_operator: Ledge
 
         async def tidy() -> bool:
             generations = {str(key).split(":")[1] for key in await client.keys("{acme}:*")}
-            return len(generations - {"book", "lock"}) == 1
+            return len(generations - {BOOK, "lock"}) == 1
 
         await until_async(tidy, "the counters of the old epoch are gone")

@@ -72,12 +72,8 @@ PUBLISHED_EVENTS = {
     "audit": {"events.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
 ENTRIES = ("configuration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
-ADMINISTERED = (
-    "configuration",
-    "origin",
-    "key.k",
-    "admin.k",
-)  # by holders of admin keys, through policy
+# By holders of admin keys, through policy.
+ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
     "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE},

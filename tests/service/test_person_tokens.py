@@ -49,10 +49,8 @@ async def test_a_token_is_valid_at_every_policy_from_its_creation_to_its_revocat
             await written(f"token-{n}", "bob")
             assert await admitted(f"token-{n}")
         assert {call.key for call in policy.reached} == {"staff:ann", "staff:bob"}
-        assert {call.customer for call in policy.reached} == {
-            "acme",
-            "default",
-        }  # ann is configured
+        # `ann` is configured.
+        assert {call.customer for call in policy.reached} == {"acme", "default"}
         with pytest.raises(UnknownToolError):
             await policy.request("burn", secret="first")
         assert not await admitted("another")

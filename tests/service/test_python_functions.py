@@ -96,9 +96,8 @@ async def test_invalid_arguments_and_failures_are_results_a_model_can_act_on(
 ) -> None:
     wrong = (await client.call("add", {"a": "x", "c": 1})).error
     assert "'a' must be an integer; it is a string; there is no argument 'c'" in wrong.reason
-    await client.runner.checks.learn(
-        []
-    )  # without validation in the gateway the function validates itself
+    # Without validation in the gateway the function validates itself.
+    await client.runner.checks.learn([])
     validated = await client.call("add", {"a": "x", "c": 1})
     assert validated.last["isError"]
     assert "a: Input should be a valid integer" in validated.text

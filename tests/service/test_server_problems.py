@@ -121,9 +121,8 @@ async def test_a_loss_is_published_once_and_again_for_another_reason(
 
     def ends_with(code: str) -> None:
         (tmp_path / "new").write_text(code)
-        (tmp_path / "new").replace(
-            tmp_path / "code"
-        )  # a process that starts meanwhile reads either
+        # A process that starts meanwhile reads either.
+        (tmp_path / "new").replace(tmp_path / "code")
 
     ends_with("1")
     command = (sys.executable, "-c", MORTAL, str(tmp_path))

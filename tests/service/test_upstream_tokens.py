@@ -111,9 +111,8 @@ async def test_an_answer_without_an_issuer_is_not_sent_to_another_server(
         each.say(iss=None, document={NAMES_ITSELF: False})
     docs.names(oauth_server.issuer)
     await flow.declare(docs.url, tokens="user")
-    honest = (
-        await flow.sent()
-    ).parameters  # the client's identity there, as the other server can learn it
+    # The client's identity there, as the other server can learn it.
+    honest = (await flow.sent()).parameters
     docs.names(second_server.issuer, "/evil")
     await flow.declare(f"{docs.origin}/evil", tokens="user")
     own = {name: honest[name] for name in ("client_id", "redirect_uri", "resource")}

@@ -367,9 +367,8 @@ async def test_callers_with_the_same_capabilities_share_a_session(
     for _ in range(3):
         await client.call("greet", {"name": "x"})
         await client.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
-    assert (
-        fixture_requests()["methods"]["initialize"] == 3
-    )  # the main one, and one for each set of capabilities
+    # The main one, and one for each set of capabilities.
+    assert fixture_requests()["methods"]["initialize"] == 3
     declared = [
         t["params"]["capabilities"]
         for t in fixture_requests()["last"]

@@ -250,9 +250,8 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def settled() -> int:
-        newest = await service.bus.newest(
-            EVENTS
-        )  # read first, because messages may arrive in the meantime
+        # Read first, because messages may arrive in the meantime.
+        newest = await service.bus.newest(EVENTS)
         return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
     backfill = Backfill(store, read, settled, lambda: writer.stream)
@@ -322,9 +321,8 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def closed() -> tuple[str, int]:
-        known = (
-            await newest()
-        )  # read first: messages that arrive in the meantime are not in a closed window
+        # Read first: messages that arrive in the meantime are not in a closed window.
+        known = await newest()
         return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 
     @service.add_resource

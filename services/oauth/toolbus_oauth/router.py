@@ -35,9 +35,8 @@ class Router:
     keys: SigningKeys
     metadata: Callable[[], dict[str, Any]]
     registration: bool
-    more: Mapping[tuple[str, str], Handler] = field(
-        default_factory=dict
-    )  # a path ending in / matches all paths below it
+    # A path ending in / matches all paths below it.
+    more: Mapping[tuple[str, str], Handler] = field(default_factory=dict)
     _routes: dict[tuple[str, str], Handler] = field(init=False)  # same form
 
     def __post_init__(self) -> None:

@@ -26,9 +26,8 @@ class Witness:
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     logs: dict[str, str] = field(default_factory=dict)  # origin -> the log's verifier key
     trees: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    requests: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # old size, and the answer's status
+    # Old size, and the answer's status.
+    requests: list[tuple[int, int]] = field(default_factory=list)
     broken: int = 0
 
     @property

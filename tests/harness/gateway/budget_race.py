@@ -29,6 +29,7 @@ from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.errors import BudgetExceededError, ToolbusError
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 # settled charges are lower than the reservations
 PRICE = Price(call=0.001, kilobyte=0.001, maximum=0.002)
@@ -234,7 +235,7 @@ class Race:
     def _levels(self) -> dict[str, dict[str, int]]:
         """Return every level's counters from Valkey."""
         with redis.Redis.from_url(self._cluster.valkey.url, decode_responses=True) as client:
-            epoch = client.hget("{acme}:book", "epoch")
+            epoch = client.hget(customer_key("acme", BOOK), "epoch")
             found = {}
             for name in client.scan_iter(f"{{acme}}:{epoch!s}:budget:*"):
                 raw = client.hgetall(name)

@@ -21,6 +21,7 @@ from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 KEY, CODER = "tbk_bot_a-secret-of-the-killing", "tbk_coder_a-secret-of-the-killing"
 MID_INSERT = "audit mid-insert"
@@ -260,7 +261,7 @@ class KillCampaign:
         """Return what both keys have spent and reserved, in micro-dollars."""
         spent = reserved = 0
         with redis.Redis.from_url(self.cluster.valkey.url, decode_responses=True) as client:
-            epoch = client.hget("{default}:book", "epoch")
+            epoch = client.hget(customer_key("default", BOOK), "epoch")
             for name in client.scan_iter(f"{{default}}:{epoch!s}:budget:key:*"):
                 level: Any = client.hgetall(name)
                 spent, reserved = (

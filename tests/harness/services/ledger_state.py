@@ -12,6 +12,7 @@ from toolbus_policy.ledger.generations import Generation, KnownGeneration
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 from toolbus_policy.ledger.reservation import CallContext
 from toolbus_policy.ledger.reserve_args import ReservationRequest
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 TOOL = "clock__now"
 ABOUT = CallContext("clock", "now", "bot", "trace", "").encode()
@@ -88,6 +89,6 @@ async def counters(
 ) -> dict[str, int]:
     """Return one counter of the current generation."""
     async with redis.Redis.from_url(url, decode_responses=True) as client:
-        epoch = await client.hget(f"{{{customer}}}:book", "epoch")
+        epoch = await client.hget(customer_key(customer, BOOK), "epoch")
         raw = await client.hgetall(f"{{{customer}}}:{epoch!s}:{counter}")
     return {str(name): int(value) for name, value in raw.items()}

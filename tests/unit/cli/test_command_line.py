@@ -1,6 +1,7 @@
 """The command line as a shell sees it: help, and messages instead of tracebacks."""
 
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_without_a_running_gateway_the_error_advises_to_start_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # The hint is printed in this process too.
-    monkeypatch.setattr("toolbus_common.observability.logging.configure", lambda *_: None)
+    monkeypatch.setattr(logging.root, "setLevel", lambda _level: None)
     assert runner.main(command.split()) == 1
     shown = capsys.readouterr()
     message = shown.err.strip()

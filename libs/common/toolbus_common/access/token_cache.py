@@ -45,9 +45,8 @@ class TokenCache:
         try:
             self.take(change.key, Bearer.decode(change.value))
         except ValidationError:
-            self._held.pop(
-                change.key, None
-            )  # written by a newer version, in a form unknown to this one
+            # Written by a newer version, in a form unknown to this one.
+            self._held.pop(change.key, None)
 
     def take(self, token_hash: str, bearer: Bearer) -> None:
         """Add a holder. Expired holders are removed periodically."""

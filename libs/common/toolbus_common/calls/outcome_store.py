@@ -102,9 +102,8 @@ class OutcomeStore:
                 "outcome.not_stored", extra={"call_id": outcome.call_id, "reason": str(error)}
             )
             return False
-        if (
-            revision is None
-        ):  # an attempt that was applied although it reported an error, or an expired claim
+        if revision is None:
+            # An attempt was applied although it reported an error, or the claim has expired.
             log.info("outcome.already_stored", extra={"call_id": outcome.call_id})
         return True
 

@@ -7,7 +7,7 @@ import httpx2
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpRequest
 
-INVALID_REQUEST: Final = (httpx2.InvalidURL, ValueError)  # raised before a request is sent
+INVALID_REQUEST: Final = (httpx2.InvalidURL, ValueError)  # raised by building a request
 # Headers that httpx sets for connections of its own, which are not used here.
 _OF_A_CONNECTION = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "host", "transfer-encoding",
@@ -44,7 +44,9 @@ class LimitedTransport(httpx2.AsyncBaseTransport):
                 operator_named=self._operator_named, certificate=self._certificate,
             )
         )  # fmt: skip
-        received = {
-            name: value for name, value in response.headers.items() if name not in _ACTED_ON
-        }
+        received = [  # bytes, because httpx encodes text as ASCII
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers.items()
+            if name not in _ACTED_ON
+        ]
         return httpx2.Response(response.status, headers=received, content=response.body)

@@ -20,9 +20,8 @@ _REPEATED = "tb.kv."  # subjects on which the server republishes stored entries
 _INFO = "$JS.API.INFO"
 _MANY_REPLIES = ("$JS.API.DIRECT.GET.", "$JS.API.CONSUMER.MSG.NEXT.")
 
-UserSubjects = Mapping[
-    str, tuple[Iterable[str], Iterable[str]]
-]  # user -> what it publishes, what it subscribes to
+# User -> what it publishes, what it subscribes to.
+UserSubjects = Mapping[str, tuple[Iterable[str], Iterable[str]]]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,9 +13,8 @@ CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # the same on every architecture
 VERSION_FLAG, PATH_BENEATH = 1, 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 TRUNCATE, USE_DEVICE = 1 << 14, 1 << 15
-OF_FILES = (
-    EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | USE_DEVICE
-)  # the other rights apply to directories only
+# The other rights apply to directories only.
+OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | USE_DEVICE
 READING = EXECUTE | READ_FILE | READ_DIRECTORY
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # version -> number of rights
 NETWORK_FROM, SCOPES_FROM, NEWEST_RIGHTS = 4, 6, 16

@@ -54,10 +54,8 @@ def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:
         ("content-security-policy", policy),
         ("x-content-type-options", "nosniff"),
         ("x-frame-options", "DENY"),
-        (
-            "referrer-policy",
-            "same-origin",
-        ),  # with no-referrer, browsers send the form's origin as null
+        # With no-referrer, browsers send the form's origin as null.
+        ("referrer-policy", "same-origin"),
         ("cross-origin-opener-policy", "same-origin"),
     )
 

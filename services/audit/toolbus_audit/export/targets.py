@@ -13,9 +13,8 @@ from toolbus_common.config import Place
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.secrets import Secrets
 
-IsOperatorNamed = Callable[
-    [], bool
-]  # whether the operator (not an API caller) configured the location
+# Whether the operator (not an API caller) configured the location.
+IsOperatorNamed = Callable[[], bool]
 
 
 class Target(Protocol):

@@ -71,9 +71,8 @@ class CheckpointFiles:
             location, self._http, self._secrets, lambda: is_operator_named(location), self._threads
         )
         customer = quote(recipient[1], safe="")
-        digest = sha256(newest.note.encode()).hexdigest()[
-            :8
-        ]  # a cosigned checkpoint is another file
+        # A cosigned checkpoint is another file.
+        digest = sha256(newest.note.encode()).hexdigest()[:8]
         name = f"{customer}/{newest.stream}/{newest.size:020d}-{newest.at}-{digest}.note"
         try:
             async with self._newest.slots:

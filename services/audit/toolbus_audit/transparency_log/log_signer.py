@@ -42,9 +42,8 @@ class Log(Struct):
     note: str = ""
 
 
-Publish = Callable[
-    [list[tuple[str, Log]]], Awaitable[None]
-]  # pairs of a customer and its checkpoint
+# Pairs of a customer and its checkpoint.
+Publish = Callable[[list[tuple[str, Log]]], Awaitable[None]]
 
 
 class _Position(Struct):

@@ -135,9 +135,8 @@ class Child:
         with suppress(TimeoutError):
             async with asyncio.timeout(SILENT_SECONDS):
                 await process.wait()
-        self._kill(
-            process
-        )  # a process without output is of no use, and neither are its descendants
+        # A process without output is of no use, and neither are its descendants.
+        self._kill(process)
         code = await process.wait()
         await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
         self._end(reason or self._exit_reason(code))

@@ -37,9 +37,8 @@ class StandardError:
         self.ended_by = ""  # the exceeded limit
         self.refused = ""  # the supervisor's reason for not starting the program
         self.printed = False
-        self.on_line: Callable[[bytes], None] = lambda _line: (
-            None
-        )  # called with each line of the program
+        # Called with each line of the program.
+        self.on_line: Callable[[bytes], None] = lambda _line: None
         self._server = server
         self._secrets = secrets or KnownSecrets()
         self._rest = b""

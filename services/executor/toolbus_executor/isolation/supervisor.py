@@ -47,10 +47,8 @@ _NOTHING = {
     "own /proc": False,
     "size of home and /tmp": False,
 }
-_MAPPED, _BUILT = (
-    b"m",
-    b"b",
-)  # messages between a supervisor and the first process of the namespaces
+# Messages between a supervisor and the first process of the namespaces.
+_MAPPED, _BUILT = (b"m", b"b")
 
 
 def supervise(data: str, command: list[str]) -> None:

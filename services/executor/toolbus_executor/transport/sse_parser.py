@@ -52,9 +52,8 @@ class EventReader:
                 data = b"\n".join(self._data)
                 self._data, self._size = [], len(rest)
                 self.name, self._name = self._name, ""
-                if (
-                    data
-                ):  # MCP 2025-11-25 begins a stream with an empty event that only carries an id
+                # MCP 2025-11-25 begins a stream with an empty event that only carries an id.
+                if data:
                     yield data
             else:
                 self._size = len(rest)

@@ -84,9 +84,8 @@ class Caller:
         self.likely = True  # the server may send requests during this call
         self.suspect = False  # the server sent a request during this call, or may have
         self.shown = False  # the client received the requests, and will answer them
-        self.task = (
-            name_of(call) if call.method == RESULT else ""
-        )  # the task whose requests belong to this call
+        # The task whose requests belong to this call.
+        self.task = name_of(call) if call.method == RESULT else ""
         self.next_request: asyncio.Future[None] | None = None  # resolved by the next request
         self.answer_to(call, reply, extending)
 

@@ -129,9 +129,8 @@ class Checks:
                 and may have misinterpreted it.
 
         """
-        if (
-            call.method != TOOLS_CALL or STATE in call.extra
-        ):  # a later round trip: they were checked before
+        # A later round trip: they were checked before.
+        if call.method != TOOLS_CALL or STATE in call.extra:
             return ""
         checked = self._arguments.get(call.tool)
         if checked is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.routing import iter_route_contexts
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from toolbus_common.admin_api.roles import ROLES, who_may
 from toolbus_ingress.admin_api.policy_call import Performs
 from toolbus_ingress.rest.application import Application, json_answer
 from toolbus_ingress.rest.openapi import YAML, problems, request_body, schemas_of
+from toolbus_ingress.rest.parameters import reject_unknown_parameters
 
 WELCOME = {
     "openapi": "/api/openapi.json",
@@ -20,7 +21,12 @@ WELCOME = {
     "one. People whose access rule has a role send their access token. The OpenAPI document "
     "describes every operation.",
 }
-router = APIRouter(prefix="/api", tags=["description"])
+router = APIRouter(
+    prefix="/api",
+    tags=["description"],
+    dependencies=[Depends(reject_unknown_parameters)],
+    responses=problems(400),
+)
 
 
 @router.get("", response_model=Welcome)

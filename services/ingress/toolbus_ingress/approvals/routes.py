@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Request, Security
+from fastapi import APIRouter, Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_ingress.approvals.policy_query import APPROVE, REJECT, SHOW, ask_policy, read_body
 from toolbus_ingress.rest.application import ServedEndpoint, json_answer
 from toolbus_ingress.rest.openapi import problems, request_body
+from toolbus_ingress.rest.parameters import reject_unknown_parameters
 
 APPROVER = HTTPBearer(
     scheme_name="approver",
@@ -31,7 +32,12 @@ _DECIDED: dict[str, Any] = {
     "responses": _PROBLEMS | problems(408, 413),
     "openapi_extra": {"requestBody": request_body(NOTE, required=False)},
 }
-router = APIRouter(prefix="/api/approvals", tags=["approvals"], responses=_PROBLEMS)
+router = APIRouter(
+    prefix="/api/approvals",
+    tags=["approvals"],
+    dependencies=[Depends(reject_unknown_parameters)],
+    responses=_PROBLEMS,
+)
 
 ApprovalId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 

@@ -175,9 +175,8 @@ class StreamingCall:
         required = msgspec.json.decode(body)
         requests = required.get("inputRequests") or {}
         for each in requests.values():
-            client_request(
-                "", each, self._session()
-            )  # raises before the client receives any of them
+            # Raises before the client receives any of them.
+            client_request("", each, self._session())
         sending = [asyncio.ensure_future(self._request_input(each)) for each in requests.values()]
         try:
             responses = await asyncio.gather(*sending)

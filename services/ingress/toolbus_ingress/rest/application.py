@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, MutableMapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from threading import Lock
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -60,14 +61,16 @@ class Application(FastAPI):
         )
         self.endpoint = endpoint
         self._extensions = extensions
+        self._document = b""
+        self._generating = Lock()
         for error in (ToolbusError, RejectedRequestError, RequestValidationError, HTTPException):
             self.add_exception_handler(error, self._problem)
         for router in routers:
             self.include_router(router)
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document."""
-        document = super().openapi()
+        """Return the OpenAPI document. Idempotent."""
+        document = deepcopy(super().openapi())  # FastAPI returns its cached dictionary
         openapi.tidy(document)
         _, definitions = openapi.schemas_of({Problem.__name__: Problem})
         document["components"]["schemas"] |= definitions
@@ -75,10 +78,13 @@ class Application(FastAPI):
             extend(self, document)
         return cast("dict[str, Any]", openapi.closed(document))
 
-    @cached_property
+    @property
     def document(self) -> bytes:
-        """The encoded OpenAPI document; it is generated on first use."""
-        return json.dumps(self.openapi(), ensure_ascii=False).encode()
+        """The encoded OpenAPI document; it is generated once, on first use in any thread."""
+        with self._generating:
+            if not self._document:
+                self._document = json.dumps(self.openapi(), ensure_ascii=False).encode()
+            return self._document
 
     async def run(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:
         """Return the response to a request instead of sending it."""

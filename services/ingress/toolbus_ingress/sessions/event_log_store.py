@@ -13,7 +13,7 @@ from toolbus_ingress.sessions.session_store import Session
 KEEP_SECONDS = 300.0  # seconds for which a log without a reader is stored
 MAX_LOGS = 4000
 MAX_BYTES = 128 * 1024 * 1024
-MAX_LOGS_PER_PRINCIPAL = 64  # of one principal
+MAX_LOGS_PER_PRINCIPAL = 64
 MAX_BYTES_PER_PRINCIPAL = 16 * 1024 * 1024
 ANSWER_STREAM, SESSION_STREAM = "a", "s"
 _LONGEST_ID = 64

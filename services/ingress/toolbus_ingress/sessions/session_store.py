@@ -145,9 +145,8 @@ class Sessions:
 
     def _apply(self, session: Session, message: SessionMessage) -> None:
         if message.what == "ended":
-            for request_id in tuple(
-                session.in_flight
-            ):  # there is no receiver for their answers any more
+            # There is no receiver for their answers any more.
+            for request_id in tuple(session.in_flight):
                 self.on_cancelled(session, request_id)
             self._known.pop(session.token, None)
             self._by_sid.pop(session.sid, None)

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Security
+from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.rest.application import Application, ServedEndpoint, json_answer
 from toolbus_ingress.rest.openapi import problems, request_body, schemas_of
+from toolbus_ingress.rest.parameters import reject_unknown_parameters
 from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MAX_CONCURRENT, TOOLS
 
 CALLER = HTTPBearer(
@@ -23,7 +24,7 @@ CALLER = HTTPBearer(
     description="An API key, or an access token. Anonymous callers send none, where allowed.",
     auto_error=False,
 )
-router = APIRouter(tags=["tools"])
+router = APIRouter(tags=["tools"], dependencies=[Depends(reject_unknown_parameters)])
 
 
 class Function(BaseModel):

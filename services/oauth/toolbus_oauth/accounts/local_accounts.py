@@ -58,9 +58,8 @@ class Accounts:
             account = await self.store.get(Account, name)
             phc = account.password if account is not None else DUMMY_HASH
             async with self._hash_slots:
-                await self._record_guess(
-                    name
-                )  # before verifying, so that concurrent guesses are limited
+                # Before verifying, so that concurrent guesses are limited.
+                await self._record_guess(name)
                 right = await asyncio.to_thread(is_password, phc, password[:LONGEST_PASSWORD])
         finally:
             self._waiting -= 1

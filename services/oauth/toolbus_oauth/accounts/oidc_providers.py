@@ -25,7 +25,7 @@ from toolbus_oauth.keys.unverified_jwt import parse_unverified
 from toolbus_oauth.keys.verified_jwt import parse_verified
 from toolbus_oauth.oauth_client.authorization_url import authorization_url
 from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint, TokenRequestError
-from toolbus_oauth.oauth_client.token_client import TokenClient
+from toolbus_oauth.oauth_client.token_client import TokenClient, is_valid_token
 from toolbus_oauth.storage.records import PendingSignIn, Person, Ticket, Used
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web.errors import PageError
@@ -133,7 +133,8 @@ class Providers:
     async def verified(self, name: str, issuer: Issuer, token: str) -> dict[str, Any]:
         """Return the claims of a token that its issuer signed and that is valid now.
 
-        Its audience is for the caller to check. Raises `ProviderError`.
+        Only `iss`, `exp` and `nbf` are checked; the others are for the caller. Raises
+        `ProviderError`.
         """
         return (await self._verified(name, issuer, token))[1]
 
@@ -148,11 +149,15 @@ class Providers:
         id_token = response.get("id_token")
         if not isinstance(id_token, str):
             raise ProviderError("its response has no ID token")
-        header, claims = await self._verified(name, issuer, id_token)
         token = response.get("access_token")
+        if token is not None and not is_valid_token(token):
+            raise ProviderError("its response has an access token that is not valid")
+        header, claims = await self._verified(name, issuer, id_token)
         params = {"client_id": issuer.client_id, "nonce": nonce, "access_token": token}
         audience = claims.get("aud")
         if audience not in (issuer.client_id, [issuer.client_id]):  # Authlib accepts others too
+            raise ProviderError(_OF_ANOTHER_SIGN_IN)
+        if not isinstance(claims.get("at_hash") or "", str):  # Authlib raises TypeError
             raise ProviderError(_OF_ANOTHER_SIGN_IN)
         _check_claims(CodeIDToken(claims, header, params=params))
         return claims
@@ -174,7 +179,9 @@ class Providers:
         except JwsError as error:
             raise ProviderError("its signature does not match a key of its issuer") from error
         expected = {"essential": True, "value": cached.document["issuer"]}
-        _check_claims(JWTClaims(claims, header, {"exp": {"essential": True}, "iss": expected}))
+        # Not the others: access tokens of some issuers have an `iat` ahead or a `sub` of a number.
+        checked = {name: claims[name] for name in ("exp", "iss", "nbf") if name in claims}
+        _check_claims(JWTClaims(checked, header, {"exp": {"essential": True}, "iss": expected}))
         return header, claims
 
     async def client_at(self, issuer: Issuer) -> ClientIdentity:
@@ -220,9 +227,8 @@ class Providers:
         except (HttpError, ProviderError) as error:
             if cached is None:
                 raise ProviderError(str(error)) from error
-            cached.fetched = (
-                monotonic() - CACHE_SECONDS + REFETCH_SECONDS
-            )  # the cached metadata stays in use
+            # The cached metadata stays in use.
+            cached.fetched = monotonic() - CACHE_SECONDS + REFETCH_SECONDS
             return cached
         self._cached[f"{name} {issuer.url}"] = found
         return found

@@ -24,22 +24,22 @@ Headers = MutableMapping[str, str]
 AuthMethod = Callable[[Any, str, str, Headers, bytes], tuple[str, Headers, Any]]
 
 
-def method_of(client: ClientIdentity, issuer: str, keys: SigningKeys) -> str | AuthMethod:
-    """Return the method of one request: Authlib's by its name, or one of this module.
+def method_of(client: ClientIdentity, issuer: str, keys: SigningKeys) -> AuthMethod:
+    """Return the method of one request.
 
-    Without a secret or key, also with a client certificate, Authlib's `none` sends the client id.
-    Raises `TokenRequestError` if the configured key cannot sign.
+    Without a secret or key, also with a client certificate, the method sends the client id. Raises
+    `TokenRequestError` if the configured key cannot sign.
     """
     if client.method == "client_secret_basic":
         return _basic(client)
     if client.method == "client_secret_post":
-        return client.method
+        return _with_params(client, client_secret=client.secret)
     if client.method == BY_KEY:
         assertion = client.assertion or _assertion(client, issuer, keys)
         return _with_params(
             client, client_assertion_type=ASSERTION_TYPE, client_assertion=assertion
         )
-    return "none"
+    return _with_params(client)
 
 
 def _basic(client: ClientIdentity) -> AuthMethod:
@@ -49,16 +49,22 @@ def _basic(client: ClientIdentity) -> AuthMethod:
     """
     pair = f"{quote_plus(client.id)}:{quote_plus(client.secret)}"
     credentials = f"Basic {b64encode(pair.encode()).decode()}"
-    add_id = _with_params(client)  # the MCP SDK's servers look for it in the form
+    add_id = _with_params(client)
 
     def method(auth: Any, verb: str, url: str, headers: Headers, body: bytes) -> Any:
         headers["authorization"] = credentials
-        return add_id(auth, verb, url, headers, body)
+        if client.id_in_form:
+            return add_id(auth, verb, url, headers, body)
+        return url, headers, body
 
     return method
 
 
 def _with_params(client: ClientIdentity, **params: str) -> AuthMethod:
+    """Return a method that adds the client id and these fields to the form.
+
+    Authlib's methods extend a form of bytes, which fails for values that are not ASCII.
+    """
     fields = [("client_id", client.id), *params.items()]
 
     def method(_auth: Any, _verb: str, url: str, headers: Headers, body: bytes) -> Any:

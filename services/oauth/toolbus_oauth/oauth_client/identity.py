@@ -23,7 +23,8 @@ class TokenRequestError(Exception):
 class ClientIdentity:
     """Client id and its credential: a secret, a private key, an external assertion, or none.
 
-    `shown` is a client certificate with its key, as one PEM text, for mutual TLS.
+    `shown` is a client certificate with its key, as one PEM text, for mutual TLS. `id_in_form`:
+    beside HTTP Basic, the id is also sent in the form.
     """
 
     id: str
@@ -32,6 +33,7 @@ class ClientIdentity:
     key: str = field(default="", repr=False)
     assertion: str = field(default="", repr=False)
     shown: str = field(default="", repr=False)
+    id_in_form: bool = False
 
 
 @dataclass(frozen=True, slots=True)

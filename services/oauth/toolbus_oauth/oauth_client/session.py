@@ -8,16 +8,17 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.httpx_adapter import INVALID_REQUEST, LimitedTransport
 from toolbus_oauth.oauth_client.client_auth import AuthMethod
-from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint
-
-__all__ = ["INVALID_REQUEST", "opened"]
+from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint, TokenRequestError
 
 
 def opened(
-    fetcher: HttpClient, endpoint: RemoteEndpoint, client: ClientIdentity, method: str | AuthMethod
+    fetcher: HttpClient, endpoint: RemoteEndpoint, client: ClientIdentity, method: AuthMethod
 ) -> AsyncOAuth2Client:
-    """Return a session for one request, which shares no state with others."""
-    return AsyncOAuth2Client(
+    """Return a session for one request, which shares no state with others.
+
+    Raises `TokenRequestError` if the endpoint's URL is not valid.
+    """
+    session = AsyncOAuth2Client(
         client.id,
         client.secret,
         token_endpoint_auth_method=method,
@@ -27,3 +28,8 @@ def opened(
         ),
         trust_env=False,  # no proxy, no .netrc
     )
+    try:
+        session.build_request("POST", endpoint.url)
+    except INVALID_REQUEST as error:
+        raise TokenRequestError("", "the URL of its endpoint is not valid") from error
+    return session

@@ -97,7 +97,7 @@ class TokenClient:
                 response = await opened.revoke_token(
                     endpoint.url, token=token, token_type_hint=kind
                 )
-            except (HttpError, *session.INVALID_REQUEST) as error:
+            except HttpError as error:
                 raise _unsent(endpoint, client, error) from error
         if response.status_code != _OK:
             raise TokenRequestError("", f"it responds with HTTP {response.status_code}")
@@ -126,7 +126,7 @@ class TokenClient:
             opened.register_compliance_hook("access_token_response", check)
             try:
                 response = await opened.fetch_token(endpoint.url, headers=headers, **form)
-            except (HttpError, *session.INVALID_REQUEST) as error:
+            except HttpError as error:
                 raise _unsent(endpoint, client, error) from error
         return dict(response)
 
@@ -149,11 +149,9 @@ def _import_session() -> ModuleType:
 
 
 def _unsent(
-    endpoint: RemoteEndpoint, client: ClientIdentity, error: Exception
+    endpoint: RemoteEndpoint, client: ClientIdentity, error: HttpError
 ) -> TokenRequestError:
     """Return the error of a request without a response."""
-    if not isinstance(error, HttpError):
-        return TokenRequestError("", "the URL of its endpoint is not valid")
     needs_hint = error.ended and endpoint.url.startswith("https://")
     hint = (_SEE_TRUSTED if client.shown else _DECLARE_ONE) if needs_hint else ""
     return TokenRequestError("", f"{error}{hint}")

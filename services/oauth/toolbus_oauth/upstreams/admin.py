@@ -44,9 +44,8 @@ class ConnectionsAdmin:
 
     async def end_of(self, user: str, by: str) -> None:
         """End all connections of a removed user, so that a new user of that name gets none."""
-        await self.connections.assertions.forget(
-            user
-        )  # first, or a concurrent call creates a connection again
+        # First, or a concurrent call creates a connection again.
+        await self.connections.assertions.forget(user)
         for each in await self.connections.every():
             if each.user == user:
                 server = self.config().servers.get(each.server)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from time import time
 from typing import Any
@@ -32,6 +33,7 @@ from toolbus_oauth.upstreams.dynamic_registration import (
 
 CALLBACK = "/oauth/connected"
 ALGORITHM = "ES256"
+_client = partial(ClientIdentity, id_in_form=True)  # the MCP SDK's servers look for it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ class ClientIdentities:
         if configured is not None:
             return configured
         if self.document and found.takes_documents and (found.says_issuer or is_machine(server)):
-            return ClientIdentity(self.document, _document_method(found))
+            return _client(self.document, _document_method(found))
         terms = client_metadata(found, self.metadata, self.redirect_at(found.issuer))
         enrolled = await self.registrations.at(server, found, terms)
-        return ClientIdentity(enrolled.id, enrolled.method, enrolled.secret)
+        return _client(enrolled.id, enrolled.method, enrolled.secret)
 
     async def again(
         self, server: Server, issuer: str, client_id: str, method: str
@@ -98,13 +100,13 @@ class ClientIdentities:
         if configured is not None and configured.id == client_id:
             return await self._from_config(server, configured, method)
         if client_id == self.document:
-            return ClientIdentity(client_id, method)
+            return _client(client_id, method)
         enrolled = await self.registrations.known(issuer, client_id)
         if enrolled is None:
             raise ClientReplacedError(
                 "Toolbus has another client id there than the one that obtained the token"
             )
-        return ClientIdentity(client_id, method, enrolled.secret)
+        return _client(client_id, method, enrolled.secret)
 
     async def _configured(
         self, server: Server, found: AuthorizationServer
@@ -125,8 +127,8 @@ class ClientIdentities:
         reference = client.assertion if method == BY_KEY and not is_workload(server) else ""
         assertion = await self._assertion(reference)
         if shown:
-            return ClientIdentity(client.id, method, secret, "", assertion, f"{shown}\n{key}\n")
-        return ClientIdentity(client.id, method, secret, key, assertion)
+            return _client(client.id, method, secret, "", assertion, f"{shown}\n{key}\n")
+        return _client(client.id, method, secret, key, assertion)
 
     async def workload(self, server: Server, issuer: str) -> str:
         """Return the workload's assertion for this issuer. Raises `DiscoveryError`."""

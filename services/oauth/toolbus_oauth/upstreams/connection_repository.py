@@ -120,7 +120,7 @@ class ConnectionRepository:
     ) -> Connection | None:
         """Return a connection that needs no person's consent.
 
-        Raises `UnvouchedError` if the person must first sign in at their provider.
+        Raises `SignInRequiredError` if the person must first sign in at their provider.
         """
 
         async def fetch(now: Connection | None) -> Connection | None:
@@ -230,9 +230,8 @@ class ConnectionRepository:
             client = await self.clients.again(server, now.issuer, now.client_id, now.method)
         except ClientReplacedError as error:
             raise TokenRequestError(OTHER_CLIENT, str(error)) from error
-        except (
-            DiscoveryError
-        ) as error:  # the credential is unreadable now, but may be readable later
+        except DiscoveryError as error:
+            # The credential is unreadable now, but may be readable later.
             raise TokenRequestError("", str(error)) from error
         form = {
             "grant_type": "refresh_token",

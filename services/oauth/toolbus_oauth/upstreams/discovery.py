@@ -123,9 +123,8 @@ class Discovery:
         resource_name = server.oauth.resource if server.oauth is not None else ""
         scopes: tuple[str, ...] = ()
         metadata = None
-        if resource_name or not (
-            server.is_process or server.grpc
-        ):  # other transports have no HTTP metadata
+        # Other transports have no HTTP metadata.
+        if resource_name or not (server.is_process or server.grpc):
             metadata = await self._resource(server, url, challenge.metadata)
         if metadata is None:  # before RFC 9728 (MCP 2025-03-26) the server is its own issuer
             issuer, resource = wanted or _origin(url), resource_name
@@ -154,11 +153,14 @@ class Discovery:
 
     async def _document(self, server: Server, issuer: str) -> dict[str, Any]:
         base = issuer.rstrip("/")  # of RFC 8414 section 3.1, which Authlib leaves to its callers
-        urls = [
-            get_well_known_url(base, external=True),
-            get_well_known_url(base, external=True, suffix="openid-configuration"),
-            get_openid_url(base, external=True),
-        ]
+        try:
+            urls = [
+                get_well_known_url(base, external=True),
+                get_well_known_url(base, external=True, suffix="openid-configuration"),
+                get_openid_url(base, external=True),
+            ]
+        except ValueError as error:
+            raise DiscoveryError("the URL of its authorization server is not valid") from error
         for url in dict.fromkeys(urls):
             found = await self._get(server, url)
             if found.status != _OK:

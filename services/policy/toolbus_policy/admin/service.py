@@ -137,9 +137,8 @@ class AdminService:
 
         repository = self.repository_for(administrator.by)
         await repository.change(make, SOURCE, _revision(request.match))
-        now = (
-            await repository.declared()
-        )  # the revision must match the returned entry, which others may have changed
+        # The revision must match the returned entry, which others may have changed.
+        now = await repository.declared()
         return _entry(request, now.configuration, now.revision, created=created)
 
     async def delete_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:

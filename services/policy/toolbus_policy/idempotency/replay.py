@@ -32,9 +32,8 @@ from toolbus_common.errors import (
 from toolbus_common.mcp.result_versions import as_legacy, as_modern
 
 RETRY_SECONDS = 1.0
-MAX_PARSED_BYTES = (
-    64 << 10
-)  # arguments up to this size are compared as JSON values, larger ones as bytes
+# Arguments up to this size are compared as JSON values, larger ones as bytes.
+MAX_PARSED_BYTES = 64 << 10
 _OWNER, _CALL = 24, 40  # lengths of the digests in an entry's name, in hex digits
 
 Outcome = CallResult | TaskCreated | CallError

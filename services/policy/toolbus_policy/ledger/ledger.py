@@ -13,7 +13,7 @@ from toolbus_policy.ledger.generations import GenerationStore, KnownGeneration
 from toolbus_policy.ledger.periods import PeriodCache
 from toolbus_policy.ledger.reservation import CallContext, ReservationRecord
 from toolbus_policy.ledger.reserve_args import ReservationRequest, ReserveArguments, error_of
-from toolbus_policy.ledger.valkey_store import ValkeyStore, customer_key, generation_key
+from toolbus_policy.ledger.valkey_store import BOOK, ValkeyStore, customer_key, generation_key
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ def _bind_group(
 
 def _reservation_keys(customer: str, state: CounterState) -> list[str]:
     return [
-        customer_key(customer, "book"),
+        customer_key(customer, BOOK),
         *(generation_key(customer, state.generation, own) for own in ("calls", "due")),
     ]
 

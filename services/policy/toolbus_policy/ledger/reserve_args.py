@@ -18,7 +18,7 @@ from toolbus_common.errors import (
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 from toolbus_policy.ledger.periods import PeriodCache
-from toolbus_policy.ledger.valkey_store import customer_key, generation_key
+from toolbus_policy.ledger.valkey_store import BOOK, customer_key, generation_key
 
 SECOND = 1_000_000  # microseconds
 
@@ -44,7 +44,7 @@ class ReserveArguments:
     def __init__(self, customer: str, generation: str) -> None:
         self._customer, self._generation = customer, generation
         self.keys = [
-            customer_key(customer, "book"),
+            customer_key(customer, BOOK),
             *(generation_key(customer, generation, name) for name in ("calls", "due")),
         ]
         self._index: dict[str, int] = {}

@@ -14,6 +14,9 @@ from toolbus_policy.ledger.lua_scripts import ScriptRunner
 
 REDIS_ERRORS = (TimeoutError, RedisError, OSError)
 BATCH_SIZE = 500
+# The hash that identifies a customer's generation. Its name changes with the form of the levels and
+# records: counters of an older form then count as lost, and are rebuilt from the events.
+BOOK = "book2"
 
 
 def customer_key(customer: str, name: str) -> str:
@@ -69,13 +72,13 @@ class ValkeyStore:
 
         Return the stored one. Atomic in Redis.
         """
-        book = customer_key(customer, "book")
+        book = customer_key(customer, BOOK)
         await self._checked(self._redis.hsetnx(book, "epoch", generation))
         return (await self._checked(self._redis.hget(book, "epoch"))).decode()  # type: ignore[no-any-return]
 
     async def close_counters(self, customer: str) -> None:
         """Close the customer's counters. Nothing is reserved until a generation is opened."""
-        await self._checked(self._redis.delete(customer_key(customer, "book")))
+        await self._checked(self._redis.delete(customer_key(customer, BOOK)))
 
     async def lock(self, customer: str, token: str, seconds: float) -> bool:
         """Take the rebuild lock; return whether it was free."""
@@ -104,13 +107,13 @@ class ValkeyStore:
 
     async def open_generation(self, customer: str, token: str, generation: str) -> bool:
         """Open a generation's counters, if this process still has the rebuild lock."""
-        keys = [customer_key(customer, "book"), customer_key(customer, "lock")]
+        keys = [customer_key(customer, BOOK), customer_key(customer, "lock")]
         return bool(await self.run("open", keys, [token, generation]))
 
     async def read_state(self, customer: str) -> tuple[str, int]:
         """Return the generation and tick of the present counters; empty if there are none."""
         generation, tick = await self._checked(
-            self._redis.hmget(customer_key(customer, "book"), ["epoch", "tick"])
+            self._redis.hmget(customer_key(customer, BOOK), ["epoch", "tick"])
         )
         return (generation or b"").decode(), int(tick or 0)
 
@@ -150,7 +153,7 @@ class ValkeyStore:
 
     async def delete_other_generations(self, customer: str, generation: str) -> None:
         """Delete every other generation."""
-        present = tuple(customer_key(customer, name) for name in ("book", "lock", f"{generation}:"))
+        present = tuple(customer_key(customer, name) for name in (BOOK, "lock", f"{generation}:"))
         pattern = customer_key(customer, "*")  # customer names contain no pattern characters
         try:
             old = [

@@ -83,9 +83,8 @@ async def test_after_a_restart_only_undelivered_checkpoints_are_sent() -> None:
             await until(lambda: "delivered.auditor.acme" in kept.entries)
         first = dict(kept.entries)
         async with announcing(hooks, kept) as result:
-            result.offer(
-                [("acme", signed(1))]
-            )  # as a signer offers its last ones again after a restart
+            # As a signer offers its last ones again after a restart.
+            result.offer([("acme", signed(1))])
             result.offer([("acme", signed(2))])
             await until(lambda: kept.entries != first)
         sizes = [each.json["data"]["size"] for each in receiver.received]

@@ -100,9 +100,8 @@ def nested(kind: str, levels: int) -> Any:
 
 @pytest.mark.parametrize("kind", ["list", "either", "kinds", "object", "dict"])
 def test_a_hostile_schema_gets_a_bounded_type(kind: str) -> None:
-    levels = (
-        500 if kind != "either" else 60
-    )  # the levels share one object, so it is small in memory
+    # The levels share one object, so it is small in memory.
+    levels = 500 if kind != "either" else 60
     schema = nested(kind, levels)
     assert len(type_of(schema)) <= LONGEST_TYPE
     result = signature("f", {"properties": {"x": schema}}, schema)

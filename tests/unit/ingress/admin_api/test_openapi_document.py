@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from harness.services.rest_edge import RestEdge
 from toolbus_common.admin_api.models import BY_PATTERN, KINDS, noun_of
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import ROLES, may
+from toolbus_ingress.rest.application import Application
+from toolbus_ingress.rest_application import build
 
 APIS = {"administrator": "/api/v1/", "approver": "/api/approvals", "caller": "/v1/mcp/tools"}
 
@@ -62,6 +66,33 @@ def test_every_operation_is_described_with_its_credential_and_problems() -> None
                 assert list(response["content"]) == ["application/problem+json"]
         if scheme:
             assert {"400", "401", "431", "503"} <= set(operation["responses"])
+
+
+def test_the_document_is_the_same_when_it_is_generated_again() -> None:
+    application = build(RestEdge().endpoint)
+    first = json.dumps(application.openapi())
+    assert json.dumps(application.openapi()) == first
+    assert json.loads(application.document) == json.loads(first) == openapi_document()
+
+
+def test_concurrent_first_requests_generate_the_document_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    application, generated = build(RestEdge().endpoint), []
+    generate, readers = Application.openapi, Barrier(4)
+
+    def counted(self: Application) -> dict[str, Any]:
+        generated.append(1)
+        return generate(self)
+
+    def read(_number: int) -> bytes:
+        readers.wait()
+        return application.document
+
+    monkeypatch.setattr(Application, "openapi", counted)
+    with ThreadPoolExecutor(4) as threads:
+        documents = set(threads.map(read, range(4)))
+    assert (len(documents), len(generated)) == (1, 1)
 
 
 def test_a_body_is_described_where_it_is_read() -> None:

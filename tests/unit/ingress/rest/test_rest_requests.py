@@ -1,6 +1,7 @@
 """Requests to the REST APIs: routing, credentials, parameters and bodies, all strict."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +158,27 @@ async def test_each_operation_accepts_its_own_parameters_only(
     edge: RestEdge, path: str, query: str
 ) -> None:
     assert problem(await edge.request("GET", f"/api/v1/{path}?{query}"))["code"] == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [("/api", "none"), ("/api/", "none"), ("/api/openapi.json", "none"),
+     ("/api/approvals", "none"), (f"/api/approvals/{'0' * 32}", "none"),
+     ("/v1/mcp/tools", "mode")],
+)  # fmt: skip
+@pytest.mark.parametrize("query", ["other=1", "mode=code&mode=tools"])
+async def test_no_path_accepts_unknown_or_repeated_parameters(
+    edge: RestEdge, path: str, known: str, query: str
+) -> None:
+    answer = await edge.request("GET", f"{path}?{query}", role="")
+    assert (answer.status, problem(answer)["code"]) == (400, "invalid")
+    assert f"known here: {known}." in problem(answer)["detail"]
+
+
+async def test_the_mode_of_a_list_of_tools_is_a_known_parameter(edge: RestEdge) -> None:
+    edge.endpoint.anonymous = SimpleNamespace(applies=lambda _headers: False)  # type: ignore[assignment]
+    answer = await edge.request("GET", "/v1/mcp/tools?mode=code", role="")
+    assert (answer.status, problem(answer)["code"]) == (401, "unauthorized")
 
 
 async def test_parameters_are_passed_to_policy(edge: RestEdge) -> None:

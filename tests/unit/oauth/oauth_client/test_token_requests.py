@@ -19,6 +19,7 @@ from toolbus_common.egress import Egress
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.oauth_client import token_client
 from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint, TokenRequestError
 from toolbus_oauth.oauth_client.token_client import USUAL_SECONDS, TokenClient
 
@@ -38,6 +39,7 @@ async def requested(
     client: ClientIdentity,
     response: Callable[[], Response] = lambda: Response(body=TOKEN),
     key: str = "",
+    form: dict[str, str] = FORM,
 ) -> tuple[dict[str, Any], list[Request]]:
     """Return the response to a token request, and the requests that the server received."""
     seen: list[Request] = []
@@ -48,7 +50,7 @@ async def requested(
 
     with answering(answer) as port:
         endpoint = RemoteEndpoint(f"http://127.0.0.1:{port}/token", ISSUER, named=True)
-        return await tokens.send(endpoint, client, FORM, key), seen
+        return await tokens.send(endpoint, client, form, key), seen
 
 
 def fields(request: Request) -> dict[str, str]:
@@ -69,7 +71,58 @@ async def test_a_secret_is_form_encoded_in_the_authorization_header(tokens: Toke
     _, (request,) = await requested(tokens, client)
     pair = b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
     assert [unquote_plus(each) for each in pair.split(":")] == ["a:b", "c%d: +€"]
+    assert fields(request) == FORM
+
+
+async def test_a_client_of_an_upstream_server_also_sends_its_id_beside_a_header(
+    tokens: TokenClient,
+) -> None:
+    client = ClientIdentity("a:b", "client_secret_basic", "s", id_in_form=True)
+    _, (request,) = await requested(tokens, client)
+    assert request.headers["authorization"].startswith("Basic ")
     assert fields(request) == {**FORM, "client_id": "a:b"}
+
+
+@pytest.mark.parametrize("in_form", [True, False])
+@pytest.mark.parametrize("method", ["none", "client_secret_basic", "client_secret_post"])
+async def test_a_form_may_have_values_that_are_not_ascii(
+    tokens: TokenClient, method: str, *, in_form: bool
+) -> None:
+    form = {**FORM, "resource": "https://docs.test/größe"}
+    client = ClientIdentity("ä", method, "€", id_in_form=in_form)
+    _, (request,) = await requested(tokens, client, form=form)
+    credential = {
+        "none": {"client_id": "ä"},
+        "client_secret_basic": {"client_id": "ä"} if in_form else {},
+        "client_secret_post": {"client_id": "ä", "client_secret": "€"},
+    }[method]
+    assert fields(request) == {**form, **credential}
+
+
+@pytest.mark.parametrize("header", ["caf\xe9", "größe €".encode().decode("latin-1")])
+@pytest.mark.parametrize("key", ["", ProofKey.new().kept], ids=["bearer", "dpop"])
+async def test_a_response_may_have_headers_that_are_not_ascii(
+    tokens: TokenClient, header: str, key: str
+) -> None:
+    headers = {"x-note": header, "dpop-nonce": "n1"}
+    found, seen = await requested(tokens, PUBLIC, lambda: Response(200, TOKEN, headers), key)
+    assert (found["access_token"], len(seen)) == ("t", 1)
+    assert list(tokens.nonces.values()) == (["n1"] if key else [])
+    denied = Response(401, {"error": "invalid_client"}, headers)
+    with pytest.raises(TokenRequestError) as raised:
+        await requested(tokens, PUBLIC, lambda: denied, key)
+    assert raised.value.code == "invalid_client"
+
+
+async def test_a_failure_after_the_response_is_not_reported_as_a_wrong_url(
+    tokens: TokenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(token_client, "_checked", fail)
+    with pytest.raises(ValueError, match="a defect"):
+        await requested(tokens, PUBLIC)
 
 
 async def test_a_secret_is_sent_in_the_form(tokens: TokenClient) -> None:
@@ -193,6 +246,8 @@ async def test_an_endpoint_that_is_no_url_is_an_error_that_says_so(
 ) -> None:
     with pytest.raises(TokenRequestError, match=r"URL|host is not a name"):
         await tokens.send(RemoteEndpoint(url, ISSUER, named=False), PUBLIC, FORM)
+    with pytest.raises(TokenRequestError, match=r"URL|host is not a name"):
+        await tokens.revoke(RemoteEndpoint(url, ISSUER, named=False), PUBLIC, "t", "access_token")
 
 
 async def test_an_endpoint_at_a_private_address_is_not_called(tokens: TokenClient) -> None:

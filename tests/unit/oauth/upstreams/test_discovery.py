@@ -4,11 +4,22 @@ from typing import Any
 
 import pytest
 
+from harness.network.json_server import Response, answering
 from toolbus_common.config import Server
+from toolbus_common.egress import Egress
+from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_oauth.oauth_client.identity import ClientIdentity
 from toolbus_oauth.oauth_client.scope_values import scopes_in
 from toolbus_oauth.upstreams.connection_repository import link_for
-from toolbus_oauth.upstreams.discovery import AuthorizationServer, challenge_of, is_resource_of
+from toolbus_oauth.upstreams.discovery import (
+    AuthorizationServer,
+    Challenge,
+    Discovery,
+    DiscoveryError,
+    challenge_of,
+    is_resource_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +78,13 @@ def test_metadata_must_be_of_the_server_or_a_parent_path(resource: str, *, fits:
 def test_only_valid_scopes_are_requested() -> None:
     assert scopes_in(["a", "a", 'b"', "c d", 7, "e" * 300, "f"]) == ("a", "f")
     assert len(scopes_in([f"s{number}" for number in range(1000)])) == 64
+
+
+@pytest.mark.parametrize("issuer", ["http://[", "https://[::1", "nowhere", ""])
+async def test_an_issuer_that_is_no_url_is_an_error_that_says_so(issuer: str) -> None:
+    discovery = Discovery(HttpClient(CheckedResolver(Egress())), lambda _: True)
+    with answering(lambda _: Response(body=metadata)) as port:
+        url = f"http://127.0.0.1:{port}/mcp"
+        metadata = {"resource": url, "authorization_servers": [issuer]}
+        with pytest.raises(DiscoveryError, match="its authorization server"):
+            await discovery.found(Server(url=url), Challenge())

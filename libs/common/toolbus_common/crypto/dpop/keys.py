@@ -13,10 +13,8 @@ from toolbus_common.base64url import decoded
 from toolbus_common.crypto.jws import PRIVATE_MEMBERS, SIGNATURES
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
-SHORTEST_RSA, LONGEST_RSA = (
-    2048,
-    4096,
-)  # bits: a shorter key is weak, a longer one is costly to verify
+# Bits: a shorter key is weak, a longer one is costly to verify.
+SHORTEST_RSA, LONGEST_RSA = (2048, 4096)
 LARGEST_EXPONENT = 2**32
 MAX_KEYS = 1024  # imported keys that are cached: a client signs each request with the same key
 _KINDS: dict[str, Any] = {"ES256": ECKey, "EdDSA": OKPKey, "RS256": RSAKey}

@@ -244,7 +244,7 @@ async def _with_token(bearer: Bearer | None, request: Callable[[Metadata], Await
     """Make a request with a token, and once more with another if the server rejects it.
 
     Raises:
-        UnconsentedError: there is no other token.
+        ConsentRequiredError: there is no other token.
 
     """
     if bearer is None:

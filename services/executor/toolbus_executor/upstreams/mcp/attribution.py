@@ -31,9 +31,8 @@ class Attribution:
         self._owners: set[Owner] = set()
         self._ended = False  # whether any call has ended
         self._restless_until = 0.0
-        self._unanswered: dict[
-            int, float
-        ] = {}  # abandoned calls, with the time until which they count
+        # Abandoned calls, with the time until which they count.
+        self._unanswered: dict[int, float] = {}
 
     def begin(self, caller: Caller) -> None:
         """Record the start of a call. Calls of two principals make attribution impossible."""

@@ -267,9 +267,8 @@ class HttpSession:
         if self._listens:
             opened = asyncio.Event()
             self._listening = asyncio.create_task(self._listen(opened))
-            with suppress(
-                TimeoutError
-            ):  # some servers send the response head with the first message
+            # Some servers send the response head with the first message.
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_BEGIN_SECONDS):
                     await opened.wait()
 

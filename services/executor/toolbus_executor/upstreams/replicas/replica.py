@@ -86,9 +86,8 @@ class Replica:
         self.tools: dict[str, str] | None = None  # digests as listed; None if not comparable
         self.prompts: dict[str, str] = {}
         self.compared = False
-        self.otherwise: frozenset[tuple[str, str]] = (
-            frozenset()
-        )  # methods and names that this replica must not serve
+        # Methods and names that this replica must not serve.
+        self.otherwise: frozenset[tuple[str, str]] = frozenset()
         self._failures = FailureLog()
         self._by_calls = False  # whether calls, not only probes, failed since the last success
         self._reach = reach

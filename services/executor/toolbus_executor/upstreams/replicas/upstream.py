@@ -93,9 +93,8 @@ class ReplicatedUpstream:
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
         self.separation: Separation | None = None  # set before connecting
         self.authorize: Callable[..., Upstream] | None = None  # if they require tokens
-        self._homes: OrderedDict[str, Replica] = (
-            OrderedDict()
-        )  # owner -> the replica with its session
+        # Owner -> the replica with its session.
+        self._homes: OrderedDict[str, Replica] = OrderedDict()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):

@@ -101,9 +101,8 @@ class DeferredCall(msgspec.Struct, frozen=True, kw_only=True):
 
 def wants_task(call: CallRequested) -> bool:
     """Return whether the caller accepts a task for this call, and the call can be stored."""
-    if (
-        call.method != TOOLS_CALL or call.server == BUILT_IN
-    ):  # a built-in tool needs its caller's key
+    # A built-in tool needs its caller's key.
+    if call.method != TOOLS_CALL or call.server == BUILT_IN:
         return False
     if len(call.extra) + len(call.capabilities) > MAX_METADATA_BYTES:
         return False

@@ -1,5 +1,5 @@
 -- Shared by the ledger's scripts: levels are read once per script, changed here, written once.
--- KEYS[1] is `book`, a hash {epoch, tick} that identifies the counters' generation; KEYS[2] is
+-- KEYS[1] is the book, a hash {epoch, tick} that identifies the counters' generation; KEYS[2] is
 -- `{customer}:epoch:calls`, and every counter that a record names is in the same hash slot.
 -- A level is a hash {window, spent, reserved, debt}, integers in micro-dollars or in calls. The level
 -- of a rolling period has {span, reserved, debt} and, for each part n of the period, a field b<n>

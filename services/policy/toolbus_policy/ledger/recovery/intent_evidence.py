@@ -58,9 +58,8 @@ async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
         return page
-    last = await next_at_leader(
-        bus.client, EVENTS, first, subject
-    )  # replicas may lag behind the leader
+    # Replicas may lag behind the leader.
+    last = await next_at_leader(bus.client, EVENTS, first, subject)
     return [last] if last is not None else []
 
 
