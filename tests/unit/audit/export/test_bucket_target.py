@@ -3,9 +3,7 @@
 import asyncio
 import base64
 import hmac
-import json
 import os
-import re
 import socket
 import ssl
 import struct
@@ -17,11 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-import obstore
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from harness.audit.bucket_uploads import (
+    AZURE_KEY,
+    CREATED,
+    S3,
+    SIGNER,
+    credentials_of,
+    export_to,
+    headers_of,
+    service_account,
+    target,
+)
 from harness.network.hostile_http import AT_LOOPBACK, client, peer
 from harness.network.tcp_servers import TURNS, served
 from harness.oauth.certificates import Authority
@@ -32,39 +38,14 @@ from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.store_proxy import StoreProxy
 from toolbus_audit.transparency_log.checkpoint_delivery import MAX_CONCURRENT
 from toolbus_audit.transparency_log.checkpoint_files import CheckpointFiles
-from toolbus_common.config import Export
 from toolbus_common.egress import Egress, Target
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.secrets import Secrets, stores_of
 
-S3 = {"access_key": "AKIA", "secret_key": "canary-secret", "session_token": "canary-token"}
-AZURE_KEY = base64.b64encode(b"k" * 64).decode()
-SIGNER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 ERROR = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>canary</Message></Error>"
-CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nETag: x\r\n\r\n"
 PATH = "customer=a%2Eb/a b/c=d/é.txt"
-
-
-def export_to(to: str, url: str, credentials: dict[str, str]) -> Export:
-    endpoint = url.partition("/path")[0]
-    return Export.model_validate({"to": to, "endpoint": endpoint, "credentials": credentials})
-
-
-def target(export: Export, http: HttpClient | None = None, *, named: bool = False) -> BucketTarget:
-    return BucketTarget(export, http or client(), Secrets(stores_of({})), lambda: named)
-
-
-def service_account() -> str:
-    key = SIGNER.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    fields = {"type": "service_account", "client_email": "a@b.example", "private_key_id": "k1"}
-    return json.dumps({**fields, "private_key": key})
-
-
-def headers_of(head: bytes) -> dict[str, str]:
-    lines = head.decode().split("\r\n")[1:]
-    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
 
 # -- what is sent --------------------------------------------------------------------------------
@@ -139,78 +120,6 @@ async def test_the_environment_changes_neither_endpoint_nor_credentials(
         azure = {"account_key": AZURE_KEY, "account_name": "acct"}
         await target(export_to("az://events", url, azure)).put("x", b"x")
     assert headers_of(found.heads[0])["authorization"].startswith("SharedKey acct:")
-
-
-def credentials_of(kind: str) -> dict[str, str]:
-    return {
-        "s3": {"access_key": "AKIA", "secret_key": "x"},
-        "gs": {"service_account": service_account()},
-        "az": {"account_key": AZURE_KEY, "account_name": "acct"},
-    }[kind]
-
-
-def variables(stub: str, prefix: str) -> set[str]:
-    """Return the variables that the library reads, as its documentation lists them."""
-    folder = Path(obstore.__file__).parent / "_store"
-    options = re.findall(r"^    ([a-z0-9_]+): ", (folder / "_client.pyi").read_text(), re.MULTILINE)
-    named = re.findall(rf"`({prefix}_[A-Z0-9_]+)`", (folder / stub).read_text())
-    return {*named, *(f"{prefix}_{option.upper()}" for option in options)}
-
-
-async def uploaded(kind: str) -> tuple[bytes, dict[str, str]]:
-    """Return the request of an upload, without what differs between two of them."""
-    async with peer(CREATED) as (found, url):
-        await target(export_to(f"{kind}://events", url, credentials_of(kind))).put("x", b"x")
-    (head,) = found.heads
-    sent = headers_of(head)
-    for name in ("host", "date", "x-amz-date", "x-ms-date"):
-        sent.pop(name, None)
-    sent["authorization"] = sent["authorization"].partition("Signature=")[0].rpartition(":")[0]
-    return head.partition(b"\r\n")[0], sent
-
-
-@pytest.mark.parametrize("value", ["true", "requester", "foreign"])
-@pytest.mark.parametrize(
-    ("kind", "stub", "prefix"),
-    [("s3", "_aws.pyi", "AWS"), ("gs", "_gcs.pyi", "GOOGLE"), ("az", "_azure.pyi", "AZURE")],
-)
-async def test_no_variable_of_the_library_changes_an_upload(
-    kind: str, stub: str, prefix: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = await uploaded(kind)
-    found = variables(stub, prefix)
-    assert len(found) > 20
-    for name in found - set(bucket_target.ENVIRONMENT[kind]):
-        monkeypatch.setenv(name, value)
-    assert await uploaded(kind) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        *((kind, name) for kind, names in bucket_target.ENVIRONMENT.items() for name in names),
-        ("s3", "AWS_Server_Side_Encryption"),
-    ],
-)
-async def test_a_variable_that_no_option_overrides_is_an_error_that_names_it(
-    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, "aws:kms")
-    async with peer(CREATED) as (found, url):
-        export = export_to(f"{kind}://events", url, credentials_of(kind))
-        with pytest.raises(TargetError, match=f"{name} is set .* unset it"):
-            await target(export).put("x", b"x")
-    assert found.heads == []
-
-
-async def test_settings_that_the_library_rejects_are_not_called_credentials(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_CHECKSUM_ALGORITHM", "credential")
-    monkeypatch.setattr(bucket_target, "ENVIRONMENT", {"s3": ()})
-    async with peer(CREATED) as (_, url):
-        with pytest.raises(TargetError, match="its settings are not valid"):
-            await target(export_to("s3://events", url, S3)).put("x", b"x")
 
 
 # -- where it connects ---------------------------------------------------------------------------
