@@ -33,7 +33,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars and texts on an area of `WIDTH` by `height`."""
+    """Bars and texts on an area of `width` by `height` units of the SVG image."""
 
     title: str
     height: int

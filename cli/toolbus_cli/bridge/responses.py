@@ -54,7 +54,7 @@ def for_request(raw: bytes, request_id: Any, status: int, url: str) -> bytes:
 
 
 def failure(request_id: Any, code: int, text: str, word: str = "") -> bytes:
-    """Return an error of the bridge; `word` is its code for programs."""
+    """Return an error of the bridge; `word` is the error's machine-readable code."""
     error: dict[str, Any] = {"code": code, "message": text}
     if word:
         error["data"] = {"code": word, "retryable": word == "unavailable"}

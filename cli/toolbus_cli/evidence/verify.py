@@ -483,7 +483,7 @@ class Wanted:
     witnesses: tuple[Key, ...] = ()
     quorum: int = 0  # the number of witnesses that must have cosigned; 0: all
     customer: str = ""
-    until: float = 0.0  # the last checkpoint must not be older
+    until: float = 0.0  # the last checkpoint must not be from before
 
 
 # -- the bundle ------------------------------------------------------------------------------
@@ -557,7 +557,7 @@ def _check_members(bundle: zipfile.ZipFile) -> None:
 
 
 def _lines(bundle: zipfile.ZipFile, name: str, longest: int) -> Iterator[bytes]:
-    """Yield the lines of a member; at most `longest` bytes and a chunk are in memory."""
+    """Yield the lines of a member. Raises `MalformedError` if one exceeds `longest` bytes."""
     rest = b""
     for chunk in _chunks(bundle, name):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -885,7 +885,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
         "--until",
         default="",
         metavar="TIME",
-        help="the last checkpoint (with --witness: cosignature) must not be older",
+        help="fail if the last checkpoint (--witness: cosignature) was made before this UTC time",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")  # fmt: skip
     return parser.parse_args(words)

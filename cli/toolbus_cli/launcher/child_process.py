@@ -44,7 +44,7 @@ class Child:
         self._task = asyncio.create_task(self._keep())
 
     async def stop(self, seconds: float) -> None:
-        """Send SIGTERM, wait the given seconds, then kill the process group."""
+        """Send SIGTERM; kill the process group if it does not stop within `seconds`."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
         _, late = await asyncio.wait({self._task}, timeout=seconds)

@@ -29,7 +29,7 @@ def listeners(first: HostPort, processes: Sequence[str], remembered: object) -> 
 
 
 def _port(first: HostPort, place: int, remembered: object) -> int:
-    """Return the port of one process, which no other listener of this launcher uses."""
+    """Return a port for one process; no other listener of this launcher uses it."""
     if first.port == 0:
         return ports.free(None if ports.is_kept(remembered) else remembered)
     port = first.port + place

@@ -132,7 +132,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def counted(texts: Iterable[str]) -> dict[str, int]:
-    """Count hidden characters by name, without line breaks and tabs."""
+    """Count hidden characters by name; line breaks and tabs are not counted."""
     hidden = (each for text in texts for each in text if each not in "\n\t" and _is_hidden(each))
     return {_named(each).strip(_OPEN + _CLOSE): times for each, times in Counter(hidden).items()}
 

@@ -53,7 +53,7 @@ def approvals(
 def approve(
     approval: Id,
     *,
-    note: Annotated[str, typer.Option(help="Recorded with the decision.")] = "",
+    note: Annotated[str, typer.Option(help="A note that is recorded with the decision.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Approve a waiting call once; the caller waits for it or repeats the same call."""

@@ -40,10 +40,13 @@ def create(  # noqa: PLR0913
     user: Annotated[str, typer.Option(help="A configured user whose limits the key shares.")] = "",
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="Dollars or calls per period, such as 20/day or 500calls/hour."),
+        typer.Option(
+            help="Dollars or calls per period, such as 20/day (dollars) or 500calls/hour; "
+            "repeatable."
+        ),
     ] = None,
     rate: Annotated[
-        list[str] | None, typer.Option(help="Calls per period, such as 600/minute.")
+        list[str] | None, typer.Option(help="Calls per period, such as 600/minute; repeatable.")
     ] = None,
     expires: Annotated[str, typer.Option(help=EXPIRES)] = "",
     right: Annotated[

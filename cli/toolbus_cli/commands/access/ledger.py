@@ -27,7 +27,9 @@ REBUILD_SECONDS = 600.0
 COLUMNS = ("customer", "level", "per", "tools", "limit", "spent", "reserved", "debt", "resets at")
 Scope = Annotated[
     str,
-    typer.Argument(metavar="CUSTOMER", help="The customer that pays; 'default' without customers."),
+    typer.Argument(
+        metavar="CUSTOMER", help="The customer that pays; 'default' if no customers are configured."
+    ),
 ]
 
 

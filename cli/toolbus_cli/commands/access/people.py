@@ -100,8 +100,8 @@ def add_client(  # noqa: PLR0913 - the fields of a client
     redirect: Annotated[
         list[str] | None,
         typer.Option(
-            help="A redirect URI; without one the client can only use client credentials. "
-            "Repeatable."
+            help="A redirect URI; repeatable. Without one: device codes (--public), otherwise "
+            "client credentials or a JWT bearer grant."
         ),
     ] = None,
     client_id: Annotated[
@@ -110,7 +110,7 @@ def add_client(  # noqa: PLR0913 - the fields of a client
     jwks: Annotated[
         Path | None,
         typer.Option(
-            help=f"A JWKS file or URL of the client's public keys ({BY_KEY}), instead of a secret."
+            help=f"A JWKS file with the client's public keys ({BY_KEY}), instead of a secret."
         ),
     ] = None,
     public: Annotated[

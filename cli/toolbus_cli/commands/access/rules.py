@@ -77,7 +77,10 @@ def replay(
     ] = None,
     *,
     rule: Annotated[
-        str, typer.Option("--rule", help="Replay only this rule; without a file: as configured.")
+        str,
+        typer.Option(
+            "--rule", help="Replay only this rule; without a file, the configured rule is replayed."
+        ),
     ] = "",
     since: Annotated[str, typer.Option(help="How far back: 30m, 12h, 7d.")] = "7d",
     state_dir: StateDir = DEFAULT_STATE,

@@ -45,14 +45,17 @@ def export(  # noqa: PLR0913
     since: Annotated[
         str,
         typer.Option(
-            help="Start at this day or time (UTC), or 7d; a bundle starts at a checkpoint."
+            help="Start at this day or time (UTC), or this long ago (7d); a bundle starts at a "
+            "checkpoint."
         ),
     ] = "",
     reveal: Annotated[
         bool,
         typer.Option(help="Include personal data in the bundle in plain text, with proofs."),
     ] = False,
-    until: Annotated[str, typer.Option(help="End before this day or time; not for bundles.")] = "",
+    until: Annotated[
+        str, typer.Option(help="End before this day or time (UTC); not for bundles.")
+    ] = "",
     event: Annotated[
         list[str] | None, typer.Option(help="Events of this name, such as 'call.*'; repeatable.")
     ] = None,
@@ -153,8 +156,8 @@ def check(  # noqa: PLR0913
     until: Annotated[
         str,
         typer.Option(
-            help="Fail if the last checkpoint (with --witness: cosignature) is older than this "
-            "time."
+            help="Fail if the last checkpoint (with --witness: cosignature) was made before this "
+            "time (UTC), such as 2026-11-01T12:00:00."
         ),
     ] = "",
     as_json: AsJson = False,

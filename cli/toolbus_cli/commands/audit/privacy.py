@@ -23,11 +23,15 @@ from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold, held
 
-Customer = Annotated[str, typer.Argument(help="The customer; `default` without customers.")]
+Customer = Annotated[
+    str, typer.Argument(help="The customer; 'default' if no customers are configured.")
+]
 
 
 def forget(
-    person: Annotated[str, typer.Argument(help="A user, or operator:…, admin:…, key:….")],
+    person: Annotated[
+        str, typer.Argument(help="A user's name, or operator:NAME, admin:NAME or key:NAME.")
+    ],
     *,
     reason: Annotated[str, typer.Option(help="The reason; recorded in the event.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,

@@ -39,7 +39,9 @@ def up(  # noqa: PLR0913
     config: Annotated[
         Path | None,
         typer.Option(
-            "-c", "--config", help="The configuration file; default: ./toolbus.yaml, else a demo."
+            "-c",
+            "--config",
+            help="The configuration file; default: ./toolbus.yaml if it exists, otherwise a demo.",
         ),
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
@@ -111,7 +113,9 @@ def _run(services: list[str], ops_listen: str) -> int:
 
 def provision(
     *,
-    replicas: Annotated[int, typer.Option(min=1, max=5, help="Replicas of each stream.")] = 1,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=5, help="The number of replicas of each stream.")
+    ] = 1,
     events_gib: Annotated[
         int, typer.Option(min=1, help="The maximum size of the event stream, in GiB.")
     ] = 4,

@@ -28,7 +28,9 @@ def list_pins(
         str, typer.Argument(help="A server, or the full name of a definition; default: all.")
     ] = "",
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Include listed definitions.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include definitions that are not quarantined.")
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:

@@ -25,12 +25,12 @@ def tools(
     *,
     as_key: Annotated[str, typer.Option("--as", help="Show only tools this key can see.")] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Include hidden tools, and why.")
+        bool, typer.Option("--all", help="Include hidden tools, with the reason.")
     ] = False,
     quarantined: Annotated[
         bool,
         typer.Option(
-            "--quarantined", help="Show only quarantined and repaired definitions, and why."
+            "--quarantined", help="Show only quarantined and repaired definitions, with the reason."
         ),
     ] = False,
     state_dir: StateDir = DEFAULT_STATE,

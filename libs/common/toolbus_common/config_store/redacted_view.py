@@ -99,7 +99,7 @@ def configuration_error(problems: list[dict[str, Any]]) -> InvalidConfigurationE
 
 
 def event_json(entry: Any) -> str:
-    """Return an entry as JSON for an event: credentials redacted, a hash shown by its digest."""
+    """Return an entry as JSON for an event: credentials redacted, a digest of `secret_hash`."""
     if entry is None:
         return ""
     view = shown(entry)

@@ -292,7 +292,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # -- ending ------------------------------------------------------------------------------
 
     def _refuse(self, answer: bytes) -> None:
-        """Stop parsing; send an error unless the response to a complete request is pending."""
+        """Stop parsing; send an error unless a response is unfinished or a whole request waits."""
         self._deaf, self._received = True, 0
         self.pipeline.clear()
         cycle = self._running

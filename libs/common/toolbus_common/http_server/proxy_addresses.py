@@ -28,7 +28,7 @@ class Proxies:
         return cls(tuple(map(ip_network, listed.replace(",", " ").split())), header.encode())
 
     def cover(self, address: str) -> bool:
-        """Return whether an address is a configured proxy's."""
+        """Return whether an address belongs to a configured proxy."""
         found = parsed(address)
         return found is not None and any(found in network for network in self.networks)
 

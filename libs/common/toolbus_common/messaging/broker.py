@@ -79,7 +79,7 @@ class ContractCodec:
 
 
 class Failures(BaseMiddleware):
-    """Replies with errors of query handlers, and has failed batches redelivered."""
+    """Sends errors of query handlers as replies, and requests redelivery of failed batches."""
 
     async def consume_scope(self, call_next: Any, msg: StreamMessage[Any]) -> Any:
         """Handle one query or batch."""

@@ -67,7 +67,7 @@ class Records:
         return cls(bucket, [load_key(path), *map(read_key, earlier)])
 
     def key_of(self, entry: str) -> RecordKey:
-        """Return the key that seals an entry now."""
+        """Return the key that encrypts new records of an entry."""
         return self._derived(*self._keys[0], entry)
 
     def seal(self, entry: str, record: bytes) -> bytes:

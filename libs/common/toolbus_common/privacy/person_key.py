@@ -76,7 +76,7 @@ class PersonKey:
         return f"{self.pseudonym}.{encoded(_committed(salt, text) + body)}"
 
     def open(self, token: str) -> Opened | None:
-        """Decrypt a token of this person; None if it is damaged."""
+        """Return the text and salt that `seal` encrypted; None if the token is damaged."""
         pseudonym, _, sealed = token.partition(".")
         if not sealed:
             return Opened(self.salt, self.name)

@@ -24,7 +24,7 @@ def context_read(expr: Expr) -> frozenset[str]:
 def arguments_read(expr: Expr) -> frozenset[str] | None:
     """Return the names of the arguments that the expression reads.
 
-    None for the arguments as a whole.
+    Return None if it reads the arguments as a whole.
     """
     names: set[str] = set()
     for path in paths(expr):

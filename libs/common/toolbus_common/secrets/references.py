@@ -26,7 +26,7 @@ class Reference:
 
     @classmethod
     def of(cls, text: str) -> "Reference":
-        """Parse the text between the braces."""
+        """Parse `store:path#field`, the text of a reference without `${` and `}`."""
         store, _, rest = text.partition(":")
         path, _, field = rest.partition("#")
         return cls(store, path, field)

@@ -73,7 +73,7 @@ class ExportTask:
         self._first_retry = first_retry
 
     async def run(self) -> None:
-        """Export until another replica takes over or the bus is lost."""
+        """Export until another replica takes over or the connection to the bus is lost."""
         try:
             await self._cursor.run_while_held(self._run_schedule)
         except OvertakenError:

@@ -35,7 +35,7 @@ DEFAULT_ENGINE = "starlark"
 
 @dataclass(frozen=True, slots=True)
 class CountedCall:
-    """Call of code mode. `seen` are the tools its caller may use, `whole` those of all servers."""
+    """Call of code mode. `seen` has the tools that its caller may use; `whole` has all tools."""
 
     call: CallAdmitted
     answer: str

@@ -34,7 +34,7 @@ class DefinitionCounter:
         return found
 
     def servers(self, namespace: ToolNamespace, maximum: int, others: str) -> dict[str, int]:
-        """Return the tokens per server; the cheapest beyond `maximum` count as `others`."""
+        """Return the tokens per server; `others` sums all but the `maximum` largest."""
         sums = Counter({name: sum(tools.values()) for name, tools in self.tools(namespace).items()})
         largest = dict(sums.most_common(maximum))
         rest = sums.total() - sum(largest.values())

@@ -62,7 +62,7 @@ def container_command(
 
 
 def _run(container: str, declared: Server) -> list[str]:
-    """Return the engine's arguments. Only configured paths and networks are shared."""
+    """Return the engine's arguments: configured paths, and a network only for `network: any`."""
     assert declared.container is not None  # noqa: S101 - callers checked it
     limits = declared.limits
     words = ["run", "--rm", "--interactive", "--init", "--name", container]

@@ -1,4 +1,4 @@
-"""Paths that a server's process sees: the system, its command's files, configured ones."""
+"""Paths that a server's process sees: system paths, its command's files, configured paths."""
 
 from __future__ import annotations
 

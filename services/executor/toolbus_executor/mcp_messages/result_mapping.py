@@ -1,4 +1,4 @@
-"""Map an upstream's raw result to the final reply, in the form of the caller's family.
+"""Map an upstream's raw result to the final reply, in the caller's protocol family.
 
 Bytes that need no change are passed through. A result never contains line breaks, because clients
 may receive messages as lines.

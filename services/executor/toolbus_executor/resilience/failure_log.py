@@ -55,7 +55,7 @@ def why(error: BaseException) -> str:
 
 
 def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSecrets]) -> str:
-    """Return why a server is unavailable; log its own text with secrets removed."""
+    """Return why a server is unavailable; log the text of a rejection without its secrets."""
     if type(error) is UpstreamRefusedError:
         (text,) = secrets().struck([error.reason])
         log.warning(

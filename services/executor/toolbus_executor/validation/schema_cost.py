@@ -90,7 +90,7 @@ class _Scale:
         return known
 
     def _special(self, part: dict[str, Any], depth: int) -> list[tuple[int, int]]:
-        """Count patterns, and weigh the target of a reference."""
+        """Count the patterns of a schema part; return the weight of its reference's target."""
         if any(isinstance(part.get(name), str) for name in _ALIEN):
             raise UnboundedError("its schema has dynamic references")
         if depth and isinstance(part.get("$id"), str):

@@ -1,4 +1,4 @@
-"""Approvals for programs with an API key that may approve: `/api/approvals`."""
+"""Endpoints for API keys that may approve: list and decide approvals (`/api/approvals`)."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""The identity of an endpoint: the gateway's for all servers, the server's own for one."""
+"""The identity that an endpoint reports: the gateway's, or at one server's endpoint, its own."""
 
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class ServerIdentity(NamedTuple):
 
 
 def server_identity(listing: Listing, family: ProtocolFamily) -> ServerIdentity:
-    """Return a server's identity in the family in which it serves callers of this family."""
+    """Return a server's identity for callers of `family`; it may be of the other family."""
     handshake = listing.handshake
     if family is ProtocolFamily.LEGACY and handshake is not None:
         return ServerIdentity(

@@ -25,7 +25,7 @@ AuthMethod = Callable[[Any, str, str, Headers, bytes], tuple[str, Headers, Any]]
 
 
 def method_of(client: ClientIdentity, issuer: str, keys: SigningKeys) -> AuthMethod:
-    """Return the method of one request.
+    """Return the client authentication method for one request.
 
     Without a secret or key, also with a client certificate, the method sends the client id. Raises
     `TokenRequestError` if the configured key cannot sign.

@@ -44,7 +44,7 @@ class Client(Claims, frozen=True):
 
 
 class Person(Claims, frozen=True):
-    """Person as authenticated by an issuer; `epoch` is the epoch of a local account."""
+    """Person as authenticated by an issuer; `epoch` is that of a local account, otherwise 0."""
 
     issuer: str
     user: str

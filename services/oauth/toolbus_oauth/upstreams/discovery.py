@@ -31,7 +31,7 @@ class DiscoveryError(Exception):
 
 
 class ClientReplacedError(DiscoveryError):
-    """Client that obtained a token no longer exists, so the token cannot be renewed."""
+    """The client that obtained a token no longer exists, so the token cannot be renewed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from toolbus_oauth.web.request import Handler, Request, cacheable_response
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOAuth:
-    """Components that the service exposes: `telling` to executor, `counter` to operators."""
+    """Components of the service: `token_provider` serves executor, `counter` operators."""
 
     token_provider: TokenProvider
     counter: ConnectionsAdmin

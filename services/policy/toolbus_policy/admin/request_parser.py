@@ -105,7 +105,7 @@ def raise_for_problems(problems: list[ConfigProblem]) -> None:
 
 
 def problem_as_json(problem: ConfigProblem) -> dict[str, Any]:
-    """Return a validation error as it is sent."""
+    """Return a validation error in the form that responses contain."""
     return {"location": problem.path, "line": problem.line, "reason": problem.message}
 
 

@@ -31,7 +31,7 @@ class ApprovalResponse:
     state: str = ""
 
     def without_approval(self, call: CallRequested) -> CallRequested:
-        """Return the call without the response, as its server receives it."""
+        """Return the call as its server receives it: without the response to the approval."""
         if not self.approval:
             return call
         members = _members(call.extra)

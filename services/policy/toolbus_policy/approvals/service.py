@@ -70,7 +70,7 @@ class ApprovalGrant:
 
     @property
     def approval(self) -> str:
-        """The approval's id, for the intent."""
+        """The approval's id, which the intent records; empty if no approval is stored."""
         return self.stored.approval.id if self.stored is not None else ""
 
 

@@ -31,7 +31,7 @@ def generation_key(customer: str, generation: str, name: str) -> str:
 
 @dataclass(slots=True)
 class CounterContents:
-    """Initial contents of a generation: levels by counter, records by call, and due times."""
+    """Initial contents of a generation: levels by counter; records and due times (ms) by call."""
 
     levels: dict[str, dict[str, int]] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)

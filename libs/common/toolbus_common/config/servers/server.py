@@ -184,7 +184,7 @@ class Server(ConfigModel):
 
     @property
     def misfits(self) -> Misfits:
-        """The reaction to invalid arguments; those of described APIs are always validated."""
+        """The reaction to invalid arguments. For described APIs, `report` means `strict`."""
         if self.validation in ("strict", "arguments", "both"):
             return "strict"
         if self.validation == "none":

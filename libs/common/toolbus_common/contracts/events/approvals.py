@@ -55,7 +55,7 @@ class ApprovalRequested(ApprovalEvent):
 class ApprovalGranted(ApprovalEvent):
     """An operator approved the call: it may be made once, until `expires`.
 
-    `expires` is in seconds since the epoch, `by` the operator. Published by policy.
+    `expires` is in seconds since the epoch; `by` is the operator. Published by policy.
     """
 
     NAME: ClassVar[str] = "approval.granted"

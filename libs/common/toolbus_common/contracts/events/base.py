@@ -63,7 +63,7 @@ class Event(Plain):
 
     @property
     def people(self) -> Mapping[str, str]:
-        """The fields that name a person, with that person (`<kind>:<name>`)."""
+        """The fields that name a person, each with that person as `<kind>:<name>`."""
         return {self.PERSON: name} if (name := self._named) else NO_PEOPLE
 
     @property

@@ -81,7 +81,7 @@ class ConfigChanged(Event):
 
     @property
     def content(self) -> Mapping[str, str]:
-        """The entry, encrypted for the person it describes or names as its user."""
+        """The fields that contain the entry, with the person whose key encrypts each."""
         if person := self._entry_person:
             return dict.fromkeys(("before", "after"), person)
         users = {field: _user_in(getattr(self, field)) for field in ("before", "after")}

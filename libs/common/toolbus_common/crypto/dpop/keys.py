@@ -60,7 +60,7 @@ def public_key(algorithm: str, jwk: Mapping[str, Any]) -> PublicKey:
 
 @lru_cache(MAX_KEYS)
 def _imported(algorithm: str, *numbers: str) -> PublicKey:
-    """Import a key in its only accepted encoding: any other would change the thumbprint."""
+    """Import a key. Only its canonical form is accepted: others have another thumbprint."""
     kind = _KINDS[algorithm]
     given = {**_FIXED[algorithm], **dict(zip(_NUMBERS[algorithm], numbers, strict=True))}
     try:

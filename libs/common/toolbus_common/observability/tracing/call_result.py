@@ -13,7 +13,7 @@ _decode = msgspec.json.Decoder(_Result).decode
 
 
 def says_it_failed(body: bytes) -> bool:
-    """Return whether a result has `isError`; results above `LARGEST` are not parsed."""
+    """Return whether `isError` is true; False for results above `LARGEST` bytes."""
     if len(body) > LARGEST:
         return False
     try:

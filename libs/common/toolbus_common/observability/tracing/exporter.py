@@ -1,4 +1,4 @@
-"""Export ended spans by OTLP with OpenTelemetry's SDK, in batches, off the call path."""
+"""Export ended spans by OTLP with OpenTelemetry's SDK, in batches, outside of the call path."""
 
 from collections.abc import Sequence
 from threading import Thread

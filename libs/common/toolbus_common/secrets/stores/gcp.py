@@ -14,7 +14,7 @@ _KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/
 
 
 class _Service:
-    """One client, created on first use unless one is given."""
+    """Client of one Google Cloud API, created at the first request if none is given."""
 
     def __init__(self, module: str, kind: str, client: Any) -> None:
         self._module, self._kind = module, kind

@@ -48,7 +48,7 @@ NAMED: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
-    """Return the limits that the engine itself enforces; its time limit excludes calls."""
+    """Return the engine's own limits. `cpu` is in seconds, without the time of calls."""
     return {
         "max_memory": memory,
         "max_feed_duration_secs": float(cpu),

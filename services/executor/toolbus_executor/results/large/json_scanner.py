@@ -128,8 +128,8 @@ class Scanner:
             raise UpstreamInvalidError("The upstream's reply has an invalid escape sequence.")
         if len(self.rest) + len(self._value or ()) > LARGEST_REST:
             raise UpstreamInvalidError(
-                f"The upstream's reply is too large: more than {LARGEST_REST} bytes without its "
-                f"{MAX_EXTRACTED} largest values; request less."
+                f"The upstream's reply is too large: it has more than {LARGEST_REST} bytes besides "
+                f"its first {MAX_EXTRACTED} large values; request less data."
             )
 
     def _scan_structure(self, data: bytes, at: int) -> int:

@@ -52,7 +52,7 @@ class Bridge:
 
 
 class OverModern(Bridge):
-    """A caller with a session at a stateless server: each request declares the extension."""
+    """A call by a caller with a session to a stateless server; requests declare the extension."""
 
     async def answer(self) -> bytes:
         """Return the response in the caller's form; the result of a tool call stays unchanged."""

@@ -1,4 +1,4 @@
-"""Ejection of replicas that fail while others succeed. Pure: the time is an argument."""
+"""Ejection of replicas that fail while others succeed. The time is an argument (no clock)."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""One replica of a server: reconnected, probed, and ejected if it fails more than others."""
+"""One replica: it is reconnected and probed. It is ejected if it fails more than others."""
 
 import asyncio
 import logging

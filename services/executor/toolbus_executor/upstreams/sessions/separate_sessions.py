@@ -62,7 +62,7 @@ class Separation:
 
 
 def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Separation | None:
-    """Return how sessions are separated; None if the server has none or they are shared."""
+    """Return how sessions are separated; None if there are no sessions, or shared ones."""
     if not declared.has_sessions or declared.sessions == "shared":
         return None
     ownership = Ownership(declared.sessions)
@@ -132,7 +132,7 @@ class Separated:
         return self._missed
 
     async def open(self) -> Described:
-        """Open the session that lists."""
+        """Open the connection that is used for lists and probes."""
         self.comparison.begin()
         return await self._begin_main()
 
