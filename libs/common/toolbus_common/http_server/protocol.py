@@ -47,9 +47,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._idle, self._in_body, self._deaf = True, False, False
         self._deadline = NEVER
-        self._late = (
-            False  # the deadline has passed; data that arrives until the next check still counts
-        )
+        # The deadline has passed; data that arrives until the next check still counts.
+        self._late = False
         self._clean = True  # all bytes counted below belong to the current message
         self._received = self._body_bytes = self._chunk_bytes = self._chunk_began = 0
         self._write_deadline, self._unwritten = NEVER, 0

@@ -130,9 +130,8 @@ class _Service:
     writes: tuple[str, ...] = ()  # buckets
     never_subscribes: tuple[str, ...] = ()
     queries: tuple[type[Query], ...] = ()
-    ends_calls: bool = (
-        False  # it stores outcomes of calls, and may not read those of other services
-    )
+    # It stores outcomes of calls, and may not read those of other services.
+    ends_calls: bool = False
 
     def rights(self) -> Rights:
         """Return the rights of this service: exactly the subjects that it needs."""

@@ -8,7 +8,7 @@ from os import getpid
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.concurrency import end
+from toolbus_common.concurrency import Tasks, end
 from toolbus_common.contracts.queries.base import ServiceStatus, StatusQuery
 from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.call_transport import Call, CallTransport
@@ -60,7 +60,7 @@ class Service:
         self._condition: Callable[[], Awaitable[None]] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._serving = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
@@ -118,9 +118,7 @@ class Service:
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine concurrently, until it ends or the service does."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(work)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -232,4 +230,4 @@ class Service:
             last()
         await self.events.close(2.0)
         await self.broker.stop()
-        await end(*self._tasks)
+        await self._tasks.end()

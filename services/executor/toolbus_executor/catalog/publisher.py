@@ -32,9 +32,8 @@ class CatalogPublisher:
         self.name = name
         self.listed: Listing | None = None  # last seen by this executor, pins applied
         self.on_uncallable: Callable[[Uncallable], None] = lambda _names: None
-        self.ours = (
-            False  # the listing is a placeholder of Toolbus; the server was not connected yet
-        )
+        # The listing is a placeholder of Toolbus; the server was not connected yet.
+        self.ours = False
         self._declared_mode = mode
         self._catalogue = catalogue
         self._pins = pins

@@ -14,9 +14,8 @@ from toolbus_executor.results.large.spill import SpillBuffer
 from toolbus_executor.results.large.spill_registry import MessageSpill
 from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
-IDLE_SECONDS = (
-    4.0  # servers commonly close after 5 s; closing first avoids requests on closed connections
-)
+# Servers commonly close after 5 s; closing first avoids requests on closed connections.
+IDLE_SECONDS = 4.0
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus

@@ -17,9 +17,8 @@ ALGORITHM = "ES256"
 MONTH = 30 * 86_400.0
 OVERLAP = 2 * 86_400.0  # longer than the longest token lifetime
 RELOAD_SECONDS = 60.0
-KNOWN_SECONDS = (
-    300.0  # after this, every replica and every cache of the published set has a new key
-)
+# After this, every replica and every cache of the published set has a new key.
+KNOWN_SECONDS = 300.0
 
 
 class SigningKeys:
