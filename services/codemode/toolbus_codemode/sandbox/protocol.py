@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 HEADER = 4
-IDEMPOTENCY = "toolbus_idempotency_key"  # accepted by every tool, besides its own parameters
+IDEMPOTENCY = "toolbus_idempotency_key"  # an additional parameter of every tool
 OUT_OF_MEMORY = 4  # exit status of a child without memory to send a message
 
 
@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcomes(Message, frozen=True):
-    """Service to child: outcomes of calls; in Starlark of a whole batch, in Python of one call."""
+    """Service to child: outcomes of a batch of calls (Starlark) or of one call (Python)."""
 
     outcomes: tuple[Outcome, ...]
 
