@@ -18,7 +18,7 @@ LONGEST_REASON = 500
 LONGEST_PROGRAM = 64 << 10  # characters; longer programs are rejected
 _OF_CONTENT = frozenset(
     {"runtime", "syntax", "not_plain"}
-)  # errors whose messages contain computed values
+)  # their messages contain values that the program computed
 
 
 @dataclass(slots=True)
