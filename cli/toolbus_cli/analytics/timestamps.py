@@ -10,9 +10,9 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Return the UTC time of a date, a time, `now`, or a duration before `now`.
+    """Parse a date, a time, `now` or a duration before `now`; return the time in UTC.
 
-    A time without a zone is in UTC. Raises `InvalidError` if the text has none of these forms.
+    A time without a zone is read as UTC. Raises `InvalidError` if the text has none of these forms.
     """
     if text == "now":
         return now

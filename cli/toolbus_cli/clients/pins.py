@@ -192,7 +192,7 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntr
 
 
 def _about(case: Case, what: str) -> dict[str, Any]:
-    """Return the fields of the event about a decision."""
+    """Return the fields of the event that records a decision on a case."""
     at, name = time(), case.offered.name
     event = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",

@@ -620,7 +620,7 @@ def _notes(
 def _checkpoints(
     notes: Iterable[tuple[str, str]], key: Key, report: Report
 ) -> Iterator[Checkpoint]:
-    """Yield the parsed checkpoints, and report those that are unsigned or out of order."""
+    """Yield the parsed checkpoints; report each unsigned or misplaced checkpoint."""
     before: Checkpoint | None = None
     for where, note in notes:
         try:
@@ -808,7 +808,7 @@ def _check_events(
 
 
 def _maximum(due: list[Checkpoint], started: int) -> int:
-    """Return the maximum number of events to read: as many as were signed."""
+    """Return the maximum number of events to read: the size of the largest signed checkpoint."""
     signed = [each.size for each in due if each.is_signed]
     return max(signed) if signed else min(due[-1].size, started + MAX_UNSIGNED)
 
@@ -820,7 +820,7 @@ def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report
 
 
 def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, verified: int) -> int:
-    """Compare the tree with checkpoints of its size; return the index of the first larger one."""
+    """Compare the tree with the checkpoints of its size; return the next index."""
     while place < len(due) and due[place].size <= tree.size:
         each = due[place]
         if each.size == tree.size and each.root != tree.root():

@@ -51,7 +51,7 @@ class Taken:
 
 
 def read(path: Path) -> Taken:
-    """Return the servers of a client's file. Raises `CommandError`."""
+    """Convert the servers in a client's configuration file. Raises `CommandError`."""
     taken = Taken()
     for name, server in servers_in(path).items():
         _take(name, server, taken)

@@ -75,7 +75,7 @@ class ProgramHandler:
 
     @executing(Tracer("codemode"))
     async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
-        """Handle one admitted call."""
+        """Run one admitted call; send its reply and publish its outcome event."""
         began = perf_counter()
         try:
             result, is_error = await self._cancellable(call, reply)

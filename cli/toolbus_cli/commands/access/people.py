@@ -161,7 +161,7 @@ def remove_client(
 
 
 def list_clients(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List clients, including dynamically registered ones."""
+    """List all clients, including dynamically registered clients."""
     rows = send_request(state_dir, "clients")
     columns = ("id", "name", "from", "method", "redirects")
     show_rows(columns, rows, "No clients.", as_json=as_json)

@@ -41,7 +41,7 @@ Check = dict[str, Any]  # `what` is the name, `ok` the result, `message` the det
 
 
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show the state of every service and server. The exit code is 1 if one is not ready."""
+    """Show the state of every service and server. The exit code is 1 if a service is not ready."""
     place = find(state_dir)
     services, servers = asyncio.run(_request(place))
     missing = sorted(set(SERVICES) - {each.service for each in services})

@@ -55,7 +55,7 @@ def list_pins(
 
 
 def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show how definitions differ from the approved ones, field by field.
+    """Show how definitions differ from the approved definitions, field by field.
 
     Invisible and look-alike characters are shown by name: ⟨U+200B ZERO WIDTH SPACE⟩.
     """

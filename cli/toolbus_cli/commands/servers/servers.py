@@ -115,7 +115,7 @@ async def _written(
 
 
 async def _confirmed(repository: ConfigRepository, name: str, reply: ServerCommand) -> Row:
-    """Wait until an executor has applied the command; return the server's row as it reports it.
+    """Wait until an executor has applied the command; return the server's row in its reply.
 
     The row is empty if no executor is running. After `CONFIRM_SECONDS`, the last row is returned.
     """

@@ -56,7 +56,7 @@ def _returned(output: Any) -> str:
 
 
 class _Typing:
-    """Conversion of one schema of any size to a type."""
+    """Converter of one schema to a type; it visits at most `MAX_PARTS` subschemas."""
 
     def __init__(self, deepest: int) -> None:
         self.deepest = deepest

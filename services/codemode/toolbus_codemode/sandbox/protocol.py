@@ -18,7 +18,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """Function of a namespace, as the engine binds it."""
+    """Function of a namespace; the first `required` parameters are required."""
 
     name: str
     parameters: tuple[str, ...]

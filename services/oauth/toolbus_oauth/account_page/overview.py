@@ -18,7 +18,7 @@ ENDED = "the user revoked it"
 
 @dataclass(frozen=True, slots=True)
 class AccessOverview:
-    """Grants and connections of all people; each person sees and ends only their own."""
+    """Grants and connections of all people; each person can see and end only personal access."""
 
     grants: Grants
     connections: ConnectionRepository

@@ -86,7 +86,7 @@ Handler = Callable[[Request], Awaitable[PageReply]]
 
 
 def fields_of(text: str) -> Fields:
-    """Parse parameters by name. Raises `OAuthError` if one occurs twice or there are too many."""
+    """Parse parameters by name. Raises `OAuthError` for duplicate or too many parameters."""
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:

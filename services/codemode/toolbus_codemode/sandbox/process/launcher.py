@@ -49,7 +49,7 @@ class Launched:
         return 0.0
 
     def kill(self) -> None:
-        """Kill the process if it runs. A pidfd never names another process."""
+        """Kill the process if it runs; the pidfd cannot refer to another process."""
         if self.handle < 0:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -187,7 +187,7 @@ class Launcher:
             order.set_result(None)
 
     async def launch(self, **order: int) -> Launched:
-        """Return a process for a run; default limits can use a spare process.
+        """Return a process for a run; with the default limits, it can be a spare process.
 
         Raises `UnavailableError` if no process could be started.
         """

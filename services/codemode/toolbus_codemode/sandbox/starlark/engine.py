@@ -192,7 +192,7 @@ class Run:
         self.call_log.join()
 
     def passed(self) -> Any:
-        """Run one pass and return the value. The engine raises `StarlarkError` if it stops."""
+        """Run one pass and return the value. The engine raises an exception if the pass stops."""
         self.call_log.start_over()
         self.printed, self.printed_bytes, self.mode, self.prepared = [], 0, "", []
         module = self.module()

@@ -36,7 +36,7 @@ class Masters:
         """Return the master key for encryption; the first use of a key service creates the key.
 
         Raises:
-            SecretError: the key is not available; the message says what to do.
+            SecretError: the key is not available; the message contains the fix.
 
         """
         service, path = self._service_of(reference)
@@ -49,7 +49,7 @@ class Masters:
         """Return an earlier master key, by reference or from a file; a missing key is an error.
 
         Raises:
-            SecretError: the key is not available; the message says what to do.
+            SecretError: the key is not available; the message contains the fix.
             ValueError: the file does not exist, or contains no key.
 
         """
