@@ -45,7 +45,10 @@ class OutcomeStore:
     async def end(
         self, call: CallAdmitted, claim: OutcomeClaim, result: ReturnedResult, *, sent: bool = True
     ) -> None:
-        """Store the final reply before it is sent to the caller, or release the key."""
+        """Store the final reply before it is sent to the caller.
+
+        If the call was not sent or needs input, release the idempotency key instead.
+        """
         extended = self._extended.pop(claim.name, None)
         if extended is not None:
             claim = claim.model_copy(update={"revision": await extended})

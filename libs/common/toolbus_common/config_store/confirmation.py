@@ -12,7 +12,7 @@ Digests = frozenset[str]
 
 
 async def confirm(bucket: Bucket, configuration: Configuration) -> None:
-    """Add the destinations of this configuration to the confirmed destinations."""
+    """Store all destinations of this configuration as confirmed by the operator."""
     await _change(bucket, lambda known: known | set(digests_of(configuration)))
 
 

@@ -95,7 +95,7 @@ class Customer(Level):
 
 
 class Environment(ConfigModel):
-    """Recording settings for every level that names this environment."""
+    """Settings for the recording of content, for every level that names this environment."""
 
     content: Content | None = None
     result_content: Content | None = None

@@ -24,9 +24,9 @@ class BackfillRequest(Query):
 class BackfillLinesRequest(Query):
     """Write exported events that are missing in the table, one JSON line per event.
 
-    Operators send this query to audit. The lines are the events in the form that their producers
-    published. Events are identified by id, and have no position in a stream. Events of the last
-    hour are skipped, because the stream can still deliver them.
+    Operators send this query to audit. Each line is an event as its producer published it. Events
+    are identified by id, and have no position in a stream. Events of the last hour are skipped,
+    because the stream can still deliver them.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.lines"

@@ -28,7 +28,10 @@ class Nonce(Claims, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Nonces:
-    """Creates and verifies nonces without stored state. Replicas with the same key share them."""
+    """Creates and verifies nonces without stored state.
+
+    A nonce is valid in every replica that has the same key.
+    """
 
     seal: TokenSealer
 
