@@ -158,8 +158,9 @@ class Connection(asyncio.Protocol):
             self._size += len(body)
             if self._size > LARGEST_BODY:
                 raise _too_large(LARGEST_BODY)
-            if self._size > LARGEST_HELD and self._large is not None:
-                self._begin_spill(self._large)
+            large = self._large
+            if self._size > LARGEST_HELD and large is not None and large.spills is not None:
+                self._begin_spill(large)
 
     def on_message_complete(self) -> None:
         """Finish the response."""
