@@ -33,7 +33,7 @@ from toolbus_common.contracts import (
     CallResult,
     InputRequired,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     ApprovalRejectedError,
     BusDownError,
@@ -288,15 +288,15 @@ async def test_an_approval_used_by_another_call_is_not_restored(
         )
 
         async def run_approved(
-            policy: CallRequested, reply: ReplyChannel, _key: str, _approval: str
-        ) -> None:
+            policy: CallRequested, _context: CallContext, _key: str, _approval: str
+        ) -> Reply:
             attempts.append(policy.call_id)
             stored = await approval_repository.load(request.binding)
             assert stored is not None
             assert await approval_repository.put(
                 approvals.used(stored.approval, request.ends, "another"), stored
             )
-            await reply.send(CallError(BusDownError("Events can be kept nowhere.")))
+            return CallError(BusDownError("Events can be kept nowhere."))
 
         tasks.run_approved = run_approved
         assert await approval_repository.put(

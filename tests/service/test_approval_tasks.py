@@ -29,7 +29,7 @@ from toolbus_common.contracts import (
     InputRequired,
     TaskCreated,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     ApprovalRequiredError,
 )
@@ -220,10 +220,10 @@ async def test_a_task_of_an_extended_call_continues_past_its_first_deadline(
         may_end = asyncio.Event()
         later = time() + 3600
 
-        async def extend(call: CallAdmitted, reply: ReplyChannel) -> None:
-            await reply.send(DeadlineExtended(later))
+        async def extend(call: CallAdmitted, context: CallContext) -> Reply:
+            await context.send(DeadlineExtended(later))
             await may_end.wait()
-            await reply.send(CallResult(call.arguments))
+            return CallResult(call.arguments)
 
         policy.ends = extend
         task = await created_task(policy, **MODERN, seconds=1)

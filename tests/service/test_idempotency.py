@@ -31,7 +31,7 @@ from toolbus_common.contracts import (
     InputRequired,
     Stage,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     BudgetExceededError,
     CallInProgressError,
@@ -63,12 +63,12 @@ class Executor:
         self.may_end.set()
         policy.ends = self._end
 
-    async def _end(self, call: CallAdmitted, reply: ReplyChannel) -> None:
+    async def _end(self, call: CallAdmitted, _context: CallContext) -> Reply:
         await self.may_end.wait()
         result = self.reply or CallResult(call.arguments)
         if call.claim is not None:
             await self._outcomes.end(call, call.claim, result, sent=self.sent)
-        await reply.send(result)
+        return result
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ async def test_a_call_without_an_executor_frees_its_key(policy: PolicyReplicas) 
 async def test_a_call_without_an_outcome_is_not_repeated(start_policy: Any) -> None:
     async with start_policy(OUTCOME_GRACE="0") as policy:
 
-        async def never(_call: CallAdmitted, _reply: ReplyChannel) -> None:
+        async def never(_call: CallAdmitted, _context: CallContext) -> None:
             """End without a reply."""
 
         policy.ends = never

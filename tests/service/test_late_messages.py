@@ -55,7 +55,7 @@ async def test_a_message_of_a_cancelled_call_does_not_reach_the_next_call_of_ano
 ) -> None:
     answers = ReplyRecorder()
     call = admitted("linger", {"word": "ann's"}, call_id="c7", log_level="debug", **ANN)
-    lingering = asyncio.create_task(client.runner.run(call, answers))
+    lingering = asyncio.create_task(client.run(call, answers))
     await until(lambda: words(answers) == ["waiting"], "the call")
     client.runner.cancel("c7")
     await lingering

@@ -22,7 +22,7 @@ from toolbus_common.contracts import (
     PageRequest,
     ProtocolFamily,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.local_transport import LocalTransport
@@ -288,9 +288,9 @@ async def test_a_request_is_not_answered_into_a_bucket(buses: dict[str, Bus]) ->
 async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
     served = list[str]()
 
-    async def handler(call: CallRequested, reply: ReplyChannel) -> None:
-        await reply.send(CallResult(b"{}"))
+    async def handler(call: CallRequested, _context: CallContext) -> Reply:
         served.append(call.call_id)
+        return CallResult(b"{}")
 
     lane = CallTransport("policy", buses["policy"], LocalTransport())
     await lane.serve(CallRequested, "*", handler, "policy")

@@ -165,7 +165,7 @@ async def test_calls_beyond_the_queue_are_rejected_before_any_other_ends(
 
     async def call(number: int) -> Any:
         answers = ReplyRecorder()
-        await client.runner.run(admitted("plain", call_id=f"c{number}"), answers)
+        await client.run(admitted("plain", call_id=f"c{number}"), answers)
         return answers.frames[-1]
 
     calls = [asyncio.create_task(call(number)) for number in range(20)]

@@ -23,7 +23,7 @@ from toolbus_common.contracts import (
     InputRequired,
     ProtocolFamily,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
@@ -46,12 +46,12 @@ class Agent:
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
 
         @self.policy.serve_calls(CallRequested)
-        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
+        async def admit(call: CallRequested, context: CallContext) -> Reply | None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             allowed = CallAdmitted(**given, customer="default", key="k")
             no_executor = CallError(ExecutorDownError("No executor is there."))
-            await self.policy.calls.hand_over(
-                allowed, reply, lambda: self.policy.spawn(reply.send(no_executor))
+            return await self.policy.calls.hand_over(
+                allowed, context, lambda: context.send(no_executor)
             )
 
     def call(self, tool: str, arguments: bytes = b"{}", extra: str = "") -> CallRequested:

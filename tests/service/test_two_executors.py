@@ -21,7 +21,7 @@ from toolbus_common.contracts import (
     Event,
     ProtocolFamily,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
@@ -46,13 +46,13 @@ class TwoExecutors:
             self._overhear(number, service)
 
         @self.policy.serve_calls(CallRequested)
-        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
+        async def admit(call: CallRequested, context: CallContext) -> Reply | None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             no_executor = CallError(ExecutorDownError("No executor is there."))
-            await self.policy.calls.hand_over(
+            return await self.policy.calls.hand_over(
                 CallAdmitted(**given, customer="acme", key="bot"),
-                reply,
-                lambda: self.policy.spawn(reply.send(no_executor)),
+                context,
+                lambda: context.send(no_executor),
             )
 
     def _overhear(self, number: int, service: Service) -> None:

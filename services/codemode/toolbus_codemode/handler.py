@@ -26,7 +26,7 @@ from toolbus_common.contracts import (
     DeadlineExtended,
     ProtocolFamily,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidError,
@@ -74,42 +74,46 @@ class ProgramHandler:
             task.cancel()
 
     @executing(Tracer("codemode"))
-    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
-        """Run one admitted call; send its reply and publish its outcome event."""
+    async def run(self, call: CallAdmitted, context: CallContext) -> Reply:
+        """Run one admitted call; publish its outcome event and return its reply."""
         began = perf_counter()
         try:
-            result, is_error = await self._cancellable(call, reply)
+            result, is_error = await self._cancellable(call, context)
         except ToolbusError as error:
-            await self._fail(call, reply, error, began)
+            return await self._fail(call, error, began)
         except asyncio.CancelledError:
-            if call.call_id not in self._revoked:
-                stopped = OutcomeUnknownError(
-                    "The service stopped during the call; it may have been executed in part."
-                )
-                await self._fail(call, reply, stopped, began)
-                raise
-            cancelled = CallCancelledError(
-                "The caller cancelled the call; a part of the program may have been executed."
-            )
-            await self._fail(call, reply, cancelled, began)
+            return await self._fail(call, self._why_cancelled(call), began)
         except Exception:
             log.exception("call.internal_error", extra={"call_id": call.call_id})
             inside = ToolbusError("Internal error; see the log of codemode for this call id.")
-            await self._fail(call, reply, inside, began)
+            return await self._fail(call, inside, began)
         else:
-            await self._complete(call, reply, result, began, is_error=is_error)
+            return await self._complete(call, result, began, is_error=is_error)
         finally:
             self._revoked.discard(call.call_id)
 
-    async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
+    def _why_cancelled(self, call: CallAdmitted) -> ToolbusError:
+        """Return the error of a cancelled call: its caller cancelled it, or the service stops."""
+        if call.call_id not in self._revoked:
+            return OutcomeUnknownError(
+                "The service stopped during the call; it may have been executed in part."
+            )
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        return CallCancelledError(
+            "The caller cancelled the call; a part of the program may have been executed."
+        )
+
+    async def _cancellable(self, call: CallAdmitted, context: CallContext) -> Result:
         """Return the result. `cancel` can interrupt this step, but not the reply that follows."""
         self._running[call.call_id] = asyncio.current_task()
         try:
-            return await self._result(call, reply)
+            return await self._result(call, context)
         finally:
             del self._running[call.call_id]
 
-    async def _result(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
+    async def _result(self, call: CallAdmitted, context: CallContext) -> Result:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
@@ -119,7 +123,7 @@ class ProgramHandler:
             if call.tool == EXECUTE:
                 namespace = self._catalogue.namespace(bounds)
                 call = await self._extended(
-                    call, reply, self._programs.needed_until(call, principal)
+                    call, context, self._programs.needed_until(call, principal)
                 )
                 ran = await self._programs.run(call, principal, namespace, arguments)
                 return text(ran.text), ran.is_error
@@ -130,7 +134,7 @@ class ProgramHandler:
             return text(error.reason), True
 
     async def _extended(
-        self, call: CallAdmitted, reply: ReplyChannel, deadline: float
+        self, call: CallAdmitted, context: CallContext, deadline: float
     ) -> CallAdmitted:
         """Return the call with this deadline if it is later; record and report the extension."""
         if deadline <= call.deadline:
@@ -138,7 +142,7 @@ class ProgramHandler:
         self._service.events.publish(extended(call, deadline))
         if call.claim is not None:
             self._outcomes.extend(call, call.claim, deadline)
-        await reply.send(DeadlineExtended(deadline))
+        await context.send(DeadlineExtended(deadline))
         return call.model_copy(update={"deadline": deadline})
 
     async def _known(self, call: CallAdmitted) -> Principal:
@@ -156,9 +160,8 @@ class ProgramHandler:
         return found
 
     async def _complete(
-        self, call: CallAdmitted, reply: ReplyChannel, result: dict[str, Any], began: float, *,
-        is_error: bool,
-    ) -> None:  # fmt: skip
+        self, call: CallAdmitted, result: dict[str, Any], began: float, *, is_error: bool
+    ) -> CallResult:
         if call.family is ProtocolFamily.MODERN:
             result = {"resultType": "complete", **result}
         if is_error:
@@ -179,20 +182,19 @@ class ProgramHandler:
         )
         if call.claim is not None:
             await self._outcomes.end(call, call.claim, CallResult(body))
-        await reply.send(CallResult(body))
-        self._count(call, result)
+        # Counting takes time, so the caller receives its reply first.
+        asyncio.get_running_loop().call_soon(self._count, call, result)
+        return CallResult(body)
 
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
-        """Count the call's tokens, after its reply was sent."""
+        """Count the call's tokens."""
         with suppress(UnauthorizedError):  # the key was revoked meanwhile
             bounds = self._principal(call).bounds.narrowed(call.restriction)
             visible = self._catalogue.namespace(bounds)
             response = result["content"][0]["text"]
             self._spending.note(CountedCall(call, response, visible, self._catalogue.whole()))
 
-    async def _fail(
-        self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
-    ) -> None:
+    async def _fail(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
         self._service.events.publish(
             CallFailed(
                 id=f"{call.call_id}.failed",
@@ -208,7 +210,7 @@ class ProgramHandler:
             # Only a rejected call was certainly not executed; a program may have started.
             started = not isinstance(error, UnauthorizedError)
             await self._outcomes.end(call, call.claim, CallError(error), sent=started)
-        await reply.send(CallError(error))
+        return CallError(error)
 
 
 def text(content: str) -> dict[str, Any]:

@@ -59,17 +59,18 @@ async def _storing(bus: Bus, envelope: Any) -> None:
     await _store(bus, envelope)
 
 
-async def _handing_over(transport: CallTransport, call: Any, *given: Any) -> None:
+async def _handing_over(transport: CallTransport, call: Any, *given: Any) -> Any:
     about = f'"key":"{getattr(call, "key", "")}"'
     if _is_now(RECORDED, about):
         _die()
     dies = _is_now(HANDED_OVER, about)
     if dies:
         setattr(ScriptRunner, "run", _never)  # noqa: B010 - mypy knows no other way
-    await _hand_over(transport, call, *given)
+    reply = await _hand_over(transport, call, *given)
     if dies:
         await transport._bus.client.flush()
         _die()
+    return reply
 
 
 async def _never(*_given: Any) -> None:

@@ -13,13 +13,13 @@ from toolbus_common.contracts import (
     Progress,
     ProtocolFamily,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ExecutorDownError
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-Behaviour = Callable[[CallAdmitted, ReplyChannel], Awaitable[None]]
+Behaviour = Callable[[CallAdmitted, CallContext], Awaitable[Reply | None]]
 
 
 @dataclass
@@ -39,8 +39,23 @@ class Chain:
         seconds: float = 60.0,
     ) -> bytes:
         """Send one call from ingress and return the final body."""
+
+        def relay(frame: CallNotification) -> None:
+            assert on_progress is not None
+            assert isinstance(frame, Progress)
+            on_progress(frame.body)
+
+        call = self._call(arguments, seconds, progress=on_progress is not None)
+        final = await self.ingress.calls.request(call, relay if on_progress else None)
+        return final.body
+
+    async def request_detached(self) -> bytes:
+        """Send one call from a task that may be cancelled, and return the final body."""
+        return (await self.ingress.calls.request_detached(self._call(b"{}", 60.0))).body
+
+    def _call(self, arguments: bytes, seconds: float, *, progress: bool = False) -> CallRequested:
         call_id = self.ingress.calls.new_call_id()
-        call = CallRequested(
+        return CallRequested(
             call_id=call_id,
             reply_to=self.ingress.calls.address(call_id),
             server="echo",
@@ -49,17 +64,9 @@ class Chain:
             family=ProtocolFamily.LEGACY,
             deadline=time.time() + seconds,
             traceparent="",
-            progress=on_progress is not None,
+            progress=progress,
             arguments=arguments,
         )
-
-        def relay(frame: CallNotification) -> None:
-            assert on_progress is not None
-            assert isinstance(frame, Progress)
-            on_progress(frame.body)
-
-        final = await self.ingress.calls.request(call, relay if on_progress else None)
-        return final.body
 
 
 def admitted(call: CallRequested) -> CallAdmitted:
@@ -92,11 +99,11 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
     made = Chain(ingress, policy, executor)
 
     @made.policy.serve_calls(CallRequested)
-    async def admit(call: CallRequested, reply: ReplyChannel) -> None:
+    async def admit(call: CallRequested, context: CallContext) -> Reply | None:
         made.admitted.append(call)
         unavailable = CallError(ExecutorDownError("No executor is there."))
-        await made.policy.calls.hand_over(
-            admitted(call), reply, lambda: made.policy.spawn(reply.send(unavailable))
+        return await made.policy.calls.hand_over(
+            admitted(call), context, lambda: context.send(unavailable)
         )
 
     made.executor.serve_calls(CallAdmitted)(behaviour)

@@ -51,10 +51,9 @@ class RecordedEvents(EventPublisher):
 
 @dataclass
 class ReplyRecorder:
-    """The reply channel of one call."""
+    """The context of one call, and all its messages with the final reply."""
 
     frames: list[ReplyMessage] = field(default_factory=list)
-    address: str = "r"
 
     async def send(self, frame: ReplyMessage) -> None:
         """Store the reply message."""
@@ -108,8 +107,13 @@ class CallRunner:
 
     async def call(self, tool: str, arguments: Any = None, **more: Any) -> ReplyRecorder:
         """Run one call to its end."""
-        answers = ReplyRecorder()
-        await self.runner.run(admitted(tool, arguments, **more), answers)
+        return await self.run(admitted(tool, arguments, **more), ReplyRecorder())
+
+    async def run(self, call: CallAdmitted, answers: ReplyRecorder) -> ReplyRecorder:
+        """Run a call to its end, and record its messages with the final reply."""
+        reply = await self.runner.run(call, answers)
+        assert reply is not None
+        answers.frames.append(reply)
         return answers
 
     async def close(self) -> None:

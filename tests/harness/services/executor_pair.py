@@ -23,7 +23,7 @@ from toolbus_common.contracts import (
     SessionsQuery,
     SessionsReply,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ExecutorDownError, UnavailableError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -66,13 +66,13 @@ class ExecutorPair:
         self.secrets: dict[str, str] = {}  # secret hashes of keys that were replaced
 
         @self.policy.serve_calls(CallRequested)
-        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
+        async def admit(call: CallRequested, context: CallContext) -> Reply | None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             unavailable = CallError(ExecutorDownError("No executor is there."))
-            await self.policy.calls.hand_over(
+            return await self.policy.calls.hand_over(
                 self._admitted(given, call.key_digest),
-                reply,
-                lambda: self.policy.spawn(reply.send(unavailable)),
+                context,
+                lambda: context.send(unavailable),
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:

@@ -30,7 +30,7 @@ from toolbus_common.contracts import (
     RejectRequest,
     ServerState,
 )
-from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ApprovalRequiredError, ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
@@ -74,25 +74,24 @@ class PolicyReplicas:
         self.ingress = Service("ingress", settings)
         self.executor = Service("executor", settings)
         self.reached: list[CallAdmitted] = []
-        self.ends: Callable[[CallAdmitted, ReplyChannel], Awaitable[None]] = _answer
+        self.ends: Callable[[CallAdmitted, CallContext], Awaitable[Reply | None]] = _answer
         self.asks = RequestReply(OPERATOR, operator)
         self.policies: list[Service] = []
         self._operator = operator
         self._executor = executor
 
-        self.answer: ReplyMessage | None = None  # replaces the echoed arguments
+        self.answer: Reply | None = None  # replaces the echoed arguments
         self.before_answer: asyncio.Event | None = None
         self.executor.serve_calls(CallAdmitted)(self.run)
 
-    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
+    async def run(self, call: CallAdmitted, context: CallContext) -> Reply | None:
         """Handle an admitted call like executor."""
         self.reached.append(call)
         if self.before_answer is not None:
             await self.before_answer.wait()
         if self.answer is not None:
-            await reply.send(self.answer)
-        else:
-            await self.ends(call, reply)
+            return self.answer
+        return await self.ends(call, context)
 
     async def declare(self, configuration: Configuration) -> None:
         """Apply a configuration at every replica."""
@@ -184,8 +183,8 @@ class PolicyReplicas:
         return await self.asks.request(request, ApprovalsReply, PATIENCE)
 
 
-async def _answer(call: CallAdmitted, reply: ReplyChannel) -> None:
-    await reply.send(CallResult(call.arguments))
+async def _answer(call: CallAdmitted, _context: CallContext) -> Reply:
+    return CallResult(call.arguments)
 
 
 @asynccontextmanager

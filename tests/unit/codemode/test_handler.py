@@ -34,9 +34,7 @@ class PausedOutcomes:
 
 
 class ReplyRecipient:
-    """The recipient of the reply."""
-
-    address = "reply"
+    """The context of the call."""
 
     def __init__(self) -> None:
         self.replies: list[ReplyMessage] = []
@@ -73,7 +71,7 @@ async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     service.cancel(call.call_id)
     await asyncio.sleep(0)
     outcomes.released.set()
-    await asyncio.wait([running])
-    assert [type(reply) for reply in recipient.replies] == [CallResult]
-    assert outcomes.stored == recipient.replies
+    reply = await running
+    assert isinstance(reply, CallResult)
+    assert (outcomes.stored, recipient.replies) == ([reply], [])
     assert [event.NAME for event in messages] == ["call.completed"]

@@ -95,7 +95,8 @@ class CallError(Struct, frozen=True):
 
 FinalReply = CallResult | InputRequired | TaskCreated
 CallNotification = Progress | Notification | StreamPaused
-ReplyMessage = CallNotification | DeadlineExtended | FinalReply | CallError
+Reply = FinalReply | CallError
+ReplyMessage = CallNotification | DeadlineExtended | Reply
 
 
 def decode_reply(data: bytes) -> ReplyMessage:
@@ -125,14 +126,26 @@ _OTHERS: dict[bytes, type[Progress | InputRequired | TaskCreated]] = {
 }
 
 
-class ReplyChannel(Protocol):
-    """The channel for the reply messages of one call."""
+def final_reply(reply: Reply) -> FinalReply:
+    """Return the reply of a call that succeeded. Raises the `ToolbusError` of one that failed."""
+    if not isinstance(reply, CallError):
+        return reply
+    error = reply.error
+    try:
+        raise error
+    finally:
+        # The error's traceback refers to this frame. Without this, the garbage collector would have
+        # to find the cycle, and its pauses delay every call.
+        del error, reply
 
-    @property
-    def address(self) -> str:
-        """The subject on which services in other processes reply."""
-        ...
 
-    async def send(self, reply: ReplyMessage) -> None:
-        """Send one reply message."""
+class CallContext(Protocol):
+    """The caller of one call, as its handler sees it. Messages arrive in order."""
+
+    async def send(self, message: ReplyMessage) -> None:
+        """Send a message before the final reply, which the handler returns.
+
+        Only a handler that returned None sends a final reply, if no other process does. Messages
+        after the final reply are dropped.
+        """
         ...

@@ -4,56 +4,65 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from time import time
+from typing import Any, TypeVar
 
 from toolbus_common.concurrency import end
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
 from toolbus_common.contracts.replies import (
+    CallContext,
     CallError,
     CallNotification,
     FinalReply,
-    ReplyChannel,
+    Reply,
     ReplyMessage,
     decode_reply,
+    final_reply,
 )
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
-from toolbus_common.messaging.local_transport import CallHandler, LocalReply, LocalTransport
-from toolbus_common.messaging.pending_replies import PendingReplies
+from toolbus_common.messaging.local_transport import CallHandler, LocalTransport
+from toolbus_common.messaging.pending_replies import PendingReplies, timed_out
 from toolbus_common.nats.connection import Bus, Subscription, answerable
 from toolbus_common.observability.tracing.context import bind
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Call = CallRequested | CallAdmitted
+Undelivered = Callable[[], Coroutine[Any, Any, None]]  # replies to a call that no executor took
 REPLY_SECONDS = 1.0  # for the reply to a call whose resources were closed
+EXPIRY_SECONDS = 0.5  # between two looks for calls past their deadline
 FORGET_SECONDS = 5.0  # NATS reports "no responders" within milliseconds or never
 
 
-class NatsReply:
-    """Sends reply messages to a caller in another process, on its reply subject."""
+class NatsContext:
+    """The context of a call from another process; messages are published on its reply subject."""
 
-    __slots__ = ("_bus", "address")
+    __slots__ = ("_address", "_bus")
 
     def __init__(self, bus: Bus, address: str) -> None:
         self._bus = bus
-        self.address = address
+        self._address = address
 
     async def send(self, message: ReplyMessage) -> None:
         """Publish; a caller that cannot be reached any more times out at its own deadline."""
-        if not answerable(
-            self.address
-        ):  # the reply would be published with this service's permissions
-            log.warning("call.reply_rejected", extra={"address": self.address})
+        # The message would be published with this service's permissions.
+        if not answerable(self._address):
+            log.warning("call.reply_rejected", extra={"address": self._address})
             return
         try:
-            await self._bus.publish(self.address, message.encode())
+            await self._bus.publish(self._address, message.encode())
         except ToolbusError:
-            log.warning("call.reply_lost", extra={"address": self.address})
+            log.warning("call.reply_lost", extra={"address": self._address})
 
 
 class CallTransport:
-    """Sends and serves calls of one service, over NATS or within the process."""
+    """Sends and serves calls of one service, over NATS or within the process.
+
+    A call to a handler of this process is a plain await. Its caller must not be cancelled before
+    the service stops, or uses `request_detached`.
+    """
 
     def __init__(self, service: str, bus: Bus, local: LocalTransport) -> None:
         self._bus = bus
@@ -62,11 +71,12 @@ class CallTransport:
         self._origin = secrets.token_hex(6)
         self._prefix = f"tb.reply.{service}.{self._origin}"
         self._count = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._served: dict[str, Subscription] = {}
-        self._undelivered: dict[str, Callable[[], None]] = {}
-        self._undelivered_before: dict[str, Callable[[], None]] = {}
+        self._undelivered: dict[str, Undelivered] = {}
+        self._undelivered_before: dict[str, Undelivered] = {}
         self._rotation: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Subscribe to replies."""
@@ -75,6 +85,7 @@ class CallTransport:
         )
         self._bus.on_lost.append(self._lost)
         self._rotate()
+        self._expire()
 
     @property
     def in_flight(self) -> int:
@@ -90,65 +101,83 @@ class CallTransport:
         return f"{self._prefix}.{call_id}"
 
     async def request(
-        self, call: CallRequested, on_notification: Callable[[CallNotification], None] | None = None
+        self,
+        call: CallRequested,
+        on_notification: Callable[[CallNotification], None] | None = None,
+        on_extended: Callable[[float], None] | None = None,
+        handler: CallHandler | None = None,
     ) -> FinalReply:
-        """Send a call and wait for its final reply; earlier messages go to `on_notification`.
+        """Send a call and return its final reply.
+
+        Earlier messages are passed to `on_notification`, and each later deadline to `on_extended`.
+        `handler` handles the call instead of the service that serves its subject.
 
         Raises:
             ToolbusError: the error the call ended with.
 
         """
-        pending = self._pending.open(call.call_id, on_notification)
+        reply: Reply | None = None
+        pending = self._pending.open(call.call_id, call.deadline, on_notification, on_extended)
+        handler = handler or self._local.find(call.SUBJECT, call.server)
         try:
-            handler = self._local.find(call.SUBJECT, call.server)
-            if handler is not None:
-                # A separate task, as in another process: a caller that disconnects or times out
-                # neither stops the call half-way nor waits for it.
-                self.spawn(
-                    _run(handler, call, LocalReply(self._pending, call.call_id, call.reply_to))
-                )
-            else:
+            if handler is None:
+                received = pending.wait()
                 await self._bus.publish(call.subject, call.encode(), call.reply_to)
-            return await self._pending.wait(pending, call.deadline)
+            else:
+                pending.task = asyncio.current_task()
+                reply = await handler(call, pending)
+                if reply is not None:
+                    return final_reply(reply)
+                received = pending.wait()
+            await received
+            return final_reply(pending.take())
+        except asyncio.CancelledError:
+            if not pending.expired or pending.task is None:
+                raise
+            pending.task.uncancel()
+            return final_reply(timed_out())
+        except ToolbusError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged
+            return final_reply(_internal_error(call, error))
         finally:
+            reply = None  # see `final_reply`
             self._pending.close(call.call_id)
 
-    async def request_local(
-        self, call: CallRequested, handler: CallHandler, on_extended: Callable[[float], None]
-    ) -> FinalReply:
-        """Send a call to a handler of this service and wait for its final reply.
+    async def request_detached(self, call: CallRequested) -> FinalReply:
+        """Send a call from a task that may be cancelled; the call itself goes on.
 
-        `on_extended` is called with each later deadline of the call.
-
-        Raises:
-            ToolbusError: the error the call ended with.
-
+        Raises like `request`.
         """
-        pending = self._pending.open(call.call_id, on_extended=on_extended)
-        try:
-            self.spawn(_run(handler, call, LocalReply(self._pending, call.call_id, call.reply_to)))
-            return await self._pending.wait(pending, call.deadline)
-        finally:
-            self._pending.close(call.call_id)
+        return await asyncio.shield(self.spawn(self._request_bound(call)))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _request_bound(self, call: CallRequested) -> FinalReply:
+        bind(call.traceparent)
+        return await self.request(call)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task of its own; a drain waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def hand_over(
-        self, call: CallAdmitted, reply: ReplyChannel, on_undelivered: Callable[[], None]
-    ) -> None:
-        """Pass an admitted call on; `on_undelivered` is called if no executor serves the server.
+    def hand_over(
+        self, call: CallAdmitted, context: CallContext, undelivered: Undelivered
+    ) -> Awaitable[Reply | None]:
+        """Pass an admitted call on, and return its final reply, as an awaitable.
 
-        The service that completes the call replies to `reply` directly.
+        The reply is None if a service in another process completes the call: it replies to
+        `call.reply_to` directly. If no executor serves the server, `undelivered` is run, which
+        replies to the caller. The awaitable raises `BusDownError`.
         """
         handler = self._local.find(call.SUBJECT, call.server)
         if handler is not None:
-            await handler(call, reply)
-            return
-        self._undelivered[call.call_id] = on_undelivered
+            return handler(call, context)
+        return self._hand_over(call, undelivered)
+
+    async def _hand_over(self, call: CallAdmitted, undelivered: Undelivered) -> None:
+        self._undelivered[call.call_id] = undelivered
         await self._bus.publish(call.subject, call.encode(), self.address(call.call_id))
 
     async def serve(
@@ -159,7 +188,7 @@ class CallTransport:
 
         def receive(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
-            self.spawn(_run(handler, call, NatsReply(self._bus, call.reply_to)))
+            self.spawn(answer_call(handler, call, self._bus))
 
         self._served[subject] = await self._bus.subscribe(subject, receive, queue=queue)
         self._local.serve(subject, handler)
@@ -179,27 +208,28 @@ class CallTransport:
             if self._bus.connected:
                 await subscription.stop()
         self._served.clear()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
-        if self._rotation is not None:
-            self._rotation.cancel()
+        if running := self._tasks | self._pending.tasks:
+            await asyncio.wait(running, timeout=seconds)
+        for timer in (self._rotation, self._expiry):
+            if timer is not None:
+                timer.cancel()
 
     async def close(self) -> None:
         """End the calls in progress; those whose resources are closed may still send replies."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=REPLY_SECONDS)
-        await end(*self._tasks)
+        if running := self._tasks | self._pending.tasks:
+            await asyncio.wait(running, timeout=REPLY_SECONDS)
+        await end(*self._tasks, *self._pending.tasks)
 
     def _on_reply(self, payload: bytes, subject: str, _reply: str) -> None:
         self._pending.deliver(subject.rpartition(".")[2], decode_reply(payload))
 
     def _on_no_responders(self, _payload: bytes, subject: str, _reply: str) -> None:
         call_id = subject.rpartition(".")[2]
-        on_undelivered = self._undelivered.pop(call_id, None) or self._undelivered_before.pop(
+        undelivered = self._undelivered.pop(call_id, None) or self._undelivered_before.pop(
             call_id, None
         )
-        if on_undelivered is not None:
-            on_undelivered()
+        if undelivered is not None:
+            self.spawn(undelivered())
         else:
             self._pending.fail(
                 call_id, PolicyDownError("No policy replica is available; retry shortly.")
@@ -217,19 +247,33 @@ class CallTransport:
         self._undelivered_before, self._undelivered = self._undelivered, {}
         self._rotation = asyncio.get_running_loop().call_later(FORGET_SECONDS, self._rotate)
 
+    def _expire(self) -> None:
+        self._pending.expire(time())
+        self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
 
-async def _run(handler: CallHandler, call: Call, reply: ReplyChannel) -> None:
-    """Serve a call. If the handler fails unexpectedly, reply with an error immediately."""
+
+async def answer_call(handler: CallHandler, call: Call, bus: Bus) -> None:
+    """Handle a call from another process, and publish its final reply.
+
+    If the handler fails unexpectedly, the reply is an error.
+    """
     bind(call.traceparent)
+    context = NatsContext(bus, call.reply_to)
+    reply: Reply | None
     try:
-        await handler(call, reply)
-    except Exception:
-        log.exception("call.handler_failed", extra={"call_id": call.call_id})
-        await reply.send(
-            CallError(
-                ToolbusError(
-                    "Internal error; the log of the service has the details. "
-                    "Report it with the call id."
-                )
-            )
+        reply = await handler(call, context)
+    except ToolbusError as error:
+        reply = CallError(error)
+    except Exception as error:  # noqa: BLE001 - logged
+        reply = _internal_error(call, error)
+    if reply is not None:
+        await context.send(reply)
+
+
+def _internal_error(call: Call, error: Exception) -> CallError:
+    log.error("call.handler_failed", extra={"call_id": call.call_id}, exc_info=error)
+    return CallError(
+        ToolbusError(
+            "Internal error; the log of the service has the details. Report it with the call id."
         )
+    )

@@ -3,25 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
-from toolbus_common.messaging.pending_replies import PendingReplies
+from toolbus_common.contracts.replies import CallContext, Reply
 
-CallHandler = Callable[[Any, ReplyChannel], Awaitable[None]]
-
-
-class LocalReply:
-    """Passes reply messages to a caller in this process."""
-
-    __slots__ = ("_call_id", "_pending", "address")
-
-    def __init__(self, pending: PendingReplies, call_id: str, address: str) -> None:
-        self._pending = pending
-        self._call_id = call_id
-        self.address = address
-
-    async def send(self, message: ReplyMessage) -> None:
-        """Deliver the message immediately."""
-        self._pending.deliver(self._call_id, message)
+# Handles a call and returns its final reply; None if another process replies to the caller.
+CallHandler = Callable[[Any, CallContext], Awaitable[Reply | None]]
 
 
 class LocalTransport:

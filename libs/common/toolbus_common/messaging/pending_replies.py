@@ -1,67 +1,99 @@
-"""Wait for the replies to calls: notifications, then exactly one final reply per call."""
+"""Calls that this process waits for: notifications, then exactly one final reply per call."""
 
 import asyncio
 from collections.abc import Callable
-from time import time
 
 from toolbus_common.contracts.replies import (
     CallError,
     CallNotification,
+    CallResult,
     DeadlineExtended,
-    FinalReply,
+    Reply,
     ReplyMessage,
 )
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
-GRACE = 1.0  # seconds past the deadline in which the serving side may still report a timeout
+GRACE = 1.0  # seconds past the deadline in which another process may still report a timeout
+# Seconds past the deadline in which a handler of this process may still end by itself: longer than
+# it waits until an outcome is stored.
+HANDLER_GRACE = 5.0
+_TAKEN = CallResult(b"")
 
 
 class PendingReply:
-    """The replies to one call. `final` resolves to the final reply."""
+    """One call and its caller. It is the context of a handler in this process.
 
-    __slots__ = ("_extended_deadline", "_on_extended", "_on_notification", "final", "timer")
+    `task` runs that handler; None if another process handles the call.
+    """
+
+    __slots__ = (
+        "_deadline", "_final", "_on_extended", "_received", "expired", "on_notification", "task",
+    )  # fmt: skip
 
     def __init__(
         self,
-        final: asyncio.Future[FinalReply],
+        deadline: float,
         on_notification: Callable[[CallNotification], None] | None = None,
         on_extended: Callable[[float], None] | None = None,
     ) -> None:
-        self.final = final
-        self._on_notification = on_notification
+        self._deadline = deadline
+        self.on_notification = on_notification
         self._on_extended = on_extended
-        self._extended_deadline = 0.0  # 0 until the call is extended
+        self._final: Reply | None = None
+        self._received: asyncio.Future[None] | None = None  # created when the caller waits
+        self.task: asyncio.Task[object] | None = None
+        self.expired = False
 
-    def arm(self, deadline: float) -> None:
-        """Set the timeout to this deadline. An extended deadline extends the timeout."""
-        seconds = max(0.0, deadline - time()) + GRACE
-        self.timer = self.final.get_loop().call_later(seconds, self._expire)
+    async def send(self, message: ReplyMessage) -> None:
+        """Pass a message of a handler in this process to the caller."""
+        self.deliver(message)
 
     def deliver(self, message: ReplyMessage) -> None:
         """Accept a message; messages after the final reply are dropped."""
-        if self.final.done():
+        if self._final is not None:
             return
-        if isinstance(message, CallError):
-            self.final.set_exception(message.error)
-        elif isinstance(message, DeadlineExtended):
-            self._extend(message.deadline)
-        elif not isinstance(message, CallNotification):
-            self.final.set_result(message)
-        elif self._on_notification is not None:
-            self._on_notification(message)
-
-    def _extend(self, deadline: float) -> None:
-        self._extended_deadline = max(
-            self._extended_deadline, deadline
-        )  # the timer is set again only when it fires
-        if self._on_extended is not None:
-            self._on_extended(self._extended_deadline)
-
-    def _expire(self) -> None:
-        if self._extended_deadline > time():
-            self.arm(self._extended_deadline)
+        if isinstance(message, DeadlineExtended):
+            self._deadline = max(self._deadline, message.deadline)
+            if self._on_extended is not None:
+                self._on_extended(self._deadline)
+        elif isinstance(message, CallNotification):
+            if self.on_notification is not None:
+                self.on_notification(message)
         else:
-            self.deliver(CallError(_timed_out()))
+            self._final = message
+            if self._received is not None and not self._received.done():
+                self._received.set_result(None)
+
+    def wait(self) -> asyncio.Future[None]:
+        """Return a future that ends when the final reply, from another process, has arrived."""
+        self._received = asyncio.get_running_loop().create_future()
+        if self._final is not None:
+            self._received.set_result(None)
+        return self._received
+
+    def take(self) -> Reply:
+        """Return the final reply that has arrived, once; messages after it are still dropped."""
+        assert self._final is not None  # noqa: S101
+        # A reply that stays here would form a cycle with the traceback of its error.
+        final, self._final = self._final, _TAKEN
+        return final
+
+    def fail(self, error: ToolbusError) -> None:
+        """End the call with an error if its reply is to come from another process."""
+        if self._received is not None:
+            self.deliver(CallError(error))
+
+    def expire(self, now: float) -> None:
+        """End the call if its deadline has passed for too long; `now` is in epoch seconds.
+
+        A handler of this process is cancelled: it reports the end of the call itself.
+        """
+        if self._received is not None:
+            if now > self._deadline + GRACE:
+                self.deliver(timed_out())
+        elif self.task is not None and now > self._deadline + HANDLER_GRACE and not self.expired:
+            self.expired = True
+            self.task.cancel()
 
 
 class PendingReplies:
@@ -69,33 +101,32 @@ class PendingReplies:
 
     def __init__(self) -> None:
         self._by_call_id: dict[str, PendingReply] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._by_call_id)
 
+    @property
+    def tasks(self) -> set[asyncio.Task[object]]:
+        """The tasks that run handlers of this process for a caller."""
+        return {each.task for each in self._by_call_id.values() if each.task is not None}
+
     def open(
         self,
         call_id: str,
+        deadline: float,
         on_notification: Callable[[CallNotification], None] | None = None,
         on_extended: Callable[[float], None] | None = None,
     ) -> PendingReply:
         """Register a call that is about to be sent."""
-        if self._loop is None:  # cached: on 3.11 each look-up is a system call
-            self._loop = asyncio.get_running_loop()
-        pending = self._by_call_id[call_id] = PendingReply(
-            self._loop.create_future(), on_notification, on_extended
-        )
+        pending = PendingReply(deadline, on_notification, on_extended)
+        self._by_call_id[call_id] = pending
         return pending
 
     def close(self, call_id: str) -> None:
         """Remove a call; messages that still arrive for it are dropped."""
         pending = self._by_call_id.pop(call_id, None)
         if pending is not None:
-            # The error's traceback refers to the pending reply, which refers to the error. Without
-            # this, the garbage collector would have to find the cycle, and its pauses delay every
-            # call.
-            del pending.final
+            pending.on_notification = None
 
     def deliver(self, call_id: str, message: ReplyMessage) -> None:
         """Pass a message to the caller that waits for it."""
@@ -108,28 +139,24 @@ class PendingReplies:
         self.deliver(call_id, CallError(error))
 
     def fail_all(self, error: ToolbusError) -> None:
-        """End every waiting call with its own copy of the error, so that tracebacks do not mix."""
-        for pending in list(self._by_call_id.values()):
-            pending.deliver(CallError(type(error)(error.reason, **error.data)))
+        """End every call that waits for another process.
 
-    async def wait(self, pending: PendingReply, deadline: float) -> FinalReply:
-        """Return the final reply of a call.
-
-        Raises:
-            ToolbusError: the call failed; `OutcomeUnknownError` if no reply came in time.
-
+        Each gets its own copy of the error, so that tracebacks do not mix.
         """
-        if not pending.final.done():
-            pending.arm(deadline)
-            try:
-                return await pending.final
-            finally:
-                pending.timer.cancel()
-        return pending.final.result()
+        for pending in list(self._by_call_id.values()):
+            pending.fail(type(error)(error.reason, **error.data))
+
+    def expire(self, now: float) -> None:
+        """End the calls whose deadline passed without a final reply."""
+        for pending in list(self._by_call_id.values()):
+            pending.expire(now)
 
 
-def _timed_out() -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        "The call timed out; it may have been executed. "
-        "Look up the call id in the audit log before retrying."
+def timed_out() -> CallError:
+    """Return the reply to a call that did not end in time."""
+    return CallError(
+        OutcomeUnknownError(
+            "The call timed out; it may have been executed. "
+            "Look up the call id in the audit log before retrying."
+        )
     )

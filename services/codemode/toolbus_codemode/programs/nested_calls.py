@@ -159,7 +159,7 @@ class NestedCalls:
 
     async def _await_reply(self, call: CallRequested) -> FinalReply:
         try:
-            return await self.service.calls.request(call)
+            return await self.service.calls.request_detached(call)
         except asyncio.CancelledError:  # the program ended first
             self.service.spawn(self._cancel(call.call_id))
             raise

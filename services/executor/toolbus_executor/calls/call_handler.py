@@ -16,7 +16,7 @@ from toolbus_common.contracts import (
     CallResult,
     TaskCreated,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidArgumentsError,
@@ -104,52 +104,43 @@ class CallHandler:
         self._cancelled: set[str] = set()
 
     @executing(TRACER)
-    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
-        """Handle one admitted call, or forward it to the executor that holds its state."""
+    async def run(self, call: CallAdmitted, context: CallContext) -> Reply | None:
+        """Handle one admitted call, or forward it to the executor that holds its state.
+
+        The reply is None if the call was forwarded.
+        """
         if (call.extra or call.method == UPDATE) and self.forward is not None:
             owner = owner_of(answers_in(call.extra)[0]) or holder_of(call)
             if owner not in ("", self._producer):
-                await self._forward_to(call, reply, owner, self.forward)
-                return
+                return await self._forward_to(call, context, owner, self.forward)
             if owner:
-                await self.run_here(call, reply)
-                return
+                return await self.run_here(call, context)
         if self.session_router is not None and self.session_router.applies(self.upstream, call):
-            await self.session_router.run(self, call, reply)
-        else:
-            await self.run_here(call, reply)
+            return await self.session_router.run(self, call, context)
+        return await self.run_here(call, context)
 
-    async def run_here(self, call: CallAdmitted, reply: ReplyChannel) -> None:
+    async def run_here(self, call: CallAdmitted, context: CallContext) -> Reply:
         """Handle one admitted call in this process."""
         began = perf_counter()
         if self.early_cancellations and self.early_cancellations.take(call.call_id):
-            await self.outcomes.failed(call, reply, cancelled_early(), began)
-            return
+            return await self.outcomes.failed(call, cancelled_early(), began)
         try:
-            outcome = await self._cancellable(call, reply)
+            outcome = await self._cancellable(call, context)
         except ToolbusError as error:
-            await self.outcomes.failed(call, reply, error, began)
-            return
+            return await self.outcomes.failed(call, error, began)
         except asyncio.CancelledError:
-            if await self._end_cancelled(call, reply, began):
-                return
-            stopped = OutcomeUnknownError(
-                "The executor stopped during the call; the call may have been executed."
-            )
-            await self.outcomes.failed(call, reply, stopped, began)
-            raise
+            return await self.outcomes.failed(call, self._why_cancelled(call), began)
         except Exception:
             log.exception("call.internal_error", extra={"call_id": call.call_id})
             inside = ToolbusError("Internal error in the executor; see the executor log.")
-            await self.outcomes.failed(call, reply, inside, began)
-            return
+            return await self.outcomes.failed(call, inside, began)
         self.idling.answered = True
         if call.method != TOOLS_CALL or isinstance(outcome.reply, TaskCreated):
             self.idling.note(call, outcome.reply)
         self.outcomes.completed(call, outcome, perf_counter() - began)
         if call.claim is not None:
             await self.outcomes.store(call, call.claim, outcome.reply)
-        await reply.send(outcome.reply)
+        return outcome.reply
 
     def cancel(self, call_id: str) -> bool:
         """Cancel a call whose caller disconnected; return whether the call is in progress here."""
@@ -197,36 +188,37 @@ class CallHandler:
         self.round_trips.close()
 
     async def _forward_to(
-        self, call: CallAdmitted, reply: ReplyChannel, owner: str, forward: Forward
-    ) -> None:
+        self, call: CallAdmitted, context: CallContext, owner: str, forward: Forward
+    ) -> Reply | None:
         began = perf_counter()
 
         async def owner_gone() -> None:
             if call.method == UPDATE:  # it has an empty result, and a task sends its request again
-                await self.run_here(call, reply)
+                await context.send(await self.run_here(call, context))
             else:
-                await self.outcomes.failed(call, reply, expired(), began)
+                await context.send(await self.outcomes.failed(call, expired(), began))
 
         try:
             await forward(call, owner, owner_gone)
         except ToolbusError as error:
-            await self.outcomes.failed(call, reply, error, began)
+            return await self.outcomes.failed(call, error, began)
+        return None
 
-    async def _end_cancelled(self, call: CallAdmitted, reply: ReplyChannel, began: float) -> bool:
-        """Report a call that its caller cancelled. Return False if something else cancelled it."""
+    def _why_cancelled(self, call: CallAdmitted) -> ToolbusError:
+        """Return the error of a cancelled call: its caller cancelled it, or the service stops."""
         if call.call_id not in self._cancelled:
-            return False
+            return OutcomeUnknownError(
+                "The executor stopped during the call; the call may have been executed."
+            )
         self._cancelled.discard(call.call_id)
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
-        cancelled = CallCancelledError(
+        return CallCancelledError(
             "The caller cancelled the call; it may have been executed.", sent=True
         )
-        await self.outcomes.failed(call, reply, cancelled, began)
-        return True
 
-    async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> CallOutcome:
+    async def _cancellable(self, call: CallAdmitted, context: CallContext) -> CallOutcome:
         """Return the outcome from the cache or the server, in a task that `cancel` can cancel."""
         self._running[call.call_id] = asyncio.current_task()
         try:
@@ -235,24 +227,24 @@ class CallHandler:
                 self.reject_quarantined(call)
                 key = cache.key_of(call)
             if cache is None or key is None:
-                return (await self._result(call, reply))[1]
+                return (await self._result(call, context))[1]
             cached = cache.find(key)
             if cached is not None:
                 return CallOutcome(*final_reply_of(cached, call), cached=True)
-            raw, outcome = await self._result(call, reply)
+            raw, outcome = await self._result(call, context)
             cache.store(key, raw, outcome)
             return outcome
         finally:
             del self._running[call.call_id]
 
-    async def _result(self, call: CallAdmitted, reply: ReplyChannel) -> tuple[bytes, CallOutcome]:
+    async def _result(self, call: CallAdmitted, context: CallContext) -> tuple[bytes, CallOutcome]:
         """Return the server's raw result, and the outcome made of it for the caller."""
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
             select = self.selector.select if self.selector is not None else None
             raw = await self.spills.read(call, select)
             return raw, CallOutcome(*final_reply_of(raw, call))
         selection = selection_of(call) if call.extra else ""
-        raw, stored = await self._attempt(call, reply), 0
+        raw, stored = await self._attempt(call, context), 0
         whole = raw
         if selection and self.selector is not None:
             raw = await apply_selection(self.selector, selection, raw)
@@ -264,7 +256,7 @@ class CallHandler:
             self.checks.check_result(call, whole)
         return whole, outcome
 
-    async def _attempt(self, call: CallAdmitted, reply: ReplyChannel) -> bytes:
+    async def _attempt(self, call: CallAdmitted, context: CallContext) -> bytes:
         """Check the call, wait for a concurrency slot, and send the call."""
         if self.drained:
             reject_if_drained(call)
@@ -289,11 +281,11 @@ class CallHandler:
             if self.upstream is None and self.idling.awaited:
                 seconds = await self._wake(seconds)
             self.reject_quarantined(call)
-            return await self._send(call, seconds, reply)
+            return await self._send(call, seconds, context)
         finally:
             self.bulkhead.leave()
 
-    async def _send(self, call: CallAdmitted, seconds: float, reply: ReplyChannel) -> bytes:
+    async def _send(self, call: CallAdmitted, seconds: float, context: CallContext) -> bytes:
         """Send the call, and retry it where that is safe."""
         if self.upstream is None:
             raise UpstreamDeadError(
@@ -303,9 +295,9 @@ class CallHandler:
         self.retries.budget.earn()
         began = self.idling.requested_at = monotonic()
         try:
-            raw = await self._send_once(self.upstream, call, seconds, reply)
+            raw = await self._send_once(self.upstream, call, seconds, context)
         except UpstreamDeadError as error:
-            send_again = partial(self._send_again, call, reply)
+            send_again = partial(self._send_again, call, context)
             return await self.retries.after(error, call, began + seconds, send_again)
         if call.method == TOOLS_CALL:
             self.bulkhead.record(call.tool, monotonic() - began)
@@ -325,17 +317,17 @@ class CallHandler:
         return seconds - (monotonic() - began)
 
     def _send_again(
-        self, call: CallAdmitted, reply: ReplyChannel, seconds: float
+        self, call: CallAdmitted, context: CallContext, seconds: float
     ) -> Awaitable[bytes] | None:
         """Send again unless the server is lost, quarantined or behind an open breaker."""
         if self.upstream is None or not self.breaker.closed:
             return None
         if (call.method, call.tool) in self.uncallable:
             return None
-        return self._send_once(self.upstream, call, seconds, reply)
+        return self._send_once(self.upstream, call, seconds, context)
 
     async def _send_once(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, context: CallContext
     ) -> bytes:
         """Send the call once.
 
@@ -346,7 +338,7 @@ class CallHandler:
             if call.method in (SUBSCRIBE, FOLLOW):
                 raw = await self._subscribe(upstream, call, seconds)
             else:
-                raw = await self.round_trips.send(upstream, call, seconds, reply)
+                raw = await self.round_trips.send(upstream, call, seconds, context)
         except TimeoutError as error:
             if call.method == RESULT:  # it waits for a task, so its duration is not measured
                 self.breaker.abandoned()

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import ERROR, CallAdmitted, ProtocolFamily
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext
 from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
@@ -46,19 +46,19 @@ class RoundTrips:
         self._of_tasks.close()
 
     def send(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, context: CallContext
     ) -> Awaitable[bytes]:
         """Return the raw result of one round trip, as an awaitable that raises like `call`."""
         attempt = tracing.start_attempt(call)
         if not isinstance(attempt, Span):
-            return self._send(upstream, call, seconds, reply)
-        question = self._send(upstream, tracing.with_attempt(call, attempt), seconds, reply)
+            return self._send(upstream, call, seconds, context)
+        question = self._send(upstream, tracing.with_attempt(call, attempt), seconds, context)
         return attempt.around(tracing.record_result(attempt, question))
 
     async def _send(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: ReplyChannel
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, context: CallContext
     ) -> bytes:
-        caller = Caller(call, reply, self._extending)
+        caller = Caller(call, context, self._extending)
         try:
             if not sends_requests(upstream, call) or call.method not in MAY_ASK:
                 caller.likely = False
@@ -70,7 +70,7 @@ class RoundTrips:
             if call.extra:
                 state, answers = answers_in(call.extra)
                 if state:
-                    return await self._resume(state, call, seconds, reply)
+                    return await self._resume(state, call, seconds, context)
                 if answers and not _all_accepted(answers.values()):
                     return _declined_result()
             if not kinds_of(call.capabilities):
@@ -81,11 +81,11 @@ class RoundTrips:
             await caller.flushed()
 
     async def _resume(
-        self, state: str, call: CallAdmitted, seconds: float, reply: ReplyChannel
+        self, state: str, call: CallAdmitted, seconds: float, context: CallContext
     ) -> bytes:
         suspended = self.suspended_calls.take(state, call)
         _, answers = answers_in(call.extra)
-        suspended.caller.answer_to(call, reply, self._extending)
+        suspended.caller.answer_to(call, context, self._extending)
         # Answers to another call of the same client may arrive with this one.
         answer(suspended.caller, answers or {})
         if suspended.caller.questions and not suspended.task.done():

@@ -5,7 +5,6 @@ from time import perf_counter
 from toolbus_common.calls.event_fields import extended
 from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
 from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
-from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
@@ -39,10 +38,8 @@ class OutcomeReporter:
         (self._tool_error if outcome.is_error else self._ok).inc()
         self._events.publish(completed(call, outcome, took, self._take_misfit(call)))
 
-    async def failed(
-        self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
-    ) -> None:
-        """Record a failure and reply with it."""
+    async def failed(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
+        """Record a failure and return the reply."""
         sent = bool(error.data.pop("sent", True))
         # Adapters do not know the configured name of the server; the caller needs it.
         if not isinstance(error, UpstreamRefusedError):  # the upstream's text stays unchanged
@@ -56,7 +53,7 @@ class OutcomeReporter:
         self._events.publish(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
             await self.store(call, call.claim, CallError(error), sent=sent)
-        await reply.send(CallError(error))
+        return CallError(error)
 
     def _take_misfit(self, call: CallAdmitted) -> str:
         return self.misfits.pop(call.call_id, "") if self.misfits else ""

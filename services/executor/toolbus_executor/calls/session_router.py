@@ -10,7 +10,7 @@ from typing import Protocol
 
 from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.upstreams.base import separates
@@ -31,7 +31,7 @@ class LocalHandler(Protocol):
     forward: Forward | None
     outcomes: OutcomeReporter
 
-    async def run_here(self, call: CallAdmitted, reply: ReplyChannel) -> None:
+    async def run_here(self, call: CallAdmitted, context: CallContext) -> Reply:
         """Handle a call whose session is here."""
         ...
 
@@ -57,25 +57,30 @@ class SessionRouter:
         self,
         handler: LocalHandler,
         call: CallAdmitted,
-        reply: ReplyChannel,
+        context: CallContext,
         find: FindHolder | None = None,
-    ) -> None:
-        """Handle a call in the executor that holds its session, which may be this one."""
+    ) -> Reply | None:
+        """Handle a call in the executor that holds its session, which may be this one.
+
+        The reply is None if another executor holds the session.
+        """
         began = perf_counter()
         try:
             with self.using(call) as key:
                 holder = await (find or self.holder)(key)
                 if holder == self._claims.instance or handler.forward is None:
-                    await handler.run_here(call, reply)
-                    return
+                    return await handler.run_here(call, context)
 
             async def on_undelivered() -> None:
                 after = partial(self.holder_after, gone=holder, call=call)
-                await self.run(handler, call, reply, after)
+                reply = await self.run(handler, call, context, after)
+                if reply is not None:
+                    await context.send(reply)
 
             await handler.forward(call, holder, on_undelivered)
         except ToolbusError as error:
-            await handler.outcomes.failed(call, reply, error, began)
+            return await handler.outcomes.failed(call, error, began)
+        return None
 
     @contextmanager
     def using(self, call: CallAdmitted) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from toolbus_common.concurrency import Tasks
 from toolbus_common.contracts import CallAdmitted, CallCancelled
-from toolbus_common.messaging.call_transport import NatsReply
+from toolbus_common.messaging.call_transport import answer_call
 from toolbus_common.nats.connection import Bus
 from toolbus_executor.calls.call_handler import CallHandler
 
@@ -65,7 +65,7 @@ class SuspendedCallRouter:
         if handler is None:
             log.warning("suspended_call.server_unknown", extra={"server": call.server})
             return
-        self._tasks.start(handler.run(call, NatsReply(self._bus, call.reply_to)))
+        self._tasks.start(answer_call(handler.run, call, self._bus))
 
     def _no_responders(self, _payload: bytes, subject: str, _reply: str) -> None:
         on_undelivered = self._undelivered.pop(subject.rpartition(".")[2], None)

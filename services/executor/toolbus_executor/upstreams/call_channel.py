@@ -14,7 +14,7 @@ from toolbus_common.contracts import (
     Progress,
     StreamPaused,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of, request_kind
 from toolbus_executor.mcp_messages.log_levels import DEFAULT, rank_of
 from toolbus_executor.mcp_messages.request_builder import name_of, refusal
@@ -48,6 +48,7 @@ class Caller:
     __slots__ = (
         "_began",
         "_call",
+        "_context",
         "_count",
         "_extending",
         "_held",
@@ -58,7 +59,6 @@ class Caller:
         "_patience",
         "_progress",
         "_pump",
-        "_reply",
         "_timer",
         "_unasked",
         "likely",
@@ -71,7 +71,7 @@ class Caller:
     )  # fmt: skip
 
     def __init__(
-        self, call: CallAdmitted, reply: ReplyChannel, extending: DeadlineExtension | None = None
+        self, call: CallAdmitted, context: CallContext, extending: DeadlineExtension | None = None
     ) -> None:
         self._outbox: deque[CallNotification | DeadlineExtended] = deque()
         self._pump: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class Caller:
         # The task whose requests belong to this call.
         self.task = name_of(call) if call.method == RESULT else ""
         self.next_request: asyncio.Future[None] | None = None  # resolved by the next request
-        self.answer_to(call, reply, extending)
+        self.answer_to(call, context, extending)
 
     @property
     def received_request(self) -> bool:
@@ -95,14 +95,14 @@ class Caller:
         return self._count > 0
 
     def answer_to(
-        self, call: CallAdmitted, reply: ReplyChannel, extending: DeadlineExtension | None = None
+        self, call: CallAdmitted, context: CallContext, extending: DeadlineExtension | None = None
     ) -> None:
         """Attach the channel to this call. Progress extends the deadline as `extending` allows."""
         self._call = call
         self._began = monotonic()
         self._extending = extending
         self._patience: CallDeadline | None = None
-        self._reply = reply
+        self._context = context
         self._progress = call.progress
         self._least = rank_of(call.log_level)
         self._unasked = call.default_logs and not call.log_level
@@ -211,4 +211,4 @@ class Caller:
 
     async def _send_all(self) -> None:
         while self._outbox:
-            await self._reply.send(self._outbox.popleft())
+            await self._context.send(self._outbox.popleft())

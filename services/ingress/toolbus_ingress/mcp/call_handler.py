@@ -150,7 +150,9 @@ class CallHandler:
         subscription = Request(b"", "resources/subscribe", {"uri": uri}, request.family)
         target = call_target(subscription, context.caller, self._catalogue, self._sealer)
         call_id = self._service.calls.new_call_id()
-        await self._service.calls.request(self._call(context, subscription, target, call_id))
+        await self._service.calls.request_detached(
+            self._call(context, subscription, target, call_id)
+        )
 
     async def follow(self, context: RequestContext, request: Request, handle: str) -> str:
         """Subscribe at the server to a task; return the task's key in its notifications.
@@ -162,7 +164,9 @@ class CallHandler:
         subscription = Request(b"", FOLLOW, {"taskId": handle}, request.family)
         target = call_target(subscription, context.caller, self._catalogue, self._sealer)
         call_id = self._service.calls.new_call_id()
-        await self._service.calls.request(self._call(context, subscription, target, call_id))
+        await self._service.calls.request_detached(
+            self._call(context, subscription, target, call_id)
+        )
         return task_key(target.server, msgspec.json.decode(target.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:

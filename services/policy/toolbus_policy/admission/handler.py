@@ -1,9 +1,11 @@
 """Admit calls: authorize, evaluate rules, reserve, record the intent, dispatch to executor."""
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import time
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -14,13 +16,12 @@ from toolbus_common.contracts import (
     CallAllowed,
     CallError,
     CallRequested,
-    FinalReply,
     InputRequired,
     OutcomeClaim,
     StoredOutcome,
     TaskCreated,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
@@ -49,14 +50,15 @@ from toolbus_policy.approvals.service import ApprovalGrant, ApprovalService
 from toolbus_policy.approvals.tasks.model import is_deferred_task_request
 from toolbus_policy.idempotency.claims import IdempotencyClaims
 from toolbus_policy.idempotency.replay import build_replayed, replay_reply
+from toolbus_policy.ledger import reservation
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repetition_key
-from toolbus_policy.ledger.reservation import CallContext
 from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
 
 ALLOWED = DECISIONS.labels("allowed")
 REPLAYED = DECISIONS.labels("replayed")
+R = TypeVar("R", bound=Reply)
 _tracer = Tracer("policy")
 
 
@@ -71,66 +73,81 @@ class AdmissionHandler:
     idempotency: IdempotencyClaims
     outcome_grace: float
 
-    def handle(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
-        """Admit the call and dispatch it to executor, or reply with the reason for the denial."""
-        span = _tracer.span("toolbus.decide", call.traceparent)
-        return span.around(self._admit(call, reply))
+    def handle(self, call: CallRequested, context: CallContext) -> Awaitable[Reply | None]:
+        """Admit the call and dispatch it to executor, or return the reason for the denial.
 
-    async def _admit(self, call: CallRequested, reply: ReplyChannel) -> None:
+        The reply is None if an executor in another process replies to the caller.
+        """
+        span = _tracer.span("toolbus.decide", call.traceparent)
+        return span.around(self._admit(call, context))
+
+    def _admit(
+        self, call: CallRequested, context: CallContext, *, learned: bool = False
+    ) -> Awaitable[Reply | None]:
+        """Authorize the call, and return an awaitable that does the rest.
+
+        `learned` is true if an unknown access token of the call was looked up.
+        """
         authorizer, admission = self.authorizer(), None
         try:
-            try:
-                admission = self._authorize(authorizer, call)
-            except UnauthorizedError:
-                # The access token may have been issued moments ago.
-                if await authorizer.snapshot.bearers.learn(hash_of(call.key_digest)) is None:
-                    raise
-                admission = self._authorize(authorizer, call)
+            admission = self._authorize(authorizer, call)
             verdict = _evaluate_rules(authorizer, call, admission)
+        except UnauthorizedError as error:
+            if learned:
+                return self._deny(call, error, None)
+            return self._learn_token(call, context, error)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission)
-            return
+            return self._deny(call, error, admission)
         decision = Decision(authorizer, admission, verdict)
         if call.method != TOOLS_CALL and is_deferred_task_request(call):
-            await self._handle_task_request(decision, call, reply)
-        elif call.idempotency_key:
-            await self._admit_once(decision, call, reply)
-        elif _may_need_approval(decision, call):
-            await self._admit_with_approval(decision, call, reply)
-        else:
-            await self._dispatch(decision, call, reply)
+            return self._handle_task_request(decision, call, context)
+        if call.idempotency_key:
+            return self._admit_once(decision, call, context)
+        return self._dispatch_or_ask(decision, call, context)
+
+    async def _learn_token(
+        self, call: CallRequested, context: CallContext, error: UnauthorizedError
+    ) -> Reply | None:
+        """Admit a call whose access token may have been issued moments ago; else deny it."""
+        try:
+            found = await self.authorizer().snapshot.bearers.learn(hash_of(call.key_digest))
+        except ToolbusError as unavailable:
+            return await self._deny(call, unavailable, None)
+        if found is None:
+            return await self._deny(call, error, None)
+        return await self._admit(call, context, learned=True)
 
     async def _admit_once(
-        self, decision: Decision, call: CallRequested, reply: ReplyChannel
-    ) -> None:
+        self, decision: Decision, call: CallRequested, context: CallContext
+    ) -> Reply | None:
         """Admit a call with an idempotency key once, and replay its outcome from then on."""
         principal = decision.admission.payer.principal
         try:
             claim = await self.idempotency.claim(call, principal)
         except ToolbusError as error:
-            await self._deny(call, error, reply, decision.admission)
-            return
+            return await self._deny(call, error, decision.admission)
         if isinstance(claim, StoredOutcome):
-            await self._replay(claim, call, reply, principal)
-            return
-        decision = replace(decision, claim=claim)
-        if _may_need_approval(decision, call):
-            await self._admit_with_approval(decision, call, reply)
-        else:
-            await self._dispatch(decision, call, reply)
+            return self._replay(claim, call, principal)
+        return await self._dispatch_or_ask(replace(decision, claim=claim), call, context)
 
-    async def _replay(
-        self, stored: StoredOutcome, call: CallRequested, reply: ReplyChannel, principal: Principal
-    ) -> None:
-        """Reply with the outcome of the first call that had this idempotency key."""
+    def _dispatch_or_ask(
+        self, decision: Decision, call: CallRequested, context: CallContext
+    ) -> Awaitable[Reply | None]:
+        """Dispatch the call, after an approval if it needs one."""
+        if _may_need_approval(decision, call):
+            return self._admit_with_approval(decision, call, context)
+        return self._dispatch(decision, call, context)
+
+    def _replay(self, stored: StoredOutcome, call: CallRequested, principal: Principal) -> Reply:
+        """Return the outcome of the first call that had this idempotency key."""
         outcome = replay_reply(stored, call.family)
         self.service.events.publish(build_replayed(stored, call, principal, outcome))
         REPLAYED.inc()
-        await reply.send(outcome)
+        return outcome
 
     async def _admit_with_approval(
-        self, decision: Decision, call: CallRequested, reply: ReplyChannel
-    ) -> None:
+        self, decision: Decision, call: CallRequested, context: CallContext
+    ) -> Reply | None:
         """Admit a call that may need approval. A call that has waited is authorized again."""
         result, claim, admission = None, decision.claim, None
         try:
@@ -143,16 +160,14 @@ class AdmissionHandler:
                 with _tracer.below("toolbus.approval"):
                     result = await self.approvals.check(call, admission.payer.principal, cause)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission, claim)
-            return
+            return await self._deny(call, error, admission, claim)
         if isinstance(result, InputRequired | TaskCreated):
-            await self._reply(result, call, reply, claim)
-        elif not await self._dispatch(decision, result.call, reply, result):
-            await self.approvals.restore(result)
+            return await self._release(result, call, claim)
+        return await self._dispatch(decision, result.call, context, result)
 
     async def handle_deferred(
-        self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
-    ) -> None:
+        self, call: CallRequested, context: CallContext, key: str, approval: str
+    ) -> Reply | None:
         """Admit a call that became a task, now that it is approved.
 
         Its idempotency key is claimed here, because a suspended call has no claim.
@@ -170,75 +185,73 @@ class AdmissionHandler:
                 if call.idempotency_key:
                     claimed = await self.idempotency.claim(call, payer.principal)
                     if isinstance(claimed, StoredOutcome):
-                        await self._replay(claimed, call, reply, payer.principal)
-                        return
+                        return self._replay(claimed, call, payer.principal)
                     claim = claimed
                 grant = await self.approvals.use_approval(call, payer.principal, approval)
             except ToolbusError as error:
-                await self._deny(call, error, reply, admission, claim, payer)
-                return
+                return await self._deny(call, error, admission, claim, payer)
             decision = Decision(authorizer, admission, verdict, claim)
-            if not await self._dispatch(decision, call, reply, grant):
-                await self.approvals.restore(grant)
+            return await self._dispatch(decision, call, context, grant)
 
     async def _handle_task_request(
-        self, decision: Decision, call: CallRequested, reply: ReplyChannel
-    ) -> None:
-        """Reply to a request about a task stored here, or dispatch it to the task's server."""
+        self, decision: Decision, call: CallRequested, context: CallContext
+    ) -> Reply | None:
+        """Answer a request about a task stored here, or dispatch it to the task's server."""
         try:
             result = await self.approvals.task_service.handle_request(
                 call, decision.admission.payer.key
             )
         except ToolbusError as error:
-            await reply.send(CallError(error))
-            return
+            return CallError(error)
         if isinstance(result, CallRequested):
-            await self._dispatch(decision, result, reply)
-        else:
-            await reply.send(result)
+            return await self._dispatch(decision, result, context)
+        return result
 
     async def _dispatch(
         self,
         decision: Decision,
         call: CallRequested,
-        reply: ReplyChannel,
+        context: CallContext,
         grant: ApprovalGrant | None = None,
-    ) -> bool:
+    ) -> Reply | None:
         """Reserve, record the intent, and hand the call to executor.
 
-        Return whether the intent was recorded. If not, the caller has an error and the approval
-        can be restored.
+        If the intent is not recorded, the approval is restored.
         """
         admission, claim = decision.admission, decision.claim
         try:
-            reserved = await self._reserve(call, admission)
+            if admission.limited:
+                await self._reserve(call, admission)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission, claim)
-            return False
+            denial = await self._deny(call, error, admission, claim)
+            await self._restore(grant)
+            return denial
+        reserved = bool(admission.budgets)
         intent = build_intent(decision, call, grant.approval if grant else "", reserved=reserved)
         try:
             await self._record_intent(intent)
         except ToolbusError as error:
-            self._publish_not_dispatched(call, admission, error, reserved=reserved)
-            await self._reply(CallError(error), call, reply, claim)
-            return False
+            not_recorded = await self._end_undispatched(decision, call, error, reserved=reserved)
+            await self._restore(grant)
+            return not_recorded
+        except CancelledError:  # the caller's task ends; the intent may be stored nevertheless
+            self._publish_not_dispatched(call, admission, _stopped(), reserved=reserved)
+            raise
         if grant is not None:
             self.approvals.record_use(grant)
         ALLOWED.inc()
-        admitted = build_admitted(decision, call, reply.address, reserved=reserved)
+        admitted = build_admitted(decision, call, reserved=reserved)
         _end_decision_span("allowed")
 
-        def no_executor() -> None:
+        async def no_executor() -> None:
             error = ExecutorDownError(f"No executor serves '{call.server}'; retry shortly.")
-            self._publish_not_dispatched(call, admission, error, reserved=reserved)
-            self.service.spawn(self._reply(CallError(error), call, reply, claim))
+            reply = await self._end_undispatched(decision, call, error, reserved=reserved)
+            await context.send(reply)
 
         try:
-            await self.service.calls.hand_over(admitted, reply, no_executor)
+            return await self.service.calls.hand_over(admitted, context, no_executor)
         except BusDownError as error:
-            self._publish_not_dispatched(call, admission, error, reserved=reserved)
-            await self._reply(CallError(error), call, reply, claim)
-        return True
+            return await self._end_undispatched(decision, call, error, reserved=reserved)
 
     def _authorize(self, authorizer: Authorizer, call: CallRequested) -> Admission:
         now = time()
@@ -258,15 +271,13 @@ class AdmissionHandler:
                 "Audit outbox full: calls are rejected until the bus is reachable. Retry later."
             )
 
-    async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
-        """Return whether a budget holds the price. A call without limits needs no reservation."""
-        if not admission.limited:
-            return False
+    def _reserve(self, call: CallRequested, admission: Admission) -> Awaitable[None]:
+        """Reserve the price in the budgets and pass the limits. Raises like `Ledger.reserve`."""
         key, repeated = admission.payer.key, ""
         if admission.loops:
             run = call.run or f"key:{key}"
             repeated = repetition_key(run, call.server, call.tool, call.arguments)
-        context = CallContext(
+        about = reservation.CallContext(
             call.server,
             call.tool,
             key,
@@ -275,9 +286,8 @@ class AdmissionHandler:
             self.ledger.newest,
         )
         due = call.deadline + self.outcome_grace
-        request = ReservationRequest(call.call_id, admission, context.encode(), due, repeated)
-        await _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
-        return bool(admission.budgets)
+        request = ReservationRequest(call.call_id, admission, about.encode(), due, repeated)
+        return _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
 
     async def _record_intent(self, intent: CallAllowed) -> None:
         """Return once the stream has stored the intent, before the call's deadline.
@@ -302,12 +312,11 @@ class AdmissionHandler:
         self,
         call: CallRequested,
         error: ToolbusError,
-        reply: ReplyChannel,
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
         payer: Payer | None = None,
-    ) -> None:
-        """Publish the denial and reply with its error. An unknown key has no payer."""
+    ) -> CallError:
+        """Publish the denial and return its error. An unknown key has no payer."""
         DECISIONS.labels(error.code).inc()
         _end_decision_span(error.code)
         if payer is None and admission is not None:
@@ -319,25 +328,35 @@ class AdmissionHandler:
         if payer is not None:
             actors = self.authorizer().snapshot.actors(payer.key, call.key_digest)
         self.service.events.publish(build_denied(call, error, admission, payer, actors))
-        await self._reply(CallError(error), call, reply, claim)
+        return await self._release(CallError(error), call, claim)
 
-    async def _reply(
-        self,
-        message: FinalReply | CallError,
-        call: CallRequested,
-        reply: ReplyChannel,
-        claim: OutcomeClaim | None,
-    ) -> None:
-        """Reply to a call that is not dispatched, and release its claim."""
+    async def _release(self, reply: R, call: CallRequested, claim: OutcomeClaim | None) -> R:
+        """Return the reply to a call that is not dispatched, after releasing its claim."""
         if claim is not None:
             await self.idempotency.release(call, claim)
-        await reply.send(message)
+        return reply
+
+    async def _restore(self, grant: ApprovalGrant | None) -> None:
+        """Restore the approval of a call without an intent."""
+        if grant is not None:
+            await self.approvals.restore(grant)
+
+    async def _end_undispatched(
+        self, decision: Decision, call: CallRequested, error: ToolbusError, *, reserved: bool
+    ) -> CallError:
+        """Publish the outcome of a call that was not dispatched, and return its error."""
+        self._publish_not_dispatched(call, decision.admission, error, reserved=reserved)
+        return await self._release(CallError(error), call, decision.claim)
 
     def _publish_not_dispatched(
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
         """Publish the outcome of a call that was not dispatched; settlement refunds it."""
         self.service.events.publish(build_not_dispatched(call, admission, error, reserved=reserved))
+
+
+def _stopped() -> UnavailableError:
+    return UnavailableError("The service stopped before the call was dispatched. Retry.")
 
 
 def _end_decision_span(decision: str) -> None:

@@ -40,14 +40,12 @@ class Decision(Struct, frozen=True):
     claim: OutcomeClaim | None = None
 
 
-def build_admitted(
-    decision: Decision, call: CallRequested, address: str, *, reserved: bool
-) -> CallAdmitted:
+def build_admitted(decision: Decision, call: CallRequested, *, reserved: bool) -> CallAdmitted:
     """Return the call as executor receives it."""
     admission, payer = decision.admission, decision.admission.payer
     admitted = _admitted(
         call_id=call.call_id,
-        reply_to=address,
+        reply_to=call.reply_to,
         server=call.server,
         tool=call.tool,
         customer=payer.customer,

@@ -1,6 +1,11 @@
-"""Cost of an admitted call, and the limits that apply to it. Pure."""
+"""Cost of an admitted call, and the limits that apply to it. Pure.
+
+Calls share these objects as long as the configuration of their key is unchanged, so that each
+property is computed once.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from toolbus_common.access import session_owner
 from toolbus_common.access.anonymous import is_anonymous
@@ -10,7 +15,7 @@ from toolbus_common.config import Content
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Payer:
     """A key with its hierarchy, and the limits of every level."""
 
@@ -34,18 +39,18 @@ class Payer:
             else self.id
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The key's name."""
         return self.principal.key
 
-    @property
+    @cached_property
     def customer(self) -> str:
         """The customer who pays."""
         return self.principal.customer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Admission:
     """An authorized call: its payer, its cost, and the limits it must fit.
 
@@ -65,12 +70,12 @@ class Admission:
     result_content: Content = "digest"
     strict: bool = False
 
-    @property
+    @cached_property
     def charge(self) -> int:
         """The amount to reserve for the call, in micro-dollars."""
         return self.cost.reserved
 
-    @property
+    @cached_property
     def limited(self) -> bool:
         """Whether the call needs a reservation or a limit check."""
         return bool(self.budgets or self.loops or self.payer.rates)

@@ -40,7 +40,7 @@ async def test_a_call_cancelled_before_it_arrives_is_not_made() -> None:
     bench.runner.early_cancellations.remember("taken-back")
     answers = ReplyRecorder()
     call = admitted("test_echo", {"text": "x"}).model_copy(update={"call_id": "taken-back"})
-    await bench.runner.run(call, answers)
+    await bench.run(call, answers)
     assert isinstance(answers.error, CallCancelledError)
     assert isinstance(bench.outcome, CallFailed)
     assert (bench.outcome.sent, bench.outcome.charge) == (False, 0)

@@ -1,34 +1,17 @@
 """Spans of admitted calls, in the service that executes them."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from toolbus_common.contracts import CallAdmitted, CallError, CallResult
-from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.observability.tracing.call_result import says_it_failed
 from toolbus_common.observability.tracing.context import Span
 from toolbus_common.observability.tracing.spans import Tracer
 
 S = TypeVar("S")
-Handler = Callable[[S, CallAdmitted, ReplyChannel], Coroutine[Any, Any, None]]
-
-
-class TracedReply:
-    """A reply channel that records the outcome of the call in a span."""
-
-    def __init__(self, reply: ReplyChannel, span: Span) -> None:
-        self._reply = reply
-        self._span = span
-        self.address = reply.address
-
-    async def send(self, message: ReplyMessage) -> None:
-        """Send a message. If it reports a failure, mark the span as failed."""
-        if isinstance(message, CallError):
-            self._span.fail(message.error.code)
-        elif isinstance(message, CallResult) and says_it_failed(message.body):
-            self._span.fail("tool_error")
-        await self._reply.send(message)
+Handler = Callable[[S, CallAdmitted, CallContext], Awaitable[Reply | None]]
 
 
 def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
@@ -36,16 +19,24 @@ def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
 
     def traced(handler: Handler[S]) -> Handler[S]:
         @wraps(handler)
-        def handle(
-            service: S, call: CallAdmitted, reply: ReplyChannel
-        ) -> Coroutine[Any, Any, None]:
+        def handle(service: S, call: CallAdmitted, context: CallContext) -> Awaitable[Reply | None]:
             span = tracer.span("toolbus.execute", call.traceparent)
             if not isinstance(span, Span):
-                return handler(service, call, reply)
+                return handler(service, call, context)
             span.note("toolbus.server", call.server)
             span.note("toolbus.call.id", call.call_id)
-            return span.around(handler(service, call, TracedReply(reply, span)))
+            return span.around(_noted(span, handler(service, call, context)))
 
         return handle
 
     return traced
+
+
+async def _noted(span: Span, work: Awaitable[Reply | None]) -> Reply | None:
+    """Await a call, and record in its span how it ended."""
+    reply = await work
+    if isinstance(reply, CallError):
+        span.fail(reply.error.code)
+    elif isinstance(reply, CallResult) and says_it_failed(reply.body):
+        span.fail("tool_error")
+    return reply

@@ -44,9 +44,7 @@ _decoded = msgspec.json.Decoder(_Answered).decode
 
 
 class _DiscardedReply:
-    """A reply channel that discards everything."""
-
-    address = ""
+    """The context of a call that discards every message."""
 
     async def send(self, message: ReplyMessage) -> None:
         """Discard the message."""

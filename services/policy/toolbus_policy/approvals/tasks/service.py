@@ -22,7 +22,7 @@ from toolbus_common.contracts import (
     ProtocolFamily,
     TaskCreated,
 )
-from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
@@ -66,8 +66,8 @@ RETRYABLE = (UnavailableError, RateExceededError, CallInProgressError)
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-# Admits an approved call for a key: the call, its reply channel, the key and the approval.
-RunApproved = Callable[[CallRequested, ReplyChannel, str, str], Awaitable[None]]
+# Admits an approved call for a key: the call, its context, the key and the approval.
+RunApproved = Callable[[CallRequested, CallContext, str, str], Awaitable[Reply | None]]
 
 
 @dataclass(slots=True)
@@ -168,7 +168,7 @@ class TaskService:
         result: FinalReply | CallError
         try:
             made = partial(self._pass_on, waiting)
-            result = await self.calls.request_local(call, made, running.extend)
+            result = await self.calls.request(call, on_extended=running.extend, handler=made)
         except ToolbusError as error:
             if isinstance(error, RETRYABLE) and await self._still_approved(stored, call_id):
                 last = await running.stop()
@@ -179,9 +179,9 @@ class TaskService:
         await self._put(tasks.ended(last.task, result, time()), last)
 
     async def _pass_on(
-        self, waiting: DeferredCall, call: CallRequested, reply: ReplyChannel
-    ) -> None:
-        await self.run_approved(call, reply, waiting.key, waiting.id)
+        self, waiting: DeferredCall, call: CallRequested, context: CallContext
+    ) -> Reply | None:
+        return await self.run_approved(call, context, waiting.key, waiting.id)
 
     async def _still_approved(self, before: StoredApproval, call_id: str) -> bool:
         """Return whether the approval can be used again by a call that was not dispatched.
@@ -279,7 +279,7 @@ class _RunningTask:
         task_repository: TaskRepository,
         entry: StoredTask,
         grace: float,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._book = task_repository
         self._entry = entry

@@ -19,9 +19,7 @@ FORM = {"message": "m", "requestedSchema": {"type": "object"}}
 
 
 class NoReplies:
-    """A reply channel that discards everything."""
-
-    address = "r"
+    """The context of a call that discards everything."""
 
     async def send(self, _message: ReplyMessage) -> None:
         """Discard the message."""
