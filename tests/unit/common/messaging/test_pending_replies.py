@@ -109,8 +109,8 @@ async def test_a_call_without_a_reply_times_out_with_an_unknown_outcome() -> Non
 
 
 async def test_an_extended_call_times_out_after_its_later_deadline() -> None:
-    pending, deadline, heard = PendingReplies(), time() + 60, list[float]()
-    reply = pending.open("a", deadline, on_extended=heard.append)
+    pending, deadline, extensions = PendingReplies(), time() + 60, list[float]()
+    reply = pending.open("a", deadline, on_extended=extensions.append)
     waiting = asyncio.ensure_future(reply_of(reply))
     await asyncio.sleep(0)
     pending.deliver("a", DeadlineExtended(deadline + 100))
@@ -120,7 +120,7 @@ async def test_an_extended_call_times_out_after_its_later_deadline() -> None:
     pending.expire(deadline + 102)
     with pytest.raises(OutcomeUnknownError):
         await waiting
-    assert heard == [deadline + 100] * 2
+    assert extensions == [deadline + 100] * 2
 
 
 async def test_a_handler_of_this_process_that_ignores_its_deadline_is_cancelled_once() -> None:
