@@ -72,8 +72,8 @@ async def _handing_over(transport: CallTransport, call: Any, *given: Any) -> Non
         _die()
 
 
-async def _never(*_given: Any) -> None:
-    await asyncio.Event().wait()
+def _never(*_given: Any) -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 async def _handling(settlement: SettlementConsumer, messages: Any) -> None:

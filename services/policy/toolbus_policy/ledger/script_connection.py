@@ -16,20 +16,21 @@ _INCOMPLETE = object()
 class Command:
     """A command, the future of its reply, and when that is due by the event loop's clock."""
 
-    __slots__ = ("arguments", "due", "reply", "resent")
+    __slots__ = ("arguments", "due", "loaded", "reply", "resent")
 
     def __init__(self, arguments: tuple[Any, ...], reply: asyncio.Future[Any], due: float) -> None:
         self.arguments = arguments
         self.reply = reply
         self.due = due
         self.resent = False
+        self.loaded = False
 
 
 class ScriptConnection(asyncio.Protocol):
     """Sends commands and ends the oldest one with each reply.
 
     If the connection breaks or a reply is late, the connection is closed and `on_lost` receives the
-    unanswered commands. A script that the server does not have is sent again with its source.
+    unanswered commands. A script that the server does not have is loaded and sent again.
     """
 
     def __init__(
@@ -97,9 +98,12 @@ class ScriptConnection(asyncio.Protocol):
             return
         if not isinstance(reply, ResponseError):
             command.reply.set_result(reply)
-        elif str(reply).startswith("NOSCRIPT") and command.arguments[0] == "EVALSHA":
-            _, digest, *rest = command.arguments
-            command.arguments = ("EVAL", self._sources[digest], *rest)
+        elif str(reply).startswith("NOSCRIPT") and not command.loaded:
+            command.loaded = True
+            source = self._sources[command.arguments[1]]
+            load = Command(("SCRIPT", "LOAD", source), self._loop.create_future(), command.due)
+            load.reply.add_done_callback(asyncio.Future.exception)  # the script then fails again
+            self.send(load)
             self.send(command)
         else:
             command.reply.set_exception(reply)
