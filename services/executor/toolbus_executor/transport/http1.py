@@ -203,6 +203,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise NotSentError("the connection was closed")
         self._parts, self._size, self._until_closed, self.keeps = [], 0, False, False
+        self._fields.clear()  # trailers of the previous response
         self._on_stream = on_stream
         if large is not None:
             self._large, large.flow = large, self._throttle
