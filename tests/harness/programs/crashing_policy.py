@@ -73,8 +73,8 @@ async def _handing_over(transport: CallTransport, call: Any, *given: Any) -> Any
     return reply
 
 
-async def _never(*_given: Any) -> None:
-    await asyncio.Event().wait()
+def _never(*_given: Any) -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 async def _handling(settlement: SettlementConsumer, messages: Any) -> None:

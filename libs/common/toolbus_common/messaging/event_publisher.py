@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,7 +10,7 @@ from hashlib import sha256
 
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.messaging.batcher import Batch, Batcher
 from toolbus_common.messaging.event_encryption import PersonKeyring, named, sealed, struck
 from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
@@ -41,6 +42,7 @@ class EventPublisher:
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
         self._chains: dict[str, tuple[int, str]] = {}
+        self._message_numbers = itertools.count(1)
         self._publish = publish
         self._spool = spool
         self._awaited: Lines = Batcher(self._flush, concurrency=2)
@@ -146,34 +148,35 @@ class EventPublisher:
         self._chains[event.customer] = last + 1, sha256(line).hexdigest()
         return line
 
-    async def _flush(self, lines: list[Line]) -> Sequence[None]:
+    def _flush(self, batch: Batch[Line, None]) -> None:
         by_subject: dict[str, list[bytes]] = {}
         spans: dict[str, list[str]] = {}
-        for subject, line, span in lines:
+        for subject, line, span in batch.items:
             by_subject.setdefault(subject, []).append(line)
             if span:
                 spans.setdefault(subject, []).append(span)
         envelopes = [
             Envelope(
                 subject,
-                f"{self.producer}.{secrets.token_hex(6)}",
+                f"{self.producer}.{next(self._message_numbers)}",
                 b"\n".join(group),
                 ",".join(spans[subject][:MAX_LINKS]) if subject in spans else "",
             )
             for subject, group in by_subject.items()
         ]
-        if len(envelopes) == 1:
-            await self._deliver(envelopes[0])
-        else:
-            await asyncio.gather(*map(self._deliver, envelopes))
-        return [None] * len(lines)
+        batch.run(self._deliver(envelopes, len(batch.items)))
 
-    async def _deliver(self, envelope: Envelope) -> None:
-        try:
-            await self._publish(envelope)
-        except BusDownError:
-            await self._store_undelivered(envelope)
-            raise
+    async def _deliver(self, envelopes: Sequence[Envelope], lines: int) -> Sequence[None]:
+        """Return a result for each line when the stream has every envelope."""
+        if len(envelopes) > 1:
+            await asyncio.gather(*(self._deliver([each], 0) for each in envelopes))
+        else:
+            try:
+                await self._publish(envelopes[0])
+            except BusDownError:
+                await self._store_undelivered(envelopes[0])
+                raise
+        return [None] * lines
 
     async def _store_undelivered(self, envelope: Envelope) -> None:
         self._undelivered.append(envelope)

@@ -95,7 +95,9 @@ class Bus:
         self._seed = seed
         self._nats = Client()
         self._js: JetStreamContext
-        self._acks: dict[str, asyncio.Future[bytes]] = {}
+        # The futures of acknowledgements with their due times, oldest first.
+        self._acks: dict[str, tuple[asyncio.Future[bytes], float]] = {}
+        self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_prefix = ""
         self._next_ack = 0
         self._last_error: Exception | None = None
@@ -247,7 +249,11 @@ class Bus:
             raise bus_down()
         self._next_ack += 1
         token = str(self._next_ack)
-        acknowledged = self._acks[token] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        acknowledged, due = loop.create_future(), loop.time() + ACK_SECONDS
+        self._acks[token] = acknowledged, due
+        if self._ack_timer is None:
+            self._ack_timer = loop.call_at(due, self._end_late)
         try:
             await self._nats.publish(
                 envelope.subject,
@@ -255,9 +261,8 @@ class Bus:
                 f"{self._ack_prefix}.{token}",
                 headers=envelope.headers,
             )
-            async with asyncio.timeout(ACK_SECONDS):
-                answer = msgspec.json.decode(await acknowledged)
-        except (NatsError, TimeoutError) as error:
+            answer = msgspec.json.decode(await acknowledged)
+        except NatsError as error:
             raise bus_down() from error
         finally:
             del self._acks[token]
@@ -303,7 +308,7 @@ class Bus:
         return info.ack_floor.stream_seq if info.ack_floor is not None else 0
 
     async def _acknowledged(self, message: Msg) -> None:
-        future = self._acks.get(message.subject.rpartition(".")[2])
+        future, _ = self._acks.get(message.subject.rpartition(".")[2], (None, 0.0))
         if future is None or future.done():
             return
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
@@ -313,13 +318,26 @@ class Bus:
         else:
             future.set_result(message.data)
 
+    def _end_late(self) -> None:
+        """End late acknowledgements; the timer is set again for the oldest of the others."""
+        now = asyncio.get_running_loop().time()
+        self._end_acks(now)
+        later = (due for _, due in self._acks.values() if due > now)
+        oldest = next(later, None)
+        self._ack_timer = (
+            asyncio.get_running_loop().call_at(oldest, self._end_late) if oldest else None
+        )
+
+    def _end_acks(self, until: float) -> None:
+        for future, due in self._acks.values():
+            if due <= until and not future.done():
+                future.set_exception(bus_down())
+
     async def _lost(self) -> None:
         if self._closer is not None:
             return
         log.warning("bus.lost")
-        for future in self._acks.values():
-            if not future.done():
-                future.set_exception(bus_down())
+        self._end_acks(inf)
         for callback in self.on_lost:
             callback()
 

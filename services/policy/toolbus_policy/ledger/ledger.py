@@ -1,19 +1,28 @@
 """The ledger: budgets, rates and loop limits in Redis; each change is one atomic script."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import time
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from toolbus_common.errors import LedgerDownError, LedgerRebuildingError, ToolbusError
-from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.messaging.batcher import Batch, Batcher
 from toolbus_policy.ledger.generations import GenerationStore, KnownGeneration
 from toolbus_policy.ledger.periods import PeriodCache
 from toolbus_policy.ledger.reservation import CallContext, ReservationRecord
 from toolbus_policy.ledger.reserve_args import ReservationRequest, ReserveArguments, error_of
-from toolbus_policy.ledger.valkey_store import BOOK, ValkeyStore, customer_key, generation_key
+from toolbus_policy.ledger.valkey_store import (
+    BOOK,
+    REDIS_ERRORS,
+    ValkeyStore,
+    customer_key,
+    generation_key,
+    ledger_down_error,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +63,20 @@ class ExpiredReservation:
 
 
 Change = TypeVar("Change", ReservationEnd, Extension)
+Reservations = Batch[ReservationRequest, ToolbusError | None]
 
 
 @dataclass(slots=True)
 class CounterState:
-    """A customer's counters as this process knows them: generation, newest tick, stored tick."""
+    """A customer's counters as this process knows them: generation, newest tick, stored tick.
+
+    `keys` are the keys of the generation that every script needs.
+    """
 
     generation: str
     tick: int
     marked: int
+    keys: list[str]
 
 
 class Ledger:
@@ -84,9 +98,7 @@ class Ledger:
         self.newest = 0
         self._states: dict[str, CounterState] = {}
         self._calendars = PeriodCache()
-        self._requests: Batcher[ReservationRequest, ToolbusError | None] = Batcher(
-            self._reserve_all, concurrency=2
-        )
+        self._requests: dict[str, Batcher[ReservationRequest, ToolbusError | None]] = {}
 
     async def close(self) -> None:
         """Close the connections."""
@@ -101,7 +113,11 @@ class Ledger:
             LedgerRebuildingError: the counters are lost and being rebuilt.
 
         """
-        error = await self._requests.add(request)
+        customer = request.admission.payer.customer
+        requests = self._requests.get(customer)
+        if requests is None:
+            requests = self._requests[customer] = Batcher(partial(self._reserve_batch, customer))
+        error = await requests.add(request)
         if error is not None:
             raise error
 
@@ -125,9 +141,7 @@ class Ledger:
         self, customer: str, until: float = NO_LIMIT, maximum: int = MAX_EXPIRED
     ) -> list[ExpiredReservation]:
         """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
-        raw = await self._known(
-            customer, lambda state: self._claim_due(customer, state, until, maximum)
-        )
+        raw = await self._known(customer, lambda state: self._claim_due(state, until, maximum))
         if raw is None or raw == b"lost":
             return []
         pairs = zip(raw[::2], raw[1::2], strict=True)
@@ -163,46 +177,52 @@ class Ledger:
 
     # -- scripts -----------------------------------------------------------------------------
 
-    async def _reserve_all(
-        self, requests: list[ReservationRequest]
-    ) -> Sequence[ToolbusError | None]:
-        errors: dict[str, ToolbusError | None] = {}
-        groups = _group(requests, [request.admission.payer.customer for request in requests])
-        for customer, group in groups.items():
-            try:
-                answers = await self._reserve_for(customer, group)
-            except ToolbusError as error:
-                errors |= {request.rid: error for request in group}
-                continue
-            for request, answer in zip(group, answers, strict=True):
-                errors[request.rid] = error_of(request.admission, answer)
-        return [errors[request.rid] for request in requests]
+    def _reserve_batch(self, customer: str, batch: Reservations) -> None:
+        """Send a batch of one customer; its reply ends it without a task."""
+        state = self._states.get(customer)
+        if state is None:
+            batch.run(self._reserve_agreed(customer, batch.items))
+        else:
+            reply = self._send_reserve(customer, state, batch.items)
+            reply.add_done_callback(partial(self._end_batch, customer, state, batch))
 
-    async def _reserve_for(
-        self, customer: str, requests: list[ReservationRequest]
-    ) -> list[list[Any]]:
-        state = self._states.get(customer) or await self._agree(customer)
-        answer = await self._reserve_in(customer, state, requests)
+    def _end_batch(
+        self, customer: str, state: CounterState, batch: Reservations, reply: asyncio.Future[Any]
+    ) -> None:
+        try:
+            answer = reply.result()
+        except REDIS_ERRORS:
+            batch.reject(ledger_down_error())
+            return
         if answer == b"epoch":  # another replica may have rebuilt the counters
             log.warning("ledger.generation_differs", extra={"customer": customer})
-            answer = await self._reserve_in(customer, await self._agree(customer), requests)
+            batch.run(self._reserve_agreed(customer, batch.items))
+        else:
+            batch.resolve(_errors_of(state, batch.items, answer))
+
+    async def _reserve_agreed(
+        self, customer: str, requests: list[ReservationRequest]
+    ) -> list[ToolbusError | None]:
+        """Reserve in the generation that the bus has.
+
+        Raises `LedgerDownError`, or `LedgerRebuildingError` if Redis has another generation.
+        """
+        state = await self._agree(customer)
+        try:
+            answer = await self._send_reserve(customer, state, requests)
+        except REDIS_ERRORS as error:
+            raise ledger_down_error() from error
         if answer == b"epoch":
             self.on_lost(customer)
             raise rebuilding_error(customer, self.rebuild_errors.get(customer, ""))
-        return cast("list[list[Any]]", answer)
+        return _errors_of(state, requests, answer)
 
-    async def _reserve_in(
+    def _send_reserve(
         self, customer: str, state: CounterState, requests: list[ReservationRequest]
-    ) -> Any:
-        arguments = ReserveArguments(customer, state.generation)
+    ) -> asyncio.Future[Any]:
+        arguments = ReserveArguments(customer, state.generation, state.keys)
         packed = arguments.packed(requests, self._calendars, time())
-        answer = await self.store.run(
-            "reserve", arguments.keys, [state.generation, state.tick, packed]
-        )
-        if answer == b"epoch":
-            return answer
-        state.tick = max(state.tick, answer[0])
-        return answer[1]
+        return self.store.send("reserve", arguments.keys, [state.generation, state.tick, packed])
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
         """Run work on known counters. Return None if nothing was reserved yet, or all is lost."""
@@ -236,22 +256,20 @@ class Ledger:
 
     async def _extend(self, customer: str, state: CounterState, extensions: list[Extension]) -> Any:
         changes = [part for each in extensions for part in (each.rid, int(each.due * 1000))]
-        keys = [*_reservation_keys(customer, state), customer_key(customer, "lock")]
+        keys = [*state.keys, customer_key(customer, "lock")]
         return await self.store.run("extend", keys, [state.generation, state.tick, *changes])
 
     async def _settle(self, customer: str, state: CounterState, ends: list[ReservationEnd]) -> Any:
         changes = [part for end in ends for part in (end.rid, end.how, end.actual)]
-        keys = [*_reservation_keys(customer, state), customer_key(customer, "lock")]
+        keys = [*state.keys, customer_key(customer, "lock")]
         answer = await self.store.run("settle", keys, [state.generation, state.tick, *changes])
         if isinstance(answer, int):
             state.tick = max(state.tick, answer)
         return answer
 
-    async def _claim_due(
-        self, customer: str, state: CounterState, until: float, maximum: int
-    ) -> Any:
+    async def _claim_due(self, state: CounterState, until: float, maximum: int) -> Any:
         arguments = [state.generation, state.tick, maximum, int(until * 1000)]
-        return await self.store.run("due", _reservation_keys(customer, state), arguments)
+        return await self.store.run("due", state.keys, arguments)
 
     async def _agree(self, customer: str) -> CounterState:
         known = await self.generations.known(customer)
@@ -264,9 +282,12 @@ class Ledger:
     def _remember(self, customer: str, known: KnownGeneration) -> CounterState:
         state = self._states.get(customer)
         if state is None or state.generation != known.generation.id:
-            state = self._states[customer] = CounterState(
-                known.generation.id, known.tick, known.tick
-            )
+            generation = known.generation.id
+            keys = [
+                customer_key(customer, BOOK),
+                *(generation_key(customer, generation, name) for name in ("calls", "due")),
+            ]
+            state = self._states[customer] = CounterState(generation, known.tick, known.tick, keys)
         state.tick = max(state.tick, known.tick)
         return state
 
@@ -279,10 +300,15 @@ def _bind_group(
     return lambda state: change(customer, state, group)
 
 
-def _reservation_keys(customer: str, state: CounterState) -> list[str]:
+def _errors_of(
+    state: CounterState, requests: Sequence[ReservationRequest], answer: list[Any]
+) -> list[ToolbusError | None]:
+    """Return the error of each reservation by the script's reply, which also has the new tick."""
+    tick, results = answer
+    state.tick = max(state.tick, tick)
     return [
-        customer_key(customer, BOOK),
-        *(generation_key(customer, state.generation, own) for own in ("calls", "due")),
+        None if result[0] == b"ok" else error_of(request.admission, result)
+        for request, result in zip(requests, results, strict=True)
     ]
 
 

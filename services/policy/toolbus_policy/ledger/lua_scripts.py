@@ -1,4 +1,4 @@
-"""Run the ledger's scripts, each on its own connection.
+"""Run the ledger's scripts by digest, pipelined on one connection that is opened when needed.
 
 The client's own script API is more expensive than the scripts: each run creates a task, locks the
 pool and updates metrics.
@@ -10,76 +10,114 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as BrokenError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import RedisError
+
+from toolbus_common.concurrency import end
+from toolbus_policy.ledger.script_connection import Command, ScriptConnection
 
 SCRIPTS = ("reserve", "extend", "settle", "due", "open")
 STANDALONE = ("open",)  # scripts without the shared part
 
 
 class ScriptRunner:
-    """Run scripts by digest. An error closes the connection, so replies are never mixed up."""
+    """Runs scripts; a script may run twice if the connection breaks, which all scripts allow."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
         self._pool = ConnectionPool.from_url(
-            url, socket_timeout=None, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
+            url,
+            protocol=2,  # without messages that no command asked for
+            socket_timeout=None,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
         )
-        self._idle: list[Connection] = []
-        self._sources = {name: _source(name) for name in SCRIPTS}
+        sources = {name: _source(name) for name in SCRIPTS}
         self._digests = {
             name: sha1(source, usedforsecurity=False).hexdigest()
-            for name, source in self._sources.items()
+            for name, source in sources.items()
         }
+        self._sources = {self._digests[name]: source for name, source in sources.items()}
+        self._connection: ScriptConnection | None = None
+        self._waiting: list[Command] = []  # for the connection that is being opened
+        self._opening: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run one script within `seconds`. Raises the client's errors or `TimeoutError`.
+    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> asyncio.Future[Any]:
+        """Send one script.
 
-        A script may run twice if its connection breaks; all scripts allow that.
+        The future ends within `seconds`: with the reply, the client's errors or `TimeoutError`.
         """
-        command = ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
-        async with asyncio.timeout(self._seconds):
-            try:
-                return await self._evaluate(name, command)
-            except BrokenError:  # the server may have restarted: all connections are broken
-                await self.close()
-                return await self._evaluate(name, command)
+        loop = self._loop
+        if loop is None:  # cached: on 3.11 each look-up is a system call
+            loop = self._loop = asyncio.get_running_loop()
+        command = Command(
+            ("EVALSHA", self._digests[name], len(keys), *keys, *arguments),
+            loop.create_future(),
+            loop.time() + self._seconds,
+        )
+        self._send(command)
+        return command.reply
 
     async def close(self) -> None:
-        """Close idle connections."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect()
+        """Close the connection. Scripts in progress end with the client's `ConnectionError`."""
+        if self._opening is not None:
+            await end(self._opening)
+        unanswered = self._waiting
+        if self._connection is not None:
+            unanswered = [*unanswered, *self._connection.close()]
+            self._connection = None
+        self._fail(unanswered, BrokenError("The connection was closed."))
 
-    async def _evaluate(self, name: str, command: tuple[Any, ...]) -> Any:
-        try:
-            return await self._execute(command)
-        except NoScriptError:
-            await self._execute(("SCRIPT", "LOAD", self._sources[name]))
-            return await self._execute(command)
+    def _send(self, command: Command) -> None:
+        if self._connection is not None:
+            self._connection.send(command)
+            return
+        self._waiting.append(command)
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open())
 
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
-        connection = self._idle.pop() if self._idle else self._connection()
-        try:
-            packed = pack_command(command)
-            await connection.send_packed_command(packed, check_health=False)
-            reply = await connection.read_response()
-        except ResponseError:
-            self._idle.append(connection)
-            raise
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._idle.append(connection)
-        return reply
+    async def _open(self) -> None:
+        """Open the connection and send what waits for it."""
+        while self._waiting:
+            connection = ScriptConnection(self._sources, self._lost)
+            client: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            try:
+                async with asyncio.timeout_at(self._waiting[0].due):
+                    await connection.open(client)
+            except TimeoutError as error:
+                now = asyncio.get_running_loop().time()
+                self._fail([each for each in self._waiting if each.due <= now], error)
+            except (RedisError, OSError) as error:
+                self._fail(self._waiting, error)
+            else:
+                waiting, self._waiting = self._waiting, []
+                self._connection = connection
+                for command in waiting:
+                    connection.send(command)
 
-    def _connection(self) -> Connection:
-        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        return connection
+    def _lost(self, connection: ScriptConnection, unanswered: list[Command]) -> None:
+        """Send unanswered commands again, once: the server may have restarted."""
+        if self._connection is connection:
+            self._connection = None
+        now = asyncio.get_running_loop().time()
+        for command in unanswered:
+            if command.due <= now:
+                self._fail([command], TimeoutError())
+            elif command.resent:
+                self._fail([command], BrokenError("The connection was lost."))
+            else:
+                command.resent = True
+                self._send(command)
+
+    def _fail(self, commands: list[Command], error: Exception) -> None:
+        for command in commands:
+            if not command.reply.done():
+                command.reply.set_exception(error)
+        self._waiting = [each for each in self._waiting if not each.reply.done()]
 
 
 def _source(name: str) -> bytes:

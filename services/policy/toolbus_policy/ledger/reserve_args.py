@@ -18,7 +18,7 @@ from toolbus_common.errors import (
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 from toolbus_policy.ledger.periods import PeriodCache
-from toolbus_policy.ledger.valkey_store import BOOK, customer_key, generation_key
+from toolbus_policy.ledger.valkey_store import generation_key
 
 SECOND = 1_000_000  # microseconds
 
@@ -39,14 +39,14 @@ class ReservationRequest(Struct, frozen=True):
 
 
 class ReserveArguments:
-    """The keys and the one JSON argument of the script; calls share the keys of their levels."""
+    """The keys and the one JSON argument of the script; calls share the keys of their levels.
 
-    def __init__(self, customer: str, generation: str) -> None:
-        self._customer, self._generation = customer, generation
-        self.keys = [
-            customer_key(customer, BOOK),
-            *(generation_key(customer, generation, name) for name in ("calls", "due")),
-        ]
+    `keys` are those that every call needs; the keys of levels follow.
+    """
+
+    def __init__(self, customer: str, generation: str, keys: list[str]) -> None:
+        self._prefix = generation_key(customer, generation, "")
+        self.keys = [*keys]
         self._index: dict[str, int] = {}
         self._periods: dict[tuple[int, ...], int] = {}
 
@@ -90,7 +90,7 @@ class ReserveArguments:
     def _counter(self, name: str) -> int:
         index = self._index.get(name)
         if index is None:
-            self.keys.append(generation_key(self._customer, self._generation, name))
+            self.keys.append(self._prefix + name)
             index = self._index[name] = len(self.keys)
         return index
 

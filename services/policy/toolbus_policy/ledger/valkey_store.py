@@ -1,5 +1,6 @@
 """Store the ledger in Redis or Valkey; all keys of a customer share one slot."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,11 @@ class ValkeyStore:
 
     async def run(self, script: str, keys: list[str], arguments: Sequence[Any]) -> Any:
         """Run one script."""
-        return await self._checked(self._scripts.run(script, keys, arguments))
+        return await self._checked(self.send(script, keys, arguments))
+
+    def send(self, script: str, keys: list[str], arguments: Sequence[Any]) -> asyncio.Future[Any]:
+        """Send one script; the future ends with the reply or with one of `REDIS_ERRORS`."""
+        return self._scripts.run(script, keys, arguments)
 
     async def begin_generation(self, customer: str, generation: str) -> str:
         """Store this generation unless the customer has one.

@@ -5,8 +5,11 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.messaging.batcher import Batcher
+from harness.waits import until
+from toolbus_common.messaging.batcher import Batch, Batcher
 from toolbus_common.observability.tracing import bind, bound
+
+Numbers = Batch[int, int]
 
 
 class Recorder:
@@ -20,7 +23,10 @@ class Recorder:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, items: list[int]) -> list[int]:
+    def __call__(self, batch: Numbers) -> None:
+        batch.run(self.double(batch.items))
+
+    async def double(self, items: list[int]) -> list[int]:
         self.batches.append(items)
         self.began.set()
         self.at_once += 1
@@ -56,15 +62,21 @@ async def test_items_gather_while_all_slots_are_busy() -> None:
 
 
 async def test_a_failed_batch_fails_each_of_its_items_and_no_other() -> None:
-    async def flush(items: list[int]) -> list[int]:
+    async def unlucky(items: list[int]) -> list[int]:
         if 13 in items:
             raise RuntimeError("unlucky")
         return items
 
+    def flush(batch: Numbers) -> None:
+        if 14 in batch.items:
+            raise RuntimeError("unlucky")
+        batch.run(unlucky(batch.items))
+
     batcher: Batcher[int, int] = Batcher(flush)
-    together = await asyncio.gather(batcher.add(1), batcher.add(13), return_exceptions=True)
-    assert [str(error) for error in together] == ["unlucky", "unlucky"]
-    assert await batcher.add(2) == 2
+    for cause in (13, 14):
+        together = await asyncio.gather(batcher.add(1), batcher.add(cause), return_exceptions=True)
+        assert [str(error) for error in together] == ["unlucky", "unlucky"]
+        assert await batcher.add(2) == 2
 
 
 async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
@@ -103,10 +115,7 @@ def test_every_item_gets_its_own_result_in_bounded_batches(
 
 
 async def test_too_few_results_fail_each_item_rather_than_hang() -> None:
-    async def forgetful(items: list[int]) -> list[int]:
-        return items[:-1]
-
-    batcher: Batcher[int, int] = Batcher(forgetful)
+    batcher: Batcher[int, int] = Batcher(lambda batch: batch.resolve(batch.items[:-1]))
     errors = await asyncio.gather(batcher.add(1), batcher.add(2), return_exceptions=True)
     assert [type(error) for error in errors] == [ValueError, ValueError]
 
@@ -114,12 +123,44 @@ async def test_too_few_results_fail_each_item_rather_than_hang() -> None:
 async def test_a_batch_does_not_run_in_the_context_of_its_first_item() -> None:
     seen: list[str] = []
 
-    async def flush(items: list[int]) -> list[int]:
+    def flush(batch: Numbers) -> None:
         seen.append(bound())
-        return items
+        asyncio.get_running_loop().call_soon(batch.resolve, batch.items)
 
     for linger in (0.0, 0.001):
-        batcher: Batcher[int, int] = Batcher(flush, linger=linger)
+        batcher: Batcher[int, int] = Batcher(flush, linger=linger, max_items=1, concurrency=1)
         bind("00-trace")
-        await batcher.add(1)
-    assert seen == ["", ""]
+        await asyncio.gather(batcher.add(1), batcher.add(2))
+    assert seen == ["", "", "", ""]
+
+
+async def test_a_batch_that_a_callback_ends_needs_no_task() -> None:
+    replies: list[Numbers] = []
+    batcher: Batcher[int, int] = Batcher(replies.append)
+    before = asyncio.all_tasks()
+    future = batcher.add(21)
+    await until(lambda: replies, "the batch is flushed")
+    assert asyncio.all_tasks() == before
+    replies.pop().resolve([42])
+    assert future.result() == 42
+
+
+async def test_many_batches_that_end_at_once_do_not_recurse() -> None:
+    batcher: Batcher[int, int] = Batcher(
+        lambda batch: batch.resolve(batch.items), max_items=1, concurrency=1
+    )
+    assert await asyncio.gather(*map(batcher.add, range(5000))) == list(range(5000))
+
+
+async def test_items_of_a_batch_whose_task_is_cancelled_are_cancelled() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher: Batcher[int, int] = Batcher(recorder)
+    before = asyncio.all_tasks()
+    waiting = batcher.add(1)
+    await recorder.began.wait()
+    (flushing,) = asyncio.all_tasks() - before
+    flushing.cancel()
+    await asyncio.wait([waiting])
+    assert isinstance(waiting.exception(), asyncio.CancelledError)
+    await batcher.drain()
