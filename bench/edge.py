@@ -217,7 +217,8 @@ async def _under_load(script: str, plan: dict[str, Any]) -> tuple[float, dict[st
     return process_time() - began, json.loads(output)
 
 
-def _plan(port: int, asked_for: tuple[bytes, dict[str, str]], seconds: float) -> Plan:
+def load_plan(port: int, asked_for: tuple[bytes, dict[str, str]], seconds: float) -> Plan:
+    """Return the load of one request on a port of this machine."""
     body, headers = asked_for
     return Plan(
         url=f"http://127.0.0.1:{port}/mcp", key=SECRET, body=body.decode(), headers=headers,
@@ -240,7 +241,7 @@ async def _measure(seconds: float, *, verbose: bool) -> dict[str, float]:
         limits = limits_of(settings)
         async with serving(app, "edge", "127.0.0.1", 0, limits, 1.0) as listener:
             for name, wanted in (("call", CALL), ("list", LIST)):
-                plan = _plan(listener.port, wanted, seconds)
+                plan = load_plan(listener.port, wanted, seconds)
                 figures[f"{name}: CPU with HTTP, µs"] = await served_us(plan)
             plan_of_sessions = {
                 "url": f"http://127.0.0.1:{listener.port}/mcp", "key": AGENT,
