@@ -60,7 +60,7 @@ class ReadyCalls:
 
     def address(self, call_id: str) -> str:
         """Return a reply subject, which nothing uses."""
-        return f"tb.reply.{call_id}"
+        return f"unused.{call_id}"
 
     async def request(self, call: CallRequested, *_: Any) -> CallResult:
         """Return the arguments' text as a tool's result."""
@@ -130,7 +130,7 @@ LIST = request("tools/list", {})
 # -- in process --------------------------------------------------------------------------------
 
 
-def asked(app: App, body: bytes, headers: dict[str, str]) -> Callable[[], Awaitable[bytes]]:
+def requests_of(app: App, body: bytes, headers: dict[str, str]) -> Callable[[], Awaitable[bytes]]:
     """Return a function that sends one request to the application and returns its answer."""
     fields = {
         "host": "127.0.0.1:8080",
@@ -217,9 +217,9 @@ async def _under_load(script: str, plan: dict[str, Any]) -> tuple[float, dict[st
     return process_time() - began, json.loads(output)
 
 
-def load_plan(port: int, asked_for: tuple[bytes, dict[str, str]], seconds: float) -> Plan:
+def load_plan(port: int, sample: tuple[bytes, dict[str, str]], seconds: float) -> Plan:
     """Return the load of one request on a port of this machine."""
-    body, headers = asked_for
+    body, headers = sample
     return Plan(
         url=f"http://127.0.0.1:{port}/mcp", key=SECRET, body=body.decode(), headers=headers,
         expect='"result":', connections=32, seconds=seconds,
@@ -231,7 +231,7 @@ async def _measure(seconds: float, *, verbose: bool) -> dict[str, float]:
     with edge() as (app, endpoint, settings):
         gc.freeze()
         for name, wanted in (("call", CALL), ("list", LIST)):
-            ask = asked(app, *wanted)
+            ask = requests_of(app, *wanted)
             figures[f"{name}: CPU in the application, µs"] = await cpu_us(ask)
             calls, coroutines = await python_calls(ask)
             figures[f"{name}: Python calls in the application"] = calls.total()
