@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
 
 install: $(INSTALLED)
 
@@ -172,6 +172,10 @@ bench-traces: $(INSTALLED)
 # Cost of access token verification for each request at ingress.
 bench-identity: $(INSTALLED)
 	$(BIN)/python bench/identity.py $(ARGS)
+
+# The HTTP edge alone: CPU and Python calls of a request, lists and sessions.
+bench-edge: $(INSTALLED)
+	$(BIN)/python bench/edge.py $(ARGS)
 
 # DPoP proofs, identity headers and sealed tokens: processor time of each.
 bench-proofs: $(INSTALLED)

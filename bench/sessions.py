@@ -109,7 +109,11 @@ async def run(plan: Plan) -> dict[str, float]:
     began = perf_counter() + plan.warm_seconds
     await asyncio.gather(*(work() for _ in range(plan.clients)))
     counted = sum(1 for at in ended if at >= began)
-    return {"sessions": counted, "per_second": counted / (perf_counter() - began)}
+    return {
+        "sessions": counted,
+        "all_sessions": len(ended),
+        "per_second": counted / (perf_counter() - began),
+    }
 
 
 if __name__ == "__main__":

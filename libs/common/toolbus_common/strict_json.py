@@ -25,14 +25,16 @@ class StrictJSONError(ValueError):
 def parse(text: bytes) -> Any:
     """Parse one document. Raises `StrictJSONError`: malformed, repeated names, NaN, or too deep.
 
-    A document that is encoded to the same bytes again cannot have a repeated name, so the common
-    case is verified at C speed; any other document is parsed again, slowly.
+    A document that is encoded to the same bytes again cannot have a repeated name. Compact
+    documents, and those with Python's usual blanks, are verified in this way at C speed. Any other
+    document is parsed again, slowly.
     """
     try:
         value = _decode(text)
         if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
             _check_depth(value)
-        if _encode(value) != text:
+        compact = _encode(value)
+        if compact != text and msgspec.json.format(compact, indent=0) != text:
             _pairs.decode(text.decode())  # raises for repeated names
     except StrictJSONError:
         raise

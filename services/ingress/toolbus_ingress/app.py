@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Awaitable
 from typing import Any
 
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
@@ -33,6 +34,7 @@ _SHUTDOWN = (
     "Check the audit log before repeating it."
 )
 _ALIVE = Response(200, b"")
+_JSON = (b"content-type", b"application/json")
 _NOT_FOUND = jsonrpc.error(
     404,
     jsonrpc.INVALID_REQUEST,
@@ -72,6 +74,9 @@ class App:
             self._endpoint.guard.headers(scope)
             response = cors.preflight(scope) if origin else None
             if response is None:
+                if scope["method"] not in _WITH_BODY and announces_body(scope):
+                    await read_request_body(receive, LARGEST_UNREAD)
+                    receive = receive_nothing
                 response = await self._route(scope, receive, send)
         except RejectedRequestError as rejection:
             response = _rejection_response(rejection, scope["path"])
@@ -82,26 +87,31 @@ class App:
             error = "Internal error. The log of the ingress service has the details."
             response = self._failure(ToolbusError(error), scope)
         if response is not None:
-            rejected_credentials.count(self._rejections, scope, response)
+            if response.rejected or response.status >= jsonrpc.BAD_REQUEST:
+                rejected_credentials.count(self._rejections, scope, response)
             await _send(response, send)
 
-    async def _route(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
+    def _route(
+        self, scope: dict[str, Any], receive: Receive, send: Send
+    ) -> Awaitable[Response | None]:
+        """Return the answer of the handler of the path."""
         path: str = scope["path"]
-        if scope["method"] not in _WITH_BODY and announces_body(scope):
-            await read_request_body(receive, LARGEST_UNREAD)
-            receive = receive_nothing
         if path == "/mcp":
-            return await self._endpoint.answer(scope, "", receive, send)
-        if path == "/healthz":
-            return _ALIVE
+            return self._endpoint.answer(scope, "", receive, send)
         if rest_apis.serves(path):
-            return await self._rest_apis.answer(scope, receive, send)
+            return self._rest_apis.answer(scope, receive, send)
         match = _SERVER_PATH.fullmatch(path)
         if match is not None:
-            return await self._endpoint.answer(scope, match[1], receive, send)
+            return self._endpoint.answer(scope, match[1], receive, send)
         match = (_SSE_POST if scope["method"] == "POST" else _SSE_STREAM).fullmatch(path)
         if match is not None:
-            return await self._http_sse.answer(scope, match[1] or "", receive, send)
+            return self._http_sse.answer(scope, match[1] or "", receive, send)
+        return self._serve_page(scope, receive)
+
+    async def _serve_page(self, scope: dict[str, Any], receive: Receive) -> Response:
+        """Answer requests for everything but MCP and the REST APIs."""
+        if scope["path"] == "/healthz":
+            return _ALIVE
         return (
             await self._approval_page.answer(scope, receive)
             or self._endpoint.protected_resource.metadata_response(scope)
@@ -121,8 +131,8 @@ def _rejection_response(rejection: RejectedRequestError, path: str) -> Response:
 
 
 async def _send(response: Response, send: Send) -> None:
-    headers = [(b"content-length", str(len(response.body)).encode()), *response.headers]
-    if response.body and not any(name == b"content-type" for name, _ in response.headers):
-        headers.append((b"content-type", b"application/json"))
+    headers = [(b"content-length", b"%d" % len(response.body)), *response.headers]
+    if response.body and b"content-type" not in dict(response.headers):
+        headers.append(_JSON)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})

@@ -50,18 +50,24 @@ def build(process: ProcessContext) -> Service:
     settings = Settings()
     service = Service("ingress", settings, process)
     sealer = ClaimSealer(load_key(settings.client_state_key))
-    endpoint = _endpoint(service, settings, sealer)
-    rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
-    service.add_resource(rejections.publisher.running)
+    endpoint = endpoint_of(service, settings, sealer)
     _report_anonymous_access(service, endpoint.anonymous)
-    service.draining.append(rejections.publisher.flush)
-    browser_origins = _names(settings.browser_origins)
-    app = App(endpoint, ApprovalPage(endpoint, sealer), rejections, browser_origins)
+    app = application(endpoint, sealer, settings)
     service.add_resource(lambda: _serve_clients(endpoint, app, settings))
     return service
 
 
-def _endpoint(service: Service, settings: Settings, sealer: ClaimSealer) -> Endpoint:
+def application(endpoint: Endpoint, sealer: ClaimSealer, settings: Settings) -> App:
+    """Compose the application around an endpoint."""
+    service = endpoint.service
+    rejections = RejectionCounter(service.events.publish, settings.rejection_seconds)
+    service.add_resource(rejections.publisher.running)
+    service.draining.append(rejections.publisher.flush)
+    browser_origins = _names(settings.browser_origins)
+    return App(endpoint, ApprovalPage(endpoint, sealer), rejections, browser_origins)
+
+
+def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> Endpoint:
     """Compose the MCP endpoint and connect its parts."""
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection))
     catalogue = Catalogue(directory)

@@ -37,18 +37,16 @@ class ProtocolError(Exception):
 
 
 class Request(Struct, frozen=True):
-    """One JSON-RPC request or notification. `id` is raw JSON, empty for a notification."""
+    """One JSON-RPC request or notification. `id` is raw JSON, empty for a notification.
+
+    `meta` is the `_meta` of the params; empty if they have none.
+    """
 
     id: bytes
     method: str
     params: dict[str, Any]
     family: ProtocolFamily
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """The request's `_meta`."""
-        found = self.params.get("_meta")
-        return found if isinstance(found, dict) else {}
+    meta: dict[str, Any] = {}
 
 
 def parse_request(message: Any, request_id: bytes, headers: Headers) -> Request:
@@ -67,10 +65,14 @@ def parse_request(message: Any, request_id: bytes, headers: Headers) -> Request:
         raise _invalid(INVALID_REQUEST, "The request has no 'method'.", request_id)
     if not isinstance(params, dict):
         raise _invalid(INVALID_PARAMS, "params must be an object.", request_id)
-    request = Request(request_id, method, params, _family(method, params, headers))
-    if request.family is ProtocolFamily.MODERN:
+    meta = params.get("_meta")
+    if not isinstance(meta, dict):
+        meta = {}
+    if VERSION in meta or _is_modern(method, headers):
+        request = Request(request_id, method, params, ProtocolFamily.MODERN, meta)
         _check_modern(request, headers)
     else:
+        request = Request(request_id, method, params, ProtocolFamily.LEGACY, meta)
         _check_legacy(request, headers)
     return request
 
@@ -90,15 +92,11 @@ def request_id_of(message: Any) -> bytes:
     return strict_json.dump(request_id)
 
 
-def _family(method: str, params: dict[str, Any], headers: Headers) -> ProtocolFamily:
-    meta = params.get("_meta")
-    if isinstance(meta, dict) and VERSION in meta:
-        return ProtocolFamily.MODERN
-    if method == "initialize":
-        return ProtocolFamily.LEGACY
+def _is_modern(method: str, headers: Headers) -> bool:
+    """Return whether a request without a version in its `_meta` is of the stateless family."""
     version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
     legacy = not version or version in LEGACY or b"mcp-session-id" in headers
-    return ProtocolFamily.LEGACY if legacy else ProtocolFamily.MODERN
+    return method != "initialize" and not legacy
 
 
 def _check_modern(request: Request, headers: Headers) -> None:
@@ -130,10 +128,12 @@ def _check_headers(request: Request, version: str, headers: Headers) -> None:
         raise _header_mismatch("Mcp-Method", header, request.method, request.id)
     parameter = NAMED.get(request.method)
     if parameter is not None:
-        name = request.params.get(parameter)
-        header = decoded(headers.get(b"mcp-name", b""))
+        name, sent = request.params.get(parameter), headers.get(b"mcp-name", b"")
+        if not isinstance(name, str) or (sent.decode("latin-1") == name and sent[:2] != b"=?"):
+            return
+        header = decoded(sent)
         left_out = parameter == "taskId" and b"mcp-name" not in headers  # as FastMCP's tasks do
-        if isinstance(name, str) and header != name and not left_out:
+        if header != name and not left_out:
             raise _header_mismatch("Mcp-Name", header, name, request.id)
 
 

@@ -43,6 +43,8 @@ def test_any_bytes_are_parsed_or_rejected(text: bytes) -> None:
         b'{"a":{"b":1,"b":1}}',
         b'[{"a":1},{"a":1,"\\u0061":2}]',
         b'{ "a" : 1, "a" : 2 }',
+        b'{"a": 1, "a": 2}',
+        b'{"a": 1, "b": {"c": ": ", "c": ": "}}',
     ],
 )
 def test_a_repeated_name_is_rejected_anywhere(text: bytes) -> None:

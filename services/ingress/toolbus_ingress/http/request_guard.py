@@ -2,6 +2,7 @@
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from toolbus_common.http_server.body import (
@@ -80,22 +81,18 @@ class RequestGuard:
             found[name] = value.strip()
         if size > LARGEST_HEAD or len(raw) > MAX_HEADERS:
             raise rejected("headers", 431, f"The headers exceed {LARGEST_HEAD} bytes. Send fewer.")
-        self._check_names(found)
-        return found
-
-    def _check_names(self, headers: Headers) -> None:
-        host = headers.get(b"host", b"").decode("latin-1").lower()
-        if not _is_allowed(host, self.hosts):
+        if not _is_allowed(found.get(b"host", b""), self.hosts):
             raise rejected(
                 "host", 403, "The Host header is not allowed. The operator can allow it "
                 "with TOOLBUS_ALLOWED_HOSTS.",
             )  # fmt: skip
-        origin = headers.get(b"origin")
-        if origin is not None and not _is_allowed(origin.decode("latin-1").lower(), self.origins):
+        origin = found.get(b"origin")
+        if origin is not None and not _is_allowed(origin, self.origins):
             raise rejected(
                 "origin", 403, "The Origin header is not allowed. The operator can allow it "
                 "with TOOLBUS_ALLOWED_ORIGINS.",
             )  # fmt: skip
+        return found
 
 
 def check_post(headers: Headers, largest_body: int) -> None:
@@ -152,8 +149,10 @@ def rejected(reason: str, status: int, message: str) -> RejectedRequestError:
     return RejectedRequestError(reason, Response(status, answer.body, (), rejected_as))
 
 
-def _is_allowed(name: str, allowed: frozenset[str]) -> bool:
+@lru_cache(maxsize=256)
+def _is_allowed(raw: bytes, allowed: frozenset[str]) -> bool:
     """Return whether a host or origin is listed, with or without its port."""
+    name = raw.decode("latin-1").lower()
     bare, _, port = name.rpartition(":")
     return name in allowed or (bare in allowed and port.isdigit())
 

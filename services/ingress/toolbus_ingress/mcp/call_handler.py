@@ -36,7 +36,13 @@ from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp import param_headers, tracing
 from toolbus_ingress.mcp.error_mapping import error_response, with_requested_name
 from toolbus_ingress.mcp.legacy.client_requests import PendingClientRequests
-from toolbus_ingress.mcp.request_target import TASKS, CallTarget, call_target
+from toolbus_ingress.mcp.request_target import (
+    TASKS,
+    CallTarget,
+    RoutePlan,
+    RouteTable,
+    call_target,
+)
 from toolbus_ingress.mcp.streaming_call import StreamingCall
 from toolbus_ingress.mcp.tasks import (
     DEFERRED_NAME,
@@ -63,6 +69,7 @@ _OWN_META = frozenset(
     {protocol_versions.VERSION, protocol_versions.CAPABILITIES, META + "clientInfo", _LOG_LEVEL,
      "progressToken", tracing.TRACE, tracing.STATE, tracing.BAGGAGE, IDEMPOTENCY}
 )  # fmt: skip
+_PLAIN_PARAMS = frozenset({"name", "arguments", "_meta"})
 
 _call_requested = trusted(CallRequested)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -88,8 +95,7 @@ class CallHandler:
         self._event_logs = event_logs
         self._timeout = timeout
         self.on_task_created: Callable[[Session, str, str], None] = lambda *_: None
-        self._param_headers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
-        catalogue.on_change.append(self._param_headers.clear)
+        self._routes = RouteTable(catalogue)
 
     def answer(self, context: RequestContext, request: Request) -> Awaitable[Response | None]:
         """Answer a request; None if the answer was streamed."""
@@ -104,16 +110,18 @@ class CallHandler:
         started = perf_counter()
         call_id = self._service.calls.new_call_id()
         target: CallTarget | None = None
-        if request.method in TASKS and request.family is ProtocolFamily.MODERN:
+        about_task = request.method in TASKS
+        if about_task and request.family is ProtocolFamily.MODERN:
             protocol_versions.require_tasks(request)
         try:
-            if request.method in TASKS:
+            if about_task:
                 stored = self.tasks.stored_result(request, context.caller)
                 if stored is not None:
                     return jsonrpc.result(request.id, stored)
-            target = call_target(request, context.caller, self._catalogue, self._sealer)
-            if request.method == TOOLS_CALL and request.family is ProtocolFamily.MODERN:
-                self._check_param_headers(context, request, target)
+            target = call_target(request, context.caller, self._routes, self._sealer)
+            route = target.route
+            if route and route.param_headers and request.family is ProtocolFamily.MODERN:
+                _check_param_headers(context, request, route)
             call = self._call(context, request, target, call_id, trace)
             answer = await self._run_while_wanted(context, request, call)
             _OK.inc()
@@ -134,7 +142,7 @@ class CallHandler:
         """
         trace = trace_context_of(request.meta, context.headers)
         with tracing.request_span(trace, request.method):
-            target = call_target(request, context.caller, self._catalogue, self._sealer)
+            target = call_target(request, context.caller, self._routes, self._sealer)
             call = self._call(context, request, target, call_id, trace)
             reply = await self._service.calls.request(call)
             tracing.record_result(reply)
@@ -148,7 +156,7 @@ class CallHandler:
     async def subscribe(self, context: RequestContext, request: Request, uri: str) -> None:
         """Subscribe at the server to updates of a resource. Raises `ToolbusError`."""
         subscription = Request(b"", "resources/subscribe", {"uri": uri}, request.family)
-        target = call_target(subscription, context.caller, self._catalogue, self._sealer)
+        target = call_target(subscription, context.caller, self._routes, self._sealer)
         call_id = self._service.calls.new_call_id()
         await self._service.calls.request_detached(
             self._call(context, subscription, target, call_id)
@@ -162,7 +170,7 @@ class CallHandler:
 
         """
         subscription = Request(b"", FOLLOW, {"taskId": handle}, request.family)
-        target = call_target(subscription, context.caller, self._catalogue, self._sealer)
+        target = call_target(subscription, context.caller, self._routes, self._sealer)
         call_id = self._service.calls.new_call_id()
         await self._service.calls.request_detached(
             self._call(context, subscription, target, call_id)
@@ -188,6 +196,10 @@ class CallHandler:
         trace = trace or trace_context_of(meta, context.headers)
         modern = request.family is ProtocolFamily.MODERN
         level = meta.get(_LOG_LEVEL) if modern else session and session.level
+        seconds, events = self._timeout, context.accepts_events
+        if seconds is None:
+            route = target.route
+            seconds = route.seconds if route else self._routes.seconds(target.server, target.name)
         call = _call_requested(
             call_id=call_id,
             reply_to=self._service.calls.address(call_id),
@@ -196,19 +208,15 @@ class CallHandler:
             method=request.method,
             key_digest=context.caller.key_digest,
             family=request.family,
-            deadline=(
-                now + self._timeout
-                if self._timeout is not None
-                else self._catalogue.deadline(target.server, target.name, now)
-            ),
+            deadline=now + seconds,
             traceparent=trace.traceparent,
             tracestate=trace.state,
             baggage=trace.baggage,
-            progress=isinstance(meta.get("progressToken"), str | int) and context.accepts_events,
+            progress=isinstance(meta.get("progressToken"), str | int) and events,
             capabilities=_declared_capabilities(meta) if modern else capabilities_of(session),
-            log_level=level if level in LEVELS and context.accepts_events else "",
+            log_level=level if level in LEVELS and events else "",
             # Without a level, clients with a session receive what the server logs by default.
-            default_logs=session is not None and context.accepts_events and not level,
+            default_logs=session is not None and events and not level,
             extra=self._extra(context, request, target),
             restriction=context.caller.restrictions,
             run=trace.run or (session.sid if session is not None else ""),
@@ -226,6 +234,8 @@ class CallHandler:
         Empty if there are none.
         """
         params = request.params
+        if request.meta.keys() <= _OWN_META and params.keys() <= _PLAIN_PARAMS:
+            return ""
         extra: dict[str, Any] = {}
         foreign = {name: value for name, value in request.meta.items() if name not in _OWN_META}
         if foreign:
@@ -248,21 +258,6 @@ class CallHandler:
             if claims.state is not None:
                 extra["requestState"] = claims.state
         return strict_json.dump(extra).decode() if extra else ""
-
-    def _check_param_headers(
-        self, context: RequestContext, request: Request, target: CallTarget
-    ) -> None:
-        key = target.server, target.name
-        required = self._param_headers.get(key)
-        if required is None:
-            definition = self._catalogue.definition(*key) or {}
-            required = param_headers.required_headers(definition.get("inputSchema"))
-            self._param_headers[key] = required
-        if required:
-            arguments = request.params.get("arguments", {})
-            header = param_headers.first_mismatch(required, arguments, context.headers)
-            if header:
-                raise protocol_versions.param_mismatch(header, request.id)
 
     # -- the result ----------------------------------------------------------------------------
 
@@ -375,6 +370,13 @@ def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
             "Send an API key, start a session, or remove the idempotency key."
         )
     return key
+
+
+def _check_param_headers(context: RequestContext, request: Request, route: RoutePlan) -> None:
+    arguments = request.params.get("arguments", {})
+    header = param_headers.first_mismatch(route.param_headers, arguments, context.headers)
+    if header:
+        raise protocol_versions.param_mismatch(header, request.id)
 
 
 def _declared_capabilities(meta: dict[str, Any]) -> str:

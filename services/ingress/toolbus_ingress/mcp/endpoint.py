@@ -17,6 +17,7 @@ from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.anonymous import AnonymousAccess
 from toolbus_ingress.auth.dpop import BEARER, SCHEMES, challenge_headers, rejection_code
+from toolbus_ingress.auth.known_callers import KnownCallers
 from toolbus_ingress.auth.protected_resource import INVALID_KEY, ProtectedResource, token_of
 from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.auth.request_scope import code_mode_options_of, restrictions_of
@@ -88,13 +89,17 @@ class Endpoint:
     anonymous: AnonymousAccess
     largest_body: int
     max_in_flight: int
-    _in_flight: int = field(default=0)
+    _in_flight: int = field(init=False, default=0)
+    _known_callers: KnownCallers = field(init=False)
 
-    async def answer(
+    def __post_init__(self) -> None:
+        self._known_callers = KnownCallers(self.directory)
+
+    def answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
-    ) -> Response | None:
+    ) -> Awaitable[Response | None]:
         """Answer one HTTP request; None if the answer was streamed."""
-        return await self.run_limited(scope, self._answer(scope, server, receive, send))
+        return self.run_limited(scope, self._answer(scope, server, receive, send))
 
     @property
     def overloaded(self) -> bool:
@@ -108,7 +113,7 @@ class Endpoint:
         request_id: bytes = b"null",
     ) -> Response | None:
         """Run `work` within the limit of requests in flight, and turn its errors into responses."""
-        if self.overloaded:
+        if self._in_flight >= self.max_in_flight:
             work.close()
             busy = OverloadedError("Too many requests are in flight. Retry.")
             return jsonrpc.failure(busy, request_id)
@@ -140,9 +145,16 @@ class Endpoint:
             context = RequestContext(caller, headers, scope, send)
             return await self._serve_session(scope["method"], context)
         check_post(headers, self.largest_body)
-        if token_of(headers):
+        query = scope["query_string"]
+        known = self._known_callers.find(headers, server, query)
+        if known is None:
             await self.verify_token(headers, server)
-        caller = self.caller(headers, scope, server, scope["query_string"])
+            caller = self.caller(headers, scope, server, query)
+            self._known_callers.add(headers, query, caller)
+        elif self.service.bus.connected:
+            caller = known
+        else:
+            raise bus_down()
         body = await read_request_body(receive, self.largest_body)
         return await self.dispatch(RequestContext(caller, headers, scope, send), body)
 
@@ -277,16 +289,24 @@ class Endpoint:
                 _INITIALIZE_IN_BATCH,
                 request_id=request_id or b"null",
             )
-        work = self._message(context, message, strict_json.dump(message))
+        work = self._one_of_batch(context, message)
         answer = await self.run_limited(context.scope, work, request_id or b"null")
         is_notification = not request_id and isinstance(message, dict) and "method" in message
         return None if is_notification else answer
 
-    async def _message(self, context: RequestContext, message: Any, body: bytes) -> Response | None:
-        """Answer one JSON-RPC message: a response, a notification or a request."""
+    async def _one_of_batch(self, context: RequestContext, message: Any) -> Response | None:
+        return await self._message(context, message, strict_json.dump(message))
+
+    def _message(
+        self, context: RequestContext, message: Any, body: bytes
+    ) -> Awaitable[Response | None]:
+        """Answer one JSON-RPC message: a response, a notification or a request.
+
+        Raises `ProtocolError` and `ToolbusError`, now or when awaited.
+        """
         request_id = protocol_versions.request_id_of(message)
         if request_id and "method" not in message:
-            return self._accept_response(context, body)
+            return _ready(self._accept_response(context, body))
         request = protocol_versions.parse_request(message, request_id, context.headers)
         if (
             SESSION in context.headers
@@ -296,9 +316,13 @@ class Endpoint:
             context = context.within(self.session(context))
         if not request.id:
             self._accept_notification(context, request)
-            return _ACCEPTED
+            return _ready(_ACCEPTED)
         if is_server_method(request):
-            return await self.call_handler.answer(context, request)
+            return self.call_handler.answer(context, request)
+        return self._local(context, request)
+
+    async def _local(self, context: RequestContext, request: Request) -> Response | None:
+        """Answer a request that needs no server, or serve a subscription."""
         if request.method == "subscriptions/listen" and request.family is ProtocolFamily.MODERN:
             if self.notifications.full:
                 raise OverloadedError(_TOO_MANY_STREAMS)
@@ -326,6 +350,10 @@ class Endpoint:
                 self.sessions.update(context.session, "cancelled", raw_id)
         elif request.method == ROOTS_CHANGED and context.session is not None:
             self.sessions.on_roots_changed(context.session.sid)
+
+
+async def _ready(response: Response) -> Response:
+    return response
 
 
 def parse_body(body: bytes) -> Any:

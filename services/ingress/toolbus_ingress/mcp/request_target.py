@@ -11,6 +11,7 @@ from toolbus_common.contracts import FOLLOW, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
+from toolbus_ingress.mcp.param_headers import required_headers
 from toolbus_ingress.mcp.tasks import unknown_task
 from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sealed_claims import ClaimSealer, TaskClaims
@@ -29,12 +30,70 @@ _SERVER_METHODS = frozenset(
 _NOT_FORWARDED = frozenset({"_meta", "inputResponses", "requestState"})
 
 
+class RoutePlan(Struct, frozen=True):
+    """What is the same for every call of one name at one endpoint.
+
+    `seconds` is the first time limit of a call, without a setting of the gateway. `param_headers`
+    are the headers that must repeat arguments of a tool, and the paths of the arguments.
+    """
+
+    server: str
+    name: str
+    seconds: float
+    param_headers: dict[str, tuple[str, ...]] = {}
+
+
+class RouteTable:
+    """The route plans, made at first use and dropped with any change of the catalogue.
+
+    The catalogue also announces changes of the configuration. Only names that a server lists are
+    stored, so clients cannot fill the table.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._plans: dict[tuple[str, str, str], RoutePlan] = {}
+        catalogue.on_change.append(self._plans.clear)
+
+    def plan(self, method: str, name: str, endpoint: str) -> RoutePlan:
+        """Return the plan of a name; `endpoint` is the server of the endpoint, empty for all.
+
+        Raises:
+            UnknownToolError: no server can have an entry of this name.
+
+        """
+        key = method, name, endpoint
+        return self._plans.get(key) or self._make(key)
+
+    def seconds(self, server: str, name: str) -> float:
+        """Return the first time limit of a call."""
+        return self.catalogue.deadline(server, name, 0.0)
+
+    def _make(self, key: tuple[str, str, str]) -> RoutePlan:
+        method, name, endpoint = key
+        kind = "tools" if method == TOOLS_CALL else "prompts"
+        server, own_name = self.catalogue.names.meant(name, kind, endpoint)
+        if not is_server_name(server) or not is_own_name(own_name):
+            raise UnknownToolError.named(name[:128], method)
+        seconds = self.seconds(server, own_name)
+        if not self.catalogue.offers(kind, server, own_name):
+            return RoutePlan(server, own_name, seconds)
+        definition = self.catalogue.definition(server, own_name) if kind == "tools" else None
+        headers = required_headers((definition or {}).get("inputSchema"))
+        plan = self._plans[key] = RoutePlan(server, own_name, seconds, headers)
+        return plan
+
+
 class CallTarget(Struct, frozen=True):
-    """A server, one of its names or URIs, and the method's arguments as raw JSON."""
+    """A server, one of its names or URIs, and the method's arguments as raw JSON.
+
+    `route` is set for tools and prompts.
+    """
 
     server: str
     name: str
     arguments: bytes
+    route: RoutePlan | None = None
 
 
 def is_server_method(request: Request) -> bool:
@@ -45,7 +104,7 @@ def is_server_method(request: Request) -> bool:
 
 
 def call_target(
-    request: Request, caller: Caller, catalogue: Catalogue, sealer: ClaimSealer
+    request: Request, caller: Caller, routes: RouteTable, sealer: ClaimSealer
 ) -> CallTarget:
     """Return the target of a request.
 
@@ -56,31 +115,23 @@ def call_target(
     """
     method, params = request.method, request.params
     if method in (TOOLS_CALL, "prompts/get"):
-        return _tool_target(method, params, caller, catalogue)
+        return _tool_target(method, params, caller, routes)
     if method in TASKS or method == FOLLOW:
         return _task_target(params, caller, sealer)
     if method == "completion/complete":
-        return _completion_target(params, caller, catalogue)
-    server, uri = _resource_owner(params.get("uri"), caller, catalogue)
+        return _completion_target(params, caller, routes)
+    server, uri = _resource_owner(params.get("uri"), caller, routes.catalogue)
     return CallTarget(server, uri, strict_json.dump({**_forwarded(params), "uri": uri}))
 
 
 def _tool_target(
-    method: str, params: dict[str, Any], caller: Caller, catalogue: Catalogue
+    method: str, params: dict[str, Any], caller: Caller, routes: RouteTable
 ) -> CallTarget:
     name, arguments = params.get("name"), params.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise InvalidError(f"{method} needs a name (a string) and arguments (an object).")
-    server, own_name = _resolve_name(name, caller, catalogue, method)
-    return CallTarget(server, own_name, strict_json.dump(arguments))
-
-
-def _resolve_name(name: str, caller: Caller, catalogue: Catalogue, method: str) -> tuple[str, str]:
-    kind = "tools" if method == TOOLS_CALL else "prompts"
-    server, own_name = catalogue.names.meant(name, kind, caller.server)
-    if not is_server_name(server) or not is_own_name(own_name):
-        raise UnknownToolError.named(name[:128], method)
-    return server, own_name
+    plan = routes.plan(method, name, caller.server)
+    return CallTarget(plan.server, plan.name, strict_json.dump(arguments), plan)
 
 
 def _resource_owner(uri: Any, caller: Caller, catalogue: Catalogue) -> tuple[str, str]:
@@ -92,15 +143,16 @@ def _resource_owner(uri: Any, caller: Caller, catalogue: Catalogue) -> tuple[str
     return owner
 
 
-def _completion_target(params: dict[str, Any], caller: Caller, catalogue: Catalogue) -> CallTarget:
+def _completion_target(params: dict[str, Any], caller: Caller, routes: RouteTable) -> CallTarget:
     ref = params.get("ref")
     if not isinstance(ref, dict):
         raise InvalidError("completion/complete needs a ref (an object).")
     if isinstance(ref.get("name"), str):
-        server, own_name = _resolve_name(ref["name"], caller, catalogue, "prompts/get")
+        plan = routes.plan("prompts/get", ref["name"], caller.server)
+        server, own_name = plan.server, plan.name
         ref = {**ref, "name": own_name}
     else:
-        server, own_name = _resource_owner(ref.get("uri"), caller, catalogue)
+        server, own_name = _resource_owner(ref.get("uri"), caller, routes.catalogue)
         ref = {**ref, "uri": own_name}
     return CallTarget(server, own_name, strict_json.dump({**_forwarded(params), "ref": ref}))
 

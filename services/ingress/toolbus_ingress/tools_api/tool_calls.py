@@ -98,9 +98,8 @@ class _Run:
     async def _call(self, tool_call: ToolCall, key: str) -> tuple[str, bool]:
         """Return the text for the model, and whether the tool failed. Raises `ToolbusError`."""
         params: dict[str, Any] = {"name": tool_call.name, "arguments": tool_call.arguments}
-        if key:
-            params["_meta"] = {IDEMPOTENCY: key}
-        request = Request(b"null", TOOLS_CALL, params, ProtocolFamily.MODERN)
+        meta = {IDEMPOTENCY: key} if key else {}
+        request = Request(b"null", TOOLS_CALL, params, ProtocolFamily.MODERN, meta)
         call_id = self._service.calls.new_call_id()
         self._call_ids.append(call_id)
         result = msgspec.json.decode(await self._call_handler.run(self._context, request, call_id))

@@ -1,0 +1,52 @@
+"""Callers found by their authorization header alone, cached per snapshot of the configuration."""
+
+from hashlib import sha256
+from time import time
+
+from toolbus_common.access.config_snapshot import ConfigView
+from toolbus_ingress.auth.request_context import Caller
+from toolbus_ingress.auth.request_scope import PROGRAM, SERVERS, TOOLS
+from toolbus_ingress.http.request_guard import Headers
+
+MAX_CALLERS = 10_000
+_RESTRICTING = frozenset({SERVERS, TOOLS, PROGRAM})
+
+
+class KnownCallers:
+    """The callers of API keys whose requests set no restrictions or options themselves.
+
+    An entry is valid for one snapshot and until its key expires, so a revoked key is rejected as
+    soon as the snapshot without it arrives. Headers are stored as SHA-256 digests.
+    """
+
+    def __init__(self, directory: ConfigView) -> None:
+        self._directory = directory
+        self._snapshot = directory.now
+        # By the digest of the header and the server of the endpoint: the caller, and its expiry.
+        self._callers: dict[tuple[bytes, str], tuple[Caller, float]] = {}
+
+    def find(self, headers: Headers, server: str, query: bytes) -> Caller | None:
+        """Return the caller of a request; None if the request must be authenticated in full."""
+        snapshot = self._directory.now
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._callers.clear()
+        authorization = headers.get(b"authorization")
+        if authorization is None or query or not _RESTRICTING.isdisjoint(headers):
+            return None
+        found = self._callers.get((sha256(authorization).digest(), server))
+        return found[0] if found is not None and time() < found[1] else None
+
+    def add(self, headers: Headers, query: bytes, caller: Caller) -> None:
+        """Store the caller of an authenticated request, if only its header and server decide it.
+
+        Callers without a credential and people, whose tokens are verified, are not stored.
+        """
+        authorization = headers.get(b"authorization")
+        if authorization is None or query or caller.holder or not _RESTRICTING.isdisjoint(headers):
+            return
+        if len(self._callers) >= MAX_CALLERS:
+            self._callers.clear()
+        digest = sha256(authorization).digest()
+        expires = self._directory.now.principal(caller.name).ends
+        self._callers[digest, caller.server] = caller, expires
