@@ -47,20 +47,28 @@ class MessageDispatcher:
     @contextmanager
     def call(self, number: int, caller: Caller) -> Iterator[None]:
         """Attribute messages to a call while it is in progress."""
-        self.callers[number] = caller
-        self._history.begin(caller)
+        self.begin(number, caller)
         answered = False
         try:
             yield
             answered = True
         finally:
-            del self.callers[number]
-            self._history.end(number, answered=answered)
-            for question in caller.unshown():
-                if self._news.is_one_client():  # it may belong to another call of the same client
-                    self._put(question, self._requesting_call())
-                else:
-                    question.answer(unanswered(question.method))
+            self.end(number, caller, answered=answered)
+
+    def begin(self, number: int, caller: Caller) -> None:
+        """Attribute messages to a call from now on."""
+        self.callers[number] = caller
+        self._history.begin(caller)
+
+    def end(self, number: int, caller: Caller, *, answered: bool) -> None:
+        """End a call; the server's requests that its client has not received are answered."""
+        del self.callers[number]
+        self._history.end(number, answered=answered)
+        for question in caller.unshown() if caller.questions else ():
+            if self._news.is_one_client():  # it may belong to another call of the same client
+                self._put(question, self._requesting_call())
+            else:
+                question.answer(unanswered(question.method))
 
     @property
     def certain(self) -> bool:
