@@ -41,6 +41,7 @@ class EventPublisher:
 
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
+        self._producer = self.producer.encode()
         self._chains: dict[str, tuple[int, str]] = {}
         self._message_numbers = itertools.count(1)
         self._publish = publish
@@ -109,10 +110,10 @@ class EventPublisher:
 
     def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
         """Encrypt personal fields; the keys of unknown persons are looked up first."""
-        if self.people is None or not (whose := named(event)):
-            return batcher.add(self._traced(event))
+        if self.people is None or event.impersonal or not (whose := named(event)):
+            return batcher.add(self._line(event))
         if all(map(self.people.known, whose)):
-            return batcher.add(self._traced(sealed(event, self.people)))
+            return batcher.add(self._line(sealed(event, self.people)))
         learning = asyncio.get_running_loop().create_task(self._learn(batcher, event, whose))
         self._learning.add(learning)
         learning.add_done_callback(self._learning.discard)
@@ -127,26 +128,24 @@ class EventPublisher:
         except (BusDownError, KeyError) as error:
             log.warning("events.redacted", extra={"event_id": event.id, "reason": str(error)})
             publishable = struck(event)
-        await batcher.add(self._traced(publishable))
+        await batcher.add(self._line(publishable))
 
     async def _learned(self) -> None:
         if self._learning:
             await asyncio.wait(self._learning)
 
-    def _traced(self, event: Event) -> Line:
-        return event.subject, self._line(event), current().traceparent
-
-    def _line(self, event: Event) -> bytes:
+    def _line(self, event: Event) -> Line:
+        """Return the subject of an event, its line in its customer's chain, and the trace."""
         last, prev = self._chains.get(event.customer, (0, ""))
-        head = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
+        line = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",%b' % (
             event.NAME.encode(),
-            self.producer.encode(),
+            self._producer,
             last + 1,
             prev.encode(),
+            event.encode()[1:],
         )
-        line = head + event.encode()[1:]
         self._chains[event.customer] = last + 1, sha256(line).hexdigest()
-        return line
+        return event.subject, line, current().traceparent
 
     def _flush(self, batch: Batch[Line, None]) -> None:
         by_subject: dict[str, list[bytes]] = {}

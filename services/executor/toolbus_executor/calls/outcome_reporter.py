@@ -7,7 +7,12 @@ from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
 from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
+from toolbus_common.observability.metrics import (
+    UPSTREAM_CALLS,
+    UPSTREAM_SECONDS,
+    call_count,
+    duration_buffer,
+)
 from toolbus_executor.calls.outcome_events import completed, failed
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.resilience.failure_log import FailureLog, with_name
@@ -22,9 +27,9 @@ class OutcomeReporter:
         self._name = name
         self._events = events
         self._failures = failures
-        self._ok = UPSTREAM_CALLS.labels(name, "ok")
-        self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
-        self._seconds = UPSTREAM_SECONDS.labels(name)
+        self._ok = call_count(UPSTREAM_CALLS.labels(name, "ok"))
+        self._tool_error = call_count(UPSTREAM_CALLS.labels(name, "tool_error"))
+        self._seconds = duration_buffer(UPSTREAM_SECONDS.labels(name))
 
     def extended(self, call: CallAdmitted, deadline: float) -> None:
         """Publish a call's later deadline, and postpone its idempotency claim."""
@@ -35,7 +40,7 @@ class OutcomeReporter:
     def completed(self, call: CallAdmitted, outcome: CallOutcome, took: float) -> None:
         """Count and record a result."""
         self._seconds.observe(took)
-        (self._tool_error if outcome.is_error else self._ok).inc()
+        (self._tool_error if outcome.is_error else self._ok).count += 1
         self._events.publish(completed(call, outcome, took, self._take_misfit(call)))
 
     async def failed(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:

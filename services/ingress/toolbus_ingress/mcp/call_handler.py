@@ -25,7 +25,12 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.observability.metrics import CALL_SECONDS, CALLS
+from toolbus_common.observability.metrics import (
+    CALL_SECONDS,
+    CALLS,
+    call_count,
+    duration_buffer,
+)
 from toolbus_common.observability.tracing import bind
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
@@ -63,7 +68,8 @@ from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
 STATE_SECONDS = 900.0  # how long a caller may take to provide requested input
 LARGEST_CAPABILITIES = 8 * 1024
-_OK = CALLS.labels("ok")
+_OK = call_count(CALLS.labels("ok"))
+_SECONDS = duration_buffer(CALL_SECONDS)
 _LOG_LEVEL = META + "logLevel"
 _OWN_META = frozenset(
     {protocol_versions.VERSION, protocol_versions.CAPABILITIES, META + "clientInfo", _LOG_LEVEL,
@@ -124,13 +130,13 @@ class CallHandler:
                 _check_param_headers(context, request, route)
             call = self._call(context, request, target, call_id, trace)
             answer = await self._run_while_wanted(context, request, call)
-            _OK.inc()
+            _OK.count += 1
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
             tracing.record_failure(error)
             named = with_requested_name(error, request, target)
             answer = error_response(named, request, call_id)
-        CALL_SECONDS.observe(perf_counter() - started)
+        _SECONDS.observe(perf_counter() - started)
         return answer
 
     async def run(self, context: RequestContext, request: Request, call_id: str) -> bytes:

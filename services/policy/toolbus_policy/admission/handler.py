@@ -31,7 +31,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from toolbus_common.observability.metrics import DECISIONS
+from toolbus_common.observability.metrics import DECISIONS, call_count
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.rules import SILENT, Verdict
@@ -56,7 +56,7 @@ from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repetition_key
 from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
 
-ALLOWED = DECISIONS.labels("allowed")
+ALLOWED = call_count(DECISIONS.labels("allowed"))
 REPLAYED = DECISIONS.labels("replayed")
 R = TypeVar("R", bound=Reply)
 _tracer = Tracer("policy")
@@ -239,7 +239,7 @@ class AdmissionHandler:
             raise
         if grant is not None:
             self.approvals.record_use(grant)
-        ALLOWED.inc()
+        ALLOWED.count += 1
         admitted = build_admitted(decision, call, reserved=reserved)
         _end_decision_span("allowed")
 
@@ -296,8 +296,8 @@ class AdmissionHandler:
         executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:
-            with _tracer.below("toolbus.record_intent"):
-                await self.service.events.publish_durable(intent)
+            recording = self.service.events.publish_durable(intent)
+            await _tracer.below("toolbus.record_intent").around(recording)
         except BusDownError as error:
             raise BusDownError(
                 "The call could not be recorded, so it was not dispatched. Retry."
