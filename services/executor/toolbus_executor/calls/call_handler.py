@@ -135,7 +135,8 @@ class CallHandler:
     async def _run(self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext) -> Reply:
         """Run a call, in a task that `cancel` can cancel, and report its outcome."""
         began = perf_counter()
-        if self.early_cancellations and self.early_cancellations.take(call.call_id):
+        early = self.early_cancellations
+        if early.cancelled_at and early.take(call.call_id):
             return await self.outcomes.failed(call, cancelled_early(), began)
         self._running[call.call_id] = asyncio.current_task()
         try:

@@ -13,6 +13,7 @@ from toolbus_executor.upstreams.deadline_extension import DeadlineExtension
 from toolbus_executor.validation import Checks
 
 MAX_PLANS = 5_000
+_MODERN = ProtocolFamily.MODERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,15 @@ class ExecutionPlans:
     def find(self, call: CallAdmitted, upstream: Upstream | None) -> ExecutionPlan:
         """Return the plan of a call over the connection that the server has now."""
         tool = call.tool if call.method == TOOLS_CALL else ""
-        key = call.method, tool, _is_plain(call)
+        # Other features need more than the adapter: input responses, tasks and foreign members of
+        # `_meta`; callers of the session-based family; recorded spans.
+        is_plain = (
+            not call.extra
+            and call.family is _MODERN
+            and call.caller_family in (None, _MODERN)
+            and (recording.sink is None or not is_sampled(call.traceparent))
+        )
+        key = call.method, tool, is_plain
         plan = self._plans.get(key)
         if (
             plan is None
@@ -66,14 +75,14 @@ class ExecutionPlans:
         ):
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = self._make(call, upstream, is_plain=key[2])
+            plan = self._plans[key] = self._make(call, upstream, is_plain=is_plain)
         return plan
 
     def _make(
         self, call: CallAdmitted, upstream: Upstream | None, *, is_plain: bool
     ) -> ExecutionPlan:
         is_tool, cache = call.method == TOOLS_CALL, self._cache
-        send = plain_sender(upstream, call.tool) if is_plain else None
+        send = plain_sender(upstream, call.tool) if is_tool and is_plain else None
         is_plain = send is not None
         if send is None and upstream is not None:
             send = self._other_sender(upstream, call.method)
@@ -87,18 +96,3 @@ class ExecutionPlans:
             is_plain=is_plain,
             send=send,
         )
-
-
-def _is_plain(call: CallAdmitted) -> bool:
-    """Return whether a call has none of the features that need more than the adapter.
-
-    These are input responses, tasks and foreign members of `_meta`; callers of the session-based
-    family; and recorded spans.
-    """
-    return (
-        call.method == TOOLS_CALL
-        and not call.extra
-        and call.family is ProtocolFamily.MODERN
-        and call.caller_family in (None, ProtocolFamily.MODERN)
-        and (recording.sink is None or not is_sampled(call.traceparent))
-    )

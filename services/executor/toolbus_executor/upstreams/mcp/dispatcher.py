@@ -47,24 +47,20 @@ class MessageDispatcher:
     @contextmanager
     def call(self, number: int, caller: Caller) -> Iterator[None]:
         """Attribute messages to a call while it is in progress."""
-        self.begin(number, caller)
+        self.callers[number] = caller
+        self._history.begin(caller)
         answered = False
         try:
             yield
             answered = True
         finally:
-            self.end(number, caller, answered=answered)
+            del self.callers[number]
+            self._history.end(number, answered=answered)
+            self.answer_unshown(caller)
 
-    def begin(self, number: int, caller: Caller) -> None:
-        """Attribute messages to a call from now on."""
-        self.callers[number] = caller
-        self._history.begin(caller)
-
-    def end(self, number: int, caller: Caller, *, answered: bool) -> None:
-        """End a call; the server's requests that its client has not received are answered."""
-        del self.callers[number]
-        self._history.end(number, answered=answered)
-        for question in caller.unshown() if caller.questions else ():
+    def answer_unshown(self, caller: Caller) -> None:
+        """Answer the requests of an ended call that its client has not received."""
+        for question in caller.unshown():
             if self._news.is_one_client():  # it may belong to another call of the same client
                 self._put(question, self._requesting_call())
             else:

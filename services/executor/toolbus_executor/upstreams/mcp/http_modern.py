@@ -107,15 +107,17 @@ class ModernHttp:
         number = next(transport.numbers)
         request = self._request_of(call, number)
         answer = AnswerStream(number, partial(self._dispatcher.take, caller=caller), caller)
-        answer.spills, answered = transport.spills, False
-        self._dispatcher.begin(number, caller)
+        answer.spills = transport.spills
+        # The history of the connection is not needed: log messages arrive on the call's stream.
+        self._dispatcher.callers[number] = caller
         try:
             response, text = await transport.request(request, answer, seconds, answer)
             if answer.streamed:
                 await answer.completed()
-            answered = True
         finally:
-            self._dispatcher.end(number, caller, answered=answered)
+            del self._dispatcher.callers[number]
+            if caller.questions:
+                self._dispatcher.answer_unshown(caller)
         message = answer.message or message_in(response, text, number)
         if message.error is not None:
             if message.error_code == HEADER_MISMATCH and not relisted:
