@@ -189,7 +189,7 @@ async def test_an_error_of_the_api_is_a_result_without_the_credentials(client: C
     assert client.outcome.is_error
     long = await client.call("fail", {"status": 500, "text": "x" * 6000})
     assert len(long.text) < 4100
-    assert not client.runner.breaker.circuit.failing
+    assert not client.runner.breaker.circuit.failures
 
 
 async def test_an_unavailable_api_opens_the_breaker(client: CallRunner) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 
 from toolbus_common.contracts.events.base import Event
+from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batch, Batcher
 from toolbus_common.messaging.event_encryption import PersonKeyring, named, sealed, struck
@@ -75,7 +76,7 @@ class EventPublisher:
             while self._retrying is not None and not self._retrying.done():
                 await asyncio.wait([self._retrying])
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Event | EncodedEvent) -> None:
         """Publish an event without waiting; it is stored until the stream acknowledges it."""
         self._add(self._unawaited, event).add_done_callback(_seen)
 
@@ -108,9 +109,12 @@ class EventPublisher:
         async with self._spooling:
             self._spool.close()
 
-    def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
+    def _add(self, batcher: Lines, event: Event | EncodedEvent) -> asyncio.Future[None]:
         """Encrypt personal fields; the keys of unknown persons are looked up first."""
-        if self.people is None or event.impersonal or not (whose := named(event)):
+        if self.people is None or event.impersonal:
+            return batcher.add(self._line(event))
+        event = event.decoded() if isinstance(event, EncodedEvent) else event
+        if not (whose := named(event)):
             return batcher.add(self._line(event))
         if all(map(self.people.known, whose)):
             return batcher.add(self._line(sealed(event, self.people)))
@@ -134,7 +138,7 @@ class EventPublisher:
         if self._learning:
             await asyncio.wait(self._learning)
 
-    def _line(self, event: Event) -> Line:
+    def _line(self, event: Event | EncodedEvent) -> Line:
         """Return the subject of an event, its line in its customer's chain, and the trace."""
         last, prev = self._chains.get(event.customer, (0, ""))
         line = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",%b' % (

@@ -15,25 +15,22 @@ class EarlyCancellations:
     """
 
     def __init__(self) -> None:
-        self._cancelled_at: dict[str, float] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._cancelled_at)
+        self.cancelled_at: dict[str, float] = {}  # monotonic seconds by call id
 
     def remember(self, call_id: str) -> None:
         """Store the id of a cancelled call that is not in progress here."""
         now = monotonic()
-        self._cancelled_at.pop(call_id, None)
-        self._cancelled_at[call_id] = now
+        self.cancelled_at.pop(call_id, None)
+        self.cancelled_at[call_id] = now
         while (
-            len(self._cancelled_at) > MAX_ENTRIES
-            or now - next(iter(self._cancelled_at.values())) > SECONDS
+            len(self.cancelled_at) > MAX_ENTRIES
+            or now - next(iter(self.cancelled_at.values())) > SECONDS
         ):
-            del self._cancelled_at[next(iter(self._cancelled_at))]
+            del self.cancelled_at[next(iter(self.cancelled_at))]
 
     def take(self, call_id: str) -> bool:
         """Remove a call's cancellation; return whether there was a recent one."""
-        at = self._cancelled_at.pop(call_id, None)
+        at = self.cancelled_at.pop(call_id, None)
         return at is not None and monotonic() - at <= SECONDS
 
 

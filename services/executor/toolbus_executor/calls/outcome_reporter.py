@@ -13,7 +13,7 @@ from toolbus_common.observability.metrics import (
     call_count,
     duration_buffer,
 )
-from toolbus_executor.calls.outcome_events import completed, failed
+from toolbus_executor.calls.outcome_events import CompletionEvents, failed
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.resilience.failure_log import FailureLog, with_name
 
@@ -27,6 +27,7 @@ class OutcomeReporter:
         self._name = name
         self._events = events
         self._failures = failures
+        self._completions = CompletionEvents()
         self._ok = call_count(UPSTREAM_CALLS.labels(name, "ok"))
         self._tool_error = call_count(UPSTREAM_CALLS.labels(name, "tool_error"))
         self._seconds = duration_buffer(UPSTREAM_SECONDS.labels(name))
@@ -41,7 +42,8 @@ class OutcomeReporter:
         """Count and record a result."""
         self._seconds.observe(took)
         (self._tool_error if outcome.is_error else self._ok).count += 1
-        self._events.publish(completed(call, outcome, took, self._take_misfit(call)))
+        misfit = self.misfits.pop(call.call_id, "") if self.misfits else ""
+        self._events.publish(self._completions.build(call, outcome, took, misfit))
 
     async def failed(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
         """Record a failure and return the reply."""
@@ -54,14 +56,11 @@ class OutcomeReporter:
             error.data["retryable"] = True  # not dispatched, so no side effect
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
-        took, misfit = perf_counter() - began, self._take_misfit(call)
+        took, misfit = perf_counter() - began, self.misfits.pop(call.call_id, "")
         self._events.publish(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
             await self.store(call, call.claim, CallError(error), sent=sent)
         return CallError(error)
-
-    def _take_misfit(self, call: CallAdmitted) -> str:
-        return self.misfits.pop(call.call_id, "") if self.misfits else ""
 
     async def store(
         self, call: CallAdmitted, claim: OutcomeClaim, reply: ReturnedResult, *, sent: bool = True

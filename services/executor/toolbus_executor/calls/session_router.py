@@ -31,7 +31,7 @@ class LocalHandler(Protocol):
     forward: Forward | None
     outcomes: OutcomeReporter
 
-    async def run_here(self, call: CallAdmitted, context: CallContext) -> Reply:
+    def run_here(self, call: CallAdmitted, context: CallContext) -> Awaitable[Reply]:
         """Handle a call whose session is here."""
         ...
 

@@ -4,8 +4,6 @@ Bytes that need no change are passed through. A result never contains line break
 may receive messages as lines.
 """
 
-from typing import NamedTuple
-
 import msgspec
 
 from toolbus_common.contracts import (
@@ -27,7 +25,7 @@ _PRIVATE = b'"cacheScope":"private",'
 _SCOPES = (b'"public"', b'"private"')
 
 
-class CallOutcome(NamedTuple):
+class CallOutcome(msgspec.Struct, frozen=True):
     """The outcome of a call: the final reply, and values for logs and metrics.
 
     `kept` is the number of bytes stored instead of returned, `cached` is true if the reply came

@@ -39,7 +39,7 @@ class BreakerReporter:
             BreakerOpenError: the server failed repeatedly, and its pause is not over.
 
         """
-        if not self.circuit.admits(monotonic()):
+        if self.circuit.state is not State.CLOSED and not self.circuit.admits(monotonic()):
             wait = max(0.0, self.circuit.retry_at - monotonic())
             raise BreakerOpenError(
                 f"{self.name} failed repeatedly ({self.failures.last}); "
@@ -90,7 +90,7 @@ class BreakerReporter:
 
     def succeeded(self) -> None:
         """Count a reply."""
-        if self.closed and not self.circuit.failing:
+        if self.circuit.state is State.CLOSED and not self.circuit.failures:
             return
         self._by_calls = False
         if self.circuit.succeeded():

@@ -37,6 +37,13 @@ class Bulkhead:
         """Number of calls that wait for a slot."""
         return len(self._waiting)
 
+    def try_enter(self) -> bool:
+        """Take a slot if one is free; return whether it was."""
+        if self.in_flight >= self._limit.limit:
+            return False
+        self.in_flight += 1
+        return True
+
     async def enter(self, seconds: float) -> None:
         """Take a slot, waiting at most `seconds`.
 
@@ -45,8 +52,7 @@ class Bulkhead:
             TimeoutError: no slot became free in time.
 
         """
-        if self.in_flight < self._limit.limit:
-            self.in_flight += 1
+        if self.try_enter():
             return
         if len(self._waiting) >= self._size:
             raise self._overloaded()
@@ -66,7 +72,8 @@ class Bulkhead:
     def leave(self) -> None:
         """Give the slot to the next call in the queue, or free it."""
         self.in_flight -= 1
-        self._admit_waiting()
+        if self._waiting:
+            self._admit_waiting()
 
     def record(self, tool: str, seconds: float) -> None:
         """Record a call's duration, before it leaves."""

@@ -23,13 +23,8 @@ class Breaker:
         self._threshold = threshold
         self._pause = pause
         self._longest = longest
-        self._failures = 0
+        self.failures = 0  # consecutive ones
         self._openings = 0
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last call failed."""
-        return self._failures > 0
 
     def admits(self, now: float) -> bool:
         """Return whether a call is admitted. The first call after the pause is the probe."""
@@ -43,13 +38,13 @@ class Breaker:
     def succeeded(self) -> bool:
         """Count a success; return whether it closed the breaker."""
         closed = self.state is not State.CLOSED
-        self.state, self._failures, self._openings = State.CLOSED, 0, 0
+        self.state, self.failures, self._openings = State.CLOSED, 0, 0
         return closed
 
     def failed(self, now: float) -> bool:
         """Count a transport failure; return whether it opened the breaker."""
-        self._failures += 1
-        if self.state is State.CLOSED and self._failures < self._threshold:
+        self.failures += 1
+        if self.state is State.CLOSED and self.failures < self._threshold:
             return False
         if self.state is State.OPEN:
             return False

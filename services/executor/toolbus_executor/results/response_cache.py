@@ -63,6 +63,10 @@ class ResponseCache:
         for key in [key for key in self._entries if self._digests.get(key.tool) != key.definition]:
             self._drop(key)
 
+    def configures(self, tool: str) -> bool:
+        """Return whether results of a tool may be cached."""
+        return tool in self._configured
+
     def key_of(self, call: CallAdmitted) -> Key | None:
         """Return the cache key of a call; None if its result must not be cached.
 

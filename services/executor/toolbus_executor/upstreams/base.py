@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from toolbus_common.concurrency import completely
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
@@ -11,6 +11,9 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInval
 from toolbus_executor.upstreams.call_channel import Caller, Question
 
 LISTS = ("tools", "prompts", "resources")
+
+# Sends a call within this number of seconds, and returns its raw result.
+Send = Callable[[CallAdmitted, float, Caller], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,16 @@ def sends_requests(upstream: Upstream, call: CallAdmitted) -> bool:
     """Return whether the server may send requests to the client during this call."""
     of_call = getattr(upstream, "sends_requests_in", None)
     return upstream.sends_requests if of_call is None else bool(of_call(call))
+
+
+def plain_sender(upstream: object, tool: str) -> Send | None:
+    """Return the function that sends plain calls of a tool; None if the upstream has none.
+
+    A plain call has a caller of the stateless family, and no member besides its arguments. The
+    function stays valid until the server's definitions change. It raises like `Upstream.call`.
+    """
+    of_tool = getattr(upstream, "plain_sender", None)
+    return None if of_tool is None else cast("Send | None", of_tool(tool))
 
 
 def separates(upstream: object, call: CallAdmitted) -> bool:

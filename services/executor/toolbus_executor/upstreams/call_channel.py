@@ -16,7 +16,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import CallContext
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of, request_kind
-from toolbus_executor.mcp_messages.log_levels import DEFAULT, rank_of
+from toolbus_executor.mcp_messages.log_levels import DEFAULT, NO_LEVEL, rank_of
 from toolbus_executor.mcp_messages.request_builder import name_of, refusal
 from toolbus_executor.mcp_messages.task_formats import RESULT
 from toolbus_executor.upstreams.deadline_extension import CallDeadline, DeadlineExtension
@@ -48,7 +48,6 @@ class Caller:
     __slots__ = (
         "_began",
         "_call",
-        "_context",
         "_count",
         "_extending",
         "_held",
@@ -61,6 +60,7 @@ class Caller:
         "_pump",
         "_timer",
         "_unasked",
+        "context",
         "likely",
         "next_request",
         "owner",
@@ -68,6 +68,7 @@ class Caller:
         "shown",
         "suspect",
         "task",
+        "used",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Caller:
         self._timer: asyncio.TimerHandle | None = None
         self.owner: Owner = (call.customer, call.key, call.user, call.principal_id)
         self.questions: dict[str, Question] = {}
+        self.used = False  # a message was sent, or is delayed
         self.likely = True  # the server may send requests during this call
         self.suspect = False  # the server sent a request during this call, or may have
         self.shown = False  # the client received the requests, and will answer them
@@ -102,9 +104,9 @@ class Caller:
         self._began = monotonic()
         self._extending = extending
         self._patience: CallDeadline | None = None
-        self._context = context
+        self.context = context
         self._progress = call.progress
-        self._least = rank_of(call.log_level)
+        self._least = rank_of(call.log_level) if call.log_level else NO_LEVEL
         self._unasked = call.default_logs and not call.log_level
         self._kinds = call.capabilities
 
@@ -116,7 +118,7 @@ class Caller:
         self.works()
         if not self._progress:
             return
-        early, self._held = bool(self._held), body
+        early, self._held, self.used = bool(self._held), body, True
         if early:
             return
         self._pace = self._pace or ProgressLimiter()
@@ -205,10 +207,11 @@ class Caller:
             self._put(message)
 
     def _put(self, message: CallNotification | DeadlineExtended) -> None:
+        self.used = True
         self._outbox.append(message)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.ensure_future(self._send_all())
 
     async def _send_all(self) -> None:
         while self._outbox:
-            await self._context.send(self._outbox.popleft())
+            await self.context.send(self._outbox.popleft())

@@ -24,9 +24,11 @@ from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import (
     Described,
     NoSuchFamilyError,
+    Send,
     Upstream,
     UpstreamCallbacks,
     close_completely,
+    plain_sender,
     sends_requests,
     separates,
 )
@@ -200,6 +202,10 @@ class BothFamilies:
         if self._other is not None:
             return self._other.upstream.call(call, seconds, caller)
         return self._connect_and_call(call, seconds, caller)
+
+    def plain_sender(self, tool: str) -> Send | None:
+        """Return how plain calls of a tool are sent: their callers use the first family."""
+        return plain_sender(self._first, tool)
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the call's owner to a resource or a task."""

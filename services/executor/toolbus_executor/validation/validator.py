@@ -98,6 +98,7 @@ class Checks:
     results: bool = False
     tools: Mapping[str, Misfits] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
+    generation: int = 0  # raised whenever definitions are learned
     _arguments: dict[str, CompiledSchema] = field(default_factory=dict)
     _results: dict[str, CompiledSchema] = field(default_factory=dict)
     _known: dict[str, _Compiled] = field(default_factory=dict)  # by the definition's digest
@@ -120,6 +121,15 @@ class Checks:
             about = {"server": self.server, "tool": name, "reason": unchecked[name]}
             log.warning("schema.not_used", extra=about)
         self.unchecked = unchecked
+        self.generation += 1
+
+    def has_arguments(self, tool: str) -> bool:
+        """Return whether arguments of a tool are validated."""
+        return tool in self._arguments
+
+    def has_result(self, tool: str) -> bool:
+        """Return whether results of a tool are validated."""
+        return tool in self._results
 
     def check_arguments(self, call: CallAdmitted) -> str:
         """Return the invalid arguments of a call that proceeds, for its event.

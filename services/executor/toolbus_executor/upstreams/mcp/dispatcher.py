@@ -56,11 +56,15 @@ class MessageDispatcher:
         finally:
             del self.callers[number]
             self._history.end(number, answered=answered)
-            for question in caller.unshown():
-                if self._news.is_one_client():  # it may belong to another call of the same client
-                    self._put(question, self._requesting_call())
-                else:
-                    question.answer(unanswered(question.method))
+            self.answer_unshown(caller)
+
+    def answer_unshown(self, caller: Caller) -> None:
+        """Answer the requests of an ended call that its client has not received."""
+        for question in caller.unshown():
+            if self._news.is_one_client():  # it may belong to another call of the same client
+                self._put(question, self._requesting_call())
+            else:
+                question.answer(unanswered(question.method))
 
     @property
     def certain(self) -> bool:

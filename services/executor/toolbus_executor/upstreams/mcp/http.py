@@ -15,9 +15,8 @@ from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds,
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.upstreams import gateway_chaining
-from toolbus_executor.upstreams.base import Described, NoSuchFamilyError, UpstreamCallbacks
+from toolbus_executor.upstreams.base import Described, NoSuchFamilyError, Send, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
-from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.http_legacy import LegacyHttp
 from toolbus_executor.upstreams.mcp.http_modern import ModernHttp
 from toolbus_executor.upstreams.mcp.http_sse import SseHttp
@@ -45,8 +44,8 @@ class FamilyClient(Interface):
         """Store the tools as listed."""
         ...
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call and wait for the response."""
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Send a call and return its raw result."""
         ...
 
     async def watch(self, uris: frozenset[str]) -> None:
@@ -206,7 +205,13 @@ class HttpUpstream:
         if self._is_toolbus:
             call = gateway_chaining.onward(call)
         modern = not self.sends_requests
-        return await self._tasking.request(call, seconds, caller, self._once, modern=modern)
+        return await self._tasking.request(call, seconds, caller, self._face.call, modern=modern)
+
+    def plain_sender(self, tool: str) -> Send | None:
+        """Return how plain calls of a tool are sent, if the server is stateless."""
+        if self._is_toolbus or self._tasking.requires(tool):
+            return None
+        return self._face.call if isinstance(self._face, ModernHttp) else None
 
     async def probe(self) -> None:
         """Check that the server responds; after an outage its tools may have changed."""
@@ -238,23 +243,6 @@ class HttpUpstream:
         face.declare(self._declared)
         self._face = face
         return await face.open(otherwise)
-
-    async def _once(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        message = await self._face.call(call, seconds, caller)
-        if self._transport.failed_since_response or message.error is not None:
-            self._reconsider(message)
-        return messages.result_of(message)
-
-    def _reconsider(self, message: messages.Incoming) -> None:
-        """Check after a transport failure whether the server or its tools have changed."""
-        transport = self._transport
-        if message.error_code in messages.REVISION_CHANGED or (
-            transport.failed_since_response and message.error is not None
-        ):
-            transport.lose("Its protocol family has changed, so it is reconnected.")
-        elif transport.failed_since_response:
-            self._news.on_lists_changed()
-        transport.failed_since_response = False
 
 
 def _is_handshake_rejection(error: ToolbusError) -> bool:

@@ -71,8 +71,8 @@ class LegacyHttp:
     def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Do nothing: no request here depends on the tool."""
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call in the session for the caller's capabilities."""
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Send a call in the session for the caller's capabilities; return its raw result."""
         kinds = kinds_of(call.capabilities)
         session = self._sessions.get(kinds)
         if session is None:
@@ -80,7 +80,8 @@ class LegacyHttp:
             async with asyncio.timeout(seconds):
                 session = await self._session_for(kinds)
             seconds -= monotonic() - began
-        return await session.call(call, seconds, caller)
+        message = await session.call(call, seconds, caller)
+        return self._transport.result_of(message, self._news)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe in the main session."""

@@ -34,6 +34,7 @@ class SseHttp:
 
     def __init__(self, transport: Transport, news: UpstreamCallbacks) -> None:
         self._transport = transport
+        self._news = news
         self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._events = EventReader()
         self._connection = MultiplexedConnection(news, self._post_later, transport.numbers)
@@ -85,13 +86,13 @@ class SseHttp:
     def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Do nothing: no request here depends on the tool."""
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call; the response arrives on the stream."""
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Send a call; its result arrives on the stream and is returned raw."""
         identity = self._transport.identity
-        if identity is None:
-            return await self._connection.call(call, seconds, caller)
-        write = partial(self._post_later, lines=identity.line(call))
-        return await self._connection.call(call, seconds, caller, write)
+        lines = None if identity is None else identity.line(call)
+        write = None if lines is None else partial(self._post_later, lines=lines)
+        message = await self._connection.call(call, seconds, caller, write)
+        return self._transport.result_of(message, self._news)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to these resources and no others."""

@@ -35,6 +35,7 @@ from toolbus_executor.transport.redirects import (
     redirect_target,
 )
 from toolbus_executor.transport.sse_parser import EventReader
+from toolbus_executor.upstreams.base import UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 
@@ -303,6 +304,19 @@ class Transport:
         if answer.streamed:
             await answer.completed()
         return response
+
+    def result_of(self, message: messages.Incoming, news: UpstreamCallbacks) -> bytes:
+        """Return the raw result of a call. Raises like `messages.result_of`.
+
+        The first response after a transport failure may come from a changed server.
+        """
+        if message.error is not None or self.failed_since_response:
+            failed, self.failed_since_response = self.failed_since_response, False
+            if message.error_code in messages.REVISION_CHANGED or (failed and message.error):
+                self.lose("Its protocol family has changed, so it is reconnected.")
+            elif failed:
+                news.on_lists_changed()
+        return messages.result_of(message)
 
     async def wait_lost(self) -> str:
         """Wait until the connection is unusable; return the reason."""

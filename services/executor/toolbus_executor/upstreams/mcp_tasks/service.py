@@ -47,6 +47,10 @@ class TaskSupport:
             name for name, value in support.items() if value in ("optional", "required")
         )
 
+    def requires(self, tool: str) -> bool:
+        """Return whether a tool runs only as a task."""
+        return tool in self._required
+
     async def request(
         self, call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
     ) -> bytes:

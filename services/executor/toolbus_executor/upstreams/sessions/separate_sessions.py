@@ -15,7 +15,7 @@ from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
 from toolbus_common.errors import OverloadedError, ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.resilience.health_probe import NotConnectedError
-from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
+from toolbus_executor.upstreams.base import Described, Send, UpstreamCallbacks, plain_sender
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
@@ -160,7 +160,7 @@ class Separated:
         quiet = replace(
             self._news, on_lists_changed=lambda: None, on_notification=lambda _method, _params: None
         )
-        made = self._made(kinds, quiet, _lost)
+        made = self._made(kinds, quiet, lambda _connection, _reason: None)
         await made.open()  # within its server's share of starting processes
         try:
             yield made.upstream.list_page
@@ -187,6 +187,11 @@ class Separated:
             return raw
         finally:
             self._turns.learn(call, caller, completed=completed)
+
+    def plain_sender(self, tool: str) -> Send | None:
+        """Return how plain calls of a tool are sent, if one connection serves all owners."""
+        main = None if self.separates else self._main
+        return None if main is None else plain_sender(main.upstream, tool)
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the call's owner to a resource or a task."""
@@ -394,7 +399,3 @@ class Separated:
 
     def _is_mine(self, key: Any) -> bool:
         return bool(key[:2] == (self._place, self._family))
-
-
-def _lost(_connection: Connection, _reason: str) -> None:
-    """Ignore the loss of a session that only compares lists."""
