@@ -76,7 +76,7 @@ class RemoteRestrictions:
     def _export(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
-        """Yield violations: destinations of events, and the secrets sent to them."""
+        """Yield violations of an entry that sends events and credentials to a destination."""
         if old is None or digest_of(old) != digest_of(entry):
             yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _EXPORT_DENIED
         elif _secret_values(old) != _secret_values(entry):
@@ -131,7 +131,7 @@ class RemoteRestrictions:
                 yield from self._check_destination(field, url)
 
     def _process_oauth(self, server: Server) -> Iterator[tuple[str, str]]:
-        """Yield violations in how a process receives its tokens: any issuer could be named."""
+        """Yield violations in a process's OAuth settings, which could name any issuer."""
         if server.oauth is None:
             return
         yield from self._issuer_secrets(server)
@@ -202,7 +202,7 @@ def _same_process(server: Server, old: Server | None) -> bool:
 
 
 def _programs_of(server: Server) -> Iterator[tuple[str, str]]:
-    """Yield the names of a server's program, and its directory if the program is relative."""
+    """Yield the server's programs with their fields, and its directory if a program is relative."""
     program = server.command[0] if server.command else ""
     yield from (("python", each) for each in server.python)
     if server.container:

@@ -37,7 +37,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Performs operations. Each operation of the table is a method of this class."""
+    """Administration operations. Each operation in `OPERATIONS` is a method of this class."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -46,7 +46,11 @@ class AdminService:
     restrictions: RemoteRestrictions
 
     async def handle(self, request: AdminRequest) -> AdminReply:
-        """Perform the operation, if the caller may."""
+        """Perform the operation, if the caller's role allows it.
+
+        Raises the errors of `check_right` and of the operation, and `InvalidError` for an unknown
+        operation.
+        """
         if not exists(request.operation, request.kind):
             raise InvalidError(
                 "Unknown operation: ingress and policy differ in version. Restart the older one."

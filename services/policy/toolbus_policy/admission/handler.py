@@ -62,7 +62,7 @@ _tracer = Tracer("policy")
 
 @dataclass(frozen=True, slots=True)
 class AdmissionHandler:
-    """Handler of `CallRequested`. `authorizer` returns the one of the newest snapshot."""
+    """Handler of `CallRequested`. `authorizer` returns the newest authorizer."""
 
     service: Service
     authorizer: Callable[[], Authorizer]
@@ -280,7 +280,7 @@ class AdmissionHandler:
         return bool(admission.budgets)
 
     async def _record_intent(self, intent: CallAllowed) -> None:
-        """Return once the stream has stored the intent, before the call's deadline.
+        """Store the intent in the stream before the call's deadline.
 
         The sweeper relies on both: if an intent is stored after the deadline, the call was not
         executed. Raises `BusDownError` or `UnavailableError`.
@@ -341,7 +341,7 @@ class AdmissionHandler:
 
 
 def _end_decision_span(decision: str) -> None:
-    """End the decision's span. If the services share a process, the call continues below it."""
+    """End the decision's span. If services share a process, spans of the call are its children."""
     span = current()
     if span.recorded:
         span.note("toolbus.decision", decision)

@@ -59,7 +59,7 @@ def supports_url_elicitation(capabilities: str) -> bool:
 
 
 def approval_elicitation(approval: Approval, page: str) -> InputRequired:
-    """Return the reply that asks the client to open the approval page."""
+    """Return the reply that requests the client to open the approval page."""
     result = {
         "resultType": "input_required",
         "inputRequests": {REQUEST_NAME: url_elicitation(approval.server, approval.tool, page)},

@@ -62,7 +62,7 @@ class ApprovalRepository:
         return iter(list(self._stored.values()))
 
     def pending(self, key: str = "") -> list[StoredApproval]:
-        """Return pending approvals, oldest first; of one key or of all."""
+        """Return the pending approvals of one key (all keys if empty), oldest first."""
         now = time()
         found = [
             stored
@@ -99,7 +99,10 @@ class ApprovalRepository:
         return stored
 
     async def put(self, approval: Approval, previous: StoredApproval | None) -> bool:
-        """Write over the known revision; return False on a conflict. Raises `BusDownError`."""
+        """Replace the known revision; return False on a conflicting change.
+
+        Raises `BusDownError`.
+        """
         last = previous.revision if previous is not None else 0
         sealed = self._records.seal(approval.binding, _encode(approval))
         revision = await self._bucket.swap(approval.binding, sealed, last)

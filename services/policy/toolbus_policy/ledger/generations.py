@@ -29,7 +29,7 @@ class Generation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class KnownGeneration:
-    """The generation the bus has for a customer, and a lower bound of its tick."""
+    """The generation that the bus stores for a customer, and a lower bound of its tick."""
 
     generation: Generation
     tick: int
@@ -58,7 +58,7 @@ class GenerationStore(Protocol):
 
 
 class BusGenerationStore:
-    """Generations in the bucket `tb_ledger`, and an event for each that begins."""
+    """Generations in the bucket `tb_ledger`. An event is published for each new generation."""
 
     def __init__(self, bucket: Bucket, events: EventPublisher) -> None:
         self._bucket = bucket
@@ -98,7 +98,7 @@ class BusGenerationStore:
 
 
 class LedgerWatcher:
-    """Every customer with counters, and the ticks that other replicas have seen."""
+    """Watcher of the bucket `tb_ledger`: customers with counters, and ticks of other replicas."""
 
     def __init__(self) -> None:
         self.customers: set[str] = set()

@@ -166,7 +166,7 @@ def rebuild_request(
 
 
 def next_step(waiting: DeferredCall, approval: Approval | None, now: float) -> Step:
-    """Return the next action, given the task's approval; None if that no longer exists."""
+    """Return the next action. `approval` is None if the task's approval no longer exists."""
     if waiting.stage is Stage.ENDED:
         return Step.FORGET if now >= waiting.ends else Step.NOTHING
     if waiting.stage is Stage.RUNNING:
@@ -226,7 +226,7 @@ def postponed(tried: DeferredCall, waiting: DeferredCall, why: str) -> DeferredC
 
 
 def page_opened(waiting: DeferredCall, now: float) -> DeferredCall:
-    """Return the task after its caller responded to the page."""
+    """Return the task after its caller responded to the request to open the page."""
     return replace(waiting, opens_pages=False, changed_at=now)
 
 

@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
 CANCEL_SECONDS = 5.0  # to wait for a cancelled call to end
-MARGIN_SECONDS = 1.0  # before the request's deadline a wait ends with "no result yet"
+MARGIN_SECONDS = 1.0  # a wait ends this long before the request's deadline
 ATTEMPTS = 8
 FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0
 BATCH_SIZE = 200  # tasks examined before yielding to the event loop
@@ -211,7 +211,7 @@ class TaskService:
         """Return the reply to a task request, or the request to dispatch to the task's server.
 
         Raises:
-            ToolbusError: the error the task ended with, or why no reply is possible.
+            ToolbusError: the error with which the task ended, or the reason for a missing reply.
 
         """
         entry = await self._owned(call, key)
@@ -292,7 +292,7 @@ class _RunningTask:
         self._spawn(self._write(deadline))
 
     async def stop(self) -> StoredTask:
-        """Return the entry as it was last written."""
+        """Return the entry as last written, after the write in progress."""
         async with self._turn:
             return self._entry
 
