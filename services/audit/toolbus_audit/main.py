@@ -73,7 +73,7 @@ from toolbus_common.service.service import Service
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
-WEBHOOK_MESSAGES = 100  # of one pull
+WEBHOOK_MESSAGES = 100  # in one pull
 POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
@@ -131,7 +131,7 @@ def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
 
 
 def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> None:
-    """Answer queries over the stored events."""
+    """Register the handlers of queries over the stored events."""
 
     @service.broker.subscriber(AuditQuery.SUBJECT, queue=service.name)
     async def answer(request: AuditQuery) -> RowsReply:
@@ -244,13 +244,13 @@ def _serve_bi_gateway(
 
 
 def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None:
-    """Write events that the tables lack when an operator requests it."""
+    """Register the handlers of operators' backfill requests."""
 
     async def read(first: int | datetime, maximum: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def settled() -> int:
-        # Read first, because messages may arrive in the meantime.
+        # `newest` is read first, because messages may arrive in the meantime.
         newest = await service.bus.newest(EVENTS)
         return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
@@ -284,7 +284,7 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
     @service.add_resource
     @asynccontextmanager
     async def dispatch() -> AsyncIterator[None]:
-        await deliveries.start()  # not only when the store is open
+        await deliveries.start()  # even if the store is not open
         try:
             yield
         finally:
@@ -321,7 +321,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def closed() -> tuple[str, int]:
-        # Read first: messages that arrive in the meantime are not in a closed window.
+        # `newest` is read first: messages that arrive meanwhile are not in a closed window.
         known = await newest()
         return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 

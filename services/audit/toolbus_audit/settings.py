@@ -1,4 +1,4 @@
-"""Settings of audit, in addition to those of every service."""
+"""Settings of the audit service, in addition to the common settings."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ def is_hello(sql: str, protocol: int) -> bool:
 
 
 def hello(version: str, protocol: int) -> bytes:
-    """Return the response: one block in the format Native of that revision."""
+    """Return the response: one block in the format Native, encoded for revision `protocol`."""
     values = {"displayName()": "toolbus", "version()": version, "timezone()": "UTC"}
     columns = b"".join(
         _column(name, protocol, values.get(name))

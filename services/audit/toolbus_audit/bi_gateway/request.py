@@ -33,7 +33,7 @@ _NAME = re.compile(r"\w{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class GatewayRequest:
-    """Parsed request. `settings` has only those that a reader may choose."""
+    """Parsed request. `settings` contains only settings that a reader may choose."""
 
     user: str
     secret: str = field(repr=False)

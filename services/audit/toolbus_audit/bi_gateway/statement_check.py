@@ -1,7 +1,7 @@
 """Check that a reader may run a canonical statement.
 
-Row policies of the engine limit a reader to the rows of its customers. They do not cover system
-tables, which show queries of other readers, and functions that access more than the tables; these
+Row policies of the engine limit a reader to the rows of its customers. They cover neither system
+tables, which show queries of other readers, nor functions that access more than the tables. Both
 are rejected by name. These checks are made in addition to `clickhouse.sql_guard`. Pure.
 """
 

@@ -19,7 +19,7 @@ ENGINE = ReplacingMergeTree ORDER BY version
 
 
 class MigrationError(Exception):
-    """The tables of the store do not match this version; the message has the differences."""
+    """The tables of the store do not match this version; the message describes the difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ def migrations() -> list[Migration]:
 
 
 def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migration]:
-    """Return the migrations not applied yet. Raises `MigrationError` if an applied one changed."""
+    """Return the migrations that are not applied yet.
+
+    Raises `MigrationError` if the file of an applied migration was edited.
+    """
     todo = []
     for migration in known:
         digest = applied.get(migration.version)

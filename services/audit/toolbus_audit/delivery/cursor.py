@@ -102,7 +102,7 @@ class Cursor:
             await self.save()
 
     async def _release(self) -> None:
-        """Free the lease; if that cannot be stored, it expires."""
+        """Free the lease. If this cannot be stored, the lease expires."""
         self.state.holder = ""
         with suppress(OvertakenError, BusDownError):
             await self.save()

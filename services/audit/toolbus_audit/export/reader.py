@@ -53,7 +53,7 @@ TIME = Order((("toUnixTimestamp64Micro(at)", "Int64"), ("id", "String")))
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Encoded rows; `last` is the position of the last one."""
+    """Encoded rows; `last` is the position of the last row."""
 
     rows: int
     last: tuple[Any, ...]
@@ -63,9 +63,9 @@ class Piece:
 async def read_piece(
     store: RowReader, selection: Selection, order: Order, form: str, max_bytes: int, max_rows: int
 ) -> Piece | None:
-    """Return the first selected rows within these limits, but at least one; None if there is none.
+    """Return the first selected rows within these limits, but at least one row.
 
-    `max_bytes` limits the sum of the events' JSON lines.
+    `max_bytes` limits the sum of the events' JSON lines. Return None if no row is selected.
     """
     # Column names are constants of this module; every value is bound.
     cut = (
@@ -84,7 +84,7 @@ async def read_piece(
 
 
 def intersection(one: Selection, other: Selection) -> Selection:
-    """Select the rows that both select."""
+    """Return the selection of the rows that both selections contain."""
     return one.and_(other.condition, **other.parameters)
 
 

@@ -118,7 +118,7 @@ class ExportTask:
         EXPORT_UNTIL.labels(self._name).set(started)
 
     async def _export_window(self, until: int) -> None:
-        """Store the window's end, write it, store that it is done; a crash repeats the window."""
+        """Write one window. Its end is stored first, so that a crash repeats the same window."""
         state = self._cursor.state
         state.until = until
         await self._cursor.save()

@@ -31,7 +31,7 @@ def target_for(
     is_operator_named: IsOperatorNamed,
     threads: Executor | None = None,
 ) -> Target:
-    """Return the target for a configured location; it writes on these threads."""
+    """Return the target for a configured location. The target writes on `threads`."""
     if settings.in_bucket:
         return BucketTarget(settings, http, secrets, is_operator_named, threads)
     return DirectoryTarget(Path(settings.to), is_operator_named, threads)

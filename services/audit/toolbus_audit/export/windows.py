@@ -72,7 +72,7 @@ async def write_window(
 ) -> int:
     """Write the window's files, then the manifest that lists them; return the number of events.
 
-    Raises `TargetError` or an error of the store; write the window again then.
+    Raises `TargetError` or an error of the store. The caller then writes the window again.
     """
     selection = select_events(export.events, export.customers).and_(
         "stream = {stream:String} AND stream_seq > {after:UInt64} AND stream_seq <= {until:UInt64}",

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH_EVENTS = 10_000
 PULL_MESSAGES = 500  # a pull returns fewer only when its wait of a second is over
-# A batch is held for this long at most, plus one attempt. Together that is less than the consumer's
+# A batch waits at most this long, plus one attempt. Together this is less than the consumer's
 # `ack_wait`, after which the messages may be delivered to another replica.
 HOLD_SECONDS = 5.0
 # At least as long as an insert whose response was lost may still be running.
@@ -54,7 +54,7 @@ class Store(Protocol):
         """Return the positions of events and dead letters stored from these messages."""
 
     async def last_sequence(self) -> int:
-        """Return the highest stream sequence of which anything is stored."""
+        """Return the highest stream sequence number with a stored row."""
 
     async def dead_letters(self) -> int:
         """Return the number of rows in the table `dead_letters`."""
@@ -83,7 +83,7 @@ class Writer:
         self.dead = 0  # rows in the table, of this process and others
 
     async def open(self) -> None:
-        """Return once the store is open, however long that takes; `reason` says why it waits."""
+        """Wait until the store is open. Meanwhile `reason` is the cause of the wait."""
         while True:
             try:
                 await self._store.open()
@@ -102,13 +102,13 @@ class Writer:
         AUDIT_DEAD_KEPT.set(self.dead)
 
     def bus_lost(self) -> None:
-        """Distrust delivery counts: the bus may have forgotten which messages it delivered."""
+        """Reload the newest stored sequence before the next write: delivery counts may be lost."""
         self._in_doubt = True
 
     async def receive(self, messages: list[StoredMessage]) -> None:
         """Add the messages of one pull; write when the batch is full or the pull was not full.
 
-        The next batch gathers while a full one is being written.
+        Messages of the next batch are collected while a full batch is being written.
         """
         if not self._waiting:
             self._since = asyncio.get_running_loop().time()
@@ -189,7 +189,7 @@ class Writer:
             )
 
     async def _stored_positions(self, messages: list[StoredMessage]) -> set[Position]:
-        """Return which positions of messages in doubt are stored already."""
+        """Return the stored positions of messages that may have been stored before."""
         if self._in_doubt:
             await self._load_newest()
         doubtful = [
@@ -227,7 +227,7 @@ class Writer:
             await self._retry(deadline, self._store.insert, table, batch, token(batch))
 
     async def _retry(self, deadline: float, work: Callable[..., Awaitable[T]], *given: Any) -> T:
-        """Retry with backoff while the store is down, until the deadline of the loop's clock."""
+        """Retry with backoff while the store is down, until `deadline` by the loop's clock."""
 
         def too_late(state: RetryCallState) -> bool:
             self._set_reason(reason_of(state))

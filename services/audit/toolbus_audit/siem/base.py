@@ -21,7 +21,10 @@ class Transport(Protocol):
     """Connection to one sink. Records that `delivered_until` does not cover may be sent again."""
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those the sink rejects permanently. Raises `SinkError`."""
+        """Send records and return the records that the sink rejects permanently.
+
+        Raises `SinkError`.
+        """
 
     def mark_sent(self, sequence: int) -> None:
         """Record that everything up to this message was sent."""

@@ -43,7 +43,7 @@ def body_of(sink: Sink, records: Sequence[Record], host: str) -> bytes:
 
 
 def result_of(sink: Sink, records: Sequence[Record], response: HttpResponse) -> DeliveryResult:
-    """Return the result of each record from a response with status 2xx."""
+    """Return the result of a POST from its response, which has a status 2xx."""
     if sink.shape != ELASTIC:
         return DeliveryResult()
     try:

@@ -51,7 +51,7 @@ class HttpTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those the sink rejects permanently.
+        """Send records and return the records that the sink rejects permanently.
 
         An event counts as rejected only if the sink accepted another event of the same batch. A
         sink that accepts no event is probably misconfigured, and the events are sent again later.

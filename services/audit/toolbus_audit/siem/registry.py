@@ -1,4 +1,4 @@
-"""Registry of configured sinks. Each has its own forwarder task, so a slow sink delays no other."""
+"""Registry of configured sinks, with one task each, so that a slow sink does not delay others."""
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

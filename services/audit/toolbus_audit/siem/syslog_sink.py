@@ -99,7 +99,7 @@ class StreamTransport:
             self._written.append((monotonic(), sequence))
 
     def delivered_until(self) -> int:
-        """Return the last message written long enough ago.
+        """Return the last message that was acknowledged and whose settling time is over.
 
         Raises `SinkError` if the connection is lost.
         """
@@ -171,7 +171,10 @@ class DatagramTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those too long for a datagram. Raises `SinkError`."""
+        """Send records and return the records that are too long for a datagram.
+
+        Raises `SinkError`.
+        """
         target, addresses = await self._destination.resolved()
         fit = {each: message_of(each, self._host) for each in records}
         try:
@@ -182,7 +185,7 @@ class DatagramTransport:
         return [each for each, message in fit.items() if len(message) > LARGEST_DATAGRAM]
 
     def mark_sent(self, sequence: int) -> None:
-        """Record the message: datagrams are not confirmed."""
+        """Record the message as delivered, because datagrams are not confirmed."""
         self._delivered = sequence
 
     def delivered_until(self) -> int:

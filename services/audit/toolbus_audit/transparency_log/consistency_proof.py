@@ -23,7 +23,7 @@ class LogGrowth:
         return self.size + sum(count for count, _ in self.added_trees)
 
     def append(self, leaf: bytes) -> None:
-        """Add one event: the bytes that its producer published."""
+        """Add one event. `leaf` is the event as its producer published it."""
         count, node = 1, sha256(b"\x00" + leaf).digest()
         start = self.current_size
         while (

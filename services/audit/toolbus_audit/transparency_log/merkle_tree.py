@@ -14,7 +14,7 @@ class MerkleTree:
         self.right_edge = list(right_edge)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf: the bytes of an event that its producer published."""
+        """Add one leaf: an event as its producer published it."""
         node = sha256(b"\x00" + leaf).digest()
         # Two perfect subtrees of one height merge into one of the next, like carries of a counter.
         carries = self.size

@@ -41,7 +41,7 @@ class CheckpointPublisher:
         }
 
     async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:
-        """Publish checkpoints, or those cosigned by `witness`.
+        """Publish checkpoints, or checkpoints that `witness` cosigned.
 
         Files are written before this returns; rows are inserted once ClickHouse accepts them.
         """

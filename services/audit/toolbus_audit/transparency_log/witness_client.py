@@ -42,12 +42,12 @@ from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURE
 
 log = logging.getLogger(__name__)
 
-STATE_PREFIX = "witnessed."  # prefix of bucket entries with what a witness cosigned last
+STATE_PREFIX = "witnessed."  # prefix of bucket entries with a `WitnessState`
 MAX_ATTEMPTS = 3  # attempts for one checkpoint while the witness reports another size
 LARGEST_RESPONSE = 65_536  # bytes
 _ACCEPTED, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
-# Reads messages from a sequence on, of one customer.
+# Reads messages. Arguments: the first sequence, and the customer.
 Read = Callable[[int, str], Awaitable[list[StreamEntry]]]
 # Publishes pairs of a customer and a checkpoint, cosigned by the named witness.
 Publish = Callable[[list[tuple[str, Log]], str], Awaitable[None]]
