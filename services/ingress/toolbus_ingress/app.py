@@ -41,9 +41,9 @@ _NOT_FOUND = jsonrpc.error(
 
 
 class App:
-    """Routes on `scope["path"]`, the path the server parsed, never on a URL built from headers.
+    """ASGI application. It routes on `scope["path"]`, never on a URL built from headers.
 
-    `browser_origins`: origins whose scripts may read responses (CORS).
+    `browser_origins` are origins whose scripts may read responses (CORS).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class App:
         self._http_sse = HttpSseTransport(endpoint)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request. Any failure becomes a response, never a stack trace."""
+        """Send the response to one request. A failure becomes a response, never a stack trace."""
         if scope["type"] != "http":
             return
         origin = self._browser_origins and cors.allowed_origin(scope, self._browser_origins)

@@ -35,7 +35,7 @@ def allowed_origin(scope: dict[str, Any], origins: frozenset[str]) -> bytes:
 
 
 def preflight(scope: dict[str, Any]) -> Response | None:
-    """Answer a CORS preflight request; None for any other request."""
+    """Return the response to a CORS preflight request; None for any other request."""
     headers = dict(scope["headers"])
     if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
         return None

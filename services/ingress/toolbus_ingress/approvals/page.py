@@ -10,7 +10,7 @@ from toolbus_ingress.http.jsonrpc import Response
 
 
 def sign_in(error: str = "", status: int = 200) -> Response:
-    """Return the first page, which shows nothing of the call before the key is checked."""
+    """Return the first page. It does not show the call, because no key has been checked yet."""
     return page(status, "toolbus_ingress.approvals/key.html", error)
 
 

@@ -14,7 +14,10 @@ SHOW, APPROVE, REJECT = "show", "approve", "reject"
 async def ask_policy(
     endpoint: Endpoint, key_digest: str, action: str, approval: str, note: str = ""
 ) -> ApprovalsReply:
-    """Show or decide an approval, or show all pending ones. Raises `ToolbusError`."""
+    """Show or decide one approval, or show all pending approvals (empty id).
+
+    Raises `ToolbusError`.
+    """
     if action not in (SHOW, APPROVE, REJECT):
         raise InvalidError("Unknown decision. Use approve or reject.")
     request = ApproverRequest(

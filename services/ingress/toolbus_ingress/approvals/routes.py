@@ -45,7 +45,7 @@ ApprovalId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 async def authenticated(
     request: Request, endpoint: ServedEndpoint, _credential: Annotated[object, Security(APPROVER)]
 ) -> str:
-    """Return the digest of the caller's credential. Raises what `Endpoint.authenticate` raises.
+    """Return the digest of the caller's credential. Raises the errors of `Endpoint.authenticate`.
 
     No cookies are used: every request carries its own credential, so no other site can make a
     browser act for its user.

@@ -69,7 +69,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class CallHandler:
-    """Sends requests that a server answers, and returns results in the caller's protocol family."""
+    """Sender of requests to servers. It returns results in the caller's protocol family."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class CallHandler:
         catalogue.on_change.append(self._param_headers.clear)
 
     def answer(self, context: RequestContext, request: Request) -> Awaitable[Response | None]:
-        """Answer a request; None if the answer was streamed."""
+        """Return the response to a request; None if it was streamed."""
         trace = trace_context_of(request.meta, context.headers)
         bind(trace.traceparent)
         span = tracing.request_span(trace, request.method)
@@ -219,7 +219,7 @@ class CallHandler:
     def _extra(self, context: RequestContext, request: Request, target: CallTarget) -> str:
         """Return the members of a request besides the arguments, as raw JSON.
 
-        Empty if there are none.
+        The result is empty if there are no such members.
         """
         params = request.params
         extra: dict[str, Any] = {}
@@ -363,7 +363,7 @@ class CallHandler:
 
 
 def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
-    """Return the idempotency key of a tool call; other methods have none."""
+    """Return the idempotency key of a tool call; empty for other methods."""
     key = validated_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
     if key and key_digest == ANONYMOUS:
         raise InvalidError(

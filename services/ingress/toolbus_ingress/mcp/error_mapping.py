@@ -82,7 +82,7 @@ def with_requested_name(
 
 
 def _requested_name(params: dict[str, Any]) -> str:
-    """Return the name or URI in the request, as its caller wrote it; empty if it has none."""
+    """Return the name or URI in the request, as its caller wrote it; empty without a name."""
     ref = params.get("ref")
     named = ref if isinstance(ref, dict) else params
     found = named.get("name") or named.get("uri")

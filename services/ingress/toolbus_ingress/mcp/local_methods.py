@@ -146,7 +146,7 @@ class LocalMethods:
 
 
 def _instructions(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the server's instructions; on its endpoint the gateway adds none."""
+    """Return the identity's instructions as a member; empty if it has no instructions."""
     return {name: identity[name] for name in ("instructions",) if name in identity}
 
 

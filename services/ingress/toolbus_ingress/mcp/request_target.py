@@ -1,4 +1,4 @@
-"""The target of a request: the server that answers it, and the server's own name for it."""
+"""The target of a request: its server, and the server's own name of the tool or other entry."""
 
 import re
 from typing import Any

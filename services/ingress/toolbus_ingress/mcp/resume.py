@@ -37,7 +37,7 @@ _NOT_STORED = jsonrpc.error(
 
 @dataclass(eq=False, slots=True)
 class _RemoteStream:
-    """A stream of another replica that a client reads here. `found` resolves once it is known."""
+    """A remote stream that a client reads here. `found` is whether the other replica has it."""
 
     event_log: EventLog
     found: asyncio.Future[bool] = field(
@@ -54,7 +54,7 @@ class _RemoteReader:
 
 
 class Resumption:
-    """Finds the stream of an event id, here or in the replica that holds it."""
+    """Finder of the stream of an event id, in this replica or in the replica that has it."""
 
     def __init__(self, bus: Bus, event_logs: EventLogStore) -> None:
         self._bus = bus
@@ -109,7 +109,7 @@ class Resumption:
     async def _resume_remote(
         self, context: RequestContext, session: Session, position: StreamPosition
     ) -> bool:
-        """Read a stream from another replica; return whether that replica holds it."""
+        """Read a stream from another replica; return whether that replica has it."""
         reader_id = secrets.token_hex(8)
         remote = _RemoteStream(EventLog(position.stream, MAX_WAITING))
         self._remote_streams[reader_id] = remote
@@ -208,7 +208,7 @@ class Resumption:
 
 
 async def _found(remote: _RemoteStream) -> bool:
-    """Return whether the other replica holds the stream; False if it does not reply in time."""
+    """Return whether the other replica has the stream; False if it does not reply in time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(FIND_SECONDS):
             return await remote.found

@@ -1,4 +1,4 @@
-"""Tasks of clients: their ids are sealed handles, some of which hold the result itself.
+"""Tasks of clients: their ids are sealed handles, some of which contain the result itself.
 
 A client with a session may request a task from a server that decides itself which calls become
 tasks and that answers immediately. The client then gets a completed task. The result is encrypted
@@ -39,14 +39,14 @@ _tool_result = msgspec.json.Decoder(_ToolResult).decode
 
 
 class Tasks:
-    """Seals tasks into handles, and answers for those that exist only in their handle."""
+    """Sealed handles of tasks, and responses about tasks that exist only in their handle."""
 
     def __init__(self, sealer: ClaimSealer, catalogue: Catalogue) -> None:
         self._sealer = sealer
         self._catalogue = catalogue
 
     def created(self, body: bytes, call: CallRequested) -> tuple[bytes, str, str]:
-        """Return a new task of a server with a sealed id, its key in notifications, and the id."""
+        """Return a server's new task with its sealed id, its key in notifications, and that id."""
         members = msgspec.json.decode(body)
         task = members["task"] if isinstance(members.get("task"), dict) else members
         own_id = str(task.get("taskId"))
@@ -79,7 +79,7 @@ class Tasks:
         """Return the answer about a task whose result is in its handle; None for any other task.
 
         Raises:
-            InvalidError: the task expired, is not the caller's, or cannot be cancelled any more.
+            InvalidError: the task expired, is another caller's, or cannot be cancelled any more.
 
         """
         handle = request.params.get("taskId")
@@ -109,7 +109,7 @@ class Tasks:
 
 
 def wants_task(request: Request) -> bool:
-    """Return whether a client requests its call as a task; for stateless ones the server decides.
+    """Return whether a session-based client requests its call as a task.
 
     Raises:
         InvalidError: `task` is not an object.
@@ -137,7 +137,7 @@ def unknown_task() -> InvalidError:
 
 
 def with_task_id(body: bytes, handle: str) -> bytes:
-    """Return a task with the id for its caller, in the position of the protocol revision."""
+    """Return a task with `handle` as its id, at the position of the protocol revision."""
     members = _members(body)
     raw = msgspec.Raw(strict_json.dump(handle))
     if "taskId" in members:
@@ -150,7 +150,7 @@ def with_task_id(body: bytes, handle: str) -> bytes:
 
 
 def with_error_codes(body: bytes) -> bytes:
-    """Return a task of policy with the protocol's code in its error, if it has one."""
+    """Return a task of policy; if it has an error, with the protocol's code in the error."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):

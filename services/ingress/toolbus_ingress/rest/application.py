@@ -33,7 +33,7 @@ _CUSTOM = "Value error, "  # pydantic adds it to the reasons of our own checks
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a response says to ingress itself: why it rejected a credential, if it did."""
+    """The reason why a response rejects a credential, for ingress itself; empty if it does not."""
 
     rejected: str = ""
 

@@ -78,9 +78,10 @@ def closed(schema: Any) -> Any:
 
 
 def tidy(document: dict[str, Any]) -> None:
-    """Complete what FastAPI generates: sentences for people, and no errors of FastAPI's own.
+    """Replace generated texts with sentences for people, and remove FastAPI's error schemas.
 
-    A path function's first sentence becomes the summary, further ones the description.
+    The first paragraph of a path function's docstring becomes the summary, further ones become the
+    description.
     """
     for name in _OWN_ERRORS:
         document["components"]["schemas"].pop(name, None)
@@ -102,4 +103,4 @@ def _tidy_operation(method: str, operation: dict[str, Any]) -> None:
             response["description"] = "The result." if method == "get" else "Done."
     for parameter in operation.get("parameters", ()):
         if parameter["schema"].get("default") == "":
-            del parameter["schema"]["default"]  # not sent, which is not an empty text
+            del parameter["schema"]["default"]  # a missing parameter differs from an empty one

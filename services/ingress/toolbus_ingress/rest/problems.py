@@ -62,7 +62,7 @@ class UnsupportedBodyError(InvalidError):
 def failure(
     error: ToolbusError, scope: Mapping[str, Any], protected_resource: ProtectedResource
 ) -> Response:
-    """Return an error, with the challenge of the API to which the request's path belongs."""
+    """Return an error as a problem, with the challenge of the API that the path belongs to."""
     answer = jsonrpc.failure(error)
     fix = _FIXES.get(error.code, _RETRY if error.retryable else _SEE_DETAIL)
     if isinstance(error, UnauthorizedError):
@@ -91,7 +91,7 @@ def status_of(error: ToolbusError) -> int:
 
 
 def rejection(error: RejectedRequestError) -> Response:
-    """Return a rejection of the request guard."""
+    """Return a rejection of the request guard as a problem."""
     answer = error.response
     detail = msgspec.json.decode(answer.body)["error"]["message"]
     response = _problem(answer.status, str(error), detail, _SEE_DETAIL, headers=answer.headers)

@@ -43,7 +43,7 @@ class FunctionTool(BaseModel):
 
 
 class Functions(BaseModel):
-    """The tools of a caller; `auto_execute` names those that need no confirmation by a person."""
+    """The tools of a caller; `auto_execute` names the tools that no person has to confirm."""
 
     object: Literal["list"]
     data: list[FunctionTool]
@@ -103,7 +103,7 @@ class ToolMessages(BaseModel):
 async def authenticated(
     request: Request, endpoint: ServedEndpoint, _credential: Annotated[object, Security(CALLER)]
 ) -> Caller:
-    """Return the caller of tools. Raises what `Endpoint.caller` raises."""
+    """Return the caller of tools. Raises the errors of `Endpoint.caller`."""
     scope = request.scope
     headers = endpoint.guard.headers(scope)
     await endpoint.verify_token(headers)
@@ -116,7 +116,7 @@ async def list_tools(
     caller: Annotated[Caller, Security(authenticated)],
     _mode: Annotated[
         str,
-        Query(alias="mode", description="`code` or `search`: the tools of code mode instead."),
+        Query(alias="mode", description="`code` and `search` list the tools of code mode."),
     ] = Mode.TOOLS,
 ) -> Response:
     """List the tools that a key may use, as functions for a chat completion."""
@@ -141,10 +141,10 @@ async def list_tools(
     openapi_extra={"security": [{"caller": []}]},
 )
 async def execute_tool_calls() -> Response:
-    """Run a tool call that a model suggested, or the several of an assistant message.
+    """Run a tool call that a model suggested, or all tool calls of an assistant message.
 
-    The header `x-toolbus-is-error` of the response says that a tool failed; `Idempotency-Key` in
-    the request runs the calls once.
+    The response header `x-toolbus-is-error` is set if a tool failed. With the request header
+    `Idempotency-Key`, the calls run only once.
     """
     raise NotImplementedError(f"'RestApis' answers POST {EXECUTE}, without FastAPI.")
 

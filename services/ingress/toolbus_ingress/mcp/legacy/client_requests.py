@@ -29,7 +29,7 @@ ClientResponse = asyncio.Future[dict[str, Any] | None]
 
 
 class PendingClientRequests:
-    """The requests to clients that this replica waits for, by their JSON-RPC id.
+    """Requests to clients whose responses this replica awaits, by JSON-RPC id.
 
     A response is None if the client cancelled the request that led to it, or its session ended.
     """
@@ -38,7 +38,7 @@ class PendingClientRequests:
         self._pending: dict[str, tuple[str, bytes, ClientResponse]] = {}
 
     def resolve(self, sid: str, body: bytes) -> bool:
-        """Accept a client's response; return whether this replica and session waits for it."""
+        """Accept a client's response; return whether this replica awaits it in this session."""
         message = msgspec.json.decode(body)
         requested_sid, _, response = self._pending.get(str(message.get("id")), ("", b"", None))
         if response is None or requested_sid != sid:
@@ -101,7 +101,7 @@ def client_request(number: str, input_request: Any, session: Session, task: str 
 
 
 def _is_declared(session: Session, kind: str, mode: Any) -> bool:
-    """Return whether the client supports this.
+    """Return whether the client declared requests of this kind and mode.
 
     A client that lists modes of elicitation supports only these.
     """
