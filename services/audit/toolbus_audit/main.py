@@ -160,7 +160,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     tls = Tls(settings.egress_ca)
     http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
-    # Webhooks are configured by API callers: slow ones must not delay sinks, exports or witnesses.
+    # Webhooks are configured by API callers: slow webhooks must not delay other deliveries.
     webhook_http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
 
     @service.add_resource
@@ -182,7 +182,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
 
 
 def _apply_retention(service: Service, store: ClickHouse, outbound: Outbound) -> None:
-    """Delete expired events, except those under a legal hold."""
+    """Delete expired events, except the events of customers under a legal hold."""
     holds = Holds()
     service.watch_bucket(CONFIG)(holds.apply_change)
     retention = Retention(
@@ -217,7 +217,7 @@ def _serve_bi_gateway(
     if not store.embedded:
         log.warning(
             "audit.no_readers",
-            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL readers query that server directly"},
+            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL, readers query that server directly"},
         )
         return
 
@@ -268,7 +268,7 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
 
 
 def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys) -> None:
-    """Deliver events to webhooks, independently of the store."""
+    """Compose the delivery of events to webhooks, which is independent of the store."""
     webhooks = WebhookDispatcher(
         lambda: outbound.configuration.webhooks,
         outbound.webhooks.post,

@@ -1,4 +1,4 @@
-"""CORS: which origins' scripts may read responses, and what they may send.
+"""CORS: the origins whose scripts may read responses, and the requests that they may send.
 
 Only origins that the operator lists are allowed, compared byte for byte, and only on paths that MCP
 clients need. Pages for people are excluded, and cookies are never allowed.

@@ -153,7 +153,7 @@ async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> As
 
         async def leave() -> None:
             await listener.stop_accepting(settings.leave_seconds)
-            notifications.close()  # an open stream would keep the listener from ending
+            notifications.close()  # an open stream would prevent the end of the listener
             await listener.end(settings.drain_seconds)
 
         endpoint.service.on_leave(leave)

@@ -113,7 +113,7 @@ class AuthorizerProvider:
         return self._config.now
 
     async def administrator(self, key_digest: str) -> Administrator | None:
-        """Return the administrator with this key digest; None if there is none.
+        """Return the administrator with this key digest, else None.
 
         An unknown digest may belong to an access token issued moments ago, which is then looked up.
         """

@@ -142,7 +142,7 @@ def _sharding_key(statement: str) -> str:
 
 
 def _parenthesized(text: str, start: int) -> str:
-    """Return the text from `start` to the parenthesis that closes the one before `start`."""
+    """Return the text from `start` to the parenthesis that closes the group of `start`."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "(") - (text[at] == ")")

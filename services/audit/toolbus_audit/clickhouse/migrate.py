@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files, applied once each in order and recorded in the database."""
+"""Migrations: numbered SQL files, each applied once, in order, and recorded in the database."""
 
 import re
 from collections.abc import Callable, Iterable

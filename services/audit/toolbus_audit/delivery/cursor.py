@@ -1,6 +1,6 @@
 """Progress of an export or a SIEM sink, stored in a bucket, with a lease for its holder.
 
-One audit replica holds the lease and does the work. It renews the entry every few seconds. If an
+One audit replica has the lease and does the work. It renews the entry every few seconds. If an
 entry is not renewed, another replica takes over. Each replica measures the time between changes
 with its own clock, so the clocks may differ.
 """
@@ -27,7 +27,7 @@ LEASE_SECONDS = 20.0  # without a renewal by the holder
 
 
 class OvertakenError(Exception):
-    """Another audit replica holds the lease now."""
+    """Another audit replica has the lease now."""
 
 
 class CursorState(Struct):

@@ -51,7 +51,7 @@ class State:
 
 
 class ExportTask:
-    """Task of one export while this replica holds its cursor."""
+    """Task of one export while this replica has its lease."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from toolbus_common.egress.resolver import CheckedResolver
 
 LARGEST_HEAD = 32 * 1024
 LARGEST_RESPONSE = 1 << 20  # bytes from the store in one connection, TLS handshake included
-CONNECT_SECONDS = 3.0  # to an address, if there is another one to try
+CONNECT_SECONDS = 3.0  # to an address, if there is another address to try
 _CHUNK = 64 * 1024
 _USER = "toolbus"
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"

@@ -62,7 +62,7 @@ class DirectoryTarget:
 
     def _write(self, path: Path, data: bytes) -> None:
         if not self._root.is_dir():
-            raise FileNotFoundError(2, "it does not exist; create it, writable for audit")
+            raise FileNotFoundError(2, "it does not exist; create it, and let audit write to it")
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_name(f".{path.name}.part")
         with half.open("wb") as file:

@@ -80,7 +80,7 @@ class Writer:
         self._writing: asyncio.Task[None] | None = None
         self.reason = "opening the store"
         self.rows = 0
-        self.dead = 0  # rows in the table, of this process and others
+        self.dead = 0  # rows in the table, from all processes
 
     async def open(self) -> None:
         """Wait until the store is open. Meanwhile `reason` is the cause of the wait."""
@@ -127,7 +127,7 @@ class Writer:
             await asyncio.shield(self._writing)
 
     async def close(self, seconds: float) -> None:
-        """Write what is left; messages not stored within `seconds` stay in the stream."""
+        """Write the waiting messages; messages not stored within `seconds` stay in the stream."""
         try:
             async with asyncio.timeout(seconds):
                 await self.flush()
@@ -139,7 +139,7 @@ class Writer:
     async def _start_write(self) -> None:
         """Start to write the waiting messages once the running write is over.
 
-        Messages that waited longer than the hold time are returned to the bus instead: another
+        Messages that waited longer than `hold_seconds` are returned to the bus instead: another
         replica may have received them by then.
         """
         loop = asyncio.get_running_loop()

@@ -81,7 +81,7 @@ class State:
 
 
 class Forwarder:
-    """Forwarder to one sink while this replica holds its cursor."""
+    """Forwarder to one sink while this replica has the sink's lease."""
 
     def __init__(
         self,

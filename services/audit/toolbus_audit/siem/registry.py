@@ -1,4 +1,4 @@
-"""Registry of configured sinks, with one task each, so that a slow sink does not delay others."""
+"""Registry of configured sinks, with one task each, so that a slow sink does not delay another."""
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -72,7 +72,7 @@ class SinkRegistry:
             transport = self._transport(sink)
             delivery = Delivery(transport, self._threads, self._timing.first_retry)
             forwarder = Forwarder(name, sink, cursor, stream, delivery)
-            # The counts continue after a restart of the task, like those of the metrics.
+            # The counts continue after a restart of the task, like the metrics.
             forwarder.state = self._states.setdefault(name, forwarder.state)
             return forwarder.run()
 

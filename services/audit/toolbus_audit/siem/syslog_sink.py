@@ -81,7 +81,7 @@ class StreamTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Write records; none is rejected. Raises `SinkError`."""
+        """Write records and return an empty list: syslog rejects no record. Raises `SinkError`."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 writer = self._writer or await self._connect()
@@ -93,7 +93,7 @@ class StreamTransport:
 
     def mark_sent(self, sequence: int) -> None:
         """Record the message as written. It counts as delivered later."""
-        if self._writer is None:  # none of its events was selected, and nothing is in flight
+        if self._writer is None:  # no event of it was selected, and nothing is in flight
             self._delivered = sequence
         else:
             self._written.append((monotonic(), sequence))

@@ -51,7 +51,7 @@ class Delivery:
 
 @dataclass(eq=False, slots=True)
 class WebhookQueue:
-    """Deliveries that one webhook has yet to accept, in order."""
+    """Deliveries that one webhook has not accepted yet, in order."""
 
     waiting: list[Delivery] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None

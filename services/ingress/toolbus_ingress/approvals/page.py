@@ -15,7 +15,7 @@ def sign_in(error: str = "", status: int = 200) -> Response:
 
 
 def decision(approval: ApprovalState, ticket: str, error: str = "", status: int = 200) -> Response:
-    """Return the page with the call and the two buttons; `ticket` is the sealed permission."""
+    """Return the page with the call and the two buttons; `ticket` is a sealed `TicketClaims`."""
     return page(
         status,
         "toolbus_ingress.approvals/decision.html",

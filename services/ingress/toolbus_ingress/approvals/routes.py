@@ -26,7 +26,7 @@ NOTE = {
     "additionalProperties": {"type": "string"},
     "example": {"reason": "Not today."},
 }
-_PROBLEMS = problems(400, 401, 403, 404, 431, 503, on_404="No call waits under this id.")
+_PROBLEMS = problems(400, 401, 403, 404, 431, 503, on_404="No call with this id waits.")
 _DECIDED: dict[str, Any] = {
     "response_model": ApprovalState,
     "responses": _PROBLEMS | problems(408, 413),
@@ -93,7 +93,7 @@ async def reject_pending_call(
 
 
 async def _note(endpoint: ServedEndpoint, request: Request) -> str:
-    """Return the note of a body such as `{"reason": "Not today."}`, whatever its content type.
+    """Return the note of a body such as `{"reason": "Not today."}`, of any content type.
 
     Raises:
         InvalidError: the body is not a strict JSON object of texts.

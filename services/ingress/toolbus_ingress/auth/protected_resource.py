@@ -135,7 +135,7 @@ class ProtectedResource:
             bearer = self.directory.bearers.known(hash_of(key_digest))
             if bearer is not None and (bearer.jkt or self._requires_bound(bearer)):
                 raise InvalidProofError(
-                    "The access token requires a DPoP proof, which a form cannot carry. "
+                    "The access token requires a DPoP proof, which a form cannot contain. "
                     "Use an API key."
                 )
         return key_digest

@@ -9,7 +9,7 @@ from toolbus_ingress.protocol_versions import TASKS
 GATEWAY = {"name": "toolbus", "version": RELEASE}
 INSTRUCTIONS = (
     "Tools of several servers behind one gateway; each is named server__tool. "
-    "Calls are checked, priced and recorded; an error says how to react."
+    "Calls are checked, priced and recorded; an error explains how to react."
 )
 _LISTS = ("tools", "prompts", "resources")
 _LIST_FLAGS = ("listChanged", "subscribe")
@@ -101,7 +101,7 @@ def _own_capabilities(
 def _extensions_or_tasks(
     identities: list[ServerIdentity], family: ProtocolFamily
 ) -> dict[str, Any]:
-    """Return the capability `extensions` for stateless callers, or `tasks` for all others."""
+    """Return the capability `extensions` for stateless callers, or `tasks` for other callers."""
     extensions: dict[str, Any] = {}
     for identity in identities:
         own = _capability(identity, "extensions")

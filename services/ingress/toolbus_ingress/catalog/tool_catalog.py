@@ -214,7 +214,7 @@ class Catalogue:
         ]
 
     def hides(self, grants: EffectiveGrants, server: str) -> bool:
-        """Return whether a server has entries, but none within grants."""
+        """Return whether a server has entries, but no entry within grants."""
         listing = self._listings.get(server)
         return listing is not None and not self._sees_any(grants, listing)
 

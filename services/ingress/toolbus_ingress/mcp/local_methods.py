@@ -153,7 +153,7 @@ def _instructions(identity: dict[str, Any]) -> dict[str, Any]:
 def _gateway_meta(server: str) -> dict[str, Any]:
     """Return the `_meta` that marks a server's endpoint as served through this gateway.
 
-    Another gateway that calls this one detects it by this mark.
+    Another gateway that calls this gateway detects it by this mark.
     """
     return {THROUGH: RELEASE} if server else {}
 

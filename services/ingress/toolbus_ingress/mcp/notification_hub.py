@@ -27,7 +27,7 @@ MAX_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE contains answers
 MAX_STREAMS = 10_000
 MAX_URIS = 1000
 RENEW_SECONDS = 300.0  # servers' subscriptions are leases, renewed for open streams
-SETTLE_SECONDS = 0.05  # list changes come in bursts
+SETTLE_SECONDS = 0.05  # list changes arrive in bursts
 MERGE_SECONDS = 0.1  # each executor that watches a resource reports the same update
 MAX_MERGED = 10_000
 
@@ -344,7 +344,7 @@ class NotificationHub:
             self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
 
     def _compare(self) -> None:
-        """Notify each stream of changes in the lists that it sees, and of reported changes."""
+        """Notify each stream of changes in its visible lists, and of reported list changes."""
         self._comparison = None
         reported, self._reported_changes = self._reported_changes, set()
         keys, self._keys_changed = self._keys_changed, set()

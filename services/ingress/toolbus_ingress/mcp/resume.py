@@ -30,7 +30,7 @@ LEASE_SECONDS = 60.0  # after which the other replica stops sending without a co
 _NOT_STORED = jsonrpc.error(
     400,
     jsonrpc.INVALID_REQUEST,
-    "The stream of this Last-Event-ID is not stored: it expired, was dropped for newer ones, or "
+    "The stream of this Last-Event-ID is not stored: it expired, was dropped for a newer one, or "
     "belongs to another session. Check the audit log before repeating the call.",
 )
 

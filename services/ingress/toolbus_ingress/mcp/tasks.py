@@ -1,7 +1,7 @@
 """Tasks of clients: their ids are sealed handles, some of which contain the result itself.
 
 A client with a session may request a task from a server that decides itself which calls become
-tasks and that answers immediately. The client then gets a completed task. The result is encrypted
+tasks and answers immediately. The client then receives a completed task. The result is encrypted
 in the task's handle, so that no replica has to store it.
 """
 

@@ -84,7 +84,7 @@ class EventLog:
         self.size = 0
 
     def release(self) -> None:
-        """Drop all messages except those that the current reader has not read yet."""
+        """Drop all messages except the messages that the current reader has not read yet."""
         self.retains = False
         self.on_read, self.on_grown = _do_nothing, _ignore_size
         self.on_left = self.clear
@@ -100,7 +100,7 @@ class EventLog:
         return self.reader
 
     def next(self, after: int) -> Entry | None:
-        """Return the next entry after a number that is still stored; None if there is none yet."""
+        """Return the next stored entry after a number; None if there is no such entry yet."""
         behind = self.last - after
         if behind <= 0 or not self._entries:
             return None
@@ -136,7 +136,7 @@ class Reader:
         return self._left or paused or (event_log.ended and self.position >= event_log.last)
 
     async def next(self) -> Entry | None:
-        """Return the next message and its number; None at the end."""
+        """Return the next message and its number; None after the last message."""
         while not self.finished:
             entry = self.event_log.next(self.position)
             if entry is not None:

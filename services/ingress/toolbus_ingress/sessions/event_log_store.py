@@ -36,7 +36,7 @@ class StreamPosition:
 
     @property
     def replica(self) -> str:
-        """The id of the replica that holds the stream."""
+        """The id of the replica that has the stream."""
         return self.stream[1:].partition(".")[0]
 
 

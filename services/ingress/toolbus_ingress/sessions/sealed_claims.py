@@ -72,6 +72,6 @@ class ClaimSealer(sealed_tokens.TokenSealer):
             raise UpstreamInvalidError(
                 f"The upstream server's requestState or task id is too long: {len(text)} "
                 f"characters when sealed, at most {LONGEST} are allowed (48 KB before sealing). "
-                "The server must send a shorter one."
+                "The server must send a shorter value."
             )
         return text

@@ -129,8 +129,8 @@ class Sessions:
             return  # it was for this replica
         if what != "cancelled":
             self._apply(session, message)
-        # A cancellation is applied when it comes back from the bus: applied twice, it could
-        # cancel a later call with the same request id.
+        # A cancellation is applied when this replica receives it from the bus. If it were applied
+        # twice, it could cancel a later call with the same request id.
         self._publish(message)
 
     def receive(self, message: SessionMessage) -> None:

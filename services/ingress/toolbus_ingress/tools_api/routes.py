@@ -21,7 +21,7 @@ from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MAX_CONCURRE
 
 CALLER = HTTPBearer(
     scheme_name="caller",
-    description="An API key, or an access token. Anonymous callers send none, where allowed.",
+    description="An API key or an access token. Anonymous callers, if allowed, send neither.",
     auto_error=False,
 )
 router = APIRouter(tags=["tools"], dependencies=[Depends(reject_unknown_parameters)])

@@ -5,8 +5,8 @@ HTTP, only commands and variables that policy's settings allow are accepted, so 
 key can neither start programs nor send credentials elsewhere. The environment of a configured
 process is restricted too, because NODE_OPTIONS or LD_PRELOAD can run any program in it.
 
-Addresses are checked as written, so that the author gets an early error. The binding check is made
-by the service that connects, on the resolved address.
+Addresses are checked as written, so that the author receives an early error. The binding check is
+made by the service that connects, on the resolved address.
 """
 
 import re

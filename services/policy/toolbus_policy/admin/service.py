@@ -141,7 +141,7 @@ class AdminService:
 
         repository = self.repository_for(administrator.by)
         await repository.change(make, SOURCE, _revision(request.match))
-        # The revision must match the returned entry, which others may have changed.
+        # The revision must match the returned entry, which another caller may have changed.
         now = await repository.declared()
         return _entry(request, now.configuration, now.revision, created=created)
 

@@ -30,7 +30,7 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
-# Methods that can need approval: the others belong to a call already made, or send nothing.
+# Methods that can need approval. Other methods belong to a call already made, or send nothing.
 _APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
 
 

@@ -74,8 +74,8 @@ def approver_for_key(snapshot: ConfigSnapshot, key_digest: str, now: float) -> A
     bearer = snapshot.bearers.known(hash_of(key_digest))
     if bearer is not None and (bearer.actors or bearer.scope != TOOLS):
         raise ForbiddenError(
-            "A delegated token, or one without access to all tools, cannot decide approvals: use "
-            f"your own token with scope '{TOOLS}'."
+            "A delegated token, or a token without access to all tools, cannot decide approvals: "
+            f"use your own token with scope '{TOOLS}'."
         )
     customer = "" if found.customer == DEFAULT_CUSTOMER else found.customer
     return Approver(f"key:{found.key}", found.key, _user(found.own), customer)

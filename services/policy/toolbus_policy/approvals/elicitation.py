@@ -17,7 +17,7 @@ STATE_PREFIX = "toolbus.approval."  # prefix of an approval's `requestState`; in
 ACCEPTED = "accept"
 # Requests whose result may be `input_required` (MCP 2026-07-28).
 ELICITATION_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
-REQUEST_NAME = "approval"  # name of the one entry of `inputRequests`
+REQUEST_NAME = "approval"  # name of the only entry of `inputRequests`
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -44,7 +44,7 @@ _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approva
 
 
 class Cause(NamedTuple):
-    """The level or rule that requires approval (empty if none does), and its reason.
+    """The level or rule that requires approval (empty without a requirement), and its reason.
 
     `charge` is the price of the call, or the amount to reserve, in micro-dollars.
     """

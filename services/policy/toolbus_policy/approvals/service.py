@@ -134,7 +134,7 @@ class ApprovalService:
         """Use the approval for which a deferred call waited; no other approval is requested.
 
         Raises:
-            ApprovalRequiredError: its binding has changed, or the approval was used.
+            ApprovalRequiredError: the call's binding has changed, or the approval was used.
             CallCancelledError: the caller cancelled the call.
 
         """

@@ -32,7 +32,7 @@ from toolbus_common.errors import (
 from toolbus_common.mcp.result_versions import as_legacy, as_modern
 
 RETRY_SECONDS = 1.0
-# Arguments up to this size are compared as JSON values, larger ones as bytes.
+# Arguments up to this size are compared as JSON values, and larger arguments as bytes.
 MAX_PARSED_BYTES = 64 << 10
 _OWNER, _CALL = 24, 40  # lengths of the digests in an entry's name, in hex digits
 
@@ -74,7 +74,7 @@ def check_outcome(
     if stored.digest != digest:
         raise IdempotencyConflictError(
             "This idempotency key was used for a call of this tool with other arguments. Repeat "
-            "the first call unchanged, or use a new key for this one.",
+            "the first call unchanged, or use a new key for this call.",
             **first,
         )
     if stored.stage is Stage.CLAIMED:

@@ -51,7 +51,7 @@ class Admission:
 
     Calls without a price are not limited by budgets in money. Only tool calls count against
     budgets. `cause` is the level that requires approval; else empty. `definition` is the
-    digest of the tool or prompt as listed. `content` and `result_content` say how much is recorded.
+    digest of the tool or prompt as listed. `content` and `result_content` limit recorded texts.
     `strict` means that a level requires arguments to match their schema.
     """
 

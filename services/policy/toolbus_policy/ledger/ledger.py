@@ -72,7 +72,7 @@ class Ledger:
     increments its tick. Counters of another generation, or with a lower tick than is known, are
     treated as lost, so that an emptied or restored Redis never resets budgets.
 
-    `newest` is the newest stream message this process knows; it goes into each reservation's
+    `newest` is the newest stream message this process knows; it is stored in each reservation's
     `CallContext.after`.
     """
 
@@ -224,7 +224,7 @@ class Ledger:
         items: Sequence[Change],
         change: Callable[[str, CounterState, list[Change]], Awaitable[Any]],
     ) -> None:
-        """Apply `change` to every customer; raise at the end if a customer is being rebuilt."""
+        """Apply `change` to every customer; raise at the end if counters are being rebuilt."""
         waits = []
         for customer, group in _group(items, [each.customer for each in items]).items():
             if await self._known(customer, _bind_group(change, customer, group)) == b"wait":

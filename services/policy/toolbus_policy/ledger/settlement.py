@@ -83,7 +83,7 @@ class SettlementConsumer:
         return self.ledger.newest
 
     async def sweep(self) -> None:
-        """Forever charge expired reservations with an intent in the stream, and refund the others.
+        """Forever charge expired reservations with an intent in the stream, and refund all others.
 
         Only reservations due before the newest outcome that all replicas have processed are
         examined, because an outcome that a killed replica had received is redelivered later.
@@ -133,7 +133,7 @@ class SettlementConsumer:
 
 
 def parse_outcomes(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extension]]:
-    """Return the reservations that one message of events ends, and those that it extends.
+    """Return the reservations that one message of events ends, and the extensions in it.
 
     Other lines are ignored.
     """

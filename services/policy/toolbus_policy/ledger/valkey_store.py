@@ -20,12 +20,12 @@ BOOK = "book2"
 
 
 def customer_key(customer: str, name: str) -> str:
-    """Return a customer's key that is independent of the generation."""
+    """Return a customer's key in Redis that is independent of the generation."""
     return f"{{{customer}}}:{name}"
 
 
 def generation_key(customer: str, generation: str, name: str) -> str:
-    """Return a key of one generation, so that counters of different generations are separate."""
+    """Return a key in Redis of one generation, so that generations have separate counters."""
     return f"{{{customer}}}:{generation}:{name}"
 
 

@@ -68,7 +68,7 @@ class PendingClientRequests:
 def client_request(number: str, input_request: Any, session: Session, task: str = "") -> bytes:
     """Encode one entry of `inputRequests` as a request to a session-based client.
 
-    `number` is the request's id; `task` is the handle of the task that it belongs to, if any.
+    `number` is the request's id. `task` is the handle of the request's task, or empty.
 
     Raises:
         InvalidError: the client did not declare the capability.

@@ -250,7 +250,7 @@ def ended(task: DeferredCall, result: FinalReply | CallError, now: float) -> Def
 
 
 def _without_client_requests(capabilities: str) -> str:
-    """Return the capabilities without those for requests to the client, who is not connected."""
+    """Return only the extensions, because no client is connected to receive requests."""
     extensions = _decode_members(msgspec.Raw(capabilities.encode())).get("extensions")
     return msgspec.json.encode({"extensions": extensions}).decode() if extensions else NOTHING
 

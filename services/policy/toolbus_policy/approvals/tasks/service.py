@@ -89,7 +89,11 @@ class TaskService:
     async def create(
         self, call: CallRequested, approval: Approval, page: str
     ) -> TaskCreated | None:
-        """Return the task of a suspended call; None if the key has too many tasks."""
+        """Return the task of a suspended call; None if the key has too many tasks.
+
+        If the task exists already, return the existing task. Return None if it belongs to the other
+        protocol family.
+        """
         entry = await self.task_repository.load(approval.id)
         if entry is None:
             if self.task_repository.count_for_key(approval.key) >= MAX_TASKS_PER_KEY:

@@ -49,7 +49,7 @@ class Rebuilder:
     """Rebuild the counters of customers whose counters were lost; spending is rejected meanwhile.
 
     The steps have a fixed order. First the counters are closed, so that nothing more is reserved.
-    Then intents of calls that are being admitted get time to reach the stream, and audit must store
+    Then the intents of calls in admission have time to reach the stream, and audit must store
     all events of the stream. Then the events are read. Outcomes that arrive in the meantime wait
     for the lock. Last, the new counters are written under a new generation and opened.
     """

@@ -60,7 +60,7 @@ class UnresolvedCallSweeper:
                 log.exception("unresolved_calls.sweep_failed")
 
     async def sweep_once(self) -> int:
-        """Publish outcomes for calls that have none after their deadline; return their number."""
+        """Publish the missing outcomes of calls after their deadline; return their number."""
         token = secrets.token_hex(8)
         if not await self.ledger.store.lock(ALL_CUSTOMERS, token, LOCK_SECONDS):
             return 0
