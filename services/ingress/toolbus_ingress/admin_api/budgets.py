@@ -1,4 +1,4 @@
-"""Budgets."""
+"""The operation that lists budgets."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Keys of clients."""
+"""Operations on the keys of clients."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Queries of approvers to policy, which alone checks a key's right to approve, and decides."""
+"""Queries of approvers to policy. Only policy checks a key's right to approve, and decides."""
 
 from toolbus_common.contracts import ApprovalsReply, ApproverRequest
 from toolbus_common.errors import InvalidError

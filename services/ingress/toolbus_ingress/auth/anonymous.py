@@ -64,7 +64,7 @@ class AnonymousAccess:
         return "everyone" if self.config.allow_remote else "this machine"
 
     def applies(self, headers: Headers) -> bool:
-        """Return whether a request is anonymous. A request with a credential never is."""
+        """Return whether a request is anonymous. A request with a credential is not anonymous."""
         return self.config.on and not any(name in headers for name in _CREDENTIALS)
 
     def check(self, headers: Headers, scope: Mapping[str, Any]) -> None:

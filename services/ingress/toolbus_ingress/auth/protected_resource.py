@@ -59,7 +59,7 @@ class ProtectedResource:
         return bool(self.public_url and self.directory.now.configuration.access)
 
     def resource(self, server: str) -> str:
-        """Return the audience of tokens for a server's endpoint, or the shared one (empty)."""
+        """Return the audience of tokens for a server's endpoint, or for `/mcp` (empty)."""
         return f"{self.public_url}/mcp/{server}" if server else f"{self.public_url}/mcp"
 
     @property

@@ -203,7 +203,7 @@ class CallHandler:
             progress=isinstance(meta.get("progressToken"), str | int) and context.accepts_events,
             capabilities=_declared_capabilities(meta) if modern else capabilities_of(session),
             log_level=level if level in LEVELS and context.accepts_events else "",
-            # Without a level, clients with a session receive the server's default logs.
+            # Without a level, clients with a session receive what the server logs by default.
             default_logs=session is not None and context.accepts_events and not level,
             extra=self._extra(context, request, target),
             restriction=context.caller.restrictions,

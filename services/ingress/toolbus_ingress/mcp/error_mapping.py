@@ -108,7 +108,7 @@ def _invalid_arguments_result(failed: ToolbusError, request: Request, call_id: s
 def _url_required(failed: ToolbusError, request: Request) -> Response:
     """Return the error for a server that requires pages to be opened first.
 
-    The caller did not declare that it opens pages, so the message lists them.
+    The caller did not declare that it opens pages, so the message lists the pages.
     """
     pages = " ".join(_pages(failed.data.get("upstream_data")))
     message = f"{failed.reason} Declare elicitation.url, or open the page and retry: {pages}"

@@ -199,7 +199,7 @@ class NotificationHub:
     async def _follow_tasks(
         self, context: RequestContext, request: Request, handles: Any
     ) -> dict[str, str]:
-        """Subscribe to tasks at their servers; return succeeded handles by the task's key."""
+        """Subscribe to tasks at their servers; return successful handles by the task's key."""
         wanted = _distinct_strings(handles) if declares_tasks(request) else []
         attempts = [self._call_handler.follow(context, request, handle) for handle in wanted]
         keys = await asyncio.gather(*attempts, return_exceptions=True)

@@ -81,7 +81,7 @@ class Resumption:
             remote_reader.reader.leave()
 
     async def resume(self, context: RequestContext, session: Session, event_id: bytes) -> bool:
-        """Serve a stream after an event.
+        """Serve the rest of a stream after an event.
 
         Return False if the session's own stream must be restarted.
 

@@ -53,7 +53,7 @@ class Session:
 
     @property
     def polls(self) -> bool:
-        """Whether the client expects an event id first, and reconnects after an early end."""
+        """Whether a stream begins with an event id; the client reconnects after an early end."""
         return self.claims.version >= "2025-11-25"
 
     def can(self, *path: str) -> bool:

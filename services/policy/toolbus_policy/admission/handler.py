@@ -282,7 +282,7 @@ class AdmissionHandler:
     async def _record_intent(self, intent: CallAllowed) -> None:
         """Store the intent in the stream before the call's deadline.
 
-        The sweeper relies on both: if an intent is stored after the deadline, the call was not
+        The sweeper relies on this: if an intent is stored after the deadline, the call was not
         executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:

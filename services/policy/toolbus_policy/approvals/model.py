@@ -59,7 +59,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     `ends` is when the present state ends. `arguments` are stored only while the approval is open.
     `used_by` is the id of the call that used it. `rounds` are digests of the server's states with
-    which that call has continued since.
+    which this call continued.
     """
 
     id: str

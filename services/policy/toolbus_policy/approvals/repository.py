@@ -74,7 +74,7 @@ class ApprovalRepository:
         return sorted(found, key=lambda stored: stored.approval.requested_at)
 
     async def find_by_id(self, approval_id: str, seconds: float) -> StoredApproval | None:
-        """Return an approval by id; wait up to `seconds` for one created by another replica."""
+        """Return an approval by id. Wait up to `seconds` until another replica has created it."""
         await self._wait_until(lambda: approval_id in self._bindings, seconds)
         return self._stored.get(self._bindings.get(approval_id, ""))
 

@@ -52,8 +52,8 @@ class ApprovalLimits:
     """Limits of approvals.
 
     An approval is pending for at most `pending` seconds. A granted approval can be used for
-    `granted` seconds. A key has at most `max_pending_approvals`. `public_url` is the URL at which
-    people reach ingress.
+    `granted` seconds. A key has at most `max_pending_approvals` pending approvals. `public_url` is
+    the URL at which people reach ingress.
     """
 
     pending: float

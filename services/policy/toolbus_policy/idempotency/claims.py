@@ -16,7 +16,7 @@ ATTEMPTS = 8  # while concurrent claims conflict
 
 
 class IdempotencyClaims:
-    """Claims and outcomes in their bucket. Of concurrent claims, the bucket accepts one."""
+    """Claims and outcomes in a bucket, which accepts only one of several concurrent claims."""
 
     def __init__(self, quota: OutcomeQuota, records: Records, grace: float) -> None:
         self.quota = quota
