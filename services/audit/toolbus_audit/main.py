@@ -118,7 +118,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
 
 
 def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
-    """Write the messages received before the store closes."""
+    """Write the received messages before the store closes."""
 
     @service.add_resource
     @asynccontextmanager

@@ -110,7 +110,7 @@ class App:
         )
 
     def _failure(self, error: ToolbusError, scope: dict[str, Any]) -> Response:
-        """Return an error in the format of the path."""
+        """Return the response for an error, in the error format of the path."""
         rest = rest_apis.serves(scope["path"])
         return self._rest_apis.failure(error, scope) if rest else jsonrpc.failure(error)
 

@@ -62,7 +62,7 @@ class HttpSseTransport:
         return _ACCEPTED
 
     async def _stream(self, context: RequestContext) -> None:
-        """Start a session and serve its stream until the client leaves."""
+        """Start a session and serve its stream until the client disconnects."""
         if self.endpoint.notifications.full:
             raise OverloadedError("Too many streams are open. Retry later.")
         sessions = self.endpoint.sessions

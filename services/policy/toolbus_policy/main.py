@@ -1,4 +1,4 @@
-"""The policy service: may this key make this call, and which customer pays?
+"""The policy service: decides whether a key may make a call, and which customer pays.
 
 subscribes  CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended;
             LedgerQuery, RebuildRequest; ApprovalsQuery, ApproveRequest, RejectRequest,
@@ -287,7 +287,7 @@ async def _serve_admin(
     ledger: LedgerQueryHandler,
     settings: Settings,
 ) -> None:
-    """Register the handler of administration requests, which are made with admin keys."""
+    """Register the handler of administration requests."""
     config = await service.bucket(CONFIG)
     restrictions = RemoteRestrictions(
         tuple(settings.admin_commands.split()),

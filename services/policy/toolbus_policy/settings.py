@@ -20,7 +20,8 @@ class Settings(CommonSettings):
     idempotency key, and about `max_outcome_bytes` bytes of these outcomes.
 
     A rebuild waits `ledger_quiet` seconds, so that the intents of calls admitted before the
-    counters were lost reach the stream. It must exceed the time to acknowledge an event.
+    counters were lost reach the stream. `ledger_quiet` must exceed the time to acknowledge an
+    event.
 
     `policy_key` is the file with the key that encrypts pending approvals, tasks and stored
     outcomes, the same for every replica; the default is `<state_dir>/policy.key`.

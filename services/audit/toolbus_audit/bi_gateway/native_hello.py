@@ -1,8 +1,8 @@
 """Handshake of ClickHouse's Go client, which Grafana's plugin uses. Pure.
 
-The response to the client's first query determines how the client parses later responses. If it
-names revision 0, the client parses blocks as the engine writes them. Only this first response must
-be encoded for the client's own revision.
+The response to the client's first query determines how the client parses later responses. If the
+response names revision 0, the client parses blocks as the engine writes them. Only this first
+response must be encoded for the client's own revision.
 """
 
 import re

@@ -29,7 +29,7 @@ class ClusterError(Exception):
 
 
 def tables(statements: Iterable[str]) -> frozenset[str]:
-    """Return the names of the tables that these statements create, and of views that store rows."""
+    """Return the names of the created tables, and of the created views that store rows."""
     found = (_TABLE.match(each) or _MATERIALIZED_VIEW.match(each) for each in statements)
     return frozenset(match["name"] for match in found if match and not match.groupdict().get("to"))
 
@@ -142,7 +142,7 @@ def _sharding_key(statement: str) -> str:
 
 
 def _parenthesized(text: str, start: int) -> str:
-    """Return the text from `start` to the parenthesis that closes the group of `start`."""
+    """Return the text from `start` to the next unmatched closing parenthesis."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "(") - (text[at] == ")")

@@ -24,7 +24,7 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. Its statements are idempotent, because a crash may occur between any two."""
+    """One file. Its statements are idempotent, because a crash may occur between two statements."""
 
     version: int
     name: str

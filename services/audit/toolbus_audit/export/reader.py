@@ -33,11 +33,11 @@ class Order:
         return ", ".join(name for name, _ in self.columns)
 
     def after(self, position: tuple[Any, ...]) -> Selection:
-        """Select the rows after a position."""
+        """Return the selection of the rows after a position."""
         return self._compare(">", "after", position)
 
     def up_to(self, position: tuple[Any, ...]) -> Selection:
-        """Select the rows up to a position, inclusive."""
+        """Return the selection of the rows up to a position, inclusive."""
         return self._compare("<=", "upto", position)
 
     def _compare(self, sign: str, prefix: str, position: tuple[Any, ...]) -> Selection:

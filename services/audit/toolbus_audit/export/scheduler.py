@@ -97,7 +97,10 @@ class ExportTask:
         return (self._cursor.state.at // every + 1) * every
 
     async def start(self) -> None:
-        """Initialize a new export: the whole stream, at the next scheduled time."""
+        """Initialize a new export, which begins with the stream's first message.
+
+        The first window is written at the next scheduled time.
+        """
         if not self._cursor.state.stream:
             self._cursor.state.stream, _ = await self._closed()
             self._cursor.state.at = time()

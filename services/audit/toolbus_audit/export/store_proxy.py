@@ -31,7 +31,7 @@ class StoreProxy:
     """Proxy to one authority (host:port).
 
     `problem` is the reason why the last connection was rejected or failed, as a clause. After the
-    first byte of a response it is set only for a response that is too large.
+    first byte of a response, `problem` is set only if the response is too large.
     """
 
     def __init__(self, resolver: CheckedResolver, authority: str, *, operator_named: bool) -> None:

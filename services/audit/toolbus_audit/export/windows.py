@@ -32,7 +32,7 @@ _EXTENSIONS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Range of a stream: after one sequence, up to and including another."""
+    """Range of a stream: the sequences after `after`, up to and including `until`."""
 
     stream: str
     after: int

@@ -111,7 +111,7 @@ class Backfill:
         )
 
     async def _retry_dead(self, first: int, until: int) -> BackfillReply:
-        """Parse messages with dead letters again, and delete the letters that are rows now."""
+        """Parse messages with dead letters again, and delete the letters that have become rows."""
         letters = await self._store.dead_from(first, MAX_DEAD_LETTERS)
         numbers = sorted({number for number, _, _ in letters if number <= until})
         messages = []

@@ -64,7 +64,7 @@ class Writer:
     """Consumer of the stream: batches messages, stores their rows, acknowledges them.
 
     A message is acknowledged only after its rows are stored. A message that may have been stored
-    before (redelivered, or not newer than the newest stored one) is looked up by position, so that
+    before (redelivered, or not newer than any stored message) is looked up by position, so that
     neither a lost acknowledgement nor a kill between insert and acknowledgement duplicates rows.
     """
 

@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 class Signer:
-    """Owner of the signing key; `name` is the name of the key and the origin of logs."""
+    """Signer of checkpoints; `name` is the name of the key and the origin of logs."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
         self.name = name

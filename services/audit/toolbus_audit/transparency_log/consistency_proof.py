@@ -7,7 +7,7 @@ from hashlib import sha256
 
 @dataclass(slots=True)
 class LogGrowth:
-    """Growth of a log since it had `size` events: its right edge then, and the subtrees added.
+    """Growth of a log since it had `size` events: its right edge at that size, and added subtrees.
 
     The added perfect subtrees are adjacent, and each starts at a multiple of its size. Therefore
     at most two subtrees have the same height, independent of the number of events.

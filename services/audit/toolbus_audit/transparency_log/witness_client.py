@@ -61,7 +61,7 @@ class Store(Protocol):
 
 
 class WitnessState(Struct):
-    """Last log state that a witness cosigned, and the growth since; hashes in Base64."""
+    """Last log state that a witness cosigned, and the log's growth since; hashes are in Base64."""
 
     stream: str
     size: int = 0
@@ -280,7 +280,7 @@ class WitnessClient:
     async def _state_of_size(
         self, recipient: Recipient, checkpoint: Log, state: WitnessState, known: int
     ) -> WitnessState:
-        """Return the state at audit's own checkpoint of the size that the witness knows."""
+        """Return the state at audit's checkpoint with the size that the witness knows."""
         found = await self._sources.store.select(
             f"SELECT edge, to FROM checkpoints WHERE customer = {quoted(recipient[1])}"  # noqa: S608
             f" AND stream = {quoted(checkpoint.stream)} AND size = {known} LIMIT 1"

@@ -125,7 +125,7 @@ class WebhookDispatcher:
             await self._finish(queue.waiting.pop(0))
 
     async def _deliver(self, name: str, event: Event) -> None:
-        """Retry until the webhook accepts the event, is removed, or the event is too old."""
+        """Retry until the webhook accepts the event or is removed, or the event is too old."""
 
         def failed(state: RetryCallState) -> None:
             log.warning("webhook.failed", extra={"webhook": name, "reason": reason_of(state)})

@@ -94,7 +94,7 @@ class ProtectedResource:
     def holder_of(
         self, key_digest: str, server: str, headers: Headers, scope: Mapping[str, Any]
     ) -> str:
-        """Return the holder of a verified token, which stays the same when the token is renewed.
+        """Return the holder of a verified token; a renewed token has the same holder.
 
         Raises:
             UnauthorizedError: the token expired, was issued for another endpoint, or lacks the
@@ -193,7 +193,7 @@ class ProtectedResource:
         return self._url_parameter(API) if self.admin_enabled else b""
 
     def with_metadata_url(self, answer: Response, path: str) -> Response:
-        """Return the response; if it has a challenge, with the metadata URL in the challenge."""
+        """Return the response with the metadata URL in its challenge, if there is a challenge."""
         headers = tuple(
             (name, value + self._metadata_url(path) if _lacks_metadata(name, value) else value)
             for name, value in answer.headers

@@ -33,8 +33,8 @@ class ResourceIndex:
     def shown(self, server: str, uri: str) -> str:
         """Return the URI that agents see on the shared endpoint.
 
-        The server's name is its prefix if an earlier server lists the same URI, or if the URI
-        itself looks as if it had such a prefix.
+        The URI is prefixed with the server's name if an earlier server lists the same URI, or if
+        the server's own URI looks as if it had such a prefix.
         """
         first = self._owners.get(uri, [server])[0]
         # A URI that looks prefixed could be mistaken for one of another server.

@@ -86,7 +86,7 @@ class Catalogue:
     def list_result(
         self, method: str, caller: Caller, family: ProtocolFamily, client: str = NONE
     ) -> bytes:
-        """Return the result of a list method. In the stateless family it has a `ttlMs`."""
+        """Return the result of a list method. For stateless callers, the result has a `ttlMs`."""
         body = self.list_body(method, caller.grants, caller.server, family, caller.mode, client)
         ttl_ms = self.ttl_ms(caller.server, method)
         return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if family is ProtocolFamily.MODERN else body
@@ -166,7 +166,7 @@ class Catalogue:
         return found.key, found.seen.narrowed(restrictions) if restrictions else found.seen
 
     def principal_id(self, key_digest: str) -> str:
-        """Return the owner of state at servers for a key digest; empty if the key is not valid."""
+        """Return the principal that owns a key's state at servers; empty if the key is invalid."""
         found = self._directory.now.principal_for(key_digest, time())
         return principal_id_of(found, key_digest) if found is not None else ""
 

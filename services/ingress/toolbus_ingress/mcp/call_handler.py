@@ -217,7 +217,7 @@ class CallHandler:
         return call
 
     def _extra(self, context: RequestContext, request: Request, target: CallTarget) -> str:
-        """Return the members of a request besides the arguments, as raw JSON.
+        """Return the members of a request other than the arguments, as raw JSON.
 
         The result is empty if there are no such members.
         """

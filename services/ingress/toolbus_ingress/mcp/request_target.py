@@ -1,4 +1,4 @@
-"""The target of a request: its server, and the server's own name of the tool or other entry."""
+"""The target of a request: a server, and the name of a tool or other entry at that server."""
 
 import re
 from typing import Any

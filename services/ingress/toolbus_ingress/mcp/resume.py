@@ -54,7 +54,7 @@ class _RemoteReader:
 
 
 class Resumption:
-    """Finder of the stream of an event id, in this replica or in the replica that has it."""
+    """Resumption of streams from this replica, or from the replica that has the stream."""
 
     def __init__(self, bus: Bus, event_logs: EventLogStore) -> None:
         self._bus = bus

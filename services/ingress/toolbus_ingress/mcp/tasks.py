@@ -150,7 +150,7 @@ def with_task_id(body: bytes, handle: str) -> bytes:
 
 
 def with_error_codes(body: bytes) -> bytes:
-    """Return a task of policy; if it has an error, with the protocol's code in the error."""
+    """Return a task of policy, with the protocol's error code if the task failed."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):
@@ -161,7 +161,7 @@ def with_error_codes(body: bytes) -> bytes:
 
 
 def with_related_task(body: bytes, handle: str) -> bytes:
-    """Return a result or params with a reference to their task (MCP 2025-11-25)."""
+    """Return a result or params with a reference to the task (MCP 2025-11-25)."""
     members: dict[str, Any] = dict(_members(body))
     meta = _members(members["_meta"]) if "_meta" in members else {}
     members["_meta"] = {**meta, RELATED: {"taskId": handle}}

@@ -157,7 +157,7 @@ class Sessions:
             _change(session, message)
 
     def _forward(self, message: SessionMessage) -> bool:
-        """Return whether this replica was waiting for the message."""
+        """Pass a message to its receiver; return whether this replica was waiting for it."""
         receiver = self.on_response if message.what == "response" else self.on_message
         return receiver(message.session, message.body)
 

@@ -51,7 +51,7 @@ class Functions(BaseModel):
 
 
 class FunctionCall(BaseModel):
-    """The called function; `arguments` is an object, or its JSON as text."""
+    """The called function; `arguments` is an object, or the JSON text of an object."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
@@ -71,7 +71,7 @@ class ResponsesToolCall(FunctionCall):
 
 
 class AssistantMessage(BaseModel):
-    """A message of a model with several tool calls."""
+    """A model's message with several tool calls."""
 
     tool_calls: Annotated[
         list[ChatToolCall | ResponsesToolCall], Field(min_length=1, max_length=MAX_CONCURRENT)

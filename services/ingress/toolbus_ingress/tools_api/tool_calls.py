@@ -137,7 +137,7 @@ def _parse_tool_calls(value: Any) -> Iterator[ToolCall]:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    """Parse arguments as models write them: an object, or its JSON as text."""
+    """Parse arguments as models write them: an object, or the JSON text of an object."""
     if isinstance(value, str):
         return _object(value.encode()) if value.strip() else {}
     if value is None or isinstance(value, dict):

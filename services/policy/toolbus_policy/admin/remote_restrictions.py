@@ -45,7 +45,7 @@ class RemoteRestrictions:
     egress: Egress = STRICT
 
     def violations(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
-        """Return the forbidden parts of the new configuration that the old one did not have."""
+        """Return the forbidden parts of `new` that `old` did not contain, with locations."""
         found = [
             (f"servers.{name}.{place}", reason)
             for name, server in new.servers.items()

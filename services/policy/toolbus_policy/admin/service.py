@@ -85,7 +85,7 @@ class AdminService:
     async def apply_configuration(
         self, request: AdminRequest, administrator: Administrator
     ) -> AdminReply:
-        """Replace the configuration, or return the changes that this would make."""
+        """Replace the configuration, or with `dry_run` only return the changes."""
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
         )

@@ -63,7 +63,7 @@ class AuthorizationCache:
 
 
 class Authorizer:
-    """Authorize calls against one configuration snapshot.
+    """Authorizer of calls against one configuration snapshot.
 
     A new snapshot needs a new authorizer. If only keys changed, the new authorizer reuses the
     cache: an entry is valid while the key's principal is the same object.

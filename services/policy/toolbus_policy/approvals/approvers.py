@@ -87,7 +87,7 @@ def _user(key: Key) -> str:
 
 @dataclass(slots=True)
 class ApproverService:
-    """List approvals and store decisions."""
+    """Lists of approvals for approvers, and their decisions."""
 
     approval_repository: ApprovalRepository
     events: EventPublisher

@@ -1,6 +1,6 @@
 """Elicitation of an approval: the request sent to a caller and its response. Pure.
 
-The form is that of MCP 2026-07-28; ingress converts it for older clients.
+The form is defined by MCP 2026-07-28; ingress converts it for older clients.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class ApprovalResponse:
 
 
 def parse_response(extra: str) -> ApprovalResponse:
-    """Parse the request fields that accompany the arguments."""
+    """Parse the response to an approval from `extra`, the request fields besides the arguments."""
     members = _members(extra) if extra else {}
     state = msgspec.json.decode(members["requestState"]) if "requestState" in members else ""
     if not isinstance(state, str) or not state.startswith(STATE_PREFIX):

@@ -84,7 +84,7 @@ ApprovalResult = ApprovalGrant | InputRequired | TaskCreated | None
 
 @dataclass(slots=True)
 class ApprovalService:
-    """Decide calls that need approval. `bind` computes the binding of a call."""
+    """Service for calls that need approval. `bind` computes the binding of a call."""
 
     approval_repository: ApprovalRepository
     events: EventPublisher
@@ -131,7 +131,7 @@ class ApprovalService:
     async def use_approval(
         self, call: CallRequested, principal: Principal, approval_id: str
     ) -> ApprovalGrant:
-        """Use the approval for which a deferred call waited; no other approval is requested.
+        """Use the approval for which a deferred call waited; never request another approval.
 
         Raises:
             ApprovalRequiredError: the call's binding has changed, or the approval was used.
@@ -182,7 +182,7 @@ class ApprovalService:
     async def _wait_for_decision(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated | None:
-        """Wait for the decision if the caller opened the page; otherwise request its input."""
+        """Wait for the decision if the caller opened the page; otherwise request to open it."""
         own = response.approval == stored.approval.id
         seconds = (call.deadline - time()) * WAIT_SHARE
         if not own or response.action != ACCEPTED:
@@ -270,7 +270,8 @@ class ApprovalService:
     ) -> InputRequired | TaskCreated:
         """Return a task if the client supports tasks, otherwise the request to open the page.
 
-        Raises `ApprovalRequiredError` if the user declined the page or the client cannot open one.
+        Raises `ApprovalRequiredError` if the user declined the page or the client cannot open
+        pages.
         """
         if not response.approval and wants_task(call):
             task = await self.task_service.create(

@@ -50,9 +50,9 @@ class Admission:
     """An authorized call: its payer, its cost, and the limits that apply to it.
 
     Calls without a price are not limited by budgets in money. Only tool calls count against
-    budgets. `cause` is the level that requires approval; else empty. `definition` is the
-    digest of the tool or prompt as listed. `content` and `result_content` limit recorded texts.
-    `strict` means that a level requires arguments to match their schema.
+    budgets. `cause` is the level that requires approval; else empty. `definition` is the digest of
+    the tool or prompt as listed. `content` and `result_content` are the recorded forms of arguments
+    and results. `strict` means that a level requires arguments to match their schema.
     """
 
     payer: Payer

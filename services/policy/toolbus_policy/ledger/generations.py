@@ -43,7 +43,7 @@ class GenerationStore(Protocol):
         ...
 
     async def begin(self, customer: str, generation: str) -> KnownGeneration:
-        """Store a first generation unless one exists; return the stored one."""
+        """Store a first generation unless one exists; return the stored generation."""
         ...
 
     async def renew(
@@ -75,7 +75,7 @@ class BusGenerationStore:
         return KnownGeneration(generation, tick if marked == generation.id else 0)
 
     async def begin(self, customer: str, generation: str) -> KnownGeneration:
-        """Store a first generation unless one exists; return the stored one."""
+        """Store a first generation unless one exists; return the stored generation."""
         first = Generation(generation, time())
         await self._events.publish_durable(_opened(customer, first, "first"))
         await self._bucket.swap(f"{EPOCH}.{customer}", msgspec.json.encode(first), 0)

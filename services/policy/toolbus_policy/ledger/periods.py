@@ -37,7 +37,7 @@ def part_length(period: Period) -> int:
 
 
 def period_start(budget: Budget, now: float) -> float:
-    """Return the first second whose spending counts now."""
+    """Return the first second whose spending counts in the budget at `now`."""
     if not budget.rolling:
         return span(Period(budget.per), budget.zone, now)[0]
     length = part_length(Period(budget.per))
@@ -97,7 +97,7 @@ def _offset(zone: ZoneInfo, second: int) -> int:
 def _hour(zone: ZoneInfo, second: int) -> Span:
     """Return the bounds of the local hour that contains `second`.
 
-    If the clocks change within the hour, return the part of it around `second`.
+    If the clocks change within the hour, return only the part that contains `second`.
     """
     offset = _offset(zone, second)
     start = (second + offset) // HOUR * HOUR - offset

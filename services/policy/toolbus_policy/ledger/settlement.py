@@ -75,7 +75,7 @@ class SettlementConsumer:
         await self._settle(ends)
 
     async def note_newest(self) -> int:
-        """Store the stream's newest sequence for coming reservations, and return it.
+        """Store the stream's newest sequence for later reservations, and return it.
 
         Raises `BusDownError`.
         """

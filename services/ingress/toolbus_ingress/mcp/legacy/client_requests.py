@@ -31,7 +31,7 @@ ClientResponse = asyncio.Future[dict[str, Any] | None]
 class PendingClientRequests:
     """Requests to clients whose responses this replica awaits, by JSON-RPC id.
 
-    A response is None if the client cancelled the request that led to it, or its session ended.
+    A response is None if the client cancelled the causing request, or if the session ended.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ def client_request(number: str, input_request: Any, session: Session, task: str 
 def _is_declared(session: Session, kind: str, mode: Any) -> bool:
     """Return whether the client declared requests of this kind and mode.
 
-    A client that lists modes of elicitation supports only these.
+    A client that lists modes of elicitation supports only these modes.
     """
     modes = session.declared.get("elicitation")
     any_mode = kind != "elicitation" or mode == "url" or not isinstance(modes, dict) or not modes

@@ -57,7 +57,7 @@ class Step(StrEnum):
 
 
 class DeferredCall(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the bucket `tb_tasks`. The id of its approval is also its own id.
+    """An entry of the bucket `tb_tasks`. `id` is also the id of the approval.
 
     `call` is the request without its arguments, which the approval stores while it is open, and
     without the key's digest, which is never stored. `ends` is when the present stage ends; `result`

@@ -72,7 +72,10 @@ RunApproved = Callable[[CallRequested, ReplyChannel, str, str], Awaitable[None]]
 
 @dataclass(slots=True)
 class TaskService:
-    """The deferred calls. `run_approved`, of the admission handler, authorizes each call again."""
+    """The deferred calls.
+
+    `run_approved` is a method of the admission handler, which authorizes each call again.
+    """
 
     task_repository: TaskRepository
     approval_repository: ApprovalRepository

@@ -53,7 +53,7 @@ async def _with_intent(bus: Bus, customer: str, expired: Sequence[ExpiredReserva
 
 
 async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
-    """Return the next intents. The result is empty only if the stream's leader has no more."""
+    """Return the next intents. The result is empty only if the leader has no more intents."""
     subject = subject_of(CallAllowed.NAME, customer)
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:

@@ -61,7 +61,7 @@ def required_sums_of(limits: Limits, now: float) -> list[RequiredSum]:
 
 
 class CounterRebuild:
-    """Build the contents of a generation."""
+    """Builder of the contents of a generation."""
 
     def __init__(self, customer: str, limits: Limits, now: float, grace: float) -> None:
         self._customer, self._limits, self._grace = customer, limits, grace
