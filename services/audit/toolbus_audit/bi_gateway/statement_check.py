@@ -26,7 +26,7 @@ FORMATS = _words(
 )
 _FORMAT = re.compile(r"\s+FORMAT\s+(\w+)$")
 _SYSTEM_TABLE = re.compile(r"\b(system|information_schema)\.(\w+)", re.IGNORECASE)
-# Tables with the engine and the schema, for clients. They do not show other readers.
+# System tables that describe the engine and the schema. They show nothing of other readers.
 _VISIBLE_TABLES = _words(
     "one numbers numbers_mt zeros databases tables columns settings functions formats"
     " data_type_families table_engines table_functions keywords collations contributors licenses"

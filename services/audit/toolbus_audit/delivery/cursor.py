@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # seconds between two checks by a replica that waits for the lease
-LEASE_SECONDS = 20.0  # without a renewal by the holder
+LEASE_SECONDS = 20.0  # after which a lease without a renewal ends
 
 
 class OvertakenError(Exception):

@@ -19,7 +19,7 @@ from toolbus_common.egress.tls import UNREADABLE_CA, Tls
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 SECONDS = 10.0  # for one file, from the start of its thread to the response
-_LONGEST = "60s"  # longer than `SECONDS`, which therefore apply
+_LONGEST = "60s"  # longer than `SECONDS`, which is the limit
 _STATUS = re.compile(r"non-2xx status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([0-9A-Za-z]{1,64})</Code>")
 _NO_RETRIES = {"max_retries": 0}  # the caller retries
@@ -155,7 +155,7 @@ def _s3(settings: Place, credentials: Mapping[str, str]) -> dict[str, Any]:
     }
     config = {
         "endpoint": settings.endpoint_url,
-        "aws_endpoint_url_s3": settings.endpoint_url,  # the environment sets it too
+        "aws_endpoint_url_s3": settings.endpoint_url,  # else the environment sets it
         "region": settings.region,
         "virtual_hosted_style_request": False,
         "unsigned_payload": False,

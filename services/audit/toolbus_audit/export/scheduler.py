@@ -28,8 +28,8 @@ from toolbus_common.secrets import Secrets
 log = logging.getLogger(__name__)
 
 PREFIX = "export."
-MAX_THREADS = 16  # an export uses one at a time; the time limit of a file excludes waiting
-MAX_MESSAGES = 50_000  # of one window
+MAX_THREADS = 16  # an export uses one thread; the time limit of a file excludes waiting
+MAX_MESSAGES = 50_000  # in one window
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
 _END = 2**62  # end of a stream that was replaced: all of it is closed
 

@@ -19,7 +19,7 @@ from toolbus_common.contracts.queries.sql_text import quoted
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
-SETTLED_SECONDS = 120  # after the end of an hour, until its last events have arrived
+SETTLED_SECONDS = 120  # to wait for the last events after the end of an hour
 HOURS_AT_ONCE = 24
 DAYS_AT_ONCE = 500  # pairs of a day and a customer
 EVENTS_AT_ONCE = 2_000_000

@@ -174,7 +174,7 @@ class Writer:
         if known:
             events = [row for row in events if row.position not in known]
         await self._insert_events(events, dead, deadline)
-        # Only after the events, because the store may have rejected some of them.
+        # Dead letters come after events, because events that the store rejects become dead letters.
         dead = [row for row in dead if row.position not in known]
         await self._insert("dead_letters", dead, deadline)
         self._newest = max(self._newest, *(message.sequence for message in messages))

@@ -17,7 +17,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets
 
-MAX_THREADS = 64  # a sink uses one at a time
+MAX_THREADS = 64  # a sink uses one thread at a time
 PREFIX = "sink."
 
 

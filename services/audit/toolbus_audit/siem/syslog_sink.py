@@ -93,7 +93,7 @@ class StreamTransport:
 
     def mark_sent(self, sequence: int) -> None:
         """Record the message as written. It counts as delivered later."""
-        if self._writer is None:  # no event of it was selected, and nothing is in flight
+        if self._writer is None:  # no event of the message was selected, and nothing is in flight
             self._delivered = sequence
         else:
             self._written.append((monotonic(), sequence))

@@ -16,7 +16,7 @@ class MerkleTree:
     def append(self, leaf: bytes) -> None:
         """Add one leaf: an event as its producer published it."""
         node = sha256(b"\x00" + leaf).digest()
-        # Two perfect subtrees of one height merge into a subtree of the next height, like carries.
+        # Two perfect subtrees of the same height merge, as carries do in a binary counter.
         carries = self.size
         while carries & 1:
             node = sha256(b"\x01" + self.right_edge.pop() + node).digest()

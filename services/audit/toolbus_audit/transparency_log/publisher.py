@@ -15,7 +15,7 @@ from toolbus_audit.transparency_log.log_signer import Log
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
+MAX_WAITING = 10_000  # rows queued while ClickHouse is down; the files contain all rows
 
 
 class Store(Protocol):

@@ -24,7 +24,7 @@ from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
 
-LONGEST_QUEUE = 1000  # events of one webhook; beyond that the oldest are dropped
+LONGEST_QUEUE = 1000  # events of one webhook; older events are dropped
 GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not retried
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 FAILURES = (HttpError, NoSecretError, SecretError)
@@ -111,7 +111,7 @@ class WebhookDispatcher:
     async def _enqueue(self, name: str, delivery: Delivery) -> None:
         queue = self._queues.setdefault(name, WebhookQueue())
         if len(queue.waiting) >= LONGEST_QUEUE:
-            # The first may be in flight, so the next one is dropped.
+            # The first delivery may be in flight, so the second delivery is dropped.
             reason = f"its queue has {LONGEST_QUEUE} events"
             log.error("webhook.event_dropped", extra={"webhook": name, "reason": reason})
             await self._finish(queue.waiting.pop(1))
@@ -137,7 +137,7 @@ class WebhookDispatcher:
         try:
             await retrying(backoff, FAILURES, failed=failed, stop=too_old)(self._post, name, event)
         except FAILURES as error:
-            log.error(  # noqa: TRY400 - the reason says it
+            log.error(  # noqa: TRY400 - the reason is logged
                 "webhook.event_dropped", extra={"webhook": name, "reason": str(error)}
             )
 

@@ -37,7 +37,7 @@ class ResourceIndex:
         the server's own URI looks as if it had such a prefix.
         """
         first = self._owners.get(uri, [server])[0]
-        # A URI that looks prefixed could be mistaken for one of another server.
+        # A URI that looks prefixed could be mistaken for a URI of another server.
         marked = uri.partition(MARK)[0] in self._servers
         return f"{server}{MARK}{uri}" if marked or first != server else uri
 

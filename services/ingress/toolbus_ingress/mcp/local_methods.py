@@ -103,7 +103,7 @@ class LocalMethods:
         identity = endpoint_identity(self._visible(context), ProtocolFamily.LEGACY, server)
         capabilities = identity["capabilities"]
         if version != protocol_versions.LEGACY[0]:
-            capabilities.pop("tasks", None)  # earlier revisions do not have them
+            capabilities.pop("tasks", None)  # earlier revisions have no tasks
         result = {
             "protocolVersion": version,
             "capabilities": capabilities,

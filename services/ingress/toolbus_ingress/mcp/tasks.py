@@ -32,7 +32,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class _ToolResult(msgspec.Struct):
     """Whether a tool reports an error."""
 
-    isError: bool | None = None  # noqa: N815 - the wire's own name
+    isError: bool | None = None  # noqa: N815 - the name on the wire
 
 
 _tool_result = msgspec.json.Decoder(_ToolResult).decode

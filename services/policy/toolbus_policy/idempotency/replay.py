@@ -140,7 +140,7 @@ def build_replayed(
 def _mark_replayed(meta: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
     try:
         members = _members(meta) if meta is not None else {}
-    except msgspec.DecodeError:  # malformed by the server, useless to clients
+    except msgspec.DecodeError:  # the server's `_meta` is malformed, so clients cannot use it
         members = {}
     return {**members, REPLAYED: msgspec.Raw(b"true")}
 

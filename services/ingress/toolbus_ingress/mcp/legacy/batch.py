@@ -19,7 +19,7 @@ from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 REVISION = "2025-03-26"  # the only revision with batches
 MAX_MESSAGES = 32
 MAX_WAITING = 2048
-LARGEST = 32 * 1024 * 1024  # bytes of the stream: its answers must outlast a slow reader
+LARGEST = 32 * 1024 * 1024  # bytes of the stream; a slow reader must not lose answers
 
 MessageHandler = Callable[[RequestContext, Any], Awaitable[Response | None]]
 

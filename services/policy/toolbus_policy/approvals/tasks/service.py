@@ -210,7 +210,7 @@ class TaskService:
         try:
             await retry(self.task_repository.put, task, previous)
         except BusDownError:
-            log.error("task.outcome_lost", extra={"task": task.id})  # noqa: TRY400 - as expected
+            log.error("task.outcome_lost", extra={"task": task.id})  # noqa: TRY400 - expected
 
     # -- requests about a task ---------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
         return {_intent(line).call_id for line in message.data.split(b"\n")}.intersection(wanted)
     except msgspec.DecodeError:
         log.error("evidence.unreadable", extra={"stream_seq": message.sequence})  # noqa: TRY400
-        return set(wanted)  # any of their intents may be in the message
+        return set(wanted)  # the message may contain any of the wanted intents
 
 
 def _would_be_stored(late: ExpiredReservation, extent: Extent) -> bool:
