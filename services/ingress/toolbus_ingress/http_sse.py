@@ -27,10 +27,10 @@ _ACCEPTED = Response(202, b"")
 
 @dataclass(slots=True)
 class HttpSseTransport:
-    """`/sse` and `/sse/<server>`; messages are posted to `…/messages?session=…`.
+    """The handler of `/sse` and `/sse/<server>`, and of `…/messages?session=…` for messages.
 
     If a message is posted to a replica that does not have the session's stream, its answer is sent
-    over the bus to the replica that has it.
+    over the bus to the replica that has the stream.
     """
 
     endpoint: Endpoint

@@ -132,7 +132,7 @@ def _check_headers(request: Request, version: str, headers: Headers) -> None:
     if parameter is not None:
         name = request.params.get(parameter)
         header = decoded(headers.get(b"mcp-name", b""))
-        left_out = parameter == "taskId" and b"mcp-name" not in headers  # as in FastMCP
+        left_out = parameter == "taskId" and b"mcp-name" not in headers  # as FastMCP's tasks do
         if isinstance(name, str) and header != name and not left_out:
             raise _header_mismatch("Mcp-Name", header, name, request.id)
 

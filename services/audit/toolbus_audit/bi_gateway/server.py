@@ -1,4 +1,4 @@
-"""HTTP server of the BI gateway; logs every request."""
+"""HTTP server of the BI gateway. It logs every request."""
 
 import gzip
 import logging

@@ -1,4 +1,4 @@
-"""ClickHouse, embedded in this process or behind a URL; the only module that uses its client."""
+"""ClickHouse, embedded in this process or at a URL. Only this module uses its client."""
 
 import asyncio
 import fcntl

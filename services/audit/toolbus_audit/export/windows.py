@@ -40,7 +40,7 @@ class Window:
 
     @property
     def name(self) -> str:
-        """Part of file names; sorts in the order of windows."""
+        """Part of file names. Alphabetical order is the order of windows."""
         return f"{self.stream}-{self.after:012d}-{self.until:012d}"
 
 

@@ -38,7 +38,7 @@ class Store(Protocol):
     """Store of event rows and dead letters."""
 
     async def insert(self, table: str, batch: Rows, token: str) -> None:
-        """Insert rows; a repeated token inserts nothing."""
+        """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
         """Return the positions of events and dead letters stored from these messages."""
@@ -145,7 +145,7 @@ class Backfill:
         )
 
     async def _insert(self, events: list[EventRow]) -> list[DeadRow]:
-        """Insert events; bisect a rejected batch and return the rejected rows."""
+        """Insert events in halves if the store rejects them together; return the rejected rows."""
         if not events:
             return []
         try:

@@ -48,7 +48,7 @@ class Store(Protocol):
         """Connect. Raises `StoreDownError`."""
 
     async def insert(self, table: str, batch: Rows, token: str) -> None:
-        """Insert rows; a repeated token inserts nothing."""
+        """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
         """Return the positions of events and dead letters stored from these messages."""
@@ -210,7 +210,7 @@ class Writer:
     async def _insert_events(
         self, events: list[EventRow], dead: list[DeadRow], deadline: float
     ) -> None:
-        """Insert events; bisect a rejected batch and move the rejected rows to `dead`."""
+        """Insert events. Bisect a rejected batch, and move the rejected rows to `dead`."""
         try:
             await self._insert("events", events, deadline)
         except RowsRejectedError as error:

@@ -52,7 +52,7 @@ class LatestCheckpoints:
             self._tasks[recipient] = asyncio.get_running_loop().create_task(self._work(recipient))
 
     async def close(self) -> None:
-        """Stop; checkpoints not delivered are offered again after the next start."""
+        """Stop. Checkpoints that are not delivered are offered again after the next start."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -52,7 +52,7 @@ class CheckpointFiles:
             self._newest.offer((_RECEIVER, customer), each)
 
     async def close(self) -> None:
-        """Stop; checkpoints not written are written after the next start."""
+        """Stop. Checkpoints that are not written are offered again after the next start."""
         await self._newest.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -43,7 +43,8 @@ class CheckpointPublisher:
     async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:
         """Publish checkpoints, or checkpoints that `witness` cosigned.
 
-        Files are written before this returns; rows are inserted once ClickHouse accepts them.
+        Files are written before this method returns. Rows are inserted once ClickHouse accepts
+        them.
         """
         async with self._lock:
             rows = [_row(customer, each, witness) for customer, each in signed]

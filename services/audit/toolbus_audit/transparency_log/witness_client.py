@@ -119,7 +119,7 @@ class WitnessClient:
             self._measure(witness.name)
 
     async def close(self) -> None:
-        """Stop; checkpoints not cosigned are offered again after the next start."""
+        """Stop. Checkpoints that are not cosigned are offered again after the next start."""
         await self._pending.close()
 
     def states(self) -> dict[str, str]:

@@ -77,12 +77,15 @@ class WebhookDispatcher:
         self._pending: dict[int, PendingMessage] = {}  # by sequence in the stream
 
     async def receive(self, messages: EventBatch) -> None:
-        """Dispatch messages of the stream; each is acknowledged when its deliveries have ended."""
+        """Dispatch messages of the stream.
+
+        A message is acknowledged when its deliveries have ended.
+        """
         for message in messages:
             await self._accept(message)
 
     async def close(self) -> None:
-        """Stop; events not delivered are redelivered at the next start."""
+        """Stop. Events that are not delivered are redelivered after the next start."""
         tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()

@@ -93,7 +93,7 @@ async def reject_pending_call(
 
 
 async def _note(endpoint: ServedEndpoint, request: Request) -> str:
-    """Return the note of a body such as `{"reason": "Not today."}`, of any content type.
+    """Return the note in a body such as `{"reason": "Not today."}`; any content type is accepted.
 
     Raises:
         InvalidError: the body is not a strict JSON object of texts.

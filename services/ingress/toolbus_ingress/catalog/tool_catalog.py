@@ -176,7 +176,7 @@ class Catalogue:
         return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
-        """Return the mode in which a key lists tools: the request's `mode=`, or as configured."""
+        """Return the mode of listing tools: the request's `mode=`, or the key's configured mode."""
         configured = self._directory.now.principal(key).code_mode
         if configured is False:
             return Mode.TOOLS

@@ -92,7 +92,7 @@ def _requested_name(params: dict[str, Any]) -> str:
 def _invalid_arguments_result(failed: ToolbusError, request: Request, call_id: str) -> Response:
     """Return invalid arguments as a tool's own error, so that models can read them.
 
-    MCP requires this since 2025-11-25; clients of all earlier revisions know such results too.
+    MCP requires this since 2025-11-25; clients of earlier revisions accept such results too.
     """
     reason = {**task_error(failed)["data"], "callId": call_id}
     body: dict[str, Any] = {

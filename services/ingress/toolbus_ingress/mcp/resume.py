@@ -37,7 +37,7 @@ _NOT_STORED = jsonrpc.error(
 
 @dataclass(eq=False, slots=True)
 class _RemoteStream:
-    """A remote stream that a client reads here. `found` is whether the other replica has it."""
+    """A stream of another replica that a client reads here. `found` is whether it exists there."""
 
     event_log: EventLog
     found: asyncio.Future[bool] = field(

@@ -46,7 +46,7 @@ class Tasks:
         self._catalogue = catalogue
 
     def created(self, body: bytes, call: CallRequested) -> tuple[bytes, str, str]:
-        """Return a server's new task with its sealed id, its key in notifications, and that id."""
+        """Return a new task with a sealed id, the task's key in notifications, and the id."""
         members = msgspec.json.decode(body)
         task = members["task"] if isinstance(members.get("task"), dict) else members
         own_id = str(task.get("taskId"))

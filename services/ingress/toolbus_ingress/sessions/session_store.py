@@ -53,7 +53,7 @@ class Session:
 
     @property
     def polls(self) -> bool:
-        """Whether a stream begins with an event id; the client reconnects after an early end."""
+        """Whether streams begin with an event id, so that clients resume after an early end."""
         return self.claims.version >= "2025-11-25"
 
     def can(self, *path: str) -> bool:
@@ -69,8 +69,8 @@ class Session:
 class Sessions:
     """Creates, finds and ends sessions, and shares their state with the other replicas.
 
-    `publish` sends a message to every replica. This replica receives its own messages too; applying
-    them again has no effect.
+    `publish` sends a message to every replica. This replica receives its own messages too, and
+    applying them again has no effect.
     """
 
     def __init__(self, sealer: ClaimSealer, publish: Callable[[SessionMessage], None]) -> None:

@@ -1,4 +1,7 @@
-"""Parse administration requests; invalid bodies are rejected with each location. Pure."""
+"""Parse administration requests.
+
+An invalid body is rejected with the location of each error. Pure.
+"""
 
 import json
 import re

@@ -112,7 +112,7 @@ class ApprovalRepository:
         return True
 
     def evict_ended(self, now: float) -> None:
-        """Remove ended approvals from memory; entries of the bucket expire by age."""
+        """Remove ended approvals from memory. The bucket expires its entries by age."""
         for stored in self.all():
             if stored.approval.state not in OPEN and not stored.approval.is_current(now):
                 self._forget(stored.approval.binding)

@@ -49,7 +49,10 @@ def entry_name_of(call: CallRequested, principal: Principal) -> str:
 
 
 def digest_of_arguments(raw: bytes) -> str:
-    """Return a digest; equal JSON values have equal digests up to `MAX_PARSED_BYTES`."""
+    """Return a digest of arguments, which is equal for equal JSON values.
+
+    Arguments of more than `MAX_PARSED_BYTES` bytes are compared as bytes.
+    """
     if len(raw) <= MAX_PARSED_BYTES:
         try:
             return digest_of(msgspec.json.decode(raw))

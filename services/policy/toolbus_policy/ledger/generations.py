@@ -39,7 +39,7 @@ class GenerationStore(Protocol):
     """Storage of generations outside Redis."""
 
     async def known(self, customer: str) -> KnownGeneration | None:
-        """Return the customer's generation; None before its first use."""
+        """Return the customer's generation; None before the customer's first use."""
         ...
 
     async def begin(self, customer: str, generation: str) -> KnownGeneration:
@@ -65,7 +65,7 @@ class BusGenerationStore:
         self._events = events
 
     async def known(self, customer: str) -> KnownGeneration | None:
-        """Return the customer's generation; None before its first use."""
+        """Return the customer's generation; None before the customer's first use."""
         entry = await self._bucket.get(f"{EPOCH}.{customer}")
         if entry is None or not entry.value:
             return None

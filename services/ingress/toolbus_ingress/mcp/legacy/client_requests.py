@@ -31,7 +31,7 @@ ClientResponse = asyncio.Future[dict[str, Any] | None]
 class PendingClientRequests:
     """Requests to clients whose responses this replica awaits, by JSON-RPC id.
 
-    A response is None if the client cancelled the causing request, or if the session ended.
+    A response is None if the client cancelled its own request, or if the session ended.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class PendingClientRequests:
         return True
 
     def cancel(self, sid: str, request: bytes) -> None:
-        """Cancel the requests that were sent to a client because of one of its own requests."""
+        """Cancel the requests to a client that the client's own request `request` caused."""
         for pending_sid, cause, response in self._pending.values():
             if (pending_sid, cause) == (sid, request) and not response.done():
                 response.set_result(None)

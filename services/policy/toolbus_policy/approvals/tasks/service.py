@@ -94,8 +94,8 @@ class TaskService:
     ) -> TaskCreated | None:
         """Return the task of a suspended call; None if the key has too many tasks.
 
-        If the task exists already, return the existing task. Return None if it belongs to the other
-        protocol family.
+        If the task exists already, return the existing task. Return None if the existing task
+        belongs to the other protocol family.
         """
         entry = await self.task_repository.load(approval.id)
         if entry is None:

@@ -46,7 +46,7 @@ Query = Callable[[float, float], Awaitable[Reply]]
 
 @dataclass(slots=True)
 class Rebuilder:
-    """Rebuilder of lost counters. Spending of their customers is rejected until they are open.
+    """Rebuilder of lost counters. Spending of a customer is rejected until its counters are open.
 
     The steps have a fixed order. First the counters are closed, so that nothing more is reserved.
     Then the intents of calls in admission have time to reach the stream, and audit must store
