@@ -81,5 +81,5 @@ def _hash(start: int, end: int, nodes: Nodes) -> bytes:
 
 
 def _split_point(start: int, end: int) -> int:
-    """Return the split of the tree over these events: the largest power of two below its size."""
+    """Return the split of the tree over these events: the largest power of two below the size."""
     return start + (1 << (end - start - 1).bit_length() - 1)

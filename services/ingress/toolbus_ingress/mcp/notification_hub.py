@@ -313,7 +313,7 @@ class NotificationHub:
         return True
 
     def _notify_task(self, notification: ServerNotification) -> None:
-        """Notify the owner of a task of its status."""
+        """Send a task's status to the streams of the task's owner."""
         params = msgspec.json.decode(notification.params, type=dict[str, msgspec.Raw])
         own_id = msgspec.json.decode(params.get("taskId", b"null"))
         key = task_key(notification.server, own_id)

@@ -65,7 +65,7 @@ async def execute_tool_calls(
 
 
 class _Run:
-    """The tool calls of one request. All are cancelled if the client disconnects."""
+    """The tool calls of one request. All calls are cancelled if the client disconnects."""
 
     def __init__(self, endpoint: Endpoint, context: RequestContext) -> None:
         self._service, self._call_handler, self._context = (
