@@ -1,97 +1,13 @@
 """Metrics of all services. One module defines all names, so that dashboards can rely on them."""
 
-from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
-from threading import Lock
-from typing import Final
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
-
-_UNREPORTED = 4096  # durations that a `DurationBuffer` holds at most
-
-
-class CallCount:
-    """A count of the call path: `count += 1` costs no Python call, unlike a metric's `inc`.
-
-    The metric receives the count when the metrics are read. Only the event loop increases it.
-    """
-
-    __slots__ = ("_metric", "_reported", "count")
-
-    def __init__(self, metric: Counter) -> None:
-        self._metric = metric
-        self._reported = self.count = 0
-
-    def report(self) -> None:
-        """Add the calls since the last report to the metric."""
-        count = self.count
-        self._metric.inc(count - self._reported)
-        self._reported = count
-
-
-class DurationBuffer:
-    """Durations on the call path; the metric receives them when the metrics are read."""
-
-    __slots__ = ("_durations", "_metric")
-
-    def __init__(self, metric: Histogram) -> None:
-        self._metric = metric
-        self._durations: deque[float] = deque()
-
-    def observe(self, seconds: float) -> None:
-        """Store one duration."""
-        self._durations.append(seconds)
-        if len(self._durations) > _UNREPORTED:
-            self.report()
-
-    def report(self) -> None:
-        """Pass the stored durations to the metric."""
-        with suppress(IndexError):  # another thread may report at the same time
-            while True:
-                self._metric.observe(self._durations.popleft())
-
-
-class _Reporter(Collector):
-    """The registry's first collector: it reports deferred values and has no metric itself."""
-
-    def __init__(self) -> None:
-        self.counts: dict[Counter, CallCount] = {}
-        self.durations: dict[Histogram, DurationBuffer] = {}
-        self._lock = Lock()  # the exporter of OTLP reads in another thread than Prometheus
-
-    def collect(self) -> Iterable[Family]:
-        """Report every deferred value to its metric."""
-        with self._lock:
-            for count in list(self.counts.values()):
-                count.report()
-            for buffer in list(self.durations.values()):
-                buffer.report()
-        return ()
-
-
-_reporter: Final = _Reporter()
-REGISTRY.register(_reporter)
-
-
-def call_count(metric: Counter) -> CallCount:
-    """Return the count of a metric, the same one each time."""
-    return _reporter.counts.setdefault(metric, CallCount(metric))
-
-
-def duration_buffer(metric: Histogram) -> DurationBuffer:
-    """Return the buffer of a metric, the same one each time."""
-    return _reporter.durations.setdefault(metric, DurationBuffer(metric))
-
-
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+from toolbus_common.observability.call_metrics import SECONDS, CallDurations
 
 # Calls completed at ingress. outcome: ok, or the error's code.
 CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"])
 # Seconds from the parsed request until the whole response is passed to the HTTP server.
-CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
+CALL_SECONDS = CallDurations("toolbus_call_seconds", "Duration of tool calls")
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
 REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Open connections of an HTTP listener (`agents` or `readers`), and their maximum.
@@ -115,9 +31,7 @@ REJECTED_ACCESS = Counter(
 DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
 # Calls per upstream. outcome: ok, tool_error, or the error's code.
 UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["server", "outcome"])
-UPSTREAM_SECONDS = Histogram(
-    "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
-)
+UPSTREAM_SECONDS = CallDurations("toolbus_upstream_seconds", "Duration of upstream calls", "server")
 # Retried calls. The number of attempts is the sum of retries and of calls that reached an upstream.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Retried calls", ["server"])
 # Messages from an upstream that belong to no active call. kind: log, progress, request.
@@ -162,7 +76,7 @@ WITNESS_FAILURES = Counter(
 SPANS = Counter("toolbus_spans", "Spans of traces by outcome", ["outcome"])
 # Programs of code mode. outcome: ok, or the error's name.
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
-RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
+RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=SECONDS)
 # 1 while a service of this process is ready. The value is set when metrics are read.
 SERVICE_READY = Gauge("toolbus_service_ready", "1 if a service is ready, else 0", ["service"])
 # Events that sinks received, events that sinks reject permanently, lost messages, failed attempts,

@@ -7,12 +7,8 @@ from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
 from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.observability.metrics import (
-    UPSTREAM_CALLS,
-    UPSTREAM_SECONDS,
-    call_count,
-    duration_buffer,
-)
+from toolbus_common.observability.call_metrics import call_count
+from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_executor.calls.outcome_events import CompletionEvents, failed
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.resilience.failure_log import FailureLog, with_name
@@ -30,7 +26,7 @@ class OutcomeReporter:
         self._completions = CompletionEvents()
         self._ok = call_count(UPSTREAM_CALLS.labels(name, "ok"))
         self._tool_error = call_count(UPSTREAM_CALLS.labels(name, "tool_error"))
-        self._seconds = duration_buffer(UPSTREAM_SECONDS.labels(name))
+        self._seconds = UPSTREAM_SECONDS.labels(name)
 
     def extended(self, call: CallAdmitted, deadline: float) -> None:
         """Publish a call's later deadline, and postpone its idempotency claim."""

@@ -25,7 +25,8 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.observability.metrics import CALL_SECONDS, CALLS, call_count, duration_buffer
+from toolbus_common.observability.call_metrics import call_count
+from toolbus_common.observability.metrics import CALL_SECONDS, CALLS
 from toolbus_common.observability.tracing import bind
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
@@ -64,7 +65,7 @@ from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 STATE_SECONDS = 900.0  # how long a caller may take to provide requested input
 LARGEST_CAPABILITIES = 8 * 1024
 _OK = call_count(CALLS.labels("ok"))
-_SECONDS = duration_buffer(CALL_SECONDS)
+_SECONDS = CALL_SECONDS.labels("")
 _LOG_LEVEL = META + "logLevel"
 _OWN_META = frozenset(
     {protocol_versions.VERSION, protocol_versions.CAPABILITIES, META + "clientInfo", _LOG_LEVEL,

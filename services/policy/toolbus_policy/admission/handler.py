@@ -31,7 +31,8 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from toolbus_common.observability.metrics import DECISIONS, call_count
+from toolbus_common.observability.call_metrics import call_count
+from toolbus_common.observability.metrics import DECISIONS
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.rules import SILENT, Verdict
