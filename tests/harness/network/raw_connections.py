@@ -96,6 +96,13 @@ class RawHttp:
             body = self._exactly(int(headers.get(b"content-length", b"0")))
         return RawAnswer(int(line.split(b" ")[1]), headers, body)
 
+    def rest(self) -> bytes:
+        """Return all bytes until the other side closes the connection."""
+        with suppress(CutError):
+            while True:
+                self._more()
+        return self._received
+
     def ended(self) -> bool:
         """Read until the other side closes the connection."""
         with suppress(ConnectionError):

@@ -72,7 +72,7 @@ class ServedApplication:
 
     @property
     def open(self) -> int:
-        return len(self.listener.state.connections)
+        return len(self.listener.connections)
 
     def connect(self) -> RawHttp:
         return RawHttp(self.listener.port)
@@ -97,7 +97,7 @@ async def place(limits: Limits = PATIENT) -> AsyncIterator[ServedApplication]:
             yield ServedApplication(listener, app)
         finally:
             app.go.set()
-            for connection in tuple(listener.state.connections):
+            for connection in tuple(listener.connections):
                 connection.transport.abort()
 
 

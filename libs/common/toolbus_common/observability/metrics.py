@@ -65,8 +65,10 @@ class _Reporter(Collector):
     def collect(self) -> Iterable[Family]:
         """Report every deferred value to its metric."""
         with self._lock:
-            for each in [*self.counts.values(), *self.durations.values()]:
-                each.report()
+            for count in list(self.counts.values()):
+                count.report()
+            for buffer in list(self.durations.values()):
+                buffer.report()
         return ()
 
 

@@ -25,12 +25,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.observability.metrics import (
-    CALL_SECONDS,
-    CALLS,
-    call_count,
-    duration_buffer,
-)
+from toolbus_common.observability.metrics import CALL_SECONDS, CALLS, call_count, duration_buffer
 from toolbus_common.observability.tracing import bind
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions

@@ -29,7 +29,7 @@ def test_a_metric_has_one_count_so_that_two_owners_do_not_report_twice() -> None
     assert _calls("shared") == 2
 
 
-def test_durations_are_reported_even_if_nobody_reads_the_metrics() -> None:
+def test_durations_are_reported_even_if_the_metrics_are_never_read() -> None:
     durations, before = duration_buffer(CALL_SECONDS), _durations()
     for _ in range(10_000):
         durations.observe(0.001)
