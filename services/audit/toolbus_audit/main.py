@@ -73,7 +73,7 @@ from toolbus_common.service.service import Service
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
-WEBHOOK_MESSAGES = 100  # of one pull
+WEBHOOK_MESSAGES = 100  # in one pull
 POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
@@ -118,7 +118,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
 
 
 def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
-    """Write the messages received before the store closes."""
+    """Write the received messages before the store closes."""
 
     @service.add_resource
     @asynccontextmanager
@@ -131,7 +131,7 @@ def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
 
 
 def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> None:
-    """Answer queries over the stored events."""
+    """Register the handlers of queries over the stored events."""
 
     @service.broker.subscriber(AuditQuery.SUBJECT, queue=service.name)
     async def answer(request: AuditQuery) -> RowsReply:
@@ -160,7 +160,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     tls = Tls(settings.egress_ca)
     http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
-    # Webhooks are configured by API callers: slow ones must not delay sinks, exports or witnesses.
+    # Webhooks are configured by API callers: slow webhooks must not delay other deliveries.
     webhook_http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
 
     @service.add_resource
@@ -182,7 +182,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
 
 
 def _apply_retention(service: Service, store: ClickHouse, outbound: Outbound) -> None:
-    """Delete expired events, except those under a legal hold."""
+    """Delete expired events, except the events of customers under a legal hold."""
     holds = Holds()
     service.watch_bucket(CONFIG)(holds.apply_change)
     retention = Retention(
@@ -217,7 +217,7 @@ def _serve_bi_gateway(
     if not store.embedded:
         log.warning(
             "audit.no_readers",
-            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL readers query that server directly"},
+            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL, readers query that server directly"},
         )
         return
 
@@ -244,13 +244,13 @@ def _serve_bi_gateway(
 
 
 def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None:
-    """Write events that the tables lack when an operator requests it."""
+    """Register the handlers of operators' backfill requests."""
 
     async def read(first: int | datetime, maximum: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def settled() -> int:
-        # Read first, because messages may arrive in the meantime.
+        # `newest` is read first, because messages may arrive in the meantime.
         newest = await service.bus.newest(EVENTS)
         return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
@@ -268,7 +268,7 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
 
 
 def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys) -> None:
-    """Deliver events to webhooks, independently of the store."""
+    """Compose the delivery of events to webhooks, which is independent of the store."""
     webhooks = WebhookDispatcher(
         lambda: outbound.configuration.webhooks,
         outbound.webhooks.post,
@@ -284,7 +284,7 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
     @service.add_resource
     @asynccontextmanager
     async def dispatch() -> AsyncIterator[None]:
-        await deliveries.start()  # not only when the store is open
+        await deliveries.start()  # even if the store is not open
         try:
             yield
         finally:
@@ -321,7 +321,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def closed() -> tuple[str, int]:
-        # Read first: messages that arrive in the meantime are not in a closed window.
+        # `newest` is read first: messages that arrive meanwhile are not in a closed window.
         known = await newest()
         return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 

@@ -20,7 +20,7 @@ Moment = Annotated[float, Meta(ge=0, le=4e9)]  # seconds since the epoch, within
 
 
 class Message(Protocol):
-    """Message of the stream: one event per line."""
+    """Message of the stream, with one event per line."""
 
     @property
     def subject(self) -> str:
@@ -78,7 +78,7 @@ class EventRow(Struct, gc=False):
 
 
 class DeadRow(Struct, gc=False):
-    """Row of `dead_letters`: a line that could not be parsed or stored, and why."""
+    """Row of `dead_letters`: a line that could not be parsed or stored, and the reason."""
 
     at: float
     stream_seq: int

@@ -1,9 +1,9 @@
 """Row policies of the embedded engine: limit a connection to the rows of its customers.
 
 The engine has one user and reads policies only from a file. All connections therefore share one
-policy, which takes the customers from `log_comment`, a setting that can hold any text. It is empty
-for audit's own connections. A reader's connection sets it to the reader's customers before the
-connection becomes read-only.
+policy, which takes the customers from `log_comment`, a setting that can be any text. The text is
+empty for audit's own connections. A reader's connection sets it to the reader's customers before
+the connection becomes read-only.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""ClickHouse, embedded in this process or behind a URL; the only module that uses its client."""
+"""ClickHouse, embedded in this process or at a URL. Only this module uses its client."""
 
 import asyncio
 import fcntl
@@ -28,11 +28,11 @@ from toolbus_common.errors import InvalidError
 T = TypeVar("T")
 Position = tuple[int, int, str]
 
-INSERT_SECONDS = 8.0  # ClickHouse aborts an insert after this
-WAIT_SECONDS = 10.0  # longer, so that an insert without a response by then did not happen
+INSERT_SECONDS = 8.0  # after which ClickHouse aborts an insert
+WAIT_SECONDS = 10.0  # longer: an insert without a response after this time did not happen
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
-MAX_OWN_ROWS = 1_000_000  # rows of a statement of audit itself
+MAX_OWN_ROWS = 1_000_000  # rows that a statement of audit itself may return
 # ClickHouse's error codes for a value that it cannot parse or represent: a retry fails too.
 REJECTED_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321})
 INSERT_SETTINGS = {
@@ -134,7 +134,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:
-        """Return the highest stream sequence number of which a row is stored."""
+        """Return the highest stream sequence number with a stored row."""
         found = await self._in_write_thread(
             self._rows,
             "SELECT greatest((SELECT max(stream_seq) FROM events),"

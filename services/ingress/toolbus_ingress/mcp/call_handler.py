@@ -77,7 +77,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class CallHandler:
-    """Sends requests that a server answers, and returns results in the caller's protocol family."""
+    """Sender of requests to servers. It returns results in the caller's protocol family."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class CallHandler:
         self._routes = RouteTable(catalogue)
 
     def answer(self, context: RequestContext, request: Request) -> Awaitable[Response | None]:
-        """Answer a request; None if the answer was streamed."""
+        """Return the response to a request; None if it was streamed."""
         trace = trace_context_of(request.meta, context.headers)
         bind(trace.traceparent)
         span = tracing.request_span(trace, request.method)
@@ -230,9 +230,9 @@ class CallHandler:
         return call
 
     def _extra(self, context: RequestContext, request: Request, target: CallTarget) -> str:
-        """Return the members of a request besides the arguments, as raw JSON.
+        """Return the members of a request other than the arguments, as raw JSON.
 
-        Empty if there are none.
+        The result is empty if there are no such members.
         """
         params = request.params
         if request.meta.keys() <= _OWN_META and params.keys() <= _PLAIN_PARAMS:
@@ -363,7 +363,7 @@ class CallHandler:
 
 
 def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
-    """Return the idempotency key of a tool call; other methods have none."""
+    """Return the idempotency key of a tool call; empty for other methods."""
     key = validated_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
     if key and key_digest == ANONYMOUS:
         raise InvalidError(

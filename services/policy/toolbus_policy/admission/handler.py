@@ -64,7 +64,7 @@ _tracer = Tracer("policy")
 
 @dataclass(frozen=True, slots=True)
 class AdmissionHandler:
-    """Handler of `CallRequested`. `authorizer` returns the one of the newest snapshot."""
+    """Handler of `CallRequested`. `authorizer` returns the newest authorizer."""
 
     service: Service
     authorizer: Callable[[], Authorizer]
@@ -290,9 +290,9 @@ class AdmissionHandler:
         return _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
 
     async def _record_intent(self, intent: CallAllowed) -> None:
-        """Return once the stream has stored the intent, before the call's deadline.
+        """Store the intent in the stream before the call's deadline.
 
-        The sweeper relies on both: if an intent is stored after the deadline, the call was not
+        The sweeper relies on this: if an intent is stored after the deadline, the call was not
         executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:
@@ -360,7 +360,7 @@ def _stopped() -> UnavailableError:
 
 
 def _end_decision_span(decision: str) -> None:
-    """End the decision's span. If the services share a process, the call continues below it."""
+    """End the decision's span. If services share a process, spans of the call are its children."""
     span = current()
     if span.recorded:
         span.note("toolbus.decision", decision)

@@ -26,7 +26,7 @@ from toolbus_policy.ledger.valkey_store import (
 
 log = logging.getLogger(__name__)
 
-NO_LIMIT = 1e11  # the year 5138: only the clock of Redis limits
+NO_LIMIT = 1e11  # the year 5138, so that only the clock of Redis limits
 MAX_EXPIRED = 1000  # reservations claimed in one step; their intents are searched together
 T = TypeVar("T")
 EndKind = Literal["settle", "refund", "unknown"]
@@ -80,13 +80,13 @@ class CounterState:
 
 
 class Ledger:
-    """Reserve and settle. All keys of one customer share one hash slot.
+    """Reservations and their settlement. All keys of one customer share one hash slot.
 
     A generation is written to Redis and to the bus at a customer's first use, and every change
-    increments its tick. Counters of another generation, or with a lower tick than a known one, are
+    increments its tick. Counters of another generation, or with a lower tick than is known, are
     treated as lost, so that an emptied or restored Redis never resets budgets.
 
-    `newest` is the newest stream message this process knows; it goes into each reservation's
+    `newest` is the newest stream message this process knows; it is stored in each reservation's
     `CallContext.after`.
     """
 
@@ -125,8 +125,8 @@ class Ledger:
         """End reservations; each ends once, so the call is idempotent.
 
         Reservations of lost counters are skipped, because the rebuild reads the events of their
-        outcomes. All other customers are settled first. Raises `LedgerDownError`, also while
-        counters are being rebuilt.
+        outcomes. Raises `LedgerDownError`, also while counters are being rebuilt; the counters of
+        all other customers are settled before.
         """
         await self._each(ends, self._settle)
 
@@ -148,7 +148,7 @@ class Ledger:
         return [_decode_expired(customer, rid.decode(), record.decode()) for rid, record in pairs]
 
     async def recorded_calls(self, customer: str, rids: Sequence[str]) -> set[str]:
-        """Return those of these calls that have a reservation record. Raises `LedgerDownError`."""
+        """Return which of these calls have a reservation record. Raises `LedgerDownError`."""
         known = await self.generations.known(customer)
         if known is None:
             return set()
@@ -171,7 +171,7 @@ class Ledger:
             state.tick = max(state.tick, tick)
 
     async def is_lost(self, customer: str, known: KnownGeneration) -> bool:
-        """Return whether the counters in Redis differ from the generation known here."""
+        """Return whether Redis has another generation, or a lower tick, than this process knows."""
         generation, tick = await self.store.read_state(customer)
         return generation != known.generation.id or tick < self._remember(customer, known).tick
 
@@ -225,7 +225,7 @@ class Ledger:
         return self.store.send("reserve", arguments.keys, [state.generation, state.tick, packed])
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
-        """Run work on known counters. Return None if nothing was reserved yet, or all is lost."""
+        """Run `work` on a customer's counters. Return None if the customer has no counters yet."""
         state = self._states.get(customer)
         if state is None:
             known = await self.generations.known(customer)
@@ -244,7 +244,7 @@ class Ledger:
         items: Sequence[Change],
         change: Callable[[str, CounterState, list[Change]], Awaitable[Any]],
     ) -> None:
-        """Change the reservations of every customer; raise at the end if any is being rebuilt."""
+        """Apply `change` to every customer; raise at the end if counters are being rebuilt."""
         waits = []
         for customer, group in _group(items, [each.customer for each in items]).items():
             if await self._known(customer, _bind_group(change, customer, group)) == b"wait":

@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 class ReservationRequest(Struct, frozen=True):
     """A requested reservation. `due` is when a missing outcome is examined, in epoch seconds.
 
-    `repeated` identifies the call for loop limits; empty if there are none.
+    `repeated` identifies the call for loop limits; empty without loop limits.
     """
 
     rid: str

@@ -1,5 +1,5 @@
 -- Replace the lost counters with the rebuilt ones, if the caller still has the rebuild lock.
--- KEYS: book, lock. ARGV: the lock's token, the new epoch. Returns 1, or 0 if it has not.
+-- KEYS: book, lock. ARGV: the lock's token, the new epoch. Returns 1, or 0 without the lock.
 
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])

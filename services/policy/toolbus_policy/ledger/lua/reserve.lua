@@ -1,7 +1,7 @@
 -- Reserve at every level and pass every rate and loop limit, or change nothing, for many calls.
 -- KEYS: book, calls, due, then the counters.
--- ARGV: expected epoch, least tick, and as JSON [periods, calls]. A period is
---   [bounds before, from, to and after] of the calendar's, or [length, number] of rolling parts.
+-- ARGV: expected epoch, least tick, and as JSON [periods, calls]. A calendar period is
+--   [previous start, start, end, next end] in s; a rolling period is [part length in s, parts].
 -- A call is [rid, about, deadline ms, amount,
 --   [[counter, limit, 1 if money, period], ...], [[counter, calls, length in us], ...],
 --   [[counter, calls, length in us], ...]]: budgets, rates, loops; counters are indexes of KEYS.
