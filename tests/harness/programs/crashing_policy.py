@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolbus_common.contracts import Event
+from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
@@ -83,8 +84,9 @@ async def _handling(settlement: SettlementConsumer, messages: Any) -> None:
     await _handle(settlement, messages)
 
 
-def _publishing(events: EventPublisher, event: Event) -> None:
-    if event.NAME not in OUTCOMES or getattr(event, "key", "") not in _written(FORGET):
+def _publishing(events: EventPublisher, event: Event | EncodedEvent) -> None:
+    about = event.decoded() if isinstance(event, EncodedEvent) else event
+    if event.NAME not in OUTCOMES or getattr(about, "key", "") not in _written(FORGET):
         _publish(events, event)
 
 

@@ -142,9 +142,9 @@ class CallHandler:
         try:
             outcome = await self._outcome(plan, call, context)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
-            del self._running[call.call_id]
+            self._running.pop(call.call_id, None)
             return await self.outcomes.failed(call, self._error_of(call, error), began)
-        del self._running[call.call_id]
+        self._running.pop(call.call_id, None)
         self.idling.answered = True
         if call.method != TOOLS_CALL or isinstance(outcome.reply, TaskCreated):
             self.idling.note(call, outcome.reply)

@@ -73,8 +73,8 @@ class ExecutionPlans:
             or plan.upstream is not upstream
             or plan.generation != self._checks.generation
         ):
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
+            if plan is not None or len(self._plans) >= MAX_PLANS:
+                self._plans.clear()  # with one plan, all others have become invalid
             plan = self._plans[key] = self._make(call, upstream, is_plain=is_plain)
         return plan
 

@@ -312,7 +312,9 @@ class Transport:
         """
         if message.error is not None or self.failed_since_response:
             failed, self.failed_since_response = self.failed_since_response, False
-            if message.error_code in messages.REVISION_CHANGED or (failed and message.error):
+            if message.error_code in messages.REVISION_CHANGED or (
+                failed and message.error is not None
+            ):
                 self.lose("Its protocol family has changed, so it is reconnected.")
             elif failed:
                 news.on_lists_changed()

@@ -190,8 +190,7 @@ class Separated:
 
     def plain_sender(self, tool: str) -> Send | None:
         """Return how plain calls of a tool are sent, if one connection serves all owners."""
-        main = None if self.separates else self._main
-        return None if main is None else plain_sender(main.upstream, tool)
+        return None if self.separates else plain_sender(self._main and self._main.upstream, tool)
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
         """Subscribe the call's owner to a resource or a task."""
