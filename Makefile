@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
 
 install: $(INSTALLED)
 
@@ -103,6 +103,10 @@ bench-profile: $(INSTALLED)
 bench-rules: $(INSTALLED)
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/rules_spine.py $(ARGS)
+
+# The whole call path with a budget at one level and at four.
+bench-levels: $(INSTALLED)
+	$(BIN)/python bench/budget_levels.py $(ARGS)
 
 # Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)

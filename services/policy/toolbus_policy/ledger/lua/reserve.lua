@@ -30,7 +30,7 @@ end
 -- Add up a rolling level: every part that overlaps the period counts in full.
 local function roll(l, key, span, parts)
   if l.resets then return l.resets end
-  if l.span == 0 then l.span, l.changed = span, true end
+  if l.span == 0 then l.span, l.changed, l.spending = span, true, true end
   local first, oldest, ended = math.floor(now / span) - parts, nil, {}
   local raw = redis.call('HGETALL', key)
   l.spent = 0
@@ -54,7 +54,9 @@ local function turn(l, key, period)
   if now < period[1] then return nil end
   for i = 1, 3 do
     if now < period[i + 1] then
-      if period[i] > l.window then l.window, l.spent, l.changed = period[i], 0, true end
+      if period[i] > l.window then
+        l.window, l.spent, l.changed, l.spending = period[i], 0, true, true
+      end
       return period[i + 1]
     end
   end
