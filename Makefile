@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
 
 install: $(INSTALLED)
 
@@ -104,6 +104,10 @@ bench-rules: $(INSTALLED)
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/rules_spine.py $(ARGS)
 
+# The whole call path with a budget at one level and at four.
+bench-levels: $(INSTALLED)
+	$(BIN)/python bench/budget_levels.py $(ARGS)
+
 # Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
@@ -116,6 +120,11 @@ bench-codemode: $(INSTALLED)
 # A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
 bench-ledger: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/ledger.py $(ARGS)
+
+# Policy killed 200 times between each pair of steps of a call: what each call costs then. It takes
+# a quarter of an hour; `make test` does every kill once. ARGS="--kills 40" for fewer.
+chaos-ledger: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/policy_kills.py $(ARGS)
 
 # Cost of the sweeper's look-up of intents; ARGS=1000000 reads a million.
 bench-sweep: $(INSTALLED)

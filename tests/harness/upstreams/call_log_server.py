@@ -1,7 +1,8 @@
 """Small MCP server over HTTP, run as its own process, that logs every call.
 
 Usage: `python call_log_server.py PORT LOG`. Every call is written to the log before it is answered,
-so a test can count the calls that reached the upstream.
+so a test can count the calls that reached the upstream. A call with the argument `until` is
+answered once the file of that name exists.
 """
 
 import asyncio
@@ -59,6 +60,8 @@ class Upstream:
             call_log.write(json.dumps({"tool": tool, **arguments}) + "\n")
         if tool == "die":
             os._exit(1)
+        while not is_released(arguments):  # noqa: ASYNC110 - the test is another process
+            await asyncio.sleep(0.01)
         if tool == "wait":
             await asyncio.sleep(arguments["seconds"])
         if tool == "drip":
@@ -71,6 +74,10 @@ class Upstream:
             await answer(
                 send, 200, {**envelope(request), "result": text(message, tool == "complain")}
             )
+
+
+def is_released(arguments: dict[str, Any]) -> bool:
+    return "until" not in arguments or Path(arguments["until"]).exists()
 
 
 def envelope(request: dict[str, Any]) -> dict[str, Any]:

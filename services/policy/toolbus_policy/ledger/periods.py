@@ -57,7 +57,7 @@ class PeriodCache:
 
     def arguments(self, budget: Budget, now: float) -> tuple[int, ...]:
         """Return the script's arguments for this budget's period."""
-        period = Period(budget.per)
+        period: Period = budget.per
         if budget.rolling:
             return part_length(period), PARTS
         key = period, budget.timezone
