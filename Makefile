@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-audit-writer bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -148,6 +148,10 @@ bench-durability: $(INSTALLED)
 # Events from a call to a row: throughput, delay, cost, and ClickHouse outages.
 bench-evidence-flow: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)
+
+# Processor time of audit for the two events of a call, hashing included.
+bench-audit-writer: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/audit_writer.py $(ARGS)
 
 # Growth of the executor's memory by a result of 200 MB, over HTTP and stdio.
 bench-results: $(INSTALLED)

@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError, Error, OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Error, OperationalError
 
 from toolbus_audit.clickhouse import row_mapper as rows
 from toolbus_audit.clickhouse import row_policies
@@ -282,11 +282,13 @@ class ClickHouse:
 
     def _insert(self, table: str, batch: rows.Written, token: str) -> None:
         with self._store_errors():
-            self._connected().raw_insert(
+            columns = rows.columns(batch)
+            self._connected().insert(
                 table,
-                rows.columns(batch),
-                rows.encoded(batch),
-                fmt="JSONCompactEachRow",
+                columns.values,
+                columns.names,
+                column_type_names=columns.types,
+                column_oriented=True,
                 settings=INSERT_SETTINGS | {"insert_deduplication_token": token},
             )
 
@@ -377,7 +379,8 @@ class ClickHouse:
         except MigrationError as error:
             raise StoreDownError(str(error)) from error
         except DatabaseError as error:
-            if error.code in REJECTED_CODES:
+            # The client raises `DataError` for a value that a column's type cannot represent.
+            if error.code in REJECTED_CODES or isinstance(error, DataError):
                 raise RowsRejectedError(message_of(error)) from error
             raise StoreDownError(self._down_message(error)) from error
 
