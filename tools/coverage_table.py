@@ -1,6 +1,6 @@
-"""Print the unit tests' line coverage of each package: `make coverage`.
+"""Script that prints the line coverage of each package by the unit tests: `make coverage`.
 
-Only lines that run in the test process count: a child process (the sandbox, a command) is not
+Only lines that run in the test process are counted; child processes (the sandbox, commands) are not
 measured.
 """
 
@@ -28,7 +28,7 @@ def main(report: Path) -> None:
 
 
 def _package(path: str) -> str:
-    """Return the package of a module's path: `cli/toolbus_cli/app.py` is in `cli`."""
+    """Return the package that contains a module: `cli` for `cli/toolbus_cli/app.py`."""
     name = next(part for part in Path(path).parts if part.startswith("toolbus_"))
     return name.removeprefix("toolbus_")
 

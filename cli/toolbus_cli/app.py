@@ -1,6 +1,7 @@
-"""Define the command line: commands, groups and examples.
+"""The command line: its commands, groups and examples.
 
-Commands are imported when one is used: importing all takes longer than most run.
+A command is imported when it is used, because importing all commands takes longer than most
+commands run.
 """
 
 from collections.abc import Callable
@@ -22,12 +23,12 @@ toolbus.yaml, and prints an endpoint, a key and a client configuration.
 
 
 def built() -> typer.Typer:
-    """Build the command line; a command is imported when it is used."""
+    """Return the command line; it imports a command when the command is used."""
     return new_app(cls=CommandLine, help=HELP, no_args_is_help=True)
 
 
 def with_every_command() -> CommandLine:
-    """Import every command; return the command line."""
+    """Return the command line with every command imported."""
     group = typer.main.get_group(built())
     assert isinstance(group, CommandLine)  # noqa: S101 - for the type checker
     group.load_all()
@@ -35,7 +36,7 @@ def with_every_command() -> CommandLine:
 
 
 def _commands(name: str) -> ModuleType:
-    """Import a module of commands."""
+    """Import and return a module of `toolbus_cli.commands`."""
     return import_module(f"toolbus_cli.commands.{name}")
 
 
@@ -111,10 +112,10 @@ def _add_connect(app: typer.Typer) -> None:
 
 
 class _Importing(TyperGroup):
-    """Group of import commands; `toolbus import FILE` means `import clients FILE`."""
+    """Group of import commands; `toolbus import FILE` means `toolbus import clients FILE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert the default command before words that name none."""
+        """Insert `clients` if the first argument is not the name of a command."""
         if args and args[0] not in (*self.commands, "--help"):
             args = ["clients", *args]
         parsed: list[str] = super().parse_args(ctx, args)
@@ -187,7 +188,8 @@ def _add_rules(app: typer.Typer) -> None:
 @part("audit")
 def _add_audit(app: typer.Typer) -> None:
     about = typer.Typer(
-        help="Query, export, verify, erase and hold recorded events.", no_args_is_help=True
+        help="Query, export, verify and erase recorded events; manage legal holds.",
+        no_args_is_help=True,
     )
     _add_asking(about)
     _add_evidence(about)
@@ -238,7 +240,8 @@ def _add_erasing(about_audit: typer.Typer) -> None:
         "toolbus audit forget operator:bo --yes",
     )  # fmt: skip
     about = typer.Typer(
-        help="Manage legal holds: events of held customers are not deleted.", no_args_is_help=True
+        help="Manage legal holds, which prevent the deletion of a customer's events.",
+        no_args_is_help=True,
     )
     _add(about, erasing.hold, "toolbus audit hold add acme --why 'case 17/2026'", name="add")
     _add(about, erasing.lift, "toolbus audit hold remove acme", name="remove")

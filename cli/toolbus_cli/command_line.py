@@ -9,27 +9,27 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 Part = Callable[[typer.Typer], None]
-_parts: dict[str, Part] = {}  # adds a command or a group, by its name
-SUMMARIES = {  # first sentence of each command's help: tests compare them
+_parts: dict[str, Part] = {}  # the function that adds a command or group, by name
+SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "up": "Start the whole gateway on this machine; Ctrl-C drains and stops it.",
-    "run": "Run services in one process, for a cluster; SIGTERM drains.",
+    "run": "Run services in one process, for a cluster; SIGTERM drains and stops them.",
     "provision": "Create NATS streams, consumers and buckets; safe to repeat.",
-    "nats-config": "Write a NATS configuration: a user and permissions per service, "
-    "a seed file each.",
+    "nats-config": "Write a NATS configuration with a user, permissions and a seed file per "
+    "service.",
     "status": "Show the state of every service and server.",
     "doctor": "Check for common problems and suggest fixes.",
     "apply": "Apply a configuration as a whole, after showing the differences.",
     "get": "Show the configuration.",
-    "tools": "List the tools of every server, or those a key can see.",
-    "call": "Call a tool over HTTP like an agent: authorized, charged and recorded.",
+    "tools": "List the tools of every server, or only the tools that a key can see.",
+    "call": "Call a tool over HTTP; the call is authorized, charged and recorded.",
     "approvals": "List calls that wait for an approval, oldest first.",
-    "approve": "Approve a waiting call once; the caller waits for it or repeats the same call.",
+    "approve": "Approve a waiting call once; the call continues, or the caller repeats it.",
     "reject": "Reject a waiting call, with a reason the caller can act on.",
     "connect": "Run an MCP server on stdio that forwards to the endpoint.",
     "import": "Import servers from an MCP client or an HTTP API.",
     "keys": "Manage the keys of agents.",
     "rules": "List, check and replay Cedar rules on calls.",
-    "audit": "Query, export, verify, erase and hold recorded events.",
+    "audit": "Query, export, verify and erase recorded events; manage legal holds.",
     "admins": "Manage admin keys for the API at /api.",
     "accounts": "Manage local accounts of people who sign in.",
     "clients": "Manage OAuth clients.",
@@ -42,7 +42,7 @@ SUMMARIES = {  # first sentence of each command's help: tests compare them
 
 
 class CommandLine(TyperGroup):
-    """Top level of `toolbus`: it lists commands by their summaries and imports the one in use."""
+    """Top level of `toolbus`; it imports a command only when the command is used."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -58,7 +58,7 @@ class CommandLine(TyperGroup):
         return found
 
     def load(self, name: str) -> None:
-        """Replace the summary of a command, and of those in its part, with the command itself."""
+        """Import a command and the other commands of its part; they replace their summaries."""
         if add := _parts.get(name):
             app = new_app()
             add(app)
@@ -73,7 +73,7 @@ class CommandLine(TyperGroup):
 def new_app(**options: Any) -> typer.Typer:
     """Return an application without commands, whose help is plain text."""
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **options)
-    app.callback()(_nothing)  # a group, also of one command
+    app.callback()(_nothing)  # makes it a group, even with a single command
     return app
 
 
@@ -82,7 +82,7 @@ def _nothing() -> None:
 
 
 def part(*names: str) -> Callable[[Part], Part]:
-    """Declare the names of the commands that a function adds."""
+    """Return a decorator that registers the names of the commands that a function adds."""
 
     def declared(add: Part) -> Part:
         _parts.update(dict.fromkeys(names, add))

@@ -19,9 +19,9 @@ EVENT_SECONDS = 3.0
 
 @asynccontextmanager
 async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
-    """Open the repository on an open bus.
+    """Yield the configuration repository on an open bus.
 
-    At exit, its events are delivered or stored in the outbox.
+    At exit, the repository's pending events are delivered or stored in the outbox.
     """
     limit = Settings().spool_bytes
     events = EventPublisher(bus.store, Outbox(state.root / "spool" / "operator.events", limit))
@@ -35,7 +35,7 @@ async def opened(bus: Bus, state: State) -> AsyncIterator[ConfigRepository]:
 
 
 async def people_of(bus: Bus, state: State) -> PersonKeys:
-    """Return the keys of the data subjects in events, looked up on demand."""
+    """Return the encryption keys of data subjects, which are loaded on demand."""
     people = PersonKeys(Settings(state_dir=state.root).people_key_file)
     people.open(await bus.bucket(PEOPLE))
     return people

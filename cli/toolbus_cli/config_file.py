@@ -1,4 +1,4 @@
-"""A configuration file on disk: reading it, and reporting all validation errors at once."""
+"""Reader of configuration files that reports all validation errors at once."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,13 @@ class ConfigurationError(CommandError):
 
 
 def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
-    """Return the validated file. Raises `ConfigurationError`, or `CommandError` if unreadable."""
+    """Load and validate a file.
+
+    Raises:
+        ConfigurationError: the file has validation errors; the message lists all of them.
+        CommandError: the file cannot be read.
+
+    """
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise CommandError(

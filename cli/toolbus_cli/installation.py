@@ -56,6 +56,6 @@ async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]
 
 
 def operator_bus(state: State, url: str) -> Bus:
-    """Return the operator's connection, not yet open."""
+    """Return an unopened connection of the operator."""
     seed = Settings(state_dir=state.root, nkey_seed_file="").seed(OPERATOR)
     return Bus(OPERATOR, url, seed.get_secret_value() if seed else None)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 def main() -> int:
     """Run the command line; return its exit code."""
-    gc.disable()  # imported modules stay: collecting during imports takes a fifth of the startup
+    gc.disable()  # garbage collection during imports takes a fifth of the startup
     words = sys.argv[1:]
     if words[:1] == ["run"] and not {"-h", "--help"}.intersection(words):
         return _run(words[1:])
@@ -37,7 +37,7 @@ def _run(words: list[str]) -> int:
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:
-    """Return the services and the value of the only option. Raises `ValueError`."""
+    """Return the services and the value of `--ops-listen`. Raises `ValueError`."""
     names, ops_listen = [], ""
     left = iter(words)
     for word in left:

@@ -1,4 +1,4 @@
-"""A client for single requests to the MCP endpoint."""
+"""Client that sends single requests to the MCP endpoint."""
 
 import json
 from typing import Any

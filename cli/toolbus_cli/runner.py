@@ -1,4 +1,4 @@
-"""Run one command: arguments in, an exit code and error messages out."""
+"""Execution of one command, with an exit code and error messages."""
 
 import logging
 import os

@@ -34,14 +34,14 @@ class State:
 
     @property
     def ports_file(self) -> Path:
-        """The ports of the last start, reused at the next."""
+        """The ports of the last start, which the next start reuses."""
         return self.root / "ports.json"
 
     def prepare(self) -> None:
         """Create the directory, accessible to its owner only.
 
         Raises:
-            CommandError: it cannot be created, or an older build wrote to it.
+            CommandError: the directory cannot be created, or an older build wrote to it.
 
         """
         try:
@@ -109,7 +109,7 @@ def endpoint_of(state_dir: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file; return an empty one if it is missing or invalid."""
+    """Return the JSON object in a file, or an empty dictionary if it is missing or invalid."""
     with suppress(OSError, ValueError):
         data = json.loads(path.read_text())
         if isinstance(data, dict):

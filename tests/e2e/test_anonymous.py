@@ -219,7 +219,8 @@ def test_anonymous_callers_share_the_session_limit_of_one_principal(
 ) -> None:
     held = [start_session(gateway.anonymous) for _ in range(5)]
     for session in held:
-        gateway.anonymous.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
+        remembered = calling("kept__remember", 1, text="x")
+        assert gateway.anonymous.post(remembered, Mcp_Session_Id=session).text == "x"
     result = gateway.launched.toolbus("status", "--json")
     assert '"limit": 8' in result.stdout
     # Only three of the five sessions keep their state: the least recently used ones have ended.

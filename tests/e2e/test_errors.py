@@ -136,6 +136,7 @@ def test_an_exceeded_rate_names_level_limit_and_retry_time(gateway: Gateway) -> 
 
 
 def test_a_server_that_times_out_is_named(gateway: Gateway) -> None:
+    assert "result" in gateway.client().call("short__wait", {"seconds": 0}).json  # connected
     error = error_of(gateway.client().call("short__wait", {"seconds": 30}), 200, -31021)
     assert "short" in error["message"]
     assert error["data"]["callId"]

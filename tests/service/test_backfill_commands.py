@@ -82,7 +82,7 @@ async def test_the_tables_are_filled_from_the_stream_and_from_an_export(
     with gzip.open(export, "wb") as file:
         file.write(b"\n".join([GOOD % b"two", GOOD % b"three"]) + b"\n")
     assert await run(backfill, export) == {"lines": 2, "written": 1, "unreadable": 0}
-    assert "2 lines read, 0 missing ones inserted." in await run(backfill, export, as_json=False)
+    assert "2 lines read, 0 missing events inserted." in await run(backfill, export, as_json=False)
     with pytest.raises(CommandError, match="applies to the stream"):
         await run(backfill, export, since="2026-11-01")
     with pytest.raises(CommandError, match="cannot be read"):

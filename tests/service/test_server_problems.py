@@ -164,8 +164,8 @@ def test_an_ejected_replica_is_reported_with_the_reason() -> None:
         "The health probe 0 s ago failed: It hangs.",
         "Replica b:1/mcp is ejected: It broke off.",
         (
-            "Replica c:1/mcp gets no calls of add: its definitions of them differ from those of "
-            "most replicas."
+            "Replica c:1/mcp gets no calls of add: most replicas have other definitions of these "
+            "tools."
         ),
         "Denied connections to hosts that are not configured: b.example:443, a.example:443",
     ]

@@ -1,1 +1,1 @@
-"""Generate the reference pages in docs/reference from the code that they describe."""
+"""Generators of the reference pages in docs/reference, from the code that they describe."""

@@ -1,4 +1,4 @@
-"""Write every generated reference page: `make reference`."""
+"""Script that writes every generated reference page: `make reference`."""
 
 from reference.pages import PAGES, ROOT, rendered
 

@@ -1,7 +1,7 @@
-"""The AsyncAPI 3 document: FastStream's, of a broker with every contract of the bus.
+"""Generator of the AsyncAPI 3 document, from a FastStream broker with every contract of the bus.
 
-FastStream describes what a broker receives and sends. Added here is what it leaves out: the reply
-of a query, the parameters of a subject, and the content type of events.
+FastStream describes the messages that a broker receives and sends. This module adds the reply of a
+query, the parameters of a subject, and the content type of events.
 """
 
 from inspect import cleandoc
@@ -25,7 +25,7 @@ PARAMETERS = {
 }
 DESCRIPTION = """\
 The messages between the services of Toolbus on NATS. "receive" is a query or a call that a \
-service handles, "send" an event that a service publishes to the stream EVENTS.
+service handles; "send" is an event that a service publishes to the stream EVENTS.
 
 A message is the JSON document of its schema. A field with the format "binary" is not part of that \
 document: its bytes follow after a newline. A message with events has one document a line. A reply \
@@ -56,7 +56,7 @@ def generated() -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as it is read, line by line."""
+    """YAML dumper that writes a text of several lines as a literal block."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -84,7 +84,7 @@ def _broker() -> NatsBroker:
 
 def _receive(broker: NatsBroker, address: str, contract: type[Message]) -> None:
     async def handle(message: Any) -> None:
-        """Stand for the service's handler: the document is generated without services."""
+        """Replace the service's handler, because the document is generated without services."""
 
     handle.__annotations__["message"] = contract
     description = cleandoc(contract.__doc__ or "")

@@ -69,7 +69,7 @@ def _shown_argument(each: Any) -> str:
 
 
 def _help(command: Any) -> str:
-    """Return the help text; a paragraph that begins with a backspace keeps its lines."""
+    """Return the help text; a paragraph that begins with a backspace retains its line breaks."""
     shown = []
     for paragraph in re.split(r"\n\s*\n", (command.help or "").strip()):
         if paragraph.startswith("\b"):

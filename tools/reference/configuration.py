@@ -13,12 +13,12 @@ from toolbus_common.config.access.levels import KeyTerms, Level
 from toolbus_common.config.audit.exports import Leaving, Place
 
 SHARED = (Level, KeyTerms, Place, Leaving)  # models whose fields other models inherit
-INTERNAL = {"secret_hash", "revoked"}  # written by commands, never by hand
+INTERNAL = {"secret_hash", "revoked"}  # only commands write these fields
 WITH_SECRET = ("Key", "Admin", "Reader")  # `secret` is replaced with its hash on loading
 
 
 def models() -> list[type[BaseModel]]:
-    """Return every model of the configuration, each once, in the order of their first use."""
+    """Return every model of the configuration once, in the order of first use."""
     found: dict[type[BaseModel], None] = {}
 
     def walk(annotation: Any) -> None:
@@ -94,7 +94,7 @@ def _model(model: type[BaseModel], descriptions: dict[str, str]) -> str:
 
 
 def _nearest(inherited: list[type[BaseModel]]) -> list[type[BaseModel]]:
-    """Leave out shared models that another of these models inherits."""
+    """Return the shared models that no other model in `inherited` inherits."""
     return [
         base
         for base in inherited

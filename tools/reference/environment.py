@@ -16,7 +16,7 @@ PREFIX = "TOOLBUS_"
 
 
 def models() -> dict[str, type[Settings]]:
-    """Return the settings model of every service, by the name of the service."""
+    """Return the settings model of every service, by service name."""
     return {name: import_module(f"toolbus_{name}.settings").Settings for name in SERVICES}
 
 

@@ -12,7 +12,7 @@ INTERNAL = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of
 
 
 def classes(root: type[ToolbusError] = ToolbusError) -> Iterator[type[ToolbusError]]:
-    """Yield a class of the tree and all its subclasses, without those of single services."""
+    """Yield a class and its subclasses, except classes that a single service defines."""
     if root.__module__ == ToolbusError.__module__:
         yield root
         for child in root.__subclasses__():

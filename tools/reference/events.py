@@ -15,7 +15,7 @@ from toolbus_common.nats.permissions import rights
 from toolbus_common.nats.topology import BUCKETS, DURABLES, EVENTS
 
 OWN_SUBJECTS = "tb."
-BUCKET_UPDATES = "tb.kv."  # what a bucket republishes for the services that watch it
+BUCKET_UPDATES = "tb.kv."  # subjects on which buckets republish their updates
 SECONDS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -60,7 +60,7 @@ def generated() -> str:
 
 
 def _allowed(kind: str) -> dict[str, list[str]]:
-    """Return the subjects of Toolbus that users may publish (or subscribe to), with those users."""
+    """Return the users by the Toolbus subject that they may publish or subscribe to."""
     found: dict[str, list[str]] = {}
     for user, granted in rights().items():
         for subject in getattr(granted, kind):
@@ -135,7 +135,7 @@ def _buckets() -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return a whole number of the largest unit that divides the time."""
+    """Format a time in seconds as a whole number of the largest possible unit."""
     size, unit = next((size, unit) for size, unit in SECONDS if seconds % size == 0)
     return f"{seconds / size:g} {unit}"
 

@@ -1,4 +1,4 @@
-"""Every log event, collected from the calls of loggers in the code."""
+"""Generator of the table of log events, from the logger calls in the code."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ NAME = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 @dataclass(frozen=True, slots=True, order=True)
 class LogEvent:
-    """One call of a logger: the event, its level, the fields it adds, and where it is."""
+    """One call of a logger: event name, level, additional fields, and location."""
 
     name: str
     level: str

@@ -1,4 +1,4 @@
-"""Markdown of the reference pages: tables, and pages with one generated part."""
+"""Markdown of the reference pages: tables, and pages with a generated part."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ def code(text: object) -> str:
 
 
 def with_generated(page: str, title: str, generated: str) -> str:
-    """Return the page with its generated part replaced. A new page has a title and that part."""
+    """Return the page with a new generated part; a new page has only a title and that part."""
     block = f"{BEGIN}\n\n{generated.strip()}\n\n{END}"
     if BEGIN not in page:
         return f"# {title}\n\n{block}\n"

@@ -16,7 +16,7 @@ from reference import (
 from reference.markdown import with_generated
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = "docs/reference/asyncapi.yaml"  # a file of its own, without a hand-written part
+DOCUMENT = "docs/reference/asyncapi.yaml"  # completely generated, without a hand-written part
 PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": ("Configuration", configuration.generated),
     "docs/reference/cli.md": ("Command line", command_line.generated),

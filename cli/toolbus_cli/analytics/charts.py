@@ -1,4 +1,4 @@
-"""Charts as bars and texts in SVG units: bars over time, and bars by name. Pure."""
+"""Charts as lists of bars and texts, positioned in units of an SVG image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 WIDTH, HEIGHT, FOOT = 720, 180, 22
 _ROW = 26
 _NAMES_WIDTH, _BARS_WIDTH = 300, 320
-_LONGEST_NAME = 40  # characters that fit beside the bars
+_LONGEST_NAME = 40  # in characters; a longer name is truncated
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Rectangle of the series with this number; `label` is its tooltip."""
+    """One rectangle; `series` is the number of its data series, `label` is its tooltip."""
 
     series: int
     x: float
@@ -33,7 +33,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars and texts on an area of `width` by `height` units of the SVG image."""
+    """A chart as positioned bars and texts; `width` and `height` are in SVG units."""
 
     title: str
     height: int
@@ -46,9 +46,9 @@ class Chart:
 def over_time(
     title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]
 ) -> Chart | None:
-    """Return stacked bars, one per label; None if all values are 0.
+    """Return a chart with one stacked bar per label, or None if all values are 0.
 
-    Each of `series` is a name and one value per label.
+    Each item of `series` is a name with one value per label.
     """
     tallest = max((sum(column) for column in zip(*(v for _, v in series), strict=True)), default=0)
     if not tallest:
@@ -74,7 +74,7 @@ def over_time(
 
 
 def by_name(title: str, values: Sequence[tuple[str, float]]) -> Chart | None:
-    """Return one horizontal bar per name; None without values."""
+    """Return a chart with one horizontal bar per name, or None if `values` is empty."""
     if not values:
         return None
     longest = max(value for _, value in values) or 1.0

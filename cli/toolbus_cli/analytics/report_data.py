@@ -1,4 +1,4 @@
-"""Data of a report: queries to audit about calls in a period."""
+"""Figures of a report about calls, queried from the audit service."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,12 +8,12 @@ from typing import Any
 from toolbus_cli.analytics.timestamps import written
 from toolbus_common.contracts import AuditQuery, RowsReply
 
-By = str  # one of NAMED
+By = str  # a key of NAMED
 Row = dict[str, Any]
 RunQuery = Callable[[AuditQuery], Awaitable[RowsReply]]
 
-MAX_NAMES = 50  # rows of a table
-HOURS_SHOWN = timedelta(days=3)  # beyond that, a chart has a bar a day
+MAX_NAMES = 50  # maximum number of rows of the table
+HOURS_SHOWN = timedelta(days=3)  # the charts of a longer period have one bar per day
 NAMED: Mapping[str, str] = {
     "customer": "customer",
     "team": "team",
@@ -41,7 +41,7 @@ WHERE hour >= {since:DateTime} AND hour < {until:DateTime}"""
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Calls between two times; rows have audit's column names."""
+    """Figures about calls in a period; each row maps column names to values."""
 
     by: By
     since: str
@@ -56,12 +56,12 @@ class Report:
 
     @property
     def as_data(self) -> dict[str, Any]:
-        """The report for programs."""
+        """The report as a dictionary for JSON."""
         return asdict(self)
 
 
 async def gathered(run_query: RunQuery, by: By, since: datetime, until: datetime) -> Report:
-    """Query audit for a report. The period starts at a full hour."""
+    """Query audit and return the report of a period; `since` is rounded down to the hour."""
     start = since.replace(minute=0, second=0, microsecond=0)
     bounds = {"since": written(start), "until": written(until)}
 

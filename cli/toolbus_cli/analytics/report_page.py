@@ -17,7 +17,7 @@ _SHOWN = {
 _OUTCOMES = ("all_completed", "all_failed", "all_denied")
 _DAY, _MINUTE = len("2026-11-01"), len("2026-11-01 12:00")
 MAX_BARS = 12
-MAX_EMPTY = 400  # steps shown from the report's start; a longer chart starts at the first call
+MAX_EMPTY = 400  # a chart with more hours or days starts at the first call
 
 
 def page(report: Report) -> str:
@@ -60,7 +60,7 @@ def _figure(value: Any) -> str:
 
 
 def _columns(report: Report) -> list[Row]:
-    """Return a row for each hour or day of the period, with zeros for those without calls."""
+    """Return one row per hour or day of the period; a row without calls contains zeros."""
     if not report.steps:
         return []
     known = {datetime.fromisoformat(str(row["step"])): row for row in report.steps}

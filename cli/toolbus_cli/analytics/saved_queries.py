@@ -1,4 +1,4 @@
-"""Saved queries: SQL files whose comments hold a description and the parameters."""
+"""Saved queries: SQL files whose comments describe the query and its parameters."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ LARGEST = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a query with its ClickHouse type; without a default it is required."""
+    """A query parameter. `type` is a ClickHouse type; if `usual` is None, a value is required."""
 
     name: str
     type: str
@@ -30,7 +30,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A named query."""
+    """A saved query with its description and parameters."""
 
     name: str
     about: str
@@ -38,7 +38,12 @@ class Saved:
     sql: str
 
     def bound(self, given: Mapping[str, str], now: datetime) -> dict[str, str]:
-        """Return the value of each parameter as ClickHouse text. Raises `InvalidError`."""
+        """Return the value of each parameter as ClickHouse text.
+
+        Raises:
+            InvalidError: a value is missing, invalid, or given for an unknown parameter.
+
+        """
         known = {parameter.name for parameter in self.parameters}
         for name in given.keys() - known:
             listed = ", ".join(sorted(known)) or "none"
@@ -57,7 +62,7 @@ class Saved:
 
 
 def read(name: str, text: str) -> Saved:
-    """Parse a query from its file. Raises `InvalidError` with the missing part."""
+    """Parse the text of a query file. Raises `InvalidError` if it does not have the form."""
     lines = text.strip().split("\n")
     if not _NAME.fullmatch(name):
         raise InvalidError(f"'{name[:40]}' is not a valid query name; use a-z, 0-9 and '-'.")
@@ -78,7 +83,12 @@ def read(name: str, text: str) -> Saved:
 
 
 def known(own: Path | None) -> dict[str, Saved]:
-    """Return the shipped queries and those of a directory, which replace shipped ones."""
+    """Return all queries by name: the shipped queries, replaced or extended by `own`.
+
+    Raises:
+        InvalidError: `own` is not a directory, or one of its files is invalid.
+
+    """
     found = _read_all(files("toolbus_cli") / "saved")
     if own is not None:
         if not own.is_dir():

@@ -10,7 +10,10 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Parse a time; one without a zone is in UTC. Raises `InvalidError`."""
+    """Parse a date, a time, `now` or a duration before `now`; return the time in UTC.
+
+    A time without a zone is read as UTC. Raises `InvalidError` if the text has none of these forms.
+    """
     if text == "now":
         return now
     try:
@@ -25,5 +28,5 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def written(at: datetime) -> str:
-    """Return a time as the value of a ClickHouse DateTime parameter."""
+    """Format a time as the value of a ClickHouse DateTime parameter."""
     return f"{at:%Y-%m-%d %H:%M:%S}"

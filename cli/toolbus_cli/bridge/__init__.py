@@ -1,1 +1,1 @@
-"""Bridge clients that only speak stdio to the HTTP endpoint, in both protocol families."""
+"""Bridge between stdio clients and the HTTP endpoint, for both protocol families."""

@@ -1,4 +1,4 @@
-"""Forward the JSON-RPC messages of one stdio client to one HTTP endpoint, and its replies back."""
+"""Bridge that forwards JSON-RPC messages between one stdio client and one HTTP endpoint."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from toolbus_cli.bridge.session import NO_SESSION, Sessions
 from toolbus_cli.bridge.stdio import LONGEST
 
 MAX_IN_FLIGHT = 256
-GRACE_SECONDS = 1.5  # for pending requests once the client closes its end; clients wait two
+GRACE_SECONDS = 1.5  # for pending requests after the client closes stdin; clients wait two
 SENT_SECONDS = 5.0
 _LISTEN = "subscriptions/listen"
 _SUBSCRIBE, _UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
@@ -22,7 +22,7 @@ _SUBSCRIBE, _UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The reply to a request: HTTP status, JSON-RPC body, and the session id, if one was opened."""
+    """The HTTP reply to a request; `token` is the id of a new session, or empty."""
 
     status: int
     body: bytes
@@ -30,7 +30,10 @@ class Reply:
 
 
 class Bridge:
-    """Forward lines and write reply lines; the protocol family is decided for each message."""
+    """Bridge of one client; the protocol family is determined for each message.
+
+    `say` writes a message to the client. `note` writes a diagnostic message.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,10 @@ class Bridge:
         self._tools: dict[str, Paths] = {}
 
     def serve(self, lines: Iterable[bytes | None]) -> None:
-        """Forward every line, then wait for pending requests and end the session."""
+        """Forward every line, then wait for pending requests and end the session.
+
+        None represents a line that exceeds the size limit; the client receives an error for it.
+        """
         try:
             for line in lines:
                 if line is None:
@@ -89,7 +95,7 @@ class Bridge:
     def _cancelled(self, params: dict[str, Any]) -> bool:
         """Cancel a pending request; return False if the endpoint must be notified as well.
 
-        For MCP 2026-07-28, closing the request's stream is the cancellation.
+        In MCP 2026-07-28, closing the stream of a request cancels the request.
         """
         flight, _, _ = self._flights.get(_id_key(params.get("requestId")), (None, None, ""))
         if flight is None:
@@ -97,7 +103,7 @@ class Bridge:
         if flight.modern:
             flight.give_up()
             return True
-        flight.sent.wait(SENT_SECONDS)  # the endpoint must know the request before its cancellation
+        flight.sent.wait(SENT_SECONDS)  # the cancellation must arrive after the request
         return False
 
     def _request(self, line: bytes, message: dict[str, Any]) -> None:
@@ -124,7 +130,7 @@ class Bridge:
             answer = responses.unreached(request_id, url, str(error))
         except LostError as error:
             answer = responses.lost(request_id, url, str(error))
-        except Exception as error:  # noqa: BLE001 - a request without an answer hangs its client
+        except Exception as error:  # noqa: BLE001 - every request needs a reply
             reason = f"The bridge failed ({type(error).__name__}); please report it."
             answer = responses.failure(request_id, responses.INTERNAL_ERROR, reason)
         self._flights.pop(_id_key(request_id), None)
@@ -148,7 +154,8 @@ class Bridge:
         reply = self._send(line, modern_headers(message, self._tools), flight)
         mismatch = responses.code_of(responses.parsed(reply.body)) == responses.HEADER_MISMATCH
         if mismatch and message["method"] == "tools/call":
-            # The client may know the tool from an earlier run: its schema names the headers.
+            # The client may have listed the tools in an earlier run of the bridge. List them
+            # again: the tool's schema defines the required headers.
             self._list_tools(message, flight)
             reply = self._send(line, modern_headers(message, self._tools), flight)
         self._learn(line, message, reply)
@@ -186,10 +193,10 @@ class Bridge:
                     return Reply(response.status, data, token)
                 if message and not flight.given_up:
                     self._say(data)
-        raise LostError("its stream ended")
+        raise LostError("the response stream ended")
 
     def _settle(self) -> None:
-        """Wait `GRACE_SECONDS` for pending requests, except subscriptions, which never end."""
+        """Wait at most `GRACE_SECONDS` for pending requests other than subscriptions."""
         until = time.monotonic() + GRACE_SECONDS
         for _, thread, method in list(self._flights.values()):
             if method != _LISTEN:
@@ -200,5 +207,5 @@ class Bridge:
 
 
 def _id_key(request_id: Any) -> str:
-    """Return a request id as a dictionary key: 7 and "7" differ."""
+    """Return a request id as a dictionary key that distinguishes 7 from "7"."""
     return json.dumps(request_id, sort_keys=True)

@@ -25,13 +25,13 @@ def version_of(message: dict[str, Any]) -> str:
 
 
 def params_of(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the params; empty if there are none."""
+    """Return the params of a message, or an empty dictionary if it has no params object."""
     params = message.get("params")
     return params if isinstance(params, dict) else {}
 
 
 def modern_headers(message: dict[str, Any], tools: dict[str, Paths]) -> dict[str, str]:
-    """Return the headers of a request of MCP 2026-07-28."""
+    """Return the headers that MCP 2026-07-28 requires; `tools` maps tool names to headers."""
     method, params = str(message["method"]), params_of(message)
     found = {"MCP-Protocol-Version": encoded(version_of(message)), "Mcp-Method": encoded(method)}
     name = params.get(NAMED.get(method, ""))
@@ -46,7 +46,7 @@ def modern_headers(message: dict[str, Any], tools: dict[str, Paths]) -> dict[str
 
 
 def wanted_by(result: Any) -> dict[str, Paths]:
-    """Return the arguments that each listed tool requires as headers, by tool name."""
+    """Return the arguments that must be repeated as headers, by tool name."""
     tools = result.get("tools") if isinstance(result, dict) else None
     return {
         tool["name"]: _annotated(tool.get("inputSchema"))

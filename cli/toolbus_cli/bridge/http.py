@@ -20,7 +20,7 @@ MAX_IDLE = 8
 
 
 class UnreachedError(Exception):
-    """The endpoint cannot be connected to; the request was not sent."""
+    """The connection to the endpoint failed; the request was not sent."""
 
 
 class LostError(Exception):
@@ -56,14 +56,14 @@ class Flight:
 
 
 class Endpoint:
-    """One URL and its pool of connections whose last response was read completely."""
+    """An HTTP endpoint with a pool of idle connections."""
 
     def __init__(self, url: str, server: str = "") -> None:
         try:
             target = urlsplit(url)
             usable = target.scheme in ("http", "https") and bool(target.hostname)
             usable = usable and target.port != 0
-        except ValueError:  # of the port, or of brackets
+        except ValueError:  # from an invalid port or unbalanced brackets
             usable = False
         if not usable:
             raise CommandError(
@@ -132,7 +132,7 @@ class Endpoint:
         except OSError as error:
             connection.close()
             raise UnreachedError(_why(error)) from error
-        # A call may take long; keep-alive detects a peer that is gone.
+        # A call may take long; TCP keep-alive detects a peer that disappeared.
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
 
@@ -167,7 +167,7 @@ def events(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def whole(response: HTTPResponse) -> bytes:
-    """Return the body. Raises `LostError` if it is too large."""
+    """Read and return the body. Raises `LostError` if it exceeds `LONGEST` bytes."""
     body = response.read(LONGEST + 1)
     if len(body) > LONGEST:
         raise LostError("the response exceeds the size limit")

@@ -1,4 +1,4 @@
-"""JSON-RPC replies to the client: those of the endpoint, and errors where there is none."""
+"""JSON-RPC replies to the client: replies of the endpoint, and errors of the bridge."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
 HEADER_MISMATCH = -32020  # MCP 2026-07-28
-# The endpoint's codes for the same errors.
+# The endpoint uses the same codes for these errors.
 UNAVAILABLE = -31010
 OUTCOME_UNKNOWN = -31030
 
@@ -18,7 +18,7 @@ _FIXES = {
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
-    """Parse a JSON-RPC message; return an empty one if it is invalid."""
+    """Parse a JSON-RPC message; return an empty dictionary if it is invalid."""
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError):
@@ -33,7 +33,7 @@ def is_answer(message: dict[str, Any]) -> bool:
 
 
 def code_of(message: dict[str, Any]) -> int:
-    """Return the code of an error reply; 0 if the message is no error."""
+    """Return the code of an error reply, or 0 if the message is not an error."""
     error = message.get("error")
     code = error.get("code") if isinstance(error, dict) else 0
     return code if isinstance(code, int) else 0
@@ -54,7 +54,7 @@ def for_request(raw: bytes, request_id: Any, status: int, url: str) -> bytes:
 
 
 def failure(request_id: Any, code: int, text: str, word: str = "") -> bytes:
-    """Return an error of the bridge; `word` is the error's machine-readable code."""
+    """Return an error reply; `code` is the JSON-RPC code, `word` is the Toolbus code."""
     error: dict[str, Any] = {"code": code, "message": text}
     if word:
         error["data"] = {"code": word, "retryable": word == "unavailable"}

@@ -1,4 +1,4 @@
-"""Open, renew and end the session of a client of the session-based protocol family."""
+"""Session of a client that uses the session-based protocol family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Session:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of every later request of the session."""
+        """The headers that every request in the session must have."""
         session = {"Mcp-Session-Id": self.token} if self.token else {}
         return {**session, "MCP-Protocol-Version": self.version}
 
@@ -49,7 +49,7 @@ class Sessions:
         self.now: Session | None = None
 
     def begin(self, handshake: bytes, answer: bytes, token: str) -> bool:
-        """Open a session from the reply to a handshake; return False if the reply has none."""
+        """Set the session from the reply to a handshake; return False if the reply is invalid."""
         result = responses.parsed(answer).get("result")
         version = result.get("protocolVersion") if isinstance(result, dict) else None
         if not isinstance(version, str):
@@ -59,14 +59,14 @@ class Sessions:
         return True
 
     def remember(self, name: str, line: bytes | None) -> None:
-        """Store a request to repeat after the session is renewed; None removes it."""
+        """Store a request that is repeated after a renewal; None removes the stored request."""
         if line is None:
             self._settings.pop(name, None)
         else:
             self._settings[name] = line
 
     def post(self, line: bytes) -> int:
-        """Post a message that has no reply; return the status, 0 if there is no connection."""
+        """Post a message that has no reply; return the HTTP status, or 0 on a connection error."""
         headers = self.now.headers if self.now else {}
         try:
             with self._endpoint.exchange(
@@ -79,7 +79,11 @@ class Sessions:
             return 0
 
     def renew(self, ended: Session) -> bool:
-        """Repeat the handshake for a session that the endpoint no longer has."""
+        """Replace an expired session by a new one; return False if the handshake fails.
+
+        The handshake and the stored requests are repeated. If another thread has already replaced
+        the session, nothing is sent.
+        """
         with self._lock:
             if self.now is not ended:
                 return True

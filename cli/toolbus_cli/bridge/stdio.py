@@ -1,4 +1,4 @@
-"""Lines from and to a stdio client: bounded input, and output lines written completely."""
+"""Input and output lines of a stdio client; the length of input lines is limited."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ LONGEST = 16 * 1024 * 1024  # bytes
 
 
 def read_lines(source: BinaryIO, longest: int = LONGEST) -> Iterator[bytes | None]:
-    """Yield each line that is not blank; None in place of one that is too long."""
+    """Yield each non-blank line; yield None for a line that exceeds `longest` bytes."""
     while line := source.readline(longest + 1):
         if len(line) > longest and not line.endswith(b"\n"):
             _skip(source, longest)
@@ -33,7 +33,7 @@ class Output:
         self.gone = False  # the reader closed its end
 
     def say(self, message: bytes) -> None:
-        """Write one JSON message as a line; its line breaks are whitespace between tokens."""
+        """Write one JSON message as a line; line breaks between JSON tokens become spaces."""
         line = message.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
         with self._lock:
             try:

@@ -36,16 +36,16 @@ class Case:
     kind: str
     offered: CatalogEntry
     pin: Pin
-    revision: int  # of the pin; 0 if there is none
+    revision: int  # the pin's revision in the bucket; 0 if there is no pin
 
     @property
     def name(self) -> str:
-        """The full name, with the server's own tool name."""
+        """The full name, with the tool name that the server uses."""
         return full_name(self.server, self.offered.name)
 
     @property
     def why(self) -> str:
-        """Why the definition is quarantined; empty if it is listed."""
+        """The reason for the quarantine; empty if the definition is listed."""
         return self.offered.why if isinstance(self.offered, Quarantined) else ""
 
 
@@ -58,9 +58,9 @@ class Pinboard:
         self._pins = pins
 
     async def cases(self, named: str = "", *, everything: bool = False) -> list[Case]:
-        """Return quarantined definitions of all servers, of one server or of one full name.
+        """Return quarantined definitions; with `everything`, also listed definitions.
 
-        With `everything`, listed definitions are included.
+        `named` is a server or the full name of a definition; empty selects all servers.
 
         Raises:
             CommandError: no server or definition has that name.
@@ -102,7 +102,7 @@ class Pinboard:
             self._repository.record(DefinitionApproved(**_about(case, "approved")))
 
     async def reject(self, case: Case) -> None:
-        """Reject the definition of the case. Another approved version stays approved."""
+        """Reject this version of the definition. Another approved version remains approved."""
         digest = case.offered.digest
         withdrawn = {"digest": ""} if case.pin.digest == digest else {}
         decision = {"rejected": digest, "by": me(), "at": time()}
@@ -128,19 +128,19 @@ class Pinboard:
 
 
 async def at_pins(repository: ConfigRepository) -> Pinboard:
-    """Return the pins of an installation."""
+    """Return the `Pinboard` of an installation."""
     return Pinboard(
         repository, await repository.bus.bucket(CATALOGUE), await repository.bus.bucket(PINS)
     )
 
 
 def changed_again(name: str) -> str:
-    """Return the error for a definition that changed since it was displayed."""
+    """Return the error text for a definition that changed since it was displayed."""
     return f"'{name}' has changed since it was shown; review it with 'toolbus pins diff {name}'."
 
 
 def _still(case: Case, listings: Iterable[Listing]) -> None:
-    """Check that the server still has the displayed definition, and that the digest is correct."""
+    """Check that the server still has the displayed definition with the displayed digest."""
     now = [
         offered.digest
         for listing in listings
@@ -166,12 +166,12 @@ def _take_no_name(
                     why = (after.dropped | after.crowded)[place]
                     raise CommandError(
                         f"'{full_name(listing.server, offered.name)}' would no longer be listed: "
-                        f"{why}. Give one of them an alias first; nothing was approved."
+                        f"{why}. Give one of the two an alias first; nothing was approved."
                     )
 
 
 def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
-    """Yield the listings as they would be after these cases are approved."""
+    """Yield the listings that would result from the approval of these cases."""
     for listing in listings:
         more: dict[str, tuple[CatalogEntry, ...]] = {
             kind: getattr(listing, kind) for kind in PINNED
@@ -192,7 +192,7 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntr
 
 
 def _about(case: Case, what: str) -> dict[str, Any]:
-    """Return the fields of the event about a decision."""
+    """Return the fields of the event that records a decision on a case."""
     at, name = time(), case.offered.name
     event = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",

@@ -1,4 +1,4 @@
-"""Replay of recorded calls against proposed rules. Pure: calls in, a report out."""
+"""Replay of recorded calls against proposed rules, without I/O."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +20,14 @@ MAX_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A call recorded by audit. `rule` is the one that denied it; `arguments` may be missing."""
+    """A call recorded by audit.
+
+    Attributes:
+        rule: The rule that denied the call or required an approval; empty if it was allowed.
+        request: Whether the call required an approval.
+        arguments: The arguments as JSON; None if audit does not have them completely.
+
+    """
 
     call_id: str
     at: float
@@ -32,7 +39,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Report:
-    """The number of calls per outcome that the proposed rules would have caused."""
+    """Number of calls by outcome under the proposed rules: in total, by key and by tool."""
 
     total: Counter[str] = field(default_factory=Counter)
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
@@ -53,7 +60,7 @@ class Report:
 
     @property
     def as_data(self) -> dict[str, Any]:
-        """The report for programs."""
+        """The report as a dictionary for JSON."""
         return {
             "calls": self.total.total(),
             **{outcome: self.total[outcome] for outcome in OUTCOMES},
@@ -64,7 +71,7 @@ class Report:
 
 
 class Replay:
-    """Proposed rules, all of them enforced, applied to past calls."""
+    """Replay of calls against proposed rules; shadow rules are enforced too."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         firm = {name: rule.model_copy(update={"shadow": False}) for name, rule in rules.items()}
@@ -73,7 +80,7 @@ class Replay:
         self.report = Report()
 
     def add(self, call: Recorded) -> None:
-        """Add one call to the report."""
+        """Decide one call by the proposed rules and add the outcome to the report."""
         part = self._slices.get(call.case)
         if part is None:
             part = self._slices[call.case] = self._book.slice(call.case)
@@ -93,7 +100,7 @@ class Replay:
 
 
 def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
-    """Return an audit row as a call. The tool's labels are those of the current configuration."""
+    """Convert an audit row to a call; the tool's labels are taken from `declared`."""
     customer, arguments = str(row["customer"]), str(row["arguments"])
     asker = Asker(
         key=str(row["key"]),

@@ -1,1 +1,1 @@
-"""Commands, grouped by what they manage."""
+"""Commands, grouped by area."""

@@ -1,4 +1,4 @@
-"""The configuration repository that a command works on."""
+"""Access of commands to the configuration repository."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def with_repository(state_dir: Path) -> AsyncIterator[ConfigRepository]:
-    """Return the configuration repository of an installation."""
+    """Connect to an installation and yield its configuration repository."""
     place = find(state_dir)
     async with joined(place) as bus, config_client.opened(bus, place.state) as repository:
         yield repository

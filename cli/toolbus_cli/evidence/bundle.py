@@ -1,4 +1,4 @@
-"""Writer of bundles: events as they were signed, their checkpoints, and the verifier."""
+"""Writer of bundles, which contain signed events, their checkpoints and the verifier."""
 
 import json
 import zipfile
@@ -29,7 +29,15 @@ from the Toolbus repository, and the key from the person who gave it to you at t
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """One checkpoint of the table; `to` is the last stream message that it covers."""
+    """A row of the table `checkpoints`.
+
+    Attributes:
+        size: The number of events in the tree.
+        to: The sequence number of the last stream message in the tree.
+        edge: The root hashes of the tree's perfect subtrees, from which the tree can be extended.
+        note: The signed text (C2SP tlog-checkpoint).
+
+    """
 
     size: int
     to: int
@@ -49,7 +57,7 @@ async def write(
 ) -> int:
     """Write the bundle and return the number of events; an existing file is replaced at the end.
 
-    With `opened`, it includes decrypted personal data, each value with the proof.
+    With `opened`, the bundle includes decrypted personal data, each value with its proof.
     """
     notes = [each.note for each in checkpoints]
     origin = notes[-1].split("\n", 1)[0]
@@ -90,7 +98,7 @@ async def _pour(
 
 
 def _opened(line: str, opened: Opening) -> Iterator[bytes]:
-    """Yield the decrypted value of each token in a line; erased ones are omitted."""
+    """Yield the decrypted value of each token in a line; erased values are omitted."""
     for token in sorted({found[0] for found in TOKEN.finditer(line)}):
         if behind := opened(token):
             salt = b64encode(behind.salt).decode()

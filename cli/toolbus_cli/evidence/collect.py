@@ -1,4 +1,4 @@
-"""Collection of a bundle's contents from audit: the checkpoints of a log, and its events."""
+"""Collection of a bundle's contents from audit: the checkpoints and events of a log."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -21,14 +21,14 @@ _LOOKS, _PAUSE_SECONDS = 40, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A customer's log in one stream, between two checkpoints (or from its start)."""
+    """A part of a customer's log: from its start or a checkpoint to the last checkpoint."""
 
     channel: RequestReply
     customer: str
     stream: str
     start: StoredCheckpoint | None
     statements: tuple[StoredCheckpoint, ...]
-    cut: int = 0  # events at its start that are deleted because they expired
+    cut: int = 0  # number of events at the log's start that were deleted because they expired
 
     @property
     def size(self) -> int:
@@ -41,7 +41,7 @@ class Evidence:
         advance: Callable[[], None] = lambda: None,
         opened: Opening | None = None,
     ) -> int:
-        """Write the bundle and return the number of events. `advance` is called for each."""
+        """Write the bundle and return the number of events. `advance` is called per event."""
         await self.settled()
 
         async def counted_lines() -> AsyncIterator[str]:
@@ -60,9 +60,10 @@ class Evidence:
         )
 
     async def settled(self) -> None:
-        """Wait until the table has all signed events: rows and checkpoints are stored separately.
+        """Wait until the table has all signed events, for at most 10 seconds.
 
-        The wait is bounded: if events are missing permanently, the bundle must show it.
+        Audit stores rows and checkpoints separately. If events are missing permanently, the bundle
+        is written without them, and its verification reports them.
         """
         counted = f"SELECT count() FROM ({self._where(0, _AFTER_ALL_LINES, 'stream_seq')})"  # noqa: S608
         for _ in range(_LOOKS):
@@ -96,7 +97,7 @@ class Evidence:
 
 
 async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evidence:
-    """Return the newest log of a customer, whole or from the last checkpoint before a time.
+    """Return a customer's newest log, from its start or from the last checkpoint before `since`.
 
     Raises:
         InvalidError: the log has no checkpoint, or audit cannot parse the time.
@@ -143,7 +144,7 @@ async def _statements(channel: RequestReply, named: str, stream: str) -> list[St
 
 
 async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]:
-    """Return the notes with cosignatures, one note for each witness's line."""
+    """Return the cosigned notes of a log; each has the signature of one witness."""
     found: list[str] = []
     while True:
         rows = await _rows(
@@ -158,7 +159,7 @@ async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]
 
 
 def merged(statements: list[StoredCheckpoint], cosigned: list[str]) -> list[StoredCheckpoint]:
-    """Return the checkpoints, each with all of its known signatures."""
+    """Return the checkpoints, each with all its known signatures."""
     lines: dict[str, dict[str, None]] = {}
     for note in (*(each.note for each in statements), *cosigned):
         text, _, signatures = note.rpartition("\n\n")
@@ -171,7 +172,7 @@ def merged(statements: list[StoredCheckpoint], cosigned: list[str]) -> list[Stor
 
 
 async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -> int:
-    """Return the size of the log at a time."""
+    """Return the size of the log's last checkpoint at a time, or 0 if there was none."""
     (row,) = await _rows(
         channel,
         f"SELECT max(size) FROM checkpoints WHERE customer = {named}"  # noqa: S608
@@ -182,9 +183,9 @@ async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -
 
 
 async def _cut(channel: RequestReply, named: str, stream: str) -> int:
-    """Return the number of expired events at the start of a log.
+    """Return the number of events at the start of a log that were deleted because they expired.
 
-    The log continues from the checkpoint of that size.
+    A checkpoint of that size exists; the log is verified from it.
     """
     (row,) = await _rows(
         channel,

@@ -22,7 +22,7 @@ _SPANS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The events to export, and the format."""
+    """The selection and the format of an export; times are Unix seconds."""
 
     format: str
     since: float
@@ -36,7 +36,7 @@ async def take(
 ) -> int:
     """Write the file and return the number of events; an existing file is replaced at the end.
 
-    `advance` receives the number of events of each page and the total.
+    `advance` receives the number of events in each page, and the total number of events.
     """
     half = path.with_name(f".{path.name}.part")
     rows = total = 0
@@ -55,7 +55,7 @@ async def take(
 
 
 async def pages(channel: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
-    """Yield the pages in order, one query at a time."""
+    """Yield the pages of the selected events in order."""
     query = EventsQuery(
         format=wanted.format,
         since=wanted.since,
@@ -72,7 +72,10 @@ async def pages(channel: RequestReply, wanted: Wanted) -> AsyncIterator[EventsRe
 
 
 def moment(text: str, otherwise: float) -> float:
-    """Parse a date, a time (UTC without a zone) or a duration before now (7d, 12h, 30m)."""
+    """Return the Unix time of a date, a time or a duration before now (7d, 12h, 30m).
+
+    A time without a zone is in UTC. An empty text returns `otherwise`. Raises `CommandError`.
+    """
     if not text:
         return otherwise
     if span := re.fullmatch(r"(\d{1,6})([mhd])", text):
@@ -88,7 +91,7 @@ def moment(text: str, otherwise: float) -> float:
 
 @contextmanager
 def _writing(path: Path, form: str) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that appends a page: lines as they are, Parquet as a row group."""
+    """Yield a function that appends a page to the file: lines, or one Parquet row group."""
     if form != PARQUET:
         with path.open("wb") as file:
             yield lambda data: _added(file, data)
@@ -105,7 +108,7 @@ def _added(file: IO[bytes], data: bytes) -> None:
 
 
 class _Joined:
-    """Parquet pages with the same columns, joined into one file."""
+    """Writer that joins Parquet pages with the same columns into one file."""
 
     def __init__(self, path: Path) -> None:
         # Imported late, because other commands do not need it.
@@ -119,7 +122,7 @@ class _Joined:
         self._to(rows.schema).write_table(rows)
 
     def close(self) -> None:
-        self._to(self._arrow.schema([])).close()  # without a row: a file without columns
+        self._to(self._arrow.schema([])).close()  # without events, the file has no columns
 
     def _to(self, schema: Any) -> Any:
         if self._writer is None:

@@ -1,4 +1,4 @@
-"""Erasure of a data subject: an event in each log that names it, then crypto-shredding."""
+"""Erasure of a data subject: record it in each log, then destroy the subject's key."""
 
 import secrets
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ KINDS = ("user:", "operator:", "admin:", "key:")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A data subject in events: the customers of the logs, and its events with the plain name."""
+    """A data subject, and the customers whose logs name the subject.
+
+    `plain` is the number of events that contain the name unencrypted.
+    """
 
     person: PersonKey
     revision: int
@@ -34,10 +37,10 @@ class Found:
 
 
 async def found(repository: ConfigRepository, people: PersonKeys, person_name: str) -> Found:
-    """Find a data subject by name, and the logs that name it.
+    """Find a data subject by name, and the logs that name the subject.
 
     Raises:
-        CommandError: there is no key for that name, or its events are under a legal hold.
+        CommandError: there is no key for that name, or one of the logs is under a legal hold.
 
     """
     name = person_name if person_name.startswith(KINDS) else f"user:{person_name}"
@@ -66,7 +69,10 @@ async def found(repository: ConfigRepository, people: PersonKeys, person_name: s
 
 
 def _naming(person: PersonKey) -> str:
-    """Return an SQL condition for events that name a data subject; calls use indexed columns."""
+    """Return an SQL condition for events that name a data subject.
+
+    Call events are selected by indexed columns, and other events by their text.
+    """
     named = f"user = '{person.pseudonym}'"
     if person.name.startswith("key:"):
         named = f"key = {quoted(person.name.removeprefix('key:'))}"
@@ -77,10 +83,11 @@ def _naming(person: PersonKey) -> str:
 async def forget(
     repository: ConfigRepository, people: PersonKeys, found: Found, reason: str
 ) -> int:
-    """Erase a data subject; return the number of replicas that discarded its key.
+    """Erase a data subject; return the number of replicas that discarded the subject's key.
 
     Raises:
-        BusDownError: the erasure is incomplete; repeat it.
+        BusDownError: the erasure is incomplete and must be repeated.
+        CommandError: the key is deleted, but not all replicas confirmed in time.
 
     """
     for customer in found.customers:
@@ -100,11 +107,11 @@ async def forget(
 
 
 async def _let_go(repository: ConfigRepository, revision: int) -> int:
-    """Wait until all replicas confirm; return their number. Raises `CommandError`.
+    """Wait until all replicas discarded the key; return their number. Raises `CommandError`.
 
     The first round waits for each kind of service. Later rounds are longer, because a busy replica
-    may miss a round. At least one replica must confirm, and so must each replica that has replied
-    once.
+    may miss a round. At least one replica must confirm, and each replica that replied once must
+    confirm.
     """
     channel, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
     confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
@@ -121,9 +128,9 @@ async def _let_go(repository: ConfigRepository, revision: int) -> int:
             return len(confirmed)
         if monotonic() > give_up:
             raise CommandError(
-                "The encryption key is deleted, but {behind or 'some'} service replicas have not "
-                "confirmed that they discarded their copy. Restart those that 'toolbus status' "
-                "shows as not ready."
+                f"The encryption key is deleted, but {behind or 'some'} service replicas have not "
+                "confirmed that they discarded their copy. Restart the replicas that 'toolbus "
+                "status' shows as not ready."
             )
         seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
 

@@ -3,10 +3,10 @@
 The program needs only Python 3.11: it imports nothing of Toolbus and uses no network. It rebuilds
 the hash tree (RFC 6962, section 2.1) from the bytes of the events and compares it with each signed
 checkpoint (C2SP tlog-checkpoint, Ed25519 by RFC 8032). It checks the hash chain of each producer,
-and pairs each call's intent with its outcome. It reports what is wrong and what is not proven. The
-log and its customer are taken from the signed text, never from the manifest.
+and pairs each call's intent with its outcome. It reports findings and unproven claims. The log and
+its customer are taken from the signed text, never from the manifest.
 
-Personal data in events is encrypted, and the proof holds with or without it. If the bundle contains
+Personal data in events is encrypted, and verification does not require it. If the bundle contains
 decrypted values (opened.jsonl), they are compared with the commitments in the events. Values of
 erased data subjects are counted as erased.
 
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-UNANSWERED_SECONDS = 7200  # from its deadline until an intent without an outcome is a finding
+UNANSWERED_SECONDS = 7200  # an intent without an outcome is a finding this long after its deadline
 MAX_FINDINGS = 100  # findings after which reading stops
 LENGTH_OF_KEY, LENGTH_OF_SIGNATURE = 32, 64  # bytes
 LENGTH_OF_STAMP = 8  # bytes of a cosignature's time
@@ -57,11 +57,11 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 CURVE = -121665 * pow(121666, -1, PRIME) % PRIME
 ROOT_OF_MINUS_ONE = pow(2, (PRIME - 1) // 4, PRIME)
 Point = tuple[int, int, int, int]
-TOKEN = re.compile(rb"(~[A-Za-z0-9_-]{22})(?:\.[A-Za-z0-9_-]+)?")  # a name, or content
+TOKEN = re.compile(rb"(~[A-Za-z0-9_-]{22})(?:\.[A-Za-z0-9_-]+)?")  # a pseudonym or content
 
 
 def sha256(*parts: bytes) -> bytes:
-    """Hash the parts, one after another."""
+    """Return the SHA-256 hash of the concatenated parts."""
     return hashlib.sha256(b"".join(parts)).digest()
 
 
@@ -142,7 +142,7 @@ SIGNED, COSIGNED = b"\x01", b"\x04"  # the algorithms' numbers in C2SP signed-no
 
 
 class Key:
-    """A public key as `toolbus audit key` prints it, or a witness's: name+id+base64."""
+    """The public key of a log or of a witness, written as name+id+base64."""
 
     def __init__(self, text: str, algorithm: bytes = SIGNED) -> None:
         try:
@@ -161,7 +161,7 @@ class Key:
             )
 
     def signatures(self, note: str) -> Iterator[bytes]:
-        """Yield the signatures of a note that claim to be of this key."""
+        """Yield the signatures of a note with this key's name and id; they are not verified."""
         for line in note.rpartition("\n\n")[2].splitlines():
             words = line.split(" ")
             if len(words) == 3 and words[:2] == ["\u2014", self.name]:  # noqa: PLR2004
@@ -177,7 +177,7 @@ class Key:
         return any(signed_by(self.public, each, text) for each in self.signatures(note))
 
     def cosigned(self, note: str, text: bytes) -> int:
-        """Return when this witness cosigned the text of a note, in seconds; 0: never."""
+        """Return the last Unix time at which this witness cosigned a note, or 0 without one."""
         newest = 0
         for each in self.signatures(note):
             at = int.from_bytes(each[:LENGTH_OF_STAMP], "big")
@@ -209,7 +209,7 @@ def log_of(origin: str) -> Log:
 
 
 class Checkpoint:
-    """One checkpoint: the number of events of the log, and the root of their tree."""
+    """A checkpoint: the number of events in the log, and the root hash of their tree."""
 
     def __init__(self, note: str, key: Key) -> None:
         text = note.rpartition("\n\n")[0] + "\n"
@@ -268,7 +268,7 @@ class Tree:
 
 
 class Chains:
-    """The hash chain of each producer: consecutive numbers, and the hash of the previous event."""
+    """Check of each producer's hash chain: consecutive numbers and hashes of previous events."""
 
     def __init__(self, report: "Report", *, whole: bool) -> None:
         self._report = report
@@ -304,7 +304,7 @@ class Chains:
         self._next[producer] = seq, hashed
 
     def end(self) -> None:
-        """Report the missing numbers."""
+        """Report the missing numbers of each producer."""
         for producer, early in self._early.items():
             expected = self._next[producer][0]
             for seq in sorted(early):
@@ -315,7 +315,7 @@ class Chains:
 
 
 class Calls:
-    """Pairs of intents and outcomes of calls."""
+    """Check that each call's intent has an outcome."""
 
     def __init__(self, report: "Report") -> None:
         self._report = report
@@ -350,7 +350,7 @@ class Calls:
 
 
 class People:
-    """Counts of encrypted personal data by pseudonym, and the erased pseudonyms."""
+    """Counter of encrypted and erased values by pseudonym."""
 
     def __init__(self, report: "Report") -> None:
         self._report = report
@@ -367,7 +367,7 @@ class People:
                 self._encrypted[name] = self._encrypted.get(name, 0) + 1
 
     def end(self) -> None:
-        """Count the encrypted values, and those that are erased."""
+        """Store the numbers of encrypted values and of erased values in the report."""
         self._report.encrypted = sum(self._encrypted.values())
         self._report.erased = sum(self._encrypted.get(name, 0) for name in self._erased)
 
@@ -403,7 +403,7 @@ def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
 
 
 class Report:
-    """The checks made, the findings (at most `MAX_FINDINGS`), and the claims not proven."""
+    """Result of a verification: counts, at most `MAX_FINDINGS` findings, and unproven claims."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
@@ -415,7 +415,7 @@ class Report:
         self.first, self.last = math.inf, 0.0
 
     def add(self, kind: str, text: str) -> None:
-        """Add a finding. Raises `EnoughError`."""
+        """Add a finding. Raises `EnoughError` if the limit is reached."""
         self.found.append((kind, text))
         if len(self.found) >= MAX_FINDINGS:
             raise EnoughError
@@ -426,7 +426,7 @@ class Report:
             self.first, self.last = min(self.first, at), max(self.last, at)  # type: ignore[call-overload]
 
     def text(self) -> dict[str, object]:
-        """Return the report for JSON."""
+        """Return the report as a dictionary for JSON."""
         timed = self.first <= self.last
         return {
             "valid": not self.found,
@@ -483,7 +483,7 @@ class Wanted:
     witnesses: tuple[Key, ...] = ()
     quorum: int = 0  # the number of witnesses that must have cosigned; 0: all
     customer: str = ""
-    until: float = 0.0  # the last checkpoint must not be from before
+    until: float = 0.0  # earliest permitted Unix time of the last checkpoint
 
 
 # -- the bundle ------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = Non
         raise UnreadableError(f"the bundle cannot be read: {error}") from error
     except UnreadableError:
         raise
-    except Exception as error:  # noqa: BLE001 - any bundle gets a report
+    except Exception as error:  # noqa: BLE001 - a malformed bundle gets a report too
         report.found.append(("malformed", f"the bundle cannot be read ({type(error).__name__})"))
     return report
 
@@ -620,7 +620,7 @@ def _notes(
 def _checkpoints(
     notes: Iterable[tuple[str, str]], key: Key, report: Report
 ) -> Iterator[Checkpoint]:
-    """Yield the parsed checkpoints, and report those that are unsigned or out of order."""
+    """Yield the parsed checkpoints; report each unsigned or misplaced checkpoint."""
     before: Checkpoint | None = None
     for where, note in notes:
         try:
@@ -681,9 +681,9 @@ def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Repo
 
 
 def notes_of(text: str, name: str) -> Iterator[str]:
-    """Yield checkpoints stored elsewhere, as JSON lines with a note each or as plain notes.
+    """Yield the notes in a text: JSON lines with one note each, or plain notes.
 
-    Raises `UnreadableError`.
+    Raises `UnreadableError` if a JSON line contains no note.
     """
     note: list[str] = []
     for line in [*text.splitlines(), "{}"]:
@@ -808,7 +808,7 @@ def _check_events(
 
 
 def _maximum(due: list[Checkpoint], started: int) -> int:
-    """Return the maximum number of events to read: as many as were signed."""
+    """Return the maximum number of events to read: the size of the largest signed checkpoint."""
     signed = [each.size for each in due if each.is_signed]
     return max(signed) if signed else min(due[-1].size, started + MAX_UNSIGNED)
 
@@ -820,7 +820,7 @@ def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report
 
 
 def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, verified: int) -> int:
-    """Compare the tree with checkpoints of its size; return the index of the first larger one."""
+    """Compare the tree with the checkpoints of its size; return the next index."""
     while place < len(due) and due[place].size <= tree.size:
         each = due[place]
         if each.size == tree.size and each.root != tree.root():

@@ -1,7 +1,7 @@
-"""Configuration files of MCP clients, read into one form.
+"""Reader of the configuration files of MCP clients.
 
-The supported forms are `mcpServers` (Claude, Cursor, Windsurf, Cline, Gemini …) and those of VS
-Code, Zed, Codex, Goose and opencode. JSON may have comments and trailing commas, as editors allow.
+The supported forms are `mcpServers` (Claude, Cursor, Windsurf, Cline, Gemini …) and the forms of
+VS Code, Zed, Codex, Goose and opencode. JSON may have comments and trailing commas.
 """
 
 import json
@@ -79,7 +79,7 @@ def _at(data: Any, keys: tuple[str, ...]) -> Any:
 
 
 def _entries(section: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each server with its name, from a table, or from a list of objects with names."""
+    """Yield each server with its name; a section is a table, or a list of named objects."""
     if isinstance(section, dict):
         yield from ((str(name), server) for name, server in section.items() if name != "servers")
     elif isinstance(section, list):

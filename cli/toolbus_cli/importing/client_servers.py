@@ -32,10 +32,11 @@ _OPEN = re.compile(r"\$\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The servers in the form of toolbus.yaml, and a message for each one left out.
+    """Imported servers in the form of toolbus.yaml, and messages for the operator.
 
-    `moved` holds the environment variables that replace credentials, each with the location of
-    the credential in the file. The credential itself is never copied.
+    `skipped` contains messages about omitted servers and unusable arguments. `moved` maps each
+    environment variable that replaces a credential to the location of the credential in the file.
+    The credential itself is never copied.
     """
 
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -44,13 +45,13 @@ class Taken:
 
     @property
     def notes(self) -> list[str]:
-        """Messages for the operator: omitted servers, and variables to set."""
+        """All messages for the operator, including the variables to set."""
         variables = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
         return [*self.skipped, *variables]
 
 
 def read(path: Path) -> Taken:
-    """Return the servers of a client's file. Raises `CommandError`."""
+    """Convert the servers in a client's configuration file. Raises `CommandError`."""
     taken = Taken()
     for name, server in servers_in(path).items():
         _take(name, server, taken)
@@ -82,7 +83,7 @@ def _left_out(server: Any, called: str, taken: Taken) -> str:
     if called in taken.servers:
         return f"another server has the same name '{called}'"
     if server.get("disabled") is True or server.get("enabled") is False:
-        return "it is disabled there"
+        return "it is disabled in the file"
     kind = _kind(server)
     if kind and kind not in (*_REMOTE, *_LOCAL):
         return f"a server of the type '{kind}' is part of the client itself"
@@ -101,7 +102,7 @@ def _url(server: dict[str, Any]) -> str:
 
 
 def _remote(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
-    """Return a server with an address; `url` detects the HTTP+SSE transport itself."""
+    """Return the configuration of a remote server; `sse` is set only for declared HTTP+SSE."""
     headers: dict[str, str] = {}
     for each in ("headers", "http_headers"):
         headers |= _values(server.get(each), called, taken)
@@ -133,7 +134,7 @@ def _local(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
 
 
 def _words(server: dict[str, Any]) -> list[str]:
-    """Return the command with its arguments; empty where there is none."""
+    """Return the command with its arguments, or an empty list if there is no command."""
     command = server.get("command", server.get("cmd"))
     arguments = server.get("args")
     if old := _table(command):  # Zed, before 2025
@@ -143,7 +144,7 @@ def _words(server: dict[str, Any]) -> list[str]:
 
 
 def _note_words(called: str, words: list[str], taken: Taken) -> None:
-    """Report placeholders and credentials in a command, which are not replaced there."""
+    """Add a message for each placeholder and credential in a command; neither is replaced."""
     for place, word in enumerate(words):
         if found := _OPEN.search(word):
             taken.skipped.append(
@@ -217,6 +218,6 @@ def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) 
 
 
 def _name(name: str) -> str:
-    """Return a similar valid name: no two consecutive underscores, at most 32 characters."""
+    """Return a similar valid name: no consecutive underscores, at most 32 characters."""
     plain = re.sub(r"_{2,}", "_", re.sub(r"[^A-Za-z0-9_-]+", "-", name))
     return plain.strip("-_")[:LONGEST_NAME].strip("-_") or "server"

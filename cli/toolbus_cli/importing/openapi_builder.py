@@ -36,14 +36,15 @@ class Sample:
     body: Any = None  # a sample, or the members of a form
     media: str = ""
     files: tuple[str, ...] = ()
-    secret: str = ""  # the name of the header or parameter that holds the credential
+    secret: str = ""  # the name of the header or parameter with the credential
 
 
 @dataclass(slots=True)
 class Sketch:
-    """The document, references to credentials, and messages for the operator.
+    """An OpenAPI document, references to credentials, and messages for the operator.
 
-    `credentials` are named by their security scheme; values in samples are never copied.
+    `credentials` maps each security scheme to a reference to an environment variable. Credentials
+    in samples are never copied.
     """
 
     document: dict[str, Any]
@@ -56,7 +57,10 @@ class Sketch:
 
 
 def sketched(samples: list[Sample], title: str, server: str) -> Sketch:
-    """Build a document from the requests to the most frequent origin; report the others."""
+    """Build a document from the requests to the most frequent origin.
+
+    A note reports each request to another origin.
+    """
     places = Counter(_origin(each.url) for each in samples)
     base = places.most_common(1)[0][0]
     document: dict[str, Any] = {
@@ -78,7 +82,7 @@ def sketched(samples: list[Sample], title: str, server: str) -> Sketch:
 
 
 def is_credential(name: str) -> bool:
-    """Return whether a header or parameter of this name holds a credential."""
+    """Return whether a header or parameter of this name usually contains a credential."""
     return bool(_CREDENTIAL.search(name))
 
 
@@ -153,7 +157,7 @@ def _place(sketch: Sketch, path: str, method: str, made: dict[str, Any]) -> None
 
 
 def _parameter(location: str, name: str, value: str) -> list[dict[str, Any]]:
-    """Return a parameter, or none for a header that every client sends."""
+    """Return a list with the parameter; empty for a header that every client sends."""
     if location == "header" and name.lower() in _UNSAID:
         return []
     default = {"default": value} if value and "{{" not in value else {}

@@ -8,7 +8,7 @@ from typing import Any
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing.openapi_builder import Sample
 
-DEEPEST = 16  # folders in folders
+DEEPEST = 16  # maximum nesting of folders
 MAX_REQUESTS = 2_000
 _VARIABLE = re.compile(r"\{\{([^{}]+)\}\}")
 _SEGMENT = re.compile(r"/:([A-Za-z_][A-Za-z0-9_-]*)")
@@ -72,7 +72,7 @@ def _sample(item: dict[str, Any], tag: str, auth: Any, variables: dict[str, str]
 
 
 def _address(raw: str, variables: dict[str, str]) -> str:
-    """Return a URL with its variables replaced; unknown ones in the path become parameters."""
+    """Return a URL with variables replaced; unknown variables in the path become parameters."""
     filled = _filled(raw, variables)
     start, sign, rest = filled.partition("://")
     host, slash, path = rest.partition("/")
@@ -83,7 +83,7 @@ def _address(raw: str, variables: dict[str, str]) -> str:
 
 
 def _filled(text: str, variables: dict[str, str]) -> str:
-    for _ in range(3):  # variables may hold variables
+    for _ in range(3):  # variables may contain variables
         text = _VARIABLE.sub(lambda match: variables.get(match[1]) or match[0], text)
     return text
 

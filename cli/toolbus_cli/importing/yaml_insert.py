@@ -37,7 +37,10 @@ def with_server(text: str, name: str, server: dict[str, Any]) -> str:
 
 
 def placed(path: Path, name: str, server: dict[str, Any]) -> str:
-    """Return the file's new contents; a new file has a key too. Raises `CommandError`."""
+    """Return the contents of a file with the server added. Raises `CommandError`.
+
+    If the file does not exist, the contents include a key that may use all tools.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -55,7 +58,7 @@ def placed(path: Path, name: str, server: dict[str, Any]) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file atomically; a new one is accessible to its owner only."""
+    """Write a file atomically; only the owner can access a new file."""
     made = path.with_name(f".{path.name}.{os.getpid()}")
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     try:

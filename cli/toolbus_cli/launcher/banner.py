@@ -14,14 +14,14 @@ class Welcome:
     demo: bool
     ops: dict[str, str] = field(default_factory=dict)  # the operations listener of each service
     key: str = ""
-    key_declared: bool = False  # its secret is set in the configuration
+    key_declared: bool = False  # whether the configuration sets the key's secret
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
     command: str = "toolbus"  # as the operator's shell finds it
 
 
 def banner(welcome: Welcome) -> str:
-    """Return the whole text."""
+    """Return the text of the banner."""
     parts = [
         f"\nToolbus is ready after {welcome.seconds:.1f} s.  {welcome.endpoint}",
         _servers(welcome),

@@ -30,7 +30,7 @@ class Program:
 
 
 class Child:
-    """A program that is restarted until it is stopped."""
+    """A child process that runs a program, and restarts it until `stop` or `kill` is called."""
 
     def __init__(self, program: Program, note: Callable[[str, str], None], held: int) -> None:
         self.program = program
@@ -101,7 +101,7 @@ class Child:
             self._signal(signal.SIGTERM)
         reading = asyncio.create_task(self._read(process))
         code = await process.wait()
-        # A grandchild may hold the pipe open: its later output is discarded.
+        # A grandchild may keep the pipe open; later output is discarded.
         await asyncio.wait({reading}, timeout=0.2)
         reading.cancel()
         self.pid = None

@@ -1,4 +1,4 @@
-"""The configuration file of `toolbus up`: choosing it, applying it, and reloading it."""
+"""The configuration file of `toolbus up`: selection, application and reload."""
 
 import os
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Source:
         return self.by == DEMO
 
     def load(self) -> Loaded:
-        """Return the validated file. Raises `ConfigurationError` with every validation error."""
+        """Load and validate the file. Raises `ConfigurationError` with every validation error."""
         self._loaded = self._mark()
         return load_file(self.path, {**os.environ, **listening_on(self.host)})
 
@@ -58,7 +58,7 @@ class Source:
 
 
 def choose(given: Path | None, state: State, notes_port: int) -> Source:
-    """Return the given file, else ./toolbus.yaml, else the demo's file, which is written."""
+    """Return the given file, else ./toolbus.yaml if it exists, else a newly written demo file."""
     if given is not None:
         return Source(given, FILE)
     if DEFAULT_FILE.exists():

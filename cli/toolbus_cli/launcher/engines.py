@@ -30,7 +30,7 @@ class Engine:
 
 
 def nats(state: State, external: str, remembered: object, on_line: OnLine) -> Engine:
-    """Return NATS at `external`, else an embedded one with a user and permissions per service."""
+    """Return NATS: at `external`, or embedded with a user and permissions per service."""
     if external:
         return Engine(external)
     directory = state.root / "nats"
@@ -56,7 +56,7 @@ def nats(state: State, external: str, remembered: object, on_line: OnLine) -> En
 
 
 def move_streams(store: Path) -> None:
-    """Move streams of an installation without NATS accounts to the account that they belong to now.
+    """Move streams that were stored before NATS accounts to their account.
 
     The server must not be running. Raises `CommandError`.
     """
@@ -73,7 +73,7 @@ def move_streams(store: Path) -> None:
 
 
 def valkey(state: State, external: str, remembered: object, on_line: OnLine) -> Engine:
-    """Return Valkey at `external`, else an embedded one with a password on the loopback."""
+    """Return Valkey: at `external`, or embedded with a password on the loopback interface."""
     if external:
         return Engine(external)
     directory = state.root / "valkey"

@@ -12,7 +12,7 @@ _COLOURS = ("36", "35", "34", "32", "33", "96", "95", "94")
 _LOUD = {"warning": "33", "error": "31", "critical": "31"}
 _RANKS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
 _SHOWN_ELSEWHERE = frozenset({"at", "level", "service", "event", "exception", "color_message"})
-# Engines log much: only warnings and errors are passed on.
+# Engines log a lot; only their warnings and errors are printed.
 _ENGINE_TROUBLE = re.compile(
     r"\[(WRN|ERR|FTL)\]|^nats-server: |# (?!WARNING Memory overcommit)|\bfatal\b|cannot start",
     re.IGNORECASE,
@@ -20,7 +20,7 @@ _ENGINE_TROUBLE = re.compile(
 
 
 class LogPrinter:
-    """Write log lines to standard error: coloured on a terminal, or as JSON."""
+    """Printer of log lines on standard error, as text (coloured on a terminal) or as JSON."""
 
     def __init__(self, form: str = "text", level: str = "info", out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
@@ -79,5 +79,5 @@ class LogPrinter:
 
 
 def _short(name: str) -> str:
-    """Return a short process name: of several services in one process the first."""
+    """Return a short process name: the first service if the process runs several."""
     return name.partition("+")[0] if len(name) > len("executor+") else name

@@ -11,9 +11,9 @@ ANY = HostPort(ports.LOOPBACK, 0)
 
 
 def listeners(first: HostPort, processes: Sequence[str], remembered: object) -> dict[str, HostPort]:
-    """Return the address of each process: ports that follow one another, or free ones for port 0.
+    """Return the address of each process: consecutive ports, or free ports if the first is 0.
 
-    `remembered` are the ports of an earlier start, by process. Raises `CommandError` if a port
+    `remembered` contains the ports of an earlier start, by process. Raises `CommandError` if a port
     is not available.
     """
     if first.port + len(processes) - 1 > HIGHEST:

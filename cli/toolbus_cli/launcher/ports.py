@@ -1,4 +1,4 @@
-"""Port reservation: free or requested ports, reused between starts and held until exit."""
+"""Reservation of free or requested ports until this process ends."""
 
 import errno
 import socket
@@ -72,9 +72,9 @@ def _keep(host: str, port: int) -> OSError | None:
 
 
 def _try_to_listen(family: socket.AddressFamily, host: str, port: int) -> None:
-    """Listen once.
+    """Listen on a port and stop at once.
 
-    Raises `OSError` if another process listens there, which binding does not detect.
+    Raises `OSError` if another process listens on the port, which binding does not detect.
     """
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

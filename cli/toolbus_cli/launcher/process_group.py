@@ -1,4 +1,4 @@
-"""The processes of one launcher: started, awaited until ready, and stopped in order."""
+"""The processes of one launcher: their start, readiness and ordered stop."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ class Fleet:
         self.children.append(Child(program, self._note, self._held))
 
     async def stop(self) -> None:
-        """Stop stage after stage: all services within 30 s, then the engines."""
+        """Stop one stage after another: all services within 30 s, then the engines."""
         loop = asyncio.get_running_loop()
         services_end = loop.time() + DRAIN_SECONDS
         ordered = sorted(self.children, key=_stage)
@@ -58,7 +58,7 @@ class Fleet:
             child.kill()
 
     async def wait_ready(self, bus: Bus, services: Iterable[str]) -> None:
-        """Wait until each service is ready. Raises `CommandError` naming those that are not."""
+        """Wait until each service is ready. Raises `CommandError` with the other services."""
         wanted = set(services)
         channel = RequestReply(OPERATOR, bus)
         statuses: list[ServiceStatus] = []
@@ -67,7 +67,7 @@ class Fleet:
             waited = asyncio.get_running_loop().time() - began
             if waited > READY_SECONDS:
                 raise CommandError(self._why(sorted(missing), statuses))
-            # A machine too busy to start quickly is too busy to reply quickly.
+            # Services on a busy machine start slowly and also reply slowly.
             statuses = await channel.request_all(max(ASK_SECONDS, waited / 10))
 
     def _ready(self, statuses: Iterable[ServiceStatus]) -> set[str]:
@@ -94,7 +94,7 @@ def service_program(
     on_line: OnLine,
     own: dict[str, dict[str, str]],
 ) -> Program:
-    """Return the program for some services. `own` are environment variables of single services."""
+    """Return the program that runs these services; `own` has variables of single services."""
     command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *services]
     variables = dict(environment)
     for service in services:
@@ -105,12 +105,12 @@ def service_program(
 
 
 def foreign(names: Iterable[str]) -> dict[str, str]:
-    """Return empty values for settings that child processes must not inherit."""
+    """Return empty values for the set variables that child processes must not inherit."""
     return {name: "" for name in names if name in os.environ}
 
 
 async def servers_settled(bus: Bus) -> list[dict[str, object]]:
-    """Return the upstream servers once each is connected or failed, or after two seconds."""
+    """Return the upstream servers when all are connected or failed, or after two seconds."""
     channel = RequestReply(OPERATOR, bus)
     give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
     reply: ServersReply | None = None

@@ -1,4 +1,4 @@
-"""`toolbus up`: start engines and services, apply and follow the configuration, and stop."""
+"""`toolbus up`: it starts engines and services, and applies the configuration file."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each passed to one service only
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of the command line."""
+    """The command-line options of `toolbus up`."""
 
     config: Path | None
     state_dir: Path
@@ -84,7 +84,7 @@ class Launch:
     nats: Engine
     valkey: Engine
     port: int
-    ops: Mapping[str, HostPort]  # of each process, by name
+    ops: Mapping[str, HostPort]  # operations listeners by process name
     group: Fleet
     began: float
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,7 +98,7 @@ class Launch:
 
 
 def up(options: Options) -> int:
-    """Start everything and run until a signal; return the exit code."""
+    """Run the gateway until a signal stops it; return the exit code."""
     began = time.monotonic()
     log = LogPrinter(options.log_format, options.log_level)
     state = State(options.state_dir.absolute())
@@ -292,7 +292,7 @@ def _write_run_file(launch: Launch) -> None:
 
 
 async def _follow(launch: Launch, repository: ConfigRepository) -> None:
-    """Apply the file whenever it changes, and record restarted processes, until stopped."""
+    """Until a signal, apply changes of the file and store the process ids of restarts."""
     pids = launch.group.pids
     while not launch.stop.is_set():
         with suppress(TimeoutError):
@@ -322,5 +322,5 @@ def _relative(path: Path) -> str:
 
 
 def _command() -> str:
-    """Return this command as the operator's shell finds it: its name, else its path."""
+    """Return a command that starts `toolbus` in the operator's shell: its name or its path."""
     return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

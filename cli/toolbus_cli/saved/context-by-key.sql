@@ -1,4 +1,4 @@
--- Tokens of lists, arguments and results by key, and their number without Toolbus.
+-- Tokens of lists, arguments and results by key, compared with the tokens without Toolbus.
 -- since: DateTime = 7d | start of the period
 SELECT customer, key, what, sum(requests) AS requests,
     sum(spent_tokens) AS spent_tokens, sum(classic_tokens) AS classic_tokens,

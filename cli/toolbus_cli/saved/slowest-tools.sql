@@ -1,6 +1,6 @@
 -- Latency of tools at their servers: median, 95th and 99th percentile.
 -- since: DateTime = 24h | start of the period
--- least: UInt32 = 1 | the minimum number of calls; tools with fewer are omitted
+-- least: UInt32 = 1 | the minimum number of calls; tools with fewer calls are omitted
 SELECT server, tool, sum(completed) AS calls,
     arrayMap(us -> round(us / 1e3, 1),
         quantilesTDigestMergeIf(0.5, 0.9, 0.95, 0.99)(latency, completed > 0)) AS q,

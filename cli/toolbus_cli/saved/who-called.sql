@@ -1,6 +1,6 @@
 -- Calls around a point in time, with key, user, tool, cost and result.
 -- at: DateTime = now | the point in time
--- minutes: UInt32 = 5 | minutes before and after it
+-- minutes: UInt32 = 5 | minutes before and after that time
 SELECT decided.at AS at, key, team, user, server, tool, method, ended.event AS ended, ended.code AS code,
     ended.charge / 1e6 AS dollars, ended.latency_us / 1e3 AS ms, approval, call_id, trace_id
 FROM (

@@ -1,1 +1,1 @@
-"""Format the output of commands."""
+"""Formatting of command output."""

@@ -30,7 +30,7 @@ class Difference:
     after: Any = None
 
     def lines(self) -> list[str]:
-        """Return the path, and below it the old and the new value."""
+        """Return display lines: the path, the old value and the new value."""
         return [f"{self.sign} {revealed(self.path)}", *(f"    {line}" for line in self._values())]
 
     def _values(self) -> Iterator[str]:
@@ -45,7 +45,7 @@ class Difference:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
-    """Return each member whose JSON value differs, in the order of paths."""
+    """Return each member whose JSON value differs, sorted by path."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     found = []
     for path in sorted(before.keys() | after.keys()):
@@ -104,7 +104,7 @@ def _marked(sign: str, text: str) -> Iterator[str]:
 
 
 def _words(old: str, new: str) -> Iterator[str]:
-    """Yield a diff by word: unchanged text is shortened, changed text is complete."""
+    """Yield the lines of a word diff; only unchanged text is shortened."""
     before, after = _WORDS.findall(old), _WORDS.findall(new)
     start = _same(before, after)
     end = _same(before[start:][::-1], after[start:][::-1])
@@ -114,7 +114,7 @@ def _words(old: str, new: str) -> Iterator[str]:
 
 
 def _same(before: list[str], after: list[str]) -> int:
-    """Return the number of words at the start of both texts that are equal."""
+    """Return the length of the common prefix of two word lists."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(before), len(after)))
 
@@ -138,7 +138,7 @@ def _replaced(old: str, new: str) -> Iterator[str]:
 
 
 def _context(text: str) -> Iterator[str]:
-    """Yield unchanged text; of a long text both ends and the number of characters between."""
+    """Yield unchanged text; the middle of a long text is replaced by its length."""
     if not text:
         return
     left_out = len(text) - 2 * KEPT

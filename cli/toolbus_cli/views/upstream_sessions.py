@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import SessionsReply
 
-MAX_SHOWN = 20  # of one server, in the table
+MAX_SHOWN = 20  # rows per server in the table
 COLUMNS = ("server", "owner", "client", "executor", "opened", "last used", "calls")
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
 
 
 def usage_lines(servers: list[Row]) -> list[str]:
-    """Return the usage of each server's session pool that is not empty."""
+    """Return a line for each server with open sessions: their number and the limits."""
     return [
         f"{server['name']}: {pool['open']} sessions open, at most {pool['limit']} in each executor "
         f"and {pool['limit_per_principal']} for one principal "

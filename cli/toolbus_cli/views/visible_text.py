@@ -1,4 +1,4 @@
-"""Visible form of hidden characters: controls, zero-width, bidirectional and look-alike ones."""
+"""Visible names for control, zero-width, bidirectional and look-alike characters."""
 
 import json
 import re
@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 _OPEN, _CLOSE, BREAK = "⟨", "⟩", "⏎"
-_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text they would look like the marks added here
+_OWN = frozenset((_OPEN, _CLOSE, BREAK))  # in a text, they could imitate the marks of this module
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
 _CONTROLS = {
     0x00: "NULL", 0x07: "BELL", 0x08: "BACKSPACE", 0x09: "TAB", 0x0A: "LINE FEED",
     0x0D: "CARRIAGE RETURN", 0x1B: "ESCAPE", 0x7F: "DELETE", 0x9B: "CONTROL SEQUENCE INTRODUCER",
 }  # fmt: skip
 _KINDS = {"Cc": "CONTROL", "Cs": "SURROGATE", "Co": "PRIVATE USE", "Cn": "UNASSIGNED"}
-# Letters and marks that are drawn as nothing, despite their category.
+# Letters and marks that have no visible form, although their category is visible.
 _BLANK = frozenset(
     (
         0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164,
@@ -23,15 +23,15 @@ _BLANK = frozenset(
 )  # fmt: skip
 
 _WORD = re.compile(r"\w+")
-# Scripts whose letters are easily confused with those of another.
+# Scripts with letters that resemble letters of another script.
 _ALIKE = frozenset(("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU"))
-# Letters of other scripts drawn as Latin ones: a word of these alone passes for a Latin word.
+# Letters of other scripts that look Latin; a word of only these letters looks like a Latin word.
 _DRAWN_LATIN = frozenset("аеорсухіјѕһԁԛԝӏАВЕКМНОРСТУХІЈЅԌѴονρΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսօԱՕՏ")
 _ODD_LATIN = (
     range(0x0131, 0x0132), range(0x0237, 0x0238), range(0x0250, 0x02B0), range(0x1D00, 0x1DC0),
     range(0x2C60, 0x2C80), range(0xA720, 0xA800), range(0xAB30, 0xAB70),
 )  # fmt: skip
-# Signs drawn as those of ASCII: hyphens, slashes, colons and others.
+# Signs that look like ASCII signs: hyphens, slashes, colons and others.
 _ODD_SIGNS = frozenset(
     (
         0x2010, 0x2011, 0x2012, 0x2212, 0x2044, 0x2215, 0x29F8, 0x2216,
@@ -85,7 +85,7 @@ def _named(each: str, shown: str = "") -> str:
 
 
 def _look_alikes(text: str) -> set[int]:
-    """Return the positions of characters that look like others."""
+    """Return the positions of characters that look like other characters."""
     found = {at for at, each in enumerate(text) if _is_odd(each)}
     for word in _WORD.finditer(text):
         found |= {word.start() + at for at in _foreign(word[0])}
@@ -127,7 +127,7 @@ def _needs_no_mark(before: str) -> bool:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Split a text into pieces of at most `width` characters, each of which gets its own mark."""
+    """Split a text into pieces of at most `width` characters; an empty text is one piece."""
     return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 

@@ -1,4 +1,4 @@
-"""Run work in the background, limit its time, wait for the first of several, and cancel tasks."""
+"""Functions to run work in the background, limit its time, race several tasks, and cancel tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine
@@ -10,11 +10,11 @@ Result = TypeVar("Result")
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks repeatedly until each has ended; their results and errors are discarded.
+    """Cancel tasks repeatedly until each has ended, and discard their results and errors.
 
-    A single cancellation is not enough. If it arrives together with the awaited result, it can be
-    lost (in the NATS client, and in `asyncio.wait_for` before Python 3.12). If the calling task is
-    cancelled meanwhile, that cancellation is raised when all tasks have ended.
+    A single cancellation is not enough. A cancellation that arrives together with the awaited
+    result can be lost (in the NATS client, and in `asyncio.wait_for` before Python 3.12). If the
+    calling task itself is cancelled, `CancelledError` is raised after all tasks have ended.
     """
     cancelled: asyncio.CancelledError | None = None
     while left := [task for task in tasks if not task.done()]:
@@ -29,9 +29,9 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
 
 
 class Tasks:
-    """Background tasks.
+    """A set of background tasks.
 
-    A task is removed when it ends; the event loop's handler reports failures.
+    A task is removed when it ends. The event loop's exception handler reports its failure.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Tasks:
         return len(self._running)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` as a task."""
+        """Run `work` as a background task and return the task."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -60,10 +60,10 @@ class Tasks:
 
 
 async def completely(work: Awaitable[Result]) -> Result:
-    """Return the result of `work`, which runs to its end even if this task is cancelled.
+    """Return the result of `work`, which runs to its end even if the calling task is cancelled.
 
-    The cancellation is raised afterwards. Use it for cleanup: `end` cancels repeatedly, so it
-    would otherwise interrupt the cleanup of the task that it ends.
+    The cancellation is raised after the end of `work`. Use this function for cleanup, because `end`
+    cancels repeatedly and would otherwise interrupt the cleanup.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -90,8 +90,8 @@ async def in_background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[Non
 async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
     """Return the result of `work`, or raise its error. Raises `TimeoutError` after `seconds`.
 
-    `work` has ended when this function returns. `asyncio.timeout` cancels only once, and work that
-    loses this cancellation would continue.
+    `work` has ended when this function returns. `asyncio.timeout` cancels only once, so work that
+    loses the cancellation would continue.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -104,9 +104,9 @@ async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
 
 
 async def first_of(*waits: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result, or raise the error, of the work that ends first; cancel the others.
+    """Return the result, or raise the error, of the coroutine that ends first; cancel the others.
 
-    If several end in the same turn of the event loop, the first of them in argument order is used.
+    If several end in the same iteration of the event loop, the first one in argument order is used.
     """
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:

@@ -1,4 +1,4 @@
-"""The tree of failures. A code crosses the bus; only the edge turns it into what clients see.
+"""All errors of Toolbus. Services exchange their codes; ingress converts them to client errors.
 
 class                             code                    retryable
 * ToolbusError                    internal
@@ -42,8 +42,8 @@ class                             code                    retryable
     - InvalidArgumentsError       invalid_arguments
     - InvalidConfigurationError   invalid_configuration
 
-A message says what happened, why, and how to fix it, with names in quotes. `retryable` says whether
-the same request may succeed later without a change.
+A message states the failure, its cause and the fix, with names in quotes. If an error is
+`retryable`, the same request can succeed later without a change.
 """
 
 from typing import Any, ClassVar, Self
@@ -52,8 +52,8 @@ from typing import Any, ClassVar, Self
 class ToolbusError(Exception):
     """A failure with a code for programs and a message for people.
 
-    `code` is stable; `retryable` says whether the same request may succeed later. `data` holds what
-    a client needs to act on it (level, limit, reset time), never a secret.
+    `code` never changes. If `retryable` is true, the same request can succeed later. `data`
+    contains the values that a client needs to react (level, limit, reset time), but never a secret.
     """
 
     code: ClassVar[str] = "internal"
@@ -65,12 +65,12 @@ class ToolbusError(Exception):
         self.data = data
 
     def as_data(self) -> dict[str, Any]:
-        """Return the wire form."""
+        """Return the wire form of the error."""
         return {"code": self.code, "reason": self.reason, "data": self.data}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "ToolbusError":
-        """Return the error of a wire form; an unknown code becomes `ToolbusError`."""
+        """Return the error of a wire form. An unknown code becomes `ToolbusError`."""
         known = _by_code().get(data["code"], ToolbusError)
         return known(data["reason"], **data.get("data", {}))
 
@@ -82,7 +82,7 @@ class RefusedError(ToolbusError):
 
 
 class UnauthorizedError(RefusedError):
-    """The request has no key, or one that is unknown, revoked or expired."""
+    """The request has no key, or its key is unknown, revoked or expired."""
 
     code = "unauthorized"
 
@@ -91,34 +91,37 @@ _KINDS = {"prompts": "prompt", "resources": "resource", "completion": "reference
 
 
 class UnknownToolError(RefusedError):
-    """The tool, prompt or resource does not exist, or this key may not see it.
+    """The tool, prompt or resource does not exist, or is hidden from this key.
 
-    The two cases have the same message, so that a key cannot discover hidden names.
+    Both cases have the same message, so that a key cannot discover hidden names.
     """
 
     code = "unknown_tool"
 
     @classmethod
     def named(cls, name: str, method: str = "tools/call") -> Self:
-        """Return the error for an unknown name, the same for all methods of a kind."""
+        """Return the error for an unknown name.
+
+        The message is equal for all methods of one kind.
+        """
         kind = _KINDS.get(method.partition("/")[0], "tool")
         return cls(f"Unknown {kind}: {name}")
 
 
 class BudgetExceededError(RefusedError):
-    """A level's budget is spent until its period ends."""
+    """The budget of a level is spent until the period ends."""
 
     code = "budget_exceeded"
 
 
 class RunBudgetExceededError(RefusedError):
-    """The call costs more than the remaining budget of its program; nothing was sent."""
+    """The call costs more than the remaining budget of its program. Nothing was sent."""
 
     code = "run_budget_exceeded"
 
 
 class RateExceededError(RefusedError):
-    """A level's rate limit is exceeded: too many calls in its period."""
+    """The rate limit of a level is exceeded: too many calls in its period."""
 
     code = "rate_exceeded"
     retryable = True
@@ -131,13 +134,13 @@ class LoopDetectedError(RefusedError):
 
 
 class RuleDeniedError(RefusedError):
-    """A rule denies this call of a granted tool; `rule` in the data names the rule."""
+    """A rule denies this call of a granted tool. `rule` in the data is the name of the rule."""
 
     code = "rule_denied"
 
 
 class ApprovalRequiredError(RefusedError):
-    """The call waits for approval; repeat the same call once it is approved.
+    """The call waits for approval. Repeat the same call after it is approved.
 
     `cause` in the data is the level or rule that requires approval.
     """
@@ -146,7 +149,7 @@ class ApprovalRequiredError(RefusedError):
 
 
 class ApprovalRejectedError(RefusedError):
-    """An operator rejected this call; the message has the operator's reason."""
+    """An operator rejected this call. The message contains the operator's reason."""
 
     code = "approval_rejected"
 
@@ -158,34 +161,34 @@ class ForbiddenError(RefusedError):
 
 
 class InsufficientScopeError(RefusedError):
-    """The holder has the right, but the access token's scope does not include it.
+    """The role permits the operation, but the scope of the access token does not.
 
-    `scope` in the data is the scope a token needs.
+    `scope` in the data is the scope that a token needs.
     """
 
     code = "insufficient_scope"
 
 
 class UnknownApprovalError(RefusedError):
-    """No approval is pending under this id: it is unknown, decided, used or expired."""
+    """No approval with this id is pending. The id is unknown, decided, used or expired."""
 
     code = "unknown_approval"
 
 
 class UnknownEntryError(RefusedError):
-    """The configuration has no entry of this name."""
+    """The configuration has no entry with this name."""
 
     code = "unknown_entry"
 
 
 class ConflictError(RefusedError):
-    """The name exists already, or concurrent writes kept conflicting; nothing was changed."""
+    """The name already exists, or concurrent writes kept conflicting. Nothing was changed."""
 
     code = "conflict"
 
 
 class StaleError(RefusedError):
-    """The configuration has changed since the client read it; nothing was changed."""
+    """The configuration has changed since the client read it. Nothing was changed."""
 
     code = "stale"
 
@@ -197,13 +200,13 @@ class UnconditionalError(RefusedError):
 
 
 class IdempotencyConflictError(RefusedError):
-    """The idempotency key was used with other arguments."""
+    """The idempotency key was already used with other arguments."""
 
     code = "idempotency_conflict"
 
 
 class CallInProgressError(RefusedError):
-    """The first call with this idempotency key is still running; retry later."""
+    """The first call with this idempotency key is still running. Retry later."""
 
     code = "call_in_progress"
     retryable = True
@@ -216,7 +219,7 @@ class OutcomeNotStoredError(RefusedError):
 
 
 class UnavailableError(ToolbusError):
-    """A part of Toolbus is unavailable; nothing was sent."""
+    """A part of Toolbus is unavailable. Nothing was sent."""
 
     code = "unavailable"
     retryable = True
@@ -241,58 +244,58 @@ class ExecutorDownError(UnavailableError):
 
 
 class LedgerDownError(UnavailableError):
-    """The budget counters cannot be read, so no charge is allowed."""
+    """The budget counters cannot be read, so no charge is permitted."""
 
     code = "ledger_down"
 
 
 class LedgerRebuildingError(UnavailableError):
-    """The budget counters were lost; no charge is allowed until they are rebuilt."""
+    """The budget counters were lost. No charge is permitted until they are rebuilt."""
 
     code = "ledger_rebuilding"
 
 
 class OverloadedError(UnavailableError):
-    """The server's queue is full."""
+    """A service has too much work in progress. Nothing was sent."""
 
     code = "overloaded"
 
 
 class UpstreamError(ToolbusError):
-    """The server behind the tool failed."""
+    """The upstream server of the tool failed."""
 
     code = "upstream_failed"
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """The server did not reply before the call's deadline."""
+    """The upstream server did not reply before the call's deadline."""
 
     code = "upstream_timeout"
 
 
 class UpstreamDeadError(UpstreamError):
-    """The server refused or reset the connection, or exited."""
+    """The upstream server refused or reset the connection, or exited."""
 
     code = "upstream_dead"
     retryable = True
 
 
 class BreakerOpenError(UpstreamError):
-    """The server's circuit breaker is open; calls fail until a probe succeeds."""
+    """The circuit breaker of the server is open. Calls fail until a probe succeeds."""
 
     code = "breaker_open"
     retryable = True
 
 
 class ServerDrainedError(UpstreamError):
-    """An operator drained the server; nothing was sent."""
+    """An operator drained the server. Nothing was sent."""
 
     code = "server_drained"
     retryable = True
 
 
 class UpstreamInvalidError(UpstreamError):
-    """The server's reply is malformed or exceeds a limit."""
+    """The reply of the upstream server is malformed or exceeds a limit."""
 
     code = "upstream_invalid"
 
@@ -300,48 +303,51 @@ class UpstreamInvalidError(UpstreamError):
 class UpstreamRefusedError(UpstreamError):
     """The server replied with a JSON-RPC error, which the caller receives unchanged.
 
-    `data` holds `upstream_code` (an integer) and, if the server sent data, `upstream_data`.
+    `data` contains `upstream_code` (an integer) and, if the server sent data, `upstream_data`.
     """
 
     code = "upstream_refused"
 
 
 class CallCancelledError(UpstreamError):
-    """The caller disconnected or cancelled the call; it may have been executed."""
+    """The caller disconnected or cancelled the call. It may have been executed."""
 
     code = "cancelled"
 
 
 class OutcomeUnknownError(ToolbusError):
-    """The call was sent and has no reply: it may have been executed."""
+    """The call was sent, but there is no reply. It may have been executed."""
 
     code = "outcome_unknown"
 
 
 class InvalidError(ToolbusError):
-    """The request or the configuration is invalid; the message says why."""
+    """The request or the configuration is invalid. The message contains the reason."""
 
     code = "invalid"
 
 
 class InvalidArgumentsError(InvalidError):
-    """The arguments do not match the tool's schema; nothing was sent."""
+    """The arguments do not match the schema of the tool. Nothing was sent."""
 
     code = "invalid_arguments"
 
 
 class InvalidConfigurationError(InvalidError):
-    """The configuration is invalid; `errors` in the data lists paths and messages."""
+    """The configuration is invalid. `errors` in the data lists paths and messages."""
 
     code = "invalid_configuration"
 
 
 def _by_code() -> dict[str, type[ToolbusError]]:
-    """Return all classes by code. Not cached: errors that cross the bus are rare."""
+    """Return all error classes by code.
+
+    The result is not cached, because errors on the bus are rare.
+    """
     found: dict[str, type[ToolbusError]] = {}
     waiting: list[type[ToolbusError]] = [ToolbusError]
     while waiting:
         cls = waiting.pop()
-        found.setdefault(cls.code, cls)  # a service's own subclass crosses the bus as its parent
+        found.setdefault(cls.code, cls)  # a subclass without its own code is sent as its parent
         waiting.extend(cls.__subclasses__())
     return found

@@ -1,10 +1,10 @@
-"""Parse addresses to listen on: `HOST:PORT`, an IPv6 host in brackets."""
+"""Addresses to listen on: `HOST:PORT`, with an IPv6 host in brackets."""
 
 from typing import NamedTuple
 
 
 class HostPort(NamedTuple):
-    """An address to listen on; port 0 means any free port."""
+    """An address to listen on. Port 0 means any free port."""
 
     host: str
     port: int
@@ -15,7 +15,7 @@ class HostPort(NamedTuple):
 
 
 def parsed(text: str) -> HostPort:
-    """Parse `HOST:PORT`. Raises `ValueError` with a message that shows the form."""
+    """Return the address in `HOST:PORT`. Raises `ValueError` with a message that shows the form."""
     host, colon, number = text.strip().rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     whole = (

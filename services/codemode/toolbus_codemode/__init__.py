@@ -1,1 +1,1 @@
-"""The codemode service."""
+"""The codemode service: catalogue tools, and programs that call tools."""

@@ -1,4 +1,4 @@
-"""Handle admitted calls of the built-in server: each gets one reply and one outcome event."""
+"""Handler of admitted calls of the built-in server; each gets one reply and one outcome event."""
 
 import asyncio
 import logging
@@ -67,7 +67,7 @@ class ProgramHandler:
         self._revoked: set[str] = set()
 
     def cancel(self, call_id: str) -> None:
-        """Cancel a call, with all running calls of its program."""
+        """Cancel a call and all running calls of its program."""
         task = self._running.get(call_id)
         if task is not None:
             self._revoked.add(call_id)
@@ -75,7 +75,7 @@ class ProgramHandler:
 
     @executing(Tracer("codemode"))
     async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
-        """Handle one admitted call."""
+        """Run one admitted call; send its reply and publish its outcome event."""
         began = perf_counter()
         try:
             result, is_error = await self._cancellable(call, reply)
@@ -102,7 +102,7 @@ class ProgramHandler:
             self._revoked.discard(call.call_id)
 
     async def _cancellable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
-        """Return the result. `cancel` can end this task, but not the outcome and the reply."""
+        """Return the result. `cancel` can interrupt this step, but not the reply that follows."""
         self._running[call.call_id] = asyncio.current_task()
         try:
             return await self._result(call, reply)
@@ -132,7 +132,7 @@ class ProgramHandler:
     async def _extended(
         self, call: CallAdmitted, reply: ReplyChannel, deadline: float
     ) -> CallAdmitted:
-        """Return the call with a deadline that leaves its program the time it may take."""
+        """Return the call with this deadline if it is later; record and report the extension."""
         if deadline <= call.deadline:
             return call
         self._service.events.publish(extended(call, deadline))
@@ -142,14 +142,14 @@ class ProgramHandler:
         return call.model_copy(update={"deadline": deadline})
 
     async def _known(self, call: CallAdmitted) -> Principal:
-        """Return the caller. Look up an access token that this replica has not received yet."""
+        """Return the caller; look up an access token that this replica has not received yet."""
         with suppress(UnauthorizedError):
             return self._principal(call)
         await self._directory.bearers.learn(hash_of(call.key_digest))
         return self._principal(call)
 
     def _principal(self, call: CallAdmitted) -> Principal:
-        """Return the caller with its current grants, not those at admission."""
+        """Return the caller with the present grants, which can differ from those at admission."""
         found = self._directory.now.principal_for(call.key_digest, time())
         if found is None:
             raise UnauthorizedError("Invalid, revoked or expired API key.")

@@ -40,7 +40,7 @@ START_DELAY = 3.0
 
 
 def build(process: ProcessContext) -> Service:
-    """Compose the service. Nothing connects until it runs."""
+    """Return the composed service. It opens connections only when it runs."""
     settings = Settings()
     service = Service("codemode", settings, process)
     use_person_keys(service)
@@ -93,7 +93,7 @@ async def _opened(service: Service, directory: ConfigView) -> OutcomeStore:
 
 
 def _model(where: str) -> EmbeddingModel | None:
-    """Load the configured embedding model; without one, search uses words only."""
+    """Return the configured embedding model; if it is None, search uses words only."""
     if not where:
         return None
     try:

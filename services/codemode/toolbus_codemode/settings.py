@@ -6,7 +6,7 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """Environment variables of the codemode service, with the prefix `TOOLBUS_`.
+    """Settings of codemode, in addition to the settings of every service.
 
     `program_seconds` and `program_calls` limit one program. `without_seccomp` allows programs on a
     host without seccomp; use it only if every program is trusted. `search_model` adds semantic

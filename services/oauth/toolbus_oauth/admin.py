@@ -1,4 +1,4 @@
-"""Administration of accounts, clients and grants; secrets are returned once, on creation."""
+"""Administration of accounts, clients and grants; a secret is returned only on creation."""
 
 import secrets
 from base64 import b32encode
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class IdentityAdmin:
-    """Handle administration requests from operators."""
+    """Handler of administration requests from operators."""
 
     store: Store
     registered: Store
@@ -59,7 +59,7 @@ class IdentityAdmin:
         }
         if request.action not in handlers:
             raise InvalidError(
-                f"This oauth service does not support '{request.action}'; upgrade it."
+                f"This oauth service does not support '{request.action}'; upgrade the service."
             )
         about = msgspec.json.decode(request.about, type=dict[str, Any])
         return IdentityReply(rows=tuple(await handlers[request.action](request, about)))

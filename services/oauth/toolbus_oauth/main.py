@@ -76,12 +76,12 @@ from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
 log = logging.getLogger(__name__)
 
 DAY = 86_400.0
-MAX_REQUESTS, MAX_PER_HOST = 16, 4  # unauthenticated requests can cause outbound ones
+MAX_REQUESTS, MAX_PER_HOST = 16, 4  # unauthenticated requests can cause outbound requests
 
 
 @dataclass(slots=True)
 class WatchedState:
-    """State that the service watches."""
+    """Configuration, confirmed targets and bearers, which the service watches in buckets."""
 
     directory: ConfigView
     named: ConfirmedTargets
@@ -93,7 +93,7 @@ class WatchedState:
 
 
 class HttpClients(NamedTuple):
-    """HTTP clients, one per purpose: slow client documents or servers must not delay sign-ins."""
+    """HTTP clients, one per purpose, so that slow clients or servers do not delay sign-ins."""
 
     providers: HttpClient
     clients: HttpClient
@@ -101,7 +101,7 @@ class HttpClients(NamedTuple):
 
 
 class Stores(NamedTuple):
-    """Stores of the service; all are encrypted except `tokens`."""
+    """Stores of the service; every store except `tokens` is encrypted."""
 
     seal: TokenSealer
     store: Store
@@ -143,7 +143,7 @@ class Components:
         return Providers(*common, state.config, state.named.has, self.secrets, tokens)
 
     def upstream_oauth(self, providers: Providers) -> UpstreamOAuth:
-        """Create the part that obtains tokens for upstream servers."""
+        """Create the components that obtain tokens for upstream servers."""
         settings, stores, state = self.settings, self.stores, self.state
         return build_upstream_oauth(
             settings.issuer, settings.client_document, stores.connections, stores.brief,
@@ -195,7 +195,7 @@ class Components:
 
 
 def build(process: ProcessContext) -> Service:
-    """Compose the service. Nothing connects until it runs."""
+    """Return the composed service. It opens connections only when it runs."""
     settings = Settings()
     service = Service("oauth", settings, process)
     decrypted = Reader.at("oauth", settings.encryption).opened

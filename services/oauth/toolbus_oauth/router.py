@@ -1,4 +1,4 @@
-"""Route HTTP requests to handlers, and render errors as JSON or as a page."""
+"""Router of HTTP requests; it renders errors as JSON or as a page."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ class Router:
     registration: bool
     # A path ending in / matches all paths below it.
     more: Mapping[tuple[str, str], Handler] = field(default_factory=dict)
-    _routes: dict[tuple[str, str], Handler] = field(init=False)  # same form
+    _routes: dict[tuple[str, str], Handler] = field(init=False)  # a path ending in / matches too
 
     def __post_init__(self) -> None:
         """Build the routing table."""
@@ -81,7 +81,7 @@ class Router:
             return page.model_copy(update={"rejected": _rejection_reason(error, request.path)})
 
     def _not_found(self, request: PageRequest, above: str) -> PageReply:
-        """Return 404 or 405; as a page, if the client is a browser."""
+        """Return HTTP 404 or 405, as a page if the client is a browser."""
         paths = (request.path, above)
         methods = sorted(method for method, path in self._routes if path in paths)
         status, allow = (405, (("allow", ", ".join(methods)),)) if methods else (404, ())
@@ -107,14 +107,14 @@ def _is_browser(request: PageRequest) -> bool:
 
 
 def _rejection_reason(error: PageError, path: str) -> str:
-    """Return the reason code that ingress counts for a failed sign-in; else empty."""
+    """Return the reason code that ingress counts for a failed sign-in, or an empty string."""
     if path.startswith(CALLBACK):
         return "provider"
     return "forbidden" if error.status == 403 else ""  # noqa: PLR2004
 
 
 def registration_response(client: Client, secret: str) -> dict[str, Any]:
-    """Return the registration response (RFC 7591 section 3.2.1), with the secret if any."""
+    """Return the registration response (RFC 7591 section 3.2.1); an empty secret is omitted."""
     response: dict[str, Any] = {
         "client_id": client.id,
         "client_id_issued_at": int(client.made),

@@ -9,25 +9,34 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """Settings of oauth, in addition to those of every service.
+    """Settings of oauth, in addition to the settings of every service.
 
-    `public_url` is the URL at which browsers and agents reach the gateway; it is the issuer of
-    every token. `oauth_key_file` holds the 32-byte key that encrypts stored records, cookies and
-    refresh tokens, `oauth_signing_file` the keys that sign tokens; empty: `oauth.key` and
-    `oauth-signing.json` in `state_dir`. Replicas on several machines need the same files. With
-    `oauth_registration` any program may register itself as a client. `oauth_clients` lists the
-    hosts, with `*`, whose client documents are accepted; empty: any. Access tokens last
-    `access_seconds`, grants `grant_days`, and browser sessions `session_seconds`.
+    Replicas on several machines need the same key files. An empty file setting selects a file in
+    `state_dir`.
 
-    `oauth_client_file` holds the keys with which Toolbus authenticates to other authorization
-    servers. `oauth_client_document` is the URL of its client metadata document; empty:
-    `/oauth/client.json` of this gateway, if `public_url` is https. `oauth_identity_file` holds the
-    keys that sign caller identity headers; empty: `oauth-identity.json` in `state_dir`.
+    Attributes:
+        public_url: URL at which browsers and agents reach the gateway; the issuer of every token.
+        oauth_key_file: File with the 32-byte key that encrypts stored records, cookies and refresh
+            tokens; default: `oauth.key`.
+        oauth_signing_file: File with the keys that sign tokens; default: `oauth-signing.json`.
+        oauth_client_file: File with the keys with which Toolbus authenticates to other
+            authorization servers; default: `oauth-client.json`.
+        oauth_client_document: URL of the client metadata document of Toolbus; default:
+            `/oauth/client.json` of this gateway if `public_url` is https.
+        oauth_identity_file: File with the keys that sign caller identity headers; default:
+            `oauth-identity.json`.
+        oauth_vault_key: Secret reference of the master key that encrypts upstream tokens.
+        oauth_vault_file: File with that master key, if there is no reference; default:
+            `oauth-vault.key`.
+        oauth_earlier_vaults: Files and references of earlier master keys, separated by spaces.
+        oauth_registration: Whether any program may register itself as a client.
+        oauth_clients: Host patterns (`*`), separated by spaces, whose client documents are
+            accepted; empty accepts every host.
+        dpop_nonce: Whether DPoP proofs must contain a nonce that this server issued.
+        access_seconds: Lifetime of access tokens.
+        grant_days: Lifetime of grants.
+        session_seconds: Lifetime of browser sessions.
 
-    The master key of upstream tokens is a secret reference, `oauth_vault_key`, or in the file
-    `oauth_vault_file` (empty: `oauth-vault.key` in `state_dir`). `oauth_earlier_vaults` lists files
-    and references of earlier master keys, separated by spaces. With `dpop_nonce`, DPoP proofs must
-    contain a nonce issued by this server.
     """
 
     public_url: str = ""
@@ -78,13 +87,13 @@ class Settings(CommonSettings):
 
     @property
     def client_document(self) -> str:
-        """The URL of the client metadata document; empty if others cannot reach it."""
+        """The URL of the client metadata document; empty without a setting or an https URL."""
         ours = f"{self.issuer}/oauth/client.json" if self.issuer.startswith("https://") else ""
         return self.oauth_client_document or ours
 
     @property
     def vault_file(self) -> Path:
-        """The file of the master key of upstream tokens, unless that key is a reference."""
+        """The file with the master key of upstream tokens; unused with `oauth_vault_key`."""
         return Path(self.oauth_vault_file or self.state_dir / "oauth-vault.key")
 
     @property

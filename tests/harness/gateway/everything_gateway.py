@@ -55,7 +55,7 @@ def configuration(
     return {
         "servers": {
             "echo": {"url": echo.url},
-            "short": {"url": echo.url, "timeout": 0.3},
+            "short": {"url": echo.url, "timeout": 2},
             "dead": {"url": "http://127.0.0.1:9/mcp"},
             "time": {"command": time, "idle": AWAKE},
             "git": {"command": git, "cwd": str(repository), "idle": AWAKE},

@@ -10,47 +10,50 @@ import json
 import os
 import sys
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import uvicorn
-from fastmcp import Context, FastMCP
-from starlette.responses import JSONResponse
+from mcp.server.mcpserver import Context, MCPServer
 
-app = FastMCP("stateful")
-NOTES: dict[str, list[str]] = {}
-PROCESS = "process"
-
-
-def _place(ctx: Context) -> str:
-    return PROCESS if sys.argv[1] == "stdio" else ctx.session_id
+app = MCPServer("stateful", log_level="WARNING")
+of_process: list[str] = []
+of_sessions: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 
 
-@app.tool
+def texts(ctx: Context) -> list[str]:
+    """Return the list of the process on stdio, otherwise the list of the session."""
+    if sys.argv[1] == "stdio":
+        return of_process
+    found: list[str] = of_sessions.setdefault(ctx.session._connection, [])
+    return found
+
+
+@app.tool()
 async def remember(text: str, ctx: Context) -> str:
     """Remember a text."""
-    NOTES.setdefault(_place(ctx), []).append(text)
+    texts(ctx).append(text)
     return text
 
 
-@app.tool
+@app.tool()
 async def recall(ctx: Context) -> str:
     """Return everything remembered in this session."""
-    return ",".join(NOTES.get(_place(ctx), []))
+    return ",".join(texts(ctx))
 
 
-@app.tool
+@app.tool()
 async def pid() -> str:
     """Return the process id."""
     return str(os.getpid())
 
 
-@app.tool
+@app.tool()
 async def wait() -> str:
     """Wait for an hour."""
     await asyncio.sleep(3600)
     return "waited"
 
 
-@app.tool
+@app.tool()
 async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str:
     """Report progress `steps` times with a pause before each, then wait silently."""
     for step in range(1, steps + 1):
@@ -60,7 +63,7 @@ async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str
     return f"{steps} steps"
 
 
-@app.tool
+@app.tool()
 async def die() -> str:
     """End the process at once."""
     os._exit(3)
@@ -83,10 +86,13 @@ class HandshakeFamilyApp:
             whole += message.get("body", b"")
             if not message.get("more_body"):
                 break
+        from starlette.responses import JSONResponse  # noqa: PLC0415 - stdio starts fast
+
         request = json.loads(whole)
         if request.get("method") == "server/discover":
             error = {"code": -32601, "message": "Method not found"}
-            result = JSONResponse({"jsonrpc": "2.0", "id": request["id"], "error": error}, 400)
+            answer = {"jsonrpc": "2.0", "id": request["id"], "error": error}
+            result = JSONResponse(answer, 400)
             await result(scope, receive, send)
             return
         sent = False
@@ -102,14 +108,16 @@ class HandshakeFamilyApp:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "stdio":
-        app.run(transport="stdio", show_banner=False)
+    kind = sys.argv[1]
+    if kind == "stdio":
+        app.run("stdio")
     else:
-        kind = sys.argv[1]
+        import uvicorn
+
         inner = (
-            app.http_app(transport="sse")
+            app.sse_app()
             if kind == "sse"
-            else app.http_app(transport="http", stateless_http=kind == "stateless")
+            else app.streamable_http_app(stateless_http=kind == "stateless")
         )
         uvicorn.run(
             inner if kind == "dual" else HandshakeFamilyApp(inner),

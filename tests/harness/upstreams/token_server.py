@@ -10,9 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import msgspec
-from fastmcp import FastMCP
+from mcp.server.mcpserver import MCPServer
 
-app = FastMCP("program")
+app = MCPServer("program", log_level="WARNING")
 
 
 def token() -> str:
@@ -21,7 +21,7 @@ def token() -> str:
     return os.environ[where] if how == "env" else Path(where).expanduser().read_text()
 
 
-@app.tool
+@app.tool()
 def whoami() -> str:
     """Return the subject of the token."""
     body = urllib.parse.urlencode({"token": token()}).encode()
@@ -30,19 +30,19 @@ def whoami() -> str:
     return str(found.get("subject") or "nobody")
 
 
-@app.tool
+@app.tool()
 def begins() -> str:
     """Return the start of the token's digest, which distinguishes two tokens."""
     return token()[-6:]
 
 
-@app.tool
+@app.tool()
 def pid() -> str:
     """Return the process id."""
     return str(os.getpid())
 
 
-@app.tool
+@app.tool()
 def words() -> str:
     """Return whether the token appears on the command line, and the mode of the file."""
     mode = ""
@@ -57,4 +57,4 @@ def words() -> str:
 
 
 if __name__ == "__main__":
-    app.run(show_banner=False)
+    app.run("stdio")

@@ -56,7 +56,7 @@ def approve(
     note: Annotated[str, typer.Option(help="A note that is recorded with the decision.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Approve a waiting call once; the caller waits for it or repeats the same call."""
+    """Approve a waiting call once; the call continues, or the caller repeats it."""
     _request(state_dir, ApproveRequest(id=approval, by=me(), note=note))
     say(f"Approved {approval}: the call is allowed once.")
 

@@ -56,7 +56,7 @@ def create(  # noqa: PLR0913
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key. Its secret is shown once. Without --tools or --group it has no access."""
+    """Create a key. The secret is shown once. Without --tools or --group the key has no access."""
     terms = made_of(
         KeyTerms,
         tools=tools or (), groups=group or (), deny=deny or (), team=team, user=user,
@@ -107,13 +107,13 @@ def rotate(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a key's secret; the old one stops working. This re-enables a revoked key."""
+    """Replace a key's secret; the old secret stops working. A revoked key works again."""
     secret = at_work(state_dir, lambda repository: keyring.rotate_key(repository, name))
     show_secret(name, secret, as_json=as_json)
 
 
 def show_secret(name: str, secret: str, *, as_json: bool) -> None:
-    """Print a new secret, once."""
+    """Print the new secret of a key."""
     if as_json:
         show_json({"name": name, "secret": secret})
     else:
@@ -137,7 +137,7 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
 
 
 def checked_name(name: str) -> str:
-    """Return a valid key name. Raises `CommandError`."""
+    """Validate a name and return it. Raises `CommandError` if it is invalid."""
     try:
         return NAMES.validate_python(name)
     except ValidationError as error:
@@ -147,7 +147,7 @@ def checked_name(name: str) -> str:
 
 
 def made_of(model: type[M], **options: Any) -> M:
-    """Return options as configuration fields. Raises `CommandError`."""
+    """Return a model built from options. Raises `CommandError` with the first invalid option."""
     try:
         return model.model_validate(options)
     except ValidationError as error:

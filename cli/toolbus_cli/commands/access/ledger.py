@@ -41,8 +41,8 @@ def show(
 ) -> None:
     """Show every budget: its limit, spent and reserved amounts, and reset time.
 
-    Debt is the cost of calls beyond their reservations. The exit code is 1 if a customer's
-    counters are lost; its paid calls are denied until they are rebuilt.
+    Debt is the cost of calls that exceeds their reservations. The exit code is 1 if the counters
+    of a customer are lost; paid calls of that customer are denied until the counters are rebuilt.
     """
     result = asyncio.run(_reply(state_dir, customer))
     if as_json:
@@ -67,9 +67,9 @@ def rebuild(
 def accept(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Reopen a customer's budgets although its events do not cover their whole period.
+    """Reopen a customer's budgets although the stored events do not cover the whole period.
 
-    Calls in the stored events are counted; older spending is forgiven.
+    Only the calls in the stored events are counted; earlier spending is not.
     """
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
 

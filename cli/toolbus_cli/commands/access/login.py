@@ -1,4 +1,4 @@
-"""Sign an administrator in with a device code and a browser."""
+"""Command that signs an administrator in with a device code and a browser."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from toolbus_cli.state_dir import endpoint_of
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.access.oauth_scopes import ADMINISTER, LOOK
 
-LONGEST_WAIT = 60.0  # between two questions
+LONGEST_WAIT = 60.0  # between two token requests
 LARGEST = 64 * 1024
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 DOCUMENT = "/.well-known/oauth-protected-resource/api"
@@ -60,7 +60,12 @@ def awaited(
     waiting: dict[str, Any],
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Wait for the confirmation and return the token. Raises `CommandError` without it."""
+    """Wait until the code is confirmed and return the token.
+
+    Raises:
+        CommandError: the sign-in was rejected, or the code expired.
+
+    """
     pause = float(waiting.get("interval", 5))
     left = float(waiting.get("expires_in", 600))
     while left > 0:
@@ -77,7 +82,7 @@ def awaited(
 def _given(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     status, result = answer
     if status != OK:
-        why = result.get("error_description") or result.get("error") or f"answered {status}"
+        why = result.get("error_description") or result.get("error") or f"HTTP {status}"
         raise CommandError(
             f"The sign-in failed: Toolbus returned no token ({why}). Run the command again."
         )

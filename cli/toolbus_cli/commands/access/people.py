@@ -100,8 +100,8 @@ def add_client(  # noqa: PLR0913 - the fields of a client
     redirect: Annotated[
         list[str] | None,
         typer.Option(
-            help="A redirect URI; repeatable. Without one: device codes (--public), otherwise "
-            "client credentials or a JWT bearer grant."
+            help="A redirect URI; repeatable. A client without one uses device codes (with "
+            "--public), client credentials or a JWT bearer grant."
         ),
     ] = None,
     client_id: Annotated[
@@ -161,14 +161,14 @@ def remove_client(
 
 
 def list_clients(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List clients, including dynamically registered ones."""
+    """List all clients, including dynamically registered clients."""
     rows = send_request(state_dir, "clients")
     columns = ("id", "name", "from", "method", "redirects")
     show_rows(columns, rows, "No clients.", as_json=as_json)
 
 
 def list_grants(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List active grants: client, user and expiry."""
+    """List active grants with user, client, resource and scope."""
     rows = send_request(state_dir, "grants")
     columns = ("id", "user", "client", "resource", "scope")
     show_rows(columns, rows, "No grants.", as_json=as_json)
@@ -187,7 +187,7 @@ def revoke_grant(
 def send_request(
     state_dir: Path, action: str, name: str = "", about: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Send a request to the oauth service and return its reply."""
+    """Send an identity request to the oauth service and return the rows of its reply."""
 
     async def send() -> IdentityReply:
         request = IdentityRequest(action=action, name=name, by=me(), about=json.dumps(about or {}))
@@ -220,4 +220,4 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CommandError(f"{path} is not valid JSON.") from error
+        raise CommandError(f"{path} cannot be read as JSON; give a JWKS file.") from error

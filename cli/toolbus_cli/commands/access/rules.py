@@ -31,7 +31,7 @@ _CALLS = (
     "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
     "team, user, environment, key, server, tool, method, family, charge, code, rule, "
     "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
-    # A call that was denied because it must wait also requested an approval: it counts as denied.
+    # A call denied with approval_required also has an approval.requested event, which is omitted.
     "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
     "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
     "OR event = 'approval.requested' AND call_id NOT IN (SELECT call_id FROM events "
@@ -41,7 +41,7 @@ _CALLS = (
 
 
 def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List configured rules, in the order in which denials name them."""
+    """List configured rules; if several rules deny a call, the denial names the first."""
 
     async def work(repository: ConfigRepository) -> dict[str, Rule]:
         return (await repository.declared()).configuration.rules
@@ -62,7 +62,7 @@ def check(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Check rules against the attributes of calls and report every error; applies nothing."""
+    """Validate rules against the attributes of calls and report every error; apply nothing."""
     declared = _proposed(file)
     if as_json:
         show_json({"valid": list(declared.rules)})
@@ -86,7 +86,7 @@ def replay(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Report what rules would have changed for recorded calls.
+    """Report how rules would have changed the decisions on recorded calls.
 
     Shadow rules count as enforced. Arguments are known only where `content: full` recorded
     them; calls whose result depends on unrecorded arguments are reported as unknown.

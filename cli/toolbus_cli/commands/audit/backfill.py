@@ -28,8 +28,8 @@ from toolbus_common.contracts import (
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
-MAX_LINES, MAX_BYTES = 1000, 1 << 20  # of an export, in one message
-SECONDS = 60.0  # a thousand messages may contain many events
+MAX_LINES, MAX_BYTES = 1000, 1 << 20  # of an export in one message
+SECONDS = 60.0  # audit reads up to a thousand messages per request, with many events each
 _LETTERS = (
     "SELECT concat(toString(stream_seq), '.', toString(line)) AS position, at, subject, reason"
 )
@@ -41,7 +41,7 @@ def list_letters(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, newest first; a position is a stream message and a line in it."""
+    """List dead letters, newest first; a position is MESSAGE.LINE, a line of a stream message."""
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_request(state_dir, sql, limit))
     nothing = "No dead letters."
@@ -57,7 +57,7 @@ def show(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a dead letter as received, and why audit could not read it."""
+    """Show a dead letter as audit received it, with the reason why it could not be parsed."""
     found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", position)
     if found is None:
         raise CommandError(
@@ -80,18 +80,18 @@ def show(
 
 
 def retry(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Retry every dead letter that is still in the stream; readable ones become rows."""
+    """Retry every dead letter that is still in the stream; parsed events become rows."""
     result = asyncio.run(_refilled(state_dir, BackfillRequest(dead=True)))
     if as_json:
         show_json(result)
         return
-    say(f"{result['written']} events became rows; {result['unreadable']} still cannot be read.")
+    say(f"{result['written']} events became rows; {result['unreadable']} still cannot be parsed.")
 
 
 def backfill(
     export: Annotated[
         Path | None,
-        typer.Argument(help="A JSONL export (.gz too) to read instead of the stream."),
+        typer.Argument(help="A JSONL export (plain or .gz) to read instead of the stream."),
     ] = None,
     *,
     since: Annotated[
@@ -102,9 +102,9 @@ def backfill(
 ) -> None:
     """Insert events that are in the stream but missing in the tables.
 
-    Use it after tables were lost or restored from a backup. The stream stores events for 14 days.
-    Events of an export are matched by id; they have no stream position, so no checkpoint covers
-    their rows.
+    Use this command after tables were lost or restored from a backup. The stream stores events for
+    14 days. Events of an export are matched by id; they have no stream position, so no checkpoint
+    covers their rows.
     """
     if export is not None and since:
         raise CommandError("--since applies to the stream only; an export is read completely.")
@@ -116,9 +116,9 @@ def backfill(
     if as_json:
         show_json(result)
         return
-    say(f"{result['lines']} lines read, {result['written']} missing ones inserted.")
+    say(f"{result['lines']} lines read, {result['written']} missing events inserted.")
     if result["unreadable"]:
-        say(f"{result['unreadable']} cannot be read; 'toolbus audit dead-letters list' shows them.")
+        say(f"{result['unreadable']} cannot be parsed; see 'toolbus audit dead-letters list'.")
 
 
 def _moment(text: str) -> float:
@@ -161,7 +161,7 @@ async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
 
 
 def _pieces(export: Path) -> Iterator[list[str]]:
-    """Yield the export's lines, batched to fit a message."""
+    """Yield the lines of an export in batches; each batch fits into one message."""
     piece, size = list[str](), 0
     try:
         with gzip.open(export, "rt") if export.suffix == ".gz" else export.open() as file:

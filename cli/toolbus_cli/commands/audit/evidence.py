@@ -40,7 +40,7 @@ def export(  # noqa: PLR0913
     ] = Form.BUNDLE,
     customer: Annotated[
         str,
-        typer.Option(help="The customer; default: 'default' for bundles, otherwise all customers."),
+        typer.Option(help="The customer; default: 'default' for bundles, else all customers."),
     ] = "",
     since: Annotated[
         str,
@@ -64,14 +64,14 @@ def export(  # noqa: PLR0913
 ) -> None:
     """Export events: as a signed bundle that verifies offline, or as plain rows.
 
-    A bundle contains the whole log of one customer. The other formats contain plain events in the
-    order of time: jsonl as their producers wrote them, ocsf as Open Cybersecurity Schema Framework
-    events (one per line), parquet as the columns of the table.
+    A bundle contains the whole log of one customer. The other formats contain plain events, ordered
+    by time: jsonl has the events as their producers wrote them, ocsf has Open Cybersecurity Schema
+    Framework events (one per line), parquet has the columns of the table.
     """
     if form is Form.BUNDLE:
         if until or event:
             raise CommandError(
-                "A bundle is a whole log: omit --until and --event, or choose a --format."
+                "A bundle is a whole log: omit --until and --event, or choose another --format."
             )
         result = asyncio.run(_export(state_dir, out, customer or "default", since, reveal=reveal))
         show_json(result) if as_json else _say_bundle(out, result)

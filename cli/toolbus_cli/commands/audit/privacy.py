@@ -39,9 +39,9 @@ def forget(
 ) -> None:
     """Erase a person: their names and content in events become unreadable.
 
-    Destroys their encryption key on the bus and in every service; the signed log stays
-    verifiable. This cannot be undone. Remove other mentions yourself (toolbus.yaml, exported
-    bundles).
+    The command destroys the person's encryption key on the bus and in every service; the signed log
+    remains verifiable. This cannot be undone. Remove other mentions yourself (toolbus.yaml,
+    exported bundles).
     """
     asyncio.run(_forget(state_dir, person, reason, sure=yes))
 
@@ -74,7 +74,7 @@ def hold(
     ],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Place a legal hold: no event of the customer is deleted or erased until it is removed."""
+    """Place a legal hold; while it exists, no event of the customer is deleted or erased."""
     asyncio.run(_hold(state_dir, customer, why))
     say(f"Events of '{customer}' are under a legal hold and are not deleted.")
 

@@ -55,8 +55,8 @@ def query(
 
     The table events has a row per event: at (UTC), event (call.allowed, call.denied,
     call.completed, call.failed, server.lost, key.created, ...), customer, team, user, environment,
-    key, call_id, server, tool, method, code, rule, shadow (shadow rules that would have denied it),
-    reason, charge (micro-dollars), latency_us, detail (the whole event).
+    key, call_id, server, tool, method, code, rule, shadow (shadow rules that would have denied the
+    call), reason, charge (micro-dollars), latency_us, detail (the whole event).
     """
     request = AuditQuery(sql=sql, limit=limit, parameters=_named(given or ()))
     if name:
@@ -82,7 +82,7 @@ async def _query(state_dir: Path, requested: AuditQuery) -> RowsReply:
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
-    """Return the parameters' values by name. Raises `CommandError`."""
+    """Return the values of `--param` options by name. Raises `CommandError` if one has no '='."""
     for each in given:
         if "=" not in each:
             raise CommandError(
@@ -115,7 +115,7 @@ def tail(  # noqa: PLR0913 - one for each option
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the newest events, and new ones with -f; --json prints one object per line."""
+    """Print the newest events; with -f, follow new events. --json prints one object per line."""
     wanted = {"event": like(event), "customer": customer, "key": key, "server": server}
     asyncio.run(_tail(state_dir, lines, wanted, follow=follow, as_json=as_json))
 

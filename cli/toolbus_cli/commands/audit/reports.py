@@ -32,7 +32,7 @@ Own = Annotated[
 
 
 def queries(
-    name: Annotated[str, typer.Argument(help="Show this query with its SQL.")] = "",
+    name: Annotated[str, typer.Argument(help="Show only this query, with its SQL.")] = "",
     *,
     own: Own = None,
     as_json: AsJson = False,
@@ -46,7 +46,7 @@ def queries(
     if name:
         one = saved.chosen(name, own)
         items = [
-            f"-- {p.name}: {p.type} = {p.usual or '(needed)'} | {p.about}" for p in one.parameters
+            f"-- {p.name}: {p.type} = {p.usual or '(required)'} | {p.about}" for p in one.parameters
         ]
         say(f"-- {one.about}", *items, one.sql)
         return
@@ -115,7 +115,7 @@ def _show(found: Report) -> None:
     rows = [_row(row["name"], row) for row in found.table]
     show_table(columns, [*rows, _row("(all)", found.total)] if rows else [], "No call.")
     if found.more:
-        say(f"Only the {report_data.MAX_NAMES} most expensive are shown.")
+        say(f"Only the {report_data.MAX_NAMES} most expensive rows are shown.")
     if found.codes:
         say("")
         codes = [(row["code"], row["calls"]) for row in found.codes]

@@ -103,8 +103,9 @@ def get(
 ) -> None:
     """Show the configuration. Credentials are redacted.
 
-    'toolbus apply' accepts the output: a key without a secret keeps its present one, and '(set)'
-    keeps the stored value. Keys created with 'toolbus keys create' are shown by 'get keys' only.
+    'toolbus apply' accepts the output: a key without a secret retains the stored secret, and
+    '(set)' retains the stored value. Keys created with 'toolbus keys create' are shown only by
+    'toolbus get keys'.
     """
     if kind not in (*KINDS, ALL):
         raise CommandError(f"Unknown kind '{kind}'; use one of {', '.join(KINDS)}.")
@@ -197,7 +198,7 @@ def _add(taken: Configuration, state_dir: Path) -> None:
         taken_already = sorted(set(now.servers) & set(taken.servers))
         if taken_already:
             raise CommandError(
-                f"A server '{taken_already[0]}' is already configured; rename one of them."
+                f"A server '{taken_already[0]}' is already configured; rename one of the two."
             )
         servers = {**now.servers, **taken.servers}
         await repository.apply(now.model_copy(update={"servers": servers}), BY, named=taken)

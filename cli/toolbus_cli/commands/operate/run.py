@@ -70,9 +70,9 @@ def up(  # noqa: PLR0913
 ) -> None:
     """Start the whole gateway on this machine; Ctrl-C drains and stops it.
 
-    The configuration file is watched: a valid change is applied, and of an invalid one the errors
-    are printed and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and TOOLBUS_CLICKHOUSE_URL
-    select external servers instead of the embedded ones.
+    The configuration file is watched: a valid change is applied; an invalid change is not applied,
+    and its errors are printed. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and TOOLBUS_CLICKHOUSE_URL
+    select external servers instead of the embedded servers.
     """
     from toolbus_cli.launcher.up import Options  # noqa: PLC0415
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
@@ -95,12 +95,12 @@ def run(
         ),
     ] = "127.0.0.1:0",
 ) -> None:
-    """Run services in one process, for a cluster; SIGTERM drains.
+    """Run services in one process, for a cluster; SIGTERM drains and stops them.
 
     Services are configured by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and
     unsent events), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST
     and TOOLBUS_HTTP_PORT (ingress). TOOLBUS_OPS_LISTEN sets the operations listener too;
-    TOOLBUS_OPS_HOSTS lists the host names that its requests may have.
+    TOOLBUS_OPS_HOSTS lists the host names that this listener accepts.
     """
     raise typer.Exit(_run(services, ops_listen))
 
@@ -160,7 +160,7 @@ def nats_config(
     ] = "/data",
     as_json: AsJson = False,
 ) -> None:
-    """Write a NATS configuration: a user and permissions per service, a seed file each.
+    """Write a NATS configuration with a user, permissions and a seed file per service.
 
     Existing seeds and keys are not changed, so an upgrade only rewrites nats.conf. Give each
     service only its own files: its seed; people.key (every service except ingress, and operators);

@@ -37,11 +37,11 @@ from toolbus_common.nats.topology import BUCKETS, OBJECTS
 from toolbus_common.service.names import SERVICES
 
 MIN_FREE = 1 << 30  # bytes
-Check = dict[str, Any]  # name of the check, whether it passed, and a message
+Check = dict[str, Any]  # `what` is the name, `ok` the result, `message` the details
 
 
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show the state of every service and server. The exit code is 1 if one is not ready."""
+    """Show the state of every service and server. The exit code is 1 if a service is not ready."""
     place = find(state_dir)
     services, servers = asyncio.run(_request(place))
     missing = sorted(set(SERVICES) - {each.service for each in services})
@@ -161,11 +161,11 @@ def _refused(server: dict[str, Any]) -> Iterator[str]:
         paths = [path for path in files if files[path] == kind][:5]
         if paths:
             line = f"servers.{server['name']}.files: {{{kind}: [{', '.join(paths)}]}}"
-            yield f"Its arguments name files that it may not {verb}; to allow this: {line}"
+            yield f"The arguments name files that the server may not {verb}; to allow this: {line}"
 
 
 def not_held(servers: list[dict[str, Any]]) -> str:
-    """Return the isolation measures that this machine does not support; empty if none."""
+    """Return a message with the isolation measures that this machine lacks; empty if none."""
     every = (held.items() for held in (each.get("isolation", {}) for each in servers))
     result = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
     if not result:
@@ -189,7 +189,7 @@ _LACKS = {
 
 
 def _lost_of(server: dict[str, Any]) -> Iterator[str]:
-    """Yield failed lists and dropped notifications."""
+    """Yield a message for each failed list, and one for dropped messages."""
     for method, why in server.get("failed_lists", {}).items():
         yield f"{method} fails: {why}"
     if dropped := server.get("dropped_messages"):
@@ -206,7 +206,7 @@ def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
     if replica["differs"]:
         some = ", ".join(replica["differs"][:5])
         more = ", …" if len(replica["differs"]) > 5 else ""  # noqa: PLR2004
-        why = "its definitions of them differ from those of most replicas."
+        why = "most replicas have other definitions of these tools."
         yield f"Replica {name} gets no calls of {some}{more}: {why}"
 
 
@@ -254,7 +254,7 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
         yield _check("state directory", f"{state_dir}, mode {mode:o}{fix}", ok=private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= MIN_FREE
-        fix = "" if enough else "; free some: without disk space for events, calls are denied"
+        fix = "" if enough else "; free disk space: calls are denied if events cannot be stored"
         yield _check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
     path = config or Path("toolbus.yaml")
     if config is not None or path.exists():

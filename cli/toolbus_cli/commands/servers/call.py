@@ -29,9 +29,9 @@ def call(
         bool, typer.Option("--raw", help="Print the tool's text unchanged, even on a terminal.")
     ] = False,
 ) -> None:
-    """Call a tool over HTTP like an agent: authorized, charged and recorded.
+    """Call a tool over HTTP; the call is authorized, charged and recorded.
 
-    On a terminal, invisible characters and control sequences of a text are shown by name.
+    On a terminal, invisible and control characters of a text are shown by name.
     """
     if not key:
         raise CommandError("A key is required; give its secret with --key or TOOLBUS_KEY.")

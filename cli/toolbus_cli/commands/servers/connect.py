@@ -1,4 +1,4 @@
-"""Connect a stdio client to the HTTP endpoint."""
+"""Command that connects a stdio client to the HTTP endpoint."""
 
 import os
 import signal
@@ -27,10 +27,10 @@ def connect(
     ] = "",
     key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
     key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="A file that holds the key's secret.")
+        Path | None, typer.Option("--key-file", help="A file that contains the key's secret.")
     ] = None,
     server: Annotated[
-        str, typer.Option(help="Expose only this server, with its own tool names.")
+        str, typer.Option(help="Expose only this server, with tool names without prefix.")
     ] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:

@@ -93,8 +93,8 @@ def curl(
 ) -> None:
     """Import one request as a tool; mark parameters in its path as {id}.
 
-    Writes NAME.openapi.yaml next to the file of -o, or into the current directory. A credential is
-    replaced by a reference to an environment variable.
+    The command writes NAME.openapi.yaml next to the file of -o, or into the current directory. A
+    credential is replaced by a reference to an environment variable.
     """
     sample = curls.read(line)
     host = urlsplit(sample.url).hostname or "api"
@@ -111,8 +111,8 @@ def postman(
 ) -> None:
     """Import the requests of a Postman collection as tools.
 
-    Writes NAME.openapi.yaml next to the file of -o, or into the current directory. Credentials are
-    replaced by references to environment variables.
+    The command writes NAME.openapi.yaml next to the file of -o, or into the current directory.
+    Credentials are replaced by references to environment variables.
     """
     title, samples, lost = collections.read(_text(file).decode("utf-8-sig", "replace"))
     called = name or _named(title)
@@ -218,7 +218,7 @@ def _fetched(url: str) -> bytes:
 
 
 def _beside(source: str, output: Path | None) -> str:
-    """Return a file's path relative to toolbus.yaml."""
+    """Return the path of `source` relative to the output file; a URL is returned unchanged."""
     if "://" in source or output is None:
         return source
     return os.path.relpath(source, output.resolve().parent)

@@ -15,7 +15,7 @@ from toolbus_cli.views.definition_diff import differences, texts
 from toolbus_cli.views.visible_text import counted
 from toolbus_common.config_store.repository import ConfigRepository
 
-SHOWN_DIGEST = 16  # characters: a collision cannot be found in time
+SHOWN_DIGEST = 16  # characters; finding a collision takes too long for an attack
 MIN_DIGEST = 8
 
 What = Annotated[
@@ -34,7 +34,7 @@ def list_pins(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List quarantined definitions and why; they stay hidden until approved."""
+    """List quarantined definitions with the reason; they are hidden until they are approved."""
     cases = _look(server, state_dir, everything=everything)
     if as_json:
         show_json([_reply(case) for case in cases])
@@ -55,7 +55,7 @@ def list_pins(
 
 
 def diff(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show how definitions differ from the approved ones, field by field.
+    """Show how definitions differ from the approved definitions, field by field.
 
     Invisible and look-alike characters are shown by name: ⟨U+200B ZERO WIDTH SPACE⟩.
     """
@@ -72,7 +72,8 @@ def approve(
     what: What,
     *,
     digest: Annotated[
-        str, typer.Option(help="Require this current digest, as 'toolbus pins diff' printed it.")
+        str,
+        typer.Option(help="Approve only if the digest that 'pins diff' prints is this one."),
     ] = "",
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Skip the differences and the confirmation.")
@@ -80,7 +81,7 @@ def approve(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Approve the present version of a quarantined definition, or of all of a server.
+    """Approve the current version of a quarantined definition, or of all definitions of a server.
 
     The command shows the differences and asks for confirmation. A definition that changes before
     the approval stays quarantined.
@@ -95,7 +96,7 @@ def approve(
 
 
 def reject(what: What, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Reject the present version of a definition, or all quarantined ones of a server.
+    """Reject the current version of a definition, or all quarantined definitions of a server.
 
     A rejected version is hidden in every mode; an approved version of the same definition stays
     approved.
@@ -125,7 +126,7 @@ def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
 
 
 def _check(cases: list[Case], what: str, digest: str) -> None:
-    """Check that the given digest is the current one of the only case."""
+    """Check that `digest` is the current digest of the only case. Raises `CommandError`."""
     if len(digest) < MIN_DIGEST:
         raise CommandError(
             f"--digest is too short; give at least {MIN_DIGEST} characters of the digest."

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 def drain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Stop new calls to a server; running calls finish. 'toolbus servers undrain' ends this."""
+    """Stop new calls to a server; running calls finish. 'toolbus servers undrain' resumes calls."""
     row = at_work(state_dir, lambda repository: _steer(repository, name, _drained, ServerDrained))
     left = row.get("in_flight", 0)
     under_way = "no call is running" if not left else f"{left} still running"
@@ -53,7 +53,7 @@ def undrain(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson 
 
 
 def reset(name: Name, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Reset a server: open a new connection or process, close its circuit breaker.
+    """Reset a server: reconnect or restart it, and close its circuit breaker.
 
     Running calls of a stdio server fail; drain it first to avoid that.
     """
@@ -79,7 +79,10 @@ async def _steer(
     change: Callable[[ServerCommand], dict[str, Any]],
     event: type[ServerCommandEvent],
 ) -> Row:
-    """Store the command, publish it and wait for an executor; return the server's row."""
+    """Store and record a command, wait for an executor, and return the server's row.
+
+    The row is empty if no executor is running.
+    """
     if name not in (await repository.declared()).configuration.servers:
         raise CommandError(f"Unknown server '{name}'; 'toolbus get servers' lists them.")
     result = await _written(repository, name, change)
@@ -112,7 +115,10 @@ async def _written(
 
 
 async def _confirmed(repository: ConfigRepository, name: str, reply: ServerCommand) -> Row:
-    """Wait for an executor to report the server's state after the command."""
+    """Wait until an executor has applied the command; return the server's row in its reply.
+
+    The row is empty if no executor is running. After `CONFIRM_SECONDS`, the last row is returned.
+    """
     queries, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
     row: Row = {}
     while monotonic() < give_up:

@@ -36,7 +36,7 @@ def tools(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List the tools of every server, or those a key can see."""
+    """List the tools of every server, or only the tools that a key can see."""
 
     async def work(
         repository: ConfigRepository,
@@ -73,10 +73,10 @@ async def _listings(repository: ConfigRepository, configuration: Configuration) 
 async def _bounds(
     repository: ConfigRepository, name: str, configuration: Configuration
 ) -> EffectiveGrants:
-    """Return a key's effective grants, including those of its user, team and customer."""
+    """Return a key's effective grants, computed with its user, team and customer."""
     key = await repository.own_key(name) or configuration.keys.get(name)
     if key is None:
-        raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
+        raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows all keys.")
     if key.revoked:
         raise CommandError(
             f"The key '{name}' is revoked and sees no tool; 'toolbus keys rotate {name}' "
@@ -86,7 +86,10 @@ async def _bounds(
 
 
 def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
-    """Return the tools as agents see them. Grants are matched against the server's own names."""
+    """Yield the tools of a server as agents see them.
+
+    Grants are matched against the tool names that the server uses, not against aliases.
+    """
     for tool in listing.tools:
         own = full_name(listing.server, tool.name)
         seen = names.shown("tools", listing.server, tool.name)
@@ -98,7 +101,7 @@ def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[d
 def _unseen(
     listings: list[Listing], configuration: Configuration, names: Names
 ) -> list[dict[str, str]]:
-    """Return hidden tools under the server's own names, with the reason."""
+    """Return hidden tools with the reason; the names are the names that the servers use."""
     found = {
         full_name(server, own): reason
         for (kind, server, own), reason in (names.dropped | names.crowded).items()

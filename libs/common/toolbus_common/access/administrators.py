@@ -1,4 +1,4 @@
-"""Administrators: holders of an admin key, or of an access token for administration. Pure."""
+"""Administrators: people with an admin key or with an access token for administration (no I/O)."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from toolbus_common.errors import ForbiddenError, InsufficientScopeError
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """An administrator. `by` is the name recorded in events.
+    """An administrator. `by` is the name that events record.
 
-    If the administrator is a signed-in user, `key` and `user` identify the calls that this user
-    makes, and `scope` is the scope of the access token. A scope other than `admin` limits the
-    administrator to the rights of a viewer.
+    A signed-in user is identified by `key` and `user`, as in the user's tool calls. `scope` is the
+    scope of the user's access token. Any scope other than `admin` limits the administrator to the
+    rights of a viewer.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Administrator:
 
     @property
     def rights(self) -> list[Right]:
-        """The rights of this administrator."""
+        """The rights that both the role and the token's scope permit."""
         return [right for right in RIGHTS if may(self.role, right) and self._lets(right)]
 
     def check(self, right: Right | None) -> None:
@@ -58,11 +58,11 @@ class Administrator:
 
 
 def of_key(name: str, admin: Admin) -> Administrator:
-    """Return the holder of an admin key."""
+    """Return the administrator that holds an admin key."""
     return Administrator(name, f"admin:{name}", admin.role)
 
 
 def of_person(bearer: Bearer, role: Role) -> Administrator:
-    """Return a person or machine that signed in."""
+    """Return the administrator for a person or machine that signed in."""
     user = f"user:{bearer.user}"
     return Administrator(bearer.user, user, role, bearer.name, user, bearer.scope)

@@ -1,8 +1,8 @@
-"""Callers without a credential: their name, their key digest, and where they may connect from.
+"""Callers without a credential: name, key digest, and the test for remote access.
 
-The key digest of an anonymous caller is not a hash, so no secret can produce it. It contains the
-client's session id, if there is one, so that state stored by key digest (tasks, results, sessions
-at servers) is separate for each client session.
+The key digest of an anonymous caller is not a hash, so no secret can produce it. If the client has
+a session, the digest contains the session id. State stored by key digest (tasks, results, sessions
+at servers) is therefore separate for each client session.
 """
 
 from urllib.parse import urlsplit
@@ -21,18 +21,18 @@ def key_digest_in(session: str) -> str:
 
 
 def is_anonymous(key_digest: str) -> bool:
-    """Return whether a key digest is that of a caller without a credential."""
+    """Return whether a key digest belongs to a caller without a credential."""
     return key_digest == KEY_DIGEST or key_digest.startswith(_OF_SESSION)
 
 
 def is_local_name(host: str) -> bool:
-    """Return whether a host, without its port, can only be this machine."""
+    """Return whether a host name or address (without port) always means this machine."""
     bare = host.lower().removeprefix("[").removesuffix("]")
     return bare == "localhost" or is_loopback(bare)
 
 
 def remote_reason(http_host: str, public_url: str, trusted_proxies: str) -> str:
-    """Return why other machines may reach a listener; empty if they cannot."""
+    """Return the reason why other machines can reach a listener; empty if they cannot."""
     if not is_local_name(http_host):
         return f"the gateway listens on {http_host} (TOOLBUS_HTTP_HOST, --host)"
     if public_url and not is_local_name(_host_of(public_url)):

@@ -1,4 +1,4 @@
-"""The current configuration of a process: watched, and read in immutable snapshots."""
+"""The current configuration of a process: updated from the bucket, read as immutable snapshots."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -26,19 +26,19 @@ NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 
 def key_digest_of(secret: str) -> str:
-    """Return the key digest, which the bus carries instead of the secret."""
+    """Return the digest of a secret. Messages contain the digest, never the secret."""
     return sha256(secret.encode()).hexdigest()
 
 
 def hash_of(key_digest: str) -> str:
-    """Return the hash of a key digest, which the configuration stores."""
+    """Return the hash of a key digest. The configuration stores only this hash."""
     return sha256(key_digest.encode()).hexdigest()
 
 
 class ConfigSnapshot:
-    """One immutable view of the configuration. `version` grows with every change.
+    """One immutable view of the configuration. `version` increases with every change.
 
-    Access tokens are not part of the snapshot: `bearers` has the current ones.
+    Access tokens are not part of the snapshot: `bearers` always contains the current tokens.
     """
 
     __slots__ = ("_by_key_digest", "_principals", "bearers", "configuration", "keys", "version")
@@ -66,7 +66,7 @@ class ConfigSnapshot:
         version: int = 1,
         bearers: TokenCache | None = None,
     ) -> Self:
-        """Build a snapshot; individually created keys (`own`) override configured ones."""
+        """Build a snapshot. Individually created keys (`own`) override configured keys."""
         anonymous = {ANONYMOUS: configuration.anonymous.key} if configuration.anonymous.on else {}
         keys = KeyIndex().changed({**configuration.keys, **own, **anonymous})
         return cls(version, configuration, keys, Principals(configuration), bearers or TokenCache())
@@ -74,14 +74,14 @@ class ConfigSnapshot:
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "ConfigSnapshot":
         """Return a snapshot with these keys changed.
 
-        It reuses the cached principals of other keys.
+        The new snapshot reuses the cached principals of all other keys.
         """
         self._principals.forget(keys)
         changed = self.keys.changed(keys)
         return ConfigSnapshot(version, self.configuration, changed, self._principals, self.bearers)
 
     def seen_with(self, configuration: Configuration, bearers: TokenCache) -> "ConfigSnapshot":
-        """Return this snapshot with one service's decrypted configuration and access tokens."""
+        """Return this snapshot with the decrypted configuration and tokens of one service."""
         return ConfigSnapshot(self.version, configuration, self.keys, self._principals, bearers)
 
     def serves(self, server: str) -> bool:
@@ -89,7 +89,7 @@ class ConfigSnapshot:
         return server in self.configuration.servers or server == BUILT_IN
 
     def principal(self, name: str) -> Principal:
-        """Return the principal of a known key or signed-in user. Raises `KeyError`."""
+        """Return the principal of a key or signed-in user. Raises `KeyError` if unknown."""
         key = self.keys.get(name)
         if key is not None:
             return self._principals.of(name, key)
@@ -105,12 +105,12 @@ class ConfigSnapshot:
             name = self.keys.owner(secret_hash)
             if name is None:
                 return self._principal_held(secret_hash, now)
-            # Only matching digests are cached: no more entries than there are keys.
+            # Only digests of existing keys are cached, so the cache has at most one entry per key.
             found = self._by_key_digest[key_digest] = self.principal(name)
         return _live(found, now)
 
     def actors(self, name: str, key_digest: str) -> tuple[str, ...]:
-        """Return the machines that act for the holder with an exchanged token; none for keys."""
+        """Return the machines that act for a signed-in user by token exchange; empty for keys."""
         if not is_person(name):
             return ()
         bearer = self.bearers.known(hash_of(key_digest))
@@ -164,18 +164,21 @@ class ConfigProjection:
 
     @property
     def now(self) -> ConfigSnapshot:
-        """The current snapshot; empty until the first load of the bucket is complete."""
+        """The current snapshot; empty until the bucket has been loaded completely."""
         if self._stale:
             self._renew()
         return self._now
 
     @property
     def admins(self) -> Mapping[str, Admin]:
-        """The admin keys. Individually created keys override configured ones."""
+        """The admin keys by name. Individually created keys override configured keys."""
         return {**self._configuration.admins, **self._own_admins}
 
     def apply_change(self, change: Change | None) -> None:
-        """Apply one change of the bucket; None means that the first load is complete."""
+        """Apply one change of the bucket.
+
+        The change None means that the initial load is complete.
+        """
         if change is None:
             self._complete = True
         if self._complete:
@@ -212,7 +215,8 @@ class ConfigProjection:
                 else:
                     self._own_admins[name] = Admin.model_validate_json(value)
         except ValidationError as error:
-            # A newer version may have written it: keep the last valid state rather than half of it.
+            # A newer version of Toolbus may have written the entry. The last valid state remains in
+            # use.
             log.error(  # noqa: TRY400
                 "config.unreadable", extra={"key": key, "errors": error.error_count()}
             )
@@ -233,11 +237,11 @@ class ConfigProjection:
 
 
 class ConfigView:
-    """The configuration as one service sees it: with its access tokens and its secrets.
+    """The configuration for one service: with the service's access tokens and decrypted secrets.
 
-    `bearers` are the tokens that this service itself has verified: a service never trusts a token
-    because another service of the process does. `opened` decrypts the secrets of a configuration
-    that were encrypted for this service.
+    `bearers` are the tokens that this service itself has verified. A service never trusts a token
+    only because another service of the same process trusts it. `opened` decrypts the secrets that
+    were encrypted for this service.
     """
 
     def __init__(
@@ -255,13 +259,16 @@ class ConfigView:
 
     @property
     def now(self) -> ConfigSnapshot:
-        """The current snapshot; empty until the first load of the bucket is complete."""
+        """The current snapshot; empty until the bucket has been loaded completely."""
         if self._stale:
             self._renew()
         return self._now
 
     def administrator(self, key_digest: str, now: float) -> Administrator | None:
-        """Return the holder of a live admin key, or of an access token for administration."""
+        """Return the administrator with this key digest; None if no valid credential matches.
+
+        The credential is an admin key, or an access token for administration.
+        """
         wanted = hash_of(key_digest)
         for name, admin in self.projection.admins.items():
             if admin.secret_hash == wanted and admin.live(now):

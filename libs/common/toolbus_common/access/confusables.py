@@ -1,4 +1,4 @@
-"""Detect names that look alike to a person or a model, with a short table. Pure."""
+"""Detection of names that look alike to a person or a model, by a short table (no I/O)."""
 
 import unicodedata
 from functools import lru_cache
@@ -9,9 +9,10 @@ _PAIRS = (("rn", "m"), ("vv", "w"))
 
 @lru_cache(maxsize=65_536)
 def skeleton(name: str) -> str:
-    """Return a form of the name that is equal for confusable names.
+    """Return a form of the name that is equal for all names that look alike.
 
-    Based on Unicode TS 39, section 4; its table has letters that names cannot contain.
+    The algorithm is that of Unicode TS 39, section 4. The table here is shorter, because most
+    letters of the standard's table cannot occur in names.
     """
     bare = unicodedata.normalize("NFKC", name).casefold().translate(_ALIKE)
     for pair, letter in _PAIRS:

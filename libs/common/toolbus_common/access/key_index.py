@@ -1,4 +1,4 @@
-"""Immutable indexes of keys by name and by secret. Copying one costs only its changed entries."""
+"""Immutable indexes of keys by name and by secret hash. A copy costs only the changed entries."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,10 @@ V = TypeVar("V")
 
 
 class LayeredMapping(Mapping[str, V]):
-    """An immutable mapping of two layers: a base, and the changed entries above it.
+    """An immutable mapping of two layers: a base, and the changed entries above the base.
 
-    Copies share the base. A full copy is made when the changed entries become too many.
+    Copies share the base. When the number of changed entries exceeds the square root of the size of
+    the base, both layers are merged into a new base.
     """
 
     __slots__ = ("_above", "_below")
@@ -37,7 +38,7 @@ class LayeredMapping(Mapping[str, V]):
         return LayeredMapping(below)
 
     def __getitem__(self, name: str) -> V:
-        """Return the entry of a name. Raises `KeyError`."""
+        """Return the value of a name. Raises `KeyError`."""
         found = self._above[name] if name in self._above else self._below.get(name)
         if found is None:
             raise KeyError(name)
@@ -57,7 +58,7 @@ class LayeredMapping(Mapping[str, V]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyIndex(Mapping[str, Key]):
-    """Keys by name, and the names of keys by secret."""
+    """Keys by name, and the names of the keys by secret hash."""
 
     _keys: LayeredMapping[Key] = field(default_factory=LayeredMapping)
     _owners: LayeredMapping[tuple[str, ...]] = field(default_factory=LayeredMapping)
@@ -78,9 +79,9 @@ class KeyIndex(Mapping[str, Key]):
         return KeyIndex(self._keys.changed(keys), self._owners.changed(found))
 
     def owner(self, secret_hash: str) -> str | None:
-        """Return the name of the key with this secret.
+        """Return the name of the key with this secret hash; None if no key matches.
 
-        If several keys have it, return the first by name.
+        If several keys match, return the first name in alphabetical order.
         """
         names = self._owners.get(secret_hash)
         return names[0] if names else None
@@ -89,7 +90,7 @@ class KeyIndex(Mapping[str, Key]):
         return changed[secret_hash] if secret_hash in changed else self._owners.get(secret_hash, ())
 
     def __getitem__(self, name: str) -> Key:
-        """Return the key of a name. Raises `KeyError`."""
+        """Return the key with this name. Raises `KeyError`."""
         return self._keys[name]
 
     def __iter__(self) -> Iterator[str]:

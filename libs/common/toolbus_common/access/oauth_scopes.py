@@ -1,4 +1,4 @@
-"""OAuth scopes of access tokens: the part of the user's rights that a client has. Pure."""
+"""OAuth scopes of access tokens: the rights of a user that a client receives (no I/O)."""
 
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, Patterns
@@ -11,7 +11,7 @@ ADMINISTRATION = (ADMINISTER, LOOK)
 
 
 def offered(configuration: Configuration) -> list[str]:
-    """Return the available scopes for tools."""
+    """Return all scopes for tools that a client can request."""
     return [
         TOOLS,
         *(f"{OF_GROUP}{name}" for name, each in configuration.groups.items() if each.scope),
@@ -19,23 +19,26 @@ def offered(configuration: Configuration) -> list[str]:
 
 
 def first(configuration: Configuration) -> list[str]:
-    """Return the scopes that a client should request first."""
+    """Return the scopes for tools that a client should request at first."""
     groups = configuration.groups.items()
     return [f"{OF_GROUP}{name}" for name, each in groups if each.scope == "first"] or [TOOLS]
 
 
 def administers(scope: str) -> bool:
-    """Return whether a token with this scope is valid for administration and not for tools."""
+    """Return whether tokens with this scope are for administration and never for tools."""
     return any(each in ADMINISTRATION for each in scope.split())
 
 
 def appoints(configuration: Configuration) -> bool:
-    """Return whether an access rule grants a role."""
+    """Return whether any access rule grants an administrator role."""
     return any(each.role for each in configuration.access.values())
 
 
 def covered(configuration: Configuration, scope: str) -> Patterns | None:
-    """Return the patterns a scope grants; None for no restriction. Unknown scopes grant nothing."""
+    """Return the patterns that a scope grants; None for no restriction.
+
+    An unknown scope grants nothing.
+    """
     scopes = scope.split()
     if TOOLS in scopes:
         return None
@@ -43,7 +46,10 @@ def covered(configuration: Configuration, scope: str) -> Patterns | None:
 
 
 def needed(configuration: Configuration, scope: str, name: str) -> str:
-    """Return the scope to request so that a token of `scope` also grants `name`."""
+    """Return the scope that a client must request to use the tool `name`.
+
+    The returned scope extends the client's present `scope`.
+    """
     more = (
         each for each in offered(configuration)[1:] if granted(_patterns(configuration, each), name)
     )

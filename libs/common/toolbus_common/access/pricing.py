@@ -1,4 +1,4 @@
-"""Price of a call: the amount reserved before it, and the charge once its result is known."""
+"""Price of a call: the reserved amount before the call, and the charge after its result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ BYTES_PER_TOKEN = 4  # an estimate for English prose: no tokenizer runs on the c
 class Cost:
     """The cost of a call in micro-dollars.
 
-    `reserved` is the amount reserved before the call, and the maximum charge. `parts` are the
-    prices per call, per kilobyte and per token, and set only if the charge depends on the result.
+    `reserved` is the amount reserved before the call, and the maximum charge. `parts` contains the
+    prices per call, per kilobyte and per token. It is empty if the charge does not depend on the
+    result.
     """
 
     reserved: int
@@ -29,8 +30,8 @@ FREE = Cost(0)
 def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
     """Return the cost of a tool.
 
-    The entry of the tool itself applies, else the longest matching pattern. Without either the cost
-    is zero.
+    The tool's own entry in `prices` applies, otherwise the longest matching pattern. If no entry
+    matches, the cost is zero.
     """
     found = prices.get(name)
     if found is None:
@@ -45,7 +46,7 @@ def cost_of(name: str, prices: Mapping[str, float | Price]) -> Cost:
 
 
 def charged(reserved: int, parts: tuple[float, ...], result_bytes: int) -> int:
-    """Return the charge in micro-dollars for a result of this size, rounded up."""
+    """Return the charge in micro-dollars for a result of `result_bytes`, rounded up."""
     if not parts:
         return reserved
     call, kilobyte, token = parts

@@ -1,4 +1,4 @@
-"""A key with its hierarchy (user, team, customer): its grants, its expiry, and who pays. Pure."""
+"""A key with its hierarchy (user, team, customer): grants, expiry, paying customer (no I/O)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -30,27 +30,30 @@ MAX_PEOPLE = 100_000  # cached at once
 
 
 class Person(Key):
-    """A signed-in user as a key: the grants of an access rule, under the user's name.
+    """A signed-in user in the form of a key, with the grants of an access rule.
 
-    A user without a configuration entry has no limits of its own.
+    A user without an entry in `users` has no individual limits.
     """
 
 
 def person_of(access: Access, user: str) -> Person:
-    """Return the user as a key."""
+    """Return a signed-in user as a key with the terms of an access rule."""
     terms = {field: getattr(access, field) for field in KeyTerms.model_fields}
     return Person(**{**terms, "user": user})
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveGrants:
-    """The effective grants: names that all of `grants` match and `denials` do not."""
+    """The effective grants. A name must match every element of `grants`, and not `denials`."""
 
     grants: tuple[Patterns, ...]
     denials: Patterns = ()
 
     def cover(self, name: str) -> bool:
-        """Return whether a full name (`server__name` or `server__uri`) is granted."""
+        """Return whether a full name is granted and not denied.
+
+        A full name has the form `server__name` or `server__uri`.
+        """
         return all(granted(patterns, name) for patterns in self.grants) and not self.deny(name)
 
     def deny(self, name: str) -> bool:
@@ -58,17 +61,18 @@ class EffectiveGrants:
         return bool(self.denials) and granted(self.denials, name)
 
     def narrowed(self, restriction: Iterable[Patterns]) -> "EffectiveGrants":
-        """Return these grants with further restrictions: they can only remove names."""
+        """Return these grants with additional restrictions. The result never grants more names."""
         return replace(self, grants=(*self.grants, *restriction))
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A key and its levels, from the key up, each with its name in messages (`team:support`).
+    """A key and its levels, in the order key, user, team, customer.
 
-    `own` is the key itself, `key` its name. `customer` pays; `ends` (seconds since the epoch) is
-    when access expires. If an access token restricts its holder, `whole` is the unrestricted
-    principal and `token_scope` the token's scope.
+    Each level has its name in messages (`team:support`). `key` is the name of the key and `own` is
+    the key itself. `customer` is the customer that pays. `ends` is the time at which access
+    expires, in seconds since the epoch. If an access token restricts the user, `whole` is the
+    unrestricted principal and `token_scope` is the scope of the token.
     """
 
     key: str
@@ -83,21 +87,21 @@ class Principal:
 
     @property
     def seen(self) -> EffectiveGrants:
-        """The grants for lists, which also contain tools that need another access token."""
+        """The grants for lists. Lists also show tools that need another access token."""
         return (self.whole or self).bounds
 
     @property
     def environment(self) -> str:
-        """The environment of the nearest level that has one; else empty."""
+        """The environment of the lowest level that sets an environment; empty if no level does."""
         return next((level.environment for _, level in self.levels if level.environment), "")
 
     @property
     def content(self) -> Content:
-        """How much of a program's text is recorded."""
+        """The part of a program's text that is recorded."""
         return self.recording("")[0]
 
     def recording(self, server: str) -> tuple[Content, Content]:
-        """Return how much of the arguments and of the results of a server's calls is recorded."""
+        """Return how much is recorded of the arguments and of the results of a server's calls."""
         bounds: list[Level | Environment | Server] = [level for _, level in self.levels]
         bounds += [
             each
@@ -114,25 +118,28 @@ class Principal:
 
     @property
     def strict(self) -> bool:
-        """Whether a level requires arguments to match their schema."""
+        """Whether any level rejects arguments that do not match the tool's schema."""
         return any(level.validation == "strict" for _, level in self.levels)
 
     @property
     def code_mode(self) -> bool | None:
-        """Whether tools are used through programs, by the nearest level that sets it."""
+        """Whether tools are used only through programs; None if no level sets it.
+
+        The setting of the lowest level applies.
+        """
         values = (level.through_programs for _, level in self.levels)
         return next((each for each in values if each is not None), None)
 
     def covering(self, name: str) -> str:
-        """Return the first level that requires approval of this call; empty if no level does."""
+        """Return the lowest level that requires approval of this call; empty if no level does."""
         return next((level for level, each in self.levels if granted(each.approve, name)), "")
 
 
 class Principals:
-    """Cache of the principals of one configuration, each computed at its first use.
+    """Cache of the principals of one configuration. A principal is computed at its first use.
 
     As long as a key is unchanged, its principal is the same object. A value derived from a
-    principal can therefore be cached under the principal's identity.
+    principal can therefore be cached by the identity of the principal.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -143,7 +150,10 @@ class Principals:
         self._scoped: dict[tuple[str, str], Principal] = {}
 
     def person(self, name: str, user: str) -> Principal:
-        """Return the principal of a signed-in user, `<access>:…`. Raises `KeyError`."""
+        """Return the principal of a signed-in user. Raises `KeyError` without an access rule.
+
+        `name` begins with the name of the access rule (`<access>:…`).
+        """
         found = self._people.get(name)
         if found is None:
             if len(self._people) >= MAX_PEOPLE:
@@ -214,7 +224,7 @@ def principal_of(
 
 
 def scoped(whole: Principal, scope: str) -> Principal:
-    """Return the principal restricted to what a scope grants."""
+    """Return the principal restricted to the names that a token's scope grants."""
     patterns = covered(whole.declared, scope)
     if patterns is None:
         return whole
@@ -222,7 +232,7 @@ def scoped(whole: Principal, scope: str) -> Principal:
 
 
 def exposed(configuration: Configuration) -> tuple[Patterns, ...]:
-    """Return what servers expose, as one restriction; empty if they expose everything."""
+    """Return the tools that servers expose, as one restriction; empty if all tools are exposed."""
     servers = configuration.servers.items()
     if all(server.expose == ("*",) for _, server in servers):
         return ()
@@ -241,7 +251,7 @@ def _grants(levels: list[tuple[str, Level]], configuration: Configuration) -> Ef
 
 
 def _granted_by(level: Level, configuration: Configuration) -> Patterns | None:
-    """Return the union of a level's patterns and its groups'; None for no restriction."""
+    """Return the patterns of a level and of its groups; None for no restriction."""
     granting = [level.tools, *(group.tools for group in _groups(level, configuration))]
     granted_sets = [patterns for patterns in granting if patterns is not None]
     if not granted_sets and not isinstance(level, Key):
@@ -250,5 +260,5 @@ def _granted_by(level: Level, configuration: Configuration) -> Patterns | None:
 
 
 def _groups(level: Level, configuration: Configuration) -> list[Group]:
-    """Return a level's groups; an unknown group grants nothing."""
+    """Return the groups of a level. An unknown group grants nothing."""
     return [configuration.groups.get(name, _UNKNOWN) for name in level.groups]

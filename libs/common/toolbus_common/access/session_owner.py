@@ -1,4 +1,4 @@
-"""Identify the owner of state at a server. Pure."""
+"""Identification of the principal that owns the state at a server (no I/O)."""
 
 from hashlib import blake2b
 
@@ -9,12 +9,12 @@ _BYTES = 16
 
 
 def principal_id_of(principal: Principal, key_digest: str = "") -> str:
-    """Return the id of a principal: of its user if it has one, else of the key itself.
+    """Return the id of a principal: the id of its user, or of the key if the key has no user.
 
-    A user's keys share their state. The id of a key depends on its secret and its customer. A key
-    that is deleted and created again under the same name, or moved to another customer, is
-    therefore another principal. Anonymous callers are identified by `key_digest`, which contains
-    their client session.
+    All keys of a user share their state. The id of a key depends on its secret and its customer. A
+    key is therefore another principal after it is deleted and created again under the same name, or
+    moved to another customer. An anonymous caller is identified by `key_digest`, which contains the
+    id of the client session.
     """
     own = principal.own
     if principal.key == ANONYMOUS:
@@ -30,6 +30,6 @@ def holder_of(key_digest: str, principal: Principal) -> str:
 
 
 def digest_of(*parts: str) -> str:
-    """Return a digest of these parts that reveals none of them."""
+    """Return a digest of these texts, from which the texts cannot be derived."""
     framed = "\0".join(f"{len(each)}:{each}" for each in parts)
     return blake2b(framed.encode(), digest_size=_BYTES).hexdigest()

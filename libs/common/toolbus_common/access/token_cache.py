@@ -9,30 +9,30 @@ from toolbus_common.contracts.queries.identity import Bearer
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
 SWEEP_AT = 1024
-BELOW = "~"  # separates a grant's id from that of a grant made of it by token exchange
+BELOW = "~"  # precedes the part of a grant's id that token exchange appends
 
 
 def is_person(name: str) -> bool:
-    """Return whether this `Bearer.name` is a signed-in user's: names of keys have no colon."""
+    """Return whether a `Bearer.name` belongs to a signed-in user. Key names contain no colon."""
     return ":" in name
 
 
 class TokenCache:
-    """Holders of access tokens by token hash, updated by changes of tb_tokens."""
+    """Cache of access tokens: the holder (`Bearer`) of each token by the token's hash."""
 
     def __init__(self) -> None:
         self._held: dict[str, Bearer] = {}
         self._users: dict[str, str] = {}
         self._sweep_at = SWEEP_AT
         self._bucket: Bucket | None = None
-        self.on_gone: Callable[[str], None] = lambda _: None  # the holder's name lost a token
+        self.on_gone: Callable[[str], None] = lambda _: None  # called with its `Bearer.name`
 
     def open(self, bucket: Bucket) -> None:
         """Use this bucket to look up tokens that are not in the cache."""
         self._bucket = bucket
 
     def apply_change(self, change: Change | None) -> None:
-        """Apply one change of the bucket; None has no effect."""
+        """Apply one change of the bucket. The change None has no effect."""
         if change is None:
             return
         if change.value is None:
@@ -45,11 +45,11 @@ class TokenCache:
         try:
             self.take(change.key, Bearer.decode(change.value))
         except ValidationError:
-            # Written by a newer version, in a form unknown to this one.
+            # A newer version of Toolbus wrote the entry in an unknown form.
             self._held.pop(change.key, None)
 
     def take(self, token_hash: str, bearer: Bearer) -> None:
-        """Add a holder. Expired holders are removed periodically."""
+        """Add a token with its holder. Expired tokens are removed when the cache has doubled."""
         self._held[token_hash] = bearer
         self._users[bearer.name] = bearer.user
         if len(self._held) >= self._sweep_at:
@@ -59,12 +59,12 @@ class TokenCache:
             self._sweep_at = max(SWEEP_AT, 2 * len(self._held))
 
     def find(self, token_hash: str, now: float) -> Bearer | None:
-        """Return the holder of a token that is valid at `now`; None for no such token."""
+        """Return the holder of a token that is valid at `now`; None without such a token."""
         found = self._held.get(token_hash)
         return found if found is not None and now < found.ends else None
 
     def known(self, token_hash: str) -> Bearer | None:
-        """Return the holder of a token that is valid at this moment."""
+        """Return the holder of a token that is valid now; None without such a token."""
         return self.find(token_hash, time())
 
     def user_of(self, name: str) -> str:
@@ -72,7 +72,7 @@ class TokenCache:
         return self._users[name]
 
     def of_grant(self, grant: str) -> list[str]:
-        """Return the hashes of all tokens of a grant, and of grants exchanged from it."""
+        """Return the hashes of all tokens of a grant, and of grants exchanged from this grant."""
         below = f"{grant}{BELOW}"
         return [
             name
@@ -81,7 +81,7 @@ class TokenCache:
         ]
 
     async def learn(self, token_hash: str) -> Bearer | None:
-        """Read the bucket entry of a token that is not cached yet, and return its holder."""
+        """Read an uncached token from the bucket, and return its holder; None if unknown."""
         entry = await self._bucket.get(token_hash) if self._bucket is not None else None
         if entry is not None:
             self.apply_change(entry)

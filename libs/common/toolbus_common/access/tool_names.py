@@ -1,4 +1,4 @@
-"""Tool names as clients see them: `server__tool`, distinct and accepted by all clients."""
+"""Tool names for clients: `server__tool`, unique and valid in all clients."""
 
 import re
 import unicodedata
@@ -26,7 +26,7 @@ _UNCHANGED = ToolView()
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One tool or prompt: its server, the server's own name for it, and its names for clients."""
+    """One tool or prompt: its server, its name at the server, and its names for clients."""
 
     server: str
     own: str
@@ -37,10 +37,10 @@ class Shown:
 
 
 class Names:
-    """All names for clients and their targets: the same in every replica.
+    """All names for clients and the tools they refer to. The result is the same in every replica.
 
-    `dropped` has the reason why a tool or prompt is hidden, by kind, server and own name. `crowded`
-    has the reason why it is available only at the endpoint of its own server.
+    `dropped` contains the reason why a tool or prompt is hidden, by kind, server and own name.
+    `crowded` contains the reason why it is available only at the endpoint of its own server.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Names:
         return self._offered.get((kind, server, own))
 
     def meant(self, name: str, kind: str = "tools", at: str = "") -> tuple[str, str]:
-        """Return the server and its own name of a tool, for a name that a client sent.
+        """Return the server and the tool's own name for a name that a client sent.
 
-        The name was sent to the endpoint of one server, or to the shared one. The returned server
-        is empty if the name has no target. An unknown name is split at the separator: policy denies
-        the call, and the denial is recorded.
+        `at` is the server of the endpoint that received the name, or empty for the shared endpoint.
+        The returned server is empty if the name refers to no tool. An unknown name is split at the
+        separator: policy then denies the call, and the denial is recorded.
         """
         if at:
             found = self._bare.get((kind, at, name))
@@ -101,7 +101,7 @@ class Names:
         rejected: dict[tuple[str, str, str], str],
         name: Callable[[Shown], str],
     ) -> list[Shown]:
-        """Return the candidates that cannot be confused with an earlier one; aliases come first."""
+        """Return the candidates without those that look like an earlier one; aliases come first."""
         first: dict[str, Shown] = {}
         for each in sorted(candidates, key=lambda each: (not each.aliased, name(each), each.own)):
             before = first.setdefault(skeleton(name(each)), each)
@@ -112,7 +112,7 @@ class Names:
 
 
 def is_own_name(name: str) -> bool:
-    """Return whether a listed tool or prompt may have this name: no invisible characters."""
+    """Return whether a tool or prompt name is valid: visible characters only, and not too long."""
     if name.isascii():
         return name.isprintable() and bool(name.strip()) and len(name) <= LONGEST_OWN
     visible = all(each in _JOINERS or unicodedata.category(each) not in _INVISIBLE for each in name)
@@ -120,11 +120,11 @@ def is_own_name(name: str) -> bool:
 
 
 def shortened(full: str) -> str:
-    """Return a full name that clients accept: `[A-Za-z0-9_-]{1,64}`.
+    """Return a full name that all clients accept: `[A-Za-z0-9_-]{1,64}`.
 
-    In a name that is too long or has other characters, each run of other characters becomes `_`;
-    the name is truncated, and a hash of the original name is appended. The result is the same in
-    every replica.
+    If the name is too long or contains other characters, each sequence of other characters is
+    replaced with `_`. The name is then truncated, and a hash of the original name is appended. The
+    result is the same in every replica.
     """
     if not _SAFE.fullmatch(full):
         prefix = _UNSAFE.sub("_", full)[:_PREFIX_OF_UNSAFE]

@@ -1,4 +1,4 @@
-"""Match tool names against patterns. Pure."""
+"""Matching of tool names against patterns (no I/O)."""
 
 from collections.abc import Iterable
 from fnmatch import translate
@@ -10,18 +10,18 @@ SEPARATOR = "__"
 
 
 def full_name(server: str, tool: str) -> str:
-    """Return the name on the shared endpoint, `server__tool`."""
+    """Return the name of a tool on the shared endpoint, `server__tool`."""
     return f"{server}{SEPARATOR}{tool}"
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return the server and the tool of a full name; the server is empty without a separator."""
+    """Return the server and the tool of a full name. Without a separator, the server is empty."""
     server, separator, tool = name.partition(SEPARATOR)
     return (server, tool) if separator else ("", name)
 
 
 def granted(patterns: Iterable[str], name: str) -> bool:
-    """Return whether a pattern (`*` and `?` as in file names) matches the full name."""
+    """Return whether any pattern matches the full name (`*` and `?` as in file names)."""
     return _compiled(tuple(patterns)).match(name) is not None
 
 

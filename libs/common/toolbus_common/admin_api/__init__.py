@@ -1,1 +1,1 @@
-"""Administration over HTTP: operations, the roles that may run them, requests and responses."""
+"""Administration over HTTP: operations, roles, and the models of requests and responses."""

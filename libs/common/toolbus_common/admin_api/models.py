@@ -52,14 +52,20 @@ BY_PATTERN = ("prices", "labels")  # their names are patterns of tools
 
 
 class KeyWritten(Key):
-    """A key in a whole configuration: with a secret or its hash; without, a secret is generated."""
+    """A key in a whole configuration, with a secret or its hash.
+
+    If both are missing, a secret is generated.
+    """
 
     secret: Secret | None = Field(default=None, repr=False)
     secret_hash: SecretHash = Field(default="", repr=False)
 
 
 class AdminWritten(Admin):
-    """An admin key in a whole configuration, with a secret, its hash, or neither."""
+    """An admin key in a whole configuration, with a secret or its hash.
+
+    If both are missing, a secret is generated.
+    """
 
     secret: Secret | None = Field(default=None, repr=False)
     secret_hash: SecretHash = Field(default="", repr=False)
@@ -97,7 +103,7 @@ class AdminNamed(ConfigModel):
 
 
 class Decision(ConfigModel):
-    """A note on a decision; for a rejection, the reason that the caller receives."""
+    """A note on a decision. The caller of a rejected call receives it as the reason."""
 
     note: str = Field(default="", max_length=512)
 
@@ -107,7 +113,7 @@ class ResponseModel(BaseModel):
 
 
 class LocatedProblem(ResponseModel):
-    """An error or warning at `location` in the request; `line` is set for YAML text."""
+    """An error or warning about the value at `location`. `line` is set only for YAML text."""
 
     location: str
     line: int = 0
@@ -115,7 +121,7 @@ class LocatedProblem(ResponseModel):
 
 
 class CallerResponse(ResponseModel):
-    """The caller's name, role and rights."""
+    """The name, role and rights of the administrator that sent the request."""
 
     name: str
     role: Role
@@ -123,7 +129,7 @@ class CallerResponse(ResponseModel):
 
 
 class SecretResponse(ResponseModel):
-    """A secret, returned only once."""
+    """A new secret. The API returns it only once."""
 
     name: str
     secret: str
@@ -134,7 +140,10 @@ Origin = Literal["configuration", "command"]
 
 
 class KeyResponse(ResponseModel):
-    """The current state of a key. `origin`: configured, or created individually."""
+    """The current state of a key.
+
+    `origin` is its source: the configuration, or a single command.
+    """
 
     name: str
     state: State
@@ -143,7 +152,7 @@ class KeyResponse(ResponseModel):
 
 
 class KeysResponse(ResponseModel):
-    """One page of keys; `next` is the position of the next page."""
+    """One page of keys. `next` is the position of the next page."""
 
     items: list[KeyResponse]
     next: str | None = None
@@ -169,14 +178,14 @@ class AdminsResponse(ResponseModel):
 
 
 class Revoked(ResponseModel):
-    """The key has no access any more."""
+    """Confirmation that the key is revoked."""
 
     name: str
     state: Literal["revoked"] = "revoked"
 
 
 class ChangeResponse(ResponseModel):
-    """One changed entry: `+` is added, `-` removed, `~` changed."""
+    """One changed entry. `sign` is `+` (added), `-` (removed) or `~` (changed)."""
 
     sign: Literal["+", "-", "~"]
     kind: str
@@ -187,7 +196,7 @@ class ChangeResponse(ResponseModel):
 class AppliedResponse(ResponseModel):
     """The changes of an applied configuration, or of a dry run.
 
-    `secrets` are the generated ones, returned only once.
+    `secrets` contains the generated secrets. The API returns them only once.
     """
 
     applied: bool
@@ -198,21 +207,21 @@ class AppliedResponse(ResponseModel):
 
 
 class ConfigurationResponse(ResponseModel):
-    """The whole configuration without secrets; applying it again changes nothing."""
+    """The whole configuration without secrets. Applying it unchanged has no effect."""
 
     revision: int
     configuration: Configuration
 
 
 class Welcome(ResponseModel):
-    """The addresses of the API's description."""
+    """The addresses of the OpenAPI document and of its documentation."""
 
     openapi: str
     documentation: str
 
 
 def noun_of(kind: str) -> str:
-    """Return the singular of a kind."""
+    """Return the singular of a kind, such as `key` for `keys`."""
     return kind if kind.endswith("ss") else kind.removesuffix("s")
 
 

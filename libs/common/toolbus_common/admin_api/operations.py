@@ -1,7 +1,7 @@
-"""Operations of the administration API, and the right that each requires. Pure.
+"""Operations of the administration API, and the right that each requires (no I/O).
 
-Ingress serves them (`toolbus_ingress.admin_api`), policy performs them: each is a method of
-`toolbus_policy.admin.service.AdminService`.
+Ingress serves these operations (`toolbus_ingress.admin_api`). Policy performs them: each is a
+method of `toolbus_policy.admin.service.AdminService`.
 """
 
 from toolbus_common.admin_api.models import KINDS
@@ -36,5 +36,5 @@ OPERATIONS: dict[str, Right | None] = {
 
 
 def exists(operation: str, kind: str) -> bool:
-    """Return whether there is such an operation; those of entries have a kind, no others."""
+    """Return whether the operation exists. Only operations on entries have a kind."""
     return operation in OPERATIONS and (kind in KINDS if operation in _OF_ENTRIES else not kind)

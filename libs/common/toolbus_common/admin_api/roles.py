@@ -1,4 +1,4 @@
-"""Rights of each role of an admin key; a right that is not in the table is denied. Pure."""
+"""Rights of each administrator role. A right that the table does not list is denied (no I/O)."""
 
 from typing import Literal, get_args
 
@@ -26,7 +26,7 @@ _MAY: dict[str, frozenset[Right]] = {
 
 
 def may(role: str, right: Right) -> bool:
-    """Return whether a role has a right; an unknown role has none."""
+    """Return whether a role has a right. An unknown role has no rights."""
     return right in _MAY.get(role, frozenset())
 
 

@@ -1,4 +1,4 @@
-"""Fields that all events about a call share, independent of the publishing service."""
+"""Fields that all events about a call share, whichever service publishes them."""
 
 from hashlib import sha256
 from time import time
@@ -10,12 +10,12 @@ from toolbus_common.privacy.content_policy import recorded
 
 
 def outcome_fields(call: CallAdmitted) -> dict[str, Any]:
-    """Return the fields of a `CallCompleted` or `CallFailed` from its call, with the time now."""
+    """Return the fields that `CallCompleted` and `CallFailed` share, with the current time."""
     return {**call_fields(call, call.customer, call.key), "reserved": call.reserved}
 
 
 def extended(call: CallAdmitted, deadline: float) -> CallExtended:
-    """Return the event for a call's new deadline."""
+    """Return the event that reports a later deadline of a call."""
     return CallExtended(
         id=f"{call.call_id}.extended.{int(deadline * 1000)}",
         **call_fields(call, call.customer, call.key),
@@ -25,7 +25,10 @@ def extended(call: CallAdmitted, deadline: float) -> CallExtended:
 
 
 def result_fields(call: CallAdmitted, body: bytes) -> dict[str, Any]:
-    """Return the fields of a `CallCompleted` for its result: digest, and text if recorded."""
+    """Return the fields of `CallCompleted` about the result.
+
+    The digest is always included; the text and the user only if the text is recorded.
+    """
     fields = {"result_digest": sha256(body).hexdigest()}
     if result := recorded(body, call.result_content):
         fields |= {"result": result, "user": call.user}
@@ -33,7 +36,7 @@ def result_fields(call: CallAdmitted, body: bytes) -> dict[str, Any]:
 
 
 def call_fields(call: CallAdmitted | CallRequested, customer: str, key: str) -> dict[str, Any]:
-    """Return the fields of any event about a call, with the time now."""
+    """Return the fields of any event about a call, with the current time."""
     return {
         "at": time(),
         "customer": customer,

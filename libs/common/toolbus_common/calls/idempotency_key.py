@@ -1,4 +1,4 @@
-"""Validate idempotency keys: short opaque strings."""
+"""Validation of idempotency keys: short opaque strings."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ LONGEST = 255  # characters
 
 
 def validated_key(key: Any) -> str:
-    """Return the key, or empty for None. Raises `InvalidError` for an invalid key."""
+    """Return the key; empty for None. Raises `InvalidError` for an invalid key."""
     if key is None:
         return ""
     if not isinstance(key, str) or not 1 <= len(key) <= LONGEST:

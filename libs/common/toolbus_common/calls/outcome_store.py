@@ -1,4 +1,4 @@
-"""Store outcomes of calls with an idempotency key, written before the reply is sent."""
+"""Storage of the outcomes of calls with an idempotency key, before the reply is sent."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from toolbus_common.nats.sealed_records import RecordKey
 log = logging.getLogger(__name__)
 
 LARGEST_STORED = 256 << 10  # bytes of a result
-AWAITED_SECONDS = 3.0  # afterwards the caller receives its reply, whether or not it is stored
+AWAITED_SECONDS = 3.0  # limit for storing; the caller then receives its reply in any case
 RETRY_SECONDS = 0.5
 ATTEMPTS = 60
 MAX_QUEUED = 256  # outcomes queued for retry
@@ -30,10 +30,10 @@ ReturnedResult = FinalReply | CallError
 
 
 class OutcomeStore:
-    """Store of the outcomes of claimed calls. Writes are retried while NATS is unavailable.
+    """Store of the outcomes of calls that claimed an idempotency key.
 
-    If the outcome of a claim is not written by the call's deadline, the outcome is unknown. The
-    call is never executed again.
+    Writes are retried while NATS is unavailable. If no outcome is written by the call's deadline,
+    the outcome is unknown. The call is never executed again.
     """
 
     def __init__(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -45,14 +45,17 @@ class OutcomeStore:
     async def end(
         self, call: CallAdmitted, claim: OutcomeClaim, result: ReturnedResult, *, sent: bool = True
     ) -> None:
-        """Store the final reply before the caller receives it, or release the key."""
+        """Store the final reply before it is sent to the caller.
+
+        If the call was not sent or needs input, release the idempotency key instead.
+        """
         extended = self._extended.pop(claim.name, None)
         if extended is not None:
             claim = claim.model_copy(update={"revision": await extended})
         await self.write(claim, ended(call, claim, result, sent=sent))
 
     def extend(self, call: CallAdmitted, claim: OutcomeClaim, deadline: float) -> None:
-        """Store a later deadline in the claim, in the background; `end` waits for it."""
+        """Store a later deadline in the claim, in the background. `end` waits for this write."""
         if claim.seal:
             before = self._extended.get(claim.name)
             later = self._extend(call, claim, deadline, before)
@@ -65,7 +68,10 @@ class OutcomeStore:
         deadline: float,
         before: asyncio.Task[int] | None,
     ) -> int:
-        """Store a later deadline, and return the revision that the outcome must overwrite."""
+        """Store a later deadline.
+
+        Return the revision of the claim that the outcome must replace.
+        """
         revision = claim.revision if before is None else await before
         outcome = StoredOutcome(
             call_id=call.call_id, digest=claim.digest, deadline=deadline, family=call.family
@@ -75,15 +81,15 @@ class OutcomeStore:
             async with asyncio.timeout(AWAITED_SECONDS):
                 return await self._bucket.swap(claim.name, sealed, revision) or revision
         except (ToolbusError, TimeoutError) as error:
-            # If it was written all the same, the outcome is not stored: a repeated call is then
-            # rejected as unknown, and never executed again.
+            # If the write succeeded in spite of the error, the outcome cannot be stored. A repeated
+            # call is then rejected as unknown, and never executed again.
             log.warning(
                 "outcome.not_extended", extra={"call_id": call.call_id, "reason": str(error)}
             )
             return revision
 
     async def write(self, claim: OutcomeClaim, outcome: StoredOutcome) -> None:
-        """Overwrite a claim. Returns when the outcome is written, or queued for retry."""
+        """Replace a claim with the outcome. Return when it is written or queued for retry."""
         if await self._written(claim, outcome) or self._late >= MAX_QUEUED:
             return
         self._late += 1
@@ -103,7 +109,8 @@ class OutcomeStore:
             )
             return False
         if revision is None:
-            # An attempt was applied although it reported an error, or the claim has expired.
+            # An earlier attempt was written although it reported an error, or the claim has
+            # expired.
             log.info("outcome.already_stored", extra={"call_id": outcome.call_id})
         return True
 
@@ -120,7 +127,10 @@ class OutcomeStore:
 def ended(
     call: CallAdmitted, claim: OutcomeClaim, result: ReturnedResult, *, sent: bool
 ) -> StoredOutcome:
-    """Return the outcome to store; without a reply if the call was not sent or needs input."""
+    """Return the outcome to store.
+
+    If the call was not sent or needs input, the outcome releases the key and contains no reply.
+    """
     stage, reply = Stage.ENDED, result.encode()
     if isinstance(result, InputRequired) or not sent:
         stage, reply = Stage.FREE, b""

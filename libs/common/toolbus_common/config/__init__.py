@@ -1,4 +1,4 @@
-"""The configuration of Toolbus: who may call what, at what price. Validated and stored whole."""
+"""The configuration of Toolbus: servers, keys, limits, prices, audit. Stored as one entry."""
 
 from typing import Annotated
 
@@ -93,10 +93,10 @@ Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Configuration(ConfigModel):
-    """A whole configuration, stored as one entry so that it is never applied in part.
+    """A whole configuration. It is stored as one entry, so it is never applied in part.
 
-    `prices` are dollars per call, or a `Price`, by pattern. `labels` are words about tools for use
-    in rules, by pattern.
+    `prices` maps patterns of tools to dollars per call, or to a `Price`. `labels` maps patterns of
+    tools to words for use in rules.
     """
 
     servers: dict[Name, Server] = Field(default_factory=dict)

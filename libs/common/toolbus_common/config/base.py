@@ -1,4 +1,4 @@
-"""Base of all configuration models: names, rejection of unknown fields, the unit of money."""
+"""Base of all configuration models: names, patterns, and the rejection of unknown fields."""
 
 from typing import Annotated
 
@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MICRO = 1_000_000  # micro-dollars in a dollar
 
-# At most 32 characters, and never two underscores in a row: those separate server from tool.
+# At most 32 characters, without two underscores in a row, which separate server and tool.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}$")]
 
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 Patterns = tuple[Pattern, ...]
 
 
-STORED_VALUE = "(set)"  # stands for a stored credential
+STORED_VALUE = "(set)"  # replaces a stored credential in all output
 SEALED_VALUE = "sealed:v1:"  # begins a literal secret that is encrypted for its service
 
 

@@ -1,4 +1,4 @@
-"""Confirmation by the operator of destinations in the configuration: the bucket entry `named`."""
+"""Storage of the destinations that the operator confirms, in the bucket entry `named`."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ Digests = frozenset[str]
 
 
 async def confirm(bucket: Bucket, configuration: Configuration) -> None:
-    """Add the destinations of this configuration to the confirmed ones."""
+    """Store all destinations of this configuration as confirmed by the operator."""
     await _change(bucket, lambda known: known | set(digests_of(configuration)))
 
 
 async def revoke_unused(bucket: Bucket, configuration: Configuration) -> None:
-    """Remove the confirmation of destinations that are not configured any more."""
+    """Remove all confirmed destinations that this configuration does not contain."""
     await _change(bucket, lambda known: known & set(digests_of(configuration)))
 
 

@@ -1,4 +1,4 @@
-"""Differences between two configurations, entry by entry; secrets are compared, never shown."""
+"""Differences between two configurations, entry by entry. Secrets are never shown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ ADDED, REMOVED, CHANGED = "+", "-", "~"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry added, removed or changed; `fields` has the changed ones, before and after."""
+    """One added, removed or changed entry.
+
+    `fields` maps each changed field to its values before and after the change.
+    """
 
     sign: str
     section: str
@@ -30,7 +33,7 @@ class Change:
 
 
 def changes(old: Configuration, new: Configuration) -> list[Change]:
-    """Return all differences, in the order of the sections."""
+    """Return all differences, in the order of the configuration's sections."""
     found = []
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     for section in SECTIONS:
@@ -42,7 +45,10 @@ def changes(old: Configuration, new: Configuration) -> list[Change]:
 
 
 def summary_of(different: Iterable[Change]) -> dict[str, Any]:
-    """Return the changed entries with their signs; for entries about people only their number."""
+    """Return the signs of the changed entries by name.
+
+    For entries about people, only the number of changes of each section is returned.
+    """
     summary: dict[str, Any] = {}
     for change in different:
         if change.section in PERSON_KINDS:
@@ -69,5 +75,5 @@ def _field(field: str, old: Any, new: Any) -> str:
     if field in ("secret_hash", "secret"):
         return "secret changed"
     if field in CREDENTIALS:
-        return f"{field} changed"  # it may contain credentials
+        return f"{field} changed"  # the values can contain credentials
     return f"{field} {old!r} → {new!r}".lstrip()

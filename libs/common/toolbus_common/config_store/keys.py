@@ -1,6 +1,6 @@
-"""Single keys and admin keys: create, replace, rotate, revoke.
+"""Individual changes of keys and admin keys: create, replace, rotate, revoke.
 
-Changes made here are stored separately and override the configuration.
+Each changed key is stored as a separate entry, which overrides the configuration.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
 
 async def create_key(repository: ConfigRepository, name: str, terms: KeyTerms) -> str:
-    """Create a key and return its secret, which is not stored."""
+    """Create a key and return its secret. Only the hash of the secret is stored."""
     configuration = (await repository.declared()).configuration
     check_links(terms, configuration)
     secret = new_secret(name)
@@ -25,7 +25,7 @@ async def create_key(repository: ConfigRepository, name: str, terms: KeyTerms) -
 
 
 async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) -> None:
-    """Replace a key's terms; its secret and its revocation are unchanged."""
+    """Replace the terms of a key. The secret and the revocation of the key do not change."""
     now = await repository.declared()
     configuration = now.configuration
     check_links(terms, configuration)
@@ -44,7 +44,7 @@ async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) 
 
 
 async def revoke_key(repository: ConfigRepository, name: str) -> None:
-    """Revoke a key. All services apply it immediately. Idempotent."""
+    """Revoke a key. All services apply the change immediately. The function is idempotent."""
     configuration = (await repository.declared()).configuration
     for _ in range(ATTEMPTS):
         old, last = await _key(repository, name, configuration)
@@ -59,7 +59,7 @@ async def revoke_key(repository: ConfigRepository, name: str) -> None:
 
 
 async def rotate_key(repository: ConfigRepository, name: str) -> str:
-    """Replace a key's secret and return it; a revoked key becomes live again."""
+    """Replace the secret of a key and return the new secret. A revoked key becomes valid again."""
     now = await repository.declared()
     secret = new_secret(name)
     for _ in range(ATTEMPTS):
@@ -83,7 +83,7 @@ async def rotate_key(repository: ConfigRepository, name: str) -> str:
 
 
 async def create_admin(repository: ConfigRepository, name: str, admin: Admin) -> str:
-    """Create an admin key and return its secret, which is not stored."""
+    """Create an admin key and return its secret. Only the hash of the secret is stored."""
     configuration = (await repository.declared()).configuration
     secret = new_secret(name, "admin")
     made = admin.model_copy(update={"secret_hash": hashed(secret), "revoked": False})
@@ -93,7 +93,7 @@ async def create_admin(repository: ConfigRepository, name: str, admin: Admin) ->
 
 
 async def revoke_admin(repository: ConfigRepository, name: str) -> None:
-    """Revoke an admin key. All services apply it immediately. Idempotent."""
+    """Revoke an admin key. All services apply the change immediately. Idempotent."""
     configured = (await repository.declared()).configuration.admins
     for _ in range(ATTEMPTS):
         own, last = await repository.own(ADMIN_PREFIX, name)
@@ -146,7 +146,7 @@ async def _create(
 async def _key(
     repository: ConfigRepository, name: str, configuration: Configuration
 ) -> tuple[Key, int]:
-    """Return the effective key and the revision of its separate entry; 0 without an entry."""
+    """Return the effective key, and the revision of its separate entry (0 without an entry)."""
     own, last = await repository.own(KEY_PREFIX, name)
     found = own or configuration.keys.get(name)
     if found is None:

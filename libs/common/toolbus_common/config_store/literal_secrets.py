@@ -1,10 +1,10 @@
-"""Encrypt literal secrets of the configuration for the one service that uses them.
+"""Encryption of the configuration's literal secrets for the one service that uses each secret.
 
-Operators and policy write the configuration, and every service reads it, but each secret is needed
-by one service only. A literal value is therefore encrypted with the public key of that service
-(X25519, HKDF-SHA-256, AES-256-GCM). A ciphertext is bound to its location and to the destination of
-its entry, so that it cannot be copied to another one. It is stored with a keyed digest, by which
-writers detect that a value has changed.
+Operators and policy write the configuration, and every service reads it, but only one service needs
+each secret. A literal value is therefore encrypted with the public key of that service (X25519,
+HKDF-SHA-256, AES-256-GCM). A ciphertext is bound to its location and to the destination of its
+entry, so it is invalid in any other location. It is stored with a keyed digest, by which writers
+detect that a value has changed.
 """
 
 import hmac
@@ -31,7 +31,7 @@ from toolbus_common.crypto.key_file import create_key, load_key, read_key
 
 log = logging.getLogger(__name__)
 
-WRITERS = "writers.json"  # keys for encryption: public keys, and the key of digests
+WRITERS = "writers.json"  # the services' public keys, and the secret key for digests
 DIGESTS = "digests"
 USED_BY = {
     "servers": "executor", "exports": "audit", "sinks": "audit", "webhooks": "audit",
@@ -40,13 +40,13 @@ USED_BY = {
 READERS = tuple(sorted(set(USED_BY.values())))
 _PREFIX = SEALED_VALUE
 _KEY_BYTES = 32
-_NONCE = bytes(12)  # each ciphertext has a key of its own
+_NONCE = bytes(12)  # constant, because each ciphertext has a separate key
 _UNNAMED = re.compile(r"[{}#\s]")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretLocation:
-    """The location of one value in the configuration, with the destination of its entry."""
+    """The location of one secret in the configuration, with the destination of its entry."""
 
     section: str
     name: str
@@ -55,19 +55,19 @@ class SecretLocation:
     destination: str
 
     def __str__(self) -> str:
-        """Return the form for error messages."""
+        """Return the location in the form for error messages."""
         parts = (self.section, self.name, self.field, self.key)
         return _UNNAMED.sub("_", ".".join(part for part in parts if part))
 
     @property
     def bound(self) -> bytes:
-        """The associated data that a ciphertext is authenticated with."""
+        """The associated data of the ciphertext, which binds it to this location."""
         parts = [self.section, self.name, self.field, self.key, self.destination]
         return json.dumps(parts).encode()
 
 
 class Writer:
-    """Encrypts literal secrets of a configuration; unchanged values keep their ciphertext."""
+    """Encrypts the literal secrets of a configuration. An unchanged value keeps its ciphertext."""
 
     def __init__(self, digests: bytes, readers: Mapping[str, bytes]) -> None:
         self._digests = digests
@@ -75,7 +75,10 @@ class Writer:
 
     @classmethod
     def at(cls, directory: Path) -> "Writer":
-        """Load the keys from a directory, creating them at first use. Raises `ValueError`."""
+        """Return a writer with the keys of a directory. Missing keys are created.
+
+        Raises `ValueError` if the file of keys is unreadable.
+        """
         path = directory / WRITERS
         create_key(path, lambda: _writers(directory))
         try:
@@ -90,15 +93,15 @@ class Writer:
             ) from error
 
     def complete(self, new: Configuration, old: Configuration) -> Configuration:
-        """Return the new configuration with kept secrets filled in and literal secrets encrypted.
+        """Return the new configuration with stored secrets restored and literal ones encrypted.
 
-        Raises `InvalidConfigurationError` if a kept credential would be sent to another
+        Raises `InvalidConfigurationError` if a stored credential would be sent to another
         destination.
         """
         return self.sealed(restored(new, old), old)
 
     def sealed(self, new: Configuration, old: Configuration) -> Configuration:
-        """Return the configuration with every literal secret encrypted."""
+        """Return the configuration with all literal secrets encrypted."""
         before = dict(_values(old))
 
         def encrypted(location: SecretLocation, value: str) -> str:
@@ -120,7 +123,7 @@ class Writer:
 
 
 class Reader:
-    """Decrypts the secrets of one service in the configurations it receives."""
+    """Decrypts the secrets of one service in each configuration that the service receives."""
 
     def __init__(self, service: str, keys: Iterable[bytes]) -> None:
         self._sections = [section for section, user in USED_BY.items() if user == service]
@@ -128,15 +131,18 @@ class Reader:
 
     @classmethod
     def at(cls, service: str, directory: Path) -> "Reader":
-        """Load the keys: `<service>.key`, created at first use, and earlier `<service>.*.key`."""
+        """Return a reader with the keys in `<service>.key` and in earlier `<service>.*.key`.
+
+        A missing `<service>.key` is created.
+        """
         earlier = sorted(directory.glob(f"{service}.*.key"))
         return cls(service, [load_key(directory / f"{service}.key"), *map(read_key, earlier)])
 
     def opened(self, configuration: Configuration) -> Configuration:
         """Return the configuration with this service's secrets decrypted.
 
-        A secret that cannot be decrypted becomes an unresolvable reference, so that the entry is
-        not used.
+        A secret that cannot be decrypted is replaced with a reference that cannot be resolved, so
+        the entry is not used.
         """
         return _changed(configuration, self._opened, self._sections)
 
@@ -152,7 +158,7 @@ class Reader:
 
 
 def create_encryption_keys(directory: Path) -> None:
-    """Create the missing keys: a pair per decrypting service, and the public keys for writers."""
+    """Create missing keys: a key pair for each reading service, and the file for writers."""
     for service in READERS:
         load_key(directory / f"{service}.key")
     Writer.at(directory)
@@ -182,7 +188,7 @@ def _changed(
     change: Callable[[SecretLocation, str], str],
     sections: Iterable[str],
 ) -> Configuration:
-    """Return the configuration with `change` applied to every value that may be a secret."""
+    """Return the configuration with `change` applied to every value that can be a secret."""
     made = {
         section: {
             name: _entry_changed(section, name, entry, change)

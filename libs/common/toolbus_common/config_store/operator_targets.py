@@ -1,7 +1,7 @@
-"""Destinations confirmed by the operator, as digests.
+"""Digests of the destinations that the operator has confirmed.
 
-They are stored in an entry of the bucket tb_config that only the operator's NATS user may write, so
-that other writers of the configuration cannot confirm a destination.
+The digests are stored in an entry of the bucket tb_config. Only the operator's NATS user has
+permission to write this entry, so other writers of the configuration cannot confirm a destination.
 """
 
 import json
@@ -16,11 +16,12 @@ from toolbus_common.nats.kv_bucket import Change
 
 log = logging.getLogger(__name__)
 
-NAMED = "named"  # the entry's key
+NAMED = "named"  # the name of the entry
 Target = Server | Webhook | Issuer | Place | Sink | Witness
 
-# Fields that may change without changing the destination. Any other field counts: a forgotten new
-# one costs the operator another 'toolbus apply', and permits no destination.
+# A change of these fields does not change the destination. All other fields count: if a new
+# harmless field is missing here, the operator must repeat 'toolbus apply', but no destination is
+# permitted by mistake.
 _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
@@ -32,7 +33,7 @@ _HARMLESS = frozenset(
 
 
 def digest_of(entry: Target) -> str:
-    """Return the digest of an entry's destination."""
+    """Return the digest of the destination of an entry."""
     destination: Any
     if isinstance(entry, Server):
         destination = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
@@ -45,7 +46,7 @@ def digest_of(entry: Target) -> str:
 
 
 def digests_of(configuration: Configuration) -> Iterator[str]:
-    """Yield the digests of all destinations."""
+    """Yield the digests of all destinations in a configuration."""
     yield from map(digest_of, configuration.servers.values())
     yield from map(digest_of, configuration.webhooks.values())
     yield from map(digest_of, configuration.exports.values())
@@ -57,21 +58,21 @@ def digests_of(configuration: Configuration) -> Iterator[str]:
 
 
 def encoded(digests: set[str]) -> bytes:
-    """Return the value of the bucket entry."""
+    """Return the value of the bucket entry for these digests."""
     return json.dumps({"digests": sorted(digests)}).encode()
 
 
 def decoded(value: bytes | None) -> frozenset[str]:
-    """Return the digests of a bucket entry; none if it is unreadable."""
+    """Return the digests of a bucket entry; an empty set if the entry is unreadable."""
     try:
         return frozenset(json.loads(value)["digests"]) if value else frozenset()
     except (ValueError, KeyError, TypeError):
-        log.error("egress.confirmations_unreadable")  # noqa: TRY400 - the traceback is of no use
+        log.error("egress.confirmations_unreadable")  # noqa: TRY400 - a traceback would not help
         return frozenset()
 
 
 class ConfirmedTargets:
-    """The confirmed destinations in a service, updated by changes of tb_config."""
+    """The confirmed destinations, updated by changes of the bucket tb_config."""
 
     def __init__(self) -> None:
         self._digests: frozenset[str] = frozenset()
@@ -82,5 +83,5 @@ class ConfirmedTargets:
             self._digests = decoded(change.value)
 
     def has(self, entry: Target) -> bool:
-        """Return whether the operator confirmed the destination of this entry."""
+        """Return whether the operator has confirmed the destination of this entry."""
         return digest_of(entry) in self._digests

@@ -1,4 +1,4 @@
-"""Redacted views of the configuration, and how a redacted one is applied again. Pure."""
+"""Redacted views of the configuration, and restoration of the redacted secrets (no I/O)."""
 
 import json
 import re
@@ -27,7 +27,10 @@ _REFERENCE = re.compile(rf"(?:[A-Za-z]+ )?{REFERENCE.pattern}")
 
 
 def shown(entry: Any) -> Any:
-    """Return an entry without its hash, with credentials redacted; references stay."""
+    """Return an entry without its hash and with credentials redacted.
+
+    References are not redacted.
+    """
     if not isinstance(entry, dict):
         return entry
     view = {field: value for field, value in entry.items() if field != "secret_hash"}
@@ -46,7 +49,7 @@ def entries(configuration: Configuration, section: str) -> dict[str, Any]:
 
 
 def exported(configuration: Configuration) -> dict[str, Any]:
-    """Return the whole configuration, redacted; applying it again changes nothing."""
+    """Return the whole configuration, redacted. Applying it unchanged has no effect."""
     dumped = configuration.model_dump(mode="json", exclude_defaults=True)
     return {
         section: {name: shown(entry) for name, entry in entries.items()}
@@ -55,9 +58,9 @@ def exported(configuration: Configuration) -> dict[str, Any]:
 
 
 def restored(new: Configuration, old: Configuration) -> Configuration:
-    """Return the new configuration with the old secrets where it has none, or `(set)`.
+    """Return the new configuration with stored secrets in place of missing ones and of `(set)`.
 
-    Raises `InvalidConfigurationError` if a kept credential would be sent to another destination.
+    Raises `InvalidConfigurationError` if a stored credential would be sent to another destination.
     """
     problems: list[dict[str, Any]] = []
     webhooks = {
@@ -89,7 +92,10 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
 
 
 def configuration_error(problems: list[dict[str, Any]]) -> InvalidConfigurationError:
-    """Return the error for an invalid configuration, from dicts of `location`, `line`, `reason`."""
+    """Return the error for an invalid configuration.
+
+    Each problem is a dict with `location`, `line` and `reason`.
+    """
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     message = f"{first['location']}: {first['reason']}" if first["location"] else first["reason"]
@@ -99,7 +105,10 @@ def configuration_error(problems: list[dict[str, Any]]) -> InvalidConfigurationE
 
 
 def event_json(entry: Any) -> str:
-    """Return an entry as JSON for an event: credentials redacted, a digest of `secret_hash`."""
+    """Return an entry as JSON for an event.
+
+    Credentials are redacted. A digest of `secret_hash` shows whether the secret has changed.
+    """
     if entry is None:
         return ""
     view = shown(entry)
@@ -111,7 +120,7 @@ def event_json(entry: Any) -> str:
 
 
 def is_reference(value: str) -> bool:
-    """Return whether a value only refers to a secret, and contains none."""
+    """Return whether a value is only a reference to a secret and contains no secret itself."""
     return _REFERENCE.fullmatch(value) is not None
 
 
@@ -126,7 +135,7 @@ def _entry(
     path: str,
     problems: list[dict[str, Any]],
 ) -> D:
-    """Return an entry with its kept credentials, if its destination is unchanged."""
+    """Return the entry with its stored credentials, which require an unchanged destination."""
     same = old is not None and all(
         getattr(entry, field) == getattr(old, field) for field in destination
     )
@@ -141,7 +150,7 @@ def _entry(
 
 
 def _with_secret(new: S, old: S | None, path: str, problems: list[dict[str, Any]]) -> S:
-    """Return the entry with its stored secret if the secret is kept for the same destination."""
+    """Return the entry with its stored secret, which requires an unchanged URL."""
     kept = {"": old.secret} if old is not None and old.url == new.url else {}
     secret = _kept({"": new.secret}, kept, f"{path}.secret", problems)[""]
     return new.model_copy(update={"secret": secret})

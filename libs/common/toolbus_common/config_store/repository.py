@@ -1,4 +1,4 @@
-"""Repository of the configuration: reads, changes, and records who changed which entries."""
+"""Repository of the configuration: reads it, changes it, and records who changed each entry."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ from toolbus_common.nats.topology import ADMIN_PREFIX, CONFIGURATION, KEY_PREFIX
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
-HEADER_BYTES = 4096  # bytes
+HEADER_BYTES = 4096  # reserved for the headers of a message
 AT_ONCE = 1 << 20  # characters of events published concurrently
 PREFIXES = {"key": "tbk", "admin": "tba"}
 
@@ -45,7 +45,10 @@ Make = Callable[[Configuration], Configuration]
 
 @dataclass(frozen=True, slots=True)
 class StoredConfiguration:
-    """The stored configuration. `by` is empty if there is none yet."""
+    """The stored configuration; `by` is the source of its last change.
+
+    `minted` contains the names of keys whose secrets Toolbus generated.
+    """
 
     configuration: Configuration
     revision: int = 0
@@ -55,9 +58,9 @@ class StoredConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The changes of an applied configuration, and the generated secrets, to show once.
+    """The changes of an applied configuration, and the generated secrets.
 
-    `secrets` are stored under the key's name; for an admin key under `admins.<name>`.
+    `secrets` maps `<name>` of a key, or `admins.<name>` of an admin key, to its secret.
     """
 
     changes: tuple[Change, ...]
@@ -67,10 +70,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """The configuration to store, its changes, and its generated secrets.
-
-    `given` are the keys whose secret is set in the configuration itself.
-    """
+    """The configuration to store. `given` contains the keys whose secret the file sets."""
 
     whole: Configuration
     changes: tuple[Change, ...]
@@ -80,7 +80,10 @@ class _Draft:
 
 
 class ConfigRepository:
-    """Access to the configuration as `by`; an `operator` confirms the destinations in it."""
+    """Access to the configuration. `by` is the recorded author of changes.
+
+    The changes of an `operator` also confirm the destinations in the configuration.
+    """
 
     def __init__(
         self, bus: Bus, bucket: Bucket, events: EventPublisher, by: str, literals: Writer,
@@ -109,20 +112,20 @@ class ConfigRepository:
         )
 
     async def own_keys(self) -> dict[str, Key]:
-        """Return individually created, changed or revoked keys; they override configured ones."""
+        """Return individually created, changed or revoked keys; they override configured keys."""
         return await self._own(KEY_PREFIX, Key)
 
     async def own_admins(self) -> dict[str, Admin]:
-        """Return admin keys that were created or revoked individually."""
+        """Return the admin keys that were created or revoked individually, by name."""
         return await self._own(ADMIN_PREFIX, Admin)
 
     async def own_key(self, name: str) -> Key | None:
-        """Return a key that was created or changed individually; None if there is no such key."""
+        """Return a key that was created or changed individually; None without such a key."""
         found, _ = await self.own(KEY_PREFIX, name)
         return found if isinstance(found, Key) else None
 
     async def own(self, prefix: str, name: str) -> tuple[Key | Admin | None, int]:
-        """Return an individually created key or admin key, and the revision of its entry."""
+        """Return an individually stored key or admin key (or None), and its revision."""
         entry = await self._bucket.get(f"{prefix}{name}")
         if entry is None or entry.value is None:
             return None, entry.revision if entry else 0
@@ -131,7 +134,7 @@ class ConfigRepository:
     # -- changing ----------------------------------------------------------------------------
 
     async def plan(self, new: Configuration) -> tuple[list[Change], int]:
-        """Return the changes that applying would make, and the current revision."""
+        """Return the changes that `apply` would make, and the current revision."""
         now = await self.declared()
         old = now.configuration
         complete = self._literals.complete
@@ -144,11 +147,10 @@ class ConfigRepository:
         at: int | None = None,
         named: Configuration | None = None,
     ) -> Applied:
-        """Apply a whole configuration atomically; without changes nothing is written.
+        """Apply a whole configuration atomically. Without changes nothing is written.
 
-        A key without a secret keeps its stored secret, or gets a generated one. `named` is the part
-        of the configuration that the operator wrote; its destinations are confirmed. The default is
-        the whole configuration.
+        A key without a secret keeps its stored secret, or receives a generated secret. `named` is
+        the part that the operator wrote (default: all of it); its destinations are confirmed.
         """
         if not self._operator:
             return await self.change(lambda _old: new, source, at)
@@ -158,9 +160,7 @@ class ConfigRepository:
         return applied
 
     async def change(self, make: Make, source: str, at: int | None = None) -> Applied:
-        """Replace the configuration with `make(configuration)`.
-
-        With `at`, only if its revision is `at`.
+        """Replace the configuration with `make(configuration)`; `at` is the expected revision.
 
         Raises:
             StaleError: the current revision is not `at`.
@@ -175,7 +175,7 @@ class ConfigRepository:
                     f"The configuration is at revision {now.revision}, no longer at {at}; nothing "
                     "was changed. Read it again, then repeat the change."
                 )
-            # Thousands of keys take long, and calls share the event loop.
+            # The work takes long for thousands of keys, and it would delay calls on the event loop.
             draft = await asyncio.to_thread(_drafted, make, now.configuration, self._literals, *own)
             if not draft.changes and now.revision:
                 await self._note_origin(source)
@@ -190,15 +190,15 @@ class ConfigRepository:
         raise _busy()
 
     async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
-        """Store an individual key if its revision is still `last`; return whether it was."""
+        """Store an individual key if its revision is `last`; return whether it was stored."""
         return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
 
     async def drop_own_key(self, name: str) -> None:
-        """Delete an individually stored key, so that the configured one applies again."""
+        """Delete an individually stored key. The configured key of this name applies again."""
         await self._bucket.delete(f"{KEY_PREFIX}{name}")
 
     async def replace_secret(self, name: str, secret_hash: str) -> None:
-        """Replace the secret of a configured key."""
+        """Replace the secret of a configured key. Raises `UnknownEntryError`."""
         for _ in range(ATTEMPTS):
             now = await self.declared()
             keys = now.configuration.keys
@@ -215,7 +215,7 @@ class ConfigRepository:
         raise _busy()
 
     async def _swap(self, new: Configuration, last: int) -> int | None:
-        """Write a configuration over revision `last`; None on a concurrent write."""
+        """Write a configuration over revision `last`; return None after a concurrent write."""
         value, maximum = _encoded(new), self.bus.max_bytes - HEADER_BYTES
         if len(value) > maximum:
             raise InvalidError(
@@ -240,29 +240,29 @@ class ConfigRepository:
     # -- recording ---------------------------------------------------------------------------
 
     def record_created(self, name: str, key: Key, configuration: Configuration) -> None:
-        """Publish the event of a new key or secret."""
+        """Publish the event that a key was created or received a new secret."""
         customer = customer_of(key, configuration)
         self.record(
             KeyCreated(id=_id("created"), at=time(), customer=customer, key=name, by=self.by)
         )
 
     def record_revoked(self, name: str, key: Key, configuration: Configuration) -> None:
-        """Publish the event of a revoked key."""
+        """Publish the event that a key was revoked."""
         customer = customer_of(key, configuration)
         self.record(
             KeyRevoked(id=_id("revoked"), at=time(), customer=customer, key=name, by=self.by)
         )
 
     def record_change(self, kind: str, name: str, old: Any, new: Any, revision: int = 0) -> None:
-        """Publish the event of one changed entry."""
+        """Publish the event that one entry was changed."""
         self.record(self._changed(kind, name, _dumped(old), _dumped(new), revision))
 
     def record(self, event: Event) -> None:
-        """Publish an event; without NATS it is stored in the outbox for the next command."""
+        """Publish an event. While NATS is unavailable, it is stored in the outbox."""
         self._events.publish(event)
 
     async def delivered(self) -> None:
-        """Return once all events are in the stream, or stored in the outbox."""
+        """Wait until all events are in the stream or in the outbox."""
         await self._events.delivered()
 
     async def _record_applied(
@@ -285,7 +285,7 @@ class ConfigRepository:
     async def _record_each(
         self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
-        """Publish one event per entry. When this returns, each is durable or in the outbox."""
+        """Publish an event per entry; return when all are in the stream or the outbox."""
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
         waiting: list[asyncio.Future[None]] = []
         size = 0
@@ -318,7 +318,7 @@ class ConfigRepository:
     async def _note_origin(
         self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
     ) -> None:
-        """Store which secrets were generated here. Concurrent writers do not conflict."""
+        """Store the source of the change and the names of keys with generated secrets."""
         for _ in range(ATTEMPTS):
             before, last = await self._origin()
             known = {*before.get("minted", ()), *minted}.difference(others)
@@ -331,12 +331,12 @@ class ConfigRepository:
 
 
 def new_secret(name: str, kind: str = "key") -> str:
-    """Generate a secret for a key, or an admin key, of this name."""
+    """Return a new random secret for a key, or for an admin key, of this name."""
     return f"{PREFIXES[kind]}_{name}_{secrets.token_urlsafe(24)}"
 
 
 def hashed(secret: str) -> str:
-    """Return the stored hash of a secret."""
+    """Return the hash that the configuration stores for a secret."""
     return hash_of(key_digest_of(secret))
 
 
@@ -392,7 +392,7 @@ def _with_secrets(
 
 
 def _encoded(entry: Configuration | Key | Admin) -> bytes:
-    """Return JSON without defaults, which would triple the size of a large configuration."""
+    """Return JSON without defaults. Defaults would triple the size of a large configuration."""
     return entry.model_dump_json(exclude_defaults=True).encode()
 
 

@@ -14,15 +14,16 @@ TAG_BYTES = 16
 
 
 class DecryptionError(ValueError):
-    """The ciphertext was changed, or sealed with another key or for another context."""
+    """The ciphertext was changed, or was encrypted with another key or for another context."""
 
 
 class Aead:
-    """A key that seals and opens. Nonces are random: seal at most 2**32 texts with one key.
+    """A key that encrypts and decrypts texts for a context.
 
-    A sealed text is the nonce (12 bytes), the ciphertext and the tag (16 bytes). The context is
-    authenticated but not stored. It names the purpose and the location of the text, so that a text
-    copied to another location cannot be decrypted. Raises `ValueError` for a key of another length.
+    Nonces are random, so encrypt at most 2**32 texts with one key. A sealed text consists of the
+    nonce (12 bytes), the ciphertext and the tag (16 bytes). The context is authenticated but not
+    stored. It names the purpose and the location of the text, so that a text copied to another
+    location cannot be decrypted. A key of another length than 32 bytes raises `ValueError`.
     """
 
     __slots__ = ("_cipher",)
@@ -48,5 +49,5 @@ class Aead:
 
 
 def derived_key(secret: bytes, purpose: bytes) -> bytes:
-    """Return the key of one purpose, derived from an unguessable secret (HKDF, RFC 5869)."""
+    """Return a key for one purpose, derived from an unguessable secret (HKDF, RFC 5869)."""
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose).derive(secret)

@@ -9,13 +9,13 @@ from typing import Any
 DEEPEST = 64
 LARGEST = 8 << 20  # bytes of the canonical form
 
-_EXACT = 2**53  # every integer up to here is exactly one double
+_EXACT = 2**53  # a double represents every integer up to here exactly
 _LONGEST_PLAIN = 21  # digits before the point; longer ones are written with an exponent
 _MAX_ZEROS = 6  # between the point and the first digit
 
 
 class UncanonicalError(ValueError):
-    """A value that is not JSON, or that exceeds the limits."""
+    """The value is not JSON, or exceeds the limits."""
 
 
 def digest_of(value: Any) -> str:
@@ -26,8 +26,8 @@ def digest_of(value: Any) -> str:
 def canonical(value: Any) -> bytes:
     """Return the canonical form of a JSON value. Raises `UncanonicalError`.
 
-    This is RFC 8785 with one difference: integers beyond the precision of a double keep all digits.
-    Strings are not normalised: texts that look alike stay different.
+    The form is that of RFC 8785, except that integers beyond the precision of a double keep all
+    digits. Strings are not normalised: different texts that look alike stay different.
     """
     pieces: list[bytes] = []
     size = 0
@@ -92,7 +92,7 @@ def _text(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Format a number as ECMAScript does: the shortest digits of the same double."""
+    """Return a number in the form of ECMAScript: the shortest digits that give the same double."""
     if not isfinite(value):
         raise UncanonicalError("JSON has no infinite or undefined number.")
     if value.is_integer() and abs(value) <= _EXACT:
@@ -106,7 +106,7 @@ def _number(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Return the digits with a decimal point, without an exponent if that is short."""
+    """Return the digits with a decimal point, or with an exponent if that would be too long."""
     if len(digits) <= point <= _LONGEST_PLAIN:
         return digits.ljust(point, "0")
     if 0 < point <= _LONGEST_PLAIN:

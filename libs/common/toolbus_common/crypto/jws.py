@@ -1,8 +1,8 @@
-"""Compact JWS (RFC 7515): parsed strictly, signed and verified with joserfc.
+"""Compact JWS (RFC 7515), parsed strictly. Signatures use joserfc.
 
-joserfc's parser takes the last of several members with one name, and follows `crit` and `b64`
-(RFC 7797). Two programs could read such a text differently, so it is rejected here before any key
-is used.
+joserfc's parser accepts several members with the same name and uses the last one. It also applies
+`crit` and `b64` (RFC 7797). Two programs could interpret such a text differently, so this module
+rejects it before any key is used.
 """
 
 import re
@@ -22,12 +22,12 @@ SIGNATURES: Final[dict[str, JWSAlgModel]] = {each.name: each for each in JWS_ALG
 
 
 class JwsError(ValueError):
-    """The text is not a strict JWS with a JSON object; the message is a clause that says why."""
+    """The text is not a strict JWS with a JSON object. The message is a clause with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Jws:
-    """A JWS that is not verified yet; `message` is the text that the signature covers."""
+    """A JWS that is not verified yet. `message` is the signed text."""
 
     header: dict[str, Any]
     claims: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Symmetric keys in files: created if missing, readable by their owner only."""
+"""Symmetric keys in files. A missing file is created; only its owner can read it."""
 
 import os
 from collections.abc import Callable
@@ -10,12 +10,13 @@ KEY_BYTES = 32
 
 
 def load_key(path: Path) -> bytes:
-    """Return the key in a file, which is created if missing.
+    """Return the key in a file. A missing file is created with a new key.
 
-    Replicas on several machines need the same file; otherwise each can decrypt only its own texts.
+    Replicas on several machines need the same file. Otherwise each replica can decrypt only its own
+    texts.
 
     Raises:
-        ValueError: the file holds no key.
+        ValueError: the file contains no key.
 
     """
     create_key(path, lambda: os.urandom(KEY_BYTES))
@@ -26,7 +27,7 @@ def read_key(path: Path) -> bytes:
     """Return the key in an existing file.
 
     Raises:
-        ValueError: there is no such file, or it holds no key.
+        ValueError: the file does not exist, or contains no key.
 
     """
     try:
@@ -43,7 +44,7 @@ def read_key(path: Path) -> bytes:
 
 
 def create_key(path: Path, generate: Callable[[], bytes]) -> None:
-    """Create a file for its owner alone, unless it exists."""
+    """Create a file with a new key, readable only by its owner, unless the file exists."""
     if path.exists():
         return  # a provided file may be in a read-only directory
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,8 +53,8 @@ def create_key(path: Path, generate: Callable[[], bytes]) -> None:
         with os.fdopen(handle, "wb") as fresh:
             fresh.write(generate())
             fresh.flush()
-            os.fsync(handle)  # the key survives a power failure, as the data encrypted with it
+            os.fsync(handle)  # the key must survive a power failure like the data encrypted with it
         with suppress(FileExistsError):
-            os.link(name, path)  # atomic, even if two replicas start at once
+            os.link(name, path)  # atomic, also if two replicas start at the same time
     finally:
         Path(name).unlink()

@@ -1,4 +1,4 @@
-"""P-256 private keys and JWS signatures with them (ES256, RFC 7515 compact form)."""
+"""P-256 private keys, and the JWS signatures of these keys (ES256, RFC 7515 compact form)."""
 
 from typing import Any, Self
 
@@ -22,10 +22,10 @@ _ES256 = ECDSA(SHA256())
 
 
 class P256Key:
-    """A P-256 private key; `kept` is its serialized form, the member `d` of its JWK.
+    """A P-256 private key. `kept` is its serialized form, the member `d` of its JWK.
 
-    It signs without joserfc, because each request to a server with an identity header or a bound
-    token needs a signature (ADR 30).
+    The class signs without joserfc, because each request to a server with an identity header or a
+    bound token needs a signature (ADR 30).
     """
 
     def __init__(self, key: EllipticCurvePrivateKey) -> None:
@@ -33,12 +33,12 @@ class P256Key:
 
     @classmethod
     def new(cls) -> Self:
-        """Generate a key."""
+        """Return a new random key."""
         return cls(generate_private_key(SECP256R1()))
 
     @classmethod
     def of(cls, kept: str) -> Self:
-        """Load a key from its serialized form. Raises `ValueError`."""
+        """Return the key of a serialized form. Raises `ValueError`."""
         return cls(derive_private_key(int.from_bytes(decoded(kept), "big"), SECP256R1()))
 
     @property
@@ -52,12 +52,15 @@ class P256Key:
         return dict(ECKey.import_key(self._key).as_dict(private=False))
 
     def signed(self, header: str, claims: dict[str, Any]) -> str:
-        """Return a signed JWS of the claims. `header` is already encoded (`header_of`)."""
+        """Return a signed JWS of the claims.
+
+        `header` is the encoded header that `header_of` returns.
+        """
         message = f"{header}.{encoded(msgspec.json.encode(claims))}"
         pair = decode_dss_signature(self._key.sign(message.encode(), _ES256))
         return f"{message}.{encoded(b''.join(n.to_bytes(P256_BYTES, 'big') for n in pair))}"
 
 
 def header_of(**fields: Any) -> str:
-    """Return the encoded header of a JWS signed with such a key."""
+    """Return the encoded header of a JWS that a P-256 key signs."""
     return encoded(msgspec.json.encode({"alg": ALGORITHM, **fields}))

@@ -1,4 +1,4 @@
-"""Sealed tokens: claims that clients store for Toolbus, encrypted and tamper-proof."""
+"""Sealed tokens: data that clients store for Toolbus, encrypted and authenticated."""
 
 import hmac
 from hashlib import sha256
@@ -10,7 +10,7 @@ from toolbus_common.base64url import decoded, encoded
 from toolbus_common.crypto.aead import Aead
 
 DIGEST = 16
-LONGEST = 64 * 1024  # characters; longer tokens are not genuine
+LONGEST = 64 * 1024  # characters; longer tokens are rejected
 
 C = TypeVar("C", bound="Claims")
 
@@ -18,27 +18,27 @@ C = TypeVar("C", bound="Claims")
 class Claims(msgspec.Struct, array_like=True, frozen=True):
     """Content of a sealed token.
 
-    The kind is authenticated, so one kind is never accepted as another.
+    The class name is authenticated, so a token of one class is never accepted as another class.
     """
 
 
 class TokenSealer:
-    """Seals claims of any kind with one key."""
+    """Encrypts and decrypts claims of any class with one key."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = Aead(key)
         self._digests = hmac.digest(key, b"toolbus digests", sha256)
 
     def close(self, claims: Claims) -> str:
-        """Encrypt claims into an ASCII token."""
+        """Return the sealed token of claims, as ASCII text."""
         return encoded(self._aead.seal(msgspec.msgpack.encode(claims), _kind(type(claims))))
 
     def digest(self, text: str) -> str:
-        """Return a keyed digest of a text, which reveals nothing of it without the key."""
+        """Return a keyed digest of a text. Without the key it reveals nothing about the text."""
         return hmac.new(self._digests, text.encode(), sha256).hexdigest()[:DIGEST]
 
     def open(self, text: Any, kind: type[C]) -> C | None:
-        """Decrypt a token; None if it is invalid or of another kind."""
+        """Return the claims in a token; None if it is invalid or of another class."""
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Egress control: which addresses may be connected to, checked after name resolution."""
+"""Egress control: permitted addresses of connections, checked after name resolution."""
 
 from toolbus_common.egress.allow_list import Allowed
 from toolbus_common.egress.policy import Egress

@@ -1,4 +1,4 @@
-"""Classify IP addresses, also those embedded in other addresses. Pure."""
+"""Classification of IP addresses, including addresses embedded in other addresses (no I/O)."""
 
 from ipaddress import (
     IPv4Address,
@@ -18,7 +18,7 @@ LINK_LOCAL, METADATA = "a link-local address", "a cloud's metadata service"
 MULTICAST, UNSPECIFIED = "a multicast address", "an unspecified address"
 RESERVED = "a reserved address"
 
-# Services at these addresses hand out credentials of the machine.
+# Services at these addresses return credentials of the machine.
 _METADATA = frozenset(
     map(
         ip_address,
@@ -30,7 +30,7 @@ _METADATA = frozenset(
     )
 )  # fmt: skip
 
-# Listed here, since the classification in `ipaddress` differs between Python versions.
+# This table is used because the classification in `ipaddress` differs between Python versions.
 _SPECIAL: dict[int, tuple[tuple[Network, str], ...]] = {
     4: tuple(
         (ip_network(network), kind)
@@ -64,7 +64,11 @@ def kind_of(address: Address) -> str:
 
 
 def within(address: Address) -> tuple[Address, ...]:
-    """Return the addresses that packets to this one may reach: the embedded ones, else itself."""
+    """Return the addresses that packets to this address can reach.
+
+    These are the address itself and embedded IPv4 addresses, or only the embedded address if
+    packets never go to the address itself.
+    """
     if isinstance(address, IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None or address in _NAT64:
@@ -73,7 +77,7 @@ def within(address: Address) -> tuple[Address, ...]:
 
 
 def _tunnelled(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """Return the IPv4 addresses embedded in a tunnel's address."""
+    """Return the IPv4 addresses that a tunnel address contains."""
     if address.sixtofour is not None:
         return (address.sixtofour,)
     if address.teredo is not None:
@@ -95,5 +99,5 @@ def _last(address: IPv6Address) -> IPv4Address:
 
 
 def is_metadata(address: Address) -> bool:
-    """Return whether a cloud's metadata service has this address."""
+    """Return whether this address reaches a cloud's metadata service."""
     return any(each in _METADATA for each in within(address))

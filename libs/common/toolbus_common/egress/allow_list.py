@@ -1,4 +1,4 @@
-"""The addresses an operator allows besides public ones: ranges, addresses, names. Pure."""
+"""The addresses that an operator permits besides public ones: ranges, addresses, names (no I/O)."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,7 +13,7 @@ LONGEST_SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One entry: a network or a name pattern, on one port or on all (0)."""
+    """One entry: a network or a name pattern, for one port or for all ports (0)."""
 
     network: Network | None
     name: str
@@ -23,7 +23,7 @@ class _Item:
         if self.port and self.port != target.port:
             return False
         if self.network is None:
-            # Neither a range nor a name allows a metadata service, only its exact address.
+            # A metadata service is permitted only by its exact address, never by a range or a name.
             return fnmatchcase(target.host, self.name) and not is_metadata(address)
         single = self.network.num_addresses == 1
         return all(
@@ -31,7 +31,7 @@ class _Item:
         )
 
     def names(self, target: Target) -> bool:
-        """Return whether the entry names a target as written, without name resolution."""
+        """Return whether the entry matches a target as written, without name resolution."""
         if target.address is not None:
             return self.covers(target, target.address)
         fits = self.port in (0, target.port)
@@ -40,21 +40,21 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Ranges (10.1.0.0/16), addresses and names (*.internal), each with an optional :port."""
+    """Permitted ranges (10.1.0.0/16), addresses and names (*.internal), with an optional :port."""
 
     items: tuple[_Item, ...] = ()
 
     @classmethod
     def of(cls, text: str) -> "Allowed":
-        """Parse a setting: entries separated by blanks or commas. Raises `ValueError`."""
+        """Return the entries of a setting, separated by blanks or commas. Raises `ValueError`."""
         return _read(text)
 
     def covers(self, target: Target, address: Address) -> bool:
-        """Return whether this address may be connected to for this target."""
+        """Return whether a connection to this address is permitted for this target."""
         return any(item.covers(target, address) for item in self.items)
 
     def names(self, target: Target) -> bool:
-        """Return whether a target is allowed as written, before name resolution."""
+        """Return whether a target is permitted as written, before name resolution."""
         return any(item.names(target) for item in self.items)
 
     def __bool__(self) -> bool:

@@ -1,4 +1,4 @@
-"""Requests to a proxy: the target, and the head to forward. Pure."""
+"""Requests to a forward proxy: the target, and the head of the forwarded request (no I/O)."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from toolbus_common.egress.url_target import EgressError, Target, target_of
 _CONNECT = re.compile(r"CONNECT ([^\s/?#@\\]+:[0-9]{1,5}) HTTP/1\.[01]")
 _PLAIN = re.compile(r"((?!CONNECT )[A-Z]{1,32}) (http://[^\s/?#@\\]+)([/?][!-~]*)? HTTP/1\.[01]")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
-# Headers of this connection only, or set by the proxy.
+# Headers that apply only to this connection, or that the proxy sets itself.
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "host", "upgrade"})
 
 
@@ -18,7 +18,7 @@ class NoRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """A target, the URL that named it, and the head to forward. A tunnel has no head."""
+    """The target of a proxy request, its URL, and the head to forward. A tunnel has no head."""
 
     target: Target
     url: str
@@ -28,11 +28,11 @@ class ConnectRequest:
 
     @property
     def is_tunnel(self) -> bool:
-        """Whether bytes pass unchanged in both directions."""
+        """Whether the proxy forwards bytes unchanged in both directions."""
         return not self.method
 
     def onward(self, before: bytes = b"", more: bytes = b"") -> bytes:
-        """Return the forwarded head: to the checked host, for one request only."""
+        """Return the head to forward, with the checked host, for one request only."""
         host = self.url.removeprefix("http://")
         lines = "".join(f"{each}\r\n" for each in self.headers)
         own_headers = f"Host: {host}\r\n{lines}Connection: close\r\n".encode("latin-1")
@@ -41,7 +41,7 @@ class ConnectRequest:
 
 
 def parse_request(head: bytes) -> ConnectRequest:
-    """Parse a request's head. Raises `NoRequestError` or `EgressError`."""
+    """Return the request in a head. Raises `NoRequestError` or `EgressError`."""
     start, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     if tunnel := _CONNECT.fullmatch(start):
         url = f"https://{tunnel[1]}"
@@ -55,7 +55,7 @@ def parse_request(head: bytes) -> ConnectRequest:
 
 
 def _passed_on(lines: list[str]) -> list[str]:
-    """Return the headers to forward to the server. Raises `NoRequestError`."""
+    """Return the headers that are forwarded to the server. Raises `NoRequestError`."""
     forwarded = []
     for line in lines:
         header = _HEADER.fullmatch(line)

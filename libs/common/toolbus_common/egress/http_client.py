@@ -1,8 +1,8 @@
 """HTTP client for control traffic: webhooks, SIEMs, witnesses, OAuth.
 
-It connects only to addresses that the egress policy allows, follows no redirect, uses no proxy,
-stores no cookie and decompresses nothing. Calls to upstream servers have a faster client of their
-own, `toolbus_executor.transport`.
+The client connects only to addresses that the egress policy permits. It follows no redirects, uses
+no proxy, stores no cookies and decompresses nothing. Calls to upstream servers use a separate,
+faster client: `toolbus_executor.transport`.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class HttpClient:
-    """HTTP client with headers for every request, and limits on its concurrent exchanges.
+    """HTTP client with common headers for all requests, and limits on concurrent requests.
 
-    At most `max_in_progress` requests are in progress, including queued ones; further ones are
-    rejected. 0 means no limit. At most `max_per_host` requests connect to one host; further ones
-    wait.
+    At most `max_in_progress` requests are in progress, including queued requests; further requests
+    are rejected. 0 means no limit. At most `max_per_host` requests connect to the same host;
+    further requests wait.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class HttpClient:
         self._exchange: HttpExchange | None = None
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """Send a request and return the response of any status. Raises `HttpError`."""
+        """Send a request and return its response, whatever the status. Raises `HttpError`."""
         try:
             target = target_of(request.url)
         except EgressError as error:
@@ -80,7 +80,7 @@ class HttpClient:
 
 
 def _exchange_class() -> "type[HttpExchange]":
-    """Import httpx: 0.2 s and 6 MB that a process saves until its first request."""
+    """Return `HttpExchange`, imported here because httpx costs 0.2 s and 6 MB of memory."""
     from toolbus_common.egress.http_transport import HttpExchange  # noqa: PLC0415
 
     return HttpExchange

@@ -1,4 +1,4 @@
-"""Request, response and error of the HTTP client for control traffic. Pure."""
+"""Request, response and error of the HTTP client for control traffic (no I/O)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ _SUCCESS = range(200, 300)
 
 
 class HttpError(Exception):
-    """No usable response; the message is a clause that says why.
+    """The request has no usable response. The message is a clause with the reason.
 
-    `ended` is set if the peer closed the connection, as servers do that require a client
-    certificate.
+    `ended` is true if the peer closed the connection. Servers that require a client certificate do
+    so.
     """
 
     def __init__(self, clause: str, *, ended: bool = False) -> None:
@@ -22,12 +22,12 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """Request to a URL, and the limits of its exchange.
+    """A request to a URL, with its limits.
 
-    `operator_named`: the operator (not an API caller) configured the URL, which widens the
-    addresses allowed. `certificate`: PEM text of a client certificate and its key. `seconds` limits
-    the whole exchange, from name resolution to the last byte. A body of more than `max_bytes` is
-    cut if `cut` is set, else it is an error.
+    `operator_named` is true if the operator (not an API caller) configured the URL, which permits
+    more addresses. `certificate` is the PEM text of a client certificate and its key. `seconds`
+    limits the time from name resolution to the last byte. A response body of more than `max_bytes`
+    is truncated if `cut` is set; otherwise it is an error.
     """
 
     method: str
@@ -43,7 +43,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """Response of any status; names of headers are in lower case."""
+    """A response of any status. The names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]

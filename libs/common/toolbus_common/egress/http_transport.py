@@ -1,4 +1,4 @@
-"""Exchanges over httpx, through a transport that connects only to checked addresses."""
+"""HTTP requests with httpx, through a transport that connects only to checked addresses."""
 
 import asyncio
 import logging
@@ -16,22 +16,22 @@ from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.egress.url_target import EgressError, Target, target_of
 
-PIECE = 64 * 1024  # bytes of a request's body that are written at once
+PIECE = 64 * 1024  # bytes of a request's body in one write
 MAX_HEADERS = 100  # of a response; h11 limits their size to 100 KiB
-FEW_PIECES, SMALLEST_PIECE = 1000, 16  # bytes a piece on average, of a response in many pieces
-CONNECT_SECONDS = 3.0  # seconds to connect to an address if there is another one to try
+FEW_PIECES, SMALLEST_PIECE = 1000, 16  # minimum average bytes per piece
+CONNECT_SECONDS = 3.0  # timeout per address, except for the last address
 MAX_CERTIFICATES = 64  # client certificates whose TLS context is cached
 OPERATOR_NAMED, CERTIFICATE = "operator_named", "certificate"  # extensions of a request
-_TOO_LARGE = 431  # as which h11 classifies headers above its limit
+_TOO_LARGE = 431  # the status that h11 suggests for headers above its limit
 _INVALID = "the request is not valid; correct its URL and headers"
 _ALWAYS = {"accept-encoding": "identity", "connection": "close"}
 
-for _name in ("httpx2", "httpcore2"):  # they log URLs and headers, which may contain secrets
+for _name in ("httpx2", "httpcore2"):  # their logs can contain secrets
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class CheckedBackend(httpcore2.AnyIOBackend):
-    """Network backend that connects to given addresses, whatever host the request names."""
+    """Network backend that connects to the given addresses instead of the host of the request."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
@@ -57,13 +57,13 @@ class CheckedBackend(httpcore2.AnyIOBackend):
         return self._stream
 
     async def aclose(self) -> None:
-        """Close the connection, also one whose TLS handshake was cancelled."""
+        """Close the connection, even if its TLS handshake was cancelled."""
         if self._stream is not None:
             await self._stream.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):
-    """Body of a response, which closes the connection."""
+    """Body of a response. Closing it closes the connection."""
 
     def __init__(self, response: httpcore2.Response, backend: CheckedBackend) -> None:
         self._response = response
@@ -77,13 +77,13 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class EgressTransport(httpx2.AsyncBaseTransport):
-    """Transport of httpx that connects to addresses which the egress policy allows.
+    """Transport of httpx that connects only to addresses that the egress policy permits.
 
-    The name is resolved once, every address is checked, and the connection goes to one of these
-    addresses; TLS is verified for the name. Each request has a connection of its own, so that no
-    credential or client certificate of one request reaches another. Two extensions of a request are
-    read: `operator_named` and `certificate`, as in `HttpRequest`. Errors are `EgressError`, errors
-    of httpcore, and `OSError`.
+    The name is resolved once, every address is checked, and one of these addresses is used. The TLS
+    certificate is verified for the name. Each request has a separate connection, so that
+    credentials and client certificates of one request are never used by another. Two extensions of
+    a request are read: `operator_named` and `certificate`, as in `HttpRequest`. Errors are
+    `EgressError`, errors of httpcore, and `OSError`.
     """
 
     def __init__(self, resolver: CheckedResolver, tls: Tls) -> None:
@@ -92,7 +92,7 @@ class EgressTransport(httpx2.AsyncBaseTransport):
         self._with_certificate: dict[str, Tls] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request and return its response, whose body is read later."""
+        """Send one request and return its response. The body is read later."""
         target = target_of(str(request.url))
         named = bool(request.extensions.get(OPERATOR_NAMED))
         tls = self._tls_for(target, request.extensions.get(CERTIFICATE, ""))
@@ -110,7 +110,7 @@ class EgressTransport(httpx2.AsyncBaseTransport):
         self, request: httpx2.Request, target: Target, tls: Tls, backend: CheckedBackend
     ) -> httpcore2.Response:
         if target.scheme == "https" and "context" not in vars(tls):
-            await asyncio.to_thread(tls.check)  # loads the authorities, which takes 20 ms
+            await asyncio.to_thread(tls.check)  # loading the authorities takes 20 ms
         url = httpcore2.URL(
             scheme=target.scheme,
             host=target.host,
@@ -130,7 +130,10 @@ class EgressTransport(httpx2.AsyncBaseTransport):
         )  # fmt: skip
 
     def _tls_for(self, target: Target, certificate: str) -> Tls:
-        """Return the TLS settings with this client certificate, cached because it is costly."""
+        """Return the TLS settings with this client certificate.
+
+        They are cached: creation is costly.
+        """
         if not certificate:
             return self._tls
         if target.scheme != "https":
@@ -144,7 +147,7 @@ class EgressTransport(httpx2.AsyncBaseTransport):
 
 
 class HttpExchange:
-    """Exchanges of complete requests and bounded responses."""
+    """Client that sends complete requests and returns responses of limited size."""
 
     def __init__(self, resolver: CheckedResolver, tls: Tls, headers: Mapping[str, str]) -> None:
         self._headers = {**_ALWAYS, **headers}
@@ -157,7 +160,7 @@ class HttpExchange:
         )
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """Send a request and read its response, without a time limit. Raises `HttpError`."""
+        """Send a request and return its response, without a time limit. Raises `HttpError`."""
         try:
             response = await self._client.send(self._encoded(request), stream=True)
             try:
@@ -188,13 +191,13 @@ class HttpExchange:
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    """Yield a body in pieces: encrypting all of it at once would block the event loop."""
+    """Yield a body in pieces. Encrypting the whole body at once would block the event loop."""
     for start in range(0, len(body), PIECE):
         yield body[start : start + PIECE]
 
 
 async def _read(response: httpx2.Response, request: HttpRequest) -> HttpResponse:
-    """Read the body as it arrives, never decompressed, up to the limit of the request."""
+    """Return the response with its body, never decompressed, up to the limit of the request."""
     if len(response.headers.raw) > MAX_HEADERS:
         raise HttpError(f"its response has more than {MAX_HEADERS} headers")
     body = bytearray()
@@ -206,7 +209,7 @@ async def _read(response: httpx2.Response, request: HttpRequest) -> HttpResponse
             if count > FEW_PIECES and len(body) < SMALLEST_PIECE * count:
                 raise HttpError("its response arrives in too many small pieces")
             if count % 100 == 0:
-                await asyncio.sleep(0)  # pieces that have arrived are read without waiting
+                await asyncio.sleep(0)  # reading received pieces does not yield to others
             if len(body) > request.max_bytes and request.cut:
                 break
             if len(body) > request.max_bytes:
@@ -235,7 +238,7 @@ def _failed(error: Exception) -> HttpError:
 
 
 def _protocol_error(error: httpcore2.RemoteProtocolError) -> HttpError:
-    if error.__cause__ is None:  # httpcore's own error, not one of h11
+    if error.__cause__ is None:  # an error of httpcore itself, not of h11
         return HttpError("it closed the connection without a response", ended=True)
     if getattr(error.__cause__, "error_status_hint", 0) == _TOO_LARGE:
         return HttpError("the headers of its response are too large")
@@ -243,7 +246,7 @@ def _protocol_error(error: httpcore2.RemoteProtocolError) -> HttpError:
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """Return the error of the operating system or of TLS that caused an error."""
+    """Return the error of the operating system or of TLS that caused `error`; None without one."""
     found = None
     while error is not None:
         if isinstance(error, OSError):

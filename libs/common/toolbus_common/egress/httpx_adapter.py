@@ -1,4 +1,4 @@
-"""Transport of httpx over `HttpClient`, for libraries that have an httpx client of their own."""
+"""Transport of httpx over `HttpClient`, for libraries that use an httpx client."""
 
 from typing import Final
 
@@ -7,13 +7,14 @@ import httpx2
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpRequest
 
-INVALID_REQUEST: Final = (httpx2.InvalidURL, ValueError)  # raised by building a request
-# Headers that httpx sets for connections of its own, which are not used here.
+INVALID_REQUEST: Final = (httpx2.InvalidURL, ValueError)  # raised when a request is built
+# Headers that httpx sets for its own connections, which are not used here.
 _OF_A_CONNECTION = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "host", "transfer-encoding",
      "user-agent"}
 )  # fmt: skip
-# Headers that httpx acts on: it would decompress the body, store cookies and parse a redirect.
+# Headers that httpx would process: it would decompress the body, store cookies and parse a
+# redirect.
 _ACTED_ON = frozenset(
     {"content-encoding", "content-length", "location", "set-cookie", "transfer-encoding"}
 )
@@ -22,8 +23,8 @@ _ACTED_ON = frozenset(
 class LimitedTransport(httpx2.AsyncBaseTransport):
     """Transport with the egress checks and the limits of an `HttpClient`.
 
-    A response is complete, bounded and never decompressed. `operator_named` and `certificate` are
-    those of `HttpRequest`, for every request of the transport. Errors are `HttpError`.
+    A response is complete, of limited size, and never decompressed. `operator_named` and
+    `certificate` have the meaning of `HttpRequest`, for every request. Errors are `HttpError`.
     """
 
     def __init__(

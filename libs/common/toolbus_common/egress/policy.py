@@ -1,9 +1,9 @@
-"""The egress check: allow or reject a target and the addresses it resolves to. Pure.
+"""Egress policy: permit or reject a target and its resolved addresses (no I/O).
 
-Public addresses are allowed. Others are allowed if the operator lists them, or names the target in
-the configuration file: a literal address, localhost, or a name that resolves to a private address.
-A configured name that suddenly resolves to loopback or to a metadata service looks like DNS
-rebinding and is rejected.
+Public addresses are permitted. Other addresses are permitted if the operator lists them, or names
+the target in the configuration file: a literal address, localhost, or a name that resolves to a
+private address. A configured name that resolves to a loopback address or to a metadata service is
+rejected, because this can be DNS rebinding.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ SETTING = "TOOLBUS_EGRESS_ALLOW"
 
 
 class RefusedError(EgressError):
-    """The kind of the address is not allowed; `address` and `kind` are logged."""
+    """The kind of the address is not permitted. `address` and `kind` are for the log."""
 
     def __init__(self, target: Target, address: Address, kind: str) -> None:
         verb = "is" if target.address is not None else "resolves to"
@@ -32,17 +32,17 @@ class RefusedError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The egress policy of the operator's settings."""
+    """The egress policy for the operator's setting."""
 
     allowed: Allowed = NOTHING
 
     def check_addresses(
         self, target: Target, found: Iterable[str], *, named: bool = False
     ) -> list[str]:
-        """Return the found addresses without duplicates.
+        """Return the resolved addresses without duplicates, if all are permitted.
 
         Raises:
-            EgressError: there is no address, or one of them is not allowed.
+            EgressError: there is no address, or one of them is not permitted.
 
         """
         addresses = list(dict.fromkeys(found))
@@ -53,7 +53,7 @@ class Egress:
         return addresses
 
     def check_written(self, target: Target, *, named: bool = False) -> None:
-        """Check a target without name resolution. Raises `EgressError`."""
+        """Check a target before name resolution. Raises `EgressError`."""
         if target.address is not None:
             self._check(target, target.address, named=named)
         elif target.is_local:
@@ -71,7 +71,7 @@ STRICT = Egress()  # public addresses only
 
 
 def _meant(target: Target, kind: str) -> bool:
-    """Return whether a target that the operator named may have addresses of this kind."""
+    """Return whether a target that the operator configured can have addresses of this kind."""
     if target.address is not None:
         return True
     return kind in (PRIVATE, SHARED) or (kind == LOOPBACK and target.is_local)

@@ -1,4 +1,4 @@
-"""Resolve a host to its addresses, once per connection."""
+"""Resolution of a host to its addresses, once per connection."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ MAX_LOOKUPS = 16
 
 
 async def resolved(target: Target) -> list[str]:
-    """Return the addresses of a target from the system's resolver. Raises `OSError`."""
+    """Return the addresses of a target, from the resolver of the system. Raises `OSError`."""
     if target.address is not None:
         return [str(target.address)]
     loop = asyncio.get_running_loop()
@@ -25,7 +25,7 @@ async def resolved(target: Target) -> list[str]:
 
 
 def resolved_here(target: Target) -> list[str]:
-    """Return the same, blocking the current thread. Raises `OSError`."""
+    """Return the addresses of a target, blocking the current thread. Raises `OSError`."""
     if target.address is not None:
         return [str(target.address)]
     found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
@@ -33,11 +33,11 @@ def resolved_here(target: Target) -> list[str]:
 
 
 class CheckedResolver:
-    """Resolver that returns addresses only if the egress policy allows all of them.
+    """Resolver that returns addresses only if the egress policy permits all of them.
 
-    It has its own threads, and runs one lookup per host at a time, so that slow name servers of one
-    host delay neither other hosts nor other resolvers. With `tls_to_public`, public addresses are
-    allowed for https only.
+    Each resolver has separate threads, and runs one lookup per host at a time. Slow name servers of
+    one host therefore delay neither other hosts nor other resolvers. With `tls_to_public`, public
+    addresses are permitted for https only.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CheckedResolver:
         self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
     async def addresses(self, target: Target, *, operator_named: bool) -> list[str]:
-        """Resolve a target and check its addresses. Raises `EgressError`."""
+        """Return the checked addresses of a target. Raises `EgressError`."""
         self._egress.check_written(target, named=operator_named)
         try:
             found = await self._resolved(target)
@@ -67,7 +67,7 @@ class CheckedResolver:
         return allowed
 
     def close(self) -> None:
-        """Stop the threads; lookups that have not started are cancelled."""
+        """Stop the threads. Lookups that have not started are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _resolved(self, target: Target) -> list[str]:
@@ -85,7 +85,7 @@ class CheckedResolver:
     def _forget(self, target: Target, lookup: "asyncio.Future[list[str]]") -> None:
         del self._lookups[target.authority]
         if not lookup.cancelled():
-            lookup.exception()  # marks it as retrieved where every waiting request was cancelled
+            lookup.exception()  # marks it as retrieved, even if no request waits any more
 
 
 def _is_public(address: str) -> bool:

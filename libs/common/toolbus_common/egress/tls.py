@@ -11,16 +11,16 @@ from tempfile import NamedTemporaryFile
 
 from toolbus_common.egress.url_target import EgressError
 
-UNREADABLE_CA = "TOOLBUS_EGRESS_CA is not a readable PEM file; set the path of one"
+UNREADABLE_CA = "TOOLBUS_EGRESS_CA is not a readable PEM file; set the path of a PEM file"
 
 
 @dataclass(frozen=True)
 class Tls:
-    """Settings of one client; all paths name PEM files.
+    """TLS settings of one client. All paths refer to PEM files.
 
-    `extra` are trusted authorities for all servers; `ca` replaces them for this client.
-    `certificate` is sent to servers that request one, and `key` is its private key. If both come
-    from secrets, `shown` has them as one PEM text instead.
+    `extra` contains additional trusted authorities for all servers. `ca` replaces all authorities
+    for this client. `certificate` is sent to servers that request a certificate, and `key` is its
+    private key. If both come from secrets, `shown` contains them as one PEM text instead.
     """
 
     extra: str = ""
@@ -31,9 +31,9 @@ class Tls:
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """The SSL context, created once.
+        """The SSL context, created at first use.
 
-        Raises `EgressError`. Its message names the setting, not the path.
+        Raises `EgressError`, whose message contains the name of the setting but not the path.
         """
         context = self._trust_context()
         if self.shown:
@@ -71,7 +71,7 @@ SYSTEMS = Tls()  # the system's authorities only
 
 
 def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
-    """Load certificate and key from a text, without writing them to a directory."""
+    """Load a certificate and its key from a PEM text, without a file on disk (on Linux)."""
     try:
         with written_certificate(text.encode()) as path:
             context.load_cert_chain(path, password=_no_password)
@@ -83,15 +83,15 @@ def _load_client_pair(context: ssl.SSLContext, text: str) -> None:
 
 
 def _no_password() -> str:
-    """Raise an error for an encrypted key, because its password is not known."""
+    """Raise an error for an encrypted key, because the password is not known."""
     raise ValueError("encrypted")
 
 
 @contextmanager
 def written_certificate(text: bytes) -> Iterator[str]:
-    """Yield a path to read the certificate at; on Linux it is in memory only."""
+    """Yield the path of a file with the certificate. On Linux the file is only in memory."""
     if sys.platform != "linux":
-        with NamedTemporaryFile() as file:  # readable by its owner only
+        with NamedTemporaryFile() as file:  # only the owner can read it
             file.write(text)
             file.flush()
             yield file.name

@@ -1,7 +1,7 @@
-"""Parse the target of a URL, in the one accepted spelling. Pure.
+"""Target of a URL (scheme, host, port), accepted in one spelling only (no I/O).
 
-Systems read 0177.1, 0x7f000001 and 2130706433 as 127.0.0.1. The check must not parse differently
-from the code that connects, so such spellings are rejected.
+Some systems interpret 0177.1, 0x7f000001 and 2130706433 as 127.0.0.1. The egress check and the code
+that connects must not interpret a host differently, so such spellings are rejected.
 """
 
 import re
@@ -21,11 +21,11 @@ LONGEST_NAME = 253
 
 
 class EgressError(Exception):
-    """An address that may not be connected to; the message is a clause with reason and fix."""
+    """The address is not permitted. The message is a clause with the reason and the fix."""
 
 
 class Target(NamedTuple):
-    """Scheme, host and port; `address` is set if the host is an IP address."""
+    """The scheme, host and port of a URL. `address` is set if the host is an IP address."""
 
     scheme: str
     host: str
@@ -34,12 +34,12 @@ class Target(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether the host is localhost, which is never resolved by DNS."""
+        """Whether the host is localhost or a subdomain, which DNS never resolves."""
         return self.host == "localhost" or self.host.endswith(".localhost")
 
     @property
     def authority(self) -> str:
-        """Host and port, as in a CONNECT request."""
+        """The host and the port, in the form of a CONNECT request."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -52,7 +52,7 @@ def target_of(url: str) -> Target:
     except ValueError:
         raise EgressError("its URL cannot be read; write https://host:port/path") from None
     if parts.scheme not in PORTS:
-        raise EgressError("its URL is neither http nor https; name one that is")
+        raise EgressError("its URL is neither http nor https; use one of these schemes")
     if "@" in parts.netloc:
         raise EgressError("its URL contains credentials; put them into headers")
     if port == 0:
@@ -62,12 +62,12 @@ def target_of(url: str) -> Target:
 
 
 def as_http(url: str) -> str:
-    """Return a gRPC or syslog URL as an HTTP URL with the same host and port."""
+    """Return an HTTP URL with the host and port of a gRPC or syslog URL."""
     return _OTHER_SCHEMES.sub("http", url)
 
 
 def host_of(written: str) -> tuple[str, Address | None]:
-    """Return a normalized host, and the address if the host is one. Raises `EgressError`."""
+    """Return the normalized host, and the IP address if the host is one. Raises `EgressError`."""
     text = written.lower().removesuffix(":")
     if text.startswith("["):
         return _ipv6_literal(text)

@@ -1,1 +1,1 @@
-"""The HTTP server of every listener: bounded connections, whole requests, graceful shutdown."""
+"""The HTTP server of every listener: limited connections, complete requests, graceful shutdown."""

@@ -1,4 +1,4 @@
-"""Read a request's body: all of it, or raise an error."""
+"""Reading of request bodies: the complete body or an error."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -7,19 +7,19 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class CutShortError(Exception):
-    """The client closed the connection before its request was complete."""
+    """The client closed the connection before the request was complete."""
 
 
 class BodyTooLargeError(Exception):
-    """The body exceeds the reader's limit."""
+    """The body exceeds the maximum size of the caller of `read_body`."""
 
 
 async def read_body(receive: Receive, largest: int) -> bytes:
-    """Return the whole body. The server limits how long that may take (`Limits.body_seconds`).
+    """Return the complete body. The server limits the duration (`Limits.body_seconds`).
 
     Raises:
-        CutShortError: the connection closed first; the request must not be processed.
-        BodyTooLargeError: it exceeds `largest` bytes.
+        CutShortError: the connection was closed first. The request must not be processed.
+        BodyTooLargeError: the body exceeds `largest` bytes.
 
     """
     parts: list[bytes] = []
@@ -38,7 +38,7 @@ async def read_body(receive: Receive, largest: int) -> bytes:
 
 
 def announces_body(scope: dict[str, Any]) -> bool:
-    """Return whether the head of a request says that a body follows."""
+    """Return whether the headers of a request announce a body."""
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t"))
         for name, value in scope["headers"]
@@ -46,5 +46,5 @@ def announces_body(scope: dict[str, Any]) -> bool:
 
 
 async def receive_nothing() -> dict[str, Any]:
-    """Replace `receive` once a body has been read."""
+    """Return an empty body. Use it in place of `receive` after the body has been read."""
     return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,4 +1,4 @@
-"""The limits of one HTTP listener."""
+"""Limits of one HTTP listener."""
 
 import logging
 import resource
@@ -8,19 +8,20 @@ from toolbus_common.http_server.proxy_addresses import Proxies, is_loopback
 
 log = logging.getLogger(__name__)
 
-OTHER_FILES = 512  # descriptors a process needs besides its clients' connections
+OTHER_FILES = 512  # descriptors that a process needs in addition to client connections
 FEWEST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of connections and requests; sizes in bytes, times in seconds.
+    """Limits of connections and requests. Sizes are in bytes and times in seconds.
 
     `head` limits the total size of a request's line, headers, chunk extensions and trailers.
-    `idle_seconds` is how long a connection is kept open after a response, `write_seconds` how long
-    a client may leave a response unread. `connections` limits the open connections of the listener.
-    `per_address` limits the open connections of one client; behind a configured proxy, whose
-    connections are shared, it limits the client's requests in progress.
+    `idle_seconds` is the time for which a connection stays open after a response. `write_seconds`
+    is the time for which a client can leave a response unread. `connections` limits the open
+    connections of the listener. `per_address` limits the open connections of one client. The
+    connections of a configured proxy are shared, so behind a proxy `per_address` limits the running
+    requests of one client.
     """
 
     head: int = 32 * 1024
@@ -30,16 +31,19 @@ class Limits:
     write_seconds: float = 30.0
     connections: int = 10_000
     per_address: int = 2_000
-    per_loopback: int = 10_000  # limit of the loopback address, which many local agents share
+    per_loopback: int = 10_000  # as `per_address`; local agents share this address
     proxies: Proxies = field(default_factory=Proxies)
 
     def max_for(self, address: str) -> int:
-        """Return the limit of one address."""
+        """Return the limit for one client address."""
         return self.per_loopback if is_loopback(address) else self.per_address
 
 
 def descriptors_for(connections: int) -> int:
-    """Raise the file limit for this many connections; return how many are possible."""
+    """Raise the limit of open files for this many connections.
+
+    Return the number of connections that are possible.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

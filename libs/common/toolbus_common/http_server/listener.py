@@ -1,4 +1,4 @@
-"""One HTTP listener: admission of connections, its clock, and its shutdown."""
+"""HTTP listener: accepts connections, checks their time limits, and shuts down gracefully."""
 
 import asyncio
 import logging
@@ -23,13 +23,13 @@ from toolbus_common.observability.metrics import (
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS = 0.5
-QUIET_SECONDS = 2.0  # a kept-alive connection may send a request this long after its last response
+QUIET_SECONDS = 2.0  # after its last response, a connection can send a request for this time
 _UNKNOWN = "unknown"  # the peer has disconnected already
-ACCEPT_TURNS = 8  # turns of the event loop in which every pending connection is accepted
+ACCEPT_TURNS = 8  # iterations of the event loop that accept all pending connections
 
 
 class Listener:
-    """Accepts connections on one address; `name` is its label in the metrics."""
+    """Accepts connections on one address. `name` is the label of the listener in metrics."""
 
     def __init__(self, app: Any, name: str, limits: Limits) -> None:
         self.config = uvicorn.Config(
@@ -40,7 +40,7 @@ class Listener:
         self.state = ServerState()
         self.loop = asyncio.get_running_loop()
         self.limits = limits
-        self.leaving = False  # every response announces that its connection closes
+        self.leaving = False  # every response announces that the connection closes
         self.port = 0
         self._name = name
         self._open = CONNECTIONS.labels(name)
@@ -55,11 +55,11 @@ class Listener:
 
     @property
     def idle_seconds(self) -> float:
-        """How long a connection is kept open after a response."""
+        """The time in seconds for which a connection stays open after a response."""
         return QUIET_SECONDS if self.leaving else self.limits.idle_seconds
 
     def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
-        """Return whether to accept a connection.
+        """Return whether to accept a connection, and count it if so.
 
         Connections of a proxy are not counted per address.
         """
@@ -74,7 +74,7 @@ class Listener:
         return True
 
     def left(self, connection: BoundedProtocol) -> None:
-        """Stop counting a connection."""
+        """Remove a closed connection from the counts."""
         if connection.address:
             self.give_back(connection.address)
             connection.address = ""
@@ -83,9 +83,9 @@ class Listener:
             self._empty.set()
 
     def take(self, client: str) -> str:
-        """Count a request of this client's address and return the address.
+        """Count a connection or request of this client's address, and return the counted address.
 
-        Empty if its limit is reached.
+        Return an empty string if the limit of the address is reached.
         """
         address = bounded_as(client) or _UNKNOWN
         if self._addresses[address] >= self.limits.max_for(client):
@@ -95,13 +95,13 @@ class Listener:
         return address
 
     def give_back(self, address: str) -> None:
-        """Stop counting a request of this address."""
+        """Remove one connection or request of this address from the counts."""
         self._addresses[address] -= 1
         if self._addresses[address] <= 0:
             del self._addresses[address]
 
     def closed(self, reason: str) -> None:
-        """Count a connection that was closed because of its client."""
+        """Count a connection that the listener closed because of its client's behaviour."""
         CONNECTIONS_CLOSED.labels(self._name, reason).inc()
 
     def _reject(self, reason: str) -> bool:
@@ -117,7 +117,7 @@ class Listener:
     # -- lifecycle ---------------------------------------------------------------------------
 
     async def open(self, host: str, port: int, backlog: int) -> None:
-        """Start accepting connections. Raises `OSError`, usually because the port is in use."""
+        """Start to accept connections. Raises `OSError`, usually because the port is in use."""
         protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
         self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
         self.port = int(self._server.sockets[0].getsockname()[1])
@@ -125,9 +125,9 @@ class Listener:
         self._check_connections()
 
     async def stop_accepting(self, seconds: float) -> None:
-        """Announce the shutdown in every response; accept new connections for `seconds` more.
+        """Announce the shutdown in every response, and stop accepting connections after `seconds`.
 
-        Load balancers need that time to notice that this replica is not ready any more.
+        Load balancers need this time to notice that the replica is not ready any more.
         """
         if self._server is None or self.leaving:
             return
@@ -142,7 +142,7 @@ class Listener:
             connection.close_when_quiet(until)  # type: ignore[union-attr]
 
     async def end(self, seconds: float) -> None:
-        """Wait until every connection has ended; after `seconds`, cancel requests in progress."""
+        """Wait until every connection has ended. After `seconds`, cancel running requests."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ended()
@@ -159,7 +159,7 @@ class Listener:
             await asyncio.wait(tuple(self.state.tasks))
 
     async def _cancel_requests(self) -> None:
-        """Cancel the requests in progress; the application responds to each with an error."""
+        """Cancel the running requests. The application responds to each with an error."""
         log.warning("http.requests_cancelled", extra={"requests": len(self.state.tasks)})
         for task in tuple(self.state.tasks):
             task.cancel()

@@ -1,4 +1,4 @@
-"""One connection: uvicorn on httptools, with the limits and the ordering that uvicorn lacks."""
+"""One HTTP connection: uvicorn with httptools, with additional limits and response ordering."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,14 @@ from toolbus_common.http_server.transport import AnswerTransport
 if TYPE_CHECKING:
     from toolbus_common.http_server.listener import Listener
 
-GONE = (
-    "toolbus.gone"  # in the scope: a callback that is called when the client closes its connection
-)
+GONE = "toolbus.gone"  # in the scope: a callback for the time when the client closes the connection
 LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 NEVER = math.inf
-# A client that is still sending is read further, so that a reset does not discard its response:
-LINGER_SECONDS = 2.0  # after the last of it
-LONGEST_LINGER = 10.0  # in all
+# Data of a client that is still sending is read for some time, so that a reset does not discard the
+# response. The first limit starts again with each received piece.
+LINGER_SECONDS = 2.0  # after the last received data
+LONGEST_LINGER = 10.0  # in total
 LARGEST_LINGER = 16 * 1024 * 1024
 MAX_PIPELINED = 16
 _CLOSE = b"connection: close\r\n\r\n"
@@ -35,9 +34,9 @@ class _TooManyPipelinedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection with limits of size and time in every state.
 
-    States: idle (no request started), reading a head, reading a body, deaf (closing; received data
-    is no longer parsed). The listener's clock calls `check`, which closes connections that exceed a
-    time limit, so that requests need no timers.
+    The states are: idle (no request has started), reading a head, reading a body, and deaf
+    (closing; received data is no longer parsed). The listener's clock calls `check`, which closes
+    connections that exceed a time limit. Requests therefore need no timers.
     """
 
     def __init__(self, listener: "Listener") -> None:
@@ -47,20 +46,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._idle, self._in_body, self._deaf = True, False, False
         self._deadline = NEVER
-        # The deadline has passed; data that arrives until the next check still counts.
+        # The deadline has passed. The connection is closed at the next check unless data arrives
+        # before.
         self._late = False
-        self._clean = True  # all bytes counted below belong to the current message
+        self._clean = True  # all bytes in the counters below belong to the current message
         self._received = self._body_bytes = self._chunk_bytes = self._chunk_began = 0
         self._write_deadline, self._unwritten = NEVER, 0
         self._lingers_until = NEVER
-        self.address = ""  # the address the connection counts for
+        self.address = ""  # the client address that the connection is counted for
         self._behind_proxy = False
-        self._counted: dict[int, str] = {}  # of requests through a proxy, by their cycle
+        self._counted: dict[int, str] = {}  # client addresses behind a proxy, by id of the cycle
 
     # -- the connection ----------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Start the clock: a silent connection is closed too."""
+        """Admit the connection and start its time limit, so that a silent connection is closed."""
         super().connection_made(AnswerTransport(transport, self._head_of, self._linger))  # type: ignore[arg-type]
         peer = self.client[0] if self.client else ""
         self._behind_proxy = self._limits.proxies.cover(peer)
@@ -72,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the handlers of this client's requests."""
+        """Notify the handlers of this connection's requests."""
         self._deaf = True
         self.transport.closed = True  # type: ignore[attr-defined]
         for cycle in {self._running, self.cycle} - {None}:
@@ -83,7 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._listener.left(self)
 
     def check(self, now: float) -> None:
-        """Close the connection if it takes too long."""
+        """Close the connection if it exceeds a time limit."""
         if self.flow.write_paused or (self._deaf and self._unsent()):
             self._check_reading_peer(now)
         elif now <= self._deadline:
@@ -109,20 +109,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(answers.SLOW_HEAD)
 
     def close_when_quiet(self, deadline: float) -> None:
-        """Close at that time unless a request has started before."""
+        """Close the connection at `deadline` unless a request starts before."""
         if self._idle and self._deadline != NEVER:
             self._deadline = min(self._deadline, deadline)
 
     # -- unread responses -------------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        """Give the client time to read pending data."""
+        """Start the time limit for the client to read pending data."""
         super().pause_writing()
         self._unwritten = self._unsent()
         self._write_deadline = self.loop.time() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
-        """Wait for the next request if the response is complete."""
+        """End the time limit for reading; wait for the next request if the response is complete."""
         super().resume_writing()
         self._write_deadline = NEVER
         if self._deadline != NEVER and not self._deaf:
@@ -144,7 +144,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # -- parsing -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, and count the bytes that are neither body nor necessary chunk framing."""
+        """Parse data. Count all bytes except the body and the minimal chunk framing."""
         self._received += len(data)
         if self._deaf:
             self._discard()
@@ -178,9 +178,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._feed(rest)
 
     def _ignore_upgrade(self) -> None:
-        """Continue as if no Upgrade had been requested (RFC 9110, 7.8), since the body follows.
+        """Continue as if the request had no Upgrade header (RFC 9110, 7.8).
 
-        The parser ends such a message at its head, and would parse its body as another request.
+        The parser ends such a message after the head, and would parse the body as another request.
         """
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -188,7 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(kept))
 
     def on_message_begin(self) -> None:
-        """Start a request; after `_ignore_upgrade` its head is parsed a second time."""
+        """Start a request. After `_ignore_upgrade`, the head is parsed a second time."""
         if self._in_body:
             return
         super().on_message_begin()
@@ -202,12 +202,12 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are dropped (RFC 9110, 6.5.1)."""
+        """Store a header. Trailers are dropped (RFC 9110, 6.5.1)."""
         if not self._in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start to respond: the head is complete."""
+        """Start the application, because the head of the request is complete."""
         if self._in_body:
             return
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -219,11 +219,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """Record where the chunk starts."""
+        """Record the position at which a chunk starts."""
         self._chunk_began = self._body_bytes
 
     def on_chunk_complete(self) -> None:
-        """Count the minimal framing bytes of a chunk; all further ones are extensions."""
+        """Count the minimal framing bytes of a chunk. All other framing bytes are extensions."""
         self._chunk_bytes += len(b"%x\r\n\r\n" % (self._body_bytes - self._chunk_began))
 
     def on_body(self, body: bytes) -> None:
@@ -239,7 +239,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Mark the request as complete."""
         if self.parser.should_upgrade():
-            return  # `_ignore_upgrade` reads its body
+            return  # `_ignore_upgrade` continues with the body
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.more_body = False
@@ -257,7 +257,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _head_of(self, head: bytes) -> bytes:
-        """Announce the close in a response's head if the connection closes after the response."""
+        """Return the head of a response, with `connection: close` if the connection then closes."""
         cycle = self._running
         if cycle is not None and cycle.keep_alive:
             if not (cycle.more_body or self._deaf or self._listener.leaving):
@@ -267,7 +267,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return head
 
     def on_response_complete(self) -> None:
-        """Finish the response and start the next request."""
+        """Finish the response, and start the next pipelined request."""
         self.transport.flush()  # type: ignore[attr-defined]
         if self._counted:
             self._uncount(id(self._running))
@@ -291,7 +291,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # -- ending ------------------------------------------------------------------------------
 
     def _refuse(self, answer: bytes) -> None:
-        """Stop parsing; send an error unless a response is unfinished or a whole request waits."""
+        """Stop parsing, and send an error response unless another response must come first."""
         self._deaf, self._received = True, 0
         self.pipeline.clear()
         cycle = self._running
@@ -309,7 +309,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> None:
-        """Close for writing and keep reading briefly: a reset could discard the response."""
+        """Close for writing, and keep reading for a short time.
+
+        An immediate reset could discard the response.
+        """
         self._deaf, self._received = True, 0
         now = self.loop.time()
         self._deadline, self._lingers_until = now + LINGER_SECONDS, now + LONGEST_LINGER
@@ -326,7 +329,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = min(self.loop.time() + LINGER_SECONDS, self._lingers_until)
 
     def _disconnect(self, cycle: RequestResponseCycle | None) -> None:
-        """Notify the handler of a request that its client is gone."""
+        """Notify the handler of a request that the client has disconnected."""
         if cycle is None:
             return
         scope: Any = cycle.scope

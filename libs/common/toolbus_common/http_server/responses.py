@@ -1,4 +1,4 @@
-"""Responses that a listener sends itself, before an application sees the request."""
+"""Responses that a listener sends before an application receives the request."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ SLOW_BODY = _closing(
 
 
 async def busy(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
-    """Reject a request through a proxy: its client has too many in progress."""
+    """Reject a request through a proxy, because its client has too many running requests."""
     body = b"Too many requests of this client are in progress; retry later."
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

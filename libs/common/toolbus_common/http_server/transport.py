@@ -1,17 +1,17 @@
-"""The transport of responses: one system call for head and body, and a graceful close."""
+"""Transport for responses: one system call for head and body, and a graceful close."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
-_HEAD = re.compile(rb"HTTP/1\.1 [2-5]")  # an interim answer (1xx) has no body to wait for
+_HEAD = re.compile(rb"HTTP/1\.1 [2-5]")  # an interim response (1xx) has no body
 
 
 class AnswerTransport:
-    """A transport that delays a response's head until it can be written together with the body.
+    """A transport that delays the head of a response, to write it together with the body.
 
-    uvicorn writes them separately; a write is a tenth of a call's cost at the edge. `on_head` may
-    change a head before it is written; `on_close` closes once everything has been written.
+    uvicorn writes them separately, and one write is a tenth of the cost of a call in ingress.
+    `on_head` returns the head to write. `on_close` is called once all data has been written.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class AnswerTransport:
         self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
-        """Write data, or delay a head. Data for a client that has disconnected is dropped."""
+        """Write data. A head is delayed. Data for a client that has disconnected is dropped."""
         if self.is_closing():
             return
         if not self._head and _HEAD.match(data) is not None and data.endswith(b"\r\n\r\n"):
@@ -37,17 +37,17 @@ class AnswerTransport:
         self.raw.write(head + data if head else data)
 
     def flush(self) -> None:
-        """Write a head that no body follows, as in a response to HEAD."""
+        """Write a delayed head without a body, such as the response to HEAD."""
         head, self._head = self._head, b""
         if head and not self.is_closing():
             self.raw.write(head)
 
     def is_closing(self) -> bool:
-        """Return whether nothing more can be written."""
+        """Return whether no more data can be written."""
         return self.closed or bool(self.raw.is_closing())
 
     def close(self) -> None:
-        """Write the pending head and close."""
+        """Write the delayed head and close."""
         if not self.closed:
             self.flush()
             self.closed = True

@@ -1,1 +1,1 @@
-"""MCP details that several services share: URIs, headers, forms of results."""
+"""Details of MCP that several services share: URIs, headers, forms of results."""

@@ -1,11 +1,11 @@
-"""Classes of clients by capabilities: servers may list different tools to each class. Pure."""
+"""Classes of clients by capabilities. A server can list other tools to each class (no I/O)."""
 
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 GROUPS = ("elicitation", "roots", "sampling")
-NONE = ""  # the class of clients without such capabilities
+NONE = ""  # the class of clients without these capabilities
 ALL = "+".join(GROUPS)
 CLASSES = tuple(
     "+".join(some) for many in range(len(GROUPS) + 1) for some in combinations(GROUPS, many)
@@ -21,7 +21,7 @@ def class_of(capabilities: Any) -> str:
 
 @lru_cache(len(CLASSES))
 def capabilities_of(name: str) -> dict[str, Any]:
-    """Return all capabilities that a client of a class can have."""
+    """Return all capabilities that the clients of a class can have."""
     every: dict[str, Any] = {
         "elicitation": {"form": {}, "url": {}},
         "roots": {},

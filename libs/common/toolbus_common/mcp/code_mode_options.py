@@ -1,6 +1,6 @@
-"""Options of a request for the built-in server: the mode, and limits for one program.
+"""Options of a request for the built-in server: the mode, and limits of one program.
 
-They travel as raw JSON in `CallRequested.terms`, written by ingress and read by codemode only.
+Ingress writes the options as raw JSON in `CallRequested.terms`, and only codemode reads them.
 """
 
 import msgspec
@@ -9,7 +9,7 @@ from toolbus_common.mcp.builtin_server import Mode
 
 
 class CodeModeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The mode, and limits on one program; they can only lower the limits of its key."""
+    """The mode, and the limits of one program. They can only lower the limits of its key."""
 
     mode: Mode = Mode.TOOLS
     usd: float | None = None
@@ -27,5 +27,5 @@ _decode = msgspec.json.Decoder(CodeModeOptions).decode
 
 
 def decode_options(raw: str) -> CodeModeOptions:
-    """Parse the wire form."""
+    """Return the options of a wire form. An empty wire form has the default options."""
     return _decode(raw) if raw else NO_OPTIONS

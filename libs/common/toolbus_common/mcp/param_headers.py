@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# Methods whose target is repeated in the header Mcp-Name, and the parameter that has it.
+# The methods whose target is repeated in the header Mcp-Name, each with the parameter that contains
+# the target.
 NAMED = {
     "tools/call": "name",
     "prompts/get": "name",
@@ -16,8 +17,8 @@ NAMED = {
     "tasks/cancel": "taskId",
 }
 ANNOTATION = "x-mcp-header"
-PREFIX = "Mcp-Param-"  # of the headers that repeat arguments
-RAW_PREFIX = PREFIX.lower().encode()  # as an HTTP server passes it on
+PREFIX = "Mcp-Param-"  # prefix of the headers that repeat arguments
+RAW_PREFIX = PREFIX.lower().encode()  # in the form of ASGI headers
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 section 5.6.2, limited length
 
 _PLAIN = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
@@ -33,7 +34,7 @@ def encoded(value: str) -> str:
 
 
 def decoded(value: bytes) -> str:
-    """Return the text of a header value; a malformed encoding is returned unchanged."""
+    """Return the text of a header value. A malformed encoding is returned unchanged."""
     text = value.decode("latin-1")
     if not (text.startswith(_SENTINEL) and text.endswith(_END)):
         return text
@@ -54,7 +55,7 @@ def text_of(argument: Any) -> str | None:
 
 
 def annotated(schema: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the headers that an input schema requires, each with the path of its argument."""
+    """Yield the headers that an input schema requires, each with the path of the argument."""
     level: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     for _ in range(_DEEPEST):
         level = [
@@ -70,7 +71,7 @@ def annotated(schema: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def value_at(arguments: Any, path: tuple[str, ...]) -> Any:
-    """Return the argument at a path; None if it is absent."""
+    """Return the argument at a path; None if there is no such argument."""
     for step in path:
         arguments = arguments.get(step) if isinstance(arguments, dict) else None
     return arguments

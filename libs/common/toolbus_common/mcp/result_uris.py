@@ -1,11 +1,11 @@
-"""URIs of large results, read with `resources/read` by their owner only."""
+"""URIs of large results. Only the owner of a result can read it, with `resources/read`."""
 
 import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote
 
 SCHEME = "toolbus-result:"
-USUAL_LENGTH = 64 << 10  # bytes of one piece, by default
+USUAL_LENGTH = 64 << 10  # default bytes of one piece
 MAX_LENGTH = 1 << 20
 _FORM = re.compile(
     r"toolbus-result:([A-Za-z0-9_.-]+)/([^/?#\s]{1,3500})/([A-Za-z0-9_-]{32})(?:\?([!-~]{0,2048}))?"
@@ -14,23 +14,23 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A stored result of one tool of a server; `secret` is unguessable."""
+    """Identification of a stored result of one tool of a server. `secret` is unguessable."""
 
     server: str
     tool: str
     secret: str
 
     def uri(self, offset: int = 0, length: int = 0) -> str:
-        """Return the URI of a piece; without a length, of the beginning."""
+        """Return the URI of a piece. Without a length, it is the URI of the beginning."""
         named = f"{SCHEME}{self.server}/{quote(self.tool, safe='')}/{self.secret}"
         return f"{named}?offset={offset}&length={length}" if length else named
 
 
 @dataclass(frozen=True, slots=True)
 class ResultPiece:
-    """A requested piece of a stored result.
+    """A requested piece of a stored result, by `offset` and `length` in bytes.
 
-    `select` is an expression, used instead of an offset.
+    If `select` is set, this expression replaces the offset.
     """
 
     handle: Handle
@@ -40,7 +40,7 @@ class ResultPiece:
 
 
 def parse_result_uri(uri: str) -> ResultPiece | None:
-    """Parse the URI of a piece; None if the URI is not one of a stored result."""
+    """Return the piece that a URI refers to; None if the URI has another form."""
     found = _FORM.fullmatch(uri) if uri.startswith(SCHEME) else None
     if found is None:
         return None
@@ -51,7 +51,7 @@ def parse_result_uri(uri: str) -> ResultPiece | None:
 
 
 def authorized_name(name: str) -> str:
-    """Return the name whose grants apply to a resource: for a stored result, its tool."""
+    """Return the name whose grants apply to a resource. For a stored result this is its tool."""
     piece = parse_result_uri(name)
     return name if piece is None else piece.handle.tool
 

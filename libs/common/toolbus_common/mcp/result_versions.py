@@ -1,4 +1,4 @@
-"""Convert a tool's result between protocol families, member by member."""
+"""Conversion of a tool's result between protocol families, member by member."""
 
 import msgspec
 
@@ -9,7 +9,10 @@ _COMPLETE = msgspec.Raw(b'"complete"')
 
 
 def as_legacy(members: Members) -> Members:
-    """Return a legacy result: without stateless members, structured content only as an object."""
+    """Return a legacy result, without members of the stateless family.
+
+    Structured content is removed unless it is an object.
+    """
     structured = bytes(members.get("structuredContent", b""))
     odd = bool(structured) and structured[:1] != b"{"
     dropped = (*ONLY_MODERN, "structuredContent") if odd else ONLY_MODERN
@@ -17,5 +20,5 @@ def as_legacy(members: Members) -> Members:
 
 
 def as_modern(members: Members) -> Members:
-    """Return a stateless result, marked as complete."""
+    """Return a result of the stateless family, marked as complete."""
     return {"resultType": _COMPLETE, **members}

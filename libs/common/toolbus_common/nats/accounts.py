@@ -3,8 +3,8 @@
 The server does not check the reply subject of a request. If all services shared one account, a
 service could have one of its stored messages delivered to any subject: to another service as a
 query, or into another service's bucket as an entry. With separate accounts, such a reply stays in
-the account of the service that requested it. Subjects that cross accounts are imported
-individually; they are derived from the same rights as the permissions.
+the account of the service that requested it. Each subject that crosses accounts is imported
+individually. These subjects are derived from the same rights as the permissions.
 """
 
 from collections import defaultdict
@@ -12,23 +12,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STORE = "TOOLBUS"  # holds streams, buckets and the operator
+STORE = "TOOLBUS"  # the account of streams, buckets and the operator
 _STORED = ("$JS.", "$KV.", "$O.", "tb.event.")  # subjects of streams and of the server's API
 _REPEATED = "tb.kv."  # subjects on which the server republishes stored entries
-# Imported by every account, though no user may request it: the server takes the import as the sign
-# that an account uses another one's JetStream, and otherwise replies to its requests itself.
+# Every account imports this subject, although no user has permission to send requests to it. The
+# server uses the import to detect that an account uses another account's JetStream. Without the
+# import it replies to the requests itself.
 _INFO = "$JS.API.INFO"
 _MANY_REPLIES = ("$JS.API.DIRECT.GET.", "$JS.API.CONSUMER.MSG.NEXT.")
 
-# User -> what it publishes, what it subscribes to.
+# User -> the subjects that it publishes, and the subjects that it subscribes to.
 UserSubjects = Mapping[str, tuple[Iterable[str], Iterable[str]]]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Crossing:
-    """One subject exported from account `source` to another.
+    """One subject that account `source` exports and account `target` imports.
 
-    A `service` export carries requests.
+    An export of the kind `service` is for requests.
     """
 
     kind: str
@@ -38,14 +39,14 @@ class _Crossing:
 
 
 def account_of(user: str, operator: str) -> str:
-    """Return the account a user belongs to."""
+    """Return the account that a user belongs to."""
     return STORE if user == operator else user
 
 
 def accounts(
     subjects: UserSubjects, users: Mapping[str, dict[str, Any]], operator: str
 ) -> dict[str, dict[str, Any]]:
-    """Build the `accounts` section: each user's account, with what it exports and imports."""
+    """Return the `accounts` section: the account of each user, with its exports and imports."""
     found: dict[str, dict[str, Any]] = {
         account_of(user, operator): {"users": [users[user]]} for user in subjects
     }
@@ -64,7 +65,7 @@ def accounts(
 
 
 def overlap(one: str, other: str) -> str | None:
-    """Return a pattern for the subjects that both patterns match; None if there are none."""
+    """Return the pattern of all subjects that both patterns match; None if there are none."""
     left, right, common = one.split("."), other.split("."), list[str]()
     for position, (a, b) in enumerate(zip(left, right, strict=False)):
         if a == ">":
@@ -92,7 +93,7 @@ def _crossings(subjects: UserSubjects, operator: str) -> set[_Crossing]:
 
 
 def _between(user: str, other: str, subjects: UserSubjects, operator: str) -> Iterator[_Crossing]:
-    """Yield the subjects that one user publishes and another subscribes to.
+    """Yield the crossings for subjects that `user` publishes and `other` subscribes to.
 
     The server rejects a cycle of two accounts that import streams from each other. In such a pair,
     one account imports the subject as a service without responders.
@@ -114,5 +115,5 @@ def _matching(published: Iterable[str], subscribed: Iterable[str]) -> Iterator[s
 
 
 def _has_many_replies(subject: str) -> bool:
-    """Return whether several messages reply to a request; looking up one entry has one reply."""
+    """Return whether a request has several reply messages. Reading one entry has one reply."""
     return subject.startswith(_MANY_REPLIES) and not subject.endswith(".>")

@@ -1,4 +1,4 @@
-"""Follow the sizes and write times of a bucket's entries."""
+"""Observation of the sizes and write times of a bucket's entries."""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -20,10 +20,10 @@ class Size:
 
 
 async def follow_sizes(bus: Bus, bucket: str, receive: Callable[[Size], None]) -> None:
-    """Call `receive` for every entry, then for every change, without end.
+    """Call `receive` for every entry, then for every change. Never returns.
 
-    All entries are passed again when the bucket was re-created. The first entries are read in full,
-    in batches; of later changes only the size is transferred.
+    If the bucket is re-created, all entries are passed again. The first entries are read
+    completely, in batches. Of later changes only the size is transferred.
     """
     prefix = f"$KV.{bucket}."
     follower = StreamFollower(bus.client, f"KV_{bucket}", watched(bucket))

@@ -1,4 +1,4 @@
-"""The connection of one service to NATS; most uses of the client library are here."""
+"""The connection of one service to NATS. It contains most uses of the client library."""
 
 import asyncio
 import logging
@@ -26,12 +26,12 @@ from toolbus_common.nats.pull_consumer import ack_position
 
 log = logging.getLogger(__name__)
 
-SPANS = "Toolbus-Spans"  # the header with an envelope's `spans`
+SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
 ACK_SECONDS = 3.0
-LATE_SECONDS = 3.0  # for responders that are too busy to reply soon
+LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
 _ANSWERS = ("_INBOX.", "tb.reply.")
-LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
+LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; also configured at the server
 
 Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; must not block
 
@@ -40,8 +40,8 @@ Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; 
 class Envelope:
     """One message for the stream. The server drops a second message with the same id.
 
-    `spans` are the traceparents of recorded spans the events refer to, separated by commas; they
-    are not stored with the events.
+    `spans` contains the traceparents of the recorded spans that the events refer to, separated by
+    commas. They are not stored with the events.
     """
 
     subject: str
@@ -63,13 +63,13 @@ class StoredMessage:
     subject: str
     data: bytes
     sequence: int
-    delivered: int  # 1 the first time
-    pending: int  # messages behind this one
+    delivered: int  # number of deliveries, 1 for the first
+    pending: int  # number of later messages
     source: Msg
     spans: str = ""  # as in an `Envelope`
 
     async def done(self, *, wait: bool = False) -> None:
-        """Acknowledge the message. With `wait`, return when the server has confirmed it."""
+        """Acknowledge the message. With `wait`, wait until the server has confirmed it."""
         await (self.source.ack_sync() if wait else self.source.ack())
 
     async def again(self, seconds: float) -> None:
@@ -87,7 +87,7 @@ class Extent:
 
 
 class Bus:
-    """A NATS connection that reconnects by itself and calls `on_lost` and `on_back`."""
+    """A NATS connection that reconnects automatically and calls `on_lost` and `on_back`."""
 
     def __init__(self, name: str, url: str, seed: str | None = None) -> None:
         self.name = name
@@ -110,7 +110,7 @@ class Bus:
 
     @property
     def max_bytes(self) -> int:
-        """The maximum size in bytes of a message, and so of a bucket's entry."""
+        """The maximum size of a message in bytes, and therefore of a bucket's entry."""
         return self._nats.max_payload
 
     @property
@@ -122,7 +122,7 @@ class Bus:
         """Connect, retrying for `patience` seconds. Raises `BusDownError`."""
         client = Client()
         try:
-            connecting = client.connect(  # which by itself would retry without end
+            connecting = client.connect(  # retries without end by default
                 self._url,
                 name=self.name,
                 nkeys_seed_str=self._seed,
@@ -140,7 +140,7 @@ class Bus:
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
             why: object = self._last_error or error
-            if isinstance(why, ConnectionResetError):  # the reason was lost with the connection
+            if isinstance(why, ConnectionResetError):  # the client does not receive the reason
                 why = (
                     f"{why}; NATS closes the connection when it rejects a user: check the seed file"
                 )
@@ -164,7 +164,7 @@ class Bus:
         await self._nats.close()
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish without waiting. Raises `BusDownError` if there is no connection."""
+        """Publish a message without a confirmation. Raises `BusDownError` without a connection."""
         if not self._nats.is_connected:
             raise bus_down()
         await self._nats.publish(subject, payload, reply)
@@ -177,11 +177,11 @@ class Bus:
         queue: str = "",
         on_no_responders: Handler | None = None,
     ) -> "Subscription":
-        """Subscribe to a subject.
+        """Subscribe to a subject, and call `handler` with each message.
 
-        `on_no_responders` is called for each message that was published with this subject as its
-        reply subject and had no responders. A handler that replies publishes with its own
-        permissions, so it receives an empty reply subject unless the subject is a reply inbox.
+        `on_no_responders` is called for each request that has this subject as its reply subject and
+        that had no responders. A handler replies with the permissions of its own service. It
+        therefore receives an empty reply subject unless the subject is a reply inbox.
         """
 
         async def receive(message: Msg) -> None:
@@ -196,11 +196,11 @@ class Bus:
         return Subscription(found.unsubscribe)
 
     async def settled(self) -> None:
-        """Wait until the server has registered every subscription made so far."""
+        """Wait until the server has registered all subscriptions made so far."""
         await settled(self._nats, self.on_lost)
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
-        """Send one request.
+        """Send one request and return the reply.
 
         Raises `BusDownError`, `TimeoutError` or `LookupError` (no responders).
         """
@@ -218,9 +218,9 @@ class Bus:
         seconds: float,
         enough: Callable[[list[bytes]], bool] = lambda _: True,
     ) -> list[bytes]:
-        """Send a request to all responders and return the replies that come within `seconds`.
+        """Send a request to all responders and return the replies that arrive within `seconds`.
 
-        If there are fewer than `enough`, wait up to `LATE_SECONDS` longer.
+        If `enough` returns false for them, wait up to `LATE_SECONDS` longer.
         """
         answers: list[bytes] = []
         there = asyncio.Event()
@@ -242,7 +242,7 @@ class Bus:
         return answers
 
     async def store(self, envelope: Envelope) -> None:
-        """Publish to a stream and wait until the stream has it. Raises `BusDownError`."""
+        """Publish a message to a stream, and wait until it is stored. Raises `BusDownError`."""
         if not self._nats.is_connected:
             raise bus_down()
         self._next_ack += 1
@@ -278,7 +278,7 @@ class Bus:
         return (await self.extent(stream)).last
 
     async def extent(self, stream: str) -> Extent:
-        """Return the extent of a stream now. Raises `BusDownError`."""
+        """Return the current extent of a stream. Raises `BusDownError`."""
         try:
             info = await self._js.stream_info(stream)
         except (NatsError, JetStreamError, TimeoutError) as error:
@@ -288,9 +288,9 @@ class Bus:
         return Extent(info.state.first_seq, info.state.last_seq, began)
 
     async def finished(self, stream: str, durable: str) -> float:
-        """Return the last sequence number that a durable consumer has processed completely.
+        """Return the sequence number up to which a durable consumer has processed everything.
 
-        Raises `BusDownError`.
+        Return infinity if no message is left. Raises `BusDownError`.
         """
         try:
             info = await self._js.consumer_info(stream, durable)
@@ -330,28 +330,30 @@ class Bus:
 
     async def _error(self, error: Exception) -> None:
         if self._closer is not None and asyncio.current_task() is not self._closer:
-            # The client loses a cancellation that coincides with a refused connection; it would
-            # then reconnect without end and keep the process from ending.
+            # The client loses a cancellation that coincides with a refused connection. It would
+            # then reconnect without end, and the process could not end.
             raise asyncio.CancelledError
         if not self._nats.is_connected:
             _abandon(self._nats)
-        # While a server starts, the first connection attempt fails several times a second.
+        # While a server starts, connection attempts fail several times a second, so equal errors
+        # are logged once.
         if self._nats.is_connected or str(error) != str(self._last_error):
             log.warning("bus.error", extra={"reason": str(error)})
-        # The server disconnects after a rejection; that must not hide the reason.
+        # The server disconnects after it rejects a user. The error of the disconnection must not
+        # hide the rejection.
         if not (isinstance(error, OSError) and isinstance(self._last_error, AuthorizationError)):
             self._last_error = error
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """An active subscription; `stop` ends it."""
+    """An active subscription. `stop` ends it."""
 
     stop: Callable[[], Awaitable[Any]]
 
 
 def answerable(reply: str) -> bool:
-    """Return whether a reply subject that a peer sent is a reply inbox."""
+    """Return whether a reply subject is a reply inbox, so that replying to it is safe."""
     return reply.startswith(_ANSWERS)
 
 
@@ -363,14 +365,14 @@ def _abandon(client: Client) -> None:
 
 
 def bus_down() -> BusDownError:
-    """Return the error for a call that cannot be recorded."""
+    """Return the error for a call that cannot be recorded because NATS is unreachable."""
     return BusDownError(
         "The bus is down, so the call cannot be recorded and was not executed; retry."
     )
 
 
 def stored(message: Msg) -> StoredMessage:
-    """Return a message that a durable consumer received."""
+    """Return the message that a durable consumer received."""
     sequence, delivered, pending = ack_position(message.reply)
     spans = (message.headers or {}).get(SPANS, "")
     return StoredMessage(

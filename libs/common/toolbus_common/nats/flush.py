@@ -1,4 +1,4 @@
-"""Wait until the NATS server has registered all subscriptions, however long that takes."""
+"""Wait until the NATS server has registered all subscriptions, without a time limit."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ NEVER = 86_400  # seconds
 
 
 async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:
-    """Wait until the server has registered every subscription made so far.
+    """Wait until the server has registered all subscriptions made so far.
 
-    After a reconnection the client subscribes again, and the server is pinged again.
+    After a reconnection, the client subscribes again. The function then waits for the server again.
     """
     while not (await _answered(client, on_lost) or client.is_closed):
         log.info("bus.not_settled")
@@ -25,8 +25,8 @@ async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:
 async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
     """Return whether the server replied to a ping before the connection was lost.
 
-    Only the loss of the connection ends the wait: a timeout of the client would cancel the future
-    of the reply, and a reply to a cancelled future ends the client's read loop.
+    Only the loss of the connection ends the wait. A timeout of the client would cancel the future
+    of the reply, and a reply to a cancelled future ends the read loop of the client.
     """
     if not client.is_connected:
         return False
@@ -43,10 +43,10 @@ async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
 
 
 async def _ping_twice(client: Client) -> None:
-    """Wait for the replies to two pings, one after the other.
+    """Wait for the replies to two consecutive pings.
 
-    The client writes a ping at once and a subscription from a queue, so the first ping may overtake
-    a subscription made before it. When the reply arrives, the queue has been written.
+    The client writes a ping immediately, but a subscription from a queue. The first ping can
+    therefore overtake an earlier subscription. When its reply arrives, the queue has been written.
     """
     for _ in range(2):
         await client.flush(timeout=NEVER)

@@ -1,4 +1,4 @@
-"""KV buckets: read, write with compare-and-set, and watch entries."""
+"""KV buckets: read, compare-and-set, and watch entries."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -17,7 +17,7 @@ from toolbus_common.nats.stream_reader import StreamEntry, read_on
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of a bucket; `value` is None if it was deleted."""
+    """One entry of a bucket. `value` is None if the entry was deleted."""
 
     key: str
     value: bytes | None
@@ -38,7 +38,7 @@ class Bucket:
         self._prefix = f"$KV.{name}."
 
     async def get(self, key: str) -> Change | None:
-        """Return the entry, or None. Raises `BusDownError`."""
+        """Return the entry; None if it does not exist. Raises `BusDownError`."""
         try:
             entry = await self._store.get(key)
         except (KeyNotFoundError, InvalidKeyError):
@@ -48,13 +48,14 @@ class Bucket:
         return Change(key, entry.value, entry.revision or 0)
 
     async def put(self, key: str, value: bytes) -> int:
-        """Write unconditionally; return the new revision."""
+        """Write unconditionally, and return the new revision."""
         return await self._store.put(key, value)
 
     async def swap(self, key: str, value: bytes, last: int) -> int | None:
-        """Write only over revision `last` (0: only if absent); return None on a conflict.
+        """Write if the current revision is `last` (0: the entry must not exist).
 
-        Raises `BusDownError`; the entry may have been written then.
+        Return the new revision, or None on a conflict. Raises `BusDownError`; in this case it is
+        unknown whether the entry was written.
         """
         try:
             if last == 0:
@@ -66,11 +67,11 @@ class Bucket:
             raise _not_reached(key, error) from error
 
     async def delete(self, key: str) -> None:
-        """Delete an entry; watchers are notified."""
+        """Delete an entry. Watchers receive a change with the value None."""
         await self._store.delete(key)
 
     async def present(self, pattern: str = ">") -> list[Change]:
-        """Return every current entry, also deleted ones, whose value is None.
+        """Return all entries that match `pattern`. Deleted entries have the value None.
 
         Raises `BusDownError`.
         """
@@ -81,9 +82,9 @@ class Bucket:
         return list(found.values())
 
     async def watch(self) -> AsyncGenerator[Change | None, None]:
-        """Yield every current entry, then None, then every change as it happens.
+        """Yield every current entry, then None, then every later change.
 
-        Everything is yielded again when the bucket was re-created.
+        If the bucket is re-created, everything is yielded again.
         """
         found: dict[str, Change] = {}
         complete = False
@@ -102,7 +103,7 @@ class Bucket:
                     self._gather(found, batch)
 
     def _gather(self, found: dict[str, Change], batch: list[StreamEntry]) -> None:
-        """Keep the newest value of each entry, in the order in which they were written."""
+        """Add the newest change of each entry, in the order of writing."""
         for entry in batch:
             change = self._change(entry)
             found.pop(change.key, None)
@@ -114,7 +115,7 @@ class Bucket:
 
 
 def watched(bucket: str) -> str:
-    """Return the subjects on which the server republishes every change of a bucket."""
+    """Return the pattern of the subjects on which the server republishes changes of a bucket."""
     return f"tb.kv.{bucket}.>"
 
 

@@ -1,7 +1,7 @@
 """Object stores: larger values by name, which expire.
 
-An object is one message under its name: it is read whole or not at all, and a later write replaces
-it, so that no service needs the permission to purge.
+An object is a single message under its name. It is read completely or not at all. A later write
+replaces it, so that no service needs the permission to purge.
 """
 
 from base64 import urlsafe_b64encode
@@ -16,14 +16,15 @@ from nats.js.errors import NotFoundError
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 
-# Fits into one message, also in the base64 form in which the server returns a stored one.
+# An object of this size fits into one message, even in base64, the form in which the server returns
+# stored messages.
 LARGEST = 5 << 20
 _REMOVED = {"KV-Operation": "DEL"}
-_BODY, _WRITTEN = "C", "M"  # an object, and its write time, which can be read separately
+_BODY, _WRITTEN = "C", "M"  # an object, and its write time as a separate message
 
 
 class Objects:
-    """One object store."""
+    """One object store: reads, writes and deletes whole objects."""
 
     def __init__(self, name: str, stream: JetStreamContext) -> None:
         self._name = name
@@ -31,16 +32,16 @@ class Objects:
 
     @classmethod
     async def opened(cls, bus: Bus, name: str) -> Self:
-        """Return the store of that name; a missing store is noticed on first use."""
+        """Return the store with this name. A missing store raises an error only when it is used."""
         return cls(name, bus.client.jetstream())
 
     async def put(self, name: str, value: bytes) -> None:
-        """Write unconditionally. Raises `BusDownError`, also if the store is full."""
+        """Write an object unconditionally. Raises `BusDownError`, also if the store is full."""
         await self._publish(_BODY, name, value)
         await self._publish(_WRITTEN, name, datetime.now(UTC).isoformat().encode())
 
     async def get(self, name: str) -> bytes | None:
-        """Return the object, or None. Raises `BusDownError`."""
+        """Return the object; None if it does not exist. Raises `BusDownError`."""
         return await self._newest(_BODY, name)
 
     async def delete(self, name: str) -> None:
@@ -50,7 +51,10 @@ class Objects:
             await self._publish(_BODY, name, b"", **_REMOVED)
 
     async def written(self, name: str) -> str:
-        """Return the write time in ISO 8601; empty if there is no object. Raises `BusDownError`."""
+        """Return the write time of an object in ISO 8601; empty if it does not exist.
+
+        Raises `BusDownError`.
+        """
         return (await self._newest(_WRITTEN, name) or b"").decode()
 
     def _subject(self, part: str, name: str) -> str:

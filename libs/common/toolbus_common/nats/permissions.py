@@ -1,4 +1,7 @@
-"""Derive the NATS permissions of every service: one user each, enforced by the server."""
+"""NATS permissions of all services.
+
+Each service has one user, and the server enforces its rights.
+"""
 
 import os
 from dataclasses import dataclass
@@ -106,13 +109,14 @@ _PUBLISHED_BY_OPERATORS = (
 )  # fmt: skip
 # Entries of the configuration bucket that the administration API changes.
 _CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
-# Only the executor may query upstream tokens and the key that signs the caller's identity.
+# Only executor has permission to query upstream tokens and the key that signs the caller's
+# identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The subjects that one user may publish and subscribe to. Denied subjects take precedence."""
+    """The subjects that one user can publish and subscribe to. Denied subjects take precedence."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
@@ -130,11 +134,12 @@ class _Service:
     writes: tuple[str, ...] = ()  # buckets
     never_subscribes: tuple[str, ...] = ()
     queries: tuple[type[Query], ...] = ()
-    # It stores outcomes of calls, and may not read those of other services.
+    # The service stores outcomes of calls, without permission to read the outcomes of other
+    # services.
     ends_calls: bool = False
 
     def rights(self) -> Rights:
-        """Return the rights of this service: exactly the subjects that it needs."""
+        """Return the rights of this service: exactly the subjects that the service needs."""
         publish = [f"tb.event.{event.NAME}.*" for event in self.publishes_events]
         publish += [*self.publishes, *(query.SUBJECT for query in self.queries)]
         publish += [f"_INBOX.{other}.>" for other in _requesters(self.name)]
@@ -161,7 +166,7 @@ class _Service:
 
 
 def _read_subjects(bucket: str) -> list[str]:
-    """Return the requests that read a bucket. None of them makes the server store anything."""
+    """Return the subjects of requests that read a bucket. No such request stores data."""
     stream = f"KV_{bucket}"
     return [
         f"$JS.API.STREAM.INFO.{stream}",
@@ -172,12 +177,12 @@ def _read_subjects(bucket: str) -> list[str]:
 
 
 def _objects(store: str) -> list[str]:
-    """Return the subjects to read and write an object store."""
+    """Return the subjects that are necessary to read and write an object store."""
     return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
 
 
 def _requesters(service: str) -> list[str]:
-    """Return the users that send queries to a service; operators query every service."""
+    """Return the users that send queries to a service. Operators query every service."""
     requesters = [
         each.name
         for each in _SERVICES
@@ -204,13 +209,15 @@ _SERVICES = (
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
-            # The progress of audit and policy: checked before lost counters are rebuilt from the
-            # audit log, and before a call is taken for unresolved.
+            # Policy checks the progress of audit and of itself before it rebuilds lost counters
+            # from the audit log, and before it treats a call as unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
-            # Entries the HTTP administration API changes; the others are the operator's.
+            # The entries that the HTTP administration API changes. Operators write the other
+            # entries.
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
-            # The intents of expired reservations; the second from the stream's leader.
+            # Intents of expired reservations. The second request is sent to the leader of the
+            # stream.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
@@ -229,7 +236,7 @@ _SERVICES = (
             "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
             subject_of(ConnectionCreated.NAME, "*"),
         ),
-        never_subscribes=(f"tb.run.{BUILT_IN}",),  # these calls carry a digest of their key
+        never_subscribes=(f"tb.run.{BUILT_IN}",),  # these calls contain the digest of their key
         reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
         writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
         queries=(UpstreamTokenQuery, IdentityKeyQuery),
@@ -253,8 +260,8 @@ _SERVICES = (
     _Service(
         "audit",
         publishes_events=(EventsExpired, WitnessContradicted, AccessRejected),
-        # The stream itself, for checkpoints, sinks and backfill; the progress of the writer, for
-        # exports.
+        # Audit reads the stream for checkpoints, sinks and backfill, and the progress of the writer
+        # for exports.
         publishes=(
             f"$JS.API.STREAM.INFO.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit",
@@ -274,7 +281,10 @@ _SERVICES = (
 
 
 def rights() -> dict[str, Rights]:
-    """Return the rights of every user; an operator may create but not delete streams."""
+    """Return the rights of every user.
+
+    An operator can create streams but not delete them.
+    """
     users = {service.name: service.rights() for service in _SERVICES}
     subjects = {query.SUBJECT for query in Query.__subclasses__()}
     users[OPERATOR] = Rights(
@@ -296,7 +306,7 @@ def readers_of(bucket: str) -> tuple[str, ...]:
 
 
 def new_seed() -> str:
-    """Generate a NATS user seed."""
+    """Return a new random seed of a NATS user."""
     seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
     return seed.decode()
 
@@ -308,7 +318,10 @@ def public_key(seed: str) -> str:
 
 
 def create_seeds(directory: Path) -> dict[str, str]:
-    """Create missing seed files, readable by the owner only; return the public key by user."""
+    """Create the missing seed files, and return the public key of each user.
+
+    Only the owner of a file can read it.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys: dict[str, str] = {}
     for user in rights():
@@ -321,7 +334,7 @@ def create_seeds(directory: Path) -> dict[str, str]:
 def server_configuration(
     public_keys: dict[str, str], *, host: str, port: int, store_dir: str
 ) -> dict[str, Any]:
-    """Build the NATS server's configuration. JSON is valid in its format."""
+    """Return the configuration of the NATS server. JSON is valid in the server's format."""
     granted = rights()
     return {
         "host": host,

@@ -1,7 +1,7 @@
-"""Fetch batches of a durable consumer: one request per batch, messages as they arrive.
+"""Fetching of batches from a durable consumer, with one request per batch.
 
-The client's own `fetch` creates two tasks per message, which costs more than all of audit's work on
-an event.
+The client's own `fetch` creates two tasks per message. This costs more than all the work of audit
+on an event.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from nats.aio.subscription import Subscription
 
 from toolbus_common.errors import BusDownError
 
-MAX_BYTES = 32 << 20  # of one batch; a message has at most a quarter of this
-LATE_SECONDS = 1.0  # to wait longer than requested for the server's final status
+MAX_BYTES = 32 << 20  # of one batch; at least four times the largest message
+LATE_SECONDS = 1.0  # additional wait for the server's final status
 _SHORT_REPLY = 9  # tokens of a reply subject without a domain
 _QUIET = frozenset({"404", "408"})  # no messages, or fewer than requested
 
 
 class PullConsumer:
-    """Pull requests of one durable consumer, each with a reply inbox of its own."""
+    """Pull requests to one durable consumer. Each request has a separate reply subject."""
 
     def __init__(self, client: Client, stream: str, durable: str) -> None:
         self._client = client
@@ -35,22 +35,24 @@ class PullConsumer:
         self._over = asyncio.Event()
 
     async def open(self) -> None:
-        """Subscribe to replies."""
+        """Subscribe to the replies."""
         self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
 
     async def close(self) -> None:
-        """Unsubscribe; unacknowledged messages are redelivered."""
+        """Unsubscribe. The server redelivers messages that were not acknowledged."""
         if self._client.is_connected:
             await self._subscription.unsubscribe()
 
     async def next(self, max_messages: int, seconds: float) -> list[Msg]:
-        """Return up to `max_messages` messages that arrive within `seconds`; empty if none arrives.
+        """Return up to `max_messages` messages that arrive within `seconds`.
+
+        The list is empty if none arrives.
 
         Raises:
             BusDownError: the server rejected the request.
 
         """
-        if not self._client.is_connected:  # requests would pile up in the client
+        if not self._client.is_connected:  # requests would accumulate in the client
             await asyncio.sleep(seconds)
             return self._take_received()
         self._number += 1
@@ -69,7 +71,7 @@ class PullConsumer:
             self._received.append(message)
             if len(self._received) >= self._max_messages:
                 self._over.set()
-        elif message.subject == f"{self._inbox}.{self._number}":  # otherwise of an earlier request
+        elif message.subject == f"{self._inbox}.{self._number}":  # not of an earlier request
             headers = message.headers or {}
             self._status = f"{headers.get('Status', '')} {headers.get('Description', '')}"
             self._over.set()
@@ -82,7 +84,10 @@ class PullConsumer:
 
 
 def ack_position(reply: str) -> tuple[int, int, int]:
-    """Parse a message's reply subject: sequence number, delivery count, pending messages."""
+    """Return the sequence number, delivery count and number of pending messages.
+
+    `reply` is the reply subject of a message, which contains them.
+    """
     tokens = reply.split(".")
     # $JS.ACK.[domain.account.]stream.consumer.delivered.number.place.time.pending[.token]
     first = 4 if len(tokens) == _SHORT_REPLY else 6

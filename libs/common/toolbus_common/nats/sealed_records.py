@@ -1,10 +1,10 @@
-"""Encrypt the records of buckets, so that the files of NATS and their copies do not reveal them.
+"""Encryption of the records in buckets, so that the files of NATS and their copies are unreadable.
 
 A sealed record consists of a version, the id of its key, and the output of `crypto.aead`. Each
-record has its own key, derived from a key file and from its location (bucket and entry). A record
-that is copied to another location can therefore not be decrypted, and a service that writes one
-entry needs only the key of that entry. The id selects the key file, so that records of earlier key
-files can still be decrypted.
+record has a separate key, derived from a key file and from the record's location (bucket and
+entry). A record that is copied to another location can therefore not be decrypted, and a service
+that writes one entry needs only the key of that entry. The id selects the key file, so that records
+of earlier key files can still be decrypted.
 """
 
 import hmac
@@ -29,14 +29,14 @@ _HEAD = len(_VERSION) + _ID_BYTES
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """The key of one location; `id` identifies the key file it is derived from."""
+    """The key of one location. `id` identifies the key file that the key is derived from."""
 
     id: bytes
     key: bytes
 
     @classmethod
     def decode(cls, text: str) -> "RecordKey":
-        """Parse the text form that `encode` returns."""
+        """Return the key of a text that `encode` returned."""
         raw = urlsafe_b64decode(text)
         return cls(raw[:_ID_BYTES], raw[_ID_BYTES:])
 
@@ -55,7 +55,7 @@ class RecordKey:
 
 
 class Records:
-    """The records of one bucket. The first key encrypts; each key decrypts its own records."""
+    """Encryption of one bucket's records. The first key encrypts; all keys can decrypt."""
 
     def __init__(self, bucket: str, keys: Iterable[bytes]) -> None:
         self._bucket = bucket
@@ -63,7 +63,10 @@ class Records:
 
     @classmethod
     def at(cls, bucket: str, path: Path, earlier: Iterable[Path] = ()) -> "Records":
-        """Read the keys from files; the first is created if missing. Raises `ValueError`."""
+        """Return the encryption with the keys in files. Raises `ValueError`.
+
+        If the first file is missing, it is created.
+        """
         return cls(bucket, [load_key(path), *map(read_key, earlier)])
 
     def key_of(self, entry: str) -> RecordKey:
@@ -71,7 +74,7 @@ class Records:
         return self._derived(*self._keys[0], entry)
 
     def seal(self, entry: str, record: bytes) -> bytes:
-        """Encrypt a record for this entry."""
+        """Encrypt a record for this entry, with the first key."""
         return self.key_of(entry).seal(record)
 
     def open(self, entry: str, sealed: bytes) -> bytes:
@@ -90,7 +93,10 @@ class Records:
         )
 
     def opened(self, change: Change | None) -> Change | None:
-        """Decrypt a change; one that cannot be decrypted is returned as deleted."""
+        """Return a change with its value decrypted.
+
+        A change that cannot be decrypted is returned as a deletion.
+        """
         if change is None or change.value is None:
             return change
         try:

@@ -1,9 +1,9 @@
-"""Follow a stream without a consumer, by republished messages and direct gets.
+"""Observation of a stream without a consumer, through republished messages and direct gets.
 
-A service that could create a consumer could have messages delivered to any subject (ADR 18). The
-streams of buckets are therefore configured so that the server publishes each stored message again
-(`republish`), at most once. After a gap in the sequence numbers, a new connection or a periodic
-check of the stream, reading resumes at the last number before the gap.
+A service with permission to create a consumer could have messages delivered to any subject (ADR
+18). The streams of buckets are therefore configured with `republish`: the server publishes each
+stored message again, at most once. A gap in the sequence numbers, a new connection or a periodic
+check starts a read of the stream, from the last message before the gap.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from toolbus_common.nats.stream_reader import Extent, StreamEntry, extent, read_
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 3.0  # between checks: a silently lost message is noticed so much later
-AGAIN_SECONDS = 0.2  # after a failed read
-MAX_WAITING = 10_000  # republished messages; beyond, the stream is read again
+LOOK_SECONDS = 3.0  # between checks, which find messages that were not republished
+AGAIN_SECONDS = 0.2  # pause after a failed read
+MAX_WAITING = 10_000  # republished messages; if there are more, the stream is read again
 
 
 class StreamFollower:
-    """Follows one stream. `subject` is the subject on which the server republishes its messages."""
+    """Follows one stream. The server republishes its messages on `subject`."""
 
     def __init__(self, client: Client, stream: str, subject: str) -> None:
         self._client = client
@@ -35,17 +35,17 @@ class StreamFollower:
         self._subject = subject
         self._waiting: deque[StreamEntry] = deque()
         self._something = asyncio.Event()
-        self._unsure = True  # the stream may have messages that were not republished
+        self._unsure = True  # the stream can contain messages that were not republished
         self._known: Extent | None = None
-        self._position = 0  # everything up to here was yielded
+        self._position = 0  # all messages up to this sequence number were yielded
         self._fell_back = False
 
     async def run(
         self, on_back: list[Callable[[], None]]
     ) -> AsyncGenerator[list[StreamEntry] | None]:
-        """Yield the stored messages, then None, then every new message, without end.
+        """Yield the stored messages, then None, then every new message. Never ends by itself.
 
-        If the stream is re-created, all of this is repeated for the new stream.
+        If the stream is re-created, this is repeated for the new stream.
         """
         subscription = await self._client.subscribe(self._subject, cb=self._receive)
         on_back.append(self._mark_unsure)
@@ -78,7 +78,7 @@ class StreamFollower:
         self._something.set()
 
     async def _wait(self) -> None:
-        """Return when a message was republished or a periodic check is due."""
+        """Wait until a message is republished or a periodic check is due."""
         self._something.clear()
         try:
             async with asyncio.timeout(LOOK_SECONDS):
@@ -87,12 +87,12 @@ class StreamFollower:
             self._unsure = True
 
     def _take_waiting(self) -> list[StreamEntry]:
-        """Return the republished messages that follow the last one without a gap."""
+        """Return the republished messages that follow the position without a gap."""
         batch: list[StreamEntry] = []
         while self._waiting:
             entry = self._waiting.popleft()
             if entry.sequence > self._position + 1:
-                self._waiting.clear()  # read again, together with the missing ones
+                self._waiting.clear()  # read them again, together with the missing messages
                 self._unsure = True
             elif entry.sequence == self._position + 1:
                 self._position = entry.sequence
@@ -100,7 +100,10 @@ class StreamFollower:
         return batch
 
     async def _read(self) -> AsyncGenerator[list[StreamEntry] | None]:
-        """Yield the messages after the current position; after the first read also None."""
+        """Yield the messages after the current position.
+
+        After the first read, yield None.
+        """
         self._unsure = False
         try:
             now = await extent(self._client, self._stream)
@@ -123,7 +126,8 @@ class StreamFollower:
     def _starts_over(self, now: Extent) -> bool:
         """Return whether to read from the start: at first, or because the stream was re-created.
 
-        A new leader may briefly lag behind the previous one, so two checks must find a re-creation.
+        A new leader can be behind the previous leader for a short time. A smaller sequence number
+        counts as a re-creation only if two checks find it.
         """
         if self._known is None:
             return True

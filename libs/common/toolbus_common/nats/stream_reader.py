@@ -1,6 +1,6 @@
-"""Read a stream in its own order from any position, without a consumer.
+"""Reading of a stream in its own order from any position, without a consumer.
 
-NATS 2.11 calls it a batched direct get (ADR-31).
+NATS 2.11 calls this a batched direct get (ADR-31).
 """
 
 import asyncio
@@ -20,31 +20,31 @@ from nats.js.errors import Error as JetStreamError
 from toolbus_common.errors import BusDownError
 
 MAX_MESSAGES = 1000  # messages per batch
-MAX_BYTES = 8 << 20  # of one batch, whose last message may exceed it
+MAX_BYTES = 8 << 20  # of one batch; the last message can exceed it
 _ANSWER_SECONDS = 5.0
 _END, _NOTHING = "204", "404"
-_SEQUENCE = "Nats-Sequence"  # only stored messages have it
-_SIZE = "Nats-Msg-Size"  # of a message of which only the headers are sent
+_SEQUENCE = "Nats-Sequence"  # header of stored messages only
+_SIZE = "Nats-Msg-Size"  # size of a message that is sent without its data
 _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entry was deleted
 _NONE_FOUND = 10037  # NATS: no message found
-_BEFORE = "Nats-Last-Sequence"  # the previous message of the same reply
+_BEFORE = "Nats-Last-Sequence"  # sequence number of the previous message in the reply
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """One message of a stream; `gone` marks the deletion of an entry."""
+    """One message of a stream. `gone` is true if the message deletes an entry."""
 
     sequence: int
     subject: str
     data: bytes
     gone: bool = False
     size: int = 0
-    at: str = ""  # in ISO 8601
+    at: str = ""  # time of storage in ISO 8601
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The identity of a stream and its newest sequence number, as reported by its leader."""
+    """The creation time of a stream and its newest sequence number, as reported by its leader."""
 
     created_at: str
     newest: int
@@ -69,7 +69,7 @@ class _Response(msgspec.Struct):
 
 
 async def created_at(client: Client, stream: str) -> str:
-    """Return the creation time of a stream as text, which identifies it among re-created ones.
+    """Return the creation time of a stream. It differs if the stream is re-created.
 
     Raises:
         BusDownError: the server did not reply.
@@ -79,7 +79,7 @@ async def created_at(client: Client, stream: str) -> str:
 
 
 async def extent(client: Client, stream: str) -> Extent:
-    """Return the identity of a stream and its newest sequence number.
+    """Return the creation time of a stream and its newest sequence number.
 
     Raises:
         BusDownError: the server did not reply.
@@ -96,13 +96,13 @@ async def extent(client: Client, stream: str) -> Extent:
 async def read_on(
     client: Client, stream: str, first: int, subjects: str
 ) -> AsyncGenerator[list[StreamEntry]]:
-    """Yield batches of all messages of these subjects, from a sequence number on.
+    """Yield batches of all messages on these subjects, starting at sequence number `first`.
 
-    The batches may come from a replica that lags behind; reading ends when the leader has no
-    further message.
+    A batch can come from a replica that lags behind. Reading ends when the leader has no further
+    message.
 
     Raises:
-        BusDownError: the server did not reply to the end.
+        BusDownError: the server did not complete its reply.
 
     """
     while True:
@@ -124,13 +124,13 @@ async def read_from(
     max_messages: int = MAX_MESSAGES,
     max_bytes: int = 0,
 ) -> list[StreamEntry]:
-    """Return up to `max_messages` messages of these subjects, from a sequence number or time on.
+    """Return up to `max_messages` messages on these subjects, from a sequence number or time on.
 
-    `max_bytes` ends a batch early; with zero the server chooses the size. Any replica of the stream
-    may reply, also one that lags behind (see `next_at_leader`).
+    `max_bytes` limits the size of the batch; with zero the server chooses the limit. Any replica of
+    the stream can reply, even a replica that lags behind (see `next_at_leader`).
 
     Raises:
-        BusDownError: the server did not reply to the end, or part of the reply was lost.
+        BusDownError: the server did not complete its reply, or a part of the reply was lost.
 
     """
     reading, inbox = _Reading(), client.new_inbox()
@@ -157,7 +157,9 @@ async def read_from(
 async def next_at_leader(
     client: Client, stream: str, first: int, subjects: str
 ) -> StreamEntry | None:
-    """Ask the stream's leader for the first such message from a sequence number on, or None.
+    """Return the first message on these subjects, as known to the leader of the stream.
+
+    `first` is the lowest sequence number. Return None if there is no such message.
 
     Raises:
         BusDownError: there is no leader, or it did not reply.
@@ -183,7 +185,7 @@ async def next_at_leader(
 
 
 def republished(message: Msg, stream: str) -> StreamEntry | None:
-    """Return the stored message that a republished message contains; None if it contains none."""
+    """Return the stored message in a republished message; None for any other message."""
     headers = message.headers or {}
     if headers.get("Nats-Stream") != stream or not headers.get(_SEQUENCE, "").isdigit():
         return None
@@ -202,9 +204,10 @@ def _entry_of(message: Msg, headers: dict[str, str]) -> StreamEntry:
 
 
 class _Reading:
-    """Collects the messages of one batch, without a task for each, up to the final status.
+    """Collects the messages of one batch up to the final status, without a task per message.
 
-    Each message has the number of the previous one; `torn` is set if a message was lost.
+    Each message contains the sequence number of the previous one. `torn` is true if a message was
+    lost.
     """
 
     def __init__(self) -> None:
@@ -214,7 +217,7 @@ class _Reading:
         self._over = asyncio.Event()
 
     async def receive(self, message: Msg) -> None:
-        """Take one message, or the final status."""
+        """Add one message, or store the final status."""
         headers = message.headers or {}
         if _BEFORE in headers:
             before = self.found[-1].sequence if self.found else 0
@@ -226,12 +229,15 @@ class _Reading:
             self._over.set()
 
     async def ended(self) -> str:
-        """Wait for the final status. Raises `TimeoutError` if nothing more arrives."""
+        """Wait for the final status and return it.
+
+        Raises `TimeoutError` if no further message arrives in time.
+        """
         while not self._over.is_set():
             before = len(self.found)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._over.wait()
             if not self._over.is_set() and len(self.found) == before:
-                raise TimeoutError("no answer")
+                raise TimeoutError("no reply")
         return self._status

@@ -1,4 +1,4 @@
-"""Define every stream, consumer and bucket, and create them with one idempotent command."""
+"""Definition of all streams, consumers and buckets, and their creation by an idempotent command."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,49 +22,49 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
 
 CONFIGURATION = "configuration"  # the whole configuration file, as one entry
-ORIGIN = "origin"  # where the configuration came from, and which of its secrets are generated
-KEY_PREFIX = "key."  # keys created, changed or revoked one by one; they override configured ones
-ADMIN_PREFIX = "admin."  # admin keys likewise
+ORIGIN = "origin"  # source of the configuration, and names of generated secrets
+KEY_PREFIX = "key."  # keys that commands changed; they override configured keys
+ADMIN_PREFIX = "admin."  # admin keys that commands changed
 
 EVENTS = "EVENTS"
 CONFIG = "tb_config"  # configuration and keys: written by operators and policy
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
-PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
+PINS = "tb_pins"  # approved definitions: written by executor (first listing) and operators
 LEASES = "tb_leases"  # which executor runs a stdio server: written by executor
 SESSIONS = "tb_sessions"  # which executor holds a session at a server: written by executor
 LEDGER = "tb_ledger"  # the ledger's generations and the progress of each: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for an approval: written by policy
 TASKS = "tb_tasks"  # approvals that became MCP tasks, and their results: written by policy
-OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, executor and codemode
+OUTCOMES = "tb_outcomes"  # outcomes of calls: written by policy, executor and codemode
 TOKENS = "tb_tokens"  # the holder of each access token: written by oauth
-OAUTH = "tb_oauth"  # accounts, clients and grants, sealed: written by oauth
+OAUTH = "tb_oauth"  # encrypted accounts, clients and grants: written by oauth
 OAUTH_CLIENTS = "tb_oauth_clients"  # dynamically registered clients: written by oauth
-OAUTH_BRIEF = "tb_oauth_brief"  # single-use codes and pending device requests: by oauth
-CONNECTIONS = "tb_connections"  # tokens for servers, sealed: written by oauth
+OAUTH_BRIEF = "tb_oauth_brief"  # single-use codes and pending device requests: written by oauth
+CONNECTIONS = "tb_connections"  # encrypted tokens for servers: written by oauth
 SEALS = "tb_checkpoints"  # the newest checkpoint of each customer: written by audit
 EXPORTS = "tb_exports"  # the cursor of each export and sink: written by audit
-PEOPLE = "tb_person_keys"  # by services that publish events; operators shred the keys
-RESULTS = "tb_results"  # an object store: large results, by codemode and executor
+PEOPLE = "tb_person_keys"  # written by services that publish events; operators delete keys
+RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
-CLAIM_SECONDS = 3600.0  # how long an executor's claim to a session outlives its last renewal
+CLAIM_SECONDS = 3600.0  # lifetime of an executor's claim to a session
 MAX_CLAIM_BYTES = 64 << 20
 BRIEF_SECONDS = 1800.0
 MAX_BRIEF_BYTES = 256 << 20
-CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
+CLIENT_SECONDS = 60 * 86_400.0  # since the client was last used
 MAX_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
 DUPLICATE_SECONDS = 120.0
-CREATE_SECONDS = 30.0  # for each response: the server writes to disk before it responds
+CREATE_SECONDS = 30.0  # per response; the server writes to disk before it responds
 WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MAX_APPROVAL_BYTES = 256 << 20
 MAX_TASK_BYTES = 1 << 30
 MAX_OUTCOME_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
 MAX_RESULT_BYTES = 2 << 30
-# Rules of buckets and object stores that provisioning also applies to existing ones.
+# Settings that provisioning also applies to existing buckets and object stores.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
-# Streams of builds from before ADR 29, which nothing reads any more, and how a message calls them.
+# Streams of builds before ADR 29, which are no longer read, with their names in messages.
 _OLDER_STREAMS = {
     "FACTS": 'stream "FACTS"',
     "KV_tb_seals": 'bucket "tb_seals"',
@@ -73,12 +73,12 @@ _OLDER_STREAMS = {
 
 
 class OlderStateError(ToolbusError):
-    """The NATS server has data of an older build, whose names this version does not read."""
+    """The NATS server has data of an older build, which this version cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """A durable consumer of EVENTS. Its name is `name`, or the service's name if that is empty."""
+    """A durable consumer of EVENTS. Its name is `name`, or the name of the service if empty."""
 
     service: str
     subjects: tuple[str, ...]
@@ -106,7 +106,7 @@ BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
     KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
-    # On file too: a bucket in memory no longer exists after a restart of a single server.
+    # In files too, because a bucket in memory is lost when a single server restarts.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
     KeyValueConfig(
         bucket=SESSIONS,
@@ -134,7 +134,7 @@ BUCKETS = (
     KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=EXPORTS, history=1, storage=StorageType.FILE),
-    # One value each: a deleted key must not remain as an earlier value.
+    # Only one value per entry, because a deleted key must not remain as an earlier value.
     KeyValueConfig(bucket=PEOPLE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
     # Entries that policy does not delete expire after a day.
@@ -162,10 +162,10 @@ OBJECTS = {
 
 
 async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30) -> None:
-    """Create missing streams, consumers and buckets, and update existing ones. Idempotent.
+    """Create the missing streams, consumers and buckets, and update existing ones. Idempotent.
 
     Raises:
-        OlderStateError: the server holds streams of an older build; nothing is created.
+        OlderStateError: the server has streams of an older build. Nothing is created.
 
     """
     stream = bus.client.jetstream(timeout=CREATE_SECONDS)
@@ -185,14 +185,15 @@ def _events(replicas: int, max_bytes: int) -> StreamConfig:
         subjects=[EVERY_EVENT],
         storage=StorageType.FILE,
         num_replicas=replicas,
-        # A full stream rejects new events, and so new calls, rather than delete old events.
+        # A full stream rejects new events, and therefore new calls. It never deletes old events
+        # instead.
         discard=DiscardPolicy.NEW,
         max_bytes=max_bytes,
         max_age=14 * DAY,
         duplicate_window=DUPLICATE_SECONDS,
         deny_delete=True,
         deny_purge=True,
-        allow_direct=True,  # the sealer reads in stream order without a consumer
+        allow_direct=True,  # the log signer reads in stream order without a consumer
     )
 
 
@@ -230,7 +231,7 @@ async def _provision_stream(stream: JetStreamContext, config: StreamConfig) -> N
 
 
 async def _provision_store(stream: JetStreamContext, config: StreamConfig) -> None:
-    """Create a missing bucket or object store; apply `_RULES` to an existing one."""
+    """Create a bucket or object store, or apply `_RULES` to an existing one."""
     try:
         there = (await stream.stream_info(config.name or "")).config
     except NotFoundError:
@@ -242,7 +243,7 @@ async def _provision_store(stream: JetStreamContext, config: StreamConfig) -> No
 
 
 def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
-    """Return the stream of a bucket; the server republishes each change to its watchers."""
+    """Return the stream of a bucket. The server republishes each change for watchers."""
     return StreamConfig(
         name=f"KV_{bucket.bucket}",
         subjects=[f"$KV.{bucket.bucket}.>"],
@@ -253,7 +254,8 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
         max_bytes=bucket.max_bytes,
         duplicate_window=min(DUPLICATE_SECONDS, bucket.ttl or DUPLICATE_SECONDS),
         discard=DiscardPolicy.NEW,
-        # Shredding deletes a key by its sequence number, so that the server overwrites it.
+        # The erasure of a person deletes the key by its sequence number, so that the server
+        # overwrites it.
         deny_delete=bucket.bucket != PEOPLE,
         deny_purge=True,
         allow_rollup_hdrs=False,  # with roll-ups, a writer of one entry could purge all of them
@@ -265,7 +267,7 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
 
 
 def _objects(name: str, objects: ObjectStoreConfig, replicas: int) -> StreamConfig:
-    """Return the stream of an object store; a new object replaces the one of the same name."""
+    """Return the stream of an object store. A new object replaces the object of the same name."""
     return StreamConfig(
         name=f"OBJ_{name}",
         subjects=[f"$O.{name}.C.>", f"$O.{name}.M.>"],

@@ -21,19 +21,19 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 def redacted(text: str) -> str:
-    """Return the text without anything that looks like a credential."""
+    """Return the text with everything redacted that looks like a credential."""
     return _SECRETS.sub("[redacted]", text)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats event name, level, service and fields as one JSON object, then redacts it."""
+    """Formats the event name, level, service and fields as one redacted JSON object."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return the log record as one line."""
         line: dict[str, Any] = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
@@ -53,10 +53,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats the same fields for a terminal."""
+    """Formats the event name, level and fields for a terminal, with secrets redacted."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line, with the traceback below it if there is one."""
+        """Return the log record as one line, followed by the traceback if there is one."""
         fields = " ".join(f"{k}={v}" for k, v in vars(record).items() if k not in _STANDARD_FIELDS)
         line = f"{record.levelname.lower():7} {record.getMessage()} {fields}".rstrip()
         if record.exc_info:
@@ -65,7 +65,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(service: str, level: str = "info", form: str = "json") -> None:
-    """Send all logs of this process to standard error, as `json` or `text`."""
+    """Write all logs of this process to standard error, in the form `json` or `text`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter())
     root = logging.getLogger()

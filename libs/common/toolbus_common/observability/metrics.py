@@ -1,4 +1,4 @@
-"""Define every metric of every service, so that dashboards can rely on their names."""
+"""Metrics of all services. One module defines all names, so that dashboards can rely on them."""
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
@@ -6,20 +6,20 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 # Calls completed at ingress. outcome: ok, or the error's code.
 CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"])
-# Seconds from the parsed request to the last byte handed to the server.
+# Seconds from the parsed request until the whole response is passed to the HTTP server.
 CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
 REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
-# Connections of an HTTP listener (`agents` or `readers`), and their maximum.
+# Open connections of an HTTP listener (`agents` or `readers`), and their maximum.
 CONNECTIONS = Gauge("toolbus_http_connections", "Open connections", ["listener"])
 CONNECTIONS_LIMIT = Gauge(
     "toolbus_http_connections_limit", "Maximum of open connections", ["listener"]
 )
-# Rejected by a limit. reason: total, address.
+# Connections that a limit rejected. reason: total, address.
 CONNECTIONS_REJECTED = Counter(
     "toolbus_http_connections_rejected", "Connections rejected by a limit", ["listener", "reason"]
 )
-# Closed because of the client. reason: idle, head, body, write, large_head, …
+# Connections that were closed because of the client. reason: idle, head, body, write, large_head, …
 CONNECTIONS_CLOSED = Counter(
     "toolbus_http_connections_closed", "Connections closed by a limit", ["listener", "reason"]
 )
@@ -34,9 +34,9 @@ UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["serve
 UPSTREAM_SECONDS = Histogram(
     "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
 )
-# Retried calls. The number of attempts is this plus the number of calls that reached an upstream.
+# Retried calls. The number of attempts is the sum of retries and of calls that reached an upstream.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Retried calls", ["server"])
-# Messages of an upstream that belong to no active call. kind: log, progress, request.
+# Messages from an upstream that belong to no active call. kind: log, progress, request.
 UPSTREAM_DROPPED = Counter(
     "toolbus_upstream_dropped_messages",
     "Messages that belong to no active call",
@@ -50,25 +50,25 @@ UPSTREAM_CONCURRENCY_LIMIT = Gauge(
 UPSTREAM_OPEN = Gauge(
     "toolbus_upstream_breaker_open", "1 if the circuit breaker is open, else 0", ["server"]
 )
-# 1 while a replica gets no calls because the others perform better.
+# 1 while a replica receives no calls because the other replicas perform better.
 REPLICA_EJECTED = Gauge(
     "toolbus_upstream_replica_ejected", "1 if a replica is ejected, else 0", ["server", "replica"]
 )
-# Events of this process not yet acknowledged; they are in memory and in the outbox file.
+# Events of this process that are not yet acknowledged. They are in memory and in the outbox file.
 EVENTS_UNACKNOWLEDGED = Gauge(
     "toolbus_events_unacknowledged", "Events that the stream has not acknowledged"
 )
-# Rows audit has written, and messages it has not processed yet.
+# Rows that audit has written, and messages that it has not processed yet.
 AUDIT_ROWS = Counter("toolbus_audit_rows", "Events written to ClickHouse")
 AUDIT_BEHIND = Gauge("toolbus_audit_backlog", "Messages in EVENTS that audit has not written yet")
 AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events that audit could not read")
 # Dead letters in the table now; they are removed when a retry succeeds.
 AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_stored", "Dead letters in the table")
 
-# Events added to the Merkle trees, and when all of them had last been signed.
+# Events in the Merkle trees, and the time when all trees were last signed.
 SEALED_EVENTS = Counter("toolbus_signed_events", "Events in signed checkpoints")
 SEALED_UNTIL = Gauge("toolbus_signed_until_seconds", "Time when all logs were last signed")
-# For the customer that is furthest behind: events of its newest checkpoint not yet cosigned.
+# Events of the newest checkpoint that are not cosigned yet, for the customer with the most.
 WITNESS_BEHIND = Gauge("toolbus_witness_backlog", "Events not cosigned by a witness", ["witness"])
 WITNESS_FAILURES = Counter(
     "toolbus_witness_failures", "Checkpoints a witness did not accept", ["witness"]
@@ -79,9 +79,10 @@ SPANS = Counter("toolbus_spans", "Spans of traces by outcome", ["outcome"])
 # Programs of code mode. outcome: ok, or the error's name.
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
 RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
-# 1 while a service of this process can work; set when metrics are read.
+# 1 while a service of this process is ready. The value is set when metrics are read.
 SERVICE_READY = Gauge("toolbus_service_ready", "1 if a service is ready, else 0", ["service"])
-# Events sent to sinks, events sinks reject permanently, backlog in messages, failed attempts.
+# Events that sinks received, events that sinks reject permanently, lost messages, failed attempts,
+# and messages that are not yet sent.
 SINK_EVENTS = Counter("toolbus_sink_events", "Events delivered to a sink", ["sink"])
 SINK_DEAD = Counter("toolbus_sink_dead_letters", "Events a sink rejects permanently", ["sink"])
 SINK_LOST = Counter(
@@ -89,7 +90,7 @@ SINK_LOST = Counter(
 )
 SINK_FAILURES = Counter("toolbus_sink_failures", "Failed attempts to send to a sink", ["sink"])
 SINK_BEHIND = Gauge("toolbus_sink_backlog", "Messages not yet delivered to a sink", ["sink"])
-# Events written by exports, and the time up to which everything is exported.
+# Events that exports have written, failed exports, and the time up to which an export is complete.
 EXPORT_EVENTS = Counter("toolbus_export_events", "Events written to files", ["export"])
 EXPORT_FAILURES = Counter("toolbus_export_failures", "Exports that failed", ["export"])
 EXPORT_UNTIL = Gauge(

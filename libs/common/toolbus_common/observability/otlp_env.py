@@ -1,7 +1,7 @@
-"""Read from OpenTelemetry's environment variables which signals are exported by OTLP.
+"""Signals to export by OTLP, according to OpenTelemetry's environment variables.
 
 The SDK reads the other variables itself; https://opentelemetry.io/docs/specs/otel/configuration/
-lists them. Its modules are imported only by a process that exports something.
+lists them. Only a process that exports a signal imports the modules of the SDK.
 """
 
 import re
@@ -11,17 +11,17 @@ from urllib.parse import unquote, urlsplit
 
 PROTOCOL = "http/protobuf"
 _PREFIX = "OTEL_EXPORTER_OTLP_"
-# Headers that the SDK accepts. It logs any other with its value, which is a secret.
+# Headers that the SDK accepts. It logs every other header with its value, which is a secret.
 _HEADER = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 
 
 class OtlpError(ValueError):
-    """A variable has a value that is not supported; the message names valid ones."""
+    """A variable has an unsupported value. The message contains the valid values."""
 
 
 @contextmanager
 def reading_variables() -> Iterator[None]:
-    """Let the SDK read its variables in this block. Raises `OtlpError` for an invalid value."""
+    """Convert errors of the SDK about its variables to `OtlpError` in this context."""
     try:
         yield
     except ValueError as error:
@@ -29,7 +29,7 @@ def reading_variables() -> Iterator[None]:
 
 
 def exports_traces(environ: Mapping[str, str]) -> bool:
-    """Return whether spans are exported: if an endpoint or the exporter is set.
+    """Return whether spans are exported, which an endpoint or an exporter variable enables.
 
     Raises:
         OtlpError: a variable has an invalid value.
@@ -41,7 +41,9 @@ def exports_traces(environ: Mapping[str, str]) -> bool:
 
 
 def exports_metrics(environ: Mapping[str, str]) -> bool:
-    """Return whether metrics are exported: only on request, because Prometheus may scrape them.
+    """Return whether metrics are exported by OTLP.
+
+    The variables for metrics must enable it, because Prometheus usually reads the metrics.
 
     Raises:
         OtlpError: a variable has an invalid value.
@@ -64,11 +66,14 @@ def _exporter(environ: Mapping[str, str], signal: str) -> str:
 
 
 def _checked(environ: Mapping[str, str], signal: str) -> bool:
-    """Return true for valid values. The SDK would report invalid ones only at every export."""
+    """Return true.
+
+    Raises `OtlpError` for an invalid value, because the SDK reports it only later.
+    """
     protocol = _of(environ, signal, "PROTOCOL") or PROTOCOL
     if protocol != PROTOCOL:
         raise OtlpError(
-            f"{_PREFIX}PROTOCOL is {protocol!r}; Toolbus speaks {PROTOCOL}, to port 4318 of most "
+            f"{_PREFIX}PROTOCOL is {protocol!r}; Toolbus supports {PROTOCOL}, on port 4318 of most "
             "collectors."
         )
     parts = urlsplit(_of(environ, signal, "ENDPOINT") or "http://localhost:4318")
@@ -84,5 +89,5 @@ def _checked(environ: Mapping[str, str], signal: str) -> bool:
 
 
 def _of(environ: Mapping[str, str], signal: str, name: str) -> str:
-    """Return the variable of a signal if it is set, else the general one."""
+    """Return the variable for one signal if it is set, otherwise the general variable."""
     return environ.get(f"{_PREFIX}{signal}_{name}") or environ.get(f"{_PREFIX}{name}", "")

@@ -1,4 +1,4 @@
-"""Export the process's Prometheus metrics by OTLP, at the SDK's interval."""
+"""Export of the Prometheus metrics of this process by OTLP, at the interval of the SDK."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class MetricExporter(PeriodicExportingMetricReader):
-    """Sends the metrics of a registry at `OTEL_METRIC_EXPORT_INTERVAL` and at the end.
+    """Sends the metrics of a registry every `OTEL_METRIC_EXPORT_INTERVAL` and at shutdown.
 
     Raises:
         OtlpError: a variable has an invalid value.
@@ -49,11 +49,11 @@ class MetricExporter(PeriodicExportingMetricReader):
             self._resource = resource_of("+".join(services))
             self._session = session()
             super().__init__(OTLPMetricExporter(session=self._session))
-        # As a `MeterProvider` does; the reader sends nothing for None.
+        # A `MeterProvider` does the same. If the callback returns None, the reader sends nothing.
         self._set_collect_callback(self._present)  # type: ignore[arg-type]
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Send the last values, and stop."""
+        """Send the last values and stop the exporter."""
         super().shutdown(timeout_millis, **kwargs)
         self._session.close()
 
@@ -65,7 +65,7 @@ class MetricExporter(PeriodicExportingMetricReader):
         now = time_ns()
         try:
             metrics = list(_metrics(self._registry.collect(), self._since, now))
-        except Exception:  # an exception would end the SDK's thread
+        except Exception:  # would end the SDK's thread
             log.exception("metrics.not_collected")
             return None
         scope = ScopeMetrics(InstrumentationScope("toolbus", VERSION), metrics, "")
@@ -92,7 +92,7 @@ def _metrics(families: Iterable[Family], since: int, now: int) -> Iterable[Metri
 
 
 def _name(family: Family) -> str:
-    """Return the name that Prometheus shows: counters end in `_total`."""
+    """Return the name in Prometheus, where the names of counters end in `_total`."""
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
@@ -121,7 +121,7 @@ def _histogram_point(point: dict[str, Any], since: int, now: int) -> HistogramDa
         count=cumulative[-1],
         sum=point["sum"],
         bucket_counts=counts,
-        explicit_bounds=point["bounds"][:-1],  # the last is infinite
-        min=None,  # type: ignore[arg-type] # unknown, which the protocol allows
+        explicit_bounds=point["bounds"][:-1],  # the last bound is infinite
+        min=None,  # type: ignore[arg-type] # unknown; OTLP permits this
         max=None,  # type: ignore[arg-type]
     )

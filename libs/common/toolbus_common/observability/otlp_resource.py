@@ -1,4 +1,4 @@
-"""Describe a service of this process as an OpenTelemetry resource."""
+"""Description of a service as an OpenTelemetry resource."""
 
 import os
 from functools import cache
@@ -11,7 +11,7 @@ _INSTANCE = token_hex(8)
 
 @cache
 def resource_of(service: str) -> Resource:
-    """Return the resource of a service; variables of the environment take precedence."""
+    """Return the resource of a service. Environment variables override its attributes."""
     own: dict[str, str | int] = {
         "service.name": f"toolbus-{service}",
         "service.namespace": "toolbus",

@@ -6,7 +6,7 @@ import requests
 
 
 def session() -> requests.Session:
-    """Return a session that fails at a redirect, which the SDK would count as a success."""
+    """Return a session that raises an error on a redirect. The SDK would count it as a success."""
     made = requests.Session()
     made.hooks["response"].append(_reject_redirect)
     return made
@@ -16,5 +16,5 @@ def _reject_redirect(response: requests.Response, *_: Any, **__: Any) -> None:
     if response.is_redirect:
         response.close()
         raise requests.TooManyRedirects(
-            f"HTTP {response.status_code}: redirects are not followed; name the final address"
+            f"HTTP {response.status_code}: redirects are not followed; configure the final address"
         )

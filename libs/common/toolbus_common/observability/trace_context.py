@@ -1,33 +1,38 @@
-"""W3C trace context: continue the caller's trace or start one, and pass on state and baggage."""
+"""W3C trace context: continuation of the caller's trace, tracestate and baggage."""
 
 import random
 import re
 from collections.abc import Callable
 from typing import Any
 
-LONGEST_STATE = 512  # characters; the minimum W3C requires
+LONGEST_STATE = 512  # characters; the minimum that W3C requires
 LONGEST_BAGGAGE = 8192
 
-# Of later versions, the known fields are read and later ones are ignored.
+# In later versions of the format, the known fields are read and all further fields are ignored.
 _PARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:(?<!00-.{52})-.*)?"
 )
 _VISIBLE = re.compile(r"[ -~]+")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
-# Decides whether to record a trace, by its id and the caller's sampled flag (None: no caller).
+# A function that decides whether to record a trace. Its arguments are the trace id and the caller's
+# sampled flag (None without a caller).
 Sampler = Callable[[str, bool | None], bool]
 
 
 def parent_based(_trace: str, parent_sampled: bool | None) -> bool:  # noqa: FBT001 - one flag
-    """Sample unless the caller's trace is not sampled; the default of a process without a sink."""
+    """Return true unless the caller's trace is not sampled.
+
+    Default without a configured sampler.
+    """
     return parent_sampled is not False
 
 
 def entered(parent: str, sampler: Sampler = parent_based) -> tuple[str, str]:
-    """Return a new span's traceparent, in the caller's trace if that is valid, and its parent's id.
+    """Return the traceparent of a new span, and the id of its parent span.
 
-    Source: https://www.w3.org/TR/trace-context/ section 3.2.
+    The span is in the caller's trace if `parent` is valid; otherwise it starts a new trace. Source:
+    https://www.w3.org/TR/trace-context/ section 3.2.
     """
     match = _PARENT.fullmatch(parent) if parent else None
     if match is None or match[1] == _NO_TRACE or match[2] == _NO_SPAN:
@@ -38,37 +43,37 @@ def entered(parent: str, sampler: Sampler = parent_based) -> tuple[str, str]:
 
 
 def continued(parent: str, sampler: Sampler = parent_based) -> str:
-    """Return a traceparent of a new span: in the caller's trace if that is well-formed."""
+    """Return the traceparent of a new span, in the caller's trace if `parent` is valid."""
     return entered(parent, sampler)[0]
 
 
 def child_of(parent: str) -> str:
-    """Return a new traceparent below one created by Toolbus, which is known to be well-formed."""
+    """Return the traceparent of a new span below `parent`, which Toolbus created and is valid."""
     return _traceparent(parent[3:35], parent[53:])
 
 
 def trace_id(traceparent: str) -> str:
-    """Return the 32 hex digits of a traceparent's trace."""
+    """Return the trace id of a traceparent, 32 hex digits."""
     return traceparent[3:35]
 
 
 def span_id(traceparent: str) -> str:
-    """Return the 16 hex digits of a traceparent's span."""
+    """Return the span id of a traceparent, 16 hex digits."""
     return traceparent[36:52]
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Return whether a traceparent created by Toolbus marks its trace as recorded."""
+    """Return whether a traceparent that Toolbus created belongs to a recorded trace."""
     return traceparent.endswith("1")
 
 
 def is_traceparent(text: str) -> bool:
-    """Return whether the text is a well-formed traceparent."""
+    """Return whether the text is a valid traceparent."""
     return _PARENT.fullmatch(text) is not None
 
 
 def carried(value: Any, maximum: int) -> str:
-    """Return a tracestate or baggage header to pass on; empty if it is too long or malformed."""
+    """Return a tracestate or baggage header to forward; empty if it is too long or malformed."""
     fits = isinstance(value, str) and len(value) <= maximum and _VISIBLE.fullmatch(value)
     return value if fits else ""
 

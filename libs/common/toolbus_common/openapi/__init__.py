@@ -1,4 +1,4 @@
-"""Translation of OpenAPI documents into tools: pure, bounded and deterministic."""
+"""Translation of OpenAPI documents into tools: without I/O, limited in size, deterministic."""
 
 from toolbus_common.openapi.api import Api, translated
 from toolbus_common.openapi.bodies import Body

@@ -1,4 +1,4 @@
-"""Translate a whole document: its tools, base address, and omitted operations with reasons."""
+"""Translation of a whole document: its tools, its base URL, and its omitted operations."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ MAX_OPERATIONS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The translated document."""
+    """A translated document. `left_out` contains the reason of each omitted operation."""
 
     version: str
     instructions: str
@@ -46,7 +46,7 @@ class _Found:
         return tuple(map(str, value)) if isinstance(value, list) else ()
 
     def subject(self, tool: str) -> Subject:
-        """Return what filter patterns are matched against."""
+        """Return the properties of the operation that filter patterns are matched against."""
         return Subject(self.operation_id, tool, self.tags, self.method, self.path)
 
 
@@ -59,9 +59,9 @@ def translated(
     exclude: tuple[str, ...] = (),
     headers: Iterable[str] = (),
 ) -> Api:
-    """Translate a document that was read from `source`, with the selected operations.
+    """Return the selected operations of a document that was read from `source`.
 
-    `headers` are the names of headers that Toolbus sets; arguments cannot set them.
+    `headers` are the names of headers that Toolbus sets. Arguments cannot set them.
 
     Raises:
         DocumentError: the whole document is unusable.
@@ -113,17 +113,17 @@ def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error as a clause, like the reasons of other omitted definitions."""
+    """Return the message of an error as a clause, the form of all reasons of omitted operations."""
     reason = str(error) if isinstance(error, DocumentError) else "it is malformed"
     return (reason[:1].lower() + reason[1:]).rstrip(".")
 
 
 def _reject_other_server(root: Json, found: _Found) -> None:
-    """Reject an operation with a server of its own."""
+    """Raise `DocumentError` if the operation has a different server address."""
     for servers in (found.node.get("servers"), found.item.get("servers")):
         if servers and first_server(servers) != first_server(root.get("servers")):
             raise DocumentError(
-                "it has a server address of its own; configure that as a separate server"
+                "it has a server address of its own; configure this address as a separate server"
             )
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: select a media type and build the schema of the `body` argument."""
+"""Request bodies: the selected media type, and the schema of the argument `body`."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ BINARY: Json = {"type": "string", "contentEncoding": "base64", "description": "I
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """How to encode a body. `parts` are the media types of single parts of a form."""
+    """The encoding of a request body. `parts` are the media types of single parts of a form."""
 
     form: Form
     media: str
@@ -37,10 +37,10 @@ class Body:
 
 
 def body_of(document: Document, request_body: Any, schemas: Schemas) -> tuple[Body | None, Json]:
-    """Return the encoding of an operation's body, and the schema of the argument that holds it.
+    """Return the encoding of an operation's body, and the schema of the argument `body`.
 
     Raises:
-        DocumentError: none of its media types is supported.
+        DocumentError: none of the media types is supported.
 
     """
     if request_body is None:
@@ -98,7 +98,7 @@ def _schema(form: Form, node: Any, schemas: Schemas) -> tuple[Json, tuple[str, .
 
 
 def _file(part: Json) -> Json | None:
-    """Return the schema of a part that is a file or a list of files; None otherwise."""
+    """Return the schema of a part that is a file or a list of files; None for other parts."""
     described = {"description": part["description"]} if "description" in part else {}
     items = part.get("items")
     if part.get("type") == "array" and isinstance(items, dict) and _is_file(items):

@@ -1,4 +1,4 @@
-"""Parse a document into plain JSON data and resolve its references, within limits."""
+"""Parsing of a document into plain JSON data, and resolution of its references, within limits."""
 
 import re
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ import msgspec
 import yaml
 
 LARGEST_JSON = 16 * 1024 * 1024  # bytes
-LARGEST_YAML = 4 * 1024 * 1024  # parsing YAML costs ten times as much
-MAX_VALUES = 400_000  # nested aliases multiply
+LARGEST_YAML = 4 * 1024 * 1024  # YAML takes ten times as long to parse
+MAX_VALUES = 400_000  # limits the growth by nested aliases
 MAX_TEXT = 64 * 1024 * 1024
 DEEPEST = 100
 MAX_HOPS = 16  # of chained references
@@ -20,11 +20,11 @@ Json = dict[str, Any]
 
 
 class DocumentError(ValueError):
-    """A document, or a part of it, cannot be translated; the message has the reason."""
+    """A document, or a part of it, cannot be translated. The message contains the reason."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.2 with JSON's types: a date, a time, `no` and `0123` stay texts."""
+    """YAML 1.2 with the types of JSON. Dates, times, `no` and `0123` remain texts."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
@@ -43,7 +43,7 @@ for _kind, _pattern, _first in (
 
 
 def read(text: bytes) -> Json:
-    """Parse an OpenAPI 3 document in JSON or YAML. Raises `DocumentError`."""
+    """Return the data of an OpenAPI 3 document in JSON or YAML. Raises `DocumentError`."""
     data = _from_json(text) if text.lstrip()[:1] == b"{" else _from_yaml(text)
     if not isinstance(data, dict):
         raise DocumentError("It is not an object; give an OpenAPI document.")
@@ -81,7 +81,7 @@ def _from_yaml(text: bytes) -> Any:
 
 
 def _check_bounds(data: Any) -> None:
-    """Check the size the expanded document would have. Raises `DocumentError`."""
+    """Raise `DocumentError` if the document with expanded aliases would be too large."""
     waiting: list[tuple[Any, int]] = [(data, 0)]
     count = size = 0
     while waiting:
@@ -105,21 +105,21 @@ def _check_bounds(data: Any) -> None:
 
 
 class Document:
-    """A document's data, with look-up of references."""
+    """The data of a document, with resolution of references."""
 
     def __init__(self, root: Json) -> None:
         self.root = root
         self._found: dict[str, Any] = {}
 
     def at(self, pointer: str) -> Any:
-        """Return the target of a reference in this document. Raises `DocumentError`."""
+        """Return the target of a reference within this document. Raises `DocumentError`."""
         if pointer not in self._found:
             self._found[pointer] = self._look_up(pointer)
         return self._found[pointer]
 
     def _look_up(self, pointer: str) -> Any:
         if not pointer.startswith("#/"):
-            raise DocumentError(f"It refers to another document ({pointer[:80]}); bundle the two.")
+            raise DocumentError(f"It refers to another document ({pointer[:80]}); merge them.")
         value: Any = self.root
         for step in pointer[2:].split("/"):
             name = unquote(step).replace("~1", "/").replace("~0", "~")
@@ -132,7 +132,7 @@ class Document:
         return value
 
     def resolved(self, node: Any) -> Json:
-        """Return an object, following references. Raises `DocumentError`."""
+        """Return an object after following its references. Raises `DocumentError`."""
         for _ in range(MAX_HOPS):
             if not isinstance(node, Mapping):
                 raise DocumentError("A value that must be an object is not one.")

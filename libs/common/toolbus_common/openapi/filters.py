@@ -1,4 +1,4 @@
-"""Select operations by patterns over operationId, tag, method and path."""
+"""Selection of operations by patterns for operationId, tag, method and path."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ _OF_METHOD = re.compile(r"([A-Z*]+) (/.*|\*)")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The properties of an operation that patterns match."""
+    """The properties of an operation that patterns are matched against."""
 
     operation_id: str
     tool: str
@@ -20,7 +20,7 @@ class Subject:
 
 
 def chosen(subject: Subject, include: Iterable[str], exclude: Iterable[str]) -> bool:
-    """Return whether a pattern includes the operation and none excludes it."""
+    """Return whether a pattern in `include` matches the operation and none in `exclude` does."""
     return any(covers(each, subject) for each in include) and not any(
         covers(each, subject) for each in exclude
     )
@@ -29,7 +29,7 @@ def chosen(subject: Subject, include: Iterable[str], exclude: Iterable[str]) -> 
 def covers(pattern: str, subject: Subject) -> bool:
     """Return whether a pattern matches an operation.
 
-    Patterns: `tag:x`, `GET /pets/*`, `/pets/*`, or an operationId or tool name.
+    A pattern is `tag:x`, `GET /pets/*`, `/pets/*`, an operationId, or the name of a tool.
     """
     if pattern.startswith("tag:"):
         return any(fnmatchcase(tag, pattern[4:]) for tag in subject.tags)

@@ -1,4 +1,4 @@
-"""Names of tools and arguments that every client accepts, stable between readings."""
+"""Names of tools and arguments that every client accepts and that remain stable."""
 
 import re
 from collections import Counter
@@ -7,22 +7,23 @@ from hashlib import blake2s
 
 from toolbus_common.access.confusables import skeleton
 
-LONGEST_TOOL = 48  # characters: together with the server's name at most 64
+LONGEST_TOOL = 48  # characters; with the server's name at most 64
 LONGEST_ARGUMENT = 64
-_SUFFIXES = (3, 8, 16)  # bytes of a hash: the first size that gives an unused name
+_SUFFIXES = (3, 8, 16)  # bytes of a hash; the first that gives an unused name is used
 
 
 def client_safe(text: str) -> str:
-    """Reduce a text to letters, digits, `-` and single `_`; empty if nothing is left."""
+    """Return a text reduced to letters, digits, `-` and single `_`; empty if nothing is left."""
     plain = re.sub(r"_{2,}", "_", re.sub(r"[^A-Za-z0-9_-]+", "_", text)).strip("_-")
     return plain if len(plain) <= LONGEST_TOOL else _with_hash(plain, text, 3)
 
 
 def tool_names(operations: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Return a name for each (operationId, method, path), made of the id, else of method and path.
+    """Return a tool name for each operation, given as (operationId, method, path).
 
-    If several names could be confused, an operation whose id is exactly that name keeps it. The
-    other names end in a hash of method and path, so that a name never changes its operation.
+    The name is derived from the operationId, or from method and path if there is none. If several
+    names look alike, an operation whose id is exactly that name keeps the name. The other names end
+    in a hash of method and path, so that a name never refers to another operation.
     """
     candidates = [
         client_safe(own) or client_safe(f"{verb}_{path}") for own, verb, path in operations
@@ -45,7 +46,7 @@ def tool_names(operations: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def argument_names(parameters: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a unique name for each (name, location) of a parameter."""
+    """Return a unique argument name for each parameter, given as (name, location)."""
     taken: set[str] = set()
     names = []
     for name, location in parameters:
@@ -70,6 +71,6 @@ def _unique(name: str, whole: str, taken: set[str]) -> str:
 
 
 def _with_hash(name: str, whole: str, size: int) -> str:
-    """Shorten a name and append a hash of the whole."""
+    """Return a shortened name that ends in a hash of `whole`."""
     mark = blake2s(whole.encode("utf-8", "replace"), digest_size=size).hexdigest()
     return f"{name[: LONGEST_TOOL - len(mark) - 1].rstrip('_-')}_{mark}"

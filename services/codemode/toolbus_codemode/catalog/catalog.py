@@ -20,7 +20,7 @@ EVERYTHING = EffectiveGrants((("*",),))
 
 
 class Catalogue:
-    """Tool namespaces and search indexes, cached per grants until anything changes."""
+    """Cache of tool namespaces and search indexes by grants; every change empties the cache."""
 
     MAX_CACHED = 256
 
@@ -71,7 +71,7 @@ class Catalogue:
         return found
 
     def _offered(self) -> Offers:
-        """Return the tools that operators expose, by the servers' own names."""
+        """Return the tools that operators expose, by server name and the server's tool name."""
         if self._offers is None:
             declared = self._directory.now.configuration.servers
             listed = [self._listings[name] for name in declared if name in self._listings]
@@ -93,7 +93,7 @@ def _seen(listing: Listing, names: Names) -> dict[str, dict[str, Any]]:
     found = {}
     for offered in listing.tools:
         if offered.shown_to is not None and NONE not in offered.shown_to:
-            continue  # it may elicit input, which a program cannot answer
+            continue  # it may request input, which a program cannot provide
         shown = names.shown("tools", listing.server, offered.name)
         if shown is not None:
             override = {"description": shown.description} if shown.description else {}

@@ -1,4 +1,4 @@
-"""Identifiers of servers and tools in programs, each mapped to one server or tool."""
+"""Identifiers of servers and tools in programs."""
 
 from collections.abc import Collection, Iterable
 
@@ -9,7 +9,7 @@ RESERVED = TAKEN | {RESULTS}  # identifiers that no server may have
 
 
 def distinct(names: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
-    """Map identifiers to the names of one namespace; later duplicates get a number."""
+    """Return the names of one namespace by distinct identifiers; duplicates get a number."""
     found: dict[str, str] = {}
     for name in sorted(names):
         found[identifier(name, {*taken, *found})] = name

@@ -1,4 +1,4 @@
-"""Tool namespace of a caller: the servers and tools its programs may call, by identifier."""
+"""Tool namespace of a caller: the servers and tools that the caller's programs may call."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from toolbus_common.access.tool_patterns import full_name
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Tool, with its server's name for it and its identifier in programs."""
+    """Tool, with the name that its server uses and its identifiers in programs."""
 
     server: str
     name: str
-    space: str  # the server, as programs write it
-    function: str  # the tool, as programs write it
+    space: str  # the server's identifier in programs
+    function: str  # the tool's identifier in programs
     definition: dict[str, Any]
     called: str = ""  # name for agents that call it without a program
 
@@ -46,9 +46,10 @@ class ToolNamespace:
         bounds: EffectiveGrants,
         called: Callable[[str, str], str] = full_name,
     ) -> None:
-        """Select from `offered`, the definitions of every server's tools by its own names.
+        """Select the tools within the grants `bounds`.
 
-        `called` returns the name that agents use for a server's tool without a program.
+        `offered` contains definitions by server and by the tool name that the server uses. `called`
+        returns the name that agents use for a tool without a program.
         """
         self._spaces: dict[str, dict[str, Tool]] = {}
         for space, server in distinct(offered, RESERVED).items():
@@ -73,14 +74,14 @@ class ToolNamespace:
         return [tool for functions in self._spaces.values() for tool in functions.values()]
 
     def tool(self, space: str, function: str) -> Tool | None:
-        """Find a tool by its identifiers in programs or by its server's own names."""
+        """Find a tool by its identifiers in programs, or by the names of server and tool."""
         for each in self._spaces.get(space, self._spaces_named(space)).values():
             if function in (each.function, each.name, each.called):
                 return each
         return None
 
     def near(self, space: str, function: str, maximum: int = 3) -> list[str]:
-        """Return the paths most similar to an unknown one."""
+        """Return the paths of existing tools that are most similar to an unknown path."""
         paths = {tool.path: tool for tool in self.tools()}
         close = get_close_matches(f"{space}.{function}", paths, n=maximum, cutoff=0.5)
         same = [path for path, tool in paths.items() if tool.function == function]

@@ -23,7 +23,7 @@ async def answer(
 ) -> str:
     """Return the text of a read-only tool's result. Raises `InvalidError` with a suggestion.
 
-    With `plain`, tools are shown as they are called without a program.
+    With `plain`, the text contains the tool names for calls without a program.
     """
     namespace = catalogue.namespace(bounds)
     if tool == LIST:

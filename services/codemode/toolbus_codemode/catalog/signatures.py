@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-DEEPEST = 3  # levels of nested objects spelled out; deeper ones are `dict`
+DEEPEST = 3  # maximum depth of nested objects; a deeper object is `dict`
 MAX_CHOICES = 8
 MAX_PARAMETERS = 100
 MAX_ALTERNATIVES = 8
@@ -21,12 +21,12 @@ _SIMPLE = {
 
 
 def signature(name: str, schema: Any, output: Any = None) -> str:
-    """Return `name(title: str, labels: list[str] = None) -> {id: int}`, required first."""
+    """Return a signature such as `name(title: str, labels: list[str] = None) -> {id: int}`."""
     return f"{name}({', '.join(parameters(schema))}){_returned(output)}"
 
 
 def parameters(schema: Any) -> list[str]:
-    """Return each parameter with its type, and the default of an optional one."""
+    """Return each parameter with its type; an optional parameter has its default too."""
     known, needed = properties(schema), required(schema)
     listed = []
     for each in ordered(schema)[:MAX_PARAMETERS]:
@@ -36,7 +36,7 @@ def parameters(schema: Any) -> list[str]:
 
 
 def ordered(schema: Any) -> list[str]:
-    """Return parameter names, required ones first, each group in the schema's order."""
+    """Return the parameter names: required, then optional, each in the order of the schema."""
     known, needed = properties(schema), required(schema)
     return sorted(known, key=lambda each: each not in needed)
 
@@ -47,7 +47,7 @@ def type_of(schema: Any, deepest: int = DEEPEST) -> str:
 
 
 def _returned(output: Any) -> str:
-    """Return ` -> Type`, with as many nested levels as fit on a line, or an empty text."""
+    """Return ` -> Type` with as many nested levels as fit, or an empty text without a type."""
     if not isinstance(output, dict):
         return ""
     shapes = (type_of(output, deepest) for deepest in range(DEEPEST, -1, -1))
@@ -56,14 +56,17 @@ def _returned(output: Any) -> str:
 
 
 class _Typing:
-    """Conversion of one schema of any size to a type."""
+    """Converter of one schema to a type; it visits at most `MAX_PARTS` subschemas."""
 
     def __init__(self, deepest: int) -> None:
         self.deepest = deepest
         self.left = MAX_PARTS
 
     def of(self, schema: Any, depth: int = 0, nested: int = 0) -> str:
-        """Return the type at this depth of objects and this nesting of other types."""
+        """Return the type of a subschema.
+
+        `depth` is the number of enclosing objects, `nested` the number of all enclosing types.
+        """
         self.left -= 1
         if not isinstance(schema, dict) or self.left < 0 or nested > MAX_NESTED:
             return "Any"
@@ -101,7 +104,7 @@ class _Typing:
 
 
 def _alternatives(schema: dict[str, Any]) -> list[Any]:
-    """Return the alternative schemas of a union, or nothing."""
+    """Return the alternative schemas of a union, or an empty list for another schema."""
     for union in ("anyOf", "oneOf"):
         if isinstance(schema.get(union), list):
             return list(schema[union][:MAX_ALTERNATIVES])

@@ -23,7 +23,10 @@ def tree(namespace: ToolNamespace, server: str = "") -> str:
 
 
 def read(namespace: ToolNamespace, name: str, start: int = 1, end: int | None = None) -> str:
-    """Return lines `start` to `end` of a file, from 1, inclusive. Raises `InvalidError`."""
+    """Return the lines `start` to `end` of a file. Raises `InvalidError`.
+
+    Line numbers begin with 1, and `end` is included. At most `MAX_LINES` lines are returned.
+    """
     lines = list(_lines(namespace, name))
     last = min(len(lines) if end is None else end, start + MAX_LINES - 1)
     if start < 1 or last < start or start > len(lines):

@@ -13,7 +13,7 @@ LONGEST_SCHEMA = 16_000
 def manual(tool: Tool, *, plain: bool = False) -> str:
     """Return signature, description, parameters, result and an example.
 
-    With `plain`, the tool is shown as it is called without a program.
+    With `plain`, the text shows a call without a program.
     """
     parts = [stub(tool, tool.called if plain else tool.path), tool.description]
     parameters = [_parameter(name, each) for name, each in properties(tool.schema).items()]

@@ -12,7 +12,7 @@ from toolbus_common.config import MICRO
 
 @dataclass(slots=True)
 class RunBudget:
-    """Reserved and spent amounts within the limit, if there is one."""
+    """Reserved and spent amounts of one program, and the limit (None: no limit)."""
 
     cap: Cap | None = None
     held: int = 0

@@ -1,4 +1,4 @@
-"""Failures of nested calls for programs: code, reason, and a suggestion for the author."""
+"""Failures of nested calls, with code, reason, and a suggestion for the program's author."""
 
 from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.sandbox.program import Failure
@@ -18,7 +18,7 @@ _DO = {
     "list the tools again with listToolFiles.",
     "budget_exceeded": "Paid calls are denied until then: return the results so far, or ask an "
     "operator to raise the budget.",
-    "rate_exceeded": "Make fewer calls in this program, and the others in a later one.",
+    "rate_exceeded": "Make fewer calls in this program, and the other calls in a later program.",
     "approval_required": "The earlier calls of this program were executed: send a program that "
     "makes only this call and the following ones.",
     "upstream_timeout": "The call may have been executed: check before repeating it.",
@@ -27,7 +27,7 @@ _DO = {
 
 
 def failure_of(error: ToolbusError, cap: Cap | None = None) -> Failure:
-    """Return the failure of one call. Error reasons of Toolbus never contain secrets."""
+    """Return the failure of one call for the program; it contains no secret."""
     if error.code == "run_budget_exceeded" and cap is not None:
         reason = (
             f"{error.reason} {cap.by} limits the calls of one program to ${cap.maximum:g}. "

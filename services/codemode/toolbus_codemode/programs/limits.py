@@ -1,4 +1,4 @@
-"""Limits of one program: the smallest of its key and of every level above it. Pure."""
+"""Limits of one program: the lowest limits of its key and of every level above the key."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -65,7 +65,7 @@ class NestedCalls:
     _costs: dict[str, Cost] = field(default_factory=dict)
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
-        """Make one call and return its value or failure, whose text the program may read."""
+        """Make one call and return its value or failure; the program receives both."""
         if wanted.server == BUILT_IN:
             return await self._result(wanted.arguments)
         self.tally.calls += 1
@@ -74,7 +74,7 @@ class NestedCalls:
         amount = charge = self.budget.hold(cost.reserved)
         try:
             reply = await self._call_tool(wanted, self.budget.limit_of(amount))
-            # If the configuration changed, the price may differ: the whole reservation is spent.
+            # If the configuration changed, the price is unknown: the whole reservation is spent.
             if declared is self.directory.now.configuration:
                 charge = min(amount, _charge(cost, reply))
             outcome = _outcome(reply)
@@ -177,7 +177,7 @@ def _outcome(reply: FinalReply) -> ToolOutcome:
 
 
 def _charge(cost: Cost, reply: FinalReply) -> int:
-    """Return the charge of a reply, computed like in executor."""
+    """Return the charge of a reply; executor computes it in the same way."""
     if isinstance(reply, InputRequired):
         return 0
     if not isinstance(reply, CallResult):

@@ -1,4 +1,4 @@
-"""Responses of programs to the model: prints, and the result or an error, of limited size.
+"""Responses to the model: printed text, and a program's result or error, of limited size.
 
 A value that is too large is stored under a handle, and the response shows its shape and first
 items.
@@ -22,7 +22,7 @@ _READ = {"starlark": 'results.read("{}")', "python": '(await results.read("{}"))
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Text, whether it is an error, and the number of parts stored under handles."""
+    """Text of a response; `kept` is the number of parts that are stored under handles."""
 
     text: str
     is_error: bool
@@ -32,7 +32,7 @@ class Response:
 
 @dataclass(slots=True)
 class Part:
-    """Prints, a result or an error; `value` is the value that is stored for later programs."""
+    """Printed text, result or error; `value` is stored if the text is too large."""
 
     name: str
     text: str
@@ -65,7 +65,7 @@ class ResponseBuilder:
         except ToolbusError as error:
             part.text = (
                 f"{part.text[:PREVIEW_CHARACTERS]}\n… the {part.name} has {whole:,} characters, "
-                f"and could not be stored: {error.reason} Only its beginning is shown. Select "
+                f"and could not be stored: {error.reason} Only the beginning is shown. Select "
                 "fields, "
                 "count or slice in the program and return less."
             )

@@ -1,4 +1,4 @@
-"""Events of a program run: started, completed or failed, with its resource use."""
+"""Events of a program run: started, completed or failed, with the resource use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,9 @@ from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
 
 LONGEST_REASON = 500
 LONGEST_PROGRAM = 64 << 10  # characters; longer programs are rejected
-_OF_CONTENT = frozenset({"runtime", "syntax", "not_plain"})  # their messages quote computed values
+_OF_CONTENT = frozenset(
+    {"runtime", "syntax", "not_plain"}
+)  # their messages contain values that the program computed
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Run:
     _began: float = field(default_factory=time)
 
     def started(self) -> None:
-        """Publish the start, with the source only if the key's calls are recorded in full."""
+        """Publish the start; the event has the source only if the key's content is `full`."""
         self.publish(
             RunStarted(
                 id=f"{self.call.call_id}.run.started",
@@ -42,7 +44,7 @@ class Run:
         )
 
     def ended(self, ended: ProgramResult, output_bytes: int, stored: int) -> None:
-        """Publish the end of a program that ended itself or was ended by the sandbox."""
+        """Publish the completion or failure of a program that was not cancelled."""
         RUNS.labels(ended.error.name if ended.error else "ok").inc()
         RUN_SECONDS.observe(ended.seconds)
         used = self._used(ended.seconds) | {
@@ -66,7 +68,7 @@ class Run:
         return self.principal.content == "full"
 
     def _reason(self, error: ProgramError) -> str:
-        """Return the reason, without content of calls unless that is recorded."""
+        """Return the reason; content of calls is omitted unless the key's content is `full`."""
         if self._full:
             return error.message
         if error.name == "tool_failed":

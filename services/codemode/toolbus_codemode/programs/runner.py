@@ -1,4 +1,4 @@
-"""Run programs that call tools: enforce limits, publish events, build responses."""
+"""Runner of programs that call tools, with their limits, events and responses."""
 
 import asyncio
 from collections.abc import Iterator
@@ -55,7 +55,10 @@ class Programs:
         namespace: ToolNamespace,
         arguments: dict[str, Any],
     ) -> Response:
-        """Run one program. Raises `InvalidError` if the arguments have none."""
+        """Run one program and return its response.
+
+        Raises `InvalidError` if the arguments contain no valid program, or no time is left.
+        """
         caps = self.caps(call, principal)
         program = self._program(call, namespace, caps, arguments)
         nested = NestedCalls(self.service, self.directory, self.results, call, RunBudget(caps.usd))
@@ -88,7 +91,7 @@ class Programs:
         return caps_of(principal.levels, self.usual).within(REQUEST, decode_options(call.terms))
 
     def needed_until(self, call: CallAdmitted, principal: Principal) -> float:
-        """Return the deadline that leaves a program its time, in seconds since the epoch."""
+        """Return the Unix time at which the call of a program ends at the latest."""
         return time() + _maximum(self.caps(call, principal).seconds) + 2 * MARGIN
 
     def _program(
@@ -109,7 +112,7 @@ class Programs:
     def _namespaces(self, namespace: ToolNamespace) -> tuple[Namespace, ...]:
         """Return the namespaces that programs may use.
 
-        Cached, because there may be thousands of tools.
+        The result is cached, because there may be thousands of tools.
         """
         found = self._named.get(namespace)
         if found is None:
@@ -118,12 +121,12 @@ class Programs:
 
 
 def default_limits(seconds: float, calls: int) -> Caps:
-    """Return the limits of every program."""
+    """Return the limits that the gateway sets for every program."""
     return Caps(calls=Cap(calls, "the gateway"), seconds=Cap(seconds, "the gateway"))
 
 
 def with_limit_setter(caps: Caps, ended: ProgramResult) -> ProgramResult:
-    """Return the result. If a limit was exceeded, the error names the level that sets it."""
+    """Return the result; the error of an exceeded limit names the level that sets the limit."""
     error = ended.error
     cap = getattr(caps, _CAPPED.get(error.name, ""), None) if error else None
     if error is None or cap is None:

@@ -13,7 +13,8 @@ LONGEST_MESSAGE = 2_000
 def outcome_of(body: bytes) -> ToolOutcome:
     """Convert a tool's result: its structured content, else its text, parsed if it is JSON."""
     result = msgspec.json.decode(body)
-    # A large structured result is an error for clients that check schemas, a link for programs.
+    # For clients that check schemas, a large structured result is an error with a link. Programs
+    # get the link.
     if result.get("isError") and uri_in(result.get("content")) is None:
         message = _texts(result) or "The tool returned an error without a message."
         return ToolOutcome(failure=Failure("tool_error", message[:LONGEST_MESSAGE]))
@@ -47,7 +48,7 @@ def _read(text: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value as text: itself, or JSON."""
+    """Return a string unchanged, and any other value as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

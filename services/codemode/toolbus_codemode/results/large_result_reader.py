@@ -19,7 +19,7 @@ ReadPiece = Callable[[Handle, str], Awaitable[FinalReply]]
 
 
 class _InvalidReadError(Exception):
-    """The read is invalid; the message says what to change."""
+    """The read is invalid; the message contains the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,17 @@ class _Part:
 
 
 def uri_in(given: Any) -> str | None:
-    """Return the URI of a large result: of a handle, a link block, or a tool's whole answer."""
+    """Return the only URI in a handle, a link block or a list of content blocks, or None."""
     blocks = given if isinstance(given, list) else [given]
     found = [uri for block in blocks if (uri := _uri_of(block)).startswith(SCHEME)]
     return found[0] if len(found) == 1 else None
 
 
 async def read(read_piece: ReadPiece, uri: str, arguments: dict[str, Any]) -> ToolOutcome:
-    """Return a large result: decoded if it is JSON, text, or base64.
+    """Return a large result: decoded JSON, text, or base64 of binary data.
 
-    `offset` and `length` select raw bytes, `select` the result of a JMESPath expression.
-    Raises `ToolbusError` if a read is denied.
+    `offset` and `length` select a range of bytes; `select` is a JMESPath expression that selects a
+    part of JSON. Raises `ToolbusError` if a read is denied.
     """
     piece = parse_result_uri(uri)
     if piece is None:
@@ -105,7 +105,7 @@ def _decoded(part: _Part, *, as_json: bool) -> Any:
 
 
 def _uri_query(arguments: dict[str, Any]) -> str:
-    """Return the URI query for a program's arguments; empty for the whole result."""
+    """Return the URI query for a program's arguments, or an empty text for the whole result."""
     select = arguments.get("select")
     if select is not None:
         if not isinstance(select, str) or not select:

@@ -15,7 +15,7 @@ LONGEST_SHAPE = 2_000
 
 
 def preview(value: Any) -> str:
-    """Return a preview that shows a model how to select from the value in a program."""
+    """Return the shape and first items of a value, for a model that selects from it."""
     return "\n".join([_cut(shape(value), LONGEST_SHAPE), *_first(value)])
 
 
@@ -59,7 +59,7 @@ class _Shaping:
 
 
 def _first(value: Any) -> list[str]:
-    """Return the first items of a list or of an object's largest list, else the beginning."""
+    """Return the first items of a list or of an object's longest list, else the first text."""
     if isinstance(value, str):
         return [_cut(value, LONGEST_ITEM)]
     if isinstance(value, dict):

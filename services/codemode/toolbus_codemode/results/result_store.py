@@ -1,9 +1,9 @@
-"""Large results of programs, stored for an hour under a handle for the key of their caller.
+"""Store of large program results: for an hour, under a handle that only the caller's key can use.
 
 A key has a fixed number of slots, and the newest result replaces the oldest. Object names depend
 only on the key and the slot, so that the limit applies to all replicas together. A result is
-encrypted with a key derived from the key digest, which only the caller's requests contain; the
-handle carries the nonce. Neither a reader of the store nor another caller can decrypt it.
+encrypted with a key derived from the key digest, which only the caller's requests contain. The
+handle contains the nonce. Neither a reader of the store nor another caller can decrypt a result.
 """
 
 import os
@@ -22,11 +22,11 @@ from toolbus_common.crypto.aead import NONCE_BYTES, Aead, DecryptionError, deriv
 from toolbus_common.errors import ToolbusError
 
 SLOTS = 16  # results of one key at a time
-LARGEST = 4 << 20  # bytes of one
+LARGEST = 4 << 20  # bytes of one result
 _HANDLE = re.compile(r"r([0-9a-f])([A-Za-z0-9_-]{16})")
 _GONE = (
-    "Unknown result: a handle is valid for an hour, for the key that created it, and a key keeps "
-    f"its {SLOTS} newest results. Run the program that created it again."
+    "Unknown result: a handle is valid for an hour, for the key that created it, and only the "
+    f"{SLOTS} newest results of a key are stored. Run the program that created it again."
 )
 
 
@@ -38,11 +38,11 @@ class Store(Protocol):
         ...
 
     async def get(self, name: str) -> bytes | None:
-        """Return an object, or None. Raises `ToolbusError`."""
+        """Return an object, or None if it does not exist. Raises `ToolbusError`."""
         ...
 
     async def written(self, name: str) -> str:
-        """Return the time of writing as sortable text, or an empty text."""
+        """Return the object's time of writing as sortable text; empty if it does not exist."""
         ...
 
 
@@ -65,7 +65,7 @@ class Results:
         return f"r{position:x}{urlsafe_b64encode(nonce).decode()}"
 
     async def read(self, key_digest: str, handle: str) -> bytes | None:
-        """Return the result as JSON, or None if this key has none under this handle."""
+        """Return the result as JSON, or None if the handle is not valid for this key."""
         found = _HANDLE.fullmatch(handle)
         if found is None:
             return None
@@ -89,7 +89,10 @@ class Results:
         return ToolOutcome(msgspec.json.decode(body))
 
     async def _free_slot(self, store: Store, key_digest: str) -> int:
-        """Return a random free slot (replicas choose concurrently), else the oldest slot."""
+        """Return a free slot, else the oldest slot.
+
+        The free slot is random, because replicas choose concurrently.
+        """
         written = await gather(*(store.written(_name(key_digest, each)) for each in range(SLOTS)))
         oldest = sorted(range(SLOTS), key=lambda each: written[each])
         free = [each for each in oldest if not written[each]]

@@ -1,1 +1,1 @@
-"""Sandbox: each untrusted program runs in a separate process. It does not use the bus."""
+"""Sandbox that runs each untrusted program in a separate process; it does not use the bus."""

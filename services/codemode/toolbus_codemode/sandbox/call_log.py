@@ -1,4 +1,4 @@
-"""Call log: outcomes of a program's calls, to replay the program up to the same point.
+"""Log of the outcomes of a program's calls, with which the program is replayed.
 
 Starlark has no threads and no exceptions to catch, yet the calls in the functions of `parallel`
 must run concurrently. A program is deterministic except for its calls. Therefore a branch that
@@ -31,7 +31,7 @@ class Branch:
 
 @dataclass(slots=True)
 class CallLog:
-    """Outcomes by the position of their call, waiting calls, and the state of this pass."""
+    """Log of one run: outcomes by call position, waiting calls, and the state of this pass."""
 
     run_calls: RunCalls
     kept: bool
@@ -46,17 +46,20 @@ class CallLog:
         self.again = False
 
     def stop(self) -> None:
-        """End this pass with an exception: the engine has no other way to stop a program."""
+        """Raise `Again`; the engine cannot stop a program in another way."""
         self.again = True
         raise Again
 
     def outcome(self, call: Call) -> Outcome:
-        """Return the outcome of one call."""
+        """Return the outcome of one call, from the log or from a call that is made now."""
         (outcome,) = self.together((call,))
         return outcome
 
     def together(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
-        """Return outcomes of calls: logged, made now, or later when all branches wait."""
+        """Return the outcomes of calls, from the log or from calls that are made now.
+
+        In a parallel branch, calls without an outcome are recorded as waiting, and the pass stops.
+        """
         here = self.branches[-1]
         placed = {(*here.position, here.calls + at): call for at, call in enumerate(calls)}
         here.calls += len(calls)
@@ -78,7 +81,7 @@ class CallLog:
                 self.outcomes[positions[outcome.id]] = outcome
 
     def fork(self) -> int:
-        """Begin a `parallel`; return its number at this position."""
+        """Begin a `parallel`; return the number of the `parallel` at this position."""
         here = self.branches[-1]
         here.forks += 1
         return here.forks
@@ -92,7 +95,7 @@ class CallLog:
         return True
 
     def leave(self) -> None:
-        """Leave a branch."""
+        """Leave the branch that was entered last."""
         self.branches.pop()
 
     def join(self) -> None:

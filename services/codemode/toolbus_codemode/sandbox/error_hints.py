@@ -1,4 +1,4 @@
-"""Errors of programs in the terms of their language, with hints for the model."""
+"""Errors of programs, with hints for the model in terms of the program's language."""
 
 import difflib
 import re
@@ -20,10 +20,10 @@ UNKNOWN = re.compile(
 )
 HINTS: dict[str, str] = {
     "syntax": "Correct the named line and send the program again.",
-    "memory": "Hold less data at once: request fewer rows from tools, and discard values that "
+    "memory": "Use less data at once: request fewer rows from tools, and discard values that "
     "are not needed.",
     "time": "Do less in one program, request less data, or make calls with parallel([...]).",
-    "too_deep": "Use a loop instead of recursion, and flatten what is nested.",
+    "too_deep": "Use a loop instead of recursion, and flatten nested values.",
     "too_many_calls": "Make fewer calls: request several items in one call, or split the program.",
     "output_too_large": "Return and print only what is needed: select fields, count, or return a "
     "part.",
@@ -73,7 +73,7 @@ def late(limits: Limits) -> ProgramError:
 
 
 def explained(failed: ProgramFailed, program: Program) -> ProgramError:
-    """Return a child's failure as an error with a hint."""
+    """Convert a child's failure to an error with a hint."""
     if failed.name == "unknown_name":
         return unknown(failed, program)
     name: ErrorName = failed.name if failed.name in NAMES else "crashed"  # type: ignore[assignment]
@@ -88,7 +88,7 @@ def explained(failed: ProgramFailed, program: Program) -> ProgramError:
 
 
 def usage(subject: str, program: Program) -> str:
-    """Return how a tool is called."""
+    """Return a hint with the signature of a tool."""
     space, _, name = subject.partition(".")
     for each in functions(program, space):
         if each.name == name:
@@ -102,7 +102,10 @@ def functions(program: Program, space: str) -> tuple[Function, ...]:
 
 
 def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
-    """Return the error for an unknown name: a tool's if it follows or resembles a server."""
+    """Return the error for an unknown name.
+
+    The error is `unknown_tool` if the name follows a server, or resembles a tool or server.
+    """
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)
@@ -120,7 +123,7 @@ def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
 
 
 def owner(missed: str, line: int | None, program: Program) -> str:
-    """Return the server before the missing name on its line; empty if there is none."""
+    """Return the server before the missing name on the line, or an empty text."""
     lines = program.source.splitlines()
     text = lines[line - 1] if line and line <= len(lines) else program.source
     spaces = {space.name for space in program.tools}
@@ -129,7 +132,7 @@ def owner(missed: str, line: int | None, program: Program) -> str:
 
 
 def nearest(missed: str, space: str, program: Program) -> str:
-    """Return a hint with the server's tools of similar names and their signatures."""
+    """Return a hint with the signatures of the server's tools that have similar names."""
     known = {each.name: each for each in functions(program, space)}
     if missed in known:
         return HIDDEN.format(space)
@@ -143,7 +146,7 @@ def nearest(missed: str, space: str, program: Program) -> str:
 
 
 def elsewhere(missed: str, program: Program) -> list[str]:
-    """Return tools and servers with a name similar to the missing one."""
+    """Return tools with the missing name, else servers with a similar name."""
     names = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
     exact = [name for name in sorted(names) if name.endswith(f".{missed}")]
     spaces = [space.name for space in program.tools]
@@ -151,7 +154,7 @@ def elsewhere(missed: str, program: Program) -> list[str]:
 
 
 def what_exists(missed: str, program: Program) -> str:
-    """Return a hint with the names that exist."""
+    """Return a hint with similar names, else with all servers and built-in names."""
     if close := elsewhere(missed, program):
         return "Did you mean " + " or ".join(close) + "?"
     servers = listed([space.name for space in program.tools]) or "none"
@@ -159,7 +162,7 @@ def what_exists(missed: str, program: Program) -> str:
 
 
 def listed(names: object) -> str:
-    """Return the first of many names."""
+    """Join the first `SHOWN` names; the number of other names is appended."""
     known = sorted(names)  # type: ignore[call-overload]
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     return ", ".join(known[:SHOWN]) + more

@@ -10,7 +10,7 @@ OPENING, CLOSING = "([{", ")]}"
 
 
 def refused(source: str) -> ProgramError | None:
-    """Return why the source is rejected before a process starts, or None."""
+    """Return the error for which the source is rejected without a run, or None."""
     if len(source.encode(errors="replace")) > MAX_SOURCE:
         return ProgramError(
             "source_too_large",
@@ -27,7 +27,7 @@ def refused(source: str) -> ProgramError | None:
 
 
 def too_deep(source: str) -> ProgramError | None:
-    """Return an error if brackets, signs or indentation are deeper than a parser survives."""
+    """Return an error if brackets, signs or indentation are so deep that a parser can crash."""
     depth = signs = 0
     for line, text in enumerate(source.splitlines(), start=1):
         indent = len(text) - len(text.lstrip(" \t"))
@@ -43,7 +43,7 @@ def too_deep(source: str) -> ProgramError | None:
 
 
 def words(source: str) -> ProgramError | None:
-    """Return an error if chains of keywords are longer than a parser survives."""
+    """Return an error if chains of operators are so long that a parser can crash."""
     for line, text in enumerate(source.splitlines(), start=1):
         for word in (" not ", "lambda", " if ", " else ", "**"):
             if text.count(word) > MAX_DEPTH:
@@ -52,7 +52,7 @@ def words(source: str) -> ProgramError | None:
 
 
 def nested(line: int, column: int) -> ProgramError:
-    """Return the error, with its position."""
+    """Return the error `too_deep` with its position."""
     return ProgramError(
         "too_deep",
         f"The program is nested more than {MAX_DEPTH} levels deep.",

@@ -41,9 +41,9 @@ SHOWN_PARAMETERS = 12
 
 
 def identifier(name: str, taken: Collection[str] = ()) -> str:
-    """Return an identifier for a tool or server that both engines accept and that is not in use.
+    """Return an identifier that both engines accept and that is not in `taken`.
 
-    A name with characters outside ASCII gets a hash of the whole name to stay distinct.
+    A name with characters outside ASCII gets a hash of the name, so that it remains distinct.
     """
     plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tool"
     if not name.isascii():
@@ -57,14 +57,17 @@ def identifier(name: str, taken: Collection[str] = ()) -> str:
 
 
 def checked(name: str, taken: Collection[str] = ()) -> None:
-    """Raise `ValueError` unless the name is an identifier: engines embed names in source text."""
+    """Check that a name is an identifier, because engines insert it into source text.
+
+    Raises `ValueError` if it is not.
+    """
     if identifier(name, taken) != name:
         raise ValueError(f"{name!r} is not an identifier; map it with identifier()")
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Tool as a program sees it: its parameters in order, required ones first."""
+    """Tool as a function of a program; the first `required` parameters are required."""
 
     name: str
     tool: str
@@ -76,7 +79,7 @@ class Function:
 
     @property
     def signature(self) -> str:
-        """Signature for hints."""
+        """The signature with parameter names, for hints."""
         words = [
             word if place < self.required else f"{word}=…"
             for place, word in enumerate(self.parameters[:SHOWN_PARAMETERS])
@@ -87,7 +90,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """Server as a program sees it: a name with functions."""
+    """Server as a namespace of functions in a program."""
 
     name: str
     server: str
@@ -121,7 +124,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """Call requested by a program; untrusted."""
+    """Call that a program requested; its contents are untrusted."""
 
     server: str
     tool: str

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 HEADER = 4
-IDEMPOTENCY = "toolbus_idempotency_key"  # accepted by every tool, besides its own parameters
+IDEMPOTENCY = "toolbus_idempotency_key"  # an additional parameter of every tool
 OUT_OF_MEMORY = 4  # exit status of a child without memory to send a message
 
 
@@ -18,7 +18,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """Function of a namespace, as the engine binds it."""
+    """Function of a namespace; the first `required` parameters are required."""
 
     name: str
     parameters: tuple[str, ...]
@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcomes(Message, frozen=True):
-    """Service to child: outcomes of calls; in Starlark of a whole batch, in Python of one call."""
+    """Service to child: outcomes of a batch of calls (Starlark) or of one call (Python)."""
 
     outcomes: tuple[Outcome, ...]
 

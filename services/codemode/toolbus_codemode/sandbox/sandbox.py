@@ -1,4 +1,4 @@
-"""Sandbox: run each program in a separate process, killed at its deadline."""
+"""Sandbox that runs each program in a separate process and kills the process at its deadline."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ class Usage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """Settings by the operator."""
+    """Settings of the sandbox; `max_runs` limits concurrent runs."""
 
     engines: tuple[Engine, ...] = ("starlark", "python")
     max_runs: int = 64
@@ -53,7 +53,7 @@ class Protection:
 
 
 class Sandbox:
-    """Sandbox with all engines; the first program starts it if `start` was not called."""
+    """Sandbox with all engines; the first program starts the engines if they are not started."""
 
     def __init__(self, settings: SandboxSettings | None = None) -> None:
         self.settings = settings or SandboxSettings()
@@ -109,7 +109,7 @@ class Sandbox:
             await launcher.close()
 
     async def run(self, program: Program, call: MakeCall) -> ProgramResult:
-        """Run one program and return its result or error. A program cannot make this raise."""
+        """Run one program and return its result or error; no program can cause an exception."""
         if refused := prechecks.refused(program.source):
             return ProgramResult(error=refused)
         self.begin()
@@ -136,7 +136,7 @@ class Sandbox:
 
 
 async def held(program: Program, call: MakeCall, process: Launched) -> ProgramResult:
-    """Run the session with a child until the session ends or the deadline passes."""
+    """Run a program in its process until it ends or its deadline passes; return the result."""
     began, before = time.monotonic(), process.cpu
     reader, writer = await asyncio.open_unix_connection(sock=process.socket)
     session = Session(program, call, reader, writer)
@@ -171,7 +171,7 @@ def _result_of(
 
 
 def _completed(program: Program, message: Done, usage: Usage) -> ProgramResult:
-    """Return the result of a completed run; its value is untrusted and decoded within limits."""
+    """Return the result of a completed run; the untrusted value is decoded within limits."""
     maximum = program.limits.output
     if len(message.value) + len(message.printed) > maximum:
         error = error_hints.plain("output_too_large", "The result exceeds its size limit.")

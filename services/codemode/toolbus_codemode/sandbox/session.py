@@ -1,4 +1,4 @@
-"""Service side of one run: receive calls, make them, and validate every message."""
+"""Service side of one run: it validates every message of the child and makes the calls."""
 
 import asyncio
 import logging
@@ -61,7 +61,7 @@ def tools(space: Namespace) -> tuple[Tool, ...]:
 
 
 def outcome_of(call: Call, made: ToolOutcome) -> Outcome:
-    """Convert an outcome for the wire; a failure has only its code and message."""
+    """Convert an outcome to a message; a failure contains only code and text."""
     if made.failure:
         return Outcome(call.id, None, made.failure.code or "failed", made.failure.message)
     return Outcome(call.id, made.value)
@@ -69,7 +69,7 @@ def outcome_of(call: Call, made: ToolOutcome) -> Outcome:
 
 @dataclass(slots=True)
 class Session:
-    """Exchange of messages with the child of one run."""
+    """Connection with the child of one run, from the start message to the final message."""
 
     program: Program
     make_call: MakeCall
@@ -156,7 +156,7 @@ class Session:
     async def made(self, call: Call, wanted: ToolCall) -> Outcome:
         """Make one call.
 
-        Of an exception, only the class is logged, as the text may contain a secret.
+        Only the class of an exception is logged, because its text may contain a secret.
         """
         try:
             return outcome_of(call, await self.make_call(wanted))

@@ -27,7 +27,7 @@ from toolbus_common.mcp.builtin_server import EXECUTE
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 1000  # calls not counted yet; beyond that the oldest is dropped and logged
+MAX_WAITING = 1000  # maximum queue of calls; then the oldest call is dropped and logged
 MAX_SERVERS = 100  # servers listed in one event
 OTHERS = "(others)"
 DEFAULT_ENGINE = "starlark"
@@ -35,7 +35,7 @@ DEFAULT_ENGINE = "starlark"
 
 @dataclass(frozen=True, slots=True)
 class CountedCall:
-    """Call of code mode. `seen` has the tools that its caller may use; `whole` has all tools."""
+    """Call of code mode. `seen` has the tools that the caller may use; `whole` has all tools."""
 
     call: CallAdmitted
     answer: str
@@ -44,7 +44,7 @@ class CountedCall:
 
     @property
     def engine(self) -> str:
-        """Language of the call's program; empty if it has none."""
+        """Language of the call's program; empty if the call has no program."""
         if self.call.tool != EXECUTE:
             return ""
         return str(msgspec.json.decode(self.call.arguments).get("language", DEFAULT_ENGINE))
@@ -59,7 +59,7 @@ class ContextCounter:
         self.measure = DefinitionCounter(self.tokens)
 
     def events(self, batch: list[CountedCall]) -> list[Event]:
-        """Return events for changed definitions, and for each call."""
+        """Return an event per server with changed definitions, and an event per call."""
         return [*self._measured(batch[-1].whole), *map(self._spent, batch)]
 
     @cached_property
@@ -98,7 +98,7 @@ class ContextCounter:
 
 
 class ContextMeter:
-    """Queue of calls to count; publishes an event for each."""
+    """Queue of calls to count; an event is published for each counted call."""
 
     def __init__(self, publish: Callable[[Event], None]) -> None:
         self._publish = publish
@@ -114,7 +114,7 @@ class ContextMeter:
 
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
-        """Count while the context is entered, and the remaining calls at its end."""
+        """Count queued calls until the context exits, and the remaining calls at its exit."""
         with ThreadPoolExecutor(1, "tokens") as thread:
             try:
                 async with in_background(self._count(thread)):

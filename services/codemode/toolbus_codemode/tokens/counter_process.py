@@ -18,7 +18,7 @@ NICENESS = 10  # counts are not urgent
 
 
 class CountingEndedError(Exception):
-    """The process ended during a count; the next count starts another."""
+    """The process ended during a count; the next count starts another process."""
 
 
 class CountingProcess:

@@ -1,4 +1,4 @@
-"""Token counts of tool definitions: per tool, and per server without code mode."""
+"""Token counts of tool definitions, per tool and per server, as without code mode."""
 
 from collections import Counter
 from hashlib import blake2b
@@ -34,7 +34,7 @@ class DefinitionCounter:
         return found
 
     def servers(self, namespace: ToolNamespace, maximum: int, others: str) -> dict[str, int]:
-        """Return the tokens per server; `others` sums all but the `maximum` largest."""
+        """Return the tokens of the `maximum` largest servers; `others` names the other sum."""
         sums = Counter({name: sum(tools.values()) for name, tools in self.tools(namespace).items()})
         largest = dict(sums.most_common(maximum))
         rest = sums.total() - sum(largest.values())
@@ -52,6 +52,6 @@ class DefinitionCounter:
 
 
 def definition(name: str, description: str, schema: object) -> str:
-    """Return a tool's definition as a request to a model contains it."""
+    """Return a tool's definition in the form that a request to a model contains."""
     fields = {"name": name, "description": description, "input_schema": schema or {}}
     return msgspec.json.encode(fields).decode()

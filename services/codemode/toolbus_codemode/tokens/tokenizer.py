@@ -1,8 +1,8 @@
 """Token counts with the o200k vocabulary, or an estimate if tiktoken is not installed.
 
 Loading the vocabulary takes half a second and 90 MB, so it is loaded at the first use, in the
-separate process of `counter_process`. Its file is OpenAI's, published with tiktoken under the MIT
-licence and compressed here: tiktoken itself downloads it.
+separate process of `counter_process`. OpenAI publishes the file with tiktoken under the MIT
+licence. tiktoken downloads it; this package contains a compressed copy.
 """
 
 import lzma
@@ -46,9 +46,9 @@ class Tokens:
         self.counted_by = ESTIMATE if self._encode is None else VOCABULARY
 
     def of(self, text: str) -> int:
-        """Return the number of tokens of a text. Special tokens count as plain text.
+        """Return the number of tokens of a text; special tokens count as plain text.
 
-        Texts are counted in pieces of `PIECE` characters, which adds at most a few tokens each.
+        Texts are counted in pieces of `PIECE` characters; each piece adds at most a few tokens.
         """
         whole = text.encode(errors="replace")
         if self._encode is None:
@@ -59,7 +59,7 @@ class Tokens:
 
 
 def vocabulary() -> bytes:
-    """Return the published file: a line for each token, its bytes in base64 and its rank."""
+    """Return the published file; each line contains a token in base64 and its rank."""
     return lzma.decompress(files(__package__).joinpath(f"{VOCABULARY}.tiktoken.xz").read_bytes())
 
 

@@ -18,20 +18,20 @@ ENDED = "the user revoked it"
 
 @dataclass(frozen=True, slots=True)
 class AccessOverview:
-    """Grants and connections of all people; each person sees and ends only their own."""
+    """Grants and connections of all people; each person can see and end only personal access."""
 
     grants: Grants
     connections: ConnectionRepository
     config: Callable[[], Configuration]
 
     async def page(self, person: Person, sealed: str) -> PageReply:
-        """Render a person's grants and connections, each with a button that ends it."""
+        """Render a person's grants and connections; each has a button that ends it."""
         grants = sorted(await self._grants(person), key=lambda each: each.made, reverse=True)
         connections = await self._connections(person)
         return accountpage.access_page(person.user, sealed, grants, connections)
 
     async def end_grant(self, person: Person, grant_id: str) -> None:
-        """End a person's grant. Raises `PageError` (404) if it is not theirs."""
+        """End a person's grant. Raises `PageError` (404) if the person has no such grant."""
         if not any(each.id == grant_id for each in await self._grants(person)):
             raise PageError(
                 "You have not allowed this program, or its access has already ended.", 404
@@ -39,7 +39,7 @@ class AccessOverview:
         await self.grants.end(grant_id, ENDED)
 
     async def end_connection(self, person: Person, server: str) -> None:
-        """End a person's connection to a server. Raises `PageError` (404) if it is not theirs."""
+        """End a person's connection to a server. Raises `PageError` (404) if there is none."""
         for each in await self._connections(person):
             if each.server == server:
                 configured = self.config().servers.get(server)
@@ -50,7 +50,7 @@ class AccessOverview:
         )
 
     async def _grants(self, person: Person) -> list[Grant]:
-        """Return a person's grants; equal names of two issuers are two people."""
+        """Return a person's grants. The issuer must match too: two issuers can use one name."""
         whose = (person.issuer, person.user)
         now, every = time(), await self.grants.store.every(Grant)
         return [g for g in every if (g.person.issuer, g.person.user) == whose and g.ends > now]

@@ -1,4 +1,4 @@
-"""Render the page on which people review and revoke access."""
+"""Renderer of the page on which people review and revoke access."""
 
 from collections.abc import Sequence
 from time import gmtime, strftime

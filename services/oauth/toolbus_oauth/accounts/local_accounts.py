@@ -21,7 +21,8 @@ MAX_FAILURES, FAILURE_SECONDS = 8, 300.0
 ATTEMPTS = 16  # attempts to record one guess under concurrent writes
 MAX_WAITING = 32
 MAX_HASHES = 2  # each hash takes 64 MiB for about 100 ms
-# Verified for an unknown name, so that it takes as long as a known one. Matches no password.
+# Verified for an unknown name, so that the reply takes as long as for a known name. It matches no
+# password.
 DUMMY_HASH = (
     "$argon2id$v=19$m=65536,t=3,p=1$AAAAAAAAAAAAAAAAAAAAAA"
     "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -29,9 +30,9 @@ DUMMY_HASH = (
 
 
 class SignInError(Exception):
-    """Sign-in failed; the message does not say which part was wrong.
+    """Sign-in failed; the message does not reveal which part was wrong.
 
-    `known` is set if an account with that name exists. It is used only in the audit log.
+    `known` is true if an account with that name exists. It is used only in the audit log.
     """
 
     def __init__(self, message: str, *, known: bool = False) -> None:
@@ -41,7 +42,7 @@ class SignInError(Exception):
 
 @dataclass(slots=True)
 class Accounts:
-    """Authenticate people by local accounts."""
+    """Authentication of people by local accounts."""
 
     store: Store
     brief: Store
@@ -75,16 +76,20 @@ class Accounts:
         return person_of(account)
 
     async def is_current(self, person: Person) -> bool:
-        """Return whether a person's account is unchanged and enabled since they signed in."""
+        """Return whether a local account is enabled and unchanged since the person's sign-in.
+
+        People of external issuers have no account here, so the result is True for them.
+        """
         if person.issuer != LOCAL:
             return True
         account = await self.store.get(Account, person.user)
         return account is not None and not account.disabled and account.epoch == person.epoch
 
     async def _recent_guesses(self, name: str) -> tuple[tuple[float, ...], int]:
-        """Return recent guesses for a name, of all replicas, and the record's revision.
+        """Return the times of recent guesses for a name, and the revision of their record.
 
-        Raises `SignInError` if there were too many. Every sign-in with that name must then wait.
+        Guesses of all replicas are counted. Raises `SignInError` after too many guesses; every
+        sign-in with that name must then wait.
         """
         guesses, revision = await self.brief.get_with_revision(SignInAttempts, name)
         since = time() - FAILURE_SECONDS
@@ -94,7 +99,7 @@ class Accounts:
         return tried, revision
 
     async def _record_guess(self, name: str) -> None:
-        """Record a guess as failed before it is verified. Raises `SignInError`."""
+        """Record a guess before it is verified. Raises `SignInError` after too many guesses."""
         for _ in range(ATTEMPTS):
             tried, revision = await self._recent_guesses(name)
             if await self.brief.swap(name, SignInAttempts((*tried, time())), revision):
@@ -112,7 +117,7 @@ class Accounts:
 
 
 def is_password(phc: str, password: str) -> bool:
-    """Return whether this is the password of an Argon2id PHC string."""
+    """Return whether a password matches an Argon2id PHC string."""
     try:
         Argon2id.verify_phc_encoded(password.encode(), phc)
     except (InvalidKey, ValueError):
@@ -121,7 +126,7 @@ def is_password(phc: str, password: str) -> bool:
 
 
 def time_step(secret: bytes, code: str, now: float) -> int | None:
-    """Return the time step of a code: the current one or an adjacent one; None if none matches."""
+    """Return the time step whose code this is: current, previous or next; None if it is wrong."""
     entered = code.replace(" ", "").encode()
     sha1 = SHA1()  # noqa: S303 - inside an HMAC, as authenticator apps expect
     factor = TOTP(secret, DIGITS, sha1, STEP_SECONDS)
@@ -133,5 +138,5 @@ def time_step(secret: bytes, code: str, now: float) -> int | None:
 
 
 def person_of(account: Account) -> Person:
-    """Return the person who holds an account, as access rules see them."""
+    """Return the person of an account, with the claims that access rules match."""
     return Person(LOCAL, account.name, {**account.claims, "sub": account.name}, account.epoch)

@@ -38,7 +38,7 @@ REFETCH_SECONDS = 30.0  # minimum age before keys are fetched again for an unkno
 SIGN_IN_SECONDS = 600.0
 MAX_PER_MINUTE = 1200
 LEEWAY = 30.0
-MAX_CLAIMS = 4096  # bytes of claims that a session carries
+MAX_CLAIMS = 4096  # maximum size of the claims in a session, in bytes
 _OK = 200
 OnSignIn = Callable[[str, Issuer, dict[str, Any], dict[str, Any]], Awaitable[None]]
 _OF_ANOTHER = "its response came from another issuer"
@@ -53,7 +53,7 @@ _PROBLEMS = {
 
 
 class ProviderError(Exception):
-    """A provider or its token cannot be used; the message is a clause that says why."""
+    """A provider or its token cannot be used; the message is a clause with the reason."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class _Metadata:
 
 @dataclass(slots=True)
 class Providers:
-    """OpenID providers of the configuration."""
+    """Client of the configured OpenID providers."""
 
     issuer: str
     brief: Store
@@ -79,7 +79,7 @@ class Providers:
     _cached: dict[str, _Metadata] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """Return the providers through which people sign in."""
+        """Return the names of the providers at which people can sign in."""
         return [name for name, each in self.config().issuers.items() if each.client_id]
 
     async def start_sign_in(self, name: str, ticket: Ticket) -> str:
@@ -101,7 +101,7 @@ class Providers:
         return url
 
     async def take_pending(self, state: str) -> PendingSignIn:
-        """Return the pending sign-in of a state value, once. Raises `PageError`."""
+        """Consume a state value and return its pending sign-in. Raises `PageError` if invalid."""
         pending = await self.brief.get(PendingSignIn, state) if state else None
         if pending is None or pending.expires < time():
             raise PageError(
@@ -116,7 +116,7 @@ class Providers:
     async def finish_sign_in(self, pending: PendingSignIn, path: str, query: Fields) -> Person:
         """Return the person who signed in at the provider. Raises `PageError`.
 
-        `path` is the redirect URI's path; it must be the provider's own.
+        `path` is the request's path; it must be the path of this provider's redirect URI.
         """
         issuer = self._issuer(pending.issuer)
         try:
@@ -133,7 +133,7 @@ class Providers:
     async def verified(self, name: str, issuer: Issuer, token: str) -> dict[str, Any]:
         """Return the claims of a token that its issuer signed and that is valid now.
 
-        Only `iss`, `exp` and `nbf` are checked; the others are for the caller. Raises
+        Only `iss`, `exp` and `nbf` are checked; the caller must check the other claims. Raises
         `ProviderError`.
         """
         return (await self._verified(name, issuer, token))[1]
@@ -143,8 +143,8 @@ class Providers:
     ) -> dict[str, Any]:
         """Return the claims of the ID token in a token response (OpenID Connect Core 3.1.3.7).
 
-        It must be for this client alone and, unless empty, for the sign-in with this nonce. Raises
-        `ProviderError`.
+        The token's audience must be this client alone. If `nonce` is not empty, the token must
+        contain it. Raises `ProviderError`.
         """
         id_token = response.get("id_token")
         if not isinstance(id_token, str):
@@ -155,7 +155,7 @@ class Providers:
         header, claims = await self._verified(name, issuer, id_token)
         params = {"client_id": issuer.client_id, "nonce": nonce, "access_token": token}
         audience = claims.get("aud")
-        if audience not in (issuer.client_id, [issuer.client_id]):  # Authlib accepts others too
+        if audience not in (issuer.client_id, [issuer.client_id]):  # Authlib accepts more
             raise ProviderError(_OF_ANOTHER_SIGN_IN)
         if not isinstance(claims.get("at_hash") or "", str):  # Authlib raises TypeError
             raise ProviderError(_OF_ANOTHER_SIGN_IN)
@@ -179,13 +179,14 @@ class Providers:
         except JwsError as error:
             raise ProviderError("its signature does not match a key of its issuer") from error
         expected = {"essential": True, "value": cached.document["issuer"]}
-        # Not the others: access tokens of some issuers have an `iat` ahead or a `sub` of a number.
+        # Other claims are not checked: some issuers send access tokens with a future `iat` or a
+        # numeric `sub`.
         checked = {name: claims[name] for name in ("exp", "iss", "nbf") if name in claims}
         _check_claims(JWTClaims(checked, header, {"exp": {"essential": True}, "iss": expected}))
         return header, claims
 
     async def client_at(self, issuer: Issuer) -> ClientIdentity:
-        """Return the identity of Toolbus at a provider. Raises `SecretError`."""
+        """Return the identity of Toolbus as a client of a provider. Raises `SecretError`."""
         secret = filled(issuer.secret, await self.secrets.read([issuer.secret]))
         return ClientIdentity(issuer.client_id, "client_secret_basic" if secret else "none", secret)
 
@@ -327,7 +328,7 @@ def _keys(document: dict[str, Any]) -> KeySet:
 
 
 def _is_of(cached: _Metadata, issuer: Issuer) -> bool:
-    """Return whether this is the issuer's metadata and still current."""
+    """Return whether cached metadata belongs to the issuer and has not expired."""
     return cached.document["issuer"] == issuer.url and monotonic() - cached.fetched < CACHE_SECONDS
 
 

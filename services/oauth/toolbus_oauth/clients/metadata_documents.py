@@ -1,4 +1,4 @@
-"""Clients that are described by a document at their id (client ID metadata documents)."""
+"""Clients whose id is the URL of a client ID metadata document."""
 
 import re
 from collections import OrderedDict
@@ -27,10 +27,10 @@ _OK = 200
 
 @dataclass(slots=True)
 class ClientDocuments:
-    """Fetch client documents and cache each as long as its `cache-control` allows."""
+    """Cache of client documents; each is stored as long as its `cache-control` allows."""
 
     fetcher: HttpClient
-    hosts: tuple[str, ...] = ()  # patterns; none: any
+    hosts: tuple[str, ...] = ()  # patterns of allowed hosts; empty allows every host
     clock: Callable[[], float] = monotonic
     rate_limit: RateLimit = field(default_factory=lambda: RateLimit(MAX_PER_MINUTE))
     _cached: OrderedDict[str, tuple[float, Client]] = field(default_factory=OrderedDict)

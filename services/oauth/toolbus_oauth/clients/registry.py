@@ -1,4 +1,4 @@
-"""Registry of OAuth clients: self-registered (RFC 7591), added by operators, or by document."""
+"""Registry of OAuth clients: self-registered (RFC 7591), operator-added, or from a document."""
 
 import hmac
 import re
@@ -46,7 +46,7 @@ DocumentOf = Callable[[str], Awaitable[Client]]
 
 @dataclass(slots=True)
 class ClientRegistry:
-    """Find, register and authenticate OAuth clients."""
+    """Registry that finds, registers and authenticates OAuth clients."""
 
     store: Store
     registered: Store  # self-registered clients, in a bucket of their own with a size limit
@@ -68,9 +68,9 @@ class ClientRegistry:
         return client
 
     async def register(self, metadata: dict[str, Any]) -> tuple[Client, str]:
-        """Register a client by its own metadata; return it and its secret, if any.
+        """Register a client from its metadata; return the client and its secret.
 
-        Raises `OAuthError`.
+        The secret is empty if the client does not authenticate with a secret. Raises `OAuthError`.
         """
         client = parse_metadata(metadata, secrets.token_hex(16))
         if client.method == BY_KEY and not client.keys:
@@ -195,12 +195,12 @@ def parse_metadata(metadata: dict[str, Any], client_id: str) -> Client:
 
 
 def with_secret(client: Client, secret: str) -> Client:
-    """Return the client with this secret."""
+    """Return the client with the hash of this secret; an empty secret removes the hash."""
     return replace(client, secret_hash=hash_of(secret) if secret else "")
 
 
 def hash_of(secret: str) -> str:
-    """Return the stored hash of a client secret; a fast hash, because secrets are random."""
+    """Return the hash of a client secret. A fast hash suffices, because secrets are random."""
     return sha256(secret.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Keys that sign caller identity headers: private for executor, public for upstream servers."""
+"""Keys that sign caller identity headers in executor; upstream servers get the public keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ PATH = "/oauth/identity-keys"
 
 @dataclass(frozen=True, slots=True)
 class IdentityKeys:
-    """Serve the identity keys.
+    """Handlers that return the identity keys.
 
-    They are separate from the access-token keys, so that executor cannot sign access tokens.
+    These keys are separate from the access-token keys, so that executor cannot sign access tokens.
     """
 
     issuer: str

@@ -17,12 +17,12 @@ ALGORITHM = "ES256"
 MONTH = 30 * 86_400.0
 OVERLAP = 2 * 86_400.0  # longer than the longest token lifetime
 RELOAD_SECONDS = 60.0
-# After this, every replica and every cache of the published set has a new key.
+# Seconds after which every replica and every cache of the published keys has a new key.
 KNOWN_SECONDS = 300.0
 
 
 class SigningKeys:
-    """Signs with the newest key, and verifies with all keys that may have signed a valid token."""
+    """Key set that signs with its newest key and verifies with every key of an unexpired token."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class SigningKeys:
         self._read(time())
 
     def sign(self, claims: dict[str, Any], kind: str) -> str:
-        """Return a signed token of this type."""
+        """Return a JWT of the type `kind`, signed with the newest key."""
         newest = self.signing_key
         header = {"alg": ALGORITHM, "kid": newest.kid, "typ": kind}
         return jwt.encode(header, claims, newest, algorithms=[ALGORITHM])
@@ -42,7 +42,7 @@ class SigningKeys:
     def signing_key(self) -> ECKey:
         """The newest key, with its id."""
         newest = self._current(time()).keys[-1]
-        assert isinstance(newest, ECKey)  # noqa: S101 - `_imported` makes no other
+        assert isinstance(newest, ECKey)  # noqa: S101 - `_imported` returns only EC keys
         return newest
 
     @property
@@ -58,7 +58,7 @@ class SigningKeys:
         return found["kid"], found["d"]
 
     def verified(self, token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Return header and claims of a token signed here; None for any other token."""
+        """Return header and claims of a token that one of these keys signed, or None."""
         try:
             return parse_verified(token, self._current(time()), [ALGORITHM])
         except JwsError:

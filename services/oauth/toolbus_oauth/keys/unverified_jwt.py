@@ -1,4 +1,4 @@
-"""Parse tokens that are not verified yet. Pure."""
+"""Parser of tokens that are not verified yet."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ ID_JAG_TYPE = "oauth-id-jag+jwt"
 
 
 def parse_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims of a JWT without verifying it; empty if it is malformed."""
+    """Return header and claims of an unverified JWT; both are empty if it is malformed."""
     try:
         found = jws.parse(token)
     except jws.JwsError:

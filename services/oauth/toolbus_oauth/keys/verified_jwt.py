@@ -1,4 +1,4 @@
-"""Verify signed tokens: of this server, of identity providers, and assertions of clients."""
+"""Verification of tokens that this server, an identity provider or a client signed."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,8 +15,8 @@ def parse_verified(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and claims of a token that one of the keys signed.
 
-    Issuer, audience and times are for the caller to check. Raises `JwsError`, also for a text that
-    two parsers could read differently.
+    The caller must check issuer, audience and times. Raises `JwsError` if the signature is invalid,
+    or if two parsers could read the text differently.
     """
     found = jws.parse(token)
     algorithm = str(found.header.get("alg"))

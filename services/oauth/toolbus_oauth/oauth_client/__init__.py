@@ -1,1 +1,1 @@
-"""Client of other authorization servers, over Authlib: for sign-ins and for upstream servers."""
+"""OAuth client, based on Authlib, for sign-in providers and servers of upstream tokens."""

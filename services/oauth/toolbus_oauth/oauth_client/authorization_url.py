@@ -5,7 +5,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 
 def authorization_url(endpoint: str, client_id: str, verifier: str, **params: str) -> str:
-    """Return the URL with these parameters; empty ones are omitted.
+    """Return the URL of an authorization request; empty parameters are omitted.
 
     Raises `ValueError` if the endpoint is not a URL.
     """

@@ -27,7 +27,7 @@ AuthMethod = Callable[[Any, str, str, Headers, bytes], tuple[str, Headers, Any]]
 def method_of(client: ClientIdentity, issuer: str, keys: SigningKeys) -> AuthMethod:
     """Return the client authentication method for one request.
 
-    Without a secret or key, also with a client certificate, the method sends the client id. Raises
+    For a public client, or a client with a certificate, the method only sends the client id. Raises
     `TokenRequestError` if the configured key cannot sign.
     """
     if client.method == "client_secret_basic":
@@ -43,9 +43,10 @@ def method_of(client: ClientIdentity, issuer: str, keys: SigningKeys) -> AuthMet
 
 
 def _basic(client: ClientIdentity) -> AuthMethod:
-    """Return HTTP Basic of the form-encoded id and secret (RFC 6749 section 2.3.1).
+    """Return a method with HTTP Basic of the form-encoded id and secret (RFC 6749 section 2.3.1).
 
-    Authlib's method encodes neither: a secret with `%`, or an id with `:`, would be another one.
+    Authlib's method does not encode them: the server would decode an id with `:` or a secret with
+    `%` to another value.
     """
     pair = f"{quote_plus(client.id)}:{quote_plus(client.secret)}"
     credentials = f"Basic {b64encode(pair.encode()).decode()}"
@@ -74,14 +75,14 @@ def _with_params(client: ClientIdentity, **params: str) -> AuthMethod:
 
 
 def _assertion(client: ClientIdentity, issuer: str, keys: SigningKeys) -> str:
-    """Return a new assertion, signed with the configured key or with this gateway's."""
+    """Return a new assertion, signed with the configured key or with a key of this gateway."""
     if client.key:
         key, algorithm = _configured_key(client.key)
         header = {"typ": "JWT"}
     else:
         key, algorithm = keys.signing_key, ALGORITHM
         header = {"typ": "JWT", "kid": str(key.kid)}
-    # Authlib writes its `jti` into these claims, so they are new for every assertion.
+    # Authlib adds `jti` to this dictionary, so each assertion needs a new dictionary.
     claims = {"exp": int(time()) + ASSERTION_SECONDS}
     return str(
         private_key_jwt_sign(key, client.id, issuer, alg=algorithm, claims=claims, header=header)

@@ -1,4 +1,4 @@
-"""Identity of Toolbus as a client, the endpoint it authenticates at, and the error of a request."""
+"""Types of token requests: the identity of Toolbus as a client, endpoint, and error."""
 
 from dataclasses import dataclass, field
 
@@ -23,8 +23,8 @@ class TokenRequestError(Exception):
 class ClientIdentity:
     """Client id and its credential: a secret, a private key, an external assertion, or none.
 
-    `shown` is a client certificate with its key, as one PEM text, for mutual TLS. `id_in_form`:
-    beside HTTP Basic, the id is also sent in the form.
+    `shown` is a client certificate with its key, as one PEM text, for mutual TLS. With
+    `id_in_form`, a client that uses HTTP Basic also sends its id in the form.
     """
 
     id: str
@@ -40,7 +40,7 @@ class ClientIdentity:
 class RemoteEndpoint:
     """Token or revocation endpoint; `issuer` is the audience of client assertions.
 
-    `named`: an operator configured its host.
+    `named` is true if an operator configured the host of `url`.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""Scopes in the metadata and responses of other servers. Pure."""
+"""Parser of scopes in the metadata and responses of other servers."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 def scopes_in(value: Any) -> tuple[str, ...]:
-    """Return the valid scopes of a list."""
+    """Return the distinct valid scopes in a list, at most `MAX_SCOPES`; empty if it is no list."""
     listed = value if isinstance(value, list) else []
     valid = (
         each

@@ -1,6 +1,7 @@
 """Sessions of Authlib's client, over the checked transport.
 
-This module imports httpx, which takes 0.2 s: it is imported in a thread, for the first request.
+The import of httpx takes 0.2 s. This module is therefore imported in a thread, at the first
+request.
 """
 
 from authlib.integrations.httpx_client import AsyncOAuth2Client

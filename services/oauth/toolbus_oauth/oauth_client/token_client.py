@@ -36,7 +36,7 @@ _DECLARE_ONE = "; if it requires a client certificate, configure one under oauth
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """Token response; `scopes` are None where the server issued what was requested.
+    """Token response; if `scopes` is None, the server granted the requested scopes.
 
     `key` is the private key that the token is bound to, or empty.
     """
@@ -50,19 +50,19 @@ class IssuedToken:
 
 @dataclass(frozen=True, slots=True)
 class CheckedResponse:
-    """Successful token response that Authlib's parser reads instead of the server's own."""
+    """Validated token response, which Authlib's parser receives instead of the original."""
 
     members: dict[str, Any]
     status_code: int = _OK
 
     def json(self) -> dict[str, Any]:
-        """Return the members."""
+        """Return the members of the JSON object."""
         return self.members
 
 
 @dataclass(frozen=True, slots=True)
 class TokenClient:
-    """Request and revoke tokens; `nonces` holds each endpoint's last DPoP nonce."""
+    """Client of token endpoints; `nonces` contains the last DPoP nonce of each endpoint."""
 
     fetcher: HttpClient
     keys: SigningKeys
@@ -71,7 +71,10 @@ class TokenClient:
     async def request_token(
         self, endpoint: RemoteEndpoint, client: ClientIdentity, form: dict[str, str], key: str = ""
     ) -> IssuedToken:
-        """Request a token, bound to this private key if given. Raises `TokenRequestError`."""
+        """Request a token. If `key` is a private key, the token may be bound to it (DPoP).
+
+        Raises `TokenRequestError`.
+        """
         return parse_token_response(await self.send(endpoint, client, form, key), time(), key)
 
     async def send(
@@ -84,12 +87,12 @@ class TokenClient:
         except TokenRequestError as error:
             if bound is None or error.code != WANTS_NONCE:
                 raise
-        return await self._fetch(endpoint, client, form, bound)  # with the nonce it sent
+        return await self._fetch(endpoint, client, form, bound)  # with the nonce of that response
 
     async def revoke(
         self, endpoint: RemoteEndpoint, client: ClientIdentity, token: str, kind: str
     ) -> None:
-        """Revoke a token (RFC 7009). Raises `TokenRequestError` if that fails."""
+        """Revoke a token (RFC 7009). Raises `TokenRequestError` if the revocation fails."""
         session = await _session_module()
         method = method_of(client, endpoint.issuer, self.keys)
         async with session.opened(self.fetcher, endpoint, client, method) as opened:
@@ -138,7 +141,7 @@ class TokenClient:
 
 
 async def _session_module() -> ModuleType:
-    """Return the module that opens sessions, imported in a thread the first time."""
+    """Return the module that opens sessions; it is imported in a thread at the first call."""
     return await asyncio.to_thread(_import_session)
 
 
@@ -151,7 +154,7 @@ def _import_session() -> ModuleType:
 def _unsent(
     endpoint: RemoteEndpoint, client: ClientIdentity, error: HttpError
 ) -> TokenRequestError:
-    """Return the error of a request without a response."""
+    """Return the error for a request that received no response."""
     needs_hint = error.ended and endpoint.url.startswith("https://")
     hint = (_SEE_TRUSTED if client.shown else _DECLARE_ONE) if needs_hint else ""
     return TokenRequestError("", f"{error}{hint}")
@@ -160,8 +163,8 @@ def _unsent(
 def _checked(status: int, body: bytes, client: ClientIdentity) -> CheckedResponse:
     """Return the members of a successful response. Raises `TokenRequestError`.
 
-    Authlib takes an object of any status below 500 without `error` for a token, the last of several
-    members with one name, and fails for a lifetime that is not a number.
+    Authlib alone is less strict: it accepts an object without `error` at any status below 500, uses
+    the last of several members with one name, and fails if the lifetime is not a number.
     """
     try:
         members = strict_json.members(body or b"{}")
@@ -178,7 +181,7 @@ def _checked(status: int, body: bytes, client: ClientIdentity) -> CheckedRespons
 
 
 def parse_token_response(response: dict[str, Any], now: float, key: str = "") -> IssuedToken:
-    """Parse a token response for a request with this private key. Pure.
+    """Parse a token response; `key` is the private key that the request proved, or empty.
 
     Raises `TokenRequestError`.
     """
@@ -194,7 +197,7 @@ def parse_token_response(response: dict[str, Any], now: float, key: str = "") ->
 
 
 def _lifetime(response: dict[str, Any]) -> float:
-    """Return the seconds that a token is valid, or the default if it states none."""
+    """Return a token's lifetime in seconds; the default if the response has no valid value."""
     seconds = response.get("expires_in")
     if isinstance(seconds, str) and len(seconds) <= _DIGITS and seconds.isdecimal():
         seconds = int(seconds)
@@ -204,5 +207,5 @@ def _lifetime(response: dict[str, Any]) -> float:
 
 
 def is_valid_token(token: Any) -> bool:
-    """Return whether a value is a token that can be sent in a header or form. Pure."""
+    """Return whether a value is a token that can be sent in a header or form."""
     return isinstance(token, str) and len(token) <= LONGEST_TOKEN and bool(_TOKEN.fullmatch(token))

@@ -48,15 +48,15 @@ class AccountPage(Protocol):
     """Page on which people review and end the access they allowed."""
 
     async def page(self, person: Person, sealed: str) -> PageReply:
-        """Render the access that a person allowed; `sealed` is the ticket in the form."""
+        """Render the access that a person allowed; `sealed` is the encrypted ticket of the form."""
         ...
 
     async def end_grant(self, person: Person, grant_id: str) -> None:
-        """End a person's grant. Raises `PageError` if it is not theirs."""
+        """End a person's grant. Raises `PageError` if the person has no such grant."""
         ...
 
     async def end_connection(self, person: Person, server: str) -> None:
-        """End a person's connection to a server. Raises `PageError` if it is not theirs."""
+        """End a person's connection to a server. Raises `PageError` if there is none."""
         ...
 
 
@@ -129,7 +129,7 @@ class AuthorizeFlow:
         return await self._start_session(ticket.auth_request, ticket.browser, person)
 
     async def consent(self, request: Request) -> PageReply:
-        """Handle the consent form; each ticket is answered once."""
+        """Handle the consent form; each ticket is accepted once."""
         ticket = self.ticket_of(request)
         person, auth_request, answer = (
             ticket.person,
@@ -251,7 +251,7 @@ class AuthorizeFlow:
         return Ticket(auth_request, browser, time() + TICKET_SECONDS, secrets.token_hex(12), person)
 
     def ticket_of(self, request: Request) -> Ticket:
-        """Return a form's ticket, bound to this browser. Raises `PageError`."""
+        """Return a form's ticket. Raises `PageError` if the ticket is not for this browser."""
         if request.page.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise PageError(_OTHER_BROWSER, 403)
         ticket = self.seal.open(request.form.get("ticket"), Ticket)

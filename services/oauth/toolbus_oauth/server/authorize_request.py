@@ -1,4 +1,4 @@
-"""Parse and validate authorization requests."""
+"""Parser and validator of authorization requests."""
 
 import re
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class AuthorizationRequestParser:
 
         Raises:
             PageError: the client or redirect URI is invalid, so the browser must not be redirected.
-            RedirectedError: another parameter is invalid; the client is informed.
+            RedirectedError: another parameter is invalid; the redirect reports it to the client.
 
         """
         try:

@@ -56,7 +56,7 @@ class DeviceFlow:
         return device.auth_request
 
     async def decide(self, user_code: str, person: Person, *, allowed: bool) -> bool:
-        """Record a person's decision; return False if the device no longer waits."""
+        """Store a person's decision; return False if the request is not pending."""
         device, revision = await self.brief.get_with_revision(Device, _normalized(user_code))
         if device is None or device.state != "pending" or device.expires < time():
             return False
@@ -65,7 +65,10 @@ class DeviceFlow:
         return await self.brief.swap(device.user_code, decided, revision)
 
     async def redeem(self, code: str, client_id: str) -> tuple[AuthorizationRequest, Person]:
-        """Return an allowed request, once. Raises `OAuthError`, also while it is undecided."""
+        """Redeem a device code once; return the allowed request and the person.
+
+        Raises `OAuthError` if the code is invalid or used, or if the request is pending or denied.
+        """
         user_code, _, secret = code.partition(".")
         device, revision = await self.brief.get_with_revision(Device, user_code)
         if (

@@ -12,7 +12,7 @@ from toolbus_oauth.web.request import Request
 
 @dataclass(frozen=True, slots=True)
 class DpopBinding:
-    """Verify the DPoP proofs of clients; `url` is the token endpoint."""
+    """Verifier of the DPoP proofs of clients; `url` is the token endpoint."""
 
     url: str
     checker: ProofChecker
@@ -20,7 +20,7 @@ class DpopBinding:
     def key_of(self, request: Request, client: Client) -> str:
         """Return the thumbprint of the client's proved key; empty without a proof.
 
-        Raises `OAuthError` for an invalid proof, or a missing one where the client requires it.
+        Raises `OAuthError` if the proof is invalid, or missing although the client requires it.
         """
         text = request.page.headers.get(HEADER)
         if text is None:

@@ -1,4 +1,4 @@
-"""Grants: the access that people give to clients, with its tokens, renewal and end."""
+"""Grants, which represent the access that people give to clients, and their tokens."""
 
 import secrets
 from collections.abc import Callable
@@ -30,7 +30,7 @@ ATTEMPTS = 4
 
 
 class TokenError(Exception):
-    """The access token is not valid; the message says why."""
+    """The access token is not valid; the message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,9 @@ class Grants:
     ) -> Grant:
         """Create or update a grant; `jkt` binds its tokens to the key with that thumbprint.
 
-        Raises `OAuthError` if no access rule matches, or if the rule requires a key and none is
-        proved.
+        `above` is the grant that was exchanged for this grant, and `actors` lists the acting
+        clients. Raises `OAuthError` if no access rule matches, or if the rule requires a key but
+        `jkt` is empty.
         """
         access = self._entitled(auth_request, person, jkt)
         now = time()
@@ -91,7 +92,10 @@ class Grants:
         return grant
 
     def rule(self, person: Person, *, administers: bool) -> str | None:
-        """Return the access rule that matches a person now; with `administers`, one with a role."""
+        """Return the access rule that matches a person now, or None.
+
+        With `administers`, the result is None if that rule has no role.
+        """
         return entitled_rule(self.config(), person.issuer, person.claims, administers=administers)
 
     def _entitled(self, auth_request: AuthorizationRequest, person: Person, jkt: str) -> str:
@@ -105,7 +109,7 @@ class Grants:
         return access
 
     async def _store(self, grant: Grant) -> Grant:
-        """Store a grant. If a grant with its id is still valid, keep the `born` of that grant."""
+        """Store a grant; it retains the `born` of a valid grant with the same id."""
         born = secrets.token_hex(6)
         for _ in range(ATTEMPTS):
             before, revision = await self.store.get_with_revision(Grant, grant.id)
@@ -139,7 +143,7 @@ class Grants:
         return claims, replace(grant, scope=_common_scope(grant, claims))
 
     async def active(self, grant_id: str) -> Grant | None:
-        """Return the grant if it and all grants it was exchanged for are valid."""
+        """Return the grant, or None if it or a grant that it was exchanged from has ended."""
         found = grant = await self.store.get(Grant, grant_id)
         while found is not None and found.ends > time():
             if not found.above:
@@ -148,7 +152,7 @@ class Grants:
         return None
 
     async def end(self, grant_id: str, reason: str, by: str = "") -> Grant | None:
-        """End a grant: its refresh and access tokens become invalid. Return it, or None."""
+        """End a grant and invalidate its tokens; return it, or None if it does not exist."""
         grant = await self.store.get(Grant, grant_id)
         if grant is None:
             return None
@@ -219,7 +223,7 @@ class Grants:
     def response(
         self, grant: Grant, *, refreshable: bool = True, until: float = inf
     ) -> dict[str, Any]:
-        """Return the token response, valid until `until` at most (seconds since the epoch)."""
+        """Return the token response; the token expires at `until` (Unix time) at the latest."""
         seconds = int(min(self.lifetimes.access, until - time()))
         body: dict[str, Any] = {
             "access_token": self.access_token(grant, seconds),
@@ -269,7 +273,7 @@ class Grants:
 
 
 def _act_claim(actors: tuple[str, ...]) -> dict[str, Any]:
-    """Return the nested `act` claim (RFC 8693 section 4.1). Pure."""
+    """Return the nested `act` claim (RFC 8693 section 4.1)."""
     claim: dict[str, Any] = {}
     for actor in reversed(actors):
         claim = {"act": {"sub": actor, **claim}}
@@ -277,7 +281,7 @@ def _act_claim(actors: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _is_of(grant: Grant, claims: dict[str, Any]) -> bool:
-    """Return whether a token belongs to this grant, not to an earlier grant or key."""
+    """Return whether a token belongs to this grant and is bound to a key if the grant is."""
     named = (claims.get("aud"), claims.get("born", ""))
     return named == (grant.resource, grant.born) and ("cnf" in claims or not grant.jkt)
 

@@ -1,4 +1,4 @@
-"""Validate access tokens for ingress: the holder, the access rule and the resource."""
+"""Validation of access tokens for ingress: holder, access rule and resource."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _EXTERNAL_TYPES = ("at+jwt", "application/at+jwt", "jwt", "")
 
 @dataclass(frozen=True, slots=True)
 class TokenValidator:
-    """Validate tokens and record the holders of valid ones in `tb_tokens`."""
+    """Validator of access tokens; it stores the holders of valid tokens in `tb_tokens`."""
 
     grants: Grants
     providers: Providers
@@ -101,7 +101,7 @@ class TokenValidator:
         )
 
     def _handle(self, issuer: str, user: str) -> str:
-        """Return a keyed digest that stands for a person in audit records."""
+        """Return a keyed digest that identifies a person in audit records."""
         return self.grants.seal.digest(f"{issuer} {user}")
 
     def _resource(self, audience: Any, config: str) -> str:
@@ -141,9 +141,9 @@ class TokenValidator:
 
 
 def _bound_to(claims: dict[str, Any]) -> str:
-    """Return the thumbprint of the key that a token is bound to (RFC 9449 section 6); else empty.
+    """Return the thumbprint of the key that a token is bound to (RFC 9449 section 6), or empty.
 
-    Raises `UnauthorizedError` for another kind of binding, because it cannot be verified here.
+    Raises `UnauthorizedError` for another kind of binding, which Toolbus cannot verify.
     """
     if "cnf" not in claims:
         return ""

@@ -20,7 +20,7 @@ LONGEST_ID = 256
 
 @dataclass(frozen=True, slots=True)
 class AssertionVerifier:
-    """Verify identity assertions; each is accepted once."""
+    """Verifier of identity assertions; each assertion is accepted once."""
 
     issuer: str
     providers: Providers

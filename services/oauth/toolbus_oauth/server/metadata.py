@@ -1,4 +1,4 @@
-"""Authorization server metadata (RFC 8414), also served as OpenID configuration. Pure."""
+"""Authorization server metadata (RFC 8414), also returned as OpenID configuration."""
 
 from typing import Any
 

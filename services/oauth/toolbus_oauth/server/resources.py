@@ -21,7 +21,7 @@ class Resources:
         return uri == f"{self.issuer}/api"
 
     def grant_scopes(self, client: Client, resource: str, requested: str) -> str:
-        """Return the scopes a client gets at a resource. Raises `OAuthError`."""
+        """Return the scopes to grant to a client at a resource. Raises `OAuthError`."""
         config = self.directory.now.configuration
         return scoping.grant_scopes(
             config, client, requested, administration=self.administers(resource)
@@ -33,13 +33,13 @@ class Resources:
         return scoping.existing_scopes(config, scope, administration=self.administers(resource))
 
     def scopes(self) -> list[str]:
-        """Return all scopes."""
+        """Return the scopes of all resources."""
         config = self.directory.now.configuration
         administration = ADMINISTRATION if appoints(config) else ()
         return [*offered(config), *administration]
 
     def exists(self, uri: str) -> bool:
-        """Return whether a URI is exactly that of a resource of this gateway."""
+        """Return whether a URI identifies a resource of this gateway."""
         if self.administers(uri):
             return appoints(self.directory.now.configuration)
         whole = f"{self.issuer}/mcp"

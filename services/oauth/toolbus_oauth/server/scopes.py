@@ -1,4 +1,4 @@
-"""Validate requested scopes against a resource and a grant. Pure."""
+"""Validation of requested scopes against a resource and a grant."""
 
 from collections.abc import Iterable
 
@@ -54,7 +54,10 @@ def existing_scopes(config: Configuration, scope: str, *, administration: bool) 
 
 
 def narrow(granted: str, requested: str) -> str:
-    """Return the requested part of a granted scope. Raises `OAuthError` if it exceeds the grant."""
+    """Return the requested scopes, or all granted scopes if the request names none.
+
+    Raises `OAuthError` if the requested scopes exceed the grant.
+    """
     if set(within(granted, requested)) != set(requested.split()):
         raise OAuthError("invalid_scope", "The requested scope exceeds the grant.")
     return _plain(requested.split()) or granted
@@ -69,7 +72,7 @@ def within(granted: str, requested: str) -> list[str]:
 
 
 def descriptions(access: Access, rule: str, scope: str) -> list[str]:
-    """Return the rights of a client with a scope, in words for the person."""
+    """Return a description of each scope for the person who consents."""
     return [_description(each, access, rule) for each in scope.split()]
 
 
@@ -94,6 +97,6 @@ def is_toolbus_scope(scope: str) -> bool:
 
 
 def _plain(scopes: Iterable[str]) -> str:
-    """Return scopes without those that another of the scopes includes."""
+    """Join scopes, without each scope that another of them includes."""
     distinct = dict.fromkeys(scopes)
     return " ".join(each for each in distinct if not _covers(distinct, each))

@@ -42,7 +42,7 @@ from toolbus_oauth.web.request import Fields, Request, json_response
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
-    """Handlers of the token endpoint and its companions."""
+    """Handlers of the token, device authorization, revocation and introspection endpoints."""
 
     clients: ClientRegistry
     grants: Grants
@@ -177,7 +177,7 @@ class TokenEndpoint:
         return grant if same else None
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """Return the claims of an access token of this server; empty for any other."""
+        """Return the claims of an access token that this server signed; empty for other tokens."""
         found = self.grants.keys.verified(token)
         return found[1] if found is not None else {}
 

@@ -1,4 +1,4 @@
-"""Token exchange (RFC 8693): a client acts for a user, and its name is in the token."""
+"""Token exchange (RFC 8693): a client acts for a user, and the token names the client."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ MAX_ACTORS = 4
 
 @dataclass(frozen=True, slots=True)
 class TokenExchange:
-    """Issues exchanged tokens with at most the scope and lifetime of the original, and the client.
+    """Issuer of exchanged tokens; scope and lifetime never exceed those of the original token.
 
-    An operator configures which client may exchange for which resources. `resource_of` resolves a
-    requested resource, or raises.
+    The operator configures for which resources a client may exchange tokens. `resource_of` resolves
+    a requested resource, or raises `OAuthError`.
     """
 
     grants: Grants
@@ -57,7 +57,7 @@ class TokenExchange:
         return response | {"issued_token_type": TOKEN}
 
     async def _verified_token(self, form: Fields, name: str) -> tuple[dict[str, Any], Grant]:
-        """Return claims and grant of a valid token in the request."""
+        """Return the claims and grant of a token in the request. Raises `OAuthError`."""
         if form.get(f"{name}_type") != TOKEN:
             raise invalid(f"{name}_type must be {TOKEN}.")
         try:
@@ -78,7 +78,7 @@ class TokenExchange:
         return access is None or self.grants.config().access[access].dpop
 
     async def _actor(self, form: Fields, client: Client) -> tuple[str, float]:
-        """Return the client's user name, and until when it may act (seconds since the epoch)."""
+        """Return the client's user name, and the Unix time until which the client may act."""
         check_confidential(client)
         own = machine_name(client.name)
         if "actor_token" not in form:
@@ -94,7 +94,7 @@ class TokenExchange:
         return own, float(claims["exp"])
 
     def _validated(self, form: Fields, client: Client, subject: Grant) -> AuthorizationRequest:
-        """Return the request, limited to what the subject token and the client allow."""
+        """Return the request if the subject token and the client allow it. Raises `OAuthError`."""
         targets = {form[name] for name in ("resource", "audience") if form.get(name)}
         if len(targets) > 1:
             raise OAuthError("invalid_target", "resource and audience must be equal.")
@@ -114,12 +114,12 @@ class TokenExchange:
 
 
 def _within(resource: str, whole: str) -> bool:
-    """Return whether a resource is `whole`, or one server of it. Pure."""
+    """Return whether a resource is `whole` or one server within `whole`."""
     return resource == whole or resource.startswith(f"{whole}/")
 
 
 def _actor_chain(actor: str, before: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the acting clients, the nearest first. Raises `OAuthError` for too many. Pure."""
+    """Return the acting clients, the nearest first. Raises `OAuthError` if there are too many."""
     actors = before if before[:1] == (actor,) else (actor, *before)
     if len(actors) > MAX_ACTORS:
         raise invalid_grant(f"The chain of acting clients would exceed {MAX_ACTORS}.")

@@ -1,4 +1,4 @@
-"""Records that the service stores or that browsers carry, encrypted under their class names."""
+"""Records that the service stores or sends to browsers, encrypted under their class names."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from toolbus_common.crypto.sealed_tokens import Claims
 
 
 class Account(Claims, frozen=True):
-    """Local account. `password` is an Argon2id PHC string, `totp` a secret or empty.
+    """Local account. `password` is an Argon2id PHC string.
 
-    `claims`, such as groups, are matched by the rules under `access`. A new password is a new
-    `epoch`: sessions and grants of an earlier epoch are invalid.
+    `totp` is the secret of the second factor, or empty. The rules under `access` match `claims`,
+    such as groups. Each change of the account increments `epoch`; sessions and grants of an earlier
+    epoch are invalid.
     """
 
     name: str
@@ -23,11 +24,11 @@ class Account(Claims, frozen=True):
 
 
 class Client(Claims, frozen=True):
-    """OAuth client. `method` is how it authenticates at the token endpoint.
+    """OAuth client. `method` is its authentication method at the token endpoint.
 
-    `registered` is set if the client registered itself, so that its name is not verified.
-    `exchange` lists the resources for which it may exchange another user's token. With `bound`, its
-    tokens must be bound to a key (RFC 9449).
+    `registered` is true if the client registered itself; its name is then not verified. `exchange`
+    lists the resources for which the client may exchange a user's token. With `bound`, its tokens
+    must be bound to a key (RFC 9449).
     """
 
     id: str
@@ -35,7 +36,7 @@ class Client(Claims, frozen=True):
     redirects: tuple[str, ...] = ()
     method: str = "none"
     secret_hash: str = ""
-    keys: dict[str, Any] = {}  # noqa: RUF012 - its public keys as a JWK set
+    keys: dict[str, Any] = {}  # noqa: RUF012 - the public keys as a JWK set
     grants: tuple[str, ...] = ("authorization_code", "refresh_token")
     registered: bool = False
     made: float = 0.0
@@ -44,7 +45,7 @@ class Client(Claims, frozen=True):
 
 
 class Person(Claims, frozen=True):
-    """Person as authenticated by an issuer; `epoch` is that of a local account, otherwise 0."""
+    """Person whom an issuer authenticated; `epoch` is the epoch of a local account, or 0."""
 
     issuer: str
     user: str
@@ -53,12 +54,14 @@ class Person(Claims, frozen=True):
 
 
 class Grant(Claims, frozen=True):
-    """Access that a person gave a client; only the newest refresh-token `generation` is valid.
+    """Access that a person gave to a client; only refresh tokens of `generation` are valid.
 
-    A grant from a token exchange has the original grant's id in `above` and ends with it; `actors`
-    then lists the acting clients, the nearest first. `jkt` is the thumbprint of the key that the
-    tokens are bound to, or empty. `born` distinguishes a grant from an earlier, ended grant with
-    the same id.
+    Attributes:
+        above: For a token exchange, the id of the original grant; this grant ends with that grant.
+        actors: For a token exchange, the acting clients, the nearest first.
+        jkt: Thumbprint of the key to which the tokens are bound, or empty.
+        born: Random value that distinguishes the grant from an ended grant with the same id.
+
     """
 
     id: str
@@ -79,11 +82,12 @@ class Grant(Claims, frozen=True):
 class AuthorizationRequest(Claims, frozen=True):
     """Authorization request on which the person has not decided yet.
 
-    `device` is a device's user code.
+    Attributes:
+        device: User code of the device that requests access, or empty.
+        connect: Id of a link, if Toolbus itself requests access to an upstream server, or empty.
+        account: Whether the person requested the account page.
+        jkt: Thumbprint of the key that is required to redeem the code, or empty.
 
-    With `connect`, Toolbus requests access at the upstream server of that link. With `account`, the
-    person requested the account page. With `jkt`, the code is redeemed only by the holder of the
-    key with this thumbprint.
     """
 
     client_id: str
@@ -106,7 +110,7 @@ class AuthorizationRequest(Claims, frozen=True):
 
 
 class Ticket(Claims, frozen=True):
-    """Authorization request shown to one browser. With a `person`, it can be answered once."""
+    """Authorization request shown to one browser. With a `person`, it is accepted once."""
 
     auth_request: AuthorizationRequest
     browser: str
@@ -133,7 +137,7 @@ class Code(Claims, frozen=True):
 
 
 class Refresh(Claims, frozen=True):
-    """Refresh token. `jkt` is the thumbprint of the key it was bound to when issued, or empty."""
+    """Content of a refresh token. `jkt` is the thumbprint of the key it is bound to, or empty."""
 
     grant: str
     generation: int
@@ -141,7 +145,7 @@ class Refresh(Claims, frozen=True):
 
 
 class PendingSignIn(Claims, frozen=True):
-    """Sign-in in progress at an OpenID provider. Its `state` is valid once."""
+    """Sign-in in progress at an OpenID provider. Its state value is valid once."""
 
     ticket: Ticket
     issuer: str

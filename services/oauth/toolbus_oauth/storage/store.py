@@ -1,4 +1,4 @@
-"""Store encrypted records in NATS key-value buckets."""
+"""Store of encrypted records in NATS key-value buckets."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,13 +12,13 @@ C = TypeVar("C", bound=Claims)
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Repository of records by kind and name in one bucket; writes use compare-and-set."""
+    """Repository of encrypted records in one bucket, by kind and name."""
 
     bucket: Bucket
     seal: TokenSealer
 
     async def get(self, kind: type[C], name: str) -> C | None:
-        """Return the record, or None."""
+        """Return the record, or None if it does not exist or cannot be decrypted."""
         return (await self.get_with_revision(kind, name))[0]
 
     async def get_with_revision(self, kind: type[C], name: str) -> tuple[C | None, int]:
@@ -33,7 +33,10 @@ class Store:
         await self.bucket.put(_storage_key(type(record), name), self.seal.close(record).encode())
 
     async def swap(self, name: str, record: Claims, last: int) -> bool:
-        """Write the record if revision `last` is current (0: it does not exist); return success."""
+        """Write the record if its revision is still `last`; return whether it was written.
+
+        0 is the revision of a record that does not exist.
+        """
         sealed = self.seal.close(record).encode()
         return await self.bucket.swap(_storage_key(type(record), name), sealed, last) is not None
 
@@ -50,5 +53,5 @@ class Store:
 
 
 def _storage_key(kind: type[Claims], name: str) -> str:
-    """Return the storage key; it holds a digest because names may be personal."""
+    """Return the storage key; it contains a digest of the name, which may be personal."""
     return f"{kind.__name__.lower()}.{sha256(name.encode()).hexdigest()[:40]}"

@@ -1,1 +1,1 @@
-"""Toolbus as a client of other authorization servers: tokens for the servers behind it."""
+"""Toolbus as a client of other authorization servers, which issue tokens for upstream servers."""

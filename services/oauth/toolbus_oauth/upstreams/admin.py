@@ -1,4 +1,4 @@
-"""Administration of connections: list them, start a shared one, end one."""
+"""Administration of the connections to upstream servers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionsAdmin:
-    """Handle operators' requests about connections."""
+    """Handler of operators' requests about connections."""
 
     connections: ConnectionRepository
     token_provider: TokenProvider
@@ -31,7 +31,7 @@ class ConnectionsAdmin:
         return [{"link": await self.token_provider.link(request.name)}]
 
     async def end(self, request: IdentityRequest, about: Row) -> list[Row]:
-        """End the connection to a server of one user, or (empty) the shared one."""
+        """End a user's connection to a server; an empty user selects the shared connection."""
         user = str(about.get("user", ""))
         every = await self.connections.every()
         found = [each for each in every if (each.server, each.user) == (request.name, user)]
@@ -43,8 +43,8 @@ class ConnectionsAdmin:
         return []
 
     async def end_of(self, user: str, by: str) -> None:
-        """End all connections of a removed user, so that a new user of that name gets none."""
-        # First, or a concurrent call creates a connection again.
+        """End all connections of a removed user, before the name can be used again."""
+        # The assertions are deleted first, so that no concurrent call creates a connection again.
         await self.connections.assertions.forget(user)
         for each in await self.connections.every():
             if each.user == user:

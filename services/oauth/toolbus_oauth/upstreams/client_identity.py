@@ -1,4 +1,4 @@
-"""Identity of Toolbus as a client: configured, by its own document, or registered."""
+"""Identity of Toolbus as a client: configured, from its client document, or registered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ from toolbus_oauth.upstreams.dynamic_registration import (
 
 CALLBACK = "/oauth/connected"
 ALGORITHM = "ES256"
-_client = partial(ClientIdentity, id_in_form=True)  # the MCP SDK's servers look for it there
+_client = partial(ClientIdentity, id_in_form=True)  # servers of the MCP SDK require it
 
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentities:
-    """Resolve the client identity at an issuer.
+    """Resolver of the identity that Toolbus has as a client of an issuer.
 
-    `issuer` is this gateway's URL, `document` the URL of its client metadata document.
+    `issuer` is the URL of this gateway. `document` is the URL of its client metadata document.
     """
 
     issuer: str
@@ -50,10 +50,10 @@ class ClientIdentities:
     is_named: Callable[[str, Server], bool]
 
     def redirect(self, link: Link) -> str:
-        """Return the redirect URI: one per issuer, or the one in the client metadata document.
+        """Return the redirect URI of a link: a URI per issuer, or the client document's URI.
 
-        A response at an issuer's own URI belongs to a request to that issuer. The document's URI is
-        shared by all issuers, so it is used only with issuers that send `iss` (RFC 9207).
+        A response at the URI of an issuer belongs to a request to that issuer. All issuers share
+        the document's URI, so it is used only with issuers that send `iss` (RFC 9207).
         """
         shared = link.says_issuer and link.client_id == self.document
         return f"{self.issuer}{CALLBACK}" if shared else self.redirect_at(link.issuer)
@@ -79,7 +79,7 @@ class ClientIdentities:
         }
 
     async def at(self, server: Server, found: AuthorizationServer) -> ClientIdentity:
-        """Return the identity at this issuer. Raises `DiscoveryError`."""
+        """Return the identity for a new token of this issuer. Raises `DiscoveryError`."""
         configured = await self._configured(server, found)
         if configured is not None:
             return configured
@@ -104,7 +104,7 @@ class ClientIdentities:
         enrolled = await self.registrations.known(issuer, client_id)
         if enrolled is None:
             raise ClientReplacedError(
-                "Toolbus has another client id there than the one that obtained the token"
+                "the client id that obtained the token has been replaced by another client id"
             )
         return _client(client_id, method, enrolled.secret)
 
@@ -153,22 +153,22 @@ class ClientIdentities:
 
 
 def is_machine(server: Server) -> bool:
-    """Return whether Toolbus authenticates for itself, without a browser."""
+    """Return whether Toolbus obtains tokens for itself, without a person."""
     return server.oauth is not None and server.oauth.grant in (CLIENT_CREDENTIALS, WORKLOAD)
 
 
 def is_workload(server: Server) -> bool:
-    """Return whether the platform's workload identity is the grant."""
+    """Return whether Toolbus obtains tokens with the platform's workload identity."""
     return server.oauth is not None and server.oauth.grant == WORKLOAD
 
 
 def needs_no_consent(server: Server) -> bool:
-    """Return whether no person consents at the server's authorization server."""
+    """Return whether tokens are issued without a person's consent at the authorization server."""
     return server.oauth is not None and server.oauth.grant != "consent"
 
 
 def _default_method(server: Server, client: OAuthClient, found: AuthorizationServer) -> str:
-    """Return the authentication method of a configured client that names none."""
+    """Return the authentication method of a client that is configured without a method."""
     listed = "token_endpoint_auth_methods_supported"
     signed = bool(client.assertion) and not is_workload(server)
     if client.certificate and not (client.secret or signed):
@@ -179,5 +179,5 @@ def _default_method(server: Server, client: OAuthClient, found: AuthorizationSer
 
 
 def _document_method(found: AuthorizationServer) -> str:
-    """Return the method with the client metadata document: signed if supported, else public."""
+    """Return the authentication method of the client document: by key if supported, else none."""
     return BY_KEY if found.has("token_endpoint_auth_methods_supported", BY_KEY) else "none"

@@ -52,9 +52,9 @@ Renew = Callable[[Connection | None], Awaitable[Connection | None]]
 
 @dataclass(slots=True)
 class ConnectionRepository:
-    """Store, renew and end connections.
+    """Repository that stores, renews and ends connections.
 
-    Concurrent renewals of one token cause one request.
+    Concurrent renewals of one token cause a single request.
     """
 
     store: Store
@@ -65,12 +65,15 @@ class ConnectionRepository:
     publish: Callable[[Event], None]
 
     async def get(self, name: str, server: Server, user: str) -> Connection | None:
-        """Return the connection if it fits the server's current configuration."""
+        """Return the connection, or None if it does not match the server's configuration."""
         found = await self.store.get(Connection, _key(name, user))
         return found if found is not None and _is_of_use(found, server) else None
 
     async def for_listing(self, name: str, server: Server) -> Connection | None:
-        """Return the connection that lists tools: by configured account, else the longest-lived."""
+        """Return the connection with which to list tools, or None.
+
+        It is the connection of the configured account, else the longest-lived connection.
+        """
         if server.oauth is not None and server.oauth.listing:
             return await self.get(name, server, server.oauth.listing)
         every = await self.store.every(Connection)
@@ -84,9 +87,10 @@ class ConnectionRepository:
     async def renew(
         self, name: str, server: Server, current: Connection, *, refused: bool
     ) -> Connection | None:
-        """Return the connection with a new token; None if its person must consent again.
+        """Return the connection with a new token, or None if the person must consent again.
 
-        While the authorization server is unavailable, the current token is used until it expires.
+        `refused` means that the server rejected the current token. Otherwise, the current token is
+        used until it expires if the authorization server is unavailable.
         """
 
         async def renew(now: Connection | None) -> Connection | None:
@@ -118,9 +122,10 @@ class ConnectionRepository:
         scopes: tuple[str, ...],
         refused: str,
     ) -> Connection | None:
-        """Return a connection that needs no person's consent.
+        """Return a connection for a grant without consent; request a new token if needed.
 
-        Raises `SignInRequiredError` if the person must first sign in at their provider.
+        `refused` is a token that the server rejected, or empty. Raises `SignInRequiredError` if the
+        person must first sign in at the provider.
         """
 
         async def fetch(now: Connection | None) -> Connection | None:
@@ -154,7 +159,7 @@ class ConnectionRepository:
         return {"grant_type": JWT_BEARER, "assertion": assertion, **meant}
 
     async def complete(self, server: Server, link: Link, code: str, verifier: str) -> Connection:
-        """Create the connection a person consented to.
+        """Create the connection to which a person consented.
 
         Raises `DiscoveryError` or `TokenRequestError`.
         """
@@ -175,9 +180,9 @@ class ConnectionRepository:
     ) -> ClientIdentity:
         """Return this client if the issuer still knows it, else a new one. Raises `DiscoveryError`.
 
-        An authorization server that forgot a client does not redirect the browser back, so the
-        failure would go unnoticed. A registration that no connection uses is therefore tested
-        first.
+        An authorization server that deleted a client does not redirect the browser back, so Toolbus
+        would not detect the failure. A registration that no connection uses is therefore tested
+        with a token request.
         """
         if not await self.clients.registrations.is_old(found.issuer, client.id):
             return client
@@ -185,12 +190,12 @@ class ConnectionRepository:
         if any((each.issuer, each.client_id) == ours for each in await self.every()):
             return client
         endpoint = self._endpoint(server, found.url("token_endpoint"), found.issuer)
-        with suppress(TokenRequestError):  # a known client is rejected too, but for its token
+        with suppress(TokenRequestError):  # a known client gets another error
             await self._request_token(endpoint, client, _NO_TOKEN, "")
         return await self.clients.at(server, found)
 
     async def end(self, server: Server | None, found: Connection, reason: str, by: str) -> None:
-        """Delete the connection, and revoke its tokens where its server supports that."""
+        """Delete the connection, and revoke its tokens if the issuer supports revocation."""
         await self._drop(found, reason, by)
         if not found.revocation or server is None:
             return
@@ -201,22 +206,25 @@ class ConnectionRepository:
                 if token:
                     await self.tokens.revoke(endpoint, own, token, kind)
         except (DiscoveryError, TokenRequestError):
-            return  # deleted here; the tokens expire there
+            return  # the connection is deleted; its tokens expire later
 
     async def disconnect(
         self, server: Server | None, found: Connection, reason: str, by: str = ""
     ) -> None:
-        """End a connection on request, and delete the assertion that would recreate it."""
+        """End a connection on request, and delete the ID tokens that would recreate it."""
         if server is not None and needs_no_consent(server):
             await self.assertions.forget(found.user)
         await self.end(server, found, reason, by)
 
-    # -- how -----------------------------------------------------------------------------------
+    # -- token requests ------------------------------------------------------------------------
 
     async def _request_token(
         self, endpoint: RemoteEndpoint, client: ClientIdentity, form: dict[str, str], key: str
     ) -> IssuedToken:
-        """Return a token; forget the registration if the issuer did. Raises `TokenRequestError`."""
+        """Request a token. Raises `TokenRequestError`.
+
+        If the issuer no longer knows the registered client, the registration is deleted.
+        """
         try:
             return await self.tokens.request_token(endpoint, client, form, key)
         except TokenRequestError as error:
@@ -283,7 +291,7 @@ class ConnectionRepository:
     async def _renew_locked(
         self, name: str, server: Server, user: str, renew: Renew
     ) -> Connection | None:
-        """Renew a connection under its lock, with its state at that time."""
+        """Call `renew` with the stored connection while its lock is acquired."""
         async with self.renewal_lock.hold(_key(name, user)):
             return await renew(await self.get(name, server, user))
 
@@ -299,7 +307,7 @@ def link_for(
     client: ClientIdentity,
     scopes: tuple[str, ...],
 ) -> Link:
-    """Create the link for an authorization request. Pure except for its id."""
+    """Return a new link for an authorization request; it is not stored."""
     shows = bool(client.shown)
     return Link(
         secrets.token_urlsafe(24), name, user, server.oauth_place, found.issuer,
@@ -311,7 +319,7 @@ def link_for(
 
 
 def wants_bound(server: Server, found: AuthorizationServer) -> bool:
-    """Return whether to request bound tokens: as configured, else where supported. Pure."""
+    """Return whether to request bound tokens: as configured, else if the server supports them."""
     if server.oauth is not None and server.oauth.dpop is not None:
         return server.oauth.dpop
     if server.is_process or server.grpc:  # these transports cannot send proofs
@@ -320,7 +328,10 @@ def wants_bound(server: Server, found: AuthorizationServer) -> bool:
 
 
 def about_to_end(connection: Connection) -> bool:
-    """Return whether to renew a token now: early, but later for a short-lived one."""
+    """Return whether a token must be renewed now.
+
+    The remaining time is then below two minutes, or below a quarter of a short lifetime.
+    """
     lasts = max(connection.ends - connection.made, 0.0)
     return connection.ends - time() < min(SOON_SECONDS, max(MIN_SECONDS, lasts / 4))
 
@@ -332,7 +343,7 @@ def _is_of_use(connection: Connection, server: Server) -> bool:
 
 
 def _new_key(link: Link) -> str:
-    """Return a new private key if the link's token is to be bound, else an empty string."""
+    """Return a new private key if the link requests a bound token, else an empty string."""
     return ProofKey.new().kept if link.bound else ""
 
 

@@ -1,4 +1,4 @@
-"""Discover the authorization server of an upstream server (RFC 9728, RFC 8414, OIDC)."""
+"""Discovery of the authorization server of an upstream server (RFC 9728, RFC 8414, OIDC)."""
 
 import re
 from collections.abc import Callable
@@ -53,23 +53,23 @@ class AuthorizationServer:
     document: dict[str, Any]
 
     def url(self, name: str) -> str:
-        """Return one of its endpoints; empty if it has none."""
+        """Return the URL of an endpoint, or an empty string if the metadata does not have it."""
         return _url(self.document, name)
 
     def place(self, name: str, *, shows: bool) -> str:
-        """Return an endpoint; with a client certificate its mutual-TLS alias, if any (RFC 8705)."""
+        """Return an endpoint's URL; with `shows`, its mutual-TLS alias if it exists (RFC 8705)."""
         aliases = self.document.get(ALIASES) if shows else None
         alias = _url(aliases, name) if isinstance(aliases, dict) else ""
         return alias or self.url(name)
 
     @property
     def says_issuer(self) -> bool:
-        """Whether its authorization responses contain `iss` (RFC 9207)."""
+        """Whether the server's authorization responses contain `iss` (RFC 9207)."""
         return self.document.get("authorization_response_iss_parameter_supported") is True
 
     @property
     def takes_documents(self) -> bool:
-        """Whether it supports client metadata documents."""
+        """Whether the server supports client metadata documents."""
         return self.document.get("client_id_metadata_document_supported") is True
 
     def has(self, name: str, value: str) -> bool:
@@ -80,9 +80,9 @@ class AuthorizationServer:
 
 @dataclass(slots=True)
 class Discovery:
-    """Discover and cache authorization servers.
+    """Discovery and cache of authorization servers.
 
-    `named` checks that an operator configured a server.
+    `named` returns whether an operator configured a server.
     """
 
     fetcher: HttpClient
@@ -126,7 +126,7 @@ class Discovery:
         # Other transports have no HTTP metadata.
         if resource_name or not (server.is_process or server.grpc):
             metadata = await self._resource(server, url, challenge.metadata)
-        if metadata is None:  # before RFC 9728 (MCP 2025-03-26) the server is its own issuer
+        if metadata is None:  # in MCP 2025-03-26, before RFC 9728, the server is the issuer
             issuer, resource = wanted or _origin(url), resource_name
         else:
             resource = str(metadata.get("resource", ""))
@@ -152,7 +152,7 @@ class Discovery:
         return None
 
     async def _document(self, server: Server, issuer: str) -> dict[str, Any]:
-        base = issuer.rstrip("/")  # of RFC 8414 section 3.1, which Authlib leaves to its callers
+        base = issuer.rstrip("/")  # RFC 8414 section 3.1; Authlib does not remove the slash
         try:
             urls = [
                 get_well_known_url(base, external=True),
@@ -177,7 +177,7 @@ class Discovery:
 
 
 def challenge_of(header: str) -> Challenge:
-    """Parse a WWW-Authenticate header's bearer and DPoP challenges. Pure."""
+    """Parse the Bearer and DPoP challenges of a WWW-Authenticate header."""
     params: dict[str, str] = {}
     match = _SCHEME.search(header)
     while match is not None:
@@ -189,7 +189,10 @@ def challenge_of(header: str) -> Challenge:
 
 
 def _read_params(header: str, position: int, params: dict[str, str]) -> int:
-    """Parse one challenge's parameters; the first of a name counts. Return the end position."""
+    """Add the parameters of one challenge to `params` and return the end position.
+
+    A name that `params` already contains is ignored.
+    """
     while (each := _PARAMETER.match(header, position)) is not None:
         quoted = each[2]
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else each[3]

@@ -1,4 +1,4 @@
-"""Dynamic client registration (RFC 7591) where no client is configured."""
+"""Dynamic client registration (RFC 7591) at issuers without a configured client."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryErro
 
 METHODS = ("client_secret_basic", "client_secret_post", BY_KEY, "none")
 BY_SECRET = METHODS[:2]
-YOUNG_SECONDS = 60.0  # a newer registration is assumed to exist still
+YOUNG_SECONDS = 60.0  # a younger registration is assumed to exist at the issuer
 _USUAL = "client_secret_basic"  # the default of RFC 8414
 _LATEST = 1e11  # seconds since the epoch; a larger value is not a date
 _CREATED = (200, 201)
@@ -29,7 +29,7 @@ ClientMetadata = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DynamicRegistration:
-    """One registration per issuer, shared by all replicas."""
+    """Repository of registrations: one per issuer, shared by all replicas."""
 
     store: Store
     fetcher: HttpClient
@@ -38,7 +38,7 @@ class DynamicRegistration:
     async def at(
         self, server: Server, found: AuthorizationServer, terms: ClientMetadata
     ) -> Registration:
-        """Return the registration at this issuer; register if needed. Raises `DiscoveryError`."""
+        """Return the registration at this issuer; create it if needed. Raises `DiscoveryError`."""
         registration, revision = await self.store.get_with_revision(Registration, found.issuer)
         if registration is not None and _is_usable(registration):
             return registration
@@ -48,23 +48,23 @@ class DynamicRegistration:
         return made
 
     async def known(self, issuer: str, client_id: str) -> Registration | None:
-        """Return the registration with this id, or None if it was replaced or forgotten."""
+        """Return the registration with this id, or None if it was replaced or deleted."""
         registration = await self.store.get(Registration, issuer)
         return (
             registration if registration is not None and _is_of(registration, client_id) else None
         )
 
     async def forget(self, issuer: str, client_id: str) -> bool:
-        """Mark a registration as unknown to its issuer; return whether there was one."""
+        """Mark a registration as deleted by its issuer; return False if it was replaced."""
         registration, revision = await self.store.get_with_revision(Registration, issuer)
         if registration is None or not _is_of(registration, client_id):
             return False
-        # Overwritten with its revision, not deleted: a concurrent new registration is preserved.
+        # A write with the revision, unlike a deletion, preserves a concurrent new registration.
         await self.store.swap(issuer, Registration(issuer, "", "", ""), revision)
         return True
 
     async def is_old(self, issuer: str, client_id: str) -> bool:
-        """Return whether a client's registration may have been forgotten since, by its age."""
+        """Return whether a registration is old enough that its issuer may have deleted it."""
         registration = await self.known(issuer, client_id)
         return registration is not None and registration.made < time() - YOUNG_SECONDS
 
@@ -103,7 +103,7 @@ class DynamicRegistration:
 def client_metadata(
     found: AuthorizationServer, metadata: dict[str, Any], redirect: str
 ) -> ClientMetadata:
-    """Return the client metadata to register at an issuer. Pure."""
+    """Return the client metadata to register at an issuer."""
     copied = ("client_name", "client_uri", "response_types", "application_type")
     terms: ClientMetadata = {name: metadata[name] for name in copied}
     terms["redirect_uris"] = [redirect]
@@ -112,13 +112,13 @@ def client_metadata(
     if method == BY_KEY:
         terms["jwks_uri"] = metadata["jwks_uri"]
     scopes = scopes_in(found.document.get("scopes_supported")) or found.scopes
-    if scopes:  # for all servers of this issuer: some issuers allow no other scopes later
+    if scopes:  # of all servers: some issuers later reject other scopes
         terms["scope"] = " ".join(scopes)
     return terms
 
 
 def preferred_method(found: AuthorizationServer, *, secret: bool) -> str:
-    """Return the preferred authentication method that the issuer supports. Pure."""
+    """Return the preferred authentication method that the issuer supports."""
     listed = found.document.get("token_endpoint_auth_methods_supported")
     supported = listed if isinstance(listed, list) else [_USUAL]
     methods = METHODS if secret else ("none", BY_KEY)
@@ -138,7 +138,7 @@ def _parse_registration(found: AuthorizationServer, response: dict[str, Any]) ->
 
 
 def _ends(response: dict[str, Any]) -> float:
-    """Return when the secret expires; 0: never, or at an implausible time."""
+    """Return the Unix time at which the secret expires; 0 if it is missing or implausible."""
     ends = response.get("client_secret_expires_at")
     if isinstance(ends, int | float) and time() + YOUNG_SECONDS < ends < _LATEST:
         return float(ends)
@@ -150,5 +150,5 @@ def _is_of(registration: Registration, client_id: str) -> bool:
 
 
 def _is_usable(registration: Registration) -> bool:
-    """Return whether a registration is usable: not forgotten, secret not expired."""
+    """Return whether the issuer has not deleted the registration and its secret is not expired."""
     return bool(registration.id) and not 0 < registration.ends <= time()

@@ -1,4 +1,4 @@
-"""Compose the OAuth client part of the service."""
+"""Composition of the components that obtain tokens for upstream servers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from toolbus_oauth.web.request import Handler, Request, cacheable_response
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOAuth:
-    """Components of the service: `token_provider` serves executor, `counter` operators."""
+    """Components for upstream tokens; `token_provider` serves executor, `counter` operators."""
 
     token_provider: TokenProvider
     counter: ConnectionsAdmin
@@ -36,7 +36,7 @@ class UpstreamOAuth:
     config: Callable[[], Configuration]
 
     def paths(self, authorize_flow: AuthorizeFlow) -> Mapping[tuple[str, str], Handler]:
-        """Return the HTTP routes."""
+        """Return the HTTP routes of these components."""
         parts = (self.connections, self.token_provider, self.clients, self.config)
         pages = ConnectFlow(authorize_flow, self.token_provider.brief, *parts)
 
@@ -69,7 +69,7 @@ def build_upstream_oauth(  # noqa: PLR0913, PLR0917 - composes every part
     named: Callable[[Server], bool],
     publish: Callable[[Event], None],
 ) -> UpstreamOAuth:
-    """Create all components."""
+    """Create all components for upstream tokens."""
     discovery = Discovery(fetcher, named)
     registrations = DynamicRegistration(connections, fetcher, discovery.is_named)
     clients = ClientIdentities(issuer, document, registrations, secrets, discovery.is_named)

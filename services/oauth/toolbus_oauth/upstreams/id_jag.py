@@ -24,18 +24,19 @@ from toolbus_oauth.upstreams.discovery import AuthorizationServer, DiscoveryErro
 
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the type of one
 ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
-MIN_SECONDS = 30.0  # an ID token that ends sooner is renewed, if it can be
+MIN_SECONDS = 30.0  # an ID token with less time left is renewed if possible
 
 
 class SignInRequiredError(Exception):
-    """The provider asserts no identity for this person now; they must sign in there."""
+    """The provider issues no assertion for this person until the person signs in there."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityAssertions:
-    """Store ID tokens from sign-ins and exchange them for identity assertions.
+    """Store of ID tokens from sign-ins, which are exchanged for identity assertions.
 
-    Only for people whom an access rule matches, and providers that some server names.
+    ID tokens are stored only for people whom an access rule matches, and only of providers that a
+    server uses.
     """
 
     store: Store
@@ -47,7 +48,7 @@ class IdentityAssertions:
     async def keep(
         self, name: str, issuer: Issuer, claims: Mapping[str, Any], response: Any
     ) -> None:
-        """Store the token response of a sign-in."""
+        """Store the ID token and refresh token of a sign-in, if a server can use them."""
         config = self.config()
         if not _is_named(name, config) or matching_rule(config, name, claims) is None:
             return
@@ -65,7 +66,7 @@ class IdentityAssertions:
         """Return an ID-JAG for a person at an upstream's authorization server.
 
         Raises:
-            SignInRequiredError: they must first sign in at the provider.
+            SignInRequiredError: the person must first sign in at the provider.
             DiscoveryError: no client is configured for the authorization server.
             TokenRequestError: the provider denies the assertion.
 
@@ -105,7 +106,7 @@ class IdentityAssertions:
                 await self.store.drop(ProviderTokens, _key(each.provider, user))
 
     async def _valid_token(self, name: str, issuer: Issuer, user: str) -> ProviderTokens:
-        """Return a person's stored ID token, renewed if needed."""
+        """Return a person's stored ID token, renewed if needed. Raises `SignInRequiredError`."""
         stored = await self.store.get(ProviderTokens, _key(name, user))
         expected = (issuer.url, issuer.client_id)
         if stored is None or (stored.url, stored.client_id) != expected:
@@ -146,7 +147,7 @@ class IdentityAssertions:
         return renewed
 
     async def _endpoint(self, name: str, issuer: Issuer) -> tuple[RemoteEndpoint, ClientIdentity]:
-        """Return the provider's token endpoint and the client identity there."""
+        """Return the provider's token endpoint, and the identity of Toolbus as its client."""
         try:
             endpoint = await self.providers.token_endpoint(issuer)
             return endpoint, await self.providers.client_at(issuer)
@@ -155,7 +156,7 @@ class IdentityAssertions:
 
 
 def _is_named(name: str, config: Configuration) -> bool:
-    """Return whether some server uses this provider's assertions. Pure."""
+    """Return whether a configured server uses assertions of this provider."""
     configured = (each.oauth for each in config.servers.values() if each.oauth is not None)
     return any(each.grant == ENTERPRISE and each.provider == name for each in configured)
 
@@ -163,7 +164,7 @@ def _is_named(name: str, config: Configuration) -> bool:
 def _checked_assertion(
     response: Mapping[str, Any], name: str, audience: str, client_id: str
 ) -> str:
-    """Return the ID-JAG after checking its audience and client. Pure."""
+    """Return the ID-JAG of a response. Raises `TokenRequestError` if it is invalid."""
     token = response.get("access_token")
     if (
         response.get("issued_token_type") != ID_JAG

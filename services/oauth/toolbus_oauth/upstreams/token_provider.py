@@ -1,4 +1,4 @@
-"""Provide executor with tokens for upstream servers, or a link at which the person consents."""
+"""Provider of tokens for upstream servers, or of a link at which the person consents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ LEFT_SECONDS = 120.0  # a link with less time left is not reused
 
 @dataclass(frozen=True, slots=True)
 class TokenProvider:
-    """Provide tokens and links; `issuer` is this gateway's URL."""
+    """Provider of upstream tokens and links; `issuer` is the URL of this gateway."""
 
     issuer: str
     connections: ConnectionRepository
@@ -126,7 +126,7 @@ class TokenProvider:
         before: Connection | None,
         more: tuple[str, ...] = (),
     ) -> UpstreamTokenReply:
-        """Return a token that needs no consent, or a link if the person must sign in."""
+        """Return a token without a person's consent, or a link if the person must sign in."""
         user = before.user if before is not None else self._user(query, server)
         found = await self.discovery.found(server, challenge)
         digest = _digest(before.token) if before is not None else ""
@@ -146,7 +146,7 @@ class TokenProvider:
         return _reply(made)
 
     async def vouched(self, link: Link, server: Server) -> None:
-        """Obtain the token of a person through their provider's assertion.
+        """Obtain a person's token with an assertion of the person's provider, and store it.
 
         Raises `SignInRequiredError`, `DiscoveryError` or `TokenRequestError`.
         """
@@ -161,7 +161,10 @@ class TokenProvider:
         connection: Connection,
         challenge: Challenge,
     ) -> UpstreamTokenReply:
-        """Request more scopes in addition to the earlier ones, once for the same scopes."""
+        """Request the missing scopes in addition to the earlier scopes.
+
+        If the missing scopes were already requested, return a reason instead.
+        """
         if set(challenge.scopes) <= set(connection.requested):
             return UpstreamTokenReply(
                 reason=f"'{query.server}' denied the call for a missing scope that was already "
@@ -201,7 +204,7 @@ class TokenProvider:
         found: AuthorizationServer,
         scopes: tuple[str, ...],
     ) -> str:
-        """Return a link for these scopes; reuse an open one."""
+        """Return a link for these scopes; reuse an unexpired link for the same request."""
         if not needs_no_consent(server):
             _check_endpoints(found)
         client = await self.clients.at(server, found)
@@ -218,7 +221,7 @@ class TokenProvider:
         return self._page(made.id)
 
     async def _open_link(self, name: str, server: Server, user: str) -> OpenLink | None:
-        """Return the open link for the server's current URL, if it has enough time left."""
+        """Return the link for the server's current URL, or None if too little time is left."""
         last = await self.brief.get(OpenLink, _link_name(name, user))
         if last is None or last.url != server.oauth_place:
             return None
@@ -238,7 +241,7 @@ class TokenProvider:
 
 
 async def link_of(brief: Store, name: str) -> Link | None:
-    """Return the link with this id, if it has not expired."""
+    """Return the link with this id, or None if it is unknown or has expired."""
     found = await brief.get(Link, name)
     return found if found is not None and found.expires > time() else None
 
@@ -246,7 +249,7 @@ async def link_of(brief: Store, name: str) -> Link | None:
 def _requested_scopes(
     server: Server, found: AuthorizationServer, challenged: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the scopes to request: the challenge's, else all that the server lists."""
+    """Return the configured scopes, and the scopes of the challenge or else all listed scopes."""
     offered = challenged or found.scopes
     configured = server.oauth.scopes if server.oauth is not None else ()
     if found.has("scopes_supported", OFFLINE) and not needs_no_consent(server):
@@ -255,7 +258,7 @@ def _requested_scopes(
 
 
 def _check_endpoints(found: AuthorizationServer) -> None:
-    """Check that a person can be sent there safely. Raises `DiscoveryError`."""
+    """Check that the endpoints are safe for a browser redirect. Raises `DiscoveryError`."""
     if not found.has("code_challenge_methods_supported", "S256"):
         raise DiscoveryError("its authorization server does not support PKCE with S256")
     for name in ("authorization_endpoint", "token_endpoint"):

@@ -15,7 +15,7 @@ class OAuthError(Exception):
 
 
 class PageError(Exception):
-    """Error that is shown as a page, because it is not safe to redirect the browser."""
+    """Error that is shown as a page, because a redirect of the browser is not safe."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Render the pages for people. Each form has a ticket that is bound to one browser."""
+"""Pages for people. Each form contains a ticket that is bound to one browser."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ from toolbus_oauth.web.redirect_uris import display_host, is_local
 def page(
     template: str, status: int = 200, error: str = "", *, leads_on: bool = False, **values: object
 ) -> PageReply:
-    """Render a template; with `leads_on` the answer to its form may redirect to another site."""
+    """Render a template; with `leads_on`, the response to its form may redirect to another site."""
     body = html.render(template, error=error, **values).encode()
     return PageReply(status=status, headers=html.headers(leads_on=leads_on), body=body)
 
@@ -38,9 +38,9 @@ def sign_in(
 
 
 def provider_link(issuer: str, url: str) -> PageReply:
-    """Render the link to an OpenID provider. Raises `PageError` unless it is a web address.
+    """Render the link to an OpenID provider. Raises `PageError` if the URL is not http or https.
 
-    It is a link because the page's `form-action` would block the redirects after a form.
+    The page has a link, because its `form-action` would block the redirects after a form.
     """
     try:
         target_of(url)
@@ -54,7 +54,7 @@ def provider_link(issuer: str, url: str) -> PageReply:
 
 
 def consent(ticket: Ticket, sealed: str, permissions: Iterable[str]) -> PageReply:
-    """Render the client's request, its permissions, and the recipient of the answer."""
+    """Render the consent form: client, permissions, and the recipient of the person's answer."""
     request, redirect = ticket.auth_request, ticket.auth_request.redirect
     return page(
         "toolbus_oauth.web/consent.html",
@@ -73,7 +73,7 @@ def consent(ticket: Ticket, sealed: str, permissions: Iterable[str]) -> PageRepl
 
 
 def connect(ticket: Ticket, sealed: str) -> PageReply:
-    """Render the requested scopes at an upstream server, and the URL for the approval."""
+    """Render the form that connects an upstream server: scopes, and the host of the approval."""
     request, person = ticket.auth_request, ticket.person
     if person is not None and person.user != request.client_id:
         return page("toolbus_oauth.web/connect_other_person.html", 403, ticket=sealed)

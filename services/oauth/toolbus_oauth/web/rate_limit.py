@@ -12,10 +12,7 @@ TOO_MANY = 429
 
 @dataclass(slots=True)
 class RateLimit:
-    """Sliding-window limit over all callers: at most `maximum` operations in `seconds`.
-
-    It limits the work that unauthenticated requests can cause.
-    """
+    """Sliding-window limit over all callers: at most `maximum` operations in `seconds`."""
 
     maximum: int
     seconds: float = 60.0

@@ -1,4 +1,4 @@
-"""Redirect URIs: which a client may register, and whether a request's URI is registered. Pure."""
+"""Validation of redirect URIs in client registrations and in requests."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ _WRITTEN = re.compile(r"[!-~]+")  # visible ASCII
 
 
 def problem(uri: str) -> str:
-    """Return why a client may not register this URI; empty if it may."""
+    """Return the reason why a client may not register this URI; empty if it is allowed."""
     if len(uri) > LONGEST or not _WRITTEN.fullmatch(uri) or "#" in uri or "\\" in uri:
         return "must be a URL of visible ASCII without a fragment"
     try:
@@ -28,7 +28,7 @@ def problem(uri: str) -> str:
     if parts.scheme not in ("http", "https"):  # a private-use scheme of a native program (RFC 8252)
         allowed = parts.scheme not in _NEVER and _SCHEME.fullmatch(parts.scheme)
         return "" if allowed else "has a scheme that is not allowed"
-    if not host or not _HOST.fullmatch(parts.netloc):  # people decide by how the host looks
+    if not host or not _HOST.fullmatch(parts.netloc):  # people read the host on the consent page
         return "must contain a host and no user name"
     if parts.scheme == "http" and host not in LOOPBACK:
         return "must use https, or http with a loopback host"

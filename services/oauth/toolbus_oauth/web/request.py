@@ -1,4 +1,4 @@
-"""Parse one HTTP request from the bus, strictly, and build responses. Pure."""
+"""Strict parser of HTTP requests from the bus, and builders of responses."""
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
@@ -64,7 +64,10 @@ class Request:
 
     @property
     def basic(self) -> tuple[str, str] | None:
-        """The client id and secret of the Basic header. Raises `OAuthError` if it is malformed."""
+        """The client id and secret of the Basic header, or None without such a header.
+
+        Raises `OAuthError` if the header is malformed.
+        """
         scheme, _, credentials = self.page.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
@@ -83,14 +86,14 @@ Handler = Callable[[Request], Awaitable[PageReply]]
 
 
 def fields_of(text: str) -> Fields:
-    """Parse parameters by name. Raises `OAuthError` if one occurs twice or there are too many."""
+    """Parse parameters by name. Raises `OAuthError` for duplicate or too many parameters."""
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:
         raise invalid("The parameters are malformed, or there are too many.") from error
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise invalid("A parameter occurs twice; send each once.")
+        raise invalid("A parameter occurs twice; send each parameter once.")
     return found
 
 
@@ -101,7 +104,7 @@ def json_response(status: int, data: Any, *headers: tuple[str, str]) -> PageRepl
 
 
 def error_response(error: OAuthError) -> PageReply:
-    """Return the error response for a program (RFC 6749 section 5.2)."""
+    """Return an error response in JSON (RFC 6749 section 5.2)."""
     challenge = (("www-authenticate", 'Basic realm="toolbus"'),) if error.status == 401 else ()  # noqa: PLR2004
     body = {"error": error.code, "error_description": error.message}
     response = json_response(error.status, body, *challenge, *error.headers)

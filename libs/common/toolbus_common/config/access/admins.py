@@ -1,4 +1,4 @@
-"""Admin keys, for administration over HTTP, each with one role."""
+"""Admin keys: credentials for administration over HTTP, each with one role."""
 
 from typing import Literal
 
@@ -11,9 +11,9 @@ Role = Literal["viewer", "auditor", "operator", "admin"]
 
 
 class Admin(ConfigModel):
-    """An admin key: it has the rights of its `role` in administration, and access to no tool.
+    """An admin key. It has the rights of its `role` in administration, and cannot call tools.
 
-    `expires` is its last day in UTC, or a time. `secret_hash` is SHA-256 of SHA-256 of the
+    `expires` is the last valid day in UTC, or a time. `secret_hash` is SHA-256 of SHA-256 of the
     secret, in hex.
     """
 

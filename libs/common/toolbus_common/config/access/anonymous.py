@@ -8,10 +8,10 @@ from toolbus_common.config.access.levels import Key, KeyTerms
 
 
 class Anonymous(KeyTerms):
-    """The principal shared by all callers without a credential; disabled without grants.
+    """The principal of all callers without a credential. Without grants it is disabled.
 
-    It is available on this machine only, unless `allow_remote` permits everyone who reaches the
-    gateway to use these tools.
+    Only clients on this machine can use it, unless `allow_remote` permits it to every client that
+    reaches the gateway.
     """
 
     allow_remote: bool = False

@@ -1,4 +1,4 @@
-"""Code mode: whether tools are used through programs, and the limits of one program."""
+"""Code mode: use of tools through programs, and the limits of one program."""
 
 from pydantic import Field
 
@@ -8,8 +8,9 @@ from toolbus_common.config.base import ConfigModel
 class Programs(ConfigModel):
     """The long form of `code_mode`.
 
-    `shown` is the `true` or `false` of the short form. The other fields limit one program: the
-    dollars that its calls may cost in total, the number of its calls, and its seconds.
+    `shown` has the meaning of the short form (`true` or `false`). The other fields limit one
+    program: `usd` is the maximum total cost of its calls, `calls` is the maximum number of its
+    calls, and `seconds` is its maximum duration.
     """
 
     shown: bool | None = None

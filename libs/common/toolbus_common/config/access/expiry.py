@@ -1,4 +1,4 @@
-"""Expiry of keys and levels: at the end of a day in UTC, or at a time."""
+"""Expiry of keys and levels: at the end of a day in UTC, or at a given time."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,7 +14,10 @@ FORMS = "a day such as 2027-01-31 (UTC, included) or a time such as 2027-01-31T1
 
 
 def parse_expiry(given: Any) -> date | datetime:
-    """Parse a date, or a time (in UTC if it has no offset). Raises `ValueError`."""
+    """Return the day or time of a configured value. Raises `ValueError` if it is invalid.
+
+    A time without an offset is in UTC.
+    """
     try:
         if isinstance(given, str) and _DAY.fullmatch(given):
             return date.fromisoformat(given)
@@ -38,12 +41,12 @@ def ends_at(expires: date | datetime) -> float:
 
 
 def expired(expires: date | datetime | None, now: float) -> bool:
-    """Return whether this expiry has passed at `now`; None never expires."""
+    """Return whether the expiry has passed at `now`. The value None never expires."""
     return expires is not None and now >= ends_at(expires)
 
 
 def shown_expiry(expires: date | datetime | None) -> str:
-    """Return the text form for configuration and commands; empty for None."""
+    """Return the text form that the configuration and the commands accept; empty for None."""
     if expires is None:
         return ""
     text = expires.isoformat()

@@ -1,4 +1,4 @@
-"""Identity providers, and the access of people and machines that sign in through them."""
+"""Identity providers, and the grants of people and machines that sign in through them."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -9,7 +9,7 @@ from toolbus_common.config.access.admins import Role
 from toolbus_common.config.access.levels import KeyTerms
 from toolbus_common.config.base import ConfigModel, Name
 
-LOCAL = "local"  # people who sign in with an account stored here
+LOCAL = "local"  # people with an account in Toolbus itself
 MACHINES = "machines"  # clients that act in their own name
 OWN_ISSUERS = (LOCAL, MACHINES)
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
@@ -17,11 +17,12 @@ Text = Annotated[str, Field(max_length=512)]
 
 
 class Issuer(ConfigModel):
-    """An OpenID provider. Its access tokens are accepted; with `client_id` people sign in with it.
+    """An OpenID provider. Toolbus accepts its access tokens.
 
-    The audience of a token must be this gateway's URL, or exactly `audience`. `user` is the claim
-    that names an entry of `users`; without this setting, signed-in people are not related to
-    entries of `users`. `secret` may be a reference such as `${env:NAME}`, resolved by oauth.
+    With `client_id`, people can also sign in with this provider. The audience of a token must be
+    this gateway's URL, or `audience` if that is set. `user` is the name of the claim that contains
+    the name of an entry of `users`. If `user` is empty, signed-in people have no entry of `users`.
+    `secret` can be a reference such as `${env:NAME}`, which oauth resolves.
     """
 
     url: Text
@@ -50,12 +51,12 @@ class Issuer(ConfigModel):
 
 
 class Access(KeyTerms):
-    """The grants of a signed-in user, or of a token's holder, through any client.
+    """A rule that grants access to signed-in users and to holders of tokens, in any client.
 
-    The rule applies to users of `issuer` whose token has all of `claims`; of several matching rules
-    the first applies. The rule has no budgets: users, teams and customers have them. With `role`,
-    its users are also administrators with the rights of that role. With `dpop`, a token must be
-    bound to a key of its client (RFC 9449).
+    The rule applies to users of `issuer` whose token has all of `claims`. If several rules match,
+    the first one applies. A rule has no budgets; configure budgets for users, teams and customers.
+    With `role`, the users are also administrators with the rights of that role. With `dpop`, a
+    token must be bound to a key of its client (RFC 9449).
     """
 
     issuer: Name = LOCAL

@@ -14,10 +14,10 @@ Content = Literal["full", "redacted", "digest"]
 
 
 class Group(ConfigModel):
-    """Named patterns, granted (`tools`) or denied (`deny`) at every level that has the group.
+    """Named patterns that levels can refer to: `tools` are granted, `deny` is denied.
 
-    A group without `tools` only denies what `deny` matches. With `scope` the group is also an OAuth
-    scope, which a client requests `first`, or `later` when it needs these tools.
+    A group without `tools` only denies the tools that match `deny`. With `scope`, the group is also
+    an OAuth scope. A client requests the scope at `first`, or `later` when it needs these tools.
     """
 
     tools: Patterns | None = None
@@ -36,15 +36,19 @@ class Group(ConfigModel):
 class Level(ConfigModel):
     """Fields that every level can have.
 
-    `tools` and the tools of `groups` together restrict everything below; a level with neither adds
-    no restriction. `deny` overrides every grant. Calls that match `approve` wait for approval.
-    `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
-    not set, a request may choose. `code_mode` can also limit each program.
+    `tools` and the tools of `groups` together limit this level and all levels below. A level
+    without both adds no restriction. `deny` overrides every grant. Calls that match `approve` wait
+    for approval.
 
-    `content` is how much of a call's arguments is recorded, `result_content` how much of its
-    result. The strictest value of all levels, the environment and the server applies.
-    `validation: strict` rejects calls whose arguments do not match their tool's schema, even if the
-    server's own setting does not.
+    `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
+    not set, each request can choose. `code_mode` can also limit each program.
+
+    `content` sets how much of a call's arguments is recorded, and `result_content` sets how much of
+    its result is recorded. The strictest value of all levels, the environment and the server
+    applies.
+
+    `validation: strict` rejects calls whose arguments do not match the schema of their tool, even
+    if the server's own setting permits them.
     """
 
     tools: Patterns | None = None
@@ -65,7 +69,7 @@ class Level(ConfigModel):
 
     @property
     def through_programs(self) -> bool | None:
-        """Whether tools are used through programs; None if this level does not set it."""
+        """Whether tools are used only through programs; None if this level does not set it."""
         mode = self.code_mode
         return mode.shown if isinstance(mode, Programs) else mode
 
@@ -75,12 +79,12 @@ class Level(ConfigModel):
 
     @property
     def all_budgets(self) -> tuple[Budget, ...]:
-        """All budgets of this level."""
+        """The budgets of `budget` and `budgets` together."""
         return (self.budget, *self.budgets) if self.budget else self.budgets
 
     @property
     def all_rates(self) -> tuple[Rate, ...]:
-        """All rates of this level."""
+        """The rates of `rate` and `rates` together."""
         return (self.rate, *self.rates) if self.rate else self.rates
 
 
@@ -91,7 +95,7 @@ class Customer(Level):
 
 
 class Environment(ConfigModel):
-    """Settings for every level that names this environment."""
+    """Settings for the recording of content, for every level that names this environment."""
 
     content: Content | None = None
     result_content: Content | None = None
@@ -104,16 +108,17 @@ class Team(Level):
 
 
 class User(Level):
-    """A person, independent of teams: all keys of the person share these limits."""
+    """A person. All keys of the person share these limits."""
 
     customer: str = ""
 
 
 class KeyTerms(Level):
-    """The terms of a key. Without `tools` or `groups` it has no access.
+    """The terms of a key. A key without `tools` and `groups` has no access.
 
-    `rights` are the tasks of operators that the holder may do: deciding approvals. `auto_execute`
-    matches the tools that an agent loop may run without asking its client; all others are explicit.
+    `rights` are tasks of operators that the holder is permitted to do: the decision of approvals.
+    `auto_execute` matches the tools that an agent loop may run without a confirmation by the
+    client. All other tools need this confirmation.
     """
 
     team: str = ""

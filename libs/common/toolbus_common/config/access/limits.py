@@ -23,8 +23,8 @@ class Period(StrEnum):
 class Budget(ConfigModel):
     """A maximum of dollars, or of calls, per period.
 
-    A period is a calendar period in `timezone` (an IANA name), or, if `rolling`, the last hour,
-    day, week or month of 30 days. With `tools`, only calls matching these patterns count.
+    A period is a calendar period in `timezone` (an IANA name). If `rolling` is set, the period is
+    the last hour, day, week or 30 days. With `tools`, only calls that match these patterns count.
     """
 
     usd: float | None = Field(default=None, ge=0, le=1_000_000_000)
@@ -56,19 +56,19 @@ class Budget(ConfigModel):
 
     @property
     def zone(self) -> ZoneInfo:
-        """The time zone of its calendar periods."""
+        """The time zone of the calendar periods."""
         return ZoneInfo(self.timezone)
 
 
 class Rate(ConfigModel):
-    """A maximum of calls per period, enforced by GCRA with a burst of the same number of calls."""
+    """A maximum of calls per period. GCRA enforces it, with a burst of the same number of calls."""
 
     calls: int = Field(ge=1, le=1_000_000_000)
     per: Literal[Period.SECOND, Period.MINUTE, Period.HOUR, Period.DAY]
 
 
 class Loop(ConfigModel):
-    """A maximum of identical calls (tool and arguments) within `seconds` of one agent run."""
+    """A maximum of identical calls (same tool and arguments) within `seconds` of one agent run."""
 
     calls: int = Field(ge=1, le=1000)
     seconds: int = Field(default=60, ge=1, le=3600)

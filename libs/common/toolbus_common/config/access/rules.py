@@ -1,4 +1,4 @@
-"""Rules on calls, in Cedar, and webhooks for events."""
+"""Rules for calls, in the policy language Cedar, and webhooks for events."""
 
 import re
 from fnmatch import fnmatchcase
@@ -11,14 +11,14 @@ from toolbus_common.contracts.events.base import POSTED
 from toolbus_common.crypto.webhook_secret import FORM, key_of
 from toolbus_common.secrets import REFERENCE
 
-CHECKPOINT = "checkpoint.signed"  # not an event: what audit signs for a customer's log
+CHECKPOINT = "checkpoint.signed"  # not an event: audit signs a checkpoint of each customer's log
 
 
 class Rule(ConfigModel):
-    """Cedar policies (`forbid … when {…};`) on granted calls.
+    """Cedar policies (`forbid … when {…};`) that apply to granted calls.
 
     If a policy forbids a call, `effect` decides whether the call is denied or waits for approval.
-    With `shadow` the effect is only recorded.
+    With `shadow`, the effect is recorded but not applied.
     """
 
     cedar: str = Field(min_length=1, max_length=65_536)
@@ -28,12 +28,12 @@ class Rule(ConfigModel):
 
 
 class Webhook(ConfigModel):
-    """A URL that receives events of these kinds (`approval.requested`, `approval.*`), signed.
+    """A URL that receives signed events of these kinds (`approval.requested`, `approval.*`).
 
-    `secret` may be `${env:NAME}`, resolved by the service that posts. Its value is `whsec_` and the
-    Base64 of 24 to 64 bytes; during a rotation there are several, separated by spaces. Of several
-    `checkpoint.signed` events, only the newest is posted. `customers` restricts the events to these
-    customers.
+    `secret` can be a reference such as `${env:NAME}`, which audit resolves. Its value is `whsec_`
+    and the Base64 of 24 to 64 bytes. During a rotation it can contain several such values,
+    separated by spaces. If several `checkpoint.signed` events are waiting, only the newest is
+    posted. `customers` limits the events to these customers.
     """
 
     url: str
@@ -56,7 +56,7 @@ class Webhook(ConfigModel):
         words = REFERENCE.sub("${}", secret).split()
         try:
             for word in words:
-                if "${}" not in word:  # the service that posts checks the value of a reference
+                if "${}" not in word:  # audit checks the value of a reference when it resolves it
                     key_of(word)
         except ValueError:
             words = []
@@ -79,6 +79,6 @@ class Webhook(ConfigModel):
         return events
 
     def wants(self, name: str, customer: str) -> bool:
-        """Return whether events of this name and customer are posted here."""
+        """Return whether this webhook receives events of this name and customer."""
         relevant = not self.customers or customer in self.customers
         return relevant and any(fnmatchcase(name, pattern) for pattern in self.events)

@@ -15,7 +15,8 @@ _BUCKET = re.compile(
     r"(s3|gs|az)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])(?:/([A-Za-z0-9!_.*'()=/-]*))?"
 )
 _SINK = re.compile(r"^(?:https?|syslog\+(?:tls|tcp|udp))://[^/\s]+")
-# Names of credentials by kind of bucket, and the combinations of which one must be complete.
+# The permitted credentials of each kind of bucket. Below: the combinations, one of which must be
+# complete.
 CREDENTIALS = {
     "": frozenset[str](),
     "s3": frozenset({"access_key", "secret_key", "session_token"}),
@@ -31,7 +32,7 @@ _NEEDED = "must be s3://bucket/prefix, gs://bucket/prefix or az://container/pref
 
 
 class Leaving(ConfigModel):
-    """A selection of events by name and customer. No customers means all customers."""
+    """A selection of events by name and customer. An empty `customers` selects all customers."""
 
     events: tuple[EventPattern, ...] = Field(default=("*",), min_length=1, max_length=64)
     customers: tuple[Name, ...] = Field(default=(), max_length=1024)
@@ -46,15 +47,15 @@ class Leaving(ConfigModel):
 class Place(ConfigModel):
     """A target for files: a directory on audit's machine, or a bucket.
 
-    Buckets are s3://bucket/prefix, gs://bucket/prefix of Google Cloud Storage, and
-    az://container/prefix of Azure Blob Storage. `endpoint` is the URL of an S3-compatible store
-    (the default is Amazon S3 in the `region`) or of an Azure account. Each of the `credentials` may
-    be a reference to a secret, resolved by audit:
+    A bucket is s3://bucket/prefix, gs://bucket/prefix (Google Cloud Storage) or
+    az://container/prefix (Azure Blob Storage). `endpoint` is the URL of an S3-compatible store or
+    of an Azure account. The default is Amazon S3 in the `region`. Each of the `credentials` can be
+    a reference to a secret, which audit resolves:
 
     - s3: `access_key`, `secret_key` and optionally `session_token`;
     - gs: `service_account`, a key in Google's JSON form;
-    - az: `account_key` or `sas_token`, and `account_name` if the endpoint's host does not begin
-      with it.
+    - az: `account_key` or `sas_token`. `account_name` is required if the endpoint's host does not
+      begin with it.
     """
 
     to: str = Field(max_length=1024)
@@ -134,7 +135,7 @@ class Place(ConfigModel):
 
     @property
     def seconds(self) -> int:
-        """The interval in seconds."""
+        """The interval between two files, in seconds."""
         return int(self.every[:-1]) * _SECONDS[self.every[-1]]
 
     @property
@@ -146,16 +147,16 @@ class Place(ConfigModel):
 
 
 class Export(Place, Leaving):
-    """Files written at the interval `every`."""
+    """An export of events to files, at the interval `every`."""
 
     format: Literal["jsonl", "parquet", "ocsf"] = "jsonl"
 
 
 class Sink(Leaving):
-    """A SIEM that receives events live: over syslog (RFC 5424), or in POSTs of the form `shape`.
+    """A SIEM that receives events live, over syslog (RFC 5424) or HTTP POST in the form `shape`.
 
-    `headers` may have references to secrets, resolved by audit. A new sink receives only new
-    events, or, with `begin: oldest`, also the events that the stream still has.
+    `headers` can contain references to secrets, which audit resolves. A new sink receives only new
+    events. With `begin: oldest`, it also receives the events that are still in the stream.
     """
 
     url: str = Field(max_length=1024)

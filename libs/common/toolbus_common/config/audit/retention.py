@@ -12,7 +12,7 @@ from toolbus_common.config.base import ConfigModel, Name
 
 SHORTEST = 183  # days: half a year, which the EU's AI Act requires of deployers (Art. 26(6))
 USUAL = 400
-_COSIGNATURE, _KEY_BYTES = b"\x04", 33  # the algorithm's number, and with it a public key
+_COSIGNATURE, _KEY_BYTES = b"\x04", 33  # algorithm number; its length with the public key
 _DAYS = re.compile(r"(\d{1,5})d")
 
 
@@ -26,7 +26,7 @@ Retention = Annotated[int, Field(ge=SHORTEST, le=36_500), BeforeValidator(_days)
 
 
 class Audit(ConfigModel):
-    """`retention` is how long events are stored (`400d`), unless their customer overrides it."""
+    """`retention` is the storage time of events (`400d`), unless their customer overrides it."""
 
     retention: Retention = USUAL
 
@@ -34,7 +34,7 @@ class Audit(ConfigModel):
 class Witness(ConfigModel):
     """A witness (C2SP tlog-witness) that cosigns checkpoints at `url`/add-checkpoint.
 
-    `key` is its verifier key for Ed25519 cosignatures: name+id+base64, of type 4.
+    `key` is its verifier key for Ed25519 cosignatures: name+id+base64, type 4.
     """
 
     name: Name
@@ -56,7 +56,7 @@ class Witness(ConfigModel):
 
 
 class Cosigner(NamedTuple):
-    """A cosigner: the name and id in its signature lines, and its public key."""
+    """A cosigner: its name and id in signature lines, and its public key."""
 
     name: str
     id: bytes
@@ -64,7 +64,7 @@ class Cosigner(NamedTuple):
 
 
 def cosigner_of(key: str) -> Cosigner:
-    """Parse a verifier key. Raises `ValueError`."""
+    """Return the cosigner of a verifier key. Raises `ValueError` for an invalid key."""
     name, _, rest = key.partition("+")
     key_id, _, encoded = rest.partition("+")
     try:
@@ -86,7 +86,10 @@ class Checkpoints(Place):
 
 
 class Evidence(ConfigModel):
-    """`origin` names this installation in all signatures; it is fixed when audit first starts."""
+    """The publication of checkpoints. `origin` names this installation in all signatures.
+
+    The first start of audit fixes `origin`; it cannot be changed afterwards.
+    """
 
     origin: str = Field(
         default="", max_length=128, pattern=r"^(?:[a-z0-9][a-z0-9._-]*(?:/[a-z0-9._-]+)*)?$"

@@ -1,4 +1,4 @@
-"""Addresses of a server: its URLs, and the operations of a described API."""
+"""Addresses of a server, and the selection of operations of a described API."""
 
 import re
 
@@ -8,7 +8,10 @@ from toolbus_common.config.base import ConfigModel, Patterns
 
 
 def http_url(url: str) -> str:
-    """Return a URL that begins with http:// or https://. Raises `ValueError`."""
+    """Return the URL unchanged.
+
+    Raises `ValueError` unless it is empty or an HTTP URL with a host.
+    """
     if url and not re.match(r"^https?://[^/\s]+", url):
         raise ValueError("must begin with http:// or https:// and name a host")
     return url
@@ -20,7 +23,7 @@ def as_http(grpc: str) -> str:
 
 
 class Replica(ConfigModel):
-    """One of several addresses of a server; `weight` is its relative share of the calls."""
+    """One of several addresses of a server. `weight` is its relative share of the calls."""
 
     url: str = Field(min_length=1)
     weight: int = Field(default=1, ge=1, le=100)
@@ -34,7 +37,8 @@ class Replica(ConfigModel):
 class Operations(ConfigModel):
     """The operations of an OpenAPI document that become tools.
 
-    A pattern is an operationId, `tag:billing`, `/contacts/*` or `GET /contacts/*`.
+    A pattern is an operationId, a tag (`tag:billing`), a path (`/contacts/*`), or a method with a
+    path (`GET /contacts/*`).
     """
 
     include: Patterns = ("*",)

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from toolbus_common.config.base import ConfigModel
 from toolbus_common.mcp.param_headers import TOKEN
 
-# Headers with another meaning, and hop-by-hop headers.
+# Headers that have another meaning, and hop-by-hop headers.
 _TAKEN = frozenset(
     {
         "accept", "authorization", "baggage", "connection", "content-length", "content-type",
@@ -20,13 +20,16 @@ _OTHERS = ("mcp-", "grpc-", "proxy-", "sec-", ":")
 
 
 class ServerIdentity(ConfigModel):
-    """A signed header with the caller's identity in each request; the server verifies it."""
+    """A signed header with the caller's identity, in each request to the server.
+
+    The server verifies the signature.
+    """
 
     header: str = Field(default="Toolbus-Identity", max_length=64)
 
     @property
     def fits_grpc(self) -> bool:
-        """Whether gRPC can carry the header as text metadata."""
+        """Whether gRPC permits the header as text metadata."""
         return bool(_METADATA.fullmatch(self.header)) and not self.header.lower().endswith("-bin")
 
     @field_validator("header")

@@ -12,11 +12,11 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 
 
 class Limits(ConfigModel):
-    """Resource limits of a process: MiB of memory, open files, processes, CPUs.
+    """Resource limits of a process: memory in MiB, open files, processes, CPUs.
 
-    `scratch` is MiB of its private home, /tmp and /dev/shm together. `memory` applies to each
-    process, and to the sum of all processes if there is a control group. `cpu` requires a control
-    group. `cpu_seconds` is the total CPU time of each process.
+    `scratch` is the total size in MiB of its private home, /tmp and /dev/shm. `memory` applies to
+    each process. With a control group it also applies to the sum of all processes. `cpu` requires a
+    control group. `cpu_seconds` is the maximum CPU time of each process.
     """
 
     memory: int = Field(default=4096, ge=16, le=1 << 24)
@@ -28,7 +28,7 @@ class Limits(ConfigModel):
 
 
 class Hosts(ConfigModel):
-    """The only hosts a process may connect to: api.example, *.example:443, 10.1.0.0/16."""
+    """The only hosts that a process may connect to: api.example, *.example:443, 10.1.0.0/16."""
 
     hosts: tuple[str, ...] = Field(min_length=1, max_length=256)
 
@@ -46,9 +46,9 @@ _WORDS = ("any", "loopback", "none")
 
 
 def network_of(value: Any) -> Network:
-    """Parse a configured network.
+    """Return the network setting of a configured value.
 
-    Raises `ValueError` with the same message for every invalid form.
+    Raises `ValueError`, with the same message for every invalid form.
     """
     if isinstance(value, Hosts) or (isinstance(value, str) and value in _WORDS):
         return cast("Network", value)
@@ -62,7 +62,10 @@ def network_of(value: Any) -> Network:
 
 
 class Container(ConfigModel):
-    """An image, named with its digest because a tag can change. `args` are its arguments."""
+    """A container image. Its name contains the digest, because a tag can change.
+
+    `args` are the arguments of the program.
+    """
 
     image: str = Field(max_length=512)
     args: tuple[str, ...] = ()
@@ -76,9 +79,10 @@ class Container(ConfigModel):
 
 
 class Files(ConfigModel):
-    """Files a process may read in addition to the system's, and files it may also write.
+    """The files that a process may access in addition to the system's files.
 
-    `~/` is the executor's home.
+    `read` lists files to read. `write` lists files to read and write. `~/` means the home directory
+    of the executor.
     """
 
     read: tuple[str, ...] = Field(default=(), max_length=256)

@@ -13,7 +13,7 @@ _PROCESSES = ("command", "python", "container")
 Text = Annotated[str, Field(max_length=512)]
 CLIENT_CREDENTIALS, WORKLOAD, ENTERPRISE = "client_credentials", "workload", "enterprise"
 OF_PEOPLE = ("consent", ENTERPRISE)
-REFERENCES = ("secret", "key", "assertion", "certificate")  # fields of a client with references
+REFERENCES = ("secret", "key", "assertion", "certificate")  # of a client: these are references
 BY_KEY: Final = "private_key_jwt"  # a client authenticates by its signature
 BY_AUTHORITY, BY_ITSELF = "tls_client_auth", "self_signed_tls_client_auth"
 BY_CERTIFICATE = (BY_AUTHORITY, BY_ITSELF)  # RFC 8705 section 2
@@ -31,12 +31,13 @@ Method = Literal[
 class OAuthClient(ConfigModel):
     """The registration of Toolbus at an authorization server. Credentials are references.
 
-    `method` is the client authentication; if empty, with `secret` as the server prefers. `key` is a
-    private key in PEM form for `private_key_jwt`; without it Toolbus signs with its own. With a
-    `certificate` (PEM) it is the certificate's key: both are used in TLS, and the certificate
+    `method` is the method of client authentication. If it is empty and `secret` is set, the method
+    that the authorization server prefers is used. `key` is a private key in PEM form for
+    `private_key_jwt`; without it Toolbus signs with its own key. If `certificate` (PEM) is set,
+    `key` is the private key of the certificate. Both are then used in TLS. The certificate
     authenticates the client (`tls_client_auth`) or, with another method, binds its tokens (RFC
-    8705). `assertion` is a token of the workload, issued and renewed by its platform: it is used
-    instead of a signature, or requests the grant `workload`.
+    8705). `assertion` is a token that the platform of the workload issues and renews. It replaces
+    the signature, or it is the assertion of the grant `workload`.
     """
 
     id: Text = Field(min_length=1)
@@ -77,18 +78,23 @@ class OAuthClient(ConfigModel):
 
 
 class ServerOAuth(ConfigModel):
-    """The tokens a server is called with, and how Toolbus obtains them.
+    """The tokens for calls to a server, and the way to obtain them.
 
-    `tokens`: `shared` is one token for all users, `user` one for each user. `grant`: `consent` of a
-    person, Toolbus itself (`client_credentials`), the workload's assertion (`workload`), or an
-    assertion of `provider`, one of `issuers`, for each user (`enterprise`). `issuer` selects the
-    authorization server if the server names several. `clients` are registrations by issuer; the
-    credentials for one are never sent to another. `scopes` are requested in addition to those the
-    server requires. `listing` is the user whose token is used to list tools if each user has their
-    own; without it, the token with the longest lifetime is used. `dpop`: tokens are bound to a key
-    of Toolbus; unset: if the authorization server supports it, without requiring it. `resource` is
-    the URL tokens are for, if it is not the server's URL. A process receives its token in the
-    environment variable `env`, or in the file `file` of its private home.
+    `tokens` is `shared` for one token for all users, or `user` for a separate token for each user.
+    `grant` is the source of tokens: `consent` of a person, the credentials of Toolbus itself
+    (`client_credentials`), the assertion of the workload (`workload`), or an assertion of
+    `provider` (a name in `issuers`) for each user (`enterprise`).
+
+    `issuer` selects the authorization server if the server names several. `clients` contains
+    registrations by issuer. The credentials for one issuer are never sent to another. `scopes` are
+    requested in addition to the scopes that the server requires. `resource` is the URL that tokens
+    are issued for, if it is not the URL of the server.
+
+    `listing` is the user whose token is used to list tools if each user has a separate token.
+    Without `listing`, the token that expires last is used. `dpop` requires tokens bound to a key of
+    Toolbus. If `dpop` is not set, such tokens are used if the authorization server supports them. A
+    process receives its token in the environment variable `env`, or in the file `file` of its
+    private home.
     """
 
     tokens: Literal["shared", "user"] = "shared"
@@ -149,9 +155,10 @@ class ServerOAuth(ConfigModel):
 
 
 def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
-    """Return an error message if these OAuth settings are invalid for this kind of server.
+    """Return an error message if the OAuth settings are invalid for this kind of server.
 
-    Else empty.
+    The message is empty if they are valid. `own_env` contains the names of the server's own
+    variables.
     """
     if kind in _PROCESSES:
         return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
@@ -173,7 +180,7 @@ def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> 
 
 
 def _unproven_misfit(oauth: ServerOAuth, kind: str) -> str:
-    """Return an error message for settings that only servers with discovery over HTTP support."""
+    """Return an error message for settings that require discovery over HTTP."""
     if oauth.dpop:
         return f"DPoP is not supported with {kind} servers; remove dpop"
     if not (oauth.issuer or oauth.resource):

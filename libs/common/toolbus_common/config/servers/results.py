@@ -1,4 +1,4 @@
-"""Results: maximum sizes, storage of large results, response cache."""
+"""Results: maximum sizes, storage of large results, and the response cache."""
 
 from typing import Literal
 
@@ -6,16 +6,17 @@ from pydantic import Field
 
 from toolbus_common.config.base import ConfigModel
 
-USUAL_LIMIT = 6 << 20  # bytes; what fits a message
+USUAL_LIMIT = 6 << 20  # bytes; the maximum in one message
 USUAL_LARGEST = 256 << 20
-LONGEST_TTL = 3600.0  # seconds; the object store then deletes them
+LONGEST_TTL = 3600.0  # seconds; the object store then deletes the result
 
 
 class Results(ConfigModel):
     """Limits of a server's results, in bytes, and the storage of large results.
 
-    A result of more than `limit` bytes is stored for `ttl` seconds; the caller receives its
-    beginning and a URI to read the rest. A result of more than `largest` bytes is an error.
+    A result of more than `limit` bytes is stored for `ttl` seconds. The caller receives the
+    beginning of the result and a URI to read the rest. A result of more than `largest` bytes is an
+    error.
     """
 
     limit: int = Field(default=USUAL_LIMIT, ge=64 << 10, le=USUAL_LIMIT)
@@ -24,10 +25,11 @@ class Results(ConfigModel):
 
 
 class ToolCache(ConfigModel):
-    """The operator's statement that a tool only reads, so that its results are cached for `ttl`.
+    """A statement by the operator that a tool only reads data, so its results can be cached.
 
-    `ttl` is in seconds. `private` results are returned to the same key only, `public` ones to every
-    key that may call the tool. Hints of the server are not sufficient for caching.
+    Results are cached for `ttl` seconds. `private` results are returned only to the same key,
+    `public` results to every key that is permitted to call the tool. Hints of the server never
+    enable the cache.
     """
 
     ttl: float = Field(gt=0, le=24 * 3600)

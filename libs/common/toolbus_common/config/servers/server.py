@@ -1,4 +1,4 @@
-"""Upstream servers, and their tools as clients see them."""
+"""Upstream servers, and the settings of their tools."""
 
 import json
 import re
@@ -33,68 +33,64 @@ PROTOCOLS = (
     "or legacy (with a handshake, 2025-11-25 and before)"
 )
 _PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
-CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
+CREDENTIALS = ("headers", "env", "credentials")  # fields whose values can be secrets
 # Fields that decide where credentials are sent.
 FILES = ("ca", "certificate", "key")  # paths on the executor's machine
 DESTINATION = (
     "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
     "python", "container", "proxy", "oauth", *FILES,
 )  # fmt: skip
-# Fields that isolate the process which receives credentials.
+# Fields that isolate the process that receives the credentials.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MAX_REPLICAS = 16
 LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
-MAX_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
+MAX_SESSIONS = {True: 32, False: 1024}  # default for processes, and for connections
 _OF_PROCESS = BOUNDS
 _OF_SESSIONS = ("idle", "sessions", "max_sessions", "max_sessions_per_principal")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
-_OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come from an API description
+_OF_DESCRIBED = ("operations", "refresh")  # for servers with an API description
 
 
 class Server(ConfigModel):
-    """An upstream server: MCP (`url`, `command` or `sse`), or of another kind.
+    """An upstream server: MCP (`url`, `replicas`, `sse`, `command`) or a server of another kind.
 
-    `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
-    URLs of one server, with weights. `probe` is the number of idle seconds before a health probe; 0
+    `url` uses streamable HTTP, `command` uses stdio, and `sse` uses HTTP+SSE. `replicas` are
+    several URLs of one server, with weights. A health probe is sent after `probe` idle seconds; 0
     disables probes.
-
-    `openapi` is the URL or file of an OpenAPI document, `base_url` the base URL of its operations,
-    `credentials` the values for its security schemes by name (`user:password` for basic ones),
-    `refresh` the seconds until the document is read again, `probe_path` the path of the health
-    probe. `graphql` is the URL of an API, `grpc` a server with reflection, as grpc://host:port, or
-    grpcs:// over TLS; `operations` and `refresh` apply to them as well. `python` names functions as
-    `package.module:function`, imported from `cwd`. `container` is an image with its digest, whose
-    program uses MCP on stdio.
-
-    `timeout` is the maximum seconds of a call without progress. Each progress notification restarts
-    it, up to `max_total_timeout` (600 s, or `timeout` if that is longer). `concurrency` is the
-    maximum of concurrent calls. Values of `headers`, `env`, `credentials` and `proxy` may have
-    references, `${env:NAME}`, which only the executor resolves. `list_limit` is the maximum size of
-    all lists in bytes.
-    `expose` restricts the tools that any key may use, by the server's own names. `definitions`
-    decides about a tool that is new or has changed: `trust` shows it; `first` pins the first
-    listing and quarantines later changes; `each` quarantines every definition until an operator
-    approves it. `code_mode` offers the tools only in programs (true), or shows them directly even
-    to callers in code mode (false). `validation` is the reaction to arguments that do not match the
-    server's schema: `report` records them in the call's event, `strict` rejects the call, `none`
-    ignores them; `arguments` is a synonym of `strict`. `results` and `both` reject results that do
-    not match. `content` and `result_content` restrict what is recorded of the calls.
-
-    A process (`command`, `python`, `container`) is stopped after `idle` seconds without work, and
-    started again by the next call; 0 keeps it running. `limits`, `files`, `network` and
-    `namespaces` isolate the process.
-
-    `sessions` decides who shares a session of a server with state (a process, or an MCP session
-    over HTTP): one `principal` (a user, or a key without one), one `client` session, or all callers
-    (`shared`, the operator's statement that the server has no state). `max_sessions` and
-    `max_sessions_per_principal` limit the open sessions. A session is closed after `idle` seconds
-    without use. `protocol` is the family of MCP revisions used with the server: `modern`
-    (stateless, 2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the
-    caller's own family if the server supports both, else the one it supports.
-    `proxy` is the HTTP proxy for the URL (`none` for none), `ca` the trusted certificate
-    authorities, `certificate` and `key` the client certificate; the last three are PEM files.
-    `oauth` configures the tokens that calls carry; `identity` sends the caller's identity with each
+    `openapi` is the URL or file of an OpenAPI document. Its operations use `base_url`, and the
+    values in `credentials` for its security schemes (`user:password` for basic authentication).
+    `probe_path` is the path for health probes. `graphql` is the URL of a GraphQL API. `grpc` is a
+    server with reflection, as grpc://host:port, or grpcs:// over TLS. For all three, `operations`
+    selects the tools, and the description is read again every `refresh` seconds. `python` names
+    functions as `package.module:function`, imported from `cwd`. `container` is an image with a
+    digest, whose program uses MCP on stdio.
+    `timeout` limits a call without progress, in seconds. Each progress notification restarts it, up
+    to `max_total_timeout` (600 s, or `timeout` if that is longer). `concurrency` limits the
+    concurrent calls. Values of `headers`, `env`, `credentials` and `proxy` can contain references,
+    `${env:NAME}`, which only the executor resolves. `list_limit` is the maximum size of all lists
+    in bytes.
+    `expose` restricts the tools that any key can use, by the server's own names. `definitions`
+    applies to new and changed tools: `trust` shows them, `first` pins the first listing and
+    quarantines later changes, and `each` quarantines every definition until an operator approves
+    it. `code_mode` offers the tools only in programs (true), or always directly (false).
+    `validation` is the reaction to arguments that do not match the schema: `report` records them in
+    the call's event, `strict` (or `arguments`) rejects the call, and `none` ignores them. `results`
+    and `both` reject results that do not match. `content` and `result_content` limit the recorded
+    data.
+    `limits`, `files`, `network` and `namespaces` isolate a process (`command`, `python`,
+    `container`). A process without work for `idle` seconds is stopped until the next call; 0
+    disables this.
+    `sessions` decides which callers share a session of a server with state: those of one
+    `principal` (a user, or a key without a user), of one `client` session, or all (`shared`, a
+    statement by the operator that the server has no state). `max_sessions` and
+    `max_sessions_per_principal` limit the open sessions. A session is closed after `idle` seconds.
+    `protocol` is the family of MCP revisions: `modern` (stateless, 2026-07-28), `legacy` (with a
+    handshake, 2025-11-25 and before), or `auto` (the caller's own family if the server supports
+    both).
+    `proxy` is the HTTP proxy for the URL (`none` disables proxies). The PEM files `ca`,
+    `certificate` and `key` are the trusted certificate authorities and the client certificate with
+    its key. `oauth` configures tokens, and `identity` sends the caller's identity with each
     request.
     """
 
@@ -151,13 +147,13 @@ class Server(ConfigModel):
 
     @property
     def kind(self) -> str:
-        """The field that defines the kind of the server."""
+        """The name of the field that defines the kind of the server, such as `url`."""
         kinds = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "command", "python")
         return next((each for each in kinds if getattr(self, each)), "container")
 
     @property
     def oauth_url(self) -> str:
-        """The URL for which tokens are issued, used to discover the authorization server."""
+        """The URL that tokens are issued for, also used to discover the authorization server."""
         oauth = self.oauth
         if oauth is not None and oauth.resource:
             return oauth.resource
@@ -184,7 +180,7 @@ class Server(ConfigModel):
 
     @property
     def misfits(self) -> Misfits:
-        """The reaction to invalid arguments. For described APIs, `report` means `strict`."""
+        """The reaction to invalid arguments. If an API is described, `report` means `strict`."""
         if self.validation in ("strict", "arguments", "both"):
             return "strict"
         if self.validation == "none":
@@ -194,12 +190,12 @@ class Server(ConfigModel):
 
     @property
     def has_sessions(self) -> bool:
-        """Whether the server may keep state between calls: a process, or MCP over HTTP."""
+        """Whether the server can have state between calls: a process, or MCP over HTTP."""
         return self.is_process or bool(self.url or self.sse or self.replicas)
 
     @property
     def session_bound(self) -> int:
-        """The maximum of open sessions in one executor."""
+        """The maximum number of open sessions in one executor."""
         return self.max_sessions or MAX_SESSIONS[self.is_process]
 
     @field_validator("url", "sse", "base_url", "graphql")
@@ -268,7 +264,7 @@ class Server(ConfigModel):
     def _is_list(cls, python: Any) -> Any:
         if isinstance(python, str):
             return (python,)
-        # After this validator the value counts as Python, where strict mode rejects a list.
+        # After this validator, strict mode treats the value as Python and would reject a list.
         return tuple(python) if isinstance(python, list) else python
 
     @field_validator("python")
@@ -392,7 +388,7 @@ class Server(ConfigModel):
         return self
 
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
-        """Raise `ValueError` for a field that applies only to servers of another kind."""
+        """Raise `ValueError` if a field is set that applies only to servers of another kind."""
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True

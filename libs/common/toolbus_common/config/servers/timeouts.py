@@ -1,15 +1,15 @@
-"""Timeouts of calls: without progress, and in total."""
+"""Timeouts of calls: maximum time without progress, and maximum total time."""
 
 from typing import NamedTuple
 
 from toolbus_common.config.servers.server import Server
 
 DEFAULT_IDLE, DEFAULT_TOTAL = 60.0, 600.0  # seconds
-WAIT_SECONDS = 30.0  # granted in addition, for a concurrency slot or for an approval
+WAIT_SECONDS = 30.0  # additional time to wait for a concurrency slot or an approval
 
 
 class Timeouts(NamedTuple):
-    """Maximum seconds of a call: `idle` without progress, `total` with progress."""
+    """Maximum duration of a call in seconds: `idle` without progress, `total` with progress."""
 
     idle: float
     total: float
@@ -19,7 +19,7 @@ DEFAULT = Timeouts(DEFAULT_IDLE, DEFAULT_TOTAL)
 
 
 def timeouts_of(server: Server, tool: str = "") -> Timeouts:
-    """Return the timeouts of one tool of a server; without a tool, of its other requests."""
+    """Return the timeouts of a tool; without a tool, of all other requests to the server."""
     view = server.tools.get(tool)
     idle, total = server.timeout, server.max_total_timeout
     if view is not None:
@@ -30,6 +30,6 @@ def timeouts_of(server: Server, tool: str = "") -> Timeouts:
 
 
 def deadline_of(server: Server | None, tool: str, now: float) -> float:
-    """Return the first deadline of a call made now; progress extends it (`call.extended`)."""
+    """Return the first deadline of a call that starts now. Progress can extend it later."""
     times = timeouts_of(server, tool) if server is not None else DEFAULT
     return now + times.idle + WAIT_SECONDS

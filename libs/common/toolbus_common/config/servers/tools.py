@@ -1,4 +1,4 @@
-"""Settings of single tools of a server."""
+"""Settings of individual tools of a server."""
 
 import re
 from typing import Literal
@@ -13,12 +13,12 @@ LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks expire after a
 
 
 class ToolView(ConfigModel):
-    """A tool for clients: under an alias, with another description, or hidden.
+    """The settings of one tool: alias, description, visibility, retries, cache, timeouts.
 
-    Grants, prices and events use the server's name of the tool. `idempotent` is the operator's
-    statement that a failed call may be retried; hints of the server are not sufficient.
-    `timeout` and `max_total_timeout` (seconds) override those of its server. `validation` overrides
-    the server's reaction to arguments that do not match the schema.
+    Grants, prices and events use the server's own name of the tool. `idempotent` is a statement by
+    the operator that a failed call can be retried. Hints of the server never permit a retry.
+    `timeout` and `max_total_timeout` (both in seconds) and `validation` override the settings of
+    the server.
     """
 
     alias: str = ""

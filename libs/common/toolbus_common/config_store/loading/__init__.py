@@ -1,1 +1,1 @@
-"""Loader of the YAML configuration, which reports every error with its line."""
+"""Loader of the YAML configuration. It reports every error with its line."""

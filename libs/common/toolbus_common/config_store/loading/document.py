@@ -1,4 +1,4 @@
-"""YAML text as plain data with the line of each part."""
+"""Parsed YAML text: plain data with the line of each value."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from toolbus_common.config_store.loading.yaml_nodes import compose
 ConfigPath = tuple[str | int, ...]
 
 DEEPEST = 32
-MAX_NODES = 200_000  # nested aliases would otherwise multiply without limit
+MAX_NODES = 200_000  # limits the growth by nested aliases
 TOO_MANY = (
     f"the file has more than {MAX_NODES:,} values (an alias counts at each use); create keys "
     "with 'toolbus keys create' instead of configuring so many"
@@ -35,25 +35,25 @@ class ConfigProblem:
 
 @dataclass(slots=True)
 class Document:
-    """The data, the line of every path in it, and errors in the text itself."""
+    """The data of a YAML text, the line of every path, and the syntax errors."""
 
     data: Any = None
     lines: dict[ConfigPath, int] = field(default_factory=dict)
     problems: list[ConfigProblem] = field(default_factory=list)
 
     def line(self, path: ConfigPath) -> int:
-        """Return the line of a path, or of its nearest existing parent."""
+        """Return the line of a path, or of its nearest parent that exists."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
     def problem(self, path: ConfigPath, message: str) -> ConfigProblem:
-        """Return a problem at a path."""
+        """Return a problem with the line of this path."""
         return ConfigProblem(self.line(path), dotted(path), message)
 
 
 class _TooManyError(Exception):
-    """The file has more values than allowed, at this line."""
+    """The file has too many values. `line` is the line of the first value above the limit."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -66,7 +66,7 @@ def dotted(path: ConfigPath) -> str:
 
 
 def read(text: str) -> Document:
-    """Parse a text. Never raises: each syntax error is a problem in the result."""
+    """Return the parsed text. Never raises: each syntax error is a problem in the result."""
     document = Document()
     try:
         node = compose(text)
@@ -90,7 +90,7 @@ def read(text: str) -> Document:
 
 
 class _Reader:
-    """Converts YAML nodes to data and records their lines."""
+    """Converts YAML nodes to data and records the line of each node."""
 
     def __init__(self, document: Document) -> None:
         self._document = document

@@ -1,4 +1,4 @@
-"""Load a configuration from text, or report every error in it."""
+"""Loading of a configuration from text, with a report of every error."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,9 @@ _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A validated text. With problems the configuration is empty.
+    """The result of validating a text. If there are problems, the configuration is empty.
 
-    `secrets` maps key names to the secrets found in the text or the environment. They are never
+    `secrets` maps the names of keys to the secrets in the text or the environment. They are never
     stored.
     """
 
@@ -41,9 +41,10 @@ class Loaded:
 
 
 def load(text: str, environ: Environ, base_dir: PurePath | None = None) -> Loaded:
-    """Validate a text as a whole. Without an environment, references to variables are errors.
+    """Validate the whole text of a configuration.
 
-    Relative names of files are resolved against `base_dir`.
+    Relative file names are resolved against `base_dir`. If `environ` is None, references to
+    variables are errors.
     """
     document = read(text)
     if base_dir is not None and isinstance(document.data, dict):
@@ -52,7 +53,7 @@ def load(text: str, environ: Environ, base_dir: PurePath | None = None) -> Loade
 
 
 def check(document: Document, environ: Environ) -> Loaded:
-    """Validate a parsed document as a whole. Its data is consumed."""
+    """Validate a parsed document as a whole. The data of the document is modified."""
     found = list(document.problems)
     if document.data is None and not found:
         document.data = {}
@@ -79,7 +80,7 @@ def check(document: Document, environ: Environ) -> Loaded:
 
 
 def _find_documents(data: dict[str, Any], base_dir: PurePath) -> None:
-    """Make paths of OpenAPI documents absolute: executors have another working directory."""
+    """Make the paths of OpenAPI documents absolute: executors have another working directory."""
     servers = data.get("servers")
     for server in servers.values() if isinstance(servers, dict) else ():
         path = server.get("openapi") if isinstance(server, dict) else None
@@ -88,7 +89,7 @@ def _find_documents(data: dict[str, Any], base_dir: PurePath) -> None:
 
 
 def _drop_empty(data: dict[str, Any]) -> None:
-    """Treat empty sections as absent, and names without a value as entries with defaults."""
+    """Remove empty sections, and give entries without a value their defaults."""
     for name, section in list(data.items()):
         if section is None and name in Configuration.model_fields:
             del data[name]
@@ -99,7 +100,7 @@ def _drop_empty(data: dict[str, Any]) -> None:
 def _take_secrets(
     document: Document, environ: Environ, secrets: dict[str, str]
 ) -> Iterator[ConfigProblem]:
-    """Replace every secret by its hash."""
+    """Replace every secret with its hash, and yield the problems of invalid secrets."""
     owners: dict[str, str] = {}
     for section, name, entry in _with_secrets(document.data):
         yield from _checked_hash(document, (section, name), entry)
@@ -141,7 +142,10 @@ def _checked_hash(
 
 
 def _resolved(secret: Any, environ: Environ) -> tuple[str, str]:
-    """Return the secret or an error message. The message never contains the secret."""
+    """Return the secret and an error message, one of which is empty.
+
+    The message never contains the secret.
+    """
     if not isinstance(secret, str):
         return "", "must be text; put it in quotes"
     whole = _VARIABLE.fullmatch(secret)
@@ -172,7 +176,7 @@ def _validated(document: Document) -> tuple[Configuration, list[ConfigProblem]]:
 
 
 def _expired(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
-    """Warn about keys that have expired."""
+    """Yield warnings about keys and admin keys that have expired."""
     now = datetime.now(UTC).timestamp()
     entries: tuple[tuple[str, Mapping[str, Key | Admin]], ...] = (
         ("keys", configuration.keys), ("admins", configuration.admins),
@@ -186,7 +190,7 @@ def _expired(document: Document, configuration: Configuration) -> Iterator[Confi
 
 
 def _without_secret(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
-    """Warn about readers without a secret, because no secret is generated for readers."""
+    """Yield warnings about readers without a secret. Toolbus generates no secret for readers."""
     for name, reader in configuration.readers.items():
         if not reader.secret_hash:
             message = (
@@ -199,7 +203,7 @@ def _without_secret(document: Document, configuration: Configuration) -> Iterato
 def _reachable_anonymously(
     document: Document, configuration: Configuration, environ: Mapping[str, str]
 ) -> Iterator[ConfigProblem]:
-    """Report anonymous access to a gateway that other machines can reach."""
+    """Yield a problem if other machines can use the gateway without a credential."""
     if not configuration.anonymous.on or configuration.anonymous.allow_remote:
         return
     urls = (environ.get(f"TOOLBUS_{each}", "") for each in ("PUBLIC_URL", "TRUSTED_PROXIES"))

@@ -12,7 +12,7 @@ from toolbus_common.config_store.loading.document import ConfigPath
 
 LONGEST_SHOWN = 40
 _MEMBER = re.compile(r"<[^<>:]*: ('[^']*')>")  # <Period.DAY: 'day'>
-# Sections planned for later versions: "not supported" is clearer than "unknown".
+# Sections of later versions. Their message is "not supported" instead of "unknown".
 LATER = {"guardrails", "hooks", "llm"}
 _NAME_RULE = (
     "is not a valid name: use at most 32 letters, digits, '-' and single '_', beginning with a "
@@ -22,7 +22,7 @@ _PATTERN_RULE = "is not a valid pattern: use 1 to 256 characters, such as docs__
 
 
 def describe_error(error: ErrorDetails, model: type[BaseModel]) -> tuple[ConfigPath, str]:
-    """Return the path and the message for one of pydantic's errors."""
+    """Return the path and the message for one validation error of pydantic."""
     path: ConfigPath = tuple(error["loc"])
     kind = error["type"]
     if path and path[-1] == "[key]":
@@ -36,7 +36,7 @@ def describe_error(error: ErrorDetails, model: type[BaseModel]) -> tuple[ConfigP
 
 
 def unknown_field(name: str, parent: ConfigPath, model: type[BaseModel]) -> str:
-    """Return the message for an unknown field."""
+    """Return the message for an unknown field, with the most similar known field."""
     if name in LATER:
         return "is not supported by this version"
     known = fields_at(parent, model)
@@ -47,7 +47,7 @@ def unknown_field(name: str, parent: ConfigPath, model: type[BaseModel]) -> str:
 
 
 def fields_at(path: ConfigPath, model: type[BaseModel]) -> list[str]:
-    """Return the fields that are valid at a path."""
+    """Return the names of the fields that are valid at a path."""
     current: Any = model
     for step in path:
         current = _below(current, step)

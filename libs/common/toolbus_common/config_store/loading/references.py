@@ -1,4 +1,4 @@
-"""Check references: teams, customers, servers in patterns, environment variables."""
+"""Validation of references: teams, customers, servers in patterns, environment variables."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.secrets import REFERENCE, references_in
 from toolbus_common.secrets.references import ENVIRONMENT
 
-# The references of each kind of level, with the section of their targets.
+# The fields of each section that refer to entries, and the section of those entries.
 _LINKS = {
     "keys": {"team": "teams", "user": "users"},
     "users": {"customer": "customers"},
@@ -30,7 +30,10 @@ _NO_REFERENCE = (
 
 
 def problems(document: Document) -> Iterator[ConfigProblem]:
-    """Yield problems of references without a target."""
+    """Yield a problem for each reference to an entry that does not exist.
+
+    Reserved names, contradictory payers and malformed secret references are problems too.
+    """
     data = document.data
     for section, links in _LINKS.items():
         for name, level in _section(data, section):
@@ -49,7 +52,7 @@ def problems(document: Document) -> Iterator[ConfigProblem]:
 
 
 def warnings(document: Document, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
-    """Yield warnings about references that are allowed but probably mistakes."""
+    """Yield warnings about references that are valid but are probably mistakes."""
     servers = [name for name, _ in _section(document.data, "servers")]
     for path, pattern in _patterns(document.data):
         message = _pattern_warning(pattern, servers)
@@ -69,7 +72,7 @@ def _section(data: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _anonymous(data: Any) -> dict[str, Any]:
-    """Return the configuration of callers without a credential."""
+    """Return the section `anonymous`; empty if it does not exist."""
     found = data.get("anonymous") if isinstance(data, dict) else None
     return found if isinstance(found, dict) else {}
 
@@ -84,7 +87,7 @@ def _entry(data: Any, section: str, name: Any) -> dict[str, Any]:
 def _links_of(
     document: Document, path: ConfigPath, level: dict[str, Any], links: dict[str, str]
 ) -> Iterator[ConfigProblem]:
-    """Yield problems of a level's references."""
+    """Yield a problem for each entry that a level refers to and that does not exist."""
     for field, target in links.items():
         yield from _missing(document, (*path, field), level.get(field), target)
     groups = level.get("groups")
@@ -93,7 +96,7 @@ def _links_of(
 
 
 def _unknown_issuers(document: Document) -> Iterator[ConfigProblem]:
-    """Yield problems of access rules and OAuth settings with an unknown issuer."""
+    """Yield a problem for each unknown issuer in access rules and OAuth settings."""
     for name, rule in _section(document.data, "access"):
         if rule.get("issuer") not in (None, *OWN_ISSUERS):
             yield from _missing(document, ("access", name, "issuer"), rule["issuer"], "issuers")
@@ -104,7 +107,7 @@ def _unknown_issuers(document: Document) -> Iterator[ConfigProblem]:
 
 
 def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[ConfigProblem]:
-    """Yield a problem for a key whose team and user belong to different customers."""
+    """Yield a problem if the team and the user of a key belong to different customers."""
     payers = [
         _entry(document.data, section, key.get(field)).get("customer")
         for field, section in _LINKS["keys"].items()

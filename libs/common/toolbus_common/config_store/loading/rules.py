@@ -1,4 +1,4 @@
-"""Check rules in the file: invalid Cedar, and names of unknown entries."""
+"""Validation of rules: syntax of Cedar, and names of unknown entries."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -16,14 +16,14 @@ _SECTIONS = {
 
 
 def problems(document: Document) -> Iterator[ConfigProblem]:
-    """Yield all problems of the rules' texts."""
+    """Yield a problem for each syntax or type error in the rules."""
     for path, text in _texts(document):
         for message in cedar.problems(text):
             yield document.problem(path, message)
 
 
 def warnings(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
-    """Yield warnings about unknown names in valid rules: such a rule applies to no call."""
+    """Yield a warning for each unknown name in a valid rule, which then matches no call."""
     for path, text in _texts(document):
         for kind, name in cedar.named(text):
             known = (

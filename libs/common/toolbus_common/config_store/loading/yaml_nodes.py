@@ -1,4 +1,4 @@
-"""Parse YAML to nodes with libyaml's parser, which is five times as fast, if it is installed."""
+"""Composition of YAML nodes with libyaml's parser if installed, which is five times as fast."""
 
 from importlib import import_module
 
@@ -9,7 +9,7 @@ from yaml.resolver import Resolver
 
 
 class _Quick(Composer, Resolver):
-    """Composes libyaml's events in Python: libyaml's own composer crashes on deep nesting."""
+    """Composer of libyaml's events in Python. libyaml's own composer crashes on deep nesting."""
 
     def __init__(self, text: str) -> None:
         Composer.__init__(self)
@@ -21,9 +21,9 @@ class _Quick(Composer, Resolver):
 
 
 def compose(text: str) -> Node | None:
-    """Return the root node of a text. Raises `yaml.YAMLError` or `RecursionError`.
+    """Return the root node of a YAML text. Raises `yaml.YAMLError` or `RecursionError`.
 
-    Errors are always reported by the Python parser, so that their texts are the same everywhere.
+    Every error is raised by the Python parser, so its message is the same with and without libyaml.
     """
     found: Node | None
     if yaml.__with_libyaml__:

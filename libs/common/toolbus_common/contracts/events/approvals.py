@@ -10,9 +10,9 @@ from toolbus_common.contracts.events.base import CallEvent
 class ApprovalEvent(CallEvent):
     """Fields of every event about an approval.
 
-    `approval` is its id, `binding` the digest of the call it is valid for. `call_id` is the call
-    that requested it, and in `approval.used` the call that it allowed. `by` is the operator who
-    decided, and `reason` the text given with the decision.
+    `approval` is the id of the approval. `binding` is the digest of the call that the approval is
+    valid for. `call_id` is the call that requested the approval; in `approval.used` it is the call
+    that used it. `by` is the operator who decided, and `reason` is the operator's text.
     """
 
     PERSON: ClassVar[str] = "by"
@@ -28,10 +28,10 @@ class ApprovalEvent(CallEvent):
 class ApprovalRequested(ApprovalEvent):
     """A call waits for a person's approval until `expires` (seconds since the epoch).
 
-    Published by policy. `cause` is the level or rule that requires approval, `rule` the rule alone.
-    `arguments` is raw JSON, and empty unless the key's calls are recorded in full.
-    `arguments_digest` is SHA-256 of the arguments in hex. `charge` is the price in micro-dollars;
-    with `team`, `user`, `environment` and `family` it is what rules could read of the call.
+    Policy publishes this event. `cause` is the level or rule that requires approval; `rule` is set
+    only for a rule. `arguments` is raw JSON. It is empty unless the calls of the key are recorded
+    in full. `arguments_digest` is SHA-256 of the arguments in hex. `charge` is the price in
+    micro-dollars. Rules could read `charge`, `team`, `user`, `environment` and `family`.
     """
 
     NAME: ClassVar[str] = "approval.requested"
@@ -53,9 +53,9 @@ class ApprovalRequested(ApprovalEvent):
 
 
 class ApprovalGranted(ApprovalEvent):
-    """An operator approved the call: it may be made once, until `expires`.
+    """An operator approved the call. The call can be made once, until `expires`.
 
-    `expires` is in seconds since the epoch; `by` is the operator. Published by policy.
+    Policy publishes this event. `expires` is in seconds since the epoch, and `by` is the operator.
     """
 
     NAME: ClassVar[str] = "approval.granted"
@@ -64,24 +64,30 @@ class ApprovalGranted(ApprovalEvent):
 
 
 class ApprovalRejected(ApprovalEvent):
-    """An operator rejected the call; `reason` is the operator's text. Published by policy."""
+    """An operator rejected the call, for `reason`. Policy publishes this event."""
 
     NAME: ClassVar[str] = "approval.rejected"
 
 
 class ApprovalExpired(ApprovalEvent):
-    """The approval expired before a decision or before its call was made. Published by policy."""
+    """The approval expired before a decision or before the approved call was made.
+
+    Policy publishes this event.
+    """
 
     NAME: ClassVar[str] = "approval.expired"
 
 
 class ApprovalUsed(ApprovalEvent):
-    """The approved call is executed; the approval is not valid for another. Published by policy."""
+    """The approved call is executed. The approval is not valid for any other call.
+
+    Policy publishes this event.
+    """
 
     NAME: ClassVar[str] = "approval.used"
 
 
 class ApprovalWithdrawn(ApprovalEvent):
-    """The caller cancelled its call before it was made. Published by policy."""
+    """The caller cancelled the call before it was made. Policy publishes this event."""
 
     NAME: ClassVar[str] = "approval.withdrawn"

@@ -1,4 +1,4 @@
-"""Base classes of events; `calls.EVENTS` lists all events."""
+"""Base classes of events. The dict `calls.EVENTS` contains all events."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,13 +7,14 @@ from typing import ClassVar
 from toolbus_common.contracts.base import Plain
 from toolbus_common.contracts.calls import TOOLS_CALL
 
-# Events that webhooks can receive. Calls are too many to post: they are recorded by audit only.
+# The first parts of the names of events that webhooks can receive. Webhooks receive no events about
+# calls, because these are too many; audit records them.
 POSTED = (
     "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
     "witness",
 )  # fmt: skip
 
-DEFAULT_CUSTOMER = "default"  # the paying customer when none is configured
+DEFAULT_CUSTOMER = "default"  # the paying customer if no customer is configured
 
 _PREFIX = "tb.event."
 EVERY_EVENT = f"{_PREFIX}>"
@@ -26,7 +27,7 @@ def subject_of(name: str, customer: str) -> str:
 
 
 def parse_subject(subject: str) -> tuple[str, str]:
-    """Return the name and the customer of the events on a subject."""
+    """Return the event name and the customer that a subject contains."""
     name, _, customer = subject.removeprefix(_PREFIX).rpartition(".")
     return name, customer
 
@@ -34,13 +35,14 @@ def parse_subject(subject: str) -> tuple[str, str]:
 class Event(Plain):
     """Fields of every event.
 
-    `id` is unique. `at` is the time in seconds since the epoch; `customer` is the customer that
+    `id` is unique. `at` is the time in seconds since the epoch. `customer` is the customer that
     pays.
     """
 
     NAME: ClassVar[str]
-    # The field that names a person, the kind of that person, the fields that mention the name with
-    # its kind, and the fields that are encrypted with that person's key.
+    # `PERSON` is the field that names a person, and `KIND` is the kind of this person. The fields
+    # of `MENTIONS` contain the name with its kind. The fields of `CONTENT` are encrypted with the
+    # person's key.
     PERSON: ClassVar[str] = ""
     KIND: ClassVar[str] = "user"
     MENTIONS: ClassVar[tuple[str, ...]] = ()
@@ -57,18 +59,24 @@ class Event(Plain):
 
     @property
     def impersonal(self) -> bool:
-        """Whether the event names no person and has no encrypted content, as most events."""
+        """Whether the event neither names a person nor contains text to encrypt.
+
+        Most events are so.
+        """
         fields = self.__dict__
         return not (fields.get(self.PERSON) or any(map(fields.get, self.CONTENT)))
 
     @property
     def people(self) -> Mapping[str, str]:
-        """The fields that name a person, each with that person as `<kind>:<name>`."""
+        """The fields that name a person, each with the person as `<kind>:<name>`."""
         return {self.PERSON: name} if (name := self._named) else NO_PEOPLE
 
     @property
     def content(self) -> Mapping[str, str]:
-        """The fields to encrypt, with the owner of the key: the person, or else the API key."""
+        """The fields to encrypt, each with the owner of the encryption key.
+
+        The owner is the named person, or the API key if the event names no person.
+        """
         filled = [field for field in self.CONTENT if getattr(self, field)]
         owner = (self._named or f"key:{getattr(self, 'key', '')}") if filled else ""
         return dict.fromkeys(filled, owner) if filled else NO_PEOPLE
@@ -82,9 +90,9 @@ class Event(Plain):
 class CallEvent(Event):
     """Fields of every event about a call.
 
-    `call_id` identifies the call, `parent_id` the call of code mode whose program made it.
-    `trace_id` is the W3C trace id. `key` is the name of the caller's key, `method` the MCP method,
-    and `tool` its target at `server`: the name of a tool or prompt, or a URI.
+    `call_id` identifies the call. `parent_id` is the call of code mode whose program made this
+    call. `trace_id` is the W3C trace id. `key` is the name of the caller's key. `method` is the MCP
+    method, and `tool` is the target at `server`: the name of a tool or prompt, or a URI.
     """
 
     call_id: str

@@ -1,8 +1,8 @@
-"""Events of the stream EVENTS: what happened, in the past tense.
+"""Events of the stream EVENTS. The names of events are in the past tense.
 
-A message on `tb.event.<name>.<customer>` has one or more events of that name and customer, one JSON
-document per line. The publisher adds `producer` and `seq`: each process numbers its events without
-gaps, so that a loss in transit is detected.
+A message on `tb.event.<name>.<customer>` contains one or more events of this name and customer, one
+JSON document per line. The publisher adds `producer` and `seq`: each process numbers its events
+without gaps, so a loss in transit can be detected.
 """
 
 from typing import ClassVar
@@ -54,12 +54,12 @@ from toolbus_common.contracts.events.servers import (
 
 
 class Decided(CallEvent):
-    """Fields of every decision of policy about a call, as far as rules could read them.
+    """Fields of every decision of policy about a call.
 
-    `actors` are the machines that act in the user's name (RFC 8693), the nearest first.
-    `charge` is the price in micro-dollars. `arguments` are the arguments of the call as JSON, if
-    `content` is `full`, or with secrets removed if it is `redacted`. Long arguments are truncated
-    and end in `…`.
+    `actors` are the machines that act in the user's name (RFC 8693), the nearest first. `charge` is
+    the price in micro-dollars. `arguments` are the arguments of the call as JSON. They are set only
+    if `content` is `full`, or `redacted` (without secrets). Long arguments are truncated and end in
+    `…`.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -77,12 +77,13 @@ class Decided(CallEvent):
 class CallAllowed(Decided):
     """Policy allowed the call. The event is durable before the call is sent to executor.
 
-    `reserved` says whether the ledger has a reservation for it. `arguments_digest` is SHA-256 in
-    hex of the arguments as they are sent on, `arguments_bytes` their size; `deadline` is in seconds
-    since the epoch. `shadow` names the shadow rules that would have denied the call or required
-    approval; `name:error` is a shadow rule that failed to evaluate. `policy_version` is the
-    revision of the configuration. `approval` is the id of the approval that allowed the call, if
-    it needed one. `definition_digest` is that of the tool or prompt as clients see it.
+    `reserved` is true if the ledger contains a reservation for the call. `arguments_digest` is
+    SHA-256 in hex of the arguments that executor receives, and `arguments_bytes` is their size.
+    `deadline` is in seconds since the epoch. `shadow` contains the names of shadow rules that would
+    have denied the call or required approval. A shadow rule that failed to evaluate is listed as
+    `name:error`. `policy_version` is the revision of the configuration. `approval` is the id of the
+    approval that allowed the call, if one was required. `definition_digest` is the digest of the
+    tool or prompt as clients see it.
     """
 
     NAME: ClassVar[str] = "call.allowed"
@@ -98,9 +99,9 @@ class CallAllowed(Decided):
 
 
 class CallDenied(Decided):
-    """Policy denied the call; `code` and `reason` are those of the error that the caller received.
+    """Policy denied the call. The caller received an error with `code` and `reason`.
 
-    `rule` names the rule that denied it.
+    `rule` is the name of the rule that denied the call, if a rule did.
     """
 
     NAME: ClassVar[str] = "call.denied"
@@ -114,9 +115,9 @@ class CallDenied(Decided):
 class Outcome(CallEvent):
     """Fields of every outcome of an allowed call.
 
-    `charge` is the cost in micro-dollars, `reserved` whether the ledger had a reservation,
-    `latency_us` the time upstream in microseconds. `misfit` names the arguments that did not match
-    the tool's schema, by the names in the schema.
+    `charge` is the cost in micro-dollars. `reserved` is true if the ledger had a reservation.
+    `latency_us` is the duration of the upstream call in microseconds. `misfit` contains the names
+    of arguments that did not match the tool's schema.
     """
 
     charge: int = 0
@@ -126,15 +127,16 @@ class Outcome(CallEvent):
 
 
 class CallCompleted(Outcome):
-    """The upstream replied; `is_error` says that the tool itself reported an error.
+    """The upstream server replied. `is_error` is true if the tool itself reported an error.
 
-    Published by executor. `result_type` is `complete`, `input_required` (the call continues with
-    the caller's input, and costs nothing yet) or `task` (the server continues in a task). `cached`
-    says that the result came from the response cache and the server was not called. `result_bytes`
-    is the size of the result with its stored large parts. `sent_bytes` is the size of the result as
-    the caller received it, `whole_bytes` as the server sent it, before a selection. `result_digest`
-    is SHA-256 in hex of the result that the caller received. `result` is its text if
-    `result_content` requires it, truncated like arguments; then `user` is the caller's user.
+    Executor publishes this event. `result_type` is `complete`, `input_required` (the call costs
+    nothing yet and continues with the caller's input) or `task` (the server continues in a task).
+    `cached` is true if the result came from the response cache, without a call to the server.
+    `result_bytes` is the size of the result with its stored large parts. `sent_bytes` is the size
+    of the result that the caller received, and `whole_bytes` is the size that the server sent,
+    before a selection. `result_digest` is SHA-256 in hex of the result that the caller received. If
+    `result_content` requires it, `result` is the text of the result, truncated like arguments, and
+    `user` is the caller's user.
     """
 
     NAME: ClassVar[str] = "call.completed"
@@ -153,10 +155,10 @@ class CallCompleted(Outcome):
 
 
 class CallFailed(Outcome):
-    """The call has no result. `sent` is False only if provably nothing reached the upstream.
+    """The call has no result. `sent` is false only if certainly no byte reached the server.
 
-    Published by executor, and by policy for a call whose outcome is unknown. `code` and `reason`
-    are those of the error that the caller received.
+    Executor publishes this event; policy publishes it for a call whose outcome is unknown. The
+    caller received an error with `code` and `reason`.
     """
 
     NAME: ClassVar[str] = "call.failed"
@@ -167,10 +169,10 @@ class CallFailed(Outcome):
 
 
 class CallExtended(CallEvent):
-    """The server reported progress: the deadline is now `deadline`, in seconds since the epoch.
+    """The server reported progress. The new `deadline` is in seconds since the epoch.
 
-    Published by executor, at most once in half the server's `timeout`. `has_reservation` says
-    whether the ledger has a reservation for the call.
+    Executor publishes this event, at most once in half the server's `timeout`. `has_reservation` is
+    true if the ledger contains a reservation for the call.
     """
 
     NAME: ClassVar[str] = "call.extended"
@@ -182,8 +184,8 @@ class CallExtended(CallEvent):
 class CallReplayed(CallEvent):
     """A call with a known idempotency key received the outcome of the call `first`.
 
-    Published by policy. The call reached no server and costs nothing. `code` is the error code if
-    that outcome is a failure.
+    Policy publishes this event. The call reached no server and costs nothing. If the outcome is a
+    failure, `code` is its error code.
     """
 
     NAME: ClassVar[str] = "call.replayed"
@@ -193,12 +195,13 @@ class CallReplayed(CallEvent):
 
 
 class ContextSpent(CallEvent):
-    """The context tokens that one call of code mode cost the model. Published by codemode.
+    """The context tokens that one call of code mode cost the model.
 
-    `classic` is the cost per request of the definitions of all tools the caller may use, by server;
-    `own_tokens` is the cost of the definitions of code mode's tools instead. `request_tokens` are
-    those of the call's arguments, `answer_tokens` of its result; `engine` is the language of the
-    program. `counted_by` names the tokenizer's vocabulary, or `bytes/4` for an estimate.
+    Codemode publishes this event. `classic` is, by server, the cost per request of the definitions
+    of all tools that the caller can use. `own_tokens` is the cost of the definitions of code mode's
+    own tools. `request_tokens` is the cost of the call's arguments, and `answer_tokens` is the cost
+    of its result. `engine` is the language of the program. `counted_by` is the name of the
+    tokenizer's vocabulary, or `bytes/4` for an estimate.
     """
 
     NAME: ClassVar[str] = "context.spent"
@@ -212,12 +215,13 @@ class ContextSpent(CallEvent):
 
 
 class ContextListed(Event):
-    """The context bytes that the lists for one key cost in about a minute. Published by ingress.
+    """The context bytes that lists for one key cost in about a minute.
 
-    `lists` is the number of lists sent by `method`, `spent_bytes` their size. `classic_bytes` is
-    the size that the definitions of all tools the key may use would have had in these lists,
-    `whole_bytes` the size of those of all existing tools. `server` is set for the endpoint of one
-    server; `mode` is how the key sees tools.
+    Ingress publishes this event. `lists` is the number of lists returned for `method`, and
+    `spent_bytes` is their total size. `classic_bytes` is the size that these lists would have with
+    the definitions of all tools that the key can use. `whole_bytes` is their size with the
+    definitions of all existing tools. `server` is set for the endpoint of one server. `mode` is the
+    way in which the key sees tools.
     """
 
     NAME: ClassVar[str] = "context.listed"
@@ -233,9 +237,10 @@ class ContextListed(Event):
 
 
 class ContextMeasured(ServerEvent):
-    """The tokens of a server's definitions, by tool; published by codemode at each change.
+    """The number of tokens in a server's definitions, by tool.
 
-    `counted_by` names the tokenizer's vocabulary, or `bytes/4` for an estimate.
+    Codemode publishes this event at each change. `counted_by` is the name of the tokenizer's
+    vocabulary, or `bytes/4` for an estimate.
     """
 
     NAME: ClassVar[str] = "context.measured"
@@ -247,9 +252,9 @@ class ContextMeasured(ServerEvent):
 class DefinitionEvent(ServerEvent):
     """Fields of every event about a definition.
 
-    `kind` is `tools` or `prompts`, `tool` the name of the tool or prompt. Digests are the canonical
-    SHA-256 in hex; `approved_digest` is that of the definition approved before. `by` is the
-    operator.
+    `kind` is `tools` or `prompts`. `tool` is the name of the tool or prompt. Digests are the
+    canonical SHA-256 in hex. `approved_digest` is the digest of the definition that was approved
+    before. `by` is the operator.
     """
 
     kind: str
@@ -266,13 +271,13 @@ class DefinitionPinned(DefinitionEvent):
 
 
 class DefinitionChanged(DefinitionEvent):
-    """A definition is new or differs from the approved one: it is quarantined."""
+    """A definition is new, or differs from the approved definition. It is quarantined."""
 
     NAME: ClassVar[str] = "definition.changed"
 
 
 class DefinitionApproved(DefinitionEvent):
-    """An operator approved the definition as it is."""
+    """An operator approved the current definition."""
 
     NAME: ClassVar[str] = "definition.approved"
     PERSON: ClassVar[str] = "by"
@@ -280,7 +285,7 @@ class DefinitionApproved(DefinitionEvent):
 
 
 class DefinitionRejected(DefinitionEvent):
-    """An operator rejected the definition as it is."""
+    """An operator rejected the current definition."""
 
     NAME: ClassVar[str] = "definition.rejected"
     PERSON: ClassVar[str] = "by"
@@ -288,11 +293,11 @@ class DefinitionRejected(DefinitionEvent):
 
 
 class LedgerOpened(Event):
-    """A customer's counters were created: at first use, by a rebuild from events, or incomplete.
+    """New counters of a customer: at first use, after a rebuild from events, or incomplete.
 
-    Published by policy. `epoch` identifies the generation of the counters and `how` its origin.
-    Charges before `since` (seconds since the epoch) are not counted. `by` is the operator who
-    accepted incomplete counters.
+    Policy publishes this event. `epoch` identifies the generation of the counters, and `how` is its
+    origin. Charges before `since` (seconds since the epoch) are not counted. `by` is the operator
+    who accepted incomplete counters.
     """
 
     NAME: ClassVar[str] = "ledger.opened"

@@ -1,4 +1,4 @@
-"""Events about configuration: keys created and revoked, and every changed entry."""
+"""Events about the configuration: created and revoked keys, and every changed entry."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ PERSON_KINDS = {"users": "user", "admins": "admin"}  # sections whose entries de
 
 
 class KeyCreated(Event):
-    """A key was created by the operator `by`. The event does not contain the secret."""
+    """The operator `by` created a key. The event does not contain the secret."""
 
     NAME: ClassVar[str] = "key.created"
     PERSON: ClassVar[str] = "by"
@@ -23,7 +23,7 @@ class KeyCreated(Event):
 
 
 class KeyRevoked(Event):
-    """A key was revoked by the operator `by`: it has no access."""
+    """The operator `by` revoked a key, which has no access any more."""
 
     NAME: ClassVar[str] = "key.revoked"
     PERSON: ClassVar[str] = "by"
@@ -34,10 +34,10 @@ class KeyRevoked(Event):
 
 
 class ConfigApplied(Event):
-    """A configuration was applied by the operator `by`; `revision` is its revision in the bucket.
+    """The operator `by` applied a configuration. `revision` is its revision in the bucket.
 
-    `changes` lists the changed entries with their signs (`+`, `-`, `~`); for entries that describe
-    people it has only their number.
+    `changes` contains the changed entries with their signs (`+`, `-`, `~`). For entries that
+    describe people it contains only their number.
     """
 
     NAME: ClassVar[str] = "config.applied"
@@ -50,11 +50,12 @@ class ConfigApplied(Event):
 
 
 class ConfigChanged(Event):
-    """One entry of the configuration changed: `before` and `after` are JSON, empty for no entry.
+    """One entry of the configuration changed from `before` to `after`.
 
-    `kind` is the section and `name` the entry; `by` is the operator. Credentials are redacted; for
-    a key's hash the first digits of its digest are shown. `revision` is that of the configuration,
-    and 0 for entries stored separately (individually created keys).
+    Both are JSON, and empty if the entry does not exist. `kind` is the section, `name` is the
+    entry, and `by` is the operator. Credentials are redacted. The hash of a key is replaced with
+    the first digits of its digest. `revision` is the revision of the configuration, or 0 for
+    entries that are stored separately (individually created keys).
     """
 
     NAME: ClassVar[str] = "config.changed"
@@ -70,18 +71,18 @@ class ConfigChanged(Event):
 
     @property
     def impersonal(self) -> bool:
-        """Return False, because the entry may describe a person."""
+        """Always false, because the entry can describe a person."""
         return False
 
     @property
     def people(self) -> Mapping[str, str]:
-        """The persons named by the event; an entry that describes a person has that name."""
+        """The persons that the event names. The name of an entry can be the name of a person."""
         named = super().people
         return {**named, "name": person} if (person := self._entry_person) else named
 
     @property
     def content(self) -> Mapping[str, str]:
-        """The fields that contain the entry, with the person whose key encrypts each."""
+        """The fields that contain the entry, each with the person whose key encrypts the field."""
         if person := self._entry_person:
             return dict.fromkeys(("before", "after"), person)
         users = {field: _user_in(getattr(self, field)) for field in ("before", "after")}
@@ -94,11 +95,11 @@ class ConfigChanged(Event):
 
 
 def _user_in(entry: str) -> str:
-    """Return the user that an entry names; empty without one, `unknown` if it is truncated."""
+    """Return the user that an entry names; empty without a user, `unknown` if it is truncated."""
     if '"user"' not in entry:
         return ""
     try:
         value = msgspec.json.decode(entry)
-    except msgspec.DecodeError:  # it was truncated: encrypt it for an unknown user
+    except msgspec.DecodeError:  # truncated: encrypt it for an unknown user
         return "unknown"
     return str(value.get("user", "")) if isinstance(value, dict) else ""

@@ -1,4 +1,4 @@
-"""Events about sign-in, and about clients that may act for users."""
+"""Events about sign-in, and about clients that act for users."""
 
 from typing import ClassVar
 
@@ -6,11 +6,12 @@ from toolbus_common.contracts.events.base import Event
 
 
 class GrantCreated(Event):
-    """A user authorized a client, or a machine received a token of its own. Published by oauth.
+    """A user authorized a client, or a machine received a token. Oauth publishes this event.
 
-    `grant` is its id. `access` is the access rule that applies to the user, `client` the client's
-    own name, `resource` the URL the tokens are valid for, `scopes` their OAuth scopes. `actors` are
-    the machines that act with an exchanged token (RFC 8693), the nearest first.
+    `grant` is the id of the grant. `access` is the access rule that applies to the user. `client`
+    is the name that the client gave. `resource` is the URL that the tokens are valid for, and
+    `scopes` are their OAuth scopes. `actors` are the machines that act with an exchanged token (RFC
+    8693), the nearest first.
     """
 
     NAME: ClassVar[str] = "grant.created"
@@ -27,9 +28,9 @@ class GrantCreated(Event):
 
 
 class GrantEnded(Event):
-    """A client may no longer act for a user; `reason` says why, `by` is the operator if any.
+    """A client is no longer permitted to act for a user. Oauth publishes this event.
 
-    Published by oauth.
+    `reason` is the cause. `by` is the operator, if an operator ended the grant.
     """
 
     NAME: ClassVar[str] = "grant.ended"
@@ -43,9 +44,9 @@ class GrantEnded(Event):
 
 
 class SignInDenied(Event):
-    """A sign-in as `user` failed, or the user has no access; `reason` says which.
+    """A sign-in as `user` failed, or the user has no access. `reason` is the cause.
 
-    Published by oauth.
+    Oauth publishes this event.
     """
 
     NAME: ClassVar[str] = "signin.denied"
@@ -56,12 +57,13 @@ class SignInDenied(Event):
 
 
 class AccessRejected(Event):
-    """Requests from one client address were rejected for one reason, counted over a minute.
+    """Requests from one client address were rejected for one reason within a minute.
 
-    `entrance` is where they arrived (`mcp`, `admin`, `approvals`, `oauth`, `reader`, `http`),
-    `code` the error code, `count` their number. `address` is the client's (IPv6: its /64), and
-    empty if there were too many addresses to count separately. `since` is the time of the first
-    request and `at` of the last, both in seconds since the epoch.
+    `entrance` is the interface that received them (`mcp`, `admin`, `approvals`, `oauth`, `reader`,
+    `http`). `code` is the error code, and `count` is the number of requests. `address` is the
+    address of the client (for IPv6 the /64 network). It is empty if there were too many addresses
+    to count separately. `since` is the time of the first request and `at` is the time of the last
+    one, in seconds since the epoch.
     """
 
     NAME: ClassVar[str] = "access.rejected"

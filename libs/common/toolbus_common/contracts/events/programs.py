@@ -1,4 +1,4 @@
-"""Events about programs of code mode: started, completed or failed, and their use of resources."""
+"""Events about programs of code mode: started, completed or failed, with their resource usage."""
 
 from typing import ClassVar
 
@@ -8,10 +8,10 @@ from toolbus_common.contracts.events.base import CallEvent
 
 
 class RunEvent(CallEvent):
-    """Fields of every event about a program. `call_id` is the call whose argument is the program.
+    """Fields of every event about a program.
 
-    `engine` is its language, `program_digest` SHA-256 of its text in hex, `lines` the number of its
-    lines.
+    `call_id` is the call whose argument is the program. `engine` is the language of the program.
+    `program_digest` is SHA-256 of its text in hex, and `lines` is the number of its lines.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -25,9 +25,9 @@ class RunEvent(CallEvent):
 
 
 class RunStarted(RunEvent):
-    """A program started. Published by codemode.
+    """A program started. Codemode publishes this event.
 
-    `program` is its text, only if its key has `content: full`.
+    `program` is the text of the program, if its key has `content: full`.
     """
 
     NAME: ClassVar[str] = "run.started"
@@ -37,12 +37,13 @@ class RunStarted(RunEvent):
 
 
 class RunEnded(RunEvent):
-    """Resources that a program used. `denied` and `failed` count some of its `calls`.
+    """The resource usage of a program.
 
-    `cost` is in micro-dollars, as counted against the program's limit: a call without a known
-    outcome counts in full. `latency_us` is its duration and `cpu_us` its CPU time, in microseconds.
-    `output_bytes` is the size of its output. `stored` is the number of results that were too large
-    to return and were stored.
+    `calls` is the number of its calls; `denied` and `failed` count some of them. `cost` is in
+    micro-dollars, as counted against the program's limit. A call without a known outcome counts in
+    full. `latency_us` is the duration and `cpu_us` is the CPU time, both in microseconds.
+    `output_bytes` is the size of the output. `stored` is the number of results that were stored
+    because they were too large to return.
     """
 
     calls: int = 0
@@ -56,13 +57,16 @@ class RunEnded(RunEvent):
 
 
 class RunCompleted(RunEnded):
-    """A program completed. Published by codemode."""
+    """A program completed. Codemode publishes this event."""
 
     NAME: ClassVar[str] = "run.completed"
 
 
 class RunFailed(RunEnded):
-    """A program failed with the error `code`, at line `at_line` if known. Published by codemode."""
+    """A program failed with the error `code`, at line `at_line` if it is known.
+
+    Codemode publishes this event.
+    """
 
     NAME: ClassVar[str] = "run.failed"
     CONTENT: ClassVar[tuple[str, ...]] = ("reason",)

@@ -6,10 +6,10 @@ from toolbus_common.contracts.events.base import Event
 
 
 class PersonErased(Event):
-    """A person's encryption key was deleted: `pseudonym` can no longer be resolved to a person.
+    """A person's encryption key was deleted. `pseudonym` can no longer be resolved to a person.
 
-    Published by audit in the log of each customer whose events name that person, before the key is
-    deleted. `by` is the operator, `reason` the operator's text.
+    Audit publishes this event in the log of each customer whose events name the person, before the
+    key is deleted. `by` is the operator, and `reason` is the operator's text.
     """
 
     NAME: ClassVar[str] = "person.erased"
@@ -22,9 +22,9 @@ class PersonErased(Event):
 
 
 class HoldEvent(Event):
-    """Fields of every event about a legal hold; `customer` is the customer whose events it covers.
+    """Fields of every event about a legal hold on the events of `customer`.
 
-    `by` is the operator, `reason` the operator's text.
+    `by` is the operator, and `reason` is the operator's text.
     """
 
     PERSON: ClassVar[str] = "by"
@@ -35,21 +35,22 @@ class HoldEvent(Event):
 
 
 class HoldPlaced(HoldEvent):
-    """A legal hold was placed: no event of this customer is deleted until it is lifted."""
+    """A legal hold was placed. No event of this customer is deleted until the hold is lifted."""
 
     NAME: ClassVar[str] = "hold.placed"
 
 
 class HoldLifted(HoldEvent):
-    """A legal hold was lifted: expired events of this customer may be deleted again."""
+    """A legal hold was lifted. Expired events of this customer can be deleted again."""
 
     NAME: ClassVar[str] = "hold.lifted"
 
 
 class EventsExpired(Event):
-    """The first `size` events of a customer's log were deleted after their retention of `days`.
+    """The first `size` events of a customer's log were deleted after a retention of `days`.
 
-    The log continues from the checkpoint of that size; `to` is its last message in `stream`.
+    The log continues from the checkpoint of that size. `to` is the last deleted message in
+    `stream`.
     """
 
     NAME: ClassVar[str] = "events.expired"
@@ -61,10 +62,10 @@ class EventsExpired(Event):
 
 
 class WitnessContradicted(Event):
-    """A witness knows a log of this `origin` that is inconsistent with the local one.
+    """A witness knows a log of this `origin` that is inconsistent with the local log.
 
-    The witness cosigned `known` events, while the newest local checkpoint has `size`. Either data
-    of audit was lost or rolled back, or another party signs with its key.
+    The witness has cosigned `known` events; the newest local checkpoint has `size` events. Either
+    audit has lost data or was rolled back, or another party signs with audit's key.
     """
 
     NAME: ClassVar[str] = "witness.contradicted"

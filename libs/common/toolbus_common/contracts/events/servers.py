@@ -1,4 +1,4 @@
-"""Events about upstream servers, without a call or customer."""
+"""Events about upstream servers. They belong to no call and to no customer."""
 
 from typing import ClassVar
 
@@ -8,16 +8,16 @@ from toolbus_common.contracts.events.base import Event
 
 
 class ServerEvent(Event):
-    """Fields of every event about an upstream server; `reason` says why, if there is a reason."""
+    """Fields of every event about an upstream server. `reason` is the cause, if it is known."""
 
     server: str
     reason: str = ""
 
 
 class ServerConnected(ServerEvent):
-    """An upstream server was connected and listed. Published by executor.
+    """An upstream server was connected and listed. Executor publishes this event.
 
-    `tools` is the number of its tools, `version` its version.
+    `tools` is the number of its tools, and `version` is the version of the server.
     """
 
     NAME: ClassVar[str] = "server.connected"
@@ -27,17 +27,20 @@ class ServerConnected(ServerEvent):
 
 
 class ServerLost(ServerEvent):
-    """An upstream server became unreachable. Published once per loss, and for each new reason."""
+    """An upstream server became unreachable.
+
+    The event is published once per loss, and again for each new reason.
+    """
 
     NAME: ClassVar[str] = "server.lost"
 
 
 class ServerFaulted(ServerEvent):
-    """A server's lists have errors. Published by executor at each change.
+    """The lists of a server have errors. Executor publishes this event at each change.
 
-    `dropped` holds the entries that are not shown, `repaired` those shown in a corrected form, and
-    `failed` the lists that could not be read, each by name with the reason. All are empty when the
-    lists have no errors any more.
+    `dropped` contains the entries that are hidden, `repaired` contains the entries that are shown
+    in a corrected form, and `failed` contains the lists that could not be read. Each maps a name to
+    a reason. All are empty when the lists have no errors any more.
     """
 
     NAME: ClassVar[str] = "server.faulted"
@@ -48,7 +51,7 @@ class ServerFaulted(ServerEvent):
 
 
 class ServerCommandEvent(ServerEvent):
-    """Fields of every event about an operator's command; `by` is the operator."""
+    """Fields of every event about an operator's command. `by` is the operator."""
 
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
@@ -57,36 +60,37 @@ class ServerCommandEvent(ServerEvent):
 
 
 class ServerDrained(ServerCommandEvent):
-    """An operator drained the server: it receives no new calls."""
+    """An operator drained the server. It receives no new calls."""
 
     NAME: ClassVar[str] = "server.drained"
 
 
 class ServerUndrained(ServerCommandEvent):
-    """An operator resumed the server: it receives calls again."""
+    """An operator resumed the server. It receives calls again."""
 
     NAME: ClassVar[str] = "server.undrained"
 
 
 class ServerReset(ServerCommandEvent):
-    """An operator reset the server: it is reconnected, and its circuit breaker closed."""
+    """An operator reset the server. It is reconnected, and its circuit breaker is closed."""
 
     NAME: ClassVar[str] = "server.reset"
 
 
 class BreakerOpened(ServerEvent):
-    """The circuit breaker opened: calls to the server fail until a probe succeeds.
+    """The circuit breaker opened. Calls to the server fail until a probe succeeds.
 
-    With `replica`, it is the breaker of that replica only.
+    If `replica` is set, only the breaker of that replica opened. The other replicas still receive
+    calls.
     """
 
     NAME: ClassVar[str] = "breaker.opened"
 
-    replica: str = ""  # the other replicas still receive calls
+    replica: str = ""
 
 
 class BreakerClosed(ServerEvent):
-    """The circuit breaker closed after a successful probe; calls are sent again."""
+    """The circuit breaker closed after a successful probe. The server receives calls again."""
 
     NAME: ClassVar[str] = "breaker.closed"
 
@@ -94,9 +98,9 @@ class BreakerClosed(ServerEvent):
 
 
 class ConnectionCreated(Event):
-    """A user connected an account at a server; without `user` it is shared by all users.
+    """A user connected an account at a server. Oauth publishes this event.
 
-    Published by oauth. `issuer` is the server's authorization server.
+    If `user` is empty, all users share the connection. `issuer` is the authorization server.
     """
 
     NAME: ClassVar[str] = "connection.created"
@@ -108,9 +112,9 @@ class ConnectionCreated(Event):
 
 
 class ConnectionEnded(Event):
-    """Toolbus no longer has a user's token for a server; `reason` says why. Published by oauth.
+    """Toolbus no longer has a user's token for a server. Oauth publishes this event.
 
-    `by` is the operator if one ended it.
+    `reason` is the cause. `by` is the operator, if an operator ended the connection.
     """
 
     NAME: ClassVar[str] = "connection.ended"

@@ -9,11 +9,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class AdminRequest(Query):
-    """Run one administration operation for the holder of an admin key.
+    """Run one administration operation with the rights of an administrator.
 
-    Sent by ingress, answered by policy. Policy resolves `key_digest` itself: ingress cannot assert
-    an identity. `match` is the revision the client read (`If-Match`), `*` for any. `form` is the
-    format of `body`. `limit` and `after` page through lists.
+    Ingress sends this query to policy. Policy resolves `key_digest` itself, so ingress cannot
+    assert an identity. `match` is the revision that the client has read (`If-Match`), or `*` for
+    any revision. `form` is the format of `body`. `limit` and `after` select a page of a list.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.admin"
@@ -33,7 +33,10 @@ class AdminRequest(Query):
 
 
 class AdminReply(Message):
-    """The response to an operation; `revision` is the configuration's, if it applies."""
+    """The response to an administration operation.
+
+    `revision` is the revision of the configuration, or 0 if the response does not depend on it.
+    """
 
     BODY: ClassVar[str | None] = "body"
 

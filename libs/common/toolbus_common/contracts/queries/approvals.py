@@ -9,9 +9,9 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class ApprovalsQuery(Query):
-    """List the pending approvals, or with `id` return one approval in full.
+    """List the pending approvals, or return the approval `id` in full.
 
-    Sent by operators, answered by policy.
+    Operators send this query to policy.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approvals"
@@ -20,7 +20,7 @@ class ApprovalsQuery(Query):
 
 
 class ApproveRequest(Query):
-    """Approve a call once, as the operator `by`. Sent by operators, answered by policy."""
+    """Approve a call once, as the operator `by`. Operators send this query to policy."""
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approve"
 
@@ -30,9 +30,9 @@ class ApproveRequest(Query):
 
 
 class RejectRequest(Query):
-    """Reject a call; `note` is the reason its caller receives.
+    """Reject a call. The caller receives `note` as the reason.
 
-    Sent by operators, answered by policy.
+    Operators send this query to policy.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.reject"
@@ -43,10 +43,10 @@ class RejectRequest(Query):
 
 
 class ApproverRequest(Query):
-    """Show, approve or reject calls for the holder of a key with the right to approve.
+    """Show, approve or reject calls with a key that has the right to approve.
 
-    Sent by ingress, answered by policy. Policy resolves `key_digest` itself: ingress cannot assert
-    an identity. `action` is the requested operation.
+    Ingress sends this query to policy. Policy resolves `key_digest` itself, so ingress cannot
+    assert an identity. `action` is the requested operation.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approver"
@@ -60,8 +60,9 @@ class ApproverRequest(Query):
 class ApprovalState(Message):
     """One approval. Times are in seconds since the epoch.
 
-    `arguments` is raw JSON, truncated if `cut`; it is empty once the approval has ended. `cause` is
-    the level or rule that requires approval. `ends` is when the approval expires.
+    `arguments` is raw JSON; `cut` is true if it is truncated. It is empty once the approval has
+    ended. `cause` is the level or rule that requires approval. `ends` is the time at which the
+    approval expires.
     """
 
     id: str
@@ -81,7 +82,10 @@ class ApprovalState(Message):
 
 
 class ApprovalsReply(Message):
-    """The reply to all of these queries; `more` is true if there are further pending approvals."""
+    """The reply to all queries about approvals.
+
+    `more` is true if there are further pending approvals.
+    """
 
     approvals: tuple[ApprovalState, ...] = ()
     more: bool = False

@@ -1,4 +1,4 @@
-"""Requests to audit to write missing rows of its tables."""
+"""Requests to audit to write rows that are missing in its tables."""
 
 from typing import ClassVar
 
@@ -7,11 +7,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class BackfillRequest(Query):
-    """Write the rows that the stream has and the tables lack, from message `first` on.
+    """Write the rows that are in the stream but not in the tables, from message `first` on.
 
-    Sent by operators, answered by audit. With `since` (seconds since the epoch), start at the first
-    message of that time or later instead. With `dead`, only messages with dead letters are read
-    again.
+    Operators send this query to audit. If `since` (seconds since the epoch) is set, the first
+    message of that time or later replaces `first`. With `dead`, only messages with dead letters are
+    read again.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.backfill"
@@ -22,11 +22,11 @@ class BackfillRequest(Query):
 
 
 class BackfillLinesRequest(Query):
-    """Write events of an export that the table lacks, one JSON line per event.
+    """Write exported events that are missing in the table, one JSON line per event.
 
-    The lines are those that the producers wrote. Sent by operators, answered by audit. Events are
-    identified by their ids, and have no position in a stream. Events of the last hour are skipped,
-    because the stream may still deliver them.
+    Operators send this query to audit. Each line is an event as its producer published it. Events
+    are identified by id, and have no position in a stream. Events of the last hour are skipped,
+    because the stream can still deliver them.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.lines"
@@ -35,10 +35,11 @@ class BackfillLinesRequest(Query):
 
 
 class BackfillReply(Message):
-    """The result for part of the stream or of an export: its `lines`, and how many were `written`.
+    """The result for one part of the stream or of an export.
 
-    `unreadable` counts dead letters. `next` is the position to continue at, 0 at the end. `until`
-    is the last message that was read: messages that audit has not acknowledged are skipped.
+    `lines` is the number of events, and `written` is the number of new rows. `unreadable` counts
+    dead letters. `next` is the position to continue at, or 0 at the end. `until` is the last
+    message that was read. Messages that audit has not acknowledged yet are skipped.
     """
 
     lines: int

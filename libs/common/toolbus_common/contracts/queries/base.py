@@ -1,4 +1,4 @@
-"""Queries: requests on `tb.query.<service>.<query>`, replied to immediately and never stored."""
+"""Queries on `tb.query.<service>.<query>`. They are never stored, and are processed immediately."""
 
 from typing import Any, ClassVar
 
@@ -8,10 +8,11 @@ from toolbus_common.contracts.base import Message
 
 
 class Query(Message):
-    """A query to one service, or with service `all` to every replica of every service.
+    """A query to one service, or to every replica of every service (service `all`).
 
-    `AT_ONCE` is the number of queries of this type that a replica processes concurrently: more than
-    one if clients outside Toolbus can cause them, so that they do not wait for each other.
+    `AT_ONCE` is the number of queries of this type that a replica processes concurrently. It is
+    more than one if clients outside Toolbus can cause the queries, so that clients do not wait for
+    each other.
     """
 
     SUBJECT: ClassVar[str]
@@ -19,7 +20,7 @@ class Query(Message):
 
 
 class StatusQuery(Query):
-    """Return the status. Sent by operators, answered by every replica of every service."""
+    """Return the status. Operators send this query to every replica of every service."""
 
     SUBJECT: ClassVar[str] = "tb.query.all.status"
 
@@ -27,8 +28,8 @@ class StatusQuery(Query):
 class ServiceStatus(Message):
     """The status of one service in one process. `since` is in seconds since the epoch.
 
-    `revisions` is the newest revision received of each bucket that the process watches: it shows
-    which replica lags behind. `reason` says why the service is not ready.
+    `revisions` contains the newest received revision of each bucket that the process watches. It
+    shows which replica lags behind. `reason` is the cause if the service is not ready.
     """
 
     service: str
@@ -42,36 +43,36 @@ class ServiceStatus(Message):
 
 
 class ServersQuery(Query):
-    """Return the status of all upstream servers. Answered by executor."""
+    """Return the status of all upstream servers. Operators send this query to executor."""
 
     SUBJECT: ClassVar[str] = "tb.query.executor.servers"
 
 
 class ServersReply(Message):
-    """One row per upstream server: name, state, breaker, calls in flight, last error."""
+    """One row per upstream server: name, state, breaker, running calls, last error."""
 
     servers: tuple[dict[str, Any], ...]
 
 
 class SessionsQuery(Query):
-    """Return the open sessions at upstream servers. Answered by every executor replica."""
+    """Return the open sessions at upstream servers. Every executor replica replies."""
 
     SUBJECT: ClassVar[str] = "tb.query.all.sessions"
 
 
 class SessionsReply(Message):
-    """One executor's sessions: for each server its limits, the number open, and their owners."""
+    """The sessions of one executor: the limits, the number open and the owners, by server."""
 
     instance: str
     servers: dict[str, dict[str, Any]]
 
 
 class AuditQuery(Query):
-    """Run one read-only SQL statement. Sent by operators only, answered by audit.
+    """Run one read-only SQL statement. Only operators send this query; audit replies.
 
-    `parameters` are the values of its `{name:Type}` placeholders, as text. `limit` is the maximum
-    number of rows. Encrypted personal data is returned as plain text while its keys exist, unless
-    `as_stored` is set.
+    `parameters` contains the values of the `{name:Type}` placeholders, as text. `limit` is the
+    maximum number of rows. Encrypted personal data is returned as plain text as long as its keys
+    exist, unless `as_stored` is set.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.query"
@@ -83,9 +84,9 @@ class AuditQuery(Query):
 
 
 class RowsReply(Message):
-    """The result of an audit query: columns, and rows of JSON values.
+    """The result of an audit query: the column names, and rows of JSON values.
 
-    `more` if rows were left out.
+    `more` is true if rows were omitted.
     """
 
     columns: tuple[str, ...]
@@ -94,10 +95,10 @@ class RowsReply(Message):
 
 
 class SpendingQuery(Query):
-    """Return a customer's charges for tools, from the events. Sent by policy, answered by audit.
+    """Return a customer's charges for tools, from the events. Policy sends this query to audit.
 
-    Calls count at the time they were allowed, from `start` and before `end` (seconds since the
-    epoch), in steps of `step` seconds (0: one step).
+    A call counts at the time when it was allowed, from `start` and before `end` (seconds since the
+    epoch), in steps of `step` seconds (0 means one step).
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
@@ -112,7 +113,7 @@ class SpendingReply(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars.
 
     `since` is the time of the oldest stored event. `more` is true if there are too many rows or
-    calls for one reply; query a shorter interval.
+    calls for one reply. In this case, query a shorter interval.
     """
 
     rows: tuple[tuple[Any, ...], ...]
@@ -121,10 +122,10 @@ class SpendingReply(Message):
 
 
 class OpenCallsQuery(Query):
-    """Return the allowed calls without an outcome. Sent by policy, answered by audit.
+    """Return the allowed calls without an outcome. Policy sends this query to audit.
 
-    The reply includes calls charged as unknown at `late` or after: an outcome may still correct
-    them. Times are in seconds since the epoch.
+    The reply includes calls that were charged as unknown at `late` or after it, because an outcome
+    can still correct them. Times are in seconds since the epoch.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.open"
@@ -138,8 +139,9 @@ class OpenCallsQuery(Query):
 class OpenCall(Message):
     """An allowed call without an outcome. Times are in seconds since the epoch.
 
-    `unknown_at` is when it was charged as unknown, 0 if it was not. `charge` is in micro-dollars.
-    `stream_seq` is the sequence number of its `call.allowed` event in the stream EVENTS.
+    `unknown_at` is the time when the call was charged as unknown, or 0. `charge` is in
+    micro-dollars. `stream_seq` is the sequence number of its `call.allowed` event in the stream
+    EVENTS.
     """
 
     call_id: str
@@ -158,9 +160,9 @@ class OpenCall(Message):
 
 
 class OpenCallsReply(Message):
-    """The open calls.
+    """The allowed calls without an outcome.
 
-    `more` is true if there are too many for one reply; query a shorter interval.
+    `more` is true if there are too many for one reply. In this case, query a shorter interval.
     """
 
     calls: tuple[OpenCall, ...]
@@ -168,9 +170,9 @@ class OpenCallsReply(Message):
 
 
 class LedgerQuery(Query):
-    """Return the state of all budgets of one customer; an empty `customer` means all customers.
+    """Return the state of all budgets of one customer, or of all customers if it is empty.
 
-    Sent by operators, answered by policy.
+    Operators send this query to policy.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.ledger"
@@ -179,10 +181,11 @@ class LedgerQuery(Query):
 
 
 class BudgetState(Message):
-    """One budget. Amounts are in micro-dollars if `kind` is `usd`, else calls.
+    """The state of one budget.
 
-    `spent` is the settled amount, `reserved` the amount of running calls, `debt` the amount by
-    which calls cost more than their reservations. `resets_at` is in seconds since the epoch.
+    Amounts are in micro-dollars if `kind` is `usd`, otherwise in calls. `spent` is the settled
+    amount. `reserved` is the amount reserved for running calls. `debt` is the amount by which calls
+    cost more than their reservations. `resets_at` is in seconds since the epoch.
     """
 
     customer: str
@@ -200,7 +203,10 @@ class BudgetState(Message):
 
 
 class LedgerReply(Message):
-    """All budgets, and a message per customer whose counters were lost. `more` if truncated."""
+    """The state of all budgets. `more` is true if it is truncated.
+
+    `lost` contains a message for each customer whose counters were lost.
+    """
 
     budgets: tuple[BudgetState, ...]
     lost: dict[str, str] = Field(default_factory=dict)
@@ -208,9 +214,10 @@ class LedgerReply(Message):
 
 
 class RebuildRequest(Query):
-    """Rebuild a customer's counters from the events. Sent by operators, answered by policy.
+    """Rebuild a customer's counters from the events. Operators send this query to policy.
 
-    With `accept` the counters are created even if the events do not cover the budgets' periods.
+    With `accept`, the counters are created even if the events do not cover the periods of the
+    budgets.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.rebuild"
@@ -221,10 +228,10 @@ class RebuildRequest(Query):
 
 
 class RebuildReply(Message):
-    """The new epoch of the counters, its initial values, and the start of the counted events.
+    """The new epoch of the counters, with its initial values.
 
-    `calls` are the calls in progress and `reserved` their reservations; `since` is in seconds since
-    the epoch.
+    `calls` is the number of running calls, and `reserved` is the sum of their reservations. `since`
+    is the time of the oldest counted event, in seconds since the epoch.
     """
 
     epoch: str

@@ -1,4 +1,4 @@
-"""Export of events by command: one page at a time, in one of several formats."""
+"""Export of events by a command: one page at a time, in one of several formats."""
 
 from typing import ClassVar
 
@@ -11,10 +11,10 @@ from toolbus_common.contracts.queries.base import Query
 class EventsQuery(Query):
     """Return the next page of events from `since` and before `until`, ordered by time.
 
-    Sent by operators, answered by audit. Times are in seconds since the epoch. `format` is jsonl,
-    ocsf or parquet. `events` (patterns of names) and `customers` restrict the export; if they are
-    empty, all events are exported. `after` is empty for the first page; for another page it is
-    `next` of the previous one.
+    Operators send this query to audit. Times are in seconds since the epoch. `format` is jsonl,
+    ocsf or parquet. `events` (patterns of names) and `customers` restrict the export. If they are
+    empty, all events are exported. `after` is empty for the first page. For every further page it
+    is `next` of the previous reply.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.events"

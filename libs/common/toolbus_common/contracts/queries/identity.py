@@ -1,4 +1,4 @@
-"""Queries to oauth: pages, presented tokens, and commands of operators."""
+"""Queries to oauth: pages, access tokens, and commands of operators."""
 
 from typing import Any, ClassVar
 
@@ -9,9 +9,9 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class PageRequest(Query):
-    """Handle one HTTP request for the authorization server. Sent by ingress, answered by oauth.
+    """Process one HTTP request for the authorization server. Ingress sends this query to oauth.
 
-    `headers` has only those that the service reads, by lower-case name.
+    `headers` contains only the headers that oauth reads, by lower-case name.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.page"
@@ -26,9 +26,9 @@ class PageRequest(Query):
 
 
 class PageReply(Message):
-    """The HTTP response; each header is a pair of name and value.
+    """The HTTP response. Each header is a pair of name and value.
 
-    `rejected` is the reason if credentials were rejected; ingress counts rejections.
+    `rejected` is the reason if credentials were rejected. Ingress counts these rejections.
     """
 
     BODY: ClassVar[str | None] = "body"
@@ -40,7 +40,10 @@ class PageReply(Message):
 
 
 class TokenQuery(Query):
-    """Return the holder of an access token. Sent by ingress at its first use, answered by oauth."""
+    """Return the holder of an access token.
+
+    Ingress sends this query to oauth at the first use of a token.
+    """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.token"
     AT_ONCE: ClassVar[int] = 64
@@ -51,12 +54,12 @@ class TokenQuery(Query):
 class Bearer(Message):
     """The holder of an access token, as resolved by oauth; also an entry of the bucket tb_tokens.
 
-    `access` names the access rule that applies to the holder, `user` the person or machine,
-    `client` the program that acts. The token is valid at `resource` only, until `ends` (seconds
+    `access` is the access rule that applies to the holder. `user` is the person or machine.
+    `client` is the program that acts. The token is valid only at `resource`, until `ends` (seconds
     since the epoch). `handle` is the pseudonym of the user in recorded calls, which contain no
     names. `scope` is the token's OAuth scope (`toolbus_common.access.oauth_scopes`). `actors` are
-    the machines that act in the user's name with an exchanged token, the nearest first. With `jkt`
-    the token is valid only with a DPoP proof of the key with this thumbprint (RFC 9449).
+    the machines that act in the user's name with an exchanged token, the nearest first. If `jkt` is
+    set, the token is valid only with a DPoP proof of the key with this thumbprint (RFC 9449).
     """
 
     access: str
@@ -72,20 +75,20 @@ class Bearer(Message):
 
     @property
     def name(self) -> str:
-        """The principal's name, used in place of the name of a key."""
+        """The name of the principal, used in the same places as the name of a key."""
         return f"{self.access}:{self.handle or self.user}"
 
     @property
     def holder(self) -> str:
-        """The holder's identity, the same for all tokens of the same client and resource."""
+        """The identity of the holder, equal for all tokens of one user, client and resource."""
         return f"{self.client} {self.name} {self.resource}"
 
 
 class IdentityRequest(Query):
-    """Run an operator's command on accounts, clients or grants. Answered by oauth.
+    """Run an operator's command on accounts, clients or grants. Operators send it to oauth.
 
-    `action` is the command. `about` is its parameters as raw JSON, and may contain secrets that
-    only this service stores.
+    `action` is the command. `about` contains its parameters as raw JSON. They can include secrets
+    that only oauth stores.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.identity"
@@ -97,6 +100,6 @@ class IdentityRequest(Query):
 
 
 class IdentityReply(Message):
-    """Rows of named values for display; secrets in them are returned only once."""
+    """Rows of named values for display. A secret in them is returned only once."""
 
     rows: tuple[dict[str, Any], ...] = Field(default=(), repr=False)

@@ -1,4 +1,4 @@
-"""Every query with its reply, and every query by its subject."""
+"""Registry of queries: the reply class of each query, and the query class of each subject."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

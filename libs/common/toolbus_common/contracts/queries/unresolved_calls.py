@@ -9,7 +9,7 @@ from toolbus_common.contracts.queries.base import Query
 class UnresolvedCallsQuery(Query):
     """Return the calls allowed from `start` and before `end` that have no outcome event.
 
-    Sent by operators, answered by audit. Times are in seconds since the epoch.
+    Operators send this query to audit. Times are in seconds since the epoch.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.unresolved"
@@ -19,10 +19,10 @@ class UnresolvedCallsQuery(Query):
 
 
 class UnresolvedCall(Message):
-    """An allowed call without an outcome, from its `call.allowed` event.
+    """An allowed call without an outcome, read from its `call.allowed` event.
 
-    `charge` is in micro-dollars, `reserved` whether it was reserved in the ledger. `at` and
-    `deadline` are in seconds since the epoch.
+    `charge` is in micro-dollars. `reserved` is true if the ledger had a reservation for the call.
+    `at` and `deadline` are in seconds since the epoch.
     """
 
     call_id: str
@@ -40,7 +40,7 @@ class UnresolvedCall(Message):
 
 
 class UnresolvedCallsReply(Message):
-    """The calls, oldest first. `more` is true if there are further calls, allowed later."""
+    """The calls, oldest first. `more` is true if later calls are omitted."""
 
     calls: tuple[UnresolvedCall, ...]
     more: bool = False

@@ -9,11 +9,11 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class UpstreamTokenQuery(Query):
-    """Return the token for a server's calls by a user; without `user` the shared token.
+    """Return the token for a user's calls to a server; without `user` the shared token.
 
-    Sent by executor, answered by oauth. With `listing` the token of any user is accepted.
-    `challenge` is the server's `WWW-Authenticate` header when it rejected a token, and `rejected`
-    SHA-256 of that token in hex.
+    Executor sends this query to oauth. With `listing`, the token of any user is accepted.
+    `challenge` is the `WWW-Authenticate` header with which the server rejected a token. `rejected`
+    is SHA-256 of the rejected token in hex.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.upstream"
@@ -27,11 +27,11 @@ class UpstreamTokenQuery(Query):
 
 
 class UpstreamTokenReply(Message):
-    """A token, valid until `ends` (seconds since the epoch), or the way to get one.
+    """A token, valid until `ends` (seconds since the epoch), or the way to obtain one.
 
-    `link` is the page where the user consents, `reason` the error message if no consent helps.
-    `key` is the private key that the token is bound to (RFC 9449), for the proof of each request;
-    empty for a bearer token.
+    `link` is the page on which the user consents. `reason` is the error message if consent cannot
+    help. `key` is the private key that the token is bound to (RFC 9449), and signs a proof for each
+    request. It is empty for a bearer token.
     """
 
     token: str = Field(default="", repr=False)
@@ -42,13 +42,16 @@ class UpstreamTokenReply(Message):
 
 
 class IdentityKeyQuery(Query):
-    """Return the key that signs the caller's identity. Sent by executor, answered by oauth."""
+    """Return the key that signs the caller's identity. Executor sends this query to oauth."""
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.identitykey"
 
 
 class IdentityKeyReply(Message):
-    """The current private key, its id in the published key set, and the issuer that signs."""
+    """The private key that signs identities.
+
+    `id` is its id in the published key set, and `issuer` is the issuer in the signed tokens.
+    """
 
     issuer: str
     id: str

@@ -18,12 +18,12 @@ class ServerState(StrEnum):
 
 
 class CatalogEntry(Message):
-    """A tool, prompt, resource or template of a server, by its name or URI, with its definition.
+    """A tool, prompt, resource or template of a server: its name or URI, and its definition.
 
     If strict clients could not parse the server's definition, `definition` is the repaired form,
-    `sent` the original, and `repaired` describes the change. `digest` is the canonical SHA-256 of
-    the original in hex, for tools and prompts. `shown_to` lists the client classes that the server
-    offers it to (`client_classes`); None for all.
+    `sent` is the original, and `repaired` describes the change. For tools and prompts, `digest` is
+    the canonical SHA-256 of the original in hex. `shown_to` lists the client classes that receive
+    the entry (`client_classes`), or is None for all classes.
     """
 
     name: str
@@ -35,14 +35,14 @@ class CatalogEntry(Message):
 
     @property
     def as_sent(self) -> dict[str, Any]:
-        """The definition as its server sent it."""
+        """The definition in the form that the server sent."""
         return self.definition if self.sent is None else self.sent
 
 
 class Quarantined(CatalogEntry):
-    """A quarantined tool or prompt, hidden from all clients; `approved` is the pinned digest.
+    """A quarantined tool or prompt. It is hidden from all clients.
 
-    `kind` is `tools` or `prompts`, `why` the reason.
+    `kind` is `tools` or `prompts`, `approved` is the pinned digest, and `why` is the reason.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Quarantined(CatalogEntry):
 class Handshake(Message):
     """Handshake data of a server that supports both protocol families.
 
-    `tasks` holds the tools that may run as tasks, each with the server's `taskSupport`.
+    `tasks` maps the tools that can run as tasks to the server's `taskSupport`.
     """
 
     version: str
@@ -64,18 +64,19 @@ class Handshake(Message):
 
 
 class Listing(Message):
-    """One server's entry in the catalog bucket, under the server's name.
+    """The entry of one server in the catalog bucket. Its key is the name of the server.
 
     `ttl_ms` is the cache lifetime that the server gives for its lists, or None. `listed_at` (in
-    seconds since the epoch) is set only with a `ttl_ms` above zero: otherwise each listing would
-    differ from the previous one. Quarantined definitions are in `quarantined` only, so that no
-    reader of the other lists shows or calls one by mistake. `known` is set once pins exist for the
-    server: if they are lost, nothing is trusted as a first listing again. `declared` is the digest
-    of a process server's configuration: if it is unchanged, the server is not started just to be
-    listed. `server_info` is the server's own name, version, title and icons. `handshake` is set for
-    a server that supports both protocol families, of which `family` is the newest. `hints` are the
-    cache lifetimes in milliseconds that the server gives for results, by method. `depends` says
-    whether the lists depend on the client's capabilities; None if unknown.
+    seconds since the epoch) is set only if `ttl_ms` is above zero. Otherwise each listing would
+    differ from the previous one. Quarantined definitions are only in `quarantined`, so that no
+    reader of the other lists shows or calls them by mistake. `known` is set once pins exist for the
+    server: if the pins are lost, the next listing is not trusted as a first listing. `declared` is
+    the digest of the configuration of a process: if it is unchanged, the server is not started only
+    to be listed. `server_info` contains the server's own name, version, title and icons.
+    `handshake` is set for a server that supports both protocol families; `family` is then the newer
+    one. `hints` are the cache lifetimes in milliseconds that the server gives for results, by
+    method. `depends` is true if the lists depend on the client's capabilities, and None if this is
+    unknown.
     """
 
     server: str
@@ -85,9 +86,9 @@ class Listing(Message):
     instructions: str = ""
     reason: str = ""
     capabilities: dict[str, Any] = Field(default_factory=dict)  # as the server declared them
-    dropped: dict[str, str] = Field(default_factory=dict)  # name -> why it is not listed
-    failed: dict[str, str] = Field(default_factory=dict)  # method of a list -> why it is left out
-    lost_at: float = 0.0  # when it became stale or failed, in seconds since the epoch
+    dropped: dict[str, str] = Field(default_factory=dict)  # name -> reason
+    failed: dict[str, str] = Field(default_factory=dict)  # list method -> reason
+    lost_at: float = 0.0  # time of becoming stale or failed, in seconds since the epoch
     ttl_ms: int | None = None
     listed_at: float = 0.0
     tools: tuple[CatalogEntry, ...] = ()
@@ -103,12 +104,12 @@ class Listing(Message):
     depends: bool | None = None
 
     def remaining_ms(self, now: float) -> int | None:
-        """Return how long its lists may still be cached; None if the server gave no lifetime."""
+        """Return the remaining cache lifetime of the lists; None if the server gave no lifetime."""
         if self.ttl_ms is None:
             return None
         age = max(0.0, now - self.listed_at) * 1000
         return max(0, int(self.ttl_ms - age))
 
     def equals_ignoring_time(self, other: "Listing") -> bool:
-        """Return whether two listings differ at most in the time of listing."""
+        """Return whether both listings are equal except for the time of listing."""
         return self.model_copy(update={"listed_at": other.listed_at}) == other

@@ -12,17 +12,18 @@ from toolbus_common.contracts.calls import ProtocolFamily
 class Stage(StrEnum):
     """Stage of a call with an idempotency key."""
 
-    CLAIMED = "claimed"  # possibly running; after its deadline the outcome is unknown
+    CLAIMED = "claimed"  # the call can be running; after its deadline the outcome is unknown
     ENDED = "ended"
     TOO_LARGE = "too_large"  # ended, with an outcome too large to store
-    FREE = "free"  # nothing was sent, or input was requested: the key may be used again
+    FREE = "free"  # the call was not sent or needs input: the key can be used again
 
 
 class StoredOutcome(Message):
-    """An outcome. Policy claims it before the call; the service that ends the call overwrites it.
+    """The outcome of a call. Policy writes a claim, which the service that ends the call replaces.
 
-    `digest` is the digest of the arguments; `deadline` is the call's, in seconds since the epoch.
-    `reply` is the final reply in the form of `family`; it is empty until the call has ended.
+    `digest` is the digest of the arguments. `deadline` is the deadline of the call, in seconds
+    since the epoch. `reply` is the final reply in the form of `family`. It is empty until the call
+    has ended.
     """
 
     BODY: ClassVar[str | None] = "reply"

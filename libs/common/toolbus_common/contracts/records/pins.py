@@ -8,11 +8,11 @@ from toolbus_common.contracts.base import Message
 
 
 class Pin(Message):
-    """The approved definition of one tool or prompt; an empty `digest` approves nothing.
+    """The approved definition of one tool or prompt. An empty `digest` approves no definition.
 
-    `definition` is the whole approved definition, for comparison. `rejected` is the digest that an
-    operator rejected last. `at` is in seconds since the epoch, `by` the operator or
-    `first listing`.
+    `definition` is the whole approved definition, for comparison. `rejected` is the digest of the
+    definition that an operator rejected last. `at` is in seconds since the epoch. `by` is the
+    operator, or `first listing`.
     """
 
     digest: str = ""
@@ -23,9 +23,10 @@ class Pin(Message):
 
 
 class FirstListing(Message):
-    """A server's first listing, trusted from then on: names of pin entries with their digests.
+    """The first listing of a server, which is trusted: keys of pin entries with their digests.
 
-    The first replica that writes it decides. It is empty if nothing was trusted.
+    The first replica that writes the entry decides. `digests` is empty if no definition was
+    trusted.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Operator commands for single servers: entries of tb_config, watched by every executor."""
+"""Commands of operators for single servers: entries of tb_config that every executor watches."""
 
 from toolbus_common.contracts.base import Message
 
@@ -6,10 +6,10 @@ SERVER_COMMAND_PREFIX = "steered."  # followed by the server's name
 
 
 class ServerCommand(Message):
-    """The commands in effect for one server, independent of its configuration.
+    """The commands in effect for one server, independent of the configuration.
 
-    `drained`: it receives no new calls. `resets` counts the requested reconnections. `at` is in
-    seconds since the epoch, `by` the operator.
+    A `drained` server receives no new calls. `resets` is the number of requested reconnections.
+    `at` is in seconds since the epoch, and `by` is the operator.
     """
 
     drained: bool = False

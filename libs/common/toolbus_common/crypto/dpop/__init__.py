@@ -1,1 +1,4 @@
-"""DPoP (RFC 9449): create, verify and replay-check proofs that a token's holder has its key."""
+"""DPoP (RFC 9449): proofs that the holder of a token has the token's key.
+
+Creation and verification.
+"""

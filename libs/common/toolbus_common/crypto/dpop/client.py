@@ -1,4 +1,4 @@
-"""Create DPoP keys and proofs, as a client of upstream servers."""
+"""DPoP keys and proofs for requests to upstream servers."""
 
 import re
 import secrets
@@ -12,10 +12,13 @@ _TAIL = re.compile(r"[?#].*", re.DOTALL)
 
 
 class ProofKey(P256Key):
-    """The key that tokens are bound to."""
+    """The private key that tokens are bound to. It signs the DPoP proofs."""
 
     def proof(self, method: str, url: str, *, token: str = "", nonce: str = "") -> str:
-        """Return a proof for one request; `url` has no query."""
+        """Return a DPoP proof for one request.
+
+        `url` must be without query and fragment (`bare`).
+        """
         claims = {"jti": secrets.token_urlsafe(16), "htm": method, "htu": url, "iat": int(time())}
         if token:
             claims["ath"] = digest_of(token)
@@ -29,5 +32,5 @@ class ProofKey(P256Key):
 
 
 def bare(url: str) -> str:
-    """Return a URL as proofs contain it: without query and fragment."""
+    """Return a URL without query and fragment, the form that proofs contain."""
     return _TAIL.sub("", url)

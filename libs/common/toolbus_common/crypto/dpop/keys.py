@@ -1,4 +1,4 @@
-"""Public keys in DPoP proofs: validated strictly, identified by thumbprint (RFC 7638). Pure."""
+"""Public keys in DPoP proofs: strict validation, and thumbprints (RFC 7638) (no I/O)."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from toolbus_common.base64url import decoded
 from toolbus_common.crypto.jws import PRIVATE_MEMBERS, SIGNATURES
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
-# Bits: a shorter key is weak, a longer one is costly to verify.
+# Sizes in bits. A shorter key is weak, and a longer key is costly to verify.
 SHORTEST_RSA, LONGEST_RSA = (2048, 4096)
 LARGEST_EXPONENT = 2**32
-MAX_KEYS = 1024  # imported keys that are cached: a client signs each request with the same key
+MAX_KEYS = 1024  # cached keys; a client signs each request with the same key
 _KINDS: dict[str, Any] = {"ES256": ECKey, "EdDSA": OKPKey, "RS256": RSAKey}
 _FIXED = {
     "ES256": {"kty": "EC", "crv": "P-256"},
@@ -28,7 +28,7 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class KeyRefusedError(Exception):
-    """The key is not valid for these algorithms; the message is a clause with the reason."""
+    """The key is not valid for these algorithms. The message is a clause with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,10 @@ def public_key(algorithm: str, jwk: Mapping[str, Any]) -> PublicKey:
 
 @lru_cache(MAX_KEYS)
 def _imported(algorithm: str, *numbers: str) -> PublicKey:
-    """Import a key. Only its canonical form is accepted: others have another thumbprint."""
+    """Return the public key with these numbers. Raises `KeyRefusedError`.
+
+    Only the canonical form is accepted, because every other form has another thumbprint.
+    """
     kind = _KINDS[algorithm]
     given = {**_FIXED[algorithm], **dict(zip(_NUMBERS[algorithm], numbers, strict=True))}
     try:

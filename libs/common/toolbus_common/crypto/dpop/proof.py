@@ -1,4 +1,4 @@
-"""Verify one DPoP proof: its key, request and time. `replay_check` verifies that it is new."""
+"""Verification of one DPoP proof: its key, request and time. `replay_check` rejects used proofs."""
 
 from hashlib import sha256
 from typing import Any
@@ -12,7 +12,7 @@ from toolbus_common.crypto.dpop.keys import KeyRefusedError, public_key
 
 TYPE = "dpop+jwt"
 HEADER, NONCE_HEADER = "dpop", "dpop-nonce"  # in lower case
-LATE_SECONDS, EARLY_SECONDS = 60.0, 30.0  # how old a proof may be, and how far ahead its clock
+LATE_SECONDS, EARLY_SECONDS = 60.0, 30.0  # tolerated age, and clock skew
 LONGEST_PROOF = 4096  # characters
 LONGEST_ID, LONGEST_NONCE = 256, 1024
 INVALID, WANTS_NONCE = "invalid_dpop_proof", "use_dpop_nonce"
@@ -22,7 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 class ProofError(Exception):
     """An invalid proof.
 
-    `code` is the error code of RFC 9449; `nonce` is the nonce to use next if one is required.
+    `code` is the error code of RFC 9449. If a nonce is required, `nonce` is the next nonce to use.
     """
 
     def __init__(self, message: str, code: str = INVALID, nonce: str = "") -> None:
@@ -33,7 +33,7 @@ class ProofError(Exception):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A valid proof: its key's thumbprint, its id, and the nonce it was created with."""
+    """A valid proof: the thumbprint of its key, its id, and the nonce in it."""
 
     key: str
     id: str
@@ -56,7 +56,7 @@ class _Claims(msgspec.Struct):
 
 
 def proven(text: str, method: str, url: str, now: float, token: str = "") -> Proof:
-    """Verify a proof for this request, and for this token if there is one.
+    """Return the verified proof for this request, and for `token` unless it is empty.
 
     Raises:
         ProofError: the proof is invalid.
@@ -80,12 +80,12 @@ def proven(text: str, method: str, url: str, now: float, token: str = "") -> Pro
 
 
 def nonce_of(value: str) -> str:
-    """Return the nonce in a server's header; empty if it is too long to be used."""
+    """Return the nonce in a server's header; empty if the nonce is too long."""
     return value if len(value) <= LONGEST_NONCE else ""
 
 
 def digest_of(token: str) -> str:
-    """Return the `ath` claim of a proof that accompanies a token."""
+    """Return the value of the `ath` claim for a token."""
     return encoded(sha256(token.encode()).digest())
 
 
@@ -117,7 +117,10 @@ def _check(claims: _Claims, method: str, url: str, now: float) -> None:
 
 
 def _is_same(value: str, url: str) -> bool:
-    """Return whether two URLs are equivalent (RFC 3986 section 6.2); a URL with a query is not."""
+    """Return whether two URLs are equivalent (RFC 3986 section 6.2).
+
+    A `value` with a query or fragment is never equivalent.
+    """
     if "?" in value or "#" in value:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Check that a DPoP proof is new: each is valid once, with a server nonce where required."""
+"""Replay check of DPoP proofs: each proof is valid once, with a server nonce if required."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,26 +28,29 @@ class Nonce(Claims, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Nonces:
-    """Creates and verifies nonces without stored state, in any replica that has the sealing key."""
+    """Creates and verifies nonces without stored state.
+
+    A nonce is valid in every replica that has the same key.
+    """
 
     seal: TokenSealer
 
     def fresh(self) -> str:
-        """Create a nonce."""
+        """Return a new nonce."""
         return self.seal.close(Nonce(time() + NONCE_SECONDS))
 
     def good(self, value: str) -> bool:
-        """Return whether a nonce was created here and has not expired."""
+        """Return whether a nonce was created with this key and has not expired."""
         found = self.seal.open(value, Nonce)
         return found is not None and time() < found.ends
 
 
 @dataclass(slots=True)
 class UsedProofs:
-    """Used proofs, each remembered at least as long as it is valid.
+    """Used proofs. Each is stored at least as long as it is valid.
 
-    They are stored in two generations. After `seconds`, the older generation is dropped and the
-    newer one becomes the older one.
+    The proofs are stored in two generations. After `seconds`, the older generation is dropped, and
+    the newer generation becomes the older one.
     """
 
     seconds: float = LATE_SECONDS + EARLY_SECONDS
@@ -58,11 +61,11 @@ class UsedProofs:
     _rotated: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start the first period."""
+        """Start the first generation."""
         self._rotated = self.clock()
 
     def first(self, proof: Proof) -> bool:
-        """Return whether this is the proof's first use.
+        """Store a proof as used, and return whether this is its first use.
 
         Raises `OverloadedError` if no more proofs can be stored.
         """
@@ -81,17 +84,17 @@ class UsedProofs:
 
 @dataclass(frozen=True, slots=True)
 class ProofChecker:
-    """Verifies the proofs presented to one process. Without `nonces`, no nonce is required."""
+    """Verifies the proofs that one process receives. Without `nonces`, no nonce is required."""
 
     nonces: Nonces | None = None
     spent: UsedProofs = field(default_factory=UsedProofs)
 
     def verify(self, text: str, method: str, url: str, token: str = "", key: str = "") -> Proof:
-        """Verify a proof for this request. With `key`, the proof must be signed by that key.
+        """Return the verified proof for this request. If `key` is set, it must be the signing key.
 
         Raises:
             ProofError: the proof is invalid.
-            OverloadedError: the proof cannot be stored.
+            OverloadedError: too many proofs were used recently.
 
         """
         proof = proven(text, method, url, time(), token)

@@ -1,8 +1,8 @@
-"""Read from a tool's result whether it reports a failure, for its span."""
+"""Detection of failures that a tool reports in its result, for spans."""
 
 import msgspec
 
-LARGEST = 1024 * 1024  # bytes parsed for a span
+LARGEST = 1024 * 1024  # bytes; larger results are not parsed
 
 
 class _Result(msgspec.Struct):
@@ -13,7 +13,7 @@ _decode = msgspec.json.Decoder(_Result).decode
 
 
 def says_it_failed(body: bytes) -> bool:
-    """Return whether `isError` is true; False for results above `LARGEST` bytes."""
+    """Return whether `isError` is true in a result. Results above `LARGEST` bytes return False."""
     if len(body) > LARGEST:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Record the span of an admitted call in the service that executes it."""
+"""Spans of admitted calls, in the service that executes them."""
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -15,7 +15,7 @@ Handler = Callable[[S, CallAdmitted, ReplyChannel], Coroutine[Any, Any, None]]
 
 
 class TracedReply:
-    """A reply channel that records in the span how the call ended."""
+    """A reply channel that records the outcome of the call in a span."""
 
     def __init__(self, reply: ReplyChannel, span: Span) -> None:
         self._reply = reply
@@ -23,7 +23,7 @@ class TracedReply:
         self.address = reply.address
 
     async def send(self, message: ReplyMessage) -> None:
-        """Send a message."""
+        """Send a message. If it reports a failure, mark the span as failed."""
         if isinstance(message, CallError):
             self._span.fail(message.error.code)
         elif isinstance(message, CallResult) and says_it_failed(message.body):
@@ -32,7 +32,7 @@ class TracedReply:
 
 
 def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
-    """Decorate the method that executes admitted calls."""
+    """Return a decorator that records a span around the method that executes admitted calls."""
 
     def traced(handler: Handler[S]) -> Handler[S]:
         @wraps(handler)

@@ -1,4 +1,4 @@
-"""The current span of a task, and the trace its log lines belong to."""
+"""The current span of a task, and the trace of its log lines."""
 
 from asyncio import CancelledError
 from collections.abc import Awaitable
@@ -16,15 +16,15 @@ MAX_LINKS = 128  # per span
 
 
 class Sink(Protocol):
-    """Receives ended spans."""
+    """A receiver of ended spans."""
 
     def take(self, span: "Span") -> None:
-        """Take a span without blocking."""
+        """Receive an ended span without blocking."""
         ...
 
 
 class Nothing:
-    """A span that is not recorded; every method does nothing."""
+    """A span that is not recorded. All methods do nothing."""
 
     __slots__ = ()
     recorded = False
@@ -53,7 +53,7 @@ class Nothing:
 class Span:
     """An operation of one service within a trace.
 
-    Attributes hold only names, kinds and numbers: no argument, no result, no secret.
+    Attributes contain only names, kinds and numbers, never arguments, results or secrets.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Span:
         self.end()
 
     async def around(self, work: Awaitable[T]) -> T:
-        """Await some work inside this span and return its result."""
+        """Await `work` inside this span and return its result."""
         with self:
             return await work
 
@@ -101,12 +101,12 @@ class Span:
             self.attributes[name] = value
 
     def fail(self, kind: str) -> None:
-        """Mark the span as failed; `kind` is an error code of low cardinality, never a message."""
+        """Mark the span as failed. `kind` is an error code of low cardinality, never a message."""
         self.error = kind
         self.attributes["error.type"] = kind
 
     def end(self) -> None:
-        """End the span; calls after the first are ignored."""
+        """End the span. Further calls have no effect."""
         if not self.ended:
             self.ended = time_ns()
             self._sink.take(self)
@@ -126,18 +126,18 @@ _bound: ContextVar[str] = ContextVar("toolbus_trace", default="")
 
 
 def current() -> Span | Nothing:
-    """Return the current span of this task."""
+    """Return the current span of this task; `NOTHING` if there is none."""
     return _current.get()
 
 
 def bind(traceparent: str) -> None:
-    """Bind this task to a trace, recorded or not.
+    """Bind this task to a trace, whether it is recorded or not.
 
-    The task's log lines then have the trace's ids.
+    The log lines of the task then contain the ids of the trace.
     """
     _bound.set(traceparent)
 
 
 def bound() -> str:
-    """Return the traceparent this task is bound to; empty if there is none."""
+    """Return the traceparent that this task is bound to; empty if there is none."""
     return _bound.get()

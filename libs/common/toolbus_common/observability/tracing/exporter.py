@@ -1,4 +1,4 @@
-"""Export ended spans by OTLP with OpenTelemetry's SDK, in batches, outside of the call path."""
+"""Export of ended spans by OTLP with OpenTelemetry's SDK, in batches, outside of the call path."""
 
 from collections.abc import Sequence
 from threading import Thread
@@ -28,7 +28,7 @@ from toolbus_common.observability.otlp_session import session
 from toolbus_common.observability.trace_context import Sampler, span_id, trace_id
 from toolbus_common.observability.tracing.context import Span
 
-LAST_SECONDS = 3.0  # for a process that ends
+LAST_SECONDS = 3.0  # for the last spans of a process that ends
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _EXPORTED, _DROPPED, _FAILED = (
     SPANS.labels(outcome) for outcome in ("exported", "dropped", "failed")
@@ -46,7 +46,10 @@ class _Ended:
 
 
 class _Converting(SpanExporter):
-    """Converts queued spans to the SDK's form in the sending thread; counts the results."""
+    """Exporter that converts queued spans to the form of the SDK and counts the results.
+
+    It runs in the thread of the batch processor.
+    """
 
     def __init__(self) -> None:
         self._session = session()
@@ -54,7 +57,7 @@ class _Converting(SpanExporter):
         self.taken = 0  # spans that left the queue
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        """Send a batch of `_Ended`."""
+        """Send a batch of `_Ended`, and return the result."""
         self.taken += len(spans)
         result = SpanExportResult.FAILURE
         try:
@@ -64,13 +67,13 @@ class _Converting(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """Abort the retries of a batch."""
+        """Abort the retries of the current batch."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
         self._session.close()
 
 
 class _Processor(BatchSpanProcessor):
-    """A batch processor that knows the size of its queue."""
+    """A batch processor that exposes the size of its queue as `max_waiting`."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self.max_waiting: int = self._default_max_queue_size()  # type: ignore[no-untyped-call]
@@ -78,7 +81,9 @@ class _Processor(BatchSpanProcessor):
 
 
 class Exporter:
-    """Queues ended spans up to `OTEL_BSP_MAX_QUEUE_SIZE`; then the oldest is dropped and counted.
+    """Queues ended spans, up to `OTEL_BSP_MAX_QUEUE_SIZE`. Then the oldest span is dropped.
+
+    Dropped spans are counted.
 
     Raises:
         OtlpError: a variable has an invalid value.
@@ -92,7 +97,7 @@ class Exporter:
         self._waited = 0  # spans that entered the queue and were not dropped
 
     def take(self, span: Span) -> None:
-        """Queue an ended span for its batch."""
+        """Add an ended span to the queue."""
         if self._waited - self._converting.taken >= self._processor.max_waiting:
             _DROPPED.inc()
         else:
@@ -100,7 +105,7 @@ class Exporter:
         self._processor.on_end(cast("ReadableSpan", _Ended(span)))
 
     def close(self) -> None:
-        """Send the remaining spans, for at most `LAST_SECONDS`."""
+        """Send the remaining spans. This takes at most `LAST_SECONDS`."""
         thread = Thread(target=self._processor.shutdown, name="toolbus-traces", daemon=True)
         thread.start()
         thread.join(LAST_SECONDS)
@@ -109,7 +114,7 @@ class Exporter:
 
 
 def configured_sampler() -> Sampler:
-    """Return the sampler that `OTEL_TRACES_SAMPLER` names.
+    """Return the sampler that `OTEL_TRACES_SAMPLER` selects.
 
     Raises:
         OtlpError: a variable has an invalid value.
@@ -136,7 +141,7 @@ def _decision_of(sampler: sdk_sampling.Sampler) -> Sampler:
 
 
 def readable(span: Span) -> ReadableSpan:
-    """Return a span as the SDK's exporter reads it."""
+    """Return a span in the form that the exporter of the SDK reads."""
     own = _context(span.traceparent)
     parent = None
     if span.parent_id:
@@ -150,7 +155,7 @@ def readable(span: Span) -> ReadableSpan:
         resource=resource_of(span.service),
         attributes=span.attributes,
         links=[Link(_context(each)) for each in span.links],
-        kind=SpanKind(span.kind - 1),  # OTLP counts from 1
+        kind=SpanKind(span.kind - 1),  # OTLP's numbers start at 1
         status=Status(StatusCode.ERROR) if span.error else Status(StatusCode.UNSET),
         start_time=span.began,
         end_time=span.ended,

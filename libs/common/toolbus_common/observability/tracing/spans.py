@@ -1,4 +1,4 @@
-"""Start the spans of a service in traces that are recorded."""
+"""Creation of a service's spans in recorded traces."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ from toolbus_common.observability.tracing.context import (
     current,
 )
 
-INTERNAL: Final = 1  # as OTLP numbers them
+INTERNAL: Final = 1  # kinds of spans with OTLP's numbers
 SERVER: Final = 2
 CLIENT: Final = 3
 
 
 class Recording:
-    """The sink and sampler of this process; without a sink nothing is recorded."""
+    """The sink and the sampler of this process. Without a sink, no span is recorded."""
 
     def __init__(self) -> None:
         self.sink: Sink | None = None
@@ -36,7 +36,7 @@ class Recording:
 
     @contextmanager
     def to(self, sink: Sink, sampler: Sampler) -> Iterator[None]:
-        """Record until the context is left."""
+        """Record spans in `sink` until the context is left."""
         self.sink, self.sampler = sink, sampler
         try:
             yield
@@ -44,7 +44,7 @@ class Recording:
             self.sink, self.sampler = None, parent_based
 
 
-recording = Recording()  # one for a process, as there is one set of metrics
+recording = Recording()  # one for the whole process, like the metrics
 
 
 class Tracer:
@@ -56,7 +56,7 @@ class Tracer:
         self._service = service
 
     def entrance(self, traceparent: str, parent_id: str, name: str) -> Span | Nothing:
-        """Start the span of an incoming request, whose traceparent already exists."""
+        """Return the span of an incoming request, whose traceparent already exists."""
         sink = recording.sink
         if sink is None or not is_sampled(traceparent):
             return NOTHING
@@ -65,21 +65,24 @@ class Tracer:
         return span
 
     def span(self, name: str, parent: str, kind: int = INTERNAL) -> Span | Nothing:
-        """Start a span below a parent span, which another service may have started."""
+        """Return a new span below a parent span. Another service can have started the parent."""
         sink = recording.sink
         if sink is None or not is_sampled(parent):
             return NOTHING
         return Span(sink, self._service, name, kind, parent)
 
     def below(self, name: str, kind: int = INTERNAL) -> Span | Nothing:
-        """Start a span below the current one of this task, if there is one."""
+        """Return a new span below the current span of this task; `NOTHING` if there is none."""
         if recording.sink is None:
             return NOTHING
         above = current()
         return self.span(name, above.traceparent, kind) if above.recorded else NOTHING
 
     def linked(self, name: str, traceparents: Iterable[str]) -> Span | Nothing:
-        """Start a trace for work that serves several other traces, and link it to them."""
+        """Return a span in a new trace, for work that serves several other traces.
+
+        The span is linked to these traces.
+        """
         sink = recording.sink
         if sink is None:
             return NOTHING
@@ -100,5 +103,5 @@ class Tracer:
 
 
 def enter(parent: str) -> tuple[str, str]:
-    """Return a traceparent for an incoming request, and the id of its parent span."""
+    """Return the traceparent of an incoming request, and the id of its parent span."""
     return entered(parent, recording.sampler)

@@ -1,6 +1,6 @@
 """Search of tools: BM25 over names, servers, and descriptions with parameters.
 
-Each field has statistics of its own, so that a long description does not outweigh a name.
+Each field has separate statistics, so that a long description does not outweigh a name.
 
 If an embedding model is loaded, semantic similarity counts as much as the words.
 
@@ -21,9 +21,9 @@ from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
 from toolbus_codemode.catalog.signatures import properties
 
 K1, B = 1.2, 0.75
-MIN_SIMILARITY = 0.25  # a lower similarity is that of unrelated texts
+MIN_SIMILARITY = 0.25  # texts with a lower similarity are unrelated
 WEIGHTS = (3, 2, 1)  # of name, server, and description with parameters
-LONGEST_WORD = 64  # longer ones are not words, and would fill the cache of stems
+LONGEST_WORD = 64  # longer strings are no words and would fill the cache of stems
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _STOP = frozenset(
     ["a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "me", "my", "of",
@@ -42,8 +42,8 @@ class Document:
 class DocumentCache:
     """Cache of the documents of all tools, shared by all callers."""
 
-    # Characters of all texts; beyond it the cache is cleared, because a server may change its
-    # descriptions without end.
+    # Maximum characters of all texts. A larger cache is cleared, because a server may change its
+    # descriptions any number of times.
     LARGEST_KEPT = 32 << 20
     AT_ONCE = 8  # tools per turn of the event loop
 
@@ -53,7 +53,7 @@ class DocumentCache:
         self.size = 0
 
     async def index(self, tools: Iterable[Tool]) -> "Index":
-        """Build an index of tools, a few per turn of the event loop."""
+        """Return an index of the tools; the event loop runs after every few tools."""
         made = Index(self._model)
         for number, tool in enumerate(tools, 1):
             made.add(tool, self._document(tool))
@@ -91,7 +91,7 @@ class Index:
             field.add(counts)
 
     def best(self, query: str, maximum: int) -> list[Tool]:
-        """Return the best matching tools, best first; none if nothing matches."""
+        """Return at most `maximum` matching tools, the best match first."""
         scores = self._by_words(query)
         if self._model is not None:
             scores = fused(scores, self._model.alike(self._vectors, query))
@@ -101,7 +101,7 @@ class Index:
         return [self._tools[position] for position in ordered[:maximum]]
 
     def _by_words(self, query: str) -> dict[int, float]:
-        """Return the score of each tool with any of the words, by index."""
+        """Return the scores of the tools that contain a word of the query, by tool index."""
         scores: dict[int, float] = {}
         for word in words(query):
             for field in self._fields:
@@ -119,14 +119,14 @@ class _Field:
         self._found: dict[str, list[tuple[int, int]]] = {}  # word -> (index of the tool, count)
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add the next tool."""
+        """Add the word counts of the next tool."""
         for word, count in counts.items():
             self._found.setdefault(word, []).append((len(self._lengths), count))
         self._lengths.append(sum(counts.values()))
         self._total += self._lengths[-1]
 
     def score(self, word: str, scores: dict[int, float]) -> None:
-        """Add the weighted BM25 score of a word to the scores by index."""
+        """Add the weighted BM25 score of a word to `scores`, which are by tool index."""
         places = self._found.get(word, ())
         tools = len(self._lengths)
         weight = self._weight * log(1 + (tools - len(places) + 0.5) / (len(places) + 0.5))
@@ -137,7 +137,10 @@ class _Field:
 
 
 def fused(scores: dict[int, float], alike: list[float]) -> dict[int, float]:
-    """Add word scores, relative to the best, and similarities above the threshold."""
+    """Return the sum of normalized word scores and similarities, by tool index.
+
+    The best word score counts 1. A similarity below `MIN_SIMILARITY` alone is ignored.
+    """
     maximum = max(scores.values(), default=1.0)
     both = {position: score / maximum for position, score in scores.items()}
     for position, nearness in enumerate(alike):
@@ -160,7 +163,7 @@ def _word(found: str) -> str:
 
 
 def _embedding_text(tool: Tool) -> str:
-    """Return the text of a tool to embed."""
+    """Return the text that represents a tool in its embedding."""
     return f"{' '.join(_WORDS.findall(f'{tool.server} {tool.name}'))}. {tool.description}"
 
 

@@ -1,8 +1,8 @@
 """Static text embeddings for semantic search. Optional, off by default.
 
 A model is a table with a vector per token, and a tokenizer; the vector of a text is the mean of its
-tokens' vectors. The package `wordllama` contains a model. Another one is a directory with
-`model.safetensors` and `tokenizer.json`, as model2vec writes it. Nothing is downloaded.
+tokens' vectors. The package `wordllama` contains a model. Any directory with `model.safetensors`
+and `tokenizer.json`, as model2vec writes it, is a model too. Nothing is downloaded.
 """
 
 from importlib.util import find_spec
@@ -19,14 +19,14 @@ LONGEST = 2_000  # characters of a text that are read
 
 
 class NoModelError(Exception):
-    """The model is missing or unreadable; the message says what to do."""
+    """The model is missing or unreadable; the message contains the fix."""
 
 
 class EmbeddingModel:
     """Loaded embedding model."""
 
     def __init__(self, where: str) -> None:
-        """Load the packaged model, or a directory's. Raises `NoModelError`."""
+        """Load the packaged model, or a model from a directory. Raises `NoModelError`."""
         table, tokenizer = _files(where)
         try:
             import numpy  # noqa: ICN001, PLC0415 - the extra `search` brings these three
@@ -39,7 +39,7 @@ class EmbeddingModel:
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
         except ImportError as error:
             raise NoModelError(_missing("the packages that read it")) from error
-        except Exception as error:  # these libraries raise what they like
+        except Exception as error:  # these libraries raise any exception
             raise NoModelError(f"The model in {where} cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

@@ -28,7 +28,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """Limits of a process: bytes of address space, seconds of processor time, and more."""
+    """Limits of a process: address space in bytes, processor time in seconds, and others."""
 
     memory: int
     cpu: int
@@ -46,9 +46,10 @@ def unshare() -> bool:
 
 
 def die_with(parent: int) -> None:
-    """Request SIGKILL when the parent ends, and exit if it ended already.
+    """Request SIGKILL for this process when its parent ends; exit if the parent has ended.
 
-    The kernel watches the parent's thread; pass 0 if threads of the parent end.
+    0 requests nothing. The kernel sends the signal when the parent's thread ends, so a parent whose
+    threads end must pass 0.
     """
     if not parent:
         return
@@ -84,7 +85,7 @@ def drop_user() -> bool:
 
 
 def harden(held: Confinement) -> dict[str, bool]:
-    """Apply all protections and return which are in force."""
+    """Apply all protections; return whether each protection is in force, by name."""
     die_with(held.parent)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     limit(held)
@@ -103,7 +104,11 @@ def harden(held: Confinement) -> dict[str, bool]:
 
 
 def filtered(held: Confinement) -> bool:
-    """Load the seccomp filter. Without it nothing runs, unless the operator allowed that."""
+    """Load the seccomp filter; return whether it is in force.
+
+    Raises `OSError` or `KeyError` if the host does not support the filter, unless the operator set
+    `without_seccomp`.
+    """
     try:
         seccomp.load(libc, held.rules(os.getpid()))
     except (OSError, KeyError):  # no seccomp in the kernel, or no table for the architecture
@@ -114,7 +119,7 @@ def filtered(held: Confinement) -> bool:
 
 
 def close_all_but(kept: int) -> int:
-    """Close every descriptor except one, which becomes number 0."""
+    """Close every descriptor except `kept`, which becomes number 0. Return 0."""
     if kept:
         os.dup2(kept, 0)
     if libc.syscall(CLOSE_RANGE, 1, ctypes.c_uint(0xFFFFFFFF), 0):

@@ -1,6 +1,6 @@
-"""Seccomp filter: an allow-list of system calls compiled to BPF; others kill the process.
+"""Seccomp filter: an allow-list of system calls as BPF; any other call kills the process.
 
-Only the standard library is used, because the process that loads the filter has little else.
+Only the standard library is used, because the process that loads the filter imports little else.
 """
 
 import ctypes
@@ -58,7 +58,7 @@ STARTING = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Condition on an argument of a system call: one half of it, masked, equals a value."""
+    """Condition on an argument of a system call: a masked 32-bit half equals a value."""
 
     argument: int
     mask: int
@@ -68,7 +68,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """System call, allowed if every check holds."""
+    """System call that is allowed if every check is true; else the result is `otherwise`."""
 
     call: str
     checks: tuple[Check, ...] = ()
@@ -87,9 +87,10 @@ def for_calculating(pid: int) -> tuple[Rule, ...]:
 
 
 def for_a_loaded_program(pid: int) -> tuple[Rule, ...]:
-    """Return rules for a binary that is loaded afterwards and starts a thread.
+    """Return rules for a binary that is loaded after the filter and starts a thread.
 
-    Landlock limits what it may open and execute. These rules forbid writing or creating files.
+    Landlock limits which files the binary may open and execute. These rules forbid writing and
+    creating files.
     """
     return (
         *(Rule(call) for call in (*CALCULATING, *STARTING)),
@@ -112,7 +113,7 @@ def instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) ->
 
 
 def check(wanted: Check, otherwise: int) -> list[bytes]:
-    """Return instructions that continue if the check holds, and else return `otherwise`."""
+    """Return instructions that end the filter with `otherwise` if the check is false."""
     at = ARGUMENTS_AT + 8 * wanted.argument + (4 if wanted.high else 0)
     return [
         instruction(LOAD, at),
@@ -123,7 +124,7 @@ def check(wanted: Check, otherwise: int) -> list[bytes]:
 
 
 def block(number: int, rule: Rule) -> list[bytes]:
-    """Return the instructions for one system call."""
+    """Return the instructions that decide on one system call."""
     body = [line for wanted in rule.checks for line in check(wanted, rule.otherwise)]
     body.append(instruction(RETURN, ALLOW))
     return [
@@ -134,7 +135,7 @@ def block(number: int, rule: Rule) -> list[bytes]:
 
 
 def compiled(rules: Iterable[Rule], machine: str | None = None) -> bytes:
-    """Compile the filter for this architecture without x32; it kills on all other calls."""
+    """Compile the filter for an architecture (default: this one) without the x32 calls."""
     machine = machine or platform.machine()
     numbers = NUMBERS[machine]
     lines = [
@@ -158,7 +159,7 @@ class Filter(ctypes.Structure):
 
 
 def load(libc: ctypes.CDLL, rules: Iterable[Rule]) -> None:
-    """Install the filter on this process. NO_NEW_PRIVS must be set before."""
+    """Install the filter in this process, which must have NO_NEW_PRIVS. Raises `OSError`."""
     code = compiled(rules)
     lines = ctypes.create_string_buffer(code, len(code))
     program = Filter(len(code) // 8, ctypes.addressof(lines))

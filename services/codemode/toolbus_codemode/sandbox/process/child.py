@@ -1,4 +1,4 @@
-"""Child of the zygote: run one program, then exit."""
+"""Child of the zygote, which runs one program and exits."""
 
 import os
 
@@ -47,7 +47,7 @@ class Connection:
         self.largest = LARGEST_START
 
     def read(self, wanted: int) -> bytes:
-        """Read exactly that many bytes; exit if the service closed the connection."""
+        """Read exactly `wanted` bytes; exit if the service closed the connection."""
         parts = []
         while wanted:
             part = os.read(self.descriptor, min(wanted, 1 << 20))

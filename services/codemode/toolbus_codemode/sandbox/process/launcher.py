@@ -27,7 +27,7 @@ KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 
 class UnavailableError(Exception):
-    """Programs cannot run on this host; the message says why."""
+    """Programs cannot run on this host; the message contains the reason."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Launched:
 
     @property
     def cpu(self) -> float:
-        """Seconds of processor time used, as the kernel counts them; 0 if the process ended."""
+        """Used processor time in seconds, as the kernel counts it; 0 if the process ended."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = words(f"/proc/self/fdinfo/{self.handle}")
             threads = f"/proc/{int(fields[fields.index(b'Pid:') + 1])}/task"
@@ -49,7 +49,7 @@ class Launched:
         return 0.0
 
     def kill(self) -> None:
-        """Kill the process if it runs. A pidfd never names another process."""
+        """Kill the process if it runs; the pidfd cannot refer to another process."""
         if self.handle < 0:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -60,7 +60,7 @@ class Launched:
 
 
 def words(path: str) -> list[bytes]:
-    """Return the words of a file in /proc, with few system calls, since every run reads it."""
+    """Return the words of a file in /proc; few system calls, because every run reads one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, LARGEST_WORD).split()
@@ -91,7 +91,10 @@ class Launcher:
     filling: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
-        """Start the launcher process and return the protections it reports."""
+        """Start the launcher process and return the protections that it reports.
+
+        Raises `UnavailableError` if it does not become ready.
+        """
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(0)
@@ -111,7 +114,7 @@ class Launcher:
             raise UnavailableError(f"{self.module} did not become ready.") from None
 
     async def close(self) -> None:
-        """End the launcher process and every run it started."""
+        """End the launcher process and all its runs."""
         if self.filling is not None:
             await end(self.filling)
         self.lost()
@@ -141,7 +144,7 @@ class Launcher:
                 run.ended.set_result(None)
 
     def receive(self, control: socket.socket) -> None:
-        """Handle all messages received by now."""
+        """Handle all messages that can be read without waiting."""
         while control is self.control:
             try:
                 word, handles, _, _ = socket.recv_fds(control, LARGEST_WORD, 2)
@@ -184,7 +187,10 @@ class Launcher:
             order.set_result(None)
 
     async def launch(self, **order: int) -> Launched:
-        """Return a process for a run: a spare one if the limits are the default ones."""
+        """Return a process for a run; with the default limits, it can be a spare process.
+
+        Raises `UnavailableError` if no process could be started.
+        """
         async with self.starting:
             if self.control is None:
                 await self.close()
@@ -202,7 +208,7 @@ class Launcher:
         return launched
 
     async def waited(self, ordered: Ordered) -> Launched | None:
-        """Wait for an order while the launcher still sends messages, since it may only be busy."""
+        """Wait for an order while the launcher still sends messages; return None if it stops."""
         while not ordered.done():
             before = self.words
             await asyncio.wait((ordered,), timeout=READY_WITHIN)
@@ -216,7 +222,7 @@ class Launcher:
             self.filling = asyncio.create_task(self.fill_after_delay())
 
     async def fill_after_delay(self) -> None:
-        """Order spares after a short wait."""
+        """Order spare processes after `SPARE_DELAY` seconds."""
         await asyncio.sleep(SPARE_DELAY)
         await self.fill()
 

@@ -23,7 +23,7 @@ FORBIDDEN_CALL = 41 if os.uname().machine == "x86_64" else 198  # socket()
 
 
 def probed(*, without_seccomp: bool) -> dict[str, bool]:
-    """Start a child that hardens itself and then violates seccomp; return its protections."""
+    """Return the protections of a child that hardens itself and then violates seccomp."""
     reading, writing = os.pipe()
     me = os.getpid()
     child = os.fork()
@@ -84,7 +84,7 @@ class Zygote:
         self.fork(request["run"], request["memory"], request["cpu"])
 
     def fork(self, run: int, memory: int, cpu: int) -> None:
-        """Fork a child for this run and pass its pidfd, which never names another process."""
+        """Fork a child for this run, and send a pidfd and a socket of the child."""
         held = Confinement(memory, cpu, self.pid, without_seccomp=self.without_seccomp)
         ours, theirs = socket.socketpair()
         try:
@@ -115,7 +115,7 @@ class Zygote:
 
 
 def main() -> None:
-    """Warm up, check the protections, serve. The control socket is standard input."""
+    """Warm up, check the protections, then serve the control socket at standard input."""
     without_seccomp = "--without-seccomp" in sys.argv
     control = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not on Ctrl-C

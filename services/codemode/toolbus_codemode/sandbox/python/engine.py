@@ -1,4 +1,4 @@
-"""Python engine: bind tools as awaitable functions of modules, run a program in a worker."""
+"""Python engine, which runs a program in a worker with tools as awaitable functions."""
 
 import asyncio
 import itertools
@@ -31,11 +31,11 @@ UNAWAITED = "<coroutine external_future("
 RECURSION = 200
 SUSPENSIONS = 10_000
 SHOWN = 500
-LONGEST_FAILURE = 4_000  # characters of a call's failure, whose advice is at its end
+LONGEST_FAILURE = 4_000  # characters of a call's failure, which ends with the advice
 FLOODED = "The program exceeded its output limit."
 encoder = msgspec.json.Encoder()
 
-# Error names of exceptions; the first match counts.
+# Error names by exception class; the first matching class is used.
 NAMED: tuple[tuple[type[BaseException], str], ...] = (
     (MemoryError, "memory"),
     (TimeoutError, "time"),
@@ -48,7 +48,7 @@ NAMED: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
-    """Return the engine's own limits. `cpu` is in seconds, without the time of calls."""
+    """Return the limits of the engine; `cpu` is in seconds and excludes the time of calls."""
     return {
         "max_memory": memory,
         "max_feed_duration_secs": float(cpu),
@@ -70,7 +70,10 @@ class Prints:
         self.parts: list[str] = []
 
     def take(self, _stream: str, text: str) -> None:
-        """Add text. Never raises, because the engine would report the error only at the end."""
+        """Add text; beyond the limit, call `flooded` instead.
+
+        No exception is raised, because the engine would report it only at the end.
+        """
         if self.left < 0:
             return
         self.left -= len(text)
@@ -115,7 +118,7 @@ class Run:
         self.writer.write(with_length(message))
 
     async def run(self) -> None:
-        """Receive a program, run it, send its result. The service may end at any time."""
+        """Receive a program, run it and send its result; stop if the service disconnects."""
         try:
             start = await self.receive()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -154,7 +157,7 @@ class Run:
         try:
             async with asyncio.timeout(self.start.deadline):
                 value = await self.value(prints)
-                await asyncio.sleep(0)  # lets a pending cancellation for too much output happen
+                await asyncio.sleep(0)  # raises a pending cancellation for too much output
                 return self.done(value, prints.text)
         except asyncio.CancelledError:
             if prints.left >= 0:
@@ -215,12 +218,12 @@ class Run:
         return function
 
     def remembered(self, error: Exception, name: str, subject: str) -> Exception:
-        """Store an exception, to recognize it if the program does not catch it."""
+        """Store and return an exception, so that `failed` recognizes it if it is not caught."""
         self.failures[str(error)] = (name, subject)
         return error
 
     async def outcome(self, call: Call) -> Any:
-        """Make one call."""
+        """Make one call and return its value. Raises an exception in the program if it fails."""
         self.called += 1
         if self.called > self.start.calls:
             text = f"A program can make at most {self.start.calls} calls."

@@ -1,8 +1,7 @@
-"""Host of Python workers: start hardened workers on request, and run a program in each.
+"""Host process that starts hardened Python workers on request; each worker runs one program.
 
 The workers are a binary of another project, and their client is native code. The client therefore
-runs in this process and not in the service; if it crashes, the service starts another process. A
-worker runs one program.
+runs in this process and not in the service; if it crashes, the service starts another host.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ EXECUTABLE = 0x10  # MFD_EXEC, since Linux 6.3; older kernels reject it and do n
 def launcher(*, without_seccomp: bool) -> tuple[int, Path]:
     """Create a script that the client runs as the worker's binary; return its descriptor and path.
 
-    It is an anonymous file, so it disappears when this process ends.
+    The script is an anonymous file, so it disappears when this process ends.
     """
     seccomp = "without-seccomp" if without_seccomp else "seccomp"
     words = [
@@ -91,7 +90,7 @@ class Host:
                 self.control.send(encoded[0])
 
     async def run(self, run: int, memory: int, cpu: int) -> None:
-        """Run one worker for one program."""
+        """Start a worker, run one program in it, and report the end to the service."""
         modules: dict[str, pydantic_monty.ExternalModule] = {}
         try:
             checkout = self.pool.checkout(limits=limits(memory, cpu), external_modules=modules)
@@ -108,7 +107,7 @@ class Host:
         session: pydantic_monty.AsyncMontySession,
         modules: dict[str, pydantic_monty.ExternalModule],
     ) -> None:
-        """Pass the worker's handles to the service, and run the program it sends."""
+        """Send the worker's handles to the service, and run the program that it returns."""
         if session.worker_pid is None:
             return
         ours, theirs = socket.socketpair()
@@ -125,7 +124,7 @@ class Host:
             writer.transport.abort()
 
     async def probed(self) -> dict[str, bool]:
-        """Return the protections of a worker, as the kernel reports them."""
+        """Start a worker and return its protections; empty if it does not work."""
         async with self.pool.checkout() as session:
             if await session.feed_run("1 + 1") != 1 + 1 or session.worker_pid is None:
                 return {}
@@ -133,7 +132,7 @@ class Host:
 
 
 async def main() -> None:
-    """Start the pool, report protections, serve. The control socket is standard input."""
+    """Start the pool, report the protections, then serve the control socket at standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the service, not on Ctrl-C
     control = socket.socket(fileno=os.dup(0))
     control.settimeout(0)

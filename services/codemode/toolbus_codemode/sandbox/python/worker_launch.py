@@ -1,4 +1,6 @@
-"""Become a hardened Python worker: `worker_launch.py COMMON BINARY MEMORY CPU ALLOWED ARGS…`.
+"""Script that hardens itself and becomes a Python worker.
+
+Usage: `worker_launch.py COMMON BINARY MEMORY CPU ALLOWED ARGS…`.
 
 The script runs without site packages, so that few modules are imported. COMMON is the path of the
 common package. The binary is opened before the change of user, because the unprivileged user may
@@ -20,7 +22,7 @@ DESCRIPTORS = 64
 
 
 def main() -> None:
-    """Replace this process by the worker; never return."""
+    """Harden this process and replace it by the worker; never return."""
     binary, memory, cpu, allowed, *arguments = sys.argv[2:]
     opened = os.open(binary, os.O_RDONLY | os.O_CLOEXEC)
     silent = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Starlark engine: bind tools as functions, run a program, return its result."""
+"""Starlark engine, which runs a program with tools as functions and returns its result."""
 
 import itertools
 import re
@@ -65,7 +65,7 @@ class Run:
         self.called = 0
 
     def stop(self, name: str, message: str, subject: str = "") -> NoReturn:
-        """Stop the program with this error."""
+        """Stop the program with this error; an earlier error takes precedence."""
         self.failure = self.failure or (name, message, subject)
         raise Stopped
 
@@ -93,19 +93,19 @@ class Run:
             self.stop("wrong_argument", str(error), error.subject)
 
     def outcome(self, call: Call) -> Outcome:
-        """Make one call within the limits."""
+        """Return the outcome of one call within the limits."""
         self.check_time()
         return self.call_log.outcome(call)
 
     def counted(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
-        """Make calls, up to the limit of calls."""
+        """Make calls and return their outcomes; stop the program at the limit of calls."""
         self.called += len(calls)
         if self.called > self.program.calls:
             self.stop("too_many_calls", f"A program can make at most {self.program.calls} calls.")
         return self.run_calls(calls)
 
     def value_of(self, outcome: Outcome, *, caught: bool) -> Any:
-        """Return an outcome's value. A failure that the program does not catch stops it."""
+        """Return the value of an outcome; a failure that is not caught stops the program."""
         if caught:
             return {"value": outcome.value, "code": outcome.code, "message": outcome.message}
         if outcome.code:
@@ -113,13 +113,13 @@ class Run:
         return outcome.value
 
     def together(self, numbers: list[Any], catch: Any) -> list[Any]:
-        """Make prepared calls concurrently."""
+        """Make prepared calls concurrently and return their values."""
         self.check_time()
         outcomes = self.call_log.together(tuple(self.again(number) for number in numbers))
         return [self.value_of(outcome, caught=bool(catch)) for outcome in outcomes]
 
     def again(self, number: Any) -> Call:
-        """Return a copy of the call prepared under this number."""
+        """Return a copy, with a new id, of the call that was prepared under this number."""
         if not isinstance(number, int) or not 0 <= number < len(self.prepared):
             self.stop("wrong_argument", "The value is not a call prepared with call().", "parallel")
         before = self.prepared[number]
@@ -128,7 +128,7 @@ class Run:
     def set_mode(self, mode: str) -> None:
         """Set the mode of the next tool call.
 
-        A mode that is not used means that no tool was called.
+        If the previous mode was not used, no tool was called, and the program stops.
         """
         if self.mode and not mode:
             self.stop("wrong_argument", "This function takes a tool and its arguments.", "try_call")
@@ -147,13 +147,13 @@ class Run:
         self.printed.append(text)
 
     def fork(self, branches: int) -> int:
-        """Begin a `parallel`."""
+        """Begin a `parallel` with this number of branches; return its number."""
         if branches > self.program.calls:
             self.stop("too_many_calls", f"A program can make at most {self.program.calls} calls.")
         return self.call_log.fork()
 
     def check_time(self) -> None:
-        """Stop the program at the deadline, which the engine does not check between slow calls."""
+        """Stop the program if the deadline has passed; the engine does not check slow calls."""
         if self.late():
             self.stop("time", f"The program took longer than {self.program.deadline:g} s.")
 
@@ -187,12 +187,12 @@ class Run:
         return module
 
     def join(self) -> None:
-        """End a `parallel`."""
+        """End a `parallel`; stop the pass if one of its branches waits for a call."""
         self.check_time()
         self.call_log.join()
 
     def passed(self) -> Any:
-        """Run one pass and return the value, or raise `Again`."""
+        """Run one pass and return the value. The engine raises an exception if the pass stops."""
         self.call_log.start_over()
         self.printed, self.printed_bytes, self.mode, self.prepared = [], 0, "", []
         module = self.module()
@@ -246,7 +246,7 @@ class Run:
 
 
 def shown(value: Any) -> str:
-    """Return a value as `print` shows it."""
+    """Return the text that `print` prints for a value."""
     if value is None or isinstance(value, bool):
         return str(value)
     try:

@@ -13,31 +13,34 @@ _BETWEEN = "."
 
 
 class DataKey(Claims, frozen=True):
-    """Key of one record."""
+    """Data key that encrypts one record."""
 
     key: bytes
 
 
 class Envelope(TokenSealer):
-    """Encrypt with the newest master key; decrypt with that one and earlier ones."""
+    """Encryption with the newest master key, and decryption with any known master key."""
 
     def __init__(self, master: bytes, earlier: Sequence[bytes] = ()) -> None:
         super().__init__(master)
         self._earlier = [TokenSealer(each) for each in earlier]
 
     def close(self, claims: Claims) -> str:
-        """Return the encrypted data key and record."""
+        """Return the encrypted data key and the encrypted record as one text."""
         key = os.urandom(KEY_BYTES)
         return f"{super().close(DataKey(key))}{_BETWEEN}{TokenSealer(key).close(claims)}"
 
     def open(self, text: Any, kind: type[C]) -> C | None:
-        """Return the record; None if it cannot be decrypted or is of another kind."""
+        """Return the record, or None if it cannot be decrypted or is of another kind."""
         wrapped, _, sealed = text.partition(_BETWEEN) if isinstance(text, str) else ("", "", "")
         found = super().open(wrapped, DataKey) or self._opened_before(wrapped)
         return TokenSealer(found.key).open(sealed, kind) if found is not None else None
 
     def reencrypt(self, text: str) -> str | None:
-        """Re-encrypt a record's data key with the newest master key; None if it already is."""
+        """Return the record with its data key re-encrypted with the newest master key.
+
+        Return None if no earlier master key decrypts it.
+        """
         wrapped, _, sealed = text.partition(_BETWEEN)
         found = self._opened_before(wrapped)
         return f"{super().close(found)}{_BETWEEN}{sealed}" if found is not None else None
@@ -48,7 +51,7 @@ class Envelope(TokenSealer):
 
 
 async def reencrypt(bucket: Bucket, envelope: Envelope) -> int:
-    """Re-encrypt records of earlier master keys; return how many were written."""
+    """Re-encrypt the records of earlier master keys; return the number of written records."""
     count = 0
     for each in await bucket.present():
         fresh = envelope.reencrypt(each.value.decode("ascii", "replace")) if each.value else None

@@ -1,8 +1,8 @@
 """Master keys by reference: read from a store, or wrapped by a key service.
 
 A key service is called only at start: it unwraps the master key for this process. Wrapped keys are
-in a bucket beside the data they encrypt, where every replica finds the same; without the service
-they are useless.
+stored in the bucket of the data that they encrypt, so every replica uses the same keys. Without the
+key service, wrapped keys cannot be used.
 """
 
 import asyncio
@@ -22,17 +22,21 @@ from toolbus_common.secrets.references import SecretError, references_in
 
 @dataclass(frozen=True, slots=True)
 class Masters:
-    """Finds master keys. `service:path#label` is one of several wrapped by the same service key."""
+    """Source of master keys.
+
+    In a reference `service:path#label`, the label distinguishes master keys that the same key of
+    the service wraps.
+    """
 
     secrets: Secrets
     services: Mapping[str, KeyService]
     bucket: Bucket
 
     async def newest(self, reference: str) -> bytes:
-        """Return the master key to encrypt with; create and wrap one on first use of a service.
+        """Return the master key for encryption; the first use of a key service creates the key.
 
         Raises:
-            SecretError: the key is not available; the message says what to do.
+            SecretError: the key is not available; the message contains the fix.
 
         """
         service, path = self._service_of(reference)
@@ -42,11 +46,11 @@ class Masters:
         return await self._key(reference)
 
     async def earlier(self, location: str) -> bytes:
-        """Return an earlier master key, by reference or from a file. It must exist.
+        """Return an earlier master key, by reference or from a file; a missing key is an error.
 
         Raises:
-            SecretError: the key is not available; the message says what to do.
-            ValueError: there is no such file, or it holds no key.
+            SecretError: the key is not available; the message contains the fix.
+            ValueError: the file does not exist, or contains no key.
 
         """
         known = self._service_of(location)[0] is not None or references_in([_braced(location)])
@@ -70,7 +74,7 @@ class Masters:
         return key
 
     async def _stored_key(self, reference: str) -> bytes:
-        """Return the key that a store holds as text."""
+        """Return the key that a secret store contains as base64 text."""
         found = await self.secrets.read([_braced(reference)])
         if not found:
             raise SecretError(
@@ -89,7 +93,7 @@ class Masters:
         return key
 
     def _service_of(self, reference: str) -> tuple[KeyService | None, str]:
-        """Return the key service a reference names, if any, and the path of its key."""
+        """Return the key service that a reference names, or None, and the path of the key."""
         name, _, rest = reference.partition(":")
         return self.services.get(name), rest.partition("#")[0]
 
@@ -105,7 +109,7 @@ def _braced(reference: str) -> str:
 async def _call_service(
     reference: str, operation: Callable[[str, bytes], bytes], path: str, data: bytes
 ) -> bytes:
-    """Call a key service. Its error details are dropped: they may quote the request."""
+    """Call a key service. Error details are dropped, because they may contain the request."""
     try:
         async with asyncio.timeout(READ_SECONDS):
             return await asyncio.to_thread(operation, path, data)

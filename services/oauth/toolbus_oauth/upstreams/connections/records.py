@@ -1,13 +1,14 @@
-"""Stored state of other authorization servers, and the tokens they issued."""
+"""Records about other authorization servers and the tokens that they issued."""
 
 from toolbus_common.crypto.sealed_tokens import Claims
 
 
 class Connection(Claims, frozen=True):
-    """Token for a server, of one user or (empty) shared by all.
+    """Token for an upstream server; `user` is empty if all users share the token.
 
-    It is used only at `url`; `issuer` issued it for `resource`. `asked` are the requested scopes,
-    `scopes` the granted ones. `key` is the private key the token is bound to (DPoP), or empty.
+    The token is used only at `url`. `issuer` issued it for `resource`. `requested` contains the
+    requested scopes, and `scopes` contains the granted scopes. `key` is the private key to which
+    the token is bound (DPoP), or empty.
     """
 
     server: str
@@ -31,8 +32,8 @@ class Connection(Claims, frozen=True):
 class ProviderTokens(Claims, frozen=True):
     """Tokens from a person's sign-in at a provider, to be exchanged for identity assertions.
 
-    `provider` is its name under `issuers`, `url` its issuer URL at that time, `client_id` the
-    client that signed the person in.
+    `provider` is the provider's name under `issuers`. `url` is the provider's issuer URL at the
+    time of the sign-in, and `client_id` is the client id of Toolbus at that time.
     """
 
     provider: str
@@ -46,9 +47,10 @@ class ProviderTokens(Claims, frozen=True):
 
 
 class Registration(Claims, frozen=True):
-    """Registration of Toolbus at an authorization server; `id` is empty if it was forgotten there.
+    """Registration of Toolbus at an authorization server.
 
-    `ends` is when the secret expires (0: never), `made` when it was registered.
+    `id` is empty if the server deleted the registration. `ends` is the Unix time at which the
+    secret expires, or 0 if it does not expire. `made` is the Unix time of the registration.
     """
 
     issuer: str
@@ -60,9 +62,9 @@ class Registration(Claims, frozen=True):
 
 
 class Link(Claims, frozen=True):
-    """Link at which a person connects a server, and the authorization request it leads to.
+    """Link at which a person connects a server, with the parameters of the authorization request.
 
-    With `bound` the token is to be bound to a key (DPoP).
+    With `bound`, the requested token is bound to a key (DPoP).
     """
 
     id: str
@@ -83,7 +85,7 @@ class Link(Claims, frozen=True):
 
 
 class OpenLink(Claims, frozen=True):
-    """Open link of a server and user, with the scopes and client of its request."""
+    """Reference to the unexpired link of a server and user, with the requested scopes."""
 
     id: str
     url: str
@@ -94,7 +96,7 @@ class OpenLink(Claims, frozen=True):
 
 
 class PendingAuthorization(Claims, frozen=True):
-    """Authorization in progress at another server; its state is valid once."""
+    """Authorization in progress at another server; its state value is valid once."""
 
     link: Link
     browser: str

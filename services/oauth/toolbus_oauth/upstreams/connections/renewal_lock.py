@@ -24,7 +24,7 @@ class RenewalLock:
 
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncIterator[None]:
-        """Hold the lock of a key."""
+        """Wait for the lock of a key; release it at exit."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         try:
             async with lock, self._leased(key):

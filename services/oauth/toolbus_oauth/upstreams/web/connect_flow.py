@@ -1,4 +1,4 @@
-"""Browser flow in which a person connects an upstream server's account."""
+"""Browser flow in which a person connects an account at an upstream server."""
 
 import secrets
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _FLAGS = "Path=/; Secure; HttpOnly; SameSite=Lax"
 
 @dataclass(slots=True)
 class ConnectFlow:
-    """Handlers of the connect pages; `browsing` identifies the person."""
+    """Handlers of the connect pages; `authorize_flow` identifies the person."""
 
     authorize_flow: AuthorizeFlow
     brief: Store
@@ -67,7 +67,7 @@ class ConnectFlow:
         return with_cookie(shown, f"{BROWSER}={browser}; {_FLAGS}")
 
     async def answered(self, request: Request) -> PageReply:
-        """Handle the confirmation form; each ticket is answered once."""
+        """Handle the confirmation form; each ticket is accepted once."""
         ticket, answer = self.authorize_flow.ticket_of(request), request.form.get("answer")
         link = await self._link(ticket.auth_request.connect)
         if link.user and (ticket.person is None or answer not in ("allow", "deny", "switch")):
@@ -121,7 +121,7 @@ class ConnectFlow:
         return server
 
     async def _connect_asserted(self, link: Link, server: Server, ticket: Ticket) -> PageReply:
-        """Connect through the provider's assertion; without one, the person signs in."""
+        """Connect with the provider's assertion; if it is missing, show the sign-in form."""
         try:
             await self.token_provider.vouched(link, server)
         except SignInRequiredError:
@@ -170,5 +170,5 @@ def _token_error(link: Link, error: Exception) -> PageError:
 
 
 def _is_sender(link: Link, iss: str | None) -> bool:
-    """Return whether the requested issuer sent the response (RFC 9207). Pure."""
+    """Return whether the requested issuer sent the response (RFC 9207)."""
     return not link.says_issuer if iss is None else iss == link.issuer
