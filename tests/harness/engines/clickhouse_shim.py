@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         if statement and body and DATA.search(statement):
             return self._load(handle, statement, body), ""
         sql = statement + (b"\n" if statement else b"") + body
-        if match := re.match(rb"\s*(INSERT\s.*?FORMAT\s+\w+)\s*\n(.+)", sql, re.DOTALL):
+        if match := re.match(rb"\s*(INSERT\s.*?FORMAT\s+\w+) *\n(.+)", sql, re.DOTALL):
             return self._load(handle, match[1], match[2]), ""
         found = FORMAT.search(sql)
         form = found[1].decode() if found else given.get("default_format", "TabSeparated")

@@ -120,6 +120,7 @@ class CosignatureRow(Struct, gc=False):
 Rows = list[EventRow] | list[DeadRow]
 Written = Rows | list[CheckpointRow] | list[CosignatureRow]
 
+
 class Columns(NamedTuple):
     """Rows as columns: of each its name, its type in ClickHouse, and the values of all rows."""
 

@@ -282,15 +282,19 @@ class ClickHouse:
 
     def _insert(self, table: str, batch: rows.Written, token: str) -> None:
         with self._store_errors():
-            columns = rows.columns(batch)
-            self._connected().insert(
+            client, columns = self._connected(), rows.columns(batch)
+            context = client.create_insert_context(
                 table,
-                columns.values,
                 columns.names,
                 column_type_names=columns.types,
                 column_oriented=True,
                 settings=INSERT_SETTINGS | {"insert_deduplication_token": token},
+                data=columns.values,
             )
+            # By default the client sends blocks of 2 MB. The token covers one block: ClickHouse
+            # would drop the others as duplicates of the first.
+            context.block_row_count = len(batch)
+            client.data_insert(context)
 
     def _stored(self, sequences: Sequence[int]) -> set[Position]:
         found: set[Position] = set()
