@@ -129,10 +129,10 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
     direct = f"http://127.0.0.1:{echo_port}/mcp"
     for number in range(rounds):
         seen = {
-            "direct_1": _load(direct, "echo", "", 1, seconds / 2),
-            "direct_64": _load(direct, "echo", "", 64, seconds / 2),
-            "through_1": _load(endpoint, "echo__echo", SECRET, 1, seconds / 2),
-            "list_1": _load(endpoint, "", SECRET, 1, seconds / 2),
+            "direct_1": call_load(direct, "echo", "", 1, seconds / 2),
+            "direct_64": call_load(direct, "echo", "", 64, seconds / 2),
+            "through_1": call_load(endpoint, "echo__echo", SECRET, 1, seconds / 2),
+            "list_1": call_load(endpoint, "", SECRET, 1, seconds / 2),
             "sessions": _sessions(endpoint, seconds / 2),
         }
         seen["through_64"] = counted(pids, endpoint, seconds)
@@ -147,7 +147,7 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
 def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
     """Return the load at concurrency 64, and each process's CPU until all events are rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
-    seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
+    seen = call_load(endpoint, "echo__echo", SECRET, 64, seconds)
     _quiet(pids)
     used = {pid: cpu_seconds(pid) - before[pid] for pid in pids}
     calls = seen["all_requests"]
@@ -168,7 +168,8 @@ def _quiet(pids: list[int]) -> None:
             return
 
 
-def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> dict[str, Any]:
+def call_load(url: str, tool: str, key: str, connections: int, seconds: float) -> dict[str, Any]:
+    """Return the figures of a load of tool calls, or of `tools/list` without a tool."""
     method = "tools/call" if tool else "tools/list"
     params: dict[str, Any] = {"name": tool, "arguments": {"text": "@@@@@@@@ bench"}} if tool else {}
     params["_meta"] = {
@@ -262,7 +263,7 @@ prices: {{"echo__echo": 0.001}}
 
 def _answers(endpoint: str) -> bool:
     try:
-        _load(endpoint, "echo__echo", SECRET, 1, 0.1)
+        call_load(endpoint, "echo__echo", SECRET, 1, 0.1)
     except (SystemExit, subprocess.SubprocessError):
         return False
     return True

@@ -16,6 +16,10 @@ STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"9\r\ndata: {}\n\r\n"
 )
+WITH_TRAILER = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"2\r\n{}\r\n0\r\nContent-Type: text/event-stream\r\nX-Trailer: 1\r\n\r\n"
+)
 
 
 class SlowServer:
@@ -83,3 +87,24 @@ async def test_a_connection_in_use_is_closed_when_it_returns_to_a_closed_pool(
     assert body == b"{}"
     async with asyncio.timeout(30):
         await answering_server.disconnected.wait()
+
+
+async def test_trailers_are_not_headers_of_the_next_response() -> None:
+    connections = 0
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for answer in (WITH_TRAILER, WHOLE):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+        await reader.read()
+
+    async with served(meet) as port:
+        pool = Pool(f"http://127.0.0.1:{port}/", AT_LOOPBACK)
+        for _ in range(2):
+            head, body = await pool.request(REQUEST)
+            assert body == b"{}"
+        assert head.headers == {b"content-length": b"2"}
+        assert connections == 1
+        pool.close()

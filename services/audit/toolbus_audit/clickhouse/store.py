@@ -284,13 +284,10 @@ class ClickHouse:
         with self._store_errors():
             client, columns = self._connected(), rows.columns(batch)
             context = client.create_insert_context(
-                table,
-                columns.names,
-                column_type_names=columns.types,
-                column_oriented=True,
-                settings=INSERT_SETTINGS | {"insert_deduplication_token": token},
-                data=columns.values,
+                table, columns.names, column_type_names=columns.types, column_oriented=True
             )
+            context.settings = INSERT_SETTINGS | {"insert_deduplication_token": token}
+            context.data = columns.values
             # By default the client sends blocks of 2 MB. The token covers one block: ClickHouse
             # would drop the others as duplicates of the first.
             context.block_row_count = len(batch)
@@ -382,9 +379,8 @@ class ClickHouse:
             yield
         except MigrationError as error:
             raise StoreDownError(str(error)) from error
-        except DatabaseError as error:
-            # The client raises `DataError` for a value that a column's type cannot represent.
-            if error.code in REJECTED_CODES or isinstance(error, DataError):
+        except DatabaseError as error:  # of the client, if it cannot encode a value: `DataError`
+            if isinstance(error, DataError) or error.code in REJECTED_CODES:
                 raise RowsRejectedError(message_of(error)) from error
             raise StoreDownError(self._down_message(error)) from error
 

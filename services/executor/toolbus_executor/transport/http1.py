@@ -3,10 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import chain
+from math import inf
 from time import monotonic
 
 import httptools
+from msgspec import Struct
 
 from toolbus_common.egress import EgressError
 from toolbus_common.errors import ToolbusError
@@ -38,8 +40,11 @@ class TooLargeError(Exception):
     """The response exceeds its limit."""
 
 
-@dataclass(slots=True)
-class Head:
+def _too_large(maximum: int) -> TooLargeError:
+    return TooLargeError(f"the response exceeds {maximum} bytes")
+
+
+class Head(Struct):
     """Status and headers (lower-case names) of a response."""
 
     status: int
@@ -59,25 +64,33 @@ OnStream = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
-    """One connection. It carries one request at a time; a response is whole or streamed."""
+    """One connection. It carries one request at a time; a response is whole or streamed.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    `proxy` is set if the connection leads to a proxy that forwards plain requests.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, proxy: DialedSocket | None = None) -> None:
         self._loop = loop
+        self._proxy = proxy
         self._transport: asyncio.Transport | None = None
+        self._fields: dict[bytes, bytes] = {}  # headers as received, or ignored trailers
+        self.on_header = self._fields.__setitem__  # the parser calls no Python for a header
         self._parser = httptools.HttpResponseParser(self)
         self._waiting: asyncio.Future[tuple[Head, bytes]] | None = None
         self._on_stream: OnStream | None = None
-        self._headers: dict[bytes, bytes] = {}
         self._head = _NO_HEAD
+        self._unparsed = 0  # bytes received since the last piece of a body
         self._streams = False
         self._parts: list[bytes] = []
         self._size = 0
         self._large: MessageSpill | None = None
-        self._spill: SpillBuffer | None = None
-        self._keeps = False
+        self.spill: SpillBuffer | None = None  # of a body that is too large to hold
+        self.keeps = False  # the server keeps the connection after its response
         self._until_closed = False  # a body without a length ends with the connection
         self._bodiless = False  # the response to HEAD announces a body that does not follow
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = inf  # of the request in progress, in monotonic seconds
+        self._timer: asyncio.TimerHandle | None = None  # one for many requests
+        self._timer_at = 0.0
         self.idle_since = 0.0
         self.on_whole: Callable[[], None] | None = None  # called once a stream has ended too
 
@@ -93,14 +106,19 @@ class Connection(asyncio.Protocol):
             self._finish()
         self._fail(BrokenError(str(exc) if exc else "the upstream closed the connection"))
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes."""
         if self._waiting is None and self.on_whole is None:
             self.close()  # unrequested bytes must not become the next response
             return
+        self._unparsed += len(data)
         try:
             self._parser.feed_data(data)
+            if self._unparsed > LARGEST_HEAD:  # an unfinished head, or trailers
+                raise _too_large(LARGEST_HEAD)
         except (httptools.HttpParserError, TooLargeError) as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserError) else error
             known = cause if isinstance(cause, TooLargeError | ToolbusError) else None
@@ -109,24 +127,18 @@ class Connection(asyncio.Protocol):
 
     # -- httptools ---------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """Start a response."""
-        self._headers, self._parts, self._size, self._until_closed = {}, [], 0, False
-        if self._waiting is None or self._waiting.done():
-            self.close()  # a second response to one request
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header."""
-        self._grow(len(name) + len(value), LARGEST_HEAD)
-        self._headers[name.lower()] = value.strip()
-
     def on_headers_complete(self) -> None:
         """Start the body."""
-        self._size = 0
-        self._until_closed = not (
-            b"content-length" in self._headers or b"transfer-encoding" in self._headers
-        )
-        self._head = head = Head(self._parser.get_status_code(), self._headers)
+        if self._waiting is None or self._waiting.done():
+            self.close()  # a second response to one request
+        fields, unparsed = self._fields, self._unparsed
+        headers = {name.lower(): value.strip() for name, value in fields.items()}
+        if unparsed > LARGEST_HEAD and sum(map(len, chain(*fields.items()))) > LARGEST_HEAD:
+            raise _too_large(LARGEST_HEAD)
+        fields.clear()
+        self._unparsed = 0
+        self._until_closed = not (b"content-length" in headers or b"transfer-encoding" in headers)
+        self._head = head = Head(self._parser.get_status_code(), headers)
         self._streams = self._on_stream is not None and head.is_stream
         if self._bodiless and head.status >= FIRST_FINAL_STATUS:
             self._finish()
@@ -135,23 +147,27 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
+        self._unparsed = 0
         if self._streams and self._on_stream is not None:
             if self._on_stream(body):
                 self._finish()
-        elif self._spill is not None:
-            self._spill.feed(body)
+        elif self.spill is not None:
+            self.spill.feed(body)
         else:
             self._parts.append(body)
-            self._grow(len(body), LARGEST_BODY)
-            if self._size > LARGEST_HELD and self._large is not None:
-                self._begin_spill(self._large)
+            self._size += len(body)
+            if self._size > LARGEST_BODY:
+                raise _too_large(LARGEST_BODY)
+            large = self._large
+            if self._size > LARGEST_HELD and large is not None and large.spills is not None:
+                self._begin_spill(large)
 
     def on_message_complete(self) -> None:
         """Finish the response."""
         self._until_closed = False
         if self._head.status < FIRST_FINAL_STATUS:
             return
-        self._keeps = self._parser.should_keep_alive()
+        self.keeps = self._parser.should_keep_alive()
         self._finish()
         if self.on_whole is not None:
             self.on_whole()
@@ -167,81 +183,93 @@ class Connection(asyncio.Protocol):
         """Whether another request may be written."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def request(
+    def send(
         self,
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
         large: MessageSpill | None = None,
-    ) -> tuple[Head, bytes]:
-        """Write a request and return its response; an event stream goes to `on_stream`.
+    ) -> "asyncio.Future[tuple[Head, bytes]]":
+        """Write a request and return the future of its response, until `clear` is called.
 
-        A body that is too large goes to `large`, and the response has the rest that `large`
-        returns.
+        An event stream goes to `on_stream`. A body that is too large goes to `large`; `completed`
+        then returns the rest. The future fails with `BrokenError`, `TooLargeError`, or with
+        `TimeoutError` if there is no whole response within `seconds`.
 
         Raises:
             NotSentError: the connection was closed before any byte was written.
-            BrokenError, TooLargeError: afterwards.
-            TimeoutError: no whole response within `seconds`.
 
         """
         if self._transport is None or self._transport.is_closing():
             raise NotSentError("the connection was closed")
-        self._keeps = False
+        self._parts, self._size, self._until_closed, self.keeps = [], 0, False, False
+        self._fields.clear()  # trailers of the previous response
         self._on_stream = on_stream
         if large is not None:
             self._large, large.flow = large, self._throttle
         self._bodiless = request.startswith(b"HEAD ")
-        self._waiting = self._loop.create_future()
-        self._transport.write(request)
-        # A plain timer costs a quarter of asyncio.timeout, and every call needs one.
-        if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._time_out)
-        try:
-            answer = await self._waiting
-            if self._spill is None or large is None:
-                return answer
-            spill, self._spill = self._spill, None
-            return answer[0], await large.ended(spill)
-        finally:
-            if self._spill is not None and large is not None:
-                large.abandon(self._spill)
-            self._waiting = self._on_stream = self._large = self._spill = None
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        self._waiting = waiting = self._loop.create_future()
+        self._transport.write(request if self._proxy is None else _absolute(request, self._proxy))
+        if seconds is None:
+            self._deadline = inf
+        else:
+            self._deadline = monotonic() + seconds
+            # A timer of an earlier request that fires before the deadline is renewed then.
+            if self._timer is None or self._timer_at > self._deadline:
+                self._start_timer(seconds)
+        return waiting
+
+    async def completed(self, response: tuple[Head, bytes]) -> tuple[Head, bytes]:
+        """Return a response whose large body is stored, with the rest of that body."""
+        if self.spill is None or self._large is None:
+            return response
+        spill, self.spill = self.spill, None
+        return response[0], await self._large.ended(spill)
+
+    def clear(self) -> None:
+        """End the request in progress, also one without a response."""
+        if self.spill is not None and self._large is not None:
+            self._large.abandon(self.spill)
+        self._waiting = self._on_stream = self._large = self.spill = None
 
     @property
     def reusable(self) -> bool:
         """Whether the connection can be used for another request after the last response."""
-        return self._keeps and self.usable
+        return self.keeps and self.usable
 
     def close(self) -> None:
         """Close the connection immediately."""
         if self._transport is not None:
             self._transport.abort()
 
-    def _grow(self, size: int, maximum: int) -> None:
-        self._size += size
-        if self._size > maximum:
-            raise TooLargeError(f"the response exceeds {maximum} bytes")
-
     def _begin_spill(self, large: MessageSpill) -> None:
-        self._spill = large.begin()
+        self.spill = large.begin()
         parts, self._parts = self._parts, []
         for part in parts:
-            self._spill.feed(part)
+            self.spill.feed(part)
 
     def _throttle(self, go: bool) -> None:  # noqa: FBT001 - as in asyncio's flow control
         """Pause or resume reading."""
         if self._transport is not None and not self._transport.is_closing():
             (self._transport.resume_reading if go else self._transport.pause_reading)()
 
-    def _time_out(self) -> None:
-        left: Callable[[], float] | None = getattr(self._on_stream, "left", None)
-        seconds = 0.0 if left is None else left()
+    def _start_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._check_deadline)
+        self._timer_at = monotonic() + seconds
+
+    def _check_deadline(self) -> None:
+        """Fail the request in progress if its time is over; progress on a stream extends it."""
+        self._timer = None
+        if self._waiting is None or self._deadline == inf:
+            return
+        seconds = self._deadline - monotonic()
+        if seconds <= 0:
+            left: Callable[[], float] | None = getattr(self._on_stream, "left", None)
+            seconds = 0.0 if left is None else left()
         if seconds > 0:
-            self._timer = self._loop.call_later(seconds, self._time_out)
+            self._start_timer(seconds)
         else:
             self._fail(TimeoutError())
 
@@ -250,31 +278,11 @@ class Connection(asyncio.Protocol):
             self._waiting.set_exception(error)
 
 
-class ForwardingConnection(Connection):
-    """A connection to a proxy that forwards plain requests: it needs absolute URLs."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, dialed: DialedSocket) -> None:
-        super().__init__(loop)
-        self._dialed = dialed
-
-    async def request(
-        self,
-        request: bytes,
-        on_stream: OnStream | None,
-        seconds: float | None,
-        large: MessageSpill | None = None,
-    ) -> tuple[Head, bytes]:
-        """Send a request as `Connection.request` does, with an absolute URL."""
-        verb, _, rest = request.partition(b" ")
-        line, _, rest = rest.partition(b"\r\n")
-        absolute_request = b"%b %b%b\r\n%b%b" % (
-            verb,
-            self._dialed.before,
-            line,
-            self._dialed.headers,
-            rest,
-        )
-        return await super().request(absolute_request, on_stream, seconds, large)
+def _absolute(request: bytes, proxy: DialedSocket) -> bytes:
+    """Return a request with an absolute URL, for a proxy that forwards plain requests."""
+    verb, _, rest = request.partition(b" ")
+    line, _, rest = rest.partition(b"\r\n")
+    return b"%b %b%b\r\n%b%b" % (verb, proxy.before, line, proxy.headers, rest)
 
 
 class Pool:
@@ -294,25 +302,33 @@ class Pool:
         seconds: float | None = DEFAULT_SECONDS,
         large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
-        """Send one request on a free or new connection; see `Connection.request`."""
+        """Return the response to one request, sent on a free or new connection.
+
+        Raises:
+            NotSentError: no connection; nothing was written.
+            BrokenError, TooLargeError, TimeoutError: see `Connection.send`.
+
+        """
         connection = self._take()
         if connection is None:
             began = monotonic()
             connection = await self._connect(seconds or CONNECT_SECONDS)
             seconds = None if seconds is None else seconds - (monotonic() - began)
         try:
-            answer = await connection.request(request, on_stream, seconds, large)
+            response = await connection.send(request, on_stream, seconds, large)
+            if connection.spill is not None:
+                response = await connection.completed(response)
         except BaseException:
             # Also when cancelled: a late response must not reach the next request.
             connection.close()
             raise
-        if connection.reusable:
-            self._put_back(connection)
-        elif connection.usable and answer[0].is_stream:
+        finally:
+            connection.clear()
+        if not connection.keeps and connection.usable and response[0].is_stream:
             self._await_end(connection)
         else:
-            connection.close()
-        return answer
+            self._put_back(connection)
+        return response
 
     def close(self) -> None:
         """Close idle connections. Connections in use close when their request ends."""
@@ -322,6 +338,7 @@ class Pool:
         self._idle.clear()
 
     def _put_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request if that is possible, else close it."""
         connection.on_whole = None
         if self._closed or not connection.reusable or len(self._idle) >= MAX_IDLE:
             connection.close()
@@ -371,7 +388,7 @@ class Pool:
     async def _connection(self, dialed: DialedSocket) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: ForwardingConnection(loop, dialed) if dialed.before else Connection(loop),
+            lambda: Connection(loop, dialed if dialed.before else None),
             sock=dialed.socket,
             ssl=dialed.context,
             server_hostname=dialed.name,

@@ -71,8 +71,9 @@ class EventReader:
     def _hold(self, piece: bytes) -> None:
         """Buffer a piece of an unfinished line."""
         self._rest.append(piece)
-        if self._size > LARGEST_HELD and self.large is not None and not self._data:
-            self._begin_spill(self.large)
+        large = self.large if self._size > LARGEST_HELD and not self._data else None
+        if large is not None and large.spills is not None:
+            self._begin_spill(large)
 
     def _begin_spill(self, large: MessageSpill) -> None:
         """Spill a data line from its beginning."""

@@ -171,7 +171,7 @@ class SpillRegistry:
 class MessageSpill:
     """The operations that a transport needs for one message that becomes too large."""
 
-    spills: SpillRegistry | None = None
+    spills: SpillRegistry | None = None  # None: such a message is rejected
     flow: Callable[[bool], None] | None = None
     whole: Kind | None = None  # kind of a body that is not JSON-RPC
 
@@ -186,6 +186,9 @@ class MessageSpill:
     def abandon(self, spill: SpillBuffer) -> None:
         """Delete the stored parts of a message that will not be completed."""
         self._of_server.abandon(spill)
+
+    def give_up(self) -> None:
+        """Abandon what this object buffers itself, because no more data follows."""
 
     @property
     def _of_server(self) -> SpillRegistry:

@@ -64,19 +64,28 @@ class AnswerStream(MessageSpill):
         self._number = number
         self._on_message = on_message
         self._caller = caller
-        self.events = EventReader()
+        self._events: EventReader | None = None
+        self.streamed = False  # whether the response is an event stream
         self.message: messages.Incoming | None = None
         self.error: ToolbusError | None = None
 
+    @property
+    def events(self) -> EventReader:
+        """The parser of the stream. Most responses are whole and need none."""
+        if self._events is None:
+            self._events = EventReader()
+        return self._events
+
     def feed(self, piece: bytes) -> bool:
         """Parse a piece of the stream; return whether the response is complete."""
+        events, self.streamed = self.events, True
+        events.large = self
         try:
-            for data in self.events.feed(piece):
+            for data in events.feed(piece):
                 self._take(messages.read(data))
         except ToolbusError as error:
             self.error = error
-        spilled = self.events.spilled is not None
-        return spilled or self.message is not None or self.error is not None
+        return events.spilled is not None or self.message is not None or self.error is not None
 
     __call__ = feed
 
@@ -84,25 +93,34 @@ class AnswerStream(MessageSpill):
         """Return the seconds by which progress extends the call, once its time limit is reached."""
         return 0.0 if self._caller is None else self._caller.left()
 
-    async def gathered(self) -> None:
-        """Read the message that was too large to hold in memory.
+    async def completed(self) -> None:
+        """End a stream: read the message that was too large to hold in memory, if there is one.
 
         Raises:
-            ToolbusError: the message is malformed, or is not the response.
+            ToolbusError: a message is malformed, or the large one is not the response.
 
         """
+        self.events.large = None  # breaks a reference cycle
         spill, self.events.spilled = self.events.spilled, None
-        if spill is None:
-            return
-        self._take(messages.read(await self.ended(spill)))
-        if self.message is None:
-            raise UpstreamInvalidError(
-                "The upstream sent a message that is too large and is not the response."
-            )
+        if spill is not None:
+            try:
+                self._take(messages.read(await self.ended(spill)))
+            except BaseException:
+                self.give_up()
+                raise
+            if self.message is None:
+                raise UpstreamInvalidError(
+                    "The upstream sent a message that is too large and is not the response."
+                )
+        if self.error is not None:
+            raise self.error
 
     def give_up(self) -> None:
         """Abandon a message that was being buffered, because no more data follows."""
-        spill = self.events.give_up()
+        if self._events is None:
+            return
+        self._events.large = None
+        spill = self._events.give_up()
         if spill is not None:
             self.abandon(spill)
 
@@ -190,23 +208,18 @@ class Transport:
             TimeoutError: the time limit passed.
 
         """
-        if self.identity is not None:
-            try:
-                request = self.identity.completed(request)
-            except UnavailableError as error:
-                raise UpstreamDeadError(error.reason, sent=False) from error
-        began = monotonic()
-        bearer = bearer or self.bearer
-        if bearer is None:
-            response = await self._send(request, on_stream, seconds, large)
-        else:
-            line = bearer.now() or await bearer.line()
-            shown = with_header(request, line)
-            response = await self._send(shown, on_stream, seconds, large, bearer.prover)
-            challenge = bearer.refusal(response[0])
-            if challenge is not None:
-                shown = with_header(request, await bearer.another(line, challenge))
-                response = await self._send(shown, on_stream, seconds, large, bearer.prover)
+        began, bearer = monotonic(), bearer or self.bearer
+        try:
+            if bearer is None and self.identity is None:
+                response = await self._pool.request(request, on_stream, seconds, large)
+            else:
+                response = await self._identified(request, on_stream, seconds, large, bearer)
+        except BaseException as error:
+            if large is not None:
+                large.give_up()
+            if not isinstance(error, TooLargeError | NotSentError | BrokenError):
+                raise
+            raise self._failure(error) from error
         if response[0].status not in SAME_METHOD or hops == MAX_REDIRECTS:
             return response
         start, _, rest = request.partition(b"\r\n")
@@ -220,38 +233,61 @@ class Transport:
         left = None if seconds is None else seconds - (monotonic() - began)
         return await self.request(again, on_stream, left, large, hops + 1, bearer)
 
-    async def _send(
+    async def _identified(
         self,
         request: bytes,
         on_stream: OnStream | None,
         seconds: float | None,
         large: MessageSpill | None,
-        prover: Prover | None = None,
+        bearer: Bearer | None,
     ) -> tuple[Head, bytes]:
-        """Send a request through the pool; one with a bound token carries a DPoP proof.
+        """Send a request with a header that names the caller, or with a token."""
+        if self.identity is not None:
+            try:
+                request = self.identity.completed(request)
+            except UnavailableError as error:
+                raise UpstreamDeadError(error.reason, sent=False) from error
+        if bearer is None:
+            return await self._pool.request(request, on_stream, seconds, large)
+        line = bearer.now() or await bearer.line()
+        shown = with_header(request, line)
+        response = await self._proven(shown, on_stream, seconds, large, bearer.prover)
+        challenge = bearer.refusal(response[0])
+        if challenge is None:
+            return response
+        shown = with_header(request, await bearer.another(line, challenge))
+        return await self._proven(shown, on_stream, seconds, large, bearer.prover)
+
+    async def _proven(
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: MessageSpill | None,
+        prover: Prover | None,
+    ) -> tuple[Head, bytes]:
+        """Send a request with a DPoP proof, if its token is bound.
 
         A proof is sent again once if the server only required a nonce in it (RFC 9449, section 8).
         """
-        try:
-            if prover is None:
-                return await self._pool.request(request, on_stream, seconds, large)
-            nonce = prover.nonce
-            shown = with_header(request, prover.line(request, self._origin))
-            response = await self._pool.request(shown, on_stream, seconds, large)
-            if not prover.needs_retry(response[0], nonce):
-                return response
-            shown = with_header(request, prover.line(request, self._origin))
-            return await self._pool.request(shown, on_stream, seconds, large)
-        except TooLargeError as error:
-            raise UpstreamInvalidError(f"The upstream's response is too large: {error}.") from error
-        except NotSentError as error:
-            self.failed_since_response = True
-            raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
-                error
-            )
-        except BrokenError as error:
-            self.failed_since_response = True
-            raise UpstreamDeadError(f"The upstream broke the connection: {error}.") from error
+        if prover is None:
+            return await self._pool.request(request, on_stream, seconds, large)
+        nonce = prover.nonce
+        shown = with_header(request, prover.line(request, self._origin))
+        response = await self._pool.request(shown, on_stream, seconds, large)
+        if not prover.needs_retry(response[0], nonce):
+            return response
+        shown = with_header(request, prover.line(request, self._origin))
+        return await self._pool.request(shown, on_stream, seconds, large)
+
+    def _failure(self, error: TooLargeError | NotSentError | BrokenError) -> ToolbusError:
+        """Return the error of a call for a failure of the connection."""
+        if isinstance(error, TooLargeError):
+            return UpstreamInvalidError(f"The upstream's response is too large: {error}.")
+        self.failed_since_response = True
+        if isinstance(error, NotSentError):
+            return UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False)
+        return UpstreamDeadError(f"The upstream broke the connection: {error}.")
 
     async def exchange(
         self, request: bytes, answer: AnswerStream, seconds: float | None
@@ -262,21 +298,10 @@ class Transport:
             ToolbusError: an error of `request`, or the stream cannot be parsed.
 
         """
-        large = None if self.spills is None else answer
-        if large is not None:
-            answer.spills, answer.events.large = self.spills, large
-        try:
-            response = await self.request(request, answer, seconds, large)
-            if answer.events.spilled is not None:
-                await answer.gathered()
-        except BaseException:
-            if large is not None:
-                answer.give_up()
-            raise
-        finally:
-            answer.events.large = None  # breaks a reference cycle
-        if answer.error is not None:
-            raise answer.error
+        answer.spills = self.spills
+        response = await self.request(request, answer, seconds, answer)
+        if answer.streamed:
+            await answer.completed()
         return response
 
     async def wait_lost(self) -> str:
