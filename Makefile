@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-audit-writer bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-audit-writer bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-memory
 
 install: $(INSTALLED)
 
@@ -103,6 +103,11 @@ bench-profile: $(INSTALLED)
 bench-rules: $(INSTALLED)
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/rules_spine.py $(ARGS)
+
+# PSS of every process of a fused gateway, idle and after 100,000 and 200,000 calls.
+# ARGS="--calls 20000" is short; ARGS="--calls 1000000 --figures 5" shows the growth.
+bench-memory: $(INSTALLED)
+	$(BIN)/python bench/memory.py $(ARGS)
 
 # Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)
