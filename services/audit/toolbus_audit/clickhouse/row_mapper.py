@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from toolbus_common.contracts.events.base import subject_of
 
 LONGEST_RAW = 65_536  # characters of an unreadable line that are stored
+LAST_LINE = 65_535  # the greatest value of the column `line`, UInt16; publishers send 256 lines
 
 Text = Annotated[str, Meta(min_length=1)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -143,10 +144,17 @@ _TYPES = {
 def read(
     subject: str, stream_seq: int, data: bytes, stream: str = ""
 ) -> tuple[list[EventRow], list[DeadRow]]:
-    """Map every line of one message to an event row or a dead letter; no line is skipped."""
+    """Map every line of one message to an event row or a dead letter; no line is skipped.
+
+    What follows line `LAST_LINE - 1` is one dead letter if it has several lines: the number of a
+    further line would overflow its column, and two lines would have the same position.
+    """
     rows: list[EventRow] = []
     dead: list[DeadRow] = []
-    for number, line in enumerate(data.split(b"\n")):
+    *lines, last = data.split(b"\n", LAST_LINE)
+    if b"\n" not in last:
+        lines.append(last)
+    for number, line in enumerate(lines):
         try:
             row = _decode(line)
             row.detail = line.decode()
@@ -157,6 +165,9 @@ def read(
         if row.event == "call.completed":
             row.sent = True
         rows.append(row)
+    if b"\n" in last:
+        reason = f"the message has more than {LAST_LINE + 1} lines; these were not read"
+        dead.append(_dead_row(subject, stream_seq, LAST_LINE, last, reason))
     return rows, dead
 
 

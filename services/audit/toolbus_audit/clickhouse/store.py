@@ -41,6 +41,9 @@ INSERT_SETTINGS = {
     "max_insert_threads": 1,
     "max_threads": 1,
     "input_format_parallel_parsing": 0,
+    # Columns are sent as `Int64` and `String` and cast to their own types. This is the default; a
+    # server's profile may have turned it off.
+    "input_format_native_allow_types_conversion": 1,
     "max_partitions_per_insert_block": 0,
     "optimize_on_insert": 0,
 }

@@ -1,12 +1,14 @@
 """Stream lines mapped to rows: every line is accounted for."""
 
+from hashlib import sha256
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.audit.events import allowed, completed
-from toolbus_audit.clickhouse.row_mapper import columns, read, rejected_row, token
+from toolbus_audit.clickhouse.row_mapper import LAST_LINE, columns, read, rejected_row, token
 from toolbus_common.contracts import CallFailed, Event
 
 SUBJECT = "tb.event.call.allowed.acme"
@@ -98,6 +100,23 @@ def test_a_line_cannot_choose_its_position_in_the_stream() -> None:
     (row,), _ = read(SUBJECT, 5, changed(stream_seq=99, line=99, detail="forged"))
     assert (row.stream_seq, row.line) == (5, 0)
     assert row.detail.startswith("{")
+
+
+@pytest.mark.parametrize("extra", [0, 1, 5])
+def test_line_numbers_do_not_overflow_and_the_rest_of_a_long_message_is_a_dead_letter(
+    extra: int,
+) -> None:
+    lines = [MINIMAL] * (LAST_LINE + 1 + extra)
+    rows, dead = read(SUBJECT, 1, b"\n".join(lines))
+    assert len({row.line for row in rows}) == len(rows)
+    assert max(row.line for row in rows) <= LAST_LINE
+    if not extra:
+        assert (len(rows), dead) == (LAST_LINE + 1, [])
+    else:
+        (rest,) = dead
+        assert (len(rows), rest.line) == (LAST_LINE, LAST_LINE)
+        assert rest.digest == sha256(b"\n".join(lines[LAST_LINE:])).hexdigest()
+        assert "65536 lines" in rest.reason
 
 
 def test_columns_have_a_value_for_every_row() -> None:
