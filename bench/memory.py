@@ -1,18 +1,18 @@
 """Memory of every process of a fused gateway before, during and after a load (`make bench-memory`).
 
 The figure is PSS: pages that processes share are divided among them, so the sum is what the gateway
-takes from the machine. A figure is taken when the load has paused and every event is a row. The
-peak is the greatest of the figures taken every second under load. The load generator and the
-upstream are not counted.
+takes from the machine. A figure is taken ten seconds after the load has paused and every event is a
+row. The peak is the greatest of the figures taken every second under load. The load generator and
+the upstream are not counted.
 """
 
 import argparse
 import sys
 import threading
-from time import monotonic
+from time import monotonic, sleep
 
 from figures import console, keep, load, met, row, show
-from processes import name_of, pss_mb
+from processes import cpu_seconds, name_of, pss_mb
 from run import SECRET, Gateway, call_load, echoing, gateway, machine, processes_of, quiet
 
 TOTAL, NATS, AUDIT = "all", "nats-server", "audit"
@@ -21,6 +21,7 @@ MAX_GROWTH = 1.05  # from 200,000 calls to the last figure
 SETTLED_CALLS = 200_000
 CONNECTIONS = 64
 STEP_SECONDS = 5.0
+SETTLE_SECONDS = 10.0  # allocators return freed memory after some seconds
 Memory = dict[str, float]
 
 
@@ -35,15 +36,23 @@ def main() -> int:
     with echoing() as port, gateway("fused", port, 0) as up:
         quiet(processes_of(up))
         taken, peak = {0: memory(up)}, Peak(up)
+        cpu = _cpu(up)
         for mark in marks:
             calls = max(taken) + _drive(up, mark - max(taken), peak)
             quiet(processes_of(up))
+            sleep(SETTLE_SECONDS)
             taken[calls] = memory(up)
             _print(calls, taken[calls])
+        used = {
+            name: (seconds - cpu.get(name, 0.0)) / max(taken) * 1e6
+            for name, seconds in _cpu(up).items()
+        }
     rows = _rows(taken, peak.memory)
     show(rows)
     header = {"machine": machine(), "asked": vars(options), "before": before, "after": load()}
-    keep("memory", {**header, "pss_mb": taken, "peak_pss_mb": peak.memory, "rows": rows})
+    console.print("CPU µs per call:", ", ".join(f"{each} {us:.1f}" for each, us in used.items()))
+    figures = {"pss_mb": taken, "peak_pss_mb": peak.memory, "cpu_us_per_call": used}
+    keep("memory", {**header, **figures, "rows": rows})
     return 0 if met(rows) else 1
 
 
@@ -54,6 +63,11 @@ def memory(up: Gateway) -> Memory:
         name = name_of(pid)
         found[name] = round(found.get(name, 0.0) + pss_mb(pid), 1)
     return found | {TOTAL: round(sum(found.values()), 1)}
+
+
+def _cpu(up: Gateway) -> dict[str, float]:
+    """Return the CPU seconds of each process, because saving memory may cost processor time."""
+    return {name_of(pid): cpu_seconds(pid) for pid in processes_of(up)}
 
 
 class Peak:
@@ -97,7 +111,7 @@ def _rows(taken: dict[int, Memory], peak: Memory) -> list[dict[str, object]]:
     last = taken[max(taken)]
     rows = []
     for name, mb in last.items():
-        course = ", ".join(f"{taken[calls][name]:.0f}" for calls in taken)
+        course = ", ".join(f"{taken[calls].get(name, 0.0):.0f}" for calls in taken)
         what = f"PSS of {name}, MB ({course}; peak {peak.get(name, 0):.0f})"
         if name in DEMANDS:
             rows.append(row(what, mb, "<=", DEMANDS[name]))

@@ -53,7 +53,7 @@ def name_of(pid: int) -> str:
     if "up" in words:
         return "launcher"
     program = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
-    return Path(program).name
+    return Path(program.partition(" ")[0]).name  # Valkey adds its address
 
 
 def _stat(pid: int) -> list[str]:

@@ -12,18 +12,22 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import clickhouse_connect
+from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Error, OperationalError
 
 from toolbus_audit.clickhouse import row_mapper as rows
 from toolbus_audit.clickhouse import row_policies
 from toolbus_audit.clickhouse.cluster_ddl import database
+from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
 from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
 from toolbus_audit.clickhouse.migrate import MigrationError, for_cluster, migrate, migrations
 from toolbus_audit.clickhouse.query import NO_PARAMETERS
 from toolbus_audit.clickhouse.sql_guard import rejection
 from toolbus_audit.settings import Settings
 from toolbus_common.errors import InvalidError
+
+options.pd = options.np = None  # an insert would import them (60 MB), where they are installed
 
 T = TypeVar("T")
 Position = tuple[int, int, str]
@@ -54,13 +58,6 @@ CLUSTER_SETTINGS = {
     "distributed_foreground_insert": 1,
     "max_replica_delay_for_distributed_queries": 5,
     "fallback_to_stale_replicas_for_distributed_queries": 0,
-}
-# Memory limits of the embedded engine: audit shares a small machine with the other services.
-EMBEDDED_SETTINGS = {
-    "mark_cache_size": "8388608",
-    "index_mark_cache_size": "1048576",
-    "max_thread_pool_size": "64",
-    "max_thread_pool_free_size": "0",
 }
 _NOISE = re.compile(
     r"DB::Exception: |Code: \d+\. |\(version [^()]*(?:\([^()]*\))?\)\.?|\([A-Z_]{4,}\)\s*$"
