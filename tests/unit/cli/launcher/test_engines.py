@@ -1,4 +1,4 @@
-"""The embedded engines' programs: their memory is limited, and the operator can change the limit."""
+"""The programs of the embedded engines: limits that the operator can change."""
 
 from pathlib import Path
 
@@ -17,6 +17,6 @@ def test_the_heap_of_nats_is_limited_unless_the_operator_sets_another_limit(
         monkeypatch.setenv(name, value)
     state = State(tmp_path / "state")
     state.prepare()
-    program = nats(state, "", None, lambda name, line: None).program
+    program = nats(state, "", None, lambda *_: None).program
     assert program is not None
     assert program.environment == {"GOMEMLIMIT": limit}
