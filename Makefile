@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -108,6 +108,11 @@ bench-rules: $(INSTALLED)
 bench-levels: $(INSTALLED)
 	$(BIN)/python bench/budget_levels.py $(ARGS)
 
+# PSS of every process of a fused gateway, idle and after 100,000 and 200,000 calls.
+# ARGS="--calls 20000" is short; ARGS="--calls 1000000 --figures 5" shows the growth.
+bench-memory: $(INSTALLED)
+	$(BIN)/python bench/memory.py $(ARGS)
+
 # Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
@@ -161,6 +166,10 @@ bench-durability: $(INSTALLED)
 # Events from a call to a row: throughput, delay, cost, and ClickHouse outages.
 bench-evidence-flow: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)
+
+# Processor time of audit for the two events of a call, hashing included.
+bench-audit-writer: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/audit_writer.py $(ARGS)
 
 # Growth of the executor's memory by a result of 200 MB, over HTTP and stdio.
 bench-results: $(INSTALLED)

@@ -160,7 +160,7 @@ def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
     """Return the load at concurrency 64, and each process's CPU until all events are rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = call_load(endpoint, "echo__echo", SECRET, 64, seconds)
-    _quiet(pids)
+    quiet(pids)
     used = {pid: cpu_seconds(pid) - before[pid] for pid in pids}
     calls = seen["all_requests"]
     by_name: dict[str, float] = {}
@@ -171,7 +171,7 @@ def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
     return seen
 
 
-def _quiet(pids: list[int]) -> None:
+def quiet(pids: list[int]) -> None:
     """Wait until audit and settlement have caught up: until a second uses almost no CPU."""
     for _ in range(30):
         before = sum(map(cpu_seconds, pids))
