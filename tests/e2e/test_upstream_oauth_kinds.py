@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,7 @@ def _short_token_renewed(gateway: OAuthGateway, kind: str) -> None:
         began = gateway.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
 
         def renewed() -> bool:
+            time.sleep(0.25)  # every call passes through the whole gateway
             assert "eve@far" in gateway.answer_of("eve", kind), "no call uses an expired token"
             return len(gateway.far.seen("refresh_token")) > before
 
