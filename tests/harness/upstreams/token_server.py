@@ -3,16 +3,13 @@
 `whoami` introspects the current token at ISSUER; `pid` returns the process id.
 """
 
+import json
 import os
 import sys
 import urllib.parse
 import urllib.request
+from importlib import import_module
 from pathlib import Path
-
-import msgspec
-from mcp.server.mcpserver import MCPServer
-
-app = MCPServer("program", log_level="WARNING")
 
 
 def token() -> str:
@@ -21,28 +18,24 @@ def token() -> str:
     return os.environ[where] if how == "env" else Path(where).expanduser().read_text()
 
 
-@app.tool()
 def whoami() -> str:
     """Return the subject of the token."""
     body = urllib.parse.urlencode({"token": token()}).encode()
     with urllib.request.urlopen(f"{os.environ['ISSUER']}/introspect", body) as result:
-        found = msgspec.json.decode(result.read())
+        found = json.loads(result.read())
     return str(found.get("subject") or "nobody")
 
 
-@app.tool()
 def begins() -> str:
     """Return the start of the token's digest, which distinguishes two tokens."""
     return token()[-6:]
 
 
-@app.tool()
 def pid() -> str:
     """Return the process id."""
     return str(os.getpid())
 
 
-@app.tool()
 def words() -> str:
     """Return whether the token appears on the command line, and the mode of the file."""
     mode = ""
@@ -57,4 +50,5 @@ def words() -> str:
 
 
 if __name__ == "__main__":
-    app.run("stdio")
+    # from the folder of this program
+    import_module("stdio_server").StdioServer("program", whoami, begins, pid, words).run()
