@@ -19,7 +19,7 @@ from harness.waits import until_blocking
 
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
-PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "stdio_server.py"
 # By kind: the tool that returns whose token a call carried, and its arguments.
 SUBJECT_TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "rest": ("rest__whoami", {}),
