@@ -7,6 +7,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# With this variable set, every one of a thousand processes of a test run would compile its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
@@ -25,7 +28,7 @@ up: $(INSTALLED)
 
 # Most tests wait more than they compute, so there are more workers than cores; 0 runs them in
 # pytest itself. Tests that share a gateway run on one worker (tests/harness/worker_groups.py).
-WORKERS ?= 3
+WORKERS ?= 4
 ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 

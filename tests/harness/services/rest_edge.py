@@ -58,6 +58,11 @@ class RestEdge:
         )  # fmt: skip
         self.apis = RestApis(self.endpoint)
 
+    def reset(self) -> None:
+        """Forget all requests, and reply to queries as at first."""
+        self.policy.reply, self.reads = PolicyDouble().reply, 0
+        self.policy.queries.clear()
+
     async def request(
         self, method: str, target: str, body: bytes = b"", role: str = "admin", **headers: str
     ) -> Response:
