@@ -1,8 +1,8 @@
 """Strict decoder of untrusted JSON (RFC 8259, I-JSON), with one error class.
 
-It rejects input that two parsers could read differently: repeated names, NaN and Infinity, invalid
-UTF-8 and lone surrogates. It also rejects expensive input: deep nesting, and numbers with thousands
-of digits. The caller limits the size before it calls this module.
+It rejects input that two parsers could interpret differently: repeated names, NaN and Infinity,
+invalid UTF-8 and lone surrogates. It also rejects input that is expensive to process: deep nesting,
+and numbers with thousands of digits. The caller must limit the size of the text.
 """
 
 import json
@@ -19,14 +19,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StrictJSONError(ValueError):
-    """The text is not strict JSON; the message says why."""
+    """The text is not strict JSON. The message is the reason."""
 
 
 def parse(text: bytes) -> Any:
-    """Parse one document. Raises `StrictJSONError`: malformed, repeated names, NaN, or too deep.
+    """Return the value of one document. Raises `StrictJSONError`.
 
-    A document that is encoded to the same bytes again cannot have a repeated name, so the common
-    case is verified at C speed; any other document is parsed again, slowly.
+    A document that encodes to the same bytes again has no repeated names. Only other documents are
+    parsed a second time, with a slower parser.
     """
     try:
         value = _decode(text)
@@ -46,7 +46,10 @@ def parse(text: bytes) -> Any:
 
 
 def typed(text: bytes | str, kind: type[T]) -> T:
-    """Parse one document of type `kind`. Raises `StrictJSONError`, also for another type."""
+    """Return the value of one document as `kind`.
+
+    Raises `StrictJSONError`, also if the value has another type.
+    """
     try:
         return msgspec.convert(parse(text.encode() if isinstance(text, str) else text), kind)
     except msgspec.ValidationError as error:
@@ -56,12 +59,15 @@ def typed(text: bytes | str, kind: type[T]) -> T:
 
 
 def members(text: bytes | str) -> dict[str, Any]:
-    """Parse one object. Raises `StrictJSONError`, also for another type."""
+    """Return the value of one document that is an object.
+
+    Raises `StrictJSONError`, also if the value is no object.
+    """
     return typed(text, dict[str, Any])
 
 
 def dump(value: Any) -> bytes:
-    """Return compact JSON. Used to send the parsed value on instead of the bytes received."""
+    """Return compact JSON. Use it to forward the parsed value instead of the received bytes."""
     return _encode(value)
 
 

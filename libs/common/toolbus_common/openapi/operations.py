@@ -127,9 +127,7 @@ class OperationSource:
     base: str
     security: Alternatives
     bounds: Bounds
-    own: frozenset[
-        tuple[str, str]
-    ]  # locations and names (in lower case) of parameters that Toolbus sets
+    own: frozenset[tuple[str, str]]  # location and lower-case name of parameters that Toolbus sets
 
 
 def operation_of(source: OperationSource, name: str) -> Operation:

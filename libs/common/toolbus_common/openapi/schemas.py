@@ -14,9 +14,7 @@ _NUMBERS = (
 _WORDS = ("format", "contentEncoding", "contentMediaType")
 _ANY = ("const", "default")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_PLAIN = frozenset(
-    {"type", "properties", "required", "description"}
-)  # keywords of schemas that can be merged
+_PLAIN = frozenset({"type", "properties", "required", "description"})  # keywords that can be merged
 _TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
 _HIDDEN = {False: "readOnly", True: "writeOnly"}  # omitted from requests (False), responses (True)
 

@@ -103,7 +103,10 @@ class PersonKeys:
     # -- reading -----------------------------------------------------------------------------
 
     def opened(self, token: str) -> Opened | None:
-        """Decrypt a token; None if its person's key does not exist."""
+        """Return a decrypted token.
+
+        Return None if the person's key does not exist or the token is damaged.
+        """
         person = self._by_pseudonym.get(token.partition(".")[0])
         return person.open(token) if person is not None else None
 
@@ -157,7 +160,10 @@ class PersonKeys:
                 self._take(entry, value)
 
     async def _check(self, bucket: Bucket) -> None:
-        """Compare the master key with the entry that identifies it; create a missing entry."""
+        """Compare the master key with the entry that identifies it. Create a missing entry.
+
+        Raises `BusDownError`.
+        """
         found = await bucket.get(CHECK)
         if found is None or found.value is None:
             mark = self._master.entry_of(CHECK).encode()

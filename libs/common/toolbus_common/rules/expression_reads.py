@@ -67,10 +67,7 @@ def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
 
 
 def path_of(expr: Expr) -> tuple[str, ...] | None:
-    """Return the chain of attributes from the context to this expression.
-
-    None if it is not a chain.
-    """
+    """Return the chain of attributes from the context to this expression; None if it is none."""
     attributes: list[str] = []
     while isinstance(expr, dict) and "." in expr:
         attributes.append(expr["."]["attr"])

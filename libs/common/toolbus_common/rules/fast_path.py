@@ -107,7 +107,10 @@ def _ordered(operator: str) -> Callable[[Expr], Value]:
 
 
 def _both(operands: Expr, *, until: bool = False) -> Value:
-    """Compile `&&`, which ends at the first false, or `||`, which ends at the first true."""
+    """Compile `&&`, which ends at the first false.
+
+    `until=True` compiles `||`, with true for false.
+    """
     left, right = _compiled(operands["left"]), _compiled(operands["right"])
 
     def value(context: Context) -> Any:
