@@ -107,9 +107,9 @@ def _ordered(operator: str) -> Callable[[Expr], Value]:
 
 
 def _both(operands: Expr, *, until: bool = False) -> Value:
-    """Compile `&&`, which ends at the first false.
+    """Compile the operands of `&&` or `||`.
 
-    `until=True` compiles `||`, with true for false.
+    `until` is the value that ends the evaluation: False for `&&`, True for `||`.
     """
     left, right = _compiled(operands["left"]), _compiled(operands["right"])
 

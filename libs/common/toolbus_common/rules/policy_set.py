@@ -157,9 +157,7 @@ class Rulebook:
         # Without a rule that names a key, all keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self._groups: dict[tuple[int, ...], Group] = {}
-        self._silent = Slice(
-            self, NO_CASE, (), ()
-        )  # shared by most cases, because no rule applies to them
+        self._silent = Slice(self, NO_CASE, (), ())  # shared by all cases without rules
 
     def slice(self, case: Case) -> Slice:
         """Return the rules that can apply to this case.

@@ -31,7 +31,10 @@ class _Cached:
 
 
 class Secrets:
-    """Caches secrets for `fresh` seconds, and for `stale` seconds while their store is down."""
+    """Reader that caches secrets for `fresh` seconds.
+
+    While their store is down, cached secrets are used for up to `stale` seconds.
+    """
 
     def __init__(
         self,
