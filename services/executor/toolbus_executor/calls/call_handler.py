@@ -1,4 +1,4 @@
-"""Call handler of one server: every admitted call ends in exactly one outcome."""
+"""Call handler of one server. Each admitted call ends in exactly one outcome."""
 
 import asyncio
 import logging
@@ -63,7 +63,7 @@ READ, SUBSCRIBE = "resources/read", "resources/subscribe"
 
 
 class CallHandler:
-    """Handles the calls of one server: slots, circuit breaker, deadline, round trips, outcome."""
+    """Handler of one server's calls: slots, circuit breaker, deadline, round trips, outcome."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class CallHandler:
         await reply.send(outcome.reply)
 
     def cancel(self, call_id: str) -> bool:
-        """Cancel a call whose caller disconnected; return whether the call is in progress here."""
+        """Cancel a call whose caller disconnected. Return whether it is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._cancelled:
@@ -165,7 +165,7 @@ class CallHandler:
         self.uncallable = names
 
     def reject_quarantined(self, call: CallAdmitted) -> None:
-        """Reject a call of a quarantined definition, also one that policy admitted.
+        """Reject a call of a quarantined definition, even if policy admitted the call.
 
         Raises:
             UnknownToolError: the definition is quarantined.
@@ -177,7 +177,7 @@ class CallHandler:
             raise error
 
     def status(self) -> dict[str, Any]:
-        """Return the fields of the server's row in `toolbus status` that concern calls."""
+        """Return the fields about calls for the server's row in `toolbus status`."""
         return {
             "breaker": self.breaker.circuit.state.value,
             "in_flight": self.bulkhead.in_flight,
@@ -213,7 +213,7 @@ class CallHandler:
             await self.outcomes.failed(call, reply, error, began)
 
     async def _end_cancelled(self, call: CallAdmitted, reply: ReplyChannel, began: float) -> bool:
-        """Report a call that its caller cancelled. Return False if something else cancelled it."""
+        """Report a call that its caller cancelled. Return False if the caller did not cancel it."""
         if call.call_id not in self._cancelled:
             return False
         self._cancelled.discard(call.call_id)
@@ -294,7 +294,7 @@ class CallHandler:
             self.bulkhead.leave()
 
     async def _send(self, call: CallAdmitted, seconds: float, reply: ReplyChannel) -> bytes:
-        """Send the call, and retry it where that is safe."""
+        """Send the call, and retry it if that is safe."""
         if self.upstream is None:
             raise UpstreamDeadError(
                 f"The server {self.name} cannot be called now: {self.why_not}", sent=False
@@ -312,7 +312,7 @@ class CallHandler:
         return raw
 
     async def _wake(self, seconds: float) -> float:
-        """Start an idle server; return the remaining seconds. Raises `UpstreamTimeoutError`."""
+        """Start an idle server, and return the remaining seconds. Raises `UpstreamTimeoutError`."""
         began = monotonic()
         try:
             await self.idling.wake(seconds)
@@ -327,7 +327,7 @@ class CallHandler:
     def _send_again(
         self, call: CallAdmitted, reply: ReplyChannel, seconds: float
     ) -> Awaitable[bytes] | None:
-        """Send again unless the server is lost, quarantined or behind an open breaker."""
+        """Send the call again; None if the server is lost, quarantined or has an open breaker."""
         if self.upstream is None or not self.breaker.closed:
             return None
         if (call.method, call.tool) in self.uncallable:
@@ -375,7 +375,7 @@ class CallHandler:
         return raw
 
     async def _subscribe(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe to a resource or a task, in the session of its owner if there is one."""
+        """Subscribe to a resource or a task. If its owner has a session, subscribe there."""
         if separates(upstream, call):
             return await cast("Separated", upstream).subscribe(call, seconds)
         if call.method == SUBSCRIBE:

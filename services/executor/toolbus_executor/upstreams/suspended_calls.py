@@ -115,7 +115,7 @@ class SuspendedCalls:
         return suspended
 
     def cancel(self, call_id: str) -> None:
-        """Cancel the call that this turn suspended, because its client will not continue it."""
+        """Cancel the call that a turn suspended, because its client does not continue it."""
         number = self._calls.get(call_id)
         if number is not None:
             self._expire(number)

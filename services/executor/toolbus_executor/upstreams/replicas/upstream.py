@@ -69,7 +69,7 @@ GRACE_SECONDS = 1.0  # time for further replicas to connect after the first repl
 LIST_SECONDS = 5.0
 ALL = 0.9  # share of a call's time after which its cancellation counts as a timeout
 MAX_ASSIGNMENTS = 20_000
-MAX_REMEMBERED = 1024  # failed calls that can be retried at another replica
+MAX_REMEMBERED = 1024  # failed calls that another replica can retry
 
 
 class ReplicatedUpstream:
@@ -96,7 +96,7 @@ class ReplicatedUpstream:
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
         self.separation: Separation | None = None  # set before connecting
         self.authorize: Callable[..., Upstream] | None = None  # set if the replicas require tokens
-        # The replica with the session of each owner.
+        # Owner: the replica with its session.
         self._homes: OrderedDict[str, Replica] = OrderedDict()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []

@@ -65,7 +65,7 @@ class Ownership:
 def _principal_of(call: CallAdmitted) -> str:
     """Return the principal of a call.
 
-    Calls of an older policy service have no `principal_id`.
+    A call from an older policy service contains no `principal_id`.
     """
     if call.user:
         return digest_of("user", call.customer, call.user)

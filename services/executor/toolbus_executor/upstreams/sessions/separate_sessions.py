@@ -227,10 +227,7 @@ class Separated:
             await self._main.close()
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether a session of another principal is healthy.
-
-        A failure of this call should then not count as a failure of the server.
-        """
+        """Return whether another principal's session is healthy, so that only this one failed."""
         if not self.separates:
             return False
         mine = self._how.ownership.of(call).principal_id
@@ -283,7 +280,7 @@ class Separated:
         return owner, key, lambda: self._begin(owner, kinds)
 
     async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
-        """Return a session for an owner: the process that was used for listing, or a new one."""
+        """Return a session for an owner: the process used for listing, or a new session."""
         spare = self._main
         own = self._by_kinds or (self._is_multiplexed and owner.session)
         declares = kinds if own else EVERYTHING
@@ -374,7 +371,7 @@ class Separated:
 
     @property
     def _survives(self) -> bool:
-        """Whether sessions have their own connections, which outlive the connection that lists."""
+        """Whether the sessions do not depend on the connection for listing."""
         main = self._main.upstream if self._main is not None else None
         return not (isinstance(main, HttpUpstream) and not main.is_old)
 
