@@ -23,10 +23,10 @@ class StrictJSONError(ValueError):
 
 
 def parse(text: bytes) -> Any:
-    """Return the value of one document. Raises `StrictJSONError`.
+    """Parse one document. Raises `StrictJSONError`: malformed, repeated names, NaN, or too deep.
 
-    A document that encodes to the same bytes again has no repeated names. Only other documents are
-    parsed a second time, with a slower parser.
+    A document that is encoded to the same bytes again cannot have a repeated name, so the common
+    case is verified at C speed; any other document is parsed again, slowly.
     """
     try:
         value = _decode(text)

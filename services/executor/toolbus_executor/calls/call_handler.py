@@ -213,7 +213,7 @@ class CallHandler:
             await self.outcomes.failed(call, reply, error, began)
 
     async def _end_cancelled(self, call: CallAdmitted, reply: ReplyChannel, began: float) -> bool:
-        """Report a call that its caller cancelled. Return False if the caller did not cancel it."""
+        """Report a call that its caller cancelled. Return False if something else cancelled it."""
         if call.call_id not in self._cancelled:
             return False
         self._cancelled.discard(call.call_id)
@@ -294,7 +294,7 @@ class CallHandler:
             self.bulkhead.leave()
 
     async def _send(self, call: CallAdmitted, seconds: float, reply: ReplyChannel) -> bytes:
-        """Send the call, and retry it if that is safe."""
+        """Send the call, and retry it where that is safe."""
         if self.upstream is None:
             raise UpstreamDeadError(
                 f"The server {self.name} cannot be called now: {self.why_not}", sent=False

@@ -42,7 +42,7 @@ class OutcomeReporter:
     async def failed(
         self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
     ) -> None:
-        """Record a failure, and send it as the reply."""
+        """Record a failure and reply with it."""
         sent = bool(error.data.pop("sent", True))
         # Adapters do not know the configured name of the server; the caller needs it.
         if not isinstance(error, UpstreamRefusedError):  # the upstream's text stays unchanged

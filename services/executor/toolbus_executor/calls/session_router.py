@@ -32,7 +32,7 @@ class LocalHandler(Protocol):
     outcomes: OutcomeReporter
 
     async def run_here(self, call: CallAdmitted, reply: ReplyChannel) -> None:
-        """Handle a call in this process."""
+        """Handle a call whose session is here."""
         ...
 
 
@@ -60,7 +60,7 @@ class SessionRouter:
         reply: ReplyChannel,
         find: FindHolder | None = None,
     ) -> None:
-        """Handle a call in the executor that holds its session. This can be this executor."""
+        """Handle a call in the executor that holds its session, which may be this one."""
         began = perf_counter()
         try:
             with self.using(call) as key:

@@ -97,10 +97,7 @@ class ModernHttp:
         self._params = {name: params for name, params in found.items() if params}
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call and return the response.
-
-        If the headers did not match the tool's current schema, list the tools and retry once.
-        """
+        """Send a call, and once more after refreshing the list if the headers did not match."""
         began = monotonic()
         message = await self._call(call, seconds, caller)
         if message.error is not None and message.error_code == HEADER_MISMATCH:

@@ -45,7 +45,7 @@ _decoded = msgspec.json.Decoder(_Answered).decode
 
 
 class _DiscardedReply:
-    """Reply channel that discards all messages."""
+    """A reply channel that discards everything."""
 
     address = ""
 

@@ -1,7 +1,4 @@
-"""Upstream for a server with several replicas.
-
-Each call is sent to a replica that does not fail.
-"""
+"""Upstream for a server with several replicas. Failing replicas receive no calls."""
 
 import asyncio
 import logging
@@ -201,8 +198,7 @@ class ReplicatedUpstream:
                 replica.failed(_unanswered(monotonic() - began))
             raise
         except asyncio.CancelledError:
-            # A call with input requests is awaited several times, and these waits end by
-            # cancellation.
+            # Calls with input requests are awaited several times; these waits end by cancellation.
             if (
                 monotonic() - began >= ALL * patience
                 and not caller.received_request
