@@ -27,7 +27,7 @@ def base_of(servers: Any, source: str, configured: str = "") -> str:
     remote = source if _HTTP.match(source) else ""
     found = urljoin(remote, named) if remote else named
     if not _HTTP.match(found):
-        raise DocumentError("It names no server address; set base_url.")
+        raise DocumentError("It contains no server address; set base_url.")
     if remote and origin(found) != origin(remote):
         raise DocumentError(
             f"Its server address {'://'.join(origin(found)[:2])} is not the origin it was fetched "
@@ -40,7 +40,7 @@ def _plain(url: str) -> str:
     """Return the URL if it consists of a host and a path only. Raises `DocumentError`."""
     if not _PLAIN.fullmatch(url) or {".", ".."} & set(url.split("/")):
         raise DocumentError(
-            "The server address has more than a host and a path; set base_url without the rest."
+            "The server address contains more than a host and a path; set base_url to only these."
         )
     return url.rstrip("/")
 

@@ -49,7 +49,7 @@ def policies(text: str) -> list[Policy]:
     if not found:
         raise RuleError("has no policy; write forbid(principal, action, resource) when {…};")
     if any(policy["effect"] != "forbid" for policy in found):
-        raise RuleError("has a permit; grants permit, and a rule forbids: write forbid(…) unless")
+        raise RuleError("has a permit, but rules can only forbid; write forbid(…) unless {…};")
     return found
 
 

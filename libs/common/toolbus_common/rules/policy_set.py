@@ -47,7 +47,7 @@ _NAMED = re.compile(r"policy `(\d+)`")
 _SAFE_ERRORS = re.compile(
     r"type error: expected [a-z ,()]+, got [a-z ]+|record does not have the attribute `\w+`"
 )
-_RECORDS = " (as null, fractions and numbers beyond 64 bits are in rules)"
+_RECORDS = " (rules read null, fractions and numbers beyond 64 bits as records)"
 _ANY = {name: {"op": "All"} for name in SCOPE}
 
 
@@ -260,7 +260,7 @@ class Rulebook:
         name, declared = self.names[found.rule], self._rules[found.rule]
         if found.error:
             return (
-                f"The rule '{name}' cannot be evaluated for this call, so it is denied: "
+                f"The rule '{name}' cannot be evaluated for this call, so the call is denied: "
                 f"{found.error}. Change the call, or ask an operator to fix the rule."
             )
         effect = "denies this call" if declared.effect == "deny" else "requires approval"

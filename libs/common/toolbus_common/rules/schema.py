@@ -81,4 +81,4 @@ def _message(complaint: str) -> str:
         return message
     above, _, name = unsafe[1].rpartition(".")
     test = f"context.{above} has {name}"
-    return f"reads {unsafe[1]}, which not every call has; test it first: {test} && …"
+    return f"reads {unsafe[1]}, which some calls do not have; test it first: {test} && …"

@@ -151,7 +151,7 @@ class Child:
             return f"it exceeded limits.{limit} and was ended; raise the limit if it needs more"
         if self._errors.refused:
             return self._errors.refused
-        printed = "; the log of executor has what it printed" if self._errors.printed else ""
+        printed = "; its output is in the log of executor" if self._errors.printed else ""
         return f"it exited with {code}{printed}"
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:

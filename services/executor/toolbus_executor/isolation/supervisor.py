@@ -293,7 +293,7 @@ def _become(
     except IsolationError as error:
         _reject(str(error))
     except OSError as error:
-        _reject(f"it cannot run as its own user: {error.strerror}")
+        _reject(f"it cannot switch to its separate user: {error.strerror}")
 
 
 def _execute(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) -> None:

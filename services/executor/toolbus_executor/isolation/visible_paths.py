@@ -88,7 +88,7 @@ def visible_paths_of(
     """Return the visible paths of a server's process. Raises `IsolationError`."""
     for path in (*plan.read, *plan.write):
         if not os.path.lexists(path):
-            raise IsolationError(f"files names {path}, which does not exist; create it first")
+            raise IsolationError(f"files contains {path}, which does not exist; create it first")
     path = environment.get("PATH", os.defpath)
     given = [environment[name] for name in CERTIFICATES if environment.get(name)]
     of_command = files_of(list(command), plan.home, path)

@@ -58,7 +58,7 @@ class Inputs:
         """Return a reference to an input object. Its schema is added to `definitions` once."""
         if named.name not in self.definitions:
             if len(self.definitions) >= MAX_INPUTS:
-                raise SchemaError(f"its arguments lead to more than {MAX_INPUTS} input objects")
+                raise SchemaError(f"its arguments refer to more than {MAX_INPUTS} input objects")
             self.definitions[named.name] = {}
             self.definitions[named.name] = object_of(named.input_fields or [], self)
         return {"$ref": f"#/$defs/{named.name}"}

@@ -114,8 +114,9 @@ def _select(types: Types, field: Field) -> dict[str, Any]:
         "items": {"type": "string", "maxLength": 1_000},
         "maxItems": selection.MAX_PATHS,
         "description": (
-            "The fields to return, as dotted paths (owner.name; through a type where there "
-            f"are several). {field.type.base} by itself: "
+            "The fields to return, as dotted paths such as owner.name. If a field has several "
+            "possible types, the path contains the type: owner.User.name. "
+            f"The default for {field.type.base} is: "
             + ", ".join(list(selection.usual(types, field))[:30])
         ),
     }

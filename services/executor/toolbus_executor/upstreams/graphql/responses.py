@@ -45,7 +45,7 @@ def refused(*messages: str) -> bytes:
 
 def _data(response: _Response, field: str) -> list[str]:
     raw = bytes((response.data or {}).get(field, msgspec.Raw(b"null")))
-    return [] if raw == b"null" else [f"In part: {raw.decode('utf-8', 'replace')}"]
+    return [] if raw == b"null" else [f"Partial data: {raw.decode('utf-8', 'replace')}"]
 
 
 def _errors(errors: list[dict[str, Any]]) -> str:

@@ -93,7 +93,7 @@ def _reference(message: Descriptor, definitions: dict[str, Any]) -> dict[str, An
     name = message.full_name
     if name not in definitions:
         if len(definitions) >= MAX_MESSAGES:
-            raise TooManyError(f"its request leads to more than {MAX_MESSAGES} messages")
+            raise TooManyError(f"its request refers to more than {MAX_MESSAGES} messages")
         definitions[name] = {}
         definitions[name] = _object(message, definitions)
     return {"$ref": f"#/$defs/{name}"}

@@ -151,5 +151,5 @@ def _refuse_leaving(parameter: Parameter, value: Any) -> None:
         for _ in range(MAX_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
-                raise ArgumentError(f"{parameter.argument} would result in another path")
+                raise ArgumentError(f"{parameter.argument} would change the path")
             text = unquote(text)

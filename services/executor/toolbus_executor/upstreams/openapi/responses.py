@@ -138,6 +138,6 @@ def _text(text: str) -> dict[str, Any]:
 
 def _too_large(size: int) -> str:
     return (
-        f"The API returned {size} bytes, more than can be passed on; request less with a "
+        f"The API returned {size} bytes, which is too large to return; request less with a "
         "narrower query or a smaller page."
     )

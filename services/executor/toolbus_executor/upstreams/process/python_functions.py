@@ -158,7 +158,9 @@ class Server:
     async def _call_function(self, params: dict[str, Any]) -> dict[str, Any]:
         function = self._functions.get(str(params.get("name")))
         if function is None:
-            raise RefusedError(INVALID_PARAMS, "There is no such function.")
+            raise RefusedError(
+                INVALID_PARAMS, f"There is no function {str(params.get('name'))[:64]!r}."
+            )
         try:
             arguments = function.arguments.model_validate(params.get("arguments") or {})
         except ValidationError as error:
