@@ -7,9 +7,9 @@ class Settings(CommonSettings):
     """Settings of the executor and the settings that all services share.
 
     Servers come from the configuration. `cgroup` is a directory of control groups version 2 that is
-    delegated to the executor; limits of processes are set there. `cosign_key` is the public key
-    that verifies the signatures of container images: a file, or the URL of a key service in the
-    form that `cosign verify --key` accepts.
+    delegated to the executor; executor creates a control group in it for each process with limits.
+    `cosign_key` is the public key that verifies the signatures of container images: a file, or the
+    URL of a key service in the form that `cosign verify --key` accepts.
     """
 
     cgroup: str = ""

@@ -6,9 +6,9 @@
     @service.broker.events("policy", seconds=0.5, pause=0.1)
     async def settle(messages: EventBatch) -> None: ...
 
-A query is decoded to the contract of its subject. Its handler's return value is the reply, and a
-`ToolbusError` that it raises is the reply too. Queries with `max_workers` are handled concurrently,
-others one after the other.
+A query is decoded to the contract of its subject. The return value of the handler is the reply. A
+`ToolbusError` that the handler raises is also sent as a reply. Queries of a subscriber with
+`max_workers` are handled concurrently, all other queries sequentially.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ library_log.setLevel(logging.WARNING)  # FastStream logs two lines for each mess
 
 AGAIN_SECONDS = 1.0  # between a failed batch and its redelivery
 QUERY_SECONDS = 2.0  # for the queries in progress when a service stops
-EventBatch = NoCast[list[StoredMessage]]  # not validated: the stream stores what services published
+EventBatch = NoCast[list[StoredMessage]]  # not validated, because services published the messages
 
 
 class ContractCodec:

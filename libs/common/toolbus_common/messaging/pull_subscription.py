@@ -1,4 +1,4 @@
-"""Durable pull consumers for FastStream. They are never created here; `PullConsumer` fetches.
+"""Durable pull consumers for FastStream. `PullConsumer` fetches their messages.
 
 FastStream subscribes with nats-py's `pull_subscribe`, which looks up the consumer and creates a
 missing one. A service has permission for neither (ADR 18): `toolbus provision` creates the

@@ -46,7 +46,7 @@ class Schemas:
         self._left = parts
 
     def translate(self, node: Any, ancestors: tuple[str, ...] = (), depth: int = 0) -> Json:
-        """Return the translation of a schema. `ancestors` are the references that contain it.
+        """Return the translation of a schema. `ancestors` are the references that led to it.
 
         Parts that are recursive or too deep allow any value of their type.
 

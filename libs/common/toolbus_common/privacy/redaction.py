@@ -93,7 +93,7 @@ def redacted(text: bytes) -> str:
         return ""
     try:
         value = msgspec.json.decode(text)
-        # First exclude forms that cannot occur. In most texts, none can.
+        # First exclude the forms that cannot occur. Most texts contain none of the forms.
         forms = _possible(msgspec.json.encode(value).decode())
         return msgspec.json.encode(_without(value, forms, DEEPEST)).decode()
     except (msgspec.MsgspecError, RecursionError):

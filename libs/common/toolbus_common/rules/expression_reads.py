@@ -67,7 +67,10 @@ def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
 
 
 def path_of(expr: Expr) -> tuple[str, ...] | None:
-    """Return the chain of attributes from the context to this expression; None if it is none."""
+    """Return the chain of attributes from the context to this expression.
+
+    Return None if the expression is no such chain.
+    """
     attributes: list[str] = []
     while isinstance(expr, dict) and "." in expr:
         attributes.append(expr["."]["attr"])

@@ -22,8 +22,8 @@ class BucketWatch:
     revision.
 
     Several services of a process can run the same watch. One of them reads with its connection.
-    When this service ends or loses its connection, the next service starts from the beginning with
-    its own connection. Two services never read at the same time, so that changes stay in order.
+    When this service ends or loses its connection, another service reads the bucket from the
+    beginning. Two services never read at the same time, so that changes stay in order.
     """
 
     def __init__(self, bucket: str, watcher: Watcher) -> None:

@@ -21,7 +21,8 @@ from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 AGAIN_SECONDS = 0.2  # pause between lookups of a holder that does not respond
 
 FindHolder = Callable[[str], Awaitable[str]]
-# Forward a call to the executor with this id; await the last argument if it is gone.
+# Forwards a call to the executor with this id. The last argument is awaited if this executor no
+# longer exists.
 Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 

@@ -41,7 +41,7 @@ WRITTEN_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class PinState:
-    """The digests of a pin: of the approved definition, and of a rejected one."""
+    """The digests in a pin: of the approved definition, and of a rejected definition."""
 
     digest: str = ""
     rejected: str = ""

@@ -27,7 +27,7 @@ class Prover:
     def needs_retry(self, head: Head, used: str) -> bool:
         """Store the nonce of a response, and return whether the request must be sent again.
 
-        This is so if the server rejected the request only because of the nonce `used`.
+        It must be sent again if the server rejected only the nonce `used`.
         """
         nonce = nonce_of(head.headers.get(_NONCE, b"").decode("latin-1"))
         if not nonce:

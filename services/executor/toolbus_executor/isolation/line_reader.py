@@ -1,6 +1,6 @@
 """Reader of a process's output lines.
 
-Lines that are too large for memory are stored as they come.
+A line that is too large for memory is stored while it arrives.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class LineReader:
         """Read a piece of the output.
 
         Raises:
-            TooLongError: a line exceeds the limit, and there is no store.
+            TooLongError: a line exceeds the limit, and long lines cannot be stored.
             ToolbusError: a long line could not be stored.
 
         """

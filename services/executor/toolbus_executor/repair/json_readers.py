@@ -136,7 +136,10 @@ def open_object(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def object_of(members: Mapping[str, Member]) -> Reader:
-    """Return a reader of an object. It reads the members given here and copies all others."""
+    """Return a reader of an object.
+
+    It reads the members in `members` and copies all other members.
+    """
 
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:
         found = dict(open_object(value, path, notes))

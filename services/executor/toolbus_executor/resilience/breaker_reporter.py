@@ -60,7 +60,7 @@ class BreakerReporter:
     def failed(self, *, spared: bool = False) -> None:
         """Count a call without a reply.
 
-        `spared` is set if other replicas are healthy: it is not counted.
+        The call is not counted if `spared` is set, because other replicas are healthy.
         """
         if spared:
             self.abandoned()

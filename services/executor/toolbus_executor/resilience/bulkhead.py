@@ -1,4 +1,4 @@
-"""Bulkhead of one server: it limits concurrent calls and queued calls, and rejects all others."""
+"""Bulkhead of one server. It limits running and waiting calls, and rejects all further calls."""
 
 import asyncio
 from collections import deque

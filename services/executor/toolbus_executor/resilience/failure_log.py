@@ -57,7 +57,7 @@ def why(error: BaseException) -> str:
 def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSecrets]) -> str:
     """Return the reason why a server is unavailable.
 
-    If the server rejected a request, log its text with the secrets redacted.
+    If the server rejected a request, log the server's text with the secrets redacted.
     """
     if type(error) is UpstreamRefusedError:
         (text,) = secrets().struck([error.reason])

@@ -280,7 +280,10 @@ class ServerSupervisor:
             log.info("server.not_subscribed", extra={"server": self.name, "reason": why(error)})
 
     async def _attend(self, upstream: Upstream, secrets: Values) -> str:
-        """Update the lists until the connection ends. Return the reason; empty if it is idle."""
+        """Update the lists until the connection ends.
+
+        Return the reason; empty if the server is idle.
+        """
         changed_secret = self._dependencies.secrets.until_changed(secrets)
         lost = asyncio.ensure_future(first_of(upstream.wait_lost(), changed_secret))
         idle = asyncio.ensure_future(self.handler.idling.until_due())

@@ -1,9 +1,9 @@
 """Upstream for both protocol families: each call uses the family of its caller.
 
-The stateless family is connected first, and lists. The other family is connected when a caller
-first needs it. Until then it is unknown whether the server has the other family, and a server
-without it should receive no handshake. A process may support only the family of its first message,
-so another process is started for the other family.
+The stateless family is connected first and used for listing. The other family is connected when a
+caller first needs it, so that a server without the other family receives no handshake. A process
+may support only the family of its first message, so another process is started for the other
+family.
 """
 
 import asyncio

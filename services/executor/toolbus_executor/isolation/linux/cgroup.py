@@ -27,7 +27,10 @@ def values(limits: dict[str, Any]) -> dict[str, str]:
 
 
 def enter(parent: str, child: int, limits: dict[str, Any]) -> dict[str, bool]:
-    """Move a process into its own control group. Return whether each limit is in force."""
+    """Move a process into the control group of this supervisor.
+
+    Return whether each limit is in force.
+    """
     sweep(parent)
     group = group_path(parent)
     try:

@@ -68,7 +68,7 @@ def limit(limits: dict[str, int], *, own_user: bool) -> bool:
 
 
 def lock(visible_paths: VisiblePaths, scratch: list[str]) -> None:
-    """Restrict this process to the visible paths. Used where mounts are unavailable.
+    """Restrict this process to the visible paths, on machines without mounts.
 
     Landlock permits whole directory trees without exceptions. A hidden path must therefore not be
     below a visible path. Raises `IsolationError`.

@@ -59,7 +59,7 @@ def _is_child(pid: int) -> bool:
 
 
 def exit_as(code: int) -> None:
-    """Exit with this exit code, or end through the signal that the code stands for."""
+    """Exit with this exit code. For the exit code of a signal, end with this signal."""
     number = code - 128
     if number > 0:
         try:

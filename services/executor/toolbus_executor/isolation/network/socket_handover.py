@@ -9,8 +9,8 @@ _HERE = "localhost,127.0.0.1,::1"
 def hand_over(descriptor: int) -> str:
     """Listen on the loopback, send the socket to the proxy, and return the proxy's URL.
 
-    A socket stays in the network namespace that it was created in. The private network therefore
-    needs no proxy process of its own.
+    A socket stays in the network namespace that it was created in. The proxy can therefore use the
+    socket from another network namespace.
     """
     import socket  # noqa: PLC0415 - few servers need it
 

@@ -1,7 +1,7 @@
 """Incremental JSON scanner that extracts large values of a result.
 
 The rest is the same JSON with a placeholder for each large value. The scanner checks only what it
-needs; the rest is validated when it is decoded. Unknown members stay in the rest.
+needs. Later decoding of the rest validates it completely. Unknown members stay in the rest.
 """
 
 import re

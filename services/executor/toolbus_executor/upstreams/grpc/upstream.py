@@ -1,4 +1,4 @@
-"""Upstream for a gRPC server. Its methods are read by reflection, its messages made from JSON."""
+"""Upstream for a gRPC server. Methods are read by reflection. Messages are converted from JSON."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -51,7 +51,7 @@ class Attribution:
             self._unanswered[number] = monotonic() + QUIET_SECONDS
 
     def answered(self, number: object) -> None:
-        """Record a late response to an abandoned call, which has now ended in the server too."""
+        """Record a late response to an abandoned call. The call has then ended in the server."""
         if type(number) is int:
             self._unanswered.pop(number, None)
 

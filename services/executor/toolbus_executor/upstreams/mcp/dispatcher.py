@@ -163,7 +163,7 @@ class MessageDispatcher:
     def _put(self, question: Question, caller: Caller | None) -> None:
         """Forward a request to the client of a call, or to the client that owns the connection.
 
-        Requests without such a client are answered here.
+        If there is no such client, answer the request.
         """
         if caller is not None:
             caller.request(question)

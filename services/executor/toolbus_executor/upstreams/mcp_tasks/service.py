@@ -1,4 +1,4 @@
-"""Calls about tasks. They are forwarded, converted between families, or completed here."""
+"""Calls about tasks. They are forwarded, converted between families, or executed as a task."""
 
 import asyncio
 from collections.abc import Awaitable, Collection
@@ -27,7 +27,7 @@ from toolbus_executor.upstreams.suspended_calls import answers_in
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
-_STATE = "toolbus-task:"  # plus the task id: the state of a turn whose task was created here
+_STATE = "toolbus-task:"  # prefix of the state that contains a task id
 _INPUT_REQUIRED = msgspec.Raw(b'"input_required"')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -354,7 +354,7 @@ class ReplicatedUpstream:
                 self._failed_at.popitem(last=False)
 
     def _connected(self) -> list[tuple[Replica, Upstream]]:
-        """Return the connected replicas. Ejected ones are the last choice."""
+        """Return the connected replicas. Ejected replicas are returned only as the last choice."""
         found = [(each, each.upstream) for each in self._replicas if each.upstream is not None]
         placed = [pair for pair in found if pair[0].standing.place is not Place.EJECTED]
         return placed or found

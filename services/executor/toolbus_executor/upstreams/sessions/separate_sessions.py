@@ -72,7 +72,7 @@ def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Sep
 class Separated:
     """An upstream with separate sessions.
 
-    If the connected server keeps no state (it is stateless, or issues no session ids), one
+    If the connected server stores no state (it is stateless, or issues no session ids), one
     connection serves all owners. Otherwise the first connection is used only for listing and
     probes. A process that was used only for listing has no owner's state, so the first owner that
     needs a process receives it.
@@ -264,7 +264,7 @@ class Separated:
         return await self._call(call, seconds, caller, 0)
 
     def _certain(self, call: CallAdmitted, number: int) -> bool:
-        """Return whether a request on this connection could be attributed to the call."""
+        """Return whether a server request on this connection can be attributed to the call."""
         session = self._how.pool.kept(self._wanted(call, number)[1])
         return session is None or getattr(session.upstream, "certain", True)
 

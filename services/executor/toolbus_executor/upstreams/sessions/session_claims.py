@@ -1,4 +1,4 @@
-"""Claims in a bucket, which record which executor holds each session."""
+"""Claims in a bucket. A claim records which executor holds a session."""
 
 import asyncio
 import logging
