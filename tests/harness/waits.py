@@ -1,11 +1,11 @@
-"""Bounded waits for a condition."""
+"""Waits for a condition, with a time limit."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-PATIENCE = 90.0  # seconds; a bound for a broken run
+PATIENCE = 90.0  # timeout of a failed run in seconds
 
 
 async def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
