@@ -1,11 +1,11 @@
-"""Waits for a condition, with a time limit."""
+"""Bounded waits for a condition."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-PATIENCE = 90.0  # timeout of a failed run in seconds
+PATIENCE = 90.0  # seconds; a bound for a broken run
 
 
 async def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:

@@ -1,6 +1,6 @@
-"""HTTP interface of ClickHouse for the embedded engine, as far as audit's server mode uses it.
+"""ClickHouse's HTTP interface over the embedded engine, as far as audit's server mode uses it.
 
-Usage: `clickhouse_shim.py DIRECTORY PORT`. It supports no users, no compression and no sessions.
+Usage: `clickhouse_shim.py DIRECTORY PORT`. It has no users, no compression and no sessions.
 """
 
 import json
