@@ -40,8 +40,8 @@ def retrying(
 
     `on` can also be a condition of tenacity. `failed` is called after each failure, before the
     pause. When `stop` is reached, the last error is raised. An object must be used for one series
-    of attempts only, because tenacity stores their state in it. A cancellation ends an attempt or a
-    pause immediately.
+    of attempts only, because tenacity stores the state of the attempts in the object. A
+    cancellation ends an attempt or a pause immediately.
     """
     condition = retry_if_exception_type(on) if isinstance(on, type | tuple) else on
     return AsyncRetrying(

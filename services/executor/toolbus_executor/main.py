@@ -211,7 +211,7 @@ class ServerRegistry:
                 supervisor.separation.hear_client(message)
 
     def _connection_created(self, lines: bytes, *_: str) -> None:
-        """Reconnect a server if a user has connected the account that lists its tools."""
+        """Retry to connect a server now, because a user has connected an account to it."""
         for line in lines.split(b"\n"):
             supervisor = self._supervisors.get(ConnectionCreated.decode(line).server)
             if supervisor is not None:

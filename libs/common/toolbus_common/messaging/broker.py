@@ -79,7 +79,7 @@ class ContractCodec:
 
 
 class Failures(BaseMiddleware):
-    """Sender of errors as replies. For a batch that fails, it requests the redelivery."""
+    """Middleware that replies with errors of queries, and requests redelivery of failed batches."""
 
     async def consume_scope(self, call_next: Any, msg: StreamMessage[Any]) -> Any:
         """Process one query or one batch."""

@@ -97,7 +97,7 @@ class Outbox:
                     self.append(records)
                     os.ftruncate(file, 0)
             except OutboxFullError:
-                pass  # they stay for the next process that opens the outbox
+                pass  # the records stay for the next process that opens the outbox
             finally:
                 os.close(file)
 

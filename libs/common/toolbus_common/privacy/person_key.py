@@ -34,7 +34,7 @@ class Entry(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A decrypted text, and the salt that proves that it matches its commitment."""
+    """A decrypted text, and the salt with which the text is verified against its commitment."""
 
     salt: bytes
     text: str
@@ -79,7 +79,7 @@ class PersonKey:
     def open(self, token: str) -> Opened | None:
         """Return the decrypted text and salt of a token; None if the token is damaged.
 
-        For a pseudonym alone, they are the name and its salt.
+        For a token that is only a pseudonym, return the name and the salt of the name.
         """
         pseudonym, _, sealed = token.partition(".")
         if not sealed:

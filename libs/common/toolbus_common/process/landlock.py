@@ -69,7 +69,7 @@ def restrict(
 ) -> bool:
     """Restrict file access, TCP and IPC scopes of this process permanently.
 
-    Return False if the kernel does not support it.
+    Return False if the kernel does not support Landlock.
     """
     abi = version(libc)
     if not abi or (not files and abi < SCOPES_FROM):

@@ -1,7 +1,8 @@
 """Start of a program in a separate process group that ends when its parent ends.
 
 The module runs as a script before any other module of Toolbus is imported (`python -I -S
-process/tethered.py …`). It needs a few milliseconds and no memory, because the program replaces it.
+process/tethered.py …`). The script takes a few milliseconds and no memory, because the program then
+replaces the script.
 """
 
 import ctypes

@@ -8,10 +8,10 @@ class Verdict:
     """The decision about a call.
 
     `denied_by` is the rule that denies the call, and `approve_by` is the rule that requires
-    approval; at most one of them is set. `reason` explains it. `shadow` contains the shadow rules
-    that would have denied the call or required approval. `name:error` means that the evaluation of
-    a shadow rule failed. `reads` contains the arguments that rules read; they must match the tool's
-    schema. None means all arguments.
+    approval; at most one of them is set. `reason` explains the decision. `shadow` contains the
+    shadow rules that would have denied the call or required approval. `name:error` means that the
+    evaluation of a shadow rule failed. `reads` contains the arguments that rules read; they must
+    match the tool's schema. None means all arguments.
     """
 
     denied_by: str = ""

@@ -1,4 +1,4 @@
-"""Inputs of a Cedar expression. They show whether it can be evaluated without arguments."""
+"""Inputs of a Cedar expression. The inputs show whether arguments are needed for its evaluation."""
 
 from collections.abc import Iterator
 from typing import Any

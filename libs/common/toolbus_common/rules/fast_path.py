@@ -19,7 +19,7 @@ _ORDER = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def plainly_not(conditions: list[Expr]) -> Callable[[Context], bool]:
-    """Return a function that returns whether the conditions are certainly not all true.
+    """Return a function that returns True if one of the conditions is certainly false.
 
     The function returns False if any condition before the first false condition is undecided.
     """

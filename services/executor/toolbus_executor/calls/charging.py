@@ -6,9 +6,10 @@ from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 
 
 def charge_of(call: CallAdmitted, reply: FinalReply, stored_bytes: int = 0) -> int:
-    """Return the charge of a result. `stored_bytes` of it were stored instead of sent.
+    """Return the charge of a result.
 
-    A created task costs the reserved amount, because its result does not exist yet.
+    `stored_bytes` is the number of its bytes that were stored instead of sent. A created task costs
+    the reserved amount, because its result does not exist yet.
     """
     if isinstance(reply, InputRequired):
         return 0

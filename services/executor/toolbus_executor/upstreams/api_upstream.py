@@ -69,7 +69,9 @@ class ApiUpstream(ABC, Generic[T]):
         self._listed = {each.name: _binding(each.definition) for each in tools}
 
     async def _operation(self, call: CallAdmitted) -> T:
-        """Return the operation of a tool. If it differs from the listed one, list the tools first.
+        """Return the operation of a tool.
+
+        If the operation differs from the listed operation, list the tools first.
 
         Raises:
             UpstreamRefusedError: the tool has changed or no longer exists.

@@ -155,7 +155,7 @@ class Caller:
             self._notify(Notification("notifications/message", body))
 
     def paused(self, seconds: float) -> None:
-        """Report that the server closed its stream, and will resume it after these milliseconds."""
+        """Report that the server closed its stream, and will resume it after these seconds."""
         self._notify(StreamPaused(round(seconds * 1000)))
 
     def request(self, question: Question) -> None:

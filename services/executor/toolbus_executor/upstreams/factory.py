@@ -146,7 +146,10 @@ class _Program:
         return made
 
     def _isolation(self) -> Isolation:
-        """Return the isolation. If the configuration lists hosts, it contains an egress proxy."""
+        """Return the isolation.
+
+        If the configuration lists hosts, the isolation has an egress proxy.
+        """
         held = isolation_of(self.declared, self.settings, self.name)
         if not isinstance(self.declared.network, Hosts):
             return held

@@ -129,10 +129,7 @@ class _Filter:
         )
 
     def _add_size(self, definition: dict[str, Any], read: Read) -> None:
-        """Add the size of an entry to the total.
-
-        Raises `UnreadableError` if it exceeds the limit.
-        """
+        """Add the size of an entry. Raises `UnreadableError` if the total exceeds the limit."""
         own = len(msgspec.json.encode(definition))
         both = own + (len(msgspec.json.encode(read.definition)) if read.repaired else 0)
         if self.size + both > self.limit:

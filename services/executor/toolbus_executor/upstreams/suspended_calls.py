@@ -152,10 +152,7 @@ def owner_of(state: str) -> str:
 
 
 def answers_in(extra: str) -> tuple[str, Mapping[str, msgspec.Raw] | None]:
-    """Return the state and the answers that a call contains.
-
-    The answers are None if it has none.
-    """
+    """Return the state and the answers that a call contains. Without answers, these are None."""
     if not extra:
         return "", None
     members = _members(extra)

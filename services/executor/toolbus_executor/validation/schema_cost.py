@@ -41,8 +41,8 @@ class Bounds:
     def describable(self, raw: bytes) -> bool:
         """Return whether collecting all errors is cheap.
 
-        It costs more than checking whether the value is valid, because it validates parts
-        repeatedly.
+        Collecting errors costs more than checking whether the value is valid, because parts are
+        validated repeatedly.
         """
         maximum = self.visits(raw)
         if self.returns > 1:

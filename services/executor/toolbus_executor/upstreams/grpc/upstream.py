@@ -247,7 +247,9 @@ class GrpcUpstream(ApiUpstream[Method]):
 
 
 async def _with_token(bearer: Bearer | None, request: Callable[[Metadata], Awaitable[T]]) -> T:
-    """Make a request with a token. If the server rejects it, retry once with another token.
+    """Make a request with a token.
+
+    If the server rejects the token, retry once with another token.
 
     Raises:
         ConsentRequiredError: there is no other token.

@@ -42,8 +42,9 @@ _GOODBYE_SECONDS = 1.0
 class HttpSession:
     """A session that declares certain kinds of input requests.
 
-    If `listens` is set, it opens a GET stream at once; otherwise on the first subscription. If
-    `lists` is set, the lists are refreshed whenever a notification may have been missed.
+    If `listens` is set, the session opens a GET stream immediately, otherwise on the first
+    subscription. If `lists` is set, the lists are refreshed whenever a notification may have been
+    missed.
     """
 
     def __init__(

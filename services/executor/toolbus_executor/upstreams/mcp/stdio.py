@@ -139,7 +139,7 @@ class StdioUpstream:
         try:
             return await self._connection.initialize()
         except UpstreamRefusedError:
-            # If the server started slowly, it did process the first request.
+            # A server that started slowly may have processed the first request in the meantime.
             described = await self._discover()
             if described is None:
                 raise
@@ -192,10 +192,10 @@ class StdioUpstream:
             self._resubscribe()
 
     async def probe(self) -> None:
-        """Check that the process responds. After `MAX_MISSED` consecutive missed probes, end it.
+        """Check that the process responds.
 
-        A process that has never responded to a probe may not support the request, which is no
-        failure.
+        After `MAX_MISSED` consecutive missed probes, the process is ended. A process that has never
+        responded to a probe may not support the request, which is no failure.
 
         Raises:
             TimeoutError: the process did not respond in time.

@@ -50,7 +50,7 @@ class TaskSupport:
     async def request(
         self, call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
     ) -> bytes:
-        """Return the response to a call. If it is about a task, it has the caller's form.
+        """Return the response to a call. A response about a task has the caller's form.
 
         `modern` is set if the server is stateless. `once` sends one request to the server.
         """
@@ -129,8 +129,8 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
 async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
     """Execute a call that can become a task of a stateless server, and return its result.
 
-    If the task needs input, the result requests it. The next call contains the answers and the
-    task's id.
+    If the task needs input, the result requests the input. The next call contains the answers and
+    the task's id.
     """
     able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
     task = resumed = _resumed(call.extra)
@@ -160,7 +160,7 @@ def _resumed(extra: str) -> str:
 
 
 def _with_state(raw: bytes, task: str) -> bytes:
-    """Return the result. If it requests input, add a state that contains the task's id."""
+    """Return the result. A result that requests input gets a state with the task's id."""
     members = _members(raw)
     if members.get("resultType") != _INPUT_REQUIRED:
         return raw

@@ -30,7 +30,7 @@ class IsolationStatus:
         }
 
     def tell(self, upstream: Upstream | None) -> None:
-        """Store the isolation of a started process. Log it if it has changed."""
+        """Store the isolation of a started process. Log the isolation if it has changed."""
         held = getattr(upstream, "held", {})
         if held != self.now:
             lacking = [what for what, in_force in held.items() if not in_force]

@@ -34,7 +34,8 @@ def uncrowded(able: Sequence[W]) -> Sequence[W]:
     """Return the replicas that are not overloaded.
 
     A replica that does not reply therefore cannot use all slots. A replica is overloaded if it has
-    over `FEW` running calls more than twice the minimum. Both numbers are relative to its weight.
+    more than `FEW` running calls above twice the smallest number of any replica. The smallest
+    number is scaled to the replica's weight.
     """
     least = min(each.in_progress / each.weight for each in able)
     return [each for each in able if each.in_progress <= 2 * least * each.weight + FEW]

@@ -57,7 +57,7 @@ class Separation:
     def over(
         self, news: UpstreamCallbacks, make: Make, place: str = "", family: str = ""
     ) -> "Separated":
-        """Return the server as `make` connects it: at address `place`, in family `family`."""
+        """Return an upstream with separate sessions. `make` creates its connections."""
         return Separated(self, news, make, place, family)
 
 
@@ -264,7 +264,7 @@ class Separated:
         return await self._call(call, seconds, caller, 0)
 
     def _certain(self, call: CallAdmitted, number: int) -> bool:
-        """Return whether a server request on this connection can be attributed to the call."""
+        """Return whether a server request on this connection is certain to belong to the call."""
         session = self._how.pool.kept(self._wanted(call, number)[1])
         return session is None or getattr(session.upstream, "certain", True)
 
