@@ -375,7 +375,7 @@ class CallHandler:
         return raw
 
     async def _subscribe(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe to a resource or a task. If its owner has a session, subscribe there."""
+        """Subscribe to a resource or a task, in the session of its owner if there is one."""
         if separates(upstream, call):
             return await cast("Separated", upstream).subscribe(call, seconds)
         if call.method == SUBSCRIBE:

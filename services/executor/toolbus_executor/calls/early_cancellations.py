@@ -32,7 +32,7 @@ class EarlyCancellations:
             del self._cancelled_at[next(iter(self._cancelled_at))]
 
     def take(self, call_id: str) -> bool:
-        """Remove the cancellation of a call. Return whether it was recent."""
+        """Remove a call's cancellation; return whether there was a recent one."""
         at = self._cancelled_at.pop(call_id, None)
         return at is not None and monotonic() - at <= SECONDS
 

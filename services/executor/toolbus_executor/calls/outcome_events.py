@@ -21,7 +21,7 @@ _completed = trusted(CallCompleted)
 def completed(
     call: CallAdmitted, outcome: CallOutcome, seconds: float, misfit: str = ""
 ) -> CallCompleted:
-    """Return the event about a call that has a result."""
+    """Return the event of a call the server answered."""
     reply, is_error, stored, cached, left_out = outcome
     sent = len(reply.body)
     return _completed(

@@ -102,7 +102,7 @@ class BreakerReporter:
             self.succeeded()
 
     def succeeded(self) -> None:
-        """Count a reply of the server, and close the breaker."""
+        """Count a reply."""
         if self.closed and not self.circuit.failing:
             return
         self._by_calls = False

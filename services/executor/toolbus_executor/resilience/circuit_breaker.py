@@ -29,7 +29,7 @@ class Breaker:
 
     @property
     def failing(self) -> bool:
-        """Whether the last counted call failed."""
+        """Whether the last call failed."""
         return self._failures > 0
 
     def admits(self, now: float) -> bool:
@@ -48,7 +48,7 @@ class Breaker:
         return closed
 
     def failed(self, now: float) -> bool:
-        """Count a failure, and return whether it opened the breaker."""
+        """Count a transport failure; return whether it opened the breaker."""
         self._failures += 1
         if self.state is State.CLOSED and self._failures < self._threshold:
             return False

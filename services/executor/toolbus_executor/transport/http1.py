@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request can use the connection after the last response."""
+        """Whether the connection can be used for another request after the last response."""
         return self.keeps and self.usable
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ class MessageDispatcher:
             del self.callers[number]
             self._history.end(number, answered=answered)
             for question in caller.unshown():
-                if self._news.is_one_client():  # it may belong to another call of this client
+                if self._news.is_one_client():  # it may belong to another call of the same client
                     self._put(question, self._requesting_call())
                 else:
                     question.answer(unanswered(question.method))

@@ -46,7 +46,7 @@ class FamilyClient(Interface):
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call and return the response."""
+        """Send a call and wait for the response."""
         ...
 
     async def watch(self, uris: frozenset[str]) -> None:
@@ -252,7 +252,7 @@ class HttpUpstream:
         return messages.result_of(message)
 
     def _reconsider(self, message: messages.Incoming) -> None:
-        """After a transport failure, check whether the server or its tools may have changed."""
+        """Check after a transport failure whether the server or its tools have changed."""
         transport = self._transport
         if message.error_code in messages.REVISION_CHANGED or (
             transport.failed_since_response and message.error is not None

@@ -92,7 +92,7 @@ class SseHttp:
         """Do nothing, because requests to session-based servers do not depend on definitions."""
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call and return the response, which arrives on the stream."""
+        """Send a call; the response arrives on the stream."""
         identity = self._transport.identity
         if identity is None:
             return await self._connection.call(call, seconds, caller)

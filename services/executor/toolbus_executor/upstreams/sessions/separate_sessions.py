@@ -397,4 +397,4 @@ class Separated:
 
 
 def _lost(_connection: Connection, _reason: str) -> None:
-    """Ignore the loss of a session that is used only for a comparison of lists."""
+    """Ignore the loss of a session that only compares lists."""
