@@ -1,6 +1,6 @@
 """Small MCP server over HTTP in a separate process. It logs every call.
 
-Usage: `python call_log_server.py PORT LOG`. Every call is written to the log before its response,
+Usage: `python call_log_server.py PORT LOG`. Every call is written to the log before it is answered,
 so a test can count the calls that reached the upstream.
 """
 
