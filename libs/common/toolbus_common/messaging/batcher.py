@@ -1,4 +1,4 @@
-"""Combine many small requests that arrive at the same time into one round trip."""
+"""Batching of small requests that arrive at the same time into one round trip."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,11 +10,11 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and flushes them together, at most `concurrency` batches at a time.
+    """Collector of items that are flushed together, in at most `concurrency` batches at a time.
 
     The first item of an idle batcher is flushed at the end of the event loop's turn, so a single
-    call is not delayed; while every slot is busy, items gather for the next batch. With `linger`,
-    an idle batcher waits that many seconds before it flushes.
+    call is not delayed. While all slots are in use, items are collected for the next batch. With
+    `linger`, an idle batcher waits that many seconds before it flushes.
     """
 
     def __init__(
@@ -33,10 +33,13 @@ class Batcher(Generic[T, R]):
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._empty_context = Context()  # a batch has items of several tasks
+        self._empty_context = Context()  # because a batch contains items of several tasks
 
     def add(self, item: T) -> asyncio.Future[R]:
-        """Put an item into the next batch; the future holds its result or the batch's error."""
+        """Add an item to the next batch.
+
+        The future resolves to its result, or to the batch's error.
+        """
         loop = self._loop
         if loop is None:  # cached: on 3.11 each look-up is a system call
             loop = self._loop = asyncio.get_running_loop()
@@ -51,7 +54,7 @@ class Batcher(Generic[T, R]):
         return future
 
     async def drain(self) -> None:
-        """Wait until no item is waiting or in flight."""
+        """Wait until no item is waiting and no batch is in progress."""
         while self._waiting or self._tasks:
             self._start()
             await asyncio.sleep(0)

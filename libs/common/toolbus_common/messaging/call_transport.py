@@ -1,4 +1,4 @@
-"""Send calls, serve calls and wait for their replies: the call transport of one service."""
+"""Call transport of one service: it sends calls, serves calls and waits for their replies."""
 
 import asyncio
 import itertools
@@ -26,12 +26,12 @@ from toolbus_common.observability.tracing.context import bind
 log = logging.getLogger(__name__)
 
 Call = CallRequested | CallAdmitted
-REPLY_SECONDS = 1.0  # for the reply to a call whose resources were closed
+REPLY_SECONDS = 1.0  # time for the replies to calls whose resources were closed
 FORGET_SECONDS = 5.0  # NATS reports "no responders" within milliseconds or never
 
 
 class NatsReply:
-    """Sends reply messages to a caller in another process, on its reply subject."""
+    """Sender of reply messages to a caller in another process, on the caller's reply subject."""
 
     __slots__ = ("_bus", "address")
 
@@ -40,7 +40,10 @@ class NatsReply:
         self.address = address
 
     async def send(self, message: ReplyMessage) -> None:
-        """Publish; a caller that cannot be reached any more times out at its own deadline."""
+        """Publish the message.
+
+        If the caller cannot be reached, it times out at its own deadline.
+        """
         if not answerable(
             self.address
         ):  # the reply would be published with this service's permissions
@@ -53,7 +56,7 @@ class NatsReply:
 
 
 class CallTransport:
-    """Sends and serves calls of one service, over NATS or within the process."""
+    """Transport of the calls of one service, over NATS or within the process."""
 
     def __init__(self, service: str, bus: Bus, local: LocalTransport) -> None:
         self._bus = bus
@@ -78,7 +81,7 @@ class CallTransport:
 
     @property
     def in_flight(self) -> int:
-        """The number of calls this process serves or waits for."""
+        """The number of calls that this process serves or waits for."""
         return len(self._tasks) + len(self._pending)
 
     def new_call_id(self) -> str:
@@ -86,7 +89,7 @@ class CallTransport:
         return f"{self._origin}{next(self._count):x}"
 
     def address(self, call_id: str) -> str:
-        """Return the subject on which this process receives replies to a call."""
+        """Return the subject on which this process receives the replies to a call."""
         return f"{self._prefix}.{call_id}"
 
     async def request(
@@ -132,7 +135,7 @@ class CallTransport:
             self._pending.close(call.call_id)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in a task of its own; a drain waits for it."""
+        """Run a coroutine in a separate task. A drain waits for this task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -165,7 +168,7 @@ class CallTransport:
         self._local.serve(subject, handler)
 
     async def leave(self, contract: type[Call], server: str) -> None:
-        """Stop serving calls of a server."""
+        """Stop serving the calls of a server."""
         subject = f"{contract.SUBJECT}.{server}"
         self._local.leave(subject)
         subscription = self._served.pop(subject, None)
@@ -173,7 +176,7 @@ class CallTransport:
             await subscription.stop()
 
     async def drain(self, seconds: float) -> None:
-        """Stop serving calls and wait at most `seconds` for those in progress."""
+        """Stop serving calls, and wait up to `seconds` for the calls in progress."""
         for subject, subscription in list(self._served.items()):
             self._local.leave(subject)
             if self._bus.connected:
@@ -185,7 +188,7 @@ class CallTransport:
             self._rotation.cancel()
 
     async def close(self) -> None:
-        """End the calls in progress; those whose resources are closed may still send replies."""
+        """End the calls in progress. Calls whose resources are closed can still send replies."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=REPLY_SECONDS)
         await end(*self._tasks)

@@ -1,4 +1,4 @@
-"""Wait for the replies to calls: notifications, then exactly one final reply per call."""
+"""Pending replies to calls: notifications, then exactly one final reply per call."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from toolbus_common.contracts.replies import (
 )
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
-GRACE = 1.0  # seconds past the deadline in which the serving side may still report a timeout
+GRACE = 1.0  # seconds after the deadline in which the serving side can report a timeout
 
 
 class PendingReply:
@@ -38,7 +38,7 @@ class PendingReply:
         self.timer = self.final.get_loop().call_later(seconds, self._expire)
 
     def deliver(self, message: ReplyMessage) -> None:
-        """Accept a message; messages after the final reply are dropped."""
+        """Process a reply message. Messages after the final reply are dropped."""
         if self.final.done():
             return
         if isinstance(message, CallError):
@@ -65,7 +65,7 @@ class PendingReply:
 
 
 class PendingReplies:
-    """The pending replies of this process by call id, which are generated here and unique."""
+    """The pending replies of this process by call id. The ids are generated here and unique."""
 
     def __init__(self) -> None:
         self._by_call_id: dict[str, PendingReply] = {}
@@ -89,7 +89,7 @@ class PendingReplies:
         return pending
 
     def close(self, call_id: str) -> None:
-        """Remove a call; messages that still arrive for it are dropped."""
+        """Remove a call. Messages that arrive later for this call are dropped."""
         pending = self._by_call_id.pop(call_id, None)
         if pending is not None:
             # The error's traceback refers to the pending reply, which refers to the error. Without
@@ -116,7 +116,8 @@ class PendingReplies:
         """Return the final reply of a call.
 
         Raises:
-            ToolbusError: the call failed; `OutcomeUnknownError` if no reply came in time.
+            ToolbusError: the call failed. Without a reply in time, the error is
+                `OutcomeUnknownError`.
 
         """
         if not pending.final.done():
