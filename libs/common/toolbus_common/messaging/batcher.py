@@ -13,8 +13,8 @@ class Batcher(Generic[T, R]):
     """Collector of items that are flushed together, in at most `concurrency` batches at a time.
 
     The first item of an idle batcher is flushed at the end of the event loop's turn, so a single
-    call is not delayed. While all slots are in use, items are collected for the next batch. With
-    `linger`, an idle batcher waits that many seconds before it flushes.
+    call is not delayed; while every slot is busy, items gather for the next batch. With `linger`,
+    an idle batcher waits that many seconds before it flushes.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Batcher(Generic[T, R]):
         return future
 
     async def drain(self) -> None:
-        """Wait until no item is waiting and no batch is in progress."""
+        """Wait until no item is waiting or in flight."""
         while self._waiting or self._tasks:
             self._start()
             await asyncio.sleep(0)

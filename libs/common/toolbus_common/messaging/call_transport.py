@@ -26,12 +26,12 @@ from toolbus_common.observability.tracing.context import bind
 log = logging.getLogger(__name__)
 
 Call = CallRequested | CallAdmitted
-REPLY_SECONDS = 1.0  # time for the replies to calls whose resources were closed
+REPLY_SECONDS = 1.0  # for the reply to a call whose resources were closed
 FORGET_SECONDS = 5.0  # NATS reports "no responders" within milliseconds or never
 
 
 class NatsReply:
-    """Sender of reply messages to a caller in another process, on the caller's reply subject."""
+    """Sends reply messages to a caller in another process, on its reply subject."""
 
     __slots__ = ("_bus", "address")
 
@@ -40,10 +40,7 @@ class NatsReply:
         self.address = address
 
     async def send(self, message: ReplyMessage) -> None:
-        """Publish the message.
-
-        If the caller cannot be reached, it times out at its own deadline.
-        """
+        """Publish; a caller that cannot be reached any more times out at its own deadline."""
         if not answerable(
             self.address
         ):  # the reply would be published with this service's permissions
@@ -56,7 +53,7 @@ class NatsReply:
 
 
 class CallTransport:
-    """Transport of the calls of one service, over NATS or within the process."""
+    """Sends and serves calls of one service, over NATS or within the process."""
 
     def __init__(self, service: str, bus: Bus, local: LocalTransport) -> None:
         self._bus = bus
@@ -135,7 +132,7 @@ class CallTransport:
             self._pending.close(call.call_id)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in a separate task. A drain waits for this task."""
+        """Run a coroutine in a task of its own; a drain waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -188,7 +185,7 @@ class CallTransport:
             self._rotation.cancel()
 
     async def close(self) -> None:
-        """End the calls in progress. Calls whose resources are closed can still send replies."""
+        """End the calls in progress; those whose resources are closed may still send replies."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=REPLY_SECONDS)
         await end(*self._tasks)

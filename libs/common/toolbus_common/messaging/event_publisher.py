@@ -73,7 +73,7 @@ class EventPublisher:
                 await asyncio.wait([self._retrying])
 
     def publish(self, event: Event) -> None:
-        """Publish an event without waiting. It is stored until the stream acknowledges it."""
+        """Publish an event without waiting; it is stored until the stream acknowledges it."""
         self._add(self._unawaited, event).add_done_callback(_seen)
 
     async def delivered(self) -> None:
@@ -106,10 +106,7 @@ class EventPublisher:
             self._spool.close()
 
     def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
-        """Add an event to a batch, with its personal fields encrypted.
-
-        The keys of unknown persons are looked up first.
-        """
+        """Encrypt personal fields; the keys of unknown persons are looked up first."""
         if self.people is None or not (whose := named(event)):
             return batcher.add(self._traced(event))
         if all(map(self.people.known, whose)):

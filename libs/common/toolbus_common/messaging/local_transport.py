@@ -10,7 +10,7 @@ CallHandler = Callable[[Any, ReplyChannel], Awaitable[None]]
 
 
 class LocalReply:
-    """Sender of reply messages to a caller in this process."""
+    """Passes reply messages to a caller in this process."""
 
     __slots__ = ("_call_id", "_pending", "address")
 

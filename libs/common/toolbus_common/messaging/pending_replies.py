@@ -1,4 +1,4 @@
-"""Pending replies to calls: notifications, then exactly one final reply per call."""
+"""Wait for the replies to calls: notifications, then exactly one final reply per call."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from toolbus_common.contracts.replies import (
 )
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
-GRACE = 1.0  # seconds after the deadline in which the serving side can report a timeout
+GRACE = 1.0  # seconds past the deadline in which the serving side may still report a timeout
 
 
 class PendingReply:
@@ -38,7 +38,7 @@ class PendingReply:
         self.timer = self.final.get_loop().call_later(seconds, self._expire)
 
     def deliver(self, message: ReplyMessage) -> None:
-        """Process a reply message. Messages after the final reply are dropped."""
+        """Accept a message; messages after the final reply are dropped."""
         if self.final.done():
             return
         if isinstance(message, CallError):
@@ -116,8 +116,7 @@ class PendingReplies:
         """Return the final reply of a call.
 
         Raises:
-            ToolbusError: the call failed. Without a reply in time, the error is
-                `OutcomeUnknownError`.
+            ToolbusError: the call failed; `OutcomeUnknownError` if no reply came in time.
 
         """
         if not pending.final.done():
