@@ -23,7 +23,7 @@ PATIENCE = 90.0  # maximum wait in seconds, far above the usual time
 
 
 def allowed(**given: Any) -> CallAllowed:
-    """Return the event of an allowed call. `changes` override its fields."""
+    """Return the event of an allowed call. `given` overrides its fields."""
     call = given.pop("call_id", secrets.token_hex(12))
     return CallAllowed(
         **{
@@ -42,7 +42,7 @@ def allowed(**given: Any) -> CallAllowed:
 
 
 def completed(**given: Any) -> CallCompleted:
-    """Return the event of a completed call. `changes` override its fields."""
+    """Return the event of a completed call. `given` overrides its fields."""
     call = given.pop("call_id", secrets.token_hex(12))
     return CallCompleted(
         **{

@@ -74,7 +74,7 @@ class Auditor:
         return (await queries.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def sealed(self, size: int, table: str = "checkpoints") -> None:
-        """Wait until `count` events of acme are sealed. `table` selects cosigned events."""
+        """Wait until `size` events of acme are sealed, or cosigned if `table` is given."""
 
         async def there() -> bool:
             found = await self.rows(f"SELECT max(size) FROM {table} WHERE customer = 'acme'")

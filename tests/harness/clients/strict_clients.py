@@ -27,7 +27,7 @@ def installed(directory: Path) -> Path:
 
 
 def typescript(program: Path, **given: Any) -> dict[str, Any]:
-    """Return what a TypeScript SDK parsed: `lists` by member, and the results of `calls`."""
+    """Return the lists (by member) and the results of calls that a TypeScript SDK parsed."""
     done = subprocess.run(
         [str(npm.NODE), str(program), json.dumps(given)],
         check=True,

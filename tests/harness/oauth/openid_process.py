@@ -1,4 +1,4 @@
-"""Process of an OpenID provider, and the control of it."""
+"""Process of an OpenID provider, and control requests to it."""
 
 import sys
 import time

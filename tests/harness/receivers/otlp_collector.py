@@ -45,7 +45,7 @@ class Value:
 class Collector:
     """A collector that runs until the context ends.
 
-    `statuses` are its next responses, before 200.
+    `statuses` are the statuses of its next responses. All further responses have the status 200.
     """
 
     def __init__(self) -> None:

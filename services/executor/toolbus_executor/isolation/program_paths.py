@@ -88,7 +88,7 @@ def _links(path: str) -> list[str]:
 def _installation(program: str, home: str, path: str, depth: int) -> list[str]:
     """Return the directories in which a program, its links and its interpreter are installed.
 
-    `depth` limits the number of interpreters of interpreters.
+    `depth` is the number of interpreters that led to this program; it is limited.
     """
     if depth > 4 or not os.path.exists(program):  # noqa: PLR2004 - nested interpreters
         return []
