@@ -1,6 +1,6 @@
 """MCP server on stdio that receives a token: `token_server.py env NAME` or `file PATH`.
 
-`whoami` introspects the current token at ISSUER. `pid` returns the process id.
+`whoami` introspects the current token at ISSUER; `pid` returns the process id.
 """
 
 import os
@@ -44,7 +44,7 @@ def pid() -> str:
 
 @app.tool()
 def words() -> str:
-    """Return whether the token is on the command line, and the mode of the file."""
+    """Return whether the token appears on the command line, and the mode of the file."""
     mode = ""
     if sys.argv[1] == "file":
         path = Path(sys.argv[2]).expanduser()
