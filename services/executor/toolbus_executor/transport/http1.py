@@ -132,8 +132,7 @@ class Connection(asyncio.Protocol):
         if self._waiting is None or self._waiting.done():
             self.close()  # a second response to one request
         fields, unparsed = self._fields, self._unparsed
-        names, values = map(bytes.lower, fields), map(bytes.strip, fields.values())
-        headers = dict(zip(names, values, strict=True))
+        headers = {name.lower(): value.strip() for name, value in fields.items()}
         if unparsed > LARGEST_HEAD and sum(map(len, chain(*fields.items()))) > LARGEST_HEAD:
             raise _too_large(LARGEST_HEAD)
         fields.clear()
@@ -237,8 +236,7 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether the connection can be used for another request after the last response."""
-        transport = self._transport
-        return self.keeps and transport is not None and not transport.is_closing()
+        return self.keeps and self.usable
 
     def close(self) -> None:
         """Close the connection immediately."""
