@@ -1,8 +1,9 @@
 """Python calls, coroutines and tasks per request in the call-path process (`make bench-profile`).
 
-A fused gateway serves calls with a key and a budget over a plain HTTP upstream. The counts do not
-depend on the speed of the machine: the command asserts no time. A call is a started or resumed
-Python frame; resuming a chain of ten awaiting coroutines counts as ten calls.
+A fused gateway serves calls with a key and a budget over a plain HTTP upstream, then sessions, each
+with one such call. The counts do not depend on the speed of the machine: the command asserts no
+time. A call is a started or resumed Python frame; resuming a chain of ten awaiting coroutines
+counts as ten calls. Messages are those that the process sends to NATS and Valkey.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -20,11 +22,17 @@ from rich.table import Table
 
 from figures import console
 from processes import name_of
-from run import SECRET, Gateway, call_load, echoing, gateway, processes_of
+from run import SECRET, Gateway, call_load, echoing, gateway, processes_of, session_load
 
 HERE = Path(__file__).parent
 DIRECTORY = "TOOLBUS_BENCH_PROFILE"
 DEMAND = 320.0
+# Messages of the process, and the function that each of them calls once.
+MESSAGES = {
+    "to NATS": "Client._send_publish",
+    "from NATS": "Client._process_msg",
+    "to Valkey": "ScriptConnection.send",
+}
 BY_FOLDER = 2  # a service's folders show where its calls are
 
 
@@ -33,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="duration of each load")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--no-sessions", action="store_true", help="do not count sessions")
     parser.add_argument("--top", type=int, default=30, help="number of functions to print")
     parser.add_argument("--json", type=Path, help="file for the counts per request")
     options = parser.parse_args()
@@ -41,22 +50,45 @@ def main() -> int:
         os.environ["PYTHONPATH"] = str(HERE / "profiled")
         with echoing() as port, gateway("fused", port, 0) as up:
             reports = {
-                each: _counted(up, Path(directory), each, options.seconds)
+                f"calls, {each} connections": _counted(
+                    up, Path(directory), _calls(up, each), options.seconds
+                )
                 for each in options.connections
             }
-    for connections, report in reports.items():
-        _show(connections, report, options.top)
+            demanded = list(reports)
+            if not options.no_sessions:
+                for name, stream in (("with a stream", True), ("without a stream", False)):
+                    load = _sessions(up, stream=stream)
+                    reports[f"sessions {name}"] = _counted(
+                        up, Path(directory), load, options.seconds
+                    )
+    for name, report in reports.items():
+        _show(name, report, options.top)
     if options.json:
         options.json.write_text(json.dumps(reports, indent=1))
-    return 0 if all(report["calls"] <= DEMAND for report in reports.values()) else 1
+    return 0 if all(reports[name]["calls"] <= DEMAND for name in demanded) else 1
 
 
-def _counted(up: Gateway, directory: Path, connections: int, seconds: float) -> dict[str, Any]:
+def _calls(up: Gateway, connections: int) -> Callable[[float], int]:
+    """Return a load of calls for a number of seconds, which returns their number."""
+    return lambda seconds: int(
+        call_load(up.endpoint, "echo__echo", SECRET, connections, seconds)["all_requests"]
+    )
+
+
+def _sessions(up: Gateway, *, stream: bool) -> Callable[[float], int]:
+    """Return a load of sessions for a number of seconds, which returns their number."""
+    return lambda seconds: int(session_load(up.endpoint, seconds, stream=stream)["all_sessions"])
+
+
+def _counted(
+    up: Gateway, directory: Path, load: Callable[[float], int], seconds: float
+) -> dict[str, Any]:
     """Return the counts per request of one load, after a load that fills the caches."""
     pid = next(pid for pid in processes_of(up) if "ingress" in name_of(pid))
-    call_load(up.endpoint, "echo__echo", SECRET, connections, 1.0)
+    load(1.0)
     os.kill(pid, signal.SIGUSR1)
-    requests = call_load(up.endpoint, "echo__echo", SECRET, connections, seconds)["all_requests"]
+    requests = load(seconds)
     os.kill(pid, signal.SIGUSR2)
     written, give_up = directory / f"{pid}.json", monotonic() + 60
     while not written.exists():
@@ -83,6 +115,13 @@ def _per_request(report: dict[str, Any], requests: int) -> dict[str, Any]:
         "started": sum(each["started"] for each in report["functions"]) / requests,
         "coroutines": coroutines / requests,
         "tasks": report["tasks"] / requests,
+        "messages": {
+            message: sum(
+                each["started"] for each in report["functions"] if each["name"] == function
+            )
+            / requests
+            for message, function in MESSAGES.items()
+        },
         "packages": {name: count / requests for name, count in packages.most_common()},
         "functions": {name: count / requests for name, count in functions.most_common()},
     }
@@ -99,8 +138,8 @@ def _package(file: str) -> str:
     return "python"
 
 
-def _show(connections: int, report: dict[str, Any], top: int) -> None:
-    table = Table(title=f"per request, {connections} connections, {report['requests']:,} requests")
+def _show(load: str, report: dict[str, Any], top: int) -> None:
+    table = Table(title=f"each of {report['requests']:,} {load}")
     table.add_column("package, function")
     table.add_column("Python calls", justify="right")
     for name, count in report["packages"].items():
@@ -111,9 +150,10 @@ def _show(connections: int, report: dict[str, Any], top: int) -> None:
         table.add_row(name, f"{count:.2f}")
     console.print(table)
     console.print(
-        f"connections {connections}: {report['calls']:.0f} Python calls per request (demand "
-        f"≤ {DEMAND:g}), {report['started']:.0f} started frames, {report['coroutines']:.1f} "
-        f"coroutines, {report['tasks']:.2f} tasks"
+        f"{load}: {report['calls']:.0f} Python calls each (demand for a call ≤ {DEMAND:g}), "
+        f"{report['started']:.0f} started frames, {report['coroutines']:.1f} coroutines, "
+        f"{report['tasks']:.2f} tasks; messages:",
+        ", ".join(f"{name} {count:.2f}" for name, count in report["messages"].items()),
     )
 
 

@@ -145,7 +145,8 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
             "direct_64": call_load(direct, "echo", "", 64, seconds / 2),
             "through_1": call_load(endpoint, "echo__echo", SECRET, 1, seconds / 2),
             "list_1": call_load(endpoint, "", SECRET, 1, seconds / 2),
-            "sessions": _sessions(endpoint, seconds / 2),
+            "sessions": session_load(endpoint, seconds / 2, stream=False),
+            "sessions_with_stream": session_load(endpoint, seconds / 2),
         }
         seen["through_64"] = counted(pids, endpoint, seconds)
         figures["rounds"].append(seen)
@@ -160,7 +161,7 @@ def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
     """Return the load at concurrency 64, and each process's CPU until all events are rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = call_load(endpoint, "echo__echo", SECRET, 64, seconds)
-    _quiet(pids)
+    quiet(pids)
     used = {pid: cpu_seconds(pid) - before[pid] for pid in pids}
     calls = seen["all_requests"]
     by_name: dict[str, float] = {}
@@ -171,7 +172,7 @@ def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
     return seen
 
 
-def _quiet(pids: list[int]) -> None:
+def quiet(pids: list[int]) -> None:
     """Wait until audit and settlement have caught up: until a second uses almost no CPU."""
     for _ in range(30):
         before = sum(map(cpu_seconds, pids))
@@ -209,8 +210,12 @@ def call_load(url: str, tool: str, key: str, connections: int, seconds: float) -
     return seen
 
 
-def _sessions(url: str, seconds: float) -> dict[str, Any]:
-    plan = {"url": url, "key": AGENT_SECRET, "tool": "echo__echo", "seconds": seconds}
+def session_load(url: str, seconds: float, *, stream: bool = True) -> dict[str, Any]:
+    """Return the figures of a load of sessions, each with its own stream or without."""
+    plan = {
+        "url": url, "key": AGENT_SECRET, "tool": "echo__echo",
+        "seconds": seconds, "stream": stream,
+    }  # fmt: skip
     command = [sys.executable, str(HERE / "sessions.py"), json.dumps(plan)]
     result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
     seen: dict[str, Any] = json.loads(result.stdout)

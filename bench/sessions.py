@@ -1,4 +1,6 @@
-"""One session per call: initialize, GET, call, list, DELETE, with all answers checked.
+"""One session per call: initialize, list, call, DELETE, with all answers checked.
+
+With `stream`, a session also opens its own event stream by a GET on another connection.
 
 Usage, as its own process: `python bench/sessions.py '{"url": …}'` prints one JSON object.
 """
@@ -26,6 +28,7 @@ class Plan:
     tool: str
     clients: int = 16
     seconds: float = 5.0
+    stream: bool = True
     warm_seconds: float = 1.0
 
 
@@ -51,9 +54,7 @@ class Client:
         self._session = _header(head, b"mcp-session-id")
         assert self._session, body
         await self._post(None, "notifications/initialized", {})
-        reader, writer = await asyncio.open_connection(*self._place)
-        writer.write(self._request("GET"))
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        stream = await self._open_stream() if self._plan.stream else None
         text = f"{id(self)} bench"
         _, body = await self._post(
             2, "tools/call", {"name": self._plan.tool, "arguments": {"text": text}}
@@ -63,7 +64,15 @@ class Client:
         assert b'"tools":[' in body, body
         self._writer.write(self._request("DELETE"))
         await self._answer()
-        writer.close()
+        if stream is not None:
+            stream.close()
+
+    async def _open_stream(self) -> asyncio.StreamWriter:
+        """Return the connection of the session's own stream."""
+        reader, writer = await asyncio.open_connection(*self._place)
+        writer.write(self._request("GET"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        return writer
 
     async def _post(self, number: int | None, method: str, params: Any) -> tuple[bytes, bytes]:
         message = {"jsonrpc": "2.0", "method": method, "params": params}

@@ -20,6 +20,7 @@ from typing import Any
 from toolbus_audit.bi_gateway.executor import QueryExecutor
 from toolbus_audit.bi_gateway.server import serve_readers
 from toolbus_audit.clickhouse import query
+from toolbus_audit.clickhouse.embedded_memory import return_memory_periodically
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.outbound import Outbound
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
@@ -103,6 +104,8 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     _apply_retention(service, store, outbound)
     _export(service, settings, store, outbound)
     _run_rollups(service, store)
+    if store.embedded:
+        _return_memory(service)
     if settings.audit_http_port:
         _serve_bi_gateway(service, settings, store, outbound)
 
@@ -207,6 +210,16 @@ def _run_rollups(service: Service, store: ClickHouse) -> None:
     @asynccontextmanager
     async def roll_up() -> AsyncIterator[None]:
         async with in_background(run_rollups(store.run_in_background)):
+            yield
+
+
+def _return_memory(service: Service) -> None:
+    """Return memory that the embedded engine no longer uses."""
+
+    @service.add_resource
+    @asynccontextmanager
+    async def return_memory() -> AsyncIterator[None]:
+        async with in_background(return_memory_periodically()):
             yield
 
 

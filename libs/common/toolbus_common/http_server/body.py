@@ -39,10 +39,10 @@ async def read_body(receive: Receive, largest: int) -> bytes:
 
 def announces_body(scope: dict[str, Any]) -> bool:
     """Return whether the headers of a request announce a body."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t"))
-        for name, value in scope["headers"]
-    )
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t")):
+            return True
+    return False
 
 
 async def receive_nothing() -> dict[str, Any]:

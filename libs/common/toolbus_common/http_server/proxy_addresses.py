@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -48,6 +49,7 @@ class Proxies:
         return peer
 
 
+@lru_cache(maxsize=4096)  # each connection needs its peer's address several times
 def parsed(text: str) -> Address | None:
     """Return the address in a text, with or without a port; None if the text is invalid.
 

@@ -1,4 +1,4 @@
-"""Publish events: numbered, batched, and stored locally until the stream acknowledges them."""
+"""Publisher of events: numbered, batched, and stored until the stream acknowledges them."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from toolbus_common.observability.tracing.context import MAX_LINKS, current
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
-LINGER_SECONDS = 0.01  # no caller waits for these events; a batch of 100 costs as much as one
+LINGER_SECONDS = 0.01  # no caller waits for these events, and a batch of 100 costs as much as one
 Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
 Line = tuple[str, bytes, str]  # subject, line, and the traceparent of its span if that is recorded
 Lines = Batcher[Line, None]
@@ -38,7 +38,7 @@ class EventPublisher:
     per event, so that one acknowledgement of the stream covers all of them.
     """
 
-    people: PersonKeyring | None = None  # keys that encrypt personal fields; None: no encryption
+    people: PersonKeyring | None = None  # keys for personal fields; None: no encryption
 
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
@@ -81,7 +81,7 @@ class EventPublisher:
         self._add(self._unawaited, event).add_done_callback(_seen)
 
     async def delivered(self) -> None:
-        """Wait until the stream has every event published so far, or it is stored for later."""
+        """Wait until the stream has all events published so far, or they are in the outbox."""
         await self._learned()
         await self._unawaited.drain()
 
@@ -124,7 +124,7 @@ class EventPublisher:
         return learning
 
     async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
-        """Look up or create the person keys; if that fails, remove the personal fields."""
+        """Look up or create the person keys. If that fails, remove the personal fields."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
@@ -211,12 +211,15 @@ class EventPublisher:
 
     async def _empty_spool(self) -> None:
         async with self._spooling:
-            if not self._undelivered:  # nothing was added while an append held the lock
+            if not self._undelivered:  # no event was added while another task had the lock
                 self._spool.clear()
                 self.full = False
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Retrieve the exception: the event is in the outbox, so its publisher does not fail."""
+    """Retrieve the exception.
+
+    The event is in the outbox, so the publisher of the event does not fail.
+    """
     if not future.cancelled():
         future.exception()

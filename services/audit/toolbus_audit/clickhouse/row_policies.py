@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from toolbus_audit.clickhouse.embedded_memory import MERGE_TREE_SETTINGS
 from toolbus_audit.clickhouse.migrate import RECORD, Migration
 
 CARRIER = "log_comment"
@@ -61,7 +62,9 @@ def write_files(data: Path, database: str, known: Iterable[Migration]) -> Path:
     path = directory / "users.xml"
     path.write_text(users_xml(database, filters(known)))
     configuration = directory / "config.xml"
+    memory = "".join(f"<{name}>{value}</{name}>" for name, value in MERGE_TREE_SETTINGS.items())
     configuration.write_text(
-        f"<clickhouse><users_config>{escape(str(path.resolve()))}</users_config></clickhouse>\n"
+        f"<clickhouse><users_config>{escape(str(path.resolve()))}</users_config>"
+        f"<merge_tree>{memory}</merge_tree></clickhouse>\n"
     )
     return configuration

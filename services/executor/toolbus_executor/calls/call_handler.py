@@ -1,4 +1,4 @@
-"""Call handler of one server: every admitted call ends in exactly one outcome."""
+"""Call handler of one server. Each admitted call ends in exactly one outcome."""
 
 import asyncio
 import logging
@@ -63,7 +63,7 @@ READ = "resources/read"
 
 
 class CallHandler:
-    """Handles the calls of one server: slots, circuit breaker, deadline, round trips, outcome."""
+    """Handler of one server's calls: slots, circuit breaker, deadline, round trips, outcome."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class CallHandler:
         return outcome.reply
 
     def cancel(self, call_id: str) -> bool:
-        """Cancel a call whose caller disconnected; return whether the call is in progress here."""
+        """Cancel a call whose caller disconnected. Return whether it is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._cancelled:
@@ -167,7 +167,7 @@ class CallHandler:
         self.uncallable = names
 
     def reject_quarantined(self, call: CallAdmitted) -> None:
-        """Reject a call of a quarantined definition, also one that policy admitted.
+        """Reject a call of a quarantined definition, even if policy admitted the call.
 
         Raises:
             UnknownToolError: the definition is quarantined.
@@ -179,7 +179,7 @@ class CallHandler:
             raise error
 
     def status(self) -> dict[str, Any]:
-        """Return the fields of the server's row in `toolbus status` that concern calls."""
+        """Return the fields about calls for the server's row in `toolbus status`."""
         return {
             "breaker": self.breaker.circuit.state.value,
             "in_flight": self.bulkhead.in_flight,
@@ -328,7 +328,7 @@ class CallHandler:
         return seconds
 
     async def _wake(self, seconds: float) -> float:
-        """Start an idle server; return the remaining seconds. Raises `UpstreamTimeoutError`."""
+        """Start an idle server, and return the remaining seconds. Raises `UpstreamTimeoutError`."""
         began = monotonic()
         try:
             await self.idling.wake(seconds)
@@ -354,7 +354,7 @@ class CallHandler:
     def _send_again(
         self, call: CallAdmitted, context: CallContext, seconds: float
     ) -> Awaitable[bytes] | None:
-        """Send again unless the server is lost, quarantined or behind an open breaker."""
+        """Send the call again; None if the server is lost, quarantined or has an open breaker."""
         if self.upstream is None or not self.breaker.closed:
             return None
         if (call.method, call.tool) in self.uncallable:

@@ -1,17 +1,17 @@
-"""Cancellations that arrive before their calls, remembered for ten seconds."""
+"""Cancellations that arrive before their calls. They are stored for ten seconds."""
 
 from time import monotonic
 
 from toolbus_common.errors import CallCancelledError
 
-SECONDS = 10.0  # policy may take a while to admit a call whose caller has left already
+SECONDS = 10.0  # time for policy to admit a call whose caller has already disconnected
 MAX_ENTRIES = 10_000
 
 
 class EarlyCancellations:
     """Cancelled calls that have not arrived yet.
 
-    Most of them never arrive. The oldest are removed first.
+    Most of them never arrive. The oldest entries are removed first.
     """
 
     def __init__(self) -> None:
@@ -35,5 +35,5 @@ class EarlyCancellations:
 
 
 def cancelled_early() -> CallCancelledError:
-    """Return the error of a call that was cancelled before it was dispatched."""
+    """Return the error for a call that was cancelled before it was dispatched."""
     return CallCancelledError("The caller cancelled the call before it was dispatched.", sent=False)

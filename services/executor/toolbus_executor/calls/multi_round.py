@@ -1,4 +1,7 @@
-"""Round trips of one call. Each ends with the server's result or with its input requests."""
+"""Round trips of a call.
+
+Each round trip ends with a result or with input requests of the server.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Iterable
@@ -27,12 +30,12 @@ from toolbus_executor.upstreams.suspended_calls import (
     error_in,
 )
 
-GATHER_SECONDS = 0.02  # a server may send several input requests at once
+GATHER_SECONDS = 0.02  # pause to collect several input requests of the server
 URL_REQUIRED = -32042
 
 
 class RoundTrips:
-    """Round trips of one server's calls."""
+    """The round trips of one server's calls."""
 
     def __init__(self, instance: str, extending: DeadlineExtension) -> None:
         self.suspended_calls = SuspendedCalls(instance)
@@ -92,7 +95,7 @@ class RoundTrips:
             await suspended.caller.flushed()
 
     async def _round(self, suspended: SuspendedCall, call: CallAdmitted, seconds: float) -> bytes:
-        """Wait for the result or for input requests; suspend the call if input is requested."""
+        """Wait for the result or for input requests. On input requests, suspend the call."""
         loop = asyncio.get_running_loop()
         question: asyncio.Future[None] = loop.create_future()
         suspended.caller.next_request = question
@@ -120,7 +123,7 @@ class RoundTrips:
 async def _wait_first(
     suspended: SuspendedCall, question: asyncio.Future[None], seconds: float
 ) -> None:
-    """Wait for the result or an input request; progress extends the time limit."""
+    """Wait for the result or for an input request. Progress extends the time limit."""
     while seconds > 0:
         both = (suspended.task, question)
         done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +175,7 @@ def _declined_result() -> bytes:
 
 
 def _reject_error_answers(call: CallAdmitted) -> None:
-    """Reject an error in a client's answers, which stateless servers do not accept.
+    """Reject an error in a client's answers, which stateless servers do not support.
 
     A cancelled elicitation is an `action` there, not an error. Raises `InvalidError`.
     """

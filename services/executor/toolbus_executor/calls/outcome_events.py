@@ -88,7 +88,10 @@ class CompletionEvents:
 def failed(
     call: CallAdmitted, error: ToolbusError, seconds: float, misfit: str = "", *, sent: bool
 ) -> CallFailed:
-    """Return the event of a call without a result; a call that was not dispatched costs 0."""
+    """Return the event about a call without a result.
+
+    A call that was not dispatched (`sent` is false) costs 0.
+    """
     return CallFailed(
         id=f"{call.call_id}.failed",
         **outcome_fields(call),
@@ -102,7 +105,10 @@ def failed(
 
 
 def _recorded_reason(call: CallAdmitted, error: ToolbusError) -> str:
-    """Return the recorded reason; an upstream's error text is content like a result."""
+    """Return the reason for the event.
+
+    An error text of the upstream is recorded only if the content of results is recorded.
+    """
     if not isinstance(error, UpstreamRefusedError):
         return error.reason
     recorded = recorded_words(error.reason, call.result_content)

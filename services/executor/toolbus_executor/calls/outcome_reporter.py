@@ -1,4 +1,4 @@
-"""Report of call outcomes: metrics, events, idempotency store and reply."""
+"""Reporter of calls' outcomes: metrics, events, idempotency store and reply."""
 
 from time import perf_counter
 
@@ -15,10 +15,10 @@ from toolbus_executor.resilience.failure_log import FailureLog, with_name
 
 
 class OutcomeReporter:
-    """Outcome reports of one server's calls."""
+    """Reporter of the outcomes of one server's calls."""
 
     def __init__(self, name: str, events: EventPublisher, failures: FailureLog) -> None:
-        self.idempotency_store: OutcomeStore | None = None  # of calls with an idempotency key
+        self.idempotency_store: OutcomeStore | None = None  # for calls with an idempotency key
         self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
         self._name = name
         self._events = events
@@ -29,13 +29,13 @@ class OutcomeReporter:
         self._seconds = UPSTREAM_SECONDS.labels(name)
 
     def extended(self, call: CallAdmitted, deadline: float) -> None:
-        """Publish a call's later deadline, and postpone its idempotency claim."""
+        """Publish the extended deadline of a call, and extend its idempotency claim."""
         self._events.publish(extended(call, deadline))
         if call.claim is not None and self.idempotency_store is not None:
             self.idempotency_store.extend(call, call.claim, deadline)
 
     def completed(self, call: CallAdmitted, outcome: CallOutcome, took: float) -> None:
-        """Count and record a result."""
+        """Count a result, and publish its event."""
         self._seconds.observe(took)
         (self._tool_error if outcome.is_error else self._ok).count += 1
         misfit = self.misfits.pop(call.call_id, "") if self.misfits else ""
@@ -61,6 +61,6 @@ class OutcomeReporter:
     async def store(
         self, call: CallAdmitted, claim: OutcomeClaim, reply: ReturnedResult, *, sent: bool = True
     ) -> None:
-        """Store the reply for a repetition with the same idempotency key."""
+        """Store the reply for repetitions of the call with the same idempotency key."""
         if self.idempotency_store is not None:
             await self.idempotency_store.end(call, claim, reply, sent=sent)

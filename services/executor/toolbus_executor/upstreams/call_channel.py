@@ -1,4 +1,4 @@
-"""The channel to the caller of one call: notifications, and requests to its client."""
+"""Channel to the caller of one call: notifications, and requests to its client."""
 
 import asyncio
 from collections import deque
@@ -32,7 +32,7 @@ Owner = tuple[str, str, str, str]  # a principal: customer, key, user and digest
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A server's request during a call; `answer` takes the raw member of the response."""
+    """A server's request during a call. `answer` receives the raw member of the response."""
 
     method: str
     params: bytes
@@ -40,9 +40,9 @@ class Question:
 
 
 class Caller:
-    """The channel to one caller.
+    """The channel to the caller of one call.
 
-    After input requests, the call that continues takes over the channel.
+    After input requests, the call that continues uses the same channel.
     """
 
     __slots__ = (
@@ -113,7 +113,7 @@ class Caller:
     def progressed(self, body: bytes) -> None:
         """Forward the server's progress.
 
-        Above the rate limit, only the latest is sent, with a delay.
+        Above the rate limit, only the latest progress is sent, after a delay.
         """
         self.works()
         if not self._progress:
@@ -130,7 +130,7 @@ class Caller:
             self._release()
 
     def works(self) -> None:
-        """Extend the call's deadline, because the server is known to be working on the call."""
+        """Extend the deadline of the call, because the server is working on it."""
         if self._patience is not None:
             self._patience.restart()
         elif self._extending is not None:
@@ -142,7 +142,7 @@ class Caller:
         return 0.0 if self._patience is None else self._patience.left()
 
     def suspend(self) -> None:
-        """Detach the channel from its call until another call takes it over."""
+        """Detach the channel from its call until another call continues."""
         self._extending = self._patience = None
 
     def logged(self, rank: int, body: bytes, *, raised: bool = False) -> None:
@@ -157,11 +157,11 @@ class Caller:
             self._notify(Notification("notifications/message", body))
 
     def paused(self, seconds: float) -> None:
-        """Report that the server closed its stream, and will resume it after these milliseconds."""
+        """Report that the server closed its stream, and will resume it after these seconds."""
         self._notify(StreamPaused(round(seconds * 1000)))
 
     def request(self, question: Question) -> None:
-        """Store a request for the caller, or reject one that its client does not support."""
+        """Store a request for the caller. Reject it if the client does not support it."""
         self.suspect = self.suspect or question.method != "ping"
         if question.method == "ping":
             question.answer(b'"result":{}')
@@ -176,14 +176,14 @@ class Caller:
             self.next_request.set_result(None)
 
     def unshown(self) -> list[Question]:
-        """Return and remove the requests that the client has not received."""
+        """Remove the requests that the client has not received, and return them."""
         if self.shown:
             return []
         left, self.questions = list(self.questions.values()), {}
         return left
 
     async def flushed(self) -> None:
-        """Return once everything is sent, including delayed progress."""
+        """Wait until everything is sent, including delayed progress."""
         self._release()
         if self._pump is not None:
             await self._pump
@@ -199,7 +199,7 @@ class Caller:
             self._put(Progress(body))  # the rate limit is the bound
 
     def _extend(self, deadline: float) -> None:
-        """Announce the call's new deadline to the waiting service."""
+        """Send the call's new deadline to the service that waits for the reply."""
         self._put(DeadlineExtended(deadline))
 
     def _notify(self, message: CallNotification) -> None:

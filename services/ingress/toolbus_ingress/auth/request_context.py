@@ -73,6 +73,11 @@ class RequestContext(Struct, frozen=True):
         return replace(self, caller=caller, session=session)
 
     @property
+    def sid(self) -> str:
+        """The id of the session; empty without a session."""
+        return self.session.sid if self.session is not None else ""
+
+    @property
     def accepts_events(self) -> bool:
         """Whether the response may be an event stream."""
         return b"text/event-stream" in self.headers.get(b"accept", b"")

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from toolbus_common import strict_json
 from toolbus_common.errors import InsufficientScopeError, ToolbusError
 
 PARSE_ERROR = -32700
@@ -84,6 +85,12 @@ class Response(Struct, frozen=True):
 def result(request_id: bytes, body: bytes) -> Response:
     """Return the response with a JSON-RPC result; both arguments are raw JSON."""
     return Response(OK, b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, body))
+
+
+def notification(method: str, params: dict[str, Any]) -> bytes:
+    """Return a notification; without params it has no member for them."""
+    body: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    return strict_json.dump({**body, "params": params} if params else body)
 
 
 def error(

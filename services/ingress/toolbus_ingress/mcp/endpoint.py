@@ -136,15 +136,11 @@ class Endpoint:
     async def _answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
     ) -> Response | None:
-        headers = self.guard.headers(scope)
-        if scope["method"] != "POST":
-            if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
-                return _NOT_ALLOWED
-            await self.verify_token(headers, server)
-            caller = self.caller(headers, scope, server, scope["query_string"])
-            context = RequestContext(caller, headers, scope, send)
-            return await self._serve_session(scope["method"], context)
-        check_post(headers, self.largest_body)
+        headers, verb = self.guard.headers(scope), scope["method"]
+        if verb == "POST":
+            check_post(headers, self.largest_body)
+        elif SESSION not in headers or verb not in ("GET", "DELETE"):
+            return _NOT_ALLOWED
         query = scope["query_string"]
         known = self._known_callers.find(headers, server, query)
         if known is None:
@@ -155,8 +151,10 @@ class Endpoint:
             caller = known
         else:
             raise bus_down()
-        body = await read_request_body(receive, self.largest_body)
-        return await self.dispatch(RequestContext(caller, headers, scope, send), body)
+        context = RequestContext(caller, headers, scope, send)
+        if verb != "POST":
+            return await self._serve_session(verb, context)
+        return await self.dispatch(context, await read_request_body(receive, self.largest_body))
 
     # -- authentication ------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from toolbus_common import VERSION as RELEASE
 from toolbus_common import strict_json
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.contracts import THROUGH, Listing, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.client_classes import class_of
@@ -20,6 +21,7 @@ from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.session_store import LEVELS, Sessions
 
 SESSION = b"mcp-session-id"
+MAX_HANDSHAKES = 1000
 _NO_TASK_LIST = (
     "tasks/list is not supported: servers do not know which key created a task. Store the task ids "
     "of your calls, and use tasks/get."
@@ -41,6 +43,9 @@ class LocalMethods:
         self._sessions = sessions
         self._call_handler = call_handler
         self._list_sizes = list_sizes
+        # The results of `initialize`, until the catalogue changes.
+        self._handshakes: dict[tuple[EffectiveGrants, str, str], bytes] = {}
+        catalogue.on_change.append(self._handshakes.clear)
 
     async def answer(self, context: RequestContext, request: Request) -> Response:
         """Answer a request whose method is not sent to a server."""
@@ -99,6 +104,16 @@ class LocalMethods:
         session = self._sessions.begin(
             context.caller.session_owner, version, request.params.get("capabilities")
         )
+        key = (context.caller.grants, context.caller.server, version)
+        body = self._handshakes.get(key)
+        if body is None:
+            if len(self._handshakes) >= MAX_HANDSHAKES:
+                self._handshakes.clear()
+            body = self._handshakes[key] = self._handshake(context, version)
+        answer = jsonrpc.result(request.id, body)
+        return Response(answer.status, answer.body, ((SESSION, session.token.encode()),))
+
+    def _handshake(self, context: RequestContext, version: str) -> bytes:
         server = context.caller.server
         identity = endpoint_identity(self._visible(context), ProtocolFamily.LEGACY, server)
         capabilities = identity["capabilities"]
@@ -111,8 +126,7 @@ class LocalMethods:
             **_instructions(identity),
             **({"_meta": meta} if (meta := _gateway_meta(server)) else {}),
         }
-        answer = jsonrpc.result(request.id, strict_json.dump(result))
-        return Response(answer.status, answer.body, ((SESSION, session.token.encode()),))
+        return strict_json.dump(result)
 
     async def _session_method(self, context: RequestContext, request: Request) -> Response:
         if request.method == "logging/setLevel":

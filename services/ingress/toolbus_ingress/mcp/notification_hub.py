@@ -1,6 +1,7 @@
 """The notification hub: delivers notifications that belong to no call to the open streams."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,12 +10,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from toolbus_common import strict_json
 from toolbus_common.contracts import ProtocolFamily, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.client_classes import NONE, class_of
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.catalog.tool_catalog import LISTS, Catalogue
+from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.mcp.call_handler import CallHandler
 from toolbus_ingress.mcp.tasks import task_key
 from toolbus_ingress.protocol_versions import CAPABILITIES, META, Request, declares_tasks
@@ -67,10 +68,15 @@ class Listener:
     subscription_id: bytes = b""
     client: str = NONE
     seen: dict[str, bytes] = field(default_factory=dict)
+    renewal: asyncio.TimerHandle | asyncio.Task[None] = field(init=False)  # the next one
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Append a notification to the stream's log."""
-        self.event_log.put(_notification(method, params, self.subscription_id))
+        if self.subscription_id:
+            meta = params.get("_meta")
+            own = {META + "subscriptionId": msgspec.Raw(self.subscription_id)}
+            params = {**params, "_meta": {**(meta if isinstance(meta, dict) else {}), **own}}
+        self.event_log.put(jsonrpc.notification(method, params))
 
 
 class NotificationHub:
@@ -83,6 +89,7 @@ class NotificationHub:
         self._call_handler = call_handler
         self._event_logs = event_logs
         self._listeners: set[Listener] = set()
+        self._by_session: defaultdict[str, set[Listener]] = defaultdict(set)
         self._comparison: asyncio.TimerHandle | None = None
         self._reported_changes: set[NotificationKey] = set()
         self._keys_changed: set[str] = set()
@@ -157,17 +164,15 @@ class NotificationHub:
 
     def deliver(self, sid: str, message: bytes) -> bool:
         """Put an answer on a session's HTTP+SSE stream; return whether the stream is open here."""
-        for listener in self._listeners:
-            if listener.context.session is not None and listener.context.session.sid == sid:
-                listener.event_log.put(message)
-                return True
+        for listener in self._by_session.get(sid, ()):
+            listener.event_log.put(message)
+            return True
         return False
 
     def session_ended(self, sid: str) -> None:
         """End the streams of a session that ended."""
-        for listener in tuple(self._listeners):
-            if listener.context.session is not None and listener.context.session.sid == sid:
-                listener.event_log.close()
+        for listener in tuple(self._by_session.get(sid, ())):
+            listener.event_log.close()
         self._event_logs.remove_session(sid)
 
     def close(self) -> None:
@@ -180,14 +185,18 @@ class NotificationHub:
         """Add a listener until its log ends; the log may outlive the connection that reads it."""
         listener.seen = self._lists(listener)
         self._listeners.add(listener)
-        renewing = asyncio.create_task(self._renew(listener, request))
-
-        def remove() -> None:
-            renewing.cancel()
-            self._listeners.discard(listener)
-
-        listener.event_log.on_ended = remove
+        self._by_session[listener.context.sid].add(listener)
+        self._schedule_renewal(listener, request)
+        listener.event_log.on_ended = lambda: self._remove(listener)
         self._refresh_caller(listener)  # the key may have ended while the stream was opened
+
+    def _remove(self, listener: Listener) -> None:
+        listener.renewal.cancel()
+        self._listeners.discard(listener)
+        sid = listener.context.sid
+        self._by_session[sid].discard(listener)
+        if not self._by_session[sid]:
+            del self._by_session[sid]
 
     async def _subscribe(self, context: RequestContext, request: Request, uris: Any) -> list[str]:
         """Subscribe to resources at their servers; return the URIs that succeeded."""
@@ -207,16 +216,24 @@ class NotificationHub:
             key: handle for handle, key in zip(wanted, keys, strict=True) if isinstance(key, str)
         }
 
+    def _schedule_renewal(self, listener: Listener, request: Request) -> None:
+        """Schedule a renewal. Most streams end before, and need no task for it."""
+
+        def start() -> None:
+            listener.renewal = asyncio.create_task(self._renew(listener, request))
+
+        listener.renewal = asyncio.get_running_loop().call_later(RENEW_SECONDS, start)
+
     async def _renew(self, listener: Listener, request: Request) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            self._refresh_caller(listener)  # the key may have expired
-            for uri in tuple(listener.uris):
-                with suppress(ToolbusError):
-                    await self._call_handler.subscribe(listener.context, request, uri)
-            if listener.family is ProtocolFamily.MODERN:
-                handles = list(listener.tasks.values())
-                await self._follow_tasks(listener.context, request, handles)
+        if not self._refresh_caller(listener):  # the key has expired
+            return
+        for uri in tuple(listener.uris):
+            with suppress(ToolbusError):
+                await self._call_handler.subscribe(listener.context, request, uri)
+        if listener.family is ProtocolFamily.MODERN:
+            handles = list(listener.tasks.values())
+            await self._follow_tasks(listener.context, request, handles)
+        self._schedule_renewal(listener, request)
 
     def _refresh_caller(self, listener: Listener) -> bool:
         """Update the caller's grants; close the stream and return False if the key has ended."""
@@ -247,14 +264,8 @@ class NotificationHub:
             self.on_server_request(notification)
             return
         if notification.method in _LIST_CHANGED.values():
-            self._reported_changes.add(
-                (
-                    notification.server,
-                    notification.method,
-                    notification.principal_id,
-                    notification.session,
-                )
-            )
+            recipient = notification.principal_id, notification.session
+            self._reported_changes.add((notification.server, notification.method, *recipient))
             self._compare_soon()
         with suppress(msgspec.DecodeError):
             if notification.method == _RESOURCE_UPDATED and self._listeners:
@@ -387,14 +398,3 @@ def _distinct_strings(value: Any) -> list[str]:
     """Return the distinct strings of a list that a client sent, at most `MAX_URIS`."""
     texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
     return list(dict.fromkeys(texts))[:MAX_URIS]
-
-
-def _notification(method: str, params: dict[str, Any], subscription_id: bytes) -> bytes:
-    if subscription_id:
-        meta = params.get("_meta")
-        own = {META + "subscriptionId": msgspec.Raw(subscription_id)}
-        params = {**params, "_meta": {**(meta if isinstance(meta, dict) else {}), **own}}
-    body: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
-    if params:
-        body["params"] = params
-    return strict_json.dump(body)

@@ -135,18 +135,19 @@ class Reader:
         paused = 0 <= self.until <= self.position
         return self._left or paused or (event_log.ended and self.position >= event_log.last)
 
+    def take(self) -> Entry | None:
+        """Return the next message and its number; None if there is none yet, or at the end."""
+        entry = None if self.finished else self.event_log.next(self.position)
+        if entry is not None:
+            self.position = entry[0]
+        return entry
+
     async def next(self) -> Entry | None:
         """Return the next message and its number; None after the last message."""
-        while not self.finished:
-            entry = self.event_log.next(self.position)
-            if entry is not None:
-                self.position = entry[0]
-                return entry
-            if self.event_log.ended:
-                return None
+        while (entry := self.take()) is None and not (self.finished or self.event_log.ended):
             self.woken.clear()
             await self.woken.wait()
-        return None
+        return entry
 
     def leave(self) -> None:
         """Stop reading. Idempotent."""

@@ -85,6 +85,7 @@ class EventLogStore:
         self._count = itertools.count(1)
         self._logs: OrderedDict[str, _StoredLog] = OrderedDict()
         self._usage: dict[str, _Usage] = {}
+        self._of_session: dict[str, set[str]] = {}  # the names of each session's logs
         self._size = 0
 
     def __len__(self) -> int:
@@ -102,6 +103,7 @@ class EventLogStore:
         self._logs[event_log.name] = stored
         usage = self._usage.setdefault(claims.principal_id, _Usage())
         usage.names[event_log.name] = None
+        self._of_session.setdefault(claims.sid, set()).add(event_log.name)
         event_log.on_grown = lambda size: self._grow(stored, size)
         event_log.on_read = lambda: self._cancel_expiry(stored)
         event_log.on_left = lambda: self._expire(stored)
@@ -115,8 +117,8 @@ class EventLogStore:
 
     def remove_session(self, sid: str) -> None:
         """Remove the logs of a session that ended; current readers may finish."""
-        for stored in [stored for stored in self._logs.values() if stored.sid == sid]:
-            self._remove(stored)
+        for name in tuple(self._of_session.get(sid, ())):
+            self._remove(self._logs[name])
 
     def close(self) -> None:
         """Remove every log."""
@@ -169,6 +171,10 @@ class EventLogStore:
         usage = self._usage[stored.principal_id]
         usage.size -= event_log.size
         self._size -= event_log.size
+        names = self._of_session[stored.sid]
+        names.discard(event_log.name)
+        if not names:
+            del self._of_session[stored.sid]
         del usage.names[event_log.name]
         if not usage.names:
             del self._usage[stored.principal_id]

@@ -93,12 +93,13 @@ async def serve_reader(
 
 
 async def _next_entry(reader: Reader, stream: EventStream) -> Entry | None:
-    while True:
+    while (entry := reader.take()) is None:
         try:
             async with asyncio.timeout(KEEP_ALIVE_SECONDS):
                 return await reader.next()
         except TimeoutError:
             await stream.comment()
+    return entry
 
 
 class DisconnectWatch:

@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 HEADER_MISMATCH, OTHER_REVISION = -32020, -32022
 _PROBE_SECONDS = 5.0
-_LISTEN_PAUSE = 3.0  # seconds between two streams
-_LISTEN_SECONDS = 300.0  # then the stream is reopened, because it may have died silently
-_SUBSCRIBE_SECONDS = 5.0  # until the first message of a stream
+_LISTEN_PAUSE = 3.0  # seconds before a stream is reopened
+_LISTEN_SECONDS = 300.0  # after this time a stream is reopened, because it may be broken
+_SUBSCRIBE_SECONDS = 5.0  # timeout of the first message of a stream
 
 
 class ModernHttp:
@@ -61,7 +61,7 @@ class ModernHttp:
         self._listening: asyncio.Task[None] | None = None
 
     async def discover(self) -> Described | None:
-        """Return the server's description; None if it speaks no modern revision."""
+        """Return the server's description; None if it supports no modern revision."""
         try:
             message = await self._request("server/discover", {}, _PROBE_SECONDS)
             if _contradicts_itself(message):
@@ -88,11 +88,11 @@ class ModernHttp:
         return result
 
     async def probe(self) -> None:
-        """Send a request without effects; a JSON-RPC error is a response too."""
+        """Send a request without effects. A JSON-RPC error counts as a response."""
         await self._request("server/discover", {})
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store which arguments are repeated as headers."""
+        """Store which arguments of each tool must be repeated as headers."""
         found = {tool.name: params_of(tool.definition.get("inputSchema")) for tool in tools}
         self._params = {name: params for name, params in found.items() if params}
 
@@ -193,7 +193,7 @@ class ModernHttp:
     # -- notifications ------------------------------------------------------------------------
 
     async def _resubscribe(self) -> None:
-        """Open the stream that is needed now, then close the previous one."""
+        """Open the stream for the current subscriptions, then close the previous stream."""
         before, self._listening = self._listening, None
         params = listen_params(self._described, self._watched, self._followed)
         if params is not None:
@@ -238,7 +238,7 @@ class ModernHttp:
 
 
 def _contradicts_itself(message: messages.Incoming) -> bool:
-    """Return whether a server rejected a revision and yet lists it as supported."""
+    """Return whether the server rejected a revision that it also lists as supported."""
     data = message.error.get("data") if isinstance(message.error, dict) else None
     supported = data.get("supported") if isinstance(data, dict) else None
     other = message.error_code == OTHER_REVISION

@@ -1,4 +1,4 @@
-"""A server of 2024-11-05 over HTTP+SSE: one stream for all its messages, and a URL for POSTs."""
+"""Server of 2024-11-05 over HTTP+SSE: one stream for all its messages, and a URL for POSTs."""
 
 import asyncio
 from collections.abc import Collection
@@ -28,7 +28,7 @@ _OK, _REDIRECTION = 200, 300
 
 
 class SseHttp:
-    """One server; when its stream ends, the session has ended."""
+    """A server over HTTP+SSE. The end of its stream is the end of the session."""
 
     sends_requests = True
 
@@ -44,19 +44,25 @@ class SseHttp:
 
     @property
     def certain(self) -> bool:
-        """Whether all earlier calls have definitely ended in the server."""
+        """Whether all earlier calls have certainly ended in the server."""
         return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
-        """Set the capabilities that the handshake declares for the connection's only client."""
+        """Set the capabilities that the handshake declares.
+
+        The connection must have one client only.
+        """
         self._connection.kinds = kinds
 
     def notify(self, method: str) -> None:
-        """Notify the server of a change at its client."""
+        """Send the server a notification about a change at its client."""
         self._connection.notify(method)
 
     async def open(self, otherwise: Exception | None = None) -> Described:
-        """Open the stream and perform the handshake; `otherwise` is raised without a stream."""
+        """Open the stream and perform the handshake.
+
+        If the stream cannot be opened, `otherwise` is raised if it is set.
+        """
         self._stream = asyncio.create_task(self._receive())
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
@@ -84,7 +90,7 @@ class SseHttp:
         await self._connection.request("ping", {})
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Do nothing: no request here depends on the tool."""
+        """Do nothing, because requests to session-based servers do not depend on definitions."""
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Send a call; its result arrives on the stream and is returned raw."""
@@ -95,11 +101,11 @@ class SseHttp:
         return self._transport.result_of(message, self._news)
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to these resources and no others."""
+        """Subscribe to exactly these resources."""
         await self._connection.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers have no subscriptions to tasks."""
+        """Reject subscriptions to tasks, because session-based servers do not have them."""
         if tasks:
             refuse_unless_following(self._connection.described)
 
@@ -128,7 +134,7 @@ class SseHttp:
             self._transport.lose(f"Its stream ended: {reason}.")
             if not self._endpoint.done():
                 self._endpoint.set_exception(UpstreamDeadError(reason))
-                self._endpoint.exception()  # marks it as retrieved
+                self._endpoint.exception()  # marks the error as retrieved
 
     def _feed(self, piece: bytes) -> bool:
         for data in self._events.feed(piece):
@@ -140,7 +146,7 @@ class SseHttp:
         return False
 
     def _path(self, endpoint: str) -> bytes:
-        """Return the path to post to, which must be on the same origin."""
+        """Return the path for POST requests. Raises `UpstreamInvalidError` for another origin."""
         found, own = urlsplit(urljoin(self._transport.url, endpoint)), urlsplit(self._transport.url)
         if (found.scheme, found.netloc) != (own.scheme, own.netloc) or not found.path.isascii():
             raise UpstreamInvalidError(
