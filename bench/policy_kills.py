@@ -59,8 +59,9 @@ def main() -> int:
         ]
         random.Random(options.seed).shuffle(cases)
         if cases:
-            rows += _rows(fused, _killed(fused, cases))
-    _show(rows)
+            found = _rows(fused, _killed(fused, cases))
+            _show(found)
+            rows += found
     wrong = sum(row["wrong"] for row in rows)
     minutes = (monotonic() - began) / 60
     console.print(f"{sum(row['kills'] for row in rows)} kills, {wrong} wrong, {minutes:.1f} min")

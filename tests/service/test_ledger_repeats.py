@@ -1,6 +1,7 @@
 """A script that arrives twice counts each call once, in either order of its two copies."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
@@ -137,7 +138,8 @@ async def test_the_ids_of_counted_calls_are_forgotten(
     async with redis.Redis.from_url(own_valkey.url, decode_responses=True) as client:
         epoch = await client.hget(customer_key("acme", BOOK), "epoch")
         name = customer_key("acme", f"{epoch!s}:counted")
-        ((rid, until_ms),) = await client.zrange(name, 0, -1, withscores=True)
+        counted: Any = await client.zrange(name, 0, -1, withscores=True)
+        ((rid, until_ms),) = counted
         seconds, _ = await client.time()
         assert rid == "r0"
         assert until_ms / 1000 <= seconds + 2 * PATIENT + 1

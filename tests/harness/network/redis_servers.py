@@ -10,7 +10,7 @@ CHUNK = 1 << 16
 
 
 class LossyProxy:
-    """Forwards connections to the Redis server of a port, until it is told to break one.
+    """Forwards connections to the Redis server of a port, until it is set to break one.
 
     `lose_reply` closes the connection at the server's next reply, which the client does not get.
     `hold_request` closes the connection at the client's next request; `release` delivers it later.

@@ -111,7 +111,7 @@ def _publishing(events: EventPublisher, event: Event | EncodedEvent) -> None:
     if event.NAME not in OUTCOMES:
         _publish(events, event)
         return
-    if _is_now(EXECUTED, _about(event)):
+    if _is_now(EXECUTED, _about(about)):
         if "policy" in sys.argv:
             _die()
         _state(EXECUTED_FILE).touch()
