@@ -35,6 +35,7 @@ def main() -> int:
     marks = [options.calls * each // options.figures for each in range(1, options.figures + 1)]
     with echoing() as port, gateway("fused", port, 0) as up:
         quiet(processes_of(up))
+        sleep(SETTLE_SECONDS)
         taken, peak = {0: memory(up)}, Peak(up)
         cpu = _cpu(up)
         for mark in marks:
