@@ -185,8 +185,8 @@ async def test_no_path_accepts_unknown_or_repeated_parameters(
 async def test_the_mode_of_a_list_of_tools_is_a_known_parameter(
     edge: RestEdge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nobody = SimpleNamespace(applies=lambda _headers: False)
-    monkeypatch.setattr(edge.endpoint, "anonymous", nobody)
+    absent = SimpleNamespace(applies=lambda _headers: False)
+    monkeypatch.setattr(edge.endpoint, "anonymous", absent)
     answer = await edge.request("GET", "/v1/mcp/tools?mode=code", role="")
     assert (answer.status, problem(answer)["code"]) == (401, "unauthorized")
 
