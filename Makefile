@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge
 
 install: $(INSTALLED)
 
@@ -97,6 +97,10 @@ bench: $(INSTALLED)
 # Python calls, coroutines and tasks per request in the call-path process, by package and function.
 bench-profile: $(INSTALLED)
 	$(BIN)/python bench/call_profile.py $(ARGS)
+
+# Toolbus, FastMCP's proxy and ContextForge in one run; ARGS='--peer NAME=URL' adds any other.
+bench-peers: $(INSTALLED)
+	$(BIN)/python bench/peers.py $(ARGS)
 
 # Latency of a decision with 100 rules, with and without an index, and the whole call path with
 # and without rules.
