@@ -7,7 +7,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge
+# With this variable set, every one of a thousand processes of a test run would compile its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -25,7 +28,7 @@ up: $(INSTALLED)
 
 # Most tests wait more than they compute, so there are more workers than cores; 0 runs them in
 # pytest itself. Tests that share a gateway run on one worker (tests/harness/worker_groups.py).
-WORKERS ?= 3
+WORKERS ?= 4
 ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
@@ -108,6 +111,15 @@ bench-rules: $(INSTALLED)
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/rules_spine.py $(ARGS)
 
+# The whole call path with a budget at one level and at four.
+bench-levels: $(INSTALLED)
+	$(BIN)/python bench/budget_levels.py $(ARGS)
+
+# PSS of every process of a fused gateway, idle and after 100,000 and 200,000 calls.
+# ARGS="--calls 20000" is short; ARGS="--calls 1000000 --figures 5" shows the growth.
+bench-memory: $(INSTALLED)
+	$(BIN)/python bench/memory.py $(ARGS)
+
 # Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
@@ -120,6 +132,11 @@ bench-codemode: $(INSTALLED)
 # A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
 bench-ledger: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/ledger.py $(ARGS)
+
+# Policy killed 200 times between each pair of steps of a call: what each call costs then. It takes
+# a quarter of an hour; `make test` does every kill once. ARGS="--kills 40" for fewer.
+chaos-ledger: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/policy_kills.py $(ARGS)
 
 # Cost of the sweeper's look-up of intents; ARGS=1000000 reads a million.
 bench-sweep: $(INSTALLED)
@@ -156,6 +173,10 @@ bench-durability: $(INSTALLED)
 # Events from a call to a row: throughput, delay, cost, and ClickHouse outages.
 bench-evidence-flow: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)
+
+# Processor time of audit for the two events of a call, hashing included.
+bench-audit-writer: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/audit_writer.py $(ARGS)
 
 # Growth of the executor's memory by a result of 200 MB, over HTTP and stdio.
 bench-results: $(INSTALLED)

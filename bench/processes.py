@@ -37,6 +37,14 @@ def resident_mb(pids: Iterable[int]) -> float:
     return total / 1024
 
 
+def pss_mb(pid: int) -> float:
+    """Return the proportional set size of a process; shared pages count in parts. 0 if ended."""
+    for line in _proc_file(pid, "smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
 def name_of(pid: int) -> str:
     """Return the name of a process: its services, or its program."""
     words = _proc_file(pid, "cmdline").split("\0")
@@ -45,7 +53,7 @@ def name_of(pid: int) -> str:
     if "up" in words:
         return "launcher"
     program = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
-    return Path(program).name
+    return Path(program.partition(" ")[0]).name  # Valkey adds its address
 
 
 def _stat(pid: int) -> list[str]:

@@ -35,6 +35,11 @@ SECRET = "tbk_bench_" + "0123456789abcdef" * 2
 # a key that sees one tool, as agents with a session do
 AGENT_SECRET = "tbk_agent_" + "0123456789abcdef" * 2
 VERSION = "2026-07-28"
+OWNERS = """
+customers: {acme: {budget: {usd: 1000000, per: month}}}
+teams: {ops: {customer: acme, budget: {usd: 1000000, per: month}}}
+users: {ann: {customer: acme, budget: {usd: 1000000, per: month}}}
+"""
 # figure -> (fused, separate, whether less is better); None: no demand in this mode.
 # Machines differ, so throughput and CPU are relative to the direct calls of the same round.
 DEMANDS: dict[str, tuple[float, float | None, bool]] = {
@@ -98,13 +103,20 @@ def echoing(tools: int = 500) -> Iterator[int]:
 
 
 @contextmanager
-def gateway(mode: str, echo_port: int, declared_rules: int) -> Iterator[Gateway]:
-    """Run `toolbus up` over that upstream with Cedar rules; print its log if it fails."""
+def gateway(
+    mode: str, echo_port: int, declared_rules: int, *, levels: int = 1
+) -> Iterator[Gateway]:
+    """Run `toolbus up` over that upstream with Cedar rules; print its log if it fails.
+
+    The measured key has a budget, and with four `levels` its user, team and customer too.
+    """
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as name:
         directory = Path(name)
         config, ready_file, port = directory / "toolbus.yaml", directory / "ready", free_port()
         declared = {name: {"cedar": text} for name, text in rules(declared_rules).items()}
-        config.write_text(f"{_configuration(echo_port)}rules: {json.dumps(declared)}\n")
+        owners = OWNERS if levels > 1 else ""
+        configuration = _configuration(echo_port, owners)
+        config.write_text(f"{configuration}rules: {json.dumps(declared)}\n")
         command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
         command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
         began = monotonic()
@@ -279,13 +291,13 @@ def _show(mode: str, figures: dict[str, Any]) -> None:
     console.print("CPU µs per call:", ", ".join(f"{name} {us}" for name, us in last.items()))
 
 
-def _configuration(echo_port: int) -> str:
-    return f"""
+def _configuration(echo_port: int, owners: str = "") -> str:
+    return f"""{owners}
 servers:
   echo: {{url: "http://127.0.0.1:{echo_port}/mcp"}}
 keys:
-  bench: {{secret: "{SECRET}", tools: ["echo__*"], budget: {{usd: 1000000, per: month}},
-          rate: {{calls: 100000000, per: minute}}}}
+  bench: {{secret: "{SECRET}", {"team: ops, user: ann," if owners else ""} tools: ["echo__*"],
+          budget: {{usd: 1000000, per: month}}, rate: {{calls: 100000000, per: minute}}}}
   agent: {{secret: "{AGENT_SECRET}", tools: ["echo__echo"],
           budget: {{usd: 1000000, per: month}}, rate: {{calls: 100000000, per: minute}}}}
 prices: {{"echo__echo": 0.001}}

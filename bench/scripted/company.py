@@ -1,6 +1,6 @@
 """Company in memory: the same data in every run, with tools that read and change it."""
 
-import copy
+import pickle
 from collections.abc import Callable
 from functools import cache
 from random import Random
@@ -26,7 +26,7 @@ class Company:
     """All records, and the changes since the start."""
 
     def __init__(self) -> None:
-        self.tables = copy.deepcopy(_initial())
+        self.tables: Tables = pickle.loads(_initial())
         self.effects: list[list[Any]] = []
 
     def call(self, server: str, tool: str, arguments: Record) -> Record:
@@ -132,11 +132,12 @@ def _within(value: Any, wanted: Any) -> bool:
 
 
 @cache
-def _initial() -> Tables:
-    return {
+def _initial() -> bytes:
+    tables: Tables = {
         path: {noun.id_of(n): _made(noun, n) for n in range(1, noun.count + 1)}
         for path, noun in NOUNS.items()
     }
+    return pickle.dumps(tables)
 
 
 def _made(noun: Noun, number: int) -> Record:

@@ -12,22 +12,24 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 from toolbus_common.observability import metrics
+from toolbus_common.observability.call_metrics import CallDurations
 from toolbus_common.observability.otlp_env import exports_metrics, exports_traces
 from toolbus_common.service.names import SERVICES
 
+Described = MetricWrapperBase | CallDurations
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text()
 GUIDE = (ROOT / "docs" / "how-to" / "observability.md").read_text()
 SOURCE = [path for part in ("libs", "services", "cli") for path in (ROOT / part).rglob("*.py")]
-ALL = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
+ALL = [each for each in vars(metrics).values() if isinstance(each, Described)]
 
 
-def exposed(metric: MetricWrapperBase) -> str:
+def exposed(metric: Described) -> str:
     """Return the name that Prometheus scrapes."""
     return f"{metric._name}_total" if metric._type == "counter" else str(metric._name)
 
 
-def row(metric: MetricWrapperBase) -> tuple[str, str, tuple[str, ...]]:
+def row(metric: Described) -> tuple[str, str, tuple[str, ...]]:
     return exposed(metric), str(metric._type), tuple(metric._labelnames)
 
 
@@ -63,7 +65,7 @@ def test_metrics_are_created_in_one_module() -> None:
 
 
 @pytest.mark.parametrize("metric", ALL, ids=exposed)
-def test_a_metrics_name_follows_the_conventions(metric: MetricWrapperBase) -> None:
+def test_a_metrics_name_follows_the_conventions(metric: Described) -> None:
     assert re.fullmatch(r"toolbus(_[a-z]+)+", metric._name)
     if metric._type == "histogram":
         assert metric._name.endswith("_seconds")

@@ -30,7 +30,9 @@ def _each(node: ast.expr) -> list[ast.expr]:
 def _made() -> list[tuple[str, str, str]]:
     made = []
     for path in sorted((ROOT / "services").rglob("*.py")):
-        tree = ast.parse(path.read_text())
+        if "trusted(" not in (text := path.read_text()):
+            continue
+        tree = ast.parse(text)
         names = _trusted(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in names:

@@ -18,7 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from harness.clients.bus_operator import Row, key
 from harness.gateway.cluster import Cluster
-from harness.services.executor_pair import COMMAND, Stateful
+from harness.services.executor_pair import SDK_COMMAND, Stateful
 from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
@@ -52,7 +52,7 @@ def cluster(
         budget = {"usd": 100, "per": "month"}
         declared = Configuration.model_validate(
             {
-                "servers": {"stdio": {"command": COMMAND, **times}, **servers, "short": short},
+                "servers": {"stdio": {"command": SDK_COMMAND, **times}, **servers, "short": short},
                 "keys": {
                     "bot": key(BOT, budget=budget),
                     "poor": key(POOR, budget=budget),

@@ -10,7 +10,7 @@ from harness.clients.bus_operator import key, servers_with_sessions
 from harness.clients.mcp_client import Client
 from harness.gateway.cluster import Cluster
 from harness.gateway.family_gateway import calling, request, start_session
-from harness.services.executor_pair import COMMAND, Stateful
+from harness.services.executor_pair import COMMAND, SDK_COMMAND, Stateful
 from harness.waits import until_blocking
 from toolbus_cli.views.upstream_sessions import table_of
 from toolbus_common.config import Configuration
@@ -34,7 +34,7 @@ def cluster(
         declared = Configuration.model_validate(
             {
                 "servers": {
-                    "stdio": {"command": COMMAND},
+                    "stdio": {"command": SDK_COMMAND},
                     "legacy": {"command": COMMAND, "protocol": "legacy"},
                     "http": {"url": over[0].url},
                     "sse": {"sse": over[1].url},

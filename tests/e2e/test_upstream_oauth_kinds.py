@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from harness.waits import until_blocking
 
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
-PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "token_server.py"
+PROGRAM = Path(__file__).parents[1] / "harness" / "upstreams" / "stdio_server.py"
 # By kind: the tool that returns whose token a call carried, and its arguments.
 SUBJECT_TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "rest": ("rest__whoami", {}),
@@ -208,6 +209,7 @@ def _short_token_renewed(gateway: OAuthGateway, kind: str) -> None:
         began = gateway.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
 
         def renewed() -> bool:
+            time.sleep(0.25)  # every call passes through the whole gateway
             assert "eve@far" in gateway.answer_of("eve", kind), "no call uses an expired token"
             return len(gateway.far.seen("refresh_token")) > before
 

@@ -1,20 +1,20 @@
-"""Distribution of the tests of one run over its workers."""
+"""Distribution of the tests of one run to its workers."""
 
 import pytest
 
 LONGEST_FIRST = ("e2e", "docs", "chaos", "integration", "conformance", "service")
-STARVING = "chaos"  # uses every core: one worker runs all of it, one test after another
-GATEWAY = "gateway"  # the session's fixture, used by many files
+STARVING = "chaos"  # these tests use all cores, so one worker runs them sequentially
+GATEWAY = "gateway"  # fixture of the session that many files use
 
 
 def position(item: pytest.Item) -> int:
-    """Return a test's position in the order: long ones first."""
+    """Return the position of a test in the order. Long tests are first."""
     kind = item.path.parent.name
     return LONGEST_FIRST.index(kind) if kind in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def group_of(item: pytest.Item) -> str:
-    """Return the group of a test; tests of a group share fixtures and run on one worker."""
+    """Return the group of a test. Tests of a group share fixtures, and run on one worker."""
     kind, shared = item.path.parent.name, _shared(item)
     if kind == STARVING:
         return STARVING
@@ -25,7 +25,7 @@ def group_of(item: pytest.Item) -> str:
 
 
 def _shared(item: pytest.Item) -> set[str]:
-    """Return a test's shared fixtures, except the engines that every test may share."""
+    """Return the shared fixtures of a test, except for the engines that all tests can share."""
     known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     scopes = {name: found[-1].scope for name, found in known.items() if not name.startswith("_")}
     return {name for name, scope in scopes.items() if scope == "module" or name == GATEWAY}

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from harness.audit.events import (
 )
 from harness.engines.engine import own_port
 from harness.waits import until_async
+from toolbus_audit.clickhouse.errors import RowsRejectedError
 from toolbus_audit.clickhouse.migrate import migrations
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -152,6 +154,67 @@ async def test_a_repeated_insert_is_stored_once_without_a_query(settings: Settin
         await store.insert("dead_letters", dead, token(dead))
     counted = "SELECT (SELECT count() FROM events), (SELECT count() FROM dead_letters)"
     assert await store._in_write_thread(store._rows, counted) == [(2, 1)]
+    await store.close()
+
+
+async def test_a_repeated_insert_of_many_megabytes_is_stored_completely_and_once(
+    settings: Settings,
+) -> None:
+    store = ClickHouse(audit_settings(settings))
+    await store.open()
+    rest = f'"producer":"p","seq":1,"at":1763708342.5,"customer":"a","arguments":"{"x" * 900}"'
+    lines = [f'{{"event":"call.allowed","id":"{n}",{rest}}}'.encode() for n in range(9000)]
+    found, _ = read("tb.event.call.allowed.a", 1, b"\n".join(lines))
+    for _ in range(2):
+        await store.insert("events", found, token(found))
+    counted = "SELECT count(), uniqExact(id), sum(length(detail)) FROM events"
+    assert await store._in_write_thread(store._rows, counted) == [
+        (9000, 9000, sum(map(len, lines)))
+    ]
+    await store.close()
+
+
+async def test_a_value_outside_a_column_is_a_rejected_row_and_not_an_outage(
+    settings: Settings,
+) -> None:
+    store = ClickHouse(audit_settings(settings))
+    await store.open()
+    (row,), _ = read(
+        "s", 1, b'{"event":"f","producer":"p","seq":1,"id":"i","at":1.5,"customer":"a"}'
+    )
+    row.charge = 2**63
+    with pytest.raises(RowsRejectedError, match="charge"):
+        await store.insert("events", [row], "token")
+    await store.close()
+
+
+async def test_bytes_of_calls_are_read_from_the_event_itself(settings: Settings) -> None:
+    store = ClickHouse(audit_settings(settings))
+    await store.open()
+    names = ("arguments_bytes", "sent_bytes", "whole_bytes", "result_bytes")
+    nested = json.dumps({"arguments": json.dumps(dict.fromkeys(names, 9))})
+    texts = {  # the caller's text and the names of tools are strings of the event
+        "arguments": nested,
+        "result": "".join(f'"{name}":9,' for name in names),
+        "tool": r'\","arguments_bytes":9,"sent_bytes":9,"' + "\\",
+        "shadow": names,
+    }
+    quoted = json.dumps(texts, separators=(",", ":"))[1:-1]
+    rest = '"producer":"p","seq":1,"at":1763708342.5,"customer":"a"'
+    fields = {
+        "1": ("call.allowed", f'{quoted},"arguments_bytes":5'),
+        "2": ("call.completed", f'{quoted},"result_bytes":7,"sent_bytes":3,"whole_bytes":8'),
+        "3": ("call.completed", f'{quoted},"result_bytes":7'),
+        "4": ("call.failed", f'{quoted},"arguments_bytes":5'),
+        "5": ("call.allowed", quoted),
+    }
+    lines = [f'{{"event":"{e}","id":"{n}",{rest},{more}}}' for n, (e, more) in fields.items()]
+    found, _ = read("s", 1, "\n".join(lines).encode())
+    await store.insert("events", found, token(found))
+    counted = "SELECT id, sent_bytes, whole_bytes FROM events ORDER BY id"
+    assert await store._in_write_thread(store._rows, counted) == [
+        ("1", 5, 5), ("2", 3, 8), ("3", 7, 7), ("4", 0, 0), ("5", 0, 0),
+    ]  # fmt: skip
     await store.close()
 
 

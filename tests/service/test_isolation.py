@@ -311,7 +311,10 @@ async def test_isolation_that_cannot_be_enforced_prevents_the_start(tmp_path: Pa
     news = CallRunner().news
     missing = str(tmp_path / "missing")
     for isolation, reason in (
-        (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),
+        (
+            Isolation(files=Files(write=(missing,))),
+            f"files contains {missing}, which does not exist",
+        ),
         (
             Isolation(limits=Limits(cpu=0.5)),
             "limits.cpu needs a control group",

@@ -62,6 +62,7 @@ async def test_an_error_ends_one_script_and_not_the_others(
     runner: ScriptRunner, client: redis.Redis
 ) -> None:
     await client.set("{acme}:book2", "not a hash")
+    await client.set("{acme}:lock", "mine")
     failed, other = await asyncio.gather(
         due(runner), opened(runner, "other"), return_exceptions=True
     )

@@ -155,4 +155,4 @@ async def test_a_regular_error_is_no_failure_of_the_server() -> None:
         for _ in range(10):
             assert isinstance((await client.call("plain")).error, UpstreamRefusedError)
         assert state(client)(State.CLOSED)
-        assert not client.runner.breaker.circuit.failing
+        assert not client.runner.breaker.circuit.failures

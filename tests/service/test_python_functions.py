@@ -120,7 +120,7 @@ async def test_the_log_names_a_function_that_cannot_be_imported(
     upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), client.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()
-    text = "Its process ended: it exited with 1; the log of executor has what it printed."
+    text = "Its process ended: it exited with 1; its output is in the log of executor."
     assert await upstream.wait_lost() == text
     lines = [str(vars(each).get("line")) for each in caplog.records]
     assert any("nowhere:no cannot be imported" in line for line in lines)

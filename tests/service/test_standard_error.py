@@ -56,7 +56,7 @@ async def test_the_reason_of_an_exit_contains_no_output(
     number = card()
     script = "import sys\nsys.stderr.write(' '.join(sys.argv[1:]))\nsys.exit(3)"
     reason = await ended(script, "cannot charge", number, SECRET, namespaces=namespaces)
-    assert reason == "it exited with 3; the log of executor has what it printed"
+    assert reason == "it exited with 3; its output is in the log of executor"
     assert logged(caplog) == ["cannot charge [redacted] [redacted]"]
 
 

@@ -21,6 +21,7 @@ from toolbus_common.contracts import (
     Event,
     ProtocolFamily,
 )
+from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
 from toolbus_common.nats.connection import Bus
@@ -58,8 +59,8 @@ class TwoExecutors:
     def _overhear(self, number: int, service: Service) -> None:
         say = service.events.publish
 
-        def record(event: Event) -> None:
-            self.answered[number] += isinstance(event, CallCompleted)
+        def record(event: Event | EncodedEvent) -> None:
+            self.answered[number] += event.NAME == CallCompleted.NAME
             say(event)
 
         service.events.publish = record  # type: ignore[method-assign]

@@ -135,7 +135,7 @@ async def test_a_servers_own_error_reaches_the_caller_unchanged(client: CallRunn
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
     assert error.data == {"upstream_code": -32603, "upstream_data": {"reason": "by design"}}
-    assert not client.runner.breaker.circuit.failing
+    assert not client.runner.breaker.circuit.failures
 
 
 @every_kind

@@ -5,14 +5,17 @@ from prometheus_client.metrics import MetricWrapperBase
 from reference.markdown import code, table
 from reference.texts import texts
 from toolbus_common.observability import metrics
+from toolbus_common.observability.call_metrics import CallDurations
+
+Described = MetricWrapperBase | CallDurations
 
 
-def catalogue() -> list[MetricWrapperBase]:
+def catalogue() -> list[Described]:
     """Return every metric, in the order of the module."""
-    return [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
+    return [each for each in vars(metrics).values() if isinstance(each, Described)]
 
 
-def exposed(metric: MetricWrapperBase) -> str:
+def exposed(metric: Described) -> str:
     """Return the name that Prometheus sees."""
     return f"{metric._name}_total" if metric._type == "counter" else str(metric._name)  # noqa: SLF001
 

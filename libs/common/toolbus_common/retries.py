@@ -1,4 +1,4 @@
-"""Retries with growing pauses, on tenacity; the retries of calls have a budget of their own."""
+"""Retries with growing pauses, based on tenacity. Retries of tool calls have a separate budget."""
 
 import asyncio
 import random
@@ -14,10 +14,10 @@ Failed = Callable[[RetryCallState], Awaitable[None] | None]
 
 
 class Backoff(wait_base):
-    """Pause that doubles with each failure up to a limit, and is up to 20 % shorter or longer.
+    """Pause that doubles with each failure up to a limit, with a jitter of 20 %.
 
-    Tenacity's own jitter ends at the limit: receivers that failed together would then be tried
-    together again.
+    The jitter also applies at the limit, unlike tenacity's jitter. Otherwise, receivers that failed
+    at the same time would be tried at the same time again.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -36,11 +36,12 @@ def retrying(
     stop: StopBaseT = stop_never,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
 ) -> AsyncRetrying:
-    """Return what calls a function until it raises none of these errors, or `stop` is reached.
+    """Return an object that calls a function until it raises none of the errors `on`.
 
-    `on` can also be a condition of tenacity. `failed` is called after each failure that another
-    attempt follows. The last error is raised. One object serves one series of attempts: tenacity
-    stores their state in it. A cancellation ends an attempt or a pause at once.
+    `on` can also be a condition of tenacity. `failed` is called after each failure, before the
+    pause. When `stop` is reached, the last error is raised. An object must be used for one series
+    of attempts only, because tenacity stores the state of the attempts in the object. A
+    cancellation ends an attempt or a pause immediately.
     """
     condition = retry_if_exception_type(on) if isinstance(on, type | tuple) else on
     return AsyncRetrying(
@@ -49,12 +50,12 @@ def retrying(
 
 
 def reason_of(state: RetryCallState) -> str:
-    """Return why the latest attempt failed."""
+    """Return the text of the latest attempt's error."""
     return str(error_of(state))
 
 
 def error_of(state: RetryCallState) -> BaseException:
-    """Return the error of the latest attempt, which must have failed."""
+    """Return the error of the latest attempt. Raises `ValueError` if the attempt did not fail."""
     error = state.outcome.exception() if state.outcome is not None else None
     if error is None:
         raise ValueError("the latest attempt did not fail")

@@ -11,18 +11,18 @@ from toolbus_common.listen_address import HostPort
 
 
 class Settings(BaseSettings):
-    """The settings of every service. Each service adds its own in a subclass.
+    """The settings that all services share. Each service adds further settings in a subclass.
 
     `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
-    `<state_dir>/nkeys/<service>.seed` is used if that file exists, else the connection has no
-    credentials. `egress_allow` lists allowed destinations in addition to the public Internet;
-    `egress_ca` is a file of CA certificates in addition to the system's. `people_key` is the file
-    with the key that encrypts the keys of persons. It is the same for every service; the default is
-    `<state_dir>/people.key`. `encryption_dir` is the directory of the keys for literal secrets in
-    the configuration; the default is `<state_dir>/encryption`. Rejected requests are counted, and
-    reported once per `rejection_seconds`. `ops_listen` is HOST:PORT of the process's operations
-    listener (health, metrics); port 0 means any free port. `ops_hosts` are its accepted host names,
-    comma-separated, in addition to IP addresses.
+    `<state_dir>/nkeys/<service>.seed` is used; without such a file, the service connects without
+    credentials. `egress_allow` contains allowed destinations in addition to the public Internet.
+    `egress_ca` is a file of CA certificates in addition to those of the system. `people_key` is the
+    file with the key that encrypts the keys of persons. It must be the same for every service; the
+    default is `<state_dir>/people.key`. `encryption_dir` is the directory of the keys for literal
+    secrets in the configuration; the default is `<state_dir>/encryption`. Rejected requests are
+    counted, and reported once per `rejection_seconds`. `ops_listen` is HOST:PORT of the process's
+    operations listener (health, metrics); port 0 selects a free port. `ops_hosts` are the accepted
+    host names of this listener, separated with commas, in addition to IP addresses.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
 
     @property
     def people_key_file(self) -> Path:
-        """The file of the key that encrypts people's keys."""
+        """The file of the key that encrypts the keys of persons."""
         return self.people_key or self.state_dir / "people.key"
 
     @property
@@ -81,6 +81,6 @@ class Settings(BaseSettings):
         return self.encryption_dir or self.state_dir / "encryption"
 
     def seed(self, service: str) -> SecretStr | None:
-        """Read the service's NATS seed; None if it has no seed file."""
+        """Return the service's NATS seed; None if the service has no seed file."""
         path = Path(self.nkey_seed_file or self.state_dir / "nkeys" / f"{service}.seed")
         return SecretStr(path.read_text().strip()) if path.exists() else None

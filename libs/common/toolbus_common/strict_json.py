@@ -1,8 +1,8 @@
 """Strict decoder of untrusted JSON (RFC 8259, I-JSON), with one error class.
 
-It rejects input that two parsers could read differently: repeated names, NaN and Infinity, invalid
-UTF-8 and lone surrogates. It also rejects expensive input: deep nesting, and numbers with thousands
-of digits. The caller limits the size before it calls this module.
+It rejects input that two parsers could interpret differently: repeated names, NaN and Infinity,
+invalid UTF-8 and lone surrogates. It also rejects input that is expensive to process: deep nesting,
+and numbers with thousands of digits. The caller must limit the size of the text.
 """
 
 import json
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StrictJSONError(ValueError):
-    """The text is not strict JSON; the message says why."""
+    """The text is not strict JSON. The message is the reason."""
 
 
 def parse(text: bytes) -> Any:
@@ -48,7 +48,10 @@ def parse(text: bytes) -> Any:
 
 
 def typed(text: bytes | str, kind: type[T]) -> T:
-    """Parse one document of type `kind`. Raises `StrictJSONError`, also for another type."""
+    """Return the value of one document as `kind`.
+
+    Raises `StrictJSONError`, also if the value has another type.
+    """
     try:
         return msgspec.convert(parse(text.encode() if isinstance(text, str) else text), kind)
     except msgspec.ValidationError as error:
@@ -58,12 +61,15 @@ def typed(text: bytes | str, kind: type[T]) -> T:
 
 
 def members(text: bytes | str) -> dict[str, Any]:
-    """Parse one object. Raises `StrictJSONError`, also for another type."""
+    """Return the value of one document that is an object.
+
+    Raises `StrictJSONError`, also if the value is no object.
+    """
     return typed(text, dict[str, Any])
 
 
 def dump(value: Any) -> bytes:
-    """Return compact JSON. Used to send the parsed value on instead of the bytes received."""
+    """Return compact JSON. Use it to forward the parsed value instead of the received bytes."""
     return _encode(value)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from toolbus_audit.bi_gateway.executor import QueryExecutor
 from toolbus_audit.bi_gateway.server import serve_readers
 from toolbus_audit.clickhouse import query
+from toolbus_audit.clickhouse.embedded_memory import return_memory_periodically
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.outbound import Outbound
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
@@ -73,7 +74,7 @@ from toolbus_common.service.service import Service
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
-WEBHOOK_MESSAGES = 100  # of one pull
+WEBHOOK_MESSAGES = 100  # in one pull
 POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
@@ -103,6 +104,8 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     _apply_retention(service, store, outbound)
     _export(service, settings, store, outbound)
     _run_rollups(service, store)
+    if store.embedded:
+        _return_memory(service)
     if settings.audit_http_port:
         _serve_bi_gateway(service, settings, store, outbound)
 
@@ -118,7 +121,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
 
 
 def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
-    """Write the messages received before the store closes."""
+    """Write the received messages before the store closes."""
 
     @service.add_resource
     @asynccontextmanager
@@ -131,7 +134,7 @@ def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
 
 
 def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> None:
-    """Answer queries over the stored events."""
+    """Register the handlers of queries over the stored events."""
 
     @service.broker.subscriber(AuditQuery.SUBJECT, queue=service.name)
     async def answer(request: AuditQuery) -> RowsReply:
@@ -160,7 +163,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     tls = Tls(settings.egress_ca)
     http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
-    # Webhooks are configured by API callers: slow ones must not delay sinks, exports or witnesses.
+    # Webhooks are configured by API callers: slow webhooks must not delay other deliveries.
     webhook_http = HttpClient(CheckedResolver(settings.egress, tls_to_public=True), tls)
 
     @service.add_resource
@@ -182,7 +185,7 @@ def _outbound(service: Service, settings: Settings) -> Outbound:
 
 
 def _apply_retention(service: Service, store: ClickHouse, outbound: Outbound) -> None:
-    """Delete expired events, except those under a legal hold."""
+    """Delete expired events, except the events of customers under a legal hold."""
     holds = Holds()
     service.watch_bucket(CONFIG)(holds.apply_change)
     retention = Retention(
@@ -210,6 +213,16 @@ def _run_rollups(service: Service, store: ClickHouse) -> None:
             yield
 
 
+def _return_memory(service: Service) -> None:
+    """Return memory that the embedded engine no longer uses."""
+
+    @service.add_resource
+    @asynccontextmanager
+    async def return_memory() -> AsyncIterator[None]:
+        async with in_background(return_memory_periodically()):
+            yield
+
+
 def _serve_bi_gateway(
     service: Service, settings: Settings, store: ClickHouse, outbound: Outbound
 ) -> None:
@@ -217,7 +230,7 @@ def _serve_bi_gateway(
     if not store.embedded:
         log.warning(
             "audit.no_readers",
-            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL readers query that server directly"},
+            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL, readers query that server directly"},
         )
         return
 
@@ -244,13 +257,13 @@ def _serve_bi_gateway(
 
 
 def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None:
-    """Write events that the tables lack when an operator requests it."""
+    """Register the handlers of operators' backfill requests."""
 
     async def read(first: int | datetime, maximum: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def settled() -> int:
-        # Read first, because messages may arrive in the meantime.
+        # `newest` is read first, because messages may arrive in the meantime.
         newest = await service.bus.newest(EVENTS)
         return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
@@ -268,7 +281,7 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
 
 
 def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys) -> None:
-    """Deliver events to webhooks, independently of the store."""
+    """Compose the delivery of events to webhooks, which is independent of the store."""
     webhooks = WebhookDispatcher(
         lambda: outbound.configuration.webhooks,
         outbound.webhooks.post,
@@ -284,7 +297,7 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
     @service.add_resource
     @asynccontextmanager
     async def dispatch() -> AsyncIterator[None]:
-        await deliveries.start()  # not only when the store is open
+        await deliveries.start()  # even if the store is not open
         try:
             yield
         finally:
@@ -321,7 +334,7 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
     async def closed() -> tuple[str, int]:
-        # Read first: messages that arrive in the meantime are not in a closed window.
+        # `newest` is read first: messages that arrive meanwhile are not in a closed window.
         known = await newest()
         return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 

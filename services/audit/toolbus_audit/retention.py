@@ -1,8 +1,8 @@
 """Delete events after their retention time, so that the remaining events stay provable.
 
-A customer's log is truncated at a checkpoint: the events it covers are deleted, and the log starts
-after it. The checkpoint has all data that proofs of later events need. Events that no checkpoint
-covers are not deleted.
+A customer's log is truncated at a checkpoint: the events that the checkpoint covers are deleted,
+and the log starts after it. The checkpoint contains all data that proofs of later events need.
+Events that no checkpoint covers are not deleted.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Truncation:
 
 
 class Retention:
-    """Retention as configured; `holds` are the customers under a legal hold."""
+    """Deletion of expired events. `holds` returns the customers under a legal hold."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Retention:
         self._publish = publish
 
     async def run(self, ready: Callable[[], bool]) -> None:
-        """Apply every hour, if `ready` confirms that configuration and legal holds are current."""
+        """Delete expired events every hour, if `ready` confirms current configuration and holds."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
@@ -83,7 +83,10 @@ class Retention:
                 log.exception("retention.internal_error")
 
     async def apply(self, now: float) -> list[Truncation]:
-        """Delete expired events and return the truncations; customers on hold are skipped."""
+        """Delete expired events and return the truncations.
+
+        Customers under a legal hold are skipped.
+        """
         found = []
         for customer, stream in await self._logs():
             truncation = await self._due(customer, stream, now)
@@ -113,7 +116,7 @@ class Retention:
     async def _truncate(self, truncation: Truncation) -> None:
         """Publish the event, record the truncation, then delete.
 
-        After an interruption, repeat all steps.
+        All steps can be repeated after an interruption.
         """
         known = await self._store.select(
             f"SELECT max(size) FROM log_truncations WHERE {truncation.log}"  # noqa: S608
@@ -134,7 +137,7 @@ class Retention:
         )
 
     async def _delete_unlogged(self, now: float) -> None:
-        """Delete expired events without a stream by age, because they belong to no log."""
+        """Delete expired events without a stream. They belong to no log."""
         unlogged = await self._store.select(
             "SELECT DISTINCT customer FROM events WHERE stream = ''"
         )

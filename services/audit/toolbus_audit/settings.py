@@ -1,4 +1,4 @@
-"""Settings of audit, in addition to those of every service."""
+"""Settings of the audit service, in addition to the common settings."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ class Settings(CommonSettings):
     `clickhouse_cluster` is the cluster of that server; tables are created on all its servers.
     `evidence_origin` is the origin of this installation's logs if `evidence.origin` is not
     configured when audit starts for the first time. `evidence_key_file` is the Ed25519 signing key
-    in PEM; by default it is created as `<state_dir>/evidence/key.pem`. A growing log gets a
-    checkpoint every `checkpoint_seconds`. BI tools connect to `audit_http_port` (0 disables it),
-    which needs the embedded engine. Another replica takes over exports and sinks `lease_seconds`
-    after the last renewal by the replica that ran them.
+    in PEM; by default it is created as `<state_dir>/evidence/key.pem`. A growing log receives a
+    checkpoint every `checkpoint_seconds`. A query may take `audit_query_seconds`. BI tools connect
+    to `audit_http_port` (0 disables it), which needs the embedded engine. Another replica takes
+    over exports and sinks `lease_seconds` after the last renewal by the replica that ran them.
     """
 
     clickhouse_url: SecretStr = SecretStr("")

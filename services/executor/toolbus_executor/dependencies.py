@@ -26,7 +26,10 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Dependencies of every server. `starts` limits concurrent first starts of processes."""
+    """Dependencies that all servers share.
+
+    `starts` limits the number of processes that start for the first time at once.
+    """
 
     dialers: DialerFactory
     large_results: LargeResultStore
@@ -36,12 +39,13 @@ class Dependencies:
     token: RequestToken
 
     async def read_secrets(self, server: Server) -> Values:
-        """Read the secrets a server's configuration refers to.
+        """Return the secrets that a server's configuration refers to.
 
-        If the server is configured with `identity`, the signing key is loaded too.
+        If the server is configured with `identity`, load the signing key as well.
 
         Raises:
-            UpstreamDeadError: a secret is unavailable; the message has its name and no value.
+            UpstreamDeadError: a secret is unavailable. The message contains its name, not its
+                value.
             UnavailableError: the signing key is unavailable.
 
         """
@@ -62,7 +66,10 @@ class Dependencies:
         spills: SpillRegistry,
         separation: Separation | None = None,
     ) -> Upstream:
-        """Create the adapter of a configured server or of all its replicas, not opened yet."""
+        """Return the adapter of a configured server, or of all its replicas.
+
+        It is not opened yet.
+        """
         if server.replicas:
             upstream = ReplicatedUpstream(
                 name, server, notifications, events, self.dialers, secrets, spills
@@ -93,8 +100,8 @@ class Dependencies:
         reach: Callable[..., Upstream],
         location: str = "",
     ) -> Upstream:
-        """Create the adapter of a server at one address whose calls carry tokens."""
-        described: list[TakesTokens] = []  # an API is described once for all callers
+        """Return the adapter of a server at one address; its calls contain access tokens."""
+        described: list[TakesTokens] = []  # the description of an API is read once for all callers
 
         def make(bearer: Bearer, notifications: UpstreamCallbacks) -> Connected:
             if described:

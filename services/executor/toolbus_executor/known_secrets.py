@@ -1,4 +1,4 @@
-"""Redact known secrets in text of other programs, even if they are encoded or cut. Pure."""
+"""Redaction of known secrets in the output of programs, even if they are encoded or truncated."""
 
 import json
 from base64 import b64encode, urlsafe_b64encode
@@ -10,16 +10,16 @@ from urllib.parse import quote, quote_plus
 from toolbus_common.privacy.redaction import STRUCK
 
 PIECE = 8  # consecutive characters of a secret that are redacted wherever they appear
-SHORTEST = 4  # shorter values would match everywhere
+SHORTEST = 4  # shorter values are not redacted, because they would match everywhere
 _SHORTEST_ENCODED = 6
-_LONGEST = 8192  # characters of a value
+_LONGEST = 8192  # searched characters of a value
 
 
 class KnownSecrets:
-    """Secret values that Toolbus passed to a program.
+    """The secret values that Toolbus passed to a program.
 
-    Text is searched for pieces of each value and of its encodings, ignoring white space and case. A
-    value is therefore found even if it is split over several lines or printed in part.
+    Text is searched for pieces of each value and of its encodings. White space and case are
+    ignored. A value is therefore found even if it spans several lines or is printed in part.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -32,7 +32,7 @@ class KnownSecrets:
                 pieces.update(spelling[start : start + size] for start in starts)
 
     def struck(self, lines: Sequence[str]) -> list[str]:
-        """Return consecutive lines without the secrets."""
+        """Return consecutive lines with the secrets redacted."""
         if not self._pieces:
             return list(lines)
         positions = [
@@ -48,7 +48,7 @@ class KnownSecrets:
         return [_without(line, found.get(number, set())) for number, line in enumerate(lines)]
 
     def _found(self, text: str) -> Iterator[int]:
-        """Yield the positions of the text that belong to a secret."""
+        """Yield the positions of all characters that belong to a secret."""
         for size, pieces in self._pieces.items():
             for start in range(len(text) - size + 1):
                 if text[start : start + size] in pieces:
@@ -71,7 +71,7 @@ def _folded(char: str) -> str:
 
 
 def _spellings(value: str) -> set[str]:
-    """Return a value and its common encodings, without white space, in lower case."""
+    """Return a value and its usual encodings, in lower case and without white space."""
     raw = value.encode("utf-8", "surrogateescape")
     plain = {value, quote(value), quote(value, safe=""), quote_plus(value)}
     plain |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
@@ -82,12 +82,12 @@ def _spellings(value: str) -> set[str]:
 
 
 def _encoded(raw: bytes) -> Iterator[str]:
-    """Yield the value in hex, and in Base64 at each offset within a longer text."""
+    """Yield the value in hex, and in Base64 for each position in a longer text."""
     yield raw.hex()
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             whole = encode(b"\0" * before + raw).decode()
-            # Characters shared with the bytes before or after the value differ.
+            # The first and last characters also depend on the bytes before and after the value.
             first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
             yield whole[first:last].lower()
 

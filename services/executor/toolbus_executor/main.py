@@ -73,11 +73,11 @@ from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 log = logging.getLogger(__name__)
 
 TOKEN_SECONDS = 40.0  # longer than oauth waits for an authorization server
-MAX_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once for the first time
+MAX_STARTS = max(4, 2 * (os.cpu_count() or 1))  # first starts of processes at the same time
 
 
 class ServerRegistry:
-    """Registry of one supervisor per configured server. A change restarts only its own server."""
+    """The supervisors of all configured servers. A changed server restarts only its supervisor."""
 
     def __init__(
         self,
@@ -115,14 +115,14 @@ class ServerRegistry:
         return tuple(await asyncio.gather(*(each.status() for each in supervisors)))
 
     def sessions(self) -> SessionsReply:
-        """Return the upstream sessions this executor holds, with their owners."""
+        """Return the upstream sessions of this executor, with their owners."""
         pools = ((name, supervisor.separation) for name, supervisor in self._supervisors.items())
         sessions = {name: each.pool.status() for name, each in pools if each is not None}
         return SessionsReply(instance=self._service.events.producer, servers=sessions)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the configuration until the context is left."""
+        """Follow the configuration until the context ends."""
         names = (CATALOGUE, LEASES, PINS)
         self._buckets = Buckets(*[await self._service.bucket(name) for name in names])
         self._outcomes = OutcomeStore(await self._service.bucket(OUTCOMES), self._service.spawn)
@@ -147,7 +147,7 @@ class ServerRegistry:
             await self._selector.close()
 
     def reconcile(self) -> None:
-        """Schedule a comparison with the configuration and the operator commands."""
+        """Schedule a comparison of the supervisors with the configuration and operator commands."""
         self._changed.set()
 
     async def _follow(self) -> None:
@@ -164,7 +164,10 @@ class ServerRegistry:
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
-        """Start the supervisor of a server. A new reset count starts it again."""
+        """Start the supervisor of a server.
+
+        It is restarted if the reset count in `entry` changes.
+        """
         declared, resets = entry
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
@@ -208,14 +211,14 @@ class ServerRegistry:
                 supervisor.separation.hear_client(message)
 
     def _connection_created(self, lines: bytes, *_: str) -> None:
-        """Reconnect a server that waits for the account used to list its tools."""
+        """Retry to connect a server now, because a user has connected an account to it."""
         for line in lines.split(b"\n"):
             supervisor = self._supervisors.get(ConnectionCreated.decode(line).server)
             if supervisor is not None:
                 supervisor.retry_now()
 
     async def _remove_stale_entries(self, catalogue: Bucket) -> None:
-        """Remove catalogue entries of servers removed while no executor ran."""
+        """Remove the entries of servers that were removed while no executor was running."""
         declared = self._directory.now.configuration.servers
         try:
             async for entry in catalogue.watch():
@@ -236,7 +239,7 @@ async def _identity_key(service: Service) -> IdentityKeyReply:
 
 
 def build(process: ProcessContext) -> Service:
-    """Compose the service. Nothing connects until it runs."""
+    """Create the service and its parts. They connect only when the service runs."""
     settings = Settings()
     service = Service("executor", settings, process)
     use_person_keys(service)

@@ -4,11 +4,12 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """Shared settings and the executor's; servers come from the configuration.
+    """Settings of the executor and the settings that all services share.
 
-    `cgroup` is a directory of version 2 delegated to the executor: processes are limited there.
-    `cosign_key` is the public key with which signatures of container images are verified: a file,
-    or a URL of a key service, as `cosign verify --key` accepts it.
+    Servers come from the configuration. `cgroup` is a directory of control groups version 2 that is
+    delegated to the executor; executor creates a control group in it for each process with limits.
+    `cosign_key` is the public key that verifies the signatures of container images: a file, or the
+    URL of a key service in the form that `cosign verify --key` accepts.
     """
 
     cgroup: str = ""

@@ -1,4 +1,4 @@
-"""Trace spans of attempts. The span of the whole call is created by `tracing.executing`."""
+"""Trace spans of attempts. `tracing.executing` creates the span of the whole call."""
 
 from collections.abc import Awaitable
 
@@ -12,7 +12,10 @@ _NAMED = {TOOLS_CALL: "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
 
 def start_attempt(call: CallAdmitted) -> Span | Nothing:
-    """Start the span of one attempt, by OpenTelemetry's conventions for MCP."""
+    """Start the span of one attempt, with the attributes of OpenTelemetry's MCP conventions.
+
+    Return `NOTHING` if the call is not traced.
+    """
     parent = current()
     if not isinstance(parent, Span):
         return NOTHING
@@ -31,12 +34,15 @@ def start_attempt(call: CallAdmitted) -> Span | Nothing:
 
 
 def with_attempt(call: CallAdmitted, attempt: Span) -> CallAdmitted:
-    """Return the call, as the server receives it, with this attempt as its parent span."""
+    """Return the call to send to the server.
+
+    The attempt is the parent span of the server's spans.
+    """
     return call.model_copy(update={"traceparent": attempt.traceparent})
 
 
 async def record_result(attempt: Span, result: Awaitable[bytes]) -> bytes:
-    """Return the server's result; mark the attempt as failed if the result is an error."""
+    """Return the server's result. If the tool reported an error, mark the attempt as failed."""
     raw = await result
     if says_it_failed(raw):
         attempt.fail("tool_error")

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _SERVER_PATH = re.compile(r"/mcp/([^/]+)")
 _SSE_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _SSE_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # the handlers of these read the body
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # methods whose handlers read the body
 LARGEST_UNREAD = 64 * 1024  # bytes of a body that no handler reads; it must still be complete
 _SHUTDOWN = (
     "The gateway stopped before the call ended; the call may have been executed. "
@@ -43,9 +43,9 @@ _NOT_FOUND = jsonrpc.error(
 
 
 class App:
-    """Routes on `scope["path"]`, the path the server parsed, never on a URL built from headers.
+    """ASGI application. It routes on `scope["path"]`, never on a URL built from headers.
 
-    `browser_origins`: origins whose scripts may read responses (CORS).
+    `browser_origins` are origins whose scripts may read responses (CORS).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class App:
         self._http_sse = HttpSseTransport(endpoint)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request. Any failure becomes a response, never a stack trace."""
+        """Send the response to one request. A failure becomes a response, never a stack trace."""
         if scope["type"] != "http":
             return
         origin = self._browser_origins and cors.allowed_origin(scope, self._browser_origins)
@@ -120,7 +120,7 @@ class App:
         )
 
     def _failure(self, error: ToolbusError, scope: dict[str, Any]) -> Response:
-        """Return an error in the format of the path."""
+        """Return the response for an error, in the error format of the path."""
         rest = rest_apis.serves(scope["path"])
         return self._rest_apis.failure(error, scope) if rest else jsonrpc.failure(error)
 

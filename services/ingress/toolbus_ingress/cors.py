@@ -1,4 +1,4 @@
-"""CORS: which origins' scripts may read responses, and what they may send.
+"""CORS: the origins whose scripts may read responses, and the requests that they may send.
 
 Only origins that the operator lists are allowed, compared byte for byte, and only on paths that MCP
 clients need. Pages for people are excluded, and cookies are never allowed.
@@ -35,7 +35,7 @@ def allowed_origin(scope: dict[str, Any], origins: frozenset[str]) -> bytes:
 
 
 def preflight(scope: dict[str, Any]) -> Response | None:
-    """Answer a CORS preflight request; None for any other request."""
+    """Return the response to a CORS preflight request; None for any other request."""
     headers = dict(scope["headers"])
     if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
         return None

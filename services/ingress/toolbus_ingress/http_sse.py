@@ -1,4 +1,4 @@
-"""HTTP+SSE, the transport of MCP 2024-11-05: one stream for every answer, requests in POSTs."""
+"""HTTP+SSE, the transport of MCP 2024-11-05: messages in POSTs, every answer on one stream."""
 
 import logging
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ _ACCEPTED = Response(202, b"")
 
 @dataclass(slots=True)
 class HttpSseTransport:
-    """`/sse` and `/sse/<server>`; messages are posted to `…/messages?session=…`.
+    """The handler of `/sse` and `/sse/<server>`, and of `…/messages?session=…` for messages.
 
-    If a message is posted to another replica than the one that holds the stream, its answer is sent
-    to that replica over the bus.
+    If a message is posted to a replica that does not have the session's stream, its answer is sent
+    over the bus to the replica that has the stream.
     """
 
     endpoint: Endpoint
@@ -38,7 +38,7 @@ class HttpSseTransport:
     async def answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
     ) -> Response | None:
-        """Answer one HTTP request; None if the answer was streamed."""
+        """Return the response to one HTTP request; None if it was streamed."""
         return await self.endpoint.run_limited(scope, self._answer(scope, server, receive, send))
 
     async def _answer(
@@ -62,7 +62,7 @@ class HttpSseTransport:
         return _ACCEPTED
 
     async def _stream(self, context: RequestContext) -> None:
-        """Start a session and serve its stream until the client leaves."""
+        """Start a session and serve its stream until the client disconnects."""
         if self.endpoint.notifications.full:
             raise OverloadedError("Too many streams are open. Retry later.")
         sessions = self.endpoint.sessions
@@ -98,6 +98,6 @@ class HttpSseTransport:
         if isinstance(message, dict) and message.get("method") == "initialize":
             params = message.get("params")
             capabilities = params.get("capabilities") if isinstance(params, dict) else None
-            assert context.session is not None  # noqa: S101 - every message here has one
+            assert context.session is not None  # noqa: S101 - every message has a session
             self.endpoint.sessions.set_capabilities(context.session, capabilities)
         return await self.endpoint.dispatch(context, body)

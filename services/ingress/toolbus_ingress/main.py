@@ -5,7 +5,7 @@ subscribes  replies to its calls; ServerNotification; SessionMessage of its othe
 publishes   CallRequested, CallCancelled, SessionMessage, ClientMessage; the events
             AccessRejected and ContextListed
 queries     policy (ApproverRequest, AdminRequest) and oauth (PageRequest, TokenQuery)
-owns        the streams open to it, nothing else: any replica serves any request
+owns        its open streams, nothing else: any replica serves any request
 """
 
 import logging
@@ -115,7 +115,7 @@ def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> En
 
 
 def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> None:
-    """Show anonymous access in the status, and log if a configured one cannot be granted."""
+    """Show anonymous access in the status, and log an error if it is configured but denied."""
 
     def check() -> None:
         if anonymous.denied_reason:
@@ -130,7 +130,7 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
 def _connect_server_requests(
     server_requests: ServerRequests, notifications: NotificationHub, sessions: Sessions
 ) -> None:
-    """Forward requests of servers and messages of clients that belong to no call."""
+    """Connect the forwarding of server requests and client messages that belong to no call."""
 
     def ended(sid: str) -> None:
         notifications.session_ended(sid)
@@ -159,7 +159,7 @@ async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> As
 
         async def leave() -> None:
             await listener.stop_accepting(settings.leave_seconds)
-            notifications.close()  # an open stream would keep the listener from ending
+            notifications.close()  # an open stream would prevent the end of the listener
             await listener.end(settings.drain_seconds)
 
         endpoint.service.on_leave(leave)

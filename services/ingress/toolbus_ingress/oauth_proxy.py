@@ -36,7 +36,7 @@ class OAuthProxy:
     _in_progress: int = 0
 
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Response | None:
-        """Answer a request; None for another path, or where sign-in is disabled."""
+        """Return the response to a request; None for any other path, or if sign-in is disabled."""
         path: str = scope["path"]
         if not (path in DOCUMENTS or path.startswith(PREFIX)) or not self._enabled:
             return None

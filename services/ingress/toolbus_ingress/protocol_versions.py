@@ -78,7 +78,7 @@ def parse_request(message: Any, request_id: bytes, headers: Headers) -> Request:
 
 
 def request_id_of(message: Any) -> bytes:
-    """Return the id as raw JSON; empty if there is none.
+    """Return the id of a message as raw JSON; empty if it has no id.
 
     Raises:
         ProtocolError: the id is neither a string nor an integer.

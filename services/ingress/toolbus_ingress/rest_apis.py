@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class RestApis:
     """Serves the REST APIs with FastAPI, except for the execution of tool calls.
 
-    FastAPI is imported, and its application built, for the first request: that takes half a
-    second, which every start of the gateway would wait for. Tool calls do not pass through it: it
-    would take more time than ingress itself (ADR 36).
+    FastAPI is imported and its application is built at the first request, because this takes half a
+    second, which would delay every start of the gateway. Tool calls bypass FastAPI, because it
+    would take more time per call than ingress itself (ADR 36).
     """
 
     endpoint: Endpoint
@@ -32,7 +32,7 @@ class RestApis:
     _building: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
-        """Answer a request for a path that `serves` names."""
+        """Return the response to a request for a path that `serves` accepts."""
         if self.endpoint.overloaded:
             error = OverloadedError("Too many requests are in flight. Retry.")
             return self.failure(error, scope)

@@ -16,18 +16,25 @@ class Settings(CommonSettings):
 
     `allowed_hosts` and `allowed_origins` are accepted in the Host and Origin headers; an entry
     without a port covers every port. Scripts of `browser_origins`, compared exactly, may read
-    responses (CORS). `call_timeout` limits any call until progress extends it; unset: the server's
-    `timeout`, and 30 s to wait for a concurrency slot or a person. `head_timeout` and
-    `body_timeout` limit how long a client may take to send a request, `idle_timeout` how long an
-    idle connection stays open, `write_timeout` how long a response may stay unread.
-    `max_connections` and `max_per_address` limit open connections.
+    responses (CORS). `public_url` is the URL at which browsers and agents reach this gateway;
+    access tokens are issued for it.
+
+    `call_timeout` limits every call until progress extends it. If it is not set, the limit is the
+    server's `timeout` plus 30 s to wait for a concurrency slot or a person. `largest_body` is the
+    limit of a request body, and `max_in_flight` is the limit of concurrent requests. A client of
+    2025-11-25 that waits longer than `poll_after` for an answer is disconnected and resumes later;
+    0 disables this.
+
+    A client may take `head_timeout` to send the head of a request, and `body_timeout` to send its
+    body. An idle connection stays open for `idle_timeout`. A response may stay unread for
+    `write_timeout`. `max_connections` limits all open connections, `max_per_address` limits the
+    connections of one address, and `max_per_loopback` limits the connections of this machine.
     `trusted_proxies` are addresses and networks whose `proxy_header` names the client. After
-    SIGTERM, new connections are accepted for `leave_seconds`. A client of 2025-11-25 that waits
-    longer than `poll_after` for an answer is disconnected, to resume later; 0: never. The sizes
-    of lists are published every `context_seconds`. `public_url` is the URL at which browsers and
-    agents reach this gateway: access tokens are issued for it. With `dpop_nonce`, DPoP proofs
-    must contain a nonce from the server. `client_state_key_file` is the file with the 32-byte key
-    that encrypts the state which clients carry (sessions, request states, tasks); if it is empty,
+    SIGTERM, new connections are accepted for `leave_seconds`.
+
+    The sizes of lists are published every `context_seconds`. With `dpop_nonce`, DPoP proofs must
+    contain a nonce from the server. `client_state_key_file` is the file with the 32-byte key that
+    encrypts the state that clients store (sessions, request states, tasks). The default is
     `<state_dir>/client-state.key`. All replicas need the same key.
     """
 

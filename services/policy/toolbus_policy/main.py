@@ -1,11 +1,11 @@
-"""The policy service: may this key make this call, and which customer pays?
+"""The policy service: decides whether a key may make a call, and which customer pays.
 
 subscribes  CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended;
             LedgerQuery, RebuildRequest; ApprovalsQuery, ApproveRequest, RejectRequest,
             ApproverRequest; AdminRequest
 publishes   CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied,
-            CallFailed, CallReplayed, LedgerOpened, those of approvals, and of configuration changed
-            over HTTP
+            CallFailed, CallReplayed, LedgerOpened, every ApprovalEvent, and the events of
+            configuration changes over HTTP
 queries     audit for spending when counters are lost, and for calls without an outcome
 owns        the ledger in Redis, its generations in the bucket tb_ledger; the buckets tb_approvals
             and tb_tasks; the claims in tb_outcomes, which the service that ends a call overwrites
@@ -88,7 +88,7 @@ MARK_SECONDS = 1.0
 
 
 class AuthorizerProvider:
-    """Returns the current authorizer: a new one after the configuration or catalogue changed."""
+    """The current authorizer, created again after each change of the configuration or catalogue."""
 
     MAX_ENTRIES = 50_000
 
@@ -100,7 +100,7 @@ class AuthorizerProvider:
         self._authorizer: Authorizer | None = None
 
     def apply_catalogue(self, change: Change | None) -> None:
-        """Apply one change of the catalogue."""
+        """Store or remove the listing of one server."""
         if change is not None and change.value is not None:
             self._catalogue[change.key] = Listing.decode(change.value)
         elif change is not None:
@@ -113,7 +113,10 @@ class AuthorizerProvider:
         return self._config.now
 
     async def administrator(self, key_digest: str) -> Administrator | None:
-        """Return the administrator with this key digest, or with a new access token."""
+        """Return the administrator with this key digest, else None.
+
+        An unknown digest may belong to an access token issued moments ago, which is then looked up.
+        """
         found = self._config.administrator(key_digest, time())
         if found is None and await self._config.bearers.learn(hash_of(key_digest)) is not None:
             found = self._config.administrator(key_digest, time())
@@ -134,7 +137,7 @@ class AuthorizerProvider:
         return authorizer
 
     def bind(self, call: CallRequested, principal: Principal) -> str:
-        """Return the binding of an approval of this call; the policy's digest is cached."""
+        """Return the binding of an approval for this call. The policy's digest is cached."""
         entry = (principal.key, call.server)
         try:
             policy = self._policy_digests.get(entry, principal)
@@ -236,7 +239,7 @@ def _build_approvals(
 
 
 def _serve_approvals(service: Service, approvers: ApproverService) -> None:
-    """Answer the queries of operators, and of keys with the right to approve."""
+    """Register the handlers of operators, and of keys with the right to approve."""
 
     @service.broker.subscriber(ApprovalsQuery.SUBJECT, queue=service.name)
     async def show(query: ApprovalsQuery) -> ApprovalsReply:
@@ -264,7 +267,7 @@ def _build_ledger_admin(
     watcher: LedgerWatcher,
     settings: Settings,
 ) -> tuple[Rebuilder, LedgerQueryHandler]:
-    """Compose the rebuild of lost counters, and operators' ledger queries."""
+    """Compose the rebuilder of lost counters and the handler of ledger queries."""
     rebuilder = Rebuilder(
         service, ledger, lambda: provider.snapshot, settings.ledger_quiet, settings.outcome_grace
     )
@@ -284,7 +287,7 @@ async def _serve_admin(
     ledger: LedgerQueryHandler,
     settings: Settings,
 ) -> None:
-    """Handle requests of admin-key holders to change the configuration, within their roles."""
+    """Register the handler of administration requests."""
     config = await service.bucket(CONFIG)
     restrictions = RemoteRestrictions(
         tuple(settings.admin_commands.split()),
@@ -316,7 +319,7 @@ async def _expire(approvals: ApprovalService) -> None:
 
 
 async def _ping(service: Service, ledger: Ledger) -> None:
-    """Update the service's health with the state of Redis forever."""
+    """Ping Redis forever, and report a failure as the service's health."""
     while True:
         reason = (
             "" if await ledger.store.reachable() else "Redis unreachable: paid calls are denied"
@@ -331,5 +334,5 @@ async def _mark(ledger: Ledger) -> None:
         await asyncio.sleep(MARK_SECONDS)
         try:
             await ledger.mark()
-        except Exception as error:  # noqa: BLE001 - the next mark includes this one
+        except Exception as error:  # noqa: BLE001 - the next mark stores these ticks too
             log.warning("ledger.not_marked", extra={"reason": str(error)})

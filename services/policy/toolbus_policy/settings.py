@@ -14,18 +14,23 @@ class Settings(CommonSettings):
     """Shared settings, plus the ledger, approvals, idempotency and administration.
 
     `outcome_grace` is in seconds. A call without an outcome this long after its deadline is charged
-    as unknown. `approval_seconds` is how long a call waits for a decision, and `approved_seconds`
-    how long the approved call can then be made. `max_pending_approvals` is a limit for
-    each key. `public_url` is the URL at which people reach ingress. A key stores at most
-    `max_outcomes` outcomes of calls with an idempotency key, and about `max_outcome_bytes` bytes of
-    these outcomes.
-    `ledger_quiet` is how many seconds a rebuild waits for calls that were admitted before the
-    counters were lost to reach the stream. It must exceed the time to acknowledge an event.
+    as unknown. A call waits `approval_seconds` for a decision, and an approved call can be made for
+    `approved_seconds`. `max_pending_approvals` is a limit for each key. `public_url` is the URL at
+    which people reach ingress. A key stores at most `max_outcomes` outcomes of calls with an
+    idempotency key, and about `max_outcome_bytes` bytes of these outcomes.
+
+    A rebuild waits `ledger_quiet` seconds, so that the intents of calls admitted before the
+    counters were lost reach the stream. `ledger_quiet` must exceed the time to acknowledge an
+    event.
+
     `policy_key` is the file with the key that encrypts pending approvals, tasks and stored
     outcomes, the same for every replica; the default is `<state_dir>/policy.key`.
     `policy_earlier_keys` are files, separated by spaces, with earlier keys that still decrypt
-    records. `admin_commands` and `admin_variables` are patterns, separated by spaces: the programs
-    that servers configured over HTTP may start, and the variables that they and webhooks may use.
+    records.
+
+    `admin_commands` and `admin_variables` are patterns, separated by spaces. Servers that are
+    configured over HTTP may start only programs that match `admin_commands`. These servers and
+    webhooks may use only variables that match `admin_variables`.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")

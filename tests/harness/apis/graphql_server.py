@@ -65,7 +65,7 @@ class Shop:
         return BOOK | {"title": input["title"], "genre": input["genre"]}
 
     async def received(self, request: Request) -> Response:
-        """Return the received operations except introspection."""
+        """Return the received operations, without introspection queries."""
         del request
         return JSONResponse(self.operations)
 

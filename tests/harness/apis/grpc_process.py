@@ -1,4 +1,4 @@
-"""The gRPC servers of the tests as processes."""
+"""Processes of the gRPC servers of the tests."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from harness.engines.engine import Engine
 
 
 class GrpcServer(Engine):
-    """A server module as a process; `words` are arguments after the port."""
+    """A server module as a process. `words` are the arguments after the port."""
 
     def __init__(
         self, directory: Path, module: str = "harness.apis.grpc_server", words: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Server of a gRPC service with reflection.
 
-Usage: `python -m harness.apis.grpc_server PORT [CERTIFICATE KEY AUTHORITY]`. With the last three it
-speaks TLS and accepts only clients with a certificate of that authority.
+Usage: `python -m harness.apis.grpc_server PORT [CERTIFICATE KEY AUTHORITY]`. With the last three
+arguments the server uses TLS and accepts only clients with a certificate of that authority.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ async def count(request: Any, _context: Any) -> Any:
 
 
 async def gather(requests: Any, _context: Any) -> Any:
-    """Return the last of several messages."""
+    """Return the last message of the request stream."""
     return [each async for each in requests][-1]
 
 

@@ -1,4 +1,4 @@
-"""The protobuf service of the tests' gRPC servers, as protoc describes it."""
+"""Protobuf service of the tests' gRPC servers, in the form that protoc generates."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ BOOK = (
     ("rating", 9, MESSAGE, 1, ".google.protobuf.DoubleValue"),
     ("stock", 10, MESSAGE, 3, ".shop.Book.StockEntry"),
 )
-METHODS = {  # name: whether the request, and the answer, is a stream
+METHODS = {  # by name: whether the request is a stream, and whether the response is
     "Echo": (False, False),
     "Fail": (False, False),
     "Count": (False, True),

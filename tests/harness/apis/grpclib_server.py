@@ -17,7 +17,7 @@ from harness.apis.grpc_shop import Book
 
 
 class Shop:
-    """The service: it echoes."""
+    """The service. It echoes the request."""
 
     def __init__(self) -> None:
         self.status = ServiceStatus()

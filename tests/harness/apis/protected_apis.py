@@ -1,7 +1,7 @@
 """HTTP API, GraphQL API and gRPC server that require access tokens, in one process.
 
 Usage: `python -m harness.apis.protected_apis PORT GRPC_PORT ISSUER`. Each API introspects every
-token at the issuer and answers with the token's subject; without a valid token it answers 401 or
+token at the issuer and returns the token's subject. Without a valid token, it returns 401 or
 UNAUTHENTICATED.
 """
 
@@ -30,7 +30,7 @@ CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 class ProtectedApis(HttpEngine):
-    """The server process; `issuer` is the trusted authorization server."""
+    """The process of the APIs. `issuer` is the trusted authorization server."""
 
     def __init__(self, directory: Path, issuer: str) -> None:
         super().__init__(directory)
@@ -50,7 +50,7 @@ class ProtectedApis(HttpEngine):
 
 
 class Apis:
-    """The answers of the two HTTP APIs."""
+    """The responses of the two HTTP APIs."""
 
     def __init__(self, port: int, asks: Introspecting) -> None:
         self._base = f"http://127.0.0.1:{port}/api"
@@ -73,7 +73,7 @@ class Apis:
         return JSONResponse({**about, "servers": [{"url": self._base}], "paths": paths})
 
     async def called(self, request: Request) -> Response:
-        """Answer one operation; `repeat` leaks the token on purpose."""
+        """Execute one operation. `repeat` leaks the token on purpose."""
         shown = request.headers.get("authorization", "")
         who = await self.subject(shown)
         if not who:
@@ -82,7 +82,7 @@ class Apis:
         return JSONResponse(message | ({"shown": shown} if "repeat" in request.url.path else {}))
 
     async def query_graphql(self, request: Request) -> Response:
-        """Answer one query or an introspection."""
+        """Execute one query or an introspection."""
         shown = request.headers.get("authorization", "")
         who = await self.subject(shown)
         if not who:
@@ -93,7 +93,7 @@ class Apis:
 
 
 class Guarded(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Token check before every method, including reflection."""
+    """Interceptor that checks the token before every method, including reflection."""
 
     def __init__(self, apis: Apis) -> None:
         self._apis = apis

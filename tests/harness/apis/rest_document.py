@@ -8,7 +8,7 @@ PET_ID = {"name": "petId", "in": "path", "required": True, "schema": STRING}
 
 
 def answer(schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:
-    """Return responses with one success."""
+    """Return the responses of an operation, with one success response."""
     return {"200": {"description": "It.", "content": {media: {"schema": schema}}}}
 
 
@@ -23,7 +23,7 @@ def content(media: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def operation(name: str, **fields: Any) -> dict[str, Any]:
-    """Return an operation that answers 204 unless `fields` say otherwise."""
+    """Return an operation that returns 204. `fields` override its fields."""
     return {"operationId": name, "responses": {"204": {"description": "Done."}}, **fields}
 
 

@@ -1,4 +1,4 @@
-"""The tests' REST server as a process, with the requests it received."""
+"""Process of the tests' REST server, with the requests that it received."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ class RestServer(Engine):
         return f"{self.origin}/openapi.json"
 
     def seen(self) -> list[dict[str, Any]]:
-        """Return the received requests, the oldest first."""
+        """Return the received requests. The oldest is first."""
         found: list[dict[str, Any]] = self._ask("GET", "/seen")
         return found
 
@@ -40,7 +40,7 @@ class RestServer(Engine):
         self._ask("DELETE", "/seen")
 
     def describe(self, document: Any) -> None:
-        """Serve this document from now on; with None the document is unavailable."""
+        """Serve this document from now on. With None, the document is unavailable."""
         self._ask("PUT", "/openapi.json", json.dumps(document).encode(), fine=(200, 503))
 
     def _ask(

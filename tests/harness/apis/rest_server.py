@@ -1,7 +1,7 @@
-"""REST server with scripted answers, run as its own process.
+"""REST server with scripted responses. It runs as a separate process.
 
-Usage: `python -m harness.apis.rest_server PORT`. GET /seen returns the received requests, DELETE
-clears them; PUT /openapi.json replaces the served document.
+Usage: `python -m harness.apis.rest_server PORT`. GET /seen returns the received requests, and
+DELETE /seen clears them. PUT /openapi.json replaces the served document.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Rest:
         return JSONResponse(self.seen)
 
     async def api(self, request: Request) -> Response:
-        """Answer one request of the API."""
+        """Return the response to one request of the API."""
         note = {
             "method": request.method,
             "path": request.scope["raw_path"].decode(),
@@ -85,7 +85,7 @@ async def form(request: Request) -> list[list[Any]]:
 
 
 async def answer(request: Request, note: dict[str, Any]) -> Response:
-    """Return the answer that belongs to a path."""
+    """Return the response for a path."""
     path = request.url.path.removeprefix(API)
     if path.startswith("/fail/"):
         message = request.query_params.get("text", "")
@@ -108,7 +108,7 @@ async def answer(request: Request, note: dict[str, Any]) -> Response:
 
 
 async def indiscreet(request: Request) -> AsyncIterator[str]:
-    """Return a long text that repeats the received token, cut in two by chunk boundaries."""
+    """Return a long text that repeats the received token. A chunk boundary splits the token."""
     token = request.headers["authorization"]
     for _ in range(int(request.query_params["size"]) // 65_536):
         yield "x" * 65_530 + token[:9]
@@ -117,7 +117,7 @@ async def indiscreet(request: Request) -> AsyncIterator[str]:
 
 
 def of_pets(request: Request, path: str, note: dict[str, Any]) -> Response:
-    """Answer a request for pets."""
+    """Return the response to a request for pets."""
     if path == "/pets" and request.method == "GET":
         following = {"link": f'<{API}/pets?page=2>; rel="next"'}
         return JSONResponse([{"id": 1, "name": "Rex"}], headers=following)

@@ -1,1 +1,1 @@
-"""Events, sealed logs, witnesses and exports."""
+"""Test support for audit: events, sealed logs, witnesses and exports."""

@@ -1,4 +1,4 @@
-"""Events for tests, built with the real contracts and published by the services that may."""
+"""Events for tests. They are built with the real contracts, and published with real permissions."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,11 +19,11 @@ from toolbus_common.settings import Settings
 T = TypeVar("T")
 Pull = Callable[[int, float], Awaitable[list[StoredMessage]]]
 
-PATIENCE = 90.0  # a bound for waiting, far above the real time
+PATIENCE = 90.0  # maximum wait in seconds, far above the usual time
 
 
 def allowed(**given: Any) -> CallAllowed:
-    """Return an intent; `changes` override its fields."""
+    """Return the event of an allowed call. `given` overrides its fields."""
     call = given.pop("call_id", secrets.token_hex(12))
     return CallAllowed(
         **{
@@ -42,7 +42,7 @@ def allowed(**given: Any) -> CallAllowed:
 
 
 def completed(**given: Any) -> CallCompleted:
-    """Return an outcome; `changes` override its fields."""
+    """Return the event of a completed call. `given` overrides its fields."""
     call = given.pop("call_id", secrets.token_hex(12))
     return CallCompleted(
         **{
@@ -73,7 +73,7 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
 
 @asynccontextmanager
 async def pulling(bus: Bus, durable: str) -> AsyncIterator[Pull]:
-    """Return a function that pulls up to so many messages within so many seconds."""
+    """Return a function that pulls a number of messages within a number of seconds."""
     consumer = PullConsumer(bus.client, EVENTS, durable)
 
     async def pull(maximum: int, seconds: float) -> list[StoredMessage]:
@@ -90,7 +90,7 @@ async def pulling(bus: Bus, durable: str) -> AsyncIterator[Pull]:
 async def events_of(
     user: str, settings: Settings, directory: Path
 ) -> AsyncIterator[EventPublisher]:
-    """Return an event publisher as a service uses it."""
+    """Return an event publisher with the configuration of a service."""
     async with bus_of(user, settings) as bus:
         writer = EventPublisher(stored_by(bus), Outbox(directory / f"{user}.events", 1 << 20))
         try:
@@ -100,7 +100,7 @@ async def events_of(
 
 
 def stored_by(bus: Bus) -> Callable[[Envelope], Awaitable[None]]:
-    """Return the bus's `store` without its time limit, for busy machines.
+    """Return the bus's `store` without a time limit, because machines can be busy.
 
     A retry has the same message id, so the stream stores the message once.
     """
@@ -121,7 +121,7 @@ def stored_by(bus: Bus) -> Callable[[Envelope], Awaitable[None]]:
 
 
 async def returns_soon(operator: Bus) -> None:
-    """Redeliver events that audit did not acknowledge after 4 s instead of the usual wait."""
+    """Shorten the time after which events are redelivered that audit did not acknowledge to 4 s."""
     stream = operator.client.jetstream()
     config = (await stream.consumer_info(EVENTS, "audit")).config
     config.ack_wait = 4.0
@@ -129,6 +129,6 @@ async def returns_soon(operator: Bus) -> None:
 
 
 async def consumed(operator: Bus) -> bool:
-    """Return whether audit has acknowledged everything."""
+    """Return whether audit has acknowledged all events."""
     info = await operator.client.jetstream().consumer_info(EVENTS, "audit")
     return bool(info.num_pending == 0 and info.num_ack_pending == 0)

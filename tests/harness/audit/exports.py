@@ -1,4 +1,4 @@
-"""Events in the real table and exports of them."""
+"""Events in the real table, and exports of these events."""
 
 import asyncio
 import gzip
@@ -39,7 +39,7 @@ class Table:
     ids: list[str] = field(default_factory=list)
 
     async def keep(self, *events: Event, sequence: int = 0, producer: str = "p") -> None:
-        """Insert the events of one message, at the next sequence or a given one."""
+        """Insert the events of one message, at the next sequence number or at `sequence`."""
         sequence = sequence or self.closed + 1
         lines = []
         for number, event in enumerate(events):
@@ -64,7 +64,7 @@ class Table:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[ClickHouse]:
-    """Open the embedded engine in a directory, with a separate stream for each test."""
+    """Open the embedded engine in a directory. Each test has a separate stream."""
     store = ClickHouse(AuditSettings(state_dir=directory))
     store._write_thread.submit(store._open).result()
     try:
@@ -78,13 +78,13 @@ def opened(directory: Path) -> Iterator[ClickHouse]:
 def exporting(
     at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
 ) -> ExportTask:
-    """Create one export that becomes due when the test requests it."""
+    """Return an export that becomes due when the test requests it."""
     cursor = Cursor(bucket, "export.lake", holder, LEASE)
     return ExportTask("lake", export, cursor, at.store, at.until, target, 0.05)
 
 
 async def once(made: ExportTask) -> None:
-    """Take the export's lease and write every due window."""
+    """Take the export's lease, and write all windows that are due."""
 
     async def work() -> None:
         await made.start()
@@ -95,7 +95,7 @@ async def once(made: ExportTask) -> None:
 
 @asynccontextmanager
 async def at_work(made: ExportTask) -> AsyncIterator[None]:
-    """Run the export on its schedule for the length of the block."""
+    """Run the export on its schedule until the context ends."""
     task = asyncio.create_task(made.run())
     try:
         yield
@@ -104,7 +104,7 @@ async def at_work(made: ExportTask) -> AsyncIterator[None]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Return every finished file below a directory by its path."""
+    """Return all finished files below a directory, by path."""
     return {
         path.relative_to(directory).as_posix(): content
         for path, content in files_in(directory)
@@ -118,9 +118,9 @@ def manifests(found: Mapping[str, bytes]) -> list[Any]:
 
 
 def lines(found: Mapping[str, bytes], ending: str = ".jsonl.gz") -> list[Any]:
-    """Return the events of the JSON Lines files that the manifests name.
+    """Return the events of the JSON Lines files that the manifests list.
 
-    A file may be missing if it was written during the listing.
+    A file can be missing if it was written during the listing.
     """
     named = [file["path"] for each in manifests(found) for file in each["files"]]
     return [

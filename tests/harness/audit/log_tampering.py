@@ -1,4 +1,4 @@
-"""Tamperings with a sealed log, each with the findings by which the verifier must report it."""
+"""Manipulations of a sealed log, each with the findings with which the verifier must report it."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ USER = "ann"
 
 
 def edited(line: bytes) -> bytes:
-    """Change an event without changing its length."""
+    """Change an event. Its length stays the same."""
     return line.replace(b"docs", b"dogs", 1)
 
 
@@ -56,7 +56,7 @@ def _replayed(log: SealedLog) -> set[str]:
 
 
 def _forked(log: SealedLog) -> set[str]:
-    """Sign a second log with the true key; an auditor with the other checkpoint detects it."""
+    """Sign a second log with the true key. An auditor with the other checkpoint detects it."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
     return fork.resealed({each.size for each in log.sealed}).kinds(seen(log.sealed[-1]))
 
@@ -77,14 +77,14 @@ def _tail_dropped(log: SealedLog) -> set[str]:
 
 
 def _stream_deleted(log: SealedLog) -> set[str]:
-    """Delete the stream and start another log that is consistent by itself."""
+    """Delete the stream, and start another log. The new log is consistent."""
     result = seen(log.sealed[-1])
     second = replace(sealed_log(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
     return second.resealed({each.size for each in second.sealed}).kinds(result)
 
 
 def _shredded(log: SealedLog) -> set[str]:
-    """Erase a person: valid before and after, and the report names the erased data."""
+    """Erase a person. The log stays valid, and the report contains the erased data."""
     people = log.people
     assert people is not None
     pseudonym = people.pseudonym(f"user:{USER}")
@@ -101,7 +101,7 @@ def _shredded(log: SealedLog) -> set[str]:
 
 
 async def _forgotten(log: SealedLog, pseudonym: str) -> bytes:
-    """Write the erasure event as audit does."""
+    """Write the same erasure event as audit."""
     messages: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
@@ -114,7 +114,7 @@ async def _forgotten(log: SealedLog, pseudonym: str) -> bytes:
 
 
 def _relabelled(log: SealedLog) -> set[str]:
-    """Relabel the manifest for another customer; the signed parts stay acme's."""
+    """Change the customer in the manifest. The signed parts still contain acme."""
     path = _rewritten(asyncio.run(log.written()), "manifest.json", b"acme", b"bolt")
     report = verify.verify(str(path), log.signer.verifier)
     assert report.log is not None
@@ -127,7 +127,7 @@ def _rows_relabelled(log: SealedLog) -> set[str]:
 
 
 def _all_relabelled(log: SealedLog) -> set[str]:
-    """Relabel manifest, rows and checkpoints."""
+    """Change the customer in the manifest, the rows and the checkpoints."""
     log.lines[:] = [line.replace(b'"acme"', b'"bolt"') for line in log.lines]
     notes = [replace(each, note=each.note.replace("/acme/", "/bolt/")) for each in log.sealed]
     return replace(log, sealed=notes, customer="bolt").kinds()
@@ -149,7 +149,7 @@ def _another_installation(log: SealedLog) -> set[str]:
 
 
 def _cut_back(log: SealedLog, by: int = 12) -> SealedLog:
-    """Remove the newest events and their checkpoints; the rest is consistent by itself."""
+    """Remove the newest events and their checkpoints. The rest of the log is consistent."""
     kept = [each for each in log.sealed if each.size <= len(log.lines) - by]
     cut = replace(log, lines=log.lines[:-by], sealed=kept)
     assert not cut.kinds()
@@ -161,7 +161,7 @@ def _cut_back_and_seen(log: SealedLog) -> set[str]:
 
 
 def _cut_back_and_posted(log: SealedLog) -> set[str]:
-    """Remove the newest events while the auditor has the checkpoint that a webhook received."""
+    """Remove the newest events. The auditor has the checkpoint that a webhook received."""
     data = {"customer": "acme", "note": log.sealed[-1].note}
     return _cut_back(log).kinds(json.dumps({"type": "checkpoint.signed", "data": data}))
 
@@ -183,7 +183,7 @@ def _cut_back_and_witnessed(log: SealedLog) -> set[str]:
 
 
 def _split(log: SealedLog) -> set[str]:
-    """Show two auditors two continuations of one log; both present their checkpoints."""
+    """Show two auditors two continuations of one log. Both auditors present their checkpoints."""
     fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
     result = fork.resealed({each.size for each in log.sealed}).sealed[-1]
     return _cut_back(log).kinds(seen(log.sealed[-1]) + seen(result))
@@ -203,7 +203,7 @@ def _forger(log: SealedLog) -> Signer:
     return load_signer("toolbus", log.directory / "forged" / "key.pem")
 
 
-# Tampering, its function, and the findings that report it; further findings may follow from it.
+# Each manipulation with its function and the findings that report it. Further findings can follow.
 TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
     "a bit flipped in a row": (_flipped, {"tree", "altered"}),
     "a row deleted": (_deleted, {"missing", "tree"}),
@@ -230,6 +230,6 @@ TAMPERED: dict[str, tuple[Callable[[SealedLog], set[str]], set[str]]] = {
 
 
 def named(directory: Path, what: str) -> bool:
-    """Return whether the verifier reports the tampering on a new log."""
+    """Return whether the verifier reports this manipulation of a new log."""
     done, expected = TAMPERED[what]
     return expected <= done(sealed_log(directory, user=USER))

@@ -1,4 +1,4 @@
-"""OCSF schema validation."""
+"""Validation of events against the OCSF schema."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -36,7 +36,10 @@ class SealedLog:
     customer: str = "acme"
 
     async def written(self, *, reveal: bool = False) -> Path:
-        """Write the log as a bundle and return its path; `people` adds their encrypted data."""
+        """Write the log as a bundle, and return the bundle's path.
+
+        `people` adds the encrypted data of these persons.
+        """
         path = self.directory / "bundle.zip"
 
         async def events() -> AsyncIterator[str]:
@@ -64,7 +67,7 @@ class SealedLog:
         return {kind for kind, _ in self.verified(seen).found}
 
     def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "SealedLog":
-        """Return the same lines under new checkpoints at these sizes."""
+        """Return the same lines with new checkpoints at these sizes."""
         key = by or self.signer
         return replace(self, sealed=sealed(self.lines, sizes, key, self.stream, self.customer))
 
@@ -72,7 +75,10 @@ class SealedLog:
 def sealed_log(
     directory: Path, calls: int = 12, user: str = "", customer: str = "acme", key: str = "key.pem"
 ) -> SealedLog:
-    """Return a log of two producers' events of `calls` calls, sealed at every sixth event."""
+    """Return a log of `calls` calls with the events of two producers.
+
+    Every sixth event is followed by a checkpoint.
+    """
     known = people(directory, MemoryBucket()) if user else None
     lines = asyncio.run(_lines(directory, calls, user, known, customer))
     by = load_signer("toolbus", directory / key)
@@ -84,7 +90,7 @@ def sealed_log(
 async def _lines(
     directory: Path, calls: int, user: str, known: PersonKeys | None, customer: str
 ) -> list[bytes]:
-    """Return intents of one service and outcomes of another, in order of publication."""
+    """Return the intents of one service and the outcomes of another service, as published."""
     messages: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
@@ -111,7 +117,7 @@ def sealed(
     stream: str = STREAM,
     customer: str = "acme",
 ) -> list[bundle.StoredCheckpoint]:
-    """Return checkpoints over the first lines, one for each size."""
+    """Return a checkpoint for each size."""
     origin = f"{by.name}/{quote(customer, safe='')}/{stream}"
     tree, found, before = MerkleTree(), [], (0, EMPTY)
     for number, line in enumerate(lines, 1):
@@ -126,7 +132,7 @@ def sealed(
 
 
 def seen(of: bundle.StoredCheckpoint) -> str:
-    """Return a checkpoint as an auditor stores it."""
+    """Return a checkpoint in the form in which an auditor stores it."""
     return json.dumps({"note": of.note}) + "\n"
 
 

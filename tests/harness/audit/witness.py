@@ -1,4 +1,4 @@
-"""Independent witness over HTTP, written after C2SP tlog-witness and RFC 9162."""
+"""Independent witness over HTTP, according to C2SP tlog-witness and RFC 9162."""
 
 import base64
 from collections.abc import Iterator
@@ -14,19 +14,22 @@ from harness.network.json_server import Request, Response, answering
 
 
 def key_id(name: str, algorithm: int, public: bytes) -> bytes:
-    """Return the key id that C2SP signed-note recommends."""
+    """Return the key id in the form that C2SP signed-note recommends."""
     return sha256(f"{name}\n".encode() + bytes([algorithm]) + public).digest()[:4]
 
 
 @dataclass
 class Witness:
-    """The witness with the last cosigned checkpoint per log; `broken` is a status to return."""
+    """The witness, with the last cosigned checkpoint of each log.
+
+    `broken` is a status to return.
+    """
 
     name: str = "witness.example/w1"
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-    logs: dict[str, str] = field(default_factory=dict)  # origin -> the log's verifier key
+    logs: dict[str, str] = field(default_factory=dict)  # verifier key of each log, by origin
     trees: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    # Old size, and the answer's status.
+    # Old size, and the status of the response.
     requests: list[tuple[int, int]] = field(default_factory=list)
     broken: int = 0
 
@@ -38,7 +41,7 @@ class Witness:
         return f"{self.name}+{key_id(self.name, 4, public).hex()}+{encoded}"
 
     def cosign(self, text: str, at: int) -> str:
-        """Return the signature line of tlog-cosignature for a checkpoint's text."""
+        """Return the signature line of tlog-cosignature for the text of a checkpoint."""
         public = self.key.public_key().public_bytes_raw()
         signature = self.key.sign(f"cosignature/v1\ntime {at}\n{text}".encode())
         data = key_id(self.name, 4, public) + at.to_bytes(8, "big") + signature
@@ -46,7 +49,7 @@ class Witness:
 
     @contextmanager
     def listening(self, port: int = 0) -> Iterator[str]:
-        """Serve for the length of the block and return the submission prefix."""
+        """Serve until the context ends. Return the submission prefix."""
         with answering(self._answer, port) as own:
             yield f"http://127.0.0.1:{own}/w1"
 
@@ -85,7 +88,7 @@ class Witness:
 
 
 def signed(text: str, signatures: str, verifier: str) -> bool:
-    """Return whether a signature line is the log's."""
+    """Return whether the log made one of the signature lines."""
     name, _, encoded = verifier.split("+", 2)
     public = base64.b64decode(encoded)[1:]
     for line in signatures.splitlines():
@@ -101,7 +104,7 @@ def signed(text: str, signatures: str, verifier: str) -> bool:
 
 
 def consistent(first: int, first_root: bytes, second: int, root: bytes, path: list[bytes]) -> bool:
-    """Check a consistency proof after RFC 9162 section 2.1.4.2."""
+    """Check a consistency proof according to RFC 9162 section 2.1.4.2."""
     if first in (0, second):
         return not path and (not first or first_root == root)
     nodes = list(path)

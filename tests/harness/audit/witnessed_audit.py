@@ -1,4 +1,4 @@
-"""Audit service whose logs are witnessed, with the material of its auditor."""
+"""Audit service with a witness for its logs, and the material of an auditor."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -33,7 +33,7 @@ async def declare(operator: Bus, **evidence: Any) -> None:
 
 @asynccontextmanager
 async def auditing(settings: Settings) -> AsyncIterator[Service]:
-    """Run the audit service, which signs five times a second."""
+    """Run an audit service that signs five times a second."""
     own = AuditSettings(
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
@@ -51,14 +51,14 @@ async def auditing(settings: Settings) -> AsyncIterator[Service]:
 
 @dataclass
 class Auditor:
-    """An auditor who exports bundles and compares them with checkpoints stored elsewhere."""
+    """An auditor who exports bundles and compares them with separately stored checkpoints."""
 
     settings: Settings
     operator: Bus
     directory: Path
 
     async def completed(self, count: int) -> None:
-        """Publish intent and outcome of `count` calls."""
+        """Publish the intents and outcomes of `count` calls."""
         async with (
             events_of("policy", self.settings, self.directory) as policy,
             events_of("executor", self.settings, self.directory) as executor,
@@ -74,7 +74,7 @@ class Auditor:
         return (await queries.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def sealed(self, size: int, table: str = "checkpoints") -> None:
-        """Wait until `count` events of acme are sealed, or cosigned."""
+        """Wait until `size` events of acme are sealed, or cosigned if `table` is given."""
 
         async def there() -> bool:
             found = await self.rows(f"SELECT max(size) FROM {table} WHERE customer = 'acme'")
@@ -83,14 +83,14 @@ class Auditor:
         await until_async(there, f"{size} events are in {table}")
 
     async def origin(self) -> str:
-        """Return the origin line of acme's log."""
+        """Return the origin line of the log of acme."""
         ((note,),) = await self.rows("SELECT note FROM checkpoints WHERE customer = 'acme' LIMIT 1")
         return str(note).partition("\n")[0]
 
     async def verdict(
         self, key: str, witnesses: Iterable[str] = (), seen: Iterable[Path] = (), only: int = 0
     ) -> verify.Report:
-        """Return the verifier's report on acme's log, or on its first events only."""
+        """Return the verifier's report about the log of acme, or about its first events."""
         path = self.directory / "acme.zip"
         found = await gathered(RequestReply("operator", self.operator), "acme")
         if only:

@@ -1,4 +1,4 @@
-"""Access tokens as the authorization server describes them."""
+"""Access tokens, in the form in which oauth describes them."""
 
 from time import time
 from typing import Any

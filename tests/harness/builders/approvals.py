@@ -7,6 +7,6 @@ from toolbus_policy.approvals.model import Approval, Cause, new_approval
 
 
 def pending_approval(call: CallRequested) -> Approval:
-    """Return the approval of a call of the key `bot`, requested at 100 and ending at 200."""
+    """Return the approval of a call of the key `bot`, from the time 100 to the time 200."""
     principal = ConfigSnapshot.of(configured(keys={"bot": {"tools": ["*"]}})).principal("bot")
     return new_approval(call, principal, Cause("key:bot"), "binding", (100.0, 200.0))

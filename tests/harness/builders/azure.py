@@ -7,7 +7,7 @@ from azure.core.credentials import AccessToken
 
 
 class SignedIn:
-    """A credential that has a token already."""
+    """A credential that already has a token."""
 
     def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
         """Return the token, valid for an hour."""

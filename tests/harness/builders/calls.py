@@ -1,4 +1,4 @@
-"""Calls on their way to policy and to executor."""
+"""Calls in the forms in which policy and executor receive them."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ _FIELDS = {
 
 
 def requested_call(**fields: Any) -> CallRequested:
-    """Return a call as ingress sends it to policy, with these fields changed."""
+    """Return a call in the form that ingress sends to policy, with these fields changed."""
     return CallRequested(**{**_FIELDS, "key_digest": "p", **fields})
 
 
 def admitted_call(**fields: Any) -> CallAdmitted:
-    """Return a call as policy sends it to executor, with these fields changed."""
+    """Return a call in the form that policy sends to executor, with these fields changed."""
     return CallAdmitted(**{**_FIELDS, "customer": "acme", "key": "bot", **fields})

@@ -16,12 +16,12 @@ def configured(**sections: Any) -> Configuration:
 
 
 def configuration_change(configuration: Configuration, revision: int = 1) -> Change:
-    """Return the bucket's change that declares the configuration."""
+    """Return the change of the bucket that sets this configuration."""
     return Change(CONFIGURATION, configuration.model_dump_json().encode(), revision)
 
 
 def listing_of(server: str, *tools: str, prompts: Iterable[str] = (), **fields: Any) -> Listing:
-    """Return the listing of a server that is ready, with these tools and prompts."""
+    """Return the listing of a ready server with these tools and prompts."""
 
     def entries(names: Iterable[str]) -> tuple[CatalogEntry, ...]:
         return tuple(CatalogEntry(name=name, definition={"name": name}) for name in names)
@@ -31,7 +31,7 @@ def listing_of(server: str, *tools: str, prompts: Iterable[str] = (), **fields: 
 
 
 class ConfigFeed:
-    """Configuration changes with rising revisions, handed to a consumer."""
+    """Configuration changes with rising revisions, passed to a consumer."""
 
     def __init__(self, consume: Callable[[Change | None], object]) -> None:
         self._consume = consume
@@ -43,12 +43,12 @@ class ConfigFeed:
         self._consume(configuration_change(configuration, self._revision))
 
     def key(self, name: str, digest: str, *tools: str, revoked: bool = False) -> None:
-        """Create or replace a key, given its digest."""
+        """Create or replace the key with this digest."""
         self._revision += 1
         key = Key(tools=tools, secret_hash=hash_of(digest), revoked=revoked)
         entry = key.model_dump_json().encode()
         self._consume(Change(f"{KEY_PREFIX}{name}", entry, self._revision))
 
     def loaded(self) -> None:
-        """Report that every stored entry was delivered."""
+        """Report that all stored entries were delivered."""
         self._consume(None)

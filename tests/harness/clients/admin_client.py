@@ -18,7 +18,7 @@ class Administrator:
     key: str = ""
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send a request; a string is sent as YAML, any other body as JSON."""
+        """Send a request. A string is sent as YAML, any other body as JSON."""
         target = urlsplit(self.base)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.key:
@@ -38,7 +38,7 @@ class Administrator:
             connection.close()
 
     def as_(self, key: str) -> "Administrator":
-        """Return the same client with another key."""
+        """Return a client with another key."""
         return replace(self, key=key)
 
     def declared(self) -> tuple[dict[str, Any], str]:
@@ -59,7 +59,7 @@ def named(kind: str, name: str) -> str:
 
 
 def why(answer: Answer) -> str:
-    """Return the code of a problem (RFC 9457), which must have a detail and a fix."""
+    """Return the code of a problem (RFC 9457). The problem must have a detail and a fix."""
     assert answer.headers["content-type"] == "application/problem+json", answer.headers
     problem = answer.json
     assert problem["type"] == f"urn:toolbus:error:{problem['code']}"

@@ -1,4 +1,4 @@
-"""The operations of the administration API, as its OpenAPI document describes them."""
+"""Operations of the administration API, from its OpenAPI document."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +10,7 @@ from toolbus_ingress.rest_application import build
 
 @dataclass(frozen=True)
 class AdminOperation:
-    """One operation below `/api/v1`; `roles` may use it."""
+    """An operation below `/api/v1`. `roles` have permission for it."""
 
     id: str
     method: str

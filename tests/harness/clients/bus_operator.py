@@ -28,7 +28,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION, KEY_PREFIX
 
-ANSWER_SECONDS = 20.0  # a bound: on a busy machine audit may need long for a query
+ANSWER_SECONDS = 20.0  # timeout of a query, because audit can be slow on a busy machine
 
 R = TypeVar("R")
 Row = dict[str, Any]
@@ -42,18 +42,18 @@ def key(secret: str, *tools: str, **fields: Any) -> Key:
 
 
 class BusOperator:
-    """An operator on the bus of `state_dir` with `services` running services."""
+    """An operator on the bus of `state_dir`, where `services` services are running."""
 
     state_dir: Path
     nats_url: str
 
     @property
     def services(self) -> int:
-        """The number of running services, each replica counted."""
+        """The number of running services. Each replica is counted."""
         raise NotImplementedError
 
     def declare(self, configuration: Configuration) -> None:
-        """Apply a whole configuration and approve its addresses."""
+        """Apply a complete configuration, and approve its addresses."""
         self.write(NAMED, encoded(set(digests_of(configuration))))
         self.write(CONFIGURATION, configuration.model_dump_json().encode())
 
@@ -74,7 +74,7 @@ class BusOperator:
         return self.on_the_bus(lambda bus: _rows(RequestReply(OPERATOR, bus), sql))
 
     def eventual_rows(self, sql: str, there: Callable[[list[Row]], Any] = bool) -> list[Row]:
-        """Query audit until `there` accepts the rows; by default until there is any row."""
+        """Query audit until `there` accepts the rows. The default accepts any row."""
         give_up = time.monotonic() + PATIENCE
 
         async def look(bus: Bus) -> list[Row]:
@@ -93,7 +93,7 @@ class BusOperator:
                 time.sleep(0.1)
 
     def eventual_events(self, where: str, *events: str) -> dict[str, Row]:
-        """Return audit's rows of `where`, by event, once each of `events` is among them."""
+        """Wait until audit has all these events, and return the rows of `where` by event."""
         rows = self.eventual_rows(
             f"SELECT * FROM events WHERE {where}",
             lambda rows: {row["event"] for row in rows} >= set(events),
@@ -105,7 +105,7 @@ class BusOperator:
         return self.on_the_bus(lambda bus: RequestReply(OPERATOR, bus).request_all())
 
     def up_to_date(self) -> bool:
-        """Return whether every replica has the newest configuration and catalog."""
+        """Return whether all replicas have the newest configuration and catalogue."""
 
         async def look(bus: Bus) -> bool:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
@@ -119,7 +119,7 @@ class BusOperator:
         return self.on_the_bus(look)
 
     def until_listed(self, client: Client, *tools: str) -> None:
-        """Wait until a client sees these tools and every service knows of them."""
+        """Wait until a client lists these tools and all services have them."""
         until_blocking(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
         until_blocking(self.up_to_date, "every service knows what there is", BEGIN_SECONDS)
 
@@ -139,7 +139,7 @@ class BusOperator:
 
 
 async def servers_with_sessions(bus: Bus) -> list[dict[str, Any]]:
-    """Return the servers as `toolbus status` shows them."""
+    """Return the servers in the form of `toolbus status`."""
     requests = RequestReply(OPERATOR, bus)
     servers = list((await requests.request(ServersQuery(), ServersReply)).servers)
     return with_sessions(servers, await requests.request_each(SessionsQuery(), SessionsReply))

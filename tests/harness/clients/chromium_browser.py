@@ -1,4 +1,4 @@
-"""Chromium as people use it, with screenshots and accessibility checks."""
+"""Chromium with screenshots and accessibility checks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from typing import Any
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 SHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
-PATIENCE = 60_000.0  # milliseconds; a bound for a broken run
+PATIENCE = 60_000.0  # timeout of a failed run in milliseconds
 VIEWPORT = {"width": 1024, "height": 768}
-# Pages for errors are served with their status; Chromium's report of it is not a page error.
+# Error pages have an error status. Chromium reports it, but it is no error of the page.
 _OF_STATUS = "Failed to load resource: the server responded with a status of"
 
 
 @dataclass
 class Person:
-    """A person with their own browser context and cookies."""
+    """A person with a separate browser context and separate cookies."""
 
     page: Page
     axe: str
@@ -34,7 +34,7 @@ class Person:
         self.page.goto(address)
 
     def fills(self, **fields: str) -> None:
-        """Fill in fields by the first word of their labels."""
+        """Fill in fields. The keywords are the first words of their labels."""
         for label, text in fields.items():
             self.page.get_by_label(label).fill(text)
 
@@ -43,13 +43,13 @@ class Person:
         self.page.get_by_role("button", name=label, exact=True).click()
 
     def sees(self, heading: str) -> Locator:
-        """Wait for the page with this heading to load and return its main part."""
+        """Wait for the page with this heading, and return its main part."""
         self.page.get_by_role("heading", level=1, name=heading, exact=True).wait_for()
         self.page.wait_for_load_state()
         return self.page.locator("main")
 
     def keeps(self, name: str) -> None:
-        """Store a screenshot and assert that the page has no accessibility or console error."""
+        """Store a screenshot, and assert that the page has no accessibility or console error."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
         assert self.barriers() == []
@@ -74,7 +74,7 @@ class Person:
 
 @contextmanager
 def person(browser: Browser, axe: str, **about: Any) -> Iterator[Person]:
-    """Open a browser context; `about` are its options."""
+    """Open a browser context with the options `about`."""
     context = browser.new_context(**{"viewport": VIEWPORT, **about})
     try:
         yield Person(context.new_page(), axe)

@@ -1,4 +1,4 @@
-"""Server-sent events of an answer, read message by message with a time limit."""
+"""Server-sent events of a response, read message by message with a time limit."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ Message = dict[str, Any]
 
 
 class Events:
-    """One open stream; leaving the block closes the connection, as a client does."""
+    """An open stream. The end of the context closes the connection."""
 
     def __init__(self, client: Client, body: Any = None, path: str = "", **headers: str) -> None:
         target = urlsplit(client.endpoint)
@@ -52,7 +52,7 @@ class Events:
         return self._response.read()
 
     def next(self) -> Message:
-        """Return the next message. Raises at the end of the stream."""
+        """Return the next message. Raises an error at the end of the stream."""
         message: Message = json.loads(self.data())
         return message
 
@@ -68,7 +68,7 @@ class Events:
         return self.last_id
 
     def until(self, method: str) -> Message:
-        """Return the next notification or request of a method."""
+        """Return the next notification or request with this method."""
         while (message := self.next()).get("method") != method:
             pass
         return message

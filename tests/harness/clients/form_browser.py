@@ -1,4 +1,4 @@
-"""Minimal browser for the sign-in pages: cookies and forms, no scripts."""
+"""Minimal browser for the sign-in pages. It supports cookies and forms, but no scripts."""
 
 import http.client
 import re
@@ -18,12 +18,12 @@ class Page:
 
     @property
     def location(self) -> str:
-        """The URL of the redirect; empty without one."""
+        """The URL of the redirect; empty if the page is no redirect."""
         return next((value for name, value in self.headers if name.lower() == "location"), "")
 
     @property
     def ticket(self) -> str:
-        """The form's hidden ticket."""
+        """The hidden ticket of the form."""
         found = re.search(r'name="ticket" value="([^"]*)"', self.text)
         assert found is not None, self.text
         return unescape(found[1])
@@ -43,7 +43,7 @@ class Page:
 
 @dataclass
 class Browser:
-    """A browser with its own cookies."""
+    """A browser with separate cookies."""
 
     base: str
     cookies: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Browser:
         return self._exchange("GET", url, None, {})
 
     def post(self, path: str, **form: str) -> Page:
-        """Send a form of this site."""
+        """Send a form to this site."""
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
             "Origin": self.base,

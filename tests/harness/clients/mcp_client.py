@@ -13,7 +13,7 @@ JSON = {"Content-Type": "application/json", "Accept": "application/json, text/ev
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer."""
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -21,7 +21,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body, decoded; of a stream, the last message, which is the response."""
+        """The decoded body. The value of a stream is its last message, which is the response."""
         if self.headers.get("content-type", "").startswith("text/event-stream"):
             data = [line for line in self.body.splitlines() if line.startswith(b"data: {")]
             return json.loads(data[-1].removeprefix(b"data: "))
@@ -53,7 +53,7 @@ class Client:
     patience: float = 60.0
 
     def post(self, body: Any, **headers: str) -> Answer:
-        """Send a POST on a new connection; bytes are sent unchanged."""
+        """Send a POST request on a new connection. Bytes are sent unchanged."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {**JSON, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -71,7 +71,7 @@ class Client:
 
     @contextmanager
     def leaving(self, body: Any, **headers: str) -> Iterator[None]:
-        """Send a POST and disconnect at the end of the block."""
+        """Send a POST request, and disconnect at the end of the context."""
         target = urlsplit(self.endpoint)
         sent = {**JSON, "Authorization": f"Bearer {self.key}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -96,21 +96,21 @@ class Client:
             connection.close()
 
     def request(self, method: str, params: dict[str, Any] | None = None, **headers: str) -> Answer:
-        """Send a JSON-RPC request of the handshake family."""
+        """Send a JSON-RPC request of the session-based family."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         return self.post(request, **headers)
 
     def call(self, tool: str, arguments: dict[str, Any] | None = None, run: str = "") -> Answer:
-        """Call a tool; `run` is a trace id by which the test finds the events."""
+        """Call a tool. `run` is a trace id with which the test finds the events."""
         params = {"name": tool, "arguments": arguments or {}}
         meta = {"_meta": {"traceparent": f"00-{run}-00000000000000aa-01"}} if run else {}
         return self.request("tools/call", {**params, **meta})
 
     def tools(self) -> list[str]:
-        """Return the names of the tools that the key sees."""
+        """Return the names of the tools that the key can use."""
         return [tool["name"] for tool in self.request("tools/list").json["result"]["tools"]]
 
     def sees(self, *tools: str) -> bool:
-        """Return whether the key already sees these tools; an unknown key sees none."""
+        """Return whether the key lists these tools. An unknown key lists none."""
         reply = self.request("tools/list").json.get("result", {"tools": []})
         return {*tools} <= {tool["name"] for tool in reply["tools"]}

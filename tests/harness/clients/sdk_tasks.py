@@ -1,4 +1,4 @@
-"""Tasks of 2026-07-28 as an extension of the SDK's client."""
+"""Tasks of 2026-07-28, as an extension of the SDK's client."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +14,7 @@ OVER = ("completed", "failed", "cancelled")
 
 
 class Task(types.Result):
-    """A task as the server reports it."""
+    """A task in the form in which the server reports it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -26,7 +26,7 @@ class Task(types.Result):
 
 
 class CreatedTask(Task):
-    """The answer to a call that became a task."""
+    """The response to a call that became a task."""
 
     result_type: Literal["task"] = Field(alias="resultType")
 
@@ -56,7 +56,7 @@ class Tell(types.Request[Update, Literal["tasks/update"]]):
 
 
 class Tasks(ClientExtension):
-    """A client that supports tasks: its calls return when the task has ended."""
+    """A client that supports tasks. Its calls return when the task has ended."""
 
     identifier = "io.modelcontextprotocol/tasks"
 

@@ -1,4 +1,4 @@
-"""Steady load of all kinds of calls over HTTP, with the result of every call."""
+"""Constant load of all kinds of calls over HTTP, with the result of every call."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from harness.clients.mcp_client import JSON
 
-PATIENCE = 30.0  # seconds for one answer
-# errors of an ingress that dies during a call
+PATIENCE = 30.0  # timeout of one call in seconds
+# Errors of an ingress that is killed during a call.
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError)
-# The mix of twenty calls: paid and free, fast and slow, and a program that makes two calls.
+# Twenty calls: paid and free, fast and slow, and a program that makes two calls.
 KINDS = ("count",) * 8 + ("wait",) * 6 + ("free",) * 5 + ("program",)
 PROGRAM = "result = echo.count(id='{id}.a') + ' ' + echo.count(id='{id}.b')"
 _numbers = count(1)
@@ -42,7 +42,7 @@ class Call:
 
     @property
     def answer(self) -> str:
-        """The expected answer."""
+        """The expected response."""
         return self._form()[2]
 
     def _form(self) -> tuple[str, dict[str, object], str]:
@@ -59,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A call with the expected answer; `began` and `at` are monotonic seconds."""
+    """A call with the expected response. `began` and `at` are monotonic seconds."""
 
     call: Call
     began: float
@@ -86,11 +86,11 @@ class Load:
     _stop: bool = False
 
     def stop(self) -> None:
-        """Make no more calls; those in progress end."""
+        """Make no more calls. Calls in progress continue."""
         self._stop = True
 
     async def work(self) -> None:
-        """Call until `stop`, and wait for the last answer."""
+        """Make calls until `stop`, and wait for the last response."""
         tasks: set[asyncio.Task[None]] = set()
         began = time.monotonic()
         while not self._stop:
@@ -128,7 +128,7 @@ class Load:
             self.succeeded.append(Ended(call, began, time.monotonic()))
 
     async def answer_of(self, call: Call) -> dict[str, Any]:
-        """Return one call's answer on an idle connection."""
+        """Return the response to one call, sent on an idle connection."""
         target = self.endpoint()
         parts, idle = urlsplit(target), self._idle.setdefault(target, [])
         streams = idle.pop() if idle else await asyncio.open_connection(parts.hostname, parts.port)
@@ -152,7 +152,7 @@ class Load:
 
 
 async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """Return an answer's JSON, from a body with a length or in chunks."""
+    """Return the JSON of a response. Its body has a length or is chunked."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     if "content-length:" in head:
         length = head.partition("content-length:")[2].partition("\r\n")[0]

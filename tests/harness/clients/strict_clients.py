@@ -1,4 +1,4 @@
-"""Clients of the official SDKs that validate every list and result."""
+"""Clients of the official SDKs. They validate every list and every result."""
 
 import json
 import shutil
@@ -14,11 +14,11 @@ from harness.packages import npm
 
 PACKAGES = {"v1": "@modelcontextprotocol/sdk@1.32.2", "v2": "@modelcontextprotocol/client@2.4.0"}
 PROGRAM = "strict_client.mjs"
-_SECONDS = 120.0  # a bound for a broken run
+_SECONDS = 120.0  # timeout of a failed run
 
 
 def installed(directory: Path) -> Path:
-    """Copy the program beside its packages, where Node finds them, and return its path."""
+    """Copy the program into the directory where Node finds its packages. Return its path."""
     for package in PACKAGES.values():
         npm.installed(package, "package.json", directory)
     program = directory / PROGRAM
@@ -27,7 +27,7 @@ def installed(directory: Path) -> Path:
 
 
 def typescript(program: Path, **given: Any) -> dict[str, Any]:
-    """Return what a TypeScript SDK parsed: `lists` by member, and the results of `calls`."""
+    """Return the lists (by member) and the results of calls that a TypeScript SDK parsed."""
     done = subprocess.run(
         [str(npm.NODE), str(program), json.dumps(given)],
         check=True,

@@ -1,6 +1,6 @@
-"""Azurite, the emulator of Azure's stores: `TOOLBUS_AZURITE` names its program `azurite-blob`.
+"""Azurite, an emulator of Azure's stores. `TOOLBUS_AZURITE` is the path of `azurite-blob`.
 
-It is installed with `npm install azurite`.
+Install it with `npm install azurite`.
 """
 
 import base64
@@ -19,7 +19,7 @@ _VERSION = "2023-11-03"
 
 
 class Azurite(Engine):
-    """Azurite's blob service with one account; it verifies the signature of every request."""
+    """The blob service of Azurite with one account. It verifies the signature of every request."""
 
     def command(self) -> Sequence[str]:
         """Return the command line of the blob service."""
@@ -34,7 +34,7 @@ class Azurite(Engine):
         self._send("PUT", name, "?restype=container", "\nrestype:container")
 
     def read(self, path: str) -> bytes:
-        """Return the content of a blob by container and percent-encoded name."""
+        """Return the content of a blob. The path is the container and the percent-encoded name."""
         return self._send("GET", path)
 
     def _send(self, method: str, path: str, query: str = "", signed_query: str = "") -> bytes:

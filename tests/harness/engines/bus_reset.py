@@ -1,4 +1,4 @@
-"""Reset of a running NATS server: no events, no entries, every stream and bucket provisioned."""
+"""Reset of a running NATS server: it removes all events and entries, and provisions all streams."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ STILL_CLEARING = 10049  # NATS: error creating store for stream
 
 @asynccontextmanager
 async def connect_as_tester(server: NatsAt, account: str = STORE) -> AsyncIterator[Bus]:
-    """Connect as the user that may do everything in an account."""
+    """Connect as the user with all permissions in an account."""
     tester = tester_of(account)
     bus = Bus(tester, server.url, server.seed(tester))
     await bus.open()
@@ -30,10 +30,10 @@ async def connect_as_tester(server: NatsAt, account: str = STORE) -> AsyncIterat
 async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
     """Delete every stream and bucket and provision them again.
 
-    A bucket without any revision stays: most tests use three of the twenty. `streams` is the
-    directory in which the server stores streams. The server confirms a deletion before it removes
-    the files; a stream that is provisioned again while the old files exist would contain the old
-    messages, so this waits for their removal.
+    A bucket without any revision is not deleted, because most tests use only three of the twenty
+    buckets. `streams` is the directory in which the server stores streams. The server confirms a
+    deletion before it removes the files. A stream that is provisioned while the old files exist
+    would contain the old messages, so this function waits for the removal.
     """
     stream = tester.client.jetstream(timeout=PATIENCE)
     kept: set[str] = set()
@@ -45,7 +45,7 @@ async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
             await stream.delete_stream(name)
         kept.clear()
         kept.update(there.keys() - used)
-        return not used  # includes late writes of the previous test's services
+        return not used  # also after late writes of the previous test's services
 
     def gone() -> bool:
         return streams is None or {each.name for each in streams.glob("*")} <= kept
@@ -65,6 +65,6 @@ async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
 
 
 async def provisioned(server: NatsServer) -> None:
-    """Provision streams and buckets on a test's own server."""
+    """Provision the streams and buckets of a test's separate server."""
     async with connect_as_tester(server.at) as tester:
         await provision(tester)

@@ -1,4 +1,4 @@
-"""ClickHouse server: an HTTP shim over the embedded engine that tests can kill and restart."""
+"""ClickHouse server as a process: an HTTP interface for the embedded engine."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SHIM = Path(__file__).with_name("clickhouse_shim.py")
 
 
 class ClickHouseServer(Engine):
-    """The shim as a process; inserted rows survive a kill."""
+    """The process. Inserted rows survive a kill."""
 
     @property
     def url(self) -> str:
@@ -18,5 +18,5 @@ class ClickHouseServer(Engine):
         return f"http://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
-        """Return the command line of the shim."""
+        """Return the command line."""
         return [sys.executable, str(SHIM), str(self.directory / "data"), str(self.port)]

@@ -1,6 +1,7 @@
 """ClickHouse's HTTP interface over the embedded engine, as far as audit's server mode uses it.
 
-Usage: `clickhouse_shim.py DIRECTORY PORT`. It has no users, no compression and no sessions.
+Usage: `clickhouse_shim.py DIRECTORY PORT`. It has no users and no sessions,
+and compresses no responses.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import chdb
+import lz4.frame
 
 connect: Callable[[str], Any] = chdb.connect  # chdb has no type hints
 # Parameters of the HTTP transport; the engine does not know them as settings.
@@ -47,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             body = self._chunks()
+        if self.headers.get("content-encoding") == "lz4":
+            body = lz4.frame.decompress(body)
         url = urlsplit(self.path)
         if url.path == "/ping":
             self._send(200, b"Ok.\n", "")
@@ -80,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         if statement and body and DATA.search(statement):
             return self._load(handle, statement, body), ""
         sql = statement + (b"\n" if statement else b"") + body
-        if match := re.match(rb"\s*(INSERT\s.*?FORMAT\s+\w+)\s*\n(.+)", sql, re.DOTALL):
+        if match := re.match(rb"\s*(INSERT\s.*?FORMAT\s+\w+) *\n(.+)", sql, re.DOTALL):
             return self._load(handle, match[1], match[2]), ""
         found = FORMAT.search(sql)
         form = found[1].decode() if found else given.get("default_format", "TabSeparated")

@@ -1,10 +1,10 @@
-"""The engines in containers, over testcontainers.
+"""Engines in containers, with testcontainers.
 
-Tests marked `containers("nats")` run where a container engine has the image. With
-`TOOLBUS_TEST_CONTAINERS=1` the engine and the images are required: nothing is left out, images are
-pulled, and the whole run uses the containers of NATS and Valkey. `TOOLBUS_TEST_IMAGE_NATS`
-names another image, and likewise for each engine; `harness.engines.local_images` makes two without
-a registry.
+Tests with the mark `containers("nats")` run if a container engine has the image. With
+`TOOLBUS_TEST_CONTAINERS=1` the container engine and the images are required: no test is skipped,
+images are pulled, and the whole run uses the containers of NATS and Valkey.
+`TOOLBUS_TEST_IMAGE_NATS` selects another image; each engine has such a variable.
+`harness.engines.local_images` creates two images without a registry.
 """
 
 import json
@@ -34,7 +34,10 @@ NONE: Mapping[Any, str] = MappingProxyType({})
 
 
 def requested() -> bool:
-    """Return whether this run requires containers. Without a container engine it fails later."""
+    """Return whether this run requires containers.
+
+    Without a container engine, the run fails later.
+    """
     return os.environ.get(REQUIRED) == "1"
 
 
@@ -45,7 +48,7 @@ def image_of(engine: str) -> str:
 
 @cache
 def missing(engine: str) -> str:
-    """Return why the tests of an engine are left out; empty if they run."""
+    """Return the reason why the tests of an engine are skipped; empty if they run."""
     if requested():
         return ""
     if not _listens(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")):
@@ -65,9 +68,10 @@ def missing(engine: str) -> str:
 
 
 def _listens(host: str) -> bool:
-    """Return whether a local engine accepts connections; docker's client leaks its socket if not.
+    """Return whether a local container engine accepts connections.
 
-    An engine at a TCP address is assumed to accept them.
+    If it does not, docker's client would leak its socket. An engine at a TCP address is assumed to
+    accept connections.
     """
     if not host.startswith("unix://"):
         return True
@@ -80,7 +84,7 @@ def _listens(host: str) -> bool:
 
 
 def summary(reasons: list[str]) -> str:
-    """Return the line about tests that were left out; empty if there are none."""
+    """Return a line about the skipped tests; empty if no test is skipped."""
     left = [each.partition(LEFT_OUT)[2] for each in reasons if LEFT_OUT in each]
     if not left:
         return ""
@@ -97,11 +101,11 @@ def _running(
     files: Mapping[Path, str] = NONE,
     environ: Mapping[str, str] = NONE,
 ) -> Iterator[str]:
-    """Run an engine's container and return host:port once the port accepts connections."""
+    """Run the container of an engine, and return host:port when the port accepts connections."""
     from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 
-    # Ryuk removes containers of a killed run, but is an image that this machine may not have.
+    # Ryuk would remove the containers of a killed run, but this machine may not have its image.
     testcontainers_config.ryuk_disabled = True
     container: Any = DockerContainer(image_of(engine)).with_exposed_ports(port)
     for name, value in environ.items():
@@ -143,7 +147,7 @@ def clickhouse_container() -> Iterator[str]:
 
 @contextmanager
 def minio_container() -> Iterator[str]:
-    """Run a MinIO server and return its URL; the user `toolbus` has `PASSWORD`."""
+    """Run a MinIO server, and return its URL. The password of its user `toolbus` is `PASSWORD`."""
     environ = {"MINIO_ROOT_USER": "toolbus", "MINIO_ROOT_PASSWORD": PASSWORD}
     with _running("minio", 9000, "server /data", environ=environ) as address:
         yield f"http://{address}"
@@ -159,7 +163,10 @@ def keycloak_container() -> Iterator[str]:
 
 @contextmanager
 def vault_container() -> Iterator[str]:
-    """Run a Vault server in development mode and return its URL; `PASSWORD` is its root token."""
+    """Run a Vault server in development mode, and return its URL.
+
+    Its root token is `PASSWORD`.
+    """
     environ = {"VAULT_DEV_ROOT_TOKEN_ID": PASSWORD, "VAULT_DEV_LISTEN_ADDRESS": "0.0.0.0:8200"}
     with _running("vault", 8200, environ=environ) as address:
         yield f"http://{address}"

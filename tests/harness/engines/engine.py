@@ -1,4 +1,4 @@
-"""A server process on a free port that tests can kill, freeze and start again."""
+"""Server process on a free port. Tests can kill, freeze and restart it."""
 
 import ctypes
 import os
@@ -13,22 +13,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-BEGIN_SECONDS = 120.0  # a bound for a broken run on a busy machine
+BEGIN_SECONDS = 120.0  # timeout of a failed run on a busy machine
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _libc = ctypes.CDLL(None)
 
 
 def die_with_parent() -> None:
-    """Kill this child when the test run dies; called in the child before `exec`."""
+    """Kill this process when the test run ends. The child calls this function before `exec`."""
     _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
 
 
 def own_port() -> int:
     """Reserve a free port of this machine until the test process ends.
 
-    The port is bound but not listened on: the kernel gives it to no other process, neither for a
-    server nor for a client connection. A server that names the port can still listen on it, also
-    again after a kill.
+    The port is bound, but no process listens on it. The kernel gives it to no other process,
+    neither to a server nor for a client connection. A server that requests this port can still
+    listen on it, even after a kill.
     """
     kept = bound()
     port = int(kept.getsockname()[1])
@@ -37,7 +37,7 @@ def own_port() -> int:
 
 
 def own_ports(count: int) -> int:
-    """Reserve `count` consecutive ports as `own_port` does and return the first."""
+    """Reserve `count` consecutive ports in the same way as `own_port`. Return the first port."""
     while True:
         first = own_port()
         with suppress(OSError, OverflowError):
@@ -47,9 +47,9 @@ def own_ports(count: int) -> int:
 
 
 def bound(port: int = 0) -> socket.socket:
-    """Bind a port, or any free one, so that the kernel gives it to no other process.
+    """Bind a port, or any free port, so that the kernel gives it to no other process.
 
-    Connections of the previous owner in TIME_WAIT do not matter. Raises `OSError`.
+    Connections of the previous owner in TIME_WAIT are no obstacle. Raises `OSError`.
     """
     kept = socket.socket()
     try:
@@ -64,7 +64,8 @@ def bound(port: int = 0) -> socket.socket:
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the port accepts connections.
 
-    Raises `RuntimeError` with the end of the log when the process exits first or the time is over.
+    Raises `RuntimeError` with the end of the log if the process exits first, or after the time
+    limit.
     """
     give_up = time.monotonic() + BEGIN_SECONDS
     while time.monotonic() < give_up:
@@ -77,7 +78,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 
 class Engine:
-    """A server process on its own port, with a directory that outlives it."""
+    """A server process on a separate port. Its directory outlives the process."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -90,7 +91,10 @@ class Engine:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start the process and return once it accepts connections; port and data stay the same."""
+        """Start the process, and return when it accepts connections.
+
+        Port and data are the same after every start.
+        """
         with (self.directory / "log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command(),
@@ -107,7 +111,7 @@ class Engine:
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Run the process for the length of the block and kill it at the end."""
+        """Run the process until the context ends, then kill it."""
         try:
             self.start()
             yield self
@@ -115,11 +119,11 @@ class Engine:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL, as a power cut would, and wait for its end."""
+        """Kill the process with SIGKILL, which resembles a power failure, and wait for its end."""
         self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal and wait for the end of the process; kill it after ten seconds."""
+        """Send a signal, and wait for the end of the process. Kill it after ten seconds."""
         if self._process is None:
             return
         self._process.send_signal(number)
@@ -131,7 +135,7 @@ class Engine:
         self._process = None
 
     def freeze(self) -> None:
-        """Stop all threads with SIGSTOP and return once the process is stopped."""
+        """Stop all threads with SIGSTOP, and return when the process is stopped."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
@@ -143,7 +147,10 @@ class Engine:
 
 
 def installed(program: str) -> str:
-    """Return the path of a program of this environment. Raises `RuntimeError` if it is missing."""
+    """Return the path of a program of this environment.
+
+    Raises `RuntimeError` if it does not exist.
+    """
     path = Path(sysconfig.get_path("scripts")) / program
     found = str(path) if path.exists() else shutil.which(program)
     if not found:

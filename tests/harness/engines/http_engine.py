@@ -1,4 +1,4 @@
-"""Server process that tests control over HTTP, with JSON bodies."""
+"""Server process that tests control over HTTP with JSON bodies."""
 
 import json
 import ssl
@@ -23,7 +23,7 @@ class HttpEngine(Engine):
         return f"http://127.0.0.1:{self.port}"
 
     def exchange(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request with a JSON body and return the decoded answer."""
+        """Send a request with a JSON body, and return the decoded response."""
         with closing(self.connection()) as connection:
             connection.request(method, path, None if body is None else json.dumps(body))
             return json.loads(connection.getresponse().read())
@@ -34,7 +34,7 @@ class HttpEngine(Engine):
 
 
 class SecureEngine(HttpEngine):
-    """A server process that speaks TLS with the test's certificates."""
+    """A server process that uses TLS with the test's certificates."""
 
     def __init__(self, directory: Path, certificates: Certificates) -> None:
         super().__init__(directory)
@@ -42,7 +42,7 @@ class SecureEngine(HttpEngine):
 
     @property
     def origin(self) -> str:
-        """The base URL, with the name in the certificate."""
+        """The base URL, with the host name of the certificate."""
         return f"https://localhost:{self.port}"
 
     def connection(self) -> HTTPConnection:
@@ -52,7 +52,7 @@ class SecureEngine(HttpEngine):
 
 
 def redirect_of(location: str) -> str:
-    """Follow a browser's GET and return the `Location` of the redirect."""
+    """Send a browser's GET request, and return the `Location` of the redirect."""
     target = urlsplit(location)
     with closing(HTTPConnection(target.netloc, timeout=SECONDS)) as connection:
         connection.request("GET", f"{target.path}?{target.query}")

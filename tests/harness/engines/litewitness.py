@@ -1,4 +1,4 @@
-"""Third-party witness: litewitness of filippo.io/torchwood, with its key in an ssh-agent."""
+"""Third-party witness: litewitness of filippo.io/torchwood. Its key is in an ssh-agent."""
 
 import base64
 import os
@@ -27,14 +27,14 @@ class LiteWitness:
     database: Path
 
     def add_log(self, origin: str, key: str) -> None:
-        """Register a log, as `witnessctl add-log` does."""
+        """Register a log in the same way as `witnessctl add-log`."""
         empty = base64.b64encode(sha256(b"").digest()).decode()
         with sqlite3.connect(self.database, timeout=30) as rows:
             rows.execute("INSERT INTO log VALUES (?, 0, ?)", (origin, empty))
             rows.execute("INSERT INTO key VALUES (?, ?)", (origin, key))
 
     def set_ahead(self, origin: str, size: int) -> None:
-        """Store a larger tree size for a log than the log has events."""
+        """Store a tree size for a log that is larger than the log."""
         root = base64.b64encode(sha256(b"other").digest()).decode()
         with sqlite3.connect(self.database, timeout=30) as rows:
             rows.execute(
@@ -42,7 +42,7 @@ class LiteWitness:
             )
 
     def size(self, origin: str) -> int:
-        """Return the tree size of a log that the witness cosigned last."""
+        """Return the tree size of the last cosigned checkpoint of a log."""
         with sqlite3.connect(self.database, timeout=30) as rows:
             ((size,),) = rows.execute("SELECT tree_size FROM log WHERE origin = ?", (origin,))
         return int(size)
@@ -50,7 +50,7 @@ class LiteWitness:
 
 @contextmanager
 def litewitness(directory: Path) -> Iterator[LiteWitness]:
-    """Run litewitness on its own port."""
+    """Run litewitness on a separate port."""
     key, socket = directory / "witness_key", directory / "agent"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with _running(["ssh-agent", "-D", "-a", str(socket)], directory / "agent.log"):

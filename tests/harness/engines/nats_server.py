@@ -16,11 +16,11 @@ from toolbus_common.nats.permissions import (
     server_configuration,
 )
 
-TESTER = "tester"  # exists only in tests: may do everything, so that a test can reset the bus
+TESTER = "tester"  # user of tests with all permissions, so that a test can reset the bus
 
 
 class NatsServer(Engine):
-    """nats-server with the permissions Toolbus generates, plus a user for the tests."""
+    """A nats-server with the permissions that Toolbus generates, and a user for the tests."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -37,7 +37,7 @@ class NatsServer(Engine):
         return NatsAt(self.url, self.seeds, self.streams)
 
     def sync(self, interval: str) -> None:
-        """Set the sync interval of the JetStream store; applies at the next start."""
+        """Set the sync interval of the JetStream store. It applies from the next start."""
         configuration = json.loads(self._configuration.read_text())
         configuration["jetstream"]["sync_interval"] = interval
         self._configuration.write_text(json.dumps(configuration))
@@ -49,11 +49,11 @@ class NatsServer(Engine):
 
     @property
     def streams(self) -> Path:
-        """The directory of the stream files; exists once a stream was created."""
+        """The directory of the stream files. It exists after the first stream was created."""
         return self.directory / "store" / "jetstream" / STORE / "streams"
 
     def copy_seeds(self, state_dir: Path) -> None:
-        """Copy the seeds into a state directory, so that its services can connect."""
+        """Copy the seeds into a state directory, so that services of it can connect."""
         shutil.copytree(self.seeds, state_dir / "nkeys", dirs_exist_ok=True)
 
     def command(self) -> Sequence[str]:
@@ -63,9 +63,9 @@ class NatsServer(Engine):
 
 @dataclass(frozen=True)
 class NatsAt:
-    """The address of a NATS server, with the seeds to connect (None: no authentication).
+    """The address of a NATS server and the seeds for connecting (None: no authentication).
 
-    `streams` is the directory of the stream files, None where the test cannot read it.
+    `streams` is the directory of the stream files; None if the test cannot read it.
     """
 
     url: str
@@ -73,7 +73,7 @@ class NatsAt:
     streams: Path | None = None
 
     def seed(self, user: str) -> str | None:
-        """Return a user's seed."""
+        """Return the seed of a user."""
         return (self.seeds / f"{user}.seed").read_text().strip() if self.seeds else None
 
 

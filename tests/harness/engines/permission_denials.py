@@ -1,4 +1,4 @@
-"""One NATS user's connection and the permission errors the server sends it."""
+"""Connection of one NATS user, and the permission errors that it receives."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ class Denials:
 
 @asynccontextmanager
 async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Denials]]:
-    """Connect as a user; return the client and its collected permission errors."""
+    """Connect as a user. Return the client and the permission errors that it receives."""
     refusals = Denials()
     client = await nats.connect(
         server.url,
@@ -45,7 +45,10 @@ async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Denia
 async def denied_among(
     server: NatsAt, user: str, subjects: set[str], attempt: Callable[[Client, str], Awaitable[None]]
 ) -> set[str]:
-    """Return the subjects the server denied; it answers in order, so a flush waits for errors."""
+    """Return the subjects that the server denied.
+
+    The server replies in order, so a flush waits for all errors.
+    """
     async with joined(server, user) as (client, refusals):
         for subject in sorted(subjects):
             await attempt(client, subject)

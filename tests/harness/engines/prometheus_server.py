@@ -19,14 +19,17 @@ SPAN = f"{4 * INTERVAL:g}s"  # Grafana's value for $__rate_interval: four scrape
 
 @dataclass(frozen=True)
 class Series:
-    """One series of an answer."""
+    """One series of a result."""
 
     labels: dict[str, str]
     value: float
 
 
 class Prometheus(Engine):
-    """Prometheus with a configuration's jobs, at the addresses that replace the named targets."""
+    """Prometheus with the jobs of a configuration.
+
+    Test addresses replace the configured targets.
+    """
 
     def __init__(self, directory: Path, jobs: list[Any], addresses: Mapping[str, str]) -> None:
         super().__init__(directory)
@@ -38,7 +41,7 @@ class Prometheus(Engine):
         self._configuration.write_text(json.dumps({"scrape_configs": jobs}))
 
     def command(self) -> list[str]:
-        """Return the command line; the samples are stored in the engine's directory."""
+        """Return the command line. The samples are stored in the engine's directory."""
         return [
             PROMETHEUS.path(),
             f"--config.file={self._configuration}",
@@ -48,7 +51,10 @@ class Prometheus(Engine):
         ]
 
     def request(self, expression: str) -> list[Series]:
-        """Evaluate an expression as Grafana does and return its series without NaN values."""
+        """Evaluate an expression in the same way as Grafana, and return its series.
+
+        NaN values are omitted.
+        """
         expression = expression.replace("$__rate_interval", SPAN)
         url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': expression})}"
         with urlopen(url, timeout=30) as answer:
@@ -58,7 +64,7 @@ class Prometheus(Engine):
 
 
 def faults(page: bytes) -> str:
-    """Return the errors `promtool` finds in a page of metrics; empty if there are none."""
+    """Return the errors that `promtool` finds in a page of metrics; empty if there are none."""
     checked = subprocess.run(
         [PROMTOOL.path(), "check", "metrics"], input=page, capture_output=True, check=False
     )

@@ -1,4 +1,4 @@
-"""S3-compatible store in its own process that verifies the signature of every request."""
+"""S3-compatible store in a separate process. It verifies the signature of every request."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ BUCKET = "events"
 
 
 class Moto(Engine):
-    """The moto server; its objects are lost when it ends."""
+    """The moto server. Its objects are lost when it ends."""
 
     def command(self) -> Sequence[str]:
         """Return the command line of moto's server."""
@@ -31,7 +31,7 @@ class Moto(Engine):
 
 @dataclass(frozen=True)
 class Store:
-    """A bucket with the keys of a user that may write to it."""
+    """A bucket with the keys of a user that has permission to write to it."""
 
     url: str
     access_key: str
@@ -52,7 +52,7 @@ class Store:
 
 @contextmanager
 def store(directory: Path) -> Iterator[Store]:
-    """Run a store with an empty bucket that accepts only correctly signed requests."""
+    """Run a store with an empty bucket. The store accepts only requests with a valid signature."""
     server = Moto(directory)
     server.start()
     made: list[Any] = []
@@ -85,7 +85,7 @@ def store(directory: Path) -> Iterator[Store]:
 
 
 def _lock(url: str) -> None:
-    """Turn on signature and policy checks for all further requests."""
+    """Enable the checks of signatures and policies for all further requests."""
     plain = {"Content-Type": "text/plain"}
     with urlopen(Request(f"{url}/moto-api/reset-auth", b"0", plain)) as answer:
         assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Valkey server from its Python package."""
+"""Valkey server from a Python package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from harness.engines.engine import Engine
 
 
 class ValkeyServer(Engine):
-    """valkey-server that syncs every write; data survives a kill."""
+    """A valkey-server that syncs every write, so that data survives a kill."""
 
     @property
     def url(self) -> str:

@@ -1,1 +1,1 @@
-"""Whole gateways, the load on them and their failures."""
+"""Complete gateways, load on gateways, and failures of gateways."""

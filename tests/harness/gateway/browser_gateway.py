@@ -14,19 +14,19 @@ BOB = "tbk_bob_the-secret-of-the-pages"
 
 @dataclass
 class Gateway:
-    """A running Toolbus as people use it."""
+    """A running Toolbus for browser tests."""
 
     launched: Launched
     second_factor: str
 
     @property
     def base(self) -> str:
-        """The origin."""
+        """The origin of the gateway."""
         return str(self.launched.ready["endpoint"]).removesuffix("/mcp")
 
 
 def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
-    """Write toolbus.yaml: two kinds of sign-in, a server with personal accounts, an approval."""
+    """Write toolbus.yaml: two kinds of sign-in, a server with user tokens, and an approval."""
     return {
         "servers": {"echo": {"url": echo}, "docs": {"url": docs, "oauth": {"tokens": "user"}}},
         "users": {"ann": {}, "bob": {}},
@@ -53,7 +53,7 @@ def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
 
 
 def account(launched: Launched, name: str, *options: str) -> str:
-    """Create a local account and return the command's answer."""
+    """Create a local account, and return the output of the command."""
     words = ("accounts", "add", name, "--group", "staff", "--password-stdin", *options)
     added = launched.toolbus(*words, stdin=f"{PASSWORD}\n")
     assert added.returncode == 0, added.stderr

@@ -1,4 +1,4 @@
-"""Race of many clients for one budget on four levels while processes are killed."""
+"""Race of many clients for one budget on four levels, while processes are killed."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 # settled charges are lower than the reservations
 PRICE = Price(call=0.001, kilobyte=0.001, maximum=0.002)
 CALL_SECONDS = 4.0
-ENOUGH_REFUSALS = 8  # consecutive denials of one client, after which every reservation is settled
+ENOUGH_REFUSALS = 8  # consecutive denials of one client after which all reservations are settled
 PAUSE = 0.3
 WAIT_SECONDS = 180.0
 KEYS = {
@@ -43,16 +43,16 @@ KEYS = {
 
 
 class LauncherValkey(ValkeyServer):
-    """Valkey with the launcher's durability: writes are on disk within a second."""
+    """Valkey with the durability of the launcher: writes are on disk within a second."""
 
     def command(self) -> list[str]:
-        """Return the command line with the launcher's flush interval."""
+        """Return the command line with the flush interval of the launcher."""
         return [("everysec" if word == "always" else word) for word in super().command()]
 
 
 @dataclass
 class Figures:
-    """The result of a race. Overshoot, drift and leaks are micro-dollars and must be 0."""
+    """The result of a race. Overshoot, drift and leaks are in micro-dollars, and must be 0."""
 
     clients: int
     reservations: int = 0
@@ -78,7 +78,7 @@ class Figures:
 
 
 class Race:
-    """Separate services: two policies, an executor, an audit; the clients act as ingress."""
+    """Separate services: two policies, an executor, an audit. The clients act as ingress."""
 
     def __init__(self, directory: Path, reservations: int, clients: int = 64) -> None:
         self._upstream = Upstream(directory / "upstream")
@@ -95,7 +95,7 @@ class Race:
         self._random = random.Random(7)
 
     def run(self, *, every: tuple[float, float]) -> Figures:
-        """Start everything, race until the budget is spent, and return the figures."""
+        """Start all processes, race until the budget is spent, and return the figures."""
         self._upstream.start()
         try:
             self._cluster.start(self._configuration(1.0), replicas=2)
@@ -139,7 +139,7 @@ class Race:
         await self._look()
 
     async def _set_limit(self, service: Service) -> None:
-        """Set the budget to the price of the wanted number of calls, as a first call reveals it."""
+        """Set the budget for the wanted number of calls. A first call shows the price."""
         give_up = time.monotonic() + WAIT_SECONDS
         while await self._call(service, "one") is not None:
             assert time.monotonic() < give_up, self._codes
@@ -155,7 +155,7 @@ class Race:
         self._codes.clear()
 
     async def _client(self, service: Service, name: str) -> None:
-        """Call until the budget is spent for good."""
+        """Make calls until the budget is spent."""
         refusals = 0
         while refusals < ENOUGH_REFUSALS:
             error = await self._call(service, name)
@@ -184,7 +184,7 @@ class Race:
         return None
 
     async def _kill(self, every: tuple[float, float]) -> None:
-        """Kill policy and Valkey in turn until the race is over."""
+        """Kill policy and Valkey alternately until the race is over."""
         while True:
             await asyncio.sleep(self._random.uniform(*every))
             kill = self._random.choice((self._kill_policy, self._kill_valkey))
@@ -233,7 +233,7 @@ class Race:
         }
 
     def _levels(self) -> dict[str, dict[str, int]]:
-        """Return every level's counters from Valkey."""
+        """Return the counters of all levels from Valkey."""
         with redis.Redis.from_url(self._cluster.valkey.url, decode_responses=True) as client:
             epoch = client.hget(customer_key("acme", BOOK), "epoch")
             found = {}
@@ -245,7 +245,7 @@ class Race:
         return found
 
     def _by_the_events(self) -> dict[str, int]:
-        """Return the charges per level from the outcome events, the first one of each call."""
+        """Return the charges per level. Only the first outcome event of a call counts."""
         rows = self._cluster.rows(
             "SELECT key, team, user, sum(c) AS charged, count() AS n FROM ("
             " SELECT call_id, anyIf(key, intent) AS key, anyIf(team, intent) AS team,"

@@ -1,4 +1,4 @@
-"""Gateway with a canary in every place that holds a secret: servers, keys, people, receivers."""
+"""Gateway with a canary in every place that stores a secret: servers, keys, people, receivers."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from toolbus_common.nats.permissions import OPERATOR
 
 KEPT = ("header by file", "client of servers", "webhook by file")
 BY_ENVIRONMENT = ("header by variable", "issuer", "process by variable")
-INLINE = (  # in the configuration, and therefore, encrypted, in NATS
+INLINE = (  # in the configuration, so NATS stores them encrypted
     "header", "variable", "process", "webhook", "sink", "credential", "bucket",
 )  # fmt: skip
 NO_LISTENER = "http://127.0.0.1:9"
@@ -48,7 +48,7 @@ def digest() -> str:
 
 @dataclass
 class CanaryGateway:
-    """The running processes, and every secret by its kind."""
+    """The running processes, and all secrets by their kind."""
 
     launched: Launched
     secrets: dict[str, str]
@@ -71,17 +71,17 @@ class CanaryGateway:
         return self.launched.directory / "exports"
 
     def doom(self, *words: str) -> None:
-        """Make the crashing server exit at startup, with these words on standard error."""
+        """Make the crashing server exit at startup. It prints these words to standard error."""
         (self.launched.directory / "doomed").write_text("\n".join(words))
 
     def kept(self, name: str) -> str:
-        """Write a secret to a file and return the reference to it."""
+        """Write a secret to a file, and return the reference to the secret."""
         path = self.launched.directory / name.replace(" ", "-")
         path.write_text(self.secrets[name])
         return f"${{file:{path}}}"
 
     def action(self, action: str, name: str, **about: Any) -> dict[str, Any]:
-        """Perform an operator's action at oauth."""
+        """Send an operator's action to oauth."""
 
         async def send(bus: Bus) -> IdentityReply:
             request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
@@ -90,7 +90,10 @@ class CanaryGateway:
         return dict(self.launched.on_the_bus(send).rows[0])
 
     def leaking(self, log: Path) -> tuple[Process, int, int]:
-        """Run another ingress that leaks; return its process and ports, the agents' port first."""
+        """Run another ingress, which leaks.
+
+        Return its process and its ports; the first is for agents.
+        """
         port, ops = own_port(), own_port()
         fields = {
             "STATE_DIR": str(self.launched.state_dir),
@@ -105,7 +108,7 @@ class CanaryGateway:
 
 @contextmanager
 def running_canaries(directory: Path) -> Iterator[CanaryGateway]:
-    """Run everything."""
+    """Run the gateway and all its processes."""
     names = (*KEPT, *BY_ENVIRONMENT, *INLINE, *NAMED)
     secrets = {name: canary(name.replace(" ", "-")) for name in names}
     secrets |= {name: f"tbk_{name}_{canary(name)}" for name in KEYS}

@@ -1,4 +1,4 @@
-"""Whole Toolbus of separate processes that a test can kill, freeze or replicate."""
+"""Complete Toolbus with separate processes that a test can kill, freeze or replicate."""
 
 import asyncio
 import json
@@ -23,11 +23,11 @@ from toolbus_common.config import Configuration
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 RUN = "plain_services.py"
-ENDING_SECONDS = 60.0  # a bound for a broken run
+ENDING_SECONDS = 60.0  # timeout of a failed run
 
 
 class Upstream(Engine):
-    """A process of `harness.upstreams.call_log_server`, and the log of received calls."""
+    """A process of `harness.upstreams.call_log_server`, with its log of received calls."""
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -36,7 +36,7 @@ class Upstream(Engine):
 
     @property
     def call_log(self) -> Path:
-        """The log file: one JSON line for each received call."""
+        """The log file, with one line of JSON for each received call."""
         return self.directory / "journal"
 
     @property
@@ -45,15 +45,16 @@ class Upstream(Engine):
         return f"http://127.0.0.1:{self.port}/mcp"
 
     def arrived(self) -> list[dict[str, Any]]:
-        """Return the received calls, without a line that is still being written."""
+        """Return the received calls. A line that is being written is omitted."""
         text = self.call_log.read_text() if self.call_log.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 class Process:
-    """One process of one or more services.
+    """A process with one or more services.
 
-    Tests fork it, which takes a tenth of the time of a start; measurements of memory do not.
+    Tests fork it, which takes a tenth of the time of a start. Measurements of memory start it
+    instead.
     """
 
     forks = False
@@ -95,7 +96,7 @@ class Process:
     def wait_ready(self) -> None:
         """Wait for the log event `process.ready`.
 
-        Raises `RuntimeError` with the end of the log when the process exits first.
+        Raises `RuntimeError` with the end of the log if the process exits first.
         """
         give_up = time.monotonic() + BEGIN_SECONDS
         while '"process.ready"' not in self.log:
@@ -104,7 +105,7 @@ class Process:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL, as a power cut would."""
+        """Kill the process with SIGKILL, which resembles a power failure."""
         self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -113,7 +114,7 @@ class Process:
         return self.ended()
 
     def ended(self) -> int:
-        """Wait for the end and return the exit code."""
+        """Wait for the end of the process, and return the exit code."""
         try:
             return self._process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -133,7 +134,10 @@ class Process:
 
 
 class Cluster(BusOperator):
-    """NATS, Valkey and every service as its own process; `fused` joins the call path in one."""
+    """NATS, Valkey and services as separate processes.
+
+    `fused` runs the call path in one process.
+    """
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.state_dir = directory / "state"
@@ -156,7 +160,7 @@ class Cluster(BusOperator):
         replicas: int = 1,
         additional: tuple[str, ...] = (),
     ) -> None:
-        """Start the call path, audit and `additional` services, and wait until all are ready."""
+        """Start the call path, audit and `additional` services. Wait until all are ready."""
         self.fused = fused
         self.nats.start()
         self.valkey.start()
@@ -175,7 +179,7 @@ class Cluster(BusOperator):
 
     @contextmanager
     def running(self, configuration: Configuration, **options: Any) -> Iterator[Self]:
-        """Run for the length of the block; the options are those of `start`."""
+        """Run until the context ends. The options are those of `start`."""
         try:
             self.start(configuration, **options)
             yield self
@@ -183,7 +187,7 @@ class Cluster(BusOperator):
             self.stop()
 
     def run(self, name: str, program: str = "") -> Process:
-        """Start another process of `name`, which may be several services joined by `+`."""
+        """Start another process of the services `name`, which are joined by `+`."""
         self._started += 1
         services = name.split("+")
         process = Process(
@@ -194,7 +198,7 @@ class Cluster(BusOperator):
 
     @property
     def services(self) -> int:
-        """The number of running services, each replica counted."""
+        """The number of running services. Each replica is counted."""
         return sum(len(process.services) for process in self.every() if process.alive)
 
     def every(self) -> list[Process]:
@@ -206,11 +210,11 @@ class Cluster(BusOperator):
         return Client(f"http://127.0.0.1:{self._ports[replica]}/mcp", key)
 
     def forget_port(self, replica: int) -> None:
-        """Remove an ingress replica's port; the next replica takes its number."""
+        """Remove the port of an ingress replica. The next replica gets its number."""
         del self._ports[replica]
 
     def stop(self) -> None:
-        """Stop everything; kill what does not drain."""
+        """Stop all processes. Kill processes that do not end."""
         for process in self.every():
             process.signal(signal.SIGCONT)
             process.kill()

@@ -1,4 +1,4 @@
-"""Gateway for the samples of the documentation: the demo's servers and a shell for each page."""
+"""Gateway for the samples of the documentation, with the demo's servers and a shell per page."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from harness.gateway.launched_gateway import Launched
 from harness.samples.page_samples import Sample, merged
 from harness.waits import until_blocking
 
-SECONDS = 60.0  # a bound for one sample
+SECONDS = 60.0  # timeout of one sample
 SECRETS = {"demo": "tbk_demo_the-secret-of-the-docs", "root": "tbk_root_the-secret-of-the-docs"}
 ADMIN = "tba_docs_the-secret-of-an-admin"
 DOCUMENTED = "127.0.0.1:8080"
-DOCUMENTED_PORT = "8090"  # of a program that a page starts
+DOCUMENTED_PORT = "8090"  # port of a program that a page starts
 STATE, PLACE = ".exported", ".directory"
 
 
@@ -37,7 +37,7 @@ class Notes(Engine):
 
 
 class DocsGateway:
-    """`toolbus up` with the demo's configuration, to which samples may add."""
+    """`toolbus up` with the demo's configuration. Samples can extend the configuration."""
 
     def __init__(self, directory: Path) -> None:
         self._notes = Notes(directory / "notes")
@@ -56,7 +56,7 @@ class DocsGateway:
         }
 
     def start(self) -> None:
-        """Start, and return once the demo's tools are listed."""
+        """Start the gateway, and return when the demo's tools are listed."""
         self._notes.start()
         self.launched.configure(self.base)
         self.launched.start()
@@ -68,7 +68,7 @@ class DocsGateway:
         self._notes.kill()
 
     def apply(self, document: dict[str, Any]) -> dict[str, str]:
-        """Apply the demo's configuration with a document's additions and return the new secrets."""
+        """Apply the demo's configuration extended with a document. Return the new secrets."""
         file = self.launched.directory / "applied.yaml"
         file.write_text(yaml.safe_dump(merged(self.base, document), sort_keys=False))
         done = self.launched.toolbus("apply", "-f", str(file), "--yes", "--json")
@@ -94,7 +94,7 @@ class DocsGateway:
 
 
 class Page:
-    """The samples of one page, with their own directory, exported variables and background jobs."""
+    """The samples of one page. They share a directory, exported variables and background jobs."""
 
     def __init__(self, gateway: DocsGateway, directory: Path) -> None:
         self._gateway = gateway
@@ -106,7 +106,7 @@ class Page:
         (directory / PLACE).write_text(str(directory))
 
     def check(self, sample: Sample) -> None:
-        """Run one sample and check its output against its marker."""
+        """Run one sample, and check its output against its marker."""
         sample = replace(sample, text=sample.text.replace(DOCUMENTED_PORT, str(self._port)))
         directives = sample.directives
         if "apply" in directives:
@@ -121,7 +121,7 @@ class Page:
             assert directives.get("prints", "") in output, f"{sample}: {output}"
 
     def close(self) -> None:
-        """Stop the samples' background jobs and revert what they applied."""
+        """Stop the background jobs of the samples, and revert the changes of the samples."""
         for group in self._groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
@@ -129,7 +129,10 @@ class Page:
             self._gateway.apply({})
 
     def _located(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Resolve a server's relative `cwd`: readers run `toolbus up` where they write files."""
+        """Make a server's relative `cwd` absolute.
+
+        Readers run `toolbus up` where they write files.
+        """
         place = Path((self._directory / PLACE).read_text().strip())
         servers = {
             name: {**server, "cwd": str(place / server["cwd"])}
@@ -150,7 +153,7 @@ class Page:
         return self._run(text)
 
     def _run(self, text: str) -> tuple[int, str]:
-        """Run a shell sample. Its exports and its directory hold for the next sample."""
+        """Run a shell sample. The next sample has its exports and its directory."""
         output = self._directory / ".output"
         before = f'[ ! -f "{STATE}" ] || . "./{STATE}"; cd "$(cat {PLACE})"; set -a\n'
         state, place = self._directory / STATE, self._directory / PLACE

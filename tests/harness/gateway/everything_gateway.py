@@ -1,4 +1,4 @@
-"""Gateway of the e2e tests with its keys and upstreams."""
+"""Gateway of the e2e tests, with its keys and upstreams."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -16,7 +16,7 @@ POOR_KEY = "tbk_poor_e2e-secret-with-no-money"
 HASTY_KEY = "tbk_hasty_e2e-secret-with-a-rate"
 TEAM_KEY = "tbk_member_e2e-secret-of-a-team"
 OLD_KEY = "tbk_old_e2e-secret-that-expired"
-CALL_SECONDS = 20.0  # a bound; no test waits for it
+CALL_SECONDS = 20.0  # timeout that no test waits for
 AWAKE = 0  # no server becomes idle during the tests
 
 
@@ -28,19 +28,19 @@ class EverythingOverHttp(Engine):
         self._program = program
 
     def command(self) -> list[str]:
-        """Return the command line; the port is in the environment."""
+        """Return the command line. The port is set in the environment."""
         return ["/usr/bin/env", f"PORT={self.port}", *self._program, "streamableHttp"]
 
 
 @dataclass
 class Gateway:
-    """A running Toolbus and its upstreams."""
+    """A running Toolbus with its upstreams."""
 
     cluster: Launched
     echo: Upstream
 
     def client(self, secret: str = ROOT_KEY, server: str = "") -> Client:
-        """Return a client with a key, at the shared endpoint or at one server's."""
+        """Return a client with a key, for the shared endpoint or for the endpoint of one server."""
         client = self.cluster.client(secret)
         return Client(f"{client.endpoint}/{server}", secret) if server else client
 
@@ -48,7 +48,7 @@ class Gateway:
 def configuration(
     echo: Upstream, over_http: EverythingOverHttp, program: list[str], repository: Path
 ) -> dict[str, Any]:
-    """Return toolbus.yaml: seven servers, and a key for each kind of denial."""
+    """Return toolbus.yaml with seven servers, and a key for each kind of denial."""
     dollar = {"usd": 1, "per": "day"}
     time = [installed("mcp-server-time"), "--local-timezone", "UTC"]
     git = [installed("mcp-server-git"), "--repository", str(repository)]

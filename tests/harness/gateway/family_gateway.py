@@ -43,13 +43,13 @@ class FamilyGateway:
         return self.cluster.client(secret, 0 if self.cluster.fused else replica)
 
     def until_listed(self, *tools: str) -> None:
-        """Wait until these tools are listed and every replica of every service knows of them."""
+        """Wait until these tools are listed and all replicas of all services have them."""
         self.cluster.until_listed(self.client(), *tools)
 
 
 @contextmanager
 def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[FamilyGateway]:
-    """Return a cluster with two replicas of every service if separate, one of each if fused."""
+    """Return a cluster: two replicas of each service if separate, one replica if fused."""
     echo, fixture = Upstream(directory / "echo"), FixtureServer(directory / "fixture")
     made = FamilyGateway(Cluster(directory / "cluster", **environment), echo, fixture)
     try:

@@ -1,4 +1,4 @@
-"""Services forked from a process that has already imported them, for fast starts."""
+"""Services that are forked from a process that has already imported them. They start fast."""
 
 import multiprocessing
 import os
@@ -29,11 +29,11 @@ class Forked:
         self.pid = int(self._process.pid or 0)
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while the process runs."""
+        """Return the exit code; None while the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait and return the exit code. Raises `subprocess.TimeoutExpired`."""
+        """Wait for the end, and return the exit code. Raises `subprocess.TimeoutExpired`."""
         self._process.join(timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
@@ -50,7 +50,7 @@ class Forked:
 
 
 def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
-    """Run services as `plain_services.py` does, with this environment and log."""
+    """Run services in the same way as `plain_services.py`, with this environment and log."""
     die_with_parent()
     with log.open("ab") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())

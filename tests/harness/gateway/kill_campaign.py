@@ -1,4 +1,4 @@
-"""Gateway under steady load while one of its parts is killed repeatedly."""
+"""Gateway under constant load, while one of its processes is killed repeatedly."""
 
 import asyncio
 import json
@@ -30,10 +30,10 @@ VICTIMS = (
 )  # fmt: skip
 BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
 PRICE = 0.001
-SETTLE_SECONDS = 240.0  # a bound: messages that a killed policy held are redelivered after 30 s
+SETTLE_SECONDS = 240.0  # maximum; unacknowledged messages of a killed policy return after 30 s
 ALIKE = 3  # equal consecutive reads after which a result is final
-AT_ONCE = 20_000  # rows of 100 bytes; audit's answers have a limit
-# The charge of each call: of its first outcome, or unknown without one.
+AT_ONCE = 20_000  # rows of 100 bytes per query, because replies of audit are limited
+# The charge of each call: that of its first outcome, or unknown without an outcome.
 _CHARGED = """
 SELECT sum(if(ends > 0, charged, unknown_charge)) FROM (
     SELECT call_id, countIf(NOT intent AND NOT unknown) AS ends,
@@ -60,7 +60,7 @@ SELECT sum(newest - n) FROM (
 
 @dataclass
 class Figures:
-    """The result. Every field below `seconds` must be 0; charges are micro-dollars."""
+    """The result. All fields after `seconds` must be 0. Charges are in micro-dollars."""
 
     victim: str
     kills: int = 0
@@ -82,7 +82,7 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is outstanding."""
+        """Whether no call and no charge is unresolved."""
         return not (self.lost or self.missing or self.drift or self.reserved)
 
     @property
@@ -92,7 +92,7 @@ class Figures:
 
 
 class KillCampaign:
-    """Every service as its own process, over real engines and a real upstream."""
+    """All services as separate processes, with real engines and a real upstream."""
 
     def __init__(self, directory: Path, rate: float, **environment: str) -> None:
         self.upstream = Upstream(directory / "upstream")
@@ -102,7 +102,7 @@ class KillCampaign:
 
     @contextmanager
     def running(self, again: float = 0.0) -> Iterator["KillCampaign"]:
-        """Run everything; unacknowledged events are redelivered after `again` seconds."""
+        """Run all processes. Unacknowledged events are redelivered after `again` seconds."""
         self.upstream.start()
         try:
             self.cluster.start(self._configuration(), additional=("codemode", "oauth"))
@@ -117,7 +117,7 @@ class KillCampaign:
             self.upstream.kill()
 
     def kill(self, victim: str, kills: int, pause: tuple[float, float] = (0.5, 1.5)) -> Figures:
-        """Kill one part `times` times under load and return the figures once all is settled."""
+        """Kill one process repeatedly under load. Return the figures when all calls are settled."""
         began, found = time.monotonic(), Figures(victim)
         with self.loaded() as load:
             until_blocking(lambda: len(load.succeeded) > self._rate / 2, "calls succeed")
@@ -136,14 +136,14 @@ class KillCampaign:
         return found
 
     def looked(self, what: str, load: Load) -> Figures:
-        """Return the figures of a load once everything is settled."""
+        """Return the figures of a load when all calls are settled."""
         found = Figures(what)
         self._look(found, load)
         return found
 
     @contextmanager
     def loaded(self) -> Iterator[Load]:
-        """Run the load on a thread until the block ends and its last call is answered."""
+        """Run the load in a thread until the context ends and the last call has a response."""
         load = Load(lambda: self.cluster.client(KEY).endpoint, KEY, CODER, self._rate)
         thread = Thread(target=lambda: asyncio.run(load.work()))
         thread.start()
@@ -166,7 +166,7 @@ class KillCampaign:
     # -- killing -----------------------------------------------------------------------------
 
     def _kill(self, victim: str) -> None:
-        """Kill a part with SIGKILL and start it again."""
+        """Kill a process with SIGKILL, and restart it."""
         if victim == MID_INSERT:
             self._kill_mid_insert()
         elif victim in ("nats", "valkey"):
@@ -192,7 +192,7 @@ class KillCampaign:
         self.cluster.processes["audit"].pop().kill()
 
     def _until_well(self, load: Load) -> None:
-        """Wait until new calls succeed: one paid, one free, one of a program."""
+        """Wait until new calls succeed: a paid call, a free call, and the call of a program."""
         now = time.monotonic()
         for kind in ("count", "free", "program"):
             until_blocking(
@@ -205,7 +205,7 @@ class KillCampaign:
     # -- figures -----------------------------------------------------------------------------
 
     def _look(self, found: Figures, load: Load) -> None:
-        """Read until nothing changes, or until the time for late messages is over."""
+        """Read the figures until they stop changing, or until no late message is possible."""
         found.calls, found.answered, found.broken = load.made, len(load.succeeded), load.broken
         found.failed, found.wrong = dict(load.failed), len(load.wrong)
         give_up = time.monotonic() + SETTLE_SECONDS
@@ -243,7 +243,7 @@ class KillCampaign:
         return [int(value or 0) for value in row.values()]
 
     def _digests(self, event: str) -> list[tuple[str, str]]:
-        """Return argument digests and traces of every event of a name, read in pages."""
+        """Return the argument digests and traces of all events with this name, read in pages."""
         what = "groupUniqArray((JSONExtractString(detail, 'arguments_digest'), trace_id)) AS found"
         (count,) = self._row(f"SELECT count() FROM events WHERE event = '{event}'")
         parts = count // AT_ONCE + 1
@@ -258,7 +258,7 @@ class KillCampaign:
         ]
 
     def _ledger(self) -> tuple[int, int]:
-        """Return what both keys have spent and reserved, in micro-dollars."""
+        """Return the spent and the reserved amount of both keys, in micro-dollars."""
         spent = reserved = 0
         with redis.Redis.from_url(self.cluster.valkey.url, decode_responses=True) as client:
             epoch = client.hget(customer_key("default", BOOK), "epoch")
@@ -272,7 +272,7 @@ class KillCampaign:
 
 
 def _digest(call: str, run: str) -> str:
-    """Return the arguments digest that a received call's intent contains."""
+    """Return the arguments digest in the intent of a received call."""
     arguments: dict[str, Any] = {"id": call}
     number = call.removeprefix(f"{run}.")
     if number.isdigit() and KINDS[int(number) % len(KINDS)] == "wait":
@@ -281,7 +281,7 @@ def _digest(call: str, run: str) -> str:
 
 
 async def redeliver_after(bus: Bus, seconds: float) -> None:
-    """Set the redelivery delay of audit's and policy's consumers."""
+    """Set the redelivery delay of the consumers of audit and policy."""
     stream = bus.client.jetstream()
     for durable in ("audit", "policy"):
         config = (await stream.consumer_info(EVENTS, durable)).config

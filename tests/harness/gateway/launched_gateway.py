@@ -1,4 +1,4 @@
-"""Gateway as `toolbus up` starts it: one command, a configuration file, a ready file."""
+"""Gateway that `toolbus up` starts: one command, a configuration file, and a ready file."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
 from toolbus_common.service.names import SERVICES
 
-ENDING_SECONDS = 120.0  # a bound for a broken run
+ENDING_SECONDS = 120.0  # timeout of a failed run
 
 
 class Launched(BusOperator):
-    """`toolbus up` with a state directory that outlives it."""
+    """`toolbus up` with a state directory that outlives the process."""
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
@@ -32,7 +32,7 @@ class Launched(BusOperator):
         self.port = own_port()
         self._options = options
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is slow, not unavailable
+        fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # Valkey is slow on a busy machine
         self.environment = {**kept, **fields, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +42,7 @@ class Launched(BusOperator):
         return len(SERVICES)
 
     def configure(self, document: dict[str, Any]) -> None:
-        """Replace toolbus.yaml atomically, because the gateway may read it at any time."""
+        """Replace toolbus.yaml atomically, because the gateway can read it at any time."""
         written = self.config.with_suffix(".new")
         written.write_text(yaml.safe_dump(document, sort_keys=False))
         written.replace(self.config)
@@ -58,7 +58,7 @@ class Launched(BusOperator):
         ]
 
     def start(self) -> None:
-        """Start, and return once the ready file exists."""
+        """Start the gateway, and return when the ready file exists."""
         self._ready_file.unlink(missing_ok=True)
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -79,7 +79,7 @@ class Launched(BusOperator):
 
     @contextmanager
     def running(self, document: dict[str, Any] | None = None) -> Iterator[Self]:
-        """Run with this configuration, or the present one, for the length of the block."""
+        """Run with this or the current configuration until the context ends."""
         try:
             if document is not None:
                 self.configure(document)
@@ -97,7 +97,7 @@ class Launched(BusOperator):
         return self.output.read_text() if self.output.exists() else ""
 
     def toolbus(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run another `toolbus` command on this installation."""
+        """Run another `toolbus` command with this installation."""
         return subprocess.run(
             [installed("toolbus"), *words, "--state-dir", str(self.state_dir)],
             cwd=self.directory,
@@ -110,7 +110,7 @@ class Launched(BusOperator):
         )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Stop with a signal, wait, and return the exit code."""
+        """Stop the gateway with a signal. Wait for the end, and return the exit code."""
         if self._process is None:
             return 0
         with suppress(ProcessLookupError):

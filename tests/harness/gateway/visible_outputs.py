@@ -1,4 +1,4 @@
-"""Every output of a gateway that a person or program can see, as bytes."""
+"""All outputs of a gateway that a person or a program can read, as bytes."""
 
 import gzip
 import zipfile
@@ -61,7 +61,7 @@ def current_outputs(planted: CanaryGateway) -> Outputs:
 
 
 def delayed_outputs(planted: CanaryGateway) -> Outputs:
-    """Return the outputs that events reach with a delay."""
+    """Return the outputs in which events appear with a delay."""
     received = planted.receiver.received
     return {
         "table": [repr(planted.launched.rows("SELECT * FROM events")).encode()],

@@ -1,1 +1,1 @@
-"""HTTP and TCP below the level of any client library."""
+"""HTTP and TCP without client libraries."""

@@ -1,4 +1,4 @@
-"""Servers that break the rules of HTTP, and the client for control traffic against them."""
+"""Servers that violate the rules of HTTP, and a client for control traffic to them."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from toolbus_common.egress.http_messages import HttpRequest, HttpResponse
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
-BOUND = 60.0  # seconds; for a broken run
+BOUND = 60.0  # timeout of a failed run in seconds
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -21,9 +21,10 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Peer:
-    """A server that sends given bytes, then others without end, and records what it read.
+    """A server that sends the given bytes, then further bytes without end.
 
-    With `drips` it sends single bytes without end, slowly, until its client closes the connection.
+    It records the bytes that it reads. If `drips` is set, it sends single bytes slowly until its
+    client closes the connection.
     """
 
     def __init__(self, answer: bytes = OK, *endless: bytes, drips: bool = False) -> None:
@@ -35,7 +36,7 @@ class Peer:
         self.closed = asyncio.Event()
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         try:
             self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             secure = writer.get_extra_info("ssl_object")
@@ -61,7 +62,10 @@ async def peer(
     drips: bool = False,
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[Peer, str]]:
-    """Serve as a peer; yield it and its URL, whose host name only `client` can resolve."""
+    """Run a peer.
+
+    Yield the peer and its URL; only `client` can resolve the host name in the URL.
+    """
     made = Peer(answer, *endless, drips=drips)
     async with asyncio.timeout(BOUND), served(made.meet, context=context) as port:
         yield made, f"{'https' if context else 'http'}://peer.example:{port}/path?q=1"
@@ -74,7 +78,7 @@ def client(
     max_in_progress: int = 0,
     max_per_host: int = 16,
 ) -> HttpClient:
-    """Return a client for which every name has these addresses."""
+    """Return a client that resolves all names to these addresses."""
     found = list(addresses or ["127.0.0.1"])
 
     def lookup(_target: Target) -> list[str]:

@@ -1,4 +1,4 @@
-"""Threaded HTTP server in the test process whose answers come from a function."""
+"""Threaded HTTP server in the test process. A function returns its responses."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +9,12 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from threading import Thread
 from typing import Any
 
-POLL_SECONDS = 0.01  # leaving the block waits for the server's next poll
+POLL_SECONDS = 0.01  # the end of the context waits for the server's next poll
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request; header names are in lower case, repeated values are joined by commas."""
+    """A request. Names of headers are in lower case; repeated values are joined with commas."""
 
     method: str
     path: str
@@ -23,13 +23,13 @@ class Request:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The decoded body."""
         return json.loads(self.body)
 
 
 @dataclass(frozen=True)
 class Response:
-    """One answer: bytes are sent unchanged, any other body as JSON."""
+    """A response. Bytes are sent unchanged, any other body is sent as JSON."""
 
     status: int = 200
     body: Any = b""
@@ -45,7 +45,7 @@ class Response:
 def answering(
     answer: Callable[[Request], Response], port: int = 0, certificate: tuple[str, str] | None = None
 ) -> Iterator[int]:
-    """Listen on a port of this machine for the length of the block and return the port."""
+    """Listen on a port of this machine until the context ends. Return the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket, for requests that no client library would send."""
+"""HTTP as bytes on a socket, for requests that client libraries cannot send."""
 
 import socket
 from contextlib import suppress
@@ -15,7 +15,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """One answer with its whole body."""
+    """A response with its complete body."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -23,12 +23,12 @@ class RawAnswer:
 
     @property
     def closes(self) -> bool:
-        """Whether the answer announces the end of the connection."""
+        """Whether the response says that the connection will be closed."""
         return self.headers.get(b"connection", b"").lower() == b"close"
 
 
 class CutError(Exception):
-    """The connection ended within an answer; `partial`: part of it had arrived."""
+    """The connection ended within a response. `partial` is set if a part of it had arrived."""
 
     def __init__(self, *, partial: bool) -> None:
         super().__init__("cut in an answer" if partial else "closed without an answer")
@@ -36,7 +36,7 @@ class CutError(Exception):
 
 
 class RawHttp:
-    """One connection."""
+    """A connection."""
 
     def __init__(self, address: str | int) -> None:
         target = urlsplit(address) if isinstance(address, str) else None
@@ -64,7 +64,7 @@ class RawHttp:
         self._socket.sendall(data)
 
     def flood(self, data: bytes, maximum: int) -> int:
-        """Send up to `maximum` bytes, until the peer closes; return the number of bytes sent."""
+        """Send up to `maximum` bytes, until the peer closes. Return the number of sent bytes."""
         sent = 0
         with suppress(ConnectionError):
             while sent < maximum:
@@ -73,11 +73,11 @@ class RawHttp:
         return sent
 
     def half_close(self) -> None:
-        """Close the sending direction only."""
+        """Close only the sending direction."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def answer(self) -> RawAnswer:
-        """Read the next answer. Raises `CutError` if the connection ends within it."""
+        """Read the next response. Raises `CutError` if the connection ends within it."""
         while b"\r\n\r\n" not in self._received:
             self._more()
         head, _, self._received = self._received.partition(b"\r\n\r\n")
@@ -96,8 +96,15 @@ class RawHttp:
             body = self._exactly(int(headers.get(b"content-length", b"0")))
         return RawAnswer(int(line.split(b" ")[1]), headers, body)
 
+    def rest(self) -> bytes:
+        """Return all bytes until the other side closes the connection."""
+        with suppress(CutError):
+            while True:
+                self._more()
+        return self._received
+
     def ended(self) -> bool:
-        """Read until the other side closes the connection."""
+        """Read until the peer closes the connection."""
         with suppress(ConnectionError):
             while self._socket.recv(65536):
                 pass
@@ -126,7 +133,7 @@ class RawHttp:
 
 
 def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
-    """Return a POST; `length` replaces the real Content-Length."""
+    """Return a POST request. `length` replaces the real Content-Length."""
     return request("POST", path, body, *lines, length=length)
 
 
@@ -138,7 +145,7 @@ def request(method: str, path: str, body: bytes, *lines: str, length: int | None
 
 
 def chunked(method: str, path: str, body: bytes, *lines: str, end: bytes = b"0\r\n\r\n") -> bytes:
-    """Return a request with one chunk; without its `end` it is incomplete."""
+    """Return a request with one chunk. Without its `end` the request is incomplete."""
     head = "".join(f"{line}\r\n" for line in lines).encode()
     start = b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method.encode(), path.encode(), HOST, CHUNKED, head)
     return start + b"%x\r\n%b\r\n" % (len(body), body) + end

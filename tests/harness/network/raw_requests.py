@@ -9,7 +9,7 @@ from harness.waits import PATIENCE
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """One answer; status 0 if the connection was closed without one."""
+    """A response. Its status is 0 if the connection was closed without a response."""
 
     status: int
     body: bytes = b""
@@ -19,9 +19,9 @@ class RawAnswer:
 def exchange(
     port: int, request: bytes, patience: float = PATIENCE, *, whole: bool = True
 ) -> RawAnswer:
-    """Send bytes and read one answer; if not `whole`, close the sending direction afterwards.
+    """Send bytes, and read one response. Unless `whole` is set, close the sending direction.
 
-    Raises `TimeoutError` when neither an answer nor the end of the connection arrives.
+    Raises `TimeoutError` if neither a response nor the end of the connection arrives.
     """
     with socket.create_connection(("127.0.0.1", port), patience) as connection:
         try:
@@ -29,7 +29,7 @@ def exchange(
             if not whole:
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError, OSError):
-            pass  # the server answered or closed before it received everything
+            pass  # the server replied or closed the connection before it received all bytes
         method = request[:5].partition(b" ")[0].decode("latin-1")
         response = HTTPResponse(connection, method=method)
         try:
@@ -42,7 +42,7 @@ def exchange(
 
 
 def request_bytes(path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> bytes:
-    """Return a request; `Host` is added unless it is given."""
+    """Return a request. `Host` is added unless it is passed."""
     fields = {"Host": "127.0.0.1", **{name.replace("_", "-"): v for name, v in headers.items()}}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     if body or method == "POST":

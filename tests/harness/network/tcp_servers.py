@@ -1,4 +1,4 @@
-"""TCP servers in the test process that close every connection when they end."""
+"""TCP servers in the test process. They close all connections when they end."""
 
 import asyncio
 import ssl
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-TURNS = 20  # of the event loop; from accept to handler it takes four
+TURNS = 20  # turns of the event loop; a connection reaches its handler after four
 GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
@@ -14,7 +14,7 @@ GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 async def served(
     meet: Meet, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Listen for the length of the block and return the port."""
+    """Listen until the context ends. Return the port."""
     meetings: set[asyncio.Task[None]] = set()
 
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +41,7 @@ async def _met(meet: Meet, reader: asyncio.StreamReader, writer: asyncio.StreamW
 
 @asynccontextmanager
 async def closed_after(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    """Close a connection completely, whatever happens in the block."""
+    """Close a connection completely at the end of the context, even after an error."""
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""Authorization servers, OpenID providers and the protected servers behind them."""
+"""Authorization servers, OpenID providers and protected servers."""

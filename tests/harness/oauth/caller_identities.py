@@ -22,7 +22,10 @@ OF_ANN: dict[str, Any] = {
 
 
 class Issuing:
-    """Returns its key set as oauth does, unless it is `away`; `queries` counts the queries."""
+    """Issuer that returns the same key set as oauth, unless `away` is set.
+
+    `queries` is a counter.
+    """
 
     def __init__(self) -> None:
         self.key = P256Key.new()
@@ -32,25 +35,25 @@ class Issuing:
 
     @property
     def ways(self) -> DialerFactory:
-        """The egress policy of an operator who allows this machine's addresses."""
+        """The egress policy of an operator who allows the addresses of this machine."""
         return DialerFactory(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
 
     async def reply(self) -> IdentityKeyReply:
-        """Return oauth's reply."""
+        """Return the reply of oauth."""
         self.queries += 1
         if self.away:
             raise UnavailableError("No oauth service is running.")
         return IdentityKeyReply(issuer=ISSUER, id="k1", key=self.key.kept)
 
     def read(self, token: str, audience: str) -> dict[str, Any]:
-        """Return the claims of a token for this audience. Raises if the token is not valid."""
+        """Return the claims of a token for this audience. Raises an error for an invalid token."""
         header = jwt.get_unverified_header(token)
         assert (header["typ"], header["kid"], header["alg"]) == (TYPE, "k1", "ES256")
         return verified(token, jwt.PyJWK({**self.key.public, "alg": "ES256"}), audience, ISSUER)
 
 
 def verified(token: str, key: jwt.PyJWK, audience: str, issuer: str) -> dict[str, Any]:
-    """Return the claims that PyJWT verifies, with every claim that a server must check."""
+    """Return the claims that PyJWT verifies, including all claims that a server must check."""
     needed = ["iss", "aud", "sub", "iat", "exp"]
     result: dict[str, Any] = jwt.decode(
         token, key, algorithms=["ES256"], audience=audience, issuer=issuer,

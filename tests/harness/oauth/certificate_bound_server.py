@@ -1,8 +1,9 @@
 """Protected MCP server that requires client certificates and signed caller identities.
 
 Usage: `python certificate_bound_server.py PORT ISSUER GATEWAY CERTIFICATE KEY AUTHORITY`. It
-accepts a token only with the certificate it is bound to (RFC 8705), and a request only with a
-caller identity that PyJWT verifies with the keys of GATEWAY. GET /callers returns the callers.
+accepts a token only with the certificate that the token is bound to (RFC 8705). It accepts a
+request only with a caller identity that PyJWT verifies with the keys of GATEWAY. GET /callers
+returns the callers.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from harness.oauth.protected_server import Introspecting, server_of
 
 
 class Checking:
-    """Middleware before the SDK that checks certificates and caller identities."""
+    """Middleware that checks certificates and caller identities before the SDK."""
 
     def __init__(self, app: Any, asks: Introspecting, url: str, gateway: str) -> None:
         self._app, self._verifier, self._url, self._gateway = app, asks, url, gateway

@@ -12,7 +12,7 @@ Key = ec.EllipticCurvePrivateKey
 
 
 class Authority:
-    """A certificate authority; its files are in `directory`."""
+    """A certificate authority. Its files are in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -24,7 +24,7 @@ class Authority:
         self.ca = self._kept("ca", made)
 
     def vouched(self, name: str) -> tuple[str, str]:
-        """Issue a certificate for a name and return the paths of certificate and key."""
+        """Issue a certificate for a name. Return the paths of the certificate and the key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         made = self._made(subject, key).add_extension(

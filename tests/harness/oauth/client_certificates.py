@@ -1,4 +1,4 @@
-"""TLS servers that request client certificates and put the thumbprint into the request scope."""
+"""TLS servers that request client certificates, and add the thumbprint to the request scope."""
 
 import asyncio
 import ssl
@@ -14,10 +14,10 @@ from harness.oauth.certificates import Authority
 
 
 class CertificateProtocol(H11Protocol):
-    """A protocol that adds the client certificate's thumbprint (x5t#S256) to the scope."""
+    """Protocol that adds the client certificate's thumbprint (x5t#S256) to the scope."""
 
     def connection_made(self, transport: Any) -> None:
-        """Read the certificate once for all requests of the connection."""
+        """Read the client certificate once, for all requests of the connection."""
         super().connection_made(transport)
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         self.app_state = {**self.app_state, "shown": thumbprint_of(shown) if shown else ""}
@@ -34,12 +34,15 @@ def kept_thumbprint(file: str) -> str:
 
 
 def shown(scope: Any) -> str:
-    """Return the thumbprint of a request's certificate; empty without one."""
+    """Return the thumbprint of the certificate of a request; empty without a certificate."""
     return str(scope.get("state", {}).get("shown", ""))
 
 
 async def serve(app: Any, files: list[str], *places: tuple[int, ssl.VerifyMode]) -> None:
-    """Serve at ports, each with its own certificate requirement, until the process is killed."""
+    """Serve at several ports until the process is killed.
+
+    Each port has a separate requirement for client certificates.
+    """
     certificate, key, authority = files
 
     def server(port: int, asks: ssl.VerifyMode) -> uvicorn.Server:
@@ -53,7 +56,7 @@ async def serve(app: Any, files: list[str], *places: tuple[int, ssl.VerifyMode])
 
 
 class Certificates:
-    """The test's certificates: an authority, a server, two clients, and an untrusted client."""
+    """The certificates of a test: an authority, a server, two clients, and an untrusted client."""
 
     def __init__(self, directory: Path) -> None:
         known, other = Authority(_made(directory / "known")), Authority(_made(directory / "other"))
@@ -64,7 +67,7 @@ class Certificates:
 
     @property
     def listening(self) -> list[str]:
-        """The paths that a server is started with."""
+        """The paths for the start of a server."""
         return [*self.server, self.ca]
 
 

@@ -1,4 +1,4 @@
-"""DPoP proofs (RFC 9449) of any shape, and an independent parser of them."""
+"""DPoP proofs (RFC 9449) of any form, and an independent parser of proofs."""
 
 import json
 import time
@@ -37,7 +37,10 @@ class Holder:
     def proof(
         self, method: str, url: str, token: str = "", header: Any = None, **claims: Any
     ) -> str:
-        """Return a proof for a request; `header` and `claims` override, None leaves a claim out."""
+        """Return a proof for a request.
+
+        `header` and `claims` override the defaults. None removes a claim.
+        """
         head = {"typ": "dpop+jwt", "alg": self.algorithm, "jwk": self.jwk, **(header or {})}
         fields = {"jti": uuid.uuid4().hex, "htm": method, "htu": url, "iat": int(time.time())}
         fields |= {"ath": encoded(sha256(token.encode()).digest())} if token else {}
@@ -55,13 +58,16 @@ class Holder:
 
 
 def signed_text(holder: Holder, header: str, claims: str) -> str:
-    """Return a JWS of these texts, which need not be JSON."""
+    """Return a JWS with these texts, which can be invalid JSON."""
     message = f"{encoded(header.encode())}.{encoded(claims.encode())}"
     return f"{message}.{encoded(holder.signed(message.encode()))}"
 
 
 def read(proof: str) -> tuple[dict[str, Any], str]:
-    """Return the claims and the key thumbprint of an ES256 proof. Raises if it is not valid."""
+    """Return the claims and the key thumbprint of an ES256 proof.
+
+    Raises an error for an invalid proof.
+    """
     header = json.loads(decoded(proof.partition(".")[0]))
     if header["typ"] != "dpop+jwt" or "d" in header["jwk"]:
         raise ValueError(header)

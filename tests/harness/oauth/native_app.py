@@ -1,4 +1,4 @@
-"""OAuth client on a person's machine, with a loopback redirect."""
+"""OAuth client on a person's machine, with a redirect to loopback."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ THANKS = b"<!doctype html><html lang='en'><title>Thanks</title><h1>Back</h1>"
 class Program:
     """A client that registers itself.
 
-    After the redirect, its page sends the browser to another site.
+    After the redirect, its page redirects the browser to another site.
     """
 
     def __init__(self, gateway: str, name: str) -> None:
@@ -32,7 +32,7 @@ class Program:
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
-        """Listen for the redirect for the length of the block."""
+        """Listen for the redirect until the context ends."""
         with answering(self._answer) as self._port:
             self.id = self._registered()
             yield self
@@ -70,11 +70,11 @@ class Program:
         )
 
     def waits(self) -> dict[str, str]:
-        """Start a device authorization and return its answer with the user code."""
+        """Start a device authorization. Return the response, which contains the user code."""
         return self._posted("/oauth/device/code", urlencode({"client_id": self.id}))
 
     def fetches(self, waiting: dict[str, str]) -> str:
-        """Return the token once a person has entered the code."""
+        """Return the token when a person has entered the code."""
         return self._token(grant_type=DEVICE, device_code=waiting["device_code"])
 
     def _token(self, **form: str) -> str:
@@ -100,7 +100,7 @@ class Program:
         return parsed
 
     def _answer(self, request: Request) -> Response:
-        """Record the redirect and send the browser to another origin."""
+        """Record the redirect, and redirect the browser to another origin."""
         target = urlsplit(request.path)
         if target.path != "/callback":
             return Response(200 if target.path == "/thanks" else 404, THANKS, HTML)

@@ -1,15 +1,23 @@
-"""Authorization server of the MCP SDK that consents at once, run as its own process.
+"""Authorization server of the MCP SDK as a separate process. It consents without a user.
 
-Usage: `python oauth_server.py PORT` or `PORT MTLS_PORT CERTIFICATE KEY AUTHORITY`: then it speaks
-TLS, and MTLS_PORT accepts only clients with a certificate of the authority.
+Usage: `python oauth_server.py PORT` or `PORT MTLS_PORT CERTIFICATE KEY AUTHORITY`. The second form
+uses TLS, and MTLS_PORT accepts only clients with a certificate of the authority.
 
-POST /say sets: `subject` of the tokens, `seconds` of their life, `iss` of the redirect (null:
-none), `document` members of its metadata, `nonce` that DPoP proofs must contain, `unbound` to
-ignore proofs, `certificate` the thumbprint of the only client that gets tokens, bound to it (RFC
-8705), `secret_seconds` of a client secret's life (null: unlimited), `jwks` of trusted assertions.
+POST /say sets these members:
 
-POST /introspect introspects a token, POST /expire ends all tokens, POST /give creates refresh
-tokens, POST /forget deletes all clients, GET /seen returns the requests to the token endpoint.
+- `subject`: the subject of tokens.
+- `seconds`: the lifetime of tokens.
+- `iss`: the issuer in the redirect (null: none).
+- `document`: members of the metadata.
+- `nonce`: the nonce that DPoP proofs must contain.
+- `unbound`: whether proofs are ignored.
+- `certificate`: the thumbprint of the only client that gets tokens. They are bound to it (RFC
+  8705).
+- `secret_seconds`: the lifetime of a client secret (null: unlimited).
+- `jwks`: the keys of trusted assertions.
+
+POST /introspect introspects a token. POST /expire ends all tokens. POST /give creates refresh
+tokens. POST /forget deletes all clients. GET /seen returns the requests to the token endpoint.
 """
 
 import asyncio
@@ -61,8 +69,8 @@ class Provider:
             "unbound": False, "certificate": "", "secret_seconds": None,
         }  # fmt: skip
         self.proofs: set[str] = set()
-        self.keys: dict[str, str] = {}  # token -> thumbprint of its key
-        self.certificates: dict[str, str] = {}  # token -> thumbprint of its certificate
+        self.keys: dict[str, str] = {}  # thumbprint of the key of each token
+        self.certificates: dict[str, str] = {}  # thumbprint of the certificate of each token
         self.seen: list[dict[str, str]] = []
         self.clients: dict[str, OAuthClientInformationFull] = {}
         self.codes: dict[str, AuthorizationCode] = {}
@@ -107,7 +115,7 @@ class Provider:
     async def exchange_refresh_token(
         self, client: Any, refresh: RefreshToken, scopes: list[str]
     ) -> OAuthToken:
-        del self.refreshes[refresh.token]  # used once
+        del self.refreshes[refresh.token]  # it can be used only once
         return self.give(client.client_id, scopes, refresh.resource, refresh.subject)
 
     async def load_access_token(self, token: str) -> AccessToken | None:
@@ -121,7 +129,10 @@ class Provider:
         raise NotImplementedError
 
     def vouched(self, assertion: str) -> str | None:
-        """Return the subject of a valid assertion for this server; without one, a machine name."""
+        """Return the subject of a valid assertion for this server.
+
+        Without an assertion, return the name of a machine.
+        """
         if not assertion:
             return "machine"
         try:
@@ -149,7 +160,7 @@ class Provider:
 
 
 class Application:
-    """The SDK's routes after the test's own ones."""
+    """The routes of the SDK, after additional routes for the tests."""
 
     def __init__(self, issuer: str) -> None:
         self._provider, url = Provider(issuer), AnyHttpUrl(issuer)
@@ -174,7 +185,7 @@ class Application:
         self._sdk = Starlette(routes=[*ours, *theirs])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Record token requests and handle client credentials, which the SDK does not support."""
+        """Record token requests, and process client credentials, which the SDK does not support."""
         if scope["type"] != "http" or scope["path"] != "/token":
             await self._sdk(scope, receive, send)
             return
@@ -202,7 +213,7 @@ class Application:
         await JSONResponse(result, status)(scope, receive, send)
 
     def _proved(self, proof: str, refresh: str) -> tuple[str, Response | None]:
-        """Return the key thumbprint of a proof for this endpoint, or the error response."""
+        """Return the key thumbprint of a proof for this endpoint, or an error response."""
         provider = self._provider
         claims, key = read(proof)
         fits = (claims["htm"], claims["htu"]) == ("POST", f"{provider.issuer}/token")
@@ -218,7 +229,7 @@ class Application:
     async def _given(
         self, scope: Any, form: dict[str, str], body: bytes
     ) -> tuple[int, dict[str, Any]]:
-        """Answer a token request: machines here, other clients through the SDK."""
+        """Process the token request of a machine. The SDK processes all other token requests."""
         if form.get("grant_type") in ("client_credentials", JWT_BEARER):
             scopes = form.get("scope", "").split()
             subject = self._provider.vouched(form.get("assertion", ""))

@@ -1,4 +1,4 @@
-"""OpenID provider as a process, with the test's control of it."""
+"""Process of an OpenID provider, and control requests to it."""
 
 import sys
 import time
@@ -18,11 +18,11 @@ class Provider(HttpEngine):
 
     @property
     def url(self) -> str:
-        """The issuer."""
+        """The URL of the issuer."""
         return self.origin
 
     def say(self, path: str = "/say", **fields: Any) -> dict[str, Any]:
-        """Send a control request and return the answer."""
+        """Send a control request, and return the response."""
         answer: dict[str, Any] = self.exchange("POST", path, fields)
         return answer
 
@@ -44,7 +44,7 @@ class Provider(HttpEngine):
         return list(self.exchange("GET", "/exchanges"))
 
     def as_ever(self) -> Self:
-        """Reset the behaviour to the default."""
+        """Reset the provider to its default behaviour."""
         self.say("/as-ever")
         return self
 
@@ -54,12 +54,12 @@ class Provider(HttpEngine):
         return keys
 
     def arrive(self, location: str) -> str:
-        """Follow the browser to the provider and return the URL it redirects to."""
+        """Follow the browser's redirect to the provider. Return the URL of the next redirect."""
         return redirect_of(location).removeprefix(BASE)
 
 
 def issuer(provider: Provider, **more: Any) -> dict[str, Any]:
-    """Return the declaration of this issuer."""
+    """Return the configuration of this issuer."""
     return {
         "url": provider.url, "algorithms": ["ES256"], "client_id": openid_provider.CLIENT,
         "secret": openid_provider.SECRET, "user": "login", **more,

@@ -1,12 +1,14 @@
-"""OpenID provider that signs in any test user, run as its own process.
+"""OpenID provider as a separate process. It signs in any test user.
 
-Usage: `python -m harness.oauth.openid_provider PORT`. POST /say sets: `claims` of the user, `iss`
-of the redirect (null: none), `advertised` whether the metadata promises `iss`, `asks` to show a
-page with a link instead of redirecting. POST /mint signs the given claims, POST /rotate replaces
-the key, POST /as-ever resets the behaviour, GET /seen returns the received requests.
+Usage: `python -m harness.oauth.openid_provider PORT`.
 
-It issues ID-JAG assertions with the claims `word`, unless `refuses` names an error, and renews ID
-tokens that last `seconds` if `renews` is set.
+POST /say sets `claims` of the user, `iss` of the redirect (null: none), `advertised` (whether the
+metadata promises `iss`), and `asks` (whether to show a page with a link instead of a redirect).
+POST /mint signs claims. POST /rotate replaces the key. POST /as-ever resets the behaviour. GET
+/seen returns the received requests.
+
+The provider issues ID-JAG assertions with the claims `word`, unless `refuses` contains an error. If
+`renews` is set, it renews ID tokens; they are valid for `seconds`.
 """
 
 import hmac
@@ -55,7 +57,7 @@ class Provider:
         }
 
     def rotate(self) -> None:
-        """Replace the signing key and forget the old one."""
+        """Replace the signing key, and delete the old key."""
         self.key = ECKey.generate_key("P-256")
 
     def signed(self, claims: dict[str, Any], typ: str = "JWT", alg: str = "ES256") -> str:
@@ -85,7 +87,7 @@ class Provider:
         return f"{query['redirect_uri']}?{urlencode(fields)}"
 
     def token(self, form: dict[str, str], authorization: str) -> dict[str, Any]:
-        """Return the ID token for a code, once the gateway has authenticated."""
+        """Return the ID token for a code. The gateway must authenticate."""
         pair = b64decode(authorization.removeprefix("Basic ")).decode()
         assert hmac.compare_digest(pair, f"{CLIENT}:{SECRET}")
         if form["grant_type"] == EXCHANGE:
@@ -133,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
     provider: Provider
 
     def do_GET(self) -> None:
-        """Answer metadata, keys and the sign-in page."""
+        """Respond to requests for metadata, keys and the sign-in page."""
         target = urlsplit(self.path)
         self.provider.seen.append(target.path)
         if target.path == "/.well-known/openid-configuration":
@@ -150,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def do_POST(self) -> None:
-        """Answer token requests and control requests."""
+        """Respond to token requests and control requests."""
         body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
         if self.path == "/token":
             form = dict(parse_qsl(body))

@@ -23,7 +23,7 @@ class OAuthServer(HttpEngine):
 
     @property
     def issuer(self) -> str:
-        """The issuer."""
+        """The URL of the issuer."""
         return self.origin
 
     def say(self, **fields: Any) -> None:
@@ -31,13 +31,13 @@ class OAuthServer(HttpEngine):
         self.exchange("POST", "/say", fields)
 
     def as_ever(self) -> Self:
-        """Reset the behaviour to its default."""
+        """Reset the server to its default behaviour."""
         usual = {"seconds": 3600, "iss": self.issuer, "document": {}, "subject": "ann@far"}
         self.say(**usual, nonce="", unbound=False, certificate="", secret_seconds=None)
         return self
 
     def expire(self) -> None:
-        """End every access token."""
+        """End all access tokens."""
         self.exchange("POST", "/expire", {})
 
     def forget(self) -> None:
@@ -50,12 +50,12 @@ class OAuthServer(HttpEngine):
         return list(self.exchange("POST", "/give", fields))
 
     def seen(self, grant: str) -> list[dict[str, str]]:
-        """Return the token requests of one grant type."""
+        """Return the token requests with one grant type."""
         return [each for each in self.exchange("GET", "/seen") if each["grant_type"] == grant]
 
 
 class CertificateBoundOAuthServer(SecureEngine, OAuthServer):
-    """The authorization server over TLS; a second port requires client certificates."""
+    """The authorization server over TLS. A second port requires client certificates."""
 
     def __init__(self, directory: Path, certificates: Certificates) -> None:
         super().__init__(directory, certificates)
@@ -66,7 +66,7 @@ class CertificateBoundOAuthServer(SecureEngine, OAuthServer):
         return [*super().command(), str(self.second_port), *self.certificates.listening]
 
     def start(self) -> None:
-        """Start the process and return once both ports accept connections."""
+        """Start the process, and return when both ports accept connections."""
         super().start()
         self.wait_for(self.second_port)
 
@@ -76,7 +76,7 @@ class CertificateBoundOAuthServer(SecureEngine, OAuthServer):
         return f"https://localhost:{self.second_port}"
 
     def announce_alias(self, **more: Any) -> None:
-        """Add the alias to the metadata and allow tokens only for one certificate."""
+        """Add the alias to the metadata, and issue tokens only for one certificate."""
         aliases = {"token_endpoint": f"{self.alias}/token"}
         bound = "tls_client_certificate_bound_access_tokens"
         self.say(document={"mtls_endpoint_aliases": aliases, bound: True, **more})
@@ -102,7 +102,7 @@ class ProtectedServer(Engine):
 
 
 class CertificateBoundServer(SecureEngine):
-    """The MCP server over TLS that requires client certificates and caller identities."""
+    """The MCP server over TLS. It requires client certificates and caller identities."""
 
     def __init__(self, directory: Path, far: CertificateBoundOAuthServer, gateway: str) -> None:
         super().__init__(directory, far.certificates)
@@ -120,12 +120,12 @@ class CertificateBoundServer(SecureEngine):
         return f"{self.origin}/mcp"
 
     def callers(self) -> list[dict[str, Any]]:
-        """Return the verified callers, the oldest first."""
+        """Return the verified callers. The oldest is first."""
         return list(self.exchange("GET", "/callers"))
 
 
 class Resource:
-    """A server's metadata over HTTP; `hits` are the requested paths."""
+    """The metadata of a server over HTTP. `hits` are the requested paths."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Any] = {}
@@ -139,7 +139,7 @@ class Resource:
 
     @contextmanager
     def serving(self) -> Iterator[Self]:
-        """Serve for the length of the block."""
+        """Serve until the context ends."""
         with answering(self._answer) as port:
             self.origin = f"http://127.0.0.1:{port}"
             yield self
@@ -150,6 +150,6 @@ class Resource:
         return Response(404 if page is None else 200, page)
 
     def names(self, issuer: str, place: str = "/mcp", **more: Any) -> None:
-        """Name the authorization server of a path."""
+        """Set the authorization server in the metadata of a path."""
         about = {"resource": self.origin + place, "authorization_servers": [issuer]}
         self.pages[WELL_KNOWN.replace("/mcp", place)] = about | more

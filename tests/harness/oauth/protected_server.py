@@ -1,4 +1,4 @@
-"""Protected MCP server of the SDK, run as its own process.
+"""Protected MCP server of the SDK as a separate process.
 
 Usage: `python protected_server.py PORT ISSUER SCOPES`. Tokens must be issued for its URL, or for
 RESOURCE. It introspects every token, and `whoami` returns the token's subject. A token that is
@@ -27,7 +27,7 @@ from harness.oauth.dpop_proofs import read
 
 
 class Introspecting:
-    """A token verifier that introspects at the authorization server."""
+    """Token verifier that introspects at the authorization server."""
 
     def __init__(self, issuer: str, ca: str = "") -> None:
         self._issuer = issuer
@@ -45,7 +45,7 @@ class Introspecting:
 
 
 class Proving:
-    """Middleware before the SDK, which only knows bearer tokens, that checks DPoP proofs."""
+    """Middleware that checks DPoP proofs before the SDK, which supports only bearer tokens."""
 
     def __init__(self, app: Any, asks: Introspecting, url: str) -> None:
         self._app, self._verifier, self._url = app, asks, url
@@ -67,7 +67,7 @@ class Proving:
         await self._app(scope, receive, send)
 
     def _wrong(self, scope: Any, scheme: str, token: str, proof: str, known: dict[str, Any]) -> str:
-        """Return the error code of RFC 9449; empty for a valid proof."""
+        """Return the error code of RFC 9449; empty if the proof is valid."""
         if not known or not known["key"]:
             return "invalid_token" if scheme == "DPoP" else ""
         if scheme != "DPoP":
@@ -83,7 +83,7 @@ class Proving:
 
 
 def server_of(asks: Introspecting, issuer: str, url: str, scopes: list[str]) -> MCPServer:
-    """Build the MCP server."""
+    """Return the MCP server."""
     auth = AuthSettings(
         issuer_url=issuer,
         resource_server_url=url,
@@ -100,7 +100,7 @@ def server_of(asks: Introspecting, issuer: str, url: str, scopes: list[str]) -> 
 
     @server.resource("mail://ann/drafts")
     def drafts() -> str:
-        """Return a text that only ann may see."""
+        """Return a text that only ann has permission to read."""
         return "Dear Bob"
 
     return server

@@ -1,7 +1,7 @@
-"""Debian programs that tests need: found on the machine or installed with apt.
+"""Debian programs that tests need. They are found on the machine, or installed with apt.
 
-Usage: `python -m harness.packages.debian chromium prometheus` installs the missing ones. The
-environment variables `CHROMIUM`, `PROMETHEUS` and `PROMTOOL` name other paths.
+Usage: `python -m harness.packages.debian chromium prometheus` installs the missing programs. The
+environment variables `CHROMIUM`, `PROMETHEUS` and `PROMTOOL` set other paths.
 """
 
 import os
@@ -20,7 +20,7 @@ class Program:
     packages: tuple[str, ...]
 
     def found(self) -> str | None:
-        """Return the path of the program, or None."""
+        """Return the path of the program; None if it is missing."""
         return os.environ.get(self.variable) or next(
             filter(None, map(shutil.which, self.names)), None
         )
@@ -51,7 +51,7 @@ _PROGRAMS = {each.names[0]: each for each in (CHROMIUM, PROMETHEUS)}
 
 
 def install(program: Program) -> None:
-    """Install the packages with apt, if the user may."""
+    """Install the packages with apt, if the user has the permission."""
     for words in (
         ("update", "-qq"),
         ("install", "-qq", "--no-install-recommends", *program.packages),

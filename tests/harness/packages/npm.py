@@ -1,4 +1,4 @@
-"""Packages from npm, each installed once and cached for later runs."""
+"""Packages from npm. Each package is installed once, and cached for later runs."""
 
 import os
 import subprocess
@@ -13,12 +13,12 @@ NPM = NODEJS / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 def installed(package: str, file: str, directory: Path) -> Path:
-    """Install a package (`name@version`) if needed and return the path of one of its files."""
+    """Install a package (`name@version`) if needed, and return the path of one of its files."""
     name, _, version = package.rpartition("@")
     found = directory / "node_modules" / name / file
     done = directory / f"{name.rpartition('/')[2]}@{version}.done"
     with (directory / "lock").open("w") as lock:
-        flock(lock, LOCK_EX)  # several workers of one run may install it at the same time
+        flock(lock, LOCK_EX)  # several workers can install it at the same time
         if not (done.exists() and found.exists()):
             _install(package, directory)
             done.touch()

@@ -1,7 +1,7 @@
-"""A virtual environment with our wheel and the packages it requires, and no others.
+"""Virtual environment with the wheel of Toolbus and only the packages that the wheel requires.
 
-The packages are links to those installed here: nothing is downloaded, and an import of a package
-that only tests have fails as it does for a user.
+The packages are links to the packages installed here, so nothing is downloaded. The import of a
+package that only tests need fails, as it would for a user.
 """
 
 import os
@@ -19,7 +19,7 @@ NAME = "toolbus"
 
 
 def create(at: Path) -> Path:
-    """Build the wheel and install it into a new environment; return the directory of commands."""
+    """Build the wheel, and install it into a new environment. Return the directory of commands."""
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(at / "dist"), versions=["standard"])
     home = at / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
@@ -38,7 +38,7 @@ def create(at: Path) -> Path:
 
 
 def required() -> list[Distribution]:
-    """Return the installed distributions that the wheel requires, directly or not."""
+    """Return the installed distributions that the wheel requires, directly or indirectly."""
     found: dict[tuple[str, str], Distribution] = {}
     waiting = [(NAME, "")]
     while waiting:
@@ -54,7 +54,7 @@ def required() -> list[Distribution]:
 
 
 def _link(each: Distribution, site: Path) -> None:
-    """Link every file of a distribution, and the compiled modules beside it."""
+    """Create links to all files of a distribution, and to compiled modules beside it."""
     for file in each.files or ():
         source, target = Path(str(file.locate())), Path(os.path.normpath(site / file))
         if "__pycache__" in file.parts or not source.exists():

@@ -1,1 +1,1 @@
-"""Programs that tests start: services with a planted fault, processes to isolate."""
+"""Programs that tests start: services with an intended fault, and processes to isolate."""

@@ -3,16 +3,21 @@
 Usage: `python crashing_policy.py SERVICE…`. The file `crash` in the state directory contains the
 step and the key of the call; after the hand-over such a policy no longer reaches Valkey. The file
 `forget` lists keys, separated by blanks, whose calls get no outcome event.
+
+An executor in another process cannot kill policy: before it publishes the outcome of a call whose
+step is `executed`, it writes the file `executed` and waits until that is removed.
 """
 
 import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from toolbus_common.contracts import Event
+from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
@@ -21,17 +26,22 @@ from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.lua_scripts import ScriptRunner
 from toolbus_policy.ledger.settlement import SettlementConsumer
 
-RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
-    "reserved", "sent", "recorded", "handed-over", "ended",
+RECEIVED, RESERVED, SENT, RECORDED, HANDED_OVER, EXECUTING, EXECUTED, ENDED, SETTLED = STEPS = (
+    "received", "reserved", "sent", "recorded", "handed-over", "executing", "executed", "ended",
+    "settled",
 )  # fmt: skip
-CRASH, FORGET = "crash", "forget"
+CRASH, FORGET, EXECUTED_FILE = "crash", "forget", "executed"
 OUTCOMES = ("call.completed", "call.failed")
 _reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallTransport.hand_over
 _handle, _publish = SettlementConsumer.handle_batch, EventPublisher.publish
 
 
+def _state(name: str) -> Path:
+    return Path(os.environ["TOOLBUS_STATE_DIR"]) / name
+
+
 def _written(name: str) -> list[str]:
-    path = Path(os.environ["TOOLBUS_STATE_DIR"]) / name
+    path = _state(name)
     return path.read_text().split() if path.exists() else []
 
 
@@ -40,13 +50,20 @@ def _is_now(step: str, payload: str) -> bool:
     return len(found) > 1 and found[0] == step and f'"key":"{found[1]}"' in payload
 
 
+def _about(call: Any) -> str:
+    return f'"key":"{getattr(call, "key", "")}"'
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def _reserving(ledger: Ledger, request: Any) -> None:
+    payer = _about(request.admission.payer)
+    if _is_now(RECEIVED, payer):
+        _die()
     await _reserve(ledger, request)
-    if _is_now(RESERVED, f'"key":"{request.admission.payer.key}"'):
+    if _is_now(RESERVED, payer):
         _die()
 
 
@@ -60,10 +77,9 @@ async def _storing(bus: Bus, envelope: Any) -> None:
 
 
 async def _handing_over(transport: CallTransport, call: Any, *given: Any) -> Any:
-    about = f'"key":"{getattr(call, "key", "")}"'
-    if _is_now(RECORDED, about):
+    if _is_now(RECORDED, _about(call)):
         _die()
-    dies = _is_now(HANDED_OVER, about)
+    dies = _is_now(HANDED_OVER, _about(call))
     if dies:
         setattr(ScriptRunner, "run", _never)  # noqa: B010 - mypy knows no other way
     reply = await _hand_over(transport, call, *given)
@@ -78,13 +94,30 @@ def _never(*_given: Any) -> asyncio.Future[Any]:
 
 
 async def _handling(settlement: SettlementConsumer, messages: Any) -> None:
-    if any(_is_now(ENDED, message.data.decode()) for message in messages):
+    payloads = [message.data.decode() for message in messages]
+    if any(_is_now(ENDED, payload) for payload in payloads):
         _die()
     await _handle(settlement, messages)
+    if any(_is_now(SETTLED, payload) for payload in payloads if _has_outcome(payload)):
+        _die()
 
 
-def _publishing(events: EventPublisher, event: Event) -> None:
-    if event.NAME not in OUTCOMES or getattr(event, "key", "") not in _written(FORGET):
+def _has_outcome(payload: str) -> bool:
+    return any(f'"event":"{name}"' in payload for name in OUTCOMES)
+
+
+def _publishing(events: EventPublisher, event: Event | EncodedEvent) -> None:
+    about = event.decoded() if isinstance(event, EncodedEvent) else event
+    if event.NAME not in OUTCOMES:
+        _publish(events, event)
+        return
+    if _is_now(EXECUTED, _about(event)):
+        if "policy" in sys.argv:
+            _die()
+        _state(EXECUTED_FILE).touch()
+        while _state(EXECUTED_FILE).exists():
+            time.sleep(0.01)
+    if getattr(about, "key", "") not in _written(FORGET):
         _publish(events, event)
 
 

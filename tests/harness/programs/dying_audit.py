@@ -1,7 +1,8 @@
 """Audit that kills itself with SIGKILL while it writes events.
 
-Usage: `python dying_audit.py audit`. Some inserts succeed; during the next one the kill happens at
-a random time: before the engine has the rows, during the write, or before the acknowledgement.
+Usage: `python dying_audit.py audit`. Some inserts succeed. During the next insert the process kills
+itself at a random time: before the engine has the rows, during the write, or before the
+acknowledgement.
 """
 
 import os
@@ -16,8 +17,8 @@ from typing import Any
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_common.service.process import run
 
-LIVES = 1  # number of inserts that succeed
-LONGEST = 0.06  # seconds from the start of an insert to the kill
+LIVES = 1  # number of inserts before the kill
+LONGEST = 0.06  # maximum seconds from the start of an insert to the kill
 _whole = ClickHouse._insert
 _inserts = count()
 

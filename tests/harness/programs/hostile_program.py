@@ -1,7 +1,7 @@
-"""Program that tries to escape its sandbox and prints what it reached.
+"""Program that tries to escape its sandbox, and prints the targets that it reached.
 
-The argument is JSON with the targets: `read`, `write`, `sockets` and `pids`; each is tried in
-several ways.
+The argument is JSON with the targets: `read`, `write`, `sockets` and `pids`. The program tries each
+target in several ways.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def reaches(pid: int) -> list[str]:
 
 
 def devices() -> list[str]:
-    """Return every device, existing or creatable, except those without data."""
+    """Return all devices that exist or can be created, except those without data."""
     known = {"null", "zero", "full", "random", "urandom", "tty", "ptmx"}
     found = []
     for at, _directories, files in os.walk("/dev"):

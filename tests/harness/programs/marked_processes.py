@@ -1,4 +1,4 @@
-"""Processes with a mark on their command line, found through /proc."""
+"""Processes with a mark on their command line. They are found in /proc."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ def strays(mark: str) -> list[int]:
 
 
 def command_of(pid: int) -> list[bytes]:
-    """Return a process's command line; empty for a zombie or an ended process."""
+    """Return the command line of a process; empty for a zombie or an ended process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
@@ -24,7 +24,7 @@ def command_of(pid: int) -> list[bytes]:
 
 
 def children() -> set[int]:
-    """Return the children of this process including zombies; threads may end meanwhile."""
+    """Return the children of this process, including zombies. Threads can end in the meantime."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Services in one process, as `toolbus run` starts them.
+"""Services in one process, in the same way as `toolbus run`.
 
 Usage: `python plain_services.py SERVICE…`.
 """

@@ -1,4 +1,4 @@
-"""Tools for the programs of the sandbox tests, in either language."""
+"""Tools for the programs of the sandbox tests in both languages."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ AMPLE = Limits(deadline=60.0, cpu=20)
 
 
 class Tools:
-    """The tools behind a program; `meet` answers once two calls wait."""
+    """The tools of a program. `meet` returns when two calls wait."""
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []

@@ -1,6 +1,6 @@
-"""Launcher of a program under a seccomp filter like that of container engines.
+"""Launcher of a program with a seccomp filter similar to that of container engines.
 
-Usage: `python syscall_filter.py KIND… -- COMMAND…`; KIND is a key of `CALLS`.
+Usage: `python syscall_filter.py KIND… -- COMMAND…`. KIND is a key of `CALLS`.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import sys
 
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
-# Numbers on x86_64 and aarch64, and the error that engines and modules return.
+# Numbers on x86_64 and on aarch64, and the error that engines and kernel modules return.
 CALLS = {
     "namespaces": ((435, 435, errno.ENOSYS), (272, 97, errno.EPERM), (308, 268, errno.EPERM)),
     "mounts": ((165, 40, errno.EACCES), (428, 428, errno.EACCES), (429, 429, errno.EACCES)),

@@ -1,1 +1,1 @@
-"""Third-party receivers and stores that answer over HTTP or syslog."""
+"""Third-party receivers and stores that respond over HTTP or syslog."""

@@ -1,7 +1,7 @@
-"""Third-party key services over HTTP, after their documented interfaces.
+"""Third-party key services over HTTP, according to their documented interfaces.
 
-One server wraps keys as HashiCorp Vault's transit engine, Google's KMS and Azure's Key Vault do,
-with keys that only it has.
+One server wraps keys in the same way as HashiCorp Vault's transit engine, Google's KMS and Azure's
+Key Vault. Its keys never leave it.
 """
 
 import os
@@ -26,7 +26,10 @@ _VERSION = "0123456789abcdef" * 2
 
 @dataclass
 class KeyServices(SecretStores):
-    """The server; `keys` are the existing names. Azure's are all one RSA key of one version."""
+    """The server.
+
+    `keys` are the existing names. All Azure keys are one RSA key with one version.
+    """
 
     keys: dict[str, bytes] = field(default_factory=dict)
     pair: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
@@ -36,7 +39,7 @@ class KeyServices(SecretStores):
         self.keys |= {name: AESGCM.generate_key(256) for name in names}
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
-        """Answer an authorized request."""
+        """Return the response to an authorized request."""
         if found := _TRANSIT.fullmatch(path):
             return self._transit(found[1], found[2], body)
         if found := _GOOGLE.fullmatch(path):

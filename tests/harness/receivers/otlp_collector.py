@@ -1,4 +1,4 @@
-"""OTLP receiver over HTTP that parses requests as a collector does."""
+"""OTLP receiver over HTTP that parses requests in the same way as a collector."""
 
 import gzip
 from collections import Counter, deque
@@ -18,7 +18,7 @@ from harness.waits import until_blocking
 
 @dataclass(frozen=True)
 class Received:
-    """One span with its resource and scope."""
+    """A span with its resource and scope."""
 
     scope: str
     service: str
@@ -35,7 +35,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Value:
-    """One value of a counter or gauge."""
+    """A value of a counter or gauge."""
 
     name: str
     labels: dict[str, Any]
@@ -43,14 +43,17 @@ class Value:
 
 
 class Collector:
-    """A collector for the length of the block; `statuses` are its next answers, then 200."""
+    """A collector that runs until the context ends.
+
+    `statuses` are the statuses of its next responses. All further responses have the status 200.
+    """
 
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []
-        self.bodies: list[bytes] = []  # of traces
+        self.bodies: list[bytes] = []  # bodies of requests with traces
         self.metric_bodies: deque[bytes] = deque(maxlen=100)
         self.statuses: list[int] = []
-        self.location = ""  # of redirects
+        self.location = ""  # target of redirects
         self._port = 0
 
     @property
@@ -69,7 +72,10 @@ class Collector:
         return [value for body in list(self.metric_bodies) for value in values(body)]
 
     def of(self, trace: str, *names: str) -> list[Received]:
-        """Return the spans of a trace once every given name occurred as often as it is given."""
+        """Wait until each name occurs in the trace as often as in the arguments.
+
+        Return the spans.
+        """
 
         def there() -> list[Received]:
             found = [span for span in self.spans if span.trace == trace]

@@ -1,7 +1,8 @@
-"""Third-party secret stores over HTTP, after their documented interfaces.
+"""Third-party secret stores over HTTP, according to their documented interfaces.
 
-One server speaks the parts of HashiCorp Vault (KV version 2, AppRole), Google's Secret Manager and
-Azure's Key Vault that reading a secret needs. A request without a valid token is rejected.
+One server implements the parts of HashiCorp Vault (KV version 2, AppRole), Google's Secret Manager
+and Azure's Key Vault that are necessary to read a secret. It rejects requests without a valid
+token.
 """
 
 import base64
@@ -17,9 +18,9 @@ ROLE, ROLE_SECRET = "role-1", "role-secret-1"
 
 @dataclass
 class SecretStores:
-    """The server: `kept` are the secrets by path, `tokens` the valid tokens, one per sign-in.
+    """The server. `kept` are the secrets by path; `tokens` are the valid tokens, one per sign-in.
 
-    `certificate` and its key make it speak TLS.
+    With `certificate` and its key, the server uses TLS.
     """
 
     kept: dict[str, Any] = field(default_factory=dict)
@@ -27,7 +28,7 @@ class SecretStores:
     requests: list[str] = field(default_factory=list)
     certificate: tuple[str, str] | None = None
     down: bool = False
-    port: int = 0  # the URL's host and port
+    port: int = 0  # port of the URL
 
     def __enter__(self) -> Self:
         self._served = ExitStack()
@@ -48,7 +49,7 @@ class SecretStores:
         return Response(status, result, headers)
 
     def reply(self, method: str, path: str, headers: dict[str, str], body: Any) -> tuple[int, Any]:
-        """Return the status and the body of an answer."""
+        """Return the status and the body of a response."""
         path = path.partition("?")[0]
         self.requests.append(path)
         if self.down:
@@ -62,7 +63,7 @@ class SecretStores:
         return self.answer(path, body)
 
     def answer(self, path: str, _body: Any) -> tuple[int, Any]:
-        """Answer an authorized request."""
+        """Return the response to an authorized request."""
         for form, tell in _FORMS:
             if found := form.fullmatch(path):
                 return tell(self.kept.get(found[1]))

@@ -13,7 +13,7 @@ from harness.engines.engine import own_port
 
 @dataclass(frozen=True)
 class SyslogMessage:
-    """One message, parsed after RFC 5424."""
+    """A message, parsed according to RFC 5424."""
 
     priority: int
     at: str
@@ -24,7 +24,7 @@ class SyslogMessage:
 
     @classmethod
     def of(cls, message: bytes) -> "SyslogMessage":
-        """Parse a message. Raises if it is malformed."""
+        """Parse a message. Raises an error if it is malformed."""
         head, at, host, program, process, name, data, text = message.decode().split(" ", 7)
         assert (process, data) == ("-", "-")
         priority, closing, version = head[1:].partition(">")
@@ -33,7 +33,7 @@ class SyslogMessage:
 
 
 class SyslogServer:
-    """A receiver for the length of the block; after `cut` it can start again on the same port."""
+    """A receiver that runs until the context ends. After `cut` it can restart on the same port."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.port = own_port()
@@ -51,13 +51,13 @@ class SyslogServer:
         await self.cut()
 
     async def start(self) -> None:
-        """Start to listen."""
+        """Start listening."""
         self._server = await asyncio.start_server(
             self._meet, "127.0.0.1", self.port, ssl=self._context
         )
 
     async def cut(self) -> None:
-        """Stop listening and drop every connection with its unread data."""
+        """Stop listening, and drop all connections with their unread data."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -73,7 +73,7 @@ class SyslogServer:
         return [each.event["id"] for each in self.messages]
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # the connection was cut before its handler started
+        if self._server is None:  # the connection was dropped before its handler started
             writer.transport.abort()
             return
         self.connections += 1
@@ -94,7 +94,7 @@ class SyslogServer:
 
 
 class Datagrams:
-    """A UDP port, open for the length of the block."""
+    """A UDP port that is open until the context ends."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

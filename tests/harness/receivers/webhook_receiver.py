@@ -1,4 +1,4 @@
-"""Webhook receiver over HTTP that checks signatures and can fail on request."""
+"""Webhook receiver over HTTP. It checks signatures, and can fail on request."""
 
 import base64
 import hmac
@@ -11,15 +11,15 @@ from harness.network.json_server import Request, Response, answering
 
 
 def webhook_secret(text: str) -> str:
-    """Return a secret whose key is this text of 24 to 64 bytes."""
+    """Return a webhook secret. Its key is this text of 24 to 64 bytes."""
     return f"whsec_{base64.b64encode(text.encode()).decode()}"
 
 
 class Received(Request):
-    """One received request."""
+    """A received request."""
 
     def signed_with(self, secret: str) -> bool:
-        """Return whether a signature is valid, computed from the specification."""
+        """Return whether the signature is valid. The check follows the specification."""
         text = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
         key = base64.b64decode(secret.removeprefix("whsec_"))
         expected = base64.b64encode(hmac.digest(key, text.encode() + self.body, "sha256")).decode()
@@ -27,7 +27,7 @@ class Received(Request):
 
 
 class Receiver:
-    """A receiver for the length of the block; `status` is its answer."""
+    """A receiver that runs until the context ends. `status` is the status of its responses."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port or own_port()
@@ -51,7 +51,7 @@ class Receiver:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stop listening for the length of the block."""
+        """Stop listening until the context ends."""
         self._served.close()
         try:
             yield

@@ -1,7 +1,7 @@
 """Spellings of this machine's address, and names that resolve to it.
 
-Written after the parsers of resolvers, C libraries and URL libraries, independently of the tested
-check.
+The list follows the parsers of resolvers, C libraries and URL libraries. It is independent of the
+tested check.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from itertools import product
 from toolbus_common.egress import Target
 from toolbus_common.egress.resolver import resolved
 
-# The addresses of a name at its first look-up, its second, and so on; the last one stays.
+# The addresses of a name at its first lookup, its second lookup, and so on. The last address stays.
 MEANINGS: dict[str, list[list[str]]] = {
     "127.0.0.1.nip.example": [["127.0.0.1"]],
     "localtest.example": [["127.0.0.1"], ["::1"]],
@@ -25,13 +25,13 @@ MEANINGS: dict[str, list[list[str]]] = {
     "both-turned.example": [["127.0.0.1", "93.184.216.34"]],
     "mixed-six.example": [["2606:4700::1111", "::1"]],
     "rebound-at-once.example": [["127.0.0.1"], ["93.184.216.34"]],
-    # Allowed by name, and without a listener: a second look-up would lead to loopback.
+    # This name is allowed and has no listener. A second lookup would lead to loopback.
     "rebinding.example": [["127.0.0.2"], ["127.0.0.1"]],
     "xn--127-0-0-1.example": [["127.0.0.1"]],
     "internal.example.": [["127.0.0.1"]],
 }
 REBINDING = "rebinding.example"
-LISTED = "127.0.0.2"  # allowed by the tests' operator; without a listener
+LISTED = "127.0.0.2"  # an address without a listener that the operator allows
 
 _OCTETS = {
     "decimal": "{}".format,
@@ -100,7 +100,7 @@ _TRICKS = (
 
 
 def hosts() -> Iterator[str]:
-    """Return every spelling of the host, without repetition."""
+    """Return all spellings of the host, without duplicates."""
     seen: dict[str, None] = dict.fromkeys(_PLAIN)
     for first, middle, last in product(_OCTETS.values(), repeat=3):
         seen.setdefault(".".join((first(127), middle(0), middle(0), last(1))))
@@ -116,7 +116,7 @@ def hosts() -> Iterator[str]:
 
 
 def spellings(port: int) -> list[str]:
-    """Return every URL that must not reach this port of this machine."""
+    """Return all URLs with which a client must not reach this port of this machine."""
     return [
         *(f"http://{host}:{port}/mcp" for host in hosts()),
         *(trick.format(port) for trick in _TRICKS),
@@ -124,7 +124,7 @@ def spellings(port: int) -> list[str]:
 
 
 class Resolver:
-    """A resolver with scripted answers for the names above; other names go to the system."""
+    """A resolver with scripted responses for the names above. The system resolves other names."""
 
     def __init__(self) -> None:
         self._lookups: dict[str, int] = {}
@@ -138,6 +138,6 @@ class Resolver:
         return result[min(turn, len(result) - 1)]
 
     async def __call__(self, target: Target) -> list[str]:
-        """Resolve a name as the executor does."""
+        """Resolve a name in the same way as executor."""
         result = self.meaning(target.host)
         return await resolved(target) if result is None else result

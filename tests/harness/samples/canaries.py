@@ -1,9 +1,11 @@
-"""Canaries: secrets that tests search for in every output, in all usual encodings.
+"""Canaries: secrets that tests search for in all outputs, in all usual encodings.
 
-Adding a kind takes three steps: name it in `harness.gateway.canary_gateway` (which creates it and
-configures where it goes), use it in a step of `Story` in `tests/e2e/test_canaries.py` so that it is
-transmitted, and, if it may appear in a new output, add that output to
-`harness.gateway.visible_outputs` and `PLACES`.
+A new kind of canary needs three steps:
+
+- Add it to `harness.gateway.canary_gateway`, which creates and configures it.
+- Use it in a step of `Story` in `tests/e2e/test_canaries.py`, so that it is transmitted.
+- If it can appear in a new output, add this output to `harness.gateway.visible_outputs` and
+  `PLACES`.
 """
 
 import secrets
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from secrets import token_hex
 from urllib.parse import quote
 
-_SHORTEST = 8  # minimum length of a spelling; shorter ones would match by chance
+_SHORTEST = 8  # minimum length, because shorter spellings would match by chance
 
 
 def canary(of: str) -> str:
@@ -29,20 +31,20 @@ def card() -> str:
 
 
 def spellings(secret: str) -> set[bytes]:
-    """Return the encodings of a secret: plain, URL, hex, and Base64 at every offset."""
+    """Return the encodings of a secret: plain, URL, hex, and Base64 for each position."""
     raw = secret.encode()
     fields = {raw, quote(secret, safe="").encode(), raw.hex().encode()}
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             whole = encode(b"\0" * before + raw)
-            # Base64 characters that mix in a neighbouring byte are left out.
+            # Base64 characters that also depend on a neighbouring byte are omitted.
             first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
             fields.add(whole[first:last])
     return {each for each in fields if len(each) >= _SHORTEST}
 
 
 def canaries_in(planted: Mapping[str, str], place: Iterable[bytes]) -> set[str]:
-    """Return the names of the canaries that occur in an output."""
+    """Return the names of the canaries that an output contains."""
     text = b"\0".join(place)
     return {
         name for name, secret in planted.items() if any(each in text for each in spellings(secret))

@@ -1,4 +1,4 @@
-"""Random mutations of definitions: any member, character or type, at any depth."""
+"""Random mutations of definitions, of any member, character or type at any depth."""
 
 import copy
 import random
@@ -20,7 +20,7 @@ Change = Callable[[Any, random.Random], Any]
 
 
 def mutant(definition: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """Return a mutated definition that is never equal to the original as JSON."""
+    """Return a mutated definition that differs from the original as JSON."""
     while True:
         found: dict[str, Any] = copy.deepcopy(definition)
         for _ in range(chance.choice((1, 1, 1, 2, 5))):
@@ -32,7 +32,7 @@ def mutant(definition: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 
 def reordered(value: Any, chance: random.Random) -> Any:
-    """Return an equal value with its members in another order."""
+    """Return an equal value whose members have another order."""
     if isinstance(value, dict):
         members = [(name, reordered(inner, chance)) for name, inner in value.items()]
         chance.shuffle(members)
@@ -41,7 +41,10 @@ def reordered(value: Any, chance: random.Random) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are equal; true is not 1, the order of members is ignored."""
+    """Return whether two JSON values are equal.
+
+    True is not 1, and the order of members is ignored.
+    """
     if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -105,7 +108,7 @@ def _other(value: Any, chance: random.Random) -> Any:
 
 
 def _value(chance: random.Random) -> Any:
-    """Return a new copy of one of the values, which may be mutated in turn."""
+    """Return a new copy of one of the values. The copy can be mutated."""
     return copy.deepcopy(chance.choice(VALUES))
 
 

@@ -1,6 +1,6 @@
-"""Definitions and results as careless servers send them, grouped by Toolbus's reaction.
+"""Definitions and results of careless servers, grouped by Toolbus's reaction.
 
-`SHOWN` are listed, repaired where strict clients need it; `HELD` are quarantined.
+`SHOWN` are listed, and repaired if strict clients need it. `HELD` are quarantined.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ OBJECT: dict[str, Any] = {"type": "object"}
 
 
 def tool(**members: Any) -> dict[str, Any]:
-    """Return a tool's definition without its name."""
+    """Return the definition of a tool without its name."""
     return {"inputSchema": OBJECT, **members}
 
 
@@ -152,7 +152,7 @@ CASES = (
 
 
 def named(key: str, definitions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return definitions with their names, as a list contains them."""
+    """Return definitions with their names, in the form of a list."""
     return [{key: name, **members} for name, members in definitions.items()]
 
 

@@ -1,4 +1,4 @@
-"""Samples in documentation pages, and the markers that say how each is checked.
+"""Samples in documentation pages, and the markers that define the check of each sample.
 
 A marker is an HTML comment on the line before a fence: `<!-- sample: run; prints Oslo -->`.
 CONTRIBUTING.md lists the markers.
@@ -27,7 +27,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One fence of a page. `line` is the number of the fence's line."""
+    """A fence of a page. `line` is its line number."""
 
     page: str
     line: int
@@ -40,7 +40,10 @@ class Sample:
 
     @property
     def directives(self) -> dict[str, str]:
-        """The marker's directives with their values; `with` takes the rest of the marker."""
+        """The directives of the marker with their values.
+
+        `with` has the rest of the marker as value.
+        """
         rest, _, completion = re.sub(r"(^|;)\s*with\s", "\0", self.marker, count=1).partition("\0")
         found = {}
         for each in filter(None, (part.strip() for part in rest.split(";"))):
@@ -50,12 +53,12 @@ class Sample:
 
     @property
     def runs(self) -> bool:
-        """Whether checking it needs a gateway."""
+        """Whether the check needs a gateway."""
         return not {"run", "run program", "apply"}.isdisjoint(self.directives)
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The whole configuration that a YAML sample stands for, with its section completed."""
+        """The complete configuration for a YAML sample that is one section."""
         document = yaml.safe_load(self.text)
         for name in reversed(self.directives.get("in", "").split(".")):
             document = {name: document} if name else document
@@ -73,13 +76,13 @@ _ALLOWED = {
 
 
 def pages() -> list[Path]:
-    """Return the pages whose samples are checked: all except the decision records."""
+    """Return the pages whose samples are checked: all pages except the decision records."""
     found = [path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "adr"]
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(found)]
 
 
 def samples(path: Path) -> list[Sample]:
-    """Return the samples of a page in order."""
+    """Return the samples of a page in their order."""
     text = path.read_text()
     found = []
     for match in _SAMPLE.finditer(text):
@@ -114,7 +117,7 @@ def faults(sample: Sample) -> Iterator[str]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two documents: mappings by member; otherwise the second value replaces the first."""
+    """Return two merged documents: mappings are merged, other second values replace the first."""
     found = deepcopy(dict(base))
     for name, value in over.items():
         both = isinstance(value, Mapping) and isinstance(found.get(name), Mapping)
@@ -123,7 +126,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def commands(text: str, program: str = "toolbus") -> Iterator[list[str]]:
-    """Yield the words after each command line of `program` in a shell sample."""
+    """Yield the words after `program` in each command line of a shell sample."""
     for line in _whole_lines(text):
         words: list[str] = []
         for token in [*_tokens(line), ";"]:
@@ -144,7 +147,7 @@ def _command(words: list[str], program: str) -> Iterator[list[str]]:
 
 
 def _whole_lines(text: str) -> Iterator[str]:
-    """Yield lines, joined where a quotation or a backslash continues in the next one."""
+    """Yield logical lines: a quotation or a backslash continues a line."""
     started = ""
     for line in re.sub(r"\\\n", " ", text).splitlines():
         started += line
@@ -158,5 +161,5 @@ def _whole_lines(text: str) -> Iterator[str]:
 
 
 def _tokens(line: str) -> list[str]:
-    """Split a line as a shell does, without comments. Raises `ValueError`."""
+    """Split a line in the same way as a shell, without comments. Raises `ValueError`."""
     return list(shlex.shlex(line, posix=True, punctuation_chars=True))

@@ -1,4 +1,4 @@
-"""Every setting and field that contains a URL, with the attempt to reach it."""
+"""All settings and fields that contain a URL, each with the attempt to reach it."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.openapi.document_loader import fetch
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
-PROBE_SECONDS = 60.0  # a bound for a broken run
+PROBE_SECONDS = 60.0  # timeout of a failed run
 JSON = b"application/json"
 THREADS = ThreadPoolExecutor(2, "entrances")
 NO_SECRETS = Secrets(stores_of({}))
@@ -50,7 +50,7 @@ NO_CALLER = cast("Caller", None)  # an API does not prompt its caller
 
 
 class Listener:
-    """A listener on loopback, over IPv4 and IPv6 if available, that counts connections."""
+    """A listener on loopback that counts connections, over IPv4 and, if available, IPv6."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -59,7 +59,7 @@ class Listener:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["Listener"]:
-        """Listen for the length of the block."""
+        """Listen until the context ends."""
         async with served(self._meet) as self.port, AsyncExitStack() as stack:
             with suppress(OSError):  # a machine without IPv6
                 await stack.enter_async_context(served(self._meet, "::1", self.port))
@@ -77,7 +77,7 @@ class Listener:
         await writer.drain()
 
     def _answer(self, path: str) -> bytes:
-        """Answer with a redirect to elsewhere, in each of the possible forms."""
+        """Return a redirect to another address, in each of the possible forms."""
         if path == "/sse":
             body = f"event: endpoint\ndata: {_line(self.leads_to)}\n\n".encode()
             return _answered(b"200 OK", b"text/event-stream", body)
@@ -231,7 +231,7 @@ class Tried:
         await _opened(GraphQLUpstream(Server(graphql=url), {}, CallRunner().news, self.way))
 
     async def grpc(self, url: str) -> None:
-        """Call a gRPC server, whose library opens its own connections."""
+        """Call a gRPC server. Its library opens connections itself."""
         place = urlsplit(url)
         server = Server(grpc=f"grpc://{place.netloc}")
         await _opened(GrpcUpstream(server, {}, CallRunner().news, self.way))
@@ -242,7 +242,7 @@ class Tried:
         await self._sent_to_gate(url, f"CONNECT {authority} HTTP/1.1\r\n\r\n")
 
     async def forward(self, url: str) -> None:
-        """Request a forward at the sandbox's egress proxy."""
+        """Request the forwarding of a request at the sandbox's egress proxy."""
         await self._sent_to_gate(url, f"GET {url} HTTP/1.1\r\n\r\n")
 
     # -- attempts ----------------------------------------------------------------------------
@@ -257,13 +257,13 @@ class Tried:
         try:
             await upstream.open()
             listed = await upstream.list_page("tools/list", None)
-            if listed["tools"]:  # its only operation would be left out otherwise
+            if listed["tools"]:  # otherwise the only operation was omitted
                 await upstream.call(admitted("ping", {"q": "x"}), PROBE_SECONDS, NO_CALLER)
         finally:
             await upstream.close()
 
     async def _sent_to_gate(self, url: str, request: str) -> None:
-        """Send a request to an egress proxy that allows every address and the requested name."""
+        """Send a request to an egress proxy that allows all addresses and the requested name."""
         gate = EgressProxy("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
         with gate.handover() as hatch:
             place = urlsplit(hand_over(os.dup(hatch)))
@@ -335,7 +335,10 @@ LED_TO: dict[str, Entrance] = {
 
 @dataclass
 class Count:
-    """The result of an entry point: probes, denied ones, and those that reached the listener."""
+    """The result of an entry point.
+
+    It counts attempts, denied attempts, and attempts that reached the listener.
+    """
 
     probes: int = 0
     refused: int = 0
@@ -344,7 +347,7 @@ class Count:
 
 
 async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: Listener) -> Count:
-    """Try every URL at an entry point."""
+    """Try all URLs at an entry point."""
     count = Count()
     for url in urls:
         before = seen.hits
@@ -354,7 +357,7 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
                 await entrance(tried, url)
         except (ToolbusError, HttpError, SinkError, TargetError, ValidationError, ValueError):
             count.refused += 1
-        # an accepted connection that was not read has reached its handler by now
+        # by now, all accepted connections have reached their handler
         for _ in range(TURNS):
             await asyncio.sleep(0)
         if seen.hits != before:
@@ -364,5 +367,5 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
 
 
 def lists(*more: str) -> Egress:
-    """Return the egress settings of an operator who allows these."""
+    """Return the egress settings of an operator who allows these addresses."""
     return Egress(Allowed.of(" ".join((LISTED, *more))))

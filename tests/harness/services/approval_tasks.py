@@ -16,7 +16,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 async def created_task(made: PolicyReplicas, **form: Any) -> str:
-    """Make a call and return the id of the task it becomes."""
+    """Make a call, and return the id of the task that it becomes."""
     final = await made.request(**form)
     assert isinstance(final, TaskCreated)
     body = json.loads(final.body)
@@ -26,7 +26,7 @@ async def created_task(made: PolicyReplicas, **form: Any) -> str:
 
 
 async def task_request(made: PolicyReplicas, what: str, task: str, **form: Any) -> FinalReply:
-    """Send a `tasks/…` request and return its reply."""
+    """Send a `tasks/…` request, and return its reply."""
     given = {
         "family": form.get("family", ProtocolFamily.MODERN),
         **{k: form[k] for k in ("secret",) if k in form},
@@ -59,5 +59,5 @@ def approval_of(task: str) -> str:
 
 
 async def reached(made: PolicyReplicas, times: int) -> bool:
-    """Return whether the server received this number of calls."""
+    """Return whether the server has received this number of calls."""
     return len(made.reached) >= times

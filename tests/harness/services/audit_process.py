@@ -17,7 +17,10 @@ AUDIT = "from toolbus_common.service.process import run; raise SystemExit(run(['
 def audit_process(
     settings: Settings, log: Path, program: str = AUDIT, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run audit for the length of the block and kill it; `environment` are additional settings."""
+    """Run audit until the context ends, then kill it.
+
+    `environment` contains additional settings.
+    """
     given = {"STATE_DIR": str(settings.state_dir), "NATS_URL": settings.nats_url, **environment}
     given = {f"TOOLBUS_{name}": value for name, value in given.items()}
     with log.open("ab") as output:

@@ -1,4 +1,4 @@
-"""The oauth service in this process on a real bus, with the requests of ingress and operator."""
+"""Oauth service in this process on a real bus, with the requests of ingress and of an operator."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -46,20 +46,20 @@ STAFF = {"access": {"staff": {"claims": {"groups": "staff"}, "tools": ["docs__*"
 
 
 def hashed(password: str) -> str:
-    """Hash a password as the CLI does, with a fast work factor."""
+    """Hash a password in the same way as the CLI, with a fast work factor."""
     made = Argon2id(salt=b"0123456789abcdef", length=32, iterations=1, lanes=1, memory_cost=64)
     return made.derive_phc_encoded(password.encode())
 
 
 @dataclass
 class ServiceBrowser:
-    """A browser whose requests go straight to the service."""
+    """A browser whose requests go directly to the service."""
 
     server: "Server"
     cookies: dict[str, str] = field(default_factory=dict)
 
     async def get(self, path: str, **query: str) -> Page:
-        """Follow a link, given as a path or as a whole URL."""
+        """Follow a link: a path or a complete URL."""
         parts = urlsplit(path)
         result = urlencode(query) if query else parts.query
         return await self._exchange("GET", parts.path, result, b"", {})
@@ -78,7 +78,7 @@ class ServiceBrowser:
         return await self.post("/oauth/consent", FORM, ticket=page.ticket, answer=answer)
 
     async def consenting(self, client_id: str, **more: str) -> Page:
-        """Sign in if necessary and return the consent page."""
+        """Sign in if needed, and return the consent page."""
         page = await self.get("/oauth/authorize", **authorization_request(client_id, **more))
         return await self.signed_in(page) if 'name="password"' in page.text else page
 
@@ -102,7 +102,7 @@ class ServiceBrowser:
 
 @dataclass
 class Server:
-    """The running service, with the connections of ingress and operator."""
+    """The running service, with the connections of ingress and of an operator."""
 
     ingress: RequestReply
     operator: RequestReply
@@ -110,7 +110,7 @@ class Server:
     config: Bus
 
     async def answers(self) -> bool:
-        """Return whether the service is already reachable on the bus."""
+        """Return whether the service is reachable on the bus."""
         try:
             return (await self.page("GET", "/oauth/jwks")).status == 200
         except UnavailableError:
@@ -119,14 +119,14 @@ class Server:
     async def page(
         self, method: str, path: str, query: str = "", body: bytes = b"", headers: Any = None
     ) -> PageReply:
-        """Send an HTTP request as ingress forwards it."""
+        """Send an HTTP request in the form that ingress forwards."""
         request = PageRequest(
             method=method, path=path, query=query, headers=headers or {}, body=body
         )
         return await self.ingress.request(request, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
-        """Send a client's form and return the status and the JSON of the answer."""
+        """Send the form of a client, and return the status and the JSON of the response."""
         headers = {**FORM}
         if "basic" in form:
             headers["authorization"] = f"Basic {form.pop('basic')}"
@@ -171,7 +171,7 @@ class Server:
         return await self.ingress.request(TokenQuery(token=token), Bearer, 60.0)
 
     async def action(self, action: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
-        """Perform an operator's action and return its rows."""
+        """Send an operator's action, and return its rows."""
         request = IdentityRequest(action=action, name=name, by="op", about=json.dumps(about))
         return list((await self.operator.request(request, IdentityReply, 60.0)).rows)
 
@@ -182,7 +182,7 @@ class Server:
         return row
 
     async def declare(self, **sections: Any) -> None:
-        """Apply a configuration and approve its addresses as the operator does."""
+        """Apply a configuration, and approve its addresses as an operator."""
         configuration = Configuration.model_validate(sections)
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(configuration))))
@@ -191,7 +191,7 @@ class Server:
 
 
 def authorization_request(client_id: str, **more: str) -> dict[str, str]:
-    """Return the parameters of an authorization request without the empty ones."""
+    """Return the parameters of an authorization request. Empty parameters are omitted."""
     fields = {
         "response_type": "code",
         "client_id": client_id,

@@ -22,6 +22,7 @@ from toolbus_common.contracts import (
     ProtocolFamily,
     ReplyMessage,
 )
+from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_executor.calls.call_handler import CallHandler
@@ -44,9 +45,9 @@ class RecordedEvents(EventPublisher):
         self.producer = "0123abcd"
         self.published: list[Event] = []
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Event | EncodedEvent) -> None:
         """Store the event."""
-        self.published.append(event)
+        self.published.append(event.decoded() if isinstance(event, EncodedEvent) else event)
 
 
 @dataclass

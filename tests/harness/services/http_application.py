@@ -1,4 +1,4 @@
-"""HTTP listener with a small application, and the listener's metrics."""
+"""HTTP listener with a small application, and the metrics of the listener."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ PART = b"x" * 65536
 
 @dataclass
 class Application:
-    """An application that echoes the body; requests to `/held` wait for `go`."""
+    """An application that echoes the body. Requests to `/held` wait for `go`."""
 
     seen: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Application:
     go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         self.seen.append(scope)
         if scope["path"] == "/refused":
             await answered(send, 401, b"")
@@ -72,13 +72,13 @@ class ServedApplication:
 
     @property
     def open(self) -> int:
-        return len(self.listener.state.connections)
+        return len(self.listener.connections)
 
     def connect(self) -> RawHttp:
         return RawHttp(self.listener.port)
 
     async def answer_to(self, *parts: bytes) -> RawAnswer:
-        """Send bytes on a new connection and return the answer."""
+        """Send bytes on a new connection, and return the response."""
 
         def exchange() -> RawAnswer:
             with self.connect() as connection:
@@ -97,7 +97,7 @@ async def place(limits: Limits = PATIENT) -> AsyncIterator[ServedApplication]:
             yield ServedApplication(listener, app)
         finally:
             app.go.set()
-            for connection in tuple(listener.state.connections):
+            for connection in tuple(listener.connections):
                 connection.transport.abort()
 
 
@@ -114,7 +114,7 @@ def closed(reason: str) -> float:
 
 
 def within(**seconds: float) -> Limits:
-    """Return limits that are long except for the given ones."""
+    """Return limits with these values. All other limits are long."""
     fields = {
         "head_seconds": LONG,
         "body_seconds": LONG,

@@ -1,4 +1,4 @@
-"""Ledger test data: generations in memory, admissions, stored counters."""
+"""Test data of the ledger: generations in memory, admissions, and stored counters."""
 
 from time import time
 
@@ -53,7 +53,7 @@ class MemoryGenerations:
 
 
 def admitted(charge: int, *levels: tuple[str, Level], customer: str = "acme") -> Admission:
-    """Return the admission of a tool at a price, for a key with these levels."""
+    """Return the admission of a tool with a price, for a key with these levels."""
     principal = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), customer, NEVER)
     payer = Payer(principal, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
     counting = tuple(each for each in payer.budgets if each.counts(TOOL, charge))
@@ -68,7 +68,7 @@ def admission(
     rate: Rate | None = None,
     loop: Loop | None = None,
 ) -> Admission:
-    """Return an admission with a daily budget of the key and a monthly one of its team."""
+    """Return an admission with a daily budget of the key and a monthly budget of its team."""
     levels: list[tuple[str, Level]] = [
         ("key:bot", Key(budget=Budget(usd=usd, per=Period.DAY), rate=rate, loop=loop))
     ]

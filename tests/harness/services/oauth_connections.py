@@ -1,4 +1,4 @@
-"""The oauth service as an OAuth client of upstreams, with an executor and a person's browser."""
+"""Oauth service as an OAuth client of upstreams, with an executor and a person's browser."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +36,7 @@ class ConnectFlow:
 
     @property
     def people(self) -> dict[str, Any]:
-        """The declaration of the sign-in."""
+        """The configuration of the sign-in."""
         return STAFF
 
     async def request(self, user: str = "ann", **more: Any) -> UpstreamTokenReply:
@@ -50,7 +50,7 @@ class ConnectFlow:
         return await self.walker.signed_in(page)
 
     async def sent(self) -> Page:
-        """Open a new connect link and return the redirect to the authorization server."""
+        """Open a new connect link, and return the redirect to the authorization server."""
         reply = await self.request()
         assert reply.link, reply
         page = await self.walker.get(reply.link)
@@ -70,7 +70,7 @@ class ConnectFlow:
 async def executor_connection(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **environment: str
 ) -> AsyncIterator[tuple[Server, RequestReply]]:
-    """Run the service and yield it with the executor's connection."""
+    """Run the service, and yield it with the connection of an executor."""
     async with (
         serving(settings, operator, monkeypatch, **environment) as server,
         bus_of("executor", settings) as bus,
@@ -80,13 +80,13 @@ async def executor_connection(
 
 @asynccontextmanager
 async def connection_store(settings: Settings) -> AsyncIterator[Store]:
-    """Yield the service's store of upstream connections, opened with its own key."""
+    """Yield the store of upstream connections, opened with the key of the service."""
     async with bus_of("oauth", settings) as bus:
         seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
         yield Store(await bus.bucket(CONNECTIONS), seal)
 
 
 def redirected_back(sent: Page) -> str:
-    """Follow the authorization server's redirect back to the gateway."""
+    """Follow the redirect of the authorization server back to the gateway."""
     assert sent.status == 303, sent.text
     return redirect_of(sent.location)

@@ -1,4 +1,4 @@
-"""The REST APIs of ingress without a bus: policy is a double that records its queries."""
+"""REST APIs of ingress without a bus. A double of policy records its queries."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ SECRETS = {role: f"tba_{role}_a-secret-of-the-rest-edge" for role in ("admin", "
 
 @dataclass
 class PolicyDouble:
-    """Records queries; replies with `reply`, or raises it."""
+    """Double of policy that records queries. It returns or raises `reply`."""
 
     reply: Any = field(default_factory=lambda: AdminReply(revision=7, body=b'{"done":true}'))
     queries: list[AdminRequest | ApproverRequest] = field(default_factory=list)
@@ -34,7 +34,10 @@ class PolicyDouble:
 
 
 class RestEdge:
-    """Requests to the REST APIs; `policy` is what they query, `reads` counts parts of bodies."""
+    """Requests to the REST APIs.
+
+    `policy` receives their queries; `reads` counts parts of bodies.
+    """
 
     def __init__(self) -> None:
         self.policy, self.reads = PolicyDouble(), 0
@@ -58,10 +61,15 @@ class RestEdge:
         )  # fmt: skip
         self.apis = RestApis(self.endpoint)
 
+    def reset(self) -> None:
+        """Forget all requests, and reply to queries as at first."""
+        self.policy.reply, self.reads = PolicyDouble().reply, 0
+        self.policy.queries.clear()
+
     async def request(
         self, method: str, target: str, body: bytes = b"", role: str = "admin", **headers: str
     ) -> Response:
-        """Return the response; without a role, the request has no credential."""
+        """Return the response. Without a role, the request contains no credential."""
         path, _, query = target.partition("?")
         fields = {"host": "localhost"}
         if role:

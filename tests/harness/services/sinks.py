@@ -1,4 +1,4 @@
-"""SIEM sinks on the real stream, as the audit service runs them."""
+"""SIEM sinks on the real stream, in the same way as in the audit service."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,18 +22,21 @@ from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8 localhost"))
-# retries soon, and resends what a server did not acknowledge
+# This pace retries soon, and sends unacknowledged events again.
 PACE = Timing(first_retry=0.05, settle=60.0)
 SECRETS = Secrets(stores_of({"TOKEN": "a token of the receiver"}))
 
 
 def sink(url: str, **given: Any) -> Sink:
-    """Return a sink that forwards every event from the oldest on, unless `given` says otherwise."""
+    """Return a sink that forwards all events from the oldest event on.
+
+    `given` overrides its fields.
+    """
     return Sink.model_validate({"url": url, "begin": "oldest", **given})
 
 
 def stream_of(bus: Bus) -> EventStream:
-    """Return the stream EVENTS as the service reads it."""
+    """Return the stream EVENTS in the form that the service reads."""
 
     async def when() -> str:
         return await created_at(bus.client, EVENTS)
@@ -48,7 +51,7 @@ def stream_of(bus: Bus) -> EventStream:
 
 
 class MemoryStream:
-    """A stream in memory that can drop its oldest messages and be created again."""
+    """A stream in memory. It can drop its oldest messages, and it can be created again."""
 
     def __init__(self) -> None:
         self.named = "1"
@@ -62,16 +65,16 @@ class MemoryStream:
             self.kept[sequence] = StreamEntry(sequence, event.subject, line)
 
     def forget(self, *sequences: int) -> None:
-        """Drop messages, as the stream's age limit does."""
+        """Drop messages, in the same way as the age limit of the stream."""
         for each in sequences:
             del self.kept[each]
 
     def recreate(self) -> None:
-        """Replace the stream by an empty one of the same name."""
+        """Replace the stream with an empty stream of the same name."""
         self.named, self.kept = f"{self.named}1", {}
 
     def stream(self) -> EventStream:
-        """Return the stream as a sink reads it."""
+        """Return the stream in the form that a sink reads."""
 
         async def when() -> str:
             return self.named
@@ -95,7 +98,7 @@ async def running_sinks(
     pace: Timing = PACE,
     stream: EventStream | None = None,
 ) -> AsyncIterator[SinkRegistry]:
-    """Run the sinks of one audit replica with audit's bus permissions."""
+    """Run the sinks of one audit replica with the bus permissions of audit."""
     resolver = CheckedResolver(AT_LOOPBACK, tls_to_public=True)
     poster = HttpClient(resolver, tls)
     sinks = SinkRegistry(lambda: declared, poster, lambda _: False, SECRETS, holder, pace)

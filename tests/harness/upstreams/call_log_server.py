@@ -1,7 +1,8 @@
-"""Small MCP server over HTTP, run as its own process, that logs every call.
+"""Small MCP server over HTTP in a separate process. It logs every call.
 
 Usage: `python call_log_server.py PORT LOG`. Every call is written to the log before it is answered,
-so a test can count the calls that reached the upstream.
+so a test can count the calls that reached the upstream. A call with the argument `until` is
+answered once the file of that name exists.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ class Upstream:
         self._call_log = call_log
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer one HTTP request."""
+        """Respond to one HTTP request."""
         if scope["type"] == "lifespan":
             return
         body = b""
@@ -53,12 +54,14 @@ class Upstream:
             await answer(send, 200, {**envelope(request), **local(request)})
 
     async def call(self, request: dict[str, Any], send: Any) -> None:
-        """Answer one tool call."""
+        """Respond to one tool call."""
         tool, arguments = request["params"]["name"], request["params"].get("arguments", {})
         with self._call_log.open("a") as call_log:
             call_log.write(json.dumps({"tool": tool, **arguments}) + "\n")
         if tool == "die":
             os._exit(1)
+        while not is_released(arguments):  # noqa: ASYNC110 - the test is another process
+            await asyncio.sleep(0.01)
         if tool == "wait":
             await asyncio.sleep(arguments["seconds"])
         if tool == "drip":
@@ -73,6 +76,10 @@ class Upstream:
             )
 
 
+def is_released(arguments: dict[str, Any]) -> bool:
+    return "until" not in arguments or Path(arguments["until"]).exists()
+
+
 def envelope(request: dict[str, Any]) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request["id"]}
 
@@ -82,7 +89,7 @@ def text(words: str, is_error: bool = False) -> dict[str, Any]:  # noqa: FBT001,
 
 
 def local(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer a request that is not a tool call."""
+    """Return the response to a request that is not a tool call."""
     if request["method"] == "initialize":
         fields = {
             "protocolVersion": "2025-06-18",

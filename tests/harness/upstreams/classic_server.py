@@ -1,8 +1,8 @@
 """SDK server whose tools elicit, sample and log during the call.
 
-Usage: `python classic_server.py stdio [FAMILY]` or `http PORT [FAMILY]`. It speaks both protocol
-families, or only the stateless one with `modern`. It declares no `logging`. In the stateless family
-the SDK has no back-channel to the client, so these tools fail there.
+Usage: `python classic_server.py stdio [FAMILY]` or `http PORT [FAMILY]`. It supports both protocol
+families, or only the stateless family with `modern`. It does not declare `logging`. In the
+stateless family the SDK cannot send requests to the client, so these tools fail there.
 """
 
 import sys
@@ -39,7 +39,7 @@ async def greet(ctx: Context) -> str:
 
 @app.tool()
 async def think(ctx: Context) -> str:
-    """Sample from the client's model."""
+    """Sample from the model of the client."""
     request = SamplingMessage(role="user", content=TextContent(type="text", text="Think"))
     result = await ctx.session.create_message(
         [request], max_tokens=5, related_request_id=ctx.request_id
@@ -68,7 +68,7 @@ class SingleFamilyApp:
         self._inner = inner
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         headers = dict(scope.get("headers") or ())
         if scope["type"] == "http" and headers.get(b"mcp-protocol-version") != b"2026-07-28":
             error = {"code": -32022, "message": "Unsupported", "data": {"supported": []}}

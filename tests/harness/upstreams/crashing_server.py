@@ -1,7 +1,7 @@
-"""MCP server on stdio that prints all its secrets to standard error before it dies.
+"""MCP server on stdio that prints all its secrets to standard error before it exits.
 
-The test copies it into the gateway's directory. While a file `doomed` lies beside it, it dies at
-startup, and callers get the reason why the server is unavailable.
+The test copies it into the gateway's directory. While a file `doomed` exists beside it, it exits at
+startup, and callers receive the reason why the server is unavailable.
 """
 
 import os
@@ -17,7 +17,7 @@ server = FastMCP("frail")
 
 
 def lament(card: str, words: str) -> None:
-    """Print secrets as a careless server does, in several spellings and split lines."""
+    """Print secrets in several spellings and split lines, in the same way as a careless server."""
     for name in ("INLINE", "GIVEN"):
         given = os.environ[name]
         half = len(given) // 2

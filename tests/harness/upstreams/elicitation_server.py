@@ -1,8 +1,8 @@
-"""SDK server of the handshake family that sends requests to its client.
+"""SDK server of the session-based family that sends requests to its client.
 
-Usage: `python elicitation_server.py stdio`, `sse PORT` or `http PORT`. It sends requests within
-calls (`ask`, `sample`), after calls (`later`), and asks for the roots when a session starts and
-when they change. The listed tools depend on the client's capabilities.
+Usage: `python elicitation_server.py stdio`, `sse PORT` or `http PORT`. It sends requests during
+calls (`ask`, `sample`) and after calls (`later`). It requests the roots when a session starts and
+when the roots change. The listed tools depend on the client's capabilities.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ FORM: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 TEXT: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 PLAIN = ("ask", "sample", "plain", "later", "heard")
 messages: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
-counts: dict[str, int] = defaultdict(int)  # names of tools whose call was cancelled
+counts: dict[str, int] = defaultdict(int)  # cancelled calls, by tool
 jobs: set[asyncio.Task[None]] = set()
 
 
@@ -35,7 +35,7 @@ def kept(ctx: Any) -> list[str]:
 
 
 async def elicited(ctx: Any, word: str, request: Any) -> str:
-    """Elicit an answer and return it as text."""
+    """Elicit an answer, and return it as text."""
     try:
         answer = await ctx.session.elicit_form(word, FORM, request)
     except MCPError as error:
@@ -44,7 +44,7 @@ async def elicited(ctx: Any, word: str, request: Any) -> str:
 
 
 async def sampled(ctx: Any, word: str) -> str:
-    """Sample from the client's model and return the text."""
+    """Sample from the model of the client, and return the text."""
     message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text=word))
     try:
         answer = await ctx.session.create_message(
@@ -72,7 +72,7 @@ def begin(work: Any) -> None:
 
 
 async def asking(ctx: Any, word: str) -> str:
-    """Send a request within a call and record a cancellation."""
+    """Send a request during a call, and record a cancellation."""
     try:
         return await elicited(ctx, word, ctx.request_id)
     except asyncio.CancelledError:
@@ -119,13 +119,13 @@ async def listed(ctx: Any, _params: Any) -> types.ListToolsResult:
 
 
 async def wanted(ctx: Any, _params: Any) -> None:
-    """Request the roots of a client that supports them."""
+    """Request the roots of a client that supports roots."""
     if ctx.session.check_client_capability(types.ClientCapabilities(roots=types.RootsCapability())):
         begin(rooted(ctx))
 
 
 def made() -> Server[Any]:
-    """Build the server."""
+    """Return the server."""
     server: Server[Any] = Server(
         "asking", on_list_tools=listed, on_call_tool=called, on_roots_list_changed=wanted
     )
@@ -171,7 +171,7 @@ def over_http() -> Any:
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.routing import Mount  # noqa: PLC0415
 
-    # from the folder of this program
+    # This module is in the directory of this program.
     of_handshake_family = import_module("stateful_server").HandshakeFamilyApp
     manager = StreamableHTTPSessionManager(made())
 
@@ -184,7 +184,7 @@ def over_http() -> Any:
 
 
 if __name__ == "__main__":
-    # Like SDKs that only know the revisions with a handshake.
+    # In the same way as SDKs that support only the revisions with a handshake.
     setattr(low_level, "serve_dual_era_loop", serve_loop)  # noqa: B010 - it is not exported
     if sys.argv[1] == "stdio":
         anyio.run(on_stdio)

@@ -1,7 +1,7 @@
-"""MCP servers whose calls fail in a chosen way: hang, delay, reset, half-open, invalid bytes.
+"""MCP servers whose calls fail in a selected way: hang, delay, reset, half-open, invalid bytes.
 
-As a program it runs one server per port. `POST /trouble/<name>` sets the fault (with `?wholly` for
-every request, not only calls) and returns the number of tool calls so far.
+As a program it runs one server per port. `POST /trouble/<name>` sets the fault, and returns the
+number of tool calls so far. With `?wholly` the fault applies to all requests, not only to calls.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from typing import Any
 TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
 NEVER = 3600.0
-_TURNS = 5  # the event loop's reader and writer
+_TURNS = 5  # turns of the event loop for its reader and writer
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 
 
 class FaultyServer:
-    """One stateless MCP server; `call_count` counts the tool calls that reached it.
+    """A stateless MCP server. `call_count` is the number of tool calls that reached it.
 
-    With `session` it belongs to the handshake family and gives this session id to every client.
+    With `session` it is session-based, and gives this session id to every client.
     """
 
     def __init__(self, seconds: float = 0.0, workers: int = 1000, session: str = "") -> None:
@@ -36,11 +36,11 @@ class FaultyServer:
         self._session = session
         self.only = NEVER  # number of calls that fail before the server recovers
         self.call_count = 0
-        self.met = 0  # number of `server/discover` requests
+        self.met = 0  # number of received `server/discover` requests
         self.maximum = 0  # highest number of simultaneous calls
         self.port = 0
         self.connected = 0  # connections so far
-        self.released = asyncio.Event()  # set to answer hanging calls after all
+        self.released = asyncio.Event()  # if set, hanging calls get their responses
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
         self._in_progress = 0
@@ -53,7 +53,7 @@ class FaultyServer:
         return f"http://127.0.0.1:{self.port}/mcp"
 
     async def start(self, port: int = 0) -> None:
-        """Start to listen."""
+        """Start listening."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -139,7 +139,7 @@ class FaultyServer:
         writer.write(self._whole(request))
 
     def _whole(self, request: dict[str, Any]) -> bytes:
-        """Return the answer in the form of the server's family."""
+        """Return the response in the form of the server's family."""
         method = request["method"]
         if self._session and method == "server/discover":
             return _whole(_error(request, -32601))
@@ -163,7 +163,7 @@ async def _reset(_request: Any, writer: asyncio.StreamWriter) -> None:
 
 
 async def _half_open(_request: Any, writer: asyncio.StreamWriter) -> None:
-    """Stop reading and writing without closing, like a machine that is gone."""
+    """Stop reading and writing without closing, which resembles a machine that has failed."""
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
@@ -199,7 +199,7 @@ _TROUBLES = {
     "half-open": _half_open,
     "garbage": _garbage,
     "nonsense": _nonsense,
-    # These affect one call and no other:
+    # These faults affect only one call:
     "refusing": _refusing,
     "boundless": _boundless,
     "failing": _failing,

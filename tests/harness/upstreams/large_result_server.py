@@ -1,4 +1,4 @@
-"""MCP server whose results have any requested size, over HTTP or stdio.
+"""MCP server whose results have the requested size, over HTTP or stdio.
 
 Usage: `python large_result_server.py` for stdio, `python large_result_server.py PORT` for HTTP.
 """
@@ -23,7 +23,7 @@ _LOCAL: dict[str, dict[str, Any]] = {
 
 
 def pieces(request: dict[str, Any]) -> Iterator[bytes]:
-    """Yield the answer to a request as JSON in parts."""
+    """Yield the response to a request as JSON in parts."""
     result = _LOCAL.get(request["method"])
     if result is not None:
         yield json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode()
@@ -35,7 +35,7 @@ def pieces(request: dict[str, Any]) -> Iterator[bytes]:
     tool, arguments = request["params"]["name"], request["params"].get("arguments", {})
     yield b'{"jsonrpc":"2.0","result":{"resultType":"complete",'
     yield from _FORMS[tool](int(arguments.get("bytes", 0)))
-    yield b'},"id":%d}' % request["id"]  # last, which JSON permits
+    yield b'},"id":%d}' % request["id"]  # JSON permits the id at the end
 
 
 def _text(size: int) -> Iterator[bytes]:
@@ -86,7 +86,7 @@ _FORMS = {
 
 
 class LargeResultServer:
-    """The server over HTTP; `call_count` counts the tool calls."""
+    """The server over HTTP. `call_count` is the number of tool calls."""
 
     def __init__(self) -> None:
         self.call_count = 0
@@ -100,7 +100,7 @@ class LargeResultServer:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/mcp"
 
     async def start(self, port: int = 0) -> None:
-        """Start to listen."""
+        """Start listening."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
 
     async def close(self) -> None:
@@ -121,7 +121,7 @@ class LargeResultServer:
                     await self._one(reader, writer)
         finally:
             self._tasks.discard(task)
-            writer.transport.abort()  # do not wait for unread answers
+            writer.transport.abort()  # do not wait for unread responses
             with suppress(ConnectionError):
                 await writer.wait_closed()
 

@@ -1,7 +1,7 @@
-"""Handshake-family server on stdio that sends messages for a call after that call has ended.
+"""Session-based server on stdio that sends messages for a call after the call has ended.
 
-`leave` returns at once and leaves a background job; the next call of `stay` makes the job send
-while that call is in progress. `linger` sends after its cancellation.
+`leave` returns immediately and starts a background job. The next call of `stay` makes the job send
+messages while that call is in progress. `linger` sends messages after its cancellation.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from mcp.server.runner import serve_loop
 
 FORM: Any = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
 server = FastMCP("late")
-# Like SDKs that only know the revisions with a handshake.
+# In the same way as SDKs that support only the revisions with a handshake.
 setattr(low_level, "serve_dual_era_loop", serve_loop)  # noqa: B010 - it is not exported
 
 
@@ -30,7 +30,7 @@ left = Left()
 
 
 async def speak(session: Any, word: str) -> None:
-    """Send a log message and an elicitation that no call's id belongs to."""
+    """Send a log message and an elicitation without the id of a call."""
     await session.send_log_message("warning", word)
     try:
         left.answers.append((await session.elicit_form(word, FORM)).action)
@@ -46,14 +46,14 @@ async def later(session: Any, word: str) -> None:
 
 @server.tool
 async def leave(word: str, ctx: Context) -> str:
-    """Return at once and send later."""
+    """Return immediately, and send messages later."""
     left.jobs.append(asyncio.create_task(later(ctx.session, word)))
     return "left"
 
 
 @server.tool
 async def stay(word: str, ctx: Context, jobs: int = 1) -> list[str]:
-    """Let `jobs` jobs send, log a message, and return how the jobs' requests were answered."""
+    """Let `jobs` jobs send messages, log a message, and return the responses to the jobs."""
     while len(left.jobs) < jobs:  # noqa: ASYNC110 - a call that is cancelled leaves one soon
         await asyncio.sleep(0.01)
     left.turn.set()
@@ -67,14 +67,14 @@ async def stay(word: str, ctx: Context, jobs: int = 1) -> list[str]:
 
 @server.tool
 async def release() -> str:
-    """Let the jobs send after this call has ended."""
+    """Let the jobs send messages after this call has ended."""
     asyncio.get_running_loop().call_later(0.2, left.turn.set)
     return "released"
 
 
 @server.tool
 async def ask(word: str, ctx: Context) -> list[str]:
-    """Send an elicitation within the call."""
+    """Send an elicitation during the call."""
     await speak(ctx.session, word)
     result, left.answers = left.answers, []
     return result
@@ -82,7 +82,7 @@ async def ask(word: str, ctx: Context) -> list[str]:
 
 @server.tool
 async def linger(word: str, ctx: Context) -> str:
-    """Wait for the cancellation and leave a job even then."""
+    """Wait for the cancellation, and start a job even then."""
     await ctx.session.send_log_message("warning", "waiting")
     try:
         await asyncio.sleep(600)

@@ -12,9 +12,9 @@ JSON = {"content-type": "application/json"}
 
 
 class LeakingServer:
-    """The server: `die` answers 500 with `page` and every header; other tools answer `words`.
+    """The server. `die` returns 500 with `page` and all headers; other tools return `words`.
 
-    At `refusing_url` it lists nothing: the error repeats every header, and `last`.
+    At `refusing_url` it lists nothing: the error repeats all headers, and `last`.
     """
 
     def __init__(self, page: str, words: str, last: str = "") -> None:
@@ -24,7 +24,7 @@ class LeakingServer:
 
     @contextmanager
     def serving(self) -> Iterator[Self]:
-        """Serve for the length of the block."""
+        """Serve until the context ends."""
         with answering(self._answer) as port:
             self.url = f"http://127.0.0.1:{port}/mcp"
             self.refusing_url = f"http://127.0.0.1:{port}/refusing"

@@ -1,9 +1,9 @@
-"""Low-level MCP server with scripted lists and answers, including malformed ones.
+"""Low-level MCP server with scripted lists and responses, including malformed ones.
 
-Usage: `python scripted_server.py FILE` speaks the handshake family on stdio. FILE is JSON with
+Usage: `python scripted_server.py FILE` runs a session-based server on stdio. FILE is JSON with
 `lists` by member, `results` by tool, prompt, URI or completed text, and `announces` by tool: the
-resources whose change is announced before the answer. `serving` is the same over HTTP, in the
-stateless family unless another one is given.
+resources whose change is reported before the response. `serving` runs the server over HTTP, by
+default in the stateless family.
 """
 
 import json
@@ -54,7 +54,7 @@ def answer(message: dict[str, Any], script: dict[str, Any], *, modern: bool) -> 
 
 
 def announced(message: dict[str, Any], script: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the unsubscribed notifications that precede the answer."""
+    """Return the notifications without a subscription that precede the response."""
     name = (message.get("params") or {}).get("name")
     uris = script.get("announces", {}).get(name, []) if message["method"] == "tools/call" else []
     updated = {"jsonrpc": "2.0", "method": "notifications/resources/updated"}
@@ -63,7 +63,7 @@ def announced(message: dict[str, Any], script: dict[str, Any]) -> list[dict[str,
 
 @contextmanager
 def serving(script: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
-    """Serve one family over HTTP without sessions for the length of the block; return the URL."""
+    """Serve one family over HTTP without sessions until the context ends. Return the URL."""
     from harness.network.json_server import Request, Response, answering  # noqa: PLC0415
 
     def respond(request: Request) -> Response:
@@ -86,7 +86,7 @@ def serving(script: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
 
 
 def main() -> None:
-    """Answer standard input line by line."""
+    """Respond to the lines of standard input."""
     body = json.loads(Path(sys.argv[1]).read_text())
     for line in sys.stdin:
         message = json.loads(line)

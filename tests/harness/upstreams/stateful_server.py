@@ -1,8 +1,8 @@
-"""SDK server that remembers texts per session.
+"""SDK server that stores texts per session.
 
-Usage: `python stateful_server.py stdio` stores them in the process; `http PORT` and `sse PORT`
-store them per session, as a server of the handshake family without `server/discover`; `stateless
-PORT` issues no session ids; `dual PORT` speaks both families.
+Usage: `python stateful_server.py stdio` stores the texts in the process. `http PORT` and `sse PORT`
+store them per session, as a session-based server without `server/discover`. `stateless PORT` issues
+no session ids. `dual PORT` supports both families.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ def texts(ctx: Context) -> list[str]:
 
 @app.tool()
 async def remember(text: str, ctx: Context) -> str:
-    """Remember a text."""
+    """Store a text."""
     texts(ctx).append(text)
     return text
 
 
 @app.tool()
 async def recall(ctx: Context) -> str:
-    """Return everything remembered in this session."""
+    """Return all texts of this session."""
     return ",".join(texts(ctx))
 
 
@@ -55,7 +55,7 @@ async def wait() -> str:
 
 @app.tool()
 async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str:
-    """Report progress `steps` times with a pause before each, then wait silently."""
+    """Report progress `steps` times with a pause before each, then wait without progress."""
     for step in range(1, steps + 1):
         await asyncio.sleep(pause)
         await ctx.report_progress(step, steps)
@@ -65,7 +65,7 @@ async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str
 
 @app.tool()
 async def die() -> str:
-    """End the process at once."""
+    """Exit the process immediately."""
     os._exit(3)
 
 
@@ -76,7 +76,7 @@ class HandshakeFamilyApp:
         self._inner = inner
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._inner(scope, receive, send)
             return

@@ -3,15 +3,11 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-import uvicorn
-from uvicorn.server import ServerState
-
+from toolbus_common.http_server.exchange import App
 from toolbus_common.http_server.limits import Limits, descriptors_for
-from toolbus_common.http_server.protocol import BoundedProtocol
+from toolbus_common.http_server.protocol import HttpConnection
 from toolbus_common.http_server.proxy_addresses import bounded_as
 from toolbus_common.observability.metrics import (
     CONNECTIONS,
@@ -31,13 +27,10 @@ ACCEPT_TURNS = 8  # iterations of the event loop that accept all pending connect
 class Listener:
     """Accepts connections on one address. `name` is the label of the listener in metrics."""
 
-    def __init__(self, app: Any, name: str, limits: Limits) -> None:
-        self.config = uvicorn.Config(
-            app, loop="none", lifespan="off", ws="none", access_log=False, log_config=None,
-            server_header=False, date_header=False, proxy_headers=False,
-        )  # fmt: skip
-        self.config.load()
-        self.state = ServerState()
+    def __init__(self, app: App, name: str, limits: Limits) -> None:
+        self.app = app
+        self.connections: set[HttpConnection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.leaving = False  # every response announces that the connection closes
@@ -58,28 +51,28 @@ class Listener:
         """The time in seconds for which a connection stays open after a response."""
         return QUIET_SECONDS if self.leaving else self.limits.idle_seconds
 
-    def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
+    def admit(self, connection: HttpConnection, peer: str, *, proxy: bool) -> bool:
         """Return whether to accept a connection, and count it if so.
 
         Connections of a proxy are not counted per address.
         """
-        if len(self.state.connections) > self._maximum:
+        if len(self.connections) > self._maximum:
             return self._reject("total")
         if not proxy:
             connection.address = self.take(peer)
             if not connection.address:
                 return False
         self._empty.clear()
-        self._open.set(len(self.state.connections))
+        self._open.set(len(self.connections))
         return True
 
-    def left(self, connection: BoundedProtocol) -> None:
+    def left(self, connection: HttpConnection) -> None:
         """Remove a closed connection from the counts."""
         if connection.address:
             self.give_back(connection.address)
             connection.address = ""
-        self._open.set(len(self.state.connections))
-        if not self.state.connections:
+        self._open.set(len(self.connections))
+        if not self.connections:
             self._empty.set()
 
     def take(self, client: str) -> str:
@@ -111,15 +104,16 @@ class Listener:
     def _check_connections(self) -> None:
         self._clock = self.loop.call_later(CLOCK_SECONDS, self._check_connections)
         now = self.loop.time()
-        for connection in tuple(self.state.connections):
-            connection.check(now)  # type: ignore[union-attr]
+        for connection in tuple(self.connections):
+            connection.check(now)
 
     # -- lifecycle ---------------------------------------------------------------------------
 
     async def open(self, host: str, port: int, backlog: int) -> None:
         """Start to accept connections. Raises `OSError`, usually because the port is in use."""
-        protocol_factory: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
-        self._server = await self.loop.create_server(protocol_factory, host, port, backlog=backlog)
+        self._server = await self.loop.create_server(
+            lambda: HttpConnection(self), host, port, backlog=backlog
+        )
         self.port = int(self._server.sockets[0].getsockname()[1])
         CONNECTIONS_LIMIT.labels(self._name).set(self._maximum)
         self._check_connections()
@@ -132,14 +126,14 @@ class Listener:
         if self._server is None or self.leaving:
             return
         self.leaving = True
-        log.info("http.draining", extra={"connections": len(self.state.connections)})
+        log.info("http.draining", extra={"connections": len(self.connections)})
         await asyncio.sleep(seconds)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         self._server.close()
         until = self.loop.time() + min(QUIET_SECONDS, self.limits.idle_seconds)
-        for connection in tuple(self.state.connections):
-            connection.close_when_quiet(until)  # type: ignore[union-attr]
+        for connection in tuple(self.connections):
+            connection.close_when_quiet(until)
 
     async def end(self, seconds: float) -> None:
         """Wait until every connection has ended. After `seconds`, cancel running requests."""
@@ -150,18 +144,18 @@ class Listener:
             await self._cancel_requests()
         if self._clock is not None:
             self._clock.cancel()
-        for connection in tuple(self.state.connections):
+        for connection in tuple(self.connections):
             connection.transport.abort()
 
     async def _ended(self) -> None:
         await self._empty.wait()
-        if self.state.tasks:
-            await asyncio.wait(tuple(self.state.tasks))
+        if self.tasks:
+            await asyncio.wait(tuple(self.tasks))
 
     async def _cancel_requests(self) -> None:
         """Cancel the running requests. The application responds to each with an error."""
-        log.warning("http.requests_cancelled", extra={"requests": len(self.state.tasks)})
-        for task in tuple(self.state.tasks):
+        log.warning("http.requests_cancelled", extra={"requests": len(self.tasks)})
+        for task in tuple(self.tasks):
             task.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(QUIET_SECONDS):

@@ -1,14 +1,15 @@
-"""One HTTP connection: uvicorn with httptools, with additional limits and response ordering."""
+"""One HTTP/1.1 connection: limits of size and time in every state, and responses in order."""
 
+import asyncio
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from toolbus_common.http_server import responses as answers
-from toolbus_common.http_server.transport import AnswerTransport
+from toolbus_common.http_server.exchange import Exchange
+from toolbus_common.http_server.request_parser import RequestParser, TooManyPipelinedError
 
 if TYPE_CHECKING:
     from toolbus_common.http_server.listener import Listener
@@ -22,16 +23,11 @@ NEVER = math.inf
 LINGER_SECONDS = 2.0  # after the last received data
 LONGEST_LINGER = 10.0  # in total
 LARGEST_LINGER = 16 * 1024 * 1024
+LARGEST_UNREAD = 64 * 1024  # bytes of a body that wait for the application before reading pauses
 MAX_PIPELINED = 16
-_CLOSE = b"connection: close\r\n\r\n"
-_FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class _TooManyPipelinedError(Exception):
-    pass
-
-
-class BoundedProtocol(HttpToolsProtocol):
+class HttpConnection(RequestParser, asyncio.Protocol):
     """A connection with limits of size and time in every state.
 
     The states are: idle (no request has started), reading a head, reading a body, and deaf
@@ -40,62 +36,99 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     def __init__(self, listener: "Listener") -> None:
-        super().__init__(listener.config, listener.state, {}, listener.loop)
+        super().__init__()
         self._listener = listener
         self._limits = listener.limits
-        self._running: RequestResponseCycle | None = None
-        self._idle, self._in_body, self._deaf = True, False, False
+        self.loop = listener.loop
+        self.transport: asyncio.Transport
+        self._parsed: Exchange | None = None  # the newest request
+        self._running: Exchange | None = None  # the request whose response is sent next
+        self._pipeline: deque[Exchange] = deque()  # parsed requests that wait for it
+        self._deaf = False
+        self._closed = False  # for writing
+        self._read_paused = self.write_paused = False
+        self._drained: asyncio.Future[None] | None = None
         self._deadline = NEVER
         # The deadline has passed. The connection is closed at the next check unless data arrives
         # before.
         self._late = False
-        self._clean = True  # all bytes in the counters below belong to the current message
-        self._received = self._body_bytes = self._chunk_bytes = self._chunk_began = 0
         self._write_deadline, self._unwritten = NEVER, 0
         self._lingers_until = NEVER
+        self._peer: tuple[str, int] | None = None
+        self._own: tuple[str, int] | None = None
         self.address = ""  # the client address that the connection is counted for
         self._behind_proxy = False
-        self._counted: dict[int, str] = {}  # client addresses behind a proxy, by id of the cycle
+        self._counted: dict[int, str] = {}  # client addresses behind a proxy, by id of the exchange
 
     # -- the connection ----------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         """Admit the connection and start its time limit, so that a silent connection is closed."""
-        super().connection_made(AnswerTransport(transport, self._head_of, self._linger))  # type: ignore[arg-type]
-        peer = self.client[0] if self.client else ""
+        self.transport = transport
+        self._peer = _address(transport.get_extra_info("peername"))
+        self._own = _address(transport.get_extra_info("sockname"))
+        self._listener.connections.add(self)
+        peer = self._peer[0] if self._peer else ""
         self._behind_proxy = self._limits.proxies.cover(peer)
         self._deadline = self.loop.time() + self._limits.head_seconds
         if not self._listener.admit(self, peer, proxy=self._behind_proxy):
-            self._deaf = True
-            self.connections.discard(self)
+            self._deaf = self._closed = True
+            self._listener.connections.discard(self)
             transport.write(answers.BUSY)
             transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Notify the handlers of this connection's requests."""
-        self._deaf = True
-        self.transport.closed = True  # type: ignore[attr-defined]
-        for cycle in {self._running, self.cycle} - {None}:
-            self._disconnect(cycle)
-        super().connection_lost(exc)
+        self._deaf = self._closed = True
+        self._listener.connections.discard(self)
+        for exchange in {self._running, self._parsed} - {None}:
+            self._disconnect(exchange)
+        self._pipeline.clear()
+        self._resume_senders()
         for key in list(self._counted):
             self._uncount(key)
         self._listener.left(self)
+        del self._parser  # the parser refers to this connection
+
+    @property
+    def ends(self) -> bool:
+        """Whether the connection closes after the next response."""
+        return self._deaf or self._listener.leaving
+
+    def close(self) -> None:
+        """Close for writing, and keep reading for a short time.
+
+        An immediate reset could discard the response.
+        """
+        if self._closed:
+            return
+        self._closed = self._deaf = True
+        self._received = 0
+        now = self.loop.time()
+        self._deadline, self._lingers_until = now + LINGER_SECONDS, now + LONGEST_LINGER
+        if not self.transport.is_closing():
+            self._unwritten = self._unsent()
+            self.transport.write_eof()
+            self.resume_reading()
 
     def check(self, now: float) -> None:
         """Close the connection if it exceeds a time limit."""
-        if self.flow.write_paused or (self._deaf and self._unsent()):
+        if self.write_paused or (self._deaf and self._unsent()):
             self._check_reading_peer(now)
         elif now <= self._deadline:
             self._late = False
         elif self._deaf:
             self.transport.abort()
-        elif self._in_body and (self.flow.read_paused or self.cycle.waiting_for_100_continue):
+        elif self._in_body and self._waits_for_server():
             self._deadline = now + self._limits.body_seconds  # the client waits for the server
         elif not self._late:
             self._late = True
         else:
             self._too_slow()
+
+    def _waits_for_server(self) -> bool:
+        """Return whether the client cannot send its body yet."""
+        return self._read_paused or (self._parsed is not None and self._parsed.awaits_continue)
 
     def _too_slow(self) -> None:
         if self._in_body:
@@ -103,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(answers.SLOW_BODY)
         elif self._idle:
             self._listener.closed("idle")
-            self.transport.close()
+            self.close()
         else:
             self._listener.closed("head")
             self._refuse(answers.SLOW_HEAD)
@@ -117,16 +150,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """Start the time limit for the client to read pending data."""
-        super().pause_writing()
+        self.write_paused = True
         self._unwritten = self._unsent()
         self._write_deadline = self.loop.time() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
         """End the time limit for reading; wait for the next request if the response is complete."""
-        super().resume_writing()
+        self._resume_senders()
         self._write_deadline = NEVER
         if self._deadline != NEVER and not self._deaf:
             self._await_next()
+
+    def drained(self) -> asyncio.Future[None]:
+        """Return a future that ends when the client has read enough, or has disconnected."""
+        if self._drained is None:
+            self._drained = self.loop.create_future()
+        return self._drained
+
+    def _resume_senders(self) -> None:
+        self.write_paused = False
+        waiting, self._drained = self._drained, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _check_reading_peer(self, now: float) -> None:
         waiting = self._unsent()
@@ -139,7 +184,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = max(self._deadline, now + LINGER_SECONDS) if self._deaf else self._deadline
 
     def _unsent(self) -> int:
-        return int(self.transport.get_write_buffer_size())
+        return self.transport.get_write_buffer_size()
 
     # -- parsing -----------------------------------------------------------------------------
 
@@ -158,7 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            pipelined = isinstance(error.__context__, _TooManyPipelinedError)
+            pipelined = isinstance(error.__context__, TooManyPipelinedError)
             self._listener.closed("pipelined" if pipelined else "malformed")
             self._refuse(answers.MALFORMED)
             return
@@ -168,119 +213,90 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._in_body and self._deadline == NEVER:
             self._deadline = self.loop.time() + self._limits.body_seconds
 
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade()
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self._feed(rest)
-
-    def _ignore_upgrade(self) -> None:
-        """Continue as if the request had no Upgrade header (RFC 9110, 7.8).
-
-        The parser ends such a message after the head, and would parse the body as another request.
-        """
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        kept = [b"%b: %b\r\n" % each for each in self.headers if each[0] in _FRAMING]
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(kept))
-
-    def on_message_begin(self) -> None:
-        """Start a request. After `_ignore_upgrade`, the head is parsed a second time."""
-        if self._in_body:
-            return
-        super().on_message_begin()
-        if not self._clean:
-            self._received = 0
-        self._clean = self._idle = False
-
-    def on_url(self, url: bytes) -> None:
-        """Store a part of the request line."""
-        if not self._in_body:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header. Trailers are dropped (RFC 9110, 6.5.1)."""
-        if not self._in_body:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Start the application, because the head of the request is complete."""
-        if self._in_body:
-            return
-        if len(self.pipeline) >= MAX_PIPELINED:
-            raise _TooManyPipelinedError
-        self._in_body, self._deadline = True, NEVER
-        if self._behind_proxy:
-            address = self._limits.proxies.client_of(self.client[0], self.headers)  # type: ignore[index]
-            self.scope["client"] = (address, 0)
-        super().on_headers_complete()
-
-    def on_chunk_header(self) -> None:
-        """Record the position at which a chunk starts."""
-        self._chunk_began = self._body_bytes
-
-    def on_chunk_complete(self) -> None:
-        """Count the minimal framing bytes of a chunk. All other framing bytes are extensions."""
-        self._chunk_bytes += len(b"%x\r\n\r\n" % (self._body_bytes - self._chunk_began))
+    def _begin(self, scope: dict[str, Any], *, keep_alive: bool) -> None:
+        """Start the application, or queue the request behind those before it."""
+        if len(self._pipeline) >= MAX_PIPELINED:
+            raise TooManyPipelinedError
+        self._deadline = NEVER
+        client = self._peer
+        if self._behind_proxy and client is not None:
+            client = (self._limits.proxies.client_of(client[0], self._headers), 0)
+        scope["client"], scope["server"] = client, self._own
+        before, self._parsed = (
+            self._parsed,
+            Exchange(self, scope, keep_alive=keep_alive, awaits_continue=self._expects_continue),
+        )
+        if before is None or before.response_complete:
+            self._start(self._parsed)
+        else:
+            self._pause_reading()
+            self._pipeline.append(self._parsed)
 
     def on_body(self, body: bytes) -> None:
         """Store a part of the body."""
         self._body_bytes += len(body)
-        cycle = self.cycle
-        if not cycle.response_complete:
-            cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            cycle.message_event.set()
+        exchange = self._parsed
+        if exchange is None or exchange.response_complete:
+            return
+        exchange.parts.append(body)
+        exchange.size += len(body)
+        exchange.wake()
+        if exchange.size > LARGEST_UNREAD:
+            self._pause_reading()
 
     def on_message_complete(self) -> None:
         """Mark the request as complete."""
-        if self.parser.should_upgrade():
+        if self._parser.should_upgrade():
             return  # `_ignore_upgrade` continues with the body
-        cycle = self.cycle
-        if not cycle.response_complete:
-            cycle.more_body = False
-            cycle.message_event.set()
+        exchange = self._parsed
+        if exchange is not None and not exchange.response_complete:
+            exchange.more_body = False
+            exchange.wake()
         self._idle, self._in_body, self._clean = True, False, False
         self._received = self._body_bytes = self._chunk_bytes = 0
         self._deadline = NEVER
 
     # -- responding --------------------------------------------------------------------------
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        if self._behind_proxy and not self._count(cycle):
+    def _start(self, exchange: Exchange) -> None:
+        self._running = exchange
+        app = self._listener.app
+        if self._behind_proxy and not self._count(exchange):
             app = answers.busy
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(exchange.run(app))
+        self._listener.tasks.add(task)
+        task.add_done_callback(self._listener.tasks.discard)
 
-    def _head_of(self, head: bytes) -> bytes:
-        """Return the head of a response, with `connection: close` if the connection then closes."""
-        cycle = self._running
-        if cycle is not None and cycle.keep_alive:
-            if not (cycle.more_body or self._deaf or self._listener.leaving):
-                return head
-            cycle.keep_alive = False
-            return head[:-2] + _CLOSE
-        return head
+    def write(self, data: bytes) -> None:
+        """Write a part of a response. Data for a client that has disconnected is dropped."""
+        if data and not self._closed and not self.transport.is_closing():
+            self.transport.write(data)
 
-    def on_response_complete(self) -> None:
-        """Finish the response, and start the next pipelined request."""
-        self.transport.flush()  # type: ignore[attr-defined]
+    def complete(self, exchange: Exchange) -> None:
+        """Finish a response, and start the next pipelined request."""
         if self._counted:
-            self._uncount(id(self._running))
-        if self.transport.is_closing():
+            self._uncount(id(exchange))
+        if self._closed or self.transport.is_closing():
             return
         if self._deaf:
-            self.transport.close()
+            self.close()
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        self.resume_reading()
+        if self._pipeline:
+            self._start(self._pipeline.popleft())
         else:
             self._await_next()
+
+    def resume_reading(self) -> None:
+        """Read again if reading was paused."""
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
 
     def _await_next(self) -> None:
         seconds = self._limits.head_seconds
@@ -293,64 +309,54 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, answer: bytes) -> None:
         """Stop parsing, and send an error response unless another response must come first."""
         self._deaf, self._received = True, 0
-        self.pipeline.clear()
-        cycle = self._running
-        if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:
-                if cycle.response_started:
-                    cycle.keep_alive = False
+        self._pipeline.clear()
+        running = self._running
+        if running is not None and not running.response_complete:
+            if not running.more_body:
+                if running.response_started:
+                    running.keep_alive = False
                 self._deadline = NEVER
                 return
-            self._disconnect(cycle)
-            if cycle.response_started:
+            self._disconnect(running)
+            if running.response_started:
                 self.transport.abort()
                 return
-        self.transport.write(answer)
-        self.transport.close()
-
-    def _linger(self) -> None:
-        """Close for writing, and keep reading for a short time.
-
-        An immediate reset could discard the response.
-        """
-        self._deaf, self._received = True, 0
-        now = self.loop.time()
-        self._deadline, self._lingers_until = now + LINGER_SECONDS, now + LONGEST_LINGER
-        transport = self.transport.raw  # type: ignore[attr-defined]
-        if not transport.is_closing():
-            self._unwritten = self._unsent()
-            transport.write_eof()
-            self.flow.resume_reading()
+        self.write(answer)
+        self.close()
 
     def _discard(self) -> None:
         if self._received > LARGEST_LINGER:
             self.transport.abort()
-        elif self.transport.closed:  # type: ignore[attr-defined]
+        elif self._closed:
             self._deadline = min(self.loop.time() + LINGER_SECONDS, self._lingers_until)
 
-    def _disconnect(self, cycle: RequestResponseCycle | None) -> None:
+    def _disconnect(self, exchange: Exchange | None) -> None:
         """Notify the handler of a request that the client has disconnected."""
-        if cycle is None:
+        if exchange is None:
             return
-        scope: Any = cycle.scope
-        scope[LEFT] = True
-        gone = scope.pop(GONE, None)
+        exchange.scope[LEFT] = True
+        gone = exchange.scope.pop(GONE, None)
         if gone is not None:
             gone()
-        if not cycle.response_complete:
-            cycle.disconnected = True
-        cycle.message_event.set()
+        if not exchange.response_complete:
+            exchange.disconnected = True
+        exchange.wake()
 
     # -- requests through a trusted proxy ----------------------------------------------------
 
-    def _count(self, cycle: RequestResponseCycle) -> bool:
-        client = cycle.scope["client"]
+    def _count(self, exchange: Exchange) -> bool:
+        client = exchange.scope["client"]
         address = self._listener.take(client[0] if client else "")
         if address:
-            self._counted[id(cycle)] = address
+            self._counted[id(exchange)] = address
         return bool(address)
 
     def _uncount(self, key: int) -> None:
         address = self._counted.pop(key, "")
         if address:
             self._listener.give_back(address)
+
+
+def _address(found: Any) -> tuple[str, int] | None:
+    """Return the host and port of a socket's name; None for a Unix socket."""
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None

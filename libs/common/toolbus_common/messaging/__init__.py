@@ -1,1 +1,1 @@
-"""Messages between services: calls, requests, events and their outbox."""
+"""Messages between services: calls, queries, events and their outbox."""

@@ -1,8 +1,8 @@
-"""Count rejected credentials per client address and reason, published once a minute.
+"""Counter of rejected credentials by client address and reason. It is published once a minute.
 
-A rejected request costs only an increment: it is not published on its own and uses no memory. At
-most `MAX_KINDS` pairs of address and reason are counted separately in one period; all further pairs
-are counted together.
+A rejected request costs only an increment: it is not published separately and uses no memory. In
+one period, at most `MAX_KINDS` pairs of address and reason are counted separately. All further
+pairs are counted together.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,9 +17,9 @@ from toolbus_common.messaging.periodic_publisher import PeriodicPublisher
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 SECONDS = 60.0
-MAX_KINDS = 128  # pairs of address and reason counted separately in one period
+MAX_KINDS = 128  # pairs of address and reason that are counted separately in one period
 _MANY = ""
-_IPV6_PREFIX = 64  # bits: an IPv6 client chooses the others freely
+_IPV6_PREFIX = 64  # bits, because an IPv6 client can choose the other bits
 
 _Kind = tuple[str, str, str]  # entrance, code, address
 
@@ -32,7 +32,7 @@ class _Counted:
 
 
 class RejectionCounter:
-    """Counts rejected requests by entrance, error code and client address."""
+    """Counter of rejected requests by entrance, error code and client address."""
 
     def __init__(self, publish: Callable[[Event], None], seconds: float = SECONDS) -> None:
         self._counted: dict[_Kind, _Counted] = {}
@@ -41,7 +41,7 @@ class RejectionCounter:
     def note(self, entrance: str, code: str, address: str) -> None:
         """Count one rejected request.
 
-        `entrance` and `code` are constants of Toolbus, never text of a client.
+        `entrance` and `code` must be constants of Toolbus, never text of a client.
         """
         REJECTED_ACCESS.labels(entrance, code).inc()
         kind = (entrance, code, _grouped(address))
@@ -74,7 +74,7 @@ def _event(item: tuple[_Kind, _Counted]) -> AccessRejected:
 
 
 def _grouped(address: str) -> str:
-    """Return the address that identifies a client; empty if `address` is not an IP address."""
+    """Return the address under which a client is counted; empty if it is no IP address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

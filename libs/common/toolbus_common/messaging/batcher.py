@@ -1,4 +1,4 @@
-"""Combine many small requests that arrive at the same time into one round trip."""
+"""Batching of small requests that arrive at the same time into one round trip."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -57,7 +57,7 @@ class Batch(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Collects items and flushes them together, at most `concurrency` batches at a time.
+    """Collector of items that are flushed together, in at most `concurrency` batches at a time.
 
     `flush` starts to send a batch and returns; the reply ends the batch. The first item of an idle
     batcher is flushed at the end of the event loop's turn, so a single call is not delayed; while
@@ -83,10 +83,13 @@ class Batcher(Generic[T, R]):
         self._in_flight: set[Batch[T, R]] = set()
         self._batch_ended = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._empty_context = Context()  # a batch has items of several tasks
+        self._empty_context = Context()  # because a batch contains items of several tasks
 
     def add(self, item: T) -> asyncio.Future[R]:
-        """Put an item into the next batch; the future holds its result or the batch's error."""
+        """Add an item to the next batch.
+
+        The future resolves to its result, or to the batch's error.
+        """
         loop = self._loop
         if loop is None:  # cached: on 3.11 each look-up is a system call
             loop = self._loop = asyncio.get_running_loop()

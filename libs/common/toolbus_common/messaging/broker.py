@@ -6,9 +6,9 @@
     @service.broker.events("policy", seconds=0.5, pause=0.1)
     async def settle(messages: EventBatch) -> None: ...
 
-A query is decoded to the contract of its subject. Its handler's return value is the reply, and a
-`ToolbusError` that it raises is the reply too. Queries with `max_workers` are handled concurrently,
-others one after the other.
+A query is decoded to the contract of its subject. The return value of the handler is the reply. A
+`ToolbusError` that the handler raises is also sent as a reply. Queries of a subscriber with
+`max_workers` are handled concurrently, all other queries sequentially.
 """
 
 import asyncio
@@ -49,11 +49,11 @@ library_log.setLevel(logging.WARNING)  # FastStream logs two lines for each mess
 
 AGAIN_SECONDS = 1.0  # between a failed batch and its redelivery
 QUERY_SECONDS = 2.0  # for the queries in progress when a service stops
-EventBatch = NoCast[list[StoredMessage]]  # not validated: the stream stores what services published
+EventBatch = NoCast[list[StoredMessage]]  # not validated, because services published the messages
 
 
 class ContractCodec:
-    """Decodes what arrives on a subject, and encodes replies."""
+    """Decoder of received queries, and encoder of replies."""
 
     async def decode(self, msg: StreamMessage[Any]) -> Any:
         """Return the query. Raises `pydantic.ValidationError`."""
@@ -64,25 +64,25 @@ class ContractCodec:
         msg: Any,
         serializer: Any = None,  # noqa: ARG002 - FastStream's signature
     ) -> tuple[bytes, str | None]:
-        """Return the wire form of a reply; an encoded error is one already."""
+        """Return the encoded reply. An error is already encoded."""
         return (msg.encode() if isinstance(msg, Message) else msg), None
 
     async def decode_batch(self, msg: StreamMessage[Sequence[Msg]]) -> list[StoredMessage]:
-        """Return the messages as they were stored: their handler parses what it needs."""
+        """Return the messages in their stored form. Their handler parses them."""
         return [stored(message) for message in msg.raw_message]
 
     async def encode_batch(
         self, msgs: Sequence[Any], serializer: Any = None
     ) -> list[tuple[bytes, str | None]]:
-        """Return the wire form of several replies."""
+        """Return the encoded replies."""
         return [await self.encode(each, serializer) for each in msgs]
 
 
 class Failures(BaseMiddleware):
-    """Sends errors of query handlers as replies, and requests redelivery of failed batches."""
+    """Middleware that replies with errors of queries, and requests redelivery of failed batches."""
 
     async def consume_scope(self, call_next: Any, msg: StreamMessage[Any]) -> Any:
-        """Handle one query or batch."""
+        """Process one query or one batch."""
         if isinstance(msg, NatsBatchMessage):
             return await self._handle_batch(call_next, msg)
         return await self._handle_query(call_next, msg)
@@ -122,11 +122,11 @@ class Failures(BaseMiddleware):
 
 
 class EventSubscriber(BatchPullStreamSubscriber):
-    """A subscriber that passes each pull to its handler as it is, also an empty one.
+    """Subscriber that passes each pull to its handler, even an empty one.
 
-    FastStream's own loop combines pulls until a batch is full, so it exceeds the limit of bytes of
-    a pull, and it passes on no empty pull: a handler that collects messages never learns that no
-    more arrive.
+    FastStream's loop combines pulls until a batch is full, so it exceeds the byte limit of a pull.
+    It also drops empty pulls, so a handler that collects messages would not know that no more
+    arrive.
     """
 
     __slots__ = ()
@@ -142,7 +142,7 @@ class EventSubscriber(BatchPullStreamSubscriber):
 
 
 class ServiceBroker(NatsBroker):
-    """A broker on the connection of a service, which `bus` opens and closes."""
+    """Broker on the connection of a service. `bus` opens and closes the connection."""
 
     def __init__(self, bus: Bus) -> None:
         super().__init__(
@@ -166,10 +166,11 @@ class ServiceBroker(NatsBroker):
     ) -> EventSubscriber:
         """Return the subscriber of a durable consumer of the event stream.
 
-        Its handler receives up to `max_messages` of the next `seconds`, or an empty batch.
-        The messages are acknowledged when it returns, unless `ack_policy` is `MANUAL`; after an
-        exception they are redelivered. `pause` is seconds between pulls that were not full: a
-        longer pause makes batches larger, and a large batch costs little more than a small one.
+        Its handler receives up to `max_messages` that arrive within `seconds`, or an empty batch.
+        The messages are acknowledged when the handler returns, unless `ack_policy` is `MANUAL`.
+        After an exception they are redelivered. `pause` is the number of seconds between pulls that
+        were not full. A longer pause makes batches larger, and a large batch costs little more than
+        a small one.
         """
         self._pauses[durable] = pause
         subjects = next(each.subjects for each in DURABLES if each.consumer_name == durable)
@@ -181,12 +182,12 @@ class ServiceBroker(NatsBroker):
             ack_policy=ack_policy,
             parser=_batch,
         )
-        # FastStream chooses the class, and has no other way to replace its loop.
+        # FastStream chooses the class, and provides no other way to replace its loop.
         subscriber.__class__ = EventSubscriber
         return cast("EventSubscriber", subscriber)
 
     async def start(self) -> None:
-        """Start the subscribers that were not started one by one."""
+        """Start the subscribers that were not started separately."""
         await self.connect()
         for subscriber in self.subscribers:
             if not subscriber.running:
@@ -194,9 +195,9 @@ class ServiceBroker(NatsBroker):
         self.running = True
 
     async def stop_queries(self, *kept: CoreSubscriber) -> None:
-        """Take no more queries, except those of `kept`.
+        """Stop the subscribers of queries, except `kept`.
 
-        Those received are handled for at most `QUERY_SECONDS`, then cancelled.
+        Received queries are processed for at most `QUERY_SECONDS`, then cancelled.
         """
         leaving = [
             each
@@ -206,7 +207,7 @@ class ServiceBroker(NatsBroker):
         await asyncio.gather(*(self._leave(each) for each in leaving))
 
     async def stop(self, *_error: Any) -> None:
-        """End all subscribers. The connection stays open."""
+        """Stop all subscribers. The connection stays open."""
         await asyncio.gather(*(stop_subscriber(each) for each in self.subscribers if each.running))
         self.running = False
 
@@ -226,7 +227,7 @@ class ServiceBroker(NatsBroker):
 
 
 async def _handle_received(subscriber: CoreSubscriber, subscription: Subscription) -> None:
-    """Unsubscribe, and wait until the queries that have arrived are handled."""
+    """Unsubscribe, and wait until the received queries are processed."""
     await subscription.drain()  # type: ignore[no-untyped-call]
     if isinstance(subscriber, ConcurrentCoreSubscriber):
         subscriber.send_stream.close()
@@ -234,7 +235,7 @@ async def _handle_received(subscriber: CoreSubscriber, subscription: Subscriptio
 
 
 async def stop_subscriber(subscriber: Any) -> None:
-    """Stop a subscriber, and cancel the tasks that handle its messages."""
+    """Stop a subscriber, and cancel the tasks that process its messages."""
     tasks = list(getattr(subscriber, "tasks", ()))
     with suppress(NatsError):  # the connection is closed
         await subscriber.stop()

@@ -1,4 +1,4 @@
-"""Send calls, serve calls and wait for their replies: the call transport of one service."""
+"""Call transport of one service: it sends calls, serves calls and waits for their replies."""
 
 import asyncio
 import itertools
@@ -89,7 +89,7 @@ class CallTransport:
 
     @property
     def in_flight(self) -> int:
-        """The number of calls this process serves or waits for."""
+        """The number of calls that this process serves or waits for."""
         return len(self._tasks) + len(self._pending)
 
     def new_call_id(self) -> str:
@@ -97,7 +97,7 @@ class CallTransport:
         return f"{self._origin}{next(self._count):x}"
 
     def address(self, call_id: str) -> str:
-        """Return the subject on which this process receives replies to a call."""
+        """Return the subject on which this process receives the replies to a call."""
         return f"{self._prefix}.{call_id}"
 
     async def request(
@@ -194,7 +194,7 @@ class CallTransport:
         self._local.serve(subject, handler)
 
     async def leave(self, contract: type[Call], server: str) -> None:
-        """Stop serving calls of a server."""
+        """Stop serving the calls of a server."""
         subject = f"{contract.SUBJECT}.{server}"
         self._local.leave(subject)
         subscription = self._served.pop(subject, None)
@@ -202,7 +202,7 @@ class CallTransport:
             await subscription.stop()
 
     async def drain(self, seconds: float) -> None:
-        """Stop serving calls and wait at most `seconds` for those in progress."""
+        """Stop serving calls, and wait up to `seconds` for the calls in progress."""
         for subject, subscription in list(self._served.items()):
             self._local.leave(subject)
             if self._bus.connected:

@@ -1,4 +1,7 @@
-"""Encrypt personal fields of an event before it is published; remove them if there is no key."""
+"""Encryption of personal fields of events before they are published.
+
+Without a key, these fields are removed.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
@@ -14,20 +17,20 @@ class PersonKeyring(Protocol):
     """The operations on person keys that the event publisher needs."""
 
     def known(self, name: str) -> object | None:
-        """Return the key of a person if it is in memory."""
+        """Return the key of a person; None if it is not in memory."""
 
     def pseudonym(self, name: str) -> str:
-        """Return the pseudonym of a known person. Raises `KeyError`."""
+        """Return the pseudonym of a person. Raises `KeyError` if the key is not in memory."""
 
     def seal(self, name: str, text: str) -> str:
-        """Encrypt a text with the key of a known person. Raises `KeyError`."""
+        """Encrypt a text with a person's key. Raises `KeyError` if the key is not in memory."""
 
     async def learn(self, names: Iterable[str]) -> None:
-        """Find or create the keys of these persons. Raises `BusDownError`."""
+        """Load the keys of these persons, and create the missing keys. Raises `BusDownError`."""
 
 
 def named(event: Event) -> frozenset[str]:
-    """Return the persons whose keys an event needs; empty for most events."""
+    """Return the names of the persons whose keys an event needs; empty for most events."""
     if not event.PERSON or event.impersonal:
         return _NO_PERSON
     people, content = event.people, event.content
@@ -48,7 +51,7 @@ def sealed(event: F, people: PersonKeyring) -> F:
 
 
 def struck(event: F) -> F:
-    """Return the event without personal data, so that it is still published."""
+    """Return the event without personal data, so that it can be published without a key."""
     update = dict.fromkeys(event.people, UNKNOWN_PERSON) | dict.fromkeys(event.content, "")
     for name in event.people.values():
         for mentioning in event.MENTIONS:

@@ -1,4 +1,4 @@
-"""Publish events: numbered, batched, and stored locally until the stream acknowledges them."""
+"""Publisher of events: numbered, batched, and stored until the stream acknowledges them."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 
 from toolbus_common.contracts.events.base import Event
+from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batch, Batcher
 from toolbus_common.messaging.event_encryption import PersonKeyring, named, sealed, struck
@@ -20,7 +21,7 @@ from toolbus_common.observability.tracing.context import MAX_LINKS, current
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
-LINGER_SECONDS = 0.01  # no caller waits for these events; a batch of 100 costs as much as one
+LINGER_SECONDS = 0.01  # no caller waits for these events, and a batch of 100 costs as much as one
 Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
 Line = tuple[str, bytes, str]  # subject, line, and the traceparent of its span if that is recorded
 Lines = Batcher[Line, None]
@@ -37,10 +38,11 @@ class EventPublisher:
     per event, so that one acknowledgement of the stream covers all of them.
     """
 
-    people: PersonKeyring | None = None  # keys that encrypt personal fields; None: no encryption
+    people: PersonKeyring | None = None  # keys for personal fields; None: no encryption
 
     def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
+        self._producer = self.producer.encode()
         self._chains: dict[str, tuple[int, str]] = {}
         self._message_numbers = itertools.count(1)
         self._publish = publish
@@ -74,12 +76,12 @@ class EventPublisher:
             while self._retrying is not None and not self._retrying.done():
                 await asyncio.wait([self._retrying])
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Event | EncodedEvent) -> None:
         """Publish an event without waiting; it is stored until the stream acknowledges it."""
         self._add(self._unawaited, event).add_done_callback(_seen)
 
     async def delivered(self) -> None:
-        """Wait until the stream has every event published so far, or it is stored for later."""
+        """Wait until the stream has all events published so far, or they are in the outbox."""
         await self._learned()
         await self._unawaited.drain()
 
@@ -107,19 +109,22 @@ class EventPublisher:
         async with self._spooling:
             self._spool.close()
 
-    def _add(self, batcher: Lines, event: Event) -> asyncio.Future[None]:
+    def _add(self, batcher: Lines, event: Event | EncodedEvent) -> asyncio.Future[None]:
         """Encrypt personal fields; the keys of unknown persons are looked up first."""
-        if self.people is None or not (whose := named(event)):
-            return batcher.add(self._traced(event))
+        if self.people is None or event.impersonal:
+            return batcher.add(self._line(event))
+        event = event.decoded() if isinstance(event, EncodedEvent) else event
+        if not (whose := named(event)):
+            return batcher.add(self._line(event))
         if all(map(self.people.known, whose)):
-            return batcher.add(self._traced(sealed(event, self.people)))
+            return batcher.add(self._line(sealed(event, self.people)))
         learning = asyncio.get_running_loop().create_task(self._learn(batcher, event, whose))
         self._learning.add(learning)
         learning.add_done_callback(self._learning.discard)
         return learning
 
     async def _learn(self, batcher: Lines, event: Event, whose: frozenset[str]) -> None:
-        """Look up or create the person keys; if that fails, remove the personal fields."""
+        """Look up or create the person keys. If that fails, remove the personal fields."""
         assert self.people is not None  # noqa: S101
         try:
             await self.people.learn(whose)
@@ -127,26 +132,24 @@ class EventPublisher:
         except (BusDownError, KeyError) as error:
             log.warning("events.redacted", extra={"event_id": event.id, "reason": str(error)})
             publishable = struck(event)
-        await batcher.add(self._traced(publishable))
+        await batcher.add(self._line(publishable))
 
     async def _learned(self) -> None:
         if self._learning:
             await asyncio.wait(self._learning)
 
-    def _traced(self, event: Event) -> Line:
-        return event.subject, self._line(event), current().traceparent
-
-    def _line(self, event: Event) -> bytes:
+    def _line(self, event: Event | EncodedEvent) -> Line:
+        """Return the subject of an event, its line in its customer's chain, and the trace."""
         last, prev = self._chains.get(event.customer, (0, ""))
-        head = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
+        line = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",%b' % (
             event.NAME.encode(),
-            self.producer.encode(),
+            self._producer,
             last + 1,
             prev.encode(),
+            event.encode()[1:],
         )
-        line = head + event.encode()[1:]
         self._chains[event.customer] = last + 1, sha256(line).hexdigest()
-        return line
+        return event.subject, line, current().traceparent
 
     def _flush(self, batch: Batch[Line, None]) -> None:
         by_subject: dict[str, list[bytes]] = {}
@@ -208,12 +211,15 @@ class EventPublisher:
 
     async def _empty_spool(self) -> None:
         async with self._spooling:
-            if not self._undelivered:  # nothing was added while an append held the lock
+            if not self._undelivered:  # no event was added while another task had the lock
                 self._spool.clear()
                 self.full = False
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Retrieve the exception: the event is in the outbox, so its publisher does not fail."""
+    """Retrieve the exception.
+
+    The event is in the outbox, so the publisher of the event does not fail.
+    """
     if not future.cancelled():
         future.exception()

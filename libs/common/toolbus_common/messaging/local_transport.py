@@ -1,4 +1,4 @@
-"""Pass calls between services of one process directly, without NATS."""
+"""Transport of calls between services of one process, without NATS."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,13 +10,13 @@ CallHandler = Callable[[Any, CallContext], Awaitable[Reply | None]]
 
 
 class LocalTransport:
-    """Maps call subjects to the handlers of this process; empty if each service is a process."""
+    """The call handlers of this process by subject; empty if each service is a process."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, CallHandler] = {}
 
     def serve(self, subject: str, handler: CallHandler) -> None:
-        """Register the handler of a subject; `tb.call.*` takes calls of every server."""
+        """Register the handler of a subject. `tb.call.*` means the calls of all servers."""
         self._handlers[subject] = handler
 
     def leave(self, subject: str) -> None:
@@ -24,5 +24,5 @@ class LocalTransport:
         self._handlers.pop(subject, None)
 
     def find(self, subject: str, server: str) -> CallHandler | None:
-        """Return the handler in this process for calls of a server, if there is one."""
+        """Return this process's handler for the calls of a server; None if there is none."""
         return self._handlers.get(f"{subject}.{server}") or self._handlers.get(f"{subject}.*")

@@ -1,4 +1,4 @@
-"""Store events the stream has not acknowledged in a bounded file, so that none is lost."""
+"""File of events that the stream has not acknowledged, so that no event is lost."""
 
 import fcntl
 import os
@@ -13,31 +13,34 @@ _HEAD = struct.Struct(">HHI")  # lengths of subject, message id and payload
 
 
 def record_of(envelope: Envelope) -> bytes:
-    """Return the record of an envelope on disk."""
+    """Return the record of an envelope in the file."""
     subject, message_id = envelope.subject.encode(), envelope.message_id.encode()
     head = _HEAD.pack(len(subject), len(message_id), len(envelope.payload))
     return head + subject + message_id + envelope.payload
 
 
 class OutboxFullError(Exception):
-    """The outbox file has reached its maximum size."""
+    """The outbox file would exceed its maximum size."""
 
 
 class Outbox:
-    """Appends with fsync, replays in order, and is cleared once the stream has everything.
+    """File of envelopes. They are appended with fsync and replayed in their order.
 
-    Replicas that share a directory each have a file of their own, locked while they live; a process
-    that opens the outbox takes over the records of processes that died.
+    Replicas that share a directory have separate files, which are locked while their process runs.
+    A process that opens the outbox takes over the records of processes that have ended.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
         self._maximum = max_bytes
         self._file = -1
-        self._end = 0  # after the last whole record: a torn one behind it is overwritten
+        self._end = 0  # end of the last complete record; a partial record after it is overwritten
 
     def append(self, envelopes: list[Envelope]) -> None:
-        """Write through to disk. Raises `OutboxFullError` if the file would exceed its bound."""
+        """Write envelopes to disk, and wait until they are durable.
+
+        Raises `OutboxFullError` if the file would exceed its maximum size.
+        """
         self._open()
         data = b"".join(record_of(envelope) for envelope in envelopes)
         if self._end + len(data) > self._maximum:
@@ -54,13 +57,14 @@ class Outbox:
     def replay(self) -> Iterator[Envelope]:
         """Yield the stored envelopes.
 
-        A record torn by a crash ends the replay; its event was never reported as durable.
+        The replay ends at a record that a crash left incomplete. Its event was never reported as
+        durable.
         """
         self._open()
         yield from _records(_content(self._file))
 
     def clear(self) -> None:
-        """Remove every record: all of them are in the stream."""
+        """Remove all records, because the stream has them."""
         self._open()
         os.ftruncate(self._file, 0)
         self._end = 0
@@ -93,13 +97,16 @@ class Outbox:
                     self.append(records)
                     os.ftruncate(file, 0)
             except OutboxFullError:
-                pass  # they stay for the next process that opens the outbox
+                pass  # the records stay for the next process that opens the outbox
             finally:
                 os.close(file)
 
 
 def _locked(path: Path) -> int:
-    """Open and lock a file; return -1 if another process holds the lock."""
+    """Return the descriptor of a file that is opened and locked.
+
+    Return -1 if another process holds the lock.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

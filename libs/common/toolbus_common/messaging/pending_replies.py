@@ -97,7 +97,7 @@ class PendingReply:
 
 
 class PendingReplies:
-    """The pending replies of this process by call id, which are generated here and unique."""
+    """The pending replies of this process by call id. The ids are generated here and unique."""
 
     def __init__(self) -> None:
         self._by_call_id: dict[str, PendingReply] = {}
@@ -123,7 +123,7 @@ class PendingReplies:
         return pending
 
     def close(self, call_id: str) -> None:
-        """Remove a call; messages that still arrive for it are dropped."""
+        """Remove a call. Messages that arrive later for this call are dropped."""
         pending = self._by_call_id.pop(call_id, None)
         if pending is not None:
             pending.on_notification = None

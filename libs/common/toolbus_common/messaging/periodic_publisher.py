@@ -1,4 +1,4 @@
-"""Publish counted items as events, once per period."""
+"""Publisher of counted items as events, once per period."""
 
 import asyncio
 import logging
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PeriodicPublisher(Generic[T]):
-    """Publishes one event per counted item at the end of each period.
+    """Publisher of one event per counted item, at the end of each period.
 
-    `take` returns the items of the period that ends and starts the next one; `event_of` builds the
-    event of one item. An item whose event cannot be built or published is logged and dropped: the
-    other items and the following periods are published.
+    `take` returns the items of the current period and starts the next period. `event_of` returns
+    the event for one item. If the event of an item cannot be created or published, the item is
+    logged and dropped. Other items and further periods are not affected.
     """
 
     publish: Callable[[Event], None]
@@ -33,12 +33,12 @@ class PeriodicPublisher(Generic[T]):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Publish at the end of each period until the context is left."""
+        """Publish at the end of each period until the context ends."""
         async with in_background(self._run()):
             yield
 
     def flush(self) -> None:
-        """Publish pending events and the current period immediately, and start the next period."""
+        """Publish the pending events and those of the current period, and start the next period."""
         self._take()
         while self._pending:
             self._publish(self._pending.popleft())

@@ -1,7 +1,8 @@
-"""Durable pull consumers for FastStream: bound, never created, and fetched by `PullConsumer`.
+"""Durable pull consumers for FastStream. `PullConsumer` fetches their messages.
 
 FastStream subscribes with nats-py's `pull_subscribe`, which looks up the consumer and creates a
-missing one. A service may do neither (ADR 18): `toolbus provision` creates the consumers.
+missing one. A service has permission for neither (ADR 18): `toolbus provision` creates the
+consumers.
 """
 
 import asyncio
@@ -19,14 +20,14 @@ from toolbus_common.nats.pull_consumer import PullConsumer
 
 log = logging.getLogger(__name__)
 
-PULL_AGAIN_SECONDS = 0.2  # after a failed pull
+PULL_AGAIN_SECONDS = 0.2  # pause after a failed pull
 
 
 class PullSubscription:
     """The part of nats-py's pull subscription that FastStream uses.
 
-    After a pull that was not full, the next one starts `pause` seconds later: the messages of that
-    time then arrive together, which costs less than each on its own.
+    After a pull that was not full, the next pull starts `pause` seconds later. The messages of this
+    time then arrive together, which costs less than separate messages.
     """
 
     def __init__(self, pulls: PullConsumer, durable: str, pause: float) -> None:
@@ -36,7 +37,7 @@ class PullSubscription:
         self._quiet = False
 
     async def fetch(self, batch: int, timeout: float) -> list[Msg]:  # noqa: ASYNC109 - FastStream's name
-        """Return up to `batch` messages that arrive within `timeout` seconds; raises nothing."""
+        """Return up to `batch` messages that arrive within `timeout` seconds. Raises no error."""
         if self._quiet:
             await asyncio.sleep(self._pause)
         messages: list[Msg] = []
@@ -49,12 +50,12 @@ class PullSubscription:
         return messages
 
     async def unsubscribe(self) -> None:
-        """End the subscription; unacknowledged messages are redelivered."""
+        """End the subscription. Unacknowledged messages are redelivered."""
         await self._pulls.close()
 
 
 class BoundStreams(JetStreamContext):
-    """JetStream for FastStream's subscribers. `pauses` are seconds by the name of a durable."""
+    """JetStream for FastStream's subscribers. `pauses` contains the pause of each durable."""
 
     def __init__(self, client: Client, pauses: Mapping[str, float]) -> None:
         super().__init__(client)
@@ -64,7 +65,7 @@ class BoundStreams(JetStreamContext):
     async def pull_subscribe(  # type: ignore[override]
         self, *, durable: str, stream: str, **_options: Any
     ) -> PullSubscription:
-        """Bind to a durable consumer. Its options are those it was created with."""
+        """Subscribe to an existing durable consumer, with the options of its creation."""
         pulls = PullConsumer(self._client, stream, durable)
         await pulls.open()
         return PullSubscription(pulls, durable, self._pauses[durable])

@@ -1,7 +1,7 @@
-"""Queries to services: replied to at once and never stored; `broker.py` serves them.
+"""Queries to services. They are never stored, and get a reply immediately.
 
-Queries are sent with the NATS client: the command line, which starts for each command, does not
-import FastStream.
+`broker.py` serves them. They are sent with the NATS client, because the command line, which starts
+for each command, does not import FastStream.
 """
 
 from collections.abc import Collection
@@ -18,7 +18,7 @@ A = TypeVar("A", bound=Message)
 
 
 class RequestReply:
-    """Sends queries as one service or as an operator."""
+    """Sender of queries, for one service or for an operator."""
 
     def __init__(self, sender: str, bus: Bus) -> None:
         self.sender = sender
@@ -28,7 +28,7 @@ class RequestReply:
         """Send a query to a service and return the reply.
 
         Raises:
-            ToolbusError: the error the service replied with.
+            ToolbusError: the service replied with this error.
             UnavailableError: no replica of the service replied in time.
 
         """
@@ -46,10 +46,10 @@ class RequestReply:
     async def request_all(
         self, seconds: float = 0.4, wanted: Collection[str] = ()
     ) -> list[ServiceStatus]:
-        """Return the status of every replica of every service that replies in time.
+        """Return the status of every replica of every service that replies within `seconds`.
 
-        One replica of each service in `wanted` gets more time: a busy service is not reported as
-        gone.
+        Services in `wanted` get more time for one reply, so that a busy service is not reported as
+        missing.
         """
 
         def enough(answers: list[bytes]) -> bool:

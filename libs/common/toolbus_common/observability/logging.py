@@ -71,5 +71,5 @@ def configure(service: str, level: str = "info", form: str = "json") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("nats", "uvicorn.access", "asyncio"):
+    for noisy in ("nats", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

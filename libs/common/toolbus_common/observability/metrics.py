@@ -2,12 +2,12 @@
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+from toolbus_common.observability.call_metrics import SECONDS, CallDurations
 
 # Calls completed at ingress. outcome: ok, or the error's code.
 CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"])
 # Seconds from the parsed request until the whole response is passed to the HTTP server.
-CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
+CALL_SECONDS = CallDurations("toolbus_call_seconds", "Duration of tool calls")
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
 REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Open connections of an HTTP listener (`agents` or `readers`), and their maximum.
@@ -31,9 +31,7 @@ REJECTED_ACCESS = Counter(
 DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
 # Calls per upstream. outcome: ok, tool_error, or the error's code.
 UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["server", "outcome"])
-UPSTREAM_SECONDS = Histogram(
-    "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
-)
+UPSTREAM_SECONDS = CallDurations("toolbus_upstream_seconds", "Duration of upstream calls", "server")
 # Retried calls. The number of attempts is the sum of retries and of calls that reached an upstream.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Retried calls", ["server"])
 # Messages from an upstream that belong to no active call. kind: log, progress, request.
@@ -78,7 +76,7 @@ WITNESS_FAILURES = Counter(
 SPANS = Counter("toolbus_spans", "Spans of traces by outcome", ["outcome"])
 # Programs of code mode. outcome: ok, or the error's name.
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
-RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
+RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=SECONDS)
 # 1 while a service of this process is ready. The value is set when metrics are read.
 SERVICE_READY = Gauge("toolbus_service_ready", "1 if a service is ready, else 0", ["service"])
 # Events that sinks received, events that sinks reject permanently, lost messages, failed attempts,

@@ -24,7 +24,7 @@ class DocumentError(ValueError):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.2 with the types of JSON. Dates, times, `no` and `0123` remain texts."""
+    """Loader of YAML 1.2 with the types of JSON. Dates, times, `no` and `0123` remain texts."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 

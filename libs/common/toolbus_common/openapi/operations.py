@@ -1,4 +1,4 @@
-"""Translate one operation into a tool: its definition, and how arguments form a request."""
+"""Translation of one operation: a tool definition, and the form of its request."""
 
 import re
 from contextlib import suppress
@@ -15,9 +15,10 @@ from toolbus_common.openapi.names import argument_names
 from toolbus_common.openapi.schemas import Schemas, TooLargeError, loosened
 from toolbus_common.openapi.security import Alternatives
 
-BINDING = "toolbus/binding"  # in `_meta`, so that a pin covers the request, too
+BINDING = "toolbus/binding"  # a member of `_meta`, so that a pin covers the request too
 MAX_PARAMETERS = 200
-# Depth of schemas, length of descriptions, and whether there is an output schema.
+# Limits of one attempt: the depth of schemas, the length of descriptions, and whether there is an
+# output schema.
 _ATTEMPTS = (
     (10, 1000, True), (4, 300, True), (2, 100, True), (2, 100, False), (1, 60, False),
     (1, 0, False), (0, 0, False),
@@ -29,7 +30,7 @@ _ALLOWED = {
     "header": ("simple",),
     "cookie": ("form",),
 }
-# Headers that OpenAPI excludes, and those that frame or authenticate a request.
+# Headers that OpenAPI excludes from parameters, and headers that frame or authenticate a request.
 _RESERVED_HEADERS = frozenset(
     {
         "accept",
@@ -60,7 +61,10 @@ _PAGES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """The position of an argument in the request, and its encoding."""
+    """A parameter of the request: the argument that sets it, its position and its encoding.
+
+    `place` is `path`, `query`, `header` or `cookie`.
+    """
 
     argument: str
     name: str
@@ -68,13 +72,13 @@ class Parameter:
     style: str
     explode: bool
     required: bool
-    reserved: bool = False  # may contain reserved characters of a query
+    reserved: bool = False  # the value may contain reserved characters of a query
     as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation: its tool definition and its request."""
+    """An operation, as a tool definition and the description of its request."""
 
     method: str
     path: str
@@ -85,22 +89,25 @@ class Operation:
 
     @property
     def binding(self) -> str:
-        """A digest that differs if the same arguments would form another request."""
+        """A digest of the request's form.
+
+        It changes if the same arguments would make another request.
+        """
         return str(self.definition["_meta"][BINDING])
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of one definition, chosen so that all definitions of a document fit into a list."""
+    """Limits of one definition. With them, all definitions of a document fit into one list."""
 
-    size: int  # bytes
-    parts: int  # of a schema
+    size: int  # bytes of the definition
+    parts: int  # parts of a schema
 
 
 def bounds_for(count: int) -> Bounds:
-    """Return the limits for a number of operations.
+    """Return the limits of each definition for this number of operations.
 
-    They change in steps, so that definitions are stable.
+    The limits change in steps, so that a new operation rarely changes other definitions.
     """
     for maximum, size, parts in ((100, 48, 1_500), (500, 12, 400)):
         if count <= maximum:
@@ -110,21 +117,24 @@ def bounds_for(count: int) -> Bounds:
 
 @dataclass(frozen=True, slots=True)
 class OperationSource:
-    """An operation in its document, with the parameters its path shares."""
+    """An operation in its document, with the parameters that all operations of its path share."""
 
     document: Document
     method: str
     path: str
     node: Json
-    shared: Any  # the parameters of its path
+    shared: Any  # the parameters of the path
     base: str
     security: Alternatives
     bounds: Bounds
-    own: frozenset[tuple[str, str]]  # locations and names (in lower case) of credentials
+    own: frozenset[tuple[str, str]]  # location and lower-case name of parameters that Toolbus sets
 
 
 def operation_of(source: OperationSource, name: str) -> Operation:
-    """Translate an operation. Raises `DocumentError` with the reason if it cannot be a tool."""
+    """Return the translated operation.
+
+    Raises `DocumentError` if the operation cannot be a tool. The message contains the reason.
+    """
     _check_path(source.path)
     nodes = _parameters(source)
     for depth, longest, answers in _ATTEMPTS:
@@ -195,7 +205,10 @@ def _check_path(path: str) -> None:
 
 
 def _parameters(source: OperationSource) -> list[Json]:
-    """Return the operation's parameters, and those of its path that it does not replace."""
+    """Return the parameters that the caller can set, of the operation and of its path.
+
+    A parameter of the operation replaces the path's parameter with the same name and location.
+    """
     found: dict[tuple[str, str], Json] = {}
     for each in (source.shared, source.node.get("parameters")):
         for node in each if isinstance(each, list) else ():
@@ -217,7 +230,11 @@ def _parameters(source: OperationSource) -> list[Json]:
 
 
 def _is_settable(location: tuple[str, str], own: frozenset[tuple[str, str]]) -> bool:
-    """Return whether a caller may set a parameter: no framing header, no credential."""
+    """Return whether a caller can set a parameter.
+
+    Headers that frame or authenticate a request, and parameters that Toolbus sets, are not
+    settable.
+    """
     where, name = location[0], location[1].lower()
     if where == "header" and (name in _RESERVED_HEADERS or not TOKEN.fullmatch(name)):
         return False
@@ -282,7 +299,10 @@ def _annotations(source: OperationSource) -> Json:
 
 
 def _output(source: OperationSource, depth: int, longest: int) -> Json:
-    """Return the output schema if the response is one JSON object. Raises `TooLargeError`."""
+    """Return the member `outputSchema`; empty if the response is not a single JSON object.
+
+    Raises `TooLargeError`.
+    """
     parts = source.bounds.parts // 2
     schemas = Schemas(source.document, answers=True, deepest=depth, longest=longest, parts=parts)
     try:
@@ -290,14 +310,14 @@ def _output(source: OperationSource, depth: int, longest: int) -> Json:
     except TooLargeError:
         raise
     except DocumentError:
-        return {}  # the response schema is not needed to call it
+        return {}  # the operation can be called without it
     if schema is None or schema.get("type") != "object":
         return {}
     return {"outputSchema": loosened(schema) | {"type": "object"}}
 
 
 def _response_schema(source: OperationSource, schemas: Schemas) -> Json | None:
-    """Return the JSON schema of the first success response, else of the default one."""
+    """Return the JSON schema of the first success response, or of the default response."""
     responses = source.node.get("responses")
     if source.method == "HEAD" or not isinstance(responses, dict):
         return None

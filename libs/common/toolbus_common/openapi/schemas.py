@@ -1,11 +1,11 @@
-"""Translate schemas of OpenAPI 3.0 and 3.1 into JSON Schema without references, within limits."""
+"""Translation of OpenAPI 3.0 and 3.1 schemas to JSON Schema without references, within limits."""
 
 from collections.abc import Callable
 from typing import Any
 
 from toolbus_common.openapi.document import Document, DocumentError, Json
 
-MAX_PARTS = 1_500  # of one expanded schema
+MAX_PARTS = 1_500  # parts of a schema with its references resolved
 LONGEST_PATTERN = 500
 _NUMBERS = (
     "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
@@ -16,15 +16,19 @@ _ANY = ("const", "default")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _PLAIN = frozenset({"type", "properties", "required", "description"})  # keywords that can be merged
 _TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
-_HIDDEN = {False: "readOnly", True: "writeOnly"}  # excluded from requests, and from responses
+_HIDDEN = {False: "readOnly", True: "writeOnly"}  # omitted from requests (False), responses (True)
 
 
 class TooLargeError(DocumentError):
-    """A schema has more parts than allowed at this depth."""
+    """A schema has more parts than the limit."""
 
 
 class Schemas:
-    """Translates schemas of one document, limited in depth, parts and length of descriptions."""
+    """Translator of schemas of one document.
+
+    It limits the depth (`deepest`), the length of descriptions (`longest`) and the number of parts
+    of all schemas. `answers` is set for schemas of responses.
+    """
 
     def __init__(
         self,
@@ -42,11 +46,13 @@ class Schemas:
         self._left = parts
 
     def translate(self, node: Any, ancestors: tuple[str, ...] = (), depth: int = 0) -> Json:
-        """Translate one schema; parts that are too deep or recursive allow any value of their type.
+        """Return the translation of a schema. `ancestors` are the references that led to it.
+
+        Parts that are recursive or too deep allow any value of their type.
 
         Raises:
-            DocumentError: a reference is broken or leads to another document.
-            TooLargeError: it has too many parts; a lower depth may succeed.
+            DocumentError: a reference has no target, or leads to another document.
+            TooLargeError: the schema has too many parts. A smaller depth can succeed.
 
         """
         if not isinstance(node, dict):
@@ -62,7 +68,7 @@ class Schemas:
         return self._whole(node, lambda inner: self.translate(inner, ancestors, depth + 1))
 
     def text(self, value: Any) -> str:
-        """Return a description, shortened to its limit."""
+        """Return a description, truncated to the limit; empty if the value is not a string."""
         text = value.strip() if isinstance(value, str) else ""
         if len(text) <= self._longest:
             return text
@@ -119,7 +125,10 @@ class Schemas:
 
 
 def merged(schema: Json) -> Json:
-    """Replace `allOf` by one object if all its parts are plain objects."""
+    """Return the schema with its `allOf` merged into one object.
+
+    The schema is returned unchanged if not all parts are plain objects.
+    """
     parts = schema.get("allOf")
     if not isinstance(parts, list):
         return schema
@@ -142,10 +151,10 @@ def merged(schema: Json) -> Json:
 
 
 def loosened(schema: Json) -> Json:
-    """Return a response schema without constraints.
+    """Return a response schema with types and names only, without constraints.
 
-    Clients reject a whole result that its schema does not allow, and documents are often wrong
-    about required, closed, enumerated or nullable values. Types and names are kept.
+    Clients reject a result that does not match its schema. Documents are often wrong about
+    required, additional, enumerated or nullable values.
     """
     found: Json = {}
     if "description" in schema:
@@ -177,7 +186,7 @@ def _typed(node: Json) -> Json:
 
 
 def _constraints(node: Json) -> Json:
-    """Return the supported constraints of a value; unknown keywords are omitted."""
+    """Return the constraints of a value. Unknown keywords are omitted."""
     found = {name: node[name] for name in _NUMBERS if _is_number(node.get(name))}
     found |= {name: node[name] for name in _WORDS if isinstance(node.get(name), str)}
     found |= {name: node[name] for name in _ANY if name in node}
@@ -196,7 +205,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _limits(node: Json) -> Json:
-    """Return exclusive limits: numbers in 3.1, booleans beside the limit in 3.0."""
+    """Return the exclusive limits. In OpenAPI 3.0 they are booleans beside an inclusive limit."""
     found: Json = {}
     for name, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         limit = node.get(name)
@@ -208,7 +217,7 @@ def _limits(node: Json) -> Json:
 
 
 def _nullable(node: Json, found: Json) -> Json:
-    """Translate `nullable` of OpenAPI 3.0 into JSON Schema."""
+    """Return the schema with `nullable` of OpenAPI 3.0 applied."""
     if node.get("nullable") is not True:
         return found
     if "enum" in found and None not in found["enum"]:

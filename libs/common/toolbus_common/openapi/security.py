@@ -1,4 +1,4 @@
-"""Security schemes: the positions of credentials, and those that an operation requires."""
+"""Security schemes: the credentials that operations require, and their positions in a request."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,19 +7,19 @@ from toolbus_common.mcp.param_headers import TOKEN
 from toolbus_common.openapi.document import Document, DocumentError
 
 Place = Literal["header", "query", "cookie", "bearer", "basic"]
-Alternatives = tuple[tuple[str, ...], ...]  # each lists schemes required together
+Alternatives = tuple[tuple[str, ...], ...]  # an alternative contains the names of all its schemes
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """The position of a credential: the `name` of a header, parameter or cookie."""
+    """The position of a credential. `name` is the name of the header, parameter or cookie."""
 
     place: Place
     name: str = "Authorization"
 
 
 def schemes_of(document: Document) -> dict[str, Scheme]:
-    """Return the supported security schemes of a document."""
+    """Return the supported security schemes of a document, by name."""
     components = document.root.get("components")
     schemes = components.get("securitySchemes") if isinstance(components, dict) else None
     found = {}
@@ -47,7 +47,10 @@ def _scheme(node: dict[str, Any]) -> Scheme | None:
 
 
 def alternatives(security: Any) -> Alternatives:
-    """Parse an operation's `security`; an empty alternative requires no credential."""
+    """Return the alternatives of an operation's `security`.
+
+    An empty alternative means that no credential is required.
+    """
     if not isinstance(security, list):
         return ()
     return tuple(tuple(map(str, each)) for each in security if isinstance(each, dict))

@@ -1,4 +1,4 @@
-"""The base address of an API: a fetched document cannot name another host."""
+"""Base address of an API. A fetched document cannot specify another host."""
 
 import re
 from typing import Any
@@ -11,10 +11,11 @@ _PLAIN = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=
 
 
 def base_of(servers: Any, source: str, configured: str = "") -> str:
-    """Return the base address, without a slash at its end.
+    """Return the base address of an API without a slash at its end.
 
-    A fetched document may name its own origin only: otherwise a person who can change the document
-    could redirect credentials.
+    `source` is the URL or path of the document, and `configured` is the configured address. The
+    address in a fetched document must have the document's origin. Otherwise, a person who can
+    change the document could redirect credentials.
 
     Raises:
         DocumentError: the address must be configured.
@@ -26,7 +27,7 @@ def base_of(servers: Any, source: str, configured: str = "") -> str:
     remote = source if _HTTP.match(source) else ""
     found = urljoin(remote, named) if remote else named
     if not _HTTP.match(found):
-        raise DocumentError("It names no server address; set base_url.")
+        raise DocumentError("It contains no server address; set base_url.")
     if remote and origin(found) != origin(remote):
         raise DocumentError(
             f"Its server address {'://'.join(origin(found)[:2])} is not the origin it was fetched "
@@ -36,16 +37,19 @@ def base_of(servers: Any, source: str, configured: str = "") -> str:
 
 
 def _plain(url: str) -> str:
-    """Return a base URL if it has only host and path. Raises `DocumentError`."""
+    """Return the URL if it consists of a host and a path only. Raises `DocumentError`."""
     if not _PLAIN.fullmatch(url) or {".", ".."} & set(url.split("/")):
         raise DocumentError(
-            "The server address has more than a host and a path; set base_url without the rest."
+            "The server address contains more than a host and a path; set base_url to only these."
         )
     return url.rstrip("/")
 
 
 def first_server(servers: Any) -> str:
-    """Return the first server URL with its variables filled in; `/` if there is none."""
+    """Return the URL of the first server, with default values for its variables.
+
+    Return `/` if there is no server.
+    """
     first = servers[0] if isinstance(servers, list) and servers else {}
     url = first.get("url") if isinstance(first, dict) else None
     if not isinstance(url, str) or not url:
@@ -58,7 +62,7 @@ def first_server(servers: Any) -> str:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port."""
+    """Return scheme, host and port of a URL."""
     target = urlsplit(url)
     try:
         port = target.port

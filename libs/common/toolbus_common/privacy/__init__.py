@@ -1,1 +1,4 @@
-"""Encryption of personal data in events with a key per person; deleting a key erases the data."""
+"""Encryption of personal data in events, with one key per person.
+
+Deleting a key erases the data.
+"""

@@ -1,4 +1,4 @@
-"""Crypto-shredding: a person's key is overwritten on the disk of NATS and dropped by services."""
+"""Crypto-shredding: NATS overwrites a person's key on disk, and all services drop it."""
 
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
@@ -9,15 +9,17 @@ from toolbus_common.nats.topology import PEOPLE
 
 
 async def shred(bus: Bus, entry: str, revision: int) -> int:
-    """Overwrite an entry and notify its watchers; return the revision of the deletion.
+    """Overwrite a person's entry and notify its watchers. Return the revision of the deletion.
+
+    `revision` is the revision of the entry.
 
     Raises:
-        BusDownError: the deletion failed; the key may still be there.
+        BusDownError: the deletion failed. The key may still exist.
 
     """
     stream = bus.client.jetstream()
     try:
-        # The server overwrites a message that is deleted by its number with random bytes.
+        # NATS overwrites a message with random bytes if the message is deleted by its number.
         await stream.delete_msg(f"KV_{PEOPLE}", revision)
         bucket = await stream.key_value(PEOPLE)
         await bucket.delete(entry)

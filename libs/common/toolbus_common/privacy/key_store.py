@@ -1,4 +1,4 @@
-"""Person keys of a service: watched in their bucket, created on use, dropped when shredded."""
+"""Person keys of a service. They are watched in their bucket, and created on first use."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 LEARNED_SECONDS = 3.0
 ERASED = "(erased)"
-CHECK = "master"  # the entry that identifies the master key
+CHECK = "master"  # entry that identifies the master key
 OTHER_KEY = (
     "The person keys were encrypted with another people.key; give every service the same file "
     "(TOOLBUS_PEOPLE_KEY). Until then, events are published without personal data."
@@ -25,10 +25,10 @@ OTHER_KEY = (
 
 
 class PersonKeys:
-    """The keys of all persons, in memory, so that encrypting for a known person needs no request.
+    """The keys of all persons, in memory. Encryption for a known person needs no request.
 
-    If the master key differs from that of the other services, no key is read or created, and
-    `fault` has the reason.
+    If the master key differs from the key of the other services, keys are neither read nor created.
+    `fault` is then the reason.
     """
 
     def __init__(self, key_file: Path) -> None:
@@ -40,7 +40,7 @@ class PersonKeys:
         self.fault = ""
 
     def open(self, bucket: Bucket) -> None:
-        """Set the bucket to find and create keys in."""
+        """Set the bucket of the keys."""
         self._bucket = bucket
 
     def apply_change(self, change: Change | None) -> None:
@@ -55,19 +55,19 @@ class PersonKeys:
             self._take(change.key, change.value)
 
     def known(self, name: str) -> PersonKey | None:
-        """Return the key of a person if it is in memory."""
+        """Return the key of a person; None if it is not in memory."""
         return self._by_name.get(name)
 
     def pseudonym(self, name: str) -> str:
-        """Return the pseudonym of a known person. Raises `KeyError`."""
+        """Return the pseudonym of a person. Raises `KeyError` if the key is not in memory."""
         return self._by_name[name].pseudonym
 
     def seal(self, name: str, text: str) -> str:
-        """Encrypt a text with the key of a known person. Raises `KeyError`."""
+        """Encrypt a text with a person's key. Raises `KeyError` if the key is not in memory."""
         return self._by_name[name].seal(text)
 
     async def learn(self, names: Iterable[str]) -> None:
-        """Find or create the keys of these persons. Raises `BusDownError`."""
+        """Load the keys of these persons, and create the missing keys. Raises `BusDownError`."""
         try:
             async with asyncio.timeout(LEARNED_SECONDS):
                 for name in names:
@@ -79,14 +79,14 @@ class PersonKeys:
             ) from error
 
     async def read_all(self) -> None:
-        """Read every key of the bucket once. Raises `BusDownError`."""
+        """Load all keys of the bucket. Raises `BusDownError`."""
         for each in await self._opened().present():
             self.apply_change(each)
 
     async def find(self, name: str) -> tuple[PersonKey, int] | None:
-        """Return a person's key from the bucket and its revision; None if there is no such person.
+        """Return the key of a person and its revision in the bucket; None if there is no key.
 
-        Raises `BusDownError`, also with `fault` as the reason.
+        Raises `BusDownError`. If the master key differs, its reason is `fault`.
         """
         entry = self.entry_of(name)
         await self._check(self._opened())
@@ -97,22 +97,25 @@ class PersonKeys:
         return (person, found.revision) if person is not None else None
 
     def entry_of(self, name: str) -> str:
-        """Return the bucket entry of a person's key."""
+        """Return the name of the bucket entry that contains a person's key."""
         return self._master.entry_of(name)
 
     # -- reading -----------------------------------------------------------------------------
 
     def opened(self, token: str) -> Opened | None:
-        """Decrypt a token; None if its person's key does not exist."""
+        """Return a decrypted token.
+
+        Return None if the person's key does not exist or the token is damaged.
+        """
         person = self._by_pseudonym.get(token.partition(".")[0])
         return person.open(token) if person is not None else None
 
     def reveal(self, text: str) -> str:
-        """Replace the tokens of a text; inside JSON the result stays valid JSON."""
+        """Return a text with its tokens decrypted. JSON stays valid JSON."""
         return TOKEN.sub(self._plain, text) if "~" in text else text
 
     def revealed(self, value: Any) -> Any:
-        """Replace the tokens in every text of a JSON value."""
+        """Return a JSON value with the tokens in all its strings decrypted."""
         if isinstance(value, str):
             return self.reveal(value)
         if isinstance(value, list | tuple):
@@ -122,7 +125,11 @@ class PersonKeys:
         return value
 
     def pseudonym_of(self, name: str) -> str:
-        """Return the pseudonym of a user, or of a person named with a kind."""
+        """Return the pseudonym of a person; `~` if the person is not known.
+
+        The name can have a kind (`operator:bo`). Otherwise users are searched first, then operators
+        and admins.
+        """
         kinds = ("", "user:", "operator:", "admin:")
         people = filter(None, (self.known(f"{kind}{name}") for kind in kinds))
         return next((person.pseudonym for person in people), "~")
@@ -153,7 +160,10 @@ class PersonKeys:
                 self._take(entry, value)
 
     async def _check(self, bucket: Bucket) -> None:
-        """Compare the master key with the entry that identifies it; create a missing entry."""
+        """Compare the master key with the entry that identifies it. Create a missing entry.
+
+        Raises `BusDownError`.
+        """
         found = await bucket.get(CHECK)
         if found is None or found.value is None:
             mark = self._master.entry_of(CHECK).encode()

@@ -1,4 +1,4 @@
-"""Legal holds: an operator exempts a customer from deletion and erasure."""
+"""Legal holds, with which an operator exempts a customer from deletion and erasure."""
 
 import logging
 
@@ -8,11 +8,14 @@ from toolbus_common.nats.kv_bucket import Bucket, Change
 
 log = logging.getLogger(__name__)
 
-HOLD_PREFIX = "hold."  # of entries in the configuration bucket
+HOLD_PREFIX = "hold."  # prefix of their entries in the configuration bucket
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """One legal hold: the operator's reason, its start, and the pseudonym of the operator."""
+    """A legal hold: the operator's reason, the start (seconds since the epoch), and the operator.
+
+    `by` is the operator's pseudonym.
+    """
 
     why: str
     at: float
@@ -20,7 +23,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Holds:
-    """The current holds, watched in the configuration bucket."""
+    """The current legal holds, as watched in the configuration bucket."""
 
     def __init__(self) -> None:
         self._held: dict[str, Hold] = {}
@@ -37,12 +40,12 @@ class Holds:
 
     @property
     def customers(self) -> frozenset[str]:
-        """The customers whose data may not be deleted."""
+        """The customers whose data must not be deleted."""
         return frozenset(self._held)
 
 
 async def held(bucket: Bucket) -> dict[str, Hold]:
-    """Read all current holds."""
+    """Return all current legal holds, by customer. Raises `BusDownError`."""
     return {
         each.key.removeprefix(HOLD_PREFIX): _read(each.value)
         for each in await bucket.present(f"{HOLD_PREFIX}>")
@@ -51,7 +54,7 @@ async def held(bucket: Bucket) -> dict[str, Hold]:
 
 
 def _read(value: bytes) -> Hold:
-    """Parse a hold. An unreadable entry still counts as a hold."""
+    """Return a decoded legal hold. An unreadable entry still counts as a hold."""
     try:
         return msgspec.json.decode(value, type=Hold)
     except msgspec.MsgspecError:

@@ -1,9 +1,10 @@
-"""One person's key: the pseudonym in events, and encryption of their content. Pure.
+"""Key of a person: it makes the pseudonym in events, and encrypts the content of events.
 
-A pseudonym is `~` and 22 characters, the HMAC of the name under a salt derived from the key. Sealed
-content is `~pseudonym.sealed`: a commitment to it, a nonce, and AES-256-GCM of a salt and the text.
-A reader who gets salt and text can check them against the commitment without the key; once the key
-is shredded, neither pseudonym nor commitment reveals anything.
+A pseudonym is `~` and 22 characters: the HMAC of the name with a salt that is derived from the key.
+A token for content has the form `~pseudonym.sealed`. Its sealed part consists of a commitment, a
+nonce, and a salt and the text, both encrypted with AES-256-GCM. A reader who knows salt and text
+can verify them against the commitment without the key. After the key is shredded, neither the
+pseudonym nor the commitment reveals anything.
 """
 
 import hmac
@@ -25,7 +26,7 @@ _PSEUDONYM, _COMMITMENT, _SALT = 16, 32, 16  # bytes
 
 
 class Entry(msgspec.Struct):
-    """A person's entry in the bucket, before encryption under the master key."""
+    """The content of a person's bucket entry, before its encryption with the master key."""
 
     name: str
     key: bytes
@@ -33,7 +34,7 @@ class Entry(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A decrypted text, and the salt that proves it."""
+    """A decrypted text, and the salt with which the text is verified against its commitment."""
 
     salt: bytes
     text: str
@@ -43,7 +44,7 @@ class Opened:
 class PersonKey:
     """The key of one person.
 
-    `name` is the name in events, with its kind: `user:ann`, `operator:bo`.
+    `name` is the person's name in events, with the kind: `user:ann`, `operator:bo`.
     """
 
     name: str
@@ -51,12 +52,12 @@ class PersonKey:
 
     @classmethod
     def new(cls, name: str) -> "PersonKey":
-        """Create the key of a person not named in events before."""
+        """Create a random key for a person."""
         return cls(name, os.urandom(KEY_BYTES))
 
     @property
     def shown(self) -> str:
-        """The name as displayed: without the kind for users."""
+        """The name for display: without its kind if the person is a user."""
         return self.name.removeprefix(USER)
 
     @cached_property
@@ -66,17 +67,20 @@ class PersonKey:
 
     @cached_property
     def salt(self) -> bytes:
-        """The salt that proves that the pseudonym belongs to the name."""
+        """The salt that proves which name the pseudonym belongs to."""
         return _derived(self.key, b"name")
 
     def seal(self, text: str) -> str:
-        """Return the token that replaces this text in an event."""
+        """Encrypt a text, and return the token that replaces it in an event."""
         salt = os.urandom(_SALT)
         body = self._aead.seal(salt + text.encode(), self.pseudonym.encode())
         return f"{self.pseudonym}.{encoded(_committed(salt, text) + body)}"
 
     def open(self, token: str) -> Opened | None:
-        """Return the text and salt that `seal` encrypted; None if the token is damaged."""
+        """Return the decrypted text and salt of a token; None if the token is damaged.
+
+        For a token that is only a pseudonym, return the name and the salt of the name.
+        """
         pseudonym, _, sealed = token.partition(".")
         if not sealed:
             return Opened(self.salt, self.name)
@@ -92,23 +96,23 @@ class PersonKey:
 
 
 class Master:
-    """The key from the key file, which encrypts person keys."""
+    """The master key from the key file. It encrypts person keys."""
 
     def __init__(self, key: bytes) -> None:
         self._names = _derived(key, b"names")
         self._aead = Aead(_derived(key, b"entries"))
 
     def entry_of(self, name: str) -> str:
-        """Return the bucket entry of a person, a keyed digest of the name."""
+        """Return the name of a person's bucket entry: a keyed digest of the person's name."""
         return _committed(self._names, name)[:_PSEUDONYM].hex()
 
     def seal(self, person: PersonKey) -> bytes:
-        """Encrypt a person's key for the bucket."""
+        """Return a person's key, encrypted for the bucket."""
         plain = msgspec.msgpack.encode(Entry(person.name, person.key))
         return self._aead.seal(plain, self.entry_of(person.name).encode())
 
     def open(self, entry: str, value: bytes) -> PersonKey | None:
-        """Decrypt an entry; None if it was encrypted under another master key."""
+        """Return a decrypted person key; None if it was encrypted with another master key."""
         try:
             found = msgspec.msgpack.decode(self._aead.open(value, entry.encode()), type=Entry)
         except (ValueError, msgspec.MsgspecError):

@@ -1,7 +1,7 @@
-"""Redact secrets and common personal data in JSON. Pure, in time linear in its length.
+"""Redaction of secrets and common personal data in JSON, in linear time.
 
-Data is recognized by its form: names, street addresses and other data without a fixed form are
-not redacted. Record digests if those must not be stored.
+Data is recognized by its form. Names, street addresses and other data without a fixed form are not
+redacted. To avoid storing them, record only digests.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 STRUCK = "[redacted]"
-LARGEST = 16 * 1024  # bytes; longer text is not parsed, since a call waits for this
+LARGEST = 16 * 1024  # bytes; longer text is not parsed, because a call waits for the result
 MIN_CARD = 10**12  # card numbers have at least 13 digits
 DEEPEST = 64
 _NAMED = re.compile(
@@ -41,7 +41,7 @@ def _always(_found: str) -> bool:
 
 
 class _Form(NamedTuple):
-    """A form of sensitive text; any match contains one of `markers`, in lower case."""
+    """A form of sensitive text. Every match contains one of `markers`, in lower case."""
 
     markers: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -74,7 +74,7 @@ _LETTERED = tuple(
         ),
     )
 )
-_DIGITS = re.compile(r"\d[\dA-Z ().:/-]{5}")  # the fewest characters a numbered form has
+_DIGITS = re.compile(r"\d[\dA-Z ().:/-]{5}")  # every numbered form contains such a text
 _NUMBERED = tuple(
     _Form((), re.compile(pattern), *more)
     for pattern, *more in (
@@ -88,12 +88,12 @@ _NUMBERED = tuple(
 
 
 def redacted(text: bytes) -> str:
-    """Return JSON with sensitive data redacted; empty if it is too long or not JSON."""
+    """Return the JSON with sensitive data redacted; empty if it is too long or not valid JSON."""
     if len(text) > LARGEST:
         return ""
     try:
         value = msgspec.json.decode(text)
-        # Check first which forms can occur at all: mostly none.
+        # First exclude the forms that cannot occur. Most texts contain none of the forms.
         forms = _possible(msgspec.json.encode(value).decode())
         return msgspec.json.encode(_without(value, forms, DEEPEST)).decode()
     except (msgspec.MsgspecError, RecursionError):
@@ -101,7 +101,7 @@ def redacted(text: bytes) -> str:
 
 
 def struck(text: str) -> str:
-    """Return a text with every match of these forms redacted."""
+    """Return the text with all sensitive data redacted."""
     return _struck(text, _possible(text))
 
 
@@ -139,7 +139,10 @@ def _without(value: Any, forms: list[_Form], depth: int) -> Any:
 
 
 def _member(name: str, value: Any, forms: list[_Form], depth: int) -> Any:
-    """Redact any value whose name is that of a secret."""
+    """Return a member's value with sensitive data redacted.
+
+    If the name of the member is that of a secret, the whole value is redacted.
+    """
     secret = _NAMED.search(name[:256]) and not _NO_SECRET.fullmatch(name[:256])
     harmless = value in (None, "", True, False)
     return STRUCK if secret and not harmless else _without(value, forms, depth)

@@ -1,4 +1,4 @@
-"""Person keys of a service: their bucket, and the encryption of personal event fields."""
+"""Person keys of a service, and their use for personal event fields."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from toolbus_common.service.service import Service
 
 
 def use_person_keys(service: Service) -> PersonKeys:
-    """Add the person keys to a service. Nothing connects before the service runs."""
+    """Add person keys to a service, and return them. They connect when the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
     service.watch_bucket(PEOPLE)(people.apply_change)

@@ -1,1 +1,1 @@
-"""Restrictions of child processes: Landlock, resource limits, end with the parent."""
+"""Restrictions of child processes: Landlock, resource limits, and end with the parent."""

@@ -1,6 +1,6 @@
-"""Landlock: restrict files, TCP and signals of a process, as far as the kernel supports it.
+"""Landlock: restriction of files, TCP and signals of a process, as far as the kernel supports it.
 
-Only the standard library is used: the restricted process imports little else.
+The module uses only the standard library, so that the restricted process imports little.
 """
 
 import ctypes
@@ -9,31 +9,31 @@ import stat
 import struct
 from collections.abc import Iterable
 
-CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # the same on every architecture
+CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # system calls, the same on every architecture
 VERSION_FLAG, PATH_BENEATH = 1, 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 TRUNCATE, USE_DEVICE = 1 << 14, 1 << 15
 # The other rights apply to directories only.
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | USE_DEVICE
 READING = EXECUTE | READ_FILE | READ_DIRECTORY
-FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # version -> number of rights
+FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # ABI version: number of rights
 NETWORK_FROM, SCOPES_FROM, NEWEST_RIGHTS = 4, 6, 16
 NETWORK = 0b11  # bind and connect
 SOCKETS, SIGNALS = 0b01, 0b10  # abstract sockets and signals to processes outside the domain
 
 
 def version(libc: ctypes.CDLL) -> int:
-    """Return the Landlock ABI version of this kernel; 0 if it has none."""
+    """Return the Landlock ABI version of this kernel; 0 if the kernel has no Landlock."""
     return max(0, int(libc.syscall(CREATE, None, 0, VERSION_FLAG)))
 
 
 def every_right(abi: int) -> int:
-    """Return all file rights of this ABI version."""
+    """Return a bit mask with all file rights of this ABI version."""
     return (1 << FILE_RIGHTS.get(abi, NEWEST_RIGHTS)) - 1
 
 
 def ruleset(abi: int, files: int, network: int, scopes: int) -> bytes:
-    """Return the ruleset attributes in the form of this version."""
+    """Return the attributes of a ruleset, encoded for this ABI version."""
     form = struct.pack("=Q", files)
     if abi >= NETWORK_FROM:
         form += struct.pack("=Q", network)
@@ -43,7 +43,10 @@ def ruleset(abi: int, files: int, network: int, scopes: int) -> bytes:
 
 
 def permit(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> bool:
-    """Grant rights on a file, or on everything below a directory; False if the path is missing."""
+    """Grant rights to a file, or to a directory and everything below it.
+
+    Return False if the path cannot be opened.
+    """
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -64,7 +67,10 @@ def restrict(
     network: bool = True,
     scopes: int = SOCKETS | SIGNALS,
 ) -> bool:
-    """Restrict file access, TCP and IPC scopes of this process; False without Landlock."""
+    """Restrict file access, TCP and IPC scopes of this process permanently.
+
+    Return False if the kernel does not support Landlock.
+    """
     abi = version(libc)
     if not abi or (not files and abi < SCOPES_FROM):
         return False

@@ -1,12 +1,12 @@
-"""Set resource limits of a process before its program runs, with the standard library alone."""
+"""Resource limits of a process. The module uses only the standard library."""
 
 import resource
 
 
 def cap(which: int, maximum: int, grace: int = 0) -> None:
-    """Lower a resource limit permanently; the hard limit is `grace` above the soft one.
+    """Lower a resource limit permanently. The hard limit is `maximum` plus `grace`.
 
-    Limits that are already lower are not changed.
+    A limit that is already lower is not changed.
     """
     _, hard = resource.getrlimit(which)
     ceiling = maximum + grace if hard == resource.RLIM_INFINITY else min(maximum + grace, hard)

@@ -1,7 +1,8 @@
-"""Start a program in a process group of its own that ends when its parent does.
+"""Start of a program in a separate process group that ends when its parent ends.
 
-Runs before any other module of Toolbus is imported (`python -I -S process/tethered.py …`), so it
-costs a few milliseconds and no memory: the program replaces it.
+The module runs as a script before any other module of Toolbus is imported (`python -I -S
+process/tethered.py …`). The script takes a few milliseconds and no memory, because the program then
+replaces the script.
 """
 
 import ctypes
@@ -21,9 +22,9 @@ def tethered(
     signal: int = signal.SIGKILL,
     limits: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Wrap a command so that `signal` ends it when the calling process dies, even by SIGKILL.
+    """Return a command that `signal` ends when the calling process ends, even by SIGKILL.
 
-    `limits` are resource limits by name without `RLIMIT_` (`NOFILE`, `CORE`, `AS`).
+    `limits` are resource limits by name without `RLIMIT_`: `NOFILE`, `CORE`, `AS`.
     """
     plan = json.dumps({"parent": os.getpid(), "signal": int(signal), "limits": dict(limits or {})})
     return [sys.executable, "-I", "-S", os.path.abspath(__file__), plan, *command]  # noqa: PTH100

@@ -1,4 +1,4 @@
-"""Rules on calls, in Cedar: parsing, validation, evaluation. Pure: no clock, no I/O."""
+"""Rules about calls in Cedar: parsing, validation and evaluation, without clock or I/O."""
 
 from toolbus_common.rules.decision import SILENT, Verdict
 from toolbus_common.rules.parser import RuleError, policies

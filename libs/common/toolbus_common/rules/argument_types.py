@@ -1,4 +1,4 @@
-"""Infer which arguments a policy reads, and their types, from the policy's expressions."""
+"""Inference of the arguments that a policy reads, and of their types, from its expressions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_common.rules.expression_reads import ARGUMENTS, path_of
 from toolbus_common.rules.parser import Expr
 
-Type = dict[str, Any]  # as Cedar's JSON schema writes it
+Type = dict[str, Any]  # in the form of Cedar's JSON schema
 
 LONG: Type = {"type": "Long"}
 TEXT: Type = {"type": "String"}
@@ -28,7 +28,7 @@ _CONTEXT: dict[tuple[str, ...], Type] = {
 
 
 def set_of(element: Type) -> Type:
-    """Return the type of a set."""
+    """Return the type of a set with these elements."""
     return {"type": "Set", "element": element}
 
 
@@ -39,21 +39,25 @@ def record_of(attributes: dict[str, Type]) -> Type:
 
 @dataclass(slots=True)
 class Shape:
-    """One argument: its type, if a use implies a type, and the arguments read inside it."""
+    """The inferred shape of an argument.
+
+    `implied` is the type that a use of the argument implies, if any does. `inside` contains the
+    members of the argument that are read.
+    """
 
     implied: Type | None = None
     inside: "dict[str, Shape]" = field(default_factory=dict)
 
     @property
     def as_type(self) -> Type:
-        """The type; text by default."""
+        """The Cedar type of the argument; text if no use implies a type."""
         if self.inside:
             inner = {name: each.as_type | {"required": False} for name, each in self.inside.items()}
             return record_of(inner)
         return self.implied or TEXT
 
     def at(self, path: tuple[str, ...]) -> "Shape":
-        """Return the shape at a path below, creating it if necessary."""
+        """Return the shape at a path inside this one. Missing shapes are created."""
         shape = self
         for name in path:
             shape = shape.inside.setdefault(name, Shape())
@@ -61,7 +65,7 @@ class Shape:
 
 
 def arguments_of(conditions: list[Expr]) -> Type:
-    """Return the record type of the arguments that these conditions read."""
+    """Return the record type that contains all arguments that the conditions read."""
     arguments = Shape()
     for condition in conditions:
         _note(arguments, condition, TRUTH)
@@ -127,7 +131,7 @@ def _implied(operator: str, left: Expr, right: Expr) -> tuple[Type | None, Type 
 
 
 def type_of(expr: Expr) -> Type | None:
-    """Return the type of an expression if it does not depend on the arguments."""
+    """Return the type of an expression; None if it depends on arguments or is not known."""
     if not isinstance(expr, dict):
         return None
     (operator, operands), *_ = expr.items()

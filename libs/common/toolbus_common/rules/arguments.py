@@ -1,9 +1,9 @@
-"""Convert a call's arguments to Cedar values: integers, strings, booleans, sets and records.
+"""Conversion of a call's arguments to Cedar values.
 
-Values that Cedar cannot represent (fractions, numbers beyond 64 bits, null) become the record
-`{unrepresentable: "1.5"}`. This record is equal only to itself; comparing it or matching it with a
-pattern is an evaluation error, so that the rule does not ignore it. Arguments that are ambiguous,
-too large or too deep are rejected as a whole.
+Cedar cannot represent fractions, numbers beyond 64 bits, and null. Each of these values becomes the
+record `{unrepresentable: "1.5"}`, which equals only the same record. To order it (`<`) or to match
+it with a pattern is an evaluation error, so that a rule cannot ignore it. Arguments that are too
+large, too deep or use a reserved name are rejected as a whole.
 """
 
 from typing import Any
@@ -14,18 +14,21 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MARK = "unrepresentable"
 _MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
-# Cedar's JSON form gives objects with one of these names another meaning than a record.
+# In Cedar's JSON form, an object with one of these members is not a record.
 _RESERVED = frozenset({"__entity", "__extn", "__expr"})
 
 _decode = msgspec.json.Decoder().decode
 
 
 class UnreadableError(ValueError):
-    """The arguments cannot be evaluated; the message says why, without quoting them."""
+    """The arguments cannot be evaluated. The message is the reason; it contains no argument."""
 
 
 def readable(arguments: bytes, names: frozenset[str] | None) -> dict[str, Any]:
-    """Return the arguments of these names, or all. Raises `UnreadableError`."""
+    """Return the arguments with these names as Cedar values; None means all arguments.
+
+    Raises `UnreadableError`.
+    """
     if len(arguments) > MAX_BYTES:
         raise UnreadableError(f"the arguments are larger than {MAX_BYTES >> 10} KiB")
     try:

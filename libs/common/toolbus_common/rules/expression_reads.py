@@ -1,31 +1,28 @@
-"""Inputs of a Cedar expression, to decide whether it can be evaluated without arguments."""
+"""Inputs of a Cedar expression. The inputs show whether arguments are needed for its evaluation."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from toolbus_common.rules.parser import Expr
 
-# Attributes of the context that are the same for every call of a key to a tool.
+# Attributes of the context that are equal for all calls of one tool with one key.
 SETTLED = frozenset({"cost", "family"})
 ARGUMENTS = "arguments"
 WHOLE: None = None  # all arguments
 
 
 def is_settled(expr: Expr) -> bool:
-    """Return whether the expression needs only the principal, the resource and settled context."""
+    """Return whether the expression has the same value for all calls of one tool with one key."""
     return all(read in SETTLED for read in context_read(expr))
 
 
 def context_read(expr: Expr) -> frozenset[str]:
-    """Return the context attributes that the expression reads; `""` for the context as a whole."""
+    """Return the context attributes that the expression reads. `""` means the whole context."""
     return frozenset(path[0] if path else "" for path in paths(expr))
 
 
 def arguments_read(expr: Expr) -> frozenset[str] | None:
-    """Return the names of the arguments that the expression reads.
-
-    Return None if it reads the arguments as a whole.
-    """
+    """Return the names of the arguments that the expression reads; `WHOLE` for all arguments."""
     names: set[str] = set()
     for path in paths(expr):
         if path[:1] in ((), (ARGUMENTS,)):
@@ -45,7 +42,7 @@ def reads_entities(expr: Expr) -> bool:
 
 
 def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:
-    """Yield the entities that the expression names, as kind and name."""
+    """Yield each entity in the expression, as kind and name."""
     if isinstance(expr, dict) and expr.keys() == {"type", "id"}:
         yield expr["type"], expr["id"]
     for _, value in _nodes(expr):
@@ -54,7 +51,7 @@ def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:
 
 
 def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
-    """Yield every chain of attributes that begins at the context."""
+    """Yield every chain of attributes in the expression that starts at the context."""
     path = path_of(expr)
     if path is not None:
         yield path
@@ -72,7 +69,7 @@ def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
 def path_of(expr: Expr) -> tuple[str, ...] | None:
     """Return the chain of attributes from the context to this expression.
 
-    None if it is not a chain.
+    Return None if the expression is no such chain.
     """
     attributes: list[str] = []
     while isinstance(expr, dict) and "." in expr:

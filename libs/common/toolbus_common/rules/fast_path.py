@@ -1,7 +1,7 @@
-"""Detect conditions that are definitely false without calling the Cedar engine.
+"""Detection of conditions that are certainly false, without the Cedar engine.
 
-The only result used is a definite false. Every other condition is evaluated by Cedar. A property
-test compares this module with the engine on random policies and calls.
+Only a certain false is used. Cedar evaluates all other conditions. A property test compares this
+module with the engine on random policies and calls.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ _ORDER = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def plainly_not(conditions: list[Expr]) -> Callable[[Context], bool]:
-    """Return a function that tests whether a condition is definitely false.
+    """Return a function that returns True if one of the conditions is certainly false.
 
-    It returns false if a part before the false one is undecided.
+    The function returns False if any condition before the first false condition is undecided.
     """
     values = [_compiled(each) for each in conditions]
 
@@ -107,7 +107,10 @@ def _ordered(operator: str) -> Callable[[Expr], Value]:
 
 
 def _both(operands: Expr, *, until: bool = False) -> Value:
-    """Compile `&&`, which ends at the first false, or `||`, which ends at the first true."""
+    """Compile the operands of `&&` or `||`.
+
+    `until` is the value that ends the evaluation: False for `&&`, True for `||`.
+    """
     left, right = _compiled(operands["left"]), _compiled(operands["right"])
 
     def value(context: Context) -> Any:
@@ -153,7 +156,7 @@ def _like(operands: Expr) -> Value:
 
 
 def _parts(pattern: list[Any]) -> list[str]:
-    """Return the texts between wildcards, including both ends."""
+    """Return the texts of a pattern between its wildcards, including both ends."""
     parts = [""]
     for each in pattern:
         if each == "Wildcard":
@@ -164,7 +167,7 @@ def _parts(pattern: list[Any]) -> list[str]:
 
 
 def _matches(text: str, parts: list[str]) -> bool:
-    """Match a text against these parts in linear time: patterns cannot cause backtracking."""
+    """Return whether a text matches a pattern with these parts, without backtracking."""
     first, *rest = parts
     if not rest:
         return text == first

@@ -1,6 +1,6 @@
-"""Parse a rule's text into its policies as data, or raise an error message for its author.
+"""Parser of a rule's text. Its errors are messages for the author of the rule.
 
-The data is Cedar's JSON form, which is stable and used by the engine as well.
+The result is Cedar's JSON form, which is stable and which the engine uses as well.
 """
 
 import json
@@ -15,21 +15,22 @@ Policy = dict[str, Any]
 SCOPE = ("principal", "action", "resource")
 MAX_DEPTH = 50
 MAX_NESTABLE = 400
-# The engine's parser has no recursion limit: a text that is nested too deeply ends the process.
+# The engine's parser has no recursion limit: a text that is nested too deeply would crash the
+# process.
 _IGNORED = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
 _NESTABLE = re.compile(r"&&|\|\||[-+*.!\[({]|\bif\b")
 _TOO_DEEP = "is nested too deeply, or too long in one policy; split it into several policies"
 
 
 class RuleError(ValueError):
-    """The text is not a rule. The message has the reason and the fix."""
+    """The text is not a valid rule. The message contains the reason and the fix."""
 
 
 def policies(text: str) -> list[Policy]:
-    """Return the `forbid` policies of a rule, in order.
+    """Return the `forbid` policies of a rule, in their order.
 
     Raises:
-        RuleError: the text is not Cedar, or has elements that a rule cannot have.
+        RuleError: the text is not valid Cedar, or contains an element that rules must not contain.
 
     """
     _check_depth(text)
@@ -37,7 +38,7 @@ def policies(text: str) -> list[Policy]:
         parsed = json.loads(policies_to_json_str(text))
         static = parsed["staticPolicies"]
         found = [static[key] for key in sorted(static, key=_number)]
-        # Compile the form that is evaluated: it is one level deeper than the text.
+        # Also compile the form for evaluation, because it is one level deeper than the text.
         policy_set({at: forbidding(each, conjuncts(each)) for at, each in enumerate(found)})
     except RecursionError as error:
         raise RuleError(_TOO_DEEP) from error
@@ -48,23 +49,23 @@ def policies(text: str) -> list[Policy]:
     if not found:
         raise RuleError("has no policy; write forbid(principal, action, resource) when {…};")
     if any(policy["effect"] != "forbid" for policy in found):
-        raise RuleError("has a permit; grants permit, and a rule forbids: write forbid(…) unless")
+        raise RuleError("has a permit, but rules can only forbid; write forbid(…) unless {…};")
     return found
 
 
 def policy_set(numbered: dict[int, Policy]) -> PolicySet:
-    """Compile policies for the engine, with their numbers as ids. Raises `ValueError`."""
+    """Return the compiled policies, with their numbers as ids. Raises `ValueError`."""
     return PolicySet.from_json_str(policies_json(numbered))
 
 
 def policies_json(numbered: dict[int, Policy]) -> str:
-    """Return these policies as one document of Cedar's JSON form."""
+    """Return these policies as one document in Cedar's JSON form."""
     named = {str(number): policy for number, policy in numbered.items()}
     return json.dumps({"staticPolicies": named, "templates": {}, "templateLinks": []})
 
 
 def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
-    """Return a policy with the scope of a given one that forbids if all conditions hold."""
+    """Return a policy with the scope of another policy that forbids if all conditions are true."""
     return {
         "effect": "forbid",
         **{name: scope[name] for name in SCOPE},
@@ -73,7 +74,7 @@ def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
 
 
 def conjuncts(policy: Policy) -> list[Expr]:
-    """Return the conditions that must all hold, in Cedar's order of evaluation."""
+    """Return the conditions of a policy that must all be true, in Cedar's order of evaluation."""
     found: list[Expr] = []
     for condition in policy["conditions"]:
         body = condition["body"]

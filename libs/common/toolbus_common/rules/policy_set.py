@@ -1,9 +1,10 @@
 """All rules, parsed once, and their decision about a call.
 
-A decision has three steps, each over fewer policies. The engine evaluates conditions that depend
-only on principal and resource, once for each such *case*. Definitely false remainders are found
-without the engine. Cedar evaluates the rest, and a policy whose evaluation fails counts as one that
-forbids: an error never allows a call.
+A decision has three steps, each with fewer policies. First, the engine evaluates the conditions
+that depend only on principal and resource, once for each such *case*. Then this package finds the
+remaining conditions that are certainly false, without the engine. Finally, the engine evaluates all
+others. A policy whose evaluation fails counts as a policy that forbids, so an error never allows a
+call.
 """
 
 import json
@@ -42,17 +43,17 @@ from toolbus_common.rules.request import NO_ENTITIES, Asker, Case, entities_of
 MAX_GROUPS = 4096
 NO_CASE = Case(Asker(""), "", "", "")
 _NAMED = re.compile(r"policy `(\d+)`")
-# The engine's error messages may quote an argument; messages of these forms do not.
+# The engine's error messages can contain an argument. Messages of these forms do not.
 _SAFE_ERRORS = re.compile(
     r"type error: expected [a-z ,()]+, got [a-z ]+|record does not have the attribute `\w+`"
 )
-_RECORDS = " (as null, fractions and numbers beyond 64 bits are in rules)"
+_RECORDS = " (rules read null, fractions and numbers beyond 64 bits as records)"
 _ANY = {name: {"op": "All"} for name in SCOPE}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule that forbids, or whose evaluation failed with `error`."""
+    """A rule that forbids the call, or whose evaluation failed with `error`."""
 
     rule: int
     error: str = ""
@@ -60,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Remainder:
-    """The conditions of a policy that depend on the call."""
+    """The conditions of one policy that depend on the call."""
 
     rule: int
     conditions: list[Expr]
@@ -68,7 +69,7 @@ class _Remainder:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Policies that are evaluated together, and fail together on unreadable arguments."""
+    """Policies that are evaluated together. All of them fail if the arguments are unreadable."""
 
     remainders: dict[int, _Remainder]
     policies: PolicySet
@@ -79,13 +80,13 @@ class Group:
 
     @property
     def reads_arguments(self) -> bool:
-        """Whether the evaluation of this group needs the arguments."""
+        """Whether the group cannot be evaluated without the arguments."""
         return self.arguments is WHOLE or bool(self.arguments)
 
 
 @dataclass(slots=True)
 class Slice:
-    """The rules that can apply to one case."""
+    """The rules that can apply to the calls of one case."""
 
     book: "Rulebook"
     case: Case
@@ -95,9 +96,9 @@ class Slice:
     _entities: Entities | None = field(default=None)
 
     def decide(self, arguments: bytes | None, now: float) -> Verdict:
-        """Return the verdict on one call.
+        """Return the verdict on a call at the time `now` (seconds since the epoch).
 
-        Without arguments, only rules that need none are evaluated.
+        If `arguments` is None, only rules that do not read arguments are evaluated.
         """
         found: list[Finding] = []
         for group in self.groups:
@@ -141,7 +142,7 @@ class Slice:
 
 
 class Rulebook:
-    """The compiled rules. A rule that cannot be compiled applies to every call, and denies it."""
+    """The compiled rules. A rule that cannot be compiled denies every call."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.names = tuple(rules)
@@ -153,13 +154,16 @@ class Rulebook:
             self._take(rule, declared)
         self._settling = policy_set(self._leading)
         written = [*self._leading.values(), *(r.conditions for r in self._remainders.values())]
-        # If no rule names a key, keys with the same hierarchy have the same decisions.
+        # Without a rule that names a key, all keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self._groups: dict[tuple[int, ...], Group] = {}
-        self._silent = Slice(self, NO_CASE, (), ())  # shared, because no rule applies to most cases
+        self._silent = Slice(self, NO_CASE, (), ())  # shared by all cases without rules
 
     def slice(self, case: Case) -> Slice:
-        """Return the rules that can apply to this case, evaluated by the engine."""
+        """Return the rules that can apply to this case.
+
+        The engine evaluates the case's conditions.
+        """
         request = {**case.request, "context": json.dumps(case.settled)}
         owners = {number: number for number in self._leading}
         result = is_authorized(request, self._settling, entities_of(case))
@@ -180,7 +184,10 @@ class Rulebook:
         return Slice(self, case, tuple(settled), groups, verdict)
 
     def combined(self, findings: Iterable[Finding]) -> Verdict:
-        """Combine findings to one verdict: denial first, then an error, then approval."""
+        """Return the verdict for these findings.
+
+        A denial takes precedence, then an evaluation error, then a required approval.
+        """
         ordered = sorted(findings, key=lambda each: (each.rule, bool(each.error)))
         shadow = dict.fromkeys(self._shadow(each) for each in ordered if self._is_shadow(each.rule))
         firm = [each for each in ordered if not self._is_shadow(each.rule)]
@@ -210,7 +217,10 @@ class Rulebook:
             self._remainders[number] = _Remainder(rule, conditions[known:])
 
     def _grouped(self, numbers: Iterable[int]) -> tuple[Group, ...]:
-        """Put shadow rules and readers of arguments in separate groups, which can fail alone."""
+        """Return groups of policies that can fail separately.
+
+        Shadow rules are separate from other rules, and readers of arguments from other policies.
+        """
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for number in sorted(numbers):
             remainder = self._remainders[number]
@@ -228,7 +238,10 @@ class Rulebook:
         return group
 
     def _read_by(self, groups: Iterable[Group]) -> frozenset[str] | None:
-        """Return the arguments that enforced rules read. Shadow rules are ignored."""
+        """Return the names of the arguments that enforced rules read; `WHOLE` for all arguments.
+
+        Shadow rules are ignored.
+        """
         read: frozenset[str] = frozenset()
         for group in groups:
             if any(not self._is_shadow(each.rule) for each in group.remainders.values()):
@@ -247,7 +260,7 @@ class Rulebook:
         name, declared = self.names[found.rule], self._rules[found.rule]
         if found.error:
             return (
-                f"The rule '{name}' cannot be evaluated for this call, so it is denied: "
+                f"The rule '{name}' cannot be evaluated for this call, so the call is denied: "
                 f"{found.error}. Change the call, or ask an operator to fix the rule."
             )
         effect = "denies this call" if declared.effect == "deny" else "requires approval"
@@ -256,7 +269,7 @@ class Rulebook:
 
 
 def moment(now: float) -> dict[str, int]:
-    """Return a time as rules see it, in UTC; weekday 1 is Monday."""
+    """Return a time in the form that rules read: in UTC, with 1 as the weekday of Monday."""
     second = int(now)
     days = second // 86_400
     return {"epoch": second, "hour": second % 86_400 // 3600, "weekday": (days + 3) % 7 + 1}
@@ -276,9 +289,9 @@ def _group_of(remainders: dict[int, _Remainder]) -> Group:
 
 
 def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:
-    """Return the engine's findings by owner.
+    """Return the engine's findings, each for the owner of its policy.
 
-    An error without a policy is attributed to all of them.
+    An error without a policy counts for every owner.
     """
     found = [Finding(owners[int(each)]) for each in result.diagnostics.reasons]
     for complaint in result.diagnostics.errors:

@@ -1,4 +1,4 @@
-"""The request that rules evaluate: principal, action, resource and their entities."""
+"""Request that rules evaluate: principal, action and resource with their entities."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NO_ENTITIES = Entities.from_json_str("[]")
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A key with its hierarchy; absent levels are empty."""
+    """A key with its hierarchy. A level that does not exist is an empty text."""
 
     key: str
     team: str = ""
@@ -25,7 +25,7 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Everything known about a call before its arguments. `cost` is in micro-dollars."""
+    """All inputs of a decision except arguments and time. `cost` is in micro-dollars."""
 
     asker: Asker
     method: str
@@ -37,7 +37,7 @@ class Case:
 
     @property
     def request(self) -> dict[str, Any]:
-        """Cedar's request, without its context."""
+        """Cedar's request without the context."""
         return {
             "principal": _uid("Key", self.asker.key),
             "action": _uid("Action", self.method),
@@ -46,12 +46,12 @@ class Case:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """The part of the context that is the same for all calls of a case."""
+        """The part of the context that all calls of a case share."""
         return {"cost": self.cost, "family": self.family}
 
 
 def labels_of(name: str, configuration: Configuration) -> tuple[str, ...]:
-    """Return a tool's labels: those of every matching pattern."""
+    """Return a tool's labels: the labels of all patterns that match its name."""
     found = {
         label
         for pattern, labels in configuration.labels.items()
@@ -62,7 +62,7 @@ def labels_of(name: str, configuration: Configuration) -> tuple[str, ...]:
 
 
 def entities_of(case: Case) -> Entities:
-    """Return the entities of the key and the tool with their attributes and parents."""
+    """Return the entities of the key and of the tool, with their attributes and parents."""
     asker = case.asker
     above = [("Team", asker.team), ("User", asker.user), ("Customer", asker.customer)]
     parents = [_uid(kind, name) for kind, name in above if name]

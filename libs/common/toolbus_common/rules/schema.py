@@ -1,8 +1,9 @@
-"""Validate a rule's text against a Cedar schema before it applies.
+"""Validation of a rule's text against a Cedar schema, before the rule applies.
 
-Cedar's schema has no "any" type, and every tool has its own arguments: the schema for a policy is
-generated with the arguments that policy reads, each optional and of the type its use implies. An
-argument read without a test with `has`, or used as two types, is an error.
+Cedar's schema has no "any" type, and every tool has different arguments. Therefore the schema for a
+policy is generated from the arguments that the policy reads. Each argument is optional, and its
+type is the type that its use implies. Reading an argument without a test with `has`, or using it as
+two types, is an error.
 """
 
 import json
@@ -41,7 +42,7 @@ _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribut
 
 
 def problems(text: str) -> list[str]:
-    """Return all errors in a rule's text, as messages with a fix."""
+    """Return all errors in a rule's text. Each message contains the fix."""
     try:
         parsed = policies(text)
     except RuleError as error:
@@ -52,13 +53,13 @@ def problems(text: str) -> list[str]:
 
 
 def named(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the entities a text names, as kind and name; none if it is not a rule."""
+    """Yield each entity in a rule's text, as kind and name; nothing if the text is not a rule."""
     with suppress(RuleError):
         yield from dict.fromkeys(entities_named(policies(text)))
 
 
 def schema_for(policy: Policy) -> Schema:
-    """Return the schema for a policy, with the arguments it reads."""
+    """Return the schema for a policy, with the arguments that the policy reads."""
     arguments = arguments_of(conjuncts(policy))
     context = record_of({"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME})
     applies = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": context}
@@ -80,4 +81,4 @@ def _message(complaint: str) -> str:
         return message
     above, _, name = unsafe[1].rpartition(".")
     test = f"context.{above} has {name}"
-    return f"reads {unsafe[1]}, which not every call has; test it first: {test} && …"
+    return f"reads {unsafe[1]}, which some calls do not have; test it first: {test} && …"

@@ -1,4 +1,4 @@
-"""Secrets in external stores: configured by reference, read by the services that need them."""
+"""Secrets in external stores. The configuration refers to them; services read them on use."""
 
 from toolbus_common.secrets.reader import Secrets
 from toolbus_common.secrets.references import (

@@ -1,25 +1,25 @@
-"""The interface of key services, whose keys never leave them and wrap other keys."""
+"""Interface of key services. A key service wraps other keys with keys that never leave it."""
 
 from typing import Protocol
 
 
 class KeyService(Protocol):
-    """One kind of key service. It may block: it is called in a thread."""
+    """A kind of key service. Its methods may block, so they are called in a thread."""
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """Encrypt a key with the service's key `path`.
+        """Return the key, encrypted with the service's key at `path`.
 
         Raises:
-            SecretError: the service failed; the message says what to do.
+            SecretError: the service failed. The message contains the fix.
 
         """
         ...
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a wrapped key.
+        """Return the key that `wrap` encrypted.
 
         Raises:
-            SecretError: the service failed; the message says what to do.
+            SecretError: the service failed. The message contains the fix.
 
         """
         ...

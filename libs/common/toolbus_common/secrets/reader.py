@@ -1,4 +1,4 @@
-"""Read secrets from their stores: shared between users of the same one, refreshed in time."""
+"""Reader of secrets from their stores. All users of a secret share one cache and one request."""
 
 import asyncio
 import logging
@@ -31,7 +31,10 @@ class _Cached:
 
 
 class Secrets:
-    """Caches secrets for `fresh` seconds, and for `stale` seconds while their store is down."""
+    """Reader that caches secrets for `fresh` seconds.
+
+    While their store is down, cached secrets are used for up to `stale` seconds.
+    """
 
     def __init__(
         self,
@@ -49,21 +52,22 @@ class Secrets:
         """Return the values of all references in these texts.
 
         Raises:
-            SecretError: a secret cannot be read; the message names the reference.
+            SecretError: a secret cannot be read. The message contains its reference.
 
         """
         return {each: await self._value(each) for each in sorted(references_in(texts))}
 
     async def until_changed(self, found: Values) -> str:
-        """Wait until the store has another value of one of these; return a message that says so.
+        """Wait until a store contains another value for one of these secrets.
 
-        The environment of a process never changes: with no other references this waits forever.
+        Return a message about the change. Environment variables of a process never change, so the
+        wait has no end if all references are variables.
         """
         watched = [each for each in found if each.store != ENVIRONMENT]
         while True:
             await asyncio.sleep(self._fresh) if watched else await asyncio.Future()
             for each in watched:
-                with suppress(SecretError):  # existing connections stay
+                with suppress(SecretError):  # existing connections keep their secret
                     if await self._value(each) != found[each]:
                         return f"The secret {each} changed."
 
@@ -71,7 +75,7 @@ class Secrets:
         return selected(await self._text(reference.store, reference.path), reference)
 
     async def _text(self, store: str, path: str) -> str:
-        """Return the text at a path; concurrent readers share one request."""
+        """Return the text at a path of a store. Concurrent readers share one request."""
         cached = self._cache.get((store, path))
         if cached is not None and monotonic() - cached.at < self._fresh:
             return cached.text

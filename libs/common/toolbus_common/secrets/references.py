@@ -1,4 +1,4 @@
-"""References to secrets in the configuration, as `${store:path#field}`. Pure."""
+"""References to secrets in the configuration, in the form `${store:path#field}`."""
 
 import json
 import re
@@ -13,12 +13,12 @@ REFERENCE = re.compile(
 
 
 class SecretError(Exception):
-    """A secret is not available. The message says why and what to do, and reveals no value."""
+    """A secret is not available. The message contains the reason and the fix, but no secret."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reference:
-    """One secret: its store and path, and the field to select if the value is JSON."""
+    """A reference to a secret: its store, its path, and the field to select from a JSON value."""
 
     store: str
     path: str
@@ -26,18 +26,18 @@ class Reference:
 
     @classmethod
     def of(cls, text: str) -> "Reference":
-        """Parse `store:path#field`, the text of a reference without `${` and `}`."""
+        """Parse a reference in the form `store:path#field`, without `${` and `}`."""
         store, _, rest = text.partition(":")
         path, _, field = rest.partition("#")
         return cls(store, path, field)
 
     def __str__(self) -> str:
-        """Return the text between the braces."""
+        """Return the reference without `${` and `}`."""
         return f"{self.store}:{self.path}" + (f"#{self.field}" if self.field else "")
 
     @property
     def named(self) -> str:
-        """The name in permissions: the name of a variable, any other reference whole."""
+        """The name in permissions: the name of a variable, or the text of any other reference."""
         return self.path if self.store == ENVIRONMENT else str(self)
 
 
@@ -50,15 +50,15 @@ def references_in(texts: Iterable[str]) -> frozenset[Reference]:
 
 
 def filled(text: str, found: Values) -> str:
-    """Return the text with its references replaced by their values."""
+    """Return the text with each reference replaced by its value."""
     return REFERENCE.sub(lambda match: found[Reference.of(match[1])], text)
 
 
 def selected(stored: str, reference: Reference) -> str:
-    """Return the value of a reference from the text stored at its path.
+    """Return the value of a reference. `stored` is the text at the reference's path.
 
     Raises:
-        SecretError: the value is empty, not a JSON object, or has no such field.
+        SecretError: the value is empty or not a text, or the field does not exist.
 
     """
     if not reference.field:

@@ -1,4 +1,4 @@
-"""All kinds of secret stores and key services; their libraries are optional dependencies."""
+"""Registry of secret stores and key services. Their libraries are optional dependencies."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,10 @@ from toolbus_common.secrets.stores.vault import HashiCorp, HashiCorpKeys
 
 
 def stores_of(environ: Mapping[str, str]) -> dict[str, Store]:
-    """Return the stores a reference may name; `environ` has their addresses and credentials."""
+    """Return all secret stores, by their name in references.
+
+    `environ` contains their addresses and credentials.
+    """
     return {
         "env": Environment(environ),
         "file": Files(),
@@ -25,7 +28,7 @@ def stores_of(environ: Mapping[str, str]) -> dict[str, Store]:
 
 
 def key_services_of(environ: Mapping[str, str]) -> dict[str, KeyService]:
-    """Return the key services that may wrap a master key."""
+    """Return all key services that can wrap a master key, by their name in references."""
     return {
         "vault-transit": HashiCorpKeys(environ),
         "aws-kms": AmazonKeys(),

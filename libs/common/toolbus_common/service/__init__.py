@@ -1,1 +1,1 @@
-"""The process of a service: start, stop, health, HTTP server."""
+"""Process of a service: start, stop, health and HTTP server."""

@@ -1,4 +1,4 @@
-"""Serve an ASGI application inside a service process, which handles its own signals."""
+"""ASGI server inside a service process. The process itself handles signals."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,20 +11,20 @@ BACKLOG = 2048
 
 
 class NotServedError(Exception):
-    """The listener cannot bind its address."""
+    """The server cannot listen on its address."""
 
 
 @asynccontextmanager
 async def serving(
     app: Any, name: str, host: str, port: int, limits: Limits, drain_seconds: float
 ) -> AsyncIterator[Listener]:
-    """Serve while the context is entered. `name` labels this listener in the metrics.
+    """Serve an ASGI application until the context ends. `name` is the server's label in metrics.
 
-    On leaving, requests in progress get their responses before the connections close, and new
-    connections are rejected.
+    At the end, new connections are rejected, and requests in progress get up to `drain_seconds` for
+    their responses.
 
     Raises:
-        NotServedError: the address cannot be bound, most likely because the port is taken.
+        NotServedError: the server cannot listen on the address, usually because the port is in use.
 
     """
     listener = Listener(app, name, limits)

@@ -1,4 +1,4 @@
-"""Watch a bucket and pass its changes on, from one of several services of a process."""
+"""Watch of a bucket that several services of one process share."""
 
 import asyncio
 import logging
@@ -12,18 +12,18 @@ log = logging.getLogger(__name__)
 
 Watcher = Callable[[Change | None], None]
 AGAIN_SECONDS = 0.2
-LOST_SECONDS = 2.0  # between two looks at a lost connection
+LOST_SECONDS = 2.0  # interval of checks for a lost connection
 
 
 class BucketWatch:
-    """One watch of a bucket: every change is passed to `watcher`, in the order of the stream.
+    """One watch of a bucket. Every change is passed to `watcher`, in the order of the stream.
 
-    None is passed after the entries that exist at the start. `revision` is the newest revision
-    received.
+    None is passed after the entries that exist at the start. `revision` is the newest received
+    revision.
 
-    Several services of a process can run the same watch. One of them reads with its connection;
-    when it leaves or loses its connection, the next one starts over with its own. Two services
-    never read at the same time, so that changes stay in order.
+    Several services of a process can run the same watch. One of them reads with its connection.
+    When this service ends or loses its connection, another service reads the bucket from the
+    beginning. Two services never read at the same time, so that changes stay in order.
     """
 
     def __init__(self, bucket: str, watcher: Watcher) -> None:
@@ -32,18 +32,18 @@ class BucketWatch:
         self.caught_up = asyncio.Event()
         self._watcher = watcher
         self._turn = asyncio.Lock()
-        self._bus: Bus | None = None  # of the service that reads
-        self._others: list[Bus] = []  # of the services that wait for their turn
+        self._bus: Bus | None = None  # connection of the service that reads
+        self._others: list[Bus] = []  # connections of the services that wait for their turn
 
     @property
     def connected(self) -> bool:
-        """Whether changes arrive: false while the service that reads has no connection."""
+        """Whether changes can arrive: false while the reading service has no connection."""
         return self._bus is None or self._bus.connected
 
     async def run(self, bus: Bus, bucket: Bucket) -> None:
-        """Watch without end, while no other service of the process does.
+        """Watch the bucket until the task is cancelled, whenever no other service watches it.
 
-        `bucket` is opened on `bus`.
+        `bucket` must be opened on `bus`.
         """
         while True:
             self._others.append(bus)
@@ -58,10 +58,10 @@ class BucketWatch:
                 self._bus = None
                 self.caught_up.clear()
                 self._turn.release()
-            await asyncio.sleep(AGAIN_SECONDS)  # the next service starts to read
+            await asyncio.sleep(AGAIN_SECONDS)  # another service starts to read
 
     async def _until_another_can(self, bus: Bus) -> None:
-        """Return when this connection is lost and another service has a connection."""
+        """Wait until this connection is lost and another service is connected."""
         while bus.connected or not any(each.connected for each in self._others):  # noqa: ASYNC110
             await asyncio.sleep(LOST_SECONDS)
 

@@ -1,8 +1,9 @@
-"""The operations listener of a process: /healthz, /readyz and /metrics for probes and Prometheus.
+"""Operations listener of a process: /healthz, /readyz and /metrics for probes and Prometheus.
 
-It is separate from the agents' port: server names and volumes are for operators. It listens on
-loopback by default, and responds only to requests whose `Host` is an IP address, `localhost` or a
-name the operator listed, so that no web page reaches it by rebinding a DNS name.
+It is separate from the port for agents, because server names and volumes are only for operators. By
+default it listens on loopback. It replies only to requests whose `Host` is an IP address,
+`localhost` or a name that the operator configured, so that a web page cannot reach it by DNS
+rebinding.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from toolbus_common.observability.metrics import SERVICE_READY, exposition
 from toolbus_common.service.service import Service
 
 LONGEST_HEAD = 8192
-SECONDS = 5.0  # for a request to arrive and its response to be sent
+SECONDS = 5.0  # timeout of a request, including its response
 MAX_CONCURRENT = 64  # connections
 
 _JSON = "application/json"
@@ -27,7 +28,7 @@ _REASONS = {200: "OK", 503: "Service Unavailable"}
 
 
 class Response(NamedTuple):
-    """One HTTP response."""
+    """An HTTP response."""
 
     status: int
     content_type: str
@@ -35,7 +36,10 @@ class Response(NamedTuple):
 
 
 def answer(path: str, services: Iterable[Service]) -> Response:
-    """Respond to a path. The process is ready if each of its services is."""
+    """Return the response to a request for this path.
+
+    The process is ready if all its services are ready.
+    """
     if path == "/healthz":
         return Response(200, "", b"")
     if path == "/readyz":
@@ -51,7 +55,7 @@ def answer(path: str, services: Iterable[Service]) -> Response:
 
 
 def report_readiness(services: Iterable[Service]) -> None:
-    """Let the metric of each service follow its status."""
+    """Make the readiness metric of each service follow its status."""
     for service in services:
         SERVICE_READY.labels(service.name).set_function(partial(_readiness, service))
 
@@ -61,9 +65,9 @@ def _readiness(service: Service) -> float:
 
 
 def respond(head: bytes, services: Iterable[Service], names: frozenset[str]) -> Response:
-    """Respond to a request's head.
+    """Return the response to a request with this head.
 
-    `names` are the accepted hosts besides addresses and localhost.
+    `names` are the accepted host names, in addition to IP addresses and localhost.
     """
     lines = head.split(b"\r\n")
     parts = lines[0].split(b" ")
@@ -86,9 +90,9 @@ def respond(head: bytes, services: Iterable[Service], names: frozenset[str]) -> 
 async def serving(
     address: HostPort, services: Callable[[], Iterable[Service]], names: frozenset[str]
 ) -> AsyncIterator[HostPort]:
-    """Serve while the context is entered; yield the bound address.
+    """Serve until the context ends, and yield the bound address.
 
-    Raises `UnavailableError` if nothing can listen there.
+    Raises `UnavailableError` if the process cannot listen on the address.
     """
     connections = 0
 
@@ -133,7 +137,7 @@ async def _read_and_respond(
 
 
 def _is_allowed_host(host: str, names: frozenset[str]) -> bool:
-    """Return whether a Host header is an IP address, localhost or a listed name."""
+    """Return whether a Host header contains an IP address, localhost or an accepted name."""
     bare, colon, port = host.lower().rpartition(":")
     if not colon or not port.isdecimal():
         bare = host.lower()

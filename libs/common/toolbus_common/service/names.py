@@ -1,3 +1,3 @@
-"""The names of the services, apart from what runs them: the command line imports only these."""
+"""Names of the services. The command line imports this module without the services."""
 
 SERVICES = ("ingress", "policy", "executor", "codemode", "audit", "oauth")

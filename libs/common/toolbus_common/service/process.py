@@ -1,4 +1,4 @@
-"""Run services in one process, calling each other directly, and drain on SIGTERM."""
+"""Process that runs services, which call each other directly. It drains them on SIGTERM."""
 
 import asyncio
 import gc
@@ -24,24 +24,24 @@ from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A service starts after those it calls, so that a ready service gets replies.
+# A service starts after the services that it calls, so that a ready service gets replies.
 STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 
-END_SECONDS = 2.0  # for cancelled tasks to end
-LAST_EXPORT_MILLIS = 3000.0  # for the last metrics of a process that ends
-SWITCH_SECONDS = 0.0005  # calls wait that long while a thread encodes a batch of spans
+END_SECONDS = 2.0  # time for cancelled tasks to end
+LAST_EXPORT_MILLIS = 3000.0  # timeout of the export of metrics when the process ends
+SWITCH_SECONDS = 0.0005  # a thread that encodes spans delays calls by at most this time
 
 
 def build(name: str, process: ProcessContext) -> Service:
-    """Build a service with `toolbus_<name>.main.build`."""
+    """Return the service that `toolbus_<name>.main.build` creates."""
     service: Service = import_module(f"toolbus_{name}.main").build(process)
     return service
 
 
 def run(names: Sequence[str], ops_listen: str = "") -> int:
-    """Run services until SIGTERM or SIGINT; return the exit code. A second signal ends the process.
+    """Run services until SIGTERM or SIGINT, and return the exit code.
 
-    `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
+    A second signal ends the process immediately. `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
     """
     settings = Settings(ops_listen=ops_listen) if ops_listen else Settings()
     logs.configure("+".join(names), settings.log_level, settings.log_format)
@@ -59,7 +59,10 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
 
 @contextmanager
 def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]:
-    """Export spans and metrics as the environment configures. Raises `OtlpError`."""
+    """Export spans and metrics until the context ends, as the environment configures it.
+
+    Raises `OtlpError`.
+    """
     with ExitStack() as stack:
         if exports_traces(environ):
             traces = import_module("toolbus_common.observability.tracing.exporter")
@@ -113,10 +116,10 @@ async def _operations(settings: Settings, services: list[Service]) -> AsyncItera
 
 
 async def _end_remaining_tasks() -> None:
-    """Cancel all remaining tasks, and exit even if one of them does not end.
+    """Cancel all remaining tasks. Exit the process if a task does not end.
 
-    The NATS client loses a cancellation that coincides with a refused connection; it would then
-    reconnect without end and keep the process alive.
+    If a cancellation coincides with a refused connection, the NATS client loses the cancellation.
+    It would then reconnect forever, and the process would not end.
     """
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
@@ -130,9 +133,10 @@ async def _end_remaining_tasks() -> None:
 
 
 def _tune_garbage_collector() -> None:
-    """Exempt start-up objects from garbage collection: calls create few cycles.
+    """Exclude the objects that exist after the start from garbage collection.
 
-    Every call waits during a collection, so it should cover few objects.
+    Every call waits during a collection, so a collection should examine few objects. Calls create
+    few reference cycles.
     """
     gc.collect()
     gc.freeze()

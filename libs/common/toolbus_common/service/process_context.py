@@ -1,4 +1,4 @@
-"""What the services of one process share: direct calls, and projections of buckets."""
+"""State that the services of one process share: direct calls, and projections of buckets."""
 
 from typing import Any, Protocol, TypeVar
 
@@ -8,26 +8,26 @@ from toolbus_common.service.bucket_watch import BucketWatch
 
 
 class Projection(Protocol):
-    """State that is built from the changes of a bucket."""
+    """State that is derived from the changes of a bucket."""
 
     def apply_change(self, change: Change | None) -> None:
-        """Apply one change; None means that the first load is complete."""
+        """Apply one change; None follows after the entries that exist at the start."""
 
 
 P = TypeVar("P", bound=Projection)
 
 
 class ProcessContext:
-    """The parts of a process that its services share."""
+    """State that the services of one process share."""
 
     def __init__(self) -> None:
         self.calls = LocalTransport()
         self._projections: dict[tuple[str, type[Any]], tuple[Any, BucketWatch]] = {}
 
     def projection(self, bucket: str, kind: type[P]) -> tuple[P, BucketWatch]:
-        """Return the process's only projection of this `kind` and its watch.
+        """Return the projection of this kind for a bucket, and its watch.
 
-        Both are empty at first.
+        The services of the process share both. They contain nothing until the watch runs.
         """
         found = self._projections.get((bucket, kind))
         if found is None:

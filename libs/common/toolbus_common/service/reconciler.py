@@ -1,4 +1,4 @@
-"""Reconcile the running parts with the configuration: one part per entry."""
+"""Reconciliation of running parts with the configuration: one part per configured entry."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -12,18 +12,17 @@ P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class Stop(Protocol[P_contra]):
-    """Stops one part."""
+    """Function that stops one part."""
 
     def __call__(self, part: P_contra, /, *, removed: bool) -> Awaitable[None]:
-        """Stop the part; `removed` means that its entry is no longer configured."""
+        """Stop the part. `removed` is set if its entry is no longer configured."""
 
 
 class Reconciler(Generic[E, P]):
     """The running parts by name, one per configured entry.
 
-    A part runs for one value of its entry: if the entry changes, the part is stopped and another
-    one is started. All parts to stop are stopped together before any part is started, and parts of
-    unchanged entries are not touched.
+    When an entry changes, its part is stopped and a new part is started. All parts to stop are
+    stopped concurrently, before any part is started. Parts of unchanged entries continue.
     """
 
     def __init__(self, start: Callable[[str, E], P], stop: Stop[P]) -> None:
@@ -42,12 +41,12 @@ class Reconciler(Generic[E, P]):
         return [(name, part) for name, (_, part) in self._running.items()]
 
     def get(self, name: str) -> P | None:
-        """Return the running part of an entry, if there is one."""
+        """Return the running part of an entry; None if there is none."""
         found = self._running.get(name)
         return found[1] if found is not None else None
 
     async def reconcile(self, configured: Mapping[str, E]) -> None:
-        """Stop the parts of changed and removed entries, then start the missing ones."""
+        """Stop the parts of changed and removed entries, then start the missing parts."""
         leaving = [
             self._stop(self._running.pop(name)[1], removed=name not in configured)
             for name, (entry, _) in list(self._running.items())
@@ -59,6 +58,6 @@ class Reconciler(Generic[E, P]):
                 self._running[name] = entry, self._start(name, entry)
 
     async def close(self) -> None:
-        """Stop all parts together. Each part can be found until all have stopped."""
+        """Stop all parts concurrently. `get` returns each part until all parts have stopped."""
         await completely(asyncio.gather(*(self._stop(part, removed=False) for part in self)))
         self._running.clear()

@@ -1,4 +1,4 @@
-"""A service: its handlers, consumers and publishers, connected when it runs."""
+"""Service: its handlers, consumers and publishers. They connect when the service runs."""
 
 import asyncio
 import logging
@@ -29,13 +29,13 @@ Resource = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 class Service:
-    """The wiring of one service.
+    """The handlers and connections of one service.
 
-    Calls (`serve_calls`, `calls.request`, `calls.hand_over`) have a caller that waits: they use
-    NATS directly, or a plain await if the other service runs in this process. Events
-    (`broker.events`, `events.publish_durable`, `events.publish`) go through the stream, in
-    batches. Queries (`broker.subscriber`, `requests.request`) get a reply at once. Nothing connects
-    before `running`.
+    For a call (`serve_calls`, `calls.request`, `calls.hand_over`), a caller waits. Calls use NATS
+    without a stream, or a direct function call if the other service runs in this process. Events
+    (`broker.events`, `events.publish_durable`, `events.publish`) are stored in the stream, in
+    batches. Queries (`broker.subscriber`, `requests.request`) get a reply immediately. Nothing
+    connects before `running`.
     """
 
     def __init__(
@@ -65,16 +65,19 @@ class Service:
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
-        # Returns the reason why the service cannot work now; empty if it can.
+        # Returns the reason why the service is not ready; empty if it is ready.
         self.why_not: Callable[[], str] = str
-        # Every replica replies, also one that is starting or draining.
+        # Every replica replies, even while it starts or drains.
         self._status_subscriber = self.broker.subscriber(StatusQuery.SUBJECT)
         self._status_subscriber(self._show_status)
 
     # -- wiring -----------------------------------------------------------------------------
 
     def serve_calls(self, contract: type[Call]) -> Callable[[H], H]:
-        """Decorate the handler of a call contract: `async (call, reply)`, for every server."""
+        """Return a decorator for the handler of a call contract: `async (call, reply)`.
+
+        The handler receives the calls of all servers.
+        """
 
         def register(handler: H) -> H:
             self._call_handlers.append((contract, handler))
@@ -83,7 +86,10 @@ class Service:
         return register
 
     def watch_bucket(self, bucket: str) -> Callable[[H], H]:
-        """Decorate a sync watcher of a bucket; None follows after the current entries."""
+        """Return a decorator for a synchronous watcher of a bucket.
+
+        The watcher receives None after the entries that exist at the start.
+        """
 
         def register(watcher: H) -> H:
             self._watches.append(BucketWatch(bucket, watcher))
@@ -92,39 +98,46 @@ class Service:
         return register
 
     def share_projection(self, bucket: str, kind: type[P]) -> P:
-        """Return the process's only `kind`, updated from a bucket while this service runs.
+        """Return the projection of this kind for a bucket. It is updated while this service runs.
 
-        The services of a process share one watch per projection.
+        The services of a process share one projection and one watch.
         """
         projection, watch = self._process.projection(bucket, kind)
         self._watches.append(watch)
         return projection
 
     def add_resource(self, resource: Resource) -> None:
-        """Enter a resource after connecting; leave it after the last call ended."""
+        """Register a resource. It is opened after connecting, and closed after the last call."""
         self._resources.append(resource)
 
     def on_leave(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Register a step to await when this service stops being ready, before it drains."""
+        """Register a step to run when this service starts to drain."""
         self._leave_steps.append(step)
 
     def wait_until_ready(self, condition: Callable[[], Awaitable[None]]) -> None:
-        """Consume and reply only after `condition` returns; until then `why_not` is the reason."""
+        """Set a condition to wait for before the service processes events and queries.
+
+        While the service waits, `why_not` returns the reason.
+        """
         self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:
-        """Open a bucket; the service must be running."""
+        """Return an opened bucket. The service must be running."""
         return await self.bus.bucket(name)
 
     def spawn(self, work: Any) -> None:
-        """Run a coroutine concurrently, until it ends or the service does."""
+        """Run a coroutine in the background, at most until the service ends."""
         self._tasks.start(work)
 
     # -- running -----------------------------------------------------------------------------
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
-        """Run the service; on leaving: accept no new work, finish, deliver events, disconnect."""
+        """Run the service until the context ends.
+
+        At the end the service rejects new work, completes its calls, delivers its events, and
+        disconnects.
+        """
         await self.bus.open()
         try:
             await self.calls.open()
@@ -146,7 +159,7 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether this replica can work. Reads flags only, so that any thread may call it."""
+        """Whether this replica is ready. Any thread may read this property."""
         return not self._unready_reason()
 
     def status(self) -> ServiceStatus:
@@ -164,7 +177,7 @@ class Service:
         )
 
     def _unready_reason(self) -> str:
-        """Return why this replica cannot work; empty if it can."""
+        """Return the reason why this replica is not ready; empty if it is ready."""
         if not (self.bus.connected and all(watch.connected for watch in self._watches)):
             return "the bus is down"
         if not self.ready:
@@ -175,7 +188,7 @@ class Service:
         return self.status()
 
     def _watched_revisions(self) -> dict[str, int]:
-        """Return the newest revision that all watches of each bucket have received."""
+        """Return for each bucket the newest revision that all its watches have received."""
         received: dict[str, list[int]] = {}
         for watch in self._watches:
             received.setdefault(watch.bucket, []).append(watch.revision)
@@ -203,7 +216,7 @@ class Service:
 
     async def _start_serving(self) -> None:
         await self.broker.start()
-        await self.bus.settled()  # a client that sees this service ready may send a request at once
+        await self.bus.settled()  # a client can send a request as soon as the service is ready
         self._serving = True
 
     async def _start_serving_after(self, condition: Callable[[], Awaitable[None]]) -> None:

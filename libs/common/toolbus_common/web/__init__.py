@@ -1,1 +1,1 @@
-"""HTML of the pages of several services."""
+"""HTML pages, for all services that have pages."""

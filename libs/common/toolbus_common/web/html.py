@@ -1,7 +1,7 @@
-"""HTML pages: Jinja2 templates without scripts, one base layout, one style.
+"""HTML pages: Jinja2 templates without scripts, with a common layout and style.
 
-A template is named `<package>/<file>`: a file in the folder `templates` of that package. A process
-imports Jinja2 when it renders its first page, and compiles each template once.
+The name of a template is `<package>/<file>`: a file in the folder `templates` of the package. A
+process imports Jinja2 when it renders its first page. It compiles each template once.
 """
 
 from base64 import b64encode
@@ -21,17 +21,18 @@ _LAYOUT, _STYLE = "toolbus_common.web/base.html", "toolbus_common.web/style.css"
 def load() -> None:
     """Import Jinja2 and compile the layout, which takes about 0.1 s the first time.
 
-    A service calls it in a thread before it renders, so that its other requests continue.
+    A service calls this function in a thread before it renders pages, so that other requests do not
+    wait.
     """
     _environment().get_template(_LAYOUT)
     _style_hash()
 
 
 def render(template: str, *, error: str = "", **values: object) -> str:
-    """Return a page; each value is escaped, with its invisible characters spelled out.
+    """Return a page. Each value is escaped, and its invisible characters are shown as codes.
 
-    `error` is shown as an alert above the content. Raises `jinja2.UndefinedError` for a value that
-    the template uses and that is missing.
+    `error` is shown as an alert above the content. Raises `jinja2.UndefinedError` if a value that
+    the template uses is missing.
     """
     return _environment().get_template(template).render(error=error, **values)
 
@@ -39,9 +40,9 @@ def render(template: str, *, error: str = "", **values: object) -> str:
 def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:
     """Return the response headers of a page.
 
-    `leads_on` is set if the response to the page's form redirects to another site. Browsers apply
-    the directive `form-action` to every redirect after a form, and further redirects of that site
-    are unknown here, so the directive is left out.
+    `leads_on` is set if submitting the page's form redirects to another site. Browsers apply the
+    directive `form-action` to all redirects after a form. The further redirects of that site are
+    not known, so the directive is omitted.
     """
     forms = "" if leads_on else "form-action 'self'; "
     policy = (
@@ -54,7 +55,7 @@ def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:
         ("content-security-policy", policy),
         ("x-content-type-options", "nosniff"),
         ("x-frame-options", "DENY"),
-        # With no-referrer, browsers send the form's origin as null.
+        # With `no-referrer`, browsers would send `null` as the origin of the form.
         ("referrer-policy", "same-origin"),
         ("cross-origin-opener-policy", "same-origin"),
     )
@@ -90,8 +91,8 @@ def _source(template: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Return text with its invisible characters spelled out.
+    """Return the text with its invisible characters shown as codes.
 
-    A macro's escaped text is unchanged.
+    The escaped text of a macro is returned unchanged.
     """
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

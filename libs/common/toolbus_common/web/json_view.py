@@ -1,16 +1,16 @@
-"""Format JSON for a person who reviews it: indented, invisible characters spelled out. Pure."""
+"""JSON for a person who reviews it: indented, with invisible characters shown as codes."""
 
 import unicodedata
 
 import msgspec
 
-# Controls, formats (bidirectional marks, zero widths), surrogates, private and unassigned
-# characters, and the separators that look like a space or like nothing.
+# Unicode categories: control and format characters (bidirectional marks, zero widths), surrogates,
+# private and unassigned characters, and separators that look like a space or are invisible.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
 
 def readable(raw: str) -> str:
-    """Return JSON indented. Text that is not JSON is returned unchanged."""
+    """Return indented JSON. Text that is not JSON is not indented."""
     try:
         formatted = msgspec.json.format(raw.encode(), indent=2).decode()
     except (msgspec.DecodeError, RecursionError):
@@ -19,7 +19,10 @@ def readable(raw: str) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Return the text with invisible and layout-changing characters spelled out."""
+    """Return the text with invisible and layout-changing characters shown as codes.
+
+    The characters in `keep` are not changed.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(

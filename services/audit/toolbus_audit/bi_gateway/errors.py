@@ -33,7 +33,7 @@ class GatewayError(Exception):
 
     @property
     def status(self) -> int:
-        """HTTP status of the response; 400 for errors that the engine raises."""
+        """HTTP status of the response; 400 for every error of the engine."""
         return _STATUS.get(self.code, 400)
 
     @property

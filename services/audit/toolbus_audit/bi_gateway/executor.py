@@ -41,7 +41,7 @@ _UNKNOWN_READER_HASH = hash_of(key_digest_of("nobody"))
 
 
 class QueryExecutor:
-    """Executor of queries; each query gets a new connection that cannot change its settings."""
+    """Executor of queries. Each query has a new connection that cannot change its settings."""
 
     def __init__(
         self, store: ClickHouse, readers: Callable[[], Mapping[str, Reader]], seconds: float

@@ -1,8 +1,8 @@
 """Handshake of ClickHouse's Go client, which Grafana's plugin uses. Pure.
 
-The response to the client's first query determines how the client parses later responses. If it
-names revision 0, the client parses blocks as the engine writes them. Only this first response must
-be encoded for the client's own revision.
+The response to the client's first query determines how the client parses later responses. If the
+response names revision 0, the client parses blocks as the engine writes them. Only this first
+response must be encoded for the client's own revision.
 """
 
 import re
@@ -20,7 +20,7 @@ def is_hello(sql: str, protocol: int) -> bool:
 
 
 def hello(version: str, protocol: int) -> bytes:
-    """Return the response: one block in the format Native of that revision."""
+    """Return the response: one block in the format Native, encoded for revision `protocol`."""
     values = {"displayName()": "toolbus", "version()": version, "timezone()": "UTC"}
     columns = b"".join(
         _column(name, protocol, values.get(name))

@@ -19,7 +19,7 @@ _TRANSPORT = re.compile(
     r"|enable_http_compression|send_progress_in_http_headers|http_\w+|network_compression_method"
     r"|log_queries|log_comment|readonly|add_http_cors_header|cancel_http_readonly_queries_on_client_close"
 )
-# Settings of the output format; none of them names a file or raises a limit.
+# Settings of the output format. They can neither name a file nor raise a limit.
 _SETTINGS = re.compile(
     r"output_format_(?:json_quote_(?:64bit_integers|64bit_floats|denormals|decimals)"
     r"|json_named_tuples_as_objects|decimal_trailing_zeros|csv_crlf_end_of_line)"
@@ -33,7 +33,7 @@ _NAME = re.compile(r"\w{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class GatewayRequest:
-    """Parsed request. `settings` has only those that a reader may choose."""
+    """Parsed request. `settings` contains only settings that a reader may choose."""
 
     user: str
     secret: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""HTTP server of the BI gateway; logs every request."""
+"""HTTP server of the BI gateway. It logs every request."""
 
 import gzip
 import logging
@@ -117,7 +117,7 @@ def _log_request(
 
 
 def _plain(text: str) -> str:
-    """Keep the characters that are safe in a header and a log."""
+    """Return the characters that are safe in headers and logs, of the first 64."""
     return "".join(
         sign for sign in text[:64] if sign.isascii() and (sign.isalnum() or sign in "-_.")
     )

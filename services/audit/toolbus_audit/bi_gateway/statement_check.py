@@ -1,7 +1,7 @@
 """Check that a reader may run a canonical statement.
 
-Row policies of the engine limit a reader to the rows of its customers. They do not cover system
-tables, which show queries of other readers, and functions that access more than the tables; these
+Row policies of the engine limit a reader to the rows of its customers. They cover neither system
+tables, which show queries of other readers, nor functions that access more than the tables. Both
 are rejected by name. These checks are made in addition to `clickhouse.sql_guard`. Pure.
 """
 
@@ -26,7 +26,7 @@ FORMATS = _words(
 )
 _FORMAT = re.compile(r"\s+FORMAT\s+(\w+)$")
 _SYSTEM_TABLE = re.compile(r"\b(system|information_schema)\.(\w+)", re.IGNORECASE)
-# Tables that clients read to learn about the engine and schema; none shows other readers.
+# System tables that describe the engine and the schema. They show nothing of other readers.
 _VISIBLE_TABLES = _words(
     "one numbers numbers_mt zeros databases tables columns settings functions formats"
     " data_type_families table_engines table_functions keywords collations contributors licenses"

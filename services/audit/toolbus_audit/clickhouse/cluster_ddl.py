@@ -1,8 +1,9 @@
 """Rewrite migrations for a cluster: replicated tables on every shard, and Distributed tables.
 
-The files are written for one server. On a cluster, a table `events` becomes `events_local`, which
-is replicated, and `events`, which is Distributed and used by all reads and writes. Duplicates of a
-row share its sorting key, so rows are sharded by it: duplicates meet on one shard and are merged.
+Migration files are written for one server. On a cluster, a table `events` becomes `events_local`,
+which is replicated, and `events`, which is Distributed and used by all reads and writes. Duplicates
+of a row share its sorting key. Rows are sharded by this key, so all duplicates are on one shard,
+which merges them.
 """
 
 import re
@@ -28,7 +29,7 @@ class ClusterError(Exception):
 
 
 def tables(statements: Iterable[str]) -> frozenset[str]:
-    """Return the names of the tables and materialized views with rows in these statements."""
+    """Return the names of the created tables, and of the created views that store rows."""
     found = (_TABLE.match(each) or _MATERIALIZED_VIEW.match(each) for each in statements)
     return frozenset(match["name"] for match in found if match and not match.groupdict().get("to"))
 
@@ -141,7 +142,7 @@ def _sharding_key(statement: str) -> str:
 
 
 def _parenthesized(text: str, start: int) -> str:
-    """Return the text from `start` to the parenthesis that closes the one before `start`."""
+    """Return the text from `start` to the next unmatched closing parenthesis."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "(") - (text[at] == ")")

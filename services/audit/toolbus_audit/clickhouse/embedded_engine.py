@@ -1,7 +1,7 @@
 """The embedded engine, imported without pyarrow.
 
-The engine needs pyarrow for data frames only, and works without it. With numpy it takes 37 MB, and
-a third of the time in which the modules of audit are imported.
+The engine works without pyarrow, which it needs for data frames only. The import of pyarrow and
+numpy would take 37 MB, and a third of the time to import the modules of audit.
 """
 
 import sys
@@ -12,11 +12,11 @@ from typing import Any
 
 @contextmanager
 def _hidden(name: str) -> Iterator[None]:
-    """Let imports of a package fail, unless this process has imported it already."""
+    """Make imports of a package fail, unless this process has imported it already."""
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment] # what `import` takes for a missing package
+    sys.modules[name] = None  # type: ignore[assignment] # `import` then fails
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files, applied once each in order and recorded in the database."""
+"""Migrations: numbered SQL files, each applied once, in order, and recorded in the database."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -19,12 +19,12 @@ ENGINE = ReplacingMergeTree ORDER BY version
 
 
 class MigrationError(Exception):
-    """The tables of the store do not match this version; the message has the differences."""
+    """The tables of the store do not match this version; the message describes the difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. Its statements are idempotent, because a crash may occur between any two."""
+    """One file. Its statements are idempotent, because a crash may occur between two statements."""
 
     version: int
     name: str
@@ -52,7 +52,10 @@ def migrations() -> list[Migration]:
 
 
 def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migration]:
-    """Return the migrations not applied yet. Raises `MigrationError` if an applied one changed."""
+    """Return the migrations that are not applied yet.
+
+    Raises `MigrationError` if the file of an applied migration was edited.
+    """
     todo = []
     for migration in known:
         digest = applied.get(migration.version)

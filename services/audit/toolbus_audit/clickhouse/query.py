@@ -12,7 +12,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.privacy.key_store import PersonKeys
 
 MAX_ROWS = 10_000
-MAX_BYTES = 6 * 1024 * 1024  # the bus carries messages of 8 MiB
+MAX_BYTES = 6 * 1024 * 1024  # a message on the bus has at most 8 MiB
 LONGEST_SQL = 64 * 1024
 _PERSON = re.compile(r"\bperson\(\s*'([^'\\]{1,128})'\s*\)")
 
@@ -49,9 +49,10 @@ def decode(result: bytes) -> Table:
 
 
 async def answer(store: ReadOnlyStore, people: PersonKeys, query: AuditQuery) -> RowsReply:
-    """Return at most as many rows as requested. Raises `InvalidError` with ClickHouse's message.
+    """Run an audit query and return at most `query.limit` rows.
 
-    `person('ann')` in the statement stands for the pseudonym of that person in events.
+    `person('ann')` in the statement stands for the pseudonym of that person in events. Raises
+    `InvalidError` with ClickHouse's message.
     """
     if len(query.sql) > LONGEST_SQL:
         raise InvalidError(f"The statement is longer than {LONGEST_SQL} characters; shorten it.")

@@ -1,9 +1,9 @@
 """Row policies of the embedded engine: limit a connection to the rows of its customers.
 
 The engine has one user and reads policies only from a file. All connections therefore share one
-policy, which takes the customers from `log_comment`, a setting that can hold any text. It is empty
-for audit's own connections. A reader's connection sets it to the reader's customers before the
-connection becomes read-only.
+policy, which takes the customers from `log_comment`, a setting that can be any text. The text is
+empty for audit's own connections. A reader's connection sets it to the reader's customers before
+the connection becomes read-only.
 """
 
 import re
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from toolbus_audit.clickhouse.embedded_memory import MERGE_TREE_SETTINGS
 from toolbus_audit.clickhouse.migrate import RECORD, Migration
 
 CARRIER = "log_comment"
@@ -61,7 +62,9 @@ def write_files(data: Path, database: str, known: Iterable[Migration]) -> Path:
     path = directory / "users.xml"
     path.write_text(users_xml(database, filters(known)))
     configuration = directory / "config.xml"
+    memory = "".join(f"<{name}>{value}</{name}>" for name, value in MERGE_TREE_SETTINGS.items())
     configuration.write_text(
-        f"<clickhouse><users_config>{escape(str(path.resolve()))}</users_config></clickhouse>\n"
+        f"<clickhouse><users_config>{escape(str(path.resolve()))}</users_config>"
+        f"<merge_tree>{memory}</merge_tree></clickhouse>\n"
     )
     return configuration

@@ -18,7 +18,7 @@ FORBIDDEN = re.compile(
     r"|(deltalake|hudi|iceberg|paimon)\w*|\w+cluster|clusterallreplicas"
     r"|ai(classify|embed|extract|filter|generate|redact|similarity|translate)"
 )
-# One pass over both kinds of quotes: each may hold the other.
+# One pass over both kinds of quotes: each may contain the other.
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|`((?:[^`\\]|\\.)*)`|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
 _CALLED = re.compile(r"(\w+)\s*\(")
 _REJECTED = {
@@ -31,7 +31,7 @@ _REJECTED = {
 
 
 def rejection(canonical: str) -> str:
-    """Return why this statement is rejected; empty if it is allowed.
+    """Return the reason to reject this statement; empty if it is allowed.
 
     `canonical` is the output of ClickHouse's `formatQuerySingleLine`.
     """
@@ -43,9 +43,9 @@ def rejection(canonical: str) -> str:
 
 
 def forbidden_function(words: str, forbidden: re.Pattern[str]) -> str:
-    """Return why a call of a matching function (by lower-case name) is rejected; else empty.
+    """Return the reason to reject a statement that calls a forbidden function, else an empty text.
 
-    `words` is a statement as `without_strings` returns it.
+    `words` is a statement as `without_strings` returns it. `forbidden` matches names in lower case.
     """
     for name in _CALLED.findall(words):
         if forbidden.fullmatch(name.lower()):
@@ -54,11 +54,11 @@ def forbidden_function(words: str, forbidden: re.Pattern[str]) -> str:
 
 
 def without_strings(canonical: str) -> str:
-    """Return the statement without quoted texts, except names that could name a function."""
+    """Return the statement with empty literals for quoted texts that cannot name a function."""
     return _QUOTED.sub(_unquoted, canonical)
 
 
 def _unquoted(match: re.Match[str]) -> str:
-    """Return the quoted name if a function could have it, else an empty string literal."""
+    """Return the quoted text if it can name a function, else an empty string literal."""
     name = match[1] or match[2] or ""
     return name if re.fullmatch(r"\w+", name) else "''"

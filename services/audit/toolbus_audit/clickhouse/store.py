@@ -1,4 +1,4 @@
-"""ClickHouse, embedded in this process or behind a URL; the only module that uses its client."""
+"""ClickHouse, embedded in this process or at a URL. Only this module uses its client."""
 
 import asyncio
 import fcntl
@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import clickhouse_connect
+from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError, Error, OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Error, OperationalError
 
 from toolbus_audit.clickhouse import row_mapper as rows
 from toolbus_audit.clickhouse import row_policies
 from toolbus_audit.clickhouse.cluster_ddl import database
+from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
 from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
 from toolbus_audit.clickhouse.migrate import MigrationError, for_cluster, migrate, migrations
 from toolbus_audit.clickhouse.query import NO_PARAMETERS
@@ -25,14 +27,16 @@ from toolbus_audit.clickhouse.sql_guard import rejection
 from toolbus_audit.settings import Settings
 from toolbus_common.errors import InvalidError
 
+options.pd = options.np = None  # an insert would import them (60 MB), where they are installed
+
 T = TypeVar("T")
 Position = tuple[int, int, str]
 
-INSERT_SECONDS = 8.0  # ClickHouse aborts an insert after this
-WAIT_SECONDS = 10.0  # longer, so that an insert without a response by then did not happen
+INSERT_SECONDS = 8.0  # after which ClickHouse aborts an insert
+WAIT_SECONDS = 10.0  # longer: an insert without a response after this time did not happen
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
-MAX_OWN_ROWS = 1_000_000  # rows of a statement of audit itself
+MAX_OWN_ROWS = 1_000_000  # rows that a statement of audit itself may return
 # ClickHouse's error codes for a value that it cannot parse or represent: a retry fails too.
 REJECTED_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321})
 INSERT_SETTINGS = {
@@ -41,6 +45,9 @@ INSERT_SETTINGS = {
     "max_insert_threads": 1,
     "max_threads": 1,
     "input_format_parallel_parsing": 0,
+    # Columns are sent as `Int64` and `String` and cast to their own types. This is the default; a
+    # server's profile may have turned it off.
+    "input_format_native_allow_types_conversion": 1,
     "max_partitions_per_insert_block": 0,
     "optimize_on_insert": 0,
 }
@@ -51,13 +58,6 @@ CLUSTER_SETTINGS = {
     "distributed_foreground_insert": 1,
     "max_replica_delay_for_distributed_queries": 5,
     "fallback_to_stale_replicas_for_distributed_queries": 0,
-}
-# Memory limits of the embedded engine: audit shares a small machine with the other services.
-EMBEDDED_SETTINGS = {
-    "mark_cache_size": "8388608",
-    "index_mark_cache_size": "1048576",
-    "max_thread_pool_size": "64",
-    "max_thread_pool_free_size": "0",
 }
 _NOISE = re.compile(
     r"DB::Exception: |Code: \d+\. |\(version [^()]*(?:\([^()]*\))?\)\.?|\([A-Z_]{4,}\)\s*$"
@@ -134,7 +134,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:
-        """Return the highest stream sequence number of which a row is stored."""
+        """Return the highest stream sequence number with a stored row."""
         found = await self._in_write_thread(
             self._rows,
             "SELECT greatest((SELECT max(stream_seq) FROM events),"
@@ -282,13 +282,16 @@ class ClickHouse:
 
     def _insert(self, table: str, batch: rows.Written, token: str) -> None:
         with self._store_errors():
-            self._connected().raw_insert(
-                table,
-                rows.columns(batch),
-                rows.encoded(batch),
-                fmt="JSONCompactEachRow",
-                settings=INSERT_SETTINGS | {"insert_deduplication_token": token},
+            client, columns = self._connected(), rows.columns(batch)
+            context = client.create_insert_context(
+                table, columns.names, column_type_names=columns.types, column_oriented=True
             )
+            context.settings = INSERT_SETTINGS | {"insert_deduplication_token": token}
+            context.data = columns.values
+            # By default the client sends blocks of 2 MB. The token covers one block: ClickHouse
+            # would drop the others as duplicates of the first.
+            context.block_row_count = len(batch)
+            client.data_insert(context)
 
     def _stored(self, sequences: Sequence[int]) -> set[Position]:
         found: set[Position] = set()
@@ -376,8 +379,8 @@ class ClickHouse:
             yield
         except MigrationError as error:
             raise StoreDownError(str(error)) from error
-        except DatabaseError as error:
-            if error.code in REJECTED_CODES:
+        except DatabaseError as error:  # of the client, if it cannot encode a value: `DataError`
+            if isinstance(error, DataError) or error.code in REJECTED_CODES:
                 raise RowsRejectedError(message_of(error)) from error
             raise StoreDownError(self._down_message(error)) from error
 

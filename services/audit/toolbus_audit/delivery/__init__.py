@@ -1,1 +1,1 @@
-"""Delivery to other systems: the cursor, reconciler and HTTP client that all of it shares."""
+"""Delivery to other systems: cursor, reconciler and HTTP clients of exports, sinks and webhooks."""

@@ -1,6 +1,6 @@
 """Progress of an export or a SIEM sink, stored in a bucket, with a lease for its holder.
 
-One audit replica holds the lease and does the work. It renews the entry every few seconds. If an
+One audit replica has the lease and does the work. It renews the entry every few seconds. If an
 entry is not renewed, another replica takes over. Each replica measures the time between changes
 with its own clock, so the clocks may differ.
 """
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # seconds between two checks by a replica that waits for the lease
-LEASE_SECONDS = 20.0  # without a renewal by the holder
+LEASE_SECONDS = 20.0  # after which a lease without a renewal ends
 
 
 class OvertakenError(Exception):
-    """Another audit replica holds the lease now."""
+    """Another audit replica has the lease now."""
 
 
 class CursorState(Struct):
@@ -102,7 +102,7 @@ class Cursor:
             await self.save()
 
     async def _release(self) -> None:
-        """Free the lease; if that cannot be stored, it expires."""
+        """Free the lease. If this cannot be stored, the lease expires."""
         self.state.holder = ""
         with suppress(OvertakenError, BusDownError):
             await self.save()

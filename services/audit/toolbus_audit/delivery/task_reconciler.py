@@ -38,7 +38,7 @@ class TaskReconciler(Generic[E]):
             yield
 
     async def run(self) -> None:
-        """Reconcile without end. On cancellation, every task ends."""
+        """Reconcile forever. On cancellation, end every task."""
         try:
             while True:
                 await self._tasks.reconcile(self._configured())

@@ -7,7 +7,7 @@ from toolbus_common.config import Webhook
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpError, HttpRequest
 
-LARGEST_RESPONSE = 4096  # bytes that are read of a response
+LARGEST_RESPONSE = 4096  # bytes of a response that are read
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from toolbus_common.egress.tls import UNREADABLE_CA, Tls
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 SECONDS = 10.0  # for one file, from the start of its thread to the response
-_LONGEST = "60s"  # `SECONDS` are over earlier
+_LONGEST = "60s"  # longer than `SECONDS`, which is the limit
 _STATUS = re.compile(r"non-2xx status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([0-9A-Za-z]{1,64})</Code>")
-_NO_RETRIES = {"max_retries": 0}  # the caller repeats
+_NO_RETRIES = {"max_retries": 0}  # the caller retries
 INVALID_CREDENTIALS = "its credentials are not valid; correct them"
-# The library's texts contain the URL, in which no whitespace is possible.
+# The library's error texts contain the URL, which has no whitespace.
 _UNTRUSTED = re.compile(r"\sInvalidCertificate\(")
 _INVALID_KEY = re.compile(r"Generic (GCS error: GCP credential error|\w+CryptoProvider error)")
 # Variables that the library reads, and that no option overrides; in upper case.
@@ -37,7 +37,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class BucketTarget:
-    """Bucket, addressed by path. One PUT per file, which replaces a file of this name."""
+    """Bucket as a target. Each file is one PUT, which replaces a file with the same path."""
 
     settings: Place
     http: HttpClient
@@ -65,8 +65,9 @@ class BucketTarget:
                     loop.call_soon_threadsafe(begin)
                     _put(self, credentials, url, path, data)
 
-                # Not `put_async`: its threads call Python, and abort a process that ends meanwhile.
-                # When the time is over, the proxy closes the connection, which ends the thread.
+                # `put_async` is not used, because its threads call Python and abort a process that
+                # ends meanwhile. When the time is over, the proxy closes the connection, which ends
+                # this thread.
                 await loop.run_in_executor(self.threads, upload)
         except TimeoutError as error:
             raise TargetError(f"it did not respond within {SECONDS:.3g} s") from error
@@ -82,7 +83,7 @@ class BucketTarget:
 
 
 class _ClientError(Exception):
-    """The library's error without its text, which repeats what the store returned."""
+    """The library's error without its text, which can contain parts of the store's response."""
 
 
 def _put(
@@ -124,7 +125,7 @@ def _check_environment(kind: str) -> None:
 
 
 def _client_options(settings: Place, tls: Tls, proxy: str) -> dict[str, Any]:
-    """Return all options that matter: the library reads others from the environment."""
+    """Return every option, because the library reads missing options from the environment."""
     tls.check()
     options = {
         "proxy_url": proxy,
@@ -154,7 +155,7 @@ def _s3(settings: Place, credentials: Mapping[str, str]) -> dict[str, Any]:
     }
     config = {
         "endpoint": settings.endpoint_url,
-        "aws_endpoint_url_s3": settings.endpoint_url,  # the environment sets it too
+        "aws_endpoint_url_s3": settings.endpoint_url,  # else the environment sets it
         "region": settings.region,
         "virtual_hosted_style_request": False,
         "unsigned_payload": False,
@@ -204,7 +205,7 @@ _CONFIGURE: Mapping[str, Callable[[Place, Mapping[str, str]], dict[str, Any]]] =
 
 
 def _configuration_reason(text: str) -> str:
-    """Return the reason why the library accepts no configuration, without words of its text."""
+    """Return why the library rejects the configuration, without a part of the library's text."""
     if _INVALID_KEY.match(text):
         return INVALID_CREDENTIALS
     return (
@@ -214,7 +215,7 @@ def _configuration_reason(text: str) -> str:
 
 
 def _reason(text: str, *, is_unsigned: bool) -> str:
-    """Return the reason in the library's text; it contains no other words of the text."""
+    """Return why an upload failed. Only status and code are taken from the library's text."""
     if status := _STATUS.search(text):
         code = _CODE.search(text)
         return f"it returned status {status[1]}" + (f" ({code[1]})" if code else "")

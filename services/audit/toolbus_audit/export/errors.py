@@ -2,4 +2,4 @@
 
 
 class TargetError(Exception):
-    """The target does not accept files now; the message says why."""
+    """The target does not accept files now; the message is the reason."""

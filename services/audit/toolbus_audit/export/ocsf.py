@@ -1,8 +1,9 @@
 """Map events to the Open Cybersecurity Schema Framework (OCSF), version 1.8.0. Pure.
 
 Calls and programs map to API Activity, approvals to User Access Management, servers to Application
-Lifecycle. Keys, definitions and the configuration map to Entity Management, all others to Base
-Event. Fields without an attribute in the class are listed under `unmapped`, so none is lost.
+Lifecycle. Keys, definitions and the configuration map to Entity Management, and all other events to
+Base Event. Fields without an attribute in the class are listed under `unmapped`, so that no field
+is lost.
 """
 
 from collections.abc import Callable, Mapping

@@ -22,9 +22,10 @@ from toolbus_audit.export.selection import Selection
 from toolbus_common.contracts import EventsQuery, EventsReply
 from toolbus_common.errors import InvalidError
 
-MAX_BYTES = 6 << 20  # the bus carries messages of 8 MiB
+MAX_BYTES = 6 << 20  # a message on the bus has at most 8 MiB
 MAX_ROWS = 50_000
-# Bytes of events' lines in a page, at first: OCSF events are longer, and Parquet is compressed.
+# First limit of the bytes of events' lines in a page. It depends on the format, because OCSF events
+# are longer and Parquet is compressed.
 _FIRST = {JSONL: 4 << 20, OCSF: 2 << 20, PARQUET: 16 << 20}
 HOUR = 3_600_000_000  # microseconds
 LATEST = 4e9
@@ -33,7 +34,7 @@ _SECOND = 1e6
 
 
 async def page(store: RowReader, query: EventsQuery) -> EventsReply:
-    """Return the next page. Raises `InvalidError`."""
+    """Return the next page of events. Raises `InvalidError`."""
     _check(query)
     selected = _selection_of(query)
     total = await _count_total(store, selected) if not query.after else 0
@@ -102,7 +103,7 @@ def _within(selected: Selection, after: tuple[int, str], hour: int) -> Selection
 
 
 async def _fitting_piece(store: RowReader, rows: Selection, form: str) -> Piece | None:
-    """Return a piece that fits into one message of the bus; at worst, of one event."""
+    """Return a piece of at least one event that fits into one message of the bus."""
     max_bytes = _FIRST[form]
     while True:
         found = await read_piece(store, rows, TIME, form, max_bytes, MAX_ROWS)

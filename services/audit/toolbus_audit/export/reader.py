@@ -33,11 +33,11 @@ class Order:
         return ", ".join(name for name, _ in self.columns)
 
     def after(self, position: tuple[Any, ...]) -> Selection:
-        """Select the rows after a position."""
+        """Return the selection of the rows after a position."""
         return self._compare(">", "after", position)
 
     def up_to(self, position: tuple[Any, ...]) -> Selection:
-        """Select the rows up to a position, inclusive."""
+        """Return the selection of the rows up to a position, inclusive."""
         return self._compare("<=", "upto", position)
 
     def _compare(self, sign: str, prefix: str, position: tuple[Any, ...]) -> Selection:
@@ -53,7 +53,7 @@ TIME = Order((("toUnixTimestamp64Micro(at)", "Int64"), ("id", "String")))
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Encoded rows; `last` is the position of the last one."""
+    """Encoded rows; `last` is the position of the last row."""
 
     rows: int
     last: tuple[Any, ...]
@@ -63,9 +63,9 @@ class Piece:
 async def read_piece(
     store: RowReader, selection: Selection, order: Order, form: str, max_bytes: int, max_rows: int
 ) -> Piece | None:
-    """Return the first selected rows within these limits, but at least one; None if there is none.
+    """Return the first selected rows within these limits, but at least one row.
 
-    `max_bytes` limits the sum of the events' JSON lines.
+    `max_bytes` limits the sum of the events' JSON lines. Return None if no row is selected.
     """
     # Column names are constants of this module; every value is bound.
     cut = (
@@ -84,7 +84,7 @@ async def read_piece(
 
 
 def intersection(one: Selection, other: Selection) -> Selection:
-    """Select the rows that both select."""
+    """Return the selection of the rows that both selections contain."""
     return one.and_(other.condition, **other.parameters)
 
 

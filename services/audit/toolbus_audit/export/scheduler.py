@@ -28,8 +28,8 @@ from toolbus_common.secrets import Secrets
 log = logging.getLogger(__name__)
 
 PREFIX = "export."
-MAX_THREADS = 16  # an export uses one at a time; the time limit of a file excludes waiting
-MAX_MESSAGES = 50_000  # of one window
+MAX_THREADS = 16  # an export uses one thread; the time limit of a file excludes waiting
+MAX_MESSAGES = 50_000  # in one window
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
 _END = 2**62  # end of a stream that was replaced: all of it is closed
 
@@ -51,7 +51,7 @@ class State:
 
 
 class ExportTask:
-    """Task of one export while this replica holds its cursor."""
+    """Task of one export while this replica has its lease."""
 
     def __init__(
         self,
@@ -97,7 +97,10 @@ class ExportTask:
         return (self._cursor.state.at // every + 1) * every
 
     async def start(self) -> None:
-        """Initialize a new export: the whole stream, at the next scheduled time."""
+        """Initialize a new export, which begins with the stream's first message.
+
+        The first window is written at the next scheduled time.
+        """
         if not self._cursor.state.stream:
             self._cursor.state.stream, _ = await self._closed()
             self._cursor.state.at = time()
@@ -118,7 +121,7 @@ class ExportTask:
         EXPORT_UNTIL.labels(self._name).set(started)
 
     async def _export_window(self, until: int) -> None:
-        """Store the window's end, write it, store that it is done; a crash repeats the window."""
+        """Write one window. Its end is stored first, so that a crash repeats the same window."""
         state = self._cursor.state
         state.until = until
         await self._cursor.save()

@@ -22,7 +22,7 @@ class Selection:
 
 
 def select_events(events: Sequence[str] = (), customers: Sequence[str] = ()) -> Selection:
-    """Select events whose name matches a pattern, of these customers; empty means all."""
+    """Return the selection of events by name patterns and customers; empty means all."""
     selection = Selection()
     if events and "*" not in events:
         selection = _any(selection, "event LIKE", "f", [like(pattern) for pattern in events])

@@ -19,7 +19,7 @@ from toolbus_common.egress.resolver import CheckedResolver
 
 LARGEST_HEAD = 32 * 1024
 LARGEST_RESPONSE = 1 << 20  # bytes from the store in one connection, TLS handshake included
-CONNECT_SECONDS = 3.0  # to an address, if there is another one to try
+CONNECT_SECONDS = 3.0  # to an address, if there is another address to try
 _CHUNK = 64 * 1024
 _USER = "toolbus"
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -31,7 +31,7 @@ class StoreProxy:
     """Proxy to one authority (host:port).
 
     `problem` is the reason why the last connection was rejected or failed, as a clause. After the
-    first byte of a response it is set only for a response that is too large.
+    first byte of a response, `problem` is set only if the response is too large.
     """
 
     def __init__(self, resolver: CheckedResolver, authority: str, *, operator_named: bool) -> None:
@@ -64,7 +64,7 @@ class StoreProxy:
             if self._is_authenticated(head):
                 await self._serve_library(head, client)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # of another program, or the library has closed the connection
+            pass  # the client is another program, or the library closed the connection
         finally:
             client[1].close()
 
@@ -145,7 +145,7 @@ async def _connected(addresses: list[str], port: int) -> socket.socket:
 
 
 async def _opened(address: str, port: int) -> socket.socket:
-    """Return a connected socket. With a stream, a failed write would lose what was received."""
+    """Return a connected socket. A stream would discard received bytes after a failed write."""
     store = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         store.settimeout(0)
@@ -160,7 +160,7 @@ async def _opened(address: str, port: int) -> socket.socket:
 async def _pass_request(first: bytes, reader: asyncio.StreamReader, store: socket.socket) -> None:
     """Pass a request on, and read it to its end even if the store does not.
 
-    To close a connection before would reset it, and the library would lose the response.
+    Closing the connection earlier would reset it, and the library would lose the response.
     """
     loop, piece = asyncio.get_running_loop(), first
     with suppress(OSError):

@@ -31,7 +31,7 @@ def target_for(
     is_operator_named: IsOperatorNamed,
     threads: Executor | None = None,
 ) -> Target:
-    """Return the target for a configured location; it writes on these threads."""
+    """Return the target for a configured location. The target writes on `threads`."""
     if settings.in_bucket:
         return BucketTarget(settings, http, secrets, is_operator_named, threads)
     return DirectoryTarget(Path(settings.to), is_operator_named, threads)
@@ -62,7 +62,7 @@ class DirectoryTarget:
 
     def _write(self, path: Path, data: bytes) -> None:
         if not self._root.is_dir():
-            raise FileNotFoundError(2, "it does not exist; create it, writable for audit")
+            raise FileNotFoundError(2, "it does not exist; create it, and let audit write to it")
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_name(f".{path.name}.part")
         with half.open("wb") as file:

@@ -32,7 +32,7 @@ _EXTENSIONS = {"jsonl": "jsonl.gz", "ocsf": "ocsf.jsonl.gz", PARQUET: "parquet"}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Range of a stream: after one sequence, up to and including another."""
+    """Range of a stream: the sequences after `after`, up to and including `until`."""
 
     stream: str
     after: int
@@ -40,7 +40,7 @@ class Window:
 
     @property
     def name(self) -> str:
-        """Part of file names; sorts in the order of windows."""
+        """Part of file names. Alphabetical order is the order of windows."""
         return f"{self.stream}-{self.after:012d}-{self.until:012d}"
 
 
@@ -72,7 +72,7 @@ async def write_window(
 ) -> int:
     """Write the window's files, then the manifest that lists them; return the number of events.
 
-    Raises `TargetError` or an error of the store; write the window again then.
+    Raises `TargetError` or an error of the store. The caller then writes the window again.
     """
     selection = select_events(export.events, export.customers).and_(
         "stream = {stream:String} AND stream_seq > {after:UInt64} AND stream_seq <= {until:UInt64}",

@@ -1,7 +1,7 @@
 """Write events that the stream or an export has and the tables lack, without duplicates.
 
-Only acknowledged messages are read. The others are still in the writer's hands, and writing them
-here as well would race with it.
+Only acknowledged messages are read. The writer stores all other messages, and writing them here too
+would race with it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from toolbus_common.nats.stream_reader import StreamEntry
 log = logging.getLogger(__name__)
 
 Position = tuple[int, int, str]
-# Reads at most so many messages, from a sequence or a time on.
+# Reads messages. Arguments: the first sequence or time, and the maximum number of messages.
 Read = Callable[[int | datetime, int], Awaitable[list[StreamEntry]]]
 MAX_MESSAGES = 1000  # messages of the stream read at once
 IN_FLIGHT_SECONDS = 3600.0  # the writer may still be about to store events younger than this
@@ -38,7 +38,7 @@ class Store(Protocol):
     """Store of event rows and dead letters."""
 
     async def insert(self, table: str, batch: Rows, token: str) -> None:
-        """Insert rows; a repeated token inserts nothing."""
+        """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
         """Return the positions of events and dead letters stored from these messages."""
@@ -50,11 +50,14 @@ class Store(Protocol):
         """Return which of these event ids are stored."""
 
     async def delete_dead_letters(self, letters: Sequence[Position]) -> None:
-        """Delete dead letters whose lines are rows now."""
+        """Delete dead letters whose lines have been stored as rows since."""
 
 
 class Backfill:
-    """Re-read of the stream. `settled` returns the sequence up to which audit acknowledged all."""
+    """Backfill from the stream or from an export.
+
+    `settled` returns the highest sequence up to which audit has acknowledged every message.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class Backfill:
         self._lock = asyncio.Lock()  # two concurrent look-ups would both find a row missing
 
     async def from_stream(self, request: BackfillRequest) -> BackfillReply:
-        """Write what is missing of one section of the stream.
+        """Write the missing events of one section of the stream.
 
         Raises:
             StoreDownError: ClickHouse cannot take events now.
@@ -88,7 +91,10 @@ class Backfill:
             return await self._write(messages, following, until)
 
     async def from_export(self, lines: Sequence[str]) -> BackfillReply:
-        """Write the events of an export that are missing, by id. Raises `StoreDownError`."""
+        """Write the events of an export whose ids are not stored. Raises `StoreDownError`.
+
+        Events of the last hour are skipped, because the writer may still store them.
+        """
         async with self._lock:
             found = [read("", 0, line.encode()) for line in lines]
             oldest = time() - IN_FLIGHT_SECONDS
@@ -105,7 +111,7 @@ class Backfill:
         )
 
     async def _retry_dead(self, first: int, until: int) -> BackfillReply:
-        """Parse messages with dead letters again, and delete the letters that are rows now."""
+        """Parse messages with dead letters again, and delete the letters that have become rows."""
         letters = await self._store.dead_from(first, MAX_DEAD_LETTERS)
         numbers = sorted({number for number, _, _ in letters if number <= until})
         messages = []
@@ -139,7 +145,7 @@ class Backfill:
         )
 
     async def _insert(self, events: list[EventRow]) -> list[DeadRow]:
-        """Insert events; bisect a rejected batch and return the rejected rows."""
+        """Insert events in halves if the store rejects them together; return the rejected rows."""
         if not events:
             return []
         try:

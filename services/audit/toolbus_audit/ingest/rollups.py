@@ -2,8 +2,8 @@
 
 A roll-up of an hour is valid while it counts as many events as the hour has (view `hours`). A
 roll-up of a day is valid while it was computed from the valid roll-ups of its hours (view `days`).
-The service may be killed at any moment and events may arrive late: the views compute what has no
-valid roll-up from its source, until a roll-up is written again.
+The service may be killed at any moment, and events may arrive late. Therefore the views compute
+hours and days without a valid roll-up from their source.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from toolbus_common.contracts.queries.sql_text import quoted
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
-SETTLED_SECONDS = 120  # after the end of an hour, until its last events have arrived
+SETTLED_SECONDS = 120  # to wait for the last events after the end of an hour
 HOURS_AT_ONCE = 24
 DAYS_AT_ONCE = 500  # pairs of a day and a customer
 EVENTS_AT_ONCE = 2_000_000
@@ -37,7 +37,7 @@ SELECT hour, customer, team, key, server, tool, event, code, events, charge,
     spent_tokens, classic_tokens, latency, {version}
 FROM rollup_hours_live WHERE hour IN ({hours})
 """
-# Written last, from the rows that were written: after a kill in between, no view reads the version.
+# Written last: if the service is killed before, no view reads the rows of this version.
 _MARK_DONE = """
 INSERT INTO rollup_hours_done (hour, customer, events, version)
 SELECT hour, customer, sum(events), {version} FROM rollup_hours
@@ -97,7 +97,7 @@ async def roll_up_days(rows: Rows) -> int:
 
 
 def _limit_by_events(due: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return the leading entries that together have few enough events, but at least one.
+    """Return the first entries with together at most `EVENTS_AT_ONCE` events, but at least one.
 
     The last column of an entry is its number of events.
     """
@@ -110,7 +110,10 @@ def _limit_by_events(due: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 async def run_rollups(rows: Rows) -> None:
-    """Roll up without end. The first run waits, because the store may not be open yet."""
+    """Roll up hours and days forever.
+
+    The first run waits, because the store may not be open yet.
+    """
     while True:
         await asyncio.sleep(EVERY_SECONDS)
         try:

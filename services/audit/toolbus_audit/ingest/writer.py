@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH_EVENTS = 10_000
 PULL_MESSAGES = 500  # a pull returns fewer only when its wait of a second is over
-# A batch is held for this long at most, plus one attempt. Together that is less than the consumer's
+# A batch waits at most this long, plus one attempt. Together this is less than the consumer's
 # `ack_wait`, after which the messages may be delivered to another replica.
 HOLD_SECONDS = 5.0
 # At least as long as an insert whose response was lost may still be running.
@@ -48,13 +48,13 @@ class Store(Protocol):
         """Connect. Raises `StoreDownError`."""
 
     async def insert(self, table: str, batch: Rows, token: str) -> None:
-        """Insert rows; a repeated token inserts nothing."""
+        """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
         """Return the positions of events and dead letters stored from these messages."""
 
     async def last_sequence(self) -> int:
-        """Return the highest stream sequence of which anything is stored."""
+        """Return the highest stream sequence number with a stored row."""
 
     async def dead_letters(self) -> int:
         """Return the number of rows in the table `dead_letters`."""
@@ -64,7 +64,7 @@ class Writer:
     """Consumer of the stream: batches messages, stores their rows, acknowledges them.
 
     A message is acknowledged only after its rows are stored. A message that may have been stored
-    before (redelivered, or not newer than the newest stored one) is looked up by position, so that
+    before (redelivered, or not newer than any stored message) is looked up by position, so that
     neither a lost acknowledgement nor a kill between insert and acknowledgement duplicates rows.
     """
 
@@ -80,10 +80,10 @@ class Writer:
         self._writing: asyncio.Task[None] | None = None
         self.reason = "opening the store"
         self.rows = 0
-        self.dead = 0  # rows in the table, of this process and others
+        self.dead = 0  # rows in the table, from all processes
 
     async def open(self) -> None:
-        """Return once the store is open, however long that takes; `reason` says why it waits."""
+        """Wait until the store is open. Meanwhile `reason` is the cause of the wait."""
         while True:
             try:
                 await self._store.open()
@@ -102,13 +102,13 @@ class Writer:
         AUDIT_DEAD_KEPT.set(self.dead)
 
     def bus_lost(self) -> None:
-        """Distrust delivery counts: the bus may have forgotten which messages it delivered."""
+        """Reload the newest stored sequence before the next write: delivery counts may be lost."""
         self._in_doubt = True
 
     async def receive(self, messages: list[StoredMessage]) -> None:
         """Add the messages of one pull; write when the batch is full or the pull was not full.
 
-        The next batch gathers while a full one is being written.
+        Messages of the next batch are collected while a full batch is being written.
         """
         if not self._waiting:
             self._since = asyncio.get_running_loop().time()
@@ -127,7 +127,7 @@ class Writer:
             await asyncio.shield(self._writing)
 
     async def close(self, seconds: float) -> None:
-        """Write what is left; messages not stored within `seconds` stay in the stream."""
+        """Write the waiting messages; messages not stored within `seconds` stay in the stream."""
         try:
             async with asyncio.timeout(seconds):
                 await self.flush()
@@ -139,7 +139,7 @@ class Writer:
     async def _start_write(self) -> None:
         """Start to write the waiting messages once the running write is over.
 
-        Messages that waited longer than the hold time are returned to the bus instead: another
+        Messages that waited longer than `hold_seconds` are returned to the bus instead: another
         replica may have received them by then.
         """
         loop = asyncio.get_running_loop()
@@ -174,7 +174,7 @@ class Writer:
         if known:
             events = [row for row in events if row.position not in known]
         await self._insert_events(events, dead, deadline)
-        # Only after the events, because the store may have rejected some of them.
+        # Dead letters come after events, because events that the store rejects become dead letters.
         dead = [row for row in dead if row.position not in known]
         await self._insert("dead_letters", dead, deadline)
         self._newest = max(self._newest, *(message.sequence for message in messages))
@@ -189,7 +189,7 @@ class Writer:
             )
 
     async def _stored_positions(self, messages: list[StoredMessage]) -> set[Position]:
-        """Return which positions of messages in doubt are stored already."""
+        """Return the stored positions of messages that may have been stored before."""
         if self._in_doubt:
             await self._load_newest()
         doubtful = [
@@ -210,7 +210,7 @@ class Writer:
     async def _insert_events(
         self, events: list[EventRow], dead: list[DeadRow], deadline: float
     ) -> None:
-        """Insert events; bisect a rejected batch and move the rejected rows to `dead`."""
+        """Insert events. Bisect a rejected batch, and move the rejected rows to `dead`."""
         try:
             await self._insert("events", events, deadline)
         except RowsRejectedError as error:
@@ -227,7 +227,7 @@ class Writer:
             await self._retry(deadline, self._store.insert, table, batch, token(batch))
 
     async def _retry(self, deadline: float, work: Callable[..., Awaitable[T]], *given: Any) -> T:
-        """Retry with backoff while the store is down, until the deadline of the loop's clock."""
+        """Retry with backoff while the store is down, until `deadline` by the loop's clock."""
 
         def too_late(state: RetryCallState) -> bool:
             self._set_reason(reason_of(state))

@@ -19,7 +19,7 @@ CORRECTABLE = 86_400  # seconds in which an outcome may still correct a charge a
 _CUSTOMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # One row per call allowed in a period. The first outcome counts, as in the ledger. A charge as
-# unknown is not an outcome, unless none arrived within the time for corrections.
+# unknown is not an outcome, unless no outcome arrived within the time for corrections.
 _CALLS = """
 SELECT call_id,
     anyIf(key, is_intent) AS key_,

@@ -9,7 +9,7 @@ from toolbus_audit.siem.records import Record
 class SinkError(Exception):
     """Delivery is not confirmed.
 
-    Retry after `retry_after` seconds or later. The message has the reason.
+    Retry after `retry_after` seconds or later. The message is the reason.
     """
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
@@ -21,13 +21,16 @@ class Transport(Protocol):
     """Connection to one sink. Records that `delivered_until` does not cover may be sent again."""
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those the sink rejects permanently. Raises `SinkError`."""
+        """Send records and return the records that the sink rejects permanently.
+
+        Raises `SinkError`.
+        """
 
     def mark_sent(self, sequence: int) -> None:
-        """Record that everything up to this message was sent."""
+        """Record that all messages up to `sequence` were sent."""
 
     def delivered_until(self) -> int:
-        """Return the last message up to which everything is delivered.
+        """Return the sequence up to which all messages are delivered.
 
         Raises `SinkError` if the connection is lost.
         """

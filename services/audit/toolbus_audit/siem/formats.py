@@ -43,7 +43,7 @@ def body_of(sink: Sink, records: Sequence[Record], host: str) -> bytes:
 
 
 def result_of(sink: Sink, records: Sequence[Record], response: HttpResponse) -> DeliveryResult:
-    """Return the result of each record from a response with status 2xx."""
+    """Return the result of a POST from its response, which has a status 2xx."""
     if sink.shape != ELASTIC:
         return DeliveryResult()
     try:
@@ -53,7 +53,7 @@ def result_of(sink: Sink, records: Sequence[Record], response: HttpResponse) -> 
         items = [item["create"] for item in body["items"]]
         statuses = [int(item["status"]) for item in items]
     except (KeyError, TypeError, ValueError, OverflowError):
-        return DeliveryResult(retry=True, reason="its response is not one of the bulk API")
+        return DeliveryResult(retry=True, reason="its response is not a response of the bulk API")
     if len(statuses) != len(records):
         return DeliveryResult(retry=True, reason="its response does not list every event")
     return _result_of_items(records, items, statuses)

@@ -81,7 +81,7 @@ class State:
 
 
 class Forwarder:
-    """Forwarder to one sink while this replica holds its cursor."""
+    """Forwarder to one sink while this replica has the sink's lease."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Forwarder:
         self._checked_at = 0.0
 
     async def run(self) -> None:
-        """Forward until another replica takes over or the bus is lost."""
+        """Forward until another replica takes over or the connection to the bus is lost."""
         try:
             await self._cursor.run_while_held(self._forward)
         except OvertakenError:
@@ -133,7 +133,7 @@ class Forwarder:
             )
 
     async def _start(self) -> None:
-        """Begin at the stored position, else at the configured one; at 0 in a new stream."""
+        """Begin at the stored position, else as configured. In a re-created stream, begin at 0."""
         state, stream = self._cursor.state, await self._stream.created()
         if state.stream != stream:
             first = not state.stream and self._sink.begin == "now"

@@ -14,7 +14,7 @@ from toolbus_common.egress.http_messages import HttpError, HttpRequest, HttpResp
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 LARGEST_RESPONSE = 8 << 20
-MAX_BYTES = 1 << 20  # of events in one POST, unless a single one is longer
+MAX_BYTES = 1 << 20  # of events in one POST, unless a single event is longer
 MAX_REJECTIONS = 64  # POSTs of one attempt in which the sink accepted nothing
 LONGEST_PAUSE = 300.0
 _BAD_CONTENT = (400, 413, 422)  # the content was rejected, perhaps because of one event
@@ -51,7 +51,7 @@ class HttpTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those the sink rejects permanently.
+        """Send records and return the records that the sink rejects permanently.
 
         An event counts as rejected only if the sink accepted another event of the same batch. A
         sink that accepts no event is probably misconfigured, and the events are sent again later.

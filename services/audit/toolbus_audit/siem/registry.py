@@ -1,4 +1,4 @@
-"""Registry of configured sinks. Each has its own forwarder task, so a slow sink delays no other."""
+"""Registry of configured sinks, with one task each, so that a slow sink does not delay another."""
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets
 
-MAX_THREADS = 64  # a sink uses one at a time
+MAX_THREADS = 64  # a sink uses one thread at a time
 PREFIX = "sink."
 
 
@@ -72,7 +72,7 @@ class SinkRegistry:
             transport = self._transport(sink)
             delivery = Delivery(transport, self._threads, self._timing.first_retry)
             forwarder = Forwarder(name, sink, cursor, stream, delivery)
-            # The counts continue after a restart of the task, like those of the metrics.
+            # The counts continue after a restart of the task, like the metrics.
             forwarder.state = self._states.setdefault(name, forwarder.state)
             return forwarder.run()
 

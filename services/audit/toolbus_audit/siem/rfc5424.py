@@ -28,5 +28,5 @@ def octet_counted(message: bytes) -> bytes:
 
 
 def _printable(text: str, longest: int) -> str:
-    """Return only the printable ASCII without blanks; the nil value if that is empty."""
+    """Return the printable ASCII characters except blanks; `-` if no character remains."""
     return "".join(sign for sign in text if "!" <= sign <= "~")[:longest] or "-"

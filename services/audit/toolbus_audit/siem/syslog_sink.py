@@ -81,7 +81,7 @@ class StreamTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Write records; none is rejected. Raises `SinkError`."""
+        """Write records and return an empty list: syslog rejects no record. Raises `SinkError`."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 writer = self._writer or await self._connect()
@@ -93,13 +93,13 @@ class StreamTransport:
 
     def mark_sent(self, sequence: int) -> None:
         """Record the message as written. It counts as delivered later."""
-        if self._writer is None:  # none of its events was selected, and nothing is in flight
+        if self._writer is None:  # no event of the message was selected, and nothing is in flight
             self._delivered = sequence
         else:
             self._written.append((monotonic(), sequence))
 
     def delivered_until(self) -> int:
-        """Return the last message written long enough ago.
+        """Return the last message that was acknowledged and whose settling time is over.
 
         Raises `SinkError` if the connection is lost.
         """
@@ -171,7 +171,10 @@ class DatagramTransport:
         self._delivered = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send records and return those too long for a datagram. Raises `SinkError`."""
+        """Send records and return the records that are too long for a datagram.
+
+        Raises `SinkError`.
+        """
         target, addresses = await self._destination.resolved()
         fit = {each: message_of(each, self._host) for each in records}
         try:
@@ -182,7 +185,7 @@ class DatagramTransport:
         return [each for each, message in fit.items() if len(message) > LARGEST_DATAGRAM]
 
     def mark_sent(self, sequence: int) -> None:
-        """Record the message: datagrams are not confirmed."""
+        """Record the message as delivered, because datagrams are not confirmed."""
         self._delivered = sequence
 
     def delivered_until(self) -> int:

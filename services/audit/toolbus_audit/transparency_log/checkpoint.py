@@ -23,7 +23,7 @@ _ED25519 = b"\x01"  # the algorithm's number in signed-note
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Size and root of a log, and those of the previous checkpoint.
+    """Size and root of a log, with size and root of the previous checkpoint.
 
     `at` is in Unix seconds. The last three fields are extension lines, which the format permits.
     """
@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 class Signer:
-    """Owner of the signing key; `name` is the name of the key and the origin of logs."""
+    """Signer of checkpoints; `name` is the name of the key and the origin of logs."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
         self.name = name

@@ -22,7 +22,7 @@ Deliver = Callable[[Recipient, Log], Awaitable[float]]
 
 
 class NotAcceptedError(Exception):
-    """The receiver did not accept a checkpoint; the message says why. Delivery is retried."""
+    """The receiver did not accept a checkpoint. Delivery is retried; the message is the reason."""
 
 
 class LatestCheckpoints:
@@ -42,7 +42,7 @@ class LatestCheckpoints:
         self.problems: dict[Recipient, str] = {}  # why delivery fails
 
     def offer(self, recipient: Recipient, checkpoint: Log) -> None:
-        """Queue a checkpoint, unless a larger one is queued, without waiting for delivery."""
+        """Queue a checkpoint without waiting for delivery, unless a larger checkpoint is queued."""
         waiting = self._pending.get(recipient)
         if waiting and waiting.stream == checkpoint.stream and waiting.size > checkpoint.size:
             return
@@ -52,7 +52,7 @@ class LatestCheckpoints:
             self._tasks[recipient] = asyncio.get_running_loop().create_task(self._work(recipient))
 
     async def close(self) -> None:
-        """Stop; checkpoints not delivered are offered again after the next start."""
+        """Stop. Checkpoints that are not delivered are offered again after the next start."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

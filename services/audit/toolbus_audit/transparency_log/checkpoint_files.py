@@ -28,7 +28,7 @@ _RECEIVER = "checkpoints"
 class CheckpointFiles:
     """Writer to the location that `configured` returns.
 
-    `is_operator_named` returns whether the operator (not an API caller) configured it.
+    `is_operator_named` returns whether the operator (not an API caller) configured the location.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CheckpointFiles:
             self._newest.offer((_RECEIVER, customer), each)
 
     async def close(self) -> None:
-        """Stop; checkpoints not written are written after the next start."""
+        """Stop. Checkpoints that are not written are offered again after the next start."""
         await self._newest.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -71,7 +71,7 @@ class CheckpointFiles:
             location, self._http, self._secrets, lambda: is_operator_named(location), self._threads
         )
         customer = quote(recipient[1], safe="")
-        # A cosigned checkpoint is another file.
+        # A cosigned checkpoint is written to a separate file.
         digest = sha256(newest.note.encode()).hexdigest()[:8]
         name = f"{customer}/{newest.stream}/{newest.size:020d}-{newest.at}-{digest}.note"
         try:

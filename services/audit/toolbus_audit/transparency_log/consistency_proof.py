@@ -7,7 +7,7 @@ from hashlib import sha256
 
 @dataclass(slots=True)
 class LogGrowth:
-    """Growth of a log since it had `size` events: its right edge then, and the subtrees added.
+    """Growth of a log since it had `size` events: its right edge at that size, and added subtrees.
 
     The added perfect subtrees are adjacent, and each starts at a multiple of its size. Therefore
     at most two subtrees have the same height, independent of the number of events.
@@ -23,7 +23,7 @@ class LogGrowth:
         return self.size + sum(count for count, _ in self.added_trees)
 
     def append(self, leaf: bytes) -> None:
-        """Add one event: the bytes that its producer published."""
+        """Add one event. `leaf` is the event as its producer published it."""
         count, node = 1, sha256(b"\x00" + leaf).digest()
         start = self.current_size
         while (
@@ -81,5 +81,5 @@ def _hash(start: int, end: int, nodes: Nodes) -> bytes:
 
 
 def _split_point(start: int, end: int) -> int:
-    """Return the split of the tree over these events: the largest power of two below its size."""
+    """Return the split of the tree over these events: the largest power of two below the size."""
     return start + (1 << (end - start - 1).bit_length() - 1)

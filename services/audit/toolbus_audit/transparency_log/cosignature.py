@@ -14,13 +14,13 @@ _WORDS = 3
 
 
 def add_checkpoint_body(old: int, proof: Iterable[bytes], note: str) -> bytes:
-    """Return the body of add-checkpoint: the witness's size, the proof, and the checkpoint."""
+    """Return the body of add-checkpoint: the size that the witness has, proof and checkpoint."""
     hashes = "".join(f"{b64encode(each).decode()}\n" for each in proof)
     return f"old {old}\n{hashes}\n{note}".encode()
 
 
 def conflicting_size(body: bytes) -> int | None:
-    """Return the witness's size from a 409 response, or None if it has none."""
+    """Return the log size that a 409 response of a witness contains, else None."""
     text = body.strip()
     return int(text) if text.isdigit() and len(text) < 20 else None  # noqa: PLR2004
 

@@ -8,7 +8,7 @@ ORIGIN = "origin"  # the entry of the bucket
 
 
 async def origin_of_installation(bucket: Bucket, wanted: str) -> str:
-    """Return the stored name. Without one, store and return the configured or a random name.
+    """Return the stored name. If no name is stored, store and return `wanted` or a random name.
 
     The name never changes, because auditors and witnesses treat a log with another name as another
     log.

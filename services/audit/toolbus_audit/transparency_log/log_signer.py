@@ -89,7 +89,7 @@ class LogSigner:
         self._position_revision = 0
 
     async def run(self, stream: Callable[[], Awaitable[str]]) -> None:
-        """Sign without end; `stream` returns the identity of the stream."""
+        """Sign forever. `stream` returns the identity of the stream."""
         while True:
             pause = self._interval
             try:
@@ -106,7 +106,10 @@ class LogSigner:
             await asyncio.sleep(pause)
 
     async def start(self, stream: str) -> None:
-        """Resume from the latest checkpoints; publish them again in case that had failed."""
+        """Resume from the latest checkpoints.
+
+        Publish them again, because publishing may have failed.
+        """
         self._logs = {}
         self._stream, self._position, self._position_revision = stream, 0, 0
         async for change in self._bucket.watch():
@@ -168,7 +171,7 @@ class LogSigner:
             await self._sign_log(customer, open_log)
 
     async def _sign_log(self, customer: str, open_log: OpenLog) -> None:
-        """Sign and store a checkpoint before it is published: published ones never conflict."""
+        """Sign a checkpoint, and store it before it is published, to prevent contradictions."""
         tree, root, now = open_log.tree, open_log.tree.root, int(time())
         # The origin is unique per log: the customer and the stream contain no slash.
         origin = f"{self._signer.name}/{quote(customer, safe='')}/{self._stream}"

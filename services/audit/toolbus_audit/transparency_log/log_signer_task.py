@@ -66,7 +66,7 @@ class Receivers:
         )
 
     async def publish(self, signed: list[tuple[str, Log]]) -> None:
-        """Pass on new checkpoints."""
+        """Pass new checkpoints to every receiver."""
         for each in (self._notifier, self._files, self._witnesses):
             if each is not None:
                 each.offer(signed)

@@ -14,9 +14,9 @@ class MerkleTree:
         self.right_edge = list(right_edge)
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf: the bytes of an event that its producer published."""
+        """Add one leaf: an event as its producer published it."""
         node = sha256(b"\x00" + leaf).digest()
-        # Two perfect subtrees of one height merge into one of the next, like carries of a counter.
+        # Two perfect subtrees of the same height merge, as carries do in a binary counter.
         carries = self.size
         while carries & 1:
             node = sha256(b"\x01" + self.right_edge.pop() + node).digest()

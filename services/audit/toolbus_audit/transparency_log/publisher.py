@@ -15,7 +15,7 @@ from toolbus_audit.transparency_log.log_signer import Log
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 10_000  # rows queued while ClickHouse is down; the files have all of them
+MAX_WAITING = 10_000  # rows queued while ClickHouse is down; the files contain all rows
 
 
 class Store(Protocol):
@@ -41,9 +41,10 @@ class CheckpointPublisher:
         }
 
     async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:
-        """Publish checkpoints, or those cosigned by `witness`.
+        """Publish checkpoints, or checkpoints that `witness` cosigned.
 
-        Files are written before this returns; rows are inserted once ClickHouse accepts them.
+        Files are written before this method returns. Rows are inserted once ClickHouse accepts
+        them.
         """
         async with self._lock:
             rows = [_row(customer, each, witness) for customer, each in signed]

@@ -58,7 +58,7 @@ class WebhookNotifier:
                     self._newest.offer((name, customer), each)
 
     async def close(self) -> None:
-        """Stop; checkpoints not delivered are delivered after the next start."""
+        """Stop. Checkpoints that are not delivered are offered again after the next start."""
         await self._newest.close()
 
     async def _deliver(self, recipient: Recipient, newest: Log) -> float:

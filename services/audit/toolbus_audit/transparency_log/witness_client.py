@@ -42,12 +42,12 @@ from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURE
 
 log = logging.getLogger(__name__)
 
-STATE_PREFIX = "witnessed."  # prefix of bucket entries with what a witness cosigned last
+STATE_PREFIX = "witnessed."  # prefix of bucket entries with a `WitnessState`
 MAX_ATTEMPTS = 3  # attempts for one checkpoint while the witness reports another size
 LARGEST_RESPONSE = 65_536  # bytes
 _ACCEPTED, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
-# Reads messages from a sequence on, of one customer.
+# Reads messages. Arguments: the first sequence, and the customer.
 Read = Callable[[int, str], Awaitable[list[StreamEntry]]]
 # Publishes pairs of a customer and a checkpoint, cosigned by the named witness.
 Publish = Callable[[list[tuple[str, Log]], str], Awaitable[None]]
@@ -61,7 +61,7 @@ class Store(Protocol):
 
 
 class WitnessState(Struct):
-    """Last log state that a witness cosigned, and the growth since; hashes in Base64."""
+    """Last log state that a witness cosigned, and the log's growth since; hashes are in Base64."""
 
     stream: str
     size: int = 0
@@ -119,7 +119,7 @@ class WitnessClient:
             self._measure(witness.name)
 
     async def close(self) -> None:
-        """Stop; checkpoints not cosigned are offered again after the next start."""
+        """Stop. Checkpoints that are not cosigned are offered again after the next start."""
         await self._pending.close()
 
     def states(self) -> dict[str, str]:
@@ -280,7 +280,7 @@ class WitnessClient:
     async def _state_of_size(
         self, recipient: Recipient, checkpoint: Log, state: WitnessState, known: int
     ) -> WitnessState:
-        """Return the state at audit's own checkpoint of the size that the witness knows."""
+        """Return the state at audit's checkpoint with the size that the witness knows."""
         found = await self._sources.store.select(
             f"SELECT edge, to FROM checkpoints WHERE customer = {quoted(recipient[1])}"  # noqa: S608
             f" AND stream = {quoted(checkpoint.stream)} AND size = {known} LIMIT 1"

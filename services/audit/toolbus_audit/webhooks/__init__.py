@@ -1,1 +1,1 @@
-"""Send events to configured webhooks, signed."""
+"""Send signed events to configured webhooks."""

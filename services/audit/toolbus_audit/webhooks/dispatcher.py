@@ -24,7 +24,7 @@ from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
 
-LONGEST_QUEUE = 1000  # events of one webhook; beyond that the oldest are dropped
+LONGEST_QUEUE = 1000  # events of one webhook; older events are dropped
 GIVE_UP_SECONDS = 24 * 3600.0  # age of an event after which delivery is not retried
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 FAILURES = (HttpError, NoSecretError, SecretError)
@@ -51,7 +51,7 @@ class Delivery:
 
 @dataclass(eq=False, slots=True)
 class WebhookQueue:
-    """Deliveries that one webhook has yet to accept, in order."""
+    """Deliveries that one webhook has not accepted yet, in order."""
 
     waiting: list[Delivery] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
@@ -77,12 +77,15 @@ class WebhookDispatcher:
         self._pending: dict[int, PendingMessage] = {}  # by sequence in the stream
 
     async def receive(self, messages: EventBatch) -> None:
-        """Dispatch messages of the stream; each is acknowledged when its deliveries have ended."""
+        """Dispatch messages of the stream.
+
+        A message is acknowledged when its deliveries have ended.
+        """
         for message in messages:
             await self._accept(message)
 
     async def close(self) -> None:
-        """Stop; events not delivered are redelivered at the next start."""
+        """Stop. Events that are not delivered are redelivered after the next start."""
         tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()
@@ -111,7 +114,7 @@ class WebhookDispatcher:
     async def _enqueue(self, name: str, delivery: Delivery) -> None:
         queue = self._queues.setdefault(name, WebhookQueue())
         if len(queue.waiting) >= LONGEST_QUEUE:
-            # The first may be in flight, so the next one is dropped.
+            # The first delivery may be in flight, so the second delivery is dropped.
             reason = f"its queue has {LONGEST_QUEUE} events"
             log.error("webhook.event_dropped", extra={"webhook": name, "reason": reason})
             await self._finish(queue.waiting.pop(1))
@@ -125,7 +128,7 @@ class WebhookDispatcher:
             await self._finish(queue.waiting.pop(0))
 
     async def _deliver(self, name: str, event: Event) -> None:
-        """Retry until the webhook accepts the event, is removed, or the event is too old."""
+        """Retry until the webhook accepts the event or is removed, or the event is too old."""
 
         def failed(state: RetryCallState) -> None:
             log.warning("webhook.failed", extra={"webhook": name, "reason": reason_of(state)})
@@ -137,7 +140,7 @@ class WebhookDispatcher:
         try:
             await retrying(backoff, FAILURES, failed=failed, stop=too_old)(self._post, name, event)
         except FAILURES as error:
-            log.error(  # noqa: TRY400 - the reason says it
+            log.error(  # noqa: TRY400 - the reason is logged
                 "webhook.event_dropped", extra={"webhook": name, "reason": str(error)}
             )
 

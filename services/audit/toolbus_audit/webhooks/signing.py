@@ -24,7 +24,7 @@ def signers_of(secret: str) -> tuple[Signer, ...]:
     """Return a signer for each of the space-separated secrets: during a rotation there are two.
 
     Raises:
-        NoSecretError: there is no secret, or one is not Base64 of 24 to 64 bytes after `whsec_`.
+        NoSecretError: there is no secret, or a secret is not `whsec_` and Base64 of 24 to 64 bytes.
 
     """
     try:

@@ -1,1 +1,1 @@
-"""Run one admitted call: from the bus to its outcome."""
+"""Execution of an admitted call, from its arrival to its outcome."""

@@ -1,16 +1,15 @@
-"""Call handler of one server: every admitted call ends in exactly one outcome."""
+"""Call handler of one server. Each admitted call ends in exactly one outcome."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable
 from functools import partial
 from time import monotonic, perf_counter, time
-from typing import Any, cast
+from typing import Any
 
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Server
 from toolbus_common.contracts import (
-    FOLLOW,
     TOOLS_CALL,
     CallAdmitted,
     CallResult,
@@ -29,14 +28,15 @@ from toolbus_common.errors import (
 from toolbus_common.mcp.result_uris import SCHEME
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.tracing.call_span import executing
+from toolbus_executor.calls.attempt import Attempts
 from toolbus_executor.calls.early_cancellations import EarlyCancellations, cancelled_early
 from toolbus_executor.calls.multi_round import RoundTrips
 from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
+from toolbus_executor.calls.plan import ExecutionPlan, ExecutionPlans
 from toolbus_executor.calls.session_router import Forward, SessionRouter
-from toolbus_executor.mcp_messages.request_builder import name_of
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome, final_reply_of
-from toolbus_executor.mcp_messages.task_formats import RESULT, UPDATE
+from toolbus_executor.mcp_messages.task_formats import UPDATE
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
 from toolbus_executor.resilience.bulkhead import Bulkhead
 from toolbus_executor.resilience.health_probe import Health
@@ -47,23 +47,23 @@ from toolbus_executor.results.selection.apply import apply_selection
 from toolbus_executor.results.selection.expressions import selection_of
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.tracing import TRACER
-from toolbus_executor.upstreams.base import SameDeathError, Upstream, is_isolated_failure, separates
-from toolbus_executor.upstreams.deadline_extension import DeadlineExtension, timeout_message
+from toolbus_executor.upstreams.base import Upstream
+from toolbus_executor.upstreams.deadline_extension import DeadlineExtension
 from toolbus_executor.upstreams.mcp_tasks.elicitation import holder_of
 from toolbus_executor.upstreams.replicas.upstream import replica_status
 from toolbus_executor.upstreams.sessions.idle_shutdown import IdleShutdown
-from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Separation
+from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 from toolbus_executor.upstreams.subscriptions import Watched
 from toolbus_executor.upstreams.suspended_calls import answers_in, expired, owner_of
 from toolbus_executor.validation import checks_of
 
 log = logging.getLogger(__name__)
 
-READ, SUBSCRIBE = "resources/read", "resources/subscribe"
+READ = "resources/read"
 
 
 class CallHandler:
-    """Handles the calls of one server: slots, circuit breaker, deadline, round trips, outcome."""
+    """Handler of one server's calls: slots, circuit breaker, deadline, round trips, outcome."""
 
     def __init__(
         self,
@@ -81,6 +81,9 @@ class CallHandler:
         self.checks = checks_of(name, declared)
         self.extending = DeadlineExtension(declared, self.outcomes.extended)
         self.round_trips = RoundTrips(events.producer, self.extending)
+        self.attempts = Attempts(
+            name, self.breaker, self.bulkhead, self.round_trips, self.extending, watched, followed
+        )
         relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
         self.idling = IdleShutdown(
             declared, self.bulkhead, self.round_trips.suspended_calls, relied_on
@@ -92,23 +95,29 @@ class CallHandler:
         self.session_router: SessionRouter | None = None  # if sessions of the server have owners
         self.selector: Selector | None = None  # evaluates result selections
         self.cache = cache_of(declared.tools)
+        self.plans = ExecutionPlans(self.checks, self.extending, self.cache, self.attempts.sender)
         self.spills: SpillRegistry | None = None  # stores large results
         self.health = Health(declared.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator command
         self.uncallable: frozenset[tuple[str, str]] = frozenset()  # quarantined methods and names
         self.early_cancellations = EarlyCancellations()
-        self._watched = watched
-        self._followed = followed
         self._producer = events.producer
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._cancelled: set[str] = set()
 
     @executing(TRACER)
-    async def run(self, call: CallAdmitted, context: CallContext) -> Reply | None:
-        """Handle one admitted call, or forward it to the executor that holds its state.
+    def run(self, call: CallAdmitted, context: CallContext) -> Awaitable[Reply | None]:
+        """Return the reply to one admitted call, as an awaitable.
 
-        The reply is None if the call was forwarded.
+        The reply is None if the call was forwarded to the executor that holds its state.
         """
+        plan = self.plans.find(call, self.upstream)
+        if plan.is_plain:
+            return self._run(plan, call, context)
+        return self._run_routed(call, context)
+
+    async def _run_routed(self, call: CallAdmitted, context: CallContext) -> Reply | None:
+        """Handle a call, or forward it to the executor that holds its state."""
         if (call.extra or call.method == UPDATE) and self.forward is not None:
             owner = owner_of(answers_in(call.extra)[0]) or holder_of(call)
             if owner not in ("", self._producer):
@@ -119,21 +128,23 @@ class CallHandler:
             return await self.session_router.run(self, call, context)
         return await self.run_here(call, context)
 
-    async def run_here(self, call: CallAdmitted, context: CallContext) -> Reply:
-        """Handle one admitted call in this process."""
+    def run_here(self, call: CallAdmitted, context: CallContext) -> Awaitable[Reply]:
+        """Return the reply to one admitted call, handled in this process, as an awaitable."""
+        return self._run(self.plans.find(call, self.upstream), call, context)
+
+    async def _run(self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext) -> Reply:
+        """Run a call, in a task that `cancel` can cancel, and report its outcome."""
         began = perf_counter()
-        if self.early_cancellations and self.early_cancellations.take(call.call_id):
+        early = self.early_cancellations
+        if early.cancelled_at and early.take(call.call_id):
             return await self.outcomes.failed(call, cancelled_early(), began)
+        self._running[call.call_id] = asyncio.current_task()
         try:
-            outcome = await self._cancellable(call, context)
-        except ToolbusError as error:
-            return await self.outcomes.failed(call, error, began)
-        except asyncio.CancelledError:
-            return await self.outcomes.failed(call, self._why_cancelled(call), began)
-        except Exception:
-            log.exception("call.internal_error", extra={"call_id": call.call_id})
-            inside = ToolbusError("Internal error in the executor; see the executor log.")
-            return await self.outcomes.failed(call, inside, began)
+            outcome = await self._outcome(plan, call, context)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
+            self._running.pop(call.call_id, None)
+            return await self.outcomes.failed(call, self._error_of(call, error), began)
+        self._running.pop(call.call_id, None)
         self.idling.answered = True
         if call.method != TOOLS_CALL or isinstance(outcome.reply, TaskCreated):
             self.idling.note(call, outcome.reply)
@@ -143,7 +154,7 @@ class CallHandler:
         return outcome.reply
 
     def cancel(self, call_id: str) -> bool:
-        """Cancel a call whose caller disconnected; return whether the call is in progress here."""
+        """Cancel a call whose caller disconnected. Return whether it is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._cancelled:
@@ -156,7 +167,7 @@ class CallHandler:
         self.uncallable = names
 
     def reject_quarantined(self, call: CallAdmitted) -> None:
-        """Reject a call of a quarantined definition, also one that policy admitted.
+        """Reject a call of a quarantined definition, even if policy admitted the call.
 
         Raises:
             UnknownToolError: the definition is quarantined.
@@ -168,7 +179,7 @@ class CallHandler:
             raise error
 
     def status(self) -> dict[str, Any]:
-        """Return the fields of the server's row in `toolbus status` that concern calls."""
+        """Return the fields about calls for the server's row in `toolbus status`."""
         return {
             "breaker": self.breaker.circuit.state.value,
             "in_flight": self.bulkhead.in_flight,
@@ -204,6 +215,15 @@ class CallHandler:
             return await self.outcomes.failed(call, error, began)
         return None
 
+    def _error_of(self, call: CallAdmitted, raised: BaseException) -> ToolbusError:
+        """Return the error of a call that raised an exception."""
+        if isinstance(raised, ToolbusError):
+            return raised
+        if isinstance(raised, asyncio.CancelledError):
+            return self._why_cancelled(call)
+        log.error("call.internal_error", extra={"call_id": call.call_id}, exc_info=raised)
+        return ToolbusError("Internal error in the executor; see the executor log.")
+
     def _why_cancelled(self, call: CallAdmitted) -> ToolbusError:
         """Return the error of a cancelled call: its caller cancelled it, or the service stops."""
         if call.call_id not in self._cancelled:
@@ -218,93 +238,97 @@ class CallHandler:
             "The caller cancelled the call; it may have been executed.", sent=True
         )
 
-    async def _cancellable(self, call: CallAdmitted, context: CallContext) -> CallOutcome:
-        """Return the outcome from the cache or the server, in a task that `cancel` can cancel."""
-        self._running[call.call_id] = asyncio.current_task()
-        try:
-            cache, key = self.cache, None
-            if cache is not None and not self.drained:
-                self.reject_quarantined(call)
-                key = cache.key_of(call)
-            if cache is None or key is None:
-                return (await self._result(call, context))[1]
-            cached = cache.find(key)
+    async def _outcome(
+        self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext
+    ) -> CallOutcome:
+        """Return the outcome of a call: from the cache, from a stored result or from the server."""
+        key = None
+        if plan.cache is not None and not self.drained:
+            self.reject_quarantined(call)
+            key = plan.cache.key_of(call)
+            cached = plan.cache.find(key) if key is not None else None
             if cached is not None:
                 return CallOutcome(*final_reply_of(cached, call), cached=True)
-            raw, outcome = await self._result(call, context)
-            cache.store(key, raw, outcome)
-            return outcome
-        finally:
-            del self._running[call.call_id]
-
-    async def _result(self, call: CallAdmitted, context: CallContext) -> tuple[bytes, CallOutcome]:
-        """Return the server's raw result, and the outcome made of it for the caller."""
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
             select = self.selector.select if self.selector is not None else None
-            raw = await self.spills.read(call, select)
-            return raw, CallOutcome(*final_reply_of(raw, call))
+            return CallOutcome(*final_reply_of(await self.spills.read(call, select), call))
         selection = selection_of(call) if call.extra else ""
-        raw, stored = await self._attempt(call, context), 0
-        whole = raw
+        raw = whole = await self._in_slot(plan, call, context)
+        stored = left_out = 0
         if selection and self.selector is not None:
-            raw = await apply_selection(self.selector, selection, raw)
-        left_out = max(0, len(whole) - len(raw))
+            raw = await apply_selection(self.selector, selection, whole)
+            left_out = max(0, len(whole) - len(raw))
         if self.spills is not None and self.spills.applies(raw, call):
             raw, stored = await self.spills.settle(raw, call)
         outcome = CallOutcome(*final_reply_of(raw, call), stored, left_out=left_out)
-        if not stored and not outcome.is_error and isinstance(outcome.reply, CallResult):
+        if (
+            plan.checks_results
+            and isinstance(outcome.reply, CallResult)
+            and not (stored or outcome.is_error)
+        ):
             self.checks.check_result(call, whole)
-        return whole, outcome
+        if plan.cache is not None and key is not None:
+            plan.cache.store(key, whole, outcome)
+        return outcome
 
-    async def _attempt(self, call: CallAdmitted, context: CallContext) -> bytes:
-        """Check the call, wait for a concurrency slot, and send the call."""
-        if self.drained:
-            reject_if_drained(call)
+    async def _in_slot(
+        self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext
+    ) -> bytes:
+        """Check a call, wait for a concurrency slot, and send it; retry it where that is safe."""
+        seconds = self._time_limit(plan, call)
+        if not self.bulkhead.try_enter():
+            seconds = await self._wait_for_slot(call, seconds)
+            plan = self.plans.find(call, self.upstream)  # the server may have changed meanwhile
         try:
-            if misfit := self.checks.check_arguments(call):
-                self.outcomes.misfits[call.call_id] = misfit
-        except InvalidArgumentsError:
-            self.reject_quarantined(call)  # the error would reveal a quarantined schema
-            raise
-        left = min(self.extending.timeouts(call).idle, call.deadline - time())
-        if left <= 0:
-            raise self._no_slot_in_time()
-        try:
-            await self.bulkhead.enter(left)
-        except TimeoutError as error:
-            raise self._no_slot_in_time() from error
-        try:
-            # Only the deadline limits the wait for a slot. The wait does not reduce the time limit.
-            seconds = min(left, call.deadline - time())
-            if seconds <= 0:
-                raise self._no_slot_in_time()
-            if self.upstream is None and self.idling.awaited:
+            if plan.upstream is None and self.idling.awaited:
                 seconds = await self._wake(seconds)
-            self.reject_quarantined(call)
-            return await self._send(call, seconds, context)
+                plan = self.plans.find(call, self.upstream)
+            self._admit(plan, call)
+            began = self.idling.requested_at = monotonic()
+            try:
+                raw = await self.attempts.send(plan, call, seconds, context)
+            except UpstreamDeadError as error:
+                send_again = partial(self._send_again, call, context)
+                return await self.retries.after(error, call, began + seconds, send_again)
+            if call.method == TOOLS_CALL:
+                self.bulkhead.record(call.tool, monotonic() - began)
+            return raw
         finally:
             self.bulkhead.leave()
 
-    async def _send(self, call: CallAdmitted, seconds: float, context: CallContext) -> bytes:
-        """Send the call, and retry it where that is safe."""
-        if self.upstream is None:
-            raise UpstreamDeadError(
-                f"The server {self.name} cannot be called now: {self.why_not}", sent=False
-            )
-        self.breaker.admit()
-        self.retries.budget.earn()
-        began = self.idling.requested_at = monotonic()
+    def _time_limit(self, plan: ExecutionPlan, call: CallAdmitted) -> float:
+        """Check a call before it waits for a slot; return the seconds that it may take."""
+        if self.drained:
+            reject_if_drained(call)
+        if plan.checks_arguments:
+            try:
+                if misfit := self.checks.check_arguments(call):
+                    self.outcomes.misfits[call.call_id] = misfit
+            except InvalidArgumentsError:
+                self.reject_quarantined(call)  # the error would reveal a quarantined schema
+                raise
+        seconds = min(plan.timeouts.idle, call.deadline - time())
+        if seconds <= 0:
+            raise self._no_slot_in_time()
+        return seconds
+
+    async def _wait_for_slot(self, call: CallAdmitted, seconds: float) -> float:
+        """Take a slot within the time limit; return the time limit of the request.
+
+        Only the deadline limits the wait. The wait does not reduce the time limit.
+        """
         try:
-            raw = await self._send_once(self.upstream, call, seconds, context)
-        except UpstreamDeadError as error:
-            send_again = partial(self._send_again, call, context)
-            return await self.retries.after(error, call, began + seconds, send_again)
-        if call.method == TOOLS_CALL:
-            self.bulkhead.record(call.tool, monotonic() - began)
-        return raw
+            await self.bulkhead.enter(seconds)
+        except TimeoutError as error:
+            raise self._no_slot_in_time() from error
+        seconds = min(seconds, call.deadline - time())
+        if seconds <= 0:
+            self.bulkhead.leave()
+            raise self._no_slot_in_time()
+        return seconds
 
     async def _wake(self, seconds: float) -> float:
-        """Start an idle server; return the remaining seconds. Raises `UpstreamTimeoutError`."""
+        """Start an idle server, and return the remaining seconds. Raises `UpstreamTimeoutError`."""
         began = monotonic()
         try:
             await self.idling.wake(seconds)
@@ -316,63 +340,26 @@ class CallHandler:
             ) from error
         return seconds - (monotonic() - began)
 
+    def _admit(self, plan: ExecutionPlan, call: CallAdmitted) -> None:
+        """Reject a call that the server cannot take now."""
+        if self.uncallable:
+            self.reject_quarantined(call)
+        if plan.upstream is None:
+            raise UpstreamDeadError(
+                f"The server {self.name} cannot be called now: {self.why_not}", sent=False
+            )
+        self.breaker.admit()
+        self.retries.budget.earn()
+
     def _send_again(
         self, call: CallAdmitted, context: CallContext, seconds: float
     ) -> Awaitable[bytes] | None:
-        """Send again unless the server is lost, quarantined or behind an open breaker."""
+        """Send the call again; None if the server is lost, quarantined or has an open breaker."""
         if self.upstream is None or not self.breaker.closed:
             return None
         if (call.method, call.tool) in self.uncallable:
             return None
-        return self._send_once(self.upstream, call, seconds, context)
-
-    async def _send_once(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, context: CallContext
-    ) -> bytes:
-        """Send the call once.
-
-        An error that the server replies with counts as a success of the transport.
-        """
-        began = monotonic()
-        try:
-            if call.method in (SUBSCRIBE, FOLLOW):
-                raw = await self._subscribe(upstream, call, seconds)
-            else:
-                raw = await self.round_trips.send(upstream, call, seconds, context)
-        except TimeoutError as error:
-            if call.method == RESULT:  # it waits for a task, so its duration is not measured
-                self.breaker.abandoned()
-                raise UpstreamTimeoutError(
-                    f"The task has not ended within {seconds:.3g} s; request its result again."
-                ) from error
-            self.breaker.failed(spared=is_isolated_failure(upstream, call))
-            if call.method == TOOLS_CALL:
-                self.bulkhead.record(call.tool, seconds)
-            raise UpstreamTimeoutError(
-                timeout_message(
-                    self.name, seconds, monotonic() - began, self.extending.timeouts(call)
-                )
-            ) from error
-        except UpstreamDeadError as error:
-            same = isinstance(error, SameDeathError)
-            self.breaker.failed(spared=same or is_isolated_failure(upstream, call))
-            raise
-        except ToolbusError as error:
-            self.breaker.answered(error, spared=is_isolated_failure(upstream, call))
-            raise
-        except BaseException:  # without a result, so that the probe is still available
-            self.breaker.abandoned()
-            raise
-        self.breaker.succeeded()
-        return raw
-
-    async def _subscribe(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe to a resource or a task, in the session of its owner if there is one."""
-        if separates(upstream, call):
-            return await cast("Separated", upstream).subscribe(call, seconds)
-        if call.method == SUBSCRIBE:
-            return await self._watched.subscribe(call.tool, upstream.watch, seconds)
-        return await self._followed.subscribe(name_of(call), upstream.follow, seconds)
+        return self.attempts.send(self.plans.find(call, self.upstream), call, seconds, context)
 
     def _no_slot_in_time(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(

@@ -1,4 +1,4 @@
-"""Charge of a call by its outcome."""
+"""Charge of a call, which depends on its outcome."""
 
 from toolbus_common.access.pricing import charged
 from toolbus_common.contracts import CallAdmitted, FinalReply, InputRequired, TaskCreated
@@ -6,9 +6,10 @@ from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 
 
 def charge_of(call: CallAdmitted, reply: FinalReply, stored_bytes: int = 0) -> int:
-    """Return the charge of a result; `stored_bytes` were stored instead of sent.
+    """Return the charge of a result.
 
-    A created task costs the reserved amount, because its result does not exist yet.
+    `stored_bytes` is the number of its bytes that were stored instead of sent. A created task costs
+    the reserved amount, because its result does not exist yet.
     """
     if isinstance(reply, InputRequired):
         return 0
@@ -20,7 +21,7 @@ def charge_of(call: CallAdmitted, reply: FinalReply, stored_bytes: int = 0) -> i
 def charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
     """Return the charge of a call without a result.
 
-    If the server rejected the call, this is the price of an empty result.
+    If the server rejected the call, the charge is the price of an empty result.
     """
     if call.price and isinstance(error, UpstreamRefusedError):
         return charged(call.charge, call.price, 0)

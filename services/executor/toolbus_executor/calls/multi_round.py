@@ -1,4 +1,7 @@
-"""Round trips of one call. Each ends with the server's result or with its input requests."""
+"""Round trips of a call.
+
+Each round trip ends with a result or with input requests of the server.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Iterable
@@ -8,7 +11,6 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import ERROR, CallAdmitted, ProtocolFamily
-from toolbus_common.contracts.replies import CallContext
 from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
@@ -28,12 +30,12 @@ from toolbus_executor.upstreams.suspended_calls import (
     error_in,
 )
 
-GATHER_SECONDS = 0.02  # a server may send several input requests at once
+GATHER_SECONDS = 0.02  # pause to collect several input requests of the server
 URL_REQUIRED = -32042
 
 
 class RoundTrips:
-    """Round trips of one server's calls."""
+    """The round trips of one server's calls."""
 
     def __init__(self, instance: str, extending: DeadlineExtension) -> None:
         self.suspended_calls = SuspendedCalls(instance)
@@ -46,46 +48,42 @@ class RoundTrips:
         self._of_tasks.close()
 
     def send(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, context: CallContext
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> Awaitable[bytes]:
         """Return the raw result of one round trip, as an awaitable that raises like `call`."""
         attempt = tracing.start_attempt(call)
         if not isinstance(attempt, Span):
-            return self._send(upstream, call, seconds, context)
-        question = self._send(upstream, tracing.with_attempt(call, attempt), seconds, context)
+            return self._send(upstream, call, seconds, caller)
+        question = self._send(upstream, tracing.with_attempt(call, attempt), seconds, caller)
         return attempt.around(tracing.record_result(attempt, question))
 
     async def _send(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, context: CallContext
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
-        caller = Caller(call, context, self._extending)
-        try:
-            if not sends_requests(upstream, call) or call.method not in MAY_ASK:
-                caller.likely = False
-                if ERROR in call.extra:
-                    _reject_error_answers(call)
-                if concerns(call) and sends_requests(upstream, call):
-                    return await self._of_tasks.request(upstream, call, seconds, caller)
-                return await upstream.call(call, seconds, caller)
-            if call.extra:
-                state, answers = answers_in(call.extra)
-                if state:
-                    return await self._resume(state, call, seconds, context)
-                if answers and not _all_accepted(answers.values()):
-                    return _declined_result()
-            if not kinds_of(call.capabilities):
-                return await upstream.call(call, seconds, caller)
-            task = asyncio.create_task(upstream.call(call, SUSPENSION_SECONDS + seconds, caller))
-            return await self._round(SuspendedCall(binding_of(call), task, caller), call, seconds)
-        finally:
-            await caller.flushed()
+        if not sends_requests(upstream, call) or call.method not in MAY_ASK:
+            caller.likely = False
+            if ERROR in call.extra:
+                _reject_error_answers(call)
+            if concerns(call) and sends_requests(upstream, call):
+                return await self._of_tasks.request(upstream, call, seconds, caller)
+            return await upstream.call(call, seconds, caller)
+        if call.extra:
+            state, answers = answers_in(call.extra)
+            if state:
+                return await self._resume(state, call, seconds, caller)
+            if answers and not _all_accepted(answers.values()):
+                return _declined_result()
+        if not kinds_of(call.capabilities):
+            return await upstream.call(call, seconds, caller)
+        task = asyncio.create_task(upstream.call(call, SUSPENSION_SECONDS + seconds, caller))
+        return await self._round(SuspendedCall(binding_of(call), task, caller), call, seconds)
 
     async def _resume(
-        self, state: str, call: CallAdmitted, seconds: float, context: CallContext
+        self, state: str, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
         suspended = self.suspended_calls.take(state, call)
         _, answers = answers_in(call.extra)
-        suspended.caller.answer_to(call, context, self._extending)
+        suspended.caller.answer_to(call, caller.context, self._extending)
         # Answers to another call of the same client may arrive with this one.
         answer(suspended.caller, answers or {})
         if suspended.caller.questions and not suspended.task.done():
@@ -97,7 +95,7 @@ class RoundTrips:
             await suspended.caller.flushed()
 
     async def _round(self, suspended: SuspendedCall, call: CallAdmitted, seconds: float) -> bytes:
-        """Wait for the result or for input requests; suspend the call if input is requested."""
+        """Wait for the result or for input requests. On input requests, suspend the call."""
         loop = asyncio.get_running_loop()
         question: asyncio.Future[None] = loop.create_future()
         suspended.caller.next_request = question
@@ -125,7 +123,7 @@ class RoundTrips:
 async def _wait_first(
     suspended: SuspendedCall, question: asyncio.Future[None], seconds: float
 ) -> None:
-    """Wait for the result or an input request; progress extends the time limit."""
+    """Wait for the result or for an input request. Progress extends the time limit."""
     while seconds > 0:
         both = (suspended.task, question)
         done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +175,7 @@ def _declined_result() -> bytes:
 
 
 def _reject_error_answers(call: CallAdmitted) -> None:
-    """Reject an error in a client's answers, which stateless servers do not accept.
+    """Reject an error in a client's answers, which stateless servers do not support.
 
     A cancelled elicitation is an `action` there, not an error. Raises `InvalidError`.
     """

@@ -15,7 +15,7 @@ _NO_COMMAND = ServerCommand()
 
 
 class OperatorCommands:
-    """Newest operator command per server. The bucket outlives executor processes."""
+    """The newest operator command for each server. They are stored in a bucket."""
 
     def __init__(self) -> None:
         self._commands: dict[str, ServerCommand] = {}
@@ -42,10 +42,10 @@ class OperatorCommands:
 def reject_if_drained(call: CallAdmitted) -> None:
     """Reject a new call of a drained server.
 
-    A call that continues an earlier one (input responses, tasks) passes.
+    Calls that continue an earlier call (input responses, tasks) are accepted.
 
     Raises:
-        ServerDrainedError: the server is drained and the call is new.
+        ServerDrainedError: the call is new.
 
     """
     if call.method.startswith("tasks/") or (call.extra and answers_in(call.extra)[0]):
@@ -58,4 +58,4 @@ def reject_if_drained(call: CallAdmitted) -> None:
 
 
 def _no_listener() -> None:
-    """Ignore a change before a listener is set."""
+    """Ignore a change, because no listener is set yet."""

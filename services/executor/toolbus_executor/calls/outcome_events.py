@@ -1,49 +1,97 @@
 """Events about the outcome of a call."""
 
-from toolbus_common.calls.event_fields import outcome_fields, result_fields
+from hashlib import sha256
+from time import time
+
+import msgspec
+
+from toolbus_common.calls.event_fields import outcome_fields
 from toolbus_common.contracts import (
     CallAdmitted,
-    CallCompleted,
     CallFailed,
-    FinalReply,
+    CallResult,
     InputRequired,
     TaskCreated,
 )
-from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.contracts.events.encoded import EncodedCompletion
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
-from toolbus_common.privacy.content_policy import recorded_words
+from toolbus_common.privacy.content_policy import recorded, recorded_words
 from toolbus_executor.calls.charging import charge_of, charge_of_failure
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 
-_completed = trusted(CallCompleted)
+MAX_HEADS = 5_000
+_RESULT_TYPES = {CallResult: "complete", InputRequired: "input_required", TaskCreated: "task"}
+_SHARED = ("customer", "key", "server", "tool", "method")
+_SUBJECT = subject_of(EncodedCompletion.NAME, "")
+_encode = msgspec.json.Encoder().encode
 
 
-def completed(
-    call: CallAdmitted, outcome: CallOutcome, seconds: float, misfit: str = ""
-) -> CallCompleted:
-    """Return the event of a call the server answered."""
-    reply, is_error, stored, cached, left_out = outcome
-    sent = len(reply.body)
-    return _completed(
-        id=f"{call.call_id}.completed",
-        **outcome_fields(call),
-        result_type=_kind_of(reply),
-        charge=charge_of(call, reply, stored),
-        latency_us=int(seconds * 1e6),
-        is_error=is_error,
-        result_bytes=sent + stored,
-        sent_bytes=sent,
-        whole_bytes=sent + stored + left_out,
-        cached=cached,
-        misfit=misfit,
-        **result_fields(call, reply.body),
-    )
+class CompletionEvents:
+    """The `call.completed` events of one server.
+
+    The fields of a tool and a key are encoded once; each event appends its own fields.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[tuple[str, ...], bytes] = {}
+
+    def build(
+        self, call: CallAdmitted, outcome: CallOutcome, seconds: float, misfit: str = ""
+    ) -> EncodedCompletion:
+        """Return the event of a call the server answered.
+
+        The digest of the result is always included; its text and the user only if the text is
+        recorded.
+        """
+        reply, whole = outcome.reply, len(outcome.reply.body) + outcome.kept
+        result = recorded(reply.body, call.result_content) if call.result_content else ""
+        own_fields = {
+            "id": f"{call.call_id}.completed",
+            "at": time(),
+            "call_id": call.call_id,
+            "parent_id": call.parent_id,
+            "trace_id": call.traceparent[3:35],
+            "charge": charge_of(call, reply, outcome.kept),
+            "reserved": call.reserved,
+            "latency_us": int(seconds * 1e6),
+            "misfit": misfit,
+            "result_type": _RESULT_TYPES[type(reply)],
+            "is_error": outcome.is_error,
+            "result_bytes": whole,
+            "cached": outcome.cached,
+            "sent_bytes": len(reply.body),
+            "whole_bytes": whole + outcome.left_out,
+            "result_digest": sha256(reply.body).hexdigest(),
+            "user": call.user if result else "",
+            "result": result,
+        }
+        return EncodedCompletion(
+            call.customer,
+            f"{_SUBJECT}{call.customer}",
+            self._head(call) + _encode(own_fields)[1:],
+            not result,
+        )
+
+    def _head(self, call: CallAdmitted) -> bytes:
+        """Return the encoded fields that all calls of a key and a tool share."""
+        shared = call.customer, call.key, call.server, call.tool, call.method
+        head = self._heads.get(shared)
+        if head is None:
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            fields = dict(zip(_SHARED, shared, strict=True))
+            head = self._heads[shared] = _encode(fields)[:-1] + b","
+        return head
 
 
 def failed(
     call: CallAdmitted, error: ToolbusError, seconds: float, misfit: str = "", *, sent: bool
 ) -> CallFailed:
-    """Return the event of a call without a result; a call that was not dispatched costs 0."""
+    """Return the event about a call without a result.
+
+    A call that was not dispatched (`sent` is false) costs 0.
+    """
     return CallFailed(
         id=f"{call.call_id}.failed",
         **outcome_fields(call),
@@ -57,15 +105,12 @@ def failed(
 
 
 def _recorded_reason(call: CallAdmitted, error: ToolbusError) -> str:
-    """Return the recorded reason; an upstream's error text is content like a result."""
+    """Return the reason for the event.
+
+    An error text of the upstream is recorded only if the content of results is recorded.
+    """
     if not isinstance(error, UpstreamRefusedError):
         return error.reason
     recorded = recorded_words(error.reason, call.result_content)
     number = error.data.get("upstream_code", "none")
     return recorded or f"The server returned JSON-RPC error {number}."
-
-
-def _kind_of(reply: FinalReply) -> str:
-    if isinstance(reply, InputRequired):
-        return "input_required"
-    return "task" if isinstance(reply, TaskCreated) else "complete"

@@ -1,4 +1,4 @@
-"""Report of call outcomes: metrics, events, idempotency store and reply."""
+"""Reporter of calls' outcomes: metrics, events, idempotency store and reply."""
 
 from time import perf_counter
 
@@ -7,36 +7,39 @@ from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
 from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
-from toolbus_executor.calls.outcome_events import completed, failed
+from toolbus_executor.calls.outcome_events import CompletionEvents, failed
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.resilience.failure_log import FailureLog, with_name
 
 
 class OutcomeReporter:
-    """Outcome reports of one server's calls."""
+    """Reporter of the outcomes of one server's calls."""
 
     def __init__(self, name: str, events: EventPublisher, failures: FailureLog) -> None:
-        self.idempotency_store: OutcomeStore | None = None  # of calls with an idempotency key
+        self.idempotency_store: OutcomeStore | None = None  # for calls with an idempotency key
         self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
         self._name = name
         self._events = events
         self._failures = failures
-        self._ok = UPSTREAM_CALLS.labels(name, "ok")
-        self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
+        self._completions = CompletionEvents()
+        self._ok = call_count(UPSTREAM_CALLS.labels(name, "ok"))
+        self._tool_error = call_count(UPSTREAM_CALLS.labels(name, "tool_error"))
         self._seconds = UPSTREAM_SECONDS.labels(name)
 
     def extended(self, call: CallAdmitted, deadline: float) -> None:
-        """Publish a call's later deadline, and postpone its idempotency claim."""
+        """Publish the extended deadline of a call, and extend its idempotency claim."""
         self._events.publish(extended(call, deadline))
         if call.claim is not None and self.idempotency_store is not None:
             self.idempotency_store.extend(call, call.claim, deadline)
 
     def completed(self, call: CallAdmitted, outcome: CallOutcome, took: float) -> None:
-        """Count and record a result."""
+        """Count a result, and publish its event."""
         self._seconds.observe(took)
-        (self._tool_error if outcome.is_error else self._ok).inc()
-        self._events.publish(completed(call, outcome, took, self._take_misfit(call)))
+        (self._tool_error if outcome.is_error else self._ok).count += 1
+        misfit = self.misfits.pop(call.call_id, "") if self.misfits else ""
+        self._events.publish(self._completions.build(call, outcome, took, misfit))
 
     async def failed(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
         """Record a failure and return the reply."""
@@ -49,18 +52,15 @@ class OutcomeReporter:
             error.data["retryable"] = True  # not dispatched, so no side effect
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
-        took, misfit = perf_counter() - began, self._take_misfit(call)
+        took, misfit = perf_counter() - began, self.misfits.pop(call.call_id, "")
         self._events.publish(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
             await self.store(call, call.claim, CallError(error), sent=sent)
         return CallError(error)
 
-    def _take_misfit(self, call: CallAdmitted) -> str:
-        return self.misfits.pop(call.call_id, "") if self.misfits else ""
-
     async def store(
         self, call: CallAdmitted, claim: OutcomeClaim, reply: ReturnedResult, *, sent: bool = True
     ) -> None:
-        """Store the reply for a repetition with the same idempotency key."""
+        """Store the reply for repetitions of the call with the same idempotency key."""
         if self.idempotency_store is not None:
             await self.idempotency_store.end(call, claim, reply, sent=sent)

@@ -1,4 +1,4 @@
-"""Routing of one server's calls to the executor that holds their session."""
+"""Router of one server's calls to the executor that holds their session."""
 
 import asyncio
 from collections import Counter
@@ -18,10 +18,11 @@ from toolbus_executor.upstreams.sessions.owners import Owner
 from toolbus_executor.upstreams.sessions.separate_sessions import Separation
 from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
 
-AGAIN_SECONDS = 0.2  # between two lookups of a holder that does not respond
+AGAIN_SECONDS = 0.2  # pause between lookups of a holder that does not respond
 
 FindHolder = Callable[[str], Awaitable[str]]
-# Forward a call to the executor with this id; await the last argument if it is gone.
+# Forwards a call to the executor with this id. The last argument is awaited if this executor no
+# longer exists.
 Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
@@ -31,13 +32,13 @@ class LocalHandler(Protocol):
     forward: Forward | None
     outcomes: OutcomeReporter
 
-    async def run_here(self, call: CallAdmitted, context: CallContext) -> Reply:
+    def run_here(self, call: CallAdmitted, context: CallContext) -> Awaitable[Reply]:
         """Handle a call whose session is here."""
         ...
 
 
 class SessionRouter:
-    """Routes of one server's sessions among the executors."""
+    """Router of calls to the executors that hold the sessions of one server."""
 
     def __init__(self, server: str, sessions: Separation, claims: SessionClaims) -> None:
         self._server = server
@@ -50,7 +51,7 @@ class SessionRouter:
         self._pool.on_left = self._on_left
 
     def applies(self, upstream: object | None, call: CallAdmitted) -> bool:
-        """Return whether a call belongs to a session, as far as this is known before connecting."""
+        """Return whether a call needs a session, as far as this is known before connecting."""
         return self._is_process if upstream is None else separates(upstream, call)
 
     async def run(
@@ -84,7 +85,7 @@ class SessionRouter:
 
     @contextmanager
     def using(self, call: CallAdmitted) -> Iterator[str]:
-        """Hold the claim of a call's session while the call runs; yield the claim's key."""
+        """Retain the claim on a call's session during the call, and yield the claim's key."""
         owner = self._ownership.of(call).id
         self._using[owner] += 1
         try:
@@ -101,7 +102,9 @@ class SessionRouter:
         return self._claims.known(key) or await self._claims.holder(key)
 
     async def holder_after(self, key: str, gone: str, call: CallAdmitted) -> str:
-        """Return the holder as soon as `gone` has stopped or responds again.
+        """Return the holder of a session after `gone` did not respond.
+
+        `gone` itself is returned if it still holds the session after a pause.
 
         Raises:
             BusDownError: the claims cannot be read now.
@@ -127,7 +130,7 @@ class SessionRouter:
         await self._releasing.finish()
 
     def drop_taken(self, key: str) -> None:
-        """Close what is left here of a session that another executor took over."""
+        """Close the connections of a session that another executor has taken over."""
         server, _, owner = key.rpartition(".")
         if server == self._server:
             self._pool.end_of(owner)

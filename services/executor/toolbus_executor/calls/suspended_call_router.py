@@ -1,4 +1,4 @@
-"""Forwarding of suspended calls to the executor replica that holds them, over the bus."""
+"""Router of suspended calls to the executor that holds them, over the bus."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ FindHandler = Callable[[str], CallHandler | None]
 
 
 class SuspendedCallRouter:
-    """Messages between executors, and cancellations from the caller's side."""
+    """Router of calls between executors, and receiver of cancellations."""
 
     def __init__(self, bus: Bus, instance: str, find: FindHandler) -> None:
         self._bus = bus
@@ -43,9 +43,9 @@ class SuspendedCallRouter:
         await self._bus.subscribe(f"{CallCancelled.SUBJECT}.*", cancelled)
 
     async def forward(self, call: CallAdmitted, owner: str, on_undelivered: OnUndelivered) -> None:
-        """Forward a call to its owner.
+        """Forward a call to the executor `owner`. Raises `BusDownError`.
 
-        `on_undelivered` is awaited if the owner is gone. Raises `BusDownError`.
+        `on_undelivered` is awaited if this executor no longer exists.
         """
         self._undelivered[call.call_id] = on_undelivered
         loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class SuspendedCallRouter:
         )
 
     async def close(self) -> None:
-        """Wait for calls in progress, at most five seconds, then cancel them."""
+        """Wait for calls in progress for up to five seconds, then cancel them."""
         await self._tasks.finish(LEAVE_SECONDS)
         await self._tasks.end()
 
@@ -78,4 +78,4 @@ async def _await(work: OnUndelivered) -> None:
 
 
 def _ignore(_payload: bytes, _subject: str, _reply: str) -> None:
-    """Ignore a message: the inbox only receives "no responders"."""
+    """Ignore a message, because the inbox receives only "no responders"."""

@@ -1,4 +1,4 @@
-"""Lists per class of clients, where a server's lists depend on client capabilities."""
+"""Lists of servers that offer different definitions to clients with different capabilities."""
 
 import asyncio
 from collections.abc import Iterable
@@ -23,11 +23,11 @@ _KINDS = (TOOLS.name, *(kind.name for kind in OTHERS))
 async def list_for_all_classes(
     described: Described, upstream: Upstream, entry: CatalogPublisher, declared: Server
 ) -> Listing:
-    """List a server's definitions, each with the classes of clients to which the server offers it.
+    """List a server's definitions, each with the classes of clients that the server offers it to.
 
-    The comparison needs another session, so the result of a finished comparison with the same list
-    and configuration is reused. Until the comparison is finished, every entry is shown to all
-    clients.
+    The comparison of the classes needs another session. The result of a finished comparison is
+    therefore reused while the list and the configuration are the same. Until the first comparison
+    is finished, the listing shows every entry to all clients.
 
     Raises:
         UpstreamInvalidError: the server's tools cannot be listed.
@@ -91,10 +91,11 @@ def _merged(kind: str, found: dict[str, Listing]) -> tuple[CatalogEntry, ...]:
 
 
 def _is_shown(name: str, client: str, seen: dict[str, set[str]]) -> bool:
-    """Return whether an entry is offered to a class.
+    """Return whether an entry is offered to a class of clients.
 
-    A combined class gets the entries of both groups. An entry that clients without capabilities get
-    is a fallback: a combined class gets it only if all of its groups do.
+    A class that was not listed combines several groups, and gets the entries of all its groups. If
+    the server also offers an entry to clients without capabilities, the entry is a fallback: a
+    combined class gets it only if each of its groups gets it.
     """
     if client in seen:
         return name in seen[client]

@@ -41,7 +41,7 @@ WRITTEN_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class PinState:
-    """The state of a pin, without the definition."""
+    """The digests in a pin: of the approved definition, and of a rejected definition."""
 
     digest: str = ""
     rejected: str = ""
@@ -52,7 +52,10 @@ NO_PIN = PinState()
 
 @dataclass(slots=True)
 class Pins:
-    """All pins, watched. `on_change` is called with the server of each change."""
+    """All pins of definitions, as a watched bucket contains them.
+
+    `on_change` is called with the name of the server whose pins changed.
+    """
 
     events: EventPublisher
     on_change: Callable[[str], None] = lambda _server: None
@@ -74,16 +77,16 @@ class Pins:
             self.on_change(server_of(change.key))
 
     def apply_pins(self, listing: Listing, mode: str) -> Listing:
-        """Return the listing with each entry shown or quarantined, as the pins decide."""
+        """Return the listing, with each entry either shown or quarantined according to its pin."""
         return apply_pins(listing, mode, self._pins)
 
     async def pin_first_listing(
         self, bucket: Bucket, listing: Listing, mode: str, *, known: bool
     ) -> None:
-        """Pin the first listing of a server, where the mode trusts it.
+        """Pin the definitions of a server's first listing, if the mode trusts the first listing.
 
-        `known` is set if the catalogue has an earlier listing. Missing pins then mean that they
-        were lost, so the listing is not trusted.
+        `known` is set if the catalogue contains an earlier listing of this server. If the server
+        then has no stored first listing, the pins were lost, and nothing is trusted.
         """
         if mode == TRUST:
             return
@@ -138,9 +141,9 @@ class Pins:
 
 
 def apply_pins(listing: Listing, mode: str, pins: Mapping[str, PinState]) -> Listing:
-    """Return the listing with each entry shown or quarantined. Pure.
+    """Return the listing, with each entry either shown or quarantined according to its pin.
 
-    A listing from before the first connection is returned unchanged.
+    A server's listing from before its first connection is returned unchanged.
     """
     if mode != TRUST and not listing.known:
         return listing
@@ -160,7 +163,7 @@ def apply_pins(listing: Listing, mode: str, pins: Mapping[str, PinState]) -> Lis
 
 
 def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
-    """Return why a definition is quarantined; empty if it is shown. Pure."""
+    """Return the reason why a definition is quarantined; empty if the definition is shown."""
     if digest and digest == pin.rejected:
         return "rejected"
     if mode == TRUST:
@@ -179,7 +182,10 @@ def newly_quarantined(before: Listing | None, now: Listing) -> list[Quarantined]
 
 
 def uncallable(listing: Listing) -> frozenset[tuple[str, str]]:
-    """Return the methods and names of quarantined and unlistable entries."""
+    """Return each method and name that calls must not use.
+
+    These are the quarantined entries, and the entries that could not be listed.
+    """
     quarantined = {(each.kind, each.name) for each in listing.quarantined}
     for kind in PINNED:
         shown = {each.name for each in getattr(listing, kind)}
@@ -188,13 +194,16 @@ def uncallable(listing: Listing) -> frozenset[tuple[str, str]]:
 
 
 def quarantined_event(server: str, quarantined: Quarantined) -> DefinitionEvent:
-    """Return the event that a definition was quarantined."""
+    """Return the event `definition.changed` about a quarantined entry."""
     fields = event_about(server, quarantined.kind, quarantined, "quarantined_event")
     return DefinitionChanged(**fields, approved_digest=quarantined.approved, reason=quarantined.why)
 
 
 def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dict[str, Any]:
-    """Return the common fields of events about a definition."""
+    """Return the fields that all events about a definition share.
+
+    `what` is a part of the event's id.
+    """
     at = time()
     return {
         "id": f"{pin_key(kind, server, offered.name)}.{what}.{at:.6f}",
@@ -219,7 +228,7 @@ def _digests(listing: Listing) -> dict[str, str]:
 def _missing(
     listing: Listing, first: Mapping[str, str], pins: Mapping[str, PinState]
 ) -> list[tuple[str, CatalogEntry]]:
-    """Return the unpinned entries that are as in the first listing."""
+    """Return the kind and entry of each definition that has no pin and equals the first listing."""
     return [
         (kind, offered)
         for kind in PINNED

@@ -1,4 +1,4 @@
-"""Problems of a server's lists, logged and published when they change."""
+"""Problems of a server's lists. They are logged and published when they change."""
 
 import logging
 
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class ListProblems:
-    """Dropped and repaired entries and failed lists of one server, with reasons."""
+    """Dropped entries, repaired entries and failed lists of one server, each with the reason."""
 
     def __init__(self, server: str, events: EventPublisher) -> None:
         self.dropped: dict[str, str] = {}
@@ -21,7 +21,7 @@ class ListProblems:
         self._events = events
 
     def note(self, listing: Listing) -> None:
-        """Record a listing; publish its problems if they differ from the last ones."""
+        """Log and publish the problems of a listing, if they differ from the previous problems."""
         repaired = repairs_of(listing)
         now = listing.dropped, listing.failed, repaired
         if now == (self.dropped, self.failed, self._repaired):

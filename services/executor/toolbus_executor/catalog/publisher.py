@@ -1,4 +1,4 @@
-"""Publication of one server's catalogue entry, updated whenever its lists or pins change."""
+"""Publication of one server's catalogue entry. It is updated when its lists or pins change."""
 
 import asyncio
 import logging
@@ -19,20 +19,23 @@ from toolbus_executor.catalog.definition_pins import (
 
 log = logging.getLogger(__name__)
 
-MAX_EVENTS = 1000  # burst of quarantine events; afterwards one per second
+MAX_EVENTS = 1000  # quarantine events at once; after these, one per second
 Uncallable = frozenset[tuple[str, str]]
 
 
 class CatalogPublisher:
-    """Catalogue entry of one server. `on_uncallable` gets the methods and names to reject."""
+    """The catalogue entry of one server.
+
+    `on_uncallable` receives each method and name whose calls must be rejected.
+    """
 
     def __init__(
         self, name: str, mode: str, catalogue: Bucket, pins: Pins, events: EventPublisher
     ) -> None:
         self.name = name
-        self.listed: Listing | None = None  # last seen by this executor, pins applied
+        self.listed: Listing | None = None  # the last listing of this executor, after the pins
         self.on_uncallable: Callable[[Uncallable], None] = lambda _names: None
-        # The listing is a placeholder of Toolbus; the server was not connected yet.
+        # True if the listing is a placeholder of Toolbus, because the server was not connected yet.
         self.ours = False
         self._declared_mode = mode
         self._catalogue = catalogue
@@ -49,12 +52,18 @@ class CatalogPublisher:
         return TRUST if self.ours else self._declared_mode
 
     async def now(self) -> Listing | None:
-        """Return the published entry, which another replica may have written."""
+        """Return the published entry; None if there is none.
+
+        Another replica may have written it.
+        """
         current = await self._catalogue.get(self.name)
         return Listing.decode(current.value) if current and current.value else None
 
     async def take(self, listing: Listing, pins: Bucket) -> Listing:
-        """Pin a new listing and use it: calls of quarantined entries are rejected from now on."""
+        """Pin a new listing and return it with the pins applied.
+
+        From now on, this executor rejects calls of quarantined entries.
+        """
         before = await self.now()
         known_before = before is not None and before.known
         await self._pins.pin_first_listing(pins, listing, self._mode, known=known_before)
@@ -62,7 +71,10 @@ class CatalogPublisher:
         return self.adopt(listing.model_copy(update={"known": known}))
 
     async def publish(self, listing: Listing) -> None:
-        """Write the entry if it differs: replicas with the same listing write it only once."""
+        """Write the entry if it differs from the published one.
+
+        Replicas with the same listing therefore write it only once.
+        """
         async with self._publishing:
             # The pins may have changed since the listing.
             listing = self._pins.apply_pins(listing, self._mode)
@@ -72,28 +84,34 @@ class CatalogPublisher:
                 self._publish_quarantined(before, listing)
 
     def reapply_pins(self) -> None:
-        """Apply changed pins to the entry."""
+        """Start a task that applies changed pins to the entry, unless one is already running."""
         self._pins_changed = True
         if self._updating is None or self._updating.done():
             self._updating = asyncio.get_running_loop().create_task(self._update_all())
 
     async def close(self, *, removed: bool) -> None:
-        """Stop updating; `removed` also deletes the entry from the catalogue."""
+        """Stop updating. If `removed` is set, delete the entry from the catalogue."""
         if self._updating is not None:
             self._updating.cancel()
             await asyncio.gather(self._updating, return_exceptions=True)
         if removed:
-            with suppress(Exception):  # without the bus, the next executor removes it
+            with suppress(Exception):  # if the bus is down, the next executor removes the entry
                 await self._catalogue.delete(self.name)
 
     def adopt(self, listing: Listing) -> Listing:
-        """Use a listing in this executor, which then rejects calls of its quarantined entries."""
+        """Return the listing with the pins applied.
+
+        From now on, calls of quarantined entries are rejected.
+        """
         self.listed = self._pins.apply_pins(listing, self._mode)
         self.on_uncallable(uncallable(self.listed))
         return self.listed
 
     async def _update_all(self) -> None:
-        """Apply the pins to the local listing and to the entry, until nothing changes any more."""
+        """Apply the pins to the local listing and to the published entry.
+
+        Repeat this until the pins stop changing.
+        """
         while self._pins_changed:
             self._pins_changed = False
             if self.listed is not None:
@@ -102,11 +120,14 @@ class CatalogPublisher:
                 async with self._publishing:
                     while not await self._update_entry():
                         pass
-            except Exception:  # without the bus, the next connection publishes
+            except Exception:  # if the bus is down, the next connection publishes the entry
                 log.exception("pins.not_applied", extra={"server": self.name})
 
     async def _update_entry(self) -> bool:
-        """Apply the pins to the entry; return False if another replica wrote it."""
+        """Apply the pins to the published entry.
+
+        Return False if another replica changed the entry at the same time.
+        """
         entry = await self._catalogue.get(self.name)
         if entry is None or entry.value is None:
             return True
@@ -120,7 +141,10 @@ class CatalogPublisher:
         return True
 
     def _publish_quarantined(self, before: Listing | None, now: Listing) -> None:
-        """Publish events for newly quarantined entries, up to a limit that protects the stream."""
+        """Publish events about newly quarantined entries.
+
+        Their rate is limited to protect the stream.
+        """
         found = newly_quarantined(before, now)
         at = monotonic()
         self._events_left = min(MAX_EVENTS, self._events_left + at - self._counted_at)

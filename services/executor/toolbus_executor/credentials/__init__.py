@@ -1,1 +1,1 @@
-"""Upstream OAuth: access tokens of calls, and the reply to a caller without consent."""
+"""Upstream OAuth: access tokens for calls, and replies to callers whose user has not consented."""

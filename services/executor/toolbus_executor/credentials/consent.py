@@ -13,9 +13,9 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ConsentReply(msgspec.Struct):
-    """A call without its answer to the consent question, and the action in that answer.
+    """A call without its answer to the consent question, and the action of that answer.
 
-    `action` is empty if the call has no such answer.
+    `action` is `accept`, `decline` or `cancel`; it is empty if the call contains no such answer.
     """
 
     call: CallAdmitted
@@ -23,7 +23,7 @@ class ConsentReply(msgspec.Struct):
 
 
 def take_answer(call: CallAdmitted) -> ConsentReply:
-    """Remove the answer to Toolbus' consent question from a call."""
+    """Return the call without its answer to the consent question, and the answer's action."""
     if QUESTION not in call.extra:
         return ConsentReply(call)
     members = _members(call.extra)
@@ -46,10 +46,10 @@ def take_answer(call: CallAdmitted) -> ConsentReply:
 
 
 def consent_required(call: CallAdmitted, error: ConsentRequiredError, server: str) -> bytes:
-    """Return the result of a call without a token.
+    """Return the result of a call that has no token: a question to the user, or a failed result.
 
     Raises:
-        ConsentRequiredError: no result of this method can carry the link.
+        ConsentRequiredError: results of this method cannot contain the link.
 
     """
     if error.link and URL in kinds_of(call.capabilities):
@@ -64,7 +64,7 @@ def consent_required(call: CallAdmitted, error: ConsentRequiredError, server: st
 
 
 def declined(server: str) -> bytes:
-    """Return the result of a call whose user declined to connect an account."""
+    """Return a tool result for a call whose user declined to connect an account."""
     return failed(f"{server} was not called: the user declined to connect an account.")
 
 

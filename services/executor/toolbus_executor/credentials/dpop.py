@@ -1,4 +1,4 @@
-"""DPoP-bound access tokens: each request carries a proof of the key (RFC 9449)."""
+"""Access tokens that are bound to a key. Each request contains a proof of the key (RFC 9449)."""
 
 from toolbus_common.crypto.dpop.client import ProofKey, bare
 from toolbus_common.crypto.dpop.proof import NONCE_HEADER, WANTS_NONCE, nonce_of
@@ -9,7 +9,7 @@ _NONCE = NONCE_HEADER.encode()
 
 
 class Prover:
-    """Creates the proofs of one token, with the server's latest nonce."""
+    """Creator of the proofs for one token, with the latest nonce of the server."""
 
     def __init__(self, token: str, key: str, nonce: str = "") -> None:
         self.token = token
@@ -18,16 +18,16 @@ class Prover:
         self._key = ProofKey.of(key)
 
     def line(self, request: bytes, origin: str) -> bytes:
-        """Return the header that proves a request."""
+        """Return the `DPoP` header line with the proof for this request."""
         verb, path = request[: request.index(b" HTTP/1.1\r\n")].decode("latin-1").split(" ", 1)
         url = bare(f"{origin}{path}")
         proof = self._key.proof(verb, url, token=self.token, nonce=self.nonce)
         return b"DPoP: %b\r\n" % proof.encode("ascii")
 
     def needs_retry(self, head: Head, used: str) -> bool:
-        """Store a response's nonce.
+        """Store the nonce of a response, and return whether the request must be sent again.
 
-        Return whether the request failed only because of the nonce `used`.
+        It must be sent again if the server rejected only the nonce `used`.
         """
         nonce = nonce_of(head.headers.get(_NONCE, b"").decode("latin-1"))
         if not nonce:
@@ -38,7 +38,11 @@ class Prover:
 
 
 def prover_of(before: Prover | None, token: str, key: str) -> Prover | None:
-    """Return the prover of a token: None without a key, the previous one if the key is the same."""
+    """Return the prover of a token; None without a key.
+
+    The previous prover `before` is returned if its token and key are the same. A new prover starts
+    with the nonce of the previous one.
+    """
     if not key:
         return None
     if before is not None and (before.token, before.key) == (token, key):

@@ -1,4 +1,4 @@
-"""Access token of one server and user: cached, and renewed before it expires."""
+"""Access token of one user for one server. It is cached, and renewed before it expires."""
 
 import asyncio
 import random
@@ -16,8 +16,8 @@ RequestToken = Callable[[UpstreamTokenQuery], Awaitable[UpstreamTokenReply]]
 
 REDACTED = b"(secret)"
 MIN_SECONDS = 5.0  # a token that expires sooner is not used
-EARLY_SECONDS = 60.0  # the next token is requested this long before the end
-MAX_SECONDS = 5.0  # then oauth is queried again, so that a revocation takes effect
+EARLY_SECONDS = 60.0  # the next token is requested this long before the expiry
+MAX_SECONDS = 5.0  # after this time oauth is queried again, so that a revocation takes effect
 MAX_CHALLENGE = 4096
 FORBIDDEN = 403
 REFUSED = -32001
@@ -25,7 +25,7 @@ _BEARER, _BOUND, _ENDS = b"Authorization: Bearer ", b"Authorization: DPoP ", b"\
 
 
 class ConsentRequiredError(UpstreamRefusedError):
-    """No token exists; `link` leads to the consent page and may be empty."""
+    """No token exists. `link` is the URL of the consent page; it can be empty."""
 
     def __init__(self, reason: str, *, link: str = "", **data: Any) -> None:
         super().__init__(reason, **{"upstream_code": REFUSED, "sent": False, **data})
@@ -33,9 +33,10 @@ class ConsentRequiredError(UpstreamRefusedError):
 
 
 class Bearer:
-    """Token of a user for a server; an empty user means the shared token.
+    """The token of a user for a server. An empty user means the shared token.
 
-    `listing` accepts any user's token. `prover` is set while the token is bound to a key.
+    If `listing` is set, a token of any user is used. `prover` is set while the token is bound to a
+    key.
     """
 
     def __init__(
@@ -56,18 +57,21 @@ class Bearer:
 
     @property
     def token(self) -> str:
-        """The cached token; empty if there is none."""
+        """The cached token; empty if no valid token is cached."""
         return _token_in(self._line).decode("ascii") if monotonic() < self._valid_until else ""
 
     def struck(self, text: bytes) -> bytes:
-        """Return a text without the token."""
+        """Return the text with the last two tokens redacted."""
         for token in self._recent_tokens:
             if token in text:
                 text = text.replace(token, REDACTED)
         return text
 
     def now(self) -> bytes:
-        """Return the cached header; empty if there is none."""
+        """Return the cached header line; empty if no valid token is cached.
+
+        If the token is due for renewal, the renewal starts in the background.
+        """
         at = monotonic()
         if at < self._renew_at:
             return self._line
@@ -77,7 +81,10 @@ class Bearer:
         return self._line
 
     async def line(self) -> bytes:
-        """Return the header, requested if none is cached; empty if there is none."""
+        """Return the header line.
+
+        Request a token if none is cached; return empty if there is no token.
+        """
         line = self.now()
         if not line:
             await asyncio.shield(self._renew())
@@ -85,10 +92,10 @@ class Bearer:
         return line
 
     async def needed(self, patience: float = 0.0, pause: float = 0.5) -> None:
-        """Wait up to `patience` seconds for a token.
+        """Wait up to `patience` seconds for a token; check every `pause` seconds.
 
         Raises:
-            ConsentRequiredError: there is none.
+            ConsentRequiredError: there is still no token.
 
         """
         until = monotonic() + patience
@@ -98,7 +105,11 @@ class Bearer:
             await asyncio.sleep(pause)
 
     def refusal(self, head: Head) -> str | None:
-        """Return the challenge of a rejected token if another token may be accepted, else None."""
+        """Return the challenge of a response that rejected the token.
+
+        Return None if the response did not reject it, or if another token would be rejected as
+        well.
+        """
         if head.status not in (UNAUTHORIZED, FORBIDDEN) or head.is_stream:
             return None
         reply = head.headers.get(b"www-authenticate", b"")[:MAX_CHALLENGE].decode("latin-1")
@@ -107,10 +118,10 @@ class Bearer:
         return reply or "Bearer"
 
     async def another(self, refused: bytes, challenge: str) -> bytes:
-        """Return the next header after this one was rejected.
+        """Return the header line of another token after the server rejected the line `refused`.
 
         Raises:
-            ConsentRequiredError: there is no other.
+            ConsentRequiredError: there is no other token.
 
         """
         async with self._rejection_lock:
@@ -144,7 +155,7 @@ class Bearer:
         except ToolbusError as error:
             if monotonic() < self._valid_until:
                 self._renew_at = min(monotonic() + MIN_SECONDS, self._valid_until)
-                return  # the cached token is valid until its end
+                return  # the cached token can be used until it expires
             reply = UpstreamTokenReply(reason=f"{error.reason} Retry shortly.")
         self._store(reply)
 
@@ -172,13 +183,13 @@ class Bearer:
 
 
 def with_header(request: bytes, line: bytes) -> bytes:
-    """Return the request with one more header, after its first line."""
+    """Return the request with an additional header line, inserted after the request line."""
     first, end, rest = request.partition(b"\r\n")
     return b"%b%b%b%b" % (first, end, line, rest)
 
 
 def _digest(line: bytes) -> str:
-    """Return the digest of a header's token."""
+    """Return the SHA-256 digest of the token in a header line; empty if the line is empty."""
     token = _token_in(line)
     return sha256(token).hexdigest() if token else ""
 
@@ -188,6 +199,6 @@ def _token_in(line: bytes) -> bytes:
 
 
 def _retrieve_error(task: "asyncio.Task[None]") -> None:
-    """Retrieve the task's error, which its awaiting callers handle."""
+    """Mark the task's error as retrieved. The callers that await the task handle the error."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Token file of a process: private, in memory, replaced atomically."""
+"""Token file of a process: private, in memory, and replaced atomically."""
 
 import os
 import shutil
@@ -10,10 +10,11 @@ _MEMORY = "/dev/shm"  # noqa: S108 - memory keeps tokens off the disk
 
 
 class TokenFile:
-    """A file with one token in a private directory, mounted into the private home of a process.
+    """A file with one token, in a private directory that is mounted into the process's home.
 
-    `path` is the configured one, such as `~/.secrets/token`. The directory's name begins with the
-    executor's pid, so that the next executor removes directories of killed ones.
+    `path` is the configured path, such as `~/.secrets/token`. The directory's name begins with the
+    executor's pid. The next executor therefore recognizes and removes the directories of an
+    executor that was killed.
     """
 
     def __init__(self, path: str, state_dir: Path) -> None:
@@ -25,7 +26,7 @@ class TokenFile:
         self.directory.mkdir(mode=0o700)
 
     def write(self, token: str) -> None:
-        """Replace the token; a reader sees the old or the new one, never a part."""
+        """Replace the token atomically: a reader gets either the old or the new token."""
         new_file = self.directory / f".{self._name}.new"
         descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -33,12 +34,15 @@ class TokenFile:
         new_file.replace(self.directory / self._name)
 
     def remove(self) -> None:
-        """Remove the directory."""
+        """Remove the directory and the token file."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _parent_dir(state_dir: Path) -> Path:
-    """Return the directory of all token files, which must belong to this user alone."""
+    """Return the directory that contains the directories of all token files.
+
+    Raises `PermissionError` if another user owns the directory or can access it.
+    """
     shared = Path(_MEMORY)
     parent = state_dir.resolve() / "tokens"
     if shared.is_dir() and os.access(shared, os.W_OK):
@@ -53,7 +57,7 @@ def _parent_dir(state_dir: Path) -> Path:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the directories of dead processes."""
+    """Remove the directories of executors that no longer run."""
     with suppress(OSError):
         for each in parent.iterdir():
             pid = each.name.partition("-")[0]

@@ -1,11 +1,11 @@
-"""Claims about the caller for upstream servers. Pure."""
+"""Claims that identify the caller to an upstream server."""
 
 from typing import Any
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Identified
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 
-SECONDS = 60  # lifetime of a token
+SECONDS = 60  # lifetime of a signed token
 
 
 def claims_of(call: CallAdmitted, identified: Identified) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def claims_of(call: CallAdmitted, identified: Identified) -> dict[str, Any]:
 
 
 def actor_chain(actors: tuple[str, ...]) -> dict[str, Any]:
-    """Return the actor chain, the nearest actor outermost (RFC 8693 section 4.1)."""
+    """Return the nested `act` claim; the nearest actor is outermost (RFC 8693 section 4.1)."""
     chain: dict[str, Any] = {}
     for each in reversed(actors):
         chain = {"sub": each, "act": chain} if chain else {"sub": each}
@@ -35,5 +35,5 @@ def actor_chain(actors: tuple[str, ...]) -> dict[str, Any]:
 
 
 def with_lifetime(claims: dict[str, Any], issuer: str, audience: str, now: int) -> dict[str, Any]:
-    """Return the claims for one server, valid for one minute."""
+    """Return the claims with issuer, audience and expiry: valid for one minute from `now`."""
     return {"iss": issuer, "aud": audience, "iat": now, "exp": now + SECONDS, **claims}

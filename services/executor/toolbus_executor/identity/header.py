@@ -1,4 +1,4 @@
-"""Signed identity header of one server."""
+"""Signed identity header of requests to one server."""
 
 from dataclasses import dataclass, field, replace
 from time import time
@@ -13,21 +13,24 @@ from toolbus_executor.identity.keys import IdentityKeys
 
 @dataclass(frozen=True)
 class Identity:
-    """Header on each request to `audience`: names the caller, or Toolbus itself without a call."""
+    """Identity header of the requests to `audience`.
+
+    The header of a call identifies the caller. The header of any other request identifies Toolbus.
+    """
 
     name: str
     keys: IdentityKeys = field(repr=False)
     audience: str = ""
 
     def at(self, url: str) -> "Identity":
-        """Return the same identity for a URL without its user information."""
+        """Return the identity for another audience: this URL without its user information."""
         scheme, found, rest = bare(url).partition("://")
         authority, slash, path = rest.partition("/")
         location = f"{scheme}{found}{authority.rpartition('@')[2]}{slash}{path}"
         return replace(self, audience=location.rstrip("/"))
 
     def header(self, call: CallAdmitted | None = None) -> tuple[str, str]:
-        """Return name and value for a call, or for a request of Toolbus itself.
+        """Return name and value of the header for a call, or for a request of Toolbus itself.
 
         Raises:
             UnavailableError: there is no key, or policy has not applied `identity` to the call yet.
@@ -39,11 +42,11 @@ class Identity:
         return self.name, signer.signed(claims_now)
 
     def line(self, call: CallAdmitted | None = None) -> bytes:
-        """Return the header as a line of a request's head."""
+        """Return the header for a call, or for Toolbus itself, as a line of a request."""
         return "{}: {}\r\n".format(*self.header(call)).encode("ascii")
 
     def completed(self, request: bytes) -> bytes:
-        """Return the request with a header of Toolbus itself unless it has one."""
+        """Return the request with the header of Toolbus itself, unless it contains the header."""
         first, end, rest = request.partition(b"\r\n")
         if self._line_start in request[: request.index(b"\r\n\r\n")]:
             return request

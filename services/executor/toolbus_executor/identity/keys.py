@@ -1,4 +1,4 @@
-"""Signing key for caller identity, requested from oauth early so that calls do not wait for it."""
+"""Signing key for caller identity. It is requested from oauth early, so that calls do not wait."""
 
 import asyncio
 import logging
@@ -16,21 +16,21 @@ log = logging.getLogger(__name__)
 RequestKey = Callable[[], Awaitable[IdentityKeyReply]]
 
 TYPE = "toolbus-identity+jwt"
-FRESH_SECONDS = 300.0  # then the key is requested again, to follow a rotation in time
-AGAIN_SECONDS = 5.0  # after a failed request
-GOOD_SECONDS = 24 * 3600.0  # less than a replaced key stays published
+FRESH_SECONDS = 300.0  # after this time the key is requested again, to follow its rotation
+AGAIN_SECONDS = 5.0  # pause after a failed request
+GOOD_SECONDS = 24 * 3600.0  # less than the time for which oauth publishes a replaced key
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs claims as `issuer`."""
+    """Signer of claims for the issuer `issuer`."""
 
     issuer: str
     _key: P256Key = field(repr=False)
     _header: str
 
     def signed(self, claims: dict[str, Any]) -> str:
-        """Return a token with these claims."""
+        """Return a signed token (JWT) with these claims."""
         return self._key.signed(self._header, claims)
 
 
@@ -39,7 +39,10 @@ async def _no_oauth() -> IdentityKeyReply:
 
 
 class IdentityKeys:
-    """The signing key, cached on first use. While oauth is down, it is used for a day."""
+    """The signing key, cached on first use.
+
+    While oauth is down, the key is used for up to a day.
+    """
 
     def __init__(self, request: RequestKey = _no_oauth) -> None:
         self._request = request
@@ -50,7 +53,7 @@ class IdentityKeys:
         self._next: asyncio.TimerHandle | None = None
 
     async def wait_until_ready(self) -> None:
-        """Load the key if there is none. Raises `UnavailableError`."""
+        """Wait until a valid key is cached. Raises `UnavailableError`."""
         if self._signer is None or monotonic() >= self._valid_until:
             await asyncio.shield(self._renew())
         self.now()
@@ -68,7 +71,8 @@ class IdentityKeys:
     def _renew(self) -> "asyncio.Task[None]":
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.create_task(self._fetch())
-            # Awaiting callers handle the error; there may be none.
+            # The callers that await the task handle its error. If no caller waits, the error is
+            # marked as retrieved here.
             self._renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
         return self._renewal
 
@@ -78,7 +82,7 @@ class IdentityKeys:
             self._store(await self._request())
             pause = FRESH_SECONDS
         except ToolbusError as error:
-            self._why = error.reason  # the cached key is valid until its end
+            self._why = error.reason  # the cached key can be used until it expires
         except Exception:
             log.exception("identity.key_unreadable")
         finally:

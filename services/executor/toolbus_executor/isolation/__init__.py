@@ -1,1 +1,1 @@
-"""Isolation of a server's process: visible files, network, limits and complete termination."""
+"""Isolation of a server's process: visible files, network access, limits, and termination."""

@@ -1,4 +1,4 @@
-"""Probe of the isolation this machine supports, made at the executor's start."""
+"""Probe of the isolation that this machine supports. The executor runs it at its start."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 async def probe(settings: Settings) -> None:
-    """Log which isolation of server processes is enforced here, and which is missing."""
+    """Run a short process, and log which kinds of isolation are enforced and which are missing."""
     child = Child(lambda _line: None)
     held = Isolation(cgroup=settings.cgroup, hidden=(str(settings.state_dir.resolve()),))
     try:

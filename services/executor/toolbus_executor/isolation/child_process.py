@@ -1,4 +1,4 @@
-"""Process of a server: isolated, with a limit on the length of output lines."""
+"""Isolated process of a server. The length of its output lines is limited."""
 
 import asyncio
 import logging
@@ -17,18 +17,19 @@ from toolbus_executor.results.large.spill_registry import SpillRegistry
 
 log = logging.getLogger(__name__)
 
-LEAVE_SECONDS = 2.0  # what a process may take to end after its input ended
-# What a process may take to end after its output ended, and its supervisor to end all descendants.
-# Generous for busy machines: a killed supervisor neither reports the exit nor ends descendants.
+LEAVE_SECONDS = 2.0  # time for a process to exit after its input was closed
+# `SILENT_SECONDS` is the time for a process to exit after its output ended. `DEATH_SECONDS` is the
+# time for its supervisor to end all descendants. Both allow for busy machines, because a killed
+# supervisor neither reports the exit nor ends descendants.
 SILENT_SECONDS, DEATH_SECONDS = 5.0, 5.0
 _CHUNK = 64 * 1024
 
 
 class Child:
-    """One process and its descendants; `on_line` gets each line of its output.
+    """One process and its descendants. `on_line` receives each line of its output.
 
-    The result of `ended` is text written by Toolbus, because callers of all customers see it. The
-    process's standard error goes only to `errors`.
+    The result of `ended` is the reason of the exit. Toolbus writes this text, because callers of
+    all customers see it. Only `errors` receives the process's standard error.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Child:
         cwd: str | None,
         isolation: Isolation,
     ) -> None:
-        """Start the process. Raises `UpstreamDeadError`."""
+        """Start the process in its isolation. Raises `UpstreamDeadError`."""
         self._gate = isolation.gate
         if isolation.confined:
             self.unseen = missing_files_of(isolation.places, command, environment)
@@ -74,7 +75,7 @@ class Child:
                 f"Its process cannot be started: {error.strerror}.", sent=False
             ) from error
         pipes = self._process.stdout, self._process.stderr
-        assert pipes[0] is not None and pipes[1] is not None  # noqa: PT018, S101 - asked for above
+        assert pipes[0] is not None and pipes[1] is not None  # noqa: PT018, S101 - requested above
         self._tasks = [
             asyncio.create_task(self._read(self._process, pipes[0])),
             asyncio.create_task(self._read_errors(pipes[1])),
@@ -83,20 +84,23 @@ class Child:
 
     @property
     def held(self) -> dict[str, bool]:
-        """The isolation in force. It is known when the program begins."""
+        """The isolation in force. It is known when the program starts."""
         return self._errors.held
 
     @property
     def pid(self) -> int | None:
-        """The process id while the process runs."""
+        """The process id while the process runs, otherwise None."""
         return None if self._process is None or self.ended.done() else self._process.pid
 
     def write(self, line: bytes) -> None:
-        """Write a line to the input. Raises `UpstreamDeadError` when the process is gone."""
+        """Write a line to the process's input.
+
+        Raises `UpstreamDeadError` if the process has ended.
+        """
         process = self._process
         if process is None or process.stdin is None or self.ended.done():
             raise UpstreamDeadError("The upstream's process is not running.", sent=False)
-        # The bus's message limit bounds the size of what waits here, the bulkhead the number.
+        # The size limit of bus messages and the concurrency limit bound the buffered data.
         process.stdin.write(line + b"\n")
 
     async def close(self) -> None:
@@ -135,7 +139,7 @@ class Child:
         with suppress(TimeoutError):
             async with asyncio.timeout(SILENT_SECONDS):
                 await process.wait()
-        # A process without output is of no use, and neither are its descendants.
+        # A process that closed its output cannot reply any more, and neither can its descendants.
         self._kill(process)
         code = await process.wait()
         await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
@@ -147,16 +151,16 @@ class Child:
             return f"it exceeded limits.{limit} and was ended; raise the limit if it needs more"
         if self._errors.refused:
             return self._errors.refused
-        printed = "; the log of executor has what it printed" if self._errors.printed else ""
+        printed = "; its output is in the log of executor" if self._errors.printed else ""
         return f"it exited with {code}{printed}"
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
-        """Wait for the process to end, then end its descendants, which may hold its pipes open."""
+        """Wait until the process ends, then end its descendants, which may still use its pipes."""
         await process.wait()
         self._kill(process)
 
     async def _read_errors(self, err: asyncio.StreamReader) -> None:
-        """Read standard error, so that its pipe never fills."""
+        """Read standard error continuously, so that its pipe never fills."""
         try:
             while piece := await err.read(_CHUNK):
                 self._errors.feed(piece)
@@ -164,7 +168,7 @@ class Child:
             self._errors.end()
 
     def give_up(self, reason: str) -> None:
-        """End the process for a reason."""
+        """End the process. `reason` is the result of `ended`."""
         self._end(reason)
         if self._process is not None:
             self._kill(self._process)
@@ -175,11 +179,14 @@ class Child:
 
     @staticmethod
     def _kill(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> None:
-        """Make the launcher end all processes; if the launcher is gone, kill its process group."""
+        """Make the launcher end all processes.
+
+        If the launcher has ended, kill its process group.
+        """
         with suppress(ProcessLookupError, PermissionError):
             if process.returncode is None and number is signal.SIGTERM:
                 process.send_signal(number)
             else:
                 if process.returncode is None:
-                    process.kill()  # a process that has just started leads no group yet
+                    process.kill()  # a process that has just started is no group leader yet
                 os.killpg(process.pid, signal.SIGKILL)

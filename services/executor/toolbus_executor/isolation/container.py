@@ -1,4 +1,4 @@
-"""Servers in containers: the container engine's command, from the configuration."""
+"""Command lines of container engines, for servers that are configured as containers."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ ENGINE_VARIABLES = (
 )
 Which = Callable[[str], str | None]
 
-# One shell for three steps: remove the container of a killed executor, verify the image's
-# signature if a key is configured, and replace the shell by the engine.
+# One shell does three steps: it removes the container of a killed executor, verifies the image's
+# signature if a key is configured, and replaces itself with the engine.
 _STEPS = """
 "$1" rm --force "$2" >/dev/null 2>&1
 if [ -n "$3" ] && ! cosign verify --key "$3" "$4" >/dev/null; then
@@ -36,10 +36,10 @@ exec "$engine" "$@"
 def container_command(
     name: str, declared: Server, settings: Settings, which: Which = shutil.which
 ) -> list[str]:
-    """Return the command that runs a configured server in its container.
+    """Return the command line that runs a configured server in its container.
 
     Raises:
-        UpstreamDeadError: there is no engine, or no cosign to verify signatures with.
+        UpstreamDeadError: no engine is installed, or cosign is required and not installed.
 
     """
     engine = next((found for each in ENGINES if (found := which(each))), None)
@@ -62,7 +62,7 @@ def container_command(
 
 
 def _run(container: str, declared: Server) -> list[str]:
-    """Return the engine's arguments: configured paths, and a network only for `network: any`."""
+    """Return the engine's arguments. They contain a network only for `network: any`."""
     assert declared.container is not None  # noqa: S101 - callers checked it
     limits = declared.limits
     words = ["run", "--rm", "--interactive", "--init", "--name", container]
@@ -71,7 +71,7 @@ def _run(container: str, declared: Server) -> list[str]:
     words += [f"--pids-limit={limits.processes}", f"--ulimit=nofile={limits.files}"]
     words += [f"--cpus={limits.cpu:g}"] if limits.cpu is not None else []
     words += [f"--ulimit=cpu={limits.cpu_seconds}"] if limits.cpu_seconds else []
-    # A private network has a loopback in either case.
+    # A container without a network still has a loopback interface.
     words += [] if declared.network == "any" else ["--network=none"]
     if declared.files is not None:
         words += _mounts(set(declared.files.read) - {"/"}, ":ro")
@@ -88,6 +88,6 @@ def _mounts(paths: Collection[str], how: str) -> list[str]:
 
 
 def _name(server: str, settings: Settings) -> str:
-    """Return the container's name: the same at every start, different per installation."""
+    """Return the container's name. It is the same at every start, and differs per installation."""
     installation = sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
     return f"toolbus-{installation}-{server}"

@@ -1,7 +1,7 @@
-"""Start a server's program: `launch.py COMMON EXECUTOR PLAN COMMAND…`.
+"""Launcher of a server's program: `launch.py COMMON EXECUTOR PLAN COMMAND…`.
 
-The first two arguments are package directories. The script runs without site packages, so that few
-modules are imported.
+`COMMON` and `EXECUTOR` are package directories. The script runs without site packages and imports
+few modules, so that it starts fast.
 """
 
 import sys

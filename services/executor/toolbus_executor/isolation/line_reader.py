@@ -1,4 +1,7 @@
-"""Reader of a process's output lines. A line that is too large for memory goes to the store."""
+"""Reader of a process's output lines.
+
+A line that is too large for memory is stored while it arrives.
+"""
 
 from collections.abc import Callable
 
@@ -14,11 +17,14 @@ _INTERNAL_ERROR = -32603
 
 
 class TooLongError(Exception):
-    """A line exceeds the limit."""
+    """A line is longer than the limit."""
 
 
 class LineReader:
-    """Passes each line to `on_line`. For a line that was stored, only the rest is passed."""
+    """Passes each complete line to `on_line`.
+
+    For a line with stored parts, `on_line` receives the text without these parts.
+    """
 
     def __init__(self, on_line: Callable[[bytes], None], spills: SpillRegistry | None) -> None:
         self._on_line = on_line
@@ -28,7 +34,13 @@ class LineReader:
         self._spill: SpillBuffer | None = None
 
     async def feed(self, piece: bytes) -> None:
-        """Read a piece. Raises `TooLongError`, or `ToolbusError` if a line does not end."""
+        """Read a piece of the output.
+
+        Raises:
+            TooLongError: a line exceeds the limit, and long lines cannot be stored.
+            ToolbusError: a long line could not be stored.
+
+        """
         if self._spill is not None and self._spills is not None:
             piece = await self._feed_on(self._spill, self._spills, piece)
         *lines, rest = piece.split(b"\n")
@@ -42,7 +54,7 @@ class LineReader:
                 await self._overflow()
 
     def give_up(self) -> None:
-        """Abandon the unfinished line."""
+        """Discard the unfinished line."""
         if self._spill is not None and self._spills is not None:
             self._spills.abandon(self._spill)
             self._spill = None
@@ -54,13 +66,13 @@ class LineReader:
             return
         parts, self._rest, self._size = self._rest, [], 0
         self._spill = self._spills.begin()
-        self._spill.goes_on = True  # to the line's end, which may have the request's id
+        self._spill.goes_on = True  # the end of the line may contain the request's id
         for part in parts:
             self._spill.feed(part)
             await self._spill.service()
 
     async def _feed_on(self, spill: SpillBuffer, spills: SpillRegistry, piece: bytes) -> bytes:
-        """Store more of a long line; return the data after the line."""
+        """Store more of a long line, and return the data after the end of the line."""
         line, newline, rest = piece.partition(b"\n")
         spill.feed(line)
         await spill.service()
@@ -81,7 +93,10 @@ class _Identified(msgspec.Struct):
 
 
 def _error_reply(rest: bytes, error: ToolbusError) -> bytes:
-    """Return an error in place of a reply that was not stored; empty if it has no id."""
+    """Return an error response in place of a reply that could not be stored.
+
+    The response is empty if the stored part `rest` contains no request id.
+    """
     try:
         number = msgspec.json.decode(rest, type=_Identified).id
     except msgspec.DecodeError:

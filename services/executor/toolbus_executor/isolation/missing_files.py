@@ -1,4 +1,4 @@
-"""Files that a server's process lacks, to suggest which ones to configure."""
+"""Files that a server's process needs but cannot see, as suggestions for the configuration."""
 
 import os
 import re
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from toolbus_executor.isolation.visible_paths import IsolationError, VisiblePaths
 
-MAX_PATHS = 20  # paths per process
-_MAX_CANDIDATES = 200  # paths checked in total
+MAX_PATHS = 20  # recorded paths per process
+_MAX_CANDIDATES = 200  # checked paths per process
 _PATH = re.compile(rb"/[^\s'\"`:;,()<>\[\]{}|*?]{1,1024}")
-# Words of error messages about missing files.
+# Words that error messages about missing files contain.
 _SAYS_MISSING = re.compile(
     rb"ENOENT|EACCES|EPERM|EROFS|[Nn]o such file|not found|[Dd]enied|[Rr]ead-only|[Cc]annot|"
     rb"[Cc]an't|not exist|[Ee]rror"
@@ -18,7 +18,10 @@ _SAYS_READ_ONLY = re.compile(rb"EROFS|[Rr]ead-only")
 
 
 class MissingFiles:
-    """Files named by a process that does not see them, with the wanted access: read or write."""
+    """Recorder of existing files that a process names but cannot see.
+
+    `files` contains the access that each path needs: `read` or `write`.
+    """
 
     def __init__(self, visible_paths: Callable[[], VisiblePaths] | None = None) -> None:
         self.files: dict[str, str] = {}
@@ -27,14 +30,14 @@ class MissingFiles:
         self._left = _MAX_CANDIDATES
 
     def scan_arguments(self, words: Iterable[str], cwd: str) -> None:
-        """Record hidden files named in the command's arguments."""
+        """Record the hidden files that the arguments of the command name."""
         for word in words:
             for text in {word, word.partition("=")[2]}:
                 if text.startswith(("/", "./", "../")):
                     self._record(os.path.normpath(os.path.join(cwd or "/", text)), "read")
 
     def scan(self, line: bytes) -> None:
-        """Record hidden files named in an error line."""
+        """Record the hidden files that an error message names."""
         if self._left <= 0 or len(self.files) >= MAX_PATHS or not _SAYS_MISSING.search(line):
             return
         wanted = "write" if _SAYS_READ_ONLY.search(line) else "read"
@@ -62,5 +65,5 @@ def missing_files_of(
     command: Sequence[str],
     environment: Mapping[str, str],
 ) -> MissingFiles:
-    """Return the recorder for a process with this command."""
+    """Return the recorder of missing files for a process with this command."""
     return MissingFiles(lambda: visible_paths(command, environment))

@@ -1,4 +1,4 @@
-"""Isolation plan of a server's process, from its configuration, and the launch command."""
+"""Isolation plan of a server's process, and the command that starts the process with it."""
 
 import marshal
 import os
@@ -34,11 +34,18 @@ _SETTINGS = "TOOLBUS_"
 class Isolation:
     """Isolation of one process.
 
-    The process sees the system, its command's files, `base` and `cwd`, and the paths in `files`.
-    Its home, at the path `home`, and /tmp are private. `cache` is a directory that persists.
-    `hidden` are paths that the process never sees. `gate` is the egress proxy of a `network` of
-    hosts. `token` is a directory with a token, and its location below the home. `confined` is false
-    for a container engine's command, whose container is isolated by the engine.
+    The process sees the system paths, the files of its command, `base`, `cwd`, and the paths in
+    `files`. Its home and /tmp are private.
+
+    Attributes:
+        home: path at which the process sees its private home.
+        cache: directory that outlives the process.
+        hidden: paths that the process never sees.
+        gate: egress proxy, if `network` is a list of hosts.
+        token: a directory with a token file, and its path below the home.
+        confined: false for the command of a container engine. The engine then isolates the
+            container.
+
     """
 
     name: str = ""
@@ -57,7 +64,10 @@ class Isolation:
     confined: bool = True
 
     def around(self, command: Sequence[str], handover: int = -1) -> list[str]:
-        """Return a command that starts this one in isolation; `handover` leads to the proxy."""
+        """Return a command that starts `command` in isolation.
+
+        `handover` is the descriptor for the socket of the egress proxy.
+        """
         if self.cache:
             Path(self.cache).mkdir(mode=0o700, parents=True, exist_ok=True)
         plan_fields = {
@@ -71,11 +81,11 @@ class Isolation:
         return [sys.executable, "-I", "-S", _LAUNCH, *_PACKAGES, plan, *command]
 
     def places(self, command: Sequence[str], environment: Mapping[str, str]) -> VisiblePaths:
-        """Return the visible paths. Raises `IsolationError`."""
+        """Return the paths that a process with this command sees. Raises `IsolationError`."""
         return visible_paths_of(SimpleNamespace(**self._configured()), command, environment)
 
     def _configured(self) -> dict[str, Any]:
-        """Return the part of the plan that comes from the configuration."""
+        """Return the fields of the plan that come from the configuration."""
         names = (
             "name", "base", "cwd", "home", "cache", "network", "namespaces", "cgroup", "token",
         )  # fmt: skip
@@ -115,7 +125,7 @@ def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolat
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Return the paths of Toolbus' secrets: its state, and files named by its settings."""
+    """Return the paths of Toolbus' secrets: the state directory, and all files in its settings."""
     words = (value for name, value in os.environ.items() if name.startswith(_SETTINGS))
     named = [settings.nkey_seed_file, str(settings.people_key_file), *words]
     files = [Path(each).resolve() for each in named if each and _is_file(each)]

@@ -1,14 +1,15 @@
-"""Files of a command: its program, interpreter and installation.
+"""Files that a command needs: its program, its interpreter and their installations.
 
-Symbolic links are resolved one at a time, because each must be visible to resolve the next.
+Symbolic links are resolved one at a time, because each link must be visible to the process.
 """
 
 import os
 import re
 
-# Visible to every server.
+# These paths are visible to every server.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-# Parts of an installation prefix: not `share`, where users' programs store secrets.
+# The visible directories of an installation prefix. `share` is not visible, because users' programs
+# store secrets there.
 _INSTALLED = ("bin", "sbin", "lib", "lib64", "libexec", "include")
 _INTERPRETER = re.compile(r"(python|pypy|node|deno|bun|ruby|perl|sh|bash|dash|zsh)[0-9.]*")
 _OF_NODE = ("node", "deno", "bun")
@@ -17,7 +18,10 @@ _FINDER_ENTRY = re.compile(r"'[\w.]+': '(/[^']+)'")
 
 
 def find_program(program: str, path: str) -> str:
-    """Return a program's path, found like a shell does; unchanged if there is none."""
+    """Return the absolute path of a program, found as a shell finds it.
+
+    A name that is not found is returned unchanged.
+    """
     for directory in path.split(":") if "/" not in program else ():
         location = os.path.join(directory, program)
         if os.path.isfile(location) and os.access(location, os.X_OK):
@@ -26,7 +30,7 @@ def find_program(program: str, path: str) -> str:
 
 
 def files_of(command: list[str], home: str, path: str) -> list[str]:
-    """Return the paths a command needs besides the system's."""
+    """Return the existing paths that a command needs, in addition to the system paths."""
     program = find_program(command[0], path)
     paths = _installation(program, home, path, 0)
     script = script_of(command)
@@ -38,7 +42,7 @@ def files_of(command: list[str], home: str, path: str) -> list[str]:
 
 
 def script_of(command: list[str]) -> str:
-    """Return the file that an interpreter runs; empty if there is none."""
+    """Return the path of the script that an interpreter runs; empty if there is none."""
     if not _INTERPRETER.fullmatch(os.path.basename(command[0])):
         return ""
     for word in command[1:]:
@@ -50,12 +54,12 @@ def script_of(command: list[str]) -> str:
 
 
 def is_below(path: str, *roots: str) -> bool:
-    """Return whether a path is one of the roots, or below one."""
+    """Return whether a path is one of the roots or below one of them."""
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
 def links_of(path: str) -> list[tuple[str, str]]:
-    """Return the symbolic links on a path: each link's location and text."""
+    """Return the symbolic links on a path, each as its location and its target text."""
     links: list[tuple[str, str]] = []
     at, left = "/", os.path.abspath(path).split("/")[1:]
     while left and len(links) < _MAX_LINKS:
@@ -77,13 +81,16 @@ def links_of(path: str) -> list[tuple[str, str]]:
 
 
 def _links(path: str) -> list[str]:
-    """Return the locations of the links on a path."""
+    """Return the locations of the symbolic links on a path."""
     return [location for location, _text in links_of(path)]
 
 
 def _installation(program: str, home: str, path: str, depth: int) -> list[str]:
-    """Return the directories in which a program, its links and its interpreter are installed."""
-    if depth > 4 or not os.path.exists(program):  # noqa: PLR2004 - interpreters of interpreters
+    """Return the directories in which a program, its links and its interpreter are installed.
+
+    `depth` is the number of interpreters that led to this program; it is limited.
+    """
+    if depth > 4 or not os.path.exists(program):  # noqa: PLR2004 - nested interpreters
         return []
     paths: list[str] = []
     for location in (program, *_links(program), os.path.realpath(program)):
@@ -101,7 +108,7 @@ def _prefix(program: str, home: str) -> list[str]:
     parts = program.split("/")
     if "node_modules" in parts:
         return [program, "/".join(parts[: parts.index("node_modules") + 1])]
-    if is_below(home, parent):  # a user's ~/bin holds unrelated files
+    if is_below(home, parent):  # a user's ~/bin contains unrelated files
         return [program]
     is_environment = os.path.exists(os.path.join(parent, "pyvenv.cfg"))
     if is_environment or os.path.basename(directory) == "shims":
@@ -113,7 +120,7 @@ def _prefix(program: str, home: str) -> list[str]:
 
 
 def _shebang(program: str, path: str) -> list[str]:
-    """Return the programs in a script's first line."""
+    """Return the paths of up to two programs in a script's `#!` line."""
     try:
         with open(program, "rb") as file:
             first = file.read(256).split(b"\n")[0]
@@ -127,7 +134,7 @@ def _shebang(program: str, path: str) -> list[str]:
 
 
 def _editable(prefix: str, home: str) -> list[str]:
-    """Return the directories outside a Python prefix that editable installs import from."""
+    """Return the directories outside a Python prefix from which editable installs import."""
     paths: list[str] = []
     library = os.path.join(prefix, "lib")
     for name in os.listdir(library) if os.path.isdir(library) else ():
@@ -151,7 +158,7 @@ def _named_in(file: str) -> list[str]:
 
 
 def _of_package(interpreter: str, script: str, home: str) -> list[str]:
-    """Return the directory of a Node script's package, with its dependencies."""
+    """Return the package directory of a Node script, which contains its dependencies."""
     if not os.path.basename(interpreter).startswith(_OF_NODE):
         return []
     if "/node_modules/" in script:

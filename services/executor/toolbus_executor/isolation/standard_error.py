@@ -1,7 +1,7 @@
-"""Standard error of a server's process, for the operator's log only.
+"""Reader of a server's standard error. Its text is only for the operator's log.
 
-Programs print secrets and callers' arguments there. Therefore no part of it is copied to an error
-message, an event or a reply, and known secrets and personal data are redacted before logging.
+Programs print secrets and callers' arguments there. Therefore no error message, event or reply
+contains this text, and known secrets and personal data are redacted before logging.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from toolbus_executor.known_secrets import KnownSecrets
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 500  # logged bytes of a line
-BURST, PER_SECOND = 50, 5  # logged lines: at once, and then per second
-LAST_LINES = 20  # always logged when the process has ended
-GATHER_SECONDS = 0.25  # lines are redacted together, because a secret may extend over several lines
-_OVERLAP = 64  # characters of previous lines that are searched with them
+BURST, PER_SECOND = 50, 5  # lines that are logged at once, and afterwards per second
+LAST_LINES = 20  # lines that are always logged when the process has ended
+GATHER_SECONDS = 0.25  # lines are redacted together, because a secret can span lines
+_OVERLAP = 64  # characters of previous lines that are searched again with the next lines
 _OWN = b"isolation: "
 _REFUSED, _FAILED = _OWN + b"refused: ", _OWN + b"cannot start: "
 _UNVERIFIED = _OWN + b"image not verified"
@@ -30,14 +30,17 @@ _ENDED_BY = {_OWN + f"ended by {each}".encode(): each for each in ("cpu_seconds"
 
 
 class StandardError:
-    """Reader of one process's standard error: supervisor reports, then the program's lines."""
+    """Reader of one process's standard error.
+
+    The supervisor's reports come first, then the program's lines.
+    """
 
     def __init__(self, server: str = "", secrets: KnownSecrets | None = None) -> None:
-        self.held: dict[str, bool] = {}  # isolation in force, once the program begins
-        self.ended_by = ""  # the exceeded limit
+        self.held: dict[str, bool] = {}  # isolation in force; empty until the program starts
+        self.ended_by = ""  # the limit that the program exceeded
         self.refused = ""  # the supervisor's reason for not starting the program
         self.printed = False
-        # Called with each line of the program.
+        # This function is called with each line of the program.
         self.on_line: Callable[[bytes], None] = lambda _line: None
         self._server = server
         self._secrets = secrets or KnownSecrets()
@@ -50,16 +53,16 @@ class StandardError:
         self._timer: asyncio.TimerHandle | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Read a piece; lines are truncated to the limit."""
+        """Read a piece of the output. Long lines are truncated."""
         *lines, rest = (self._rest + piece).split(b"\n")
         self._rest = rest[:LONGEST_LINE]
         for line in lines:
             self._take_line(line)
 
     def end(self) -> None:
-        """Log the remaining lines.
+        """Log the remaining lines at the end of the output.
 
-        The last lines are always logged, because they explain why a process ended.
+        The last lines are always logged, because they explain why the process ended.
         """
         self._take_line(self._rest)
         self._rest = b""
@@ -88,7 +91,11 @@ class StandardError:
             self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
 
     def _report(self, line: bytes) -> bool:
-        """Read a report of the supervisor. A running program can only send fixed reports."""
+        """Return whether a line is a report of the supervisor, and store the report.
+
+        After the program has started, only fixed reports are accepted, because the program can
+        write them.
+        """
         if not self.held:
             if line.startswith(_REFUSED):
                 self.refused = line.removeprefix(_REFUSED).decode("utf-8", "replace")

@@ -1,10 +1,13 @@
-"""Supervisor of a server's program: no descendant survives the program or the executor.
+"""Supervisor of a server's program: no descendant outlives the program or the executor.
 
-With namespaces there are three processes: this one, outside the namespaces; the first process of a
-PID namespace, whose end makes the kernel end all others in it; and the program, with its own root
-(`root_view`). Without namespaces there are two processes: Landlock restricts the program's files,
-and this process, as the subreaper, ends all descendants. The first line on standard error lists the
-isolation in force.
+With namespaces there are three processes: this process, which is outside the namespaces; the first
+process of a PID namespace; and the program, which has a separate root (`root_view`). When the first
+process of the namespace ends, the kernel ends all other processes in it.
+
+Without namespaces there are two processes. Landlock restricts the files that the program can use,
+and this process is the subreaper that ends all descendants.
+
+The first line on standard error lists the isolation in force.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from toolbus_executor.isolation.visible_paths import (
     visible_paths_of,
 )
 
-TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
+TYPE_CHECKING = False  # importing `typing` would take longer than all other imports
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -47,13 +50,14 @@ _NOTHING = {
     "own /proc": False,
     "size of home and /tmp": False,
 }
-# Messages between a supervisor and the first process of the namespaces.
+# Messages between the supervisor and the first process of the namespaces.
 _MAPPED, _BUILT = (b"m", b"b")
 
 
 def supervise(data: str, command: list[str]) -> None:
-    """Start the program, wait until it ends, and exit with its exit code. Never returns."""
-    # Neither `json` nor `typing`: each would cost more to import than all the rest.
+    """Start the program, wait until it ends, and exit with its exit code. Does not return."""
+    # Neither `json` nor `typing` is used: importing either would take longer than all other
+    # imports.
     plan = SimpleNamespace(**marshal.loads(bytes.fromhex(data)))  # noqa: S302 - written by the executor
     os.setsid()  # detach from the executor's terminal
     kernel.inherit_orphans()
@@ -69,7 +73,7 @@ def supervise(data: str, command: list[str]) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_about: end(_KILLED))
     visible_paths = _prepare(plan, command)
-    go = os.pipe()  # a message starts the program; end of file means the supervisor is gone
+    go = os.pipe()  # a message starts the program; end of file means that the supervisor has ended
     child, inside = _fork_program(plan, command, visible_paths, go)
     grouped = cgroup.enter(plan.cgroup, child, plan.limits) if plan.cgroup else {}
     for descriptor in (0, 1, go[0]):
@@ -86,7 +90,7 @@ def supervise(data: str, command: list[str]) -> None:
 
 
 def _prepare(plan: SimpleNamespace, command: list[str]) -> VisiblePaths:
-    """Find the program, its user and its visible paths."""
+    """Find the program, select its user, and return its visible paths."""
     plan.program = find_program(command[0], os.environ.get("PATH", os.defpath))
     plan.user = user_ids.own() if plan.confined else 0
     try:
@@ -106,9 +110,12 @@ def _report_limit(plan: SimpleNamespace, code: int) -> None:
 def _fork_program(
     plan: SimpleNamespace, command: list[str], visible_paths: VisiblePaths, go: tuple[int, int]
 ) -> tuple[int, bool]:
-    """Fork the child that waits for its start; return whether it has namespaces."""
+    """Fork the process that waits for the start of the program.
+
+    Return its pid, and whether it has namespaces.
+    """
     wanted = _SPACES | (0 if plan.network == "any" else kernel.NEW_NET)
-    # Root needs no user namespace to change its user.
+    # Root can change its user without a user namespace.
     attempts = (wanted, wanted | kernel.NEW_USER) if plan.user else (wanted | kernel.NEW_USER,)
     for spaces in attempts if plan.namespaces and plan.confined else ():
         child = _clone_into_namespaces(spaces, plan, command, visible_paths, go)
@@ -130,7 +137,10 @@ def _clone_into_namespaces(
     visible_paths: VisiblePaths,
     go: tuple[int, int],
 ) -> int:
-    """Clone the first process of new namespaces, with its view built; 0 if that fails."""
+    """Clone the first process of new namespaces, and wait until its root view is built.
+
+    Return its pid, or 0 if a step failed.
+    """
     user = 0 if spaces & kernel.NEW_USER else plan.user
     mapping = user_ids.mapping(user)
     built = os.pipe()
@@ -163,19 +173,19 @@ def _run_as_first(
     go: tuple[int, int],
     built: int,
 ) -> None:
-    """Run as the first process of the namespaces until the program ends."""
+    """Run as the first process of the namespaces until the program ends. Does not return."""
     user, mapping = users_of
     if plan.network in ("loopback", "hosts") and not kernel.raise_loopback():
         _reject(f"network is {plan.network}, which this machine does not support")
     try:
-        # The machine's /proc reveals little to a process confined by Landlock, see `confine`.
+        # The machine's /proc reveals little to a process that Landlock confines; see `confine`.
         proc = landlock.version(kernel.libc) >= landlock.SCOPES_FROM
         own_proc = view.build(plan, visible_paths, user, mapping, proc=proc)
     except OSError:
-        os._exit(1)  # the parent tries without namespaces
+        os._exit(1)  # the parent continues without namespaces
     os.write(built, _BUILT)
     os.close(built)
-    alive = os.dup(go[0])  # open until the supervisor ends
+    alive = os.dup(go[0])  # its other end is open until the supervisor ends
     plan.grouped = _wait_for_parent(go)
     if plan.network == "hosts":
         socket_handover.name_as_proxy(socket_handover.hand_over(plan.handover))
@@ -203,7 +213,7 @@ def _run_as_first(
 
 
 def _make_scratch(plan: SimpleNamespace, visible_paths: VisiblePaths) -> None:
-    """Create the private directories where mounts are unavailable, and select the user."""
+    """Create the private directories for a system without mounts, and select the user."""
     if plan.token[0]:
         visible_paths.read.append(plan.token[0])
     if plan.user:
@@ -212,7 +222,7 @@ def _make_scratch(plan: SimpleNamespace, visible_paths: VisiblePaths) -> None:
             plan.right = user_ids.right_for(
                 plan.user, [plan.program, *visible_paths.read], visible_paths.write
             )
-        except OSError:  # root without the capability to change its user
+        except OSError:  # root lacks the capability to change its user
             plan.user = 0
     try:
         plan.scratch = private_directory.make(plan.user)
@@ -226,7 +236,7 @@ def _make_scratch(plan: SimpleNamespace, visible_paths: VisiblePaths) -> None:
 def _run_without_namespaces(
     plan: SimpleNamespace, command: list[str], visible_paths: VisiblePaths
 ) -> None:
-    """Run as the program's process, without namespaces."""
+    """Run the program in this process, without namespaces. Does not return."""
     if plan.network != "any":
         _reject(
             f"network is {plan.network}, but this machine permits no network namespaces; remove "
@@ -247,7 +257,10 @@ def _run_without_namespaces(
 
 
 def _wait_for_parent(go: tuple[int, int]) -> dict[str, bool]:
-    """Wait until the parent has prepared everything; return the group's limits in force."""
+    """Wait until the parent has prepared everything.
+
+    Return which limits of the control group are in force.
+    """
     os.close(go[1])
     kernel.die_with_parent(signal.SIGKILL)
     data = os.read(go[0], select.PIPE_BUF)
@@ -266,7 +279,10 @@ def _become(
     *,
     alone: bool = False,
 ) -> None:
-    """Confine this process, report the isolation, and execute the program."""
+    """Confine this process, report the isolation, and execute the program.
+
+    `alone` is set without namespaces.
+    """
     try:
         held |= confine(plan, held, user)
         if alone:
@@ -277,11 +293,11 @@ def _become(
     except IsolationError as error:
         _reject(str(error))
     except OSError as error:
-        _reject(f"it cannot run as its own user: {error.strerror}")
+        _reject(f"it cannot switch to its separate user: {error.strerror}")
 
 
 def _execute(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) -> None:
-    """Execute the program in its working directory."""
+    """Change to the working directory, report the isolation in force, and execute the program."""
     restore_signals()
     directory = plan.cwd or (plan.home if plan.confined else "")
     try:
@@ -292,13 +308,16 @@ def _execute(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) -
     os.write(2, f"isolation: {', '.join(words)}\n".encode())
     try:
         os.execv(plan.program, command)  # noqa: S606 - no shell
-    except OSError as error:  # as a number: text from here on could come from the program
+    except OSError as error:  # a number, because any later text could come from the program
         os.write(2, f"isolation: cannot start: {error.errno}\n".encode())
         os._exit(1)
 
 
 def _release_pipes() -> None:
-    """Close the program's pipes here, so that they close when the program closes them."""
+    """Close this process's copies of the program's pipes.
+
+    A pipe then closes when the program closes it.
+    """
     silent = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)

@@ -1,4 +1,4 @@
-"""Paths that a server's process sees: system paths, its command's files, configured paths."""
+"""Paths that a server's process sees: system paths, the files of its command, configured paths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from toolbus_executor.isolation.program_paths import (
     links_of,
 )
 
-TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
+TYPE_CHECKING = False  # importing `typing` would take longer than all other imports
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import SimpleNamespace
 
-# Parts of /etc: names, certificates, libraries, time. No passwords, keys or registry credentials.
+# Visible parts of /etc: names, certificates, libraries, time. They contain no passwords, keys or
+# registry credentials.
 ETC = tuple(
     f"/etc/{name}"
     for name in (
@@ -35,8 +36,8 @@ CERTIFICATES = (
     "CURL_CA_BUNDLE", "PIP_CERT",
 )  # fmt: skip
 _FALLBACK_HOME = "/home/server"
-# Unix sockets work across network namespaces. They connect to services that resolve names or run
-# commands with rights that a server must not have.
+# Unix sockets work across network namespaces. These sockets connect to services that resolve names
+# or run commands with rights that a server must not have.
 HOST_SOCKETS = (
     "/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon", "/run/docker.sock",
     "/run/podman", "/run/containerd", "/run/crio", "/run/user",
@@ -44,11 +45,14 @@ HOST_SOCKETS = (
 
 
 class IsolationError(Exception):
-    """The configured isolation cannot be enforced here; the text has the reason."""
+    """The configured isolation cannot be enforced on this machine. The text is the reason."""
 
 
 class VisiblePaths:
-    """Visible paths by access. System paths are separate, because every user may read them."""
+    """The visible paths, by access.
+
+    `system` is separate, because every user may read these paths.
+    """
 
     def __init__(self, read: Iterable[str], write: Iterable[str], hidden: Iterable[str]) -> None:
         system = (*SYSTEM, *ETC)
@@ -58,7 +62,7 @@ class VisiblePaths:
         self.hidden = list(hidden)
 
     def shows(self, path: str) -> str:
-        """Return a path's access: empty, `read` or `write`."""
+        """Return the access to a path: `read`, `write`, or empty if the path is not visible."""
         real = os.path.realpath(path)
         if is_below(real, *map(os.path.realpath, self.hidden)):
             return ""
@@ -73,7 +77,7 @@ class VisiblePaths:
         return is_below(os.path.realpath(path), *hidden)
 
     def links(self) -> list[tuple[str, str]]:
-        """Return the symbolic links on any of the paths."""
+        """Return all symbolic links on the visible paths."""
         every = (*self.system, *self.read, *self.write)
         return list(dict.fromkeys(link for path in every for link in links_of(path)))
 
@@ -84,7 +88,7 @@ def visible_paths_of(
     """Return the visible paths of a server's process. Raises `IsolationError`."""
     for path in (*plan.read, *plan.write):
         if not os.path.lexists(path):
-            raise IsolationError(f"files names {path}, which does not exist; create it first")
+            raise IsolationError(f"files contains {path}, which does not exist; create it first")
     path = environment.get("PATH", os.defpath)
     given = [environment[name] for name in CERTIFICATES if environment.get(name)]
     of_command = files_of(list(command), plan.home, path)
@@ -94,7 +98,10 @@ def visible_paths_of(
 
 
 def home_of(environment: Mapping[str, str]) -> str:
-    """Return the path of the private home. It equals the executor's, so that `~/` is the same."""
+    """Return the path at which the process sees its private home.
+
+    It is the path of the executor's home, if possible, so that `~/` has the same meaning for both.
+    """
     home = os.path.realpath(environment.get("HOME", ""))
     usable = environment.get("HOME", "").startswith("/") and home != "/"
     return (

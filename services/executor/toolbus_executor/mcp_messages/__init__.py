@@ -1,1 +1,1 @@
-"""Builders and parsers of MCP messages. Pure: no I/O."""
+"""Builders and parsers of MCP messages, without I/O."""

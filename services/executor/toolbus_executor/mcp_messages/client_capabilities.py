@@ -1,4 +1,4 @@
-"""Convert client capabilities into the three forms the executor needs."""
+"""Client capabilities in the three forms that the executor needs."""
 
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,10 @@ _MAX_FORMS = 512  # clients share a few distinct sets of capabilities
 
 @lru_cache(_MAX_FORMS)
 def routed(raw: str) -> bytes:
-    """Return the capabilities sent to a modern server: those whose requests can be routed back."""
+    """Return the capabilities to send to a modern server.
+
+    These are the client's capabilities whose requests can be routed back to the client.
+    """
     capabilities = _decoded(raw)
     routable = {
         name: capabilities[name] for name in _CORE if isinstance(capabilities.get(name), dict)
@@ -33,7 +36,7 @@ def routed(raw: str) -> bytes:
 
 @lru_cache(_MAX_FORMS)
 def kinds_of(raw: str) -> Kinds:
-    """Return the kinds of input requests a client supports."""
+    """Return the kinds of input requests that a client supports."""
     capabilities = _decoded(raw)
     found = set()
     elicitation = capabilities.get("elicitation")
@@ -50,14 +53,14 @@ def kinds_of(raw: str) -> Kinds:
 
 @lru_cache(_MAX_FORMS)
 def takes_tasks(raw: str) -> bool:
-    """Return whether a client declared that it supports tasks as results of calls."""
+    """Return whether a client declares that it supports tasks as results of calls."""
     extensions = _decoded(raw).get("extensions")
     return isinstance(extensions, dict) and TASKS in extensions
 
 
 @lru_cache(_MAX_FORMS)
 def with_tasks(raw: str) -> str:
-    """Return the capabilities plus tasks. The executor then handles the tasks itself."""
+    """Return the capabilities with tasks added. The executor then processes the tasks itself."""
     capabilities = _decoded(raw)
     extensions = capabilities.get("extensions")
     capabilities["extensions"] = {**(extensions if isinstance(extensions, dict) else {}), TASKS: {}}
@@ -65,7 +68,7 @@ def with_tasks(raw: str) -> str:
 
 
 def declared(kinds: Kinds) -> dict[str, Any]:
-    """Return the `initialize` capabilities for these kinds."""
+    """Return the capabilities to declare in `initialize` for these kinds."""
     capabilities: dict[str, Any] = {}
     if kinds & {FORM, URL}:
         capabilities["elicitation"] = {kind: {} for kind in (FORM, URL) if kind in kinds}

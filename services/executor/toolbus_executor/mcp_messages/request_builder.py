@@ -1,4 +1,4 @@
-"""Build requests to upstream servers from raw JSON: params of every method, and headers."""
+"""Builders of requests to upstream servers: params as raw JSON, and headers."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.mcp.param_headers import encoded
 from toolbus_executor.mcp_messages.client_capabilities import routed, with_tasks
 
-SELECT = "dev.toolbus/select"  # in a call's `_meta`
+SELECT = "dev.toolbus/select"  # member of a call's `_meta`
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -31,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Named(msgspec.Struct):
-    """The member that names a task."""
+    """The member that contains the id of a task."""
 
     taskId: str = ""  # noqa: N815 - MCP's member name
 
@@ -41,7 +41,7 @@ _named = msgspec.json.Decoder(_Named).decode
 
 @lru_cache(512)
 def _modern_meta(capabilities: str) -> bytes:
-    """Return the end of every modern `_meta`, for one set of capabilities."""
+    """Return the end of `_meta` in every modern request of a client with these capabilities."""
     return b'"%bprotocolVersion":"%b","%bclientInfo":%b,"%bclientCapabilities":%b}' % (
         META.encode(), MODERN.encode(), META.encode(), _encode(CLIENT), META.encode(),
         routed(capabilities),
@@ -53,7 +53,10 @@ _WHOLE_MODERN_META = b"{" + _PLAIN_META
 
 
 def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
-    """Return the body of a call. Raw members are already strict JSON and are copied unchanged."""
+    """Return the body of a call's request.
+
+    Raw members are copied unchanged, because ingress has verified that they are strict JSON.
+    """
     meta = b'{"traceparent":"%b"' % call.traceparent.encode()
     if call.tracestate:
         meta += b',"tracestate":%b' % _encode(call.tracestate)
@@ -75,7 +78,7 @@ def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
 
 
 def _any_body(call: CallAdmitted, number: int, meta: bytes, *, modern: bool) -> bytes:
-    """Return the body of a call of any method, with all optional members."""
+    """Return the body for a call of any method. `meta` is the beginning of its `_meta`."""
     extra = b""
     if call.extra:
         extra, foreign = _extra(call.extra, modern=modern)
@@ -96,7 +99,7 @@ def _any_body(call: CallAdmitted, number: int, meta: bytes, *, modern: bool) -> 
 
 
 def name_of(call: CallAdmitted) -> str:
-    """Return the value of the `Mcp-Name` header; empty if the method has none."""
+    """Return the value of the `Mcp-Name` header; empty if the method has no such header."""
     if call.method in _NAMED_BY_TOOL:
         return call.tool
     if call.method.startswith("tasks/"):
@@ -105,7 +108,7 @@ def name_of(call: CallAdmitted) -> str:
 
 
 def listen_body(number: int, params: dict[str, Any]) -> bytes:
-    """Return the body of a subscription, which may include tasks."""
+    """Return the body of a subscription request. It can include subscriptions to tasks."""
     meta = msgspec.Raw(b"{" + _modern_meta(with_tasks(NOTHING)))
     request = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen"}
     return _encode({**request, "params": {**params, "_meta": meta}})
@@ -114,7 +117,7 @@ def listen_body(number: int, params: dict[str, Any]) -> bytes:
 def request_body(
     number: int, method: str, params: dict[str, Any], *, modern: bool, capabilities: str = NOTHING
 ) -> bytes:
-    """Return the body of a request made by Toolbus itself."""
+    """Return the body of a request that Toolbus itself makes."""
     if modern:
         params = params | {"_meta": msgspec.Raw(b"{" + _modern_meta(capabilities))}
     return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
@@ -126,7 +129,7 @@ def notification_body(method: str, params: dict[str, Any] | None = None) -> byte
 
 
 def initialize_body(number: int, capabilities: dict[str, Any]) -> bytes:
-    """Return the first request of the handshake."""
+    """Return the body of `initialize`, the first request of the handshake."""
     params = {"protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": CLIENT}
     return request_body(number, "initialize", params, modern=False)
 
@@ -134,20 +137,23 @@ def initialize_body(number: int, capabilities: dict[str, Any]) -> bytes:
 def answer_body(request_id: Any, member: bytes) -> bytes:
     """Return the response to a server's request.
 
-    `member` is its raw `"result":…` or `"error":…`.
+    `member` is the raw member `"result":…` or `"error":…` of the response.
     """
     return b'{"jsonrpc":"2.0","id":%b,%b}' % (_encode(request_id), member)
 
 
 def refusal(code: int, message: str) -> bytes:
-    """Return the `"error"` member of a response."""
+    """Return the `"error"` member of a response, as raw JSON."""
     return b'"error":' + _encode({"code": code, "message": message})
 
 
 def head_of(
     prefix: bytes, method: str, name: str, *, modern: bool, version: str, session: bytes
 ) -> bytes:
-    """Return the headers of a POST up to Content-Length; `prefix` is constant per server."""
+    """Return the head of a POST request up to Content-Length.
+
+    `prefix` is the part that all requests to the server share.
+    """
     head = prefix
     if modern:
         head += b"Mcp-Method: %b\r\n" % method.encode()
@@ -178,7 +184,7 @@ def trace_lines(call: CallAdmitted) -> bytes:
 
 
 def with_body(head: bytes, body: bytes) -> bytes:
-    """Return a complete request."""
+    """Return the complete request: its head, Content-Length and the body."""
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
@@ -189,7 +195,11 @@ def _inside(params: bytes) -> bytes:
 
 
 def _extra(extra: str, *, modern: bool) -> tuple[bytes, bytes]:
-    """Return the extra members that the server's family has, and foreign `_meta` members."""
+    """Return the extra members to send, and the caller's members of `_meta`.
+
+    Only the members that the server's protocol family supports are sent. The `_meta` members that
+    Toolbus sets itself are omitted.
+    """
     members = _members(extra)
     supported = b"".join(
         b'"%b":%b,' % (name.encode(), bytes(members[name]))

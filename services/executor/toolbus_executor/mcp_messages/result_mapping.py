@@ -1,10 +1,8 @@
-"""Map an upstream's raw result to the final reply, in the caller's protocol family.
+"""Mapping of an upstream's raw result to the final reply in the caller's protocol family.
 
-Bytes that need no change are passed through. A result never contains line breaks, because clients
-may receive messages as lines.
+Bytes that need no change are copied. A result never contains line breaks, because clients may
+receive messages as lines.
 """
-
-from typing import NamedTuple
 
 import msgspec
 
@@ -27,11 +25,12 @@ _PRIVATE = b'"cacheScope":"private",'
 _SCOPES = (b'"public"', b'"private"')
 
 
-class CallOutcome(NamedTuple):
+class CallOutcome(msgspec.Struct, frozen=True):
     """The outcome of a call: the final reply, and values for logs and metrics.
 
-    `kept` is the number of bytes stored instead of returned, `cached` is true if the reply came
-    from the cache, `left_out` is the number of bytes removed by a selection.
+    `is_error` is true if the tool reported an error. `kept` is the number of bytes that were stored
+    instead of returned. `cached` is true if the reply came from the cache. `left_out` is the number
+    of bytes that a selection removed.
     """
 
     reply: FinalReply
@@ -46,10 +45,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def final_reply_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
-    """Return the final reply of a call, and whether its tool reports an error.
+    """Return the final reply of a call, and whether the tool reported an error.
 
     Raises:
-        UpstreamInvalidError: the result cannot be passed on.
+        UpstreamInvalidError: the caller cannot receive this result.
 
     """
     raw, owned = read_result(raw, call)
@@ -91,13 +90,16 @@ def _for_modern(raw: bytes, owned: Owned, method: str) -> bytes:
 
 
 def _with(missing: bytes, raw: bytes) -> bytes:
-    """Return an object with these members in front, each of which ends with a comma."""
+    """Return a JSON object with more members at the front.
+
+    Each of these members ends with a comma.
+    """
     body = raw[1:].lstrip()
     return b"{" + (missing[:-1] if body[:1] == b"}" else missing) + body
 
 
 def _bad_hints(owned: Owned) -> set[str]:
-    """Return the names of invalid caching hints, which a cache must not interpret."""
+    """Return the names of the caching hints that are invalid. Caches must not receive these."""
     ttl, scope = bytes(owned.ttlMs), bytes(owned.cacheScope)
     bad = {"ttlMs"} if ttl and not ttl.isdigit() else set()
     return bad | ({"cacheScope"} if scope and scope not in _SCOPES else set())

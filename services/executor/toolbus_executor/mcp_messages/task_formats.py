@@ -1,4 +1,4 @@
-"""Convert tasks between the forms of 2025-11-25 and 2026-07-28, which includes the outcome."""
+"""Conversion of tasks between 2025-11-25 and 2026-07-28. Newer tasks contain their outcome."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Task(msgspec.Struct):
-    """The members of a task that the gateway reads, in either form."""
+    """The members of a task that the gateway reads, from both protocol revisions."""
 
     taskId: str = ""  # noqa: N815 - MCP's member name
     status: str = "working"
@@ -36,30 +36,30 @@ class Task(msgspec.Struct):
 
     @property
     def poll_ms(self) -> float | None:
-        """The pause before the next poll in milliseconds, if the server gives one."""
+        """The pause before the next poll in milliseconds; None if the server sets no pause."""
         return self.pollInterval if self.pollIntervalMs is None else self.pollIntervalMs
 
 
 class _Nested(msgspec.Struct):
-    """A result of 2025-11-25 whose call became a task."""
+    """A result of 2025-11-25 for a call that became a task."""
 
     task: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _ToolError(msgspec.Struct):
-    """The member by which a tool reports an error."""
+    """The member of a result that reports a tool's error."""
 
     isError: bool | None = None  # noqa: N815 - MCP's member name
 
 
 class _Name(msgspec.Struct):
-    """The member that names a task."""
+    """The member that contains the id of a task."""
 
     taskId: str = ""  # noqa: N815 - MCP's member name
 
 
 class _Meta(msgspec.Struct):
-    """The member of `_meta` that ties a message to a task."""
+    """The member of `_meta` that assigns a message to a task."""
 
     task: _Name = msgspec.field(default_factory=_Name, name=RELATED)
 
@@ -77,14 +77,14 @@ _tool_error = msgspec.json.Decoder(_ToolError).decode
 
 
 def nested(raw: bytes) -> bytes | None:
-    """Return the raw task in a result of 2025-11-25; None for any other result."""
+    """Return the raw task of a result of 2025-11-25; None if the result contains no task."""
     return bytes(_nested(raw).task) or None
 
 
 def old(raw: bytes) -> bytes:
     """Return a task of 2026-07-28 in the form of 2025-11-25, without its outcome.
 
-    In 2025-11-25 a tool that reports an error leaves a failed task; in 2026-07-28 a completed one.
+    If the tool reported an error, the task has failed in 2025-11-25 and is completed in 2026-07-28.
     """
     members = {
         _OLD_NAMES.get(name, name): value
@@ -98,7 +98,10 @@ def old(raw: bytes) -> bytes:
 
 
 def new(raw: bytes, kind: str = "complete", **more: Any) -> bytes:
-    """Return a task of 2025-11-25 in the form of 2026-07-28; `more` is added to it."""
+    """Return a task of 2025-11-25 in the form of 2026-07-28.
+
+    `kind` is its result type; the members `more` are added.
+    """
     members: dict[str, Any] = {
         _NEW_NAMES.get(name, name): value for name, value in _members(raw).items()
     }
@@ -106,12 +109,12 @@ def new(raw: bytes, kind: str = "complete", **more: Any) -> bytes:
 
 
 def whole(result: bytes) -> msgspec.Raw:
-    """Return the result of a task of 2025-11-25 as it is embedded in a task of 2026-07-28."""
+    """Return the result of a task of 2025-11-25 in the form that tasks of 2026-07-28 contain."""
     return msgspec.Raw(_encode({"resultType": _COMPLETE, **_members(unrelated(result))}))
 
 
 def related(params: bytes) -> str:
-    """Return the task that a server's request belongs to; empty if it names none."""
+    """Return the id of the task that a server's request belongs to; empty if there is none."""
     if _RELATED not in params:
         return ""
     with suppress(msgspec.DecodeError):
@@ -120,7 +123,7 @@ def related(params: bytes) -> str:
 
 
 def unrelated(params: bytes) -> bytes:
-    """Return the params without the member that names a related task."""
+    """Return the params without the member that assigns the message to a task."""
     if _RELATED not in params:
         return params
     members = _members(params)

@@ -1,4 +1,4 @@
-"""Check and repair tool definitions and results so that strict clients can parse them."""
+"""Repair of tool definitions and results, so that strict clients can parse them."""
 
 from toolbus_executor.repair.definitions import Read, read_definition
 from toolbus_executor.repair.json_readers import UnreadableError

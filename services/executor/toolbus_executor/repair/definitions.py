@@ -1,8 +1,8 @@
-"""Repair the definitions that servers list so that strict clients can parse them.
+"""Repair of the definitions that servers list, so that strict clients can parse them.
 
-The readers accept the intersection of what these accept: the schema of MCP's newest revisions, the
-zod schemas of the TypeScript SDK (1.x and 2.x) and the pydantic models of the Python SDK (1.x and
-2.x). A client that cannot parse one definition rejects the whole list. Reading is idempotent.
+A client that cannot parse one definition rejects the whole list. A repaired definition is accepted
+by all of these: the schema of MCP's newest revisions, the zod schemas of the TypeScript SDK (1.x
+and 2.x) and the pydantic models of the Python SDK (1.x and 2.x). Repair is idempotent.
 """
 
 from typing import Any, NamedTuple
@@ -30,14 +30,17 @@ _URL: TypeAdapter[AnyUrl] = TypeAdapter(AnyUrl)
 
 
 class Read(NamedTuple):
-    """A definition that clients can parse; `repaired` lists the repairs, or is empty."""
+    """A definition that clients can parse.
+
+    `repaired` is a text about the repairs; empty without any.
+    """
 
     definition: dict[str, Any]
     repaired: str = ""
 
 
 def uri(value: Any, path: str, notes: Notes) -> str:
-    """Read a URI, which some clients parse."""
+    """Return a URI that all clients can parse. Raises `UnreadableError`."""
     value_text = text(value, path, notes)
     try:
         _URL.validate_python(value_text)
@@ -119,7 +122,7 @@ _TEMPLATE = object_of({"uriTemplate": _NEEDED, "name": _NEEDED, **_RESOURCE_SHAR
 
 
 def _named_by(key: str, reader: Reader) -> Reader:
-    """Return a reader of entries identified by `key`, which replaces a missing name."""
+    """Return a reader of entries that uses the member `key` as the name if the name is missing."""
 
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:
         found = open_object(value, path, notes)
@@ -142,10 +145,10 @@ _READERS: dict[str, Reader] = {
 
 
 def read_definition(kind: str, definition: dict[str, Any]) -> Read:
-    """Return a definition that clients can parse.
+    """Return a definition that clients can parse, with the repairs.
 
     Raises:
-        UnreadableError: no client could parse it; the message gives the reason.
+        UnreadableError: the definition cannot be repaired. The message is the reason.
 
     """
     notes = Notes()

@@ -1,4 +1,4 @@
-"""Recognize regular expressions that ECMAScript compiles with the `u` flag."""
+"""Check of regular expressions: ECMAScript must compile them with the `u` flag."""
 
 import re
 
@@ -16,8 +16,8 @@ _TOKEN = re.compile(rf"(?P<open>{_OPENING})|(?P<many>{_QUANTIFIER})|(?P<bar>\|)|
 def is_portable(pattern: str) -> bool:
     """Return whether the regular expression engine of every client accepts the pattern.
 
-    The check is conservative: it rejects some valid patterns, but accepts no pattern with a
-    construct that ECMAScript does not have.
+    The check is conservative: it rejects some valid patterns, but it never accepts a construct that
+    ECMAScript does not have.
     """
     at, depth, repeatable = 0, 0, False
     while at < len(pattern):

@@ -1,8 +1,8 @@
-"""Readers of JSON values: each returns a value that clients can parse, or rejects it. Pure.
+"""Readers of JSON values. A reader returns a value that clients can parse, or rejects the value.
 
-A value is repaired only if it has one meaning: `null` stands for an absent member, and `[]` for an
-empty object or `{}` for an empty list, as languages with a single table type serialize them. An
-optional, decorative member (`spare`) that cannot be read is left out. Every repair is noted.
+A value is repaired only if its meaning is certain: `null` means an absent member; `[]` can mean an
+empty object and `{}` an empty list, because languages with a single table type serialize them so.
+An optional, decorative member (`spare`) that cannot be read is omitted. Every repair is noted.
 """
 
 import math
@@ -21,17 +21,17 @@ _MOMENT = re.compile(
 
 
 class UnreadableError(ValueError):
-    """A value that no strict client can parse and that has no single meaning."""
+    """A value that strict clients cannot parse and that cannot be repaired."""
 
 
 @dataclass(slots=True)
 class Notes:
-    """The repairs made to one value, as text."""
+    """The notes about all repairs of one value."""
 
     made: list[str] = field(default_factory=list)
 
     def add(self, path: str, what: str) -> None:
-        """Note one repair."""
+        """Add a note about one repair."""
         self.made.append(f"{path[:_LONGEST_PATH]} {what}".strip())
 
     @property
@@ -46,7 +46,11 @@ Reader = Callable[[Any, str, Notes], Any]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of an object: its reader, and the consequence if it is missing or unreadable."""
+    """A member of an object, and its reader.
+
+    An object without a `needed` member is rejected. A `spare` member is omitted if it cannot be
+    read.
+    """
 
     reader: Reader
     needed: bool = False
@@ -54,30 +58,30 @@ class Member:
 
 
 def text(value: Any, path: str, _notes: Notes) -> str:
-    """Read a string."""
+    """Return the value if it is a string. Raises `UnreadableError`."""
     return value if isinstance(value, str) else _reject(path, "must be a string", value)
 
 
 def flag(value: Any, path: str, _notes: Notes) -> bool:
-    """Read a boolean."""
+    """Return the value if it is a boolean. Raises `UnreadableError`."""
     return value if isinstance(value, bool) else _reject(path, "must be true or false", value)
 
 
 def whole(value: Any, path: str, _notes: Notes) -> Any:
-    """Read an integer."""
+    """Return the value if it is an integer. Raises `UnreadableError`."""
     fits = isinstance(value, int) and not isinstance(value, bool)
     return value if fits else _reject(path, "must be an integer", value)
 
 
 def share(value: Any, path: str, _notes: Notes) -> Any:
-    """Read a number from 0 to 1."""
+    """Return the value if it is a number from 0 to 1. Raises `UnreadableError`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = is_number and math.isfinite(value) and 0 <= value <= 1
     return value if fits else _reject(path, "must be a number from 0 to 1", value)
 
 
 def moment(value: Any, path: str, _notes: Notes) -> str:
-    """Read an ISO 8601 time with an offset."""
+    """Return the value if it is an ISO 8601 time with an offset. Raises `UnreadableError`."""
     found = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if found is None or not _is_date(found[1]):
         _reject(path, "must be an ISO 8601 time with an offset", value)
@@ -96,7 +100,10 @@ def one_of(*words: str) -> Reader:
 
 
 def list_of(reader: Reader, *, spare: bool = False, maximum: int | None = None) -> Reader:
-    """Return a reader of a list. Unreadable items are omitted if `spare` is set, else an error."""
+    """Return a reader of a list with at most `maximum` items.
+
+    The reader omits unreadable items if `spare` is set, and rejects the list otherwise.
+    """
 
     def read(value: Any, path: str, notes: Notes) -> list[Any]:
         if value == {} and isinstance(value, dict):
@@ -121,7 +128,7 @@ def list_of(reader: Reader, *, spare: bool = False, maximum: int | None = None) 
 
 
 def open_object(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read an object with any members."""
+    """Return an object with any members. Raises `UnreadableError`."""
     if value == [] and isinstance(value, list):
         notes.add(path, "was [] and is {}")
         return {}
@@ -129,7 +136,10 @@ def open_object(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def object_of(members: Mapping[str, Member]) -> Reader:
-    """Return a reader of an object with these members and any others."""
+    """Return a reader of an object.
+
+    It reads the members in `members` and copies all other members.
+    """
 
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:
         found = dict(open_object(value, path, notes))
@@ -167,7 +177,7 @@ def _is_date(text: str) -> bool:
 
 
 def _reject(path: str, wanted: str, value: Any) -> Any:
-    """Raise an error that names the type of a value and never the value."""
+    """Raise an error that contains the type of a value, but never the value."""
     kind = next((name for known, name in _KINDS if isinstance(value, known)), "null")
     raise UnreadableError(f"{path[:_LONGEST_PATH]} {wanted}; it is {kind}")
 

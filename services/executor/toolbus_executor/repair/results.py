@@ -1,7 +1,7 @@
-"""Check results for strict clients: a plain result is recognized by decoding it once.
+"""Checks of results for strict clients. A plain result is recognized by decoding it once.
 
-A result that decodes as one of these forms is passed on unchanged. Any other result is decoded
-completely, and repaired if it has a single meaning; otherwise the call fails.
+A result that decodes as one of these forms is returned unchanged. Any other result is decoded
+completely, and repaired if its meaning is certain. Otherwise the call fails.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from toolbus_executor.repair.json_readers import (
     whole,
 )
 
-MAX_VALUES = 100  # of a completion
+MAX_VALUES = 100  # values of a completion
 _ABSENT = Raw(b"")
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _Meta = dict[str, Raw] | UnsetType
@@ -79,7 +79,7 @@ class _Link(_Part, tag="resource_link", kw_only=True):
     description: _Optional = UNSET
     mimeType: _Optional = UNSET  # noqa: N815
     size: int | UnsetType = UNSET
-    icons: UnsetType = UNSET  # a link with icons takes the slow path
+    icons: UnsetType = UNSET  # a link with icons is decoded completely
 
 
 _AnyPart = _Text | _Image | _Audio | _Embedded | _Link
@@ -140,7 +140,7 @@ _other = msgspec.json.Decoder(Owned).decode
 
 
 def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
-    """Return a result that clients can parse, and the members the gateway reads.
+    """Return a result that clients can parse, and the members that the gateway reads.
 
     Raises:
         UpstreamInvalidError: the result is malformed or cannot be repaired.
@@ -160,11 +160,11 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     try:
         return raw, decode(raw)
     except msgspec.ValidationError:
-        return raw, _other(raw)  # repaired by readers that accept more than the forms
+        return raw, _other(raw)  # the readers accept more than the forms
 
 
 def _is_plain(owned: Owned) -> bool:
-    """Return whether further checks pass: valid base64, and no missing content."""
+    """Return whether a decoded result also has valid base64 and all required content."""
     if isinstance(owned, _OfTool):
         return not owned.content or all(map(_is_plain_part, owned.content))
     if owned.resultType not in ("", "complete"):
@@ -179,7 +179,7 @@ def _is_plain(owned: Owned) -> bool:
 
 def _is_plain_part(part: _AnyPart) -> bool:
     if part.annotations and part.annotations.lastModified:
-        return False  # a timestamp takes the slow path
+        return False  # a timestamp needs the complete check
     if type(part) is _Text:
         return True
     if isinstance(part, _Image | _Audio):
@@ -194,7 +194,7 @@ def _are_plain(contents: _Contents) -> bool:
 
 
 def is_base64(encoded: str) -> bool:
-    """Return whether a client can decode the text as base64."""
+    """Return whether every client can decode the text as base64."""
     return not encoded.encode().translate(None, _BASE64) and len(encoded.rstrip("=")) % 4 != 1
 
 
@@ -272,7 +272,7 @@ _OF_TOOL = object_of({**_MEMBERS, "content": Member(list_of(_one_of_parts))})
 
 
 def _complete(needed: str, reader: Reader, **more: Member) -> Reader:
-    """Return a reader of results that need a member, unless the result requests input."""
+    """Return a reader of results that need the member `needed`, unless they request input."""
     ended = object_of({**_MEMBERS, needed: Member(reader, needed=True), **more})
 
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:

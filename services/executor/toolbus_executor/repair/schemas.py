@@ -1,4 +1,4 @@
-"""Repair tool schemas; some clients compile a schema as soon as they list the tool."""
+"""Repair of tool schemas. Some clients compile a schema as soon as they list the tool."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,10 @@ _texts = list_of(text)
 
 
 def input_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read an argument schema: always an object, whose properties are schemas."""
+    """Return a repaired schema of arguments. Its type is always `object`.
+
+    Raises `UnreadableError`.
+    """
     if value is True:
         notes.add(path, "was true and is {}")
         value = {}
@@ -36,7 +39,7 @@ def input_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def output_schema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read a result schema, which clients compile as soon as they list the tool."""
+    """Return a repaired schema of results that clients can compile. Raises `UnreadableError`."""
     if value is True:
         notes.add(path, "was true and is {}")
         value = {}
@@ -88,7 +91,10 @@ def _read_members(schema: dict[str, Any], path: str, notes: Notes) -> None:
 
 
 def _subschema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Read the schema of a property; booleans become objects because some clients reject them."""
+    """Return a repaired schema of a property.
+
+    Booleans are replaced with objects, because some clients reject booleans.
+    """
     if value is True or value is None:
         notes.add(path, f"was {'true' if value else 'null'} and is {{}}")
         return {}
@@ -99,9 +105,9 @@ def _subschema(value: Any, path: str, notes: Notes) -> dict[str, Any]:
 
 
 def _check_compiles(schema: dict[str, Any], path: str) -> None:
-    """Raise `UnreadableError` for a schema that clients cannot compile.
+    """Raise `UnreadableError` if clients cannot compile the schema.
 
-    A client that cannot compile one schema loses the whole list.
+    A client that cannot compile one schema rejects the whole list.
     """
     odd = next((each for each in _patterns(schema) if not is_portable(each)), None)
     if odd is not None:
@@ -111,7 +117,7 @@ def _check_compiles(schema: dict[str, Any], path: str) -> None:
     except DanglingReferenceError as error:
         raise UnreadableError(f"{path} cannot be compiled: {error}") from error
     except UnboundedError:
-        return  # too large to compile here: each client decides for itself
+        return  # too large to compile here: the schema is passed to clients unchecked
     try:
         jsonschema_rs.validator_for(schema, validate_formats=False, offline=True)
     except BaseException as error:
@@ -122,7 +128,7 @@ def _check_compiles(schema: dict[str, Any], path: str) -> None:
 
 
 def _patterns(schema: Any) -> Iterator[str]:
-    """Yield every pattern in a schema, including names of `patternProperties`."""
+    """Yield every regular expression of a schema, including the names of `patternProperties`."""
     if isinstance(schema, list):
         for each in schema:
             yield from _patterns(each)

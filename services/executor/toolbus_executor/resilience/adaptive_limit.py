@@ -1,35 +1,38 @@
-"""Adaptive concurrency limit of a server, derived from call durations. Pure."""
+"""Adaptive concurrency limit of a server, derived from the durations of calls."""
 
 START_LIMIT = 32
-MIN_LIMIT = 4  # minimum of the limit; so few calls do not overload a server
-WINDOW = 16  # calls per decision
+MIN_LIMIT = 4  # minimum of the limit: this number of calls does not overload a server
+WINDOW = 16  # calls between two adjustments
 DECREASE = 0.75
-SLOWER = 2.0  # times the tool's usual duration
-SLACK = 0.01  # seconds of difference that are noise
-FASTER_COUNTS, SLOWER_COUNTS = 0.2, 0.005  # weight of one call in the usual duration
+SLOWER = 2.0  # a call is slow from this multiple of the tool's usual duration
+SLACK = 0.01  # differences below this number of seconds are ignored
+FASTER_COUNTS, SLOWER_COUNTS = 0.2, 0.005  # weights of one call in the usual duration
 MAX_TOOLS = 512
 
 
 class AdaptiveLimit:
-    """Concurrency limit: plus one while all slots are used, minus a quarter when calls slow down.
+    """Concurrency limit that grows by one under full use, and shrinks by a quarter on slow calls.
 
     The usual duration is tracked per tool, because durations of tools can differ by a factor of a
-    thousand. It adapts to faster calls quickly and to slower calls slowly, so that durations under
-    overload do not become the usual ones.
+    thousand. It adapts quickly to faster calls and slowly to slower calls, so that it does not
+    adapt to an overload.
     """
 
     __slots__ = ("_busy", "_calls", "_maximum", "_slow", "_usual", "limit", "takes")
 
     def __init__(self, maximum: int) -> None:
         self.limit = min(START_LIMIT, maximum)
-        self.takes = 0.0  # mean seconds of a call of any tool
+        self.takes = 0.0  # mean duration of all calls in seconds
         self._maximum = maximum
         self._usual: dict[str, float] = {}
         self._calls = self._slow = 0
         self._busy = False
 
     def record(self, tool: str, seconds: float, in_progress: int) -> bool:
-        """Record a call and the number in progress; return whether the limit changed."""
+        """Record the duration of a call and the number of calls in progress.
+
+        Return whether the limit changed.
+        """
         self.takes += (seconds - self.takes) * 0.1
         if len(self._usual) >= MAX_TOOLS:
             self._usual.clear()
@@ -43,7 +46,7 @@ class AdaptiveLimit:
 
     def _adjust(self) -> bool:
         before = self.limit
-        if self._busy:  # else the limit was not reached
+        if self._busy:  # otherwise the limit was never reached
             if self._slow * 2 > self._calls:
                 self.limit = max(min(MIN_LIMIT, self._maximum), int(before * DECREASE))
             else:

@@ -1,4 +1,4 @@
-"""Circuit breaker of one server with its failure log, events and metrics."""
+"""Circuit breaker of one server, with its failure log, events and metrics."""
 
 import logging
 from time import monotonic
@@ -15,31 +15,31 @@ log = logging.getLogger(__name__)
 
 
 class BreakerReporter:
-    """One server's breaker; events and metrics report its state."""
+    """Circuit breaker of one server. Events and metrics report its state."""
 
     def __init__(self, name: str, events: EventPublisher) -> None:
         self.name = name
         self.circuit = Breaker()
         self.failures = FailureLog()
-        self.call_count = 0  # calls admitted
+        self.call_count = 0  # admitted calls
         self._events = events
-        self._by_calls = False  # whether a call failed since the last success, not only a probe
+        self._by_calls = False  # whether a call has failed since the last success
         self._open = UPSTREAM_OPEN.labels(name)
         self._open.set(0)
 
     @property
     def closed(self) -> bool:
-        """Whether calls pass without being probes."""
+        """Whether the breaker is closed, so that all calls are admitted."""
         return self.circuit.state is State.CLOSED
 
     def admit(self) -> None:
         """Admit a call.
 
         Raises:
-            BreakerOpenError: the server failed repeatedly, and its pause is not over.
+            BreakerOpenError: the server failed repeatedly, and the pause has not ended.
 
         """
-        if not self.circuit.admits(monotonic()):
+        if self.circuit.state is not State.CLOSED and not self.circuit.admits(monotonic()):
             wait = max(0.0, self.circuit.retry_at - monotonic())
             raise BreakerOpenError(
                 f"{self.name} failed repeatedly ({self.failures.last}); "
@@ -51,11 +51,17 @@ class BreakerReporter:
         self.call_count += 1
 
     def abandoned(self) -> None:
-        """Release a call that ended without a result, so that the probe is still available."""
+        """Release an admitted call that ended without a result.
+
+        The next call can then be the probe.
+        """
         self.circuit.abandoned(monotonic())
 
     def failed(self, *, spared: bool = False) -> None:
-        """Count a call without a reply. `spared` is set if other replicas are healthy."""
+        """Count a call without a reply.
+
+        The call is not counted if `spared` is set, because other replicas are healthy.
+        """
         if spared:
             self.abandoned()
             return
@@ -63,12 +69,15 @@ class BreakerReporter:
         self._failed()
 
     def unwell(self, error: ToolbusError) -> None:
-        """Count a failed health probe like a failed call."""
+        """Count a failed health probe as a failed call."""
         self.failures.note(error)
         self._failed()
 
     def well(self) -> None:
-        """Count a successful probe. It resets the failures of probes, not those of calls."""
+        """Count a successful health probe.
+
+        It resets failures of probes, but not failures of calls.
+        """
         if not self._by_calls:
             self.succeeded()
 
@@ -80,7 +89,11 @@ class BreakerReporter:
             self._events.publish(BreakerOpened(**about, reason=self.failures.last))
 
     def answered(self, error: ToolbusError, *, spared: bool = False) -> None:
-        """Count an error by its kind: reply of a healthy server, invalid reply, or not sent."""
+        """Count a call that ended with an error.
+
+        An invalid reply is a failure. Any other reply is a success. A call that was not sent is not
+        counted. `spared` is set if other replicas are healthy.
+        """
         if not error.data.get("sent", True):
             self.abandoned()
         elif isinstance(error, GarbageError):
@@ -90,7 +103,7 @@ class BreakerReporter:
 
     def succeeded(self) -> None:
         """Count a reply."""
-        if self.closed and not self.circuit.failing:
+        if self.circuit.state is State.CLOSED and not self.circuit.failures:
             return
         self._by_calls = False
         if self.circuit.succeeded():

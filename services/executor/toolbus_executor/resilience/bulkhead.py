@@ -1,4 +1,4 @@
-"""Bulkhead of one server: limited concurrent calls, a bounded queue, rejection beyond it."""
+"""Bulkhead of one server. It limits running and waiting calls, and rejects all further calls."""
 
 import asyncio
 from collections import deque
@@ -13,9 +13,10 @@ MIN_RETRY, MAX_RETRY = 1.0, 30.0  # bounds of `retry_after` in seconds
 
 
 class Bulkhead:
-    """First-come, first-served concurrency slots of one server.
+    """Concurrency slots of one server, assigned in the order of the calls' arrival.
 
-    At most `size` calls run, and at most `size` wait. The adaptive limit sets the number of slots.
+    At most `size` calls run, and at most `size` calls wait. Within `size`, the adaptive limit sets
+    the number of slots.
     """
 
     def __init__(self, server: str, size: int) -> None:
@@ -37,16 +38,22 @@ class Bulkhead:
         """Number of calls that wait for a slot."""
         return len(self._waiting)
 
+    def try_enter(self) -> bool:
+        """Take a slot if one is free; return whether it was."""
+        if self.in_flight >= self._limit.limit:
+            return False
+        self.in_flight += 1
+        return True
+
     async def enter(self, seconds: float) -> None:
-        """Take a slot, waiting at most `seconds`.
+        """Take a slot. Wait for one for up to `seconds`.
 
         Raises:
             OverloadedError: the queue is full.
             TimeoutError: no slot became free in time.
 
         """
-        if self.in_flight < self._limit.limit:
-            self.in_flight += 1
+        if self.try_enter():
             return
         if len(self._waiting) >= self._size:
             raise self._overloaded()
@@ -55,7 +62,7 @@ class Bulkhead:
         try:
             with TRACER.below("toolbus.queue"):
                 async with asyncio.timeout(seconds):
-                    await turn  # a leaving call hands over its slot
+                    await turn  # a call that ends passes on its slot
         except (TimeoutError, asyncio.CancelledError):
             with suppress(ValueError):
                 self._waiting.remove(turn)
@@ -64,12 +71,13 @@ class Bulkhead:
             raise
 
     def leave(self) -> None:
-        """Give the slot to the next call in the queue, or free it."""
+        """Pass the slot to the next call in the queue, or free the slot."""
         self.in_flight -= 1
-        self._admit_waiting()
+        if self._waiting:
+            self._admit_waiting()
 
     def record(self, tool: str, seconds: float) -> None:
-        """Record a call's duration, before it leaves."""
+        """Record the duration of a call. Call this before `leave`."""
         if self._limit.record(tool, seconds, self.in_flight):
             self._slots_metric.set(self._limit.limit)
             self._admit_waiting()

@@ -1,10 +1,10 @@
-"""The circuit breaker of one server. Pure: the time is an argument (monotonic seconds)."""
+"""Circuit breaker of one server. The current time is an argument (monotonic seconds)."""
 
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """Closed admits calls, open rejects them, half-open admits one probe."""
+    """State of a breaker: closed admits calls, open rejects calls, half-open admits one probe."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -14,7 +14,8 @@ class State(StrEnum):
 class Breaker:
     """Circuit breaker that opens after `threshold` consecutive failures.
 
-    Each consecutive opening lasts longer than the previous one.
+    The first opening lasts `pause` seconds. Each further opening without a success lasts longer, up
+    to `longest` seconds.
     """
 
     def __init__(self, threshold: int = 5, pause: float = 5.0, longest: float = 60.0) -> None:
@@ -23,13 +24,8 @@ class Breaker:
         self._threshold = threshold
         self._pause = pause
         self._longest = longest
-        self._failures = 0
+        self.failures = 0  # consecutive ones
         self._openings = 0
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last call failed."""
-        return self._failures > 0
 
     def admits(self, now: float) -> bool:
         """Return whether a call is admitted. The first call after the pause is the probe."""
@@ -41,15 +37,15 @@ class Breaker:
         return False
 
     def succeeded(self) -> bool:
-        """Count a success; return whether it closed the breaker."""
+        """Count a success, and return whether it closed the breaker."""
         closed = self.state is not State.CLOSED
-        self.state, self._failures, self._openings = State.CLOSED, 0, 0
+        self.state, self.failures, self._openings = State.CLOSED, 0, 0
         return closed
 
     def failed(self, now: float) -> bool:
         """Count a transport failure; return whether it opened the breaker."""
-        self._failures += 1
-        if self.state is State.CLOSED and self._failures < self._threshold:
+        self.failures += 1
+        if self.state is State.CLOSED and self.failures < self._threshold:
             return False
         if self.state is State.OPEN:
             return False
@@ -59,6 +55,9 @@ class Breaker:
         return True
 
     def abandoned(self, now: float) -> None:
-        """Release an admitted call that was not sent, so that the probe is still available."""
+        """Release an admitted call that ended without a result.
+
+        The next call can then be the probe.
+        """
         if self.state is State.HALF_OPEN:
             self.state, self.retry_at = State.OPEN, now

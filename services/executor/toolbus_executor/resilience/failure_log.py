@@ -1,4 +1,4 @@
-"""Recent failures of one server, and the wording of their reasons."""
+"""Recent failures of one server, and the texts of their reasons."""
 
 import logging
 import re
@@ -26,21 +26,21 @@ _OF_THE_SERVER = (UpstreamDeadError, UpstreamInvalidError, UpstreamTimeoutError)
 
 
 class GarbageError(UpstreamInvalidError):
-    """A reply that is not a valid protocol message; it counts as a failure of the server.
+    """A reply that is not a valid protocol message. It counts as a failure of the server.
 
-    Other invalid replies may concern one call only, such as a result that is too large. They are
-    not counted; otherwise one caller could open the breaker for all callers.
+    Other invalid replies, such as a result that is too large, can concern a single call. They are
+    not counted as failures, so that one caller cannot open the breaker for all callers.
     """
 
 
 class MisfitError(UpstreamInvalidError):
-    """A result that violates the tool's schema. The reason names members of the result."""
+    """A result that violates the tool's schema. The reason contains names from the result."""
 
 
 def shared_reason(error: ToolbusError) -> str:
-    """Return an error's reason for readers other than the caller: without the server's text.
+    """Return an error's reason for readers other than the caller, without the server's text.
 
-    The server's text may contain secrets or data of another caller.
+    The server's text can contain secrets or data of another caller.
     """
     if type(error) is UpstreamRefusedError:  # subclasses have texts of Toolbus
         return f"The upstream returned the JSON-RPC error {error.data.get('upstream_code')}."
@@ -50,12 +50,15 @@ def shared_reason(error: ToolbusError) -> str:
 
 
 def why(error: BaseException) -> str:
-    """Return the shared reason of any error; empty if it has no text."""
+    """Return the shared reason of any error; empty if the error has no text."""
     return shared_reason(error) if isinstance(error, ToolbusError) else str(error)
 
 
 def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSecrets]) -> str:
-    """Return why a server is unavailable; log the text of a rejection without its secrets."""
+    """Return the reason why a server is unavailable.
+
+    If the server rejected a request, log the server's text with the secrets redacted.
+    """
     if type(error) is UpstreamRefusedError:
         (text,) = secrets().struck([error.reason])
         log.warning(
@@ -65,12 +68,12 @@ def loss_reason(server: str, error: ToolbusError, secrets: Callable[[], KnownSec
 
 
 def is_failure(error: ToolbusError) -> bool:
-    """Return whether an error means that the server is down or broken."""
+    """Return whether an error means that the server is down or defective."""
     return isinstance(error, UpstreamDeadError | UpstreamTimeoutError | GarbageError)
 
 
 def with_name(reason: str, server: str) -> str:
-    """Return the reason with the server's name after its first "The upstream", once."""
+    """Return the reason with the server's name after the first "The upstream". Idempotent."""
     named = f"The upstream {server}"
     if re.search(rf"{re.escape(named)}(?![\w-])", reason):
         return reason
@@ -78,23 +81,26 @@ def with_name(reason: str, server: str) -> str:
 
 
 def with_pronoun(reason: str) -> str:
-    """Return the reason with its first "The upstream" replaced by "It" or "Its"."""
+    """Return the reason with the first "The upstream" replaced by "It" or "Its"."""
     return re.sub(r"The upstream('s)?", lambda found: "Its" if found[1] else "It", reason, count=1)
 
 
 class FailureLog:
-    """The latest failures of one server, without calls that were rejected before they were sent."""
+    """The latest failures of one server.
+
+    Calls that were rejected before sending are not included.
+    """
 
     def __init__(self) -> None:
         self._latest: deque[dict[str, Any]] = deque(maxlen=MAX_ENTRIES)
 
     @property
     def last(self) -> str:
-        """The latest reason; empty if there was none."""
+        """The reason of the latest failure; empty if there is none."""
         return str(self._latest[-1]["reason"]) if self._latest else ""
 
     def note(self, error: ToolbusError) -> None:
-        """Record a failed call, if the server caused it."""
+        """Record the error of a failed call, if the server caused it."""
         if isinstance(error, _OF_THE_SERVER):
             failure = {
                 "at": time(),
@@ -104,5 +110,5 @@ class FailureLog:
             self._latest.append(failure)
 
     def recent(self) -> list[dict[str, Any]]:
-        """Return the recorded failures, the oldest first."""
+        """Return the recorded failures; the oldest is first."""
         return list(self._latest)

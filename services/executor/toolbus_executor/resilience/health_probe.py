@@ -1,4 +1,4 @@
-"""Health probes of an idle server, to detect a failure before a call is sent."""
+"""Health probes of an idle server. They detect a failure before a call is sent."""
 
 import asyncio
 import random
@@ -15,11 +15,11 @@ SOON = 2.0  # seconds until the next probe after a failed one
 
 
 class NoProbeError(Exception):
-    """The server supports no probe."""
+    """The server does not support probes."""
 
 
 class NotConnectedError(Exception):
-    """The server is not connected at the moment."""
+    """The server is currently not connected."""
 
 
 @runtime_checkable
@@ -27,23 +27,23 @@ class Probed(Protocol):
     """An upstream whose protocol has a request without effects."""
 
     async def probe(self) -> None:
-        """Send a probe.
+        """Send a probe, and wait for the reply.
 
         Raises:
-            ToolbusError: the server is unavailable or its reply is invalid.
-            TimeoutError: no reply in time.
-            NoProbeError: the server supports no probe.
+            ToolbusError: the server is unavailable, or its reply is invalid.
+            TimeoutError: the server did not reply in time.
+            NoProbeError: the server does not support probes.
 
         """
         ...
 
 
 class ProbeTarget(Protocol):
-    """Counter of the server's calls, and consumer of probe results."""
+    """A server that is probed. It counts calls and probe results."""
 
     @property
     def call_count(self) -> int:
-        """Number of calls admitted so far."""
+        """Number of calls that were admitted so far."""
         ...
 
     def unwell(self, error: ToolbusError) -> None:
@@ -56,9 +56,10 @@ class ProbeTarget(Protocol):
 
 
 class Health:
-    """Probes of one server or replica, after `every` idle seconds; 0 disables them.
+    """Probes of one server or replica, after `every` idle seconds. 0 disables the probes.
 
-    `idle` returns whether no call is in progress, because a server may serve only one at a time.
+    `idle` returns whether no call is in progress, because some servers process one request at a
+    time.
     """
 
     def __init__(self, every: float, watched: ProbeTarget, idle: Callable[[], bool]) -> None:
@@ -68,7 +69,7 @@ class Health:
         self._idle = idle
 
     async def watch(self, upstream: object) -> None:
-        """Probe until cancelled, while no calls are made."""
+        """Probe the upstream while it is idle, until the task is cancelled."""
         if not self._every or not isinstance(upstream, Probed):
             return
         with suppress(NoProbeError):
@@ -84,7 +85,10 @@ class Health:
             before = call_count
 
     async def _probe(self, upstream: Probed) -> bool:
-        """Return whether the server replied to a probe."""
+        """Probe the server, and count the result.
+
+        Return False if the probe failed. A server that is not connected counts as neither.
+        """
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await upstream.probe()

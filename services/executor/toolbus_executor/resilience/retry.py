@@ -1,4 +1,4 @@
-"""Retries of failed calls, limited to a tenth of a server's calls."""
+"""Retries of failed calls. Their number is limited to a tenth of a server's calls."""
 
 import asyncio
 import random
@@ -10,17 +10,21 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.observability.metrics import UPSTREAM_RETRIES
 
-CALLS_PER_RETRY = 10  # calls that earn one retry
-START_RETRIES, MAX_SAVED_RETRIES = 2, 5  # retries available at the start, and at most
+CALLS_PER_RETRY = 10  # number of calls that permit one retry
+START_RETRIES, MAX_SAVED_RETRIES = 2, 5  # initial and maximum number of available retries
 MAX_PER_CALL = 2
-FIRST_PAUSE = 0.05  # seconds; doubled each time, with jitter
+FIRST_PAUSE = 0.05  # seconds; every further pause is twice as long, with jitter
 
-# Sends the call again within this number of seconds; None if the server may not be called now.
+# Sends the call again; the argument is its timeout in seconds. Returns None if the server must not
+# be called now.
 SendAgain = Callable[[float], Awaitable[bytes] | None]
 
 
 class RetryBudget:
-    """Budget of retries: calls add to it, retries spend it. It protects a failing server."""
+    """Budget of retries, which protects a failing server.
+
+    Each call increases the budget, and each retry decreases it.
+    """
 
     __slots__ = ("_earned",)
 
@@ -28,12 +32,12 @@ class RetryBudget:
         self._earned = START_RETRIES * CALLS_PER_RETRY
 
     def earn(self) -> None:
-        """Count a call."""
+        """Increase the budget by the share of one call."""
         if self._earned < MAX_SAVED_RETRIES * CALLS_PER_RETRY:
             self._earned += 1
 
     def spend(self) -> bool:
-        """Return whether one more retry may be made; if so, charge it."""
+        """Charge one retry to the budget. Return False if the budget is too small."""
         if self._earned < CALLS_PER_RETRY:
             return False
         self._earned -= CALLS_PER_RETRY
@@ -54,9 +58,9 @@ class Retries:
     async def after(
         self, error: UpstreamDeadError, call: CallAdmitted, until: float, send_again: SendAgain
     ) -> bytes:
-        """Retry a failed call where that is safe, and return the result.
+        """Retry a failed call if that is safe, and return the result.
 
-        If all attempts fail, the last error is raised; it is marked as sent if any attempt was.
+        If all attempts fail, the last error is raised. Its `sent` is true if any attempt was sent.
         """
         failed: ToolbusError = error
         sent = was_sent(error)
@@ -83,7 +87,9 @@ class Retries:
     def _is_safe(self, call: CallAdmitted, *, sent: bool) -> bool:
         """Return whether a retry is safe: nothing was sent, or the tool is idempotent.
 
-        Input responses and tasks can be used only once, and reported progress must not restart.
+        A call with input responses or a task is never retried, because these can be used only once.
+        A call that reports progress is not retried after it was sent, because its progress would
+        restart.
         """
         if call.extra:
             return False

@@ -1,6 +1,6 @@
-"""Response cache for tools configured as read-only.
+"""Response cache for tools that are configured as read-only.
 
-Each executor replica has its own cache.
+Each executor replica has a separate cache.
 """
 
 from collections import OrderedDict
@@ -16,14 +16,14 @@ from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 
 LARGEST = 1 << 20  # bytes of one result
-MAX_BYTES = 16 << 20  # of one server's results
+MAX_BYTES = 16 << 20  # bytes of all results of one server
 MAX_ENTRIES = 4096
-_OVERHEAD = 512  # bytes of an entry without its result
+_OVERHEAD = 512  # bytes of an entry in addition to its result
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Cache key; `who` is None for a result shared by all callers."""
+    """Cache key. `who` is None if all callers share the result."""
 
     tool: str
     definition: str
@@ -33,7 +33,7 @@ class Key:
 
 
 class _Hints(msgspec.Struct):
-    """Cache lifetime and scope in a server's result."""
+    """The cache lifetime and scope that a server's result declares."""
 
     ttlMs: msgspec.Raw = msgspec.Raw(b"")  # noqa: N815 - the wire's own name
     cacheScope: msgspec.Raw = msgspec.Raw(b"")  # noqa: N815
@@ -58,16 +58,20 @@ class ResponseCache:
         return len(self._entries)
 
     def learn(self, tools: Iterable[CatalogEntry]) -> None:
-        """Apply new definitions; drop results of older ones."""
+        """Apply new definitions, and drop the results of tools whose definition changed."""
         self._digests = {each.name: each.digest for each in tools if each.digest}
         for key in [key for key in self._entries if self._digests.get(key.tool) != key.definition]:
             self._drop(key)
 
+    def configures(self, tool: str) -> bool:
+        """Return whether results of a tool may be cached."""
+        return tool in self._configured
+
     def key_of(self, call: CallAdmitted) -> Key | None:
         """Return the cache key of a call; None if its result must not be cached.
 
-        Policy replays calls with an idempotency key itself. A call with progress, logs, input
-        responses or a task has effects beyond its result.
+        A call with progress, logs, input responses or a task has effects beyond its result. Policy
+        itself replays calls with an idempotency key.
         """
         cache = self._configured.get(call.tool)
         digest = self._digests.get(call.tool)
@@ -81,7 +85,7 @@ class ResponseCache:
         return Key(call.tool, digest, arguments, call.capabilities, who)
 
     def find(self, key: Key) -> bytes | None:
-        """Return the raw result of an earlier call, if it has not expired."""
+        """Return the cached raw result; None if there is none or it has expired."""
         found = self._entries.get(key)
         if found is None:
             return None
@@ -117,7 +121,10 @@ def cache_of(views: Mapping[str, ToolView]) -> ResponseCache | None:
 
 
 def _who(call: CallAdmitted) -> tuple[str, ...]:
-    """Return the identity that a private result belongs to, if the server receives an identity."""
+    """Return the caller's identity for the key of a private result.
+
+    It includes the user and the actors only if the server receives the caller's identity.
+    """
     identified = call.identity
     if identified is None:
         return call.principal_id, call.customer, call.key
@@ -138,7 +145,10 @@ def _is_plain(call: CallAdmitted) -> bool:
 
 
 def _seconds(cache: ToolCache, key: Key, raw: bytes) -> float:
-    """Return the cache lifetime of a result in seconds. Hints of the server can only shorten it."""
+    """Return the cache lifetime of a result in seconds.
+
+    Hints of the server can shorten the configured lifetime, but not extend it.
+    """
     hints = _hints(raw)
     ttl, scope = bytes(hints.ttlMs), bytes(hints.cacheScope)
     if scope and scope != b'"public"' and key.who is None:

@@ -1,1 +1,1 @@
-"""Life of a configured server: supervisor, lease, list refresh and notifications."""
+"""Lifecycle of a configured server: supervisor, lease, list refresh and notifications."""

@@ -1,4 +1,4 @@
-"""Lease of a server that may run in one executor only, in a bucket whose entries expire."""
+"""Lease of a server that only one executor may run, in a bucket whose entries expire."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ RENEW_SECONDS = LEASE_SECONDS * 0.3
 class Lease:
     """Lease of one name among the executor replicas.
 
-    The bucket drops an entry that is not renewed for `LEASE_SECONDS`.
+    The bucket drops an entry that was not renewed for `LEASE_SECONDS`.
     """
 
     def __init__(self, bucket: Bucket, name: str, owner: str) -> None:
@@ -26,9 +26,9 @@ class Lease:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another replica holds the lease.
+        """Whether another running replica holds the lease.
 
-        False if the entry may have been left by a replica that no longer runs.
+        False while the entry could still be that of a replica that no longer runs.
         """
         return self._denied * RENEW_SECONDS > LEASE_SECONDS
 
@@ -47,7 +47,7 @@ class Lease:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def keep(self) -> None:
-        """Renew the lease; return when it is lost."""
+        """Renew the lease regularly. Return when the lease is lost."""
         failures = 0
         while True:
             await asyncio.sleep(RENEW_SECONDS)
@@ -64,9 +64,9 @@ class Lease:
             self._revision, failures = revision, 0
 
     async def release(self) -> None:
-        """Release the lease immediately, if this replica still holds it."""
+        """Release the lease immediately, if this replica holds it."""
         try:
             if await self._bucket.swap(self._name, self._owner, self._revision) is not None:
                 await self._bucket.delete(self._name)
-        except Exception as error:  # noqa: BLE001 - it expires by itself
+        except Exception as error:  # noqa: BLE001 - the lease expires
             log.debug("lease.not_released", extra={"reason": str(error)})

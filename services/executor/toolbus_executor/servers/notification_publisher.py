@@ -1,4 +1,4 @@
-"""Publication of a server's notifications that belong to no call."""
+"""Publisher of a server's notifications that belong to no call."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -14,10 +14,10 @@ UPDATED = "notifications/resources/updated"
 
 
 class NotificationPublisher:
-    """Notifications of one server.
+    """Publisher of the notifications of one server.
 
-    A list change is published only after the list has been read again. `watched` are the resources
-    to which all clients are subscribed.
+    A list change is published only after the list was read again. `watched` are the resources that
+    all clients are subscribed to.
     """
 
     def __init__(self, server: str, service: Service, watched: Watched) -> None:
@@ -39,9 +39,10 @@ class NotificationPublisher:
         watched: Collection[str] = (),
         request_id: str = "",
     ) -> None:
-        """Publish a notification or request for a principal or one client session.
+        """Publish a notification or request for a principal or for one client session.
 
-        `watched` are the resources subscribed to there; `request_id` is set for a server's request.
+        `watched` are the resources that this receiver is subscribed to. `request_id` is set for a
+        request of the server.
         """
         notification = ServerNotification(
             server=self._server,
@@ -58,13 +59,13 @@ class NotificationPublisher:
             self._service.spawn(self._publish(notification))
 
     async def publish_list_changes(self) -> None:
-        """Publish pending list changes, even if the list is the same as before."""
+        """Publish the pending list changes, even if the list has not changed."""
         notification, self._changed = self._changed, {}
         for each in notification.values():
             await self._publish(each)
 
     async def _publish(self, notification: ServerNotification) -> None:
-        with suppress(ToolbusError):  # without the bus, subscribers are not reachable either
+        with suppress(ToolbusError):  # if the bus is down, no subscriber is reachable
             await self._service.bus.publish(notification.subject, notification.encode())
 
 

@@ -1,18 +1,18 @@
-"""Schedule for listing a server again if the server limits the lifetime of its lists."""
+"""Schedule for listing a server again when the server limits the lifetime of its lists."""
 
 import random
 from time import time
 
 from toolbus_common.contracts import Listing, ServerState
 
-MIN_SECONDS = 5.0  # minimum, however short the server's `ttlMs`
+MIN_SECONDS = 5.0  # minimum pause, even if the server's `ttlMs` is shorter
 
 
 def refresh_pause(listing: Listing) -> float | None:
-    """Return the seconds until the next listing; None for lists without expiry.
+    """Return the seconds until the next listing; None if the lists do not expire.
 
-    A `ttlMs` of 0 is ignored, because servers send it as a default. Random jitter prevents servers
-    and replicas from listing at the same time.
+    A `ttlMs` of 0 is ignored, because servers send it as a default. Random jitter spreads the
+    listings of servers and replicas.
     """
     if not listing.ttl_ms:
         return None

@@ -45,14 +45,14 @@ from toolbus_executor.upstreams.subscriptions import Watched
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 20.0
-SETTLE_SECONDS = 0.1  # list changes arrive in bursts
+SETTLE_SECONDS = 0.1  # pause before listing, because list changes arrive in bursts
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-STEADY_SECONDS = 10.0  # a connection that lasted this long resets the reconnect pause
+STEADY_SECONDS = 10.0  # the pause is reset after a connection of this length
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Buckets the supervisors write."""
+    """Buckets that the supervisors write to."""
 
     catalogue: Bucket
     leases: Bucket
@@ -60,7 +60,7 @@ class Buckets:
 
 
 class ServerSupervisor:
-    """Supervisor of one configured server, until its configuration is removed."""
+    """Supervisor of one configured server. It runs until the configuration changes."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class ServerSupervisor:
         )
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
-        self.resets = 0  # of the server when this was started
-        self.fresh = False  # list again after a reset although the configuration is unchanged
+        self.resets = 0  # reset count of the server at the supervisor's start
+        self.fresh = False  # if set, list the server again even if its configuration is unchanged
         self.held = IsolationStatus(name)
         self._list_problems = ListProblems(name, service.events)
         self._lost_at = 0.0
-        self._published_reason = ""  # the published reason while the connection is lost
+        self._published_reason = ""  # published reason of the lost connection
         self._service = service
         self._pins = buckets.pins
         self._dependencies = dependencies
@@ -101,13 +101,13 @@ class ServerSupervisor:
         self.entry.on_uncallable = self.handler.set_uncallable
         self._changed = asyncio.Event()
         self._retry = asyncio.Event()
-        self._pause: float | None = None  # seconds until its lists expire
+        self._pause: float | None = None  # seconds until the server's lists expire
         self._notifications = NotificationPublisher(name, service, self.watched)
         self._unattributed = Dropped(name)
         self._task = asyncio.create_task(self._run())
 
     async def status(self) -> dict[str, Any]:
-        """Return the server's row in `toolbus status`."""
+        """Return the row of this server in `toolbus status`."""
         elsewhere = self._lease is not None and self._lease.elsewhere
         shown = (await self.entry.now() if elsewhere else None) or self._local_listing()
         return {
@@ -133,11 +133,11 @@ class ServerSupervisor:
         }
 
     def retry_now(self) -> None:
-        """Reconnect now, because the cause of the failure may be resolved."""
+        """Reconnect immediately, because the cause of the failure may have been removed."""
         self._retry.set()
 
     async def stop(self, *, removed: bool) -> None:
-        """Leave the server; `removed` also deletes its catalogue entry."""
+        """Disconnect from the server. If `removed` is set, also delete its catalogue entry."""
         self.handler.close()
         self.watched.close()
         self.followed.close()
@@ -150,7 +150,7 @@ class ServerSupervisor:
         await self.entry.close(removed=removed)
 
     async def _run(self) -> None:
-        """Serve until cancelled, also after unexpected errors."""
+        """Serve calls until the task is cancelled. Restart after unexpected errors."""
         while True:
             try:
                 await (self._serve() if self._lease is None else self._serve_alone(self._lease))
@@ -159,7 +159,7 @@ class ServerSupervisor:
             await asyncio.sleep(FIRST_PAUSE)
 
     async def _serve_alone(self, lease: Lease) -> None:
-        """Serve while this executor holds the server's lease."""
+        """Acquire the server's lease, and serve calls until the lease is lost."""
         await lease.acquire()
         try:
             await first_of(self._serve(), lease.keep())  # serving never ends by itself
@@ -168,7 +168,7 @@ class ServerSupervisor:
             await completely(lease.release())
 
     async def _serve(self) -> None:
-        """Serve calls, and connect again after each lost connection."""
+        """Serve calls. Reconnect whenever the connection is lost."""
         await self._service.calls.serve(CallAdmitted, self.name, self.handler.run, "executor")
         pause = FIRST_PAUSE
         try:
@@ -193,7 +193,7 @@ class ServerSupervisor:
             await completely(self._service.calls.leave(CallAdmitted, self.name))
 
     async def _sleep_at_start(self) -> None:
-        """Start in the state idle if the published listing is of the current configuration."""
+        """Start in the idle state if the published listing has the current configuration."""
         if self.fresh or not self.handler.idling.scales:
             return
         known = await self.entry.now()
@@ -206,7 +206,7 @@ class ServerSupervisor:
         self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """Run one connection; return why it ended, or "" if the idle server was stopped."""
+        """Run one connection. Return the reason of its end; empty if the server is idle."""
         upstream: Upstream | None = None
         secrets: Values = {}
         try:
@@ -228,7 +228,7 @@ class ServerSupervisor:
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)
-                # Callable before it is listed.
+                # The server accepts calls before its listing is published.
                 self.handler.upstream, self.handler.why_not = upstream, ""
                 self.handler.idling.settle()
                 await self._publish(listing)
@@ -249,7 +249,7 @@ class ServerSupervisor:
                 self.held.ended(upstream)
 
     def _consumers(self) -> UpstreamCallbacks:
-        """Return the consumers of a connection's messages that belong to no call."""
+        """Return the callbacks for a connection's messages that belong to no call."""
         separation, publisher = self.separation, self._notifications
         return UpstreamCallbacks(
             self._changed.set,
@@ -261,18 +261,18 @@ class ServerSupervisor:
         )
 
     async def _relist(self, call: CallAdmitted) -> None:
-        """List the tools again immediately, for a call whose tool definition changed."""
+        """List the server again for a call. Raises an error if the tool is quarantined now."""
         if self.handler.upstream is not None:
             await self._publish(await self._listing(self.handler.upstream))
             self.handler.reject_quarantined(call)
 
     def _rewatch(self) -> None:
-        """Renew the subscriptions after a subscriber disconnected."""
+        """Update the subscriptions at the server in a background task."""
         if self.handler.upstream is not None:
             self._service.spawn(self._watch(self.handler.upstream))
 
     async def _watch(self, upstream: Upstream) -> None:
-        """Subscribe to the resources and tasks that callers follow."""
+        """Subscribe to the resources and tasks that callers are subscribed to."""
         try:
             await upstream.watch(self.watched.names)
             await upstream.follow(self.followed.names)
@@ -280,7 +280,10 @@ class ServerSupervisor:
             log.info("server.not_subscribed", extra={"server": self.name, "reason": why(error)})
 
     async def _attend(self, upstream: Upstream, secrets: Values) -> str:
-        """Publish list changes and refresh expired lists until the connection is lost."""
+        """Update the lists until the connection ends.
+
+        Return the reason; empty if the server is idle.
+        """
         changed_secret = self._dependencies.secrets.until_changed(secrets)
         lost = asyncio.ensure_future(first_of(upstream.wait_lost(), changed_secret))
         idle = asyncio.ensure_future(self.handler.idling.until_due())
@@ -311,9 +314,9 @@ class ServerSupervisor:
         await self._notifications.publish_list_changes()
 
     async def _renew(self, upstream: Upstream) -> None:
-        """Refresh the lists, or use those that another replica has refreshed.
+        """Refresh expired lists, or use the lists that another replica has refreshed.
 
-        A server that does not respond keeps its connection, and its lists are shown as stale.
+        If the server does not reply, the connection stays open, and the failure is published.
         """
         try:
             known = await self.entry.now()
@@ -334,7 +337,7 @@ class ServerSupervisor:
             self._list_problems.note(self._local_listing().model_copy(update={"failed": failed}))
 
     async def _listing(self, upstream: Upstream) -> Listing:
-        """List the server and apply the result: quarantined tools are rejected from now on."""
+        """List the server and apply the result: calls of quarantined tools are rejected."""
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set on connect
         listing = await list_for_all_classes(self.described, upstream, self.entry, self.declared)
@@ -355,7 +358,7 @@ class ServerSupervisor:
         await self.entry.publish(listing)
 
     def _local_listing(self) -> Listing:
-        """Return this executor's view of the server in its current state."""
+        """Return the listing of this executor, with the current state of the connection."""
         described = self.described or Described("", "")
         listed = self.entry.listed or Listing(server=self.name, state=self.state)
         problems = {"dropped": self._list_problems.dropped, "failed": self._list_problems.failed}
@@ -365,7 +368,7 @@ class ServerSupervisor:
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
         if self.declared.is_process:
-            self.handler.breaker.succeeded()  # failures of the previous process do not count
+            self.handler.breaker.succeeded()  # drop the failures of the previous process
             self.held.tell(self.handler.upstream)
         self._lost_at, self._published_reason = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
@@ -375,7 +378,7 @@ class ServerSupervisor:
         )
 
     async def _publish_lost(self, reason: str) -> None:
-        """Publish a lost connection once, and mark its last listing as stale."""
+        """Publish the lost connection, once per reason, and mark the last listing as stale."""
         self.handler.why_not = reason
         self.handler.idling.settle()
         self._lost_at = self._lost_at or time()
@@ -384,12 +387,12 @@ class ServerSupervisor:
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
             event = ServerLost(**about_server(self.name, "lost"), reason=reason)
             self._service.events.publish(event)
-        with suppress(Exception):  # without the bus, the next connection publishes
+        with suppress(Exception):  # if the bus is down, the next connection publishes the entry
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.quarantined)
             state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
-            # Another replica may have lost the connection earlier.
+            # If another replica lost the connection earlier, its time is published.
             self._lost_at = listing.lost_at or self._lost_at
             status = {"state": state, "reason": reason, "lost_at": self._lost_at}
             await self._publish(listing.model_copy(update=status))

@@ -1,1 +1,1 @@
-"""HTTP/1.1 client for upstreams: connections, SSE, proxies, redirects."""
+"""HTTP/1.1 client for upstreams: connections, server-sent events, proxies, redirects."""

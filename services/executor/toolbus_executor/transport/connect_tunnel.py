@@ -1,4 +1,4 @@
-"""Tunnel through an HTTP proxy (CONNECT), up to the first byte for the server."""
+"""Tunnel to a server through an HTTP proxy (CONNECT)."""
 
 import asyncio
 import re
@@ -12,11 +12,11 @@ _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 async def open_tunnel(connection: socket.socket, target: Target, proxy: Proxy) -> None:
-    """Make the proxy connect to the target.
+    """Request the tunnel from the proxy. The socket then leads to the target.
 
     Raises:
-        EgressError: the proxy rejected the tunnel or did not speak HTTP; the socket is closed.
-        OSError: the connection broke; the socket is closed.
+        EgressError: the proxy rejected the tunnel, or its reply is not HTTP. The socket is closed.
+        OSError: the connection broke. The socket is closed.
 
     """
     loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ def _check_status(head: bytes) -> None:
 
 
 async def _head(connection: socket.socket) -> bytes:
-    """Read up to the end of the head only, because TLS data follows."""
+    """Return the head of the reply. No byte after it is read, because TLS data follows."""
     loop = asyncio.get_running_loop()
     head = b""
     while not head.endswith(b"\r\n\r\n"):

@@ -1,7 +1,7 @@
-"""Dialer of one server: resolves the name once, checks every address, connects to that address.
+"""Dialer of one server. It resolves the name once, and checks each address before it connects.
 
-TLS is verified for the name. A proxy resolves the server's name itself; then the host is checked as
-written, and the address of the proxy is checked after resolution.
+TLS is verified for the server's name. A proxy resolves the server's name itself. In that case the
+dialer checks the host as it is configured, and the resolved address of the proxy.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DialedSocket:
-    """A socket connected to the server.
+    """A socket that is connected to the server.
 
-    `name` is the name TLS verifies; None without TLS. `before` and `headers` are the prefix of a
-    request's path and the headers that a proxy requires.
+    `name` is the name that TLS verifies; None without TLS. A proxy for plain requests requires the
+    prefix `before` of a request's URL, and the header lines `headers`.
     """
 
     socket: socket.socket
@@ -39,10 +39,10 @@ class DialedSocket:
 
 @dataclass(frozen=True)
 class Dialer:
-    """Dialer of one server. Without settings: direct connections to public addresses only.
+    """Dialer of one server. Its defaults allow only direct connections to public addresses.
 
-    `named` returns whether the operator configured the target, at each check. `identity` is set if
-    the server receives the caller's identity.
+    `named` returns whether the operator configured the target; each check calls it. `identity` is
+    set if the server receives the caller's identity.
     """
 
     egress: Egress = STRICT
@@ -70,7 +70,10 @@ class Dialer:
         return DialedSocket(proxied, context, name)
 
     async def addresses(self, url: str) -> list[str]:
-        """Return the allowed addresses of a URL. Raises `EgressError` or `OSError`."""
+        """Return the addresses of a URL's host. All of them are allowed.
+
+        Raises `EgressError` or `OSError`.
+        """
         target = target_of(url)
         return self._check(target, await self._resolve(target))
 
@@ -93,7 +96,7 @@ class Dialer:
             raise EgressError("its host name is invalid; correct it") from error
 
     def _check(self, target: Target, found: list[str]) -> list[str]:
-        """Return the found addresses if all of them are allowed."""
+        """Return the addresses. Raise `RefusedError` if the host or any address is not allowed."""
         named = self.named()
         try:
             self.egress.check_written(target, named=named)
@@ -105,7 +108,7 @@ class Dialer:
 
 
 async def _connect_to(address: str, port: int) -> socket.socket:
-    """Connect to an address without a name lookup."""
+    """Return a socket that is connected to this address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -18,24 +18,28 @@ from toolbus_executor.transport.dialer import Dialer
 
 @dataclass(frozen=True, slots=True)
 class DialerFactory:
-    """Dialer factory; `ca` is a file of authorities for all servers, `environ` may name proxies."""
+    """Factory of dialers.
+
+    `ca` is a file of certificate authorities for all servers. `environ` can configure proxies.
+    """
 
     egress: Egress = STRICT
     named: ConfirmedTargets = field(default_factory=ConfirmedTargets)
     ca: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     keys: IdentityKeys = field(default_factory=IdentityKeys)
-    whole: Server | None = None  # the server whose replicas are dialed; operator checks apply to it
+    whole: Server | None = None  # for dialers of replicas: the server that the operator configured
 
     def for_replicas_of(self, whole: Server) -> "DialerFactory":
-        """Return the factory for the replicas of a server."""
+        """Return the factory of dialers for the replicas of a server."""
         return replace(self, whole=whole)
 
     def to(self, declared: Server, proxy: str) -> Dialer:
-        """Return the dialer of a server; `proxy` is its configured one with secrets filled in.
+        """Return the dialer of a server. `proxy` is the configured proxy, including its secrets.
 
         Raises:
-            UpstreamDeadError: the server names local files, and the operator did not configure it.
+            UpstreamDeadError: the server refers to local files, and the operator did not configure
+                it.
 
         """
         whole = self.whole or declared

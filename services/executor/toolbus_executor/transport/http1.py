@@ -1,4 +1,4 @@
-"""HTTP/1.1 client of one upstream: a keep-alive pool on asyncio and httptools, with limits."""
+"""HTTP/1.1 client of one upstream: a pool of connections on asyncio and httptools, with limits."""
 
 import asyncio
 from collections import deque
@@ -16,28 +16,28 @@ from toolbus_executor.results.large.spill import SpillBuffer
 from toolbus_executor.results.large.spill_registry import MessageSpill
 from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
-# Servers commonly close after 5 s; closing first avoids requests on closed connections.
+# Shorter than the usual timeout of servers, 5 s, so that no request is sent on a closed connection.
 IDLE_SECONDS = 4.0
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 20.0
-LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
-LARGEST_HELD = 6 * 1024 * 1024  # bytes of a response, until it is spilled
+LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must fit into a message on the bus
+LARGEST_HELD = 6 * 1024 * 1024  # bytes; a larger response is spilled
 LARGEST_HEAD = 64 * 1024
 MAX_IDLE = 64
-END_SECONDS = 1.0  # what a stream may take to end after its reply
-FIRST_FINAL_STATUS = 200  # lower ones are interim responses (100, 103)
+END_SECONDS = 1.0  # time for a stream to end after its reply
+FIRST_FINAL_STATUS = 200  # a lower status is that of an interim response (100, 103)
 
 
 class NotSentError(Exception):
-    """The upstream could not be reached; no byte was written."""
+    """The upstream could not be reached. No byte was sent."""
 
 
 class BrokenError(Exception):
-    """The connection broke, or the response is not HTTP, after the request was written."""
+    """The connection broke after the request was sent, or the response is not HTTP."""
 
 
 class TooLargeError(Exception):
-    """The response exceeds its limit."""
+    """The response exceeds a size limit."""
 
 
 def _too_large(maximum: int) -> TooLargeError:
@@ -45,7 +45,7 @@ def _too_large(maximum: int) -> TooLargeError:
 
 
 class Head(Struct):
-    """Status and headers (lower-case names) of a response."""
+    """Status and headers of a response. The names of headers are in lower case."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -58,13 +58,13 @@ class Head(Struct):
 
 _NO_HEAD = Head(0, {})
 
-# Takes a piece of a stream, and an empty one when it begins; returns True when it is done. It may
-# have a method `left`, called on timeout, that returns the seconds to wait on.
+# Receives the pieces of a stream; the first one is empty. Returns True after the reply. An optional
+# method `left` is called on timeout; it returns the seconds of further waiting.
 OnStream = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
-    """One connection. It carries one request at a time; a response is whole or streamed.
+    """One connection, with one request at a time. The response is read completely or streamed.
 
     `proxy` is set if the connection leads to a proxy that forwards plain requests.
     """
@@ -73,8 +73,8 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._proxy = proxy
         self._transport: asyncio.Transport | None = None
-        self._fields: dict[bytes, bytes] = {}  # headers as received, or ignored trailers
-        self.on_header = self._fields.__setitem__  # the parser calls no Python for a header
+        self._fields: dict[bytes, bytes] = {}  # received headers, or ignored trailers
+        self.on_header = self._fields.__setitem__  # avoids a Python call per header
         self._parser = httptools.HttpResponseParser(self)
         self._waiting: asyncio.Future[tuple[Head, bytes]] | None = None
         self._on_stream: OnStream | None = None
@@ -84,15 +84,15 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._large: MessageSpill | None = None
-        self.spill: SpillBuffer | None = None  # of a body that is too large to hold
-        self.keeps = False  # the server keeps the connection after its response
+        self.spill: SpillBuffer | None = None  # set for a body that is too large for memory
+        self.keeps = False  # the server keeps the connection open after the response
         self._until_closed = False  # a body without a length ends with the connection
-        self._bodiless = False  # the response to HEAD announces a body that does not follow
-        self._deadline = inf  # of the request in progress, in monotonic seconds
-        self._timer: asyncio.TimerHandle | None = None  # one for many requests
+        self._bodiless = False  # a HEAD request: the response has a Content-Length but no body
+        self._deadline = inf  # deadline of the request in progress, in monotonic seconds
+        self._timer: asyncio.TimerHandle | None = None  # shared by successive requests
         self._timer_at = 0.0
         self.idle_since = 0.0
-        self.on_whole: Callable[[], None] | None = None  # called once a stream has ended too
+        self.on_whole: Callable[[], None] | None = None  # called when a response has ended
 
     # -- asyncio -----------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the request in progress."""
+        """End the request in progress, if there is one."""
         if exc is None and self._until_closed:
             self._finish()
         self._fail(BrokenError(str(exc) if exc else "the upstream closed the connection"))
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._unparsed += len(data)
         try:
             self._parser.feed_data(data)
-            if self._unparsed > LARGEST_HEAD:  # an unfinished head, or trailers
+            if self._unparsed > LARGEST_HEAD:  # an incomplete head, or trailers
                 raise _too_large(LARGEST_HEAD)
         except (httptools.HttpParserError, TooLargeError) as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserError) else error
@@ -128,11 +128,12 @@ class Connection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        """Start the body."""
+        """Store the head, and prepare for the body."""
         if self._waiting is None or self._waiting.done():
             self.close()  # a second response to one request
         fields, unparsed = self._fields, self._unparsed
-        headers = {name.lower(): value.strip() for name, value in fields.items()}
+        names, values = map(bytes.lower, fields), map(bytes.strip, fields.values())
+        headers = dict(zip(names, values, strict=True))
         if unparsed > LARGEST_HEAD and sum(map(len, chain(*fields.items()))) > LARGEST_HEAD:
             raise _too_large(LARGEST_HEAD)
         fields.clear()
@@ -143,10 +144,10 @@ class Connection(asyncio.Protocol):
         if self._bodiless and head.status >= FIRST_FINAL_STATUS:
             self._finish()
         elif self._streams and self._on_stream is not None:
-            self._on_stream(b"")  # it has begun, and may send no data for long
+            self._on_stream(b"")  # marks the beginning, because data can follow much later
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Pass a piece of the body to the stream or the spill buffer, or store it."""
         self._unparsed = 0
         if self._streams and self._on_stream is not None:
             if self._on_stream(body):
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
                 self._begin_spill(large)
 
     def on_message_complete(self) -> None:
-        """Finish the response."""
+        """Complete the response."""
         self._until_closed = False
         if self._head.status < FIRST_FINAL_STATUS:
             return
@@ -180,7 +181,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be written."""
+        """Whether a request can be written."""
         return self._transport is not None and not self._transport.is_closing()
 
     def send(
@@ -190,11 +191,12 @@ class Connection(asyncio.Protocol):
         seconds: float | None,
         large: MessageSpill | None = None,
     ) -> "asyncio.Future[tuple[Head, bytes]]":
-        """Write a request and return the future of its response, until `clear` is called.
+        """Write a request and return the future of its response. Call `clear` after the response.
 
-        An event stream goes to `on_stream`. A body that is too large goes to `large`; `completed`
-        then returns the rest. The future fails with `BrokenError`, `TooLargeError`, or with
-        `TimeoutError` if there is no whole response within `seconds`.
+        The pieces of an event stream are passed to `on_stream`. A body that is too large for memory
+        is stored in `large`; `completed` then returns its rest. The future fails with
+        `BrokenError`, `TooLargeError`, or with `TimeoutError` if the response is not complete
+        within `seconds`.
 
         Raises:
             NotSentError: the connection was closed before any byte was written.
@@ -214,20 +216,20 @@ class Connection(asyncio.Protocol):
             self._deadline = inf
         else:
             self._deadline = monotonic() + seconds
-            # A timer of an earlier request that fires before the deadline is renewed then.
+            # A running timer that ends before the deadline is restarted then.
             if self._timer is None or self._timer_at > self._deadline:
                 self._start_timer(seconds)
         return waiting
 
     async def completed(self, response: tuple[Head, bytes]) -> tuple[Head, bytes]:
-        """Return a response whose large body is stored, with the rest of that body."""
+        """Wait until a large body is stored, and return the response with the rest of the body."""
         if self.spill is None or self._large is None:
             return response
         spill, self.spill = self.spill, None
         return response[0], await self._large.ended(spill)
 
     def clear(self) -> None:
-        """End the request in progress, also one without a response."""
+        """End the request in progress, even if it has no response."""
         if self.spill is not None and self._large is not None:
             self._large.abandon(self.spill)
         self._waiting = self._on_stream = self._large = self.spill = None
@@ -235,7 +237,8 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether the connection can be used for another request after the last response."""
-        return self.keeps and self.usable
+        transport = self._transport
+        return self.keeps and transport is not None and not transport.is_closing()
 
     def close(self) -> None:
         """Close the connection immediately."""
@@ -260,7 +263,7 @@ class Connection(asyncio.Protocol):
         self._timer_at = monotonic() + seconds
 
     def _check_deadline(self) -> None:
-        """Fail the request in progress if its time is over; progress on a stream extends it."""
+        """Fail the request if its deadline has passed. A stream's progress extends the deadline."""
         self._timer = None
         if self._waiting is None or self._deadline == inf:
             return
@@ -279,14 +282,14 @@ class Connection(asyncio.Protocol):
 
 
 def _absolute(request: bytes, proxy: DialedSocket) -> bytes:
-    """Return a request with an absolute URL, for a proxy that forwards plain requests."""
+    """Return the request with an absolute URL, as a proxy for plain requests requires it."""
     verb, _, rest = request.partition(b" ")
     line, _, rest = rest.partition(b"\r\n")
     return b"%b %b%b\r\n%b%b" % (verb, proxy.before, line, proxy.headers, rest)
 
 
 class Pool:
-    """Connections to one host, reused after use; the server's bulkhead limits their number."""
+    """Reusable connections to one host. The server's bulkhead limits their number."""
 
     def __init__(self, url: str, way: Dialer) -> None:
         self._url = url
@@ -302,10 +305,10 @@ class Pool:
         seconds: float | None = DEFAULT_SECONDS,
         large: MessageSpill | None = None,
     ) -> tuple[Head, bytes]:
-        """Return the response to one request, sent on a free or new connection.
+        """Send a request on an idle or new connection, and return the response.
 
         Raises:
-            NotSentError: no connection; nothing was written.
+            NotSentError: no connection could be opened. Nothing was sent.
             BrokenError, TooLargeError, TimeoutError: see `Connection.send`.
 
         """
@@ -319,7 +322,7 @@ class Pool:
             if connection.spill is not None:
                 response = await connection.completed(response)
         except BaseException:
-            # Also when cancelled: a late response must not reach the next request.
+            # On cancellation too: a late response must not be read as the next response.
             connection.close()
             raise
         finally:
@@ -331,14 +334,14 @@ class Pool:
         return response
 
     def close(self) -> None:
-        """Close idle connections. Connections in use close when their request ends."""
+        """Close the idle connections. Other connections are closed when their request ends."""
         self._closed = True
         for connection in (*self._idle, *self._ending):
             connection.close()
         self._idle.clear()
 
     def _put_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request if that is possible, else close it."""
+        """Store a connection for the next request if it is reusable. Close it otherwise."""
         connection.on_whole = None
         if self._closed or not connection.reusable or len(self._idle) >= MAX_IDLE:
             connection.close()
@@ -347,7 +350,10 @@ class Pool:
         self._idle.append(connection)
 
     def _await_end(self, connection: Connection) -> None:
-        """Keep a connection whose reply is complete until its stream ends, for a limited time."""
+        """Wait for the end of a reply's stream to reuse the connection.
+
+        Close it after a time limit.
+        """
         if self._closed:
             connection.close()
             return

@@ -1,4 +1,4 @@
-"""The HTTP proxy of a target: the server's own, else the environment's. Pure."""
+"""HTTP proxy of a target: the proxy of the server's configuration, or of the environment."""
 
 import re
 from base64 import b64encode
@@ -10,13 +10,16 @@ from urllib.parse import unquote
 from toolbus_common.egress.addresses import LOOPBACK, kind_of
 from toolbus_common.egress.url_target import EgressError, Target, target_of
 
-DIRECT = "none"  # configured: no proxy, whatever the environment says
+DIRECT = "none"  # configured value: no proxy, even if the environment has one
 _URL = re.compile(r"http://(?:(?P<user>[^/@]*)@)?(?P<authority>[^/@]+)/?")
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy and its credentials. `by_environment`: an environment variable configured it."""
+    """A proxy and its credentials.
+
+    `by_environment` is set if an environment variable configured it.
+    """
 
     target: Target
     authorization: bytes = field(default=b"", repr=False)

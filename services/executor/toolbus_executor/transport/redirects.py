@@ -1,4 +1,4 @@
-"""Redirects within an upstream's origin; all others are rejected."""
+"""Redirects within the origin of an upstream. All other redirects are rejected."""
 
 from urllib.parse import urljoin, urlsplit
 
@@ -11,7 +11,7 @@ _BY_READING = (301, 302, 303, 307, 308)
 
 
 def redirect_target(head: Head, method: str, address: str) -> str | None:
-    """Return the target on the same origin to request instead; None if there is none."""
+    """Return the target to request instead, on the same origin; None if there is none."""
     reading = method in ("GET", "HEAD")
     if head.status not in (_BY_READING if reading else SAME_METHOD):
         return None

@@ -1,4 +1,4 @@
-"""Parser of server-sent events, piece by piece, with a limit on the size of one event."""
+"""Incremental parser of server-sent events. The size of an event is limited."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,14 @@ from toolbus_executor.results.large.spill import SpillBuffer
 from toolbus_executor.results.large.spill_registry import MessageSpill
 
 LARGEST_EVENT = 7 * 1024 * 1024
-LARGEST_HELD = 6 * 1024 * 1024  # bytes of an event, until it is spilled
+LARGEST_HELD = 6 * 1024 * 1024  # bytes; a larger event is spilled
 _FIELD = len(b"data:")
 _LONGEST_ID = 1024
 _LONGEST_RETRY = 60_000  # milliseconds
 
 
 class EventReader:
-    """Converts pieces of a stream to the data of its events.
+    """Parser that converts the pieces of a stream to the data of its events.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
     """
@@ -25,11 +25,11 @@ class EventReader:
         self._size = 0
         self._name = ""
         self.large: MessageSpill | None = None
-        self.spilled: SpillBuffer | None = None  # a complete event that was too large to return
-        self._spill: SpillBuffer | None = None  # an event with an unfinished line
-        self.name = ""  # of the last event
+        self.spilled: SpillBuffer | None = None  # a complete event that was too large for memory
+        self._spill: SpillBuffer | None = None  # an incomplete event that is too large for memory
+        self.name = ""  # name of the last event
         self.last_id = b""
-        self.retry = 0.0  # seconds to wait before reconnecting; 0 if the server sent none
+        self.retry = 0.0  # pause before reconnecting in seconds; 0 if the server sent none
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Yield the data of each completed event. Raises `UpstreamInvalidError`."""
@@ -52,14 +52,14 @@ class EventReader:
                 data = b"\n".join(self._data)
                 self._data, self._size = [], len(rest)
                 self.name, self._name = self._name, ""
-                # MCP 2025-11-25 begins a stream with an empty event that only carries an id.
+                # In MCP 2025-11-25 a stream begins with an event that has an id and no data.
                 if data:
                     yield data
             else:
                 self._size = len(rest)
 
     def give_up(self) -> SpillBuffer | None:
-        """Return the buffer of an unfinished large event, so that the caller can delete it."""
+        """Return the buffer of a large event that was not processed. The caller must delete it."""
         spill, self._spill, self.spilled = self.spilled or self._spill, None, None
         return spill
 
@@ -76,9 +76,9 @@ class EventReader:
             self._begin_spill(large)
 
     def _begin_spill(self, large: MessageSpill) -> None:
-        """Spill a data line from its beginning."""
+        """Spill the current data line, including the part that was already buffered."""
         parts, self._rest = self._rest, []
-        first = b"".join(parts[:_FIELD])  # no part is empty, so they include the field's name
+        first = b"".join(parts[:_FIELD])  # no part is empty, so these include the field's name
         if not first.startswith(b"data:"):
             raise UpstreamInvalidError(
                 "The upstream's event has a line without data that is too long."
@@ -88,9 +88,9 @@ class EventReader:
             self._spill.feed(part)
 
     def _feed_on(self, spill: SpillBuffer, piece: bytes) -> None:
-        """Store the next piece of a line.
+        """Store the next piece of a large event.
 
-        The end of the line ends the event, as MCP messages have one line.
+        The end of the line is the end of the event, because an MCP message has one line.
         """
         line, newline, _ = piece.partition(b"\n")
         spill.feed(line)
@@ -98,7 +98,7 @@ class EventReader:
             self._spill, self.spilled = None, spill
 
     def restart(self) -> None:
-        """Discard a partial event; a new connection sends it again from the start."""
+        """Discard a partial event. A new connection sends it again from the beginning."""
         self._rest, self._data, self._size, self._name = [], [], 0, ""
 
     def _note(self, field: bytes, value: bytes) -> None:

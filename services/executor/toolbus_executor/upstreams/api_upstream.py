@@ -1,4 +1,4 @@
-"""Base of upstreams whose tools come from an API description: no requests, no notifications."""
+"""Base of upstreams for APIs. Their tools come from a description of the API."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -17,24 +17,24 @@ from toolbus_executor.upstreams.subscriptions import (
 
 
 class Operation(Protocol):
-    """The operation behind a tool; `binding` is its digest, and part of the tool's definition."""
+    """The operation of a tool. `binding` is its digest, and a part of the tool's definition."""
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The tool definition, as listed."""
+        """The tool's definition in the list."""
 
     @property
     def binding(self) -> str:
-        """A digest of the operation."""
+        """A digest that changes if the operation of the tool changes."""
 
 
 T = TypeVar("T", bound=Operation)
 
 
 class ApiUpstream(ABC, Generic[T]):
-    """The common part of these upstreams; `refresh` is in seconds.
+    """Base class of API upstreams. The description is read again every `refresh` seconds.
 
-    A call runs the operation that was listed under its name by this or another replica. If the
+    A call executes the operation that this or another replica listed under the tool's name. If the
     description has changed since then, the tools are listed again before the call.
     """
 
@@ -44,18 +44,18 @@ class ApiUpstream(ABC, Generic[T]):
         self.left_out: dict[str, str] = {}
         self._news = news
         self._refresh = refresh
-        self._operations: Mapping[str, T] = {}  # from the latest description
-        self._fresh = False  # read, but not listed yet
-        self._listed: dict[str, str] = {}  # tool -> binding, as listed
+        self._operations: Mapping[str, T] = {}  # operations of the latest description, by tool
+        self._fresh = False  # whether the description was read but not listed yet
+        self._listed: dict[str, str] = {}  # listed bindings, by tool
         self._relisting = asyncio.Lock()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @abstractmethod
     async def _read(self) -> None:
-        """Read the description; replace all operations, or keep the old ones on an error."""
+        """Read the description, and replace all operations. An error leaves them unchanged."""
 
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Return every tool of the current description."""
+        """Return all tools of the current description as one page."""
         if method != "tools/list":
             raise no_such_method()
         if not self._fresh:
@@ -65,14 +65,16 @@ class ApiUpstream(ABC, Generic[T]):
         return {"tools": tools, "ttlMs": int(self._refresh * 1000)}
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the bindings of the tools as listed, here or elsewhere."""
+        """Store the bindings of the tools that this or another replica listed."""
         self._listed = {each.name: _binding(each.definition) for each in tools}
 
     async def _operation(self, call: CallAdmitted) -> T:
-        """Return the operation of a tool; list again if it differs from the listed one.
+        """Return the operation of a tool.
+
+        If the operation differs from the listed operation, list the tools first.
 
         Raises:
-            UpstreamRefusedError: the tool no longer has an operation.
+            UpstreamRefusedError: the tool has changed or no longer exists.
 
         """
         operation = self._as_listed(call.tool)
@@ -92,21 +94,21 @@ class ApiUpstream(ABC, Generic[T]):
         return found
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Raise an error, because these servers have no resources."""
+        """Reject subscriptions to resources, because these servers have no resources."""
         if uris:
             refuse_unless_subscribable(Described("", ""))
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error, because these servers have no tasks."""
+        """Reject subscriptions to tasks, because these servers have no tasks."""
         if tasks:
             refuse_unless_following(Described("", ""))
 
     async def wait_lost(self) -> str:
-        """Wait until the connection is unusable; return the reason."""
+        """Wait until the server must be reconnected, and return the reason."""
         return await asyncio.shield(self._lost)
 
     def lose(self, why: str) -> None:
-        """Mark the connection as unusable."""
+        """Require that the server is reconnected, for this reason."""
         if not self._lost.done():
             self._lost.set_result(why)
 
@@ -117,14 +119,14 @@ def _binding(definition: dict[str, Any]) -> str:
 
 
 def no_such_method() -> UpstreamRefusedError:
-    """Return the error for methods other than those of tools."""
+    """Return the error for methods that do not concern tools."""
     return UpstreamRefusedError(
         "The server offers tools and nothing else.", upstream_code=METHOD_NOT_FOUND, sent=False
     )
 
 
 def changed_since() -> UpstreamRefusedError:
-    """Return the error for a tool whose operation differs from the listed one."""
+    """Return the error for a tool whose operation differs from the listed operation."""
     return UpstreamRefusedError(
         "The tool has changed; list the tools again.", upstream_code=-32602, sent=False
     )

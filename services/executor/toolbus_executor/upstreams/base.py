@@ -1,9 +1,9 @@
-"""Interface of an upstream server for the executor, independent of transport and family."""
+"""Interface of an upstream server, independent of its transport and protocol family."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from toolbus_common.concurrency import completely
 from toolbus_common.contracts import CallAdmitted, CatalogEntry
@@ -12,13 +12,16 @@ from toolbus_executor.upstreams.call_channel import Caller, Question
 
 LISTS = ("tools", "prompts", "resources")
 
+# Sends a call within this number of seconds, and returns its raw result.
+Send = Callable[[CallAdmitted, float, Caller], Awaitable[bytes]]
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An upstream's description of itself.
+    """The server's description of itself.
 
-    `info` has its name, version and title. `is_toolbus` is set for another Toolbus gateway. `ours`
-    is set if Toolbus wrote the description because it cannot connect to the server yet.
+    `info` contains its name, version and title. `is_toolbus` is set for another Toolbus gateway.
+    `ours` is set if Toolbus wrote the description because it cannot connect to the server yet.
     """
 
     family: str
@@ -27,7 +30,7 @@ class Described:
     capabilities: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     is_toolbus: bool = False
-    ttl_ms: int | None = None  # how long the server allows this to be cached
+    ttl_ms: int | None = None  # cache lifetime of the description that the server permits
     ours: bool = False
 
     def has(self, capability: str) -> bool:
@@ -36,7 +39,7 @@ class Described:
 
     @property
     def changing(self) -> tuple[str, ...]:
-        """The lists whose changes the server announces."""
+        """The lists whose changes the server reports."""
         return tuple(
             name
             for name in LISTS
@@ -45,7 +48,7 @@ class Described:
 
     @property
     def subscribable(self) -> bool:
-        """Whether the server offers resource subscriptions."""
+        """Whether the server supports subscriptions to resources."""
         return self.has("resources") and self.capabilities["resources"].get("subscribe") is True
 
 
@@ -55,8 +58,9 @@ class UpstreamCallbacks:
 
     Attributes:
         on_lists_changed: a list may have changed.
-        on_notification: a notification for everyone arrived: its method and raw params.
-        relist: list again at once; raises if the call's tool is quarantined in the new list.
+        on_notification: a notification for all clients arrived: its method and raw params.
+        relist: list the server again now. Raises an error if the call's tool is quarantined
+            afterwards.
         on_dropped: a message of this kind could not be attributed to a call.
         on_owner_message: a message for one principal arrived: principal id, client session or
             empty, method, raw params, the resources watched there, and the id of a request that the
@@ -78,7 +82,7 @@ class UpstreamCallbacks:
 
 
 class NoSuchFamilyError(UpstreamInvalidError):
-    """The server does not speak the configured protocol family."""
+    """The server does not support the configured protocol family."""
 
     @classmethod
     def legacy(cls) -> "NoSuchFamilyError":
@@ -100,25 +104,25 @@ class NoSuchFamilyError(UpstreamInvalidError):
 
 
 class SameDeathError(UpstreamDeadError):
-    """A call failed because its process ended, and the end was already counted as a failure."""
+    """A call failed because its process ended. The end was already counted as a failure."""
 
 
 class Upstream(Protocol):
     """A connection to one server.
 
-    `call` raises the errors of `toolbus_common.errors`; the data of an error has `sent` set to
-    False if provably nothing was written.
+    `call` raises errors of `toolbus_common.errors`. The data of an error contains `sent: False`
+    only if it is certain that nothing was sent.
     """
 
-    left_out: dict[str, str]  # entries left out of the latest lists, with reasons
+    left_out: dict[str, str]  # entries that the latest lists omit, with the reasons
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         ...
 
     async def open(self) -> Described:
-        """Detect the protocol family, perform the handshake, and return the description."""
+        """Detect the protocol family and connect. Return the server's description."""
         ...
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class Upstream(Protocol):
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the listed tools, because calls of some tools need special treatment."""
+        """Store the definitions of the listed tools, because calls of some tools depend on them."""
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
@@ -139,24 +143,24 @@ class Upstream(Protocol):
         ...
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to changes of these resources and no others."""
+        """Subscribe to exactly these resources."""
         ...
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Subscribe to status changes of these tasks and no others."""
+        """Subscribe to exactly these tasks."""
         ...
 
     async def wait_lost(self) -> str:
-        """Wait until the connection is unusable; return the reason."""
+        """Wait until the server must be reconnected, and return the reason."""
         ...
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         ...
 
 
 async def close_completely(upstream: Upstream) -> None:
-    """Close an upstream completely, even if this task is cancelled: no process may outlive it."""
+    """Close an upstream even if this task is cancelled, so that no process outlives it."""
     await completely(upstream.close())
 
 
@@ -166,21 +170,34 @@ def sends_requests(upstream: Upstream, call: CallAdmitted) -> bool:
     return upstream.sends_requests if of_call is None else bool(of_call(call))
 
 
+def plain_sender(upstream: object, tool: str) -> Send | None:
+    """Return the function that sends plain calls of a tool; None if the upstream has none.
+
+    A plain call has a caller of the stateless family, and no member besides its arguments. The
+    function stays valid until the server's definitions change. It raises like `Upstream.call`.
+    """
+    of_tool = getattr(upstream, "plain_sender", None)
+    return None if of_tool is None else cast("Send | None", of_tool(tool))
+
+
 def separates(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether this call uses a session of its owner."""
+    """Return whether this call needs a session of its owner."""
     of_call = getattr(upstream, "separates_in", None)
     return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
 
 
 def is_isolated_failure(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether a failed call is no evidence of a failure of the whole server."""
+    """Return whether a failure of this call should not count as a failure of the server."""
     of_call = getattr(upstream, "spared", None)
     return of_call is not None and bool(of_call(call))
 
 
 @contextmanager
 def sent_before() -> Iterator[None]:
-    """Mark errors as raised after a request was sent: the call may have been executed."""
+    """Mark errors in this context as raised after a request was sent.
+
+    The call may therefore have been executed.
+    """
     try:
         yield
     except ToolbusError as error:

@@ -1,4 +1,4 @@
-"""The channel to the caller of one call: notifications, and requests to its client."""
+"""Channel to the caller of one call: notifications, and requests to its client."""
 
 import asyncio
 from collections import deque
@@ -16,7 +16,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.replies import CallContext
 from toolbus_executor.mcp_messages.client_capabilities import kinds_of, request_kind
-from toolbus_executor.mcp_messages.log_levels import DEFAULT, rank_of
+from toolbus_executor.mcp_messages.log_levels import DEFAULT, NO_LEVEL, rank_of
 from toolbus_executor.mcp_messages.request_builder import name_of, refusal
 from toolbus_executor.mcp_messages.task_formats import RESULT
 from toolbus_executor.upstreams.deadline_extension import CallDeadline, DeadlineExtension
@@ -32,7 +32,7 @@ Owner = tuple[str, str, str, str]  # a principal: customer, key, user and digest
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A server's request during a call; `answer` takes the raw member of the response."""
+    """A server's request during a call. `answer` receives the raw member of the response."""
 
     method: str
     params: bytes
@@ -40,15 +40,14 @@ class Question:
 
 
 class Caller:
-    """The channel to one caller.
+    """The channel to the caller of one call.
 
-    After input requests, the call that continues takes over the channel.
+    After input requests, the call that continues uses the same channel.
     """
 
     __slots__ = (
         "_began",
         "_call",
-        "_context",
         "_count",
         "_extending",
         "_held",
@@ -61,6 +60,7 @@ class Caller:
         "_pump",
         "_timer",
         "_unasked",
+        "context",
         "likely",
         "next_request",
         "owner",
@@ -68,6 +68,7 @@ class Caller:
         "shown",
         "suspect",
         "task",
+        "used",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Caller:
         self._timer: asyncio.TimerHandle | None = None
         self.owner: Owner = (call.customer, call.key, call.user, call.principal_id)
         self.questions: dict[str, Question] = {}
+        self.used = False  # a message was sent, or is delayed
         self.likely = True  # the server may send requests during this call
         self.suspect = False  # the server sent a request during this call, or may have
         self.shown = False  # the client received the requests, and will answer them
@@ -102,21 +104,21 @@ class Caller:
         self._began = monotonic()
         self._extending = extending
         self._patience: CallDeadline | None = None
-        self._context = context
+        self.context = context
         self._progress = call.progress
-        self._least = rank_of(call.log_level)
+        self._least = rank_of(call.log_level) if call.log_level else NO_LEVEL
         self._unasked = call.default_logs and not call.log_level
         self._kinds = call.capabilities
 
     def progressed(self, body: bytes) -> None:
         """Forward the server's progress.
 
-        Above the rate limit, only the latest is sent, with a delay.
+        Above the rate limit, only the latest progress is sent, after a delay.
         """
         self.works()
         if not self._progress:
             return
-        early, self._held = bool(self._held), body
+        early, self._held, self.used = bool(self._held), body, True
         if early:
             return
         self._pace = self._pace or ProgressLimiter()
@@ -128,7 +130,7 @@ class Caller:
             self._release()
 
     def works(self) -> None:
-        """Extend the call's deadline, because the server is known to be working on the call."""
+        """Extend the deadline of the call, because the server is working on it."""
         if self._patience is not None:
             self._patience.restart()
         elif self._extending is not None:
@@ -140,7 +142,7 @@ class Caller:
         return 0.0 if self._patience is None else self._patience.left()
 
     def suspend(self) -> None:
-        """Detach the channel from its call until another call takes it over."""
+        """Detach the channel from its call until another call continues."""
         self._extending = self._patience = None
 
     def logged(self, rank: int, body: bytes, *, raised: bool = False) -> None:
@@ -155,11 +157,11 @@ class Caller:
             self._notify(Notification("notifications/message", body))
 
     def paused(self, seconds: float) -> None:
-        """Report that the server closed its stream, and will resume it after these milliseconds."""
+        """Report that the server closed its stream, and will resume it after these seconds."""
         self._notify(StreamPaused(round(seconds * 1000)))
 
     def request(self, question: Question) -> None:
-        """Store a request for the caller, or reject one that its client does not support."""
+        """Store a request for the caller. Reject it if the client does not support it."""
         self.suspect = self.suspect or question.method != "ping"
         if question.method == "ping":
             question.answer(b'"result":{}')
@@ -174,14 +176,14 @@ class Caller:
             self.next_request.set_result(None)
 
     def unshown(self) -> list[Question]:
-        """Return and remove the requests that the client has not received."""
+        """Remove the requests that the client has not received, and return them."""
         if self.shown:
             return []
         left, self.questions = list(self.questions.values()), {}
         return left
 
     async def flushed(self) -> None:
-        """Return once everything is sent, including delayed progress."""
+        """Wait until everything is sent, including delayed progress."""
         self._release()
         if self._pump is not None:
             await self._pump
@@ -197,7 +199,7 @@ class Caller:
             self._put(Progress(body))  # the rate limit is the bound
 
     def _extend(self, deadline: float) -> None:
-        """Announce the call's new deadline to the waiting service."""
+        """Send the call's new deadline to the service that waits for the reply."""
         self._put(DeadlineExtended(deadline))
 
     def _notify(self, message: CallNotification) -> None:
@@ -205,10 +207,11 @@ class Caller:
             self._put(message)
 
     def _put(self, message: CallNotification | DeadlineExtended) -> None:
+        self.used = True
         self._outbox.append(message)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.ensure_future(self._send_all())
 
     async def _send_all(self) -> None:
         while self._outbox:
-            await self._context.send(self._outbox.popleft())
+            await self.context.send(self._outbox.popleft())

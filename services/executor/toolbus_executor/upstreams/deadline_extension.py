@@ -1,7 +1,8 @@
-"""Extend the deadlines of calls whose server reports progress, up to a maximum.
+"""Extension of the deadlines of calls whose server reports progress, up to a maximum.
 
 Each progress notification costs a clock reading and a comparison. Other services are notified only
-if their known deadline would be too early, at most once per half idle timeout and once a second.
+if the deadline that they know would be too early: at most once per half idle timeout, and at most
+once a second.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ from toolbus_common.config import Server
 from toolbus_common.config.servers.timeouts import Timeouts, timeouts_of
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 
-SHORTEST_STEP = 1.0  # seconds between two announcements of one call, at least
-SLACK_SECONDS = 0.05  # a timer may be late
+SHORTEST_STEP = 1.0  # minimum seconds between two announcements of one call
+SLACK_SECONDS = 0.05  # tolerance, because timers can be late
 
 # Publish a call's new deadline, in seconds since the epoch.
 Announce = Callable[[CallAdmitted, float], None]
@@ -22,7 +23,7 @@ Extend = Callable[[float], None]
 
 
 class DeadlineExtension:
-    """The timeouts of one server's calls, and where later deadlines are announced."""
+    """The timeouts of one server's calls. `announce` publishes later deadlines."""
 
     def __init__(self, declared: Server, announce: Announce) -> None:
         self.usual = timeouts_of(declared)
@@ -34,14 +35,14 @@ class DeadlineExtension:
         self.announce = announce
 
     def timeouts(self, call: CallAdmitted) -> Timeouts:
-        """Return how long a call may take."""
+        """Return the timeouts of a call."""
         if self._by_tool and call.method == TOOLS_CALL:
             return self._by_tool.get(call.tool, self.usual)
         return self.usual
 
 
 class CallDeadline:
-    """The deadline of one call, from its first progress on. Times are monotonic seconds."""
+    """The deadline of one call, created at its first progress. Times are monotonic seconds."""
 
     __slots__ = ("_announce", "_announced", "_call", "_ends", "_extend", "_idle", "_until")
 
@@ -57,7 +58,7 @@ class CallDeadline:
         self._until = 0.0
 
     def restart(self) -> None:
-        """Restart the idle timeout, up to the total timeout."""
+        """Restart the idle timeout. The total timeout limits the deadline."""
         now = monotonic()
         self._until = min(now + self._idle, self._ends)
         if self._until > self._announced:
@@ -68,12 +69,15 @@ class CallDeadline:
             self._announce(self._call, deadline)
 
     def left(self) -> float:
-        """Return the seconds until the deadline, not above 0 once it has passed."""
+        """Return the seconds until the deadline; 0 or less after the deadline."""
         return self._until - monotonic()
 
 
 class Limit:
-    """A timer that fails a future with `TimeoutError`, unless `left` returns remaining time."""
+    """Timer that fails a future with `TimeoutError`.
+
+    If `left` returns a number of seconds above 0 at the end, the timer continues for these seconds.
+    """
 
     __slots__ = ("_future", "_left", "_timer")
 
@@ -88,7 +92,7 @@ class Limit:
         self._timer = future.get_loop().call_later(seconds, self._expire)
 
     def cancel(self) -> None:
-        """Stop."""
+        """Stop the timer."""
         self._timer.cancel()
 
     def _expire(self) -> None:
@@ -100,12 +104,12 @@ class Limit:
 
 
 def timeout_message(name: str, seconds: float, took: float, times: Timeouts) -> str:
-    """Return why a call timed out.
+    """Return the reason why a call timed out.
 
     Args:
-        name: the server.
+        name: the name of the server.
         seconds: the initial time limit.
-        took: the seconds until the call ended.
+        took: the duration of the call in seconds.
         times: the configured timeouts.
 
     """

@@ -1,4 +1,4 @@
-"""Create the upstream for a configured server of any kind."""
+"""Factory of the upstream for a configured server of any kind."""
 
 import os
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", *CERTIFICATES)
 
 
 def kind_of(declared: Server) -> str:
-    """Return the server's kind, as `toolbus status` shows it."""
+    """Return the kind of a server, for `toolbus status`."""
     for kind in ("openapi", "graphql", "grpc", "python", "container"):
         if getattr(declared, kind):
             return kind
@@ -56,7 +56,7 @@ def reached(  # noqa: PLR0913 - only this function knows every kind
     name: str = "",
     bearer: Bearer | None = None,
 ) -> Upstream:
-    """Create the upstream for a configured server, without connecting.
+    """Return the upstream for a configured server. It is not connected yet.
 
     Args:
         declared: the server's configuration.
@@ -64,12 +64,13 @@ def reached(  # noqa: PLR0913 - only this function knows every kind
         ways: creates the dialer.
         found: the values of secret references.
         spills: stores results that are too large to return.
-        settings: for processes.
+        settings: the settings of the executor, used for processes.
         name: the server's name.
-        bearer: holds the server's token, if it requires OAuth.
+        bearer: the server's token, if it requires OAuth.
 
     Raises:
-        UpstreamDeadError: the configuration names local files that the server may not use.
+        UpstreamDeadError: the configuration contains local files that only an operator may
+            configure.
 
     """
     if declared.is_process:
@@ -94,7 +95,7 @@ def reached(  # noqa: PLR0913 - only this function knows every kind
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A server that is a process, with everything needed to start it."""
+    """A server that is a process, with all inputs for its start."""
 
     name: str
     declared: Server
@@ -105,7 +106,7 @@ class _Program:
     settings: Settings
 
     def with_token(self, bearer: Bearer) -> TokenProcess:
-        """Return the process that receives a token in its environment or in a file."""
+        """Return an upstream whose process receives a token, in its environment or in a file."""
         oauth = self.declared.oauth
         assert oauth is not None  # noqa: S101 - a bearer implies the configuration
 
@@ -120,7 +121,10 @@ class _Program:
         return TokenProcess(bearer, start, one_account=one_account)
 
     def started(self, token: str = "", place: tuple[str, str] = ("", "")) -> StdioUpstream:
-        """Return the process, not started yet; `place` is the directory and path of its token."""
+        """Return an upstream whose process is not started yet.
+
+        `place` is the directory of its token file, and the path of this directory below the home.
+        """
         passed: tuple[str, ...] = _PASSED_ON
         declared = self.declared
         command: Sequence[str] = declared.command
@@ -142,7 +146,10 @@ class _Program:
         return made
 
     def _isolation(self) -> Isolation:
-        """Return the isolation settings; if hosts are listed, with the proxy that leads to them."""
+        """Return the isolation.
+
+        If the configuration lists hosts, the isolation has an egress proxy.
+        """
         held = isolation_of(self.declared, self.settings, self.name)
         if not isinstance(self.declared.network, Hosts):
             return held
@@ -157,8 +164,8 @@ def _grpc(
     way: Dialer,
     bearer: Bearer | None,
 ) -> Upstream:
-    """Create a gRPC upstream; its libraries are an optional extra."""
-    # Child processes are not forked from threads, so gRPC's warnings are noise.
+    """Return a gRPC upstream. Its libraries are an optional dependency."""
+    # The executor does not fork from threads, so gRPC's warnings about forks are not useful.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         from toolbus_executor.upstreams.grpc.upstream import GrpcUpstream  # noqa: PLC0415
@@ -172,13 +179,13 @@ def _grpc(
 
 
 def secrets_of(declared: Server, found: Values, token: str = "") -> KnownSecrets:
-    """Return all secrets that the server is given and might repeat: references and literals."""
+    """Return all secrets that the server receives: values of references, and literal values."""
     given = (filled(text, found) for text in texts_of(declared))
     return KnownSecrets((*found.values(), token, *(each for each in given if len(each) >= PIECE)))
 
 
 def texts_of(declared: Server) -> list[str]:
-    """Return the configuration values that may contain secret references."""
+    """Return the configuration values that can contain references to secrets."""
     values = (getattr(declared, each).values() for each in CREDENTIALS)
     return [declared.proxy, *chain.from_iterable(values)]
 

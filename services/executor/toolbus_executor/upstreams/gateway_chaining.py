@@ -1,7 +1,7 @@
-"""Limit how far calls and names travel through chained Toolbus gateways. Pure.
+"""Limits for chained Toolbus gateways: on the hops of a call, and on the length of names.
 
-No gateway knows the length of a chain. Therefore each passes on the number of hops that a call has
-made, and drops names from gateways that a call could not reach.
+No gateway knows the length of a chain. Therefore each gateway forwards the number of hops that a
+call has made, and drops names from gateways that a call could not reach.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import LoopDetectedError
 
-HOPS = "dev.toolbus/hops"  # in a call's `_meta`: the hops between gateways so far
+HOPS = "dev.toolbus/hops"  # member of a call's `_meta`: the number of hops so far
 MAX_HOPS = 4
 NAME = "toolbus"
 _BETWEEN = "__"
@@ -20,7 +20,7 @@ _FAR = f"its path has more than {MAX_HOPS} gateways; one of them may lead back t
 
 
 class _Extra(msgspec.Struct):
-    """The members of a call besides its arguments that are read here."""
+    """The member of a call's extra members that is read here."""
 
     meta: dict[str, Any] = msgspec.field(name="_meta", default_factory=dict)
 
@@ -30,10 +30,10 @@ _members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def onward(call: CallAdmitted) -> CallAdmitted:
-    """Return the call as it is sent to the next Toolbus, with one more hop.
+    """Return the call to send to the next Toolbus gateway, with one more hop.
 
     Raises:
-        LoopDetectedError: the call has made `MAX_HOPS` hops.
+        LoopDetectedError: the call has already made `MAX_HOPS` hops.
 
     """
     meta = _extra(call.extra or "{}").meta
@@ -52,7 +52,10 @@ def onward(call: CallAdmitted) -> CallAdmitted:
 
 
 def near(method: str, page: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a page without entries from too many gateways away, and the reasons by name."""
+    """Return a page of a list without entries that are too many gateways away.
+
+    Also return the reason for each omitted entry, by name.
+    """
     member = _NAMED.get(method, "")
     entries = page.get(member)
     if not isinstance(entries, list):

@@ -1,4 +1,4 @@
-"""Turn a server's lists into a published listing: bounded, and without unusable entries."""
+"""Listing of a server from its lists. The size is limited, and unusable entries are omitted."""
 
 import asyncio
 import re
@@ -23,24 +23,24 @@ from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, params
 
 MAX_PAGES = 100
 MAX_ENTRIES = 5_000
-MAX_DROPPED = 200  # reported by name
+MAX_DROPPED = 200  # dropped entries that are reported by name
 DEEPEST_DEFINITION = 40
 DISCOVER = "server/discover"
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
 _LONGEST_URI = 2048
 _URI = re.compile(rf"[^\x00-\x20\x7f]{{1,{_LONGEST_URI}}}")
-_AT_ONCE = 16  # definitions read before other tasks run
-_LARGE = 64 * 1024  # bytes of a definition whose digest is computed in a thread
+_AT_ONCE = 16  # definitions that are processed before other tasks can run
+_LARGE = 64 * 1024  # bytes; the digest of a larger definition is computed in a thread
 _LONGEST_REASON = 300
-_LONGEST_REASONED = 96  # characters of a dropped entry's name
+_LONGEST_REASONED = 96  # reported characters of an entry's name
 
 Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of list: its request, and the member that identifies an entry."""
+    """A kind of list: its request, and the member that identifies an entry."""
 
     name: str
     method: str
@@ -59,21 +59,24 @@ OTHERS = (
 
 @dataclass(slots=True)
 class _Filter:
-    """Collects usable entries. All kinds together have at most `limit` bytes."""
+    """Filter of usable entries. The entries of all kinds together have at most `limit` bytes."""
 
     server: str = ""
     limit: int = LARGEST_LIST
     dropped: dict[str, str] = field(default_factory=dict)
-    more: int = 0  # dropped besides those reported by name
+    more: int = 0  # dropped entries that are not reported by name
     size: int = 0
 
     @property
     def reported(self) -> dict[str, str]:
-        """The dropped entries with reasons; beyond a bound only their number."""
+        """The dropped entries with the reasons.
+
+        The number of all further entries is the last item.
+        """
         return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
 
     async def sift(self, kind: Kind, entries: list[Any]) -> tuple[CatalogEntry, ...]:
-        """Return the usable entries: sorted by name, but resources in their server's order."""
+        """Return the usable entries, sorted by name. Resources stay in the server's order."""
         usable: dict[str, CatalogEntry] = {}
         for number, definition in enumerate(entries):
             if number % _AT_ONCE == 0:
@@ -88,7 +91,7 @@ class _Filter:
         return tuple(usable[name] for name in (sorted(usable) if kind.key == "name" else usable))
 
     def drop(self, shown: str, reason: str) -> None:
-        """Record an omitted entry and the reason."""
+        """Record a dropped entry and the reason."""
         if len(self.dropped) < MAX_DROPPED or shown in self.dropped:
             self.dropped[shown] = reason
         else:
@@ -97,7 +100,7 @@ class _Filter:
     def _entry(
         self, kind: Kind, definition: Any, name: Any, usable: dict[str, CatalogEntry]
     ) -> CatalogEntry:
-        """Return the definition if clients can read and call it. Raises `UnreadableError`."""
+        """Return the entry if clients can parse and call it. Raises `UnreadableError`."""
         if not isinstance(definition, dict) or not isinstance(name, str):
             raise UnreadableError(f"it has no {kind.key}")
         fits, longest = (
@@ -126,7 +129,7 @@ class _Filter:
         )
 
     def _add_size(self, definition: dict[str, Any], read: Read) -> None:
-        """Count the size of an entry. Raises `UnreadableError` if the list becomes too large."""
+        """Add the size of an entry. Raises `UnreadableError` if the total exceeds the limit."""
         own = len(msgspec.json.encode(definition))
         both = own + (len(msgspec.json.encode(read.definition)) if read.repaired else 0)
         if self.size + both > self.limit:
@@ -138,7 +141,7 @@ class _Filter:
 
 
 class _Hints:
-    """The shortest cache lifetime of a server's pages. Session-based servers give none."""
+    """Recorder of the cache lifetimes of a server's pages. Session-based servers send none."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -146,7 +149,7 @@ class _Hints:
         self.each: dict[str, int] = {}  # by method
 
     async def page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page, and record its cache lifetime."""
+        """Return one page of a list, and record its cache lifetime."""
         result = await self._page(method, cursor)
         ttl = result.get("ttlMs")
         if isinstance(ttl, int) and not isinstance(ttl, bool):
@@ -159,10 +162,12 @@ class _Hints:
 async def listed(
     server: str, described: Described, page: Page, limit: int = LARGEST_LIST
 ) -> Listing:
-    """List everything a server offers, ready to publish, within `limit` bytes.
+    """List all definitions of a server within `limit` bytes, and return the listing to publish.
+
+    A list that fails is omitted, with the reason.
 
     Raises:
-        UpstreamInvalidError: its tools cannot be listed; other lists are left out with the reason.
+        UpstreamInvalidError: the tools cannot be listed.
 
     """
     sieve, hints, began = _Filter(server, limit), _Hints(page), time()
@@ -192,14 +197,14 @@ async def listed(
 
 
 def repairs_of(listing: Listing) -> dict[str, str]:
-    """Return the repairs of definitions by name, up to `MAX_DROPPED` of them."""
+    """Return the repairs of up to `MAX_DROPPED` definitions, by name."""
     every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
     repaired = [each for each in (*every, *listing.quarantined) if each.repaired]
     return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MAX_DROPPED]}
 
 
 def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
-    """Return the listing with the entries that the upstream itself omitted."""
+    """Return the listing with the entries that the upstream itself omitted, as dropped entries."""
     if not left_out:
         return listing
     sieve = _Filter(dropped=dict(listing.dropped))
@@ -209,7 +214,7 @@ def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
 
 
 async def _with_digests(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
-    """Return the entries with digests; yields to other tasks in between."""
+    """Return the entries with their digests. Other tasks can run in the meantime."""
     found = []
     for number, each in enumerate(entries):
         if number % _AT_ONCE == 0:
@@ -223,7 +228,7 @@ async def _with_digests(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry
 
 
 async def digests_of(kind: Kind, entries: list[Any]) -> dict[str, str]:
-    """Return the digest of each publishable entry by its name."""
+    """Return the digests of all usable entries, by name."""
     usable = await _with_digests(await _Filter().sift(kind, entries))
     return {each.name: each.digest for each in usable}
 
@@ -232,7 +237,7 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
     """Return the entries of all pages of a list.
 
     Raises:
-        UpstreamInvalidError: the list is endless, too long or malformed.
+        UpstreamInvalidError: the list is too long or malformed.
 
     """
     entries: list[Any] = []
@@ -256,7 +261,10 @@ async def _tools(described: Described, page: Page) -> list[Any]:
 
 
 async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
-    """Return a list other than the tools; a failure affects only that list."""
+    """Return the entries of a list other than the tools.
+
+    A failure is recorded, with an empty list.
+    """
     try:
         return await every_page(kind, page)
     except UpstreamRefusedError as error:

@@ -1,9 +1,9 @@
-"""A server that speaks both protocol families: each call uses the family of its caller.
+"""Upstream for both protocol families: each call uses the family of its caller.
 
-The newest family is connected first, and lists. The other family is connected when a caller first
-needs it, because the newest family does not show whether the server has another one, and a server
-without one should receive no handshake. A process may support only the family of its first message,
-so another process is started.
+The stateless family is connected first and used for listing. The other family is connected when a
+caller first needs it, so that a server without the other family receives no handshake. A process
+may support only the family of its first message, so another process is started for the other
+family.
 """
 
 import asyncio
@@ -24,9 +24,11 @@ from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import (
     Described,
     NoSuchFamilyError,
+    Send,
     Upstream,
     UpstreamCallbacks,
     close_completely,
+    plain_sender,
     sends_requests,
     separates,
 )
@@ -36,8 +38,8 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Sep
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = {False: 5.0, True: 20.0}  # over HTTP; for a process, which must start
-RETRY_SECONDS = 30.0  # until the other family is tried again after a temporary failure
+CONNECT_SECONDS = {False: 5.0, True: 20.0}  # by `is_process`: over HTTP, and for a new process
+RETRY_SECONDS = 30.0  # pause before the other family is tried again after a temporary failure
 MAX_TASKS = 5_000
 
 Make = Callable[[Server, UpstreamCallbacks], Upstream]
@@ -50,7 +52,7 @@ def create_in_families(
     separation: Separation | None = None,
     place: str = "",
 ) -> Upstream:
-    """Create a server's upstream for the configured family, or for both."""
+    """Return the upstream of a server for the configured family, or for both families."""
 
     def over(declared: Server) -> Upstream:
         if separation is None:
@@ -73,7 +75,7 @@ class _Other:
 
 
 class BothFamilies:
-    """An upstream that speaks both families; `other` creates the one with a handshake."""
+    """An upstream for both families. `other` creates the upstream for the session-based family."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class BothFamilies:
         self._make_other = other
         self._is_process = is_process
         self._other: _Other | None = None
-        self._modern = False  # only then there may be another family
+        self._modern = False  # if false, there is no other family
         self._retry_at = 0.0
         self._closed = False
         self._connecting = asyncio.Lock()
@@ -97,7 +99,7 @@ class BothFamilies:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Entries left out of the latest lists, with reasons."""
+        """Entries that the latest lists omit, with the reasons."""
         return self._first.left_out
 
     @left_out.setter
@@ -106,23 +108,23 @@ class BothFamilies:
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return self._first.sends_requests
 
     @property
     def separates(self) -> bool:
-        """Whether each owner has a session of its own, in any family."""
+        """Whether each owner has a separate session, in any family."""
         both = (self._first, self._other.upstream if self._other else None)
         return any(getattr(each, "separates", False) for each in both)
 
     @property
     def lists(self) -> Upstream:
-        """The upstream of the family that lists and is probed."""
+        """The upstream that lists and is probed."""
         return self._first
 
     @property
     def handshake(self) -> Handshake | None:
-        """The server's description in the other family, once it is connected."""
+        """The server's description in the other family; None while that is not connected."""
         if self._other is None:
             return None
         described = self._other.described
@@ -136,22 +138,22 @@ class BothFamilies:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that is used for listing, while it runs."""
+        """The process id of the process for listing while it runs, otherwise None."""
         return getattr(self._first, "pid", None)
 
     @property
     def held(self) -> dict[str, bool]:
-        """Which isolation settings are enforced on this machine."""
+        """The isolation in force."""
         return getattr(self._first, "held", {})
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the processes tried to reach and may not."""
+        """The hosts that the proxy rejected, each with the number of requests."""
         return self._of_both("denied_hosts")
 
     @property
     def denied_files(self) -> dict[str, str]:
-        """Hidden files that the processes tried to open."""
+        """The hidden files that the processes need, each with `read` or `write`."""
         return self._of_both("denied_files")
 
     def sends_requests_in(self, call: CallAdmitted) -> bool:
@@ -161,24 +163,27 @@ class BothFamilies:
         return True if self._other is None else sends_requests(self._other.upstream, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Return whether this call belongs to a session of its owner."""
+        """Return whether this call needs a session of its owner."""
         if not self._wants_other(call) or self._other is None:
             return separates(self._first, call)
         return separates(self._other.upstream, call)
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether a failed call is no evidence of a failure of other calls."""
+        """Return whether a failure of this call should not count as a failure of the server."""
         wanted = self._other.upstream if self._other and self._wants_other(call) else self._first
         return isinstance(wanted, Separated) and wanted.spared(call)
 
     async def open(self) -> Described:
-        """Connect the newest family."""
+        """Connect the first family."""
         described = await self._first.open()
         self._modern = described.family == "modern" and not described.ours
         return described
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page of a list; listing tools over HTTP also checks the other family."""
+        """Return one page of a list.
+
+        Listing the tools over HTTP also refreshes the other family, if it is connected.
+        """
         page = await self._first.list_page(method, cursor)
         other, first_tools = self._other, method == TOOLS.method and cursor is None
         if other is not None and not self._is_process and first_tools:
@@ -186,7 +191,7 @@ class BothFamilies:
         return page
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         self._tools = tools
         self._first.learn(tools)
         self._pass_tools()
@@ -194,15 +199,19 @@ class BothFamilies:
     def call(
         self, call: CallAdmitted, seconds: float, caller: Caller
     ) -> Coroutine[Any, Any, bytes]:
-        """Send a call in the family of its caller."""
+        """Send a call in the family of its caller, and return its result."""
         if not self._wants_other(call):
             return self._first.call(call, seconds, caller)
         if self._other is not None:
             return self._other.upstream.call(call, seconds, caller)
         return self._connect_and_call(call, seconds, caller)
 
+    def plain_sender(self, tool: str) -> Send | None:
+        """Return how plain calls of a tool are sent: their callers use the first family."""
+        return plain_sender(self._first, tool)
+
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe the call's owner to a resource or a task."""
+        """Subscribe the owner of a call to a resource or a task, and return the result."""
         use = self._other.upstream if self._other and self._wants_other(call) else self._first
         return await cast("Separated", use).subscribe(call, seconds)
 
@@ -214,19 +223,19 @@ class BothFamilies:
         await probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to changes of these resources, in each family that offers it."""
+        """Subscribe to changes of these resources, in each family that supports it."""
         await self._all(lambda upstream: upstream.watch(uris))
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Subscribe to status changes of these tasks, in each family that offers it."""
+        """Subscribe to status changes of these tasks, in each family that supports it."""
         await self._all(lambda upstream: upstream.follow(tasks))
 
     async def wait_lost(self) -> str:
-        """Wait until the server must be reconnected; return the reason."""
+        """Wait until the server must be reconnected, and return the reason."""
         return await self._first.wait_lost()
 
     async def close(self) -> None:
-        """Disconnect, in both families."""
+        """Close the connections of both families."""
         self._closed = True
         if self._watching_other is not None:
             await end(self._watching_other)
@@ -239,23 +248,26 @@ class BothFamilies:
     # -- the other family ----------------------------------------------------------------------
 
     def _wants_other(self, call: CallAdmitted) -> bool:
-        """Return whether a call should use the other family, if the server offers it."""
+        """Return whether a call should use the other family."""
         if not self._modern or not call.caller_is_legacy:
             return False
         return self._other is not None or monotonic() >= self._retry_at
 
     async def _connect_and_call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Connect the other family and send the call there; without it, use the first family."""
+        """Connect the other family and send the call there.
+
+        If the server does not support the other family, the first family is used.
+        """
         began = monotonic()
         async with asyncio.timeout(seconds):
             other = await self._connect()
         if other is not None:
-            self._news.on_lists_changed()  # its description there is published, too
+            self._news.on_lists_changed()  # publish the description of the other family
         use = self._first if other is None else other.upstream
         return await use.call(call, seconds - (monotonic() - began), caller)
 
     async def _connect(self) -> _Other | None:
-        """Connect the other family; return None if the server does not offer it, at least now."""
+        """Connect the other family. Return None if the server does not support it at present."""
         async with self._connecting:
             if self._other is not None or self._closed or monotonic() < self._retry_at:
                 return self._other
@@ -281,7 +293,10 @@ class BothFamilies:
         return connected
 
     async def _watch_other(self, connected: _Other) -> None:
-        """Close the other family when it is lost: the next call that needs it reconnects it."""
+        """Close the other family when its connection is lost.
+
+        The next call that needs it reconnects it.
+        """
         await connected.upstream.wait_lost()
         await self._drop(connected)
 
@@ -291,7 +306,7 @@ class BothFamilies:
             await close_completely(connected.upstream)
 
     async def _refresh_other(self, connected: _Other) -> None:
-        """Refresh the task support of the other family; reconnect it if that fails."""
+        """Refresh the task support of the other family. If that fails, reconnect it."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS[False]):
                 connected.tasks = await _tasks(connected)
@@ -300,14 +315,14 @@ class BothFamilies:
             await self._connect()
 
     def _pass_tools(self) -> None:
-        """Pass the tools to the other family, with the task support that this family declares."""
+        """Pass the tools to the other family, each with its task support in that family."""
         if self._other is None:
             return
         tasks = self._other.tasks
         self._other.upstream.learn([_with_task(each, tasks.get(each.name)) for each in self._tools])
 
     async def _all(self, request: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Run `request` in both families. Raises the first error if both fail."""
+        """Send a request in both families. Raises the first error if both requests fail."""
         if self._other is None:
             await request(self._first)
             return
@@ -326,7 +341,10 @@ class BothFamilies:
 
 
 async def _tasks(connected: _Other) -> dict[str, str]:
-    """Return the tools that may run as tasks in the session-based family, with their support."""
+    """Return the task support of tools in the session-based family, by name.
+
+    Tools that cannot run as tasks are omitted.
+    """
     if not connected.described.has(TOOLS.capability):
         return {}
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Watched resources and tasks: a subscription expires unless it is renewed."""
+"""Subscriptions to resources and tasks of a server. They expire unless they are renewed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ _CHANGE_FLAGS = {
 def listen_params(
     described: Described, watched: frozenset[str], followed: frozenset[str] = frozenset()
 ) -> dict[str, Any] | None:
-    """Return the params of subscriptions/listen; None if there is nothing to subscribe to."""
+    """Return the params of `subscriptions/listen`; None if there is nothing to subscribe to."""
     wanted: dict[str, Any] = {_CHANGE_FLAGS[name]: True for name in described.changing}
     if watched:
         wanted["resourceSubscriptions"] = sorted(watched)
@@ -35,7 +35,7 @@ def listen_params(
 
 
 def refuse_unless_subscribable(described: Described) -> None:
-    """Raise `UpstreamRefusedError` if the server has no resource subscriptions."""
+    """Raise `UpstreamRefusedError` if the server does not support subscriptions to resources."""
     if not described.subscribable:
         raise UpstreamRefusedError(
             "The server does not offer subscriptions.", upstream_code=METHOD_NOT_FOUND, sent=False
@@ -43,7 +43,7 @@ def refuse_unless_subscribable(described: Described) -> None:
 
 
 def refuse_unless_following(described: Described) -> None:
-    """Raise `UpstreamRefusedError` if the server has no task notifications."""
+    """Raise `UpstreamRefusedError` if the server does not support notifications about tasks."""
     extensions = described.capabilities.get("extensions")
     if described.family != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
         raise UpstreamRefusedError(
@@ -54,7 +54,7 @@ def refuse_unless_following(described: Described) -> None:
 
 
 class Watched:
-    """The resources or tasks watched at one server; `on_expired` is called on expiry."""
+    """The subscriptions to resources or tasks of one server. `on_expired` is called on expiry."""
 
     def __init__(self, on_expired: Callable[[], None]) -> None:
         self._until: dict[str, float] = {}
@@ -62,11 +62,11 @@ class Watched:
         self._timer: asyncio.TimerHandle | None = None
 
     async def subscribe(self, name: str, subscribe: Subscribe, seconds: float) -> bytes:
-        """Subscribe for `LEASE_SECONDS`; the subscriber renews it in time.
+        """Subscribe to a name for `LEASE_SECONDS`. The subscriber must renew the subscription.
 
         Raises:
             OverloadedError: the server has too many subscriptions.
-            TimeoutError: the server did not respond within `seconds`.
+            TimeoutError: the server did not reply within `seconds`.
 
         """
         known = name in self.names
@@ -84,25 +84,25 @@ class Watched:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names watched now."""
+        """The names of all subscriptions."""
         return frozenset(self._until)
 
     @property
     def full(self) -> bool:
-        """Whether no more can be watched."""
+        """Whether the maximum number of subscriptions is reached."""
         return len(self._until) >= MAX_WATCHED
 
     def add(self, name: str) -> None:
-        """Watch a name for `LEASE_SECONDS` from now on."""
+        """Add or renew the subscription to a name."""
         self._until[name] = monotonic() + LEASE_SECONDS
         self._wait()
 
     def drop(self, name: str) -> None:
-        """Stop watching a name."""
+        """Remove the subscription to a name."""
         self._until.pop(name, None)
 
     def close(self) -> None:
-        """Stop watching everything."""
+        """Remove all subscriptions."""
         self._until.clear()
         if self._timer is not None:
             self._timer.cancel()

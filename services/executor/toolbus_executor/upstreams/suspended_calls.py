@@ -1,7 +1,8 @@
-"""Calls suspended until their client answers, found by an unguessable state.
+"""Calls that are suspended until their client answers. Each has an unguessable state.
 
 A session-based server sends a request during a call. The client receives `input_required` and
-continues with another call, which any replica may receive. The state in that call names the owner.
+continues with another call, which any replica can receive. The state in that call contains the id
+of the process that holds the suspended call.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import Caller
 
 SUSPENSION_SECONDS = 600.0
-MAX_SUSPENDED = 1000  # of one server
+MAX_SUSPENDED = 1000  # suspended calls of one server
 INVALID_PARAMS = -32602
 CANCELLED = -32800
 _PREFIX = "suspended"
@@ -30,23 +31,23 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class SuspendedCall:
-    """A suspended call whose server sent requests."""
+    """A suspended call. Its server has sent requests."""
 
     binding: str
     task: asyncio.Task[bytes]
     caller: Caller
-    call_id: str = ""  # of the turn that suspended it
+    call_id: str = ""  # id of the call whose turn suspended it
     timer: asyncio.TimerHandle | None = field(default=None)
 
     def end(self) -> None:
-        """Cancel the call: the server is notified, and its requests are answered as cancelled."""
+        """Cancel the call. The server is notified, and its requests are answered as cancelled."""
         if self.timer is not None:
             self.timer.cancel()
         self.task.cancel()
         self.task.add_done_callback(self._ended)
 
     def settle(self) -> None:
-        """Answer the requests that the client left unanswered when the call ended."""
+        """Answer the requests that the client did not answer before the call ended."""
         questions, self.caller.questions = self.caller.questions, {}
         for question in questions.values():
             question.answer(unanswered(question.method))
@@ -63,13 +64,15 @@ class SuspendedCalls:
     def __init__(self, instance: str) -> None:
         self._instance = instance
         self._suspended: dict[str, SuspendedCall] = {}
-        self._calls: dict[str, str] = {}  # the id of the turn that suspended it -> its number
+        self._calls: dict[str, str] = {}  # the number of a suspended call, by `call_id`
 
     def __len__(self) -> int:
         return len(self._suspended)
 
     def put(self, suspended: SuspendedCall, call_id: str) -> bytes:
-        """Suspend a call for a while; return the `input_required` result that ends its turn.
+        """Suspend a call, and return the `input_required` result that ends its turn.
+
+        The call is cancelled after `SUSPENSION_SECONDS`.
 
         Raises:
             OverloadedError: too many calls are suspended.
@@ -95,10 +98,10 @@ class SuspendedCalls:
         )
 
     def take(self, state: str, call: CallAdmitted) -> SuspendedCall:
-        """Return the suspended call of a state.
+        """Return the suspended call of a state. It is no longer suspended then.
 
         Raises:
-            UpstreamRefusedError: the state is unknown, expired or of another principal.
+            UpstreamRefusedError: the state is unknown or expired, or belongs to another principal.
 
         """
         number = state.rpartition(".")[2]
@@ -112,7 +115,7 @@ class SuspendedCalls:
         return suspended
 
     def cancel(self, call_id: str) -> None:
-        """Cancel the call that this turn suspended, because its client will not continue it."""
+        """Cancel the call that a turn suspended, because its client does not continue it."""
         number = self._calls.get(call_id)
         if number is not None:
             self._expire(number)
@@ -137,19 +140,19 @@ class SuspendedCalls:
 
 
 def binding_of(call: CallAdmitted) -> str:
-    """Return the binding of a call, which must be equal in all its turns."""
+    """Return the binding of a call: the fields that must be equal in all its turns."""
     digest = hashlib.sha256(call.arguments).hexdigest()
     return f"{call.principal_id}\n{call.customer}\n{call.key}\n{call.method}\n{call.tool}\n{digest}"
 
 
 def owner_of(state: str) -> str:
-    """Return the process that holds a suspended call; empty for any other state."""
+    """Return the process that holds the suspended call of a state; empty for any other state."""
     parts = state.split(".")
     return parts[1] if len(parts) == 3 and parts[0] == _PREFIX and parts[1].isalnum() else ""  # noqa: PLR2004
 
 
 def answers_in(extra: str) -> tuple[str, Mapping[str, msgspec.Raw] | None]:
-    """Return the state and the answers in a call; None if it has no answers."""
+    """Return the state and the answers that a call contains. Without answers, these are None."""
     if not extra:
         return "", None
     members = _members(extra)
@@ -160,7 +163,7 @@ def answers_in(extra: str) -> tuple[str, Mapping[str, msgspec.Raw] | None]:
 
 
 def answer(caller: Caller, answers: Mapping[str, msgspec.Raw]) -> None:
-    """Forward answers to the server; requests without a valid answer stay pending."""
+    """Send the client's answers to the server. Requests without a valid answer stay open."""
     for key, question in list(caller.questions.items()):
         raw = bytes(answers.get(key, b"")).strip()
         if raw[:1] == b"{":
@@ -169,7 +172,7 @@ def answer(caller: Caller, answers: Mapping[str, msgspec.Raw]) -> None:
 
 
 def _member(raw: bytes) -> bytes:
-    """Return the member of the response to the server: an error if the client sent an error."""
+    """Return the member of the response to the server: `error` if the client sent an error."""
     if ERROR.encode() in raw:
         found = error_in(msgspec.Raw(raw))
         if found is not None:
@@ -178,7 +181,7 @@ def _member(raw: bytes) -> bytes:
 
 
 def error_in(answer: msgspec.Raw) -> Any:
-    """Return the JSON-RPC error that a client answered with; None for any other answer."""
+    """Return the JSON-RPC error in a client's answer; None if the answer is no error."""
     decoded = msgspec.json.decode(answer)
     meta = decoded.get("_meta") if isinstance(decoded, dict) else None
     found = meta.get(ERROR) if isinstance(meta, dict) else None
@@ -186,14 +189,14 @@ def error_in(answer: msgspec.Raw) -> Any:
 
 
 def expired() -> UpstreamRefusedError:
-    """Return the error for a state without a suspended call."""
+    """Return the error for a state that belongs to no suspended call."""
     return UpstreamRefusedError(
         "Invalid or expired requestState", upstream_code=INVALID_PARAMS, sent=False
     )
 
 
 def unanswered(method: str) -> bytes:
-    """Return the member for a request whose client disconnected or did not answer in time."""
+    """Return the response member for a request whose client disconnected or did not answer."""
     if method == "elicitation/create":
         return b'"result":{"action":"cancel"}'
     return refusal(CANCELLED, "The client disconnected, or did not answer in time.")

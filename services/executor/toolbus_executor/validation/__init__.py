@@ -1,4 +1,4 @@
-"""Validation of arguments and structured results against the schemas of their server."""
+"""Validation of arguments and structured results against the tools' schemas."""
 
 from toolbus_executor.validation.validator import Checks, checks_of
 

@@ -1,4 +1,4 @@
-"""Error messages for values that violate a schema, written for a model: short, without values."""
+"""Error messages about values that violate a schema. They are short, for models, without values."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -51,7 +51,10 @@ _FIXED = {
 
 
 def errors_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
-    """Return the first few errors, each with its location; `whole` is the name of the value."""
+    """Return a message with the first few errors, each with its location.
+
+    `whole` is the name of the value itself.
+    """
     messages = [_message(each, schema, whole) for each in islice(errors, MAX_ERRORS + 1)]
     more = "; further errors are omitted" if len(messages) > MAX_ERRORS else ""
     return _truncated("; ".join(dict.fromkeys(messages[:MAX_ERRORS])), MAX_LENGTH) + more
@@ -71,7 +74,7 @@ def _message(error: ValidationError, schema: Any, whole: str) -> str:
 
 
 def _problem(error: ValidationError, depth: int = 0) -> str:
-    """Return the error of a value as a clause that follows its location."""
+    """Return an error as a clause. The location is the subject of the clause."""
     kind = error.kind
     if isinstance(kind, ValidationErrorKind.AnyOf | ValidationErrorKind.OneOfNotValid):
         return _no_alternative(error, kind.context, depth)
@@ -99,7 +102,10 @@ def _one_of(kind: ValidationErrorKind) -> str:
 
 
 def _no_alternative(error: ValidationError, forms: list[list[ValidationError]], depth: int) -> str:
-    """Describe a value that matches no alternative: the types, or the nearest one's error."""
+    """Return a clause about a value that matches no alternative of its schema.
+
+    The clause contains the allowed types, or the error of the closest alternative.
+    """
     here = error.instance_path
     types = [
         name
@@ -139,7 +145,7 @@ def _unexpected(names: list[str], schema: Any, location: str) -> str:
 
 
 def _schema_at(error: ValidationError, schema: Any, name: str = "") -> Any:
-    """Return the schema that has an error's keyword, or that schema's property `name`."""
+    """Return the schema that contains the keyword of an error, or its property `name`."""
     found = schema
     for step in error.schema_path[:-1]:
         if isinstance(found, dict):
@@ -155,7 +161,7 @@ def _schema_at(error: ValidationError, schema: Any, name: str = "") -> Any:
 
 
 def _expected(schema: Any) -> str:
-    """Return a hint at the value that is missing."""
+    """Return a hint at the type or the options of a missing value; empty if the schema has none."""
     if not isinstance(schema, dict):
         return ""
     options, messages = schema.get("enum"), schema.get("type")
@@ -172,7 +178,7 @@ def _location(path: Sequence[str | int], whole: str) -> str:
 
 
 def _steps(path: Sequence[str | int]) -> str:
-    """Return a path in the form `filter.tags[2]`."""
+    """Return a path as text, such as `'filter.tags[2]'`."""
     shown = ""
     for step in path[-8:]:
         shown += f"[{step}]" if isinstance(step, int) else f".{_truncated(step, _LONGEST_NAME)}"
@@ -197,7 +203,7 @@ def _listed(values: Sequence[Any], between: str = ", ") -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value of the schema for a message. Of the caller's values, only names are used."""
+    """Return a value for a message: a value of the schema, or a name that the caller used."""
     if isinstance(value, dict | list):
         return _type_of(value)
     return _quoted(value) if isinstance(value, str) else _truncated(str(value), _LONGEST_NAME)

@@ -1,4 +1,4 @@
-"""Arguments that violate a tool's schema: for the caller's error or the call's event."""
+"""Arguments that violate a tool's schema, for the caller's error and for the call's event."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ _LONGEST_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A validation failure: `text` for the caller, `note` for events, which has no values.
+    """A validation failure. `text` is for the caller. `note` is for events and contains no values.
 
     `names` are the invalid arguments. None means that any argument may be invalid, because a server
-    could interpret an argument that its schema does not define as another one.
+    could interpret an argument that its schema does not define as another argument.
     """
 
     text: str
@@ -23,7 +23,7 @@ class Misfit:
     names: frozenset[str] | None = None
 
     def concerns(self, read: Collection[str] | None) -> bool:
-        """Return whether one of these arguments may be invalid; None means all arguments."""
+        """Return whether one of the arguments `read` may be invalid. None means all arguments."""
         if read is None:
             return True
         return bool(read) and (self.names is None or not self.names.isdisjoint(read))
@@ -33,7 +33,11 @@ UNCHECKED = Misfit("they are too large to be validated, which a rule or a settin
 
 
 def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: str) -> Misfit:
-    """Return the failure of these errors; `known` are the arguments the schema names."""
+    """Return the validation failure for these errors.
+
+    `known` are the names of the arguments that the schema defines. `text` is the message for the
+    caller.
+    """
     concerned = [_concerned(each) for each in errors[:MAX_MISFITS]]
     named = frozenset(name for name in concerned if name is not None)
     sure = None not in concerned and len(errors) <= MAX_MISFITS
@@ -41,7 +45,7 @@ def misfit_of(errors: Sequence[ValidationError], known: Collection[str], text: s
 
 
 def _concerned(error: ValidationError) -> str | None:
-    """Return the argument an error is about; None if it may be about any."""
+    """Return the argument that an error is about; None if it can be any argument."""
     path = error.instance_path
     if path:
         return str(path[0])
@@ -50,7 +54,7 @@ def _concerned(error: ValidationError) -> str | None:
 
 
 def _noted(errors: Sequence[ValidationError], known: Collection[str]) -> str:
-    """Return the arguments and keywords of errors, without argument names that callers chose."""
+    """Return the arguments and keywords of the errors, without names unknown to the schema."""
     notes = dict.fromkeys(
         f"{_shown(_concerned(each), known)} ({each.kind.name})" for each in errors[:MAX_MISFITS]
     )

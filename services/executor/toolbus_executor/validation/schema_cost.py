@@ -1,45 +1,49 @@
-"""Upper bound of a schema's validation cost, computed before it is compiled. Pure."""
+"""Upper bound of the cost of validation with a schema, computed before the schema is compiled."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-LARGEST_WEIGHT = 20_000  # subschemas, each counted once per reference to it
+LARGEST_WEIGHT = 20_000  # subschemas; each reference counts its target again
 MAX_PATTERNS = 64
 DEEPEST = 100
-MAX_VISITS = 500_000  # of one validation: about 15 ms
-MAX_DESCRIBED = 20_000  # visits beyond which errors are not collected
-MAX_COPIED = 8 * 1024 * 1024  # bytes: each error holds a copy of its value
-BYTES_PER_VISIT = 16  # read by a pattern
+MAX_VISITS = 500_000  # visits of one validation, which take about 15 ms
+MAX_DESCRIBED = 20_000  # visits up to which all errors are collected
+MAX_COPIED = 8 * 1024 * 1024  # bytes, because each error contains a copy of its value
+BYTES_PER_VISIT = 16  # a pattern reads this many bytes at the cost of one visit
 _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
 _ALIEN = ("$dynamicRef", "$recursiveRef", "$vocabulary")
 _INDEX = re.compile(r"\d{1,6}")
 
 
 class UnboundedError(Exception):
-    """The schema is not used for validation; the text has the reason."""
+    """The schema cannot be used for validation. The text is the reason."""
 
 
 class DanglingReferenceError(UnboundedError):
-    """A reference has no target in the schema, so it cannot be compiled."""
+    """A reference of the schema has no target, so the schema cannot be compiled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Upper bounds of the cost of one value, and of its growth with depth."""
+    """Upper bounds of the cost of validation with one schema."""
 
     weight: int
     patterns: int
-    returns: int  # recursive references, one level deeper each; 0 if none
+    returns: int  # number of recursive references
 
     def visits(self, raw: bytes) -> int:
-        """Return the maximum number of subschemas that the validation of this JSON visits."""
+        """Return the maximum number of subschemas that the validation of this JSON value visits."""
         nodes = 1 + raw.count(b",") + raw.count(b"{") + raw.count(b"[")
         return self.weight * nodes + self.patterns * len(raw) // BYTES_PER_VISIT
 
     def describable(self, raw: bytes) -> bool:
-        """Return whether collecting all errors is cheap. Unlike a verdict, it repeats work."""
+        """Return whether collecting all errors is cheap.
+
+        Collecting errors costs more than checking whether the value is valid, because parts are
+        validated repeatedly.
+        """
         maximum = self.visits(raw)
         if self.returns > 1:
             maximum *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
@@ -47,10 +51,10 @@ class Bounds:
 
 
 def bounds_of(schema: dict[str, Any]) -> Bounds:
-    """Return upper bounds of a schema's validation cost.
+    """Return upper bounds of the cost of validation with a schema.
 
     Raises:
-        UnboundedError: the schema is too large, or refers outside itself.
+        UnboundedError: the schema is too large, or contains a reference to another document.
 
     """
     scale = _Scale(schema)
@@ -63,7 +67,7 @@ def bounds_of(schema: dict[str, Any]) -> Bounds:
 
 
 class _Scale:
-    """Weighs every part of a schema once. Other values count as subschemas."""
+    """Computation of the weights of all parts of a schema. Each part is weighed once."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.patterns = 0
@@ -71,7 +75,7 @@ class _Scale:
         self._known: dict[int, tuple[int, int] | None] = {}  # None while it is being weighed
 
     def weigh(self, part: Any, depth: int = 0) -> tuple[int, int]:
-        """Return a part's weight, and its number of recursive references."""
+        """Return the weight of a part, and its number of recursive references."""
         if not isinstance(part, dict | list):
             return 1, 0
         if depth > DEEPEST:
@@ -90,7 +94,10 @@ class _Scale:
         return known
 
     def _special(self, part: dict[str, Any], depth: int) -> list[tuple[int, int]]:
-        """Count the patterns of a schema part; return the weight of its reference's target."""
+        """Count the patterns of a part.
+
+        Return the weight of the target of its reference, if it has one.
+        """
         if any(isinstance(part.get(name), str) for name in _ALIEN):
             raise UnboundedError("its schema has dynamic references")
         if depth and isinstance(part.get("$id"), str):
@@ -115,7 +122,7 @@ class _Scale:
 
 
 def _slowness(part: dict[str, Any]) -> int:
-    """Return the cost factor of a part relative to its contents."""
+    """Return the factor by which a part costs more than the sum of its contents."""
     times = 30 if part.get("uniqueItems") is True else 1
     for name in _UNEVALUATED:
         times *= 1 if part.get(name, True) is True else 3
@@ -123,7 +130,7 @@ def _slowness(part: dict[str, Any]) -> int:
 
 
 def resolved(root: Any, reference: str) -> Any:
-    """Return the target of a JSON pointer after `#`; None if there is none."""
+    """Return the target of a JSON pointer of the form `#/…`; None if it does not exist."""
     found = root
     for step in reference[1:].split("/")[1:]:
         name = unquote(step).replace("~1", "/").replace("~0", "~")

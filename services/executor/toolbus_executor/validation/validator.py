@@ -1,4 +1,4 @@
-"""Validation of one server's calls against its schemas, compiled when it is listed."""
+"""Validation of one server's calls. The schemas are compiled when the server is listed."""
 
 import asyncio
 import logging
@@ -23,15 +23,16 @@ from toolbus_executor.validation.schema_cost import MAX_VISITS, Bounds, Unbounde
 log = logging.getLogger(__name__)
 
 STATE = '"requestState"'
-COMPILE_SECONDS = 2.0  # for all new definitions of one listing together
+COMPILE_SECONDS = 2.0  # for all new definitions of one listing
 _LARGEST_PATTERN = 1 << 20  # bytes of one compiled pattern
-# Linear-time patterns only: one that needs backtracking is not accepted.
+# Only patterns that match in linear time are accepted. Patterns that need backtracking are
+# rejected.
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=_LARGEST_PATTERN, dfa_size_limit=_LARGEST_PATTERN)
 _decode = msgspec.json.Decoder().decode
 
 
 class _Structured(msgspec.Struct):
-    """The member of a result that its schema describes."""
+    """The member of a result that the output schema describes."""
 
     structuredContent: msgspec.Raw = msgspec.Raw(b"")  # noqa: N815 - the wire's own name
 
@@ -41,17 +42,17 @@ _structured = msgspec.json.Decoder(_Structured).decode
 
 @dataclass(frozen=True, slots=True)
 class CompiledSchema:
-    """One compiled schema."""
+    """A compiled schema with the bounds of its cost."""
 
     schema: dict[str, Any]
     bounds: Bounds
     validator: jsonschema_rs.Validator
 
     def misfit(self, raw: bytes, whole: str, *, nulls: bool = False) -> Misfit | None:
-        """Return the validation failure of this JSON; None if it is valid.
+        """Return the validation failure of this JSON value; None if it is valid.
 
-        With `nulls`, a null member counts as absent, because many models write null for absent
-        members.
+        `whole` is the name of the value. If `nulls` is set, a null member counts as absent, because
+        many models write null for absent members.
         """
         if self.bounds.visits(raw) > MAX_VISITS:
             return UNCHECKED
@@ -82,15 +83,21 @@ class _Compiled:
     arguments: CompiledSchema | None = None
     results: CompiledSchema | None = None
     why_not: str = ""
-    late: bool = False  # the time limit was reached before it
+    late: bool = False  # the time limit was reached before its compilation
 
 
 @dataclass(slots=True)
 class Checks:
-    """Schemas of a server's tools. `unchecked` has the tools without validation, with reasons.
+    """The compiled schemas of a server's tools.
 
     A tool whose schema cannot be used can still be called, because its server validates as well.
-    `misfits` is the policy for invalid arguments, and `tools` the policy for single tools.
+
+    Attributes:
+        misfits: policy for invalid arguments.
+        results: whether results are validated.
+        tools: policies for single tools.
+        unchecked: the tools without validation, each with the reason.
+
     """
 
     server: str
@@ -98,20 +105,21 @@ class Checks:
     results: bool = False
     tools: Mapping[str, Misfits] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
+    generation: int = 0  # raised whenever definitions are learned
     _arguments: dict[str, CompiledSchema] = field(default_factory=dict)
     _results: dict[str, CompiledSchema] = field(default_factory=dict)
     _known: dict[str, _Compiled] = field(default_factory=dict)  # by the definition's digest
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Compile new definitions in a thread, and drop removed ones."""
-        async with self._learning:  # listings are applied in order
+        """Compile the schemas of new definitions in a thread, and drop those of removed tools."""
+        async with self._learning:  # apply listings in their order
             if any(each.digest not in self._known for each in tools):
                 self._known = await asyncio.to_thread(self._compiled, tools)
             self._take(tools)
 
     def _take(self, tools: Collection[CatalogEntry]) -> None:
-        """Use the compiled schemas, and log which tools have none."""
+        """Use the compiled schemas of these tools, and log the tools that cannot be validated."""
         found = {each.name: self._known[each.digest] for each in tools}
         self._arguments = {name: each.arguments for name, each in found.items() if each.arguments}
         self._results = {name: each.results for name, each in found.items() if each.results}
@@ -120,16 +128,25 @@ class Checks:
             about = {"server": self.server, "tool": name, "reason": unchecked[name]}
             log.warning("schema.not_used", extra=about)
         self.unchecked = unchecked
+        self.generation += 1
+
+    def has_arguments(self, tool: str) -> bool:
+        """Return whether arguments of a tool are validated."""
+        return tool in self._arguments
+
+    def has_result(self, tool: str) -> bool:
+        """Return whether results of a tool are validated."""
+        return tool in self._results
 
     def check_arguments(self, call: CallAdmitted) -> str:
-        """Return the invalid arguments of a call that proceeds, for its event.
+        """Return a note about a call's invalid arguments for its event; empty without any.
 
         Raises:
-            InvalidArgumentsError: the configuration rejects invalid arguments, or a rule read one
-                and may have misinterpreted it.
+            InvalidArgumentsError: the configuration rejects invalid arguments, or a rule read an
+                invalid argument and may have misinterpreted it.
 
         """
-        # A later round trip: they were checked before.
+        # In a later round trip of a call, the arguments were validated before.
         if call.method != TOOLS_CALL or STATE in call.extra:
             return ""
         checked = self._arguments.get(call.tool)
@@ -142,7 +159,7 @@ class Checks:
         if found is None:
             return ""
         if found is UNCHECKED and call.checked == ():
-            return ""  # no rule depends on them, and the server validates too
+            return ""  # no rule reads the arguments, and the server validates them too
         if found.concerns(call.checked) or (follows == "strict" and found is not UNCHECKED):
             raise InvalidArgumentsError(
                 f"Invalid arguments: {found.text}. Nothing was sent; correct them and call again.",
@@ -195,13 +212,16 @@ class Checks:
 
 
 def checks_of(name: str, declared: Server) -> Checks:
-    """Return the checks of a configured server."""
+    """Return the checks for a configured server. They contain no compiled schemas yet."""
     tools = {own: each.validation for own, each in declared.tools.items() if each.validation}
     return Checks(name, declared.misfits, declared.validation in ("results", "both"), tools)
 
 
 def _checked(schema: Any, member: str, why_not: list[str]) -> CompiledSchema | None:
-    """Return a compiled schema; None if it requires nothing or cannot be used."""
+    """Return a compiled schema; None if it allows all values or cannot be used.
+
+    The reason is appended to `why_not`.
+    """
     if not isinstance(schema, dict) or (member == "inputSchema" and _allows_all(schema)):
         return None
     try:
@@ -221,13 +241,16 @@ def _checked(schema: Any, member: str, why_not: list[str]) -> CompiledSchema | N
 
 
 def _is_library_failure(error: BaseException) -> bool:
-    """Return whether an error is a failure of the library itself, possibly a panic."""
+    """Return whether an error comes from the validation library. It can be a panic."""
     own = (ValueError, RecursionError, jsonschema_rs.ReferencingError)
     return isinstance(error, own) or type(error).__name__ == "PanicException"
 
 
 def _allows_all(schema: dict[str, Any]) -> bool:
-    """Return whether every object is valid; ingress rejects other arguments."""
+    """Return whether the schema allows every object.
+
+    Ingress rejects arguments that are no object.
+    """
     constraints = {
         name: structured for name, structured in schema.items() if structured not in ({}, [])
     }

@@ -1,1 +1,4 @@
-"""The administration API: one path function per operation; policy checks and performs it."""
+"""The administration API: one path function per operation.
+
+Policy checks and performs operations.
+"""

@@ -1,4 +1,4 @@
-"""The caller itself, and admin keys."""
+"""Operations that show the caller's rights, and operations on admin keys."""
 
 from typing import Annotated
 

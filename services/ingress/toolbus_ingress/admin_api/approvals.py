@@ -1,4 +1,4 @@
-"""Calls that wait for approval, as administrators see them and decide about them."""
+"""Operations of administrators on calls that wait for approval."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ async def show_approval(
 async def approve_call(
     call: Annotated[PolicyCall, performs("approve_call", body=Decision)], name: ApprovalId
 ) -> Response:
-    """Approve the call, once."""
+    """Approve the call; it may run once."""
     return await call.run(name=name)
 
 
@@ -38,5 +38,5 @@ async def approve_call(
 async def reject_call(
     call: Annotated[PolicyCall, performs("reject_call", body=Decision)], name: ApprovalId
 ) -> Response:
-    """Reject the call, once."""
+    """Reject the call."""
     return await call.run(name=name)

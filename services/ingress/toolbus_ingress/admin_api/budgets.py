@@ -1,4 +1,4 @@
-"""Budgets."""
+"""The operation that lists budgets."""
 
 from typing import Annotated
 
@@ -21,5 +21,5 @@ async def list_budgets(
         ),
     ] = "",
 ) -> Response:
-    """List budgets with limit, spent, reserved, debt and reset; of one customer, or of all."""
+    """List the budgets of one customer, or of all customers, with their use and next reset."""
     return await call.run(customer=customer)

@@ -27,7 +27,7 @@ async def show_configuration(
 async def apply_configuration(
     call: Annotated[PolicyCall, performs("apply_configuration", body=Written, yaml=True)],
     dry_run: Annotated[
-        Literal["true", "false"], Query(description="Only return what would change.")
+        Literal["true", "false"], Query(description="Return the changes without applying them.")
     ] = "false",
     if_match: IfMatch = "",
 ) -> Response:

@@ -19,9 +19,9 @@ async def authenticate(
 ) -> tuple[str, Administrator]:
     """Return the digest of the credential, and its holder.
 
-    Policy checks the digest again; this check only avoids reading the rest of the request of a
-    caller without rights. No cookies are used: every request carries its own credential, so no
-    other site can make a browser act for its user.
+    Policy checks the digest again; this check only avoids reading the body of a request without
+    rights. No cookies are used: every request carries its own credential, so no other site can make
+    a browser act for its user.
 
     Raises:
         UnauthorizedError: there is no credential, or it is not valid here.

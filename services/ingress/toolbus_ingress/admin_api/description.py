@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about administration, and where clients get the document."""
+"""The operations that return the OpenAPI document, and its part about administration."""
 
 from collections.abc import Iterator
 from typing import Any, cast

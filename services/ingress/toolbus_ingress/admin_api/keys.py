@@ -1,4 +1,4 @@
-"""Keys of clients."""
+"""Operations on the keys of clients."""
 
 from typing import Annotated
 
@@ -50,7 +50,7 @@ async def replace_key(
 
 @router.post("/{name}/rotate", response_model=SecretResponse)
 async def rotate_key(call: Annotated[PolicyCall, performs("rotate_key")], name: Name) -> Response:
-    """Replace a key's secret; the new one is returned once. This re-enables a revoked key."""
+    """Replace a key's secret; the new secret is returned once. This re-enables a revoked key."""
     return await call.run(name=name)
 
 

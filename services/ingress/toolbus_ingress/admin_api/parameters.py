@@ -23,14 +23,14 @@ Limit = Annotated[
     matching("[0-9]{1,4}", "limit must be a number from 1 to 1000."),
 ]
 After = Annotated[
-    str, Query(max_length=256, description="Only names after this one: `next` of the last page.")
+    str, Query(max_length=256, description="Only names after this name: `next` of the last page.")
 ]
 IfMatch = Annotated[
     str,
     Header(
         alias="If-Match",
         pattern=REVISION,
-        description='The expected revision, such as "17", or * for any.',
+        description='The expected revision, such as "17", or * for any revision.',
     ),
     matching(REVISION, 'If-Match must be * or a revision in quotes, such as "17".'),
 ]

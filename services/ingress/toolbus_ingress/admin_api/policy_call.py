@@ -50,7 +50,7 @@ class PolicyCall:
         """Read the body, have policy perform the operation, and return policy's answer.
 
         `parameters` are fields of `AdminRequest`, such as `name`, `match` and `limit`. The
-        operation is performed only once the request is complete, also if its body is ignored.
+        operation is performed after the request is complete, even if its body is ignored.
 
         Raises:
             InvalidError: the body is not strict JSON, or has another content type.
@@ -81,7 +81,10 @@ class PolicyCall:
         return Answer(201 if reply.created else status, reply.body, headers)
 
     async def _body(self) -> tuple[str, bytes]:
-        """Return the body's format, and the body: JSON is encoded again."""
+        """Return the format and the bytes of the body.
+
+        JSON is parsed strictly and encoded again.
+        """
         headers, largest = (
             self.endpoint.guard.headers(self.request.scope), self.endpoint.largest_body,
         )  # fmt: skip
@@ -110,7 +113,7 @@ class PolicyCall:
 
 @dataclass(frozen=True)
 class Performs:
-    """A dependency: authorizes the request for an operation before its body is read.
+    """Dependency that authorizes the request for an operation before its body is read.
 
     `body` is the model of the body, for the OpenAPI document; policy validates the body with it.
     """
@@ -133,7 +136,7 @@ class Performs:
         Raises:
             UnauthorizedError: there is no valid credential.
             ForbiddenError: the role does not include the right.
-            InsufficientScopeError: the access token was issued for less.
+            InsufficientScopeError: the scope of the access token does not include the right.
 
         """
         endpoint, scope = endpoint_of(request), request.scope
@@ -145,5 +148,5 @@ class Performs:
 
 
 def performs(operation: str, kind: str = "", body: Any = None, *, yaml: bool = False) -> Any:
-    """Return the dependency of a path function that has policy perform an operation."""
+    """Return the dependency of a path function whose operation policy performs."""
     return Depends(Performs(operation, kind, body, yaml))

@@ -10,12 +10,12 @@ from toolbus_ingress.http.jsonrpc import Response
 
 
 def sign_in(error: str = "", status: int = 200) -> Response:
-    """Return the first page, which shows nothing of the call before the key is checked."""
+    """Return the first page. It does not show the call, because no key has been checked yet."""
     return page(status, "toolbus_ingress.approvals/key.html", error)
 
 
 def decision(approval: ApprovalState, ticket: str, error: str = "", status: int = 200) -> Response:
-    """Return the page with the call and the two buttons; `ticket` is the sealed permission."""
+    """Return the page with the call and the two buttons; `ticket` is a sealed `TicketClaims`."""
     return page(
         status,
         "toolbus_ingress.approvals/decision.html",

@@ -40,13 +40,13 @@ class TicketClaims(Claims, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalPage:
-    """`/approvals/<id>`."""
+    """The handler of `/approvals/<id>`."""
 
     endpoint: Endpoint
     sealer: ClaimSealer
 
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Response | None:
-        """Answer a request; None for another path."""
+        """Return the response to a request; None for any other path."""
         path: str = scope["path"]
         match = _PAGE.fullmatch(path)
         if match is None:

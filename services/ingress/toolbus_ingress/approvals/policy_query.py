@@ -1,4 +1,4 @@
-"""Queries of approvers to policy, which alone checks a key's right to approve, and decides."""
+"""Queries of approvers to policy. Only policy checks a key's right to approve, and decides."""
 
 from toolbus_common.contracts import ApprovalsReply, ApproverRequest
 from toolbus_common.errors import InvalidError
@@ -14,7 +14,10 @@ SHOW, APPROVE, REJECT = "show", "approve", "reject"
 async def ask_policy(
     endpoint: Endpoint, key_digest: str, action: str, approval: str, note: str = ""
 ) -> ApprovalsReply:
-    """Show or decide an approval, or show all pending ones. Raises `ToolbusError`."""
+    """Show or decide one approval, or show all pending approvals (empty id).
+
+    Raises `ToolbusError`.
+    """
     if action not in (SHOW, APPROVE, REJECT):
         raise InvalidError("Unknown decision. Use approve or reject.")
     request = ApproverRequest(

@@ -26,7 +26,7 @@ NOTE = {
     "additionalProperties": {"type": "string"},
     "example": {"reason": "Not today."},
 }
-_PROBLEMS = problems(400, 401, 403, 404, 431, 503, on_404="No call waits under this id.")
+_PROBLEMS = problems(400, 401, 403, 404, 431, 503, on_404="No call with this id waits.")
 _DECIDED: dict[str, Any] = {
     "response_model": ApprovalState,
     "responses": _PROBLEMS | problems(408, 413),
@@ -45,7 +45,7 @@ ApprovalId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 async def authenticated(
     request: Request, endpoint: ServedEndpoint, _credential: Annotated[object, Security(APPROVER)]
 ) -> str:
-    """Return the digest of the caller's credential. Raises what `Endpoint.authenticate` raises.
+    """Return the digest of the caller's credential. Raises the errors of `Endpoint.authenticate`.
 
     No cookies are used: every request carries its own credential, so no other site can make a
     browser act for its user.
@@ -93,7 +93,7 @@ async def reject_pending_call(
 
 
 async def _note(endpoint: ServedEndpoint, request: Request) -> str:
-    """Return the note of a body such as `{"reason": "Not today."}`, whatever its content type.
+    """Return the note in a body such as `{"reason": "Not today."}`; any content type is accepted.
 
     Raises:
         InvalidError: the body is not a strict JSON object of texts.

@@ -1,4 +1,4 @@
-"""Anonymous callers: decides whether a request without a credential is served."""
+"""Anonymous callers: the decision whether a request without a credential is served."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from toolbus_ingress.http.client_address import client_address
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.settings import Settings
 
-# A request with one of these carries a credential.
+# A request with one of these headers has a credential.
 _CREDENTIALS = (b"authorization", b"dpop", b"x-api-key")
-# A request with one of these came through a proxy.
+# A request with one of these headers came through a proxy.
 _FORWARDED = (
     b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
     b"x-real-ip",
@@ -64,7 +64,7 @@ class AnonymousAccess:
         return "everyone" if self.config.allow_remote else "this machine"
 
     def applies(self, headers: Headers) -> bool:
-        """Return whether a request is anonymous. A request with a credential never is."""
+        """Return whether a request is anonymous. A request with a credential is not anonymous."""
         return self.config.on and not any(name in headers for name in _CREDENTIALS)
 
     def check(self, headers: Headers, scope: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ _REJECTIONS = ("unauthorized", "forbidden", "insufficient_scope")
 
 
 class InvalidProofError(UnauthorizedError):
-    """No valid proof shows that the sender has the token's key.
+    """The request has no valid proof that its sender has the access token's key.
 
     `error` is an error code of RFC 9449.
     """
@@ -93,8 +93,8 @@ def challenge_headers(
     """Return the headers of a 401: the accepted schemes, and where to get a token.
 
     `metadata` are the challenge's parameters about sign-in, empty if it is disabled. `scheme` is
-    the scheme of the request's credential, empty if there was none. With sign-in, a challenge
-    without a bound token names both schemes.
+    the scheme of the request's credential, empty without a credential. With sign-in, a challenge
+    to a request without DPoP names both schemes.
     """
     if isinstance(error, InvalidProofError):
         cause = b', error="%b"' % error.error.encode()

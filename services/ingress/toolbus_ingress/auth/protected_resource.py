@@ -30,7 +30,7 @@ _CACHEABLE = (b"cache-control", b"max-age=60")
 
 
 def token_of(headers: Headers) -> str:
-    """Return the access token of a request; empty if it carries none, or a key."""
+    """Return the access token of a request; empty if the credential is missing or is a key."""
     found = _TOKEN.fullmatch(headers.get(b"authorization", b""))
     return found[1].decode() if found is not None else ""
 
@@ -59,7 +59,7 @@ class ProtectedResource:
         return bool(self.public_url and self.directory.now.configuration.access)
 
     def resource(self, server: str) -> str:
-        """Return the audience of tokens for the endpoint of one server, or of all (empty)."""
+        """Return the audience of tokens for a server's endpoint, or for `/mcp` (empty)."""
         return f"{self.public_url}/mcp/{server}" if server else f"{self.public_url}/mcp"
 
     @property
@@ -94,11 +94,11 @@ class ProtectedResource:
     def holder_of(
         self, key_digest: str, server: str, headers: Headers, scope: Mapping[str, Any]
     ) -> str:
-        """Return the holder of a verified token, which stays the same when the token is renewed.
+        """Return the holder of a verified token; a renewed token has the same holder.
 
         Raises:
             UnauthorizedError: the token expired, was issued for another endpoint, or lacks the
-                DPoP proof it needs.
+                required DPoP proof.
 
         """
         bearer = self.directory.bearers.known(hash_of(key_digest))
@@ -126,7 +126,7 @@ class ProtectedResource:
         """Return the digest of a key or token that was entered in a form.
 
         Raises:
-            UnauthorizedError: it is a token that needs a DPoP proof, which a form cannot carry.
+            UnauthorizedError: the token needs a DPoP proof, which a form cannot contain.
 
         """
         key_digest = key_digest_of(secret)
@@ -135,7 +135,7 @@ class ProtectedResource:
             bearer = self.directory.bearers.known(hash_of(key_digest))
             if bearer is not None and (bearer.jkt or self._requires_bound(bearer)):
                 raise InvalidProofError(
-                    "The access token requires a DPoP proof, which a form cannot carry. "
+                    "The access token requires a DPoP proof, which a form cannot contain. "
                     "Use an API key."
                 )
         return key_digest
@@ -182,7 +182,7 @@ class ProtectedResource:
         return Response(200, msgspec.json.encode(document), (_CACHEABLE,))
 
     def challenge(self, path: str) -> bytes:
-        """Return the parameters of a 401 challenge that name the sign-in; empty if disabled."""
+        """Return the parameters about sign-in of a 401 challenge; empty if sign-in is disabled."""
         if not self.enabled:
             return b""
         return self._metadata_url(path) + f', scope="{" ".join(self._scopes)}"'.encode()
@@ -193,7 +193,7 @@ class ProtectedResource:
         return self._url_parameter(API) if self.admin_enabled else b""
 
     def with_metadata_url(self, answer: Response, path: str) -> Response:
-        """Return the answer with a metadata URL in its challenge, if it has one."""
+        """Return the response with the metadata URL in its challenge, if there is a challenge."""
         headers = tuple(
             (name, value + self._metadata_url(path) if _lacks_metadata(name, value) else value)
             for name, value in answer.headers

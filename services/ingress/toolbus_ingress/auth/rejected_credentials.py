@@ -18,11 +18,11 @@ _ENTRANCES = (
     ("/sse", "mcp"),
     ("/v1/mcp/", "mcp"),
 )
-_PAGES = ("/approvals/", "/oauth/")  # where credentials come in a form
+_PAGES = ("/approvals/", "/oauth/")  # pages that receive credentials in a form
 
 
 def count(rejections: RejectionCounter, scope: Mapping[str, Any], response: Response) -> None:
-    """Count a response that rejects credentials, or denies something the client may not see."""
+    """Count a response that rejects credentials or that denies access."""
     code = response.rejected or _STATUSES.get(response.status, "")
     if not code:
         return

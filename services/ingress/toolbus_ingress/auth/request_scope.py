@@ -19,9 +19,9 @@ LONGEST_PATTERN = 256
 
 
 def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
-    """Return the restrictions a request sets itself, as patterns of full tool names.
+    """Return the restrictions that a request sets for itself, as patterns of full tool names.
 
-    `x-toolbus-servers` and `x-toolbus-tools` are comma-separated lists and may hold `*` and `?`;
+    `x-toolbus-servers` and `x-toolbus-tools` are comma-separated lists with wildcards `*`, `?`;
     an empty list allows nothing.
 
     Raises:
@@ -37,7 +37,7 @@ def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
 
 
 def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:
-    """Return the mode and the limits on programs that a request sets itself.
+    """Return the mode and the limits on programs that a request sets for itself.
 
     `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers the key's limits for one
     program.

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 
 from toolbus_common.contracts import Listing
 
-MARK = "+"  # a letter of URI schemes (RFC 3986, 3.1): `docs+file:///a` is the `file:///a` of docs
+MARK = "+"  # valid in URI schemes (RFC 3986, 3.1): `docs+file:///a` is `file:///a` of server docs
 _EXPRESSION = re.compile(r"\{[^{}]*\}")
 
 
 class ResourceIndex:
-    """The servers of each listed URI, and the templates that could match one."""
+    """The servers of each listed URI, and the templates that could match a URI."""
 
     def __init__(self, listings: Iterable[Listing] = ()) -> None:
         ordered = sorted(listings, key=lambda listing: listing.server)
@@ -33,16 +33,16 @@ class ResourceIndex:
     def shown(self, server: str, uri: str) -> str:
         """Return the URI that agents see on the shared endpoint.
 
-        The server's name is its prefix if an earlier server lists the same URI, or if the URI
-        itself looks as if it had such a prefix.
+        The URI is prefixed with the server's name if an earlier server lists the same URI, or if
+        the server's own URI looks as if it had such a prefix.
         """
         first = self._owners.get(uri, [server])[0]
-        # A URI that looks prefixed could be mistaken for one of another server.
+        # A URI that looks prefixed could be mistaken for a URI of another server.
         marked = uri.partition(MARK)[0] in self._servers
         return f"{server}{MARK}{uri}" if marked or first != server else uri
 
     def owners(self, uri: str) -> Iterator[tuple[str, str]]:
-        """Yield the servers that may have a URI, with their own URI, most likely first."""
+        """Yield each server that may have a URI, with the server's own URI; most likely first."""
         if uri in self._listed:
             yield self._listed[uri]
         for server in self._owners.get(uri, ()):

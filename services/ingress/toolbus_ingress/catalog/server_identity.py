@@ -1,4 +1,4 @@
-"""The identity that an endpoint reports: the gateway's, or at one server's endpoint, its own."""
+"""The identity that an endpoint reports: the gateway's, or the server's at a server's endpoint."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from toolbus_ingress.protocol_versions import TASKS
 GATEWAY = {"name": "toolbus", "version": RELEASE}
 INSTRUCTIONS = (
     "Tools of several servers behind one gateway; each is named server__tool. "
-    "Calls are checked, priced and recorded; an error says how to react."
+    "Calls are checked, priced and recorded; an error explains how to react."
 )
 _LISTS = ("tools", "prompts", "resources")
 _LIST_FLAGS = ("listChanged", "subscribe")
@@ -26,7 +26,7 @@ class ServerIdentity(NamedTuple):
 
 
 def server_identity(listing: Listing, family: ProtocolFamily) -> ServerIdentity:
-    """Return a server's identity for callers of `family`; it may be of the other family."""
+    """Return a server's identity for callers of `family`. The server's family may differ."""
     handshake = listing.handshake
     if family is ProtocolFamily.LEGACY and handshake is not None:
         return ServerIdentity(
@@ -40,9 +40,10 @@ def server_identity(listing: Listing, family: ProtocolFamily) -> ServerIdentity:
 def endpoint_identity(
     listings: list[Listing], family: ProtocolFamily, server: str
 ) -> dict[str, Any]:
-    """Return the capabilities, instructions and server info of the endpoint of `server`, or of all.
+    """Return the capabilities, instructions and server info of an endpoint.
 
-    `listings` are those of servers with at least one entry that the caller sees.
+    `server` is empty for the shared endpoint. `listings` are the listings with at least one entry
+    that the caller sees.
     """
     if not server or not listings:
         identity = {"capabilities": capabilities(listings, family), "instructions": INSTRUCTIONS}
@@ -73,7 +74,7 @@ def capabilities(listings: list[Listing], family: ProtocolFamily) -> dict[str, A
     if family is ProtocolFamily.LEGACY and any(
         identity.family == "legacy" for identity in identities
     ):
-        result["logging"] = {}  # they may log without declaring it
+        result["logging"] = {}  # such servers may log without declaring it
     return result | _extensions_or_tasks(identities, family)
 
 
@@ -100,7 +101,7 @@ def _own_capabilities(
 def _extensions_or_tasks(
     identities: list[ServerIdentity], family: ProtocolFamily
 ) -> dict[str, Any]:
-    """Return the capabilities that are sent only to callers of one family."""
+    """Return the capability `extensions` for stateless callers, or `tasks` for other callers."""
     extensions: dict[str, Any] = {}
     for identity in identities:
         own = _capability(identity, "extensions")

@@ -51,7 +51,7 @@ class Catalogue:
         self._cache: dict[tuple[Any, ...], bytes] = {}
         self._cached_bytes = 0
         self._sizes: dict[tuple[Any, ...], int] = {}
-        self._depends_on_client = False  # whether any list depends on what a client declares
+        self._depends_on_client = False  # whether any list depends on the client's capabilities
         self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
         self._logged: set[tuple[str, str, str]] = set()
@@ -86,7 +86,7 @@ class Catalogue:
     def list_result(
         self, method: str, caller: Caller, family: ProtocolFamily, client: str = NONE
     ) -> bytes:
-        """Return the result of a list method. In the stateless family it has a `ttlMs`."""
+        """Return the result of a list method. For stateless callers, the result has a `ttlMs`."""
         body = self.list_body(method, caller.grants, caller.server, family, caller.mode, client)
         ttl_ms = self.ttl_ms(caller.server, method)
         return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if family is ProtocolFamily.MODERN else body
@@ -94,8 +94,8 @@ class Catalogue:
     def ttl_ms(self, server: str, method: str) -> int:
         """Return how long a client may cache a list, in milliseconds.
 
-        On the endpoint of one server it is the server's own hint. On the shared endpoint it is the
-        shortest remaining lifetime of any server's hint, at most `TTL_MS`.
+        On the endpoint of one server, the result is the server's own hint. On the shared endpoint,
+        it is the shortest remaining lifetime of any server's hint, at most `TTL_MS`.
         """
         own = self._listings.get(server)
         if own is not None and method in own.hints and self.serves(server):
@@ -110,7 +110,7 @@ class Catalogue:
     def discovery_ttl_ms(self, listings: list[Listing], server: str) -> int:
         """Return how long a client may cache `server/discover`, in milliseconds.
 
-        On the endpoint of one stateless server without a hint it is 0.
+        On the endpoint of one stateless server without a hint, the result is 0.
         """
         if server and listings and DISCOVER in listings[0].hints:
             return self.ttl_ms(server, DISCOVER)
@@ -125,7 +125,7 @@ class Catalogue:
         mode: Mode = Mode.TOOLS,
         client: str = NONE,
     ) -> bytes:
-        """Return the result of a list method within grants, of one server or of all (empty).
+        """Return the result of a list method within grants. `server` is empty for all servers.
 
         `client` is the class of the client, for servers whose lists depend on it.
         """
@@ -141,7 +141,7 @@ class Catalogue:
     def definitions_size(
         self, method: str, grants: EffectiveGrants, server: str, family: ProtocolFamily
     ) -> int:
-        """Return the bytes of all definitions within grants in any mode, without built-in tools."""
+        """Return the size in bytes of all definitions within grants, without built-in tools."""
         key = (grants, server, family, method)
         found = self._sizes.get(key)
         if found is None:
@@ -159,14 +159,14 @@ class Catalogue:
     def holder(
         self, key_digest: str, restrictions: tuple[Patterns, ...]
     ) -> tuple[str, EffectiveGrants] | None:
-        """Return the name of the valid key with a digest, and its grants within restrictions."""
+        """Return the name and restricted grants of a key by its digest; None if it is not valid."""
         found = self._directory.now.principal_for(key_digest, time())
         if found is None:
             return None
         return found.key, found.seen.narrowed(restrictions) if restrictions else found.seen
 
     def principal_id(self, key_digest: str) -> str:
-        """Return the owner of state at servers for a key digest; empty if the key is not valid."""
+        """Return the principal that owns a key's state at servers; empty if the key is invalid."""
         found = self._directory.now.principal_for(key_digest, time())
         return principal_id_of(found, key_digest) if found is not None else ""
 
@@ -176,7 +176,7 @@ class Catalogue:
         return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
-        """Return how a key lists tools: as configured, or as its request sets with `mode=`."""
+        """Return the mode of listing tools: the request's `mode=`, or the key's configured mode."""
         configured = self._directory.now.principal(key).code_mode
         if configured is False:
             return Mode.TOOLS
@@ -195,7 +195,7 @@ class Catalogue:
         return deadline_of(self._directory.now.configuration.servers.get(server), tool, now)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:
-        """Return a tool's definition as its server sent it."""
+        """Return a tool's definition as its server sent it; None if the tool is not listed."""
         listing = self._listings.get(server)
         found = (each.definition for each in listing.tools if each.name == tool) if listing else ()
         return next(iter(found), None)
@@ -214,7 +214,7 @@ class Catalogue:
         ]
 
     def hides(self, grants: EffectiveGrants, server: str) -> bool:
-        """Return whether a server has entries, but none within grants."""
+        """Return whether a server has entries, but no entry within grants."""
         listing = self._listings.get(server)
         return listing is not None and not self._sees_any(grants, listing)
 
@@ -223,7 +223,7 @@ class Catalogue:
         return grants.cover(full_name(server, name))
 
     def owner_of(self, grants: EffectiveGrants, server: str, uri: str) -> tuple[str, str] | None:
-        """Return the server of a URI within grants, and its own URI; None if there is none."""
+        """Return the server that has a URI within grants, and the server's own URI; else None."""
         piece = parse_result_uri(uri)
         if piece is not None:
             return self._owner_of_result(piece.handle, grants, server, uri)
@@ -237,7 +237,7 @@ class Catalogue:
     def _owner_of_result(
         self, handle: Handle, grants: EffectiveGrants, server: str, uri: str
     ) -> tuple[str, str] | None:
-        """Return the owner of a stored result: callers that see its tool also see the result."""
+        """Return the server and URI of a stored result, if the caller sees the result's tool."""
         owner = handle.server
         theirs = server in ("", owner) and self.serves(owner)
         return (owner, uri) if theirs and self.sees(grants, owner, handle.tool) else None
@@ -285,7 +285,7 @@ class Catalogue:
                     yield owner, offered
 
     def _builtin_tools(self, grants: EffectiveGrants, mode: Mode) -> frozenset[str]:
-        """Return the built-in tools of the mode; all if a visible server requires programs."""
+        """Return the built-in tools of `mode`, or of code mode if a visible server requires it."""
         need = any(
             server.code_mode and self._sees_any(grants, self._listings[name])
             for name, server in self._directory.now.configuration.servers.items()
@@ -330,7 +330,7 @@ class Catalogue:
     def _names_shown(
         self, kind: str, owner: str, offered: CatalogEntry, *, bare: bool
     ) -> dict[str, str]:
-        """Return the name that agents see and a configured description; empty if it is hidden."""
+        """Return the name that agents see and a configured description; empty if hidden."""
         seen = self.names.shown(kind, owner, offered.name)
         name = (seen.bare if bare else seen.full) if seen else ""
         if not seen or not name:
@@ -386,7 +386,7 @@ def _own_ttl_ms(listing: Listing, method: str) -> int:
 
 
 def _task_support(listing: Listing, tool: str) -> dict[str, Any]:
-    """Return the member that shows clients with a session whether a tool may run as a task."""
+    """Return the member `execution` of a tool for session-based clients; empty without tasks."""
     if listing.handshake is not None:
         support = listing.handshake.tasks.get(tool)
     else:

@@ -1,4 +1,4 @@
-"""The client's address of a request."""
+"""The address of the client that sent a request."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -31,7 +31,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "unauthorized": (-31001, 401),
     "unknown_tool": (INVALID_PARAMS, OK),
     "invalid": (INVALID_PARAMS, OK),
-    "invalid_arguments": (INVALID_PARAMS, OK),  # of a task; else a result that reports it
+    "invalid_arguments": (INVALID_PARAMS, OK),  # for a task; other calls get a tool result
     "refused": (-31002, OK),
     "budget_exceeded": (-31003, OK),
     "run_budget_exceeded": (-31044, OK),
@@ -71,7 +71,7 @@ _CODES: dict[str, tuple[int, int]] = {
 
 
 class Response(Struct, frozen=True):
-    """One HTTP response: status, body, and headers beyond content type and length.
+    """One HTTP response: status, body, and headers other than content type and length.
 
     `rejected` is the reason for rejected credentials if the status alone does not show it.
     """
@@ -83,7 +83,7 @@ class Response(Struct, frozen=True):
 
 
 def result(request_id: bytes, body: bytes) -> Response:
-    """Return a result; both arguments are raw JSON."""
+    """Return the response with a JSON-RPC result; both arguments are raw JSON."""
     return Response(OK, b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, body))
 
 
@@ -96,7 +96,7 @@ def notification(method: str, params: dict[str, Any]) -> bytes:
 def error(
     status: int, code: int, message: str, *, request_id: bytes = b"null", data: Any = None
 ) -> Response:
-    """Return an error with a code of JSON-RPC or MCP."""
+    """Return the response with a JSON-RPC error; `code` is a code of JSON-RPC or MCP."""
     details: dict[str, Any] = {"code": code, "message": message}
     if data is not None:
         details["data"] = data
@@ -105,7 +105,7 @@ def error(
 
 
 def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = "") -> Response:
-    """Return a `ToolbusError` as a JSON-RPC error: message, code, and data for the client."""
+    """Return the response for a `ToolbusError`: a JSON-RPC error with data for the client."""
     code, status = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
     data = _data(failed)
     if call_id:

@@ -40,7 +40,7 @@ _SINGLE = frozenset(
 
 
 class RejectedRequestError(Exception):
-    """The request is rejected with a ready response."""
+    """The request is rejected; `response` is the complete response."""
 
     def __init__(self, reason: str, response: Response) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class RejectedRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestGuard:
-    """Checks headers, hosts and origins. An entry without a port covers every port."""
+    """Checker of headers, hosts and origins. An entry without a port covers every port."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
@@ -62,7 +62,7 @@ class RequestGuard:
         dictionary.
 
         Raises:
-            RejectedRequestError: the headers are too large, one is repeated, or the host or origin
+            RejectedRequestError: the headers are too large or repeated, or the host or origin
                 is not allowed.
 
         """

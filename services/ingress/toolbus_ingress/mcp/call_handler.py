@@ -25,6 +25,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import CALL_SECONDS, CALLS
 from toolbus_common.observability.tracing import bind
 from toolbus_common.service.service import Service
@@ -63,7 +64,8 @@ from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
 STATE_SECONDS = 900.0  # how long a caller may take to provide requested input
 LARGEST_CAPABILITIES = 8 * 1024
-_OK = CALLS.labels("ok")
+_OK = call_count(CALLS.labels("ok"))
+_SECONDS = CALL_SECONDS.labels("")
 _LOG_LEVEL = META + "logLevel"
 _OWN_META = frozenset(
     {protocol_versions.VERSION, protocol_versions.CAPABILITIES, META + "clientInfo", _LOG_LEVEL,
@@ -76,7 +78,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class CallHandler:
-    """Sends requests that a server answers, and returns results in the caller's protocol family."""
+    """Sender of requests to servers. It returns results in the caller's protocol family."""
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class CallHandler:
         self._routes = RouteTable(catalogue)
 
     def answer(self, context: RequestContext, request: Request) -> Awaitable[Response | None]:
-        """Answer a request; None if the answer was streamed."""
+        """Return the response to a request; None if it was streamed."""
         trace = trace_context_of(request.meta, context.headers)
         bind(trace.traceparent)
         span = tracing.request_span(trace, request.method)
@@ -124,13 +126,13 @@ class CallHandler:
                 _check_param_headers(context, request, route)
             call = self._call(context, request, target, call_id, trace)
             answer = await self._run_while_wanted(context, request, call)
-            _OK.inc()
+            _OK.count += 1
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
             tracing.record_failure(error)
             named = with_requested_name(error, request, target)
             answer = error_response(named, request, call_id)
-        CALL_SECONDS.observe(perf_counter() - started)
+        _SECONDS.observe(perf_counter() - started)
         return answer
 
     async def run(self, context: RequestContext, request: Request, call_id: str) -> bytes:
@@ -229,9 +231,9 @@ class CallHandler:
         return call
 
     def _extra(self, context: RequestContext, request: Request, target: CallTarget) -> str:
-        """Return the members of a request besides the arguments, as raw JSON.
+        """Return the members of a request other than the arguments, as raw JSON.
 
-        Empty if there are none.
+        The result is empty if there are no such members.
         """
         params = request.params
         if request.meta.keys() <= _OWN_META and params.keys() <= _PLAIN_PARAMS:
@@ -362,7 +364,7 @@ class CallHandler:
 
 
 def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
-    """Return the idempotency key of a tool call; other methods have none."""
+    """Return the idempotency key of a tool call; empty for other methods."""
     key = validated_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
     if key and key_digest == ANONYMOUS:
         raise InvalidError(

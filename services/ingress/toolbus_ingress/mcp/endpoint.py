@@ -73,7 +73,7 @@ _TOO_MANY_STREAMS = "Too many streams are open. Retry later."
 
 @dataclass(slots=True)
 class Endpoint:
-    """`/mcp` and `/mcp/<server>`."""
+    """The handler of `/mcp` and `/mcp/<server>`."""
 
     service: Service
     guard: RequestGuard
@@ -159,7 +159,7 @@ class Endpoint:
     # -- authentication ------------------------------------------------------------------------
 
     async def verify_token(self, headers: Headers, server: str = "") -> None:
-        """Verify the access token of a request, if it carries one.
+        """Verify the access token of a request, if the request has one.
 
         Raises:
             UnauthorizedError: the token is invalid, or was issued for another endpoint.
@@ -229,7 +229,7 @@ class Endpoint:
     # -- sessions ------------------------------------------------------------------------------
 
     async def _serve_session(self, verb: str, context: RequestContext) -> Response | None:
-        """Serve GET, the session's own stream, and DELETE, the end of the session."""
+        """Serve the session's own stream (GET), or end the session (DELETE)."""
         session = self.session(context)
         if verb == "DELETE":
             self.sessions.end(session)
@@ -250,7 +250,7 @@ class Endpoint:
         """Return the session that the request names.
 
         Raises:
-            ProtocolError: it does not exist for this caller.
+            ProtocolError: the session does not exist for this caller.
 
         """
         session = self.sessions.find(context.headers[SESSION], context.caller.session_owner)
@@ -330,7 +330,7 @@ class Endpoint:
             return await self.local_methods.answer(context, request)
 
     def _accept_response(self, context: RequestContext, body: bytes) -> Response:
-        """Accept a client's response to a request that this or another replica sent it."""
+        """Accept a client's response to a request that this or another replica sent."""
         session = context.session
         if session is None:
             version = context.headers.get(b"mcp-protocol-version")

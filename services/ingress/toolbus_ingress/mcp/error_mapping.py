@@ -82,7 +82,7 @@ def with_requested_name(
 
 
 def _requested_name(params: dict[str, Any]) -> str:
-    """Return the name or URI in the request, as its caller wrote it; empty if it has none."""
+    """Return the name or URI in the request, as its caller wrote it; empty without a name."""
     ref = params.get("ref")
     named = ref if isinstance(ref, dict) else params
     found = named.get("name") or named.get("uri")
@@ -92,7 +92,7 @@ def _requested_name(params: dict[str, Any]) -> str:
 def _invalid_arguments_result(failed: ToolbusError, request: Request, call_id: str) -> Response:
     """Return invalid arguments as a tool's own error, so that models can read them.
 
-    MCP requires this since 2025-11-25; clients of all earlier revisions know such results too.
+    MCP requires this since 2025-11-25; clients of earlier revisions accept such results too.
     """
     reason = {**task_error(failed)["data"], "callId": call_id}
     body: dict[str, Any] = {
@@ -108,7 +108,7 @@ def _invalid_arguments_result(failed: ToolbusError, request: Request, call_id: s
 def _url_required(failed: ToolbusError, request: Request) -> Response:
     """Return the error for a server that requires pages to be opened first.
 
-    The caller did not declare that it opens pages, so the message lists them.
+    The caller did not declare that it opens pages, so the message lists the pages.
     """
     pages = " ".join(_pages(failed.data.get("upstream_data")))
     message = f"{failed.reason} Declare elicitation.url, or open the page and retry: {pages}"

@@ -118,7 +118,7 @@ class LocalMethods:
         identity = endpoint_identity(self._visible(context), ProtocolFamily.LEGACY, server)
         capabilities = identity["capabilities"]
         if version != protocol_versions.LEGACY[0]:
-            capabilities.pop("tasks", None)  # earlier revisions do not have them
+            capabilities.pop("tasks", None)  # earlier revisions have no tasks
         result = {
             "protocolVersion": version,
             "capabilities": capabilities,
@@ -160,14 +160,14 @@ class LocalMethods:
 
 
 def _instructions(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the server's instructions; on its endpoint the gateway adds none."""
+    """Return the identity's instructions as a member; empty if it has no instructions."""
     return {name: identity[name] for name in ("instructions",) if name in identity}
 
 
 def _gateway_meta(server: str) -> dict[str, Any]:
     """Return the `_meta` that marks a server's endpoint as served through this gateway.
 
-    Another gateway that calls this one detects it by this mark.
+    Another gateway that calls this gateway detects it by this mark.
     """
     return {THROUGH: RELEASE} if server else {}
 

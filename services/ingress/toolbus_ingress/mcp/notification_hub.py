@@ -24,11 +24,11 @@ from toolbus_ingress.sessions.event_log_store import SESSION_STREAM, EventLogSto
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
 MAX_WAITING = 1000
-MAX_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
+MAX_HTTP_SSE_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE contains answers too
 MAX_STREAMS = 10_000
 MAX_URIS = 1000
 RENEW_SECONDS = 300.0  # servers' subscriptions are leases, renewed for open streams
-SETTLE_SECONDS = 0.05  # list changes come in bursts
+SETTLE_SECONDS = 0.05  # list changes arrive in bursts
 MERGE_SECONDS = 0.1  # each executor that watches a resource reports the same update
 MAX_MERGED = 10_000
 
@@ -199,7 +199,7 @@ class NotificationHub:
             del self._by_session[sid]
 
     async def _subscribe(self, context: RequestContext, request: Request, uris: Any) -> list[str]:
-        """Subscribe to resources at their servers; return those that succeeded."""
+        """Subscribe to resources at their servers; return the URIs that succeeded."""
         wanted = _distinct_strings(uris)
         attempts = [self._call_handler.subscribe(context, request, uri) for uri in wanted]
         results = await asyncio.gather(*attempts, return_exceptions=True)
@@ -208,7 +208,7 @@ class NotificationHub:
     async def _follow_tasks(
         self, context: RequestContext, request: Request, handles: Any
     ) -> dict[str, str]:
-        """Subscribe to tasks at their servers; return the handles by the keys that succeeded."""
+        """Subscribe to tasks at their servers; return successful handles by the task's key."""
         wanted = _distinct_strings(handles) if declares_tasks(request) else []
         attempts = [self._call_handler.follow(context, request, handle) for handle in wanted]
         keys = await asyncio.gather(*attempts, return_exceptions=True)
@@ -296,7 +296,7 @@ class NotificationHub:
             self._update_timer.cancel()
             self._update_timer = None
         updates, self._updates = self._updates, {}
-        # One update may come for a stream's own session and for another.
+        # The same update may arrive for a stream's own session and for another session.
         notified: set[tuple[Listener, str, str]] = set()
         for (server, uri, *recipient), (params, alone) in updates.items():
             for listener in tuple(self._listeners):
@@ -309,7 +309,7 @@ class NotificationHub:
     def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
-        """Notify the subscribed streams; without any, each session that may read the resource.
+        """Notify one stream if it subscribed, or if no client did (`alone`); return whether it did.
 
         A stream of the stateless family receives only updates that it subscribed to.
         """
@@ -324,7 +324,7 @@ class NotificationHub:
         return True
 
     def _notify_task(self, notification: ServerNotification) -> None:
-        """Notify the owner of a task of its status."""
+        """Send a task's status to the streams of the task's owner."""
         params = msgspec.json.decode(notification.params, type=dict[str, msgspec.Raw])
         own_id = msgspec.json.decode(params.get("taskId", b"null"))
         key = task_key(notification.server, own_id)
@@ -355,7 +355,7 @@ class NotificationHub:
             self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
 
     def _compare(self) -> None:
-        """Notify each stream of changes in the lists that it sees, and of reported changes."""
+        """Notify each stream of changes in its visible lists, and of reported list changes."""
         self._comparison = None
         reported, self._reported_changes = self._reported_changes, set()
         keys, self._keys_changed = self._keys_changed, set()

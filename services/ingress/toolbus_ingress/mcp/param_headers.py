@@ -6,11 +6,11 @@ from typing import Any
 from toolbus_common.mcp.param_headers import PREFIX, RAW_PREFIX, annotated, decoded, value_at
 from toolbus_ingress.http.request_guard import Headers
 
-_INTEGER = re.compile(r"-?[0-9]{1,400}")  # Python refuses to parse much longer ones
+_INTEGER = re.compile(r"-?[0-9]{1,400}")  # Python does not parse much longer integers
 
 
 def required_headers(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Return the headers an input schema requires, in lower case, and the paths of their values."""
+    """Return the lower-case headers that an input schema requires, and their values' paths."""
     return {name.lower(): path for name, path in annotated(schema)}
 
 
@@ -19,7 +19,7 @@ def first_mismatch(
     arguments: dict[str, Any],
     headers: Headers,
 ) -> str:
-    """Return the first header that does not repeat its argument; empty if all do."""
+    """Return the first header that does not repeat its argument; empty if every header does."""
     for name, path in required.items():
         raw = headers.get(RAW_PREFIX + name.encode("latin-1", "replace"))
         if not _matches(None if raw is None else decoded(raw), value_at(arguments, path)):

@@ -1,4 +1,4 @@
-"""The target of a request: the server that answers it, and the server's own name for it."""
+"""The target of a request: a server, and the name of a tool or other entry at that server."""
 
 import re
 from typing import Any

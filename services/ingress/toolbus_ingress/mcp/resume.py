@@ -30,14 +30,14 @@ LEASE_SECONDS = 60.0  # after which the other replica stops sending without a co
 _NOT_STORED = jsonrpc.error(
     400,
     jsonrpc.INVALID_REQUEST,
-    "The stream of this Last-Event-ID is not stored: it expired, was dropped for newer ones, or "
+    "The stream of this Last-Event-ID is not stored: it expired, was dropped for a newer one, or "
     "belongs to another session. Check the audit log before repeating the call.",
 )
 
 
 @dataclass(eq=False, slots=True)
 class _RemoteStream:
-    """A stream of another replica that a client reads here. `found` resolves once it is known."""
+    """A stream of another replica that a client reads here. `found` is whether it exists there."""
 
     event_log: EventLog
     found: asyncio.Future[bool] = field(
@@ -54,7 +54,7 @@ class _RemoteReader:
 
 
 class Resumption:
-    """Finds the stream of an event id, here or in the replica that holds it."""
+    """Resumption of streams from this replica, or from the replica that has the stream."""
 
     def __init__(self, bus: Bus, event_logs: EventLogStore) -> None:
         self._bus = bus
@@ -81,7 +81,7 @@ class Resumption:
             remote_reader.reader.leave()
 
     async def resume(self, context: RequestContext, session: Session, event_id: bytes) -> bool:
-        """Serve a stream after an event.
+        """Serve the rest of a stream after an event.
 
         Return False if the session's own stream must be restarted.
 
@@ -109,7 +109,7 @@ class Resumption:
     async def _resume_remote(
         self, context: RequestContext, session: Session, position: StreamPosition
     ) -> bool:
-        """Read a stream from another replica; return whether that replica holds it."""
+        """Read a stream from another replica; return whether that replica has it."""
         reader_id = secrets.token_hex(8)
         remote = _RemoteStream(EventLog(position.stream, MAX_WAITING))
         self._remote_streams[reader_id] = remote
@@ -208,7 +208,7 @@ class Resumption:
 
 
 async def _found(remote: _RemoteStream) -> bool:
-    """Return whether the other replica holds the stream; False if it does not reply in time."""
+    """Return whether the other replica has the stream; False if it does not reply in time."""
     with suppress(TimeoutError):
         async with asyncio.timeout(FIND_SECONDS):
             return await remote.found

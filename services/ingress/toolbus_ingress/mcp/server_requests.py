@@ -40,7 +40,7 @@ class ServerRequests:
             self._service.spawn(self._forward(listener, request))
 
     def publish(self, sid: str, what: str, about: str = "", body: bytes = b"") -> None:
-        """Publish a client session's message to executors with connections that belong to it."""
+        """Publish a client session's message to the executors with connections of the session."""
         self._service.spawn(self._publish(sid, what, about, body))
 
     def end_session(self, sid: str) -> None:
@@ -50,7 +50,7 @@ class ServerRequests:
 
     async def _forward(self, listener: Listener, request: ServerNotification) -> None:
         session = listener.context.session
-        assert session is not None  # noqa: S101 - it was found by its session
+        assert session is not None  # noqa: S101 - the listener was found by its session
         await self._publish(request.session, "taken", request.request_id)
         member = await self._response_member(listener, session, request)
         await self._publish(request.session, "answered", request.request_id, member)

@@ -37,7 +37,7 @@ from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader, write_events
 
 MAX_WAITING = 256  # notifications buffered for a slow reader
-LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to resume from
+LATE_SECONDS = 5.0  # after which a client without an answer receives an event id
 SHORTEST_PAUSE, LONGEST_PAUSE = 100, 30_000  # milliseconds
 
 
@@ -175,7 +175,7 @@ class StreamingCall:
         required = msgspec.json.decode(body)
         requests = required.get("inputRequests") or {}
         for each in requests.values():
-            # Raises before the client receives any of them.
+            # Fails before the client receives the first request.
             client_request("", each, self._session())
         sending = [asyncio.ensure_future(self._request_input(each)) for each in requests.values()]
         try:

@@ -1,7 +1,7 @@
-"""Tasks of clients: their ids are sealed handles, some of which hold the result itself.
+"""Tasks of clients: their ids are sealed handles, some of which contain the result itself.
 
 A client with a session may request a task from a server that decides itself which calls become
-tasks and that answers immediately. The client then gets a completed task. The result is encrypted
+tasks and answers immediately. The client then receives a completed task. The result is encrypted
 in the task's handle, so that no replica has to store it.
 """
 
@@ -32,21 +32,21 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class _ToolResult(msgspec.Struct):
     """Whether a tool reports an error."""
 
-    isError: bool | None = None  # noqa: N815 - the wire's own name
+    isError: bool | None = None  # noqa: N815 - the name on the wire
 
 
 _tool_result = msgspec.json.Decoder(_ToolResult).decode
 
 
 class Tasks:
-    """Seals tasks into handles, and answers for those that exist only in their handle."""
+    """Sealed handles of tasks, and responses about tasks that exist only in their handle."""
 
     def __init__(self, sealer: ClaimSealer, catalogue: Catalogue) -> None:
         self._sealer = sealer
         self._catalogue = catalogue
 
     def created(self, body: bytes, call: CallRequested) -> tuple[bytes, str, str]:
-        """Return a new task of a server with a sealed id, its key in notifications, and the id."""
+        """Return a new task with a sealed id, the task's key in notifications, and the id."""
         members = msgspec.json.decode(body)
         task = members["task"] if isinstance(members.get("task"), dict) else members
         own_id = str(task.get("taskId"))
@@ -79,7 +79,7 @@ class Tasks:
         """Return the answer about a task whose result is in its handle; None for any other task.
 
         Raises:
-            InvalidError: the task expired, is not the caller's, or cannot be cancelled any more.
+            InvalidError: the task expired, is another caller's, or cannot be cancelled any more.
 
         """
         handle = request.params.get("taskId")
@@ -109,7 +109,7 @@ class Tasks:
 
 
 def wants_task(request: Request) -> bool:
-    """Return whether a client requests its call as a task; for stateless ones the server decides.
+    """Return whether a session-based client requests its call as a task.
 
     Raises:
         InvalidError: `task` is not an object.
@@ -137,7 +137,7 @@ def unknown_task() -> InvalidError:
 
 
 def with_task_id(body: bytes, handle: str) -> bytes:
-    """Return a task with the id for its caller, in the position of the protocol revision."""
+    """Return a task with `handle` as its id, at the position of the protocol revision."""
     members = _members(body)
     raw = msgspec.Raw(strict_json.dump(handle))
     if "taskId" in members:
@@ -150,7 +150,7 @@ def with_task_id(body: bytes, handle: str) -> bytes:
 
 
 def with_error_codes(body: bytes) -> bytes:
-    """Return a task of policy with the protocol's code in its error, if it has one."""
+    """Return a task of policy, with the protocol's error code if the task failed."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):
@@ -161,7 +161,7 @@ def with_error_codes(body: bytes) -> bytes:
 
 
 def with_related_task(body: bytes, handle: str) -> bytes:
-    """Return a result or params with a reference to their task (MCP 2025-11-25)."""
+    """Return a result or params with a reference to the task (MCP 2025-11-25)."""
     members: dict[str, Any] = dict(_members(body))
     meta = _members(members["_meta"]) if "_meta" in members else {}
     members["_meta"] = {**meta, RELATED: {"taskId": handle}}

@@ -1,1 +1,1 @@
-"""What the REST APIs share: one FastAPI application, problem responses, the OpenAPI document."""
+"""Common parts of the REST APIs: FastAPI application, problem responses, OpenAPI document."""

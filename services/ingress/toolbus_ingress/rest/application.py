@@ -1,4 +1,4 @@
-"""The FastAPI application of the REST APIs: its errors, its document, and running one request."""
+"""The FastAPI application of the REST APIs, with its errors and its OpenAPI document."""
 
 import json
 from collections.abc import Callable, MutableMapping, Sequence
@@ -33,7 +33,7 @@ _CUSTOM = "Value error, "  # pydantic adds it to the reasons of our own checks
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a response says to ingress itself: why it rejected a credential, if it did."""
+    """For ingress itself: the reason why a response rejects a credential, else empty."""
 
     rejected: str = ""
 

@@ -10,7 +10,7 @@ from toolbus_common.admin_api.models import LocatedProblem
 class Problem(BaseModel):
     """What failed, why, and how to fix it (RFC 9457). `code` is stable.
 
-    `errors` lists invalid parts of the request; `data` says what a program needs to react.
+    `errors` lists invalid parts of the request; `data` contains details for programs.
     """
 
     type: str = Field(examples=["urn:toolbus:error:stale"])

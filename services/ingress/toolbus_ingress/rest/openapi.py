@@ -26,7 +26,7 @@ _REASONS = {
     415: "The content type or encoding of the body is not supported.",
     422: "The values contradict each other or the current state; `errors` lists the locations.",
     428: "If-Match is missing.",
-    429: "Too many calls were made. `Retry-After` or `data` says when to retry.",
+    429: "Too many calls were made. `Retry-After` or `data` contains the time to wait.",
     431: "The headers are too large.",
     502: "The server of the tool failed, or the outcome is not known.",
     503: "A part of Toolbus is not available; nothing was changed.",
@@ -47,7 +47,10 @@ def problems(*statuses: int, **reasons: str) -> dict[int | str, dict[str, Any]]:
 
 
 def request_body(schema: Mapping[str, Any], *others: str, required: bool = True) -> dict[str, Any]:
-    """Return the description of a JSON body; `others` are further media types, sent as text."""
+    """Return the description of a JSON body.
+
+    `others` are further media types, which are sent as text.
+    """
     content: dict[str, Any] = {JSON: {"schema": schema}}
     content |= {media_type: {"schema": {"type": "string"}} for media_type in others}
     return {"required": required, "content": content}
@@ -78,9 +81,10 @@ def closed(schema: Any) -> Any:
 
 
 def tidy(document: dict[str, Any]) -> None:
-    """Complete what FastAPI generates: sentences for people, and no errors of FastAPI's own.
+    """Replace generated texts with sentences for people, and remove FastAPI's error schemas.
 
-    A path function's first sentence becomes the summary, further ones the description.
+    The first paragraph of a path function's docstring becomes the summary, and the rest becomes the
+    description.
     """
     for name in _OWN_ERRORS:
         document["components"]["schemas"].pop(name, None)
@@ -102,4 +106,4 @@ def _tidy_operation(method: str, operation: dict[str, Any]) -> None:
             response["description"] = "The result." if method == "get" else "Done."
     for parameter in operation.get("parameters", ()):
         if parameter["schema"].get("default") == "":
-            del parameter["schema"]["default"]  # not sent, which is not an empty text
+            del parameter["schema"]["default"]  # a missing parameter differs from an empty one

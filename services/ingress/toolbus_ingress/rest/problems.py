@@ -41,7 +41,7 @@ _FIXES = {
     "conflict": "Read the current entry, then repeat the change if it is still needed.",
     "stale": "Read the entry again, and send If-Match with its current revision.",
     "unconditional": "Send If-Match with the revision to replace, or *.",
-    "invalid": "Change the request as the detail says; /api/openapi.json describes it.",
+    "invalid": "Change the request as the detail requires; /api/openapi.json describes it.",
     "invalid_configuration": "Fix every validation error, and send the request again; nothing "
     "was changed.",
 }
@@ -62,7 +62,7 @@ class UnsupportedBodyError(InvalidError):
 def failure(
     error: ToolbusError, scope: Mapping[str, Any], protected_resource: ProtectedResource
 ) -> Response:
-    """Return an error, with the challenge of the API to which the request's path belongs."""
+    """Return an error as a problem, with the challenge of the API that the path belongs to."""
     answer = jsonrpc.failure(error)
     fix = _FIXES.get(error.code, _RETRY if error.retryable else _SEE_DETAIL)
     if isinstance(error, UnauthorizedError):
@@ -91,7 +91,7 @@ def status_of(error: ToolbusError) -> int:
 
 
 def rejection(error: RejectedRequestError) -> Response:
-    """Return a rejection of the request guard."""
+    """Return a rejection of the request guard as a problem."""
     answer = error.response
     detail = msgspec.json.decode(answer.body)["error"]["message"]
     response = _problem(answer.status, str(error), detail, _SEE_DETAIL, headers=answer.headers)
@@ -150,7 +150,7 @@ def _challenge(
     scope: Mapping[str, Any],
     protected_resource: ProtectedResource,
 ) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers that say which credential the path requires (RFC 6750, RFC 9728)."""
+    """Return the headers that name the credential for the path (RFC 6750, RFC 9728)."""
     path: str = scope["path"]
     if is_administration(path):
         metadata, needed = protected_resource.admin_challenge, jsonrpc.scope_challenge(error)

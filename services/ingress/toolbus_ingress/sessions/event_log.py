@@ -1,22 +1,22 @@
-"""The event log of one stream: numbered messages, kept so that a client can resume."""
+"""The event log of one stream: numbered messages, stored so that a client can resume."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
 MAX_EVENTS = 256
-LARGEST = 1024 * 1024  # bytes; the newest message is kept whatever its size
+LARGEST = 1024 * 1024  # bytes; the newest message is stored whatever its size
 RETRY_MS = 1000  # after which a client reconnects, unless a server names another time
 
 Entry = tuple[int, bytes]
 
 
 class EventLog:
-    """Messages of one stream; the oldest are dropped first. An empty message is only a number.
+    """Messages of one stream; the oldest are dropped first.
 
-    A log with a name stores messages after they are read. A log without a name cannot be resumed
-    and drops messages when they are read. A slow reader loses the oldest messages, never the
-    newest.
+    An empty message is only a position from which a client can resume. A log with a name stores
+    messages after they are read. A log without a name cannot be resumed and drops messages when
+    they are read. A slow reader loses the oldest messages, never the newest.
     """
 
     def __init__(self, name: str = "", maximum: int = MAX_EVENTS, bound: int = LARGEST) -> None:
@@ -29,7 +29,7 @@ class EventLog:
         self.reader: Reader | None = None
         self.on_ended: Callable[[], None] = _do_nothing
         self.on_read: Callable[[], None] = _do_nothing  # a reader started
-        # The reader stopped, and no other took over.
+        # The reader stopped, and no other reader took over.
         self.on_left: Callable[[], None] = _do_nothing if name else self.clear
         self.on_grown: Callable[[int], None] = _ignore_size
         self._maximum = maximum
@@ -52,7 +52,7 @@ class EventLog:
         self.on_grown(self.size - before)
 
     def put_numbered(self, number: int, message: bytes) -> None:
-        """Append a message that another replica numbered; ignore one that is already here."""
+        """Append a message that another replica numbered, unless it is already stored."""
         if number > self.last:
             self.last = number - 1
             self.put(message)
@@ -63,7 +63,7 @@ class EventLog:
             self.put(b"")
 
     def pause(self, retry: int) -> None:
-        """Disconnect the reader once it has read everything; it reconnects after `retry` ms."""
+        """Disconnect the reader after the last message; its client reconnects after `retry` ms."""
         self.retry = retry
         self.mark()
         if self.reader is not None:
@@ -84,7 +84,7 @@ class EventLog:
         self.size = 0
 
     def release(self) -> None:
-        """Drop all messages except those that the current reader has not read yet."""
+        """Drop all messages except the messages that the current reader has not read yet."""
         self.retains = False
         self.on_read, self.on_grown = _do_nothing, _ignore_size
         self.on_left = self.clear
@@ -100,7 +100,7 @@ class EventLog:
         return self.reader
 
     def next(self, after: int) -> Entry | None:
-        """Return the entry after a number, or the oldest stored; None if there is none yet."""
+        """Return the next stored entry after a number; None if there is no such entry yet."""
         behind = self.last - after
         if behind <= 0 or not self._entries:
             return None
@@ -124,7 +124,7 @@ class Reader:
     def __init__(self, event_log: EventLog, after: int) -> None:
         self.event_log = event_log
         self.position = after
-        self.until = -1  # the number after which to leave; -1: none
+        self.until = -1  # the number after which to leave; -1 for no limit
         self.woken = asyncio.Event()
         self._left = False
 
@@ -143,7 +143,7 @@ class Reader:
         return entry
 
     async def next(self) -> Entry | None:
-        """Return the next message and its number; None at the end."""
+        """Return the next message and its number; None after the last message."""
         while (entry := self.take()) is None and not (self.finished or self.event_log.ended):
             self.woken.clear()
             await self.woken.wait()

@@ -31,17 +31,17 @@ class StreamPosition:
 
     @property
     def is_session_stream(self) -> bool:
-        """Whether the stream is a session's own stream, not that of one answer."""
+        """Whether the stream is a session's own stream, not the stream of one answer."""
         return self.stream.startswith(SESSION_STREAM)
 
     @property
     def replica(self) -> str:
-        """The id of the replica that holds the stream."""
+        """The id of the replica that has the stream."""
         return self.stream[1:].partition(".")[0]
 
 
 def parse_event_id(event_id: bytes) -> StreamPosition | None:
-    """Parse an event id; return None if it has another form than this gateway's."""
+    """Parse an event id of this gateway; return None for text in any other form."""
     stream, _, number = event_id[: _LONGEST_ID + 1].decode("latin-1").rpartition("-")
     replica, _, count = stream[1:].partition(".")
     valid = (
@@ -94,7 +94,7 @@ class EventLogStore:
     def open(
         self, session: Session | None, kind: str, maximum: int, bound: int = LARGEST
     ) -> EventLog:
-        """Create a log; it is stored if the session's protocol revision has event ids."""
+        """Create a log. The log is stored if the session's protocol revision has event ids."""
         if session is None or not session.resumable:
             return EventLog(maximum=maximum, bound=bound)
         event_log = EventLog(f"{kind}{self.replica}.{next(self._count):x}", maximum, bound)
@@ -111,7 +111,7 @@ class EventLogStore:
         return event_log
 
     def find(self, sid: str, stream: str) -> EventLog | None:
-        """Return a log of this session; a log of another session is not found."""
+        """Return a log of this session; None if this session has no log of that name."""
         stored = self._logs.get(stream)
         return stored.event_log if stored is not None and stored.sid == sid else None
 
@@ -148,7 +148,10 @@ class EventLogStore:
                 break
 
     def _evict(self, candidates: Iterable[_StoredLog], growing: _StoredLog) -> bool:
-        """Remove the oldest log without a reader, else the oldest; return False without logs."""
+        """Remove the oldest log without a reader, else the oldest log.
+
+        Return False if `growing` is the only log.
+        """
         oldest = None
         for stored in candidates:
             if stored is not growing:

@@ -16,7 +16,7 @@ __all__ = [
 
 
 class SessionClaims(Claims, frozen=True):
-    """A session: `capabilities` is raw JSON, `expires` in epoch seconds."""
+    """A session. `capabilities` is raw JSON, and `expires` is in seconds since the epoch."""
 
     sid: str
     principal_id: str
@@ -26,7 +26,7 @@ class SessionClaims(Claims, frozen=True):
 
 
 class StateClaims(Claims, frozen=True):
-    """The server's `requestState` (None if it sent none), and the request it belongs to."""
+    """The `requestState` of a server (None without a state), and the request that it belongs to."""
 
     state: str | None
     principal_id: str
@@ -35,7 +35,7 @@ class StateClaims(Claims, frozen=True):
 
 
 class TaskClaims(Claims, frozen=True):
-    """A server's task: its id there, its server and tool, and its owner."""
+    """A server's task: its id at the server, its server and tool, and its owner."""
 
     task: str
     server: str
@@ -44,7 +44,10 @@ class TaskClaims(Claims, frozen=True):
 
 
 class DoneClaims(Claims, frozen=True):
-    """A task that was complete when it was created; `result` is raw JSON, `at` epoch seconds."""
+    """A task that was complete when it was created.
+
+    `result` is raw JSON, and `at` is in seconds since the epoch.
+    """
 
     result: bytes
     server: str
@@ -69,6 +72,6 @@ class ClaimSealer(sealed_tokens.TokenSealer):
             raise UpstreamInvalidError(
                 f"The upstream server's requestState or task id is too long: {len(text)} "
                 f"characters when sealed, at most {LONGEST} are allowed (48 KB before sealing). "
-                "The server must send a shorter one."
+                "The server must send a shorter value."
             )
         return text

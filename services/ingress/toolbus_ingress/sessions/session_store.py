@@ -14,13 +14,13 @@ from toolbus_ingress.sessions.sealed_claims import ClaimSealer, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
 MAX_KNOWN = 20_000
-MAX_ENDED = 100_000  # ended sessions stored; using the id of a dropped one still requires its key
-LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
+MAX_ENDED = 100_000  # stored ended sessions; the id of a dropped session still requires its key
+LARGEST_CAPABILITIES = 1024  # bytes; they are part of the session's id, which is a header
 MAX_URIS = 1000
 MAX_TASKS = 256  # of one session, for status notifications
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
-_FORWARDED = ("response", "message")  # not stored: the replica that waits for one takes it
+_FORWARDED = ("response", "message")  # not stored: only the replica that waits for it uses it
 _REQUESTABLE = ("elicitation", "sampling", "roots", "tasks")
 
 
@@ -28,8 +28,8 @@ _REQUESTABLE = ("elicitation", "sampling", "roots", "tasks")
 class Session:
     """One session as this replica knows it.
 
-    `capabilities` are the client's as raw JSON. `tasks` maps the key of a task in a server's
-    notifications to its handle, `in_flight` the raw id of a request to its call.
+    `capabilities` are the client's capabilities as raw JSON. `tasks` maps the key of a task in a
+    server's notifications to its handle. `in_flight` maps the raw id of a request to its call id.
     """
 
     token: str
@@ -53,7 +53,7 @@ class Session:
 
     @property
     def polls(self) -> bool:
-        """Whether the client expects an event id first, and reconnects after an early end."""
+        """Whether streams begin with an event id, so that clients resume after an early end."""
         return self.claims.version >= "2025-11-25"
 
     def can(self, *path: str) -> bool:
@@ -69,8 +69,8 @@ class Session:
 class Sessions:
     """Creates, finds and ends sessions, and shares their state with the other replicas.
 
-    `publish` sends a message to every replica. This replica receives its own messages too; applying
-    them again has no effect.
+    `publish` sends a message to every replica. This replica receives its own messages too, and
+    applying them again has no effect.
     """
 
     def __init__(self, sealer: ClaimSealer, publish: Callable[[SessionMessage], None]) -> None:
@@ -97,7 +97,7 @@ class Sessions:
         return self._add(_session(self._sealer.close(claims), claims))
 
     def find(self, token: bytes, principal_id: str) -> Session | None:
-        """Return the live session of this id and principal; None for any other principal."""
+        """Return the live session with this id if it belongs to this principal, else None."""
         text = token.decode("latin-1")
         session = self._known.get(text)
         claims = session.claims if session else self._sealer.open(text, SessionClaims)
@@ -129,8 +129,8 @@ class Sessions:
             return  # it was for this replica
         if what != "cancelled":
             self._apply(session, message)
-        # A cancellation is applied when it comes back from the bus: applied twice, it could
-        # cancel a later call with the same request id.
+        # A cancellation is applied when this replica receives it from the bus. If it were applied
+        # twice, it could cancel a later call with the same request id.
         self._publish(message)
 
     def receive(self, message: SessionMessage) -> None:
@@ -145,7 +145,7 @@ class Sessions:
 
     def _apply(self, session: Session, message: SessionMessage) -> None:
         if message.what == "ended":
-            # There is no receiver for their answers any more.
+            # The answers to these requests have no receiver any more.
             for request_id in tuple(session.in_flight):
                 self.on_cancelled(session, request_id)
             self._known.pop(session.token, None)
@@ -157,7 +157,7 @@ class Sessions:
             _change(session, message)
 
     def _forward(self, message: SessionMessage) -> bool:
-        """Return whether this replica was waiting for the message."""
+        """Pass a message to its receiver; return whether this replica was waiting for it."""
         receiver = self.on_response if message.what == "response" else self.on_message
         return receiver(message.session, message.body)
 
@@ -216,7 +216,7 @@ def _session(token: str, claims: SessionClaims) -> Session:
 
 
 def _bounded(capabilities: Any) -> dict[str, Any]:
-    """Return the capabilities that servers use; none if they exceed `LARGEST_CAPABILITIES`."""
+    """Return the capabilities that servers use; empty if they exceed `LARGEST_CAPABILITIES`."""
     if not isinstance(capabilities, dict):
         return {}
     used = {name: capabilities[name] for name in _REQUESTABLE if name in capabilities}

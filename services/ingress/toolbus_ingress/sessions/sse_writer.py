@@ -62,7 +62,7 @@ class EventStream:
 
 
 async def write_events(reader: Reader, stream: EventStream, last: bytes = b"") -> None:
-    """Write a log's entries until the reader finishes; then `last`, if the log has ended."""
+    """Write a log's entries until the reader finishes. If the log has ended, then write `last`."""
     event_log, name = reader.event_log, reader.event_log.name.encode()
     try:
         await stream.start()  # a client that resumes early waits for the head too

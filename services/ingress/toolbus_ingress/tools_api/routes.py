@@ -21,7 +21,7 @@ from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MAX_CONCURRE
 
 CALLER = HTTPBearer(
     scheme_name="caller",
-    description="An API key, or an access token. Anonymous callers send none, where allowed.",
+    description="An API key or an access token. Anonymous callers, if allowed, send neither.",
     auto_error=False,
 )
 router = APIRouter(tags=["tools"], dependencies=[Depends(reject_unknown_parameters)])
@@ -43,7 +43,7 @@ class FunctionTool(BaseModel):
 
 
 class Functions(BaseModel):
-    """The tools of a caller; `auto_execute` names those that need no confirmation by a person."""
+    """The tools of a caller; `auto_execute` names the tools that no person has to confirm."""
 
     object: Literal["list"]
     data: list[FunctionTool]
@@ -51,7 +51,7 @@ class Functions(BaseModel):
 
 
 class FunctionCall(BaseModel):
-    """The called function; `arguments` is an object, or its JSON as text."""
+    """The called function; `arguments` is an object, or the JSON text of an object."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
@@ -71,7 +71,7 @@ class ResponsesToolCall(FunctionCall):
 
 
 class AssistantMessage(BaseModel):
-    """A message of a model with several tool calls."""
+    """A model's message with several tool calls."""
 
     tool_calls: Annotated[
         list[ChatToolCall | ResponsesToolCall], Field(min_length=1, max_length=MAX_CONCURRENT)
@@ -103,7 +103,7 @@ class ToolMessages(BaseModel):
 async def authenticated(
     request: Request, endpoint: ServedEndpoint, _credential: Annotated[object, Security(CALLER)]
 ) -> Caller:
-    """Return the caller of tools. Raises what `Endpoint.caller` raises."""
+    """Return the caller of tools. Raises the errors of `Endpoint.caller`."""
     scope = request.scope
     headers = endpoint.guard.headers(scope)
     await endpoint.verify_token(headers)
@@ -116,7 +116,7 @@ async def list_tools(
     caller: Annotated[Caller, Security(authenticated)],
     _mode: Annotated[
         str,
-        Query(alias="mode", description="`code` or `search`: the tools of code mode instead."),
+        Query(alias="mode", description="`code` and `search` list the tools of code mode."),
     ] = Mode.TOOLS,
 ) -> Response:
     """List the tools that a key may use, as functions for a chat completion."""
@@ -141,10 +141,10 @@ async def list_tools(
     openapi_extra={"security": [{"caller": []}]},
 )
 async def execute_tool_calls() -> Response:
-    """Run a tool call that a model suggested, or the several of an assistant message.
+    """Run a tool call that a model suggested, or all tool calls of an assistant message.
 
-    The header `x-toolbus-is-error` of the response says that a tool failed; `Idempotency-Key` in
-    the request runs the calls once.
+    The response header `x-toolbus-is-error` is set if a tool failed. With the request header
+    `Idempotency-Key`, the calls run only once.
     """
     raise NotImplementedError(f"'RestApis' answers POST {EXECUTE}, without FastAPI.")
 

@@ -44,7 +44,7 @@ class ToolCall:
 async def execute_tool_calls(
     endpoint: Endpoint, scope: dict[str, Any], receive: Receive, send: Send
 ) -> Response:
-    """Run the tool calls in a body; a client that disconnects cancels them.
+    """Run the tool calls in a body. They are cancelled if the client disconnects.
 
     Raises:
         RejectedRequestError: the headers or the size of the body are not valid.
@@ -65,7 +65,7 @@ async def execute_tool_calls(
 
 
 class _Run:
-    """The tool calls of one request; a client that disconnects cancels all of them."""
+    """The tool calls of one request. All calls are cancelled if the client disconnects."""
 
     def __init__(self, endpoint: Endpoint, context: RequestContext) -> None:
         self._service, self._call_handler, self._context = (
@@ -106,7 +106,7 @@ class _Run:
         return _text(result), result.get("isError") is True
 
     async def _call_one_of_many(self, tool_call: ToolCall) -> tuple[str, bool]:
-        """Run a tool call like `_call`; an error becomes its text, so that the others go on."""
+        """Run a tool call like `_call`, but return errors as text, so that the others continue."""
         key = self._key and f"{self._key}/{tool_call.call_id}"
         try:
             return await self._call(tool_call, key)
@@ -136,7 +136,7 @@ def _parse_tool_calls(value: Any) -> Iterator[ToolCall]:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    """Parse arguments as models write them: an object, or its JSON as text."""
+    """Parse arguments as models write them: an object, or the JSON text of an object."""
     if isinstance(value, str):
         return _object(value.encode()) if value.strip() else {}
     if value is None or isinstance(value, dict):
@@ -155,7 +155,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _text(result: dict[str, Any]) -> str:
-    """Return a result as the one text of a tool message; other content stays JSON."""
+    """Return a result as the text of a tool message. Content other than text stays JSON."""
     blocks = result.get("content") or []
     if blocks and all(block.get("type") == "text" for block in blocks):
         return "\n".join(str(block.get("text", "")) for block in blocks)

@@ -43,7 +43,10 @@ class LedgerQueryHandler:
         )
 
     async def handle_rebuild(self, query: RebuildRequest) -> RebuildReply:
-        """Rebuild a customer's counters, even if they are not known to be lost."""
+        """Rebuild a customer's counters, even if they are not known to be lost.
+
+        Raises `InvalidError` if the customer has no counters, and the errors of the rebuild.
+        """
         reply = await self.rebuilder.rebuild(
             query.customer, force=True, accept=query.accept, by=query.by
         )

@@ -11,7 +11,10 @@ LARGEST_PAGE = 2 * 1024 * 1024  # bytes; a single larger item still fits a page
 def page(
     entries: Mapping[str, Any], show: Callable[[str], Any], after: str, limit: int
 ) -> dict[str, Any]:
-    """Return the entries whose names sort after `after`, as many as fit."""
+    """Return one page of the entries whose names sort after `after`, with at most `limit` items.
+
+    `next` is the last name of the page if more entries follow, else None.
+    """
     names = sorted(name for name in entries if name > after)
     items: list[msgspec.Raw] = []
     size = 0

@@ -5,8 +5,8 @@ HTTP, only commands and variables that policy's settings allow are accepted, so 
 key can neither start programs nor send credentials elsewhere. The environment of a configured
 process is restricted too, because NODE_OPTIONS or LD_PRELOAD can run any program in it.
 
-Addresses are checked as written, so that the author gets an early error. The binding check is made
-by the service that connects, on the resolved address.
+Addresses are checked as written, so that the author receives an early error. The binding check is
+made by the service that connects, on the resolved address.
 """
 
 import re
@@ -45,7 +45,7 @@ class RemoteRestrictions:
     egress: Egress = STRICT
 
     def violations(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
-        """Return the forbidden parts of the new configuration that the old one did not have."""
+        """Return the forbidden parts of `new` that `old` did not contain, with locations."""
         found = [
             (f"servers.{name}.{place}", reason)
             for name, server in new.servers.items()
@@ -76,7 +76,7 @@ class RemoteRestrictions:
     def _export(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
-        """Yield violations: destinations of events, and the secrets sent to them."""
+        """Yield violations of an entry that sends events and credentials to a destination."""
         if old is None or digest_of(old) != digest_of(entry):
             yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _EXPORT_DENIED
         elif _secret_values(old) != _secret_values(entry):
@@ -131,7 +131,7 @@ class RemoteRestrictions:
                 yield from self._check_destination(field, url)
 
     def _process_oauth(self, server: Server) -> Iterator[tuple[str, str]]:
-        """Yield violations in how a process receives its tokens: any issuer could be named."""
+        """Yield violations in a process's OAuth settings, which could name any issuer."""
         if server.oauth is None:
             return
         yield from self._issuer_secrets(server)
@@ -202,7 +202,7 @@ def _same_process(server: Server, old: Server | None) -> bool:
 
 
 def _programs_of(server: Server) -> Iterator[tuple[str, str]]:
-    """Yield the names of a server's program, and its directory if the program is relative."""
+    """Yield the server's programs with their fields, and its directory if a program is relative."""
     program = server.command[0] if server.command else ""
     yield from (("python", each) for each in server.python)
     if server.container:

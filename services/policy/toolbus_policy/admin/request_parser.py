@@ -1,4 +1,7 @@
-"""Parse administration requests; invalid bodies are rejected with each location. Pure."""
+"""Parse administration requests.
+
+An invalid body is rejected with the location of each error. Pure.
+"""
 
 import json
 import re
@@ -16,13 +19,17 @@ from toolbus_common.config_store.loading.messages import describe_error
 from toolbus_common.config_store.redacted_view import configuration_error
 from toolbus_common.errors import InvalidError
 
-MAX_EXACT_INTEGER = 2**53  # above it, not every integer is a float
+MAX_EXACT_INTEGER = 2**53  # some larger integers have no exact float
 _FORM = re.compile(r"constrained-\w+$|function-\w+\[")  # a union member in pydantic's location
 SEMANTIC_ERROR = "value_error"  # the shape is valid, but the values contradict each other
 
 
 def parse_body(wanted: Any, body: bytes) -> Any:
-    """Return the body as this model. Raises `InvalidError` or `InvalidConfigurationError`."""
+    """Return the body as this model.
+
+    Raises `InvalidError` if the body does not match the schema, and `InvalidConfigurationError` if
+    only its values contradict each other.
+    """
     try:
         return TypeAdapter(wanted).validate_json(json.dumps(_parse_json(body)), strict=True)
     except ValidationError as error:
@@ -63,7 +70,7 @@ def _number(text: str) -> float:
 
 
 def expiry(text: str | None) -> date | datetime | None:
-    """Return a last day, or a time. Raises `InvalidError`."""
+    """Parse an expiry: the last valid day, or a time. Raises `InvalidError`."""
     try:
         return parse_expiry(text) if text is not None else None
     except ValueError as error:
@@ -71,7 +78,7 @@ def expiry(text: str | None) -> date | datetime | None:
 
 
 def load_configuration(body: bytes, form: str, wanted: Any) -> Loaded:
-    """Return a whole configuration, validated like a file."""
+    """Return a whole configuration, validated like a file. `form` is `yaml` or `json`."""
     if form == "yaml":
         try:
             return check(read(body.decode()), None)

@@ -37,7 +37,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Performs operations. Each operation of the table is a method of this class."""
+    """Administration operations. Each operation in `OPERATIONS` is a method of this class."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -46,7 +46,11 @@ class AdminService:
     restrictions: RemoteRestrictions
 
     async def handle(self, request: AdminRequest) -> AdminReply:
-        """Perform the operation, if the caller may."""
+        """Perform the operation, if the caller's role allows it.
+
+        Raises the errors of `check_right` and of the operation, and `InvalidError` for an unknown
+        operation.
+        """
         if not exists(request.operation, request.kind):
             raise InvalidError(
                 "Unknown operation: ingress and policy differ in version. Restart the older one."
@@ -81,7 +85,7 @@ class AdminService:
     async def apply_configuration(
         self, request: AdminRequest, administrator: Administrator
     ) -> AdminReply:
-        """Replace the configuration, or return the changes that this would make."""
+        """Replace the configuration, or with `dry_run` only return the changes."""
         found = await asyncio.to_thread(
             request_parser.load_configuration, request.body, request.form, models.Written
         )
@@ -137,7 +141,7 @@ class AdminService:
 
         repository = self.repository_for(administrator.by)
         await repository.change(make, SOURCE, _revision(request.match))
-        # The revision must match the returned entry, which others may have changed.
+        # The revision must match the returned entry, which another caller may have changed.
         now = await repository.declared()
         return _entry(request, now.configuration, now.revision, created=created)
 

@@ -30,7 +30,7 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
-# Methods that can need approval: the others belong to a call already made, or send nothing.
+# Methods that can need approval. Other methods belong to a call already made, or send nothing.
 _APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
 
 
@@ -63,7 +63,7 @@ class AuthorizationCache:
 
 
 class Authorizer:
-    """Authorize calls against one configuration snapshot.
+    """Authorizer of calls against one configuration snapshot.
 
     A new snapshot needs a new authorizer. If only keys changed, the new authorizer reuses the
     cache: an entry is valid while the key's principal is the same object.
@@ -92,11 +92,11 @@ class Authorizer:
     ) -> Admission:
         """Return the admission of a call. Only tools have a price.
 
-        `restrictions` are those that the request sets for itself.
+        `restrictions` are patterns in the request; the name must match each of them.
 
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
-            UnknownToolError: the tool does not exist or is not granted; the error is the same.
+            UnknownToolError: the tool does not exist, or is not granted (the same error).
             InsufficientScopeError: the tool is granted, but this access token has a smaller scope.
 
         """
@@ -112,7 +112,7 @@ class Authorizer:
         tool: str,
         restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
-        """Authorize a principal of a valid key.
+        """Return the admission of a call by the principal of a valid key.
 
         Raises like `authorize`, except `UnauthorizedError`.
         """
@@ -153,7 +153,7 @@ class Authorizer:
     def _denial(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Return the error for a denied name.
 
-        The error shows that the tool exists only if another token of the caller may use it.
+        The error shows that the tool exists only if the caller may use it with another token.
         """
         whole = principal.whole
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
@@ -221,7 +221,7 @@ def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
 
 
 def payer_of(principal: Principal) -> Payer:
-    """Return a key with its hierarchy: grants intersect, limits add up."""
+    """Return the payer of a principal, with the limits of every level of its hierarchy."""
     levels = principal.levels
     return Payer(
         principal=principal,

@@ -11,7 +11,7 @@ UNKNOWN = ("unknown",)
 def caller_identity_of(
     snapshot: ConfigSnapshot, call: CallRequested, payer: Payer
 ) -> Identified | None:
-    """Return the identity fields that executor cannot derive; None if the server receives none."""
+    """Return the fields that executor cannot derive; None if the server receives no identity."""
     server = snapshot.configuration.servers.get(call.server)
     if server is None or server.identity is None:
         return None
@@ -19,7 +19,7 @@ def caller_identity_of(
 
 
 def _actors(snapshot: ConfigSnapshot, key_digest: str, name: str) -> tuple[str, ...]:
-    """Return the actors of a person; `UNKNOWN` if the token ended while the call was suspended.
+    """Return the actors of a key; `UNKNOWN` if a person's token ended during the suspension.
 
     An empty result would claim that the person acts alone.
     """

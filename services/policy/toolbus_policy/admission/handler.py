@@ -31,6 +31,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import DECISIONS
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
@@ -56,7 +57,7 @@ from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repetition_key
 from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
 
-ALLOWED = DECISIONS.labels("allowed")
+ALLOWED = call_count(DECISIONS.labels("allowed"))
 REPLAYED = DECISIONS.labels("replayed")
 R = TypeVar("R", bound=Reply)
 _tracer = Tracer("policy")
@@ -64,7 +65,7 @@ _tracer = Tracer("policy")
 
 @dataclass(frozen=True, slots=True)
 class AdmissionHandler:
-    """Handler of `CallRequested`. `authorizer` returns the one of the newest snapshot."""
+    """Handler of `CallRequested`. `authorizer` returns the newest authorizer."""
 
     service: Service
     authorizer: Callable[[], Authorizer]
@@ -239,7 +240,7 @@ class AdmissionHandler:
             raise
         if grant is not None:
             self.approvals.record_use(grant)
-        ALLOWED.inc()
+        ALLOWED.count += 1
         admitted = build_admitted(decision, call, reserved=reserved)
         _end_decision_span("allowed")
 
@@ -290,14 +291,14 @@ class AdmissionHandler:
         return _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
 
     async def _record_intent(self, intent: CallAllowed) -> None:
-        """Return once the stream has stored the intent, before the call's deadline.
+        """Store the intent in the stream before the call's deadline.
 
-        The sweeper relies on both: if an intent is stored after the deadline, the call was not
+        The sweeper relies on this: if an intent is stored after the deadline, the call was not
         executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:
-            with _tracer.below("toolbus.record_intent"):
-                await self.service.events.publish_durable(intent)
+            recording = self.service.events.publish_durable(intent)
+            await _tracer.below("toolbus.record_intent").around(recording)
         except BusDownError as error:
             raise BusDownError(
                 "The call could not be recorded, so it was not dispatched. Retry."
@@ -360,7 +361,7 @@ def _stopped() -> UnavailableError:
 
 
 def _end_decision_span(decision: str) -> None:
-    """End the decision's span. If the services share a process, the call continues below it."""
+    """End the decision's span. If services share a process, spans of the call are its children."""
     span = current()
     if span.recorded:
         span.note("toolbus.decision", decision)

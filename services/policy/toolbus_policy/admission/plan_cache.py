@@ -17,7 +17,7 @@ class PrincipalCache(Generic[K, V]):
         self._values: dict[K, tuple[Principal, V]] = {}
 
     def get(self, key: K, principal: Principal) -> V:
-        """Return the cached value. Raises `KeyError` if none is cached for this principal."""
+        """Return the cached value. Raises `KeyError` if this principal object has no value."""
         owner, value = self._values[key]
         if owner is not principal:
             raise KeyError(key)

@@ -23,7 +23,7 @@ class RuleEvaluator:
         self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
 
     def verdict(self, call: CallRequested, key: Principal, charge: int, now: float) -> Verdict:
-        """Return the verdict of the rules on this call of a key, at this price."""
+        """Return the verdict of the rules on a call that costs `charge` (micro-dollars)."""
         try:
             number = self._numbers.get(key.key, key)
         except KeyError:
@@ -49,7 +49,7 @@ class RuleEvaluator:
 
 
 class RuleCompiler:
-    """Compile the rules when they change, and only then."""
+    """Compiler of rules. It compiles them again only when they change."""
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
@@ -57,7 +57,7 @@ class RuleCompiler:
         self._newest: RuleEvaluator | None = None
 
     def of(self, snapshot: ConfigSnapshot) -> RuleEvaluator | None:
-        """Return the rules of a snapshot; None if it has none."""
+        """Return the evaluator of a snapshot's rules; None if the snapshot has no rules."""
         rules = snapshot.configuration.rules
         if rules is not self._rules and list(rules.items()) != list(self._rules.items()):
             self._book = Rulebook(rules)

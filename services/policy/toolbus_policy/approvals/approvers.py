@@ -26,13 +26,17 @@ MAX_NOTE_LENGTH = 512
 MAX_NAME_LENGTH = 64
 MAX_LISTED = 100
 LISTED_ARGUMENT_LENGTH = 4096  # characters of each call's arguments in a list
-PROPAGATION_SECONDS = 1.0  # for another replica's new approval to arrive
+PROPAGATION_SECONDS = 1.0  # the wait for a new approval of another replica
 ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A person who decides: the recorded name, and for a key its customer and user."""
+    """A person who decides about approvals.
+
+    `name` is the recorded name. `key` and `user` are empty for an operator. With an empty
+    `customer`, the approver can see the approvals of all customers.
+    """
 
     name: str
     key: str = ""
@@ -40,7 +44,10 @@ class Approver:
     customer: str = ""
 
     def can_see(self, approval: Approval) -> bool:
-        """Return whether the approver may see the approval: a key sees only its customer's."""
+        """Return whether the approver may see the approval.
+
+        A key sees only its customer's approvals.
+        """
         return self.customer in ("", approval.customer)
 
     def is_caller(self, approval: Approval) -> bool:
@@ -51,7 +58,7 @@ class Approver:
 
 
 def operator(name: str) -> Approver:
-    """Return the approver for an operator, under the name the operator gives."""
+    """Return the approver for an operator. `name` is the name that the operator gave."""
     return Approver(f"operator:{name[:MAX_NAME_LENGTH]}")
 
 
@@ -67,8 +74,8 @@ def approver_for_key(snapshot: ConfigSnapshot, key_digest: str, now: float) -> A
     bearer = snapshot.bearers.known(hash_of(key_digest))
     if bearer is not None and (bearer.actors or bearer.scope != TOOLS):
         raise ForbiddenError(
-            "A delegated token, or one without access to all tools, cannot decide approvals: use "
-            f"your own token with scope '{TOOLS}'."
+            "A delegated token, or a token without access to all tools, cannot decide approvals: "
+            f"use your own token with scope '{TOOLS}'."
         )
     customer = "" if found.customer == DEFAULT_CUSTOMER else found.customer
     return Approver(f"key:{found.key}", found.key, _user(found.own), customer)
@@ -80,7 +87,7 @@ def _user(key: Key) -> str:
 
 @dataclass(slots=True)
 class ApproverService:
-    """List approvals and store decisions."""
+    """Lists of approvals for approvers, and their decisions."""
 
     approval_repository: ApprovalRepository
     events: EventPublisher
@@ -95,7 +102,11 @@ class ApproverService:
         return await self.decide(who, request.id, request.note, approve=request.action == "approve")
 
     async def show(self, who: Approver, approval_id: str = "") -> ApprovalsReply:
-        """Return visible pending approvals, abbreviated; or one approval in full."""
+        """Return the pending approvals that the approver may see, or the approval with this id.
+
+        The list contains at most 100 approvals, with the first 4,096 characters of their arguments.
+        Raises `UnknownApprovalError`.
+        """
         if approval_id:
             return _full_reply(await self._load(who, approval_id))
         waiting = [

@@ -1,6 +1,6 @@
 """Elicitation of an approval: the request sent to a caller and its response. Pure.
 
-The form is that of MCP 2026-07-28; ingress converts it for older clients.
+The form is defined by MCP 2026-07-28; ingress converts it for older clients.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ STATE_PREFIX = "toolbus.approval."  # prefix of an approval's `requestState`; in
 ACCEPTED = "accept"
 # Requests whose result may be `input_required` (MCP 2026-07-28).
 ELICITATION_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"})
-REQUEST_NAME = "approval"  # name of the one entry of `inputRequests`
+REQUEST_NAME = "approval"  # name of the only entry of `inputRequests`
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -42,7 +42,7 @@ class ApprovalResponse:
 
 
 def parse_response(extra: str) -> ApprovalResponse:
-    """Parse the request fields that accompany the arguments."""
+    """Parse the response to an approval from `extra`, the request fields besides the arguments."""
     members = _members(extra) if extra else {}
     state = msgspec.json.decode(members["requestState"]) if "requestState" in members else ""
     if not isinstance(state, str) or not state.startswith(STATE_PREFIX):
@@ -59,7 +59,7 @@ def supports_url_elicitation(capabilities: str) -> bool:
 
 
 def approval_elicitation(approval: Approval, page: str) -> InputRequired:
-    """Return the reply that asks the client to open the approval page."""
+    """Return the reply that requests the client to open the approval page."""
     result = {
         "resultType": "input_required",
         "inputRequests": {REQUEST_NAME: url_elicitation(approval.server, approval.tool, page)},

@@ -1,4 +1,4 @@
-"""Compute the binding of an approval: it differs if another approval is required. Pure."""
+"""Compute the binding of an approval. A call with another binding needs another approval. Pure."""
 
 import json
 from hashlib import sha256

@@ -44,7 +44,7 @@ _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approva
 
 
 class Cause(NamedTuple):
-    """The level or rule that requires approval (empty if none does), and its reason.
+    """The level or rule that requires approval (empty without a requirement), and its reason.
 
     `charge` is the price of the call, or the amount to reserve, in micro-dollars.
     """
@@ -59,7 +59,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     `ends` is when the present state ends. `arguments` are stored only while the approval is open.
     `used_by` is the id of the call that used it. `rounds` are digests of the server's states with
-    which that call has continued since.
+    which this call continued.
     """
 
     id: str

@@ -62,7 +62,7 @@ class ApprovalRepository:
         return iter(list(self._stored.values()))
 
     def pending(self, key: str = "") -> list[StoredApproval]:
-        """Return pending approvals, oldest first; of one key or of all."""
+        """Return the pending approvals of one key (all keys if empty), oldest first."""
         now = time()
         found = [
             stored
@@ -74,7 +74,7 @@ class ApprovalRepository:
         return sorted(found, key=lambda stored: stored.approval.requested_at)
 
     async def find_by_id(self, approval_id: str, seconds: float) -> StoredApproval | None:
-        """Return an approval by id; wait up to `seconds` for one created by another replica."""
+        """Return an approval by id. Wait up to `seconds` until another replica has created it."""
         await self._wait_until(lambda: approval_id in self._bindings, seconds)
         return self._stored.get(self._bindings.get(approval_id, ""))
 
@@ -99,7 +99,10 @@ class ApprovalRepository:
         return stored
 
     async def put(self, approval: Approval, previous: StoredApproval | None) -> bool:
-        """Write over the known revision; return False on a conflict. Raises `BusDownError`."""
+        """Replace the known revision; return False on a conflicting change.
+
+        Raises `BusDownError`.
+        """
         last = previous.revision if previous is not None else 0
         sealed = self._records.seal(approval.binding, _encode(approval))
         revision = await self._bucket.swap(approval.binding, sealed, last)
@@ -109,7 +112,7 @@ class ApprovalRepository:
         return True
 
     def evict_ended(self, now: float) -> None:
-        """Remove ended approvals from memory; entries of the bucket expire by age."""
+        """Remove ended approvals from memory. The bucket expires its entries by age."""
         for stored in self.all():
             if stored.approval.state not in OPEN and not stored.approval.is_current(now):
                 self._forget(stored.approval.binding)

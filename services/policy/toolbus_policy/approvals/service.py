@@ -49,7 +49,12 @@ Bind = Callable[[CallRequested, Principal], str]
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLimits:
-    """Limits of pending and unused approvals: seconds, and their number."""
+    """Limits of approvals.
+
+    An approval is pending for at most `pending` seconds. A granted approval can be used for
+    `granted` seconds. A key has at most `max_pending_approvals` pending approvals. `public_url` is
+    the URL at which people reach ingress.
+    """
 
     pending: float
     granted: float
@@ -61,7 +66,7 @@ class ApprovalLimits:
 class ApprovalGrant:
     """A call that may continue, in the form to dispatch.
 
-    `stored` is the approval that the call used, `before` the same approval before its use.
+    `stored` is the approval that the call used, and `before` is the same approval before its use.
     """
 
     call: CallRequested
@@ -79,7 +84,7 @@ ApprovalResult = ApprovalGrant | InputRequired | TaskCreated | None
 
 @dataclass(slots=True)
 class ApprovalService:
-    """Decide calls that need approval. `bind` computes the binding of a call."""
+    """Service for calls that need approval. `bind` computes the binding of a call."""
 
     approval_repository: ApprovalRepository
     events: EventPublisher
@@ -126,10 +131,10 @@ class ApprovalService:
     async def use_approval(
         self, call: CallRequested, principal: Principal, approval_id: str
     ) -> ApprovalGrant:
-        """Use the approval for which a deferred call waited; no other approval is requested.
+        """Use the approval for which a deferred call waited; never request another approval.
 
         Raises:
-            ApprovalRequiredError: its binding has changed, or the approval was used.
+            ApprovalRequiredError: the call's binding has changed, or the approval was used.
             CallCancelledError: the caller cancelled the call.
 
         """
@@ -177,7 +182,7 @@ class ApprovalService:
     async def _wait_for_decision(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated | None:
-        """Wait for the decision if the caller opened the page; else request it."""
+        """Wait for the decision if the caller opened the page; otherwise request to open it."""
         own = response.approval == stored.approval.id
         seconds = (call.deadline - time()) * WAIT_SHARE
         if not own or response.action != ACCEPTED:
@@ -198,7 +203,10 @@ class ApprovalService:
     async def _use(
         self, stored: StoredApproval, response: ApprovalResponse, call_id: str
     ) -> StoredApproval | None:
-        """Use an approval, or continue its call; None on a conflicting change."""
+        """Use a granted approval, or continue the call that used it.
+
+        Return None on a conflicting change. Raises `ApprovalRejectedError`.
+        """
         if stored.approval.state is State.REJECTED:
             raise rejection_error(stored.approval.id, stored.approval.note)
         ends = time() + self.limits.granted
@@ -260,7 +268,11 @@ class ApprovalService:
     async def _request_input(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated:
-        """Return a task if the client supports one; else the page, unless the user declined it."""
+        """Return a task if the client supports tasks, otherwise the request to open the page.
+
+        Raises `ApprovalRequiredError` if the user declined the page or the client cannot open
+        pages.
+        """
         if not response.approval and wants_task(call):
             task = await self.task_service.create(
                 call, stored.approval, self._page(stored.approval)

@@ -16,7 +16,7 @@ ATTEMPTS = 8  # while concurrent claims conflict
 
 
 class IdempotencyClaims:
-    """Claims and outcomes in their bucket. Of concurrent claims, the bucket accepts one."""
+    """Claims and outcomes in a bucket, which accepts only one of several concurrent claims."""
 
     def __init__(self, quota: OutcomeQuota, records: Records, grace: float) -> None:
         self.quota = quota
@@ -62,7 +62,7 @@ class IdempotencyClaims:
         raise BusDownError("Concurrent calls keep claiming this idempotency key; retry.")
 
     async def release(self, call: CallRequested, claim: OutcomeClaim) -> None:
-        """Release the claim of a call that was not dispatched; its key may be used again."""
+        """Release the claim of a call that was not dispatched. The key can be used again."""
         free = new_claim(call).model_copy(update={"stage": Stage.FREE})
         await self._outcomes.write(claim, free)
 

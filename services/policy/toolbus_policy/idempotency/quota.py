@@ -40,7 +40,7 @@ class OutcomeQuota:
             self._evict(oldest.key)
 
     def check(self, name: str, key: str) -> None:
-        """Check that one more outcome may be stored for this key.
+        """Check that another outcome may be stored for this key.
 
         Raises:
             RateExceededError: the key has reached its limit.

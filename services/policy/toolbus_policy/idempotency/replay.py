@@ -32,7 +32,7 @@ from toolbus_common.errors import (
 from toolbus_common.mcp.result_versions import as_legacy, as_modern
 
 RETRY_SECONDS = 1.0
-# Arguments up to this size are compared as JSON values, larger ones as bytes.
+# Arguments up to this size are compared as JSON values, and larger arguments as bytes.
 MAX_PARSED_BYTES = 64 << 10
 _OWNER, _CALL = 24, 40  # lengths of the digests in an entry's name, in hex digits
 
@@ -49,7 +49,10 @@ def entry_name_of(call: CallRequested, principal: Principal) -> str:
 
 
 def digest_of_arguments(raw: bytes) -> str:
-    """Return a digest; equal JSON values have equal digests up to `MAX_PARSED_BYTES`."""
+    """Return a digest of arguments, which is equal for equal JSON values.
+
+    Arguments of more than `MAX_PARSED_BYTES` bytes are compared as bytes.
+    """
     if len(raw) <= MAX_PARSED_BYTES:
         try:
             return digest_of(msgspec.json.decode(raw))
@@ -74,7 +77,7 @@ def check_outcome(
     if stored.digest != digest:
         raise IdempotencyConflictError(
             "This idempotency key was used for a call of this tool with other arguments. Repeat "
-            "the first call unchanged, or use a new key for this one.",
+            "the first call unchanged, or use a new key for this call.",
             **first,
         )
     if stored.stage is Stage.CLAIMED:
@@ -140,7 +143,7 @@ def build_replayed(
 def _mark_replayed(meta: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
     try:
         members = _members(meta) if meta is not None else {}
-    except msgspec.DecodeError:  # malformed by the server, useless to clients
+    except msgspec.DecodeError:  # the server's `_meta` is malformed, so clients cannot use it
         members = {}
     return {**members, REPLAYED: msgspec.Raw(b"true")}
 

@@ -26,12 +26,12 @@ class Payer:
     rates: tuple[RateLimit, ...]
     loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
-    id: str = ""  # principal id: whose state at servers its calls may use
+    id: str = ""  # principal id: selects the state at servers that calls may use
 
     def id_for(self, key_digest: str) -> str:
-        """Return the principal whose state at servers a call may use.
+        """Return the id of the principal whose state at servers a call may use.
 
-        Anonymous clients have separate state.
+        Each anonymous client has its own id.
         """
         return (
             session_owner.principal_id_of(self.principal, key_digest)
@@ -52,12 +52,12 @@ class Payer:
 
 @dataclass(frozen=True)
 class Admission:
-    """An authorized call: its payer, its cost, and the limits it must fit.
+    """An authorized call: its payer, its cost, and the limits that apply to it.
 
     Calls without a price are not limited by budgets in money. Only tool calls count against
-    budgets. `cause` is the level that requires approval; empty if none does. `definition` is the
-    digest of the tool or prompt as listed. `content` and `result_content` say how much is recorded.
-    `strict` means that a level requires arguments to match their schema.
+    budgets. `cause` is the level that requires approval; else empty. `definition` is the digest of
+    the tool or prompt as listed. `content` and `result_content` are the recorded forms of arguments
+    and results. `strict` means that a level requires arguments to match their schema.
     """
 
     payer: Payer

@@ -29,7 +29,7 @@ class Generation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class KnownGeneration:
-    """The generation the bus has for a customer, and a lower bound of its tick."""
+    """The generation that the bus stores for a customer, and a lower bound of its tick."""
 
     generation: Generation
     tick: int
@@ -39,11 +39,11 @@ class GenerationStore(Protocol):
     """Storage of generations outside Redis."""
 
     async def known(self, customer: str) -> KnownGeneration | None:
-        """Return the customer's generation; None before its first use."""
+        """Return the customer's generation; None before the customer's first use."""
         ...
 
     async def begin(self, customer: str, generation: str) -> KnownGeneration:
-        """Store a first generation unless one exists; return the stored one."""
+        """Store a first generation unless one exists; return the stored generation."""
         ...
 
     async def renew(
@@ -58,14 +58,14 @@ class GenerationStore(Protocol):
 
 
 class BusGenerationStore:
-    """Generations in the bucket `tb_ledger`, and an event for each that begins."""
+    """Generations in the bucket `tb_ledger`. An event is published for each new generation."""
 
     def __init__(self, bucket: Bucket, events: EventPublisher) -> None:
         self._bucket = bucket
         self._events = events
 
     async def known(self, customer: str) -> KnownGeneration | None:
-        """Return the customer's generation; None before its first use."""
+        """Return the customer's generation; None before the customer's first use."""
         entry = await self._bucket.get(f"{EPOCH}.{customer}")
         if entry is None or not entry.value:
             return None
@@ -75,7 +75,7 @@ class BusGenerationStore:
         return KnownGeneration(generation, tick if marked == generation.id else 0)
 
     async def begin(self, customer: str, generation: str) -> KnownGeneration:
-        """Store a first generation unless one exists; return the stored one."""
+        """Store a first generation unless one exists; return the stored generation."""
         first = Generation(generation, time())
         await self._events.publish_durable(_opened(customer, first, "first"))
         await self._bucket.swap(f"{EPOCH}.{customer}", msgspec.json.encode(first), 0)
@@ -98,7 +98,7 @@ class BusGenerationStore:
 
 
 class LedgerWatcher:
-    """Every customer with counters, and the ticks that other replicas have seen."""
+    """Watcher of the bucket `tb_ledger`: customers with counters, and ticks of other replicas."""
 
     def __init__(self) -> None:
         self.customers: set[str] = set()

@@ -26,7 +26,8 @@ from toolbus_policy.ledger.valkey_store import (
 
 log = logging.getLogger(__name__)
 
-NO_LIMIT = 1e11  # the year 5138: only the clock of Redis limits
+NO_LIMIT = 1e11  # the year 5138, so that only the clock of Redis limits
+MAX_LOGGED = 200  # characters of a reply
 MAX_EXPIRED = 1000  # reservations claimed in one step; their intents are searched together
 T = TypeVar("T")
 EndKind = Literal["settle", "refund", "unknown"]
@@ -80,18 +81,20 @@ class CounterState:
 
 
 class Ledger:
-    """Reserve and settle. All keys of one customer share one hash slot.
+    """Reservations and their settlement. All keys of one customer share one hash slot.
 
     A generation is written to Redis and to the bus at a customer's first use, and every change
-    increments its tick. Counters of another generation, or with a lower tick than a known one, are
+    increments its tick. Counters of another generation, or with a lower tick than is known, are
     treated as lost, so that an emptied or restored Redis never resets budgets.
 
-    `newest` is the newest stream message this process knows; it goes into each reservation's
+    `newest` is the newest stream message this process knows; it is stored in each reservation's
     `CallContext.after`.
     """
 
     def __init__(self, url: str, generations: GenerationStore, seconds: float = 1.0) -> None:
         self.store = ValkeyStore(url, seconds)
+        # A script is sent again within `seconds`; it may take as long to arrive.
+        self._remember_ms = int(seconds * 2000)
         self.generations = generations
         self.on_lost: Callable[[str], None] = lambda _customer: None
         self.rebuild_errors: dict[str, str] = {}
@@ -125,8 +128,8 @@ class Ledger:
         """End reservations; each ends once, so the call is idempotent.
 
         Reservations of lost counters are skipped, because the rebuild reads the events of their
-        outcomes. All other customers are settled first. Raises `LedgerDownError`, also while
-        counters are being rebuilt.
+        outcomes. Raises `LedgerDownError`, also while counters are being rebuilt; the counters of
+        all other customers are settled before.
         """
         await self._each(ends, self._settle)
 
@@ -148,7 +151,7 @@ class Ledger:
         return [_decode_expired(customer, rid.decode(), record.decode()) for rid, record in pairs]
 
     async def recorded_calls(self, customer: str, rids: Sequence[str]) -> set[str]:
-        """Return those of these calls that have a reservation record. Raises `LedgerDownError`."""
+        """Return which of these calls have a reservation record. Raises `LedgerDownError`."""
         known = await self.generations.known(customer)
         if known is None:
             return set()
@@ -171,7 +174,7 @@ class Ledger:
             state.tick = max(state.tick, tick)
 
     async def is_lost(self, customer: str, known: KnownGeneration) -> bool:
-        """Return whether the counters in Redis differ from the generation known here."""
+        """Return whether Redis has another generation, or a lower tick, than this process knows."""
         generation, tick = await self.store.read_state(customer)
         return generation != known.generation.id or tick < self._remember(customer, known).tick
 
@@ -197,8 +200,13 @@ class Ledger:
         if answer == b"epoch":  # another replica may have rebuilt the counters
             log.warning("ledger.generation_differs", extra={"customer": customer})
             batch.run(self._reserve_agreed(customer, batch.items))
+            return
+        try:
+            errors = _errors_of(state, batch.items, answer)
+        except LedgerDownError as error:
+            batch.reject(error)
         else:
-            batch.resolve(_errors_of(state, batch.items, answer))
+            batch.resolve(errors)
 
     async def _reserve_agreed(
         self, customer: str, requests: list[ReservationRequest]
@@ -222,10 +230,11 @@ class Ledger:
     ) -> asyncio.Future[Any]:
         arguments = ReserveArguments(customer, state.generation, state.keys)
         packed = arguments.packed(requests, self._calendars, time())
-        return self.store.send("reserve", arguments.keys, [state.generation, state.tick, packed])
+        values = [state.generation, state.tick, self._remember_ms, packed]
+        return self.store.send("reserve", arguments.keys, values)
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
-        """Run work on known counters. Return None if nothing was reserved yet, or all is lost."""
+        """Run `work` on a customer's counters. Return None if the customer has no counters yet."""
         state = self._states.get(customer)
         if state is None:
             known = await self.generations.known(customer)
@@ -244,7 +253,7 @@ class Ledger:
         items: Sequence[Change],
         change: Callable[[str, CounterState, list[Change]], Awaitable[Any]],
     ) -> None:
-        """Change the reservations of every customer; raise at the end if any is being rebuilt."""
+        """Apply `change` to every customer; raise at the end if counters are being rebuilt."""
         waits = []
         for customer, group in _group(items, [each.customer for each in items]).items():
             if await self._known(customer, _bind_group(change, customer, group)) == b"wait":
@@ -257,14 +266,16 @@ class Ledger:
     async def _extend(self, customer: str, state: CounterState, extensions: list[Extension]) -> Any:
         changes = [part for each in extensions for part in (each.rid, int(each.due * 1000))]
         keys = [*state.keys, customer_key(customer, "lock")]
-        return await self.store.run("extend", keys, [state.generation, state.tick, *changes])
+        answer = await self.store.run("extend", keys, [state.generation, state.tick, *changes])
+        return answer if answer == b"ok" else _not_done(answer)
 
     async def _settle(self, customer: str, state: CounterState, ends: list[ReservationEnd]) -> Any:
         changes = [part for end in ends for part in (end.rid, end.how, end.actual)]
         keys = [*state.keys, customer_key(customer, "lock")]
         answer = await self.store.run("settle", keys, [state.generation, state.tick, *changes])
-        if isinstance(answer, int):
-            state.tick = max(state.tick, answer)
+        if not isinstance(answer, int):
+            return _not_done(answer)
+        state.tick = max(state.tick, answer)
         return answer
 
     async def _claim_due(self, state: CounterState, until: float, maximum: int) -> Any:
@@ -303,13 +314,33 @@ def _bind_group(
 def _errors_of(
     state: CounterState, requests: Sequence[ReservationRequest], answer: list[Any]
 ) -> list[ToolbusError | None]:
-    """Return the error of each reservation by the script's reply, which also has the new tick."""
-    tick, results = answer
-    state.tick = max(state.tick, tick)
-    return [
-        None if result[0] == b"ok" else error_of(request.admission, result)
-        for request, result in zip(requests, results, strict=True)
-    ]
+    """Return the error of each reservation by the script's reply, which also has the new tick.
+
+    Raises `LedgerDownError` for a reply of another form. What it reserved is refunded when it is
+    due, because the calls are denied.
+    """
+    try:
+        tick, results = answer
+        errors = [
+            None if result[0] == b"ok" else error_of(request.admission, result)
+            for request, result in zip(requests, results, strict=True)
+        ]
+        state.tick = max(state.tick, tick)
+    except (TypeError, ValueError, LookupError) as error:
+        raise _unreadable_error(answer) from error
+    return errors
+
+
+def _not_done(answer: Any) -> Any:
+    """Return why a script changed nothing. Raises `LedgerDownError` for an unknown reason."""
+    if answer in (b"lost", b"wait"):
+        return answer
+    raise _unreadable_error(answer)
+
+
+def _unreadable_error(answer: Any) -> LedgerDownError:
+    log.error("ledger.unreadable_reply", extra={"reply": repr(answer)[:MAX_LOGGED]})
+    return ledger_down_error()
 
 
 def _group(items: Sequence[T], customers: list[str]) -> dict[str, list[T]]:

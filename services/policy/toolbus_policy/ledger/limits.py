@@ -94,7 +94,7 @@ def _counter(level: str, budget: Budget) -> str:
 
 
 def _strictest(limits: Iterable[L]) -> tuple[L, ...]:
-    """Return one limit for each counter: the lowest."""
+    """Return the lowest limit of each counter."""
     found: dict[str, L] = {}
     for limit in limits:
         other = found.get(limit.counter)

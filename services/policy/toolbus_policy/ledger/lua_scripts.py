@@ -5,6 +5,7 @@ pool and updates metrics.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
@@ -19,12 +20,21 @@ from redis.exceptions import RedisError
 from toolbus_common.concurrency import end
 from toolbus_policy.ledger.script_connection import Command, ScriptConnection
 
+log = logging.getLogger(__name__)
+
 SCRIPTS = ("reserve", "extend", "settle", "due", "open")
 STANDALONE = ("open",)  # scripts without the shared part
+MARKED = "reserve"  # a script whose last argument says that it is sent again
+AGAIN = "again"
 
 
 class ScriptRunner:
-    """Runs scripts; a script may run twice if the connection breaks, which all scripts allow."""
+    """Runs scripts.
+
+    A script is sent again, once, if the connection breaks before its reply. Both copies may arrive,
+    in any order and at any time: the first copy even after the call has ended. All scripts allow
+    that; `reserve` remembers the calls of a second copy.
+    """
 
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
@@ -45,6 +55,7 @@ class ScriptRunner:
         self._waiting: list[Command] = []  # for the connection that is being opened
         self._opening: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> asyncio.Future[Any]:
         """Send one script.
@@ -63,18 +74,22 @@ class ScriptRunner:
         return command.reply
 
     async def close(self) -> None:
-        """Close the connection. Scripts in progress end with the client's `ConnectionError`."""
+        """Close the connection. Scripts in progress, and later ones, end with `ConnectionError`."""
+        self._closed = True
         if self._opening is not None:
             await end(self._opening)
         unanswered = self._waiting
         if self._connection is not None:
             unanswered = [*unanswered, *self._connection.close()]
             self._connection = None
-        self._fail(unanswered, BrokenError("The connection was closed."))
+        self._fail(unanswered, _closed_error())
 
     def _send(self, command: Command) -> None:
         if self._connection is not None:
             self._connection.send(command)
+            return
+        if self._closed:
+            self._fail([command], _closed_error())
             return
         self._waiting.append(command)
         if self._opening is None or self._opening.done():
@@ -84,8 +99,8 @@ class ScriptRunner:
         """Open the connection and send what waits for it."""
         while self._waiting:
             connection = ScriptConnection(self._sources, self._lost)
-            client: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
+                client: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
                 async with asyncio.timeout_at(self._waiting[0].due):
                     await connection.open(client)
             except TimeoutError as error:
@@ -93,11 +108,15 @@ class ScriptRunner:
                 self._fail([each for each in self._waiting if each.due <= now], error)
             except (RedisError, OSError) as error:
                 self._fail(self._waiting, error)
+            except Exception as error:
+                log.exception("ledger.connection_failed")
+                self._fail(self._waiting, BrokenError(str(error)))
             else:
                 waiting, self._waiting = self._waiting, []
                 self._connection = connection
                 for command in waiting:
-                    connection.send(command)
+                    if not command.reply.done():  # cancelled
+                        connection.send(command)
 
     def _lost(self, connection: ScriptConnection, unanswered: list[Command]) -> None:
         """Send unanswered commands again, once: the server may have restarted."""
@@ -105,12 +124,16 @@ class ScriptRunner:
             self._connection = None
         now = asyncio.get_running_loop().time()
         for command in unanswered:
+            if command.reply.done():  # cancelled
+                continue
             if command.due <= now:
                 self._fail([command], TimeoutError())
             elif command.resent:
                 self._fail([command], BrokenError("The connection was lost."))
             else:
                 command.resent = True
+                if command.arguments[1] == self._digests[MARKED]:
+                    command.arguments = (*command.arguments, AGAIN)
                 self._send(command)
 
     def _fail(self, commands: list[Command], error: Exception) -> None:
@@ -118,6 +141,10 @@ class ScriptRunner:
             if not command.reply.done():
                 command.reply.set_exception(error)
         self._waiting = [each for each in self._waiting if not each.reply.done()]
+
+
+def _closed_error() -> BrokenError:
+    return BrokenError("The connection was closed.")
 
 
 def _source(name: str) -> bytes:

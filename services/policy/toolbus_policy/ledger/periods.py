@@ -18,14 +18,14 @@ Span = tuple[int, int]
 
 
 def span(period: Period, zone: ZoneInfo, now: float) -> Span:
-    """Return the first second of the calendar period around `now`, and of the next one.
+    """Return the first second of the calendar period that contains `now`, and of the next period.
 
     Periods have no gaps and no overlaps, even when the zone changes its clocks.
     """
     if period is Period.HOUR:
         return _hour(zone, int(now))
     day = _first_day(period, datetime.fromtimestamp(now, zone).date())
-    # A clock set back across midnight repeats a date that had ended.
+    # If the clocks are set back across midnight, a date that has ended is repeated.
     while _midnight(_next_day(period, day), zone) <= now:
         day = _next_day(period, day)
     return _midnight(day, zone), _midnight(_next_day(period, day), zone)
@@ -37,7 +37,7 @@ def part_length(period: Period) -> int:
 
 
 def period_start(budget: Budget, now: float) -> float:
-    """Return the first second whose spending counts now."""
+    """Return the first second whose spending counts in the budget at `now`."""
     if not budget.rolling:
         return span(Period(budget.per), budget.zone, now)[0]
     length = part_length(Period(budget.per))
@@ -47,7 +47,7 @@ def period_start(budget: Budget, now: float) -> float:
 class PeriodCache:
     """Period arguments of the ledger's script, computed once for each period.
 
-    A calendar period is given by its bounds and those of its neighbours: the script uses its own
+    A calendar period is given by its bounds and its neighbours' bounds: the script uses its own
     clock, which may differ slightly from this one. A rolling period is given by the length of a
     part and the number of parts.
     """
@@ -56,8 +56,8 @@ class PeriodCache:
         self._known: dict[tuple[Period, str], tuple[int, ...]] = {}
 
     def arguments(self, budget: Budget, now: float) -> tuple[int, ...]:
-        """Return the numbers for this budget's period."""
-        period = Period(budget.per)
+        """Return the script's arguments for this budget's period."""
+        period: Period = budget.per
         if budget.rolling:
             return part_length(period), PARTS
         key = period, budget.timezone
@@ -95,9 +95,9 @@ def _offset(zone: ZoneInfo, second: int) -> int:
 
 
 def _hour(zone: ZoneInfo, second: int) -> Span:
-    """Return the hour by the zone's clocks.
+    """Return the bounds of the local hour that contains `second`.
 
-    If the clocks change within the hour, return the part of it around `second`.
+    If the clocks change within the hour, return only the part that contains `second`.
     """
     offset = _offset(zone, second)
     start = (second + offset) // HOUR * HOUR - offset

@@ -32,7 +32,7 @@ class CallContext(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> "CallContext":
-        """Parse the written form."""
+        """Parse the result of `encode`."""
         return _decode(text)
 
 
@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(CallContext).decode
 
 @dataclass(frozen=True, slots=True)
 class ReservationRecord:
-    """One reservation. States: d open, possibly dispatched; u charged as unknown."""
+    """One reservation. State `d` is open, perhaps dispatched; state `u` is charged as unknown."""
 
     state: str
     at: int

@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 class ReservationRequest(Struct, frozen=True):
     """A requested reservation. `due` is when a missing outcome is examined, in epoch seconds.
 
-    `repeated` identifies the call for loop limits; empty if there are none.
+    `repeated` identifies the call for loop limits; empty without loop limits.
     """
 
     rid: str
@@ -41,12 +41,12 @@ class ReservationRequest(Struct, frozen=True):
 class ReserveArguments:
     """The keys and the one JSON argument of the script; calls share the keys of their levels.
 
-    `keys` are those that every call needs; the keys of levels follow.
+    `keys` are those that every script needs; the ids of counted calls and the levels follow.
     """
 
     def __init__(self, customer: str, generation: str, keys: list[str]) -> None:
         self._prefix = generation_key(customer, generation, "")
-        self.keys = [*keys]
+        self.keys = [*keys, f"{self._prefix}counted"]
         self._index: dict[str, int] = {}
         self._periods: dict[tuple[int, ...], int] = {}
 

@@ -1,16 +1,21 @@
 """One pipelined connection to Redis: replies resolve futures directly, without a task or a lock."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hiredis import Reader, pack_command
+from hiredis import PushNotification, Reader, pack_command
 from redis.asyncio import Connection
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import ResponseError
 
+log = logging.getLogger(__name__)
+
 _INCOMPLETE = object()
+# The server did not run the script because it is a replica: the name of the server may have moved.
+_NOT_PRIMARY = ("READONLY", "MASTERDOWN")
 
 
 class Command:
@@ -29,8 +34,10 @@ class Command:
 class ScriptConnection(asyncio.Protocol):
     """Sends commands and ends the oldest one with each reply.
 
-    If the connection breaks or a reply is late, the connection is closed and `on_lost` receives the
-    unanswered commands. A script that the server does not have is loaded and sent again.
+    The connection is closed, and `on_lost` receives the unanswered commands, if it breaks, if a
+    reply is late, if the server is a replica, and if the server sends what no command asked for:
+    then the order of the replies is unknown. A script that the server does not have is loaded and
+    sent again.
     """
 
     def __init__(
@@ -47,11 +54,13 @@ class ScriptConnection(asyncio.Protocol):
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+        self._closed = False
         self._writer: asyncio.StreamWriter  # referenced because its deletion closes the transport
 
     async def open(self, client: Connection) -> None:
         """Let the client connect and authenticate, and take over its transport.
 
+        The client has no public accessor of the transport: pyproject.toml names the versions.
         Raises the client's errors.
         """
         try:
@@ -59,8 +68,8 @@ class ScriptConnection(asyncio.Protocol):
         except BaseException:
             await client.disconnect(nowait=True)
             raise
-        writer = client._writer  # noqa: SLF001 - the client has no public accessor
-        if writer is None:
+        writer = getattr(client, "_writer", None)
+        if writer is None or writer.transport.is_closing():
             raise BrokenError("Redis closed the connection.")
         client._reader = client._writer = None  # noqa: SLF001 - else it would close the transport
         self._writer = writer
@@ -75,6 +84,7 @@ class ScriptConnection(asyncio.Protocol):
 
     def close(self) -> list[Command]:
         """Close the connection and return the unanswered commands."""
+        self._closed = True
         self._writer.transport.abort()
         if self._timer is not None:
             self._timer.cancel()
@@ -85,13 +95,23 @@ class ScriptConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """End the commands whose replies are complete."""
         self._reader.feed(data)
-        while (reply := self._reader.gets()) is not _INCOMPLETE:
-            if self._unanswered:
-                self._end(self._unanswered.popleft(), reply)
+        try:
+            while not self._closed and (reply := self._reader.gets()) is not _INCOMPLETE:
+                self._end_oldest(reply)
+        except BrokenError as error:
+            log.error("ledger.connection_closed", extra={"reason": str(error)})  # noqa: TRY400
+            self._on_lost(self, self.close())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Pass the unanswered commands to `on_lost`."""
         self._on_lost(self, self.close())
+
+    def _end_oldest(self, reply: Any) -> None:
+        if not self._unanswered or isinstance(reply, PushNotification):
+            raise BrokenError("The server sent a message that no command asked for.")
+        if isinstance(reply, ResponseError) and str(reply).startswith(_NOT_PRIMARY):
+            raise BrokenError(str(reply))  # the command remains unanswered
+        self._end(self._unanswered.popleft(), reply)
 
     def _end(self, command: Command, reply: Any) -> None:
         if command.reply.done():  # cancelled

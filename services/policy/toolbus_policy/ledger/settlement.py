@@ -46,7 +46,7 @@ _outcome = msgspec.json.Decoder(OutcomeFields).decode
 
 @dataclass(slots=True)
 class SettlementConsumer:
-    """Consume outcomes, and sweep expired reservations.
+    """Consumer of outcomes, and sweeper of expired reservations.
 
     An extension that was published before its reservation was due is applied before the reservation
     is examined, because the sweep waits for the consumer.
@@ -56,7 +56,7 @@ class SettlementConsumer:
     ledger: Ledger
     customers: Callable[[], Iterable[str]]
     grace: float
-    _processed: float = 0.0  # every outcome published before this moment was processed
+    _processed: float = 0.0  # every outcome published before this time was processed
     _marked: tuple[int, float] = (0, 0.0)  # a stream sequence, and when it was the newest
 
     async def handle_batch(self, messages: EventBatch) -> None:
@@ -75,7 +75,7 @@ class SettlementConsumer:
         await self._settle(ends)
 
     async def note_newest(self) -> int:
-        """Store the stream's newest sequence for coming reservations, and return it.
+        """Store the stream's newest sequence for later reservations, and return it.
 
         Raises `BusDownError`.
         """
@@ -83,7 +83,7 @@ class SettlementConsumer:
         return self.ledger.newest
 
     async def sweep(self) -> None:
-        """Settle expired reservations forever: charged with an intent in the stream, else refunded.
+        """Forever charge expired reservations with an intent in the stream, and refund all others.
 
         Only reservations due before the newest outcome that all replicas have processed are
         examined, because an outcome that a killed replica had received is redelivered later.
@@ -133,7 +133,7 @@ class SettlementConsumer:
 
 
 def parse_outcomes(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extension]]:
-    """Return the reservations that one message of events ends, and those that it extends.
+    """Return the reservations that one message of events ends, and the extensions in it.
 
     Other lines are ignored.
     """

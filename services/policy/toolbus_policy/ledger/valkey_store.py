@@ -21,12 +21,12 @@ BOOK = "book2"
 
 
 def customer_key(customer: str, name: str) -> str:
-    """Return a customer's key that is independent of the generation."""
+    """Return a customer's key in Redis that is independent of the generation."""
     return f"{{{customer}}}:{name}"
 
 
 def generation_key(customer: str, generation: str, name: str) -> str:
-    """Return a key of one generation, so that counters of different generations are separate."""
+    """Return a key in Redis of one generation, so that generations have separate counters."""
     return f"{{{customer}}}:{generation}:{name}"
 
 
@@ -75,7 +75,7 @@ class ValkeyStore:
     async def begin_generation(self, customer: str, generation: str) -> str:
         """Store this generation unless the customer has one.
 
-        Return the stored one. Atomic in Redis.
+        Return the stored generation. The operation is atomic in Redis.
         """
         book = customer_key(customer, BOOK)
         await self._checked(self._redis.hsetnx(book, "epoch", generation))
@@ -107,7 +107,7 @@ class ValkeyStore:
         await self._checked(self._redis.set(customer_key(customer, name), repr(value)))
 
     async def read_number(self, customer: str, name: str) -> float:
-        """Return that number; 0 if it is not stored."""
+        """Return a number that is not a counter; 0 if it is not stored."""
         return float(await self._checked(self._redis.get(customer_key(customer, name))) or 0)
 
     async def open_generation(self, customer: str, token: str, generation: str) -> bool:
@@ -116,7 +116,7 @@ class ValkeyStore:
         return bool(await self.run("open", keys, [token, generation]))
 
     async def read_state(self, customer: str) -> tuple[str, int]:
-        """Return the generation and tick of the present counters; empty if there are none."""
+        """Return the generation and tick of the present counters; `""` and 0 without counters."""
         generation, tick = await self._checked(
             self._redis.hmget(customer_key(customer, BOOK), ["epoch", "tick"])
         )
@@ -150,14 +150,14 @@ class ValkeyStore:
         return [_numbers(raw) for raw in await self._checked(pipeline.execute())]
 
     async def recorded(self, customer: str, generation: str, rids: Sequence[str]) -> set[str]:
-        """Return those of these calls that have a record."""
+        """Return which of these calls have a reservation record."""
         found = await self._checked(
             self._redis.hmget(generation_key(customer, generation, "calls"), list(rids))
         )
         return {rid for rid, record in zip(rids, found, strict=True) if record}
 
     async def delete_other_generations(self, customer: str, generation: str) -> None:
-        """Delete every other generation."""
+        """Delete the keys of the customer's other generations."""
         present = tuple(customer_key(customer, name) for name in (BOOK, "lock", f"{generation}:"))
         pattern = customer_key(customer, "*")  # customer names contain no pattern characters
         try:

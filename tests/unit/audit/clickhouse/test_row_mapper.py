@@ -1,12 +1,14 @@
 """Stream lines mapped to rows: every line is accounted for."""
 
+from hashlib import sha256
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.audit.events import allowed, completed
-from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, rejected_row, token
+from toolbus_audit.clickhouse.row_mapper import LAST_LINE, columns, read, rejected_row, token
 from toolbus_common.contracts import CallFailed, Event
 
 SUBJECT = "tb.event.call.allowed.acme"
@@ -100,11 +102,45 @@ def test_a_line_cannot_choose_its_position_in_the_stream() -> None:
     assert row.detail.startswith("{")
 
 
-def test_encoded_rows_have_a_value_for_every_column() -> None:
-    rows, dead = read(SUBJECT, 1, MINIMAL + b"\nx")
+@pytest.mark.parametrize("extra", [0, 1, 5])
+def test_line_numbers_do_not_overflow_and_the_rest_of_a_long_message_is_a_dead_letter(
+    extra: int,
+) -> None:
+    lines = [MINIMAL] * (LAST_LINE + 1 + extra)
+    rows, dead = read(SUBJECT, 1, b"\n".join(lines))
+    assert len({row.line for row in rows}) == len(rows)
+    assert max(row.line for row in rows) <= LAST_LINE
+    if not extra:
+        assert (len(rows), dead) == (LAST_LINE + 1, [])
+    else:
+        (rest,) = dead
+        assert (len(rows), rest.line) == (LAST_LINE, LAST_LINE)
+        assert rest.digest == sha256(b"\n".join(lines[LAST_LINE:])).hexdigest()
+        assert "65536 lines" in rest.reason
+
+
+def test_columns_have_a_value_for_every_row() -> None:
+    rows, dead = read(SUBJECT, 1, b"\n".join((MINIMAL, changed(charge=7), b"x", b"y")))
     for what in (rows, dead):
-        (value,) = map(msgspec.json.decode, encoded(what).splitlines())
-        assert len(value) == len(columns(what))
+        names, types, values = columns(what)
+        assert len(names) == len(types) == len(values)
+        assert {len(each) for each in values} == {2}
+    names, types, values = columns(rows)
+    charge = names.index("charge")
+    assert (types[charge], values[charge]) == ("Int64", [0, 7])
+
+
+def test_columns_without_a_value_are_left_out() -> None:
+    rows, _ = read(SUBJECT, 1, MINIMAL)
+    names = columns(rows).names
+    assert "event" in names
+    assert "charge" not in names
+
+
+def test_a_time_is_a_whole_number_of_microseconds() -> None:
+    rows, _ = read(SUBJECT, 1, changed(at=1795426687.809382))
+    names, _, values = columns(rows)
+    assert values[names.index("at")] == [1795426687809382]
 
 
 def test_a_row_the_store_rejects_becomes_a_dead_letter_with_its_whole_line() -> None:

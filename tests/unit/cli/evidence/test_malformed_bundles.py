@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 MEMBERS = ("manifest.json", "checkpoints.jsonl", "events.jsonl", "opened.jsonl")
 MISSING = object()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _verified_signatures() -> Iterator[None]:
+    """Verify each signature once: Ed25519 in Python is most of a verification's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "signed_by", cache(verify.signed_by))
+        yield
 
 
 @pytest.fixture(scope="module")

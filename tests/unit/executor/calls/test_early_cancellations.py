@@ -11,9 +11,9 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations
 
 def test_a_cancellation_before_its_call_is_returned_once() -> None:
     found = EarlyCancellations()
-    assert not found
+    assert not found.cancelled_at
     found.remember("a")
-    assert found
+    assert found.cancelled_at
     assert [found.take("a"), found.take("a"), found.take("b")] == [True, False, False]
 
 

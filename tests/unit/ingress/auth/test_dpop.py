@@ -115,10 +115,10 @@ async def test_a_page_rejects_a_bound_token() -> None:
     identity = edge()
     assert await identity.form_key_digest(PLAIN) == key_digest_of(PLAIN)
     assert await identity.form_key_digest("tbk_a_key") == key_digest_of("tbk_a_key")
-    with pytest.raises(InvalidProofError, match="form cannot carry"):
+    with pytest.raises(InvalidProofError, match="form cannot contain"):
         await identity.form_key_digest(TOKEN)
     wanting = edge(dpop=True)
-    with pytest.raises(InvalidProofError, match="form cannot carry"):
+    with pytest.raises(InvalidProofError, match="form cannot contain"):
         await wanting.form_key_digest(PLAIN)
 
 

@@ -14,9 +14,16 @@ from toolbus_ingress.http.jsonrpc import Response
 NO_CONTENT = 204
 
 
-@pytest.fixture
-def edge() -> RestEdge:
+@pytest.fixture(scope="module")
+def shared_edge() -> RestEdge:
     return RestEdge()
+
+
+@pytest.fixture
+def edge(shared_edge: RestEdge) -> RestEdge:
+    """Return the shared APIs, whose application takes long to build, with a new policy."""
+    shared_edge.reset()
+    return shared_edge
 
 
 def problem(answer: Response) -> dict[str, Any]:
@@ -175,8 +182,11 @@ async def test_no_path_accepts_unknown_or_repeated_parameters(
     assert f"known here: {known}." in problem(answer)["detail"]
 
 
-async def test_the_mode_of_a_list_of_tools_is_a_known_parameter(edge: RestEdge) -> None:
-    edge.endpoint.anonymous = SimpleNamespace(applies=lambda _headers: False)  # type: ignore[assignment]
+async def test_the_mode_of_a_list_of_tools_is_a_known_parameter(
+    edge: RestEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = SimpleNamespace(applies=lambda _headers: False)
+    monkeypatch.setattr(edge.endpoint, "anonymous", nobody)
     answer = await edge.request("GET", "/v1/mcp/tools?mode=code", role="")
     assert (answer.status, problem(answer)["code"]) == (401, "unauthorized")
 
@@ -250,10 +260,12 @@ async def test_an_operation_without_a_body_reads_the_request_to_its_end(edge: Re
 
 
 @pytest.mark.parametrize("body", [b"[]", b'{"note": 1}', b'{"note": "a", "note": "b"}', b"\xff"])
-async def test_a_malformed_note_of_a_decision_is_a_problem(edge: RestEdge, body: bytes) -> None:
+async def test_a_malformed_note_of_a_decision_is_a_problem(
+    edge: RestEdge, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = f"/api/approvals/{'0' * 32}/reject"
     key = "tbk_boss_a-secret-of-the-rest-edge"
-    edge.endpoint.catalogue = KeyHolder()  # type: ignore[assignment]
+    monkeypatch.setattr(edge.endpoint, "catalogue", KeyHolder())
     answer = await edge.request("POST", target, body, key, Content_Type="text/plain")
     assert (answer.status, problem(answer)["code"]) == (400, "invalid")
     assert '"reason"' in problem(answer)["detail"]
@@ -293,7 +305,9 @@ async def test_an_unexpected_error_shows_no_detail(edge: RestEdge) -> None:
         await edge.request("GET", "/api/v1/self")
 
 
-async def test_too_many_requests_in_flight_are_a_problem(edge: RestEdge) -> None:
-    edge.endpoint.max_in_flight = 0
+async def test_too_many_requests_in_flight_are_a_problem(
+    edge: RestEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge.endpoint, "max_in_flight", 0)
     answer = await edge.request("GET", "/api/v1/self")
     assert (answer.status, problem(answer)["code"]) == (503, "overloaded")

@@ -8,7 +8,7 @@ from toolbus_common.contracts import CallAdmitted, CallError, CallResult
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.observability.tracing.call_result import says_it_failed
 from toolbus_common.observability.tracing.context import Span
-from toolbus_common.observability.tracing.spans import Tracer
+from toolbus_common.observability.tracing.spans import Tracer, recording
 
 S = TypeVar("S")
 Handler = Callable[[S, CallAdmitted, CallContext], Awaitable[Reply | None]]
@@ -20,6 +20,8 @@ def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
     def traced(handler: Handler[S]) -> Handler[S]:
         @wraps(handler)
         def handle(service: S, call: CallAdmitted, context: CallContext) -> Awaitable[Reply | None]:
+            if recording.sink is None:
+                return handler(service, call, context)
             span = tracer.span("toolbus.execute", call.traceparent)
             if not isinstance(span, Span):
                 return handler(service, call, context)

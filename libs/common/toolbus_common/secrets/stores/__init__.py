@@ -1,1 +1,1 @@
-"""External stores of secrets: files, Vault, AWS, GCP, Azure."""
+"""Secret stores: environment, files, Vault, AWS, GCP and Azure."""

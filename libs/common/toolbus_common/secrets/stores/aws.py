@@ -1,4 +1,4 @@
-"""AWS Secrets Manager and KMS, with region and credentials from AWS_* like AWS's tools."""
+"""AWS Secrets Manager and KMS. Region and credentials come from AWS's environment variables."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from toolbus_common.secrets.stores.optional_imports import library
 
 
 class _Service:
-    """The client of one service, created on first use."""
+    """Client of one AWS service. It is created on first use."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -17,7 +17,10 @@ class _Service:
         self._lock = threading.Lock()
 
     def request(self, operation: str, request: Callable[[Any], Any]) -> Any:
-        """Return the service's response. Raises `SecretError` that names the failed operation."""
+        """Return the service's response.
+
+        Raises `SecretError`; its message contains the operation.
+        """
         exceptions = library("botocore.exceptions", "aws")
         try:
             return request(self._made())
@@ -41,13 +44,13 @@ class _Service:
 
 
 class Amazon:
-    """AWS Secrets Manager."""
+    """Secret store in AWS Secrets Manager."""
 
     def __init__(self) -> None:
         self._service = _Service("secretsmanager")
 
     def read(self, path: str) -> str:
-        """Return the newest value of the secret with that name or ARN."""
+        """Return the newest value of the secret with this name or ARN. Raises `SecretError`."""
         response = self._service.request(
             f"read the secret {path}", lambda client: client.get_secret_value(SecretId=path)
         )
@@ -56,20 +59,20 @@ class Amazon:
 
 
 class AmazonKeys:
-    """AWS KMS: keys by id, ARN or `alias/name`."""
+    """Key service AWS KMS. The path of a key is its id, its ARN or `alias/name`."""
 
     def __init__(self) -> None:
         self._service = _Service("kms")
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """Encrypt a key with one of the service's keys."""
+        """Return the key, encrypted with the KMS key at `path`. Raises `SecretError`."""
         response = self._service.request(
             f"wrap with the key {path}", lambda client: client.encrypt(KeyId=path, Plaintext=key)
         )
         return bytes(response["CiphertextBlob"])
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key; a key wrapped by another key of the service is rejected."""
+        """Return the decrypted key. Raises `SecretError`, also if another KMS key wrapped it."""
         response = self._service.request(
             f"unwrap with the key {path}",
             lambda client: client.decrypt(KeyId=path, CiphertextBlob=wrapped),

@@ -1,4 +1,4 @@
-"""Azure Key Vault secrets and keys, with the default credentials of Azure's tools."""
+"""Azure Key Vault secrets and keys, with Azure's default credentials."""
 
 import re
 import threading
@@ -35,7 +35,7 @@ def _url(vault: str) -> str:
 
 
 def _ask(operation: str, request: Callable[[], Any]) -> Any:
-    """Return Azure's response. Raises `SecretError` that names the failed operation."""
+    """Return Azure's response. Raises `SecretError`; its message contains the operation."""
     failure = library("azure.core.exceptions", "azure").AzureError
     try:
         return request()
@@ -45,7 +45,7 @@ def _ask(operation: str, request: Callable[[], Any]) -> Any:
 
 
 class Azure:
-    """Azure Key Vault secrets; one client per vault, created on first use."""
+    """Secret store in Azure Key Vault. The client of a vault is created on first use."""
 
     def __init__(self, client: Callable[[str], Any] = _client) -> None:
         self._client = client
@@ -53,7 +53,10 @@ class Azure:
         self._lock = threading.Lock()
 
     def read(self, path: str) -> str:
-        """Return a version of `vault/secret`: the newest, unless `/version` follows."""
+        """Return the secret at `vault/secret`, or one version of it at `vault/secret/version`.
+
+        Raises `SecretError`.
+        """
         named = _PATH.fullmatch(path)
         if named is None:
             raise SecretError(f"azure:{path} is not of the form vault/secret.")
@@ -70,13 +73,19 @@ class Azure:
 
 
 class AzureKeys:
-    """RSA keys in Key Vault, as `vault/key`; wrapped keys start with the key's version."""
+    """Key service of RSA keys in Azure Key Vault. The path of a key is `vault/key`.
+
+    A wrapped key starts with the version of the RSA key that wrapped it.
+    """
 
     def __init__(self, client: Callable[[str, str], Any] = _crypto) -> None:
         self._client = client
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """Encrypt a key with the newest version of the key at `path`."""
+        """Return the key, encrypted with the newest version of the RSA key.
+
+        Raises `SecretError`.
+        """
         vault, name = _named(path)
         wrapped = self._ask(
             "wrap", path, vault, name, lambda client: client.wrap_key(_ALGORITHM, key)
@@ -85,7 +94,7 @@ class AzureKeys:
         return version + _BETWEEN + bytes(wrapped.encrypted_key)
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key with the version of the wrapping key that encrypted it."""
+        """Return the key, decrypted with the version that wrapped it. Raises `SecretError`."""
         vault, name = _named(path)
         version, _, sealed = wrapped.partition(_BETWEEN)
         if not _VERSION.fullmatch(version):

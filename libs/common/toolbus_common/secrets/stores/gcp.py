@@ -14,7 +14,7 @@ _KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/
 
 
 class _Service:
-    """Client of one Google Cloud API, created at the first request if none is given."""
+    """Client of one Google Cloud API. It is created at the first request if none is passed."""
 
     def __init__(self, module: str, kind: str, client: Any) -> None:
         self._module, self._kind = module, kind
@@ -22,7 +22,10 @@ class _Service:
         self._lock = threading.Lock()
 
     def request(self, operation: str, request: Callable[[Any], Any]) -> Any:
-        """Return the service's response. Raises `SecretError` that names the failed operation."""
+        """Return the service's response.
+
+        Raises `SecretError`; its message contains the operation.
+        """
         call_error = library("google.api_core.exceptions", "gcp").GoogleAPICallError
         auth_error = library("google.auth.exceptions", "gcp").GoogleAuthError
         try:
@@ -40,13 +43,16 @@ class _Service:
 
 
 class Google:
-    """Google Cloud Secret Manager."""
+    """Secret store in Google Cloud Secret Manager."""
 
     def __init__(self, client: Any = None) -> None:
         self._service = _Service("google.cloud.secretmanager", "SecretManagerServiceClient", client)
 
     def read(self, path: str) -> str:
-        """Return a version of `projects/P/secrets/S`: the newest, unless `/versions/V` follows."""
+        """Return the newest version of `projects/P/secrets/S`, or the version at `/versions/V`.
+
+        Raises `SecretError`.
+        """
         named = _NAME.fullmatch(path)
         if named is None:
             raise SecretError(f"gcp:{path} is not of the form projects/P/secrets/S.")
@@ -60,13 +66,16 @@ class Google:
 
 
 class GoogleKeys:
-    """Google Cloud KMS: keys as `projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
+    """Key service Google Cloud KMS.
+
+    The path of a key is `projects/P/locations/L/keyRings/R/cryptoKeys/K`.
+    """
 
     def __init__(self, client: Any = None) -> None:
         self._service = _Service("google.cloud.kms", "KeyManagementServiceClient", client)
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """Encrypt a key with the primary version of the key at `path`."""
+        """Return the key, encrypted with the KMS key's primary version. Raises `SecretError`."""
         _check(path)
         response = self._service.request(
             f"wrap with the key {path}",
@@ -75,7 +84,10 @@ class GoogleKeys:
         return bytes(response.ciphertext)
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key that any version of the wrapping key encrypted."""
+        """Return the decrypted key. Any version of the KMS key can have wrapped it.
+
+        Raises `SecretError`.
+        """
         _check(path)
         response = self._service.request(
             f"unwrap with the key {path}",

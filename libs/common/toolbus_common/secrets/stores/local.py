@@ -1,4 +1,4 @@
-"""Secrets of this machine: environment variables, and files mounted by orchestrators."""
+"""Secret stores of this machine: environment variables, and files that orchestrators mount."""
 
 import os
 import stat
@@ -12,12 +12,12 @@ LARGEST = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The environment variables of this process."""
+    """Secret store of this process's environment variables."""
 
     environ: Mapping[str, str]
 
     def read(self, path: str) -> str:
-        """Return the variable of that name."""
+        """Return the value of a variable. Raises `SecretError`."""
         found = self.environ.get(path)
         if found is None:
             raise SecretError(
@@ -27,10 +27,10 @@ class Environment:
 
 
 class Files:
-    """Regular files by absolute path. A final line end is not part of the secret."""
+    """Secret store of regular files. A line end at the end of a file is not part of the secret."""
 
     def read(self, path: str) -> str:
-        """Return the file's text."""
+        """Return the text of the file at an absolute path. Raises `SecretError`."""
         if not path.startswith("/"):
             raise SecretError(f"file:{path} is not an absolute path; start it with a /.")
         try:
@@ -41,7 +41,7 @@ class Files:
 
 
 class Unopened:
-    """Stands for encrypted configuration values that this service has no key for."""
+    """Placeholder store for encrypted configuration values that this service cannot decrypt."""
 
     def read(self, path: str) -> str:
         """Raise `SecretError`."""
@@ -53,7 +53,7 @@ class Unopened:
 
 
 def _text(path: str) -> str:
-    # Non-blocking, since opening a pipe blocks.
+    # Non-blocking, because opening a named pipe would block.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):

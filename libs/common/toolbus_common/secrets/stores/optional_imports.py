@@ -1,4 +1,4 @@
-"""Import the libraries of stores, which are optional dependencies."""
+"""Import of the stores' libraries, which are optional dependencies."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,10 @@ from toolbus_common.secrets.references import SecretError
 
 
 def library(name: str, extra: str) -> Any:
-    """Import a library by name. Raises `SecretError` with what to install."""
+    """Return an imported library.
+
+    Raises `SecretError`; its message contains the package to install.
+    """
     try:
         return import_module(name)
     except ImportError as error:

@@ -1,7 +1,7 @@
 """HashiCorp Vault or OpenBao: version 2 of the key-value engine, and the transit engine.
 
-Address and credentials come from Vault's own variables: VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT,
-and VAULT_TOKEN, or VAULT_ROLE_ID with VAULT_SECRET_ID, or VAULT_K8S_ROLE.
+Address and credentials come from Vault's environment variables: VAULT_ADDR, VAULT_NAMESPACE,
+VAULT_CACERT, and either VAULT_TOKEN, VAULT_ROLE_ID with VAULT_SECRET_ID, or VAULT_K8S_ROLE.
 """
 
 import json
@@ -21,7 +21,7 @@ _NO_KEY = "Vault has no key {}; write mount/name of the transit engine, as trans
 
 
 class _Session:
-    """Signs in on first use, and again once if a token is rejected, since tokens expire."""
+    """Session that signs in on first use, and once more if Vault rejects its token."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -29,7 +29,11 @@ class _Session:
         self._lock = threading.Lock()
 
     def request(self, operation: str, unknown: str, request: Callable[[Any], Any]) -> Any:
-        """Return Vault's response. Raises `SecretError` with `unknown` if there is no such path."""
+        """Return Vault's response. Raises `SecretError`.
+
+        The message is `unknown` if the path does not exist. Any other message contains the
+        operation.
+        """
         hvac = library("hvac", "vault")
         failed = library("requests", "vault").RequestException
         with self._lock:
@@ -38,7 +42,7 @@ class _Session:
             except hvac.exceptions.InvalidPath as error:
                 raise SecretError(unknown) from error
             except (hvac.exceptions.VaultError, failed) as error:
-                # Vault's error texts may quote the request.
+                # Vault's error texts are not used, because they can contain the request.
                 reason = f"Vault failed to {operation}: {type(error).__name__}"
                 raise SecretError(f"{reason}; check the permissions of this service.") from error
 
@@ -70,13 +74,13 @@ class _Session:
 
 
 class HashiCorp:
-    """The key-value engine."""
+    """Secret store in Vault's key-value engine."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._session = _Session(environ)
 
     def read(self, path: str) -> str:
-        """Return the fields of the newest version at `mount/path` as JSON."""
+        """Return the fields of the newest version at `mount/path` as JSON. Raises `SecretError`."""
         mount, rest = _parts("vault", path)
         response = self._session.request(
             f"read {path}",
@@ -89,13 +93,13 @@ class HashiCorp:
 
 
 class HashiCorpKeys:
-    """The transit engine: keys as `mount/name`."""
+    """Key service of Vault's transit engine. The path of a key is `mount/name`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._session = _Session(environ)
 
     def wrap(self, path: str, key: bytes) -> bytes:
-        """Encrypt a key with the newest version of the key at `path`."""
+        """Return the key, encrypted with the transit key's newest version. Raises `SecretError`."""
         mount, name = _parts("vault-transit", path)
         plaintext = b64encode(key).decode()
         response = self._session.request(
@@ -108,7 +112,10 @@ class HashiCorpKeys:
         return str(response["data"]["ciphertext"]).encode()
 
     def unwrap(self, path: str, wrapped: bytes) -> bytes:
-        """Decrypt a key that any version of the wrapping key encrypted."""
+        """Return the decrypted key. Any version of the transit key can have wrapped it.
+
+        Raises `SecretError`.
+        """
         mount, name = _parts("vault-transit", path)
         ciphertext = wrapped.decode("ascii", "replace")
         response = self._session.request(
@@ -122,7 +129,7 @@ class HashiCorpKeys:
 
 
 def _parts(store: str, path: str) -> tuple[str, str]:
-    """Split a path into mount and rest. Raises `SecretError`."""
+    """Return the mount and the rest of a path. Raises `SecretError`."""
     mount, _, rest = path.partition("/")
     if not mount or {"", ".", ".."} & set(rest.split("/")):
         raise SecretError(f"{store}:{path} is not of the form mount/path.")

@@ -1,22 +1,22 @@
-"""Limits on all processes of a server together, by control groups version 2.
+"""Limits on the sum of all processes of a server, with control groups version 2.
 
-An operator names a directory that is delegated to the executor and has the controllers.
+The operator configures a directory that is delegated to the executor and has the controllers.
 """
 
 from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
+TYPE_CHECKING = False  # importing `typing` would take longer than all other imports
 if TYPE_CHECKING:
     from typing import Any
 
-_PERIOD = 100_000  # microseconds, of which a share is given
+_PERIOD = 100_000  # microseconds; `cpu.max` grants a share of each period
 _MEBIBYTE = 1 << 20
 
 
 def values(limits: dict[str, Any]) -> dict[str, str]:
-    """Return the lines to write to each file of a control group."""
+    """Return the content of each file of a control group, by file name."""
     files = {
         "memory.max": str(limits["memory"] * _MEBIBYTE),
         "memory.oom.group": "1",
@@ -27,7 +27,10 @@ def values(limits: dict[str, Any]) -> dict[str, str]:
 
 
 def enter(parent: str, child: int, limits: dict[str, Any]) -> dict[str, bool]:
-    """Move a process into its own group; return which limits are in force."""
+    """Move a process into the control group of this supervisor.
+
+    Return whether each limit is in force.
+    """
     sweep(parent)
     group = group_path(parent)
     try:
@@ -40,7 +43,7 @@ def enter(parent: str, child: int, limits: dict[str, Any]) -> dict[str, bool]:
 
 
 def leave(parent: str) -> None:
-    """End all processes in the group, and remove it."""
+    """End all processes in the group of this supervisor, and remove the group."""
     _write(f"{group_path(parent)}/cgroup.kill", "1")
     _remove(group_path(parent))
 
@@ -55,21 +58,21 @@ def ran_out(parent: str) -> bool:
 
 
 def sweep(parent: str) -> None:
-    """Remove the groups of dead supervisors."""
+    """Remove the groups of supervisors that no longer run."""
     for name in os.listdir(parent) if os.path.isdir(parent) else ():
         if name.isdigit() and not os.path.exists(f"/proc/{name}"):
             _remove(f"{parent}/{name}")
 
 
 def group_path(parent: str) -> str:
-    """Return the group of this supervisor's server."""
+    """Return the path of this supervisor's control group."""
     return f"{parent}/{os.getpid()}"
 
 
 def _remove(group: str) -> None:
     try:
         os.rmdir(group)
-    except OSError:  # a process has not ended yet: the next supervisor sweeps
+    except OSError:  # a process has not ended yet: the next supervisor removes the group
         return
 
 

@@ -1,4 +1,4 @@
-"""Confinement of a server's process before its program begins."""
+"""Confinement of a server's process before its program starts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 MEBIBYTE = 1 << 20
-_TRUNCATES_FROM = 3  # first Landlock version with truncation by path
+_TRUNCATES_FROM = 3  # first Landlock version that controls truncation by path
 
 
 def confine(plan: SimpleNamespace, held: dict[str, bool], user: int) -> dict[str, bool]:
     """Drop the rights that the plan does not grant, and return the isolation in force.
 
-    `user` is the user to become, or 0; `held` is what namespaces enforce already. Raises
-    `IsolationError`.
+    `user` is the user id to switch to, or 0. `held` is the isolation that namespaces already
+    enforce. Raises `IsolationError`.
     """
     counted = limit(plan.limits, own_user=held["own user"])
     if plan.limits["cpu"] and not plan.grouped.get("cpu.max"):
@@ -51,13 +51,14 @@ def confine(plan: SimpleNamespace, held: dict[str, bool], user: int) -> dict[str
 
 
 def limit(limits: dict[str, int], *, own_user: bool) -> bool:
-    """Set the limits of each process; return whether the number of processes is limited too.
+    """Set the limits of each process. Return whether the number of processes is limited too.
 
-    The kernel counts all processes of a user, so that limit needs a separate user.
+    The kernel counts all processes of a user. The number of processes can therefore be limited only
+    with a separate user.
     """
     cap(resource.RLIMIT_CORE, 0)
     cap(resource.RLIMIT_NOFILE, limits["files"])
-    # Not the address space: some runtimes reserve far more of it than they use.
+    # The address space is not limited, because some runtimes reserve far more of it than they use.
     cap(resource.RLIMIT_DATA, limits["memory"] * MEBIBYTE)
     if limits["cpu_seconds"]:  # one second more to react to the first signal
         cap(resource.RLIMIT_CPU, limits["cpu_seconds"], 1)
@@ -67,10 +68,10 @@ def limit(limits: dict[str, int], *, own_user: bool) -> bool:
 
 
 def lock(visible_paths: VisiblePaths, scratch: list[str]) -> None:
-    """Restrict this process to the visible paths where mounts are unavailable.
+    """Restrict this process to the visible paths, on machines without mounts.
 
-    Landlock permits trees without exceptions: a hidden path must not be below a visible one. Raises
-    `IsolationError`.
+    Landlock permits whole directory trees without exceptions. A hidden path must therefore not be
+    below a visible path. Raises `IsolationError`.
     """
     shown = [os.path.realpath(each) for each in (*visible_paths.read, *visible_paths.write)]
     for secret in visible_paths.hidden:
@@ -109,6 +110,9 @@ def _scope() -> bool:
 
 
 def restore_signals() -> None:
-    """Restore the default handling of signals that Python ignores, because programs inherit it."""
+    """Restore the default handling of signals that Python ignores.
+
+    Programs inherit the handling.
+    """
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

@@ -1,6 +1,6 @@
-"""Linux mount system calls by number: detached trees, their attributes, a new root.
+"""Linux mount system calls by number: detached trees, their attributes, and a new root.
 
-Only a few modules of the standard library are imported. Every function raises `OSError`.
+The module imports only a few modules of the standard library. Every function raises `OSError`.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import struct
 
 from toolbus_executor.isolation.linux.syscalls import libc
 
-# The same on every architecture.
+# These numbers are the same on every architecture.
 _OPEN_TREE, _MOVE_MOUNT, _SET_ATTRIBUTES = 428, 429, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CLONE, _CLOEXEC, _RECURSIVE, _EMPTY_PATH, _HERE = 1, os.O_CLOEXEC, 0x8000, 0x1000, -100
@@ -24,7 +24,7 @@ def make_private() -> None:
 
 
 def mount(kind: str, path_name: str, flags: int, options: str = "") -> None:
-    """Mount a virtual file system."""
+    """Mount a virtual file system of this kind at a path."""
     data = options.encode() or None
     _check(libc.mount(kind.encode(), os.fsencode(path_name), kind.encode(), flags, data), path_name)
 
@@ -35,13 +35,17 @@ def detach(path_name: str) -> None:
 
 
 def tree(path: str) -> int:
-    """Open a detached copy of the mounts at and below a path."""
+    """Return the descriptor of a detached copy of the mounts at and below a path."""
     flags = _CLONE | _CLOEXEC | _RECURSIVE
     return _check(libc.syscall(_OPEN_TREE, _HERE, os.fsencode(path), flags), path)
 
 
 def restrict(mounted: int | str, attributes: int, users: int = -1, *, all_below: bool) -> None:
-    """Add attributes to a tree; `users` is a user namespace whose mapping applies to owners."""
+    """Add mount attributes to a tree or to a mounted path.
+
+    `users` is the descriptor of a user namespace whose mapping applies to the owners of files.
+    `all_below` includes the mounts below.
+    """
     form = struct.pack("=4Q", attributes | (ID_MAPPED if users >= 0 else 0), 0, 0, max(users, 0))
     at, path = (mounted, b"") if isinstance(mounted, int) else (_HERE, os.fsencode(mounted))
     flags = (_EMPTY_PATH if path == b"" else 0) | (_RECURSIVE if all_below else 0)
@@ -49,7 +53,7 @@ def restrict(mounted: int | str, attributes: int, users: int = -1, *, all_below:
 
 
 def attach(mounted: int, path_name: str) -> None:
-    """Attach a detached tree at a path, and close it."""
+    """Attach a detached tree at a path, and close the tree's descriptor."""
     try:
         done = libc.syscall(
             _MOVE_MOUNT,
@@ -65,7 +69,7 @@ def attach(mounted: int, path_name: str) -> None:
 
 
 def enter_root(path_name: str) -> None:
-    """Make a mount the root, and detach the old one."""
+    """Make a mount the root directory, and detach the old root."""
     os.chdir(path_name)
     number = _PIVOT_ROOT.get(os.uname().machine, -1)
     _check(libc.syscall(number, b".", b"."), path_name)

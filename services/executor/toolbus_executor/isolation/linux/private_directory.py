@@ -1,7 +1,7 @@
-"""Private directories of a server on disk, where no file system can be mounted.
+"""Private directories of a server on disk, for systems where no file system can be mounted.
 
-All are below one directory, each named after its supervisor's pid, and removed at the end. The next
-supervisor removes the directories of killed ones.
+Each directory has the name of its supervisor's pid. The supervisor removes it when the server ends.
+The next supervisor removes the directories of killed supervisors.
 """
 
 import os
@@ -11,7 +11,10 @@ _MODE = 0o711
 
 
 def make(user: int) -> str:
-    """Create the directories `home` and `tmp`, owned by the user. Raises `OSError`."""
+    """Create the directories `home` and `tmp`, owned by the user, and return their parent.
+
+    Raises `OSError`.
+    """
     parent = _parent_dir()
     _sweep(parent)
     path_name = f"{parent}/{os.getpid()}"
@@ -23,7 +26,7 @@ def make(user: int) -> str:
 
 
 def remove(path_name: str) -> None:
-    """Remove the directory without following links, after the processes that use it ended."""
+    """Remove the directory without following links. The processes that use it must have ended."""
     try:
         for _at, directories, files, at in os.fwalk(path_name, topdown=False):
             for name in files:
@@ -31,12 +34,15 @@ def remove(path_name: str) -> None:
             for name in directories:
                 _remove_directory(name, at)
         os.rmdir(path_name)
-    except OSError:  # a file cannot be removed: the next supervisor tries again
+    except OSError:  # a file cannot be removed: the next supervisor retries
         return
 
 
 def set_home(home: str, cache: str, tmp: str) -> None:
-    """Set the environment variables that locate homes and caches, unless configured."""
+    """Set the environment variables that locate homes, caches and temporary files.
+
+    Variables that are already set are not changed.
+    """
     variables = {
         "HOME": home,
         "XDG_CACHE_HOME": cache,
@@ -55,7 +61,7 @@ def set_home(home: str, cache: str, tmp: str) -> None:
 
 
 def link_configured(home: str, private_home: str, paths: list[str]) -> None:
-    """Link configured paths below the executor's home into the private home."""
+    """Create links in the private home to the configured paths below the executor's home."""
     for path in paths:
         if path.startswith(home.rstrip("/") + "/"):
             path_name = private_home + path[len(home.rstrip("/")) :]
@@ -64,7 +70,10 @@ def link_configured(home: str, private_home: str, paths: list[str]) -> None:
 
 
 def link_token(private_home: str, token: tuple[str, str]) -> None:
-    """Link the directory of a token into the private home."""
+    """Create a link in the private home to the directory of the token file.
+
+    `token` contains the directory, and the path below the home.
+    """
     if token[0]:
         path_name = f"{private_home}/{token[1]}"
         os.makedirs(os.path.dirname(path_name), exist_ok=True)
@@ -72,7 +81,10 @@ def link_token(private_home: str, token: tuple[str, str]) -> None:
 
 
 def _parent_dir() -> str:
-    """Return the directory of all private directories, which must belong to this user alone."""
+    """Return the directory that contains all private directories.
+
+    Raises `PermissionError` if another user owns the directory or can write to it.
+    """
     path_name = f"{_ALL}-{os.geteuid()}"
     try:
         os.mkdir(path_name, _MODE)
@@ -89,7 +101,7 @@ def _parent_dir() -> str:
 
 
 def _sweep(parent: str) -> None:
-    """Remove the directories of dead processes."""
+    """Remove the directories of supervisors that no longer run."""
     for name in os.listdir(parent):
         if name.isdigit() and (int(name) == os.getpid() or not os.path.exists(f"/proc/{name}")):
             remove(f"{parent}/{name}")

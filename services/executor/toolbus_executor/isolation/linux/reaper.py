@@ -1,13 +1,13 @@
-"""Reaping of processes: every descendant is ended, and every exit is collected."""
+"""Reaping of processes: ends all descendants and collects their exits."""
 
 import os
 import signal
 
 
 def wait_for(program: int, seconds: int | None = None) -> int:
-    """Collect exits until the program has ended; return its exit code.
+    """Collect exits until the program has ended, and return its exit code.
 
-    A program killed after `seconds` of processor time counts as ended by that limit.
+    If the program was killed after `seconds` of processor time, the exit code is that of `SIGXCPU`.
     """
     while True:
         ended, status, used = os.wait3(0)
@@ -21,13 +21,16 @@ def wait_for(program: int, seconds: int | None = None) -> int:
 
 
 def exit_code(status: int) -> int:
-    """Return the exit code in shell form: 128 and more is a signal."""
+    """Return the exit code as a shell shows it: 128 plus the signal's number after a signal."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
 def end_descendants() -> None:
-    """End all descendants of a subreaper, as orphans become its children."""
+    """End all descendants, and collect their exits.
+
+    This process must be a subreaper, so that orphaned descendants become its children.
+    """
     while True:
         for child in children():
             os.kill(child, signal.SIGKILL)
@@ -38,12 +41,12 @@ def end_descendants() -> None:
 
 
 def children() -> list[int]:
-    """Return the pids of this process's children, zombies included."""
+    """Return the pids of this process's children, including zombies."""
     path = f"/proc/self/task/{os.getpid()}/children"
     try:
         with open(path) as file:
             return [int(each) for each in file.read().split()]
-    except FileNotFoundError:  # a kernel without that file: check every process
+    except FileNotFoundError:  # the kernel has no such file: check every process
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_child(pid)]
 
 
@@ -56,13 +59,13 @@ def _is_child(pid: int) -> bool:
 
 
 def exit_as(code: int) -> None:
-    """Exit with the program's exit code, or with the signal that ended it."""
+    """Exit with this exit code. For the exit code of a signal, end with this signal."""
     number = code - 128
     if number > 0:
         try:
             if number != signal.SIGKILL:
                 signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        except (OSError, ValueError):  # an exit code of the program, not a signal
+        except (OSError, ValueError):  # the code is the program's own exit code, not a signal
             pass
     os._exit(code)

@@ -1,7 +1,8 @@
 """Root file system of a server, made of copies of its visible paths.
 
-The system and configured paths are mounted read-only, except `write` paths; home, /tmp and /dev/shm
-share one size-limited file system in memory, which ends with the process. Other paths do not exist.
+The system paths and the configured paths are mounted read-only, except for `write` paths. The home,
+/tmp and /dev/shm share one file system in memory; its size is limited, and it ends with the
+process. No other paths exist.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _QUIET = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
 _SAFE = mounts.NO_SUID | mounts.NO_DEVICES
 _SCRATCH = {"home": 0o700, "tmp": 0o1777, "shm": 0o1777}
-_FILES_OF_MEBIBYTE = 256  # inodes of the scratch space, for each of its MiB
+_FILES_OF_MEBIBYTE = 256  # inodes per MiB of the scratch file system
 CACHE = ".cache"  # below the home
 _ACCOUNTS = ("/etc/passwd", "/etc/group")  # generated for this view
 
@@ -29,10 +30,11 @@ _ACCOUNTS = ("/etc/passwd", "/etc/group")  # generated for this view
 def build(
     plan: SimpleNamespace, visible_paths: VisiblePaths, user: int, users: int, *, proc: bool
 ) -> bool:
-    """Make the view the root of this mount namespace; return whether /proc is private.
+    """Make the view the root of this mount namespace. Return whether /proc is private.
 
-    `user` owns the private directories. `users` maps owners of files (`user_ids.mapping`). `proc`
-    permits the use of the machine's /proc if the kernel rejects a new one. Raises `OSError`.
+    `user` is the owner of the private directories. `users` is the namespace that maps the owners of
+    files (`user_ids.mapping`). If `proc` is set, the machine's /proc is used when the kernel
+    rejects a new one. Raises `OSError`.
     """
     mounts.make_private()
     trees = [(path, tree) for path, tree in _trees(plan, visible_paths, users)]
@@ -48,7 +50,8 @@ def build(
     own = {plan.home: scratch["home"], "/tmp": scratch["tmp"], "/var/tmp": scratch["var"]}
     trees_to_attach = [*own.items(), *((path, tree) for path, tree in trees if path != "/")]
     _make_devices(stage, devices, scratch["shm"])
-    # Root without capabilities still owns the kernel settings, which are files below /proc.
+    # Root owns the kernel settings below /proc even without capabilities, so /proc is read-only for
+    # root.
     is_own = _process_files(stage, fallback, writable=bool(user) or plan.uid != 0)
     for path, tree in sorted(trees_to_attach, key=lambda each: each[0].count("/")):
         _attach_at(stage, path, tree)
@@ -61,7 +64,7 @@ def build(
 
 
 def _trees(plan: SimpleNamespace, visible_paths: VisiblePaths, users: int) -> list[tuple[str, int]]:
-    """Return detached copies of all visible paths, with their mount attributes."""
+    """Return a detached copy of each visible path, with its mount attributes."""
     taken: dict[str, int] = {}
     system = list(map(os.path.realpath, visible_paths.system))
     for path in _roots([each for each in system if each not in _ACCOUNTS]):
@@ -84,7 +87,7 @@ def _trees(plan: SimpleNamespace, visible_paths: VisiblePaths, users: int) -> li
         cache_path = f"{plan.home}/{CACHE}"
         try:
             taken.setdefault(cache_path, _tree(plan.cache, _SAFE, users, must_map=users >= 0))
-        except OSError:  # the file system cannot map owners, so there is no cache
+        except OSError:  # the file system cannot map owners: run without a cache
             plan.cache = ""
     return list(taken.items())
 
@@ -106,12 +109,12 @@ def _tree(path: str, attributes: int, users: int = -1, *, must_map: bool = False
         if users < 0 or must_map:
             os.close(tree)
             raise
-        mounts.restrict(tree, attributes, all_below=True)  # owners stay unmapped then
+        mounts.restrict(tree, attributes, all_below=True)  # without the mapping of owners
     return tree
 
 
 def _scratch(stage: str, plan: SimpleNamespace, user: int) -> dict[str, int]:
-    """Return copies of the directories of a file system in memory."""
+    """Return detached copies of the directories of a new file system in memory, by name."""
     size = plan.limits["scratch"]
     mounts.mount(
         "tmpfs", stage, _SAFE, f"size={size}m,nr_inodes={size * _FILES_OF_MEBIBYTE},mode=0755"
@@ -133,7 +136,7 @@ def _devices() -> list[str]:
 
 
 def _make_devices(stage: str, devices: list[tuple[str, int]], shared: int) -> None:
-    """Create /dev: basic devices, private terminals, shared memory."""
+    """Create /dev with the basic devices, private terminals and shared memory."""
     os.makedirs(f"{stage}/dev", exist_ok=True)
     mounts.mount("tmpfs", f"{stage}/dev", mounts.NO_SUID | mounts.NO_EXEC, "size=64k,mode=0755")
     for path, tree in devices:
@@ -156,7 +159,10 @@ def _make_devices(stage: str, devices: list[tuple[str, int]], shared: int) -> No
 
 
 def _process_files(stage: str, fallback: int, *, writable: bool) -> bool:
-    """Mount a private /proc. If the kernel rejects that, mount the machine's /proc."""
+    """Mount a private /proc, or the machine's /proc if the kernel rejects a private one.
+
+    Return whether /proc is private. Raises `OSError` if there is no fallback.
+    """
     os.makedirs(f"{stage}/proc", exist_ok=True)
     try:
         mounts.mount("proc", f"{stage}/proc", _QUIET)
@@ -173,7 +179,7 @@ def _process_files(stage: str, fallback: int, *, writable: bool) -> bool:
 
 
 def _attach_at(stage: str, path: str, tree: int) -> None:
-    """Attach a tree at the path of its original."""
+    """Attach a tree below the stage at the path of its original."""
     target_path = f"{stage}{path}"
     if not os.path.lexists(target_path):
         is_directory = os.path.isdir(f"/proc/self/fd/{tree}")
@@ -206,7 +212,7 @@ def _hide(stage: str, visible_paths: VisiblePaths) -> None:
 def _make_links_and_accounts(
     stage: str, visible_paths: VisiblePaths, plan: SimpleNamespace, user: int
 ) -> None:
-    """Create the symbolic links, and the user and group files."""
+    """Create the symbolic links of the system, and the user and group files."""
     for link, text in visible_paths.links():
         target_path = f"{stage}{link}"
         if os.path.lexists(target_path):
@@ -214,7 +220,7 @@ def _make_links_and_accounts(
         try:
             os.makedirs(os.path.dirname(target_path), exist_ok=True)
             os.symlink(text, target_path)
-        except OSError:  # the link is in a visible tree, and is gone there
+        except OSError:  # the link is in a visible tree that no longer contains it
             continue
     os.makedirs(f"{stage}/etc", exist_ok=True)
     number, group = (user, user) if user else (os.getuid(), os.getgid())

@@ -1,7 +1,7 @@
-"""System-call filter that prevents processes without namespaces from reaching other processes.
+"""System-call filter for processes without namespaces: it protects all other processes.
 
-Landlock controls files, signals and tracing, but not Unix sockets, named memory and queues, kernel
-keys, or the limits of another process of the same user.
+Landlock controls files, signals and tracing. It does not control Unix sockets, named memory and
+queues, kernel keys, or the limits of another process of the same user. This filter rejects them.
 """
 
 import ctypes
@@ -14,11 +14,12 @@ from toolbus_executor.isolation.linux.syscalls import libc
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
-_OTHER_TABLE = 0x40000000  # the x32 interface: the same calls by other numbers
+_OTHER_TABLE = 0x40000000  # the x32 interface: the same system calls with other numbers
 _SET_SECCOMP, _FILTER = 22, 2
 _UNIX = 1
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-# Rejected always: the number on x86_64, on aarch64, and the error.
+# System calls that are always rejected, each with its number on x86_64, its number on aarch64, and
+# the error.
 _WHOLE = {
     "io_uring_setup": (425, 425, errno.ENOSYS),
     "add_key": (248, 217, errno.ENOSYS),
@@ -30,7 +31,8 @@ _WHOLE = {
     "mq_open": (240, 180, errno.ENOSYS),
     "open_by_handle_at": (304, 265, errno.EPERM),
 }
-# Rejected unless the argument at this position is 0, which means the caller itself.
+# System calls that are rejected unless one argument is 0, which means the calling process. Each has
+# its number on x86_64, its number on aarch64, and the position of the argument.
 _OF_OTHERS = {
     "prlimit64": (302, 261, 0),
     "sched_setparam": (142, 118, 0),
@@ -45,7 +47,10 @@ _TRUNCATE = (76, 45)
 
 
 def load(*, by_path: bool) -> bool:
-    """Load the filter irrevocably; `by_path` also rejects truncation by path."""
+    """Load the filter, and return whether it is in force. It cannot be removed.
+
+    `by_path` also rejects truncation by path.
+    """
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         return False

@@ -1,13 +1,14 @@
-"""Linux system calls by number: namespaces, capabilities, parent-death signal.
+"""Linux system calls by number: namespaces, capabilities, and the parent-death signal.
 
-Only a few modules of the standard library are imported, because imports delay a server's start.
+The module imports only a few modules of the standard library, because imports delay a server's
+start.
 """
 
 import ctypes
 import os
 import struct
 
-# Not CDLL: the child of a clone must not need a lock that another thread held.
+# PyDLL instead of CDLL: the child of `clone` must not wait for a lock that another thread held.
 libc = ctypes.PyDLL(None, use_errno=True)
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
@@ -25,34 +26,37 @@ CLONE3 = 435  # the same on every architecture
 SIGCHLD = 17
 _CAPABILITIES_3 = 0x20080522
 _KEYCTL, _JOIN_SESSION = {"x86_64": 250, "aarch64": 219}, 1
-_NOT_ROOT = 1000  # root's user id in a server's user namespace
+_NOT_ROOT = 1000  # the user id that root gets in a server's user namespace
 _MAX_CAPABILITIES = 64
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 
 
 def clone(spaces: int) -> int:
-    """Fork into these namespaces. Like `fork`, but return -1 if the kernel rejects it."""
+    """Fork into the new namespaces `spaces`.
+
+    Return 0 in the child, the child's pid in the parent, and -1 if the kernel rejects it.
+    """
     arguments = struct.pack("=8Q", spaces, 0, 0, 0, SIGCHLD, 0, 0, 0)
     return int(libc.syscall(CLONE3, arguments, len(arguments)))
 
 
 def die_with_parent(signal: int) -> None:
-    """Receive this signal when the parent ends."""
+    """Make the kernel send this signal to the process when its parent ends."""
     libc.prctl(PR_SET_PDEATHSIG, int(signal), 0, 0, 0)
 
 
 def inherit_orphans() -> None:
-    """Become the subreaper of all descendants."""
+    """Make this process the subreaper of all its descendants."""
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def keep_privileges() -> bool:
-    """Forbid privilege gains by programs started from here on."""
+    """Prevent this process and its programs from gaining privileges. Return whether it worked."""
     return int(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) == 0
 
 
 def drop_capabilities(kept: int = -1) -> None:
-    """Remove all capabilities but `kept` from programs started from here on."""
+    """Remove all capabilities except `kept` from programs started from now on."""
     for number in range(_MAX_CAPABILITIES):
         if number != kept:
             libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
@@ -60,7 +64,7 @@ def drop_capabilities(kept: int = -1) -> None:
 
 
 def forget_capabilities(kept: int = -1) -> None:
-    """Drop this process's capabilities; `kept` also passes to started programs."""
+    """Drop the capabilities of this process, except `kept`, which started programs inherit."""
     bits = 1 << kept if kept >= 0 else 0
     libc.capset(struct.pack("=Ii", _CAPABILITIES_3, 0), struct.pack("=6I", *[bits] * 3, 0, 0, 0))
     if kept >= 0:
@@ -68,18 +72,18 @@ def forget_capabilities(kept: int = -1) -> None:
 
 
 def leave_keyring() -> None:
-    """Join an empty session keyring, without the keys of the parent."""
+    """Join an empty session keyring, so that the keys of the parent are out of reach."""
     number = _KEYCTL.get(os.uname().machine, -1)
     libc.syscall(number, _JOIN_SESSION, None)
 
 
 def be_opaque() -> None:
-    """Forbid other processes of the same user to read or trace this one."""
+    """Prevent other processes of the same user from reading or tracing this process."""
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def map_users(child: int) -> bool:
-    """Map a child's user namespace to this user, never as root."""
+    """Map a child's user namespace to this user, but never as root. Return whether it worked."""
     try:
         write_kernel_file(f"/proc/{child}/setgroups", "deny")
         for kind, outside in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
@@ -90,7 +94,7 @@ def map_users(child: int) -> bool:
 
 
 def raise_loopback() -> bool:
-    """Bring up the loopback interface of this network namespace."""
+    """Bring up the loopback interface of this network namespace. Return whether it worked."""
     import fcntl  # noqa: PLC0415 - few servers need it
     import socket  # noqa: PLC0415
 

@@ -1,18 +1,18 @@
-"""Separate user ids of server processes, used by no other process of the machine."""
+"""Separate user ids for server processes. No other process of the machine uses them."""
 
 import os
 import signal
 
 from toolbus_executor.isolation.linux import syscalls
 
-# Beyond the ranges of distributions, containers and directory services.
+# The ids above this one are beyond the ranges of distributions, containers and directory services.
 _FIRST = 0x70000000
 _MAX_PIDS = 1 << 22
-_SMALL, _SPARED = 65536, 1000  # the last ids of a container's range are in use
+_SMALL, _SPARED = 65536, 1000  # the highest 1000 ids of a container's range are in use
 
 
 def own() -> int:
-    """Return the user id for this supervisor's server; 0 if the process cannot change users."""
+    """Return the user id for this supervisor's server; 0 if the process cannot switch users."""
     if os.geteuid() != 0:
         return 0
     try:
@@ -26,17 +26,17 @@ def own() -> int:
 
 
 def become(user: int) -> None:
-    """Switch to the user, with no supplementary groups. Raises `OSError`."""
+    """Switch to the user, without supplementary groups. Raises `OSError`."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
 
 
 def right_for(user: int, read: list[str], write: list[str]) -> int:
-    """Return the capability that the user needs to use these paths; -1 if it needs none.
+    """Return the capability that the user needs for access to these paths; -1 if it needs none.
 
-    Landlock restricts which files the process reaches. Without a capability, the process has only
-    the rights of other users on these files.
+    Landlock restricts the files that the process can reach. Without a capability, the process has
+    the access rights of "others" to these files.
     """
     groups = os.getgroups()
     os.setgroups([])
@@ -56,10 +56,10 @@ def right_for(user: int, read: list[str], write: list[str]) -> int:
 
 
 def mapping(user: int) -> int:
-    """Return the descriptor of a user namespace in which root's files belong to the user, or -1.
+    """Return a user namespace that maps root's files to the user; -1 if that is impossible.
 
-    Through a tree that is mounted with it, the server has the executor's rights; no other process
-    uses that tree.
+    The namespace is returned as a descriptor. Through a tree that is mounted with this mapping, the
+    server has the executor's access rights. No other process uses that tree.
     """
     if not user:
         return -1
@@ -81,7 +81,7 @@ def mapping(user: int) -> int:
 
 
 def _row(kind: str) -> tuple[int, int]:
-    """Return the range of the highest user ids that are available here."""
+    """Return the first id and the number of ids in the highest available range of ids."""
     with open(f"/proc/self/{kind}") as file:
         rows = [line.split() for line in file]
     first, _outside, count = max(rows, key=lambda row: int(row[0]))

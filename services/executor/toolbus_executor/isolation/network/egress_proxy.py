@@ -1,7 +1,7 @@
-"""Egress proxy of a server's process: the only exit of its network, to configured hosts.
+"""Egress proxy of a server's process: the only network access, to configured hosts.
 
-The process has no other network. A host is checked against the list before its name is resolved.
-Then its addresses are checked like those of every server.
+The proxy checks a host against the list before it resolves the host's name. It then checks the
+addresses with the rules for the addresses of all servers.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from toolbus_executor.transport.dialer import DialedSocket, Dialer
 log = logging.getLogger(__name__)
 
 MAX_OPEN = 32  # connections of one server
-MAX_BYTES = 32 << 20  # per second and server, to leave time of the event loop for others
-MIN_PIECE = 32 << 10  # bytes that any piece or connection counts as, at least
-MAX_CONCURRENT_LOOKUPS = 2  # concurrent name lookups, as they take threads shared with others
+MAX_BYTES = 32 << 20  # per second and server, so that other tasks get time of the event loop
+MIN_PIECE = 32 << 10  # smaller pieces and new connections count as this many bytes
+MAX_CONCURRENT_LOOKUPS = 2  # per server, because all name lookups share a few threads
 ACCEPT_SECONDS = 1.0
 HEAD_SECONDS, DIAL_SECONDS, IDLE_SECONDS = 15.0, 15.0, 900.0
 LARGEST_HEAD = 32 * 1024
-MAX_REMEMBERED = 100  # rejected hosts
+MAX_REMEMBERED = 100  # rejected hosts that are counted
 _CHUNK = 64 * 1024
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _REASONS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
@@ -34,7 +34,7 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class _RejectedError(Exception):
-    """An HTTP error reply to the program."""
+    """A rejected request. The program receives an HTTP error with this text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -43,7 +43,7 @@ class _RejectedError(Exception):
 
 @dataclass(slots=True)
 class EgressProxy:
-    """Egress proxy of one server; `refused` counts requests to hosts that were rejected."""
+    """Egress proxy of one server. `refused` is the number of rejected requests per host."""
 
     server: str
     hosts: Allowed
@@ -51,21 +51,21 @@ class EgressProxy:
     refused: dict[str, int] = field(default_factory=dict)
     _connections: Tasks = field(default_factory=Tasks)
     _serving: asyncio.Task[None] | None = None
-    _free_at: float = 0.0  # until when the server's share of bandwidth is used
+    _free_at: float = 0.0  # time at which the server's bandwidth is free again
 
     def __post_init__(self) -> None:
         self.way = replace(self.way, resolve=_few_at_once(self.way.resolve))
 
     @contextmanager
     def handover(self) -> Iterator[int]:
-        """Yield a descriptor over which the process passes a listening socket to the proxy."""
+        """Yield the descriptor over which the process sends its listening socket to the proxy."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._serving = asyncio.create_task(self._serve(ours))
             yield theirs.fileno()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close the listening socket and all connections."""
         if self._serving is not None:
             await end(self._serving)
 
@@ -84,13 +84,14 @@ class EgressProxy:
             await self._connections.end()
 
     async def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection; wait if the process has no free descriptor."""
+        """Accept one connection. If no descriptor is free, wait a moment instead."""
         try:
             opened, _ = await asyncio.get_running_loop().sock_accept(listening)
         except OSError:
             await asyncio.sleep(ACCEPT_SECONDS)
             return
-        # Decided on arrival: open connections are not closed for new ones.
+        # The limit is checked on arrival: an open connection is never closed in favour of a new
+        # one.
         full = len(self._connections) >= MAX_OPEN
         self._connections.start(self._serve_connection(opened, full=full))
 
@@ -124,7 +125,7 @@ class EgressProxy:
     async def _handle(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, full: bool
     ) -> None:
-        """Check the request, connect, and forward bytes."""
+        """Read and check the program's request, connect to the target, and forward bytes."""
         if full:
             raise _RejectedError(503, f"More than {MAX_OPEN} connections are open; close some.")
         async with asyncio.timeout(HEAD_SECONDS):
@@ -142,7 +143,7 @@ class EgressProxy:
             upstream[1].transport.abort()
 
     def _check(self, head: bytes) -> ConnectRequest:
-        """Return the request if its target is listed. Raises `_RejectedError`."""
+        """Return the parsed request if its target is configured. Raises `_RejectedError`."""
         try:
             request = parse_request(head)
         except NoRequestError:
@@ -162,7 +163,7 @@ class EgressProxy:
         return request
 
     async def _dial(self, request: ConnectRequest) -> DialedSocket:
-        """Connect to a listed target. Raises `_RejectedError`."""
+        """Connect to the target of a request. Raises `_RejectedError`."""
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 return await self.way.connected(request.url)
@@ -175,7 +176,7 @@ class EgressProxy:
             raise _RejectedError(502, text) from None
 
     async def _splice(self, one: Pair, other: Pair) -> None:
-        """Forward bytes in both directions until the target closes or the timeout."""
+        """Forward bytes in both directions until the target closes or the idle timeout ends."""
         try:
             async with asyncio.timeout(IDLE_SECONDS) as idle_timeout, asyncio.TaskGroup() as group:
                 outward = group.create_task(self._pump(one[0], other[1], idle_timeout))
@@ -200,7 +201,10 @@ class EgressProxy:
             writer.write_eof()
 
     def _note(self, target: Target) -> None:
-        """Log a rejected host once, up to a number of hosts, and count the requests."""
+        """Count a rejected request, and log each rejected host once.
+
+        The number of remembered hosts is limited.
+        """
         host = target.authority
         if host not in self.refused and len(self.refused) < MAX_REMEMBERED:
             log.warning("network.rejected", extra={"server": self.server, "host": host})
@@ -220,7 +224,7 @@ def _few_at_once(resolve: Resolve) -> Resolve:
 
 
 async def _receive_socket(handover: socket.socket) -> socket.socket | None:
-    """Return the handed-over socket; None if the process closed its end."""
+    """Return the socket that the process sends; None if the process closes its end first."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     handover.settimeout(0)

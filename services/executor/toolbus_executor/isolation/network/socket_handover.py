@@ -7,9 +7,10 @@ _HERE = "localhost,127.0.0.1,::1"
 
 
 def hand_over(descriptor: int) -> str:
-    """Listen on the loopback, send the socket to the proxy, and return its URL.
+    """Listen on the loopback, send the socket to the proxy, and return the proxy's URL.
 
-    A socket stays in the network namespace it was created in, so no process is needed here.
+    A socket stays in the network namespace that it was created in. The proxy can therefore use the
+    socket from another network namespace.
     """
     import socket  # noqa: PLC0415 - few servers need it
 
@@ -22,7 +23,7 @@ def hand_over(descriptor: int) -> str:
 
 
 def name_as_proxy(url: str) -> None:
-    """Set the proxy variables that programs read."""
+    """Set the environment variables that make programs use this proxy."""
     for name in _NAMES:
         os.environ[name] = os.environ[name.lower()] = url
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = _HERE

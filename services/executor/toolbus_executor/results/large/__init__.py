@@ -1,1 +1,1 @@
-"""Large results: stored while they stream in, returned as a preview, read in parts."""
+"""Large results: they are stored while they arrive, returned as a preview, and read in parts."""

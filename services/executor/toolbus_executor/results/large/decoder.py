@@ -1,4 +1,4 @@
-"""Incremental decoding of one JSON value to the bytes that are stored."""
+"""Incremental decoding of one JSON value to the bytes to store."""
 
 import codecs
 import json
@@ -8,11 +8,11 @@ from binascii import a2b_base64
 from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.results.large.json_scanner import Kind
 
-_GROUP = 4  # characters of base64 that make three bytes
+_GROUP = 4  # characters of base64 that encode three bytes
 
 
 class Decoder:
-    """Decoder of one value; the pieces of a string hold whole escapes only."""
+    """Decoder of one value. No piece of a string ends within an escape sequence."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
@@ -20,7 +20,7 @@ class Decoder:
         self._rest = ""
 
     def feed(self, raw: bytes) -> bytes:
-        """Return the bytes a piece adds. Raises `UpstreamInvalidError`."""
+        """Return the decoded bytes of the next piece. Raises `UpstreamInvalidError`."""
         try:
             return self._decode(raw)
         except (ValueError, Base64Error) as error:
@@ -42,7 +42,7 @@ class Decoder:
         return a2b_base64(text[:whole])
 
     def end(self) -> bytes:
-        """Return the remaining bytes. Raises `UpstreamInvalidError`."""
+        """Return the remaining bytes at the end of the value. Raises `UpstreamInvalidError`."""
         rest, self._rest = self._rest, ""
         if rest or self._utf8.getstate()[0]:
             raise UpstreamInvalidError(f"The upstream's reply has truncated {self._kind.value}.")

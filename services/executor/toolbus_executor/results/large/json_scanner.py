@@ -1,7 +1,7 @@
-"""Incremental JSON scanner: extracts large values of a result, and keeps the rest.
+"""Incremental JSON scanner that extracts large values of a result.
 
-The rest is the same JSON with a placeholder for each large value. The scanner does not validate
-what the later decoder validates; unknown members stay in the rest.
+The rest is the same JSON with a placeholder for each large value. The scanner checks only what it
+needs. Later decoding of the rest validates it completely. Unknown members stay in the rest.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Protocol
 
 from toolbus_common.errors import UpstreamInvalidError
 
-MIN_BYTES = 64 << 10  # bytes of a value that is extracted
+MIN_BYTES = 64 << 10  # smaller values are not extracted
 LARGEST_REST = 7 << 20
-MAX_EXTRACTED = 32  # values of one message
+MAX_EXTRACTED = 32  # extracted values of one message
 
 
 class Kind(Enum):
@@ -38,7 +38,8 @@ _LEADS = {path[:length] for path in _EXTRACTED for length in range(len(path))}
 
 _PLAIN = re.compile(rb'[^"{}\[\],]*+')
 _WHOLE = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
-# The complete part of a string: no escape and no pair of surrogates is cut.
+# Matches the part of a string that ends neither within an escape sequence nor within a surrogate
+# pair.
 _INSIDE = re.compile(
     rb'(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
     rb"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*+",
@@ -55,21 +56,24 @@ _OPEN, _OBJECT = b"{[", b"{"[0]
 
 
 class ValueReceiver(Protocol):
-    """Receiver of one large value."""
+    """Receiver of the content of one large value."""
 
     placeholder: bytes  # raw JSON that replaces the value
 
     def feed(self, raw: bytes) -> None:
-        """Receive a piece of raw JSON; of a string only the content, without split escapes."""
+        """Receive a piece of raw JSON.
+
+        The quotes of a string are not included, and no piece ends within an escape sequence.
+        """
         ...
 
     def end(self) -> None:
-        """Finish the value."""
+        """Complete the value."""
         ...
 
 
 class _Value:
-    """A value that is buffered until it is known to be large."""
+    """A value that is buffered until its size shows whether it is large."""
 
     def __init__(self, kind: Kind, begin: Callable[[Kind], ValueReceiver | None]) -> None:
         self._kind = kind
@@ -100,19 +104,19 @@ class _Value:
 
 
 class Scanner:
-    """Scanner of one message; `begin` opens a receiver for a large value."""
+    """Scanner of one message. `begin` returns the receiver for a large value."""
 
     def __init__(self, begin: Callable[[Kind], ValueReceiver]) -> None:
         self.rest = bytearray()
         self._begin = begin
         self._count = 0
         self._pending = b""
-        self._path: list[str | None] = []  # the keys of open objects; None for a list
+        self._path: list[str | None] = []  # the current key of each open object; None for a list
         self._key = bytearray()
         self._wants_key = False
         self._step: Callable[[bytes, int], int] = self._scan_structure
         self._value: _Value | None = None
-        self._depth = 0  # within a value that is skipped
+        self._depth = 0  # open brackets in a value that is skipped
         self._in_string = False
 
     def feed(self, piece: bytes) -> None:
@@ -133,7 +137,7 @@ class Scanner:
             )
 
     def _scan_structure(self, data: bytes, at: int) -> int:
-        """Scan the text between strings: brackets, commas, numbers."""
+        """Scan the text between strings, and return the position of the next text."""
         found = _PLAIN.match(data, at)
         end = found.end() if found is not None else at
         self.rest += data[at:end]
@@ -152,7 +156,7 @@ class Scanner:
         return end + 1
 
     def _take_short(self, data: bytes, at: int) -> int:
-        """Read a complete string that is not large; return 0 if it is large or incomplete."""
+        """Read a string that is complete and not large. Return 0 for any other string."""
         found = _WHOLE.match(data, at)
         if found is None or found.end() - at > MIN_BYTES:
             return 0
@@ -190,7 +194,7 @@ class Scanner:
         return at + 1
 
     def _scan_string(self, data: bytes, at: int) -> int:
-        """Scan a string value."""
+        """Scan a string value, or the part of it that has arrived."""
         found = _INSIDE.match(data, at)
         end = found.end() if found is not None else at
         self._put(data[at:end])
@@ -215,7 +219,7 @@ class Scanner:
         return end + 1
 
     def _skip_value(self, data: bytes, at: int) -> int:
-        """Scan a skipped object or list up to its closing bracket."""
+        """Skip an object or list up to its closing bracket."""
         piece = data[at:] if at else data
         closed, opened, in_string = _brackets(piece, in_string=self._in_string)
         if closed < self._depth and not piece.endswith(b"\\"):
@@ -226,7 +230,7 @@ class Scanner:
         return self._skip_exactly(data, at)
 
     def _skip_exactly(self, data: bytes, at: int) -> int:
-        """Scan a skipped value bracket by bracket."""
+        """Skip a value bracket by bracket, up to its closing bracket."""
         if self._in_string:
             found = _CHARACTERS.match(data, at)
             end = found.end() if found is not None else at
@@ -272,9 +276,10 @@ class Scanner:
 
 
 def _brackets(piece: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Return the minimum bracket depth of a piece, its change of depth, and its string state.
+    """Count the brackets outside strings in a piece, after the removal of adjacent pairs.
 
-    Removing pairs first is much faster than reading each bracket.
+    Return the number of closing brackets, the number of opening brackets, and whether the piece
+    ends within a string. The removal is much faster than reading each bracket.
     """
     if b"\\" in piece:
         piece = _ESCAPE.sub(b"", piece)

@@ -1,4 +1,4 @@
-"""Preview of a large value for the caller: beginning, type, size and result URI."""
+"""Preview of a large value for the caller: its beginning, media type, size and result URI."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _NO_TEXT = "(no text)"
 
 @dataclass(frozen=True, slots=True)
 class StoredValue:
-    """A stored value, by the name in its placeholder."""
+    """A stored value. `name` is the name in its placeholder."""
 
     name: str
     handle: Handle
@@ -28,7 +28,7 @@ class StoredValue:
     expires: float
 
     def text(self) -> str:
-        """Return the preview text for a model."""
+        """Return the text of the preview, which the model reads."""
         is_text = self.media.startswith("text/") or self.media.endswith(("json", "xml"))
         begins = self.beginning.decode("utf-8", "ignore") if is_text else _NO_TEXT
         until = datetime.fromtimestamp(self.expires, UTC).strftime("%H:%M UTC")
@@ -39,7 +39,7 @@ class StoredValue:
         )
 
     def link(self) -> dict[str, Any]:
-        """Return the content block that links to the value."""
+        """Return the content block that links to the stored value."""
         return {
             "type": "resource_link",
             "uri": self.handle.uri(),
@@ -50,12 +50,12 @@ class StoredValue:
 
 
 def placeholders_in(raw: bytes) -> list[str]:
-    """Return the names of the placeholders in a result, each once."""
+    """Return the names of the placeholders in a result, without duplicates."""
     return [each.decode() for each in dict.fromkeys(_PLACEHOLDERS.findall(raw))]
 
 
 def declared_media(raw: bytes) -> dict[str, str]:
-    """Return the media types the server gives its values, by placeholder name."""
+    """Return the media types that the server declares for its values, by placeholder name."""
     result: dict[str, Any] = msgspec.json.decode(raw)
     found: dict[str, str] = {}
     for holder in _holders(result.get("content")) + _holders(result.get("contents")):
@@ -66,14 +66,14 @@ def declared_media(raw: bytes) -> dict[str, str]:
 
 
 def _holders(blocks: Any) -> list[dict[str, Any]]:
-    """Return the blocks and the resources in them."""
+    """Return the blocks of a result, and the resources in these blocks."""
     each_part = blocks if isinstance(blocks, list) else []
     both = [each for block in each_part for each in (block, _member(block, "resource"))]
     return [each for each in both if isinstance(each, dict)]
 
 
 def with_previews(raw: bytes, stored: dict[str, StoredValue]) -> bytes:
-    """Return the result with previews and links in place of placeholders."""
+    """Return the result with a preview and a link in place of each placeholder."""
     if not stored:
         return raw
     result: dict[str, Any] = msgspec.json.decode(raw)
@@ -84,8 +84,8 @@ def with_previews(raw: bytes, stored: dict[str, StoredValue]) -> bytes:
         result["contents"] = [_content(each, stored) for each in contents]
     whole = stored.get(_name(result.get("structuredContent")))
     if whole is not None:
-        # Clients reject a successful result whose structured content does not match the schema, but
-        # accept an error.
+        # Clients reject a successful result whose structured content does not match the schema.
+        # They accept an error result without structured content.
         del result["structuredContent"]
         result["isError"] = True
         result.setdefault("content", []).extend(_preview_blocks(whole))
@@ -102,7 +102,7 @@ def _block(block: Any, stored: dict[str, StoredValue]) -> list[Any]:
 
 
 def _content(content: Any, stored: dict[str, StoredValue]) -> Any:
-    """Return a content of a read resource whose text is a preview, under its own URI."""
+    """Return a content of `resources/read` with the preview in place of the stored text."""
     found = _stored_in(content, stored)
     if found is None:
         return content

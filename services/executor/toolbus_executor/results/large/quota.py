@@ -1,4 +1,4 @@
-"""Quota of stored results: per principal and in total, counted in this process."""
+"""Quota of stored results: per principal and in total. Only this process's results are counted."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from time import time
 from toolbus_common.errors import OverloadedError
 from toolbus_common.nats.topology import MAX_RESULT_BYTES
 
-MAX_BYTES = MAX_RESULT_BYTES * 3 // 4  # the rest is for results of code-mode programs
+MAX_BYTES = MAX_RESULT_BYTES * 3 // 4  # the rest is reserved for results of code-mode programs
 MAX_PER_PRINCIPAL = MAX_BYTES // 2  # of one principal
 Principal = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Quota:
-    """Bytes stored or being stored, each until it expires."""
+    """Counter of the bytes that are stored or reserved. Stored bytes count until they expire."""
 
     limit: int = MAX_BYTES
     limit_per_principal: int = MAX_PER_PRINCIPAL
@@ -23,7 +23,7 @@ class Quota:
     _per_principal: dict[Principal, int] = field(default_factory=dict)
 
     def take(self, size: int) -> None:
-        """Reserve bytes. Raises `OverloadedError` when the store is full."""
+        """Reserve bytes. Raises `OverloadedError` if the store is full."""
         self._drop_expired()
         if self.used + size > self.limit:
             raise OverloadedError(
@@ -33,11 +33,11 @@ class Quota:
         self.used += size
 
     def release(self, size: int) -> None:
-        """Release reserved bytes that are not stored after all."""
+        """Release reserved bytes that were not stored."""
         self.used -= size
 
     def check(self, size: int, principal_id: Principal) -> None:
-        """Check a principal's quota. Raises `OverloadedError` when it is exceeded."""
+        """Check whether a principal may store more bytes. Raises `OverloadedError` if not."""
         mine = self._per_principal.get(principal_id, 0)
         if mine + size > self.limit_per_principal:
             raise OverloadedError(
@@ -46,7 +46,7 @@ class Quota:
             )
 
     def assign(self, size: int, principal_id: Principal, expires: float) -> None:
-        """Assign reserved bytes to a principal until they expire."""
+        """Assign reserved bytes to a principal until `expires` (seconds since the epoch)."""
         self._per_principal[principal_id] = self._per_principal.get(principal_id, 0) + size
         self._expiries.append((expires, size, principal_id))
 

@@ -1,4 +1,4 @@
-"""Reading parts of a stored result, by the principal that made the call."""
+"""Reader of parts of a stored result. Only the principal that made the call can read it."""
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -14,17 +14,19 @@ from toolbus_executor.results.selection.expressions import parse_expression
 from toolbus_executor.results.selection.worker_client import LARGEST_DOCUMENT
 
 META = "dev.toolbus/result"
-_CONTINUES = 0b10  # the two high bits of a byte that is not the first of its character
+_CONTINUES = 0b10  # the two high bits of every byte of a character except the first
 
 
 Select = Callable[[str, bytes], Awaitable[bytes]]
 
 
 async def read(store: LargeResultStore, call: CallAdmitted, select: Select | None) -> bytes:
-    """Return the raw result of a `resources/read`: a part, or the result of `select`.
+    """Return the raw result of a `resources/read`: a part of the result, or a selection.
+
+    `select` evaluates selections.
 
     Raises:
-        UnknownToolError: the result does not exist, has expired, or is another principal's.
+        UnknownToolError: the result does not exist, has expired, or belongs to another principal.
         InvalidError: the offset or the selection is invalid.
 
     """
@@ -78,13 +80,16 @@ def _content(uri: str, piece: ResultPiece, manifest: Manifest, value: bytes) -> 
 
 
 def _whole_characters(value: bytes, *, last: bool) -> bytes:
-    """Return the value without an incomplete character at its end, unless it is the last."""
+    """Return the value without an incomplete character at its end.
+
+    The last part of a result (`last`) is returned unchanged.
+    """
     if last:
         return value
     end = len(value)
     while end > max(len(value) - 4, 1) and value[end - 1] >> 6 == _CONTINUES:
         end -= 1
-    incomplete = end > 1 and value[end - 1] >> 6 == 0b11  # noqa: PLR2004 - a first byte of several
+    incomplete = end > 1 and value[end - 1] >> 6 == 0b11  # noqa: PLR2004 - the first of several bytes
     return value[: end - 1] if incomplete else value
 
 

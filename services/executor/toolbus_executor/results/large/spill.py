@@ -1,4 +1,4 @@
-"""Spill buffer of one streamed result: large values are stored in parts, the rest is buffered."""
+"""Spill buffer of one streamed result. Large values are stored in parts; the rest is buffered."""
 
 import asyncio
 import os
@@ -12,13 +12,13 @@ from toolbus_executor.results.large.json_scanner import Kind, Scanner
 from toolbus_executor.results.large.store import PART, LargeResultStore
 
 PLACEHOLDER = "toolbus-kept-"  # prefix of placeholders; a random suffix makes them unguessable
-BEGINNING = 2_000  # bytes shown in a preview
+BEGINNING = 2_000  # bytes that a preview shows
 LONGEST_STRUCK = 4096
-MAX_WAITING = 4 << 20  # bytes that wait to be written, until the stream is paused
+MAX_WAITING = 4 << 20  # the stream is paused while more bytes than this wait to be written
 
 
 class ExtractedValue:
-    """A large value extracted from a message, and its location in the store."""
+    """A large value that was extracted from a message, and its location in the store."""
 
     def __init__(self, kind: Kind, write: Callable[["ExtractedValue", bytes], None]) -> None:
         self.name = PLACEHOLDER + secrets.token_hex(16)
@@ -28,20 +28,20 @@ class ExtractedValue:
         self.key = os.urandom(32)
         self.size = 0
         self.parts = 0
-        self.taken = 0  # bytes of the quota
-        self.settled = False  # a caller has its result URI
+        self.taken = 0  # bytes charged to the quota
+        self.settled = False  # a caller received the result URI
         self.beginning = b""
-        self.media = ""  # from the server, else guessed
+        self.media = ""  # declared by the server, otherwise guessed
         self._write = write
         self._decoder = Decoder(kind)
         self._part = bytearray()
 
     def feed(self, raw: bytes) -> None:
-        """Receive a piece of raw JSON."""
+        """Receive a piece of the value as raw JSON."""
         self.add(self._decoder.feed(raw))
 
     def add(self, value: bytes) -> None:
-        """Receive a piece of the decoded value."""
+        """Receive a decoded piece of the value."""
         if len(self.beginning) < BEGINNING:
             self.beginning = (self.beginning + value)[:BEGINNING]
         self.size += len(value)
@@ -51,7 +51,7 @@ class ExtractedValue:
             del self._part[:PART]
 
     def end(self) -> None:
-        """Finish the value."""
+        """Write the remaining part, and set the media type."""
         self.add(self._decoder.end())
         if self._part:
             self._write(self, bytes(self._part))
@@ -59,7 +59,7 @@ class ExtractedValue:
         self.media = self.media or _media(self.kind, self.beginning)
 
     async def remove(self, store: LargeResultStore) -> None:
-        """Delete the stored parts, unless the result URI was returned to a caller."""
+        """Delete the stored parts, unless a caller received the result URI."""
         if not self.settled:
             self.settled = True  # delete once
             store.quota.release(self.taken)
@@ -67,10 +67,10 @@ class ExtractedValue:
 
 
 class SpillBuffer:
-    """Spill buffer of one message.
+    """Spill buffer of one message of at most `largest` bytes.
 
-    `flow` is called with False when the stream must pause, and True when it may continue. With
-    `whole`, the message is stored as one value of that kind.
+    `flow` is called with False when the stream must pause, and with True when it may continue. If
+    `whole` is set, the message is stored as one value of that kind.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class SpillBuffer:
         self.extracted: list[ExtractedValue] = []
         self.size = 0
         self.strike: Callable[[bytes], bytes] | None = (
-            None  # removes secrets before they are stored
+            None  # redacts secrets before a value is stored
         )
-        self._tail = b""  # may be the beginning of a secret
+        self._tail = b""  # can contain the beginning of a secret
         self._store = store
         self._largest = largest
         self._flow = flow
@@ -95,11 +95,11 @@ class SpillBuffer:
         self._waiting: deque[tuple[ExtractedValue, int, bytes]] = deque()
         self._backlog = 0
         self._writing: asyncio.Task[None] | None = None
-        self._failure: ToolbusError | None = None  # why no more is stored
-        self.goes_on = False  # read to the end although nothing is stored
+        self._failure: ToolbusError | None = None  # why storing stopped
+        self.goes_on = False  # after a failure, read to the end of the message
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece. Raises `ToolbusError`."""
+        """Process the next piece of the message. Raises `ToolbusError`."""
         self.size += len(piece)
         if self.size > self._largest:
             raise UpstreamInvalidError(
@@ -115,7 +115,7 @@ class SpillBuffer:
 
     @property
     def rest(self) -> bytes:
-        """The message without its large values."""
+        """The message, with placeholders in place of its large values."""
         return bytes(self._scanner.rest)
 
     @property
@@ -124,12 +124,12 @@ class SpillBuffer:
         return self._backlog > MAX_WAITING
 
     async def service(self) -> None:
-        """Wait until fewer bytes wait to be written."""
+        """Wait while too many bytes wait to be written."""
         if self.full and self._writing is not None:
             await self._writing
 
     async def ended(self) -> bytes:
-        """Return the rest once every part is stored. Raises `ToolbusError`."""
+        """Wait until every part is stored, and return the rest. Raises `ToolbusError`."""
         if self._whole is not None:
             self._whole.add(self._tail)
             self._whole.end()
@@ -140,7 +140,7 @@ class SpillBuffer:
         return self.rest
 
     async def abandon(self) -> None:
-        """Delete the stored parts."""
+        """Stop writing, and delete the stored parts."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -189,14 +189,14 @@ class SpillBuffer:
             self._update_flow()
 
     def _update_flow(self) -> None:
-        """Pause or resume the stream if the backlog crossed its limit."""
+        """Pause or resume the stream when the number of waiting bytes crosses its limit."""
         if self._flow is not None and self.full is not self._paused:
             self._paused = self.full
             self._flow(not self.full)
 
 
 def _media(kind: Kind, beginning: bytes) -> str:
-    """Guess the media type of a value that has none."""
+    """Return the probable media type of a value whose type the server does not declare."""
     if kind is Kind.BASE64:
         return "application/octet-stream"
     looks = kind is Kind.JSON or beginning.lstrip()[:1] in (b"{", b"[")

@@ -1,4 +1,4 @@
-"""Large results of one server: spilled while they stream in, then settled for a call."""
+"""Large results of one server. They are stored while they arrive, then assigned to a call."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -19,7 +19,7 @@ from toolbus_executor.results.large.reader import Select, read
 from toolbus_executor.results.large.spill import PLACEHOLDER, ExtractedValue, SpillBuffer
 from toolbus_executor.results.large.store import LargeResultStore, Manifest
 
-UNSETTLED_SECONDS = 60.0  # then a value that belongs to no call is deleted
+UNSETTLED_SECONDS = 60.0  # after this time a value that belongs to no call is deleted
 CLOSE_SECONDS = 2.0
 _SLICE = 256 << 10
 _AS_MESSAGE = b'{"result":'
@@ -27,7 +27,7 @@ _PLACEHOLDER = PLACEHOLDER.encode()
 
 
 class SpillRegistry:
-    """Large results of one server."""
+    """The large results of one server that are being stored or not assigned to a call yet."""
 
     def __init__(self, store: LargeResultStore, settings: Results) -> None:
         self.limit = settings.limit
@@ -39,11 +39,17 @@ class SpillRegistry:
     def begin(
         self, flow: Callable[[bool], None] | None = None, whole: Kind | None = None
     ) -> SpillBuffer:
-        """Return a spill buffer for a message that has become too large; see `SpillBuffer`."""
+        """Return a spill buffer for a message that is too large.
+
+        The arguments are those of `SpillBuffer`.
+        """
         return SpillBuffer(self._store, self._settings.largest, flow, whole)
 
     async def ended(self, spill: SpillBuffer) -> bytes:
-        """Return the rest of a message once its large values are stored. Raises `ToolbusError`."""
+        """Wait until the large values of a message are stored, and return the rest.
+
+        Raises `ToolbusError`.
+        """
         try:
             rest = await spill.ended()
         except BaseException:
@@ -55,19 +61,19 @@ class SpillRegistry:
         return rest
 
     def abandon(self, spill: SpillBuffer) -> None:
-        """Delete the stored parts of a message."""
+        """Start deleting the stored parts of a message."""
         self._spawn(spill.abandon())
 
     def applies(self, raw: bytes, call: CallAdmitted) -> bool:
-        """Return whether a result is too large, or is the rest of one that was."""
+        """Return whether a result is too large, or contains placeholders of stored values."""
         if len(raw) <= self.limit and not (self._unsettled and _PLACEHOLDER in raw):
             return False
-        return not call.tool.startswith(SCHEME)  # a part has the requested size
+        return not call.tool.startswith(SCHEME)  # the caller requested a part of this size
 
     async def settle(self, raw: bytes, call: CallAdmitted) -> tuple[bytes, int]:
-        """Return the result with previews, and how many bytes of it are stored.
+        """Return the result with previews, and the number of its bytes that are stored.
 
-        Raises `ToolbusError`.
+        The stored values are assigned to the call's principal. Raises `ToolbusError`.
         """
         if len(raw) > self.limit:
             raw = await self._spill(raw)
@@ -81,7 +87,7 @@ class SpillRegistry:
                     value.media = media.get(value.name, value.media)
             stored = await self._name_values(found, call)
             preview = with_previews(raw, {each.name: each for each in stored})
-            if len(preview) > self.limit:  # many small values: store the rest as a whole
+            if len(preview) > self.limit:  # many small values: also store the rest, as one value
                 found.append(await self._store_whole(preview))
                 stored += await self._name_values(found[-1:], call)
                 preview = with_previews(_only(found[-1]), {found[-1].name: stored[-1]})
@@ -93,11 +99,11 @@ class SpillRegistry:
         return preview, sum(each.size for each in stored)
 
     async def read(self, call: CallAdmitted, select: Select | None) -> bytes:
-        """Return the requested part of a stored result. Raises `ToolbusError`."""
+        """Return the part of a stored result that the call requests. Raises `ToolbusError`."""
         return await read(self._store, call, select)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Wait for pending deletions at most `seconds`; the store expires the rest."""
+        """Wait up to `seconds` for pending deletions. Parts that are not deleted expire."""
         tasks = set(self._tasks)
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=seconds)
@@ -106,7 +112,7 @@ class SpillRegistry:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def _spill(self, raw: bytes) -> bytes:
-        """Return the rest of a result that was received whole."""
+        """Store the large values of a complete result, and return the rest."""
         spill = self.begin()
         try:
             spill.feed(_AS_MESSAGE)
@@ -133,7 +139,7 @@ class SpillRegistry:
     async def _name_values(
         self, values: list[ExtractedValue], call: CallAdmitted
     ) -> list[StoredValue]:
-        """Return the stored values, each with a result URI for the call's principal."""
+        """Return the stored values. Each gets a result URI for the call's principal."""
         self._store.quota.check(sum(value.size for value in values), (call.customer, call.key))
         expires = time() + self._settings.ttl
         stored = []
@@ -165,30 +171,30 @@ class SpillRegistry:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # what could not be deleted expires
+            task.exception()  # parts that could not be deleted expire
 
 
 class MessageSpill:
-    """The operations that a transport needs for one message that becomes too large."""
+    """Access of a transport to the spill registry, for one message."""
 
-    spills: SpillRegistry | None = None  # None: such a message is rejected
+    spills: SpillRegistry | None = None  # if None, messages that are too large are rejected
     flow: Callable[[bool], None] | None = None
     whole: Kind | None = None  # kind of a body that is not JSON-RPC
 
     def begin(self) -> SpillBuffer:
-        """Return a spill buffer for the rest of the message."""
+        """Return a spill buffer for a message that is too large."""
         return self._of_server.begin(self.flow, self.whole)
 
     async def ended(self, spill: SpillBuffer) -> bytes:
-        """Return the rest. Raises `ToolbusError`."""
+        """Wait until all values are stored, and return the rest. Raises `ToolbusError`."""
         return await self._of_server.ended(spill)
 
     def abandon(self, spill: SpillBuffer) -> None:
-        """Delete the stored parts of a message that will not be completed."""
+        """Start deleting the stored parts of an incomplete message."""
         self._of_server.abandon(spill)
 
     def give_up(self) -> None:
-        """Abandon what this object buffers itself, because no more data follows."""
+        """Discard the data that this object buffers, because no more data follows."""
 
     @property
     def _of_server(self) -> SpillRegistry:

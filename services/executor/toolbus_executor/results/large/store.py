@@ -1,8 +1,8 @@
 """Store of large results: in encrypted parts, with a limited lifetime.
 
-Each part is encrypted with the result's key. The manifest, which holds that key, is encrypted with
-a key derived from the result URI and its principal. Decrypting a result therefore requires both the
-URI and access to the store.
+Each part is encrypted with a key of its result. The manifest contains this key. It is encrypted
+with a key that is derived from the result URI and the principal. Decrypting a result therefore
+requires both the URI and access to the store.
 """
 
 import secrets
@@ -24,23 +24,23 @@ PART = 1 << 20  # bytes
 
 
 class ObjectStore(Protocol):
-    """Objects by name, with expiry. Each method raises `ToolbusError`."""
+    """Objects by name. Objects expire. Each method raises `ToolbusError`."""
 
     async def put(self, name: str, value: bytes) -> None:
-        """Write an object, replacing any other."""
+        """Write an object. A previous object with this name is replaced."""
         ...
 
     async def get(self, name: str) -> bytes | None:
-        """Return an object; None if there is none."""
+        """Return the object with this name; None if it does not exist."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Delete an object, if there is one."""
+        """Delete the object with this name, if it exists."""
         ...
 
 
 class Manifest(msgspec.Struct):
-    """Description of a stored result; `ends` is in seconds since the epoch."""
+    """Description of a stored result. `ends` is its expiry in seconds since the epoch."""
 
     prefix: str
     key: bytes
@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct):
 
     @property
     def is_text(self) -> bool:
-        """Whether the value is returned as text, and not as base64."""
+        """Whether the value is returned as text instead of base64."""
         return self.media.startswith("text/") or self.media.endswith(("json", "xml"))
 
 
@@ -77,7 +77,11 @@ class LargeResultStore:
         return handle
 
     async def manifest(self, handle: Handle, call: CallAdmitted) -> Manifest | None:
-        """Return the manifest of a handle; None if it expired or is another principal's."""
+        """Return the manifest of a handle.
+
+        Return None if the result expired, does not exist, or belongs to another principal. Raises
+        `ToolbusError`.
+        """
         name = _object_name(handle)
         sealed = await (await self._objects()).get(name)
         try:
@@ -88,7 +92,7 @@ class LargeResultStore:
         return manifest if manifest.ends > time() else None
 
     async def read(self, manifest: Manifest, offset: int, length: int) -> bytes | None:
-        """Return bytes from an offset; None if a part is missing or damaged.
+        """Return up to `length` bytes from the offset; None if a part is missing or damaged.
 
         Raises `ToolbusError`.
         """
@@ -122,12 +126,12 @@ def _part(prefix: str, number: int) -> str:
 
 
 def _object_name(handle: Handle) -> str:
-    """Return the object name of a manifest, which does not reveal the handle."""
+    """Return the name under which a manifest is stored. The name does not reveal the handle."""
     return sha256(f"place of {handle.secret}".encode()).hexdigest()[:32]
 
 
 def _aead(handle: Handle, call: CallAdmitted) -> Aead:
-    """Return the encryption key of one handle for one principal."""
+    """Return the cipher for the manifest of one handle and one principal."""
     holder = call.principal_id if call.key == ANONYMOUS else call.key
     info = msgspec.json.encode(("toolbus kept", call.customer, holder, handle.server, handle.tool))
     return Aead(derived_key(handle.secret.encode(), info))

@@ -1,1 +1,1 @@
-"""Result selection with JMESPath, evaluated in a separate process."""
+"""Selection of parts of a result with JMESPath, evaluated in a separate process."""

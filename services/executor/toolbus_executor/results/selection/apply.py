@@ -1,4 +1,4 @@
-"""Application of a selection to a result."""
+"""Application of a selection to the result of a call."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _WHOLE = frozenset({"complete", None})
 
 
 class _Result(msgspec.Struct):
-    """The members of a result that a selection reads, or that prevent a selection."""
+    """The members of a result that a selection reads or depends on."""
 
     resultType: str | None = None  # noqa: N815 - the wire's own name
     isError: bool | None = None  # noqa: N815
@@ -23,13 +23,13 @@ class _Result(msgspec.Struct):
 async def apply_selection(selector: Selector, expression: str, raw: bytes) -> bytes:
     """Return the result with the selected part in place of its content.
 
-    If the selection fails, the whole result is returned with a note: the call was made, so its
+    If the selection fails, return the whole result with a note. The call was executed, so its
     result must not be lost.
     """
     try:
         result = msgspec.json.decode(raw, type=_Result)
     except msgspec.DecodeError:
-        return raw  # the later decoding reports the error
+        return raw  # a later decoder reports the error
     if result.isError or result.resultType not in _WHOLE:
         return raw
     document = bytes(result.structuredContent) or _document_in(result.content)
@@ -48,7 +48,7 @@ async def apply_selection(selector: Selector, expression: str, raw: bytes) -> by
 
 
 def _document_in(content: list[Any] | None) -> bytes:
-    """Return the single text block, which may be JSON; empty if there is none."""
+    """Return the text of the only text block, which can be JSON; empty without such a block."""
     texts = [block.get("text") for block in content or () if isinstance(block, dict)]
     return texts[0].encode() if len(texts) == 1 and isinstance(texts[0], str) else b""
 

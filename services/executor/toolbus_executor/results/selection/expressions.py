@@ -1,4 +1,4 @@
-"""Selection expression of a call, validated before the call is made."""
+"""Selection expression of a call. It is validated before the call is made."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def selection_of(call: CallAdmitted) -> str:
-    """Return the expression of a call; empty if it has none. Raises `InvalidError`."""
+    """Return the selection expression of a call; empty if there is none. Raises `InvalidError`."""
     if SELECT not in call.extra or call.method != TOOLS_CALL:
         return ""
     meta = _members(call.extra).get("_meta")
@@ -25,7 +25,7 @@ def selection_of(call: CallAdmitted) -> str:
 
 
 def parse_expression(value: Any) -> str:
-    """Return a valid expression. Raises `InvalidError`."""
+    """Return the value if it is a valid JMESPath expression. Raises `InvalidError`."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_LENGTH:
         raise InvalidError(
             f"{SELECT} must be a JMESPath expression of 1 to {MAX_LENGTH} characters.", sent=False

@@ -1,7 +1,7 @@
-"""Worker process that evaluates JMESPath expressions, one request line to one reply line.
+"""Worker process that evaluates JMESPath expressions. It writes one line for each line it reads.
 
 Expressions and documents are untrusted. Resource limits bound memory and time, and the client kills
-a worker that does not respond.
+a worker that does not reply in time.
 """
 
 import signal
@@ -14,7 +14,7 @@ from jmespath.exceptions import JMESPathError
 
 LARGEST_SELECTION = 1 << 20  # bytes of a selection's result
 LARGEST_LINE = 40 << 20
-CPU_SECONDS = 2.0  # processor time of one evaluation; real time may be longer
+CPU_SECONDS = 2.0  # processor time of one evaluation; the elapsed time can be longer
 
 
 class SelectionRequest(msgspec.Struct):
@@ -32,7 +32,7 @@ class SelectionReply(msgspec.Struct, omit_defaults=True):
 
 
 def answer(line: bytes) -> bytes:
-    """Return the reply line to a request line."""
+    """Return the reply to a request. Both are lines of JSON."""
     try:
         request = msgspec.json.decode(line, type=SelectionRequest)
         reply = SelectionReply(found=jmespath.search(request.select, request.document))
@@ -55,9 +55,9 @@ def _failed(why: str) -> bytes:
 
 
 def main() -> None:
-    """Serve requests until standard input ends."""
+    """Process requests until standard input ends."""
     while line := sys.stdin.buffer.readline(LARGEST_LINE):
-        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)  # then the system kills this process
+        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)  # its signal ends this process
         sys.stdout.buffer.write(answer(line) + b"\n")
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.stdout.buffer.flush()

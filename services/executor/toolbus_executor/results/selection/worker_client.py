@@ -1,4 +1,4 @@
-"""Client of the selection worker, which is killed when it takes too long, and restarted."""
+"""Client of the selection worker. It kills a worker that takes too long, and starts a new one."""
 
 import asyncio
 import os
@@ -16,17 +16,17 @@ from toolbus_executor.results.selection.worker import (
     SelectionRequest,
 )
 
-SECONDS = 20.0  # of one evaluation; its processor time has a tighter limit
-WAIT_SECONDS = 10.0  # in the queue
+SECONDS = 20.0  # timeout of one evaluation; its processor time has a stricter limit
+WAIT_SECONDS = 10.0  # maximum time in the queue
 MAX_WAITING = 32
 LARGEST_DOCUMENT = 16 << 20  # bytes
-_BEGIN_SECONDS = 30.0  # process start on a busy machine
+_BEGIN_SECONDS = 30.0  # for the start of the process on a busy machine
 _LIMITS = {"AS": 1 << 30, "CORE": 0, "NOFILE": 64}
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL")
 
 
 class Selector:
-    """One worker process for all servers of an executor, started on first use."""
+    """The worker process of an executor, for all servers. It is started on first use."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -37,8 +37,8 @@ class Selector:
         """Return the result of an expression on a JSON document, as JSON.
 
         Raises:
-            InvalidError: the selection failed; the reason is a clause for the note in the result.
-            OverloadedError: too many selections wait.
+            InvalidError: the selection failed. The reason becomes a part of the note in the result.
+            OverloadedError: too many selections are waiting.
 
         """
         if len(document) > LARGEST_DOCUMENT:
@@ -65,7 +65,7 @@ class Selector:
         return msgspec.json.encode(reply.found)
 
     async def close(self) -> None:
-        """Kill the process."""
+        """Kill the worker process, if it runs."""
         process, self._process = self._process, None
         if process is not None:
             with suppress(ProcessLookupError, PermissionError):
@@ -86,7 +86,7 @@ class Selector:
             raise InvalidError(
                 "it takes too much time or memory; use a simpler expression"
             ) from error
-        except BaseException:  # a late reply must not reach the next request
+        except BaseException:  # a late reply must not be read as the next reply
             await self.close()
             raise
 
@@ -109,7 +109,7 @@ class Selector:
 
 
 async def _exchange_line(process: asyncio.subprocess.Process, line: bytes) -> SelectionReply:
-    assert process.stdin is not None  # noqa: S101 - asked for when it was started
+    assert process.stdin is not None  # noqa: S101 - requested at its start
     assert process.stdout is not None  # noqa: S101
     process.stdin.write(line + b"\n")
     await process.stdin.drain()

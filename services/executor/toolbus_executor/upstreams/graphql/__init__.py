@@ -1,4 +1,4 @@
-"""GraphQL APIs as upstreams: the schema is the list of tools, each call is one operation."""
+"""Upstreams for GraphQL APIs. The schema is the list of tools, and each call is one operation."""
 
 from toolbus_executor.upstreams.graphql.upstream import GraphQLUpstream
 

@@ -1,4 +1,4 @@
-"""Convert GraphQL input types to JSON Schema; input objects refer to each other by name. Pure."""
+"""JSON Schema of GraphQL input types. Input objects refer to each other by name."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ _SCALARS: dict[str, dict[str, Any]] = {
 
 
 class Inputs:
-    """Collect the input objects that the arguments of one tool refer to."""
+    """Schemas of one tool's arguments. `definitions` contains the input objects they refer to."""
 
     def __init__(self, types: Types) -> None:
         self._types = types
@@ -55,17 +55,17 @@ class Inputs:
         )
 
     def _object(self, named: Type) -> dict[str, Any]:
-        """Return a reference to an input object, which is defined once."""
+        """Return a reference to an input object. Its schema is added to `definitions` once."""
         if named.name not in self.definitions:
             if len(self.definitions) >= MAX_INPUTS:
-                raise SchemaError(f"its arguments lead to more than {MAX_INPUTS} input objects")
+                raise SchemaError(f"its arguments refer to more than {MAX_INPUTS} input objects")
             self.definitions[named.name] = {}
             self.definitions[named.name] = object_of(named.input_fields or [], self)
         return {"$ref": f"#/$defs/{named.name}"}
 
 
 def object_of(fields: list[Given], inputs: Inputs) -> dict[str, Any]:
-    """Return the schema of an object with these members and no others."""
+    """Return the schema of an object that has exactly these fields. Raises `SchemaError`."""
     required = [each.name for each in fields if each.required]
     schema: dict[str, Any] = {
         "type": "object",

@@ -1,12 +1,12 @@
-"""Parse a GraphQL schema from an introspection result, within limits. Pure."""
+"""Parser of a GraphQL schema from the result of an introspection, within limits."""
 
 from dataclasses import dataclass, field
 
 import msgspec
 
 MAX_TYPES = 5_000
-DEEPEST_TYPE = 8  # nesting of list and non-null types
-# Deeper than schemas in practice; older servers reject deeper queries.
+DEEPEST_TYPE = 8  # nested list and non-null types
+# Schemas in practice are less deep than this, and older servers reject deeper queries.
 _REF = "kind name ofType{" * 7 + "kind name" + "}" * 7
 INTROSPECTION = (
     "query IntrospectionQuery{__schema{queryType{name}mutationType{name}subscriptionType{name}"
@@ -19,11 +19,11 @@ INTROSPECTION = (
 
 
 class SchemaError(Exception):
-    """A server's schema cannot be used; the message gives the reason."""
+    """A server's schema cannot be used. The message is the reason."""
 
 
 class Ref(msgspec.Struct, rename="camel"):
-    """A reference to a type: a name, or a list or non-null type around another reference."""
+    """A reference to a type: a name, or a list or non-null type that contains another reference."""
 
     kind: str
     name: str | None = None
@@ -31,17 +31,17 @@ class Ref(msgspec.Struct, rename="camel"):
 
     @property
     def required(self) -> bool:
-        """Whether null is not a valid value."""
+        """Whether the type does not allow null."""
         return self.kind == "NON_NULL"
 
     @property
     def bare(self) -> "Ref":
-        """The type without an outer non-null wrapper."""
+        """The type without an outer non-null type."""
         return self.of_type if self.kind == "NON_NULL" and self.of_type is not None else self
 
     @property
     def base(self) -> str:
-        """The name of the innermost type."""
+        """The name of the innermost type; empty if it has none."""
         found: Ref | None = self
         while found is not None and found.of_type is not None:
             found = found.of_type
@@ -66,7 +66,7 @@ class Given(msgspec.Struct, rename="camel"):
 
     @property
     def required(self) -> bool:
-        """Whether a value must be given."""
+        """Whether every call must contain a value."""
         return self.type.required and self.default_value is None
 
 
@@ -80,7 +80,7 @@ class Field(msgspec.Struct, rename="camel"):
 
     @property
     def selectable(self) -> bool:
-        """Whether the field can be selected without arguments."""
+        """Whether the field needs no arguments."""
         return not any(each.required for each in self.args)
 
 
@@ -89,7 +89,7 @@ class _Named(msgspec.Struct):
 
 
 class Type(msgspec.Struct, rename="camel"):
-    """A named type."""
+    """A type with a name."""
 
     kind: str
     name: str
@@ -101,7 +101,7 @@ class Type(msgspec.Struct, rename="camel"):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the type's values have no fields."""
+        """Whether values of the type have no fields."""
         return self.kind in ("SCALAR", "ENUM")
 
 
@@ -122,13 +122,13 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """A whole schema, indexed by type name."""
+    """A schema, with its types by name."""
 
     named: dict[str, Type]
-    roots: dict[str, str] = field(default_factory=dict)  # operation -> its type
+    roots: dict[str, str] = field(default_factory=dict)  # root type of each kind of operation
 
     def of(self, ref: Ref) -> Type:
-        """Return the innermost named type of a reference. Raises `SchemaError`."""
+        """Return the innermost type of a reference. Raises `SchemaError`."""
         return self.called(ref.base)
 
     def called(self, name: str) -> Type:
@@ -139,7 +139,7 @@ class Types:
         return found
 
     def fields(self, operation: str) -> list[Field]:
-        """Return the fields of a root type; none if there is no such root."""
+        """Return the fields of the root type for this kind of operation. Raises `SchemaError`."""
         root = self.roots.get(operation)
         return self.called(root).fields or [] if root else []
 
@@ -148,7 +148,7 @@ _answer = msgspec.json.Decoder(_Answer).decode
 
 
 def types_in(body: bytes) -> Types:
-    """Return the schema in the response to an introspection. Raises `SchemaError`."""
+    """Return the schema in the response to an introspection query. Raises `SchemaError`."""
     try:
         response = _answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Derive tools from a GraphQL schema, and the operation of each call. Pure."""
+"""Tools derived from a GraphQL schema, and the GraphQL operations of their calls."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ _SUBSCRIPTION = "subscription"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One field of a root as a tool."""
+    """A field of a root type, as a tool."""
 
     kind: str
     field: Field
     types: Types
-    select: str  # the argument that selects fields of the result; empty for a leaf type
+    select: str  # name of the argument that selects result fields; empty for a leaf type
     definition: dict[str, Any]
 
     @property
     def binding(self) -> str:
-        """A digest of the operation."""
+        """A digest that identifies the field, its types and the address."""
         return str(self.definition["_meta"][BINDING])
 
     def request(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the request body for these arguments. Raises `SelectionError`."""
+        """Return the body of the request for these arguments. Raises `SelectionError`."""
         values = {name: each for name, each in arguments.items() if name != self.select}
         paths = arguments.get(self.select) if self.select else None
         tree = (
@@ -53,7 +53,11 @@ class Operation:
 def operations_in(
     types: Types, wanted: Operations, address: str
 ) -> tuple[dict[str, Operation], dict[str, str]]:
-    """Return the tools by name, and the omitted fields with the reasons."""
+    """Return the tools by name, and the omitted fields with the reasons.
+
+    Only the fields that `wanted` selects are considered. `address` becomes a part of the digest of
+    each tool.
+    """
     found: dict[str, Operation] = {}
     left_out: dict[str, str] = {}
     for kind, field in _fields(types):
@@ -110,8 +114,9 @@ def _select(types: Types, field: Field) -> dict[str, Any]:
         "items": {"type": "string", "maxLength": 1_000},
         "maxItems": selection.MAX_PATHS,
         "description": (
-            "The fields to return, as dotted paths (owner.name; through a type where there "
-            f"are several). {field.type.base} by itself: "
+            "The fields to return, as dotted paths such as owner.name. If a field has several "
+            "possible types, the path contains the type: owner.User.name. "
+            f"The default for {field.type.base} is: "
             + ", ".join(list(selection.usual(types, field))[:30])
         ),
     }
@@ -123,7 +128,7 @@ def _description(kind: str, field: Field) -> str:
 
 
 def _binding(address: str, kind: str, field: Field) -> str:
-    """Return the digest of the parts that an approval covers in addition to the definition.
+    """Return the digest of the inputs that an approval covers in addition to the definition.
 
     These are the address, the field and its types.
     """
@@ -133,7 +138,7 @@ def _binding(address: str, kind: str, field: Field) -> str:
 
 
 def _free_name(field: Field) -> str:
-    """Return a name for the selection argument that no other argument has."""
+    """Return a name for the argument that selects fields. No other argument has this name."""
     taken, name = {each.name for each in field.args}, "select"
     while name in taken:
         name += "_"

@@ -1,18 +1,18 @@
-"""Convert a GraphQL response into a tool result, within limits. Pure."""
+"""Conversion of a GraphQL response to a tool result, within limits."""
 
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
-LARGEST_RESULT = 6 * 1024 * 1024  # bytes; it must fit a message on the bus
+LARGEST_RESULT = 6 * 1024 * 1024  # bytes; a result must fit into a message on the bus
 MAX_ERRORS, LONGEST_ERROR, LONGEST_BODY = 10, 1_000, 2_000
 _ERRORS = 400
 _encode = msgspec.json.Encoder().encode
 
 
 class _Response(msgspec.Struct):
-    """A GraphQL response. Anything with another form is not a response."""
+    """A GraphQL response. Text that cannot be decoded as this class is no GraphQL response."""
 
     data: dict[str, msgspec.Raw] | None = None
     errors: list[dict[str, Any]] | None = None
@@ -22,7 +22,7 @@ _response = msgspec.json.Decoder(_Response).decode
 
 
 def result_of(status: int, body: bytes, field: str) -> bytes:
-    """Return the raw result of a call of this field. Errors are returned with the partial data."""
+    """Return the tool result for a call of this field. Errors are returned with partial data."""
     try:
         response = _response(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -45,7 +45,7 @@ def refused(*messages: str) -> bytes:
 
 def _data(response: _Response, field: str) -> list[str]:
     raw = bytes((response.data or {}).get(field, msgspec.Raw(b"null")))
-    return [] if raw == b"null" else [f"In part: {raw.decode('utf-8', 'replace')}"]
+    return [] if raw == b"null" else [f"Partial data: {raw.decode('utf-8', 'replace')}"]
 
 
 def _errors(errors: list[dict[str, Any]]) -> str:

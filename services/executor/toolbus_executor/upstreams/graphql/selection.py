@@ -1,33 +1,35 @@
-"""Select the fields of a result: plain fields by default, or those a caller names. Pure."""
+"""Selection of the fields of a result. The default is the leaf fields."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from toolbus_executor.upstreams.graphql.introspection import Field, SchemaError, Type, Types
 
-MAX_FIELDS = 60  # selected by default
+MAX_FIELDS = 60  # fields that are selected by default
 MAX_PATHS, DEEPEST_PATH = 100, 8
 NEAR = 1  # levels of nested objects whose plain fields are included
 _TYPENAME = "__typename"
 _MAX_NAMED = 30
-_MAX_CONSIDERED = 500  # fields of one type
+_MAX_CONSIDERED = 500  # considered fields of one type
 _MAX_UNION_MEMBERS = 50
 
-Tree = dict[str, Any]  # name -> what is selected within; empty for a leaf
+Tree = dict[str, Any]  # selected fields, each with the selection within it; empty for a leaf
 
 
 class SelectionError(Exception):
-    """A caller's selection is invalid; the message lists the available fields."""
+    """A caller's selection is invalid. The message contains the available fields."""
 
 
 def usual(types: Types, field: Field) -> Tree:
-    """Return the plain fields of a field's type, and those of the objects directly below it."""
+    """Return the default selection: the leaf fields of the type, and of objects one level below."""
     left = [MAX_FIELDS]
     return _plain(types, types.of(field.type), NEAR, left)
 
 
 def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
-    """Return the selection for a caller's dotted paths. An object at the end of a path is expanded.
+    """Return the selection for a caller's dotted paths.
+
+    For an object at the end of a path, its leaf fields are selected.
 
     Raises:
         SelectionError: a path does not exist.
@@ -44,7 +46,7 @@ def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
 
 
 def written(tree: Tree, types: Types, named: Type) -> str:
-    """Return a selection in GraphQL syntax; a leaf has none."""
+    """Return a selection in GraphQL syntax; empty for a leaf type."""
     if named.is_leaf:
         return ""
     parts = []
@@ -60,7 +62,7 @@ def written(tree: Tree, types: Types, named: Type) -> str:
 
 
 def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
-    """Add one path to the selection."""
+    """Add one path to the selection. Raises `SelectionError`."""
     for position, name in enumerate(steps):
         step = _step(types, named, name)
         if step is None and name != _TYPENAME:
@@ -78,7 +80,7 @@ def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
 
 
 def _step(types: Types, named: Type, name: str) -> Field | Type | None:
-    """Return a field of a type, or one of its possible types."""
+    """Return the field or the possible type with this name; None if the type has neither."""
     for each in named.fields or []:
         if each.name == name:
             return each
@@ -95,7 +97,10 @@ def _no_such_path(named: Type, path: str) -> str:
 
 
 def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:
-    """Return the leaf fields of a type and of objects up to `near` levels below, up to a limit."""
+    """Return the leaf fields of a type, and of objects up to `near` levels below.
+
+    `left` is the number of fields that can still be selected; it is updated.
+    """
     if named.is_leaf:
         return {}
     tree: Tree = {_TYPENAME: {}} if named.kind in ("UNION", "INTERFACE") else {}
@@ -112,7 +117,7 @@ def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:
 
 
 def _of_each(types: Types, named: Type, left: list[int]) -> Tree:
-    """Return the plain fields of every possible type of a union."""
+    """Return the leaf fields of each possible type of a union."""
     may_be = named.possible_types or [] if named.kind == "UNION" else []
     found = {
         each.name: _plain(types, types.called(each.name), 0, left)
@@ -122,6 +127,6 @@ def _of_each(types: Types, named: Type, left: list[int]) -> Tree:
 
 
 def check(types: Types, field: Field) -> None:
-    """Raise `SchemaError` if nothing of a field's type can be selected."""
+    """Raise `SchemaError` if a call could select no field of the result."""
     if not types.of(field.type).is_leaf and not usual(types, field):
         raise SchemaError("it returns no field that can be selected without arguments")

@@ -1,4 +1,4 @@
-"""A GraphQL API as an upstream: read by introspection, called with POST at one URL."""
+"""Upstream for a GraphQL API. Its schema is read by introspection; calls are POST requests."""
 
 import asyncio
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ _HEADERS = (
 
 
 class GraphQLUpstream(ApiUpstream[Operation]):
-    """One API; its schema is read again every `refresh` seconds."""
+    """A GraphQL API. Its schema is read again every `refresh` seconds."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         return Described("graphql", "", "", {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Run an operation; return its response as a tool result."""
+        """Execute an operation, and return its response as a tool result."""
         return await self.call_as(self._transport.bearer, call, seconds)
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Run an operation with this token, if the API requires one."""
+        """Execute an operation with this token, and return its response as a tool result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -81,7 +81,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         return result_of(head.status, body, operation.field.name)
 
     async def probe(self) -> None:
-        """Send a query that every schema supports and that costs nothing."""
+        """Send a query that every schema supports and that costs little."""
         head, body = await self._ask({"query": "{__typename}"}, DEFAULT_SECONDS)
         if head.status >= _SERVER_ERROR:
             raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
@@ -89,12 +89,12 @@ class GraphQLUpstream(ApiUpstream[Operation]):
             raise GarbageError("The upstream's response to a probe is not GraphQL.")
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self.lose("closed")
         self._transport.close()
 
     async def _read(self) -> None:
-        """Introspect; replace the schema completely, or keep the previous one on an error."""
+        """Read the schema, and replace all operations. An error leaves them unchanged."""
         head, body = await self._ask({"query": INTROSPECTION}, DEFAULT_SECONDS)
         if head.status in _REDIRECTIONS:
             raise UpstreamInvalidError(
@@ -102,7 +102,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
             )
         declared = self._declared
         try:
-            # Large schemas take seconds, so parse them off the event loop.
+            # Large schemas take seconds, so they are parsed in a thread.
             types = await asyncio.to_thread(types_in, body)
             found = await asyncio.to_thread(
                 operations_in, types, declared.operations, declared.graphql

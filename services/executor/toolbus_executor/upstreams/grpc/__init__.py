@@ -1,1 +1,1 @@
-"""Upstreams that speak gRPC: tools from server reflection; needs the extra `grpc`."""
+"""Upstreams for gRPC servers. Tools come from server reflection. Requires the extra `grpc`."""

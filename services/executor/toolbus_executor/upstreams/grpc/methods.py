@@ -1,4 +1,4 @@
-"""Derive tools from reflected services, and the messages of their calls. Pure."""
+"""Tools derived from reflected gRPC services, and the messages of their calls."""
 
 import re
 from dataclasses import dataclass
@@ -23,21 +23,24 @@ _CLIENT_STREAMS = "its request is a stream, and a call has one set of arguments"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method of a service as a tool."""
+    """A method of a gRPC service, as a tool."""
 
     path: str
-    streams: bool  # whether it returns a stream
+    streams: bool  # whether the response is a stream
     definition: dict[str, Any]
     descriptor: MethodDescriptor
     pool: Any
 
     @property
     def binding(self) -> str:
-        """A digest of the operation."""
+        """A digest that identifies the method and its message types."""
         return str(self.definition["_meta"][BINDING])
 
     def request(self, arguments: Any) -> bytes:
-        """Return the request message. Raises `InvalidArgumentsError` without the values."""
+        """Return the encoded request message for these arguments.
+
+        Raises `InvalidArgumentsError`; its message contains no values.
+        """
         made: Message = message_factory.GetMessageClass(self.descriptor.input_type)()
         try:
             json_format.ParseDict(
@@ -52,13 +55,13 @@ class Method:
                 "the tool's schema. Nothing was sent.",
                 sent=False,
             ) from error
-        except Exception as error:  # protobuf's own, when a required field is missing
+        except Exception as error:  # protobuf's error for a missing required field
             raise InvalidArgumentsError(
                 "Invalid arguments: a required field is missing. Nothing was sent.", sent=False
             ) from error
 
     def as_json(self, raw: bytes) -> dict[str, Any]:
-        """Return a response as JSON. Raises `UpstreamInvalidError`."""
+        """Return an encoded response message as JSON. Raises `UpstreamInvalidError`."""
         try:
             made = message_factory.GetMessageClass(self.descriptor.output_type).FromString(raw)
             found = json_format.MessageToDict(made, descriptor_pool=self.pool)
@@ -72,7 +75,11 @@ class Method:
 def methods_in(
     reflected: Reflected, wanted: Operations, address: str
 ) -> tuple[dict[str, Method], dict[str, str]]:
-    """Return the tools by name, and the omitted methods with the reasons."""
+    """Return the tools by name, and the omitted methods with the reasons.
+
+    Only the methods that `wanted` selects are considered. `address` becomes a part of the digest of
+    each tool.
+    """
     found: dict[str, Method] = {}
     left_out = dict(reflected.left_out)
     for service in reflected.services:

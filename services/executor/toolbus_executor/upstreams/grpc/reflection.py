@@ -1,6 +1,7 @@
-"""Read a server's descriptors by reflection, file by file and within limits.
+"""Reader of a server's descriptors by reflection, file by file and within limits.
 
-The messages of reflection are equal in v1 and v1alpha. They are few, so they are defined here.
+The messages of reflection are equal in v1 and v1alpha. There are few of them, so this module
+defines them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,11 +18,11 @@ _OWN = "grpc.reflection."
 _STRING, _BYTES, _MESSAGE, _INT32 = 9, 12, 11, 5
 _ONE, _MANY = 1, 3
 
-Exchange = Callable[[Any], Awaitable[Any]]  # one reflection request and its response
+Exchange = Callable[[Any], Awaitable[Any]]  # sends a reflection request and returns the response
 
 
 class ReflectionError(Exception):
-    """A server's reflection cannot be used; the message gives the reason."""
+    """The server's reflection cannot be used. The message is the reason."""
 
 
 def _message(name: str, *fields: tuple[str, int, int, int, str]) -> Any:
@@ -53,7 +54,8 @@ def _described() -> descriptor_pb2.FileDescriptorProto:
             ),
         ]
     )
-    # The chosen member of a oneof is serialized even if empty, as `list_services` is.
+    # A selected member of a `oneof` is serialized even if it is empty. `list_services` is always
+    # empty.
     request = made.message_type[0]
     request.oneof_decl.add(name="request")
     for field in request.field:
@@ -68,7 +70,7 @@ Response: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("r.R
 
 
 class Reflected:
-    """The services of one server, with their descriptors in a pool of their own."""
+    """The services of one server. Their descriptors are in a separate pool."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.pool = descriptor_pool.DescriptorPool()
@@ -80,7 +82,7 @@ class Reflected:
         self._size = 0
 
     async def read(self) -> None:
-        """Read all services. Raises `ReflectionError`."""
+        """Read the descriptors of all services. Raises `ReflectionError`."""
         response = await self._exchange(Request(list_services=""))
         names = [each.name for each in response.services.service if not each.name.startswith(_OWN)]
         for name in names[MAX_SERVICES:]:
@@ -108,7 +110,7 @@ class Reflected:
         return str(file.name)
 
     async def _add(self, name: str, depth: int) -> None:
-        """Add a file to the pool, after all files that it imports."""
+        """Add a file to the pool, after all files that it imports. Raises `ReflectionError`."""
         if name in self._added:
             return
         if depth > DEEPEST_IMPORT:

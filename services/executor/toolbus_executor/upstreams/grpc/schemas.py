@@ -1,12 +1,12 @@
-"""Convert Protobuf messages to JSON Schema, following Protobuf's JSON mapping. Pure."""
+"""JSON Schema of Protobuf messages, according to Protobuf's JSON mapping."""
 
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-MAX_MESSAGES = 200  # in one tool
+MAX_MESSAGES = 200  # message types in the schema of one tool
 _ANY: dict[str, Any] = {}
-_LONG = {"type": ["string", "integer"]}  # 64 bits do not fit every JSON number
+_LONG = {"type": ["string", "integer"]}  # many JSON parsers lose digits of 64-bit numbers
 _KINDS: dict[int, dict[str, Any]] = {
     FieldDescriptor.CPPTYPE_INT32: {"type": "integer"},
     FieldDescriptor.CPPTYPE_UINT32: {"type": "integer", "minimum": 0},
@@ -41,11 +41,11 @@ _PACKAGE = "google.protobuf."
 
 
 class TooManyError(Exception):
-    """A message refers to too many others."""
+    """A method cannot be a tool because of its request message. The message is the reason."""
 
 
 def schema_of(message: Descriptor) -> dict[str, Any]:
-    """Return the schema of a request; messages refer to each other by name.
+    """Return the schema of a request message. Nested messages are referenced by name.
 
     Raises:
         TooManyError: the request is not an object, or refers to too many messages.
@@ -93,7 +93,7 @@ def _reference(message: Descriptor, definitions: dict[str, Any]) -> dict[str, An
     name = message.full_name
     if name not in definitions:
         if len(definitions) >= MAX_MESSAGES:
-            raise TooManyError(f"its request leads to more than {MAX_MESSAGES} messages")
+            raise TooManyError(f"its request refers to more than {MAX_MESSAGES} messages")
         definitions[name] = {}
         definitions[name] = _object(message, definitions)
     return {"$ref": f"#/$defs/{name}"}

@@ -1,4 +1,4 @@
-"""TLS to a gRPC server: the same authorities and certificates as for any other upstream."""
+"""TLS credentials for a gRPC server, from the same settings as for other upstreams."""
 
 import pkgutil
 from pathlib import Path
@@ -8,11 +8,14 @@ import grpc
 
 from toolbus_common.egress.tls import Tls
 
-_OWN = "_cython/_credentials/roots.pem"  # the library's default authorities
+_OWN = "_cython/_credentials/roots.pem"  # the library's default certificate authorities
 
 
 def credentials(tls: Tls) -> Any:
-    """Return the trusted authorities and the client certificate. Raises `EgressError`."""
+    """Return the library's credentials: certificate authorities and client certificate.
+
+    Raises `EgressError`.
+    """
     tls.check()
     certificate = _read(tls.certificate)
     return grpc.ssl_channel_credentials(_roots(tls), _read(tls.key) or certificate, certificate)

@@ -1,4 +1,4 @@
-"""A gRPC server as an upstream: read by reflection, called with messages made from JSON."""
+"""Upstream for a gRPC server. Methods are read by reflection. Messages are converted from JSON."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,8 +35,8 @@ T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
 ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
 _HEALTH = "/grpc.health.v1.Health/Check"
-_NOT_SERVING = b"\x08\x02"  # the whole response
-MAX_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # returned of a stream
+_NOT_SERVING = b"\x08\x02"  # the encoded response of a server that is not healthy
+MAX_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # limits of the returned part of a stream
 LARGEST_RESULT = 6 * 1024 * 1024
 LONGEST_ERROR = 1_000
 _OPTIONS = (
@@ -44,13 +44,13 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
-# The library reports INTERNAL if the server rejects a stream before the request is written.
+# The library reports INTERNAL if the server rejects the stream before the request is sent.
 _UNSUPPORTED = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
 _encode = msgspec.json.Encoder().encode
 
 
 class GrpcUpstream(ApiUpstream[Method]):
-    """One server; its descriptors are read again every `refresh` seconds."""
+    """A gRPC server. Its descriptors are read again every `refresh` seconds."""
 
     def __init__(
         self,
@@ -70,18 +70,21 @@ class GrpcUpstream(ApiUpstream[Method]):
         self._channel: grpc.aio.Channel | None = None
 
     async def open(self) -> Described:
-        """Connect and read the services. Calls use only the addresses that are allowed now."""
+        """Connect and read the services.
+
+        All calls use the addresses that are resolved and allowed now.
+        """
         self._channel = await self._connected()
         await self._read()
         self._fresh = True
         return Described("grpc", "", "", {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Call a method; return its response as a tool result."""
+        """Call a method, and return its response as a tool result."""
         return await self.call_as(self._bearer, call, seconds)
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Call a method with this token, if the server requires one."""
+        """Call a method with this token, and return its response as a tool result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -107,7 +110,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         )
 
     async def probe(self) -> None:
-        """Query the health service; without one, any response counts as healthy."""
+        """Query the server's health service. If the server has none, any response means healthy."""
         try:
             response = await _with_token(
                 self._bearer,
@@ -120,13 +123,13 @@ class GrpcUpstream(ApiUpstream[Method]):
             raise UpstreamDeadError("The upstream reports NOT_SERVING.")
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         self.lose("closed")
         if self._channel is not None:
             await self._channel.close()
 
     def _own(self, call: CallAdmitted | None = None) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a request without its trace; metadata names are lowercase."""
+        """Return the metadata of a request: the configured headers and the identity."""
         if self._identity is None:
             return self._metadata
         name, value = self._identity.header(call)
@@ -141,7 +144,7 @@ class GrpcUpstream(ApiUpstream[Method]):
             reason = f"The upstream cannot be reached: {error}."
             raise UpstreamDeadError(reason, sent=False) from error
         address = _target(found, target.port)
-        # TLS is still verified for the host name.
+        # TLS is verified for the host name, although the address is used to connect.
         named: tuple[tuple[str, Any], ...] = (("grpc.default_authority", target.netloc),)
         if target.scheme == "grpc":
             return grpc.aio.insecure_channel(address, (*_OPTIONS, *named))
@@ -170,7 +173,7 @@ class GrpcUpstream(ApiUpstream[Method]):
     async def _collected(
         self, method: Method, request: bytes, metadata: Any, seconds: float
     ) -> dict[str, Any]:
-        """Return the first messages of a stream, and whether there were more."""
+        """Return the first messages of a stream, and whether there are more."""
         stream = self._open.unary_stream(method.path)(request, timeout=seconds, metadata=metadata)
         found: list[dict[str, Any]] = []
         size, more = 0, False
@@ -186,7 +189,10 @@ class GrpcUpstream(ApiUpstream[Method]):
         return {"messages": found, "more": more}
 
     def _failed(self, error: grpc.aio.AioRpcError, bearer: Bearer | None = None) -> bytes:
-        """Return the result for an error of the method. Raises for any other error."""
+        """Return a tool result for an error that the method returned.
+
+        For an error of the connection, raise `UpstreamDeadError` or `TimeoutError`.
+        """
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise TimeoutError from error
@@ -198,7 +204,7 @@ class GrpcUpstream(ApiUpstream[Method]):
         return _refused(f"{code.name}: {text}")
 
     async def _read(self) -> None:
-        """Read the services; replace all methods, or keep the previous ones on an error."""
+        """Read the services, and replace all methods. An error leaves the methods unchanged."""
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 reflected = await self._reflected()
@@ -223,7 +229,7 @@ class GrpcUpstream(ApiUpstream[Method]):
             return reflected
 
     async def _reflected(self) -> Reflected:
-        """Reflect with the newest revision that the server supports."""
+        """Return the services, read with the newest reflection version that the server supports."""
         failure: grpc.aio.AioRpcError | None = None
         for service in SERVICES:
             try:
@@ -241,7 +247,9 @@ class GrpcUpstream(ApiUpstream[Method]):
 
 
 async def _with_token(bearer: Bearer | None, request: Callable[[Metadata], Awaitable[T]]) -> T:
-    """Make a request with a token, and once more with another if the server rejects it.
+    """Make a request with a token.
+
+    If the server rejects the token, retry once with another token.
 
     Raises:
         ConsentRequiredError: there is no other token.
@@ -265,14 +273,17 @@ def _metadata_of(bearer: Bearer) -> Metadata:
 
 
 def _target(addresses: list[str], port: int | None) -> str:
-    """Return the addresses in the library's syntax: those of the first address's family."""
+    """Return the addresses in the library's syntax.
+
+    Only the family of the first address is used.
+    """
     if ":" in addresses[0]:
         return "ipv6:" + ",".join(f"[{each}]:{port}" for each in addresses if ":" in each)
     return "ipv4:" + ",".join(f"{each}:{port}" for each in addresses if ":" not in each)
 
 
 class _Conversation:
-    """One stream of reflection requests."""
+    """A stream of reflection requests and responses."""
 
     def __init__(self, channel: Any, service: str, metadata: Any) -> None:
         self._open = channel.stream_stream(
@@ -292,7 +303,7 @@ class _Conversation:
             self._stream.cancel()
 
     async def request(self, request: Any) -> Any:
-        """Send one request and return its response."""
+        """Send a request and return its response. Raises `ReflectionError`."""
         await self._stream.write(request)
         response = await self._stream.read()
         if response is grpc.aio.EOF:

@@ -1,1 +1,1 @@
-"""MCP servers over HTTP, SSE and stdio."""
+"""Upstreams for MCP servers over HTTP, HTTP+SSE and stdio."""

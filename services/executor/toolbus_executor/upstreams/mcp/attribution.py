@@ -1,7 +1,8 @@
-"""Attribute server messages that name neither a call nor a task.
+"""Attribution of server messages that contain neither a call's id nor a task's id.
 
-In the session-based revisions, log messages and requests of a server name no call. On a pipe, or on
-the stream for messages outside of responses, only the history of the connection can attribute them.
+In the session-based revisions, log messages and requests of a server contain no call id. On a pipe,
+or on the stream for messages outside of responses, only the history of the connection shows which
+call such a message belongs to.
 """
 
 import logging
@@ -13,45 +14,49 @@ from toolbus_executor.upstreams.call_channel import Caller, Owner
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS = 30.0  # after a message outside of any call
-LOG_SECONDS = 10.0  # between two log lines about one server
+QUIET_SECONDS = 30.0  # no attribution for this time after a message outside of any call
+LOG_SECONDS = 10.0  # minimum interval of log lines about one server
 _MAX_UNANSWERED = 1000
 
 
 class Attribution:
-    """The history of one connection.
+    """The history of one connection, to attribute messages to calls.
 
-    A message is attributed to the only call in progress if three conditions hold. No other
-    principal has ever used this connection, so nothing in the server runs for another principal.
-    Every earlier call ended with its response. The server has not recently sent a message while no
-    call was in progress. Otherwise the message may be a late message of an abandoned call.
+    A message belongs to the only call in progress if three conditions are true:
+
+    - No other principal has ever used this connection, so nothing in the server runs for another
+      principal.
+    - Every earlier call ended with its response.
+    - The server has not recently sent a message while no call was in progress.
+
+    Otherwise the message may be a late message of an abandoned call.
     """
 
     def __init__(self) -> None:
         self._owners: set[Owner] = set()
         self._ended = False  # whether any call has ended
         self._restless_until = 0.0
-        # Abandoned calls, with the time until which they count.
+        # Abandoned calls, each with the time until which it may still run.
         self._unanswered: dict[int, float] = {}
 
     def begin(self, caller: Caller) -> None:
-        """Record the start of a call. Calls of two principals make attribution impossible."""
+        """Record the start of a call. After calls of two principals, attribution is impossible."""
         if len(self._owners) < 2:  # noqa: PLR2004
             self._owners.add(caller.owner)
 
     def end(self, number: int, *, answered: bool) -> None:
-        """Record the end of a call; an abandoned one may still be running in the server."""
+        """Record the end of a call. `answered` is false if the call may still run in the server."""
         self._ended = True
         if not answered and len(self._unanswered) < _MAX_UNANSWERED:
             self._unanswered[number] = monotonic() + QUIET_SECONDS
 
     def answered(self, number: object) -> None:
-        """Record a response without a pending request: that call has ended in the server too."""
+        """Record a late response to an abandoned call. The call has then ended in the server."""
         if type(number) is int:
             self._unanswered.pop(number, None)
 
     def owner(self, callers: Mapping[int, Caller]) -> Caller | None:
-        """Return the call that a message without a name belongs to, if that is certain."""
+        """Return the call that a message without an id belongs to; None if that is not certain."""
         if not callers and self._ended:
             self._restless_until = monotonic() + QUIET_SECONDS
         if len(callers) != 1:
@@ -60,11 +65,10 @@ class Attribution:
         return caller if self._owners <= {caller.owner} and not self._lingers() else None
 
     def requesting_call(self, callers: Mapping[int, Caller], *, one_client: bool) -> Caller | None:
-        """Return the call that a request without a name belongs to.
+        """Return the call that a request without an id belongs to; None if that is not certain.
 
-        All calls on a connection of one client session belong to that client, so any of them can
-        forward the request. Elsewhere it is the only call during which the server may send
-        requests.
+        If the connection belongs to one client session (`one_client`), any of its calls can forward
+        the request. Otherwise it is the only call during which the server may send requests.
         """
         likely = [each for each in callers.values() if each.likely]
         if one_client:
@@ -81,7 +85,7 @@ class Attribution:
 
     @property
     def certain(self) -> bool:
-        """Whether all earlier calls have definitely ended in the server."""
+        """Whether all earlier calls have certainly ended in the server."""
         return not self._lingers()
 
     def _lingers(self) -> bool:
@@ -92,7 +96,7 @@ class Attribution:
 
 
 class Dropped:
-    """Count the dropped messages of a server, and log the counts without the contents."""
+    """Counter of the dropped messages of a server. It logs the counts, but no contents."""
 
     def __init__(self, server: str) -> None:
         self.counts: dict[str, int] = {}
@@ -100,7 +104,7 @@ class Dropped:
         self._log_at = 0.0
 
     def __call__(self, kind: str) -> None:
-        """Count one more message of this kind."""
+        """Count a dropped message of this kind."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         UPSTREAM_DROPPED.labels(self._server, kind).inc()
         now = monotonic()

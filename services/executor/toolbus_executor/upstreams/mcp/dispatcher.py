@@ -1,4 +1,4 @@
-"""Dispatch a server's messages to their call, to the request they answer, or to everyone."""
+"""Dispatcher of a server's messages to calls, to waiting requests, or to all clients."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -27,10 +27,10 @@ _UNATTRIBUTED = (
 
 
 class MessageDispatcher:
-    """Dispatch the messages of one session, or of one multiplexed connection.
+    """Dispatcher of the messages of one session or of one multiplexed connection.
 
-    A message on the stream of a call belongs to that call; a request that names a task belongs to
-    the call that waits for the task's result. A message that names neither is attributed
+    A message on the stream of a call belongs to that call. A request that contains a task id
+    belongs to the call that waits for the task's result. Any other message is attributed
     (`Attribution`) or dropped: its call may have ended, and no other caller may receive it. `write`
     sends the body of a response.
     """
@@ -38,7 +38,7 @@ class MessageDispatcher:
     def __init__(self, news: UpstreamCallbacks, write: Callable[[bytes], None]) -> None:
         self.callers: dict[int, Caller] = {}
         self.waiting: dict[int, asyncio.Future[messages.Incoming]] = {}
-        self.may_ask = True  # modern servers may not
+        self.may_ask = True  # whether the server may send requests; a modern server may not
         self.raised = False  # a caller raised the server's log level
         self._history = Attribution()
         self._news = news
@@ -46,7 +46,7 @@ class MessageDispatcher:
 
     @contextmanager
     def call(self, number: int, caller: Caller) -> Iterator[None]:
-        """Attribute messages to a call while it is in progress."""
+        """Attribute messages to a call while the context is entered."""
         self.callers[number] = caller
         self._history.begin(caller)
         answered = False
@@ -56,19 +56,23 @@ class MessageDispatcher:
         finally:
             del self.callers[number]
             self._history.end(number, answered=answered)
-            for question in caller.unshown():
-                if self._news.is_one_client():  # it may belong to another call of the same client
-                    self._put(question, self._requesting_call())
-                else:
-                    question.answer(unanswered(question.method))
+            self.answer_unshown(caller)
+
+    def answer_unshown(self, caller: Caller) -> None:
+        """Answer the requests of an ended call that its client has not received."""
+        for question in caller.unshown():
+            if self._news.is_one_client():  # it may belong to another call of the same client
+                self._put(question, self._requesting_call())
+            else:
+                question.answer(unanswered(question.method))
 
     @property
     def certain(self) -> bool:
-        """Whether all earlier calls have definitely ended in the server."""
+        """Whether all earlier calls have certainly ended in the server."""
         return self._history.certain
 
     def take(self, message: messages.Incoming, caller: Caller | None = None) -> None:
-        """Dispatch a message; `caller` is the caller whose stream carried it."""
+        """Dispatch a message. `caller` is set if the message is from the stream of its call."""
         if not message.method:
             self._answer(message)
         elif message.id is None:
@@ -79,9 +83,9 @@ class MessageDispatcher:
             self._news.on_dropped("request")
 
     def take_apart(self, message: messages.Incoming) -> None:
-        """Dispatch a message from the stream of a request made by Toolbus itself.
+        """Dispatch a message from the stream of a request of Toolbus itself.
 
-        Such a stream carries no message of a call.
+        Such a stream contains no messages of calls, except requests for a task.
         """
         if message.method == "notifications/message":
             self._news.on_dropped("log")
@@ -109,19 +113,19 @@ class MessageDispatcher:
             self._news.on_notification(message.method, in_one_line(bytes(message.params)))
 
     def fail(self, error: Callable[[], ToolbusError]) -> None:
-        """Fail all pending requests, because no response will arrive."""
+        """Fail all waiting requests, because no response will arrive."""
         for future in self.waiting.values():
             if not future.done():
                 future.set_exception(error())
 
     def _call_of(self, message: messages.Incoming) -> Caller | None:
-        """Return the call that a request belongs to: by its related task, or by attribution."""
+        """Return the call that a request belongs to, by its task or by attribution."""
         if task_formats.related(bytes(message.params)):
             return self._of_task(message)
         if message.method == "ping":
             return None
         if message.method == "roots/list" and not self.callers:
-            return None  # servers request roots at any time, so it implies no call
+            return None  # servers request roots at any time, even without a call
         return self._requesting_call()
 
     def _requesting_call(self) -> Caller | None:
@@ -152,7 +156,7 @@ class MessageDispatcher:
 
     def _request(self, message: messages.Incoming, caller: Caller | None) -> None:
         def answer(member: bytes) -> None:
-            with suppress(ToolbusError):  # the server may be disconnected
+            with suppress(ToolbusError):  # the server can be disconnected
                 self._write(answer_body(message.id, member))
 
         if message.method != "ping" and self._news.on_request is not None:
@@ -161,7 +165,10 @@ class MessageDispatcher:
         self._put(Question(message.method, params, answer), caller)
 
     def _put(self, question: Question, caller: Caller | None) -> None:
-        """Forward a request to a call's client, or to the client that owns the connection."""
+        """Forward a request to the client of a call, or to the client that owns the connection.
+
+        If there is no such client, answer the request.
+        """
         if caller is not None:
             caller.request(question)
         elif question.method == "ping":

@@ -1,4 +1,4 @@
-"""An upstream over HTTP, with the protocol family and transport detected on connecting."""
+"""Upstream for an MCP server over HTTP. The protocol family is detected on connecting."""
 
 from collections.abc import Collection
 from functools import partial
@@ -15,9 +15,8 @@ from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds,
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.upstreams import gateway_chaining
-from toolbus_executor.upstreams.base import Described, NoSuchFamilyError, UpstreamCallbacks
+from toolbus_executor.upstreams.base import Described, NoSuchFamilyError, Send, UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
-from toolbus_executor.upstreams.mcp import messages
 from toolbus_executor.upstreams.mcp.http_legacy import LegacyHttp
 from toolbus_executor.upstreams.mcp.http_modern import ModernHttp
 from toolbus_executor.upstreams.mcp.http_sse import SseHttp
@@ -25,11 +24,11 @@ from toolbus_executor.upstreams.mcp.http_transport import HttpStatusError, Trans
 from toolbus_executor.upstreams.mcp_tasks.service import TaskSupport
 
 Spoken = Protocol | Literal["sse"]  # the family, or HTTP+SSE of 2024-11-05
-_MAYBE_OLD = (400, 404, 405)  # how an HTTP+SSE server responds to a POST to its stream
+_MAYBE_OLD = (400, 404, 405)  # statuses of an HTTP+SSE server for a POST to its stream's URL
 
 
 class FamilyClient(Interface):
-    """The client side of one protocol family."""
+    """Client of one protocol family."""
 
     sends_requests: bool
 
@@ -38,15 +37,15 @@ class FamilyClient(Interface):
         ...
 
     async def probe(self) -> None:
-        """Check that the server responds, with a request that its family has for this purpose."""
+        """Send the request without effects that the protocol family has for probes."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         ...
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call and wait for the response."""
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Send a call and return its raw result."""
         ...
 
     async def watch(self, uris: frozenset[str]) -> None:
@@ -63,7 +62,7 @@ class FamilyClient(Interface):
 
 
 class HttpUpstream:
-    """One server at a URL. With `protocol`, the family is not detected."""
+    """A server at a URL. If `protocol` is set, the family is not detected."""
 
     def __init__(
         self,
@@ -90,26 +89,26 @@ class HttpUpstream:
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return self._face.sends_requests
 
     @property
     def is_old(self) -> bool:
-        """Whether the server speaks HTTP+SSE of 2024-11-05, where a session is a connection."""
+        """Whether the server uses HTTP+SSE of 2024-11-05, where each session is a connection."""
         return isinstance(self._face, SseHttp)
 
     @property
     def by_kinds(self) -> bool:
-        """Whether a session declares once which input requests its callers support."""
+        """Whether each session declares, once, the input requests that its callers support."""
         return isinstance(self._face, LegacyHttp)
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server has sessions, in which it may keep state."""
+        """Whether the server has sessions, in which it can store state."""
         return self.is_old or (isinstance(self._face, LegacyHttp) and self._face.keeps_sessions)
 
     def another(self, news: UpstreamCallbacks, kinds: Kinds) -> "HttpUpstream":
-        """Return another session at this server, whose callers support these input requests."""
+        """Return another session with this server, for callers that support these requests."""
         if self.is_old:
             made = self._same(news=news, protocol="sse")
             made.declare(kinds)
@@ -120,7 +119,7 @@ class HttpUpstream:
 
     @property
     def certain(self) -> bool:
-        """Whether all earlier calls have definitely ended in the server."""
+        """Whether all earlier calls have certainly ended in the server."""
         return not isinstance(self._face, SseHttp) or self._face.certain
 
     def declare(self, kinds: Kinds) -> None:
@@ -128,7 +127,7 @@ class HttpUpstream:
         self._declared = kinds
 
     def notify(self, method: str) -> None:
-        """Notify the server of a change at the client that owns the session."""
+        """Send the server a notification about a change at the client that owns the session."""
         if isinstance(self._face, SseHttp | LegacyHttp):
             self._face.notify(method)
 
@@ -137,7 +136,10 @@ class HttpUpstream:
         self._transport, self._own = transport, kinds
 
     async def open(self) -> Described:
-        """Detect the family: server/discover, then the handshake, then an HTTP+SSE stream."""
+        """Detect the protocol family and connect.
+
+        `server/discover` is tried first, then the handshake, then an HTTP+SSE stream.
+        """
         described = await self._open()
         self._is_toolbus = described.is_toolbus
         return described
@@ -176,7 +178,7 @@ class HttpUpstream:
         return described
 
     async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page as a stateless server lists it to clients that declare these kinds."""
+        """Return one page of a list of a stateless server, for clients that declare these kinds."""
         assert isinstance(self._face, ModernHttp)  # noqa: S101 - other families use a session for this
         able = msgspec.json.encode(declared(kinds)).decode()
         return self._without_far_names(
@@ -197,19 +199,28 @@ class HttpUpstream:
         return page
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         self._tasking.learn(tools)
         self._face.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Send a call, through the task bridge where tasks are involved."""
+        """Send a call and return its result.
+
+        Calls about tasks are converted between the families.
+        """
         if self._is_toolbus:
             call = gateway_chaining.onward(call)
         modern = not self.sends_requests
-        return await self._tasking.request(call, seconds, caller, self._once, modern=modern)
+        return await self._tasking.request(call, seconds, caller, self._face.call, modern=modern)
+
+    def plain_sender(self, tool: str) -> Send | None:
+        """Return how plain calls of a tool are sent, if the server is stateless."""
+        if self._is_toolbus or self._tasking.requires(tool):
+            return None
+        return self._face.call if isinstance(self._face, ModernHttp) else None
 
     async def probe(self) -> None:
-        """Check that the server responds; after an outage its tools may have changed."""
+        """Check that the server responds. After an outage, list the server again."""
         await self._face.probe()
         if self._transport.failed_since_response:
             self._transport.failed_since_response = False
@@ -224,7 +235,7 @@ class HttpUpstream:
         await self._face.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait until the server must be reconnected, because it responds differently."""
+        """Wait until the server must be reconnected, and return the reason."""
         return await self._transport.wait_lost()
 
     async def close(self) -> None:
@@ -239,26 +250,9 @@ class HttpUpstream:
         self._face = face
         return await face.open(otherwise)
 
-    async def _once(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        message = await self._face.call(call, seconds, caller)
-        if self._transport.failed_since_response or message.error is not None:
-            self._reconsider(message)
-        return messages.result_of(message)
-
-    def _reconsider(self, message: messages.Incoming) -> None:
-        """Check after a transport failure whether the server or its tools have changed."""
-        transport = self._transport
-        if message.error_code in messages.REVISION_CHANGED or (
-            transport.failed_since_response and message.error is not None
-        ):
-            transport.lose("Its protocol family has changed, so it is reconnected.")
-        elif transport.failed_since_response:
-            self._news.on_lists_changed()
-        transport.failed_since_response = False
-
 
 def _is_handshake_rejection(error: ToolbusError) -> bool:
-    """Return whether an initialize error means that there is no handshake."""
+    """Return whether an error of `initialize` means that the server has no handshake."""
     if isinstance(error, HttpStatusError):
         return error.status in _MAYBE_OLD
     return isinstance(error, UpstreamRefusedError)

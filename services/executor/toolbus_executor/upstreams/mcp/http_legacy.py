@@ -1,4 +1,4 @@
-"""A session-based server over HTTP: one session for each class of caller capabilities."""
+"""Session-based server over HTTP: one session for each set of client capabilities."""
 
 import asyncio
 from collections import OrderedDict
@@ -23,10 +23,11 @@ MAX_SESSIONS = 8
 
 
 class LegacyHttp:
-    """Sessions of one server: a main session, which lists and listens, and one per capability set.
+    """Sessions with one server: a main session, and one for each further set of capabilities.
 
-    The handshake determines which requests a server may send, so a session serves only callers with
-    the same capabilities. A server without session ids cannot distinguish sessions and has one.
+    The main session lists and receives notifications. The handshake determines which requests a
+    server may send, so all callers of a session have the same capabilities. A server without
+    session ids cannot distinguish sessions, so it has only the main session.
     """
 
     sends_requests = True
@@ -34,7 +35,10 @@ class LegacyHttp:
     def __init__(
         self, transport: Transport, news: UpstreamCallbacks, own: Kinds | None = None
     ) -> None:
-        """Create the sessions; with `own`, one session whose callers all support these kinds."""
+        """Create the sessions.
+
+        If `own` is set, there is only one session, whose callers all support these kinds.
+        """
         self._transport = transport
         self._news = news
         self._without_changes = replace(news, on_lists_changed=_ignore)
@@ -47,7 +51,7 @@ class LegacyHttp:
 
     @property
     def keeps_sessions(self) -> bool:
-        """Whether the server issues session ids; without them it cannot distinguish callers."""
+        """Whether the server issues session ids. Without them it cannot distinguish callers."""
         return bool(self._main.id)
 
     async def open(self) -> Described:
@@ -61,7 +65,7 @@ class LegacyHttp:
         return result
 
     async def probe(self) -> None:
-        """Send a request without effects; it also renews a session that the server dropped."""
+        """Send a request without effects. It also renews a session that the server dropped."""
         await self._main.request("ping", {})
 
     def notify(self, method: str) -> None:
@@ -69,10 +73,10 @@ class LegacyHttp:
         self._main.notify(method)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Do nothing: no request here depends on the tool."""
+        """Do nothing, because requests to session-based servers do not depend on definitions."""
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call in the session for the caller's capabilities."""
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Send a call in the session for the caller's capabilities; return its raw result."""
         kinds = kinds_of(call.capabilities)
         session = self._sessions.get(kinds)
         if session is None:
@@ -80,14 +84,15 @@ class LegacyHttp:
             async with asyncio.timeout(seconds):
                 session = await self._session_for(kinds)
             seconds -= monotonic() - began
-        return await session.call(call, seconds, caller)
+        message = await session.call(call, seconds, caller)
+        return self._transport.result_of(message, self._news)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe in the main session."""
         await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers have no subscriptions to tasks."""
+        """Reject subscriptions to tasks, because session-based servers do not have them."""
         if tasks:
             refuse_unless_following(self._main.described)
 
@@ -102,7 +107,8 @@ class LegacyHttp:
         async with self._opening:
             if kinds in self._sessions:
                 return self._sessions[kinds]
-            # Its stream carries requests outside of responses; all else is on the main stream.
+            # The session's stream contains only requests outside of responses. All other messages
+            # are on the stream of the main session.
             session = HttpSession(
                 self._transport, self._without_changes, kinds, listens=bool(kinds), lists=False
             )
@@ -119,4 +125,4 @@ class LegacyHttp:
 
 
 def _ignore() -> None:
-    """Ignore changed lists: the main session reports them."""
+    """Ignore a changed list, because the main session reports it."""

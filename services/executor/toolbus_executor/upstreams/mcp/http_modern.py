@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 HEADER_MISMATCH, OTHER_REVISION = -32020, -32022
 _PROBE_SECONDS = 5.0
-_LISTEN_PAUSE = 3.0  # seconds between two streams
-_LISTEN_SECONDS = 300.0  # then the stream is reopened, because it may have died silently
-_SUBSCRIBE_SECONDS = 5.0  # until the first message of a stream
+_LISTEN_PAUSE = 3.0  # seconds before a stream is reopened
+_LISTEN_SECONDS = 300.0  # after this time a stream is reopened, because it may be broken
+_SUBSCRIBE_SECONDS = 5.0  # timeout of the first message of a stream
 
 
 class ModernHttp:
@@ -61,7 +61,7 @@ class ModernHttp:
         self._listening: asyncio.Task[None] | None = None
 
     async def discover(self) -> Described | None:
-        """Return the server's description; None if it speaks no modern revision."""
+        """Return the server's description; None if it supports no modern revision."""
         try:
             message = await self._request("server/discover", {}, _PROBE_SECONDS)
             if _contradicts_itself(message):
@@ -88,30 +88,45 @@ class ModernHttp:
         return result
 
     async def probe(self) -> None:
-        """Send a request without effects; a JSON-RPC error is a response too."""
+        """Send a request without effects. A JSON-RPC error counts as a response."""
         await self._request("server/discover", {})
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store which arguments are repeated as headers."""
+        """Store which arguments of each tool must be repeated as headers."""
         found = {tool.name: params_of(tool.definition.get("inputSchema")) for tool in tools}
         self._params = {name: params for name, params in found.items() if params}
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call, and once more after refreshing the list if the headers did not match."""
-        began = monotonic()
-        message = await self._call(call, seconds, caller)
-        if message.error is not None and message.error_code == HEADER_MISMATCH:
-            # The server ran nothing: its schema differs from the listed one.
-            await self._news.relist(call)
-            message = await self._call(call, seconds - (monotonic() - began), caller)
-        if message.error is not None and message.error_code == OTHER_REVISION:
-            self._transport.lose("Its protocol revision has changed, so it is reconnected.")
-            raise UpstreamDeadError(
-                "The protocol revision of the upstream has changed, so it is reconnected; retry "
-                "shortly.",
-                sent=False,
-            )
-        return message
+    async def call(
+        self, call: CallAdmitted, seconds: float, caller: Caller, *, relisted: bool = False
+    ) -> bytes:
+        """Send a call and return its raw result.
+
+        If the headers did not match, the list is refreshed, and the call is sent once more.
+        """
+        began, transport = monotonic(), self._transport
+        number = next(transport.numbers)
+        request = self._request_of(call, number)
+        answer = AnswerStream(number, partial(self._dispatcher.take, caller=caller), caller)
+        answer.spills = transport.spills
+        # The history of the connection is not needed: log messages arrive on the call's stream.
+        self._dispatcher.callers[number] = caller
+        try:
+            response, text = await transport.request(request, answer, seconds, answer)
+            if answer.streamed:
+                await answer.completed()
+        finally:
+            del self._dispatcher.callers[number]
+            if caller.questions:
+                self._dispatcher.answer_unshown(caller)
+        message = answer.message or message_in(response, text, number)
+        if message.error is not None:
+            if message.error_code == HEADER_MISMATCH and not relisted:
+                # The server ran nothing: its schema differs from the listed one.
+                await self._news.relist(call)
+                left = seconds - (monotonic() - began)
+                return await self.call(call, left, caller, relisted=True)
+            self._check_revision(message)
+        return transport.result_of(message, self._news)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to changes of these resources."""
@@ -134,8 +149,17 @@ class ModernHttp:
         if self._listening is not None:
             self._listening.cancel()
 
-    async def _call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        number = next(self._transport.numbers)
+    def _check_revision(self, message: messages.Incoming) -> None:
+        """Raise `UpstreamDeadError` if an error means that the server's revision has changed."""
+        if message.error_code == OTHER_REVISION:
+            self._transport.lose("Its protocol revision has changed, so it is reconnected.")
+            raise UpstreamDeadError(
+                "The protocol revision of the upstream has changed, so it is reconnected; retry "
+                "shortly.",
+                sent=False,
+            )
+
+    def _request_of(self, call: CallAdmitted, number: int) -> bytes:
         head = self._heads.get(call.tool) if call.method == TOOLS_CALL else None
         if head is None:
             head = self._head(call.method, name_of(call))
@@ -145,11 +169,7 @@ class ModernHttp:
         if params:
             head += header_lines(params, call.arguments)
         head += self._transport.lines_of(call)
-        body = call_body(call, number, modern=True)
-        answer = AnswerStream(number, partial(self._dispatcher.take, caller=caller), caller)
-        with self._dispatcher.call(number, caller):
-            response, text = await self._transport.exchange(with_body(head, body), answer, seconds)
-        return answer.message or message_in(response, text, number)
+        return with_body(head, call_body(call, number, modern=True))
 
     async def _request(
         self,
@@ -173,7 +193,7 @@ class ModernHttp:
     # -- notifications ------------------------------------------------------------------------
 
     async def _resubscribe(self) -> None:
-        """Open the stream that is needed now, then close the previous one."""
+        """Open the stream for the current subscriptions, then close the previous stream."""
         before, self._listening = self._listening, None
         params = listen_params(self._described, self._watched, self._followed)
         if params is not None:
@@ -218,7 +238,7 @@ class ModernHttp:
 
 
 def _contradicts_itself(message: messages.Incoming) -> bool:
-    """Return whether a server rejected a revision and yet lists it as supported."""
+    """Return whether the server rejected a revision that it also lists as supported."""
     data = message.error.get("data") if isinstance(message.error, dict) else None
     supported = data.get("supported") if isinstance(data, dict) else None
     other = message.error_code == OTHER_REVISION

@@ -1,4 +1,4 @@
-"""One session with a session-based server over HTTP, re-created when the server drops it."""
+"""Session with a session-based server over HTTP. It is renewed when the server drops it."""
 
 import asyncio
 import logging
@@ -32,9 +32,9 @@ from toolbus_executor.upstreams.mcp.http_transport import AnswerStream, Transpor
 log = logging.getLogger(__name__)
 
 _BAD_REQUEST, _NOT_FOUND = 400, 404
-_RESUME_SECONDS = 1.0  # if a server closes a stream and names no retry interval
-_LISTEN_PAUSE = 3.0  # seconds between two streams
-_LISTEN_SECONDS = 300.0  # then the stream is reopened, because it may have died silently
+_RESUME_SECONDS = 1.0  # pause before resuming a stream, if the server sends no retry interval
+_LISTEN_PAUSE = 3.0  # seconds before a stream is reopened
+_LISTEN_SECONDS = 300.0  # after this time a stream is reopened, because it may be broken
 _BEGIN_SECONDS = 1.0
 _GOODBYE_SECONDS = 1.0
 
@@ -42,8 +42,9 @@ _GOODBYE_SECONDS = 1.0
 class HttpSession:
     """A session that declares certain kinds of input requests.
 
-    With `listens` it opens a GET stream, otherwise on the first subscription. With `lists` its
-    lists are refreshed whenever a notification may have been missed.
+    If `listens` is set, the session opens a GET stream immediately, otherwise on the first
+    subscription. If `lists` is set, the lists are refreshed whenever a notification may have been
+    missed.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class HttpSession:
 
     @property
     def busy(self) -> bool:
-        """Whether calls are in progress in the session."""
+        """Whether the session has calls in progress."""
         return bool(self._dispatcher.callers)
 
     async def open(self) -> Described:
@@ -94,14 +95,17 @@ class HttpSession:
         )
         body = notification_body("notifications/initialized")
         await self._transport.request(with_body(head, body), None, DEFAULT_SECONDS)
-        # Set last: concurrent calls must not see a session that is half open.
+        # These are set last, because concurrent calls must not use an incomplete session.
         self.id, self.described, self._head = session, described, head
         self._level, self._dispatcher.raised, self._watched = NO_LEVEL, False, frozenset()
         await self._restart_listening()
         return described
 
     async def request(self, method: str, params: dict[str, Any]) -> messages.Incoming:
-        """Send a request of Toolbus itself; a session that the server dropped is renewed once."""
+        """Send a request of Toolbus itself and return the response.
+
+        If the server dropped the session, the session is renewed once.
+        """
         for _ in range(2):
             session, number = self.id, next(self._transport.numbers)
             body = request_body(number, method, params, modern=False)
@@ -113,25 +117,28 @@ class HttpSession:
         raise _session_lost()
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call; a session that the server dropped is renewed once."""
+        """Send a call and return the response.
+
+        If the server dropped the session, the session is renewed once.
+        """
         began = monotonic()
         if call.log_level:
             await self._raise_level(call.log_level)
         if not self._listens and '"task"' in call.extra:
-            await self._start_listening()  # the server reports on tasks there
+            await self._start_listening()  # for notifications about tasks
         for _ in range(2):
             session = self.id
             left = seconds - (monotonic() - began)
             message = await self._call(call, left, caller)
             if message is not None:
                 return message
-            # The server ran nothing for an unknown session, so a retry is safe.
+            # The server executes no call of an unknown session, so a retry is safe.
             async with asyncio.timeout(seconds - (monotonic() - began)):
                 await self._renew(session)
         raise _session_lost()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to new URIs and unsubscribe from those no longer wanted."""
+        """Subscribe to exactly these resources."""
         if uris:
             await self._start_listening()
         for uri in sorted(uris - self._watched):
@@ -181,7 +188,7 @@ class HttpSession:
         on_paused: Callable[[float], None] = lambda _seconds: None,
         lines: bytes = b"",
     ) -> messages.Incoming | None:
-        """Send one request and return its message; None if the server dropped the session.
+        """Send a request and return the response; None if the server dropped the session.
 
         A stream that ends before the response is resumed (MCP 2025-11-25, resumability).
         """
@@ -193,7 +200,7 @@ class HttpSession:
             head, text = await self._transport.exchange(request, answer, seconds)
         except UpstreamDeadError:
             if not answer.events.last_id:
-                raise  # otherwise the stream broke and can be resumed
+                raise  # without an event id the stream cannot be resumed
         while answer.message is None and answer.events.last_id and (head is None or head.is_stream):
             pause = answer.events.retry or _RESUME_SECONDS
             if head is not None:  # the server closed the stream regularly
@@ -210,7 +217,7 @@ class HttpSession:
         return message_in(head, text, number)
 
     async def _resume(self, answer: AnswerStream, seconds: float) -> tuple[Head, bytes]:
-        """Request the rest of a stream that ended before its response."""
+        """Request the rest of a stream that ended before the response."""
         if seconds <= 0:
             raise TimeoutError
         answer.events.restart()
@@ -222,7 +229,7 @@ class HttpSession:
         return head, text
 
     async def _raise_level(self, level: str) -> None:
-        """Raise the server's log level to the most verbose one that a caller requested."""
+        """Set the server's log level to this level, if it is more verbose than before."""
         rank = rank_of(level)
         if rank >= self._level or not self.described.has("logging"):
             return
@@ -230,7 +237,7 @@ class HttpSession:
         await self.request("logging/setLevel", {"level": level})
 
     def _post_later(self, body: bytes) -> None:
-        """Send in the background a message that expects no response."""
+        """Send a message that expects no response, in the background."""
         self._posting.start(self._post(body))
 
     async def _post(self, body: bytes) -> None:
@@ -261,7 +268,10 @@ class HttpSession:
             await self._restart_listening()
 
     async def _restart_listening(self) -> None:
-        """Open the stream before a call, because the server may send messages on it."""
+        """Open the GET stream, because the server can send messages of calls on it.
+
+        Wait a short time until it is open.
+        """
         if self._listening is not None:
             self._listening.cancel()
         if self._listens:
@@ -273,7 +283,7 @@ class HttpSession:
                     await opened.wait()
 
     async def _listen(self, opened: asyncio.Event) -> None:
-        """Receive messages outside of responses on a GET stream, reopened whenever it ends."""
+        """Receive messages outside of responses on a GET stream. Reopen the stream when it ends."""
         while True:
             try:
                 if not await self._listen_once(opened):

@@ -1,4 +1,4 @@
-"""A server of 2024-11-05 over HTTP+SSE: one stream for all its messages, and a URL for POSTs."""
+"""Server of 2024-11-05 over HTTP+SSE: one stream for all its messages, and a URL for POSTs."""
 
 import asyncio
 from collections.abc import Collection
@@ -28,12 +28,13 @@ _OK, _REDIRECTION = 200, 300
 
 
 class SseHttp:
-    """One server; when its stream ends, the session has ended."""
+    """A server over HTTP+SSE. The end of its stream is the end of the session."""
 
     sends_requests = True
 
     def __init__(self, transport: Transport, news: UpstreamCallbacks) -> None:
         self._transport = transport
+        self._news = news
         self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._events = EventReader()
         self._connection = MultiplexedConnection(news, self._post_later, transport.numbers)
@@ -43,19 +44,25 @@ class SseHttp:
 
     @property
     def certain(self) -> bool:
-        """Whether all earlier calls have definitely ended in the server."""
+        """Whether all earlier calls have certainly ended in the server."""
         return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
-        """Set the capabilities that the handshake declares for the connection's only client."""
+        """Set the capabilities that the handshake declares.
+
+        The connection must have one client only.
+        """
         self._connection.kinds = kinds
 
     def notify(self, method: str) -> None:
-        """Notify the server of a change at its client."""
+        """Send the server a notification about a change at its client."""
         self._connection.notify(method)
 
     async def open(self, otherwise: Exception | None = None) -> Described:
-        """Open the stream and perform the handshake; `otherwise` is raised without a stream."""
+        """Open the stream and perform the handshake.
+
+        If the stream cannot be opened, `otherwise` is raised if it is set.
+        """
         self._stream = asyncio.create_task(self._receive())
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
@@ -83,22 +90,22 @@ class SseHttp:
         await self._connection.request("ping", {})
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Do nothing: no request here depends on the tool."""
+        """Do nothing, because requests to session-based servers do not depend on definitions."""
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> messages.Incoming:
-        """Send a call; the response arrives on the stream."""
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Send a call; its result arrives on the stream and is returned raw."""
         identity = self._transport.identity
-        if identity is None:
-            return await self._connection.call(call, seconds, caller)
-        write = partial(self._post_later, lines=identity.line(call))
-        return await self._connection.call(call, seconds, caller, write)
+        lines = None if identity is None else identity.line(call)
+        write = None if lines is None else partial(self._post_later, lines=lines)
+        message = await self._connection.call(call, seconds, caller, write)
+        return self._transport.result_of(message, self._news)
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to these resources and no others."""
+        """Subscribe to exactly these resources."""
         await self._connection.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Raise an error: these servers have no subscriptions to tasks."""
+        """Reject subscriptions to tasks, because session-based servers do not have them."""
         if tasks:
             refuse_unless_following(self._connection.described)
 
@@ -127,7 +134,7 @@ class SseHttp:
             self._transport.lose(f"Its stream ended: {reason}.")
             if not self._endpoint.done():
                 self._endpoint.set_exception(UpstreamDeadError(reason))
-                self._endpoint.exception()  # marks it as retrieved
+                self._endpoint.exception()  # marks the error as retrieved
 
     def _feed(self, piece: bytes) -> bool:
         for data in self._events.feed(piece):
@@ -139,7 +146,7 @@ class SseHttp:
         return False
 
     def _path(self, endpoint: str) -> bytes:
-        """Return the path to post to, which must be on the same origin."""
+        """Return the path for POST requests. Raises `UpstreamInvalidError` for another origin."""
         found, own = urlsplit(urljoin(self._transport.url, endpoint)), urlsplit(self._transport.url)
         if (found.scheme, found.netloc) != (own.scheme, own.netloc) or not found.path.isascii():
             raise UpstreamInvalidError(

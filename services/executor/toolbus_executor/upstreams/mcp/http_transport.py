@@ -1,4 +1,4 @@
-"""HTTP requests to one upstream URL: redirects, tokens, DPoP, whole and streamed responses."""
+"""HTTP requests to one upstream URL, with redirects, tokens, DPoP and streamed responses."""
 
 import asyncio
 import itertools
@@ -35,6 +35,7 @@ from toolbus_executor.transport.redirects import (
     redirect_target,
 )
 from toolbus_executor.transport.sse_parser import EventReader
+from toolbus_executor.upstreams.base import UpstreamCallbacks
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages
 
@@ -42,7 +43,7 @@ _OK, _REDIRECTION, _SERVER_ERROR = 200, 300, 500
 
 
 class HttpStatusError(UpstreamInvalidError):
-    """The upstream returned an HTTP status without a message."""
+    """The upstream returned an HTTP error status without a message."""
 
     def __init__(self, reason: str, *, status: int = 0, **data: Any) -> None:
         super().__init__(reason, **data)
@@ -50,9 +51,9 @@ class HttpStatusError(UpstreamInvalidError):
 
 
 class AnswerStream(MessageSpill):
-    """Collects the response to one request from an event stream.
+    """Receiver of the response to one request from an event stream.
 
-    Any other message on the stream is passed to `on_message`.
+    All other messages of the stream are passed to `on_message`.
     """
 
     def __init__(
@@ -71,13 +72,16 @@ class AnswerStream(MessageSpill):
 
     @property
     def events(self) -> EventReader:
-        """The parser of the stream. Most responses are whole and need none."""
+        """The parser of the stream.
+
+        It is created on first use, because most responses are no streams.
+        """
         if self._events is None:
             self._events = EventReader()
         return self._events
 
     def feed(self, piece: bytes) -> bool:
-        """Parse a piece of the stream; return whether the response is complete."""
+        """Parse a piece of the stream, and return whether the stream can end."""
         events, self.streamed = self.events, True
         events.large = self
         try:
@@ -90,14 +94,14 @@ class AnswerStream(MessageSpill):
     __call__ = feed
 
     def left(self) -> float:
-        """Return the seconds by which progress extends the call, once its time limit is reached."""
+        """Return the seconds by which progress extends the time limit; 0 without progress."""
         return 0.0 if self._caller is None else self._caller.left()
 
     async def completed(self) -> None:
-        """End a stream: read the message that was too large to hold in memory, if there is one.
+        """Read the stored message at the end of a stream, if one was too large for memory.
 
         Raises:
-            ToolbusError: a message is malformed, or the large one is not the response.
+            ToolbusError: a message is malformed, or the stored message is not the response.
 
         """
         self.events.large = None  # breaks a reference cycle
@@ -116,7 +120,7 @@ class AnswerStream(MessageSpill):
             raise self.error
 
     def give_up(self) -> None:
-        """Abandon a message that was being buffered, because no more data follows."""
+        """Discard the message that is being buffered, because no more data follows."""
         if self._events is None:
             return
         self._events.large = None
@@ -132,7 +136,7 @@ class AnswerStream(MessageSpill):
 
 
 class Transport:
-    """One server's URL with the headers that every request carries."""
+    """The URL of one server, and the headers of every request to it."""
 
     def __init__(self, url: str, headers: dict[str, str], way: Dialer) -> None:
         target = urlsplit(url)
@@ -142,7 +146,7 @@ class Transport:
         self.failed_since_response = False
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.spills: SpillRegistry | None = None
-        self.bearer: Bearer | None = None  # if the server requires OAuth
+        self.bearer: Bearer | None = None  # set if the server requires OAuth
         self.identity = way.identity.at(url) if way.identity is not None else None
         self._pool = Pool(url, way)
         path = target.path or "/"
@@ -154,11 +158,11 @@ class Transport:
         self._move((f"{path}?{target.query}" if target.query else path).encode())
 
     def _move(self, path: bytes) -> None:
-        """Send every later request to this path."""
+        """Use this path for all further requests."""
         self._path, self.prefix = path, self.post_to(path)
 
     def post_to(self, path: bytes) -> bytes:
-        """Return the beginning of every POST to a path."""
+        """Return the beginning of every POST request to a path."""
         return (
             b"POST %b HTTP/1.1\r\nContent-Type: application/json\r\n"
             b"Accept: application/json, text/event-stream\r\n%b" % (path, self.common)
@@ -171,12 +175,12 @@ class Transport:
         )  # fmt: skip
 
     def lines_of(self, call: CallAdmitted) -> bytes:
-        """Return the header lines that are specific to this call."""
+        """Return the header lines for a call: its trace context and its caller's identity."""
         lines = trace_lines(call)
         return lines if self.identity is None else lines + self.identity.line(call)
 
     def headers_of(self, call: CallAdmitted) -> list[tuple[str, str]]:
-        """Return the headers that are specific to this call, as names and values."""
+        """Return the headers for a call: its trace context and its caller's identity."""
         headers = trace_headers(call)
         return headers if self.identity is None else [*headers, self.identity.header(call)]
 
@@ -191,16 +195,16 @@ class Transport:
     ) -> tuple[Head, bytes]:
         """Send a request; return the head and the body of the response.
 
-        Redirects on this origin are followed. A token the server rejects is replaced once: the
-        server did nothing with that request.
+        Redirects on this origin are followed. If the server rejects the token, the request is
+        repeated once with another token; the server did not process the rejected request.
 
         Args:
-            request: the whole request, without the token.
+            request: the complete request without the token.
             on_stream: receives the pieces of an event stream.
             seconds: the time limit; None for no limit.
-            large: receives a body that is too large to hold.
-            hops: the redirects followed so far.
-            bearer: the token of this request; default is the token of the server.
+            large: stores a body that is too large for memory.
+            hops: the number of redirects that were followed so far.
+            bearer: the token for this request. The default is the token of the server.
 
         Raises:
             UpstreamDeadError: the upstream cannot be reached, or broke the connection.
@@ -241,7 +245,7 @@ class Transport:
         large: MessageSpill | None,
         bearer: Bearer | None,
     ) -> tuple[Head, bytes]:
-        """Send a request with a header that names the caller, or with a token."""
+        """Send a request with the identity header, with a token, or with both."""
         if self.identity is not None:
             try:
                 request = self.identity.completed(request)
@@ -266,9 +270,10 @@ class Transport:
         large: MessageSpill | None,
         prover: Prover | None,
     ) -> tuple[Head, bytes]:
-        """Send a request with a DPoP proof, if its token is bound.
+        """Send a request. If its token is bound to a key, add a DPoP proof.
 
-        A proof is sent again once if the server only required a nonce in it (RFC 9449, section 8).
+        If the server only required a nonce, the request is repeated once with a new proof (RFC
+        9449, section 8).
         """
         if prover is None:
             return await self._pool.request(request, on_stream, seconds, large)
@@ -281,7 +286,7 @@ class Transport:
         return await self._pool.request(shown, on_stream, seconds, large)
 
     def _failure(self, error: TooLargeError | NotSentError | BrokenError) -> ToolbusError:
-        """Return the error of a call for a failure of the connection."""
+        """Return the error of a call for this failure of the connection."""
         if isinstance(error, TooLargeError):
             return UpstreamInvalidError(f"The upstream's response is too large: {error}.")
         self.failed_since_response = True
@@ -292,10 +297,10 @@ class Transport:
     async def exchange(
         self, request: bytes, answer: AnswerStream, seconds: float | None
     ) -> tuple[Head, bytes]:
-        """Send a request for one message, collected in `answer`.
+        """Send a request. `answer` receives the response if it is a stream.
 
         Raises:
-            ToolbusError: an error of `request`, or the stream cannot be parsed.
+            ToolbusError: `request` failed, or the stream cannot be parsed.
 
         """
         answer.spills = self.spills
@@ -304,26 +309,41 @@ class Transport:
             await answer.completed()
         return response
 
+    def result_of(self, message: messages.Incoming, news: UpstreamCallbacks) -> bytes:
+        """Return the raw result of a call. Raises like `messages.result_of`.
+
+        The first response after a transport failure may come from a changed server.
+        """
+        if message.error is not None or self.failed_since_response:
+            failed, self.failed_since_response = self.failed_since_response, False
+            if message.error_code in messages.REVISION_CHANGED or (
+                failed and message.error is not None
+            ):
+                self.lose("Its protocol family has changed, so it is reconnected.")
+            elif failed:
+                news.on_lists_changed()
+        return messages.result_of(message)
+
     async def wait_lost(self) -> str:
-        """Wait until the connection is unusable; return the reason."""
+        """Wait until the server must be reconnected, and return the reason."""
         return await asyncio.shield(self.lost)
 
     def lose(self, reason: str) -> None:
-        """Mark the connection as unusable: the server must be reconnected."""
+        """Require that the server is reconnected, for this reason."""
         if not self.lost.done():
             self.lost.set_result(reason)
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close the idle connections."""
         self.lose("closed")
         self._pool.close()
 
 
 def message_in(head: Head, body: bytes, number: int) -> messages.Incoming:
-    """Return the message in the response to request `number`.
+    """Return the message in the response to the request `number`.
 
     Raises:
-        UpstreamInvalidError: the response has no such message.
+        UpstreamInvalidError: the response does not contain this message.
         UpstreamDeadError: the HTTP status is 5xx.
 
     """

@@ -1,4 +1,4 @@
-"""Parse messages of upstream servers without losing a byte."""
+"""Parser of messages from upstream servers. Members that it does not need stay raw."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from toolbus_executor.upstreams.base import Described
 HANDSHAKEN = (LEGACY, "2025-06-18", "2025-03-26", "2024-11-05")  # revisions with a handshake
 LONGEST_MESSAGE = 500
 LONGEST_INSTRUCTIONS = 4096
-LARGEST_INFO = 32 * 1024  # bytes of a server's info, icons included
+LARGEST_INFO = 32 * 1024  # bytes of a server's info, including its icons
 INTERNAL_ERROR = -32603
 REVISION_CHANGED = (-32020, -32022)  # error codes of a server whose revision has changed
 
 
 class Incoming(msgspec.Struct):
-    """Any message of an upstream; members that are not read here stay raw."""
+    """A message of an upstream. Its `params` and `result` stay raw."""
 
     id: Any = None
     method: str = ""
@@ -32,13 +32,13 @@ class Incoming(msgspec.Struct):
 
     @property
     def error_code(self) -> int | None:
-        """The code of an error response."""
+        """The code of an error response; None if there is none."""
         code = self.error.get("code") if isinstance(self.error, dict) else None
         return code if isinstance(code, int) else None
 
 
 class _Progress(msgspec.Struct):
-    """The members of every progress notification."""
+    """The members that every progress notification contains."""
 
     progressToken: str | int  # noqa: N815 - MCP's member name
     progress: float
@@ -56,7 +56,7 @@ _logged = msgspec.json.Decoder(_Logged).decode
 
 
 def read(text: bytes) -> Incoming:
-    """Parse one message.
+    """Return a parsed message.
 
     Raises:
         UpstreamInvalidError: the text is not a JSON-RPC message.
@@ -71,11 +71,11 @@ def read(text: bytes) -> Incoming:
 
 
 def result_of(message: Incoming) -> bytes:
-    """Return the raw result.
+    """Return the raw result of a response.
 
     Raises:
-        UpstreamRefusedError: the upstream returned an error; the message is the upstream's.
-        UpstreamInvalidError: there is no result.
+        UpstreamRefusedError: the upstream returned an error. The text is that of the upstream.
+        UpstreamInvalidError: the response has no result.
 
     """
     if message.error is not None:
@@ -114,7 +114,7 @@ def log_of(message: Incoming) -> tuple[int, bytes] | None:
 
 
 def described(result: dict[str, Any], family: str, version: str) -> Described:
-    """Return the description in a discover or initialize result."""
+    """Return the server's description from a result of `server/discover` or `initialize`."""
     capabilities, instructions = result.get("capabilities"), result.get("instructions")
     meta, ttl = result.get("_meta"), result.get("ttlMs")
     meta = meta if isinstance(meta, dict) else {}
@@ -131,7 +131,10 @@ def described(result: dict[str, Any], family: str, version: str) -> Described:
 
 
 def _info(info: Any) -> dict[str, Any]:
-    """Return a server's info: with a name and a version, and not too large."""
+    """Return a server's info with a name and a version.
+
+    If it is too large, other members are omitted.
+    """
     if not isinstance(info, dict) or not isinstance(info.get("name"), str):
         return {}
     known = {"version": "", **info}
@@ -141,9 +144,10 @@ def _info(info: Any) -> dict[str, Any]:
 
 
 def discovered(message: Incoming) -> Described | None:
-    """Return the description in a server/discover response; None without a modern revision.
+    """Return the description in a response to `server/discover`.
 
-    Any error also means that there is none: the handshake then decides.
+    Return None if the server supports no modern revision. Any error response also means this; the
+    handshake is tried next.
     """
     if message.error is not None:
         return None
@@ -154,10 +158,10 @@ def discovered(message: Incoming) -> Described | None:
 
 
 def greeted(message: Incoming) -> Described:
-    """Return the description in an initialize response.
+    """Return the description in a response to `initialize`.
 
     Raises:
-        UpstreamInvalidError: the protocol revision is unknown.
+        UpstreamInvalidError: the protocol revision is not supported.
 
     """
     result = msgspec.json.decode(result_of(message))

@@ -1,4 +1,4 @@
-"""Concurrent requests over one connection: numbered, awaited and cancelled."""
+"""Connection with concurrent requests, which are numbered, awaited and cancelled."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -26,20 +26,20 @@ Write = Callable[[bytes], None]
 
 
 class MultiplexedConnection:
-    """The requests of one connection; `write` sends a body, now or shortly after."""
+    """The requests of one connection. `write` sends a body, immediately or in the background."""
 
     def __init__(self, news: UpstreamCallbacks, write: Write, numbers: Iterator[int]) -> None:
         self.dispatcher = MessageDispatcher(news, write)
         self.modern = False
         self.described = Described("legacy", "")
-        self.kinds = EVERYTHING  # declared in the handshake
+        self.kinds = EVERYTHING  # kinds of input requests that the handshake declares
         self._write = write
         self._numbers = numbers
         self._level = NO_LEVEL
         self._watched: frozenset[str] = frozenset()
 
     async def initialize(self) -> Described:
-        """Perform the handshake; a connection shared by several clients declares every kind."""
+        """Perform the handshake. It declares `kinds`, by default all kinds of input requests."""
         self.modern, self.dispatcher.may_ask = False, True
         number = next(self._numbers)
         body = initialize_body(number, declared(self.kinds))
@@ -54,7 +54,7 @@ class MultiplexedConnection:
         seconds: float = REQUEST_SECONDS,
         capabilities: str = NOTHING,
     ) -> messages.Incoming:
-        """Send a request of Toolbus itself."""
+        """Send a request of Toolbus itself and return the response."""
         number = next(self._numbers)
         body = request_body(number, method, params, modern=self.modern, capabilities=capabilities)
         return await self._send(number, body, seconds)
@@ -62,9 +62,9 @@ class MultiplexedConnection:
     async def call(
         self, call: CallAdmitted, seconds: float, caller: Caller, write: Write | None = None
     ) -> messages.Incoming:
-        """Send a call; if its caller stops waiting, the server is notified.
+        """Send a call and return the response. A cancellation is sent to the server.
 
-        `write` replaces the connection's own for this call.
+        `write` replaces the connection's function for this call.
         """
         if call.log_level and not self.modern:
             await self._raise_level(call.log_level)
@@ -83,12 +83,12 @@ class MultiplexedConnection:
             self._write(notification_body(method))
 
     def cancel(self, number: int) -> None:
-        """Notify the server that a response is no longer wanted."""
+        """Send the server a cancellation of this request."""
         with suppress(ToolbusError):
             self._write(notification_body("notifications/cancelled", {"requestId": number}))
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to new URIs and unsubscribe from those no longer wanted."""
+        """Subscribe to exactly these resources."""
         for uri in sorted(uris - self._watched):
             messages.result_of(await self.request("resources/subscribe", {"uri": uri}))
             self._watched |= {uri}
@@ -97,7 +97,7 @@ class MultiplexedConnection:
             await self.request("resources/unsubscribe", {"uri": uri})
 
     async def _raise_level(self, level: str) -> None:
-        """Raise the server's log level to the most verbose one that a caller requested."""
+        """Set the server's log level to this level, if it is more verbose than before."""
         rank = rank_of(level)
         if rank < self._level and self.described.has("logging"):
             self._level, self.dispatcher.raised = rank, True
@@ -111,7 +111,7 @@ class MultiplexedConnection:
         write: Write | None = None,
         caller: Caller | None = None,
     ) -> messages.Incoming:
-        """Wait for the response, for as long as progress extends the caller's call."""
+        """Send a request and wait for the response. Progress extends the time limit of a call."""
         future: asyncio.Future[messages.Incoming] = asyncio.get_running_loop().create_future()
         self.dispatcher.waiting[number] = future
         limit = Limit(future, seconds, None if caller is None else caller.left)

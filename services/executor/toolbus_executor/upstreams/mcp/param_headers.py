@@ -1,4 +1,4 @@
-"""Tool arguments repeated as headers `Mcp-Param-*` (MCP 2026-07-28, x-mcp-header)."""
+"""Tool arguments that are repeated as headers `Mcp-Param-*` (MCP 2026-07-28, x-mcp-header)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ _DATA = frozenset({"default", "const", "enum", "examples"})  # keywords whose va
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One argument to repeat: its path in the arguments, and its header."""
+    """An argument to repeat as a header: its path in the arguments, and the header's name."""
 
     path: tuple[str, ...]
     header: bytes
 
 
 class AnnotationError(ValueError):
-    """The annotations of a schema violate MCP's rules."""
+    """An annotation of a schema violates MCP's rules. The message is the reason."""
 
 
 def params_of(schema: Any) -> tuple[Param, ...]:
-    """Return the arguments that an input schema requires as headers.
+    """Return the arguments that an input schema annotates with a header.
 
     Raises:
         AnnotationError: an annotation is invalid.
@@ -47,7 +47,7 @@ def params_of(schema: Any) -> tuple[Param, ...]:
 
 
 def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
-    """Return the headers for these arguments; absent and null arguments have none."""
+    """Return the header lines for these arguments. Absent and null arguments have none."""
     values = msgspec.json.decode(arguments)
     lines = b""
     for param in params:
@@ -60,7 +60,10 @@ def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
 def _annotated(
     schema: Any, path: tuple[str, ...] | None
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yield every annotated part with its path, which is empty outside of properties."""
+    """Yield every annotated part of a schema with its path.
+
+    The path is empty outside of properties.
+    """
     if isinstance(schema, list):
         for item in schema:
             yield from _annotated(item, None)
@@ -74,7 +77,10 @@ def _annotated(
 def _parts(
     schema: dict[str, Any], path: tuple[str, ...] | None
 ) -> Iterator[tuple[tuple[str, ...] | None, Any]]:
-    """Yield the subschemas, each with its path; empty unless only properties lead to it."""
+    """Yield the subschemas of a schema with their paths.
+
+    A path is None if a keyword other than `properties` leads to the subschema.
+    """
     for keyword, value in schema.items():
         if keyword == "properties" and isinstance(value, dict):
             for name, part in value.items():

@@ -1,4 +1,4 @@
-"""An upstream over stdio: one JSON message per line, requests multiplexed, in either family."""
+"""Upstream for an MCP server over stdio: one message per line, with multiplexed requests."""
 
 import asyncio
 import itertools
@@ -36,15 +36,15 @@ from toolbus_executor.upstreams.subscriptions import (
 )
 
 PROBE_SECONDS = 5.0
-STARTING_SECONDS = 15.0  # if no other request can be tried
-ANSWER_SECONDS = 4.0  # time limit of a later probe
-LARGEST_HEEDED = 4096  # bytes of a result that may name a file the server could not open
+STARTING_SECONDS = 15.0  # timeout of the first request if no other family is possible
+ANSWER_SECONDS = 4.0  # timeout of a health probe
+LARGEST_HEEDED = 4096  # bytes; larger results are not searched for missing files
 IS_ERROR = re.compile(rb'"isError"\s*:\s*true')
-MAX_MISSED = 5  # probes in a row, as many as open a breaker
+MAX_MISSED = 5  # consecutive missed probes, the same number that opens a breaker
 
 
 class StdioUpstream:
-    """One server process; `errors` creates the consumer of its standard error."""
+    """A server process. `errors` creates the reader of its standard error."""
 
     def __init__(
         self,
@@ -71,53 +71,56 @@ class StdioUpstream:
         self._followed: frozenset[str] = frozenset()
         self._tasking = TaskSupport()
         self._missed = 0
-        self._answers = False  # whether it ever responded to a probe
+        self._answers = False  # whether the process has ever responded to a probe
         self.left_out: dict[str, str] = {}
 
     @property
     def pid(self) -> int | None:
-        """The id of the server's process, while it runs."""
+        """The process id of the server while it runs, otherwise None."""
         return self._child.pid
 
     @property
     def held(self) -> dict[str, bool]:
-        """Which isolation settings are enforced on this machine."""
+        """The isolation in force."""
         return self._child.held
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the process tried to reach and that `network` does not list."""
+        """The hosts that the proxy rejected, each with the number of requests."""
         gate = self._isolation.gate
         return gate.refused if gate is not None else {}
 
     @property
     def denied_files(self) -> dict[str, str]:
-        """Hidden files that the process tried to open, each with `read` or `write`."""
+        """The hidden files that the process needs, each with `read` or `write`."""
         return self._child.unseen.files
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return not self._connection.modern
 
     @property
     def certain(self) -> bool:
-        """Whether all earlier calls have definitely ended in the server."""
+        """Whether all earlier calls have certainly ended in the server."""
         return self._connection.dispatcher.certain
 
     def declare(self, kinds: Kinds) -> None:
-        """Set the capabilities that a handshake declares for the connection's only client."""
+        """Set the capabilities that the handshake declares.
+
+        The connection must have one client only.
+        """
         self._connection.kinds = kinds
 
     def notify(self, method: str) -> None:
-        """Notify the server of a change at its client, in the session-based revisions."""
+        """Send a session-based server a notification about a change at its client."""
         if not self._connection.modern:
             self._connection.notify(method)
 
     async def open(self) -> Described:
-        """Start the process.
+        """Start the process and detect its protocol family.
 
-        Try server/discover, then the handshake if the process does not know it.
+        `server/discover` is tried first, then the handshake.
         """
         await self._start()
         if self.protocol == "legacy":
@@ -136,7 +139,7 @@ class StdioUpstream:
         try:
             return await self._connection.initialize()
         except UpstreamRefusedError:
-            # A server that started slowly has received the first request after all.
+            # A server that started slowly may have processed the first request in the meantime.
             described = await self._discover()
             if described is None:
                 raise
@@ -151,7 +154,7 @@ class StdioUpstream:
         return result
 
     async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page as a stateless server lists it to clients that declare these kinds."""
+        """Return one page of a list of a stateless server, for clients that declare these kinds."""
         params = {} if cursor is None else {"cursor": cursor}
         able = msgspec.json.encode(declared(kinds)).decode()
         message = await self._connection.request(method, params, capabilities=able)
@@ -159,11 +162,14 @@ class StdioUpstream:
         return result
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         self._tasking.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Send a call, through the task bridge where tasks are involved."""
+        """Send a call and return its result.
+
+        Calls about tasks are converted between the families.
+        """
         modern = not self.sends_requests
         return await self._tasking.request(call, seconds, caller, self._once, modern=modern)
 
@@ -186,13 +192,14 @@ class StdioUpstream:
             self._resubscribe()
 
     async def probe(self) -> None:
-        """Check that the process responds; after `MAX_MISSED` missed probes it is ended.
+        """Check that the process responds.
 
-        A process that never responded to a probe may not know the request: that is no failure.
+        After `MAX_MISSED` consecutive missed probes, the process is ended. A process that has never
+        responded to a probe may not support the request, which is no failure.
 
         Raises:
-            TimeoutError: it did not respond in time.
-            NoProbeError: it never responded to a probe.
+            TimeoutError: the process did not respond in time.
+            NoProbeError: the process has never responded to a probe.
 
         """
         method = "server/discover" if self._connection.modern else "ping"
@@ -208,7 +215,7 @@ class StdioUpstream:
         self._answers, self._missed = True, 0
 
     async def wait_lost(self) -> str:
-        """Wait until the process ends; return the reason."""
+        """Wait until the process ends, and return the reason."""
         return f"Its process ended: {await asyncio.shield(self._child.ended)}."
 
     async def close(self) -> None:
@@ -231,7 +238,7 @@ class StdioUpstream:
         return described
 
     async def _shake_hands(self) -> Described:
-        """Perform the handshake first: some processes only support the first message's family."""
+        """Perform the handshake as the first request."""
         try:
             return await self._connection.initialize()
         except UpstreamRefusedError as error:
@@ -247,11 +254,11 @@ class StdioUpstream:
             return None
 
     def _resubscribe(self) -> None:
-        """Start the subscription that is needed now, and cancel the previous one."""
+        """Start a subscription for the current resources and tasks, and cancel the previous one."""
         before, self._listening = self._listening, 0
         params = listen_params(self._connection.described, self._watched, self._followed)
         if params is not None:
-            # The response comes when the server ends the subscription, perhaps never.
+            # No code waits for the response, which the server sends at the end of the subscription.
             self._listening = next(self._numbers)
             body = listen_body(self._listening, params)
             with suppress(ToolbusError):

@@ -1,1 +1,1 @@
-"""MCP tasks between protocol families."""
+"""MCP tasks, converted between protocol families."""

@@ -1,4 +1,4 @@
-"""Tasks across protocol families: created, polled, completed and cancelled in the caller's form."""
+"""Conversion of task requests between protocol families. Responses have the caller's form."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,10 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One call between the families, and the function that sends one request."""
+    """A call whose caller and server use different protocol families.
+
+    `once` sends one request to the server.
+    """
 
     call: CallAdmitted
     seconds: float
@@ -41,21 +44,27 @@ class Bridge:
     once: Once
 
     async def _ask(self, method: str, params: bytes | None = None) -> bytes:
-        """Send a request about the call's task, which the call's own arguments name."""
+        """Send a request of this method about the call's task.
+
+        The default params are the call's arguments.
+        """
         request = about(self.call, method, self.call.arguments if params is None else params)
         return await self.once(request, self.seconds, self.caller)
 
     async def _itself(self, **changed: Any) -> bytes:
-        """Send the caller's own request, with these changes."""
+        """Send the caller's request, with these changes."""
         request = self.call.model_copy(update=changed) if changed else self.call
         return await self.once(request, self.seconds, self.caller)
 
 
 class OverModern(Bridge):
-    """A call by a caller with a session to a stateless server; requests declare the extension."""
+    """A call of a session-based caller to a stateless server.
+
+    The call must declare the extension.
+    """
 
     async def answer(self) -> bytes:
-        """Return the response in the caller's form; the result of a tool call stays unchanged."""
+        """Return the response in the caller's form. The result of a tool call is not changed."""
         method = self.call.method
         if method == TOOLS_CALL:
             return await self._itself()
@@ -72,12 +81,12 @@ class OverModern(Bridge):
         await self._itself()
 
     async def _outcome(self) -> bytes:
-        """Wait until the task ends, or return the input requests of the server."""
+        """Wait until the task ends or requests input. Return its result or these requests."""
         answered = await self._pass_answers()
         async with asyncio.timeout(self.seconds) as limit:
             while True:
                 task = task_formats.read(await self._get())
-                if not self.caller.task:  # the caller of tasks/result can retry
+                if not self.caller.task:  # a client that sends tasks/result can retry
                     works_on(limit, self.caller)
                 if task.status in ENDED:
                     return outcome(task)
@@ -89,7 +98,7 @@ class OverModern(Bridge):
                 await asyncio.sleep(pause(task))
 
     async def _pass_answers(self) -> frozenset[str]:
-        """Forward the caller's answers to the server; return the names of answered requests."""
+        """Send the caller's answers to the server. Return the names of the answered requests."""
         _, answers = answers_in(self.call.extra)
         if not answers:
             return frozenset()
@@ -102,10 +111,13 @@ class OverModern(Bridge):
 
 
 class OverLegacy(Bridge):
-    """A stateless caller at a session-based server."""
+    """A call of a stateless caller to a session-based server."""
 
     async def answer(self) -> bytes:
-        """Return the response in the caller's form; `TaskQuestions` handles input requests."""
+        """Return the response in the caller's form.
+
+        `TaskInputRequests` processes input requests.
+        """
         method = self.call.method
         if method == TOOLS_CALL:
             return await self._begin()
@@ -130,7 +142,10 @@ class OverLegacy(Bridge):
         )
 
     async def _ended(self) -> dict[str, Any]:
-        """Return a task's outcome: in 2026-07-28 a tool that reports an error has completed."""
+        """Return the members of an ended task.
+
+        In 2026-07-28, a task whose tool reported an error is completed.
+        """
         try:
             result = await self._ask(RESULT)
         except UpstreamRefusedError as error:
@@ -138,7 +153,7 @@ class OverLegacy(Bridge):
         return {"status": "completed", "result": task_formats.whole(result)}
 
     async def _cancel(self) -> bytes:
-        """Acknowledge, also if the task has ended: that is no error in the caller's family."""
+        """Cancel the task. If the task has ended, this is no error in the caller's family."""
         try:
             await self._itself()
         except UpstreamRefusedError as error:
@@ -149,7 +164,7 @@ class OverLegacy(Bridge):
 
 
 def outcome(task: Task) -> bytes:
-    """Return the result of an ended task of a stateless server. Raises its error otherwise."""
+    """Return the result of an ended task of a stateless server. Raises the task's error."""
     if task.status == "completed" and task.result:
         return bytes(task.result)
     error = task.error
@@ -165,12 +180,12 @@ def outcome(task: Task) -> bytes:
 
 
 def over(status: str) -> UpstreamRefusedError:
-    """Return the error for a request that an ended task does not support."""
+    """Return the error for a request that needs a running task."""
     return UpstreamRefusedError(f"The task is {status} already.", upstream_code=INVALID_PARAMS)
 
 
 def as_error(error: UpstreamRefusedError) -> dict[str, Any]:
-    """Return a server's error in JSON-RPC form."""
+    """Return an error of a server in JSON-RPC form."""
     found: dict[str, Any] = {"code": error.data["upstream_code"], "message": error.reason}
     if "upstream_data" in error.data:
         found["data"] = error.data["upstream_data"]
@@ -178,17 +193,17 @@ def as_error(error: UpstreamRefusedError) -> dict[str, Any]:
 
 
 def about(call: CallAdmitted, method: str, params: bytes) -> CallAdmitted:
-    """Return a request of another method about a call's task."""
+    """Return a request about a call's task, with this method and these params."""
     return call.model_copy(update={"method": method, "arguments": params, "extra": ""})
 
 
 def as_task(extra: str) -> str:
-    """Return the extra members of a call plus the request to run it as a task."""
+    """Return the extra members of a call, with a request to execute the call as a task."""
     return msgspec.json.encode({**(_members(extra) if extra else {}), "task": {}}).decode()
 
 
 def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
-    """Extend the deadline of a call whose task the server has just reported on."""
+    """Extend the time limit of a call, because the server has just returned a task's status."""
     caller.works()
     left, until = caller.left(), limit.when()
     if until is not None and left > 0 and not limit.expired():
@@ -196,6 +211,6 @@ def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
 
 
 def pause(task: Task) -> float:
-    """Return the seconds until the next poll of a task."""
+    """Return the pause before the next poll of a task in seconds."""
     seconds = POLL_SECONDS if task.poll_ms is None else task.poll_ms / 1000
     return min(max(seconds, _SHORTEST_POLL), LONGEST_POLL)

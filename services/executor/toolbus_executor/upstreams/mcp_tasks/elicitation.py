@@ -1,8 +1,9 @@
 """Input requests of session-based servers for tasks of stateless callers.
 
-Such a server sends requests while a client waits for the task's result, but a stateless caller only
-polls its task. Therefore this process waits for the result on the caller's behalf, and adds the
-requests to every poll. Their keys name this process, which must receive the answers.
+Such a server sends its requests while a client waits for the task's result. A stateless caller only
+polls its task. Therefore this process waits for the result in place of the caller, and adds the
+requests to the response of every poll. The keys of the requests contain the id of this process,
+because it must receive the answers.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Answered(msgspec.Struct):
-    """The members of tasks/update."""
+    """The members of `tasks/update`."""
 
     taskId: str = ""  # noqa: N815 - MCP's member name
     inputResponses: dict[str, msgspec.Raw] = {}  # noqa: N815
@@ -52,7 +53,7 @@ class _DiscardedReply:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A task whose result is awaited, and the requests received while waiting."""
+    """A task whose result is awaited. `caller` stores the requests that were received."""
 
     key: str
     result: asyncio.Task[bytes]
@@ -60,7 +61,7 @@ class _Waiting:
 
 
 class TaskInputRequests:
-    """The tasks of one server in this process that wait for input."""
+    """The tasks of one server for which this process waits."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
@@ -72,7 +73,7 @@ class TaskInputRequests:
     async def request(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
-        """Return a task with its input requests, or forward the answers to them."""
+        """Return a task with its input requests, or forward the caller's answers."""
         if call.method == UPDATE:
             return await self._update(upstream, call, seconds, caller)
         raw = await upstream.call(call, seconds, caller)
@@ -83,7 +84,7 @@ class TaskInputRequests:
         return _shown(raw, waiting)
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting for all tasks."""
         for waiting in list(self._waiting.values()):
             waiting.result.cancel()
 
@@ -91,7 +92,7 @@ class TaskInputRequests:
         self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> bytes:
         waiting = self._waiting.get(_name(call))
-        if waiting is None:  # no request is pending; the server checks that the task exists
+        if waiting is None:  # no request is pending; only check that the task exists
             await upstream.call(about(call, GET, _named(call)), seconds, caller)
             return _NOTHING
         answers = _answered(call).inputResponses
@@ -127,12 +128,12 @@ class TaskInputRequests:
 
 
 def concerns(call: CallAdmitted) -> bool:
-    """Return whether a stateless caller polls or updates a task that may need its input."""
+    """Return whether a stateless caller polls or updates a task."""
     return call.family is ProtocolFamily.MODERN and call.method in (GET, UPDATE)
 
 
 def holder_of(call: CallAdmitted) -> str:
-    """Return the process that holds the requests that a call answers; empty if there are none."""
+    """Return the process that waits for the answers in a call; empty if there is none."""
     if call.method != UPDATE:
         return ""
     with suppress(UpstreamRefusedError):
@@ -144,7 +145,7 @@ def holder_of(call: CallAdmitted) -> str:
 
 
 async def _gather(waiting: _Waiting, seconds: float) -> None:
-    """Wait a short time for a request of the server, and for further ones."""
+    """Wait a short time for the server's first request, and for further requests."""
     if waiting.caller.questions:
         return
     requested: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -158,7 +159,7 @@ async def _gather(waiting: _Waiting, seconds: float) -> None:
 
 
 def _shown(raw: bytes, waiting: _Waiting) -> bytes:
-    """Return a task with its input requests; if it has none, its status is `working`."""
+    """Return the task with its input requests. Without requests, the task's status is `working`."""
     questions = {
         f"{waiting.key}.{key}": {"method": each.method, "params": msgspec.Raw(each.params)}
         for key, each in waiting.caller.questions.items()
@@ -185,5 +186,5 @@ def _named(call: CallAdmitted) -> bytes:
 
 
 def _name(call: CallAdmitted) -> tuple[str, ...]:
-    """Return the key of a task: its owner and its id."""
+    """Return the key of a call's task: the task's owner and its id."""
     return call.principal_id, call.customer, call.key, call.session, _answered(call).taskId

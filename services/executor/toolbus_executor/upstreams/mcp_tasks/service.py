@@ -1,4 +1,4 @@
-"""Tasks of one server: passed through, converted between families, or run to their end here."""
+"""Calls about tasks. They are forwarded, converted between families, or executed as a task."""
 
 import asyncio
 from collections.abc import Awaitable, Collection
@@ -27,32 +27,36 @@ from toolbus_executor.upstreams.suspended_calls import answers_in
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
-_STATE = "toolbus-task:"  # plus the task id: the state of a turn whose task was created here
+_STATE = "toolbus-task:"  # prefix of the state that contains a task id
 _INPUT_REQUIRED = msgspec.Raw(b'"input_required"')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class TaskSupport:
-    """Handle the calls of one server that involve tasks."""
+    """Handler of one server's calls that can involve tasks."""
 
     def __init__(self) -> None:
         self._required: frozenset[str] = frozenset()
         self._able: frozenset[str] = frozenset()
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools that may run as tasks, and those that run only as tasks."""
+        """Store which tools can be executed as tasks, and which tools only as tasks."""
         support = {tool.name: _support(tool.definition) for tool in tools}
         self._required = frozenset(name for name, value in support.items() if value == "required")
         self._able = frozenset(
             name for name, value in support.items() if value in ("optional", "required")
         )
 
+    def requires(self, tool: str) -> bool:
+        """Return whether a tool runs only as a task."""
+        return tool in self._required
+
     async def request(
         self, call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
     ) -> bytes:
-        """Return the response to a call, in its caller's form if it is about a task.
+        """Return the response to a call. A response about a task has the caller's form.
 
-        `modern` is the server's family; `once` sends it one request.
+        `modern` is set if the server is stateless. `once` sends one request to the server.
         """
         if modern is not (call.family is ProtocolFamily.MODERN) and self._crosses(
             call, modern=modern
@@ -70,7 +74,7 @@ class TaskSupport:
         return await _checked(run_modern(call, seconds, caller, once))
 
     def _crosses(self, call: CallAdmitted, *, modern: bool) -> bool:
-        """Return whether a call between the families is about a task."""
+        """Return whether a call is about a task, if caller and server have different families."""
         if call.method != TOOLS_CALL:
             return call.method.startswith("tasks/")
         if modern:
@@ -78,7 +82,7 @@ class TaskSupport:
         return call.tool in self._able and takes_tasks(call.capabilities)
 
     def _drives(self, call: CallAdmitted) -> bool:
-        """Return whether this process must run a call as a task and wait for it."""
+        """Return whether this process must execute a call as a task and wait for its result."""
         return (
             bool(self._required)
             and call.method == TOOLS_CALL
@@ -97,7 +101,7 @@ def _bridge(
 
 
 async def _checked(work: Awaitable[bytes]) -> bytes:
-    """Return the result of `work`; a malformed task raises `UpstreamInvalidError`."""
+    """Return the result of `work`. Raises `UpstreamInvalidError` for a malformed task."""
     try:
         return await work
     except msgspec.DecodeError as error:
@@ -105,7 +109,7 @@ async def _checked(work: Awaitable[bytes]) -> bytes:
 
 
 async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-    """Return the result of a task of a session-based server as the result of the tool call."""
+    """Execute a call as a task of a session-based server, and return the tool's result."""
     request = call.model_copy(update={"extra": as_task(call.extra)})
     created = task_formats.nested(await once(request, seconds, caller))
     task = task_formats.read(created or b"{}")
@@ -127,9 +131,10 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
 
 
 async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-    """Return the result of a task of a stateless server as the result of the tool call.
+    """Execute a call that can become a task of a stateless server, and return its result.
 
-    If the task needs input, the turn ends. The next turn has the answers and names the task.
+    If the task needs input, the result requests the input. The next call contains the answers and
+    the task's id.
     """
     able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
     task = resumed = _resumed(call.extra)
@@ -151,7 +156,7 @@ async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: O
 
 
 def _resumed(extra: str) -> str:
-    """Return the task that a turn continues; empty in a call's first turn."""
+    """Return the id of the task that a call continues; empty for a new call."""
     if _STATE not in extra:
         return ""
     state = answers_in(extra)[0]
@@ -159,7 +164,7 @@ def _resumed(extra: str) -> str:
 
 
 def _with_state(raw: bytes, task: str) -> bytes:
-    """Return a result. If it requests input, add the state that names its task."""
+    """Return the result. A result that requests input gets a state with the task's id."""
     members = _members(raw)
     if members.get("resultType") != _INPUT_REQUIRED:
         return raw
@@ -167,9 +172,10 @@ def _with_state(raw: bytes, task: str) -> bytes:
 
 
 def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
-    """Return whether a modern server requires a task from a caller without task support.
+    """Return whether a modern server requires task support that the caller does not have.
 
-    A modern caller is rejected instead, as the extension specifies: it can declare support.
+    This applies to session-based callers. The error is returned to a modern caller, because it can
+    declare the support.
     """
     data = error.data.get("upstream_data")
     wanted = data.get("requiredCapabilities") if isinstance(data, dict) else None

@@ -1,1 +1,1 @@
-"""Servers that are called with OAuth tokens: a shared one, or one per user."""
+"""Upstreams that require OAuth tokens: one shared token, or one token per user."""

@@ -1,4 +1,4 @@
-"""API upstreams with per-user tokens: one connection for all, and a token for each call."""
+"""API upstreams with tokens per user: one connection for all users, and a token per call."""
 
 from collections.abc import Collection
 from typing import Any, Protocol
@@ -10,10 +10,10 @@ from toolbus_executor.upstreams.call_channel import Caller
 
 
 class TakesTokens(Upstream, Protocol):
-    """An API whose calls can each carry another token."""
+    """An API upstream that can use another token for each call."""
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Send a call with this token."""
+        """Send a call with this token and return its result."""
         ...
 
     async def probe(self) -> None:
@@ -22,7 +22,7 @@ class TakesTokens(Upstream, Protocol):
 
 
 class TokenView:
-    """An API as called with one user's token; its tools are those of the whole API."""
+    """View of an API for one user. Calls use the user's token; the tools are those of the API."""
 
     sends_requests = False
 
@@ -32,32 +32,32 @@ class TokenView:
         self.left_out: dict[str, str] = {}
 
     async def open(self) -> Described:
-        """Do nothing: the API is open already."""
+        """Do nothing, because the API is already open."""
         return Described("", "")
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return a page of the API's list."""
+        """Return one page of a list of the API."""
         return await self._whole.list_page(method, cursor)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Do nothing: the API itself stores the tools."""
+        """Do nothing, because the API itself stores the definitions."""
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Send a call with this user's token."""
+        """Send a call with the user's token and return its result."""
         return await self._whole.call_as(self._bearer, call, seconds)
 
     async def probe(self) -> None:
-        """Do nothing: the API itself is probed."""
+        """Do nothing, because the API itself is probed."""
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Do nothing: an API has no resources."""
+        """Do nothing, because an API has no resources."""
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Do nothing: an API has no tasks."""
+        """Do nothing, because an API has no tasks."""
 
     async def wait_lost(self) -> str:
-        """Wait until the API's connection is unusable."""
+        """Wait until the API must be reconnected, and return the reason."""
         return await self._whole.wait_lost()
 
     async def close(self) -> None:
-        """Do nothing: the API stays open."""
+        """Do nothing, because the API stays open."""

@@ -1,4 +1,4 @@
-"""A process that receives an OAuth token of one user, and ends when the account is disconnected."""
+"""Server process with an OAuth token of one user. It ends when the account is disconnected."""
 
 import asyncio
 import logging
@@ -19,13 +19,13 @@ from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 2.0  # between two checks for another token
+CHECK_SECONDS = 2.0  # interval of checks for a new token
 ENDED = "Its account was disconnected, so its process was ended."
 
 
 @dataclass(eq=False, slots=True)
 class _Started:
-    """A process started with a token, and its number of calls in progress."""
+    """A process that was started with a token, and the number of its calls in progress."""
 
     process: StdioUpstream
     file: TokenFile | None
@@ -45,11 +45,12 @@ class _Started:
 
 
 class TokenProcess:
-    """A process as an upstream; `start` creates it for a token, with the token's file if any.
+    """A process as an upstream. `start` creates it for a token, with a token file if configured.
 
-    A new token is written to that file, and the process continues. Without a file, the next call
-    starts another process, and the previous process ends after its last call. A process that only
-    lists may receive tokens of different accounts in turn, so it is restarted for each.
+    A new token is written to the file, and the process continues. Without a file, the next call
+    starts a new process, and the previous process ends after its last call. A process for listing
+    can receive tokens of different accounts, so it is restarted for each token (`one_account` is
+    false).
     """
 
     def __init__(
@@ -74,31 +75,31 @@ class TokenProcess:
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return self._now is not None and self._now.process.sends_requests
 
     @property
     def pid(self) -> int | None:
-        """The process id, while it runs."""
+        """The process id while the process runs, otherwise None."""
         return self._now.process.pid if self._now is not None else None
 
     @property
     def held(self) -> dict[str, bool]:
-        """Which isolation settings are enforced on this machine."""
+        """The isolation in force."""
         return self._now.process.held if self._now is not None else {}
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the process tried to reach and may not."""
+        """The hosts that the proxy rejected, each with the number of requests."""
         return self._now.process.denied_hosts if self._now is not None else {}
 
     @property
     def denied_files(self) -> dict[str, str]:
-        """Hidden files that the process tried to open."""
+        """The hidden files that the process needs, each with `read` or `write`."""
         return self._now.process.denied_files if self._now is not None else {}
 
     async def open(self) -> Described:
-        """Start the process with the current token. Raises `ConsentRequiredError`."""
+        """Start the process with the user's current token. Raises `ConsentRequiredError`."""
         await self._bearer.needed()
         described = await self._begin()
         self._checking = asyncio.create_task(self._check())
@@ -109,13 +110,16 @@ class TokenProcess:
         return await self._present.process.list_page(method, cursor)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         self._tools = tools
         if self._now is not None:
             self._now.process.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Send a call to the process with the current token. Raises `ConsentRequiredError`."""
+        """Send a call to the process with the current token, and return its result.
+
+        Raises `ConsentRequiredError`.
+        """
         began = monotonic()
         async with asyncio.timeout(seconds):
             started = await self._with_token()
@@ -141,7 +145,7 @@ class TokenProcess:
         await self._present.process.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait until the process or its token ends; return the reason."""
+        """Wait until the process ends or its token is revoked, and return the reason."""
         return await asyncio.shield(self._lost)
 
     async def close(self) -> None:
@@ -179,7 +183,7 @@ class TokenProcess:
             return self._present
 
     async def _renew(self, before: _Started) -> None:
-        """Pass the current token to the process, or start another process with it."""
+        """Write the current token to the process's file, or start another process with it."""
         if self._one_account and before.file is not None:
             before.token = self._bearer.token
             before.file.write(before.token)
@@ -209,7 +213,7 @@ class TokenProcess:
         return described
 
     async def _check(self) -> None:
-        """End the process when its token is revoked; otherwise pass on the next token."""
+        """End the process when its token is revoked. Pass every new token to it."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             line = await self._bearer.line()
@@ -222,7 +226,7 @@ class TokenProcess:
                 await self._follow_token()
 
     def _starts_with_calls(self, started: _Started) -> bool:
-        """Return whether the next token can wait for the next call."""
+        """Return whether a new token is first used by the next call."""
         return self._one_account and started.file is None
 
     async def _follow_token(self) -> None:
@@ -238,7 +242,7 @@ class TokenProcess:
         self._lose(ENDED)
 
     def _leave_idle(self, started: _Started) -> None:
-        """End a replaced process once it has no calls."""
+        """End a replaced process if it has no calls in progress."""
         if started is not self._now and not started.calls:
             self._leaving.start(started.end())
 

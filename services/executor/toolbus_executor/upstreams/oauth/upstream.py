@@ -1,4 +1,4 @@
-"""A server that requires OAuth: one shared connection, or one per user."""
+"""Upstream that requires OAuth: one shared connection, or one connection per user."""
 
 import asyncio
 from collections import OrderedDict
@@ -27,8 +27,8 @@ from toolbus_executor.upstreams.base import (
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Caller
 from toolbus_executor.upstreams.sessions.separate_sessions import Separated
 
-MAX_USERS = 512  # connected at once
-WAIT_SECONDS = 20.0  # seconds to wait for a user who has agreed to open the consent page
+MAX_USERS = 512  # users with a connection
+WAIT_SECONDS = 20.0  # time for a user who opens the consent page to consent
 CHECK_SECONDS = 3.0
 CONNECT = "connect_account"
 _TOOL = {
@@ -39,19 +39,19 @@ _TOOL = {
 
 
 class Connected(Upstream, Protocol):
-    """A connection that can be probed."""
+    """An upstream that can be probed."""
 
     async def probe(self) -> None:
         """Check that the server responds."""
         ...
 
 
-Make = Callable[[Bearer, UpstreamCallbacks], Connected]  # creates a connection that uses this token
+Make = Callable[[Bearer, UpstreamCallbacks], Connected]  # creates a connection with a token
 
 
 @dataclass(slots=True)
 class _Own:
-    """A user's connection, and its number of calls in progress."""
+    """A user's connection, and the number of its calls in progress."""
 
     bearer: Bearer
     upstream: Connected | None = None
@@ -60,10 +60,10 @@ class _Own:
 
 
 class Authorized:
-    """An upstream whose every request carries a token.
+    """An upstream whose requests all contain a token.
 
     If each user has a token, the main connection belongs to one user, and its lists are shown to
-    everyone. Therefore it lists tools, which are equal for all, and nothing that may be private.
+    all users. Therefore it lists only tools, which are the same for all users.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Authorized:
         self._users: OrderedDict[str, _Own] = OrderedDict()
         self._closing = Tasks()
         self._tools: Collection[CatalogEntry] = ()
-        self._waiting_for_user: asyncio.Task[None] | None = None  # while no user has connected
+        self._waiting_for_user: asyncio.Task[None] | None = None  # set while no user has connected
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Entries left out of the latest lists, with reasons."""
+        """Entries that the latest lists omit, with the reasons."""
         return self._main.left_out
 
     @left_out.setter
@@ -99,27 +99,27 @@ class Authorized:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that is used for listing, if the server is a process."""
+        """The process id of the process for listing; None if the server is no process."""
         return getattr(self._main, "pid", None)
 
     @property
     def held(self) -> dict[str, bool]:
-        """Which isolation settings are enforced on this machine."""
+        """The isolation in force."""
         return getattr(self._main, "held", {})
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the processes tried to reach and may not."""
+        """The hosts that the proxy rejected, each with the number of requests."""
         return getattr(self._main, "denied_hosts", {})
 
     @property
     def denied_files(self) -> dict[str, str]:
-        """Hidden files that the processes tried to open."""
+        """The hidden files that the process needs, each with `read` or `write`."""
         return getattr(self._main, "denied_files", {})
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return self._waiting_for_user is None and self._main.sends_requests
 
     def sends_requests_in(self, call: CallAdmitted) -> bool:
@@ -127,22 +127,22 @@ class Authorized:
         return self._waiting_for_user is None and sends_requests(self._main, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Return whether this call belongs to a session of its owner."""
+        """Return whether this call needs a session of its owner."""
         return self._waiting_for_user is None and separates(self._main, call)
 
     @property
     def handshake(self) -> Handshake | None:
-        """The server's description in the handshake, if it speaks both families."""
+        """The description from the handshake, if the server supports both families."""
         return getattr(self._main, "handshake", None)
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe a call's owner to a resource or a task."""
+        """Subscribe the owner of a call to a resource or a task, and return the result."""
         if self._own_tokens:
             raise _unfollowed("poll it")
         return await cast("Separated", self._main).subscribe(call, seconds)
 
     async def open(self) -> Described:
-        """Connect; without any connected user only the connect tool is offered."""
+        """Connect. If no user has connected an account, offer only a tool for connecting."""
         try:
             described = await self._main.open()
             return _without_private(described) if self._own_tokens else described
@@ -153,7 +153,7 @@ class Authorized:
             return Described("modern", MODERN, capabilities={"tools": {}}, ours=True)
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page of a list; lists that may be private to a user are not offered."""
+        """Return one page of a list. With a token per user, only tools are listed."""
         if self._own_tokens and method != "tools/list":
             raise no_such_method()
         if self._waiting_for_user is None:
@@ -161,7 +161,7 @@ class Authorized:
         return {"tools": [_TOOL]}
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         self._tools = tools
         self._main.learn(tools)
         for own in self._users.values():
@@ -169,7 +169,10 @@ class Authorized:
                 own.upstream.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Send a call with its user's token, or return how to connect an account."""
+        """Send a call with the token of its user and return its result.
+
+        Without a token, the result describes how to connect an account.
+        """
         answer = consent.take_answer(call)
         if answer.action and answer.action != "accept":
             return consent.declined(self._name)
@@ -188,21 +191,21 @@ class Authorized:
             await self._main.probe()
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to changes of these resources; impossible with per-user tokens."""
+        """Subscribe to changes of these resources. Not supported with a token per user."""
         if self._own_tokens and uris:
             raise _unfollowed("read the resource again")
         if self._waiting_for_user is None:
             await self._main.watch(uris)
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Subscribe to status changes of these tasks; impossible with per-user tokens."""
+        """Subscribe to status changes of these tasks. Not supported with a token per user."""
         if self._own_tokens and tasks:
             raise _unfollowed("poll the task")
         if self._waiting_for_user is None:
             await self._main.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait until the server must be reconnected; return the reason."""
+        """Wait until the server must be reconnected, and return the reason."""
         main = asyncio.ensure_future(self._main.wait_lost())
         try:
             await asyncio.wait((main, self._lost), return_when=asyncio.FIRST_COMPLETED)
@@ -225,7 +228,7 @@ class Authorized:
     async def _reached(
         self, answer: consent.ConsentReply, seconds: float
     ) -> AsyncIterator[Connected | None]:
-        """Yield the connection for a call; None while only the connect tool is offered.
+        """Yield the connection for a call; None while only the tool for connecting is offered.
 
         Raises:
             ConsentRequiredError: there is no token.
@@ -247,7 +250,7 @@ class Authorized:
             own.calls -= 1
 
     async def _consented(self, own: _Own, patience: float) -> None:
-        """Wait for a token. If there is none, the user's connection is closed."""
+        """Wait for a token. Without one, close the user's connection and raise the error."""
         try:
             await own.bearer.needed(patience)
         except ConsentRequiredError:
@@ -255,7 +258,7 @@ class Authorized:
             raise
 
     def _forget(self, own: _Own) -> None:
-        """Close a user's connection. The next connection of this user shares no state with it."""
+        """Close a user's connection. The user's next connection shares no state with it."""
         left, own.upstream = own.upstream, None
         if left is not None:
             self._closing.start(left.close()).add_done_callback(_retrieve_error)
@@ -289,7 +292,7 @@ class Authorized:
             self._closing.start(left.close()).add_done_callback(_retrieve_error)
 
     async def _opened(self, own: _Own, seconds: float) -> Connected:
-        """Return a user's connection. The first call opens it."""
+        """Return a user's connection. Open it if this is the first call."""
         if own.upstream is not None:
             return own.upstream
         async with own.turn, asyncio.timeout(seconds):
@@ -309,13 +312,13 @@ class Authorized:
     # -- while no user has connected -----------------------------------------------------------
 
     async def _wait_for_user(self) -> None:
-        """Poll until a user has connected."""
+        """Poll until a user has connected an account."""
         while not await self._bearer.line():  # noqa: ASYNC110 - the event is in another service
             await asyncio.sleep(CHECK_SECONDS)
         self._user_connected()
 
     async def _welcome(self) -> str:
-        """Return the message for a user who has connected before tools were listed."""
+        """Return the message for a user who has connected before the tools were listed."""
         if self._one_lists and not await self._bearer.line():
             return (
                 "You are connected. The tools are listed after the account that an operator "
@@ -330,15 +333,15 @@ class Authorized:
 
 
 def _without_private(described: Described) -> Described:
-    """Return a description without the lists and notifications private to one user."""
+    """Return a description without lists and notifications that can be private to one user."""
     shared = {name: value for name, value in described.capabilities.items() if name != "prompts"}
     if described.has("resources"):
-        shared["resources"] = {}  # each person may read their own
+        shared["resources"] = {}  # each user can read resources
     return replace(described, capabilities=shared)
 
 
 def _unfollowed(otherwise: str) -> UpstreamRefusedError:
-    """Return the error for notifications that would arrive on another user's connection."""
+    """Return the error for notifications that would arrive on the connection of another user."""
     return UpstreamRefusedError(
         "Notifications of this server are not available, because each user has a separate "
         f"connection; {otherwise} instead.",
@@ -350,7 +353,7 @@ def _unfollowed(otherwise: str) -> UpstreamRefusedError:
 def _only_changes(
     news: UpstreamCallbacks, changed: Callable[[], None] | None = None
 ) -> UpstreamCallbacks:
-    """Return the callbacks without those for notifications, which are private to one user."""
+    """Return the callbacks without those for notifications, which can be private to one user."""
     return replace(
         news,
         on_lists_changed=changed or news.on_lists_changed,
@@ -360,7 +363,7 @@ def _only_changes(
 
 
 def _ignore() -> None:
-    """Ignore changed lists: the connection that lists reports them."""
+    """Ignore a changed list, because the main connection reports it."""
 
 
 def _discard(_method: str, _params: bytes) -> None:
@@ -368,5 +371,5 @@ def _discard(_method: str, _params: bytes) -> None:
 
 
 def _retrieve_error(closing: "asyncio.Task[None]") -> None:
-    """Ignore why a connection that is no longer used could not be closed."""
+    """Ignore the error of closing a connection that is no longer used."""
     _ = closing.cancelled() or closing.exception()

@@ -1,1 +1,1 @@
-"""HTTP APIs as upstreams: requests are built from arguments, results from responses."""
+"""Upstreams for HTTP APIs. Arguments become requests, and responses become results."""

@@ -1,4 +1,4 @@
-"""Load an API's document from a file or a URL."""
+"""Loader of an API's document from a file or a URL."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ _OK, _REDIRECTION, _ERRORS = 200, 300, 400
 
 
 def is_remote(source: str) -> bool:
-    """Return whether a document is at a URL."""
+    """Return whether the source of a document is a URL."""
     return source.startswith(("http://", "https://"))
 
 
@@ -41,10 +41,10 @@ def read_file(path: str) -> bytes:
 async def fetch(
     url: str, own_headers: dict[str, str], way: Dialer, bearer: Bearer | None = None
 ) -> bytes:
-    """Return the content at a URL; redirects are reported and not followed.
+    """Return the document at a URL. Redirects are not followed.
 
     Raises:
-        ToolbusError: the document cannot be fetched.
+        ToolbusError: the document cannot be fetched, or it has moved.
 
     """
     transport = Transport(url, own_headers, way)

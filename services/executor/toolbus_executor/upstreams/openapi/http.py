@@ -1,4 +1,4 @@
-"""Serialize HTTP requests."""
+"""Serialization of HTTP requests."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def bytes_of(
     headers: Iterable[tuple[str, str]] = (),
     body: bytes | None = None,
 ) -> bytes:
-    """Return a complete request; `common` holds the header lines of every request."""
+    """Return a complete request. `common` contains the header lines of all requests."""
     own = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers)
     head = f"{method} {target} HTTP/1.1\r\n".encode("ascii") + common
     head += own.encode("utf-8", "replace")

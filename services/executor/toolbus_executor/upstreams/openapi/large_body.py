@@ -1,4 +1,7 @@
-"""API responses too large to hold: buffered as they arrive, without credentials."""
+"""API responses that are too large for memory.
+
+They are stored as they arrive, without credentials.
+"""
 
 from collections.abc import Callable
 
@@ -14,7 +17,7 @@ _LONGEST_MEDIA = 100
 
 
 class LargeBody(MessageSpill):
-    """The buffered body of one API response."""
+    """The stored body of one API response."""
 
     whole = Kind.TEXT
 
@@ -24,13 +27,16 @@ class LargeBody(MessageSpill):
         self._spill: SpillBuffer | None = None
 
     def begin(self) -> SpillBuffer:
-        """Start buffering."""
+        """Start to store the body, and return its spill buffer."""
         self._spill = super().begin()
         self._spill.strike = self._strike
         return self._spill
 
     def result(self, head: Head, *, structured: bool) -> bytes | None:
-        """Return the call's result; None if the response was not too large, or is an error."""
+        """Return the result of the call.
+
+        Return None if the response was not too large, or is an error.
+        """
         if self._spill is None or head.status >= _ERRORS:
             return None
         extracted = self._spill.extracted[0]
@@ -38,5 +44,6 @@ class LargeBody(MessageSpill):
         if media and media.isascii() and len(media) <= _LONGEST_MEDIA:
             extracted.media = media.decode()
         content = {"content": [{"type": "text", "text": extracted.name}]}
-        # Clients reject a success without the structured content its schema requires.
+        # Clients reject a successful result without the structured content that its schema
+        # requires.
         return msgspec.json.encode(content | ({"isError": True} if structured else {}))

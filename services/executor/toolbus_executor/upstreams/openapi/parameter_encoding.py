@@ -1,4 +1,7 @@
-"""Serialize arguments in OpenAPI's parameter styles, percent-encoded and injection-safe."""
+"""Encoding of arguments in OpenAPI's parameter styles.
+
+Values cannot change other parts of a request.
+"""
 
 import re
 from collections.abc import Iterator
@@ -12,24 +15,24 @@ from toolbus_common.openapi import Parameter
 LONGEST_VALUE = 8 * 1024  # bytes of one argument in a path, a query or a header
 DEEPEST = 8
 MAX_DECODINGS = 4
-_RESERVED = ":/?@!$'()*,;[]"  # for allowReserved; & = + # would end the value
+_RESERVED = ":/?@!$'()*,;[]"  # for allowReserved, without & = + # because these end a value
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _encode = msgspec.json.Encoder().encode
 
-Pairs = list[tuple[str, str]]  # of a query or a form, percent-encoded
+Pairs = list[tuple[str, str]]  # percent-encoded names and values of a query or a form
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot be sent; the message has the fix."""
+    """An argument cannot be sent. The message is the reason."""
 
 
 def quoted(value: Any, *, safe: str = "") -> str:
-    """Return a value percent-encoded, except letters, digits and `-._~`."""
+    """Return a value, percent-encoded except for letters, digits, `-._~` and `safe`."""
     return quote(text_of(value), safe=safe, errors="replace")
 
 
 def text_of(value: Any) -> str:
-    """Return a value as plain text; a value that is not a scalar is encoded as JSON."""
+    """Return a value as text. A list or an object is encoded as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -38,7 +41,7 @@ def text_of(value: Any) -> str:
 
 
 def in_path(parameter: Parameter, value: Any) -> str:
-    """Return a value encoded for its position in a path. Raises `ArgumentError`."""
+    """Return a value encoded for its position in the path. Raises `ArgumentError`."""
     if parameter.as_json:
         return _bounded(parameter, quoted(_encode(value).decode()))
     _refuse_leaving(parameter, value)
@@ -57,7 +60,7 @@ def in_path(parameter: Parameter, value: Any) -> str:
 
 
 def in_query(parameter: Parameter, value: Any) -> Pairs:
-    """Return a value as query pairs. Raises `ArgumentError`."""
+    """Return a value as pairs of a query. Raises `ArgumentError`."""
     safe = _RESERVED if parameter.reserved else ""
     name = quoted(parameter.name)
     if parameter.as_json:
@@ -79,7 +82,7 @@ def in_query(parameter: Parameter, value: Any) -> Pairs:
 
 
 def in_header(parameter: Parameter, value: Any) -> str:
-    """Return a header value: UTF-8, on one line. Raises `ArgumentError`."""
+    """Return a value as the value of a header, on one line. Raises `ArgumentError`."""
     if parameter.as_json:
         text = _encode(value).decode()
     elif isinstance(value, dict) and parameter.explode:
@@ -99,7 +102,10 @@ def in_cookie(parameter: Parameter, value: Any) -> Pairs:
 
 
 def form_pairs(body: dict[str, Any], joined: tuple[str, ...]) -> Pairs:
-    """Return the pairs of a form: a list repeats its name, an object is JSON."""
+    """Return the pairs of a form. A list repeats its name, and an object is encoded as JSON.
+
+    The lists in `joined` become one value, separated with commas.
+    """
     pairs: Pairs = []
     for name, value in body.items():
         each = value if isinstance(value, list) and name not in joined else [value]
@@ -134,7 +140,10 @@ def _bounded(parameter: Parameter, text: str) -> str:
 
 
 def _refuse_leaving(parameter: Parameter, value: Any) -> None:
-    """Raise an error for values that a server could read as another path after decoding."""
+    """Raise `ArgumentError` if the value could change the path.
+
+    A server can decode a value several times, so each decoded form is checked.
+    """
     for each in _flat(value) or [""]:
         text = text_of(each)
         if not text:
@@ -142,5 +151,5 @@ def _refuse_leaving(parameter: Parameter, value: Any) -> None:
         for _ in range(MAX_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
-                raise ArgumentError(f"{parameter.argument} would result in another path")
+                raise ArgumentError(f"{parameter.argument} would change the path")
             text = unquote(text)

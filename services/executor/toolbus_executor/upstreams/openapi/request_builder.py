@@ -1,4 +1,4 @@
-"""Build the HTTP request of an operation; invalid arguments are rejected. Pure."""
+"""Builder of an operation's HTTP request. Invalid arguments are rejected."""
 
 import base64
 import binascii
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Request:
-    """An HTTP request; the target begins after the base address."""
+    """An HTTP request. Its target is relative to the base address."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Request:
 
     @property
     def target(self) -> str:
-        """The path and the query."""
+        """The path with the query."""
         query = "&".join(f"{name}={value}" for name, value in self.query)
         return f"{self.path}?{query}" if query else self.path
 
@@ -55,7 +55,7 @@ def request_of(operation: Operation, arguments: Any, credentials: Credentials) -
     """Return the request for these arguments, with the API's credentials.
 
     Raises:
-        ArgumentError: an argument is missing, unknown or cannot be sent.
+        ArgumentError: an argument is missing or unknown, or cannot be sent.
 
     """
     values = _checked(operation, arguments)
@@ -73,7 +73,7 @@ def request_of(operation: Operation, arguments: Any, credentials: Credentials) -
 
 
 def _checked(operation: Operation, arguments: Any) -> dict[str, Any]:
-    """Return the arguments that are present; null counts as absent, except as the body."""
+    """Return the arguments that are present. Null counts as absent, except for `body`."""
     if not isinstance(arguments, dict):
         raise ArgumentError("the arguments must be an object")
     schema = operation.definition["inputSchema"]
@@ -100,7 +100,7 @@ def _path(operation: Operation, values: Mapping[str, Any]) -> str:
         pieces[number] = quote(pieces[number], safe=_LITERAL)
     path = "".join(pieces)
     if any(step in (".", "..") for step in path.split("/")):
-        raise ArgumentError("the arguments together would result in another path")
+        raise ArgumentError("the arguments together would change the path")
     return path
 
 
@@ -166,7 +166,7 @@ def _head(name: str, filename: str = "", media: str = "") -> bytes:
 
 
 def _in_quotes(text: str) -> str:
-    """Percent-encode characters that would end the name or its line, as HTML specifies."""
+    """Percent-encode the characters that would end the name or its line, as HTML specifies."""
     return re.sub(r'["\x00-\x1f\x7f]', lambda match: quoted(match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""Convert an API's response into a tool result, within limits and without secrets. Pure."""
+"""Conversion of an API's response to a tool result, within limits."""
 
 import base64
 import re
@@ -9,7 +9,7 @@ import msgspec
 
 from toolbus_executor.transport.http1 import Head
 
-LARGEST_RESULT = 6 * 1024 * 1024  # bytes; it must fit a message on the bus
+LARGEST_RESULT = 6 * 1024 * 1024  # bytes; a result must fit into a message on the bus
 LONGEST_ERROR = 4_000  # characters of an error's text
 LONGEST_LINK = 1_000
 _ERRORS = 400
@@ -28,12 +28,12 @@ def result_of(
     """Return the raw result of a call.
 
     Args:
-        head: the response's head.
-        body: its body.
-        path: the request's path.
+        head: the head of the response.
+        body: the body of the response, without secrets.
+        path: the path of the request.
         structured: whether the tool has an output schema.
         bodiless: whether the request was a HEAD request.
-        bounded: whether an oversized result must be rejected because it is not buffered.
+        bounded: whether a result that is too large must be rejected, because it cannot be stored.
 
     """
     if head.status >= _ERRORS:
@@ -50,7 +50,7 @@ def result_of(
 
 
 def elsewhere(head: Head) -> bytes:
-    """Return the result for a redirect to an origin that may not receive credentials."""
+    """Return the result for a redirect that was not followed."""
     return _refused(f"The API returned HTTP {head.status}, a redirect; it was not followed.")
 
 
@@ -138,6 +138,6 @@ def _text(text: str) -> dict[str, Any]:
 
 def _too_large(size: int) -> str:
     return (
-        f"The API returned {size} bytes, more than can be passed on; request less with a "
+        f"The API returned {size} bytes, which is too large to return; request less with a "
         "narrower query or a smaller page."
     )

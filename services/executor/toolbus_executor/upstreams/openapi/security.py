@@ -1,4 +1,4 @@
-"""Add credentials to requests as security schemes require, and remove them from responses."""
+"""Credentials of an API: added to requests by security scheme, redacted in responses."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,12 @@ from urllib.parse import quote
 from toolbus_common.openapi import Scheme
 from toolbus_executor.upstreams.openapi.parameter_encoding import ArgumentError, Pairs
 
-SHORTEST_SECRET = 6  # characters; a shorter secret would match in every text
+SHORTEST_SECRET = 6  # characters; a shorter secret would match in most texts
 STRUCK = b"(secret)"
 
 
 class Writable(Protocol):
-    """A request that credentials are added to."""
+    """A request to which credentials can be added."""
 
     query: Pairs
     headers: list[tuple[str, str]]
@@ -21,7 +21,7 @@ class Writable(Protocol):
 
 
 class Credentials:
-    """The credentials configured for the schemes of one API."""
+    """The configured credentials for the security schemes of one API."""
 
     def __init__(
         self, values: Mapping[str, str], schemes: Mapping[str, Scheme], headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class Credentials:
 
     @property
     def unknown(self) -> dict[str, str]:
-        """Credentials for schemes that the document does not have, with reasons."""
+        """The credentials whose security scheme the document does not have, with the reasons."""
         known = ", ".join(self._schemes) or "none"
         return {
             f"credentials.{name}": f"the document has no such security scheme; it has: {known}"
@@ -52,14 +52,14 @@ class Credentials:
         }
 
     def refuse_set(self, query: Pairs, cookies: Pairs) -> None:
-        """Raise `ArgumentError` for arguments in the position of a credential."""
+        """Raise `ArgumentError` if an argument has the position of a credential."""
         for pairs, location in ((query, "query"), (cookies, "cookie")):
             taken = {name for name, _ in pairs} & self._own[location]
             if taken:
                 raise ArgumentError(f"{min(taken)} is set by Toolbus and cannot be an argument")
 
     def add(self, wanted: Iterable[tuple[str, ...]], request: Writable) -> None:
-        """Add the credentials of the first alternative that is fully configured, if any."""
+        """Add the credentials of the first alternative whose credentials are all configured."""
         for alternative in wanted:
             if all(name in self._values and name in self._schemes for name in alternative):
                 for name in alternative:
@@ -67,7 +67,7 @@ class Credentials:
                 return
 
     def struck(self, text: bytes) -> bytes:
-        """Return a text without any of the secrets."""
+        """Return the text with all credentials redacted."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, STRUCK)

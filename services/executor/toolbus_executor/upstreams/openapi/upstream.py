@@ -1,4 +1,4 @@
-"""An HTTP API as an upstream: the document is the list of tools, each call is one request."""
+"""Upstream for an HTTP API. Its document lists the tools, and each call is one request."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,11 +35,11 @@ Struck = Callable[[bytes], bytes]
 INVALID_PARAMS = -32602
 MAX_REDIRECTIONS = 3
 _SERVER_ERROR = 500
-_DEAD = (502, 503, 504)  # returned by proxies in front of an unavailable API
+_DEAD = (502, 503, 504)  # statuses that proxies return if the API is unavailable
 
 
 class OpenApiUpstream(ApiUpstream[Operation]):
-    """One API; its secrets are resolved, and are sent only to its base address."""
+    """An API. Its credentials are sent only to its base address."""
 
     def __init__(
         self,
@@ -63,18 +63,18 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         self._transport: Transport | None = None
 
     async def open(self) -> Described:
-        """Read the document."""
+        """Read the document and translate it."""
         await self._read()
         assert self._api is not None  # noqa: S101 - set by _read
         self._fresh = True
         return Described("openapi", self._api.version, self._api.instructions, {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
-        """Send an operation's request; return its response as a tool result."""
+        """Send the request of an operation, and return its response as a tool result."""
         return await self.call_as(self._bearer, call, seconds)
 
     async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
-        """Send a request with this token, if the API requires one."""
+        """Send the request of an operation with this token, and return a tool result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -90,7 +90,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
             return await self._responded(operation, request, call, bearer)
 
     async def probe(self) -> None:
-        """Request the configured probe path; any status below 500 counts as healthy."""
+        """Request the configured probe path. Any status below 500 means that the API is healthy."""
         if not self._declared.probe_path:
             raise NoProbeError
         assert self._transport is not None  # noqa: S101 - set by open
@@ -101,16 +101,19 @@ class OpenApiUpstream(ApiUpstream[Operation]):
             raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         self.lose("closed")
         if self._transport is not None:
             self._transport.close()
 
     async def _read(self) -> None:
-        """Read the document; replace all operations, or keep the old ones on an error."""
+        """Read the document, and replace all operations.
+
+        An error leaves the operations unchanged.
+        """
         source = self._declared.openapi
         text = await self._fetched() if is_remote(source) else None
-        # Large documents take seconds, so translate them off the event loop.
+        # Large documents take seconds, so they are translated in a thread.
         api = await asyncio.to_thread(self._translated, source, text)
         if self._api is None or self._api.base != api.base:
             if self._transport is not None:
@@ -123,7 +126,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         self.left_out = api.left_out | self._credentials.unknown
 
     async def _fetched(self) -> bytes:
-        """Return the document; the API's credentials are sent to no other origin."""
+        """Return the fetched document. Only the API's origin receives the API's credentials."""
         source, base = self._declared.openapi, self._declared.base_url
         if not base or origin(base) == origin(source):
             meant = self._bearer is not None and origin(self._declared.oauth_url) == origin(source)
@@ -147,13 +150,16 @@ class OpenApiUpstream(ApiUpstream[Operation]):
 
     @property
     def _reserved(self) -> tuple[str, ...]:
-        """The headers that no argument may set."""
+        """The headers that arguments cannot set."""
         identity = self._way.identity
         own = ["Authorization"] if self._bearer is not None else []
         return (*self._headers, *([identity.name] if identity is not None else []), *own)
 
     def _refuse_elsewhere(self, base: str) -> None:
-        """Raise `UpstreamInvalidError` if only the document redirects tokens to another origin."""
+        """Raise `UpstreamInvalidError` if the document would direct tokens to another origin.
+
+        The operator can permit that origin with `base_url`.
+        """
         audience = self._declared.oauth_url
         if self._bearer is None or self._declared.base_url or origin(base) == origin(audience):
             return
@@ -214,24 +220,24 @@ class OpenApiUpstream(ApiUpstream[Operation]):
 
 
 def _refuse_dead(head: Head) -> None:
-    """Raise `UpstreamDeadError`, which counts as a failure, if the API is unavailable."""
+    """Raise `UpstreamDeadError` if the API is unavailable, because that counts as a failure."""
     if head.status in _DEAD:
         raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
 
 
 def _under(base: str, target: str) -> str:
-    """Return the target prefixed with the path of the base address."""
+    """Return the target with the path of the base address in front."""
     return urlsplit(base).path.rstrip("/") + target
 
 
 def _at(base: str, target: str) -> str:
-    """Return the complete address of a target."""
+    """Return the complete URL of a target."""
     parts = urlsplit(base)
     return f"{parts.scheme}://{parts.netloc}{target}"
 
 
 def _without_secrets(credentials: Credentials, bearer: Bearer | None) -> Struck:
-    """Return the function that removes secrets from a response."""
+    """Return the function that redacts credentials and tokens in a response."""
     if bearer is None:
         return credentials.struck
     return lambda text: bearer.struck(credentials.struck(text))

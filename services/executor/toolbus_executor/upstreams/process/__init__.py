@@ -1,1 +1,1 @@
-"""Python functions as tools, and the isolation status of server processes."""
+"""Upstreams that are processes: Python functions as tools, and the status of isolation."""

@@ -1,4 +1,4 @@
-"""Report the isolation of a server's process, at its start and in `toolbus status`."""
+"""Isolation status of a server's process, for the log and for `toolbus status`."""
 
 import logging
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ log = logging.getLogger(__name__)
 
 
 class IsolationStatus:
-    """The latest reported isolation of one server, and files hidden from its processes."""
+    """The latest isolation of one server, and the files hidden from its processes."""
 
     def __init__(self, server: str) -> None:
         self.now: dict[str, bool] = {}
         self._server = server
         self._upstream: Upstream | None = None
         self._unseen: dict[str, str] = {}
-        self._logged: frozenset[str] = frozenset()  # the files already logged
+        self._logged: frozenset[str] = frozenset()  # files that were already logged
 
     def status(self) -> dict[str, Any]:
-        """Return the isolation settings, rejected hosts and hidden files for `toolbus status`."""
+        """Return the isolation in force, the rejected hosts and the hidden files."""
         self._log_files()
         refused = getattr(self._upstream, "denied_hosts", {})
         return {
@@ -30,7 +30,7 @@ class IsolationStatus:
         }
 
     def tell(self, upstream: Upstream | None) -> None:
-        """Log the settings that this machine cannot enforce, unless already logged."""
+        """Store the isolation of a started process. Log the isolation if it has changed."""
         held = getattr(upstream, "held", {})
         if held != self.now:
             lacking = [what for what, in_force in held.items() if not in_force]
@@ -41,7 +41,7 @@ class IsolationStatus:
         self._log_files()
 
     def ended(self, upstream: Upstream | None) -> None:
-        """Log the hidden files that a process tried to open, even if it never served a call."""
+        """Log the hidden files of a process that has ended."""
         self._upstream = upstream
         self._log_files()
 
@@ -55,7 +55,7 @@ class IsolationStatus:
 
 
 def lines_for(server: str, files: Mapping[str, str]) -> list[str]:
-    """Return the configuration lines that would show these files."""
+    """Return the configuration lines that would make these files visible."""
     lines = []
     for kind in sorted(set(files.values())):
         paths = ", ".join(path for path in sorted(files) if files[path] == kind)

@@ -1,4 +1,4 @@
-"""Python functions as an MCP server on stdio, run as a separate process.
+"""MCP server on stdio that offers Python functions as tools. It runs in a separate process.
 
 `python -m toolbus_executor.upstreams.process.python_functions package.module:function …`
 """
@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
-REVISION = "2026-07-28"  # of MCP: the stateless one, which is the simplest
+REVISION = "2026-07-28"  # revision of MCP; the stateless one is the simplest
 LARGEST_LINE = 8 * 1024 * 1024
 MAX_THREADS = 64
 METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
@@ -26,16 +26,16 @@ _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 def serving(functions: Sequence[str]) -> tuple[str, ...]:
-    """Return the command that serves these functions."""
+    """Return the command that runs a server with these functions."""
     return (sys.executable, "-m", "toolbus_executor.upstreams.process.python_functions", *functions)
 
 
 class FunctionError(Exception):
-    """A function cannot be a tool; the message gives the reason."""
+    """A function cannot be a tool. The message is the reason."""
 
 
 class RefusedError(Exception):
-    """A request is answered with a JSON-RPC error."""
+    """A request is rejected with a JSON-RPC error."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One function: its arguments as a model, its result as a type."""
+    """A function as a tool: a model for its arguments, and the type of its result."""
 
     name: str
     run: Callable[..., Any]
@@ -54,7 +54,7 @@ class Function:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The tool definition."""
+        """The definition of the tool."""
         schema = self.arguments.model_json_schema()
         schema.pop("title", None)
         output = self.result.json_schema(mode="serialization") if self.is_object else None
@@ -67,7 +67,7 @@ class Function:
 
 
 def function_at(path: str) -> Function:
-    """Return the function `package.module:function`. Raises `FunctionError`."""
+    """Return the tool for the function at `package.module:function`. Raises `FunctionError`."""
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
@@ -79,7 +79,7 @@ def function_at(path: str) -> Function:
 
 
 def function_of(name: str, run: Callable[..., Any]) -> Function:
-    """Return a function as a tool. Raises `FunctionError`."""
+    """Return the tool for a function. Raises `FunctionError`."""
     parameters = inspect.signature(run).parameters.values()
     for each in parameters:
         if each.kind not in _KINDS:
@@ -103,7 +103,7 @@ def function_of(name: str, run: Callable[..., Any]) -> Function:
 
 
 class Server:
-    """Answer requests, each in a task of its own."""
+    """The server. It processes each request in a separate task."""
 
     def __init__(self, functions: Sequence[Function], write: Callable[[bytes], None]) -> None:
         self._functions = {each.name: each for each in functions}
@@ -112,7 +112,7 @@ class Server:
         self._threads = ThreadPoolExecutor(MAX_THREADS)
 
     def handle(self, line: bytes) -> None:
-        """Handle one message."""
+        """Process one message."""
         try:
             message = msgspec.json.decode(line)
         except msgspec.DecodeError:
@@ -158,7 +158,9 @@ class Server:
     async def _call_function(self, params: dict[str, Any]) -> dict[str, Any]:
         function = self._functions.get(str(params.get("name")))
         if function is None:
-            raise RefusedError(INVALID_PARAMS, "There is no such function.")
+            raise RefusedError(
+                INVALID_PARAMS, f"There is no function {str(params.get('name'))[:64]!r}."
+            )
         try:
             arguments = function.arguments.model_validate(params.get("arguments") or {})
         except ValidationError as error:
@@ -167,7 +169,7 @@ class Server:
         try:
             result = await self._run(function, values)
             return _result_of(function, function.result.dump_json(result))
-        except Exception as error:  # noqa: BLE001 - a function's failure is its result
+        except Exception as error:  # noqa: BLE001 - an error of the function is its result
             return _failed(f"{type(error).__name__}: {error}")
 
     async def _run(self, function: Function, arguments: dict[str, Any]) -> Any:
@@ -189,7 +191,7 @@ def _failed(message: str) -> dict[str, Any]:
 
 
 def _validation_message(error: ValidationError) -> str:
-    """Return the fix for invalid arguments, without the sent values."""
+    """Return an error message about invalid arguments. It contains no values."""
     problems = [
         f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}"
         for each in error.errors(include_url=False, include_input=False)
@@ -213,14 +215,14 @@ def _write_all(output: int, body: bytes) -> None:
 
 
 def _own_stdout() -> int:
-    """Return a descriptor only for messages; the output of functions goes to stderr."""
+    """Return a descriptor for messages. The output of functions goes to stderr from now on."""
     own = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own
 
 
 def main(paths: Sequence[str]) -> int:
-    """Serve until stdin ends; return the exit code."""
+    """Run the server until standard input ends, and return the exit code."""
     output = _own_stdout()
     try:
         functions = [function_at(path) for path in paths]
@@ -229,7 +231,7 @@ def main(paths: Sequence[str]) -> int:
         return 1
     asyncio.run(_serve(functions, output))
     sys.stdout.flush()
-    os._exit(0)  # a function still running in a thread must not keep the process alive
+    os._exit(0)  # do not wait for functions that run in threads
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Replicas of one server: load balancing, outlier ejection, comparison of their lists."""
+"""Replicas of one server: load balancing, outlier ejection, and comparison of their lists."""

@@ -1,4 +1,4 @@
-"""Compare the lists of replicas: select the server's listing and find replicas that differ."""
+"""Comparison of the lists of replicas: the server's list, and the replicas that differ from it."""
 
 import asyncio
 import logging
@@ -20,14 +20,14 @@ KINDS = {kind.method: kind for kind in (TOOLS, *OTHERS)}
 
 
 class Lister(Protocol):
-    """A weighted source of a listing."""
+    """The weight of a list in the comparison."""
 
     weight: int
 
 
 @dataclass(slots=True)
 class Found:
-    """The list of one kind from one replica; digests only for kinds with approvals."""
+    """The list of one kind from one replica. `digests` are set for tools and prompts."""
 
     entries: list[Any]
     ttl: int | None = None
@@ -39,7 +39,7 @@ class Found:
 
 
 async def found(upstream: Upstream, kind: Kind) -> Found:
-    """Return every page of a list of one replica."""
+    """Return the complete list of one kind from one replica."""
     ttls: list[int] = []
 
     async def page(method: str, cursor: str | None) -> dict[str, Any]:
@@ -57,7 +57,10 @@ async def found(upstream: Upstream, kind: Kind) -> Found:
 async def found_in_time(
     upstreams: Sequence[Upstream], kind: Kind, seconds: float
 ) -> list[Found | BaseException]:
-    """Return each upstream's list. Upstreams slower than `seconds` are omitted, unless all are."""
+    """Return the list or the error of each upstream.
+
+    Upstreams slower than `seconds` get a `TimeoutError`, unless no upstream is faster.
+    """
     tasks = [asyncio.create_task(found(each, kind)) for each in upstreams]
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds)
@@ -71,7 +74,7 @@ async def found_in_time(
 
 
 def majority(found: Sequence[tuple[Lister, Found]]) -> Found:
-    """Return the listing with the greatest total weight; of equal ones the first. Pure."""
+    """Return the list with the greatest total weight; among equal weights, the first list."""
     weights: dict[frozenset[tuple[str, str]], int] = {}
     for lister, listed in found:
         identity = frozenset(listed.digests.items())
@@ -80,7 +83,7 @@ def majority(found: Sequence[tuple[Lister, Found]]) -> Found:
 
 
 def differing(own: dict[str, str], listed: dict[str, str]) -> frozenset[str]:
-    """Return the names that a replica does not offer exactly as listed. Pure."""
+    """Return the names of entries that a replica does not offer exactly as listed."""
     return frozenset(name for name, digest in listed.items() if own.get(name) != digest)
 
 
@@ -89,7 +92,7 @@ def _succeeded(task: "asyncio.Task[Found]") -> bool:
 
 
 def compare(replica: Replica, kind: str, own: dict[str, str], listed: dict[str, str]) -> None:
-    """Exclude a replica from entries that it offers differently than listed."""
+    """Exclude a replica from calls of the entries that differ from the server's list."""
     names, methods = differing(own, listed), METHODS[kind]
     before = replica.otherwise
     others = {pair for pair in before if pair[0] not in methods}
@@ -100,14 +103,15 @@ def compare(replica: Replica, kind: str, own: dict[str, str], listed: dict[str, 
 
 
 def differs(replica: Replica, tool: str) -> bool:
-    """Return whether a replica offers a tool differently than listed."""
+    """Return whether a replica does not offer a tool exactly as listed."""
     return ("tools/call", tool) in replica.otherwise
 
 
 def note_list(replica: Replica, method: str, listed: Found | BaseException) -> None:
     """Store the list of a replica.
 
-    A replica without tools cannot be used; a replica without prompts is used for tools.
+    A replica that cannot list its tools is reconnected. A replica that cannot list its prompts is
+    used for tools only.
     """
     if isinstance(listed, Found):
         if method == TOOLS.method:

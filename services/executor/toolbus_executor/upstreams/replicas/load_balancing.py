@@ -1,20 +1,20 @@
-"""Choose the replica for a call: weighted round robin, or a fixed replica per caller. Pure."""
+"""Choice of the replica for a call: weighted round robin, or a fixed replica per caller."""
 
 import hashlib
 import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-FEW = 4  # calls
-_BYTES = 6  # of a hash; few enough for an exact float
+FEW = 4  # calls that do not count as an overload
+_BYTES = 6  # bytes of a hash, so that a float represents it exactly
 
 
 class Weighted(Protocol):
-    """A candidate for a call."""
+    """A replica that can be chosen for a call."""
 
     label: str
     weight: int
-    credit: int  # saved turns, maintained by `next_in_turn`
+    credit: int  # state of `next_in_turn`
     in_progress: int  # calls in progress
 
 
@@ -22,7 +22,7 @@ W = TypeVar("W", bound=Weighted)
 
 
 def next_in_turn(able: Sequence[W]) -> W:
-    """Return the next replica by smooth weighted round robin."""
+    """Return the next replica in smooth weighted round robin."""
     for each in able:
         each.credit += each.weight
     chosen = max(able, key=_credit)
@@ -31,20 +31,21 @@ def next_in_turn(able: Sequence[W]) -> W:
 
 
 def uncrowded(able: Sequence[W]) -> Sequence[W]:
-    """Return the replicas that are not overloaded, so that one that hangs does not use all slots.
+    """Return the replicas that are not overloaded.
 
-    A replica is overloaded if it has more than `FEW` running calls above twice the minimum, both
-    relative to its weight.
+    A replica that does not reply therefore cannot use all slots. A replica is overloaded if it has
+    more than `FEW` running calls above twice the smallest number of any replica. The smallest
+    number is scaled to the replica's weight.
     """
     least = min(each.in_progress / each.weight for each in able)
     return [each for each in able if each.in_progress <= 2 * least * each.weight + FEW]
 
 
 def home_of(caller: str, able: Sequence[W]) -> W:
-    """Return the replica of a caller. If a replica is added or removed, only its callers move.
+    """Return the fixed replica of a caller, by weighted rendezvous hashing.
 
-    This is weighted rendezvous hashing, so that every executor chooses the same replica without
-    coordination.
+    Every executor chooses the same replica without coordination. If a replica is added or removed,
+    only the callers of this replica change.
     """
     return max(able, key=lambda each: _score(caller, each))
 

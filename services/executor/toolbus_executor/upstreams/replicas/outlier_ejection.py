@@ -1,13 +1,13 @@
-"""Ejection of replicas that fail while others succeed. The time is an argument (no clock)."""
+"""Ejection of replicas that fail while other replicas succeed. The time is an argument."""
 
 from enum import StrEnum
 
-FAILURES = 3  # in a row
-BASE, LONGEST = 10.0, 300.0  # seconds: the base for each ejection that counts
+FAILURES = 3  # consecutive failures before an ejection
+BASE, LONGEST = 10.0, 300.0  # seconds per counted ejection, and at most
 
 
 class Place(StrEnum):
-    """State of a replica: active, ejected (no calls), or on trial (one call at a time)."""
+    """State of a replica: active, ejected (receives no calls), or on trial (one call at a time)."""
 
     IN = "active"
     EJECTED = "ejected"
@@ -15,22 +15,25 @@ class Place(StrEnum):
 
 
 class Standing:
-    """The state of one replica.
+    """The state and the failures of one replica.
 
-    Each ejection lasts longer than the previous one, unless that was long ago.
+    Each ejection lasts longer than the previous one, unless the previous one was long ago.
     """
 
     __slots__ = ("_since", "ejections", "failures", "place", "until")
 
     def __init__(self) -> None:
         self.place = Place.IN
-        self.failures = 0  # in a row
-        self.ejections = 0  # that still count
+        self.failures = 0  # consecutive failures
+        self.ejections = 0  # ejections that count for the duration of the next one
         self.until = 0.0
         self._since = 0.0
 
     def failed(self, now: float, *, may_go: bool) -> bool:
-        """Record a failure; return whether it ejected the replica, if `may_go` allows it."""
+        """Record a failure, and return whether it ejected the replica.
+
+        A replica is ejected only if `may_go` is set.
+        """
         self.failures += 1
         if self.place is Place.EJECTED:
             return False
@@ -43,7 +46,7 @@ class Standing:
         return True
 
     def succeeded(self, now: float) -> bool:
-        """Record a success; return whether it ended a trial."""
+        """Record a success, and return whether it ended a trial."""
         self.failures = 0
         if self.place is not Place.TRIAL:
             return False
@@ -51,7 +54,7 @@ class Standing:
         return True
 
     def tried_again(self, now: float) -> bool:
-        """Start a trial if its time has come; return whether it started."""
+        """Start the trial if the ejection is over, and return whether it started."""
         if self.place is not Place.EJECTED or now < self.until:
             return False
         self.place = Place.TRIAL
@@ -59,5 +62,8 @@ class Standing:
 
 
 def may_go(out: int, replicas: int, others_in_place: int) -> bool:
-    """Return whether one more may be ejected: at most half, and never the last active one."""
+    """Return whether another replica may be ejected.
+
+    At most half of the replicas are ejected, and never the last active replica.
+    """
     return out < replicas // 2 and others_in_place > 0

@@ -1,4 +1,4 @@
-"""One replica: it is reconnected and probed. It is ejected if it fails more than others."""
+"""One replica. It is reconnected and probed, and ejected if it fails more often than the others."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 OPEN_SECONDS = 15.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-STEADY_SECONDS = 10.0  # a connection that lasted this long resets the pause
+STEADY_SECONDS = 10.0  # the pause is reset after a connection of this length
 
 
 class Whole(Protocol):
@@ -46,15 +46,15 @@ class Whole(Protocol):
     followed: frozenset[str]
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamInvalidError` if it is a different server."""
+        """Accept a connected replica. Raises `UpstreamInvalidError` if it is a different server."""
         ...
 
     def may_eject(self, replica: "Replica") -> bool:
-        """Return whether enough other replicas are active."""
+        """Return whether this replica may be ejected."""
         ...
 
     def moved(self, replica: "Replica", reason: str) -> None:
-        """Handle a replica's ejection or its successful trial."""
+        """Report that a replica was ejected, or that its trial succeeded."""
         ...
 
     def lost(self) -> None:
@@ -63,7 +63,7 @@ class Whole(Protocol):
 
 
 class Replica:
-    """One address of a server; `reach` creates a connection to it."""
+    """One address of a server. `reach` creates a connection to it."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class Replica:
         self.standing = Standing()
         self.health = Health(every, self, self._idle)
         self.tried = asyncio.Event()  # set after the first attempt to connect
-        self.tools: dict[str, str] | None = None  # digests as listed; None if not comparable
+        self.tools: dict[str, str] | None = None  # digests of its list; None without a list
         self.prompts: dict[str, str] = {}
         self.compared = False
-        # Methods and names that this replica must not serve.
+        # Methods and names of calls that this replica must not receive.
         self.otherwise: frozenset[tuple[str, str]] = frozenset()
         self._failures = FailureLog()
-        self._by_calls = False  # whether calls, not only probes, failed since the last success
+        self._by_calls = False  # whether a call has failed since the last success
         self._reach = reach
         self._whole = whole
         self._probed = every > 0
@@ -99,13 +99,13 @@ class Replica:
     # -- taking calls ------------------------------------------------------------------------
 
     def can(self, call: CallAdmitted) -> bool:
-        """Return whether this replica's definition of the call's target is the listed one."""
+        """Return whether this replica offers the target of the call exactly as listed."""
         return self.compared and (call.method, call.tool) not in self.otherwise
 
     def takes(self, call: CallAdmitted) -> bool:
-        """Return whether this replica may receive the call.
+        """Return whether this replica may receive the call now.
 
-        On trial it receives one call at a time.
+        A replica on trial receives one call at a time.
         """
         if not self._probed:
             self.standing.tried_again(monotonic())
@@ -115,11 +115,11 @@ class Replica:
 
     @property
     def in_place(self) -> bool:
-        """Whether the replica is active."""
+        """Whether the replica is active and its lists were compared."""
         return self.compared and self.standing.place is Place.IN
 
     def _idle(self) -> bool:
-        """Return whether a probe is useful. An ejected replica is always probed."""
+        """Return whether the replica may be probed. An ejected replica is always probed."""
         return not self.in_progress or self.standing.place is Place.EJECTED
 
     def failed(self, error: ToolbusError) -> None:
@@ -136,11 +136,11 @@ class Replica:
             self._whole.moved(self, "")
 
     def unwell(self, error: ToolbusError) -> None:
-        """Record a failed probe, which counts as a failed call."""
+        """Record a failed probe as a failed call."""
         self._failed(error)
 
     def well(self) -> None:
-        """Record a successful probe; an ejected replica is listed and compared before its trial."""
+        """Record a successful probe. An ejected replica is listed and compared before its trial."""
         if self.standing.tried_again(monotonic()):
             self.compared, self.tools = False, None
             self._whole.news.on_lists_changed()
@@ -154,7 +154,7 @@ class Replica:
             self._useless.set_result(f"It cannot list its tools: {reason}")
 
     def status(self) -> dict[str, Any]:
-        """Return the replica's state for `toolbus status`."""
+        """Return the row of this replica in `toolbus status`."""
         return {
             "replica": self.label,
             "weight": self.weight,
@@ -170,7 +170,7 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """The replica's state in one or two words."""
+        """The state of the replica in one or two words."""
         if self.upstream is None:
             return "unreachable"
         if not self.compared and self.standing.place is not Place.EJECTED:
@@ -179,7 +179,7 @@ class Replica:
 
     @property
     def reason(self) -> str:
-        """Why the replica is not active; empty if it is."""
+        """The reason why the replica is not active; empty if it is active."""
         if self.upstream is None:
             return self.why_not
         return "" if self.in_place else self._failures.last
@@ -205,7 +205,7 @@ class Replica:
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _connection(self) -> str:
-        """Run one connection from beginning to end; return why it ended."""
+        """Run one connection until it ends, and return the reason of its end."""
         upstream: Upstream | None = None
         try:
             async with asyncio.timeout(OPEN_SECONDS):
@@ -230,7 +230,7 @@ class Replica:
                 await close_completely(upstream)
 
     async def _probe_until_lost(self, upstream: Upstream) -> str:
-        """Probe the connection until it is lost or useless; return the reason."""
+        """Probe the connection until it is lost or cannot list, and return the reason."""
         probing = asyncio.create_task(self.health.watch(upstream))
         losing = asyncio.ensure_future(upstream.wait_lost())
         self._useless = asyncio.get_running_loop().create_future()
@@ -241,7 +241,7 @@ class Replica:
             await end(probing, losing)
 
     async def _restore_subscriptions(self, upstream: Upstream) -> None:
-        """Restore the subscriptions that exist already; a server may reject that."""
+        """Restore the existing subscriptions. The server can reject them."""
         with suppress(ToolbusError):
             if self._whole.watched:
                 await upstream.watch(self._whole.watched)
@@ -249,7 +249,10 @@ class Replica:
                 await upstream.follow(self._whole.followed)
 
     def _callbacks(self) -> UpstreamCallbacks:
-        """Return the server's callbacks, with a check that a tool listed again is the same here."""
+        """Return the server's callbacks.
+
+        After `relist`, the replica must still offer the tool as listed.
+        """
 
         async def relist(call: CallAdmitted) -> None:
             await self._whole.news.relist(call)

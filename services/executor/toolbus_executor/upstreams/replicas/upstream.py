@@ -1,4 +1,4 @@
-"""A server with several replicas: each call is sent to a replica that is not failing."""
+"""Upstream for a server with several replicas. Failing replicas receive no calls."""
 
 import asyncio
 import logging
@@ -62,15 +62,15 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Sep
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
+GRACE_SECONDS = 1.0  # time for further replicas to connect after the first replica
 LIST_SECONDS = 5.0
-ALL = 0.9  # of a call's time; a cancellation after that counts as a timeout
+ALL = 0.9  # share of a call's time after which its cancellation counts as a timeout
 MAX_ASSIGNMENTS = 20_000
-MAX_REMEMBERED = 1024  # calls that failed at a replica and may be retried at another
+MAX_REMEMBERED = 1024  # failed calls that another replica can retry
 
 
 class ReplicatedUpstream:
-    """One server with several replicas, which differ only in their address."""
+    """A server with several replicas, which differ only in their address."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class ReplicatedUpstream:
         self._described: Described | None = None
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
         self.separation: Separation | None = None  # set before connecting
-        self.authorize: Callable[..., Upstream] | None = None  # if they require tokens
-        # Owner -> the replica with its session.
+        self.authorize: Callable[..., Upstream] | None = None  # set if the replicas require tokens
+        # Owner: the replica with its session.
         self._homes: OrderedDict[str, Replica] = OrderedDict()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []
@@ -107,7 +107,7 @@ class ReplicatedUpstream:
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return self._described is not None and self._described.family != "modern"
 
     def sends_requests_in(self, call: CallAdmitted) -> bool:
@@ -120,26 +120,26 @@ class ReplicatedUpstream:
         )
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Return whether this call belongs to a session of its owner."""
+        """Return whether this call needs a session of its owner."""
         return any(separates(each.upstream, call) for each in self._replicas)
 
     @property
     def handshake(self) -> Handshake | None:
-        """The server's description in the handshake, if it speaks both families."""
+        """The description from the handshake, if the server supports both families."""
         handshakes = (getattr(each.upstream, "handshake", None) for each in self._replicas)
         return next((each for each in handshakes if each is not None), None)
 
     def spared(self, _call: CallAdmitted) -> bool:
-        """Return whether another replica is healthy, so that a failed call is no failure of all."""
+        """Return whether a failed call should not count as a failure of the server."""
         return self.well
 
     @property
     def well(self) -> bool:
-        """Whether an active replica exists whose latest call did not fail."""
+        """Whether there is an active replica whose latest call did not fail."""
         return any(each.in_place and not each.standing.failures for each in self._replicas)
 
     async def open(self) -> Described:
-        """Connect all replicas; the server is available once one of them is."""
+        """Connect the replicas, and return when one of them is connected."""
         trying = [asyncio.create_task(each.tried.wait()) for each in self._replicas]
         try:
             while self._described is None and not all(each.done() for each in trying):
@@ -153,7 +153,7 @@ class ReplicatedUpstream:
             await end(*trying)
 
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Return a whole list as one page, in the version of the majority of reachable replicas."""
+        """Return a complete list as one page: the majority's list."""
         kind = KINDS[method]
         connected = self._connected()
         listed = await found_in_time([each for _, each in connected], kind, LIST_SECONDS)
@@ -171,7 +171,7 @@ class ReplicatedUpstream:
         return chosen.page(kind)
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the listed tools. Replicas that offer a tool differently do not serve it."""
+        """Store the listed tools. A replica that differs receives no calls of a tool."""
         listed = {each.name: each.digest for each in tools}
         for replica in self._replicas:
             if replica.tools is None or replica.upstream is None:
@@ -194,11 +194,11 @@ class ReplicatedUpstream:
         try:
             raw = await upstream.call(call, seconds, caller)
         except TimeoutError:
-            if call.method != RESULT:  # the request is meant to wait
+            if call.method != RESULT:  # the server may delay this response
                 replica.failed(_unanswered(monotonic() - began))
             raise
         except asyncio.CancelledError:
-            # Calls with input requests are awaited in turns, whose end is a cancellation here.
+            # Calls with input requests are awaited several times; these waits end by cancellation.
             if (
                 monotonic() - began >= ALL * patience
                 and not caller.received_request
@@ -217,40 +217,40 @@ class ReplicatedUpstream:
             replica.in_progress -= 1
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe the call's owner to a resource or a task, at the replica with its session."""
+        """Subscribe the owner of a call to a resource or a task, at its replica."""
         return await cast("Separated", self._chosen(call).upstream).subscribe(call, seconds)
 
     async def probe(self) -> None:
-        """Raise `UpstreamDeadError` if no replica is healthy. Each replica has its own probes."""
+        """Raise `UpstreamDeadError` if no replica is healthy. Replicas are probed separately."""
         if not self.well:
             raise UpstreamDeadError(self._none_left())
 
     async def watch(self, uris: frozenset[str]) -> None:
-        """Subscribe to changes of these resources, at every replica that offers it."""
+        """Subscribe to changes of these resources, at all replicas that support it."""
         await self._all(lambda upstream: upstream.watch(uris))
         self.watched = uris
 
     async def follow(self, tasks: frozenset[str]) -> None:
-        """Subscribe to status changes of these tasks, at every replica that offers it."""
+        """Subscribe to status changes of these tasks, at all replicas that support it."""
         await self._all(lambda upstream: upstream.follow(tasks))
         self.followed = tasks
 
     async def wait_lost(self) -> str:
-        """Wait until no replica is connected."""
+        """Wait until no replica is connected, and return the reason."""
         return await asyncio.shield(self._ended)
 
     async def close(self) -> None:
-        """Disconnect all replicas."""
+        """Close the connections to all replicas."""
         await end(*(each.task for each in self._replicas))
 
     def status(self) -> list[dict[str, Any]]:
-        """Return a row per replica for `toolbus status`."""
+        """Return the rows of the replicas in `toolbus status`."""
         return [each.status() for each in self._replicas]
 
     # -- called by the replicas --------------------------------------------------------------
 
     def join(self, described: Described) -> None:
-        """Accept a replica. Raises `UpstreamInvalidError` if it has another protocol family."""
+        """Accept a replica. Raises `UpstreamInvalidError` for another protocol family."""
         if self._described is None:
             self._described = described
         elif self._described.ours != described.ours:
@@ -262,13 +262,13 @@ class ReplicatedUpstream:
             )
 
     def may_eject(self, replica: Replica) -> bool:
-        """Return whether at most half would be ejected, and another replica is active."""
+        """Return whether this replica may be ejected."""
         out = sum(each.standing.place is not Place.IN for each in self._replicas)
         others = sum(each.in_place for each in self._replicas if each is not replica)
         return may_go(out, len(self._replicas), others)
 
     def moved(self, replica: Replica, reason: str) -> None:
-        """Report that a replica was ejected, or takes calls again."""
+        """Report that a replica was ejected, or that it receives calls again."""
         ejected = replica.standing.place is Place.EJECTED
         REPLICA_EJECTED.labels(self.name, replica.label).set(int(ejected))
         about: dict[str, Any] = {"server": self.name, "replica": replica.label}
@@ -282,7 +282,7 @@ class ReplicatedUpstream:
             self._events.publish(BreakerClosed(**event))
 
     def lost(self) -> None:
-        """Handle the end of a connection; with the last one the server is lost."""
+        """Report the end of a connection. Without any connection, the server is lost."""
         if self._described is None or any(each.upstream is not None for each in self._replicas):
             return
         self._end(self._none_left())
@@ -298,7 +298,7 @@ class ReplicatedUpstream:
         make: Callable[[Server, UpstreamCallbacks], Upstream],
         place: str,
     ) -> Upstream:
-        """Create the connection to one replica, with a session per owner if it has sessions."""
+        """Return a connection to one replica, which is not opened yet."""
         if self.authorize is not None:
             return self.authorize(declared, news, make, place)
         return create_in_families(declared, news, make, self.separation, place)
@@ -320,7 +320,7 @@ class ReplicatedUpstream:
         return able[0] if len(able) == 1 else next_in_turn(uncrowded(able))
 
     def _home(self, call: CallAdmitted, able: list[Replica], failed: list[Replica]) -> Replica:
-        """Return the replica with the caller's session; a retry may use another replica."""
+        """Return the replica with the caller's session. A retry can use another one."""
         owner = self.separation.ownership.of(call).id if self.separation else call.key
         home = self._homes.get(owner)
         if home not in able:
@@ -332,7 +332,7 @@ class ReplicatedUpstream:
         return home_of(owner, others) if others else home
 
     def _stays(self, call: CallAdmitted) -> bool:
-        """Return whether only this replica may have state of the caller."""
+        """Return whether a call needs the caller's fixed replica and its state."""
         return (
             self.sends_requests_in(call)
             or bool(call.extra)
@@ -342,7 +342,7 @@ class ReplicatedUpstream:
         )
 
     def _answered(self, replica: Replica, call: CallAdmitted, error: ToolbusError) -> None:
-        """Record an error; a retry of the call should use another replica."""
+        """Record the error of a call. After a failure, a retry uses another replica."""
         if not is_failure(error):
             if error.data.get("sent", True):
                 replica.succeeded()
@@ -354,7 +354,7 @@ class ReplicatedUpstream:
                 self._failed_at.popitem(last=False)
 
     def _connected(self) -> list[tuple[Replica, Upstream]]:
-        """Return the connected replicas; ejected ones only if there are no others."""
+        """Return the connected replicas. Ejected replicas are returned only as the last choice."""
         found = [(each, each.upstream) for each in self._replicas if each.upstream is not None]
         placed = [pair for pair in found if pair[0].standing.place is not Place.EJECTED]
         return placed or found
@@ -363,25 +363,25 @@ class ReplicatedUpstream:
         return [each for each in self._replicas if each.compared]
 
     async def _all(self, request: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Run `request` at all connected replicas. Raises the first error if all fail."""
+        """Send a request to all connected replicas. Raises the first error if all fail."""
         requests = [request(upstream) for _, upstream in self._connected()]
         results = await asyncio.gather(*requests, return_exceptions=True)
         if results and all(isinstance(each, BaseException) for each in results):
             raise _first_error(results)
 
     def _none_left(self) -> str:
-        """Return an error text that shows no addresses, because callers receive it."""
+        """Return the reasons why no replica is active, without addresses."""
         reasons = "; ".join(sorted({each.reason or each.state for each in self._replicas}))
         return f"The upstream has no replica that can be called ({reasons[:1000]}); retry shortly."
 
 
 def replica_status(upstream: Upstream | None) -> dict[str, Any]:
-    """Return the replicas of a server for `toolbus status`."""
+    """Return the replicas of a server for `toolbus status`; empty if it has none."""
     return {"replicas": upstream.status()} if isinstance(upstream, ReplicatedUpstream) else {}
 
 
 def labels(declared: Server) -> list[str]:
-    """Return a label for each replica: its address without possible secrets."""
+    """Return a unique label for each replica: its URL without query and user information."""
     found: list[str] = []
     for each in declared.replicas:
         parts = urlsplit(each.url)

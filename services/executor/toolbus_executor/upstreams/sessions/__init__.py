@@ -1,1 +1,1 @@
-"""Sessions at servers: their owners, limits, and the executor that holds each."""
+"""Sessions with servers: their owners, their limits, and the executor that holds each session."""

@@ -1,4 +1,4 @@
-"""Forward requests outside of calls to the client session that owns a connection."""
+"""Requests outside of calls, forwarded to the client session that owns a connection."""
 
 import asyncio
 import secrets
@@ -9,10 +9,10 @@ from toolbus_executor.mcp_messages.request_builder import refusal
 from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND, Question
 from toolbus_executor.upstreams.suspended_calls import unanswered
 
-TAKEN_SECONDS = 2.0  # then no ingress has a stream of the client
+TAKEN_SECONDS = 2.0  # after this time, no ingress has a stream of the client
 ANSWER_SECONDS = 330.0  # longer than an ingress waits for its client
 MAX_WAITING = 1000
-MAX_PER_SESSION = 32  # for one client session
+MAX_PER_SESSION = 32  # waiting requests of one client session
 _NO_STREAM = "The client has no open stream for requests outside of its calls."
 
 
@@ -24,13 +24,16 @@ class _Waiting:
 
 
 class ClientQuestions:
-    """Requests of one server outside of calls that wait for a client's answer in this process."""
+    """Requests of one server outside of calls. They wait in this process for clients' answers."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
 
     def put(self, session: str, question: Question) -> str:
-        """Store a request until its client answers. Return its id, or empty if it is rejected."""
+        """Store a request until its client answers, and return its id.
+
+        The id is empty if the request was rejected because of a limit.
+        """
         each = sum(waiting.session == session for waiting in self._waiting.values())
         if len(self._waiting) >= MAX_WAITING or each >= MAX_PER_SESSION:
             question.answer(refusal(METHOD_NOT_FOUND, "The client has too many open requests."))
@@ -41,7 +44,7 @@ class ClientQuestions:
         return number
 
     def handle(self, message: ClientMessage) -> None:
-        """Handle a message of an ingress about a client session."""
+        """Process a message of an ingress about a client session."""
         waiting = self._waiting.get(message.about)
         if message.what == "ended":
             for number, each in tuple(self._waiting.items()):

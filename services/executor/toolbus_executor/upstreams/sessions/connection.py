@@ -1,4 +1,4 @@
-"""One session at a server: its connection, its owner, and the owner's subscriptions."""
+"""Session with a server: its connection, its owner, and the owner's subscriptions."""
 
 import asyncio
 import logging
@@ -30,14 +30,14 @@ from toolbus_executor.upstreams.suspended_calls import unanswered
 
 log = logging.getLogger(__name__)
 
-PROBES = 5  # without a response after a call timed out, until a process is ended
+PROBES = 5  # probes after a timeout; a process that replies to none of them is ended
 PROBE_PAUSE = 2.0
 
 Make = Callable[[UpstreamCallbacks], Upstream]
 
 
 class Connection:
-    """A session; until it has an owner it is used only for listing."""
+    """A session. While it has no owner, it is used only for listing."""
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class Connection:
         questions: ClientQuestions,
     ) -> None:
         self.owner: Owner | None = None
-        self.kinds: Kinds = frozenset()  # the input requests its callers support
-        self.well = True  # whether its last call had a response
+        self.kinds: Kinds = frozenset()  # kinds of input requests that its callers support
+        self.well = True  # whether the last call had a response
         self.watched = Watched(self._resubscribe_later)
         self.followed = Watched(self._resubscribe_later)
         self._news = news
         self._on_lost = on_lost
         self._questions = questions
         self._died = False
-        self._kept_until = 0.0  # for a task created in it
+        self._kept_until = 0.0  # end of the time for which a created task needs the session
         self._tasks = Tasks()
         self.upstream = make(
             replace(
@@ -67,7 +67,7 @@ class Connection:
         )
 
     async def open(self) -> Described:
-        """Open the session. Raises the errors of `Upstream.open`, after closing the session."""
+        """Open the session. If that fails, close it and raise the errors of `Upstream.open`."""
         try:
             described = await self.upstream.open()
         except BaseException:
@@ -78,13 +78,13 @@ class Connection:
 
     @property
     def in_use(self) -> bool:
-        """Whether the owner still needs the session although no call is in progress."""
+        """Whether the owner needs the session although no call is in progress."""
         return bool(self.watched.names or self.followed.names or self._kept_until > monotonic())
 
     async def call(
         self, call: CallAdmitted, response: Awaitable[bytes], *, is_process: bool
     ) -> bytes:
-        """Wait for the response to a call, and record how it ended."""
+        """Wait for the response to a call, record the outcome, and return the response."""
         try:
             raw = await response
         except TimeoutError:
@@ -104,13 +104,16 @@ class Connection:
         return raw
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe the session's owner to a resource or a task."""
+        """Subscribe the owner of the session to a resource or a task, and return the result."""
         if call.method == FOLLOW:
             return await self.followed.subscribe(name_of(call), self.upstream.follow, seconds)
         return await self.watched.subscribe(call.tool, self.upstream.watch, seconds)
 
     async def inherit(self, watched: frozenset[str], followed: frozenset[str]) -> "Connection":
-        """Restore the subscriptions of the owner's previous session; close if that fails."""
+        """Restore the subscriptions of the owner's previous session.
+
+        Errors of the server are ignored.
+        """
         for name in watched:
             self.watched.add(name)
         for name in followed:
@@ -133,7 +136,7 @@ class Connection:
         await self.upstream.close()
 
     def _on_notification(self, method: str, params: bytes) -> None:
-        """Forward a server's notification to the owner of this session only."""
+        """Forward a notification of the server only to the owner of this session."""
         if self.owner is None or self._news.on_owner_message is None:
             self._news.on_notification(method, params)
         else:
@@ -170,8 +173,8 @@ class Connection:
             await self.upstream.follow(self.followed.names)
 
     def _probe_soon(self) -> None:
-        """Check that the process responds at all after a call timed out."""
-        if len(self._tasks) < 2:  # noqa: PLR2004 - only the watching task, and no probe
+        """Probe the process in the background, because a call timed out."""
+        if len(self._tasks) < 2:  # noqa: PLR2004 - the task that watches, but no probe
             self._tasks.start(self._probe())
 
     async def _probe(self) -> None:
@@ -194,7 +197,7 @@ OnLost = Callable[[Connection, str], None]
 
 
 def denied_hosts_of(connections: Collection[Connection]) -> dict[str, int]:
-    """Count the hosts that the processes of these connections tried to reach and may not."""
+    """Return the hosts that the proxy rejected for these connections, with their counts."""
     found: dict[str, int] = {}
     for each in connections:
         for host, times in getattr(each.upstream, "denied_hosts", {}).items():

@@ -1,4 +1,4 @@
-"""Choose a connection for a call during which the server may send unattributed requests."""
+"""Choice of a connection for a call during which the server can send requests without a call id."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,20 +8,20 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 from toolbus_executor.upstreams.call_channel import Caller
 
 MAY_ASK = frozenset({TOOLS_CALL, "prompts/get", "resources/read", "tasks/result"})
-MAX_KNOWN = 10_000  # tools
+MAX_KNOWN = 10_000  # recorded tools
 
 
 class ExclusiveConnections:
-    """Calls that may receive requests, one at a time on each connection of an owner.
+    """Connections for calls during which the server can send requests, one call per connection.
 
-    A request on a pipe or on an HTTP+SSE stream names no call, so it can be attributed only if a
-    single call in progress is possible. Connections of an owner are numbered. Calls that need no
-    exclusive connection use number 0. A tool that completed a call without a request needs no
-    exclusive connection until it sends a request.
+    A request on a pipe or on an HTTP+SSE stream contains no call id. It can be attributed only if a
+    single call in progress is possible. The connections of an owner are numbered. Calls that need
+    no exclusive connection use number 0. A tool needs no exclusive connection if it completed a
+    call without a request, until it sends a request.
     """
 
     def __init__(self) -> None:
-        self._sends_requests: dict[str, bool] = {}  # called tools, and whether they send requests
+        self._sends_requests: dict[str, bool] = {}  # by tool: whether it has sent requests
         self._taken: set[tuple[object, int]] = set()
 
     def needed(self, call: CallAdmitted) -> bool:
@@ -29,12 +29,12 @@ class ExclusiveConnections:
         return self._sends_requests.get(_name_of(call), True) and call.method in MAY_ASK
 
     def sends_requests(self, call: CallAdmitted) -> bool:
-        """Return whether the server is known to send requests during such calls."""
+        """Return whether the server has sent requests during such calls."""
         return self._sends_requests.get(_name_of(call), False)
 
     @contextmanager
     def taken(self, owner: object, certain: Callable[[int], bool]) -> Iterator[int]:
-        """Reserve an owner's first free connection for which `certain` holds; yield its number."""
+        """Reserve the owner's first free connection that is `certain`; yield its number."""
         number = 0
         while (owner, number) in self._taken or not certain(number):
             number += 1

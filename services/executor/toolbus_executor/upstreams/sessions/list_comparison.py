@@ -1,4 +1,4 @@
-"""Compare a server's lists for clients with different capabilities, within a time limit."""
+"""Comparison of a server's lists for clients with different capabilities, within a time limit."""
 
 import asyncio
 import logging
@@ -13,13 +13,13 @@ from toolbus_common.errors import ToolbusError
 log = logging.getLogger(__name__)
 
 MAX_SECONDS = 60.0
-WAIT_SECONDS = 10.0  # that a listing waits; a later result is used in the next one
-BEGIN_SECONDS = 15.0  # for starting the server and the first listing's wait together
+WAIT_SECONDS = 10.0  # time that a listing waits for a result; the next one uses a later result
+BEGIN_SECONDS = 15.0  # for the start of the server and the wait of its first listing
 MIN_SECONDS = 1.0
 
 
 class Comparison:
-    """The latest comparison of one server's lists; `changed` requests a new listing."""
+    """The latest comparison of one server's lists. `changed` requests a new listing."""
 
     def __init__(self, server: str, changed: Callable[[], None]) -> None:
         self.result: Listing | None = None
@@ -30,11 +30,14 @@ class Comparison:
         self._late = False
 
     def begin(self) -> None:
-        """Record that the server is being connected, which has a time limit."""
+        """Start the time limit for connecting the server and its first listing."""
         self._until = monotonic() + BEGIN_SECONDS
 
     async def wait(self, work: Coroutine[Any, Any, Listing]) -> Listing | None:
-        """Return the result of `work`; None if it fails or takes too long."""
+        """Return the result of `work`, or of a comparison in progress.
+
+        Return None if it fails or takes too long. A late result is stored for the next listing.
+        """
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(work))
         else:
@@ -46,7 +49,7 @@ class Comparison:
         return None if self._late else self.result
 
     async def close(self) -> None:
-        """Cancel the comparison."""
+        """Cancel the comparison, if one is in progress."""
         if self._task is not None:
             await end(self._task)
 

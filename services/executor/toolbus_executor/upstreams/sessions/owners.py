@@ -1,4 +1,4 @@
-"""Decide which owner's session a call belongs to. Pure."""
+"""Rule for the owner of the session that a call belongs to."""
 
 from dataclasses import dataclass, field
 
@@ -11,9 +11,9 @@ from toolbus_executor.mcp_messages.client_capabilities import kinds_of
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A principal, or one of its client sessions; `label` is its name for operators.
+    """A principal, or one client session of a principal. `label` is its name for operators.
 
-    `counted` is the owner whose quota this owner shares; if it is empty, that is the principal.
+    `counted` is the owner whose quota this owner shares; the default is the principal.
     """
 
     principal_id: str
@@ -23,17 +23,17 @@ class Owner:
 
     @property
     def quota(self) -> str:
-        """The owner whose quota is used."""
+        """The id of the owner whose quota applies."""
         return self.counted or self.principal_id
 
     @property
     def id(self) -> str:
-        """A pseudonymous id, valid as a bus subject token."""
+        """The owner's pseudonymous id. It is valid as a token of a bus subject."""
         return digest_of(self.principal_id, self.session) if self.session else self.principal_id
 
 
 class Ownership:
-    """Ownership rule of one server. `sends_requests` is set at the first request it sends."""
+    """The ownership rule of one server. `sends_requests` is set when the server sends a request."""
 
     def __init__(self, mode: Sessions) -> None:
         self.sends_requests = False
@@ -43,16 +43,16 @@ class Ownership:
         """Return the owner of the session that a call belongs to."""
         principal_id = call.principal_id or _principal_of(call)
         session = call.session if self._per_client(call) else ""
-        # Each session of an anonymous client is a principal, but all share one quota.
+        # Each session of an anonymous client is a principal, but all of these share one quota.
         counted = digest_of(ANONYMOUS, call.customer) if call.key == ANONYMOUS else ""
         return Owner(principal_id, session, _label_of(call), counted)
 
     def note_question(self) -> None:
-        """Record that the server sends requests to its callers."""
+        """Record that the server sends requests to clients."""
         self.sends_requests = True
 
     def _per_client(self, call: CallAdmitted) -> bool:
-        """Return whether the owner is the client session: if the client supports input."""
+        """Return whether the client session is the owner of a call's session."""
         if self._mode == "client":
             return True
         return (
@@ -65,7 +65,7 @@ class Ownership:
 def _principal_of(call: CallAdmitted) -> str:
     """Return the principal of a call.
 
-    Calls of an older policy service have no `principal_id`.
+    A call from an older policy service contains no `principal_id`.
     """
     if call.user:
         return digest_of("user", call.customer, call.user)

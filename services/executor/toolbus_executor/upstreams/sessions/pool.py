@@ -1,4 +1,4 @@
-"""A bounded pool of one server's sessions: opened on demand, closed when idle or evicted."""
+"""Pool of one server's sessions. They are opened on demand, and closed when idle or evicted."""
 
 import asyncio
 import logging
@@ -22,19 +22,19 @@ from toolbus_executor.upstreams.sessions.owners import Owner
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 30.0  # once a session may start, among processes that start
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a failed session is reopened
+BEGIN_SECONDS = 30.0  # timeout of opening a session, after other processes have started
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # seconds before a failed session is reopened
 MAX_SHOWN = 200
 MAX_REMEMBERED = 1024  # sessions that failed recently
 MIN_CHECK_SECONDS = 0.05
 
 
 class Kept(Protocol):
-    """The connection behind a session."""
+    """The connection of a session."""
 
     @property
     def in_use(self) -> bool:
-        """Whether the owner still needs it although no call is in progress."""
+        """Whether the owner needs the connection although no call is in progress."""
         ...
 
     async def close(self) -> None:
@@ -48,7 +48,7 @@ Begin = Callable[[], Awaitable[K]]
 
 @dataclass(eq=False, slots=True)
 class Session(Generic[K]):
-    """One session; `kept` is set while the session is open."""
+    """A session. `kept` is its connection, set while the session is open."""
 
     key: Hashable
     owner: Owner
@@ -67,11 +67,11 @@ class Session(Generic[K]):
 
 
 class Pool(Generic[K]):
-    """The sessions of one server in this executor, ordered by last use.
+    """The sessions of one server in this executor, in the order of their last use.
 
-    A busy session is never closed to open another one. A principal has at most half of the pool and
-    at most `max_sessions_per_principal`. At this limit, an idle session of the same principal is
-    closed, never a session of another principal.
+    A busy session is never closed to open another session. A principal has at most half of the
+    pool, and at most `max_sessions_per_principal` sessions. At this limit, an idle session of the
+    same principal is closed, never a session of another principal.
     """
 
     def __init__(self, server: str, declared: Server) -> None:
@@ -81,7 +81,7 @@ class Pool(Generic[K]):
         self.on_left: Callable[[Owner], None] = lambda _owner: None
         self._idle = declared.idle
         self._sessions: OrderedDict[Hashable, Session[K]] = OrderedDict()
-        self._failed: OrderedDict[Hashable, int] = OrderedDict()  # how often in a row
+        self._failed: OrderedDict[Hashable, int] = OrderedDict()  # consecutive failures
         self._closing = Tasks()
         self._timer: asyncio.TimerHandle | None = None
         self._is_shut_down = False
@@ -94,21 +94,21 @@ class Pool(Generic[K]):
 
     @property
     def names(self) -> list[str]:
-        """The owners that rely on a session, so that the server must keep running."""
+        """The owners that need a session, so that the server must stay running."""
         every = self._sessions.values()
         return [each.owner.id for each in every if each.kept is not None and each.kept.in_use]
 
     def has(self, owner_id: str) -> bool:
-        """Return whether there is a session of this owner."""
+        """Return whether this owner has a session."""
         return any(each.owner.id == owner_id for each in self._sessions.values())
 
     def kept(self, key: Hashable) -> K | None:
-        """Return the connection of this key, if it is open."""
+        """Return the connection of the session with this key; None if it is not open."""
         session = self._sessions.get(key)
         return session.kept if session is not None else None
 
     def end_of_client(self, session_id: str) -> None:
-        """Close the sessions of a client session that has ended."""
+        """Close the sessions that belong to a client session that has ended."""
         for session in tuple(self._sessions.values()):
             if session.owner.session == session_id:
                 self._remove(session)
@@ -117,12 +117,12 @@ class Pool(Generic[K]):
     async def lent(
         self, key: Hashable, owner: Owner, begin: Begin[K], seconds: float
     ) -> AsyncIterator[K]:
-        """Yield the session of this key for a call; the first call opens it.
+        """Yield the connection of the session with this key for a call. The first call opens it.
 
         Raises:
-            OverloadedError: the pool is full of busy sessions.
+            OverloadedError: the pool is full, and all sessions are busy.
             UpstreamTimeoutError: the session did not open within `seconds`.
-            ToolbusError: the session cannot be opened; nothing of the call was sent.
+            ToolbusError: the session cannot be opened. Nothing of the call was sent.
 
         """
         session = self._sessions.get(key) or self._admit(key, owner)
@@ -138,7 +138,7 @@ class Pool(Generic[K]):
             self._used(session)
 
     def drop(self, kept: K, begin: Begin[K] | None = None) -> None:
-        """Remove a lost session. With `begin`, open it again immediately."""
+        """Remove a session whose connection is lost. If `begin` is set, reopen it instead."""
         session = next((each for each in self._sessions.values() if each.kept is kept), None)
         if session is None:
             return
@@ -157,12 +157,12 @@ class Pool(Generic[K]):
                 self._remove(session)
 
     async def shut_down(self) -> None:
-        """Close all sessions, and open no other."""
+        """Close all sessions. No further session can be opened."""
         self._is_shut_down = True
         await self.close(lambda _key: True)
 
     async def close(self, mine: Callable[[Hashable], bool]) -> None:
-        """Close all sessions whose keys satisfy `mine`."""
+        """Close all sessions for whose key `mine` is true."""
         for session in tuple(self._sessions.values()):
             if mine(session.key):
                 self._remove(session)
@@ -172,7 +172,7 @@ class Pool(Generic[K]):
         await self._closing.finish()
 
     def status(self) -> dict[str, Any]:
-        """Return the pool's state for `toolbus status`, with the most recently used sessions."""
+        """Return the state of the pool for `toolbus status`, with the last used sessions."""
         return {
             "limit": self.bound,
             "limit_per_principal": self.each,
@@ -192,7 +192,7 @@ class Pool(Generic[K]):
     # -- opening -----------------------------------------------------------------------------
 
     async def _opened(self, session: Session[K], begin: Begin[K], seconds: float) -> None:
-        """Wait until a session is open; one caller's timeout does not cancel it for others."""
+        """Wait until the session is open. A timeout of one call does not cancel the opening."""
         if session.beginning is None or session.beginning.done():
             self._begin_later(session, begin)
         assert session.beginning is not None  # noqa: S101 - by now it is
@@ -254,7 +254,7 @@ class Pool(Generic[K]):
         return session
 
     def _close_idle(self, among: list[Session[K]], setting: str, bound: int) -> None:
-        """Close the longest unused session. Raises `OverloadedError` if all are busy."""
+        """Close the session that was idle longest. Raises `OverloadedError` if all are busy."""
         idle = next((each for each in among if not each.busy), None)
         if idle is not None:
             self._remove(idle)
@@ -295,7 +295,7 @@ class Pool(Generic[K]):
             await session.kept.close()
 
     def _check_later(self) -> None:
-        """Schedule the next check for idle sessions."""
+        """Schedule the next check for idle sessions, if none is scheduled."""
         if self._timer is not None or not self._idle or not self._sessions:
             return
         first = min(each.used for each in self._sessions.values())
@@ -315,6 +315,6 @@ class Pool(Generic[K]):
 
 
 def looked_at(task: "asyncio.Future[None]") -> None:
-    """Log why a session did not open. The waiting callers receive the same error."""
+    """Log why a session could not be opened. The waiting calls get the same error."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("session.open_failed", extra={"reason": str(error)})

@@ -1,4 +1,4 @@
-"""A server with separate sessions: one session for listing, and one for each owner."""
+"""Upstream for a server with separate sessions: one for listing, and one for each owner."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
 from toolbus_common.errors import OverloadedError, ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.resilience.health_probe import NotConnectedError
-from toolbus_executor.upstreams.base import Described, UpstreamCallbacks
+from toolbus_executor.upstreams.base import Described, Send, UpstreamCallbacks, plain_sender
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
@@ -36,7 +36,7 @@ Key = tuple[str, str, Owner, Kinds, int]  # address, family, …, the connection
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """The session settings of one server; `starts` limits the processes that start concurrently."""
+    """The session settings of one server. `starts` limits concurrent starts of processes."""
 
     pool: Sessions
     ownership: Ownership
@@ -45,7 +45,7 @@ class Separation:
     questions: ClientQuestions = field(default_factory=ClientQuestions)
 
     def hear_client(self, message: ClientMessage) -> None:
-        """Handle a client session's message that belongs to no call."""
+        """Process a message of a client session that belongs to no call."""
         self.questions.handle(message)
         if message.what == "ended":
             self.pool.end_of_client(message.session)
@@ -57,12 +57,12 @@ class Separation:
     def over(
         self, news: UpstreamCallbacks, make: Make, place: str = "", family: str = ""
     ) -> "Separated":
-        """Return the server as `make` connects it: at address `place`, in family `family`."""
+        """Return an upstream with separate sessions. `make` creates its connections."""
         return Separated(self, news, make, place, family)
 
 
 def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Separation | None:
-    """Return how sessions are separated; None if there are no sessions, or shared ones."""
+    """Return the session settings of a server; None if it has no sessions or shared sessions."""
     if not declared.has_sessions or declared.sessions == "shared":
         return None
     ownership = Ownership(declared.sessions)
@@ -72,7 +72,7 @@ def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Sep
 class Separated:
     """An upstream with separate sessions.
 
-    If the connected server keeps no state (it is stateless, or issues no session ids), one
+    If the connected server stores no state (it is stateless, or issues no session ids), one
     connection serves all owners. Otherwise the first connection is used only for listing and
     probes. A process that was used only for listing has no owner's state, so the first owner that
     needs a process receives it.
@@ -88,8 +88,8 @@ class Separated:
         self._family = family
         self._main: Connection | None = None
         self._sends_requests = False
-        self._by_kinds = False  # a session declares the input its callers support
-        self._is_multiplexed = False  # a multiplexed connection: its requests name no call
+        self._by_kinds = False  # each session declares its callers' kinds
+        self._is_multiplexed = False  # requests of the server contain no call id
         self._turns = ExclusiveConnections()
         self.comparison = Comparison(how.pool.server, news.on_lists_changed)
         self._tools: Collection[CatalogEntry] = ()
@@ -103,7 +103,7 @@ class Separated:
 
     @property
     def separates(self) -> bool:
-        """Whether each owner has a session of its own."""
+        """Whether each owner has a separate session."""
         if self._main is None or self._how.is_process:
             return True
         main = self._main.upstream
@@ -111,33 +111,33 @@ class Separated:
 
     @property
     def sends_requests(self) -> bool:
-        """Whether the server may send requests to the client during a call."""
+        """Whether the server may send requests to a client during a call."""
         return self._sends_requests
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that is used for listing, while it runs."""
+        """The process id of the process for listing while it runs, otherwise None."""
         return getattr(self._main.upstream, "pid", None) if self._main is not None else None
 
     @property
     def denied_hosts(self) -> dict[str, int]:
-        """Hosts that the processes tried to reach and may not."""
+        """The hosts that the proxy rejected, each with the number of requests."""
         return denied_hosts_of(self._connections())
 
     @property
     def denied_files(self) -> dict[str, str]:
-        """Hidden files that processes tried to open, also those of ended sessions."""
+        """The hidden files that the processes need, including those of ended sessions."""
         for each in self._connections():
             self._note_missed(each)
         return self._missed
 
     async def open(self) -> Described:
-        """Open the connection that is used for lists and probes."""
+        """Open the connection for lists and probes."""
         self.comparison.begin()
         return await self._begin_main()
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page of a list, from the session that has no owner."""
+        """Return one page of a list, from the session without an owner."""
         self._listing += 1
         try:
             main = await self._lister()
@@ -160,7 +160,7 @@ class Separated:
         quiet = replace(
             self._news, on_lists_changed=lambda: None, on_notification=lambda _method, _params: None
         )
-        made = self._made(kinds, quiet, _lost)
+        made = self._made(kinds, quiet, lambda _connection, _reason: None)
         await made.open()  # within its server's share of starting processes
         try:
             yield made.upstream.list_page
@@ -168,13 +168,13 @@ class Separated:
             await made.close()
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the tools as listed."""
+        """Store the definitions of the listed tools."""
         self._tools = tools
         for each in self._connections():
             each.upstream.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Send a call in the session of its owner."""
+        """Send a call in the session of its owner, and return its result."""
         if not self.separates and self._main is not None:
             return await self._main.upstream.call(call, seconds, caller)
         owner = self._how.ownership.of(call)
@@ -188,14 +188,18 @@ class Separated:
         finally:
             self._turns.learn(call, caller, completed=completed)
 
+    def plain_sender(self, tool: str) -> Send | None:
+        """Return how plain calls of a tool are sent, if one connection serves all owners."""
+        return None if self.separates else plain_sender(self._main and self._main.upstream, tool)
+
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:
-        """Subscribe the call's owner to a resource or a task."""
+        """Subscribe the owner of a call to a resource or a task, and return the result."""
         owner, key, begin = self._wanted(call, 0)
         async with self._how.pool.lent(key, owner, begin, seconds) as session:
             return await session.subscribe(call, seconds)
 
     async def probe(self) -> None:
-        """Probe the server in the session that has no owner."""
+        """Probe the server in the session without an owner."""
         if self._main is None:
             raise NotConnectedError
         probe = getattr(self._main.upstream, "probe", None)
@@ -213,7 +217,7 @@ class Separated:
             await self._main.upstream.follow(tasks)
 
     async def wait_lost(self) -> str:
-        """Wait until the server must be reconnected; return the reason."""
+        """Wait until the server must be reconnected, and return the reason."""
         return await asyncio.shield(self._lost)
 
     async def close(self) -> None:
@@ -227,7 +231,7 @@ class Separated:
             await self._main.close()
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether another principal's session is healthy, so only this one failed."""
+        """Return whether another principal's session is healthy, so that only this one failed."""
         if not self.separates:
             return False
         mine = self._how.ownership.of(call).principal_id
@@ -249,7 +253,7 @@ class Separated:
     async def _in_turn(
         self, call: CallAdmitted, seconds: float, caller: Caller, owner: Owner
     ) -> bytes:
-        """Send a call on a connection that has no other call during which requests may arrive."""
+        """Send a call on a connection without another call during which requests can arrive."""
         caller.likely = caller.likely and self._turns.needed(call)
         if not caller.likely or not kinds_of(call.capabilities):
             return await self._call(call, seconds, caller, 0)
@@ -260,16 +264,16 @@ class Separated:
             except OverloadedError:
                 if not number or self._turns.sends_requests(call):
                     raise
-        # Overloaded, and the tool is not known to send requests.
+        # All connections are busy, but the tool has not sent requests so far.
         return await self._call(call, seconds, caller, 0)
 
     def _certain(self, call: CallAdmitted, number: int) -> bool:
-        """Return whether a request on this connection could be attributed to its call."""
+        """Return whether a server request on this connection is certain to belong to the call."""
         session = self._how.pool.kept(self._wanted(call, number)[1])
         return session is None or getattr(session.upstream, "certain", True)
 
     def _kinds(self, call: CallAdmitted, owner: Owner) -> Kinds:
-        """Return the kinds that a call's connection declares; none if clients share it."""
+        """Return the kinds that the connection for a call declares; empty if clients share it."""
         own = self._by_kinds or (self._is_multiplexed and owner.session)
         return kinds_of(call.capabilities) if own else _NO_KINDS
 
@@ -280,7 +284,7 @@ class Separated:
         return owner, key, lambda: self._begin(owner, kinds)
 
     async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
-        """Return a session for an owner: the process that was used for listing, or a new one."""
+        """Return a session for an owner: the process used for listing, or a new session."""
         spare = self._main
         own = self._by_kinds or (self._is_multiplexed and owner.session)
         declares = kinds if own else EVERYTHING
@@ -347,10 +351,10 @@ class Separated:
             self._how.pool.drop(connection, self._again(connection))
 
     async def _replace(self, lost: Connection, reason: str) -> None:
-        """Open another session that lists, to find out whether the server still responds."""
+        """Open a new session for listing. If that fails, the server is lost."""
         await lost.close()
         if self._how.is_process:
-            return  # the next listing starts one
+            return  # the next listing starts a process
         try:
             async with asyncio.timeout(BEGIN_SECONDS):
                 await self._lister()
@@ -358,7 +362,7 @@ class Separated:
             self._lose(reason)
 
     def _again(self, before: Connection) -> Callable[[], Awaitable[Connection]] | None:
-        """Return a function that reopens a session with subscriptions; None without any."""
+        """Return a function that reopens a session with subscriptions; None if it has none."""
         owner, kinds = before.owner, before.kinds
         subscriptions = before.watched.names, before.followed.names
         if owner is None or not any(subscriptions):
@@ -371,7 +375,7 @@ class Separated:
 
     @property
     def _survives(self) -> bool:
-        """Whether sessions have their own connections, which outlive the connection that lists."""
+        """Whether the sessions do not depend on the connection for listing."""
         main = self._main.upstream if self._main is not None else None
         return not (isinstance(main, HttpUpstream) and not main.is_old)
 
@@ -384,7 +388,7 @@ class Separated:
 
     @property
     def _any_left(self) -> bool:
-        """Return whether there is a session at this address, in either family."""
+        """Whether a session exists at this address, in either family."""
         here = (each for each in self._how.pool if each.key[0] == self._place)
         return any(each.kept is not None for each in here)
 
@@ -394,7 +398,3 @@ class Separated:
 
     def _is_mine(self, key: Any) -> bool:
         return bool(key[:2] == (self._place, self._family))
-
-
-def _lost(_connection: Connection, _reason: str) -> None:
-    """Ignore the loss of a session that only compares lists."""

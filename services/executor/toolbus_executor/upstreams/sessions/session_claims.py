@@ -1,4 +1,4 @@
-"""Record which executor holds which session, as claims in a bucket."""
+"""Claims in a bucket. A claim records which executor holds a session."""
 
 import asyncio
 import logging
@@ -16,15 +16,16 @@ from toolbus_common.nats.topology import CLAIM_SECONDS, LEASE_SECONDS
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = LEASE_SECONDS * 0.3
-MAX_KNOWN = 20_000  # sessions of other executors
+MAX_KNOWN = 20_000  # known sessions of other executors
 
 
 class SessionClaims:
-    """The claims of one executor, and its knowledge of the claims of others.
+    """The claims of one executor, and the claims of other executors that it knows.
 
-    A claim is an entry written with compare-and-set that names its holder. One lease per executor
-    shows that it is running. The lease expires 2 s after the last renewal; then another executor
-    that needs the session takes over the claim. A session therefore costs only one entry.
+    A claim is an entry with the id of the executor that holds the session, written with
+    compare-and-set. Each executor renews one lease while it runs. The lease expires 2 s after the
+    last renewal. Then any executor that needs the session can take over the claim. A session
+    therefore costs only one entry.
     """
 
     def __init__(self, claims: Bucket, leases: Bucket, instance: str) -> None:
@@ -40,13 +41,15 @@ class SessionClaims:
         self._beginning = asyncio.Lock()
 
     def known(self, key: str) -> str:
-        """Return the holder of a session as known here; empty if it is not known."""
+        """Return the executor that holds a session; empty if this executor does not know it."""
         if key in self._mine:
             return self.instance if monotonic() - self._renewed < LEASE_SECONDS else ""
         return self._others.get(key, "")
 
     async def holder(self, key: str) -> str:
-        """Return the holder of a session: this executor, unless another live one holds it.
+        """Return the executor that holds a session.
+
+        If no running executor holds the session, this executor claims it.
 
         Raises:
             BusDownError: the holder cannot be determined now.
@@ -60,11 +63,11 @@ class SessionClaims:
             return self.known(key) or await self._acquired(key)
 
     def forget(self, key: str) -> None:
-        """Discard a known holder that was wrong, so that the claim is read again."""
+        """Discard a known holder that is wrong, so that the claim is read again."""
         self._others.pop(key, None)
 
     async def release(self, key: str, unless: Callable[[], bool]) -> None:
-        """Release a session to other executors, unless this executor needs it again."""
+        """Release the claim on a session, unless `unless` returns true."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             if unless():
@@ -72,17 +75,17 @@ class SessionClaims:
             revision = self._mine.pop(key, None)
             if revision is None:
                 return
-            with suppress(Exception):  # otherwise it is taken over, or expires
+            with suppress(Exception):  # on an error, the claim is taken over or expires
                 if await self._claims.swap(key, self._value, revision) is not None:
                     await self._claims.delete(key)
 
     async def close(self) -> None:
-        """Release every session."""
+        """Release all claims and the lease."""
         if self._renewing is not None:
             await end(self._renewing)
         await asyncio.gather(*(self.release(key, lambda: False) for key in tuple(self._mine)))
         if self._renewing is not None:
-            with suppress(Exception):  # it expires on its own
+            with suppress(Exception):  # on an error, the lease expires
                 await self._leases.delete(self._lease(self.instance))
 
     @property
@@ -94,7 +97,7 @@ class SessionClaims:
         return f"executor.{instance}"
 
     async def _acquired(self, key: str) -> str:
-        """Read a claim, and acquire it if no live executor holds it; return the holder."""
+        """Read a claim, and acquire it if no running executor holds it. Return the holder."""
         await self._ensure_lease()
         while True:
             entry = await self._claims.get(key)
@@ -115,7 +118,7 @@ class SessionClaims:
                 return self.instance
 
     def _lose(self, key: str) -> None:
-        """Handle a session taken over while this executor's lease had expired."""
+        """Report that a session was taken over, because this executor's lease had expired."""
         if self._mine.pop(key, None) is not None:
             log.warning("session.taken_over")
             self.on_taken(key)
@@ -126,7 +129,7 @@ class SessionClaims:
     # -- lease -------------------------------------------------------------------------------
 
     async def _ensure_lease(self) -> None:
-        """Obtain the lease before the first claim, and keep it from then on."""
+        """Acquire the lease before the first claim, and renew it from then on."""
         if monotonic() - self._renewed < LEASE_SECONDS:
             return
         async with self._beginning:
@@ -159,7 +162,7 @@ class SessionClaims:
                 log.debug("session_claims.not_renewed", extra={"reason": str(error)})
 
     async def _renew_claims(self) -> None:
-        """Rewrite every claim; sessions taken over by another executor are lost."""
+        """Write all claims again. A claim that another executor has taken over is lost."""
         for key in tuple(self._mine):
             lock = self._locks.setdefault(key, asyncio.Lock())
             async with lock:

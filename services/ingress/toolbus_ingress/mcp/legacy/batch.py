@@ -16,10 +16,10 @@ from toolbus_ingress.sessions.event_log_store import ANSWER_STREAM, EventLogStor
 from toolbus_ingress.sessions.session_store import Session
 from toolbus_ingress.sessions.sse_writer import EventStream, serve_reader
 
-REVISION = "2025-03-26"  # the only one with batches
+REVISION = "2025-03-26"  # the only revision with batches
 MAX_MESSAGES = 32
 MAX_WAITING = 2048
-LARGEST = 32 * 1024 * 1024  # bytes of the stream: its answers must outlast a slow reader
+LARGEST = 32 * 1024 * 1024  # bytes of the stream; a slow reader must not lose answers
 
 MessageHandler = Callable[[RequestContext, Any], Awaitable[Response | None]]
 
@@ -41,7 +41,7 @@ class Batch:
         self._writer: asyncio.Task[None] | None = None
 
     async def answer(self, handler: MessageHandler) -> Response | None:
-        """Have `handler` answer each message; None if the answers were streamed."""
+        """Pass each message to `handler`; return the answers, or None if they were streamed."""
         context = replace(self._context, write=self._write)
         working = [
             asyncio.create_task(self._collect(handler(context, message)))

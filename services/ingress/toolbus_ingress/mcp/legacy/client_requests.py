@@ -29,16 +29,16 @@ ClientResponse = asyncio.Future[dict[str, Any] | None]
 
 
 class PendingClientRequests:
-    """The requests to clients that this replica waits for, by their JSON-RPC id.
+    """Requests to clients whose responses this replica awaits, by JSON-RPC id.
 
-    A response is None if the client cancelled the request that led to it, or its session ended.
+    A response is None if the client cancelled its own request, or if the session ended.
     """
 
     def __init__(self) -> None:
         self._pending: dict[str, tuple[str, bytes, ClientResponse]] = {}
 
     def resolve(self, sid: str, body: bytes) -> bool:
-        """Accept a client's response; return whether this replica and session waits for it."""
+        """Accept a client's response; return whether this replica awaits it in this session."""
         message = msgspec.json.decode(body)
         requested_sid, _, response = self._pending.get(str(message.get("id")), ("", b"", None))
         if response is None or requested_sid != sid:
@@ -48,7 +48,7 @@ class PendingClientRequests:
         return True
 
     def cancel(self, sid: str, request: bytes) -> None:
-        """Cancel the requests that were sent to a client because of one of its own requests."""
+        """Cancel the requests to a client that the client's own request `request` caused."""
         for pending_sid, cause, response in self._pending.values():
             if (pending_sid, cause) == (sid, request) and not response.done():
                 response.set_result(None)
@@ -68,7 +68,7 @@ class PendingClientRequests:
 def client_request(number: str, input_request: Any, session: Session, task: str = "") -> bytes:
     """Encode one entry of `inputRequests` as a request to a session-based client.
 
-    `number` is the request's id; `task` is the handle of the task that it belongs to, if any.
+    `number` is the request's id. `task` is the handle of the request's task, or empty.
 
     Raises:
         InvalidError: the client did not declare the capability.
@@ -101,9 +101,9 @@ def client_request(number: str, input_request: Any, session: Session, task: str 
 
 
 def _is_declared(session: Session, kind: str, mode: Any) -> bool:
-    """Return whether the client supports this.
+    """Return whether the client declared requests of this kind and mode.
 
-    A client that lists modes of elicitation supports only these.
+    A client that lists modes of elicitation supports only these modes.
     """
     modes = session.declared.get("elicitation")
     any_mode = kind != "elicitation" or mode == "url" or not isinstance(modes, dict) or not modes

@@ -57,7 +57,7 @@ class Step(StrEnum):
 
 
 class DeferredCall(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the bucket `tb_tasks`. The id of its approval is also its own id.
+    """An entry of the bucket `tb_tasks`. `id` is also the id of the approval.
 
     `call` is the request without its arguments, which the approval stores while it is open, and
     without the key's digest, which is never stored. `ends` is when the present stage ends; `result`
@@ -166,7 +166,7 @@ def rebuild_request(
 
 
 def next_step(waiting: DeferredCall, approval: Approval | None, now: float) -> Step:
-    """Return the next action, given the task's approval; None if that no longer exists."""
+    """Return the next action. `approval` is None if the task's approval no longer exists."""
     if waiting.stage is Stage.ENDED:
         return Step.FORGET if now >= waiting.ends else Step.NOTHING
     if waiting.stage is Stage.RUNNING:
@@ -226,7 +226,7 @@ def postponed(tried: DeferredCall, waiting: DeferredCall, why: str) -> DeferredC
 
 
 def page_opened(waiting: DeferredCall, now: float) -> DeferredCall:
-    """Return the task after its caller responded to the page."""
+    """Return the task after its caller responded to the request to open the page."""
     return replace(waiting, opens_pages=False, changed_at=now)
 
 
@@ -250,7 +250,7 @@ def ended(task: DeferredCall, result: FinalReply | CallError, now: float) -> Def
 
 
 def _without_client_requests(capabilities: str) -> str:
-    """Return the capabilities without those for requests to the client, who is not connected."""
+    """Return only the extensions, because no client is connected to receive requests."""
     extensions = _decode_members(msgspec.Raw(capabilities.encode())).get("extensions")
     return msgspec.json.encode({"extensions": extensions}).decode() if extensions else NOTHING
 

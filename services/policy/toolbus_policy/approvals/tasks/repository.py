@@ -71,7 +71,10 @@ class TaskRepository:
         return entry
 
     async def put(self, task: DeferredCall, previous: StoredTask | None) -> StoredTask | None:
-        """Write over the known revision; None on a conflict. Raises `BusDownError`."""
+        """Replace the known revision; return None on a conflicting change.
+
+        Raises `BusDownError`.
+        """
         sealed = self._records.seal(task.id, _encode(task))
         revision = await self._bucket.swap(task.id, sealed, previous.revision if previous else 0)
         if revision is None:

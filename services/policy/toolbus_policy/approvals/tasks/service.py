@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
 CANCEL_SECONDS = 5.0  # to wait for a cancelled call to end
-MARGIN_SECONDS = 1.0  # before the request's deadline a wait ends with "no result yet"
+MARGIN_SECONDS = 1.0  # a wait ends this long before the request's deadline
 ATTEMPTS = 8
 FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0
 BATCH_SIZE = 200  # tasks examined before yielding to the event loop
@@ -72,7 +72,10 @@ RunApproved = Callable[[CallRequested, CallContext, str, str], Awaitable[Reply |
 
 @dataclass(slots=True)
 class TaskService:
-    """The deferred calls. `run_approved`, of the admission handler, authorizes each call again."""
+    """The deferred calls.
+
+    `run_approved` is a method of the admission handler, which authorizes each call again.
+    """
 
     task_repository: TaskRepository
     approval_repository: ApprovalRepository
@@ -89,7 +92,11 @@ class TaskService:
     async def create(
         self, call: CallRequested, approval: Approval, page: str
     ) -> TaskCreated | None:
-        """Return the task of a suspended call; None if the key has too many tasks."""
+        """Return the task of a suspended call; None if the key has too many tasks.
+
+        If the task exists already, return the existing task. Return None if the existing task
+        belongs to the other protocol family.
+        """
         entry = await self.task_repository.load(approval.id)
         if entry is None:
             if self.task_repository.count_for_key(approval.key) >= MAX_TASKS_PER_KEY:
@@ -203,7 +210,7 @@ class TaskService:
         try:
             await retry(self.task_repository.put, task, previous)
         except BusDownError:
-            log.error("task.outcome_lost", extra={"task": task.id})  # noqa: TRY400 - as expected
+            log.error("task.outcome_lost", extra={"task": task.id})  # noqa: TRY400 - expected
 
     # -- requests about a task ---------------------------------------------------------------
 
@@ -211,7 +218,7 @@ class TaskService:
         """Return the reply to a task request, or the request to dispatch to the task's server.
 
         Raises:
-            ToolbusError: the error the task ended with, or why no reply is possible.
+            ToolbusError: the error with which the task ended, or the reason for a missing reply.
 
         """
         entry = await self._owned(call, key)
@@ -292,7 +299,7 @@ class _RunningTask:
         self._spawn(self._write(deadline))
 
     async def stop(self) -> StoredTask:
-        """Return the entry as it was last written."""
+        """Return the entry as last written, after the write in progress."""
         async with self._turn:
             return self._entry
 

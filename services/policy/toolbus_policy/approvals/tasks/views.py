@@ -86,7 +86,7 @@ def _status_message(task: DeferredCall) -> str:
 
 
 def _outcome(task: DeferredCall) -> dict[str, Any]:
-    """Return the request or result that the stateless family has inside a task."""
+    """Return the pending request or the final result, as a member of a stateless task."""
     if _needs_input(task):
         return {"inputRequests": {REQUEST_NAME: url_elicitation(task.server, task.tool, task.page)}}
     if task.stage is not Stage.ENDED:

@@ -1,8 +1,8 @@
--- Expired reservations, claimed for half a minute so that one replica settles each.
+-- Claim expired reservations for half a minute, so that only one replica settles each of them.
 -- KEYS: book, calls, due. ARGV: expected epoch, least tick, maximum number of calls, and the time in
 -- ms before which a call must be due.
 -- Returns rid, record, rid, record, ...; 'lost' if the counters are lost.
--- A record charged as unknown a day ago is deleted here.
+-- Records of calls charged as unknown a day ago are deleted.
 
 if not known_counters(ARGV[1], ARGV[2]) then return 'lost' end
 

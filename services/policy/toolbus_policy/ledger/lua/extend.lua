@@ -1,8 +1,8 @@
--- Postpone reservations' due times; one that ended, or was charged as unknown, is unchanged.
+-- Postpone the due times of open reservations; reservations charged as unknown are unchanged.
 -- KEYS: book, calls, due, the rebuilder's lock.
 -- ARGV: expected epoch, least tick, then per call rid and when it is due (ms).
 -- Returns 'ok'; or, if the counters are lost, 'wait' while they are being rebuilt,
--- else 'lost': they are rebuilt from the events, which hold the extended deadlines.
+-- else 'lost': they are rebuilt from the events, which contain the extended deadlines.
 
 if not known_counters(ARGV[1], ARGV[2]) then
   return redis.call('EXISTS', KEYS[4]) == 1 and 'wait' or 'lost'

@@ -1,17 +1,24 @@
 -- Reserve at every level and pass every rate and loop limit, or change nothing, for many calls.
--- KEYS: book, calls, due, then the counters.
--- ARGV: expected epoch, least tick, and as JSON [periods, calls]. A period is
---   [bounds before, from, to and after] of the calendar's, or [length, number] of rolling parts.
+-- KEYS: book, calls, due, counted, then the counters.
+-- ARGV: expected epoch, least tick, the ms for which a call without a budget is remembered, JSON
+-- [periods, calls], and 'again' if the client sends the script a second time. A calendar period is
+--   [previous start, start, end, next end] in s; a rolling period is [part length in s, parts].
 -- A call is [rid, about, deadline ms, amount,
 --   [[counter, limit, 1 if money, period], ...], [[counter, calls, length in us], ...],
 --   [[counter, calls, length in us], ...]]: budgets, rates, loops; counters are indexes of KEYS.
 -- Returns 'epoch' if the counters are lost; else the tick, and per call one of
 --   {'ok'} | {'budget', which, spent, reserved, resets at s} | {'rate', which, wait us}
 --   | {'loop', which, wait us} | {'clock'}.
+-- A call is counted once, however often its script arrives: by its record, or by its id in `counted`,
+-- a sorted set of ids by the ms at which they are forgotten. The set has the calls without a record,
+-- and those of a script sent again: its first copy may arrive after the call has ended.
 
 if not known_counters(ARGV[1], ARGV[2]) then return 'epoch' end
 
-local packed = cjson.decode(ARGV[3])
+local LATE_MS = 3600000 -- no first copy arrives later: TCP gives up sending after 15 minutes
+local now_ms = math.floor(now_us / 1000)
+local again = ARGV[5] == 'again'
+local packed = cjson.decode(ARGV[4])
 local periods, calls = packed[1], packed[2]
 local tats, touched = {}, {}
 
@@ -23,7 +30,7 @@ end
 -- Add up a rolling level: every part that overlaps the period counts in full.
 local function roll(l, key, span, parts)
   if l.resets then return l.resets end
-  if l.span == 0 then l.span, l.changed = span, true end
+  if l.span == 0 then l.span, l.changed, l.spending = span, true, true end
   local first, oldest, ended = math.floor(now / span) - parts, nil, {}
   local raw = redis.call('HGETALL', key)
   l.spent = 0
@@ -47,7 +54,9 @@ local function turn(l, key, period)
   if now < period[1] then return nil end
   for i = 1, 3 do
     if now < period[i + 1] then
-      if period[i] > l.window then l.window, l.spent, l.changed = period[i], 0, true end
+      if period[i] > l.window then
+        l.window, l.spent, l.changed, l.spending = period[i], 0, true, true
+      end
       return period[i + 1]
     end
   end
@@ -82,7 +91,7 @@ local function over_loop(call)
   end
 end
 
-local records, due = {}, {}
+local records, due, counted = {}, {}, {}
 
 local function add_record(call)
   local names, at = {}, now
@@ -110,16 +119,21 @@ local function accept(call)
     redis.call('PEXPIRE', KEYS[p[1]], math.ceil(p[3] / 1000))
   end
   if #call[5] > 0 then add_record(call) end
+  if again or #call[5] == 0 then
+    counted[#counted + 1] = string.format('%d', now_ms + (again and LATE_MS or ARGV[3]))
+    counted[#counted + 1] = call[1]
+  end
   return {'ok'}
 end
 
 local rids = {}
 for i, call in ipairs(calls) do rids[i] = call[1] end
-local known = redis.call('HMGET', KEYS[2], unpack(rids))
+local recorded = redis.call('HMGET', KEYS[2], unpack(rids))
+local remembered = redis.call('ZMSCORE', KEYS[4], unpack(rids))
 
 local answers, seen = {}, {}
 for i, call in ipairs(calls) do
-  if known[i] or seen[call[1]] then
+  if recorded[i] or remembered[i] or seen[call[1]] then
     answers[i] = {'ok'}
   else
     seen[call[1]] = true
@@ -134,5 +148,10 @@ end
 if #records > 0 then
   redis.call('HSET', KEYS[2], unpack(records))
   redis.call('ZADD', KEYS[3], unpack(due))
+end
+if #counted > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now_ms)
+  redis.call('ZADD', KEYS[4], unpack(counted))
+  redis.call('PEXPIRE', KEYS[4], LATE_MS)
 end
 return {next_tick(), answers}

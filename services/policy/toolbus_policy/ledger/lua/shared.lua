@@ -29,7 +29,7 @@ local function level(key)
     found = {
       window = tonumber(raw[1] or 0), spent = tonumber(raw[2] or 0),
       reserved = tonumber(raw[3] or 0), debt = tonumber(raw[4] or 0),
-      span = tonumber(raw[5] or 0), parts = {}, changed = false,
+      span = tonumber(raw[5] or 0), parts = {}, changed = false, spending = false,
     }
     levels[key] = found
   end
@@ -44,12 +44,15 @@ local function charge(l, at, amount)
   elseif at >= l.window then
     l.spent = math.max(0, l.spent + amount)
   end
-  l.changed = true
+  l.changed, l.spending = true, true
 end
 
+-- Write the levels that changed; only the reserved amount if the spent one is unchanged.
 local function write_levels()
   for key, l in pairs(levels) do
-    if l.changed then
+    if l.changed and not l.spending then
+      redis.call('HSET', key, 'reserved', string.format('%d', l.reserved))
+    elseif l.changed then
       local reserved, debt = string.format('%d', l.reserved), string.format('%d', l.debt)
       if l.span > 0 then
         redis.call('HSET', key, 'span', string.format('%d', l.span),

@@ -31,7 +31,7 @@ _intent = msgspec.json.Decoder(_Intent).decode
 
 
 async def may_have_run(bus: Bus, customer: str, expired: Sequence[ExpiredReservation]) -> set[str]:
-    """Return the ids of those calls of one customer that may have run.
+    """Return the ids of the expired calls of one customer that may have run.
 
     The customer's intents are read once for all these calls, starting at the oldest reservation,
     until all calls are decided. Raises `BusDownError`: then nothing may be refunded.
@@ -53,7 +53,7 @@ async def _with_intent(bus: Bus, customer: str, expired: Sequence[ExpiredReserva
 
 
 async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
-    """Return the next intents. The result is empty only if the stream's leader has no more."""
+    """Return the next intents. The result is empty only if the leader has no more intents."""
     subject = subject_of(CallAllowed.NAME, customer)
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
@@ -64,12 +64,12 @@ async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
 
 
 def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
-    """Return those wanted calls whose intents this message has."""
+    """Return the wanted calls whose intents this message contains."""
     try:
         return {_intent(line).call_id for line in message.data.split(b"\n")}.intersection(wanted)
     except msgspec.DecodeError:
         log.error("evidence.unreadable", extra={"stream_seq": message.sequence})  # noqa: TRY400
-        return set(wanted)  # any of their intents may be in the message
+        return set(wanted)  # the message may contain any of the wanted intents
 
 
 def _would_be_stored(late: ExpiredReservation, extent: Extent) -> bool:

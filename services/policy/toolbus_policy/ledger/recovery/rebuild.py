@@ -38,7 +38,7 @@ RETRY_SECONDS = 2.0
 QUERY_SECONDS = 15.0
 CATCH_UP_SECONDS = 60.0
 DAY = 86_400.0
-MIN_PIECE_SECONDS = 1.0  # of events that are not divided further
+MIN_PIECE_SECONDS = 1.0  # a shorter period is not halved
 AUDIT = "audit"
 Reply = TypeVar("Reply", SpendingReply, OpenCallsReply)
 Query = Callable[[float, float], Awaitable[Reply]]
@@ -46,10 +46,10 @@ Query = Callable[[float, float], Awaitable[Reply]]
 
 @dataclass(slots=True)
 class Rebuilder:
-    """Rebuild the counters of customers whose counters were lost; spending is rejected meanwhile.
+    """Rebuilder of lost counters. Spending of a customer is rejected until its counters are open.
 
     The steps have a fixed order. First the counters are closed, so that nothing more is reserved.
-    Then intents of calls that are being admitted get time to reach the stream, and audit must store
+    Then the intents of calls in admission have time to reach the stream, and audit must store
     all events of the stream. Then the events are read. Outcomes that arrive in the meantime wait
     for the lock. Last, the new counters are written under a new generation and opened.
     """
@@ -88,7 +88,7 @@ class Rebuilder:
     async def rebuild(
         self, customer: str, *, force: bool = False, accept: bool = False, by: str = ""
     ) -> RebuildReply | None:
-        """Rebuild a customer's counters; None if they are intact or never existed.
+        """Rebuild a customer's counters. Return None if they are intact or never existed.
 
         Raises `ToolbusError` with the fix for an operator.
         """
@@ -132,7 +132,7 @@ class Rebuilder:
     async def _counters(
         self, customer: str, generation: Generation, *, accept: bool
     ) -> tuple[CounterRebuild, float]:
-        """Return the counters computed from the events, and the time from which they count."""
+        """Return the counters computed from the events, and the time since which they count."""
         snapshot, now = self.snapshot(), time()
         limits = limits_of(customer, snapshot.configuration, snapshot.keys)
         rebuild = CounterRebuild(customer, limits, now, self.grace)
@@ -175,7 +175,7 @@ class Rebuilder:
     # -- audit -------------------------------------------------------------------------------
 
     async def _audit_has_all(self, customer: str) -> None:
-        """Return when audit has stored every event that is in the stream now."""
+        """Wait until audit has stored every event that is in the stream now."""
         newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > timeout:
@@ -206,7 +206,7 @@ class Rebuilder:
     async def _pieces(
         self, request: Query[Reply], start: float, end: float, length: float = DAY
     ) -> AsyncIterator[Reply]:
-        """Yield replies for a day each; a piece too large for audit is halved."""
+        """Yield one reply for each day; a period that is too large for audit is halved."""
         while start < end:
             until = min(start + length, end)
             reply = await _query_piece(request, start, until)

@@ -21,14 +21,14 @@ Limits = Mapping[str, Sequence[BudgetLimit]]  # by level
 
 @dataclass(frozen=True, slots=True, order=True)
 class RequiredSum:
-    """Sums that some budgets' counters need: from a second on, in steps (0: a single sum)."""
+    """Sums that counters need: since `start`, one for each `step` seconds (0: a single sum)."""
 
     start: float
     step: int
 
 
 def limits_of(customer: str, declared: Configuration, keys: Mapping[str, Key]) -> Limits:
-    """Return the budgets of every level this customer pays for."""
+    """Return the budgets of every level that this customer pays for."""
     limits: dict[str, tuple[BudgetLimit, ...]] = {}
     for name, key in keys.items():
         principal = principal_of(name, key, declared)
@@ -61,7 +61,7 @@ def required_sums_of(limits: Limits, now: float) -> list[RequiredSum]:
 
 
 class CounterRebuild:
-    """Build the contents of a generation."""
+    """Builder of the contents of a generation."""
 
     def __init__(self, customer: str, limits: Limits, now: float, grace: float) -> None:
         self._customer, self._limits, self._grace = customer, limits, grace

@@ -38,7 +38,7 @@ AUDIT = "audit"
 
 @dataclass(slots=True)
 class UnresolvedCallSweeper:
-    """Examines calls allowed since the last complete sweep, in one replica at a time.
+    """Sweeper of the calls allowed since the last complete sweep, in one replica at a time.
 
     An outcome is published only when audit has stored every event that the stream had after the
     call's deadline. The next replica waits for the same condition and therefore finds that outcome.
@@ -60,7 +60,7 @@ class UnresolvedCallSweeper:
                 log.exception("unresolved_calls.sweep_failed")
 
     async def sweep_once(self) -> int:
-        """Publish outcomes for calls that have none after their deadline; return their number."""
+        """Publish the missing outcomes of calls after their deadline; return their number."""
         token = secrets.token_hex(8)
         if not await self.ledger.store.lock(ALL_CUSTOMERS, token, LOCK_SECONDS):
             return 0
@@ -75,7 +75,7 @@ class UnresolvedCallSweeper:
         found, settled = await self._query(query), set[str]()
         if any(call.reserved for call in found.calls):
             settled = await self._without_record(found.calls)
-            found = await self._query(query)  # their outcomes may have been settled meanwhile
+            found = await self._query(query)  # outcomes may have arrived meanwhile
         late = [
             call
             for call in found.calls
@@ -110,14 +110,14 @@ class UnresolvedCallSweeper:
 
 
 def _has_no_reservation(call: UnresolvedCall, settled: set[str]) -> bool:
-    """Return whether no reservation holds anything for the call."""
+    """Return whether the call has no open reservation."""
     return not call.reserved or call.call_id in settled
 
 
 def _resolved_until(
     found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: float
 ) -> float:
-    """Return the time at which the first call that may be unresolved was allowed."""
+    """Return when the first call that may still be unresolved was allowed; else `due`."""
     open_still = [call.at for call in found.calls if call not in named]
     if found.more:
         open_still.append(found.calls[-1].at)
