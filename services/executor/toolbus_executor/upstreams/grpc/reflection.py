@@ -45,7 +45,7 @@ def _described() -> descriptor_pb2.FileDescriptorProto:
             _message("Files", ("file_descriptor_proto", 1, _BYTES, _MANY, "")),
             _message("Service", ("name", 1, _STRING, _ONE, "")),
             _message("Services", ("service", 1, _MESSAGE, _MANY, ".r.Service")),
-            _message("Failure", ("error_message", 2, _STRING, _ONE, "")),
+            _message("Failure", ("error_code", 1, _INT32, _ONE, "")),
             _message(
                 "Response",
                 ("files", 4, _MESSAGE, _ONE, ".r.Files"),
@@ -83,13 +83,13 @@ class Reflected:
 
     async def read(self) -> None:
         """Read the descriptors of all services. Raises `ReflectionError`."""
-        response = await self._exchange(Request(list_services=""))
+        response = await self._request(Request(list_services=""))
         names = [each.name for each in response.services.service if not each.name.startswith(_OWN)]
         for name in names[MAX_SERVICES:]:
             self.left_out[name] = f"there are more than {MAX_SERVICES} services"
         for name in sorted(names[:MAX_SERVICES]):
             try:
-                await self._take(await self._exchange(Request(file_containing_symbol=name)))
+                await self._take(await self._request(Request(file_containing_symbol=name)))
                 self.services.append(self.pool.FindServiceByName(name))
             except (ReflectionError, KeyError, TypeError, DecodeError, UnicodeError) as error:
                 reason = str(error) if isinstance(error, ReflectionError) else "it is malformed"
@@ -116,7 +116,7 @@ class Reflected:
         if depth > DEEPEST_IMPORT:
             raise ReflectionError("its files import each other too deeply")
         if name not in self._files:
-            response = await self._exchange(Request(file_by_filename=name))
+            response = await self._request(Request(file_by_filename=name))
             for raw in response.files.file_descriptor_proto:
                 self._store(raw)
         if name not in self._files:
@@ -128,7 +128,7 @@ class Reflected:
             self._added.add(name)
 
     async def _request(self, request: Any) -> Any:
-        response = await self._request(request)
+        response = await self._exchange(request)
         if response.HasField("failure"):
             code = response.failure.error_code
             raise ReflectionError(f"the server returned error code {code}")
