@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-edge bench-audit-writer bench-memory
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -100,6 +100,10 @@ bench: $(INSTALLED)
 # Python calls, coroutines and tasks per request in the call-path process, by package and function.
 bench-profile: $(INSTALLED)
 	$(BIN)/python bench/call_profile.py $(ARGS)
+
+# Toolbus, FastMCP's proxy and ContextForge in one run; ARGS='--peer NAME=URL' adds any other.
+bench-peers: $(INSTALLED)
+	$(BIN)/python bench/peers.py $(ARGS)
 
 # Latency of a decision with 100 rules, with and without an index, and the whole call path with
 # and without rules.

@@ -179,6 +179,33 @@ async def test_a_stream_ends_with_its_session() -> None:
         edge.notifications.close()
 
 
+async def test_an_open_stream_renews_its_subscriptions_each_time_and_stops_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifications, "RENEW_SECONDS", 0.0)
+    edge, renewed = Edge(), list[str]()
+
+    class Subscriptions:
+        async def subscribe(self, _context: Any, _request: Any, uri: str) -> None:
+            renewed.append(uri)
+
+    edge.notifications._call_handler = cast("CallHandler", Subscriptions())
+    stream = Stream(edge)
+    session = stream.context.session
+    assert session is not None
+    edge.sessions.update(session, "subscribed", "demo://a")
+    async with served(edge, stream):
+        (listener,) = edge.notifications._listeners
+        await until(lambda: len(renewed) >= 3, "three renewals")
+        edge.sessions.end(session)
+    await until(lambda: _is_cancelled(listener.renewal), "no further renewal")
+    assert set(renewed) == {"demo://a"}
+
+
+def _is_cancelled(renewal: asyncio.TimerHandle | asyncio.Task[None]) -> bool:
+    return renewal.done() if isinstance(renewal, asyncio.Task) else renewal.cancelled()
+
+
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-11-25"])
 async def test_a_resumable_stream_outlives_its_reader(version: str) -> None:
     edge = Edge()
