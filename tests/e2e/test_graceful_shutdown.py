@@ -50,7 +50,7 @@ class Load:
     def _work(self, address: str, number: int) -> None:
         body = json.dumps(calling("echo__say", number, text="x")).encode()
         whole = posting("/mcp", body, *LINES)
-        with suppress(ConnectionRefusedError):
+        with suppress(ConnectionError):  # refused, or reset before the closing listener had it
             while True:
                 with RawHttp(address) as connection:
                     self._send_until_closed(connection, whole)
@@ -70,7 +70,7 @@ class Load:
         except (CutError, ConnectionError) as error:
             # The kernel had accepted this connection, the closed listener had not: as good as
             # refused.
-            if request or getattr(error, "begun", False):
+            if request or getattr(error, "partial", False):
                 self.cuts.append(f"request {request + 1}: {error!r}")
 
 

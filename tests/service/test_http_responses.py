@@ -1,6 +1,8 @@
 """Responses of the HTTP listener as bytes on a socket: framing, failures, disconnections."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -206,6 +208,63 @@ async def test_a_slow_reader_pauses_the_handler_until_it_reads() -> None:
             assert sent < 200
             answer = await asyncio.to_thread(connection.answer)
             assert len(answer.body) == 200 * 65536
+
+
+async def test_a_status_without_content_has_no_length() -> None:
+    app = sending({**sized(0), "status": 204}, part(b""))
+    answer = await exchange(app, answer_to(GET))
+    assert (answer.status, b"content-length" in answer.headers) == (204, False)
+
+
+async def test_a_tunnel_is_not_opened() -> None:
+    start = b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n" + HOST + b"\r\n"
+    answer = await exchange(sending(sized(0), part(b"")), answer_to(start))
+    assert (answer.status, answer.closes) == (400, True)
+
+
+async def test_a_client_of_http_1_0_gets_no_100_continue() -> None:
+    data = posting("/", b"body", "Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    received = await exchange(sending(sized(0), part(b"")), bytes_after(data))
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_a_cancelled_sender_does_not_end_another_that_waits_for_the_same_client() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def flood(send: Any) -> None:
+        for _ in range(200):
+            await send(part(b"x" * 65536, more=True))
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(START)
+        tasks.extend(asyncio.create_task(flood(send)) for _ in range(2))
+        await asyncio.wait(tasks)
+        await send(part(b""))
+
+    async with served(app) as listener:
+        with RawHttp(listener.port) as connection:
+            connection.send(GET)
+            (here,) = await until(lambda: tuple(listener.connections), "the connection is open")
+            await until(lambda: here.write_paused, "the senders wait")
+            tasks[0].cancel()
+            answer = await asyncio.to_thread(connection.answer)
+            assert tasks[0].cancelled()
+            assert not tasks[1].cancelled()
+            assert len(answer.body) >= 200 * 65536
+
+
+async def test_a_closed_connection_leaves_nothing_for_the_collector() -> None:
+    async with served(sending(sized(0), part(b""))) as listener:
+        connection = RawHttp(listener.port)
+        await asyncio.to_thread(answer_to(GET), connection)
+        seen = [weakref.ref(each) for each in listener.connections]
+        gc.disable()
+        try:
+            connection.close()
+            await until(lambda: not listener.connections, "the connection has ended")
+            await until(lambda: seen[0]() is None, "the connection is freed")
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("target", [b"/\xff", b""])

@@ -156,8 +156,20 @@ async def test_a_replica_that_becomes_primary_is_used_again(
 
 @pytest.mark.parametrize(
     "reply",
-    [b":7\r\n", b"$2\r\nok\r\n", b"*2\r\n:1\r\n*0\r\n", b"*2\r\n:1\r\n*1\r\n*1\r\n$4\r\nwhat\r\n"],
-    ids=["a number", "a text", "no reply for the call", "an unknown reply for the call"],
+    [
+        b":7\r\n",
+        b"$2\r\nok\r\n",
+        b"*2\r\n:1\r\n*0\r\n",
+        b"*2\r\n:1\r\n*1\r\n*1\r\n$4\r\nwhat\r\n",
+        b"*2\r\n:1\r\n*1\r\n*5\r\n$6\r\nbudget\r\n:1\r\n:1\r\n:1\r\n:1000000000000000000\r\n",
+    ],
+    ids=[
+        "a number",
+        "a text",
+        "no reply for the call",
+        "an unknown reply",
+        "a time beyond all time",
+    ],
 )
 async def test_a_reply_of_another_form_denies_the_calls_and_blocks_no_others(reply: bytes) -> None:
     async with ScriptedRedis([reply] * 8).running() as server:

@@ -85,11 +85,11 @@ def _check_depth(value: Any) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise StrictJSONError(f"the name {repeated[:64]!r} is repeated in one object")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise StrictJSONError(f"the name {name[:64]!r} is repeated in one object")
+        found[name] = value
     return found
 
 

@@ -30,6 +30,7 @@ async def served(
         for meeting in meetings:
             meeting.cancel()
         await asyncio.gather(*meetings, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted connections close their sockets
         await server.wait_closed()
 
 
@@ -46,5 +47,9 @@ async def closed_after(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
         yield
     finally:
         writer.close()
-        with suppress(*GONE):
+        try:
             await writer.wait_closed()
+        except GONE:
+            pass
+        finally:
+            writer.transport.abort()  # if this task was cancelled while data was unread

@@ -99,3 +99,10 @@ def test_a_document_of_another_type_is_the_same_error() -> None:
     assert typed('{"a": "b"}', dict[str, str]) == {"a": "b"}
     with pytest.raises(StrictJSONError, match="does not have the expected form"):
         typed(b'{"a": 1}', dict[str, str])
+
+
+def test_a_repeated_name_is_found_at_once_among_very_many() -> None:
+    names = 100_000  # a search that compares all pairs would take an hour
+    text = b"{%b,%b}" % (b",".join(b'"n%d":1' % each for each in range(names)), b'"n0":2')
+    with pytest.raises(StrictJSONError, match="'n0' is repeated"):
+        parse(text)

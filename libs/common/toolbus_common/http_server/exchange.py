@@ -121,7 +121,7 @@ class Exchange:
         """
         connection = self._connection
         if connection.write_paused and not self.disconnected:
-            await connection.drained()
+            await asyncio.shield(connection.drained())  # other senders may wait for it too
         if self.disconnected:
             return
         if not self.response_started:
@@ -149,6 +149,8 @@ class Exchange:
         for key, value in message.get("headers", ()):
             name = key.lower()
             if name == b"content-length":
+                if status == HTTPStatus.NO_CONTENT:  # which has no length (RFC 9110, 8.6)
+                    continue
                 self._unsent = int(value)
             elif name == b"transfer-encoding":
                 self._chunked = value.lower() == b"chunked"

@@ -88,7 +88,9 @@ class HttpConnection(RequestParser, asyncio.Protocol):
         for key in list(self._counted):
             self._uncount(key)
         self._listener.left(self)
-        del self._parser  # the parser refers to this connection
+        # The parser and the exchanges refer to this connection.
+        del self._parser
+        self._running = self._parsed = None
 
     @property
     def ends(self) -> bool:

@@ -14,6 +14,10 @@ class TooManyPipelinedError(Exception):
     """The client sends more requests than wait for their responses on one connection."""
 
 
+class NoTunnelError(Exception):
+    """The client requests a tunnel, which only a proxy can open."""
+
+
 class RequestParser:
     """Parses the heads of requests into ASGI scopes, and counts what is not part of a body."""
 
@@ -79,13 +83,15 @@ class RequestParser:
             return
         self._in_body = True
         parser = self._parser
-        version = parser.get_http_version()
+        method, version = parser.get_method(), parser.get_http_version()
+        if method == b"CONNECT":  # a proxy before the gateway would take 200 for an open tunnel
+            raise NoTunnelError
         path, raw_path, query = _split(self._url)
         scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
-            "method": parser.get_method().decode("ascii"),
+            "method": method.decode("ascii"),
             "scheme": "http",
             "path": path,
             "raw_path": raw_path,
@@ -94,6 +100,7 @@ class RequestParser:
             "headers": self._headers,
             "state": {},
         }
+        self._expects_continue = self._expects_continue and version == "1.1"
         self._begin(scope, keep_alive=version != "1.0" and parser.should_keep_alive())
 
     def _begin(self, scope: dict[str, Any], *, keep_alive: bool) -> None:

@@ -132,9 +132,8 @@ class CallTransport:
             await received
             return final_reply(pending.take())
         except asyncio.CancelledError:
-            if not pending.expired or pending.task is None:
+            if not pending.expired:
                 raise
-            pending.task.uncancel()
             return final_reply(timed_out())
         except ToolbusError:
             raise

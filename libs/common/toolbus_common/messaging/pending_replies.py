@@ -27,7 +27,14 @@ class PendingReply:
     """
 
     __slots__ = (
-        "_deadline", "_final", "_on_extended", "_received", "expired", "on_notification", "task",
+        "_cancel_at",
+        "_deadline",
+        "_final",
+        "_on_extended",
+        "_received",
+        "expired",
+        "on_notification",
+        "task",
     )  # fmt: skip
 
     def __init__(
@@ -42,7 +49,8 @@ class PendingReply:
         self._final: Reply | None = None
         self._received: asyncio.Future[None] | None = None  # created when the caller waits
         self.task: asyncio.Task[object] | None = None
-        self.expired = False
+        self.expired = 0  # the number of times that `task` was cancelled
+        self._cancel_at = 0.0
 
     async def send(self, message: ReplyMessage) -> None:
         """Pass a message of a handler in this process to the caller."""
@@ -86,14 +94,24 @@ class PendingReply:
     def expire(self, now: float) -> None:
         """End the call if its deadline has passed for too long; `now` is in epoch seconds.
 
-        A handler of this process is cancelled: it reports the end of the call itself.
+        A handler of this process is cancelled: it reports the end of the call itself. It is
+        cancelled again if it is still running later, because a cancellation can get lost.
         """
         if self._received is not None:
             if now > self._deadline + GRACE:
                 self.deliver(timed_out())
-        elif self.task is not None and now > self._deadline + HANDLER_GRACE and not self.expired:
-            self.expired = True
+        elif self.task is not None and now > max(self._deadline, self._cancel_at) + HANDLER_GRACE:
+            self.expired += 1
+            self._cancel_at = now
             self.task.cancel()
+
+    def detach(self) -> None:
+        """End the part of the caller's task that `expire` may cancel."""
+        task, self.task = self.task, None
+        self.on_notification = self._on_extended = None
+        if task is not None:
+            for _ in range(self.expired):
+                task.uncancel()
 
 
 class PendingReplies:
@@ -126,7 +144,7 @@ class PendingReplies:
         """Remove a call. Messages that arrive later for this call are dropped."""
         pending = self._by_call_id.pop(call_id, None)
         if pending is not None:
-            pending.on_notification = None
+            pending.detach()
 
     def deliver(self, call_id: str, message: ReplyMessage) -> None:
         """Pass a message to the caller that waits for it."""

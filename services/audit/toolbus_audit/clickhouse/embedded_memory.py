@@ -27,6 +27,7 @@ PERIOD_SECONDS = 5.0
 _MADV_DONTNEED = 4  # <asm-generic/mman-common.h>
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h> of glibc
 LARGE_BLOCK = 1 << 20
+_OWN_PAGES = re.compile(r"(Anonymous|Swap): +[1-9][0-9]* kB")
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \S+ +(.*)")
 
 Region = tuple[int, int]  # address and length in bytes
@@ -56,7 +57,8 @@ def limit_allocator() -> None:
 def code_regions(library: str) -> list[Region]:
     """Return the mappings of a library that cannot be written and hold no page of the process.
 
-    A page of relocated pointers differs from the file, so its mapping is left out.
+    A page of relocated pointers differs from the file, so its mapping is left out, also while the
+    page is swapped out.
     """
     try:
         lines = Path("/proc/self/smaps").read_text().splitlines()
@@ -70,7 +72,9 @@ def code_regions(library: str) -> list[Region]:
             start = int(first, 16)
             ours = Path(path).name == library and "w" not in rights
             region = (start, int(end, 16) - start) if ours else None
-        elif region is not None and re.fullmatch(r"Anonymous: +0 kB", line):
+        elif region is not None and _OWN_PAGES.fullmatch(line):
+            region = None
+        elif region is not None and line.startswith("VmFlags:"):  # the last line of a mapping
             found.append(region)
     return found
 

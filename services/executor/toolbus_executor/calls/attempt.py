@@ -62,10 +62,15 @@ class Attempts:
 
         An error that the server replies with counts as a success of the transport.
         """
-        began, caller = monotonic(), Caller(call, context, self._extending)
+        began = monotonic()
         try:
+            caller = Caller(call, context, self._extending)
             assert plan.send is not None  # noqa: S101 - see `_admit`
-            raw = await plan.send(call, seconds, caller)
+            try:
+                raw = await plan.send(call, seconds, caller)
+            finally:  # within the outer `try`: a cancelled flush must release the probe
+                if caller.used:
+                    await caller.flushed()
         except TimeoutError as error:
             if call.method == RESULT:  # it waits for a task, so its duration is not measured
                 self._breaker.abandoned()
@@ -89,9 +94,6 @@ class Attempts:
         except BaseException:  # without a result, so that the probe is still available
             self._breaker.abandoned()
             raise
-        finally:
-            if caller.used:
-                await caller.flushed()
         self._breaker.succeeded()
         return raw
 

@@ -25,6 +25,7 @@ from toolbus_common.nats.kv_bucket import Change
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.resource_uris import ResourceIndex
 from toolbus_ingress.catalog.server_identity import decides_tasks, server_identity
+from toolbus_ingress.catalog.view_cache import ViewCache
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +44,11 @@ LISTS = {
 class Catalogue:
     """The tools, prompts and resources of every server, and each key's view of them as JSON."""
 
-    MAX_CACHED_BYTES = 64 << 20
-
     def __init__(self, directory: ConfigView) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
-        self._cache: dict[tuple[Any, ...], bytes] = {}
-        self._cached_bytes = 0
-        self._sizes: dict[tuple[Any, ...], int] = {}
+        self._bodies = ViewCache[bytes]()
+        self._sizes = ViewCache[int]()
         self._depends_on_client = False  # whether any list depends on the client's capabilities
         self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
@@ -130,12 +128,10 @@ class Catalogue:
         `client` is the class of the client, for servers whose lists depend on it.
         """
         key = (grants, server, family, method, mode, client if self._depends_on_client else NONE)
-        body = self._cache.get(key)
+        body = self._bodies.get(key)
         if body is None:
-            if self._cached_bytes >= self.MAX_CACHED_BYTES:
-                self._clear_views()
-            body = self._cache[key] = self._encoded(method, grants, server, family, mode, client)
-            self._cached_bytes += len(body)
+            body = self._encoded(method, grants, server, family, mode, client)
+            self._bodies.put(key, body, len(body))
         return body
 
     def definitions_size(
@@ -146,7 +142,7 @@ class Catalogue:
         found = self._sizes.get(key)
         if found is None:
             kind, bare = LISTS[method][0], bool(server)
-            found = self._sizes[key] = sum(
+            found = sum(
                 len(ready[1]) + 1
                 for owner in self._listings
                 if owner != BUILT_IN and self.serves(owner) and server in ("", owner)
@@ -154,6 +150,7 @@ class Catalogue:
                 if grants.cover(full_name(owner, offered.name))
                 and (ready := self._ready(kind, owner, offered, family, bare=bare)) is not None
             )
+            self._sizes.put(key, found)
         return found
 
     def holder(
@@ -353,9 +350,8 @@ class Catalogue:
         )
 
     def _clear_views(self) -> None:
-        self._cache.clear()
+        self._bodies.clear()
         self._sizes.clear()
-        self._cached_bytes = 0
 
     def _changed(self) -> None:
         self._depends_on_client = any(listing.depends for listing in self._listings.values())

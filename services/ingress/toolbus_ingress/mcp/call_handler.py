@@ -126,7 +126,6 @@ class CallHandler:
                 _check_param_headers(context, request, route)
             call = self._call(context, request, target, call_id, trace)
             answer = await self._run_while_wanted(context, request, call)
-            _OK.count += 1
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
             tracing.record_failure(error)
@@ -302,7 +301,9 @@ class CallHandler:
                     "The server requires input from its caller, but this client cannot provide "
                     "it. Use a session, declare the capability, and accept text/event-stream."
                 )
-            return jsonrpc.result(request.id, self._body(context, request, call, reply))
+            answer = jsonrpc.result(request.id, self._body(context, request, call, reply))
+            _OK.count += 1
+            return answer
         streaming = StreamingCall(
             self._service.calls,
             self._client_requests,
@@ -314,6 +315,7 @@ class CallHandler:
         try:
             reply = await streaming.run(call)
             answer = jsonrpc.result(request.id, self._body(context, request, call, reply))
+            _OK.count += 1
         except ToolbusError as error:
             if not streaming.started:
                 raise

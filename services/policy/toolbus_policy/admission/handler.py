@@ -1,5 +1,6 @@
 """Admit calls: authorize, evaluate rules, reserve, record the intent, dispatch to executor."""
 
+import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,7 +27,6 @@ from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
     InvalidError,
-    RuleDeniedError,
     ToolbusError,
     UnauthorizedError,
     UnavailableError,
@@ -35,18 +35,20 @@ from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import DECISIONS
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
-from toolbus_common.rules import SILENT, Verdict
 from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Authorizer
-from toolbus_policy.admission.messages import (
+from toolbus_policy.admission.decision import (
     Decision,
+    approval_cause,
+    evaluate_rules,
+    may_need_approval,
+)
+from toolbus_policy.admission.messages import (
     build_admitted,
     build_denied,
     build_intent,
     build_not_dispatched,
 )
-from toolbus_policy.approvals.elicitation import STATE_PREFIX
-from toolbus_policy.approvals.model import RULE, Cause
 from toolbus_policy.approvals.service import ApprovalGrant, ApprovalService
 from toolbus_policy.approvals.tasks.model import is_deferred_task_request
 from toolbus_policy.idempotency.claims import IdempotencyClaims
@@ -56,6 +58,8 @@ from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repetition_key
 from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
+
+log = logging.getLogger(__name__)
 
 ALLOWED = call_count(DECISIONS.labels("allowed"))
 REPLAYED = DECISIONS.labels("replayed")
@@ -92,7 +96,7 @@ class AdmissionHandler:
         authorizer, admission = self.authorizer(), None
         try:
             admission = self._authorize(authorizer, call)
-            verdict = _evaluate_rules(authorizer, call, admission)
+            verdict = evaluate_rules(authorizer, call, admission)
         except UnauthorizedError as error:
             if learned:
                 return self._deny(call, error, None)
@@ -135,7 +139,7 @@ class AdmissionHandler:
         self, decision: Decision, call: CallRequested, context: CallContext
     ) -> Awaitable[Reply | None]:
         """Dispatch the call, after an approval if it needs one."""
-        if _may_need_approval(decision, call):
+        if may_need_approval(decision, call):
             return self._admit_with_approval(decision, call, context)
         return self._dispatch(decision, call, context)
 
@@ -155,13 +159,16 @@ class AdmissionHandler:
             while result is None:
                 authorizer = self.authorizer()
                 admission = self._authorize(authorizer, call)
-                verdict = _evaluate_rules(authorizer, call, admission)
+                verdict = evaluate_rules(authorizer, call, admission)
                 decision = Decision(authorizer, admission, verdict, claim)
-                cause = _approval_cause(call, admission, verdict)
+                cause = approval_cause(call, admission, verdict)
                 with _tracer.below("toolbus.approval"):
                     result = await self.approvals.check(call, admission.payer.principal, cause)
         except ToolbusError as error:
             return await self._deny(call, error, admission, claim)
+        except CancelledError:
+            self._undo_later(call, claim, None)
+            raise
         if isinstance(result, InputRequired | TaskCreated):
             return await self._release(result, call, claim)
         return await self._dispatch(decision, result.call, context, result)
@@ -182,7 +189,7 @@ class AdmissionHandler:
                 admission = authorizer.authorize_principal(
                     payer.principal, call.server, call.method, call.tool, call.restriction
                 )
-                verdict = _evaluate_rules(authorizer, call, admission)
+                verdict = evaluate_rules(authorizer, call, admission)
                 if call.idempotency_key:
                     claimed = await self.idempotency.claim(call, payer.principal)
                     if isinstance(claimed, StoredOutcome):
@@ -227,6 +234,9 @@ class AdmissionHandler:
             denial = await self._deny(call, error, admission, claim)
             await self._restore(grant)
             return denial
+        except CancelledError:  # the sweeper ends the reservation
+            self._undo_later(call, claim, grant)
+            raise
         reserved = bool(admission.budgets)
         intent = build_intent(decision, call, grant.approval if grant else "", reserved=reserved)
         try:
@@ -237,6 +247,7 @@ class AdmissionHandler:
             return not_recorded
         except CancelledError:  # the caller's task ends; the intent may be stored nevertheless
             self._publish_not_dispatched(call, admission, _stopped(), reserved=reserved)
+            self._undo_later(call, claim, grant)
             raise
         if grant is not None:
             self.approvals.record_use(grant)
@@ -339,8 +350,25 @@ class AdmissionHandler:
 
     async def _restore(self, grant: ApprovalGrant | None) -> None:
         """Restore the approval of a call without an intent."""
-        if grant is not None:
+        if grant is None:
+            return
+        try:
             await self.approvals.restore(grant)
+        except ToolbusError:  # the call's own error is more important to its caller
+            log.exception("approval.not_restored", extra={"approval": grant.approval})
+
+    def _undo_later(
+        self, call: CallRequested, claim: OutcomeClaim | None, grant: ApprovalGrant | None
+    ) -> None:
+        """Release the claim and restore the approval of a cancelled call, in a task."""
+        if claim is not None or grant is not None:
+            self.service.calls.spawn(self._undo(call, claim, grant))
+
+    async def _undo(
+        self, call: CallRequested, claim: OutcomeClaim | None, grant: ApprovalGrant | None
+    ) -> None:
+        await self._restore(grant)
+        await self._release(CallError(_stopped()), call, claim)
 
     async def _end_undispatched(
         self, decision: Decision, call: CallRequested, error: ToolbusError, *, reserved: bool
@@ -366,27 +394,3 @@ def _end_decision_span(decision: str) -> None:
     if span.recorded:
         span.note("toolbus.decision", decision)
         span.end()
-
-
-def _may_need_approval(decision: Decision, call: CallRequested) -> bool:
-    """Return whether approval is needed, or the call contains the state of an approval."""
-    needed = decision.admission.cause or decision.verdict.approve_by
-    return bool(needed or (call.extra and STATE_PREFIX in call.extra))
-
-
-def _evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admission) -> Verdict:
-    """Return the verdict of the rules. Raises `RuleDeniedError`."""
-    if authorizer.rule_evaluator is None:
-        return SILENT
-    principal, charge = admission.payer.principal, admission.charge
-    verdict = authorizer.rule_evaluator.verdict(call, principal, charge, time())
-    if verdict.denied_by:
-        raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
-    return verdict
-
-
-def _approval_cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
-    """Return the level or rule that requires approval. A task's call was approved already."""
-    if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
-        return Cause(admission.cause, charge=admission.charge)
-    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)

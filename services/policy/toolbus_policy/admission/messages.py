@@ -3,8 +3,6 @@
 from hashlib import sha256
 from time import time
 
-from msgspec import Struct
-
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -12,7 +10,6 @@ from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
     CallRequested,
-    OutcomeClaim,
 )
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
@@ -20,24 +17,11 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
-from toolbus_common.rules import Verdict
-from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.caller_identity import caller_identity_of
+from toolbus_policy.admission.decision import Decision
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
-
-
-class Decision(Struct, frozen=True):
-    """An authorized call: its authorizer, its admission and the verdict of the rules.
-
-    `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
-    """
-
-    authorizer: Authorizer
-    admission: Admission
-    verdict: Verdict
-    claim: OutcomeClaim | None = None
 
 
 def build_admitted(decision: Decision, call: CallRequested, *, reserved: bool) -> CallAdmitted:

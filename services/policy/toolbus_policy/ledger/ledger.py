@@ -194,17 +194,17 @@ class Ledger:
     ) -> None:
         try:
             answer = reply.result()
+            if answer == b"epoch":  # another replica may have rebuilt the counters
+                log.warning("ledger.generation_differs", extra={"customer": customer})
+                batch.run(self._reserve_agreed(customer, batch.items))
+                return
+            errors = _errors_of(state, batch.items, answer)
         except REDIS_ERRORS:
             batch.reject(ledger_down_error())
-            return
-        if answer == b"epoch":  # another replica may have rebuilt the counters
-            log.warning("ledger.generation_differs", extra={"customer": customer})
-            batch.run(self._reserve_agreed(customer, batch.items))
-            return
-        try:
-            errors = _errors_of(state, batch.items, answer)
-        except LedgerDownError as error:
+        except BaseException as error:  # a batch that never ends would block its customer
             batch.reject(error)
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                raise
         else:
             batch.resolve(errors)
 
@@ -326,7 +326,7 @@ def _errors_of(
             for request, result in zip(requests, results, strict=True)
         ]
         state.tick = max(state.tick, tick)
-    except (TypeError, ValueError, LookupError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, OSError) as error:
         raise _unreadable_error(answer) from error
     return errors
 

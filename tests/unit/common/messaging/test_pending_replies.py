@@ -123,7 +123,7 @@ async def test_an_extended_call_times_out_after_its_later_deadline() -> None:
     assert extensions == [deadline + 100] * 2
 
 
-async def test_a_handler_of_this_process_that_ignores_its_deadline_is_cancelled_once() -> None:
+async def test_a_handler_of_this_process_that_ignores_its_deadline_is_cancelled_again() -> None:
     pending, deadline = PendingReplies(), time() + 60
     reply = pending.open("a", deadline)
     reply.task = asyncio.ensure_future(asyncio.Event().wait())
@@ -131,8 +131,13 @@ async def test_a_handler_of_this_process_that_ignores_its_deadline_is_cancelled_
     assert not reply.expired
     pending.expire(deadline + HANDLER_GRACE + 0.1)
     pending.expire(deadline + HANDLER_GRACE + 0.2)
-    assert (reply.expired, reply.task.cancelling()) == (True, 1)
-    await asyncio.wait([reply.task])
+    assert (reply.expired, reply.task.cancelling()) == (1, 1)
+    pending.expire(deadline + 2 * HANDLER_GRACE + 0.2)  # the first cancellation had no effect
+    task = reply.task
+    assert (reply.expired, task.cancelling()) == (2, 2)
+    pending.close("a")
+    assert task.cancelling() == 0
+    await asyncio.wait([task])
 
 
 @pytest.mark.parametrize("message", [StreamPaused(0), StreamPaused(1500), Progress(b"{}")])

@@ -41,17 +41,23 @@ class Batch:
         self._writer: asyncio.Task[None] | None = None
 
     async def answer(self, handler: MessageHandler) -> Response | None:
-        """Pass each message to `handler`; return the answers, or None if they were streamed."""
+        """Pass each message to `handler`; return the answers, or None if they were streamed.
+
+        A message that fails unexpectedly does not cancel the calls of the others.
+        """
         context = replace(self._context, write=self._write)
         working = [
             asyncio.create_task(self._collect(handler(context, message)))
             for message in self._messages
         ]
         try:
-            await asyncio.gather(*working)
+            results = await asyncio.gather(*working, return_exceptions=True)
         finally:
             for task in working:
                 task.cancel()
+        for failure in results:
+            if failure is not None:
+                raise failure
         if self._event_log is not None and self._writer is not None:
             self._event_log.close()
             await self._writer

@@ -1,0 +1,31 @@
+"""Cache of what callers see of the catalogue."""
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+MAX_ENTRIES = 2_000  # a request can restrict its grants, and the key of each entry has its grants
+MAX_BYTES = 64 << 20
+
+
+class ViewCache(Generic[V]):
+    """Values by grants and kind of list. A full cache is cleared."""
+
+    def __init__(self) -> None:
+        self._values: dict[Hashable, V] = {}
+        self._bytes = 0
+        self.get = self._values.get
+
+    def put(self, key: Hashable, value: V, size: int = 0) -> V:
+        """Store a value of this size in bytes, and return it."""
+        if self._bytes >= MAX_BYTES or len(self._values) >= MAX_ENTRIES:
+            self.clear()
+        self._values[key] = value
+        self._bytes += size
+        return value
+
+    def clear(self) -> None:
+        """Remove all values."""
+        self._values.clear()
+        self._bytes = 0
