@@ -60,8 +60,8 @@ class NatsContext:
 class CallTransport:
     """Sends and serves calls of one service, over NATS or within the process.
 
-    A call to a handler of this process is a plain await. Its caller must not be cancelled before
-    the service stops, or uses `request_detached`.
+    The handler of a call within the process runs in the caller's task. A caller that may be
+    cancelled before the service stops must use `request_detached`.
     """
 
     def __init__(self, service: str, bus: Bus, local: LocalTransport) -> None:

@@ -106,7 +106,7 @@ class PendingReply:
             self.task.cancel()
 
     def detach(self) -> None:
-        """End the part of the caller's task that `expire` may cancel."""
+        """Withdraw cancellations by `expire`; later ones and messages have no effect."""
         task, self.task = self.task, None
         self.on_notification = self._on_extended = None
         if task is not None:

@@ -1,4 +1,4 @@
-"""Handshake of ClickHouse's Go client, which Grafana's plugin uses. Pure.
+"""Handshake of ClickHouse's Go client, which Grafana's plugin uses (no I/O).
 
 The response to the client's first query determines how the client parses later responses. If the
 response names revision 0, the client parses blocks as the engine writes them. Only this first

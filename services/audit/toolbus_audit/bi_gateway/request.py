@@ -1,4 +1,4 @@
-"""Parser of HTTP requests as ClickHouse's clients send them. Pure."""
+"""Parser of HTTP requests as ClickHouse's clients send them (no I/O)."""
 
 import re
 from base64 import b64decode

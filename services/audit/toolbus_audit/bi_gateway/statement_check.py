@@ -2,7 +2,7 @@
 
 Row policies of the engine limit a reader to the rows of its customers. They cover neither system
 tables, which show queries of other readers, nor functions that access more than the tables. Both
-are rejected by name. These checks are made in addition to `clickhouse.sql_guard`. Pure.
+are rejected by name. These checks are made in addition to `clickhouse.sql_guard` (no I/O).
 """
 
 import re

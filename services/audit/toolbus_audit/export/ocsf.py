@@ -1,4 +1,4 @@
-"""Map events to the Open Cybersecurity Schema Framework (OCSF), version 1.8.0. Pure.
+"""Map events to the Open Cybersecurity Schema Framework (OCSF), version 1.8.0 (no I/O).
 
 Calls and programs map to API Activity, approvals to User Access Management, servers to Application
 Lifecycle. Keys, definitions and the configuration map to Entity Management, and all other events to

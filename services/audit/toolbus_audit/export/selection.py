@@ -1,4 +1,4 @@
-"""Row selections of `events`: SQL conditions with bound values. Pure."""
+"""Row selections of `events`: SQL conditions with bound values (no I/O)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Request bodies for SIEMs, and the results in their responses. Pure."""
+"""Request bodies for SIEMs, and the results in their responses (no I/O)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

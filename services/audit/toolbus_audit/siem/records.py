@@ -1,4 +1,4 @@
-"""Records for a sink: the selected events of stream messages in the sink's format. Pure."""
+"""Records for a sink: the selected events of stream messages in the sink's format (no I/O)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Syslog messages (RFC 5424), and their framing on a stream. Pure."""
+"""Syslog messages (RFC 5424), and their framing on a stream (no I/O)."""
 
 from datetime import UTC, datetime
 

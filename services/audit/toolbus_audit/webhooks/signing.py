@@ -1,4 +1,4 @@
-"""Webhook bodies, secrets and signatures according to Standard Webhooks, version 1. Pure."""
+"""Webhook bodies, secrets and signatures according to Standard Webhooks, version 1 (no I/O)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

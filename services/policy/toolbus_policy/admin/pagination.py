@@ -1,4 +1,4 @@
-"""Return lists in pages, sorted by name, each small enough for a message. Pure."""
+"""Return lists in pages, sorted by name, each small enough for a message (no I/O)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Restrict what may be configured over HTTP: local programs and environment variables. Pure.
+"""Restrict what may be configured over HTTP: local programs and environment variables (no I/O).
 
 An operator's own file may name any command, and any environment variable of executor or audit. Over
 HTTP, only commands and variables that policy's settings allow are accepted, so that a leaked admin

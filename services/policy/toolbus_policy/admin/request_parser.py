@@ -1,6 +1,6 @@
 """Parse administration requests.
 
-An invalid body is rejected with the location of each error. Pure.
+An invalid body is rejected with the location of each error (no I/O).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Authorize calls: tools, prices and limits of one key. Pure: no clock, no I/O."""
+"""Authorize calls: tools, prices and limits of one key (no clock, no I/O)."""
 
 from toolbus_common.access import session_owner
 from toolbus_common.access.config_snapshot import ConfigSnapshot

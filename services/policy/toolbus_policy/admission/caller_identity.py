@@ -1,4 +1,4 @@
-"""Identity of the caller as a server receives it, if the server is configured for it. Pure."""
+"""Identity of the caller as a server receives it, if the server is configured for it (no I/O)."""
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.token_cache import is_person

@@ -125,7 +125,7 @@ class AdmissionHandler:
     async def _admit_once(
         self, decision: Decision, call: CallRequested, context: CallContext
     ) -> Reply | None:
-        """Admit a call with an idempotency key once, and replay its outcome from then on."""
+        """Admit a call with an idempotency key; replay the stored outcome if there is one."""
         principal = decision.admission.payer.principal
         try:
             claim = await self.idempotency.claim(call, principal)
@@ -176,7 +176,7 @@ class AdmissionHandler:
     async def handle_deferred(
         self, call: CallRequested, context: CallContext, key: str, approval: str
     ) -> Reply | None:
-        """Admit a call that became a task, now that it is approved.
+        """Admit a call that became a task and whose approval was granted.
 
         Its idempotency key is claimed here, because a suspended call has no claim.
         """
@@ -284,7 +284,7 @@ class AdmissionHandler:
             )
 
     def _reserve(self, call: CallRequested, admission: Admission) -> Awaitable[None]:
-        """Reserve the price in the budgets and pass the limits. Raises like `Ledger.reserve`."""
+        """Reserve the price in all budgets, and check all limits. Raises like `Ledger.reserve`."""
         key, repeated = admission.payer.key, ""
         if admission.loops:
             run = call.run or f"key:{key}"
@@ -308,8 +308,8 @@ class AdmissionHandler:
         executed. Raises `BusDownError` or `UnavailableError`.
         """
         try:
-            recording = self.service.events.publish_durable(intent)
-            await _tracer.below("toolbus.record_intent").around(recording)
+            with _tracer.below("toolbus.record_intent"):
+                await self.service.events.publish_durable(intent)
         except BusDownError as error:
             raise BusDownError(
                 "The call could not be recorded, so it was not dispatched. Retry."

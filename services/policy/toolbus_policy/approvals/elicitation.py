@@ -1,4 +1,4 @@
-"""Elicitation of an approval: the request sent to a caller and its response. Pure.
+"""Elicitation of an approval: the request sent to a caller and its response (no I/O).
 
 The form is defined by MCP 2026-07-28; ingress converts it for older clients.
 """

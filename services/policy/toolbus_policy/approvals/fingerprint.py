@@ -1,4 +1,4 @@
-"""Compute the binding of an approval. A call with another binding needs another approval. Pure."""
+"""Binding of an approval (no I/O). A call with another binding needs another approval."""
 
 import json
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""An approval and its state transitions. Pure."""
+"""An approval and its state transitions (no I/O)."""
 
 import secrets
 from enum import StrEnum

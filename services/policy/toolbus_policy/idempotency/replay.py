@@ -1,4 +1,4 @@
-"""Replay the stored outcome of a call that was made with the same idempotency key. Pure."""
+"""Replay the stored outcome of a call that was made with the same idempotency key (no I/O)."""
 
 from hashlib import sha256
 from time import time

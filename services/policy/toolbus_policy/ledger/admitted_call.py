@@ -1,4 +1,4 @@
-"""Cost of an admitted call, and the limits that apply to it. Pure.
+"""Cost of an admitted call, and the limits that apply to it (no I/O).
 
 Calls share these objects as long as the configuration of their key is unchanged, so that each
 property is computed once.

@@ -1,4 +1,4 @@
-"""Limits of every level, and the names of their counters. Pure.
+"""Limits of every level, and the names of their counters (no I/O).
 
 The name of a counter consists of its level, kind, period, time zone and tools. The limit is not
 part of the name, so that a changed limit continues with the spent amount.

@@ -1,4 +1,4 @@
-"""Calendar periods in any time zone, and parts of rolling periods. Pure: no clock, no I/O."""
+"""Calendar periods in any time zone, and parts of rolling periods (no clock, no I/O)."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta

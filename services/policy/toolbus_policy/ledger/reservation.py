@@ -1,4 +1,4 @@
-"""Records of reservations in Redis: `state|second|amount|counters|about`. Pure."""
+"""Records of reservations in Redis: `state|second|amount|counters|about` (no I/O)."""
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass

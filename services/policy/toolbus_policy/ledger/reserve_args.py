@@ -1,4 +1,4 @@
-"""Arguments of the reservation script, and the errors for its replies. Pure."""
+"""Arguments of the reservation script, and the errors for its replies (no I/O)."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""A deferred call: it waits for approval as a task, runs once, and stores its result. Pure."""
+"""A deferred call: it waits for approval as a task, runs once, and stores its result (no I/O)."""
 
 from base64 import b64decode, b64encode
 from enum import StrEnum

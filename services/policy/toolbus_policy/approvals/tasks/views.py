@@ -1,4 +1,4 @@
-"""Present a deferred call as an MCP task of its caller's protocol family. Pure."""
+"""Present a deferred call as an MCP task of its caller's protocol family (no I/O)."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Compute a customer's counters from event sums and open calls. Pure."""
+"""Compute a customer's counters from event sums and open calls (no I/O)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
