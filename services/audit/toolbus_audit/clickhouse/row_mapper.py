@@ -201,7 +201,7 @@ def columns(rows: Written) -> Columns:
             kind = type(values[0])
             found.names.append(name)
             found.types.append(_TYPES[kind])
-            found.values.append([round(at * 1e6) for at in values] if kind is float else values)
+            found.values.append(list(map(_microseconds, values)) if kind is float else values)
     return found
 
 
@@ -224,3 +224,13 @@ def _dead_row(subject: str, stream_seq: int, line: int, raw: bytes, reason: str)
         raw=raw.decode("utf-8", "replace")[:LONGEST_RAW],
         digest=sha256(raw).hexdigest(),
     )
+
+
+def _microseconds(at: float) -> int:
+    """Return a time in whole microseconds, never later than the event.
+
+    ClickHouse cuts off further digits of a time in text. Budgets are rebuilt from events since an
+    exact time, so a time that is rounded up would be missing.
+    """
+    found = round(at * 1e6)
+    return found - 1 if found / 1e6 > at else found

@@ -1,5 +1,6 @@
 """Stream lines mapped to rows: every line is accounted for."""
 
+from decimal import Decimal
 from hashlib import sha256
 
 import msgspec
@@ -160,3 +161,11 @@ def test_equal_rows_have_equal_tokens() -> None:
     assert token(first).startswith("7-7-")
     parts = [first, first[:2], first[2:], [first[0], first[1], first[3]]]
     assert len(set(map(token, parts))) == len(parts)
+
+
+@given(st.floats(min_value=0.001, max_value=4e9))
+def test_times_are_cut_off_at_microseconds_like_times_in_text(at: float) -> None:
+    (row,), _ = read(SUBJECT, 7, changed(at=at))
+    found = columns([row])
+    exact = int(Decimal(repr(at)) * 1_000_000)
+    assert found.values[found.names.index("at")] == [exact]
