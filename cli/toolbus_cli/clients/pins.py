@@ -78,7 +78,7 @@ class Pinboard:
         if own and not offered:
             raise CommandError(
                 f"The server '{server}' has no definition '{own}'; 'toolbus pins list --all' "
-                "lists all."
+                "lists all definitions."
             )
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(*each) for each in held)))

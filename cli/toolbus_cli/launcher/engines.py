@@ -76,7 +76,8 @@ def move_streams(store: Path) -> None:
     except OSError as error:
         raise CommandError(
             f"Cannot rename '{before}' to '{now.name}' ({error.strerror}). This version "
-            "stores streams there; rename the directory, or make its parent writable."
+            f"stores streams in '{now.name}'; rename the directory yourself, or make its "
+            "parent writable."
         ) from error
 
 

@@ -26,7 +26,7 @@ _MAX_AGE_SECONDS = b"600"
 
 
 def allowed_origin(scope: dict[str, Any], origins: frozenset[str]) -> bytes:
-    """Return the request's origin if it is listed and may read this path; else empty."""
+    """Return the request's origin if it is in `origins` and may read this path, else `b""`."""
     if scope["type"] != "http" or not _PATHS.fullmatch(scope["path"]):
         return b""
     sent = [value for name, value in scope["headers"] if name == b"origin"]

@@ -42,7 +42,7 @@ class Administrator:
             return
         if not may(self.role, right):
             raise ForbiddenError(
-                f"'{self.name}' has the role {self.role}, which does not permit to "
+                f"'{self.name}' has the role {self.role}, which has no right to "
                 f"{RIGHTS[right]}; ask an "
                 f"administrator with the role {' or '.join(who_may(right))}."
             )

@@ -48,7 +48,8 @@ def covered(configuration: Configuration, scope: str) -> Patterns | None:
 def needed(configuration: Configuration, scope: str, name: str) -> str:
     """Return the scope that a client must request to use the tool `name`.
 
-    The returned scope extends the client's present `scope`.
+    It is the present `scope` plus the scope of one group, or `tools` if no group's scope grants
+    the tool.
     """
     more = (
         each for each in offered(configuration)[1:] if granted(_patterns(configuration, each), name)

@@ -142,7 +142,9 @@ class Exchange:
     def _start(self, message: Mapping[str, Any]) -> None:
         """Build the head; the first part of the body is written with it."""
         if message["type"] != "http.response.start":
-            raise RuntimeError(f"Unexpected ASGI message '{message['type']}' before the head.")
+            raise RuntimeError(
+                f"Unexpected ASGI message '{message['type']}' before 'http.response.start'."
+            )
         status, closes = message["status"], False
         self._unsent = _UNKNOWN_LENGTH
         lines = []

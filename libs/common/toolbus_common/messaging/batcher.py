@@ -86,9 +86,9 @@ class Batcher(Generic[T, R]):
         self._empty_context = Context()  # because a batch contains items of several tasks
 
     def add(self, item: T) -> asyncio.Future[R]:
-        """Add an item to the next batch.
+        """Add an item to the next batch, and return a future.
 
-        The future resolves to its result, or to the batch's error.
+        The future ends with the item's result, or with the error of the whole batch.
         """
         loop = self._loop
         if loop is None:  # cached: on 3.11 each look-up is a system call

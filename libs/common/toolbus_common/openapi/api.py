@@ -1,4 +1,4 @@
-"""Translation of a whole document: its tools, its base URL, and its omitted operations."""
+"""Translation of a whole OpenAPI document: tools, base URL, and omitted operations."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

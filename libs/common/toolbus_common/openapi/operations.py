@@ -201,7 +201,7 @@ def _check_path(path: str) -> None:
     if not path.startswith("/") or path.startswith("//") or re.search(r"[?#\\\s\x00-\x1f]", path):
         raise DocumentError("its path is not a valid URL path")
     if any(step in (".", "..") for step in path.split("/")):
-        raise DocumentError("its path leaves the base path of the API")
+        raise DocumentError("its path contains a '.' or '..' segment")
 
 
 def _parameters(source: OperationSource) -> list[Json]:

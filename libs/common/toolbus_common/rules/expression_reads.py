@@ -67,9 +67,9 @@ def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
 
 
 def path_of(expr: Expr) -> tuple[str, ...] | None:
-    """Return the chain of attributes from the context to this expression.
+    """Return the names of the attributes that lead from `context` to this expression.
 
-    Return None if the expression is no such chain.
+    Return None if the expression does not start at `context`.
     """
     attributes: list[str] = []
     while isinstance(expr, dict) and "." in expr:

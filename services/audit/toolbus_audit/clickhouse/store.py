@@ -130,7 +130,7 @@ class ClickHouse:
         await self._in_write_thread(self._insert, table, batch, token)
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return the positions of events and dead letters stored from these messages."""
+        """Return positions of stored events and dead letters of the messages `sequences`."""
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:

@@ -41,7 +41,7 @@ class Store(Protocol):
         """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return the positions of events and dead letters stored from these messages."""
+        """Return positions of stored events and dead letters of the messages `sequences`."""
 
     async def dead_from(self, first: int, maximum: int) -> list[Position]:
         """Return dead letters of at most `maximum` messages, in order from sequence `first`."""

@@ -51,7 +51,7 @@ class Store(Protocol):
         """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return the positions of events and dead letters stored from these messages."""
+        """Return positions of stored events and dead letters of the messages `sequences`."""
 
     async def last_sequence(self) -> int:
         """Return the highest stream sequence number with a stored row."""

@@ -146,7 +146,10 @@ def nearest(missed: str, space: str, program: Program) -> str:
 
 
 def elsewhere(missed: str, program: Program) -> list[str]:
-    """Return tools with the missing name, else servers with a similar name."""
+    """Return tools with the unknown name. If there are none, return servers with similar names.
+
+    `missed` is the unknown name.
+    """
     names = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
     exact = [name for name in sorted(names) if name.endswith(f".{missed}")]
     spaces = [space.name for space in program.tools]

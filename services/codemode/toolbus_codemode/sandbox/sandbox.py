@@ -83,7 +83,11 @@ class Sandbox:
                 self.starting[engine] = asyncio.create_task(self.started(engine))
 
     async def started(self, engine: Engine) -> None:
-        """Start one engine and check its protections; without seccomp it is unavailable."""
+        """Start one engine and check its protections.
+
+        An engine that cannot start, or that lacks a required protection, is recorded as
+        unavailable.
+        """
         try:
             self.record_protections(engine, await self.launchers[engine].start())
             await self.launchers[engine].fill()

@@ -297,7 +297,7 @@ class CallHandler:
             self.bulkhead.leave()
 
     def _time_limit(self, plan: ExecutionPlan, call: CallAdmitted) -> float:
-        """Check a call before it waits for a slot; return the seconds that it may take."""
+        """Check a call before it waits for a slot; return the call's time limit in seconds."""
         if self.drained:
             reject_if_drained(call)
         if plan.checks_arguments:

@@ -23,7 +23,10 @@ class Identity:
     audience: str = ""
 
     def at(self, url: str) -> "Identity":
-        """Return the identity for another audience: this URL without its user information."""
+        """Return the identity for another audience.
+
+        The audience is `url` without user information, query and fragment.
+        """
         scheme, found, rest = bare(url).partition("://")
         authority, slash, path = rest.partition("/")
         location = f"{scheme}{found}{authority.rpartition('@')[2]}{slash}{path}"

@@ -1,4 +1,7 @@
-"""Conversion of tasks between 2025-11-25 and 2026-07-28. Newer tasks contain their outcome."""
+"""Conversion of tasks between the MCP revisions 2025-11-25 and 2026-07-28.
+
+Only a task of the newer revision contains its outcome.
+"""
 
 from collections.abc import Mapping
 from contextlib import suppress

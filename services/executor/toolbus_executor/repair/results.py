@@ -164,7 +164,10 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
 
 
 def _is_plain(owned: Owned) -> bool:
-    """Return whether a decoded result also has valid base64 and all required content."""
+    """Return whether a decoded result needs no further check or repair.
+
+    Its base64 is then valid, and no required content is missing.
+    """
     if isinstance(owned, _OfTool):
         return not owned.content or all(map(_is_plain_part, owned.content))
     if owned.resultType not in ("", "complete"):

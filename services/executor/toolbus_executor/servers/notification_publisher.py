@@ -16,8 +16,8 @@ UPDATED = "notifications/resources/updated"
 class NotificationPublisher:
     """Publisher of the notifications of one server.
 
-    A list change is published only after the list was read again. `watched` are the resources that
-    all clients are subscribed to.
+    A list change is published only after the list was read again. `watched` contains each resource
+    to which at least one client is subscribed.
     """
 
     def __init__(self, server: str, service: Service, watched: Watched) -> None:

@@ -130,7 +130,7 @@ class Upstream(Protocol):
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:
-        """Store the definitions of the listed tools, because calls of some tools depend on them."""
+        """Store the definitions of the listed tools; some calls depend on the definition."""
         ...
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:

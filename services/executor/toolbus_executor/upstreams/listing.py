@@ -249,7 +249,7 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
             raise UpstreamInvalidError(f"Its {kind.method} result has no list of {kind.name}.")
         entries += found
         if len(entries) > MAX_ENTRIES:
-            raise UpstreamInvalidError(f"It lists more than {MAX_ENTRIES} {kind.name}.")
+            raise UpstreamInvalidError(f"The server lists more than {MAX_ENTRIES} {kind.name}.")
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
             return entries

@@ -75,7 +75,7 @@ class _Scale:
         self._known: dict[int, tuple[int, int] | None] = {}  # None while it is being weighed
 
     def weigh(self, part: Any, depth: int = 0) -> tuple[int, int]:
-        """Return the weight of a part, and its number of recursive references."""
+        """Return the weight of a part of the schema, and its number of recursive references."""
         if not isinstance(part, dict | list):
             return 1, 0
         if depth > DEEPEST:

@@ -41,7 +41,7 @@ class _Outcome:
 class Application(FastAPI):
     """All REST APIs, without FastAPI's documentation pages and without telemetry of its own.
 
-    `extensions` complete the OpenAPI document.
+    `extensions` are functions that add parts to the OpenAPI document.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Write an answer as server-sent events; the response starts with its first event."""
+"""Writer of server-sent events. The first event that is written starts the HTTP response."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping

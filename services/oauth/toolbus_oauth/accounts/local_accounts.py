@@ -138,5 +138,5 @@ def time_step(secret: bytes, code: str, now: float) -> int | None:
 
 
 def person_of(account: Account) -> Person:
-    """Return the person of an account, with the claims that access rules match."""
+    """Return the person of an account, with the claims that access rules check."""
     return Person(LOCAL, account.name, {**account.claims, "sub": account.name}, account.epoch)

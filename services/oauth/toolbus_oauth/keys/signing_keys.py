@@ -74,7 +74,10 @@ class SigningKeys:
         return self._imported
 
     def _read(self, now: float) -> None:
-        """Read keys that another replica may have written, and rotate when it is time."""
+        """Reload the keys, which another replica may have changed.
+
+        If the newest key is older than `MONTH`, add a new key and remove expired keys.
+        """
         self._read_at = now
         self._keys = json.loads(self._path.read_text())["keys"]
         if now - self._keys[-1]["made"] > MONTH:

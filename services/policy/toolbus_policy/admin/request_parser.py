@@ -47,7 +47,10 @@ def parse_body(wanted: Any, body: bytes) -> Any:
 
 
 def _is_another_form(error: Any, every: list[Any]) -> bool:
-    """Return whether another form of a union matches and has only semantic errors."""
+    """Return whether an error can be ignored, because another form of the union fits the value.
+
+    The other form fits if it has a semantic error for the same value: the shape is valid then.
+    """
     place, value = error["loc"][:-1], error["input"]
     return (
         error["type"] != SEMANTIC_ERROR

@@ -87,7 +87,7 @@ def _user(key: Key) -> str:
 
 @dataclass(slots=True)
 class ApproverService:
-    """Lists of approvals for approvers, and their decisions."""
+    """Service that shows approvals to approvers and stores the approvers' decisions."""
 
     approval_repository: ApprovalRepository
     events: EventPublisher

@@ -84,7 +84,10 @@ ApprovalResult = ApprovalGrant | InputRequired | TaskCreated | None
 
 @dataclass(slots=True)
 class ApprovalService:
-    """Service for calls that need approval. `bind` computes the binding of a call."""
+    """Service for calls that need approval.
+
+    `bind` computes the digest that binds an approval to a call and its caller.
+    """
 
     approval_repository: ApprovalRepository
     events: EventPublisher

@@ -120,7 +120,7 @@ def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
         )
         return CallError(error)
     if not isinstance(reply, CallResult | TaskCreated):
-        raise ValueError(f"not an outcome: {type(reply).__name__}")  # noqa: TRY004
+        raise ValueError(f"A {type(reply).__name__} cannot be replayed.")  # noqa: TRY004
     members = _members(reply.body)
     if stored.family is not family:
         members = as_modern(members) if family is ProtocolFamily.MODERN else as_legacy(members)

@@ -181,7 +181,11 @@ class Ledger:
     # -- scripts -----------------------------------------------------------------------------
 
     def _reserve_batch(self, customer: str, batch: Reservations) -> None:
-        """Send a batch of one customer; its reply ends it without a task."""
+        """Send a batch of one customer; the reply to it ends the batch.
+
+        A task is needed only if the state of the customer's counters is not known or has
+        changed.
+        """
         state = self._states.get(customer)
         if state is None:
             batch.run(self._reserve_agreed(customer, batch.items))

@@ -144,7 +144,7 @@ class ScriptRunner:
 
 
 def _closed_error() -> BrokenError:
-    return BrokenError("The connection was closed.")
+    return BrokenError("The connection to Redis was closed.")
 
 
 def _source(name: str) -> bytes:

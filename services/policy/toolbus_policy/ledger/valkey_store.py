@@ -116,7 +116,7 @@ class ValkeyStore:
         return bool(await self.run("open", keys, [token, generation]))
 
     async def read_state(self, customer: str) -> tuple[str, int]:
-        """Return the generation and tick of the present counters; `""` and 0 without counters."""
+        """Return generation and tick of the stored counters; `""` and 0 if none are stored."""
         generation, tick = await self._checked(
             self._redis.hmget(customer_key(customer, BOOK), ["epoch", "tick"])
         )

@@ -89,7 +89,7 @@ class Price(ConfigModel):
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
         if self.maximum is None and (self.kilobyte or self.token):
-            raise ValueError("needs 'maximum', the dollars reserved before the result is known")
+            raise ValueError("needs 'maximum', the dollars to reserve before the call is made")
         if self.maximum is not None and self.maximum < self.call:
             raise ValueError("has 'maximum' below 'call'; raise 'maximum'")
         return self

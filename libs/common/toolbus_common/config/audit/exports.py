@@ -70,7 +70,10 @@ class Place(ConfigModel):
         if ":" in to.partition("/")[0]:
             found = _BUCKET.fullmatch(to)
             if not found:
-                raise ValueError(f"{_NEEDED}, with plain letters and digits")
+                raise ValueError(
+                    f"{_NEEDED}; the bucket must be in lower case, and the prefix may contain "
+                    "only letters, digits and !_.*'()=/-"
+                )
             if not {"", ".", ".."}.isdisjoint((found[3] or "x").removesuffix("/").split("/")):
                 raise ValueError("must have no empty, '.' or '..' part in the prefix")
         elif not to.startswith("/") or ".." in to.split("/"):

@@ -113,7 +113,7 @@ class ServerOAuth(ConfigModel):
     @classmethod
     def _is_url(cls, resource: str) -> str:
         if resource and not re.fullmatch(r"https?://[^/\s?#]+[^\s#]*", resource):
-            raise ValueError("must be the URL that tokens are for, without a fragment (#)")
+            raise ValueError("must be the URL that tokens are issued for, without a fragment (#)")
         return resource
 
     @field_validator("env")

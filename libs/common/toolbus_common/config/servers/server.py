@@ -237,7 +237,7 @@ class Server(ConfigModel):
     @classmethod
     def _is_document(cls, openapi: str) -> str:
         if "://" in openapi and not re.match(r"^https?://[^/\s]+", openapi):
-            raise ValueError("must be a file, or begin with http:// or https:// and name a host")
+            raise ValueError("must be a file, or a URL with http:// or https:// and a host")
         return openapi
 
     @field_validator("network", mode="before")

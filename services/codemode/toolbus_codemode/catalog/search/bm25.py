@@ -139,7 +139,8 @@ class _Field:
 def fused(scores: dict[int, float], alike: list[float]) -> dict[int, float]:
     """Return the sum of normalized word scores and similarities, by tool index.
 
-    The best word score counts 1. A similarity below `MIN_SIMILARITY` alone is ignored.
+    The best word score becomes 1. For a tool without a word score, a similarity below
+    `MIN_SIMILARITY` is ignored.
     """
     maximum = max(scores.values(), default=1.0)
     both = {position: score / maximum for position, score in scores.items()}

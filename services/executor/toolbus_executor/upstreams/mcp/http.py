@@ -37,7 +37,7 @@ class FamilyClient(Interface):
         ...
 
     async def probe(self) -> None:
-        """Send the request without effects that the protocol family has for probes."""
+        """Send the request that this protocol family uses for probes; it has no effects."""
         ...
 
     def learn(self, tools: Collection[CatalogEntry]) -> None:

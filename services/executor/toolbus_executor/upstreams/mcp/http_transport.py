@@ -286,7 +286,7 @@ class Transport:
         return await self._pool.request(shown, on_stream, seconds, large)
 
     def _failure(self, error: TooLargeError | NotSentError | BrokenError) -> ToolbusError:
-        """Return the error of a call for this failure of the connection."""
+        """Return the error with which a call fails after this error of the HTTP exchange."""
         if isinstance(error, TooLargeError):
             return UpstreamInvalidError(f"The upstream's response is too large: {error}.")
         self.failed_since_response = True

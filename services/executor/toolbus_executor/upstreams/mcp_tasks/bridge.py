@@ -60,7 +60,7 @@ class Bridge:
 class OverModern(Bridge):
     """A call of a session-based caller to a stateless server.
 
-    The call must declare the extension.
+    The call must declare the tasks extension.
     """
 
     async def answer(self) -> bytes:

@@ -101,7 +101,7 @@ class IdleShutdown:
         self._settled.clear()
 
     async def until_wanted(self) -> None:
-        """If the server is idle, wait until a call needs it."""
+        """If the server was stopped because it was idle, wait until a call needs it."""
         if self.asleep:
             await self._wanted.wait()
 

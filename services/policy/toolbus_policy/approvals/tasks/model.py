@@ -273,8 +273,9 @@ def _too_large_error(size: int) -> UpstreamInvalidError:
 
 def _input_required_error() -> UpstreamInvalidError:
     return UpstreamInvalidError(
-        "The approved call was made, and its server requested input, which a task cannot return to "
-        "its client. Call this tool without a task, from a client that supports elicitation."
+        "The approved call was made, and the server requested input. A task cannot pass this "
+        "request to the client. Call this tool without a task, from a client that supports "
+        "elicitation."
     )
 
 
