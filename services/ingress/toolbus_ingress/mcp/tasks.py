@@ -30,7 +30,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _ToolResult(msgspec.Struct):
-    """Member of a tool result that tells whether the tool reports an error."""
+    """Member of a tool result: whether the tool reports an error."""
 
     isError: bool | None = None  # noqa: N815 - the name on the wire
 

@@ -327,7 +327,7 @@ def test_replicas_are_urls_with_optional_weights(tmp_path: Path) -> None:
         ("{replicas: []}", "needs exactly one of url"),
         ("{openapi: a.yaml, operations: {includes: [a]}}", "did you mean 'include'?"),
         ("{openapi: a.yaml, url: 'http://a.example'}", "needs exactly one of url"),
-        ("{openapi: 'ftp://a.example/x'}", "must be a file, or begin with http"),
+        ("{openapi: 'ftp://a.example/x'}", "must be a file, or a URL with http"),
         (
             "{url: 'http://a.example', credentials: {a: b}}",
             "applies only to servers with openapi; remove it",
