@@ -23,7 +23,7 @@ STAGE = 9  # engines stop after every service
 # grow to twice the size of what is in use: 200 to 300 MB under load. Near this limit Go collects
 # more often, and the collector empties the caches. The limit is soft: if more is in use, NATS takes
 # it. Go needs some MB beside it. With 64 MiB NATS spent more time on collections than on messages.
-NATS_MEMORY = {"GOMEMLIMIT": "88MiB"}
+NATS_MEMORY = {"GOMEMLIMIT": "96MiB"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from toolbus_cli.launcher.engines import nats
 from toolbus_cli.state_dir import State
 
 
-@pytest.mark.parametrize(("given", "limit"), [({}, "88MiB"), ({"GOMEMLIMIT": "1GiB"}, "1GiB")])
+@pytest.mark.parametrize(("given", "limit"), [({}, "96MiB"), ({"GOMEMLIMIT": "1GiB"}, "1GiB")])
 def test_the_heap_of_nats_is_limited_unless_the_operator_sets_another_limit(
     given: dict[str, str], limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
