@@ -257,6 +257,10 @@ async def test_the_listed_tools_depend_on_the_declared_capabilities(
         async with connect_clients(cluster, mode, 1, **callbacks) as (one,):
             return {tool.name for tool in (await one.client.list_tools()).tools}
 
+    async def is_compared() -> bool:
+        return "stdio__fallback" in await listed(elicitation_callback=no_answer)
+
+    await until_async(is_compared, "the lists for each class of clients are known")
     for _ in range(2):  # each class before and after the other: no list is cached across classes
         able = await listed(sampling_callback=no_answer)
         unable = await listed(elicitation_callback=no_answer)

@@ -26,10 +26,12 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.records.pin_names import first_key, pin_key
 from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.mcp.client_classes import ALL, NONE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
 from toolbus_common.settings import Settings
+from toolbus_executor.catalog import definition_pins
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.catalog.publisher import CatalogPublisher
 
@@ -62,11 +64,16 @@ class Executor:
     bucket: Bucket
     events: RecordedEvents
 
-    async def lists(self, *tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
+    async def lists(
+        self,
+        *tools: CatalogEntry,
+        prompts: tuple[CatalogEntry, ...] = (),
+        awaits_comparison: bool = False,
+    ) -> Listing:
         """Return the published listing of these definitions."""
-        await self.entry.publish(
-            await self.entry.take(listing(*tools, prompts=prompts), self.bucket)
-        )
+        new = listing(*tools, prompts=prompts)
+        new = new.model_copy(update={"awaits_comparison": awaits_comparison})
+        await self.entry.publish(await self.entry.take(new, self.bucket))
         found = await self.entry.now()
         assert found is not None
         return found
@@ -147,6 +154,46 @@ async def test_a_repaired_definition_is_pinned_and_compared_as_sent(settings: Se
         assert listed_names(await one.lists(repaired(sent, {**fit, "description": ""}))) == ["a"]
         found = await one.lists(repaired({**sent, "title": None}, fit))
         assert held(found) == {"a": "changed since it was approved"}
+
+
+def only_for(client: str, entry: CatalogEntry) -> CatalogEntry:
+    return entry.model_copy(update={"shown_to": (client,)})
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_late_comparison_of_client_classes_completes_the_first_listing_once(
+    settings: Settings, *, restarted: bool
+) -> None:
+    able, fallback = only_for(ALL, offered("able")), only_for(NONE, offered("fallback"))
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(executor(settings))
+        await first.lists(offered("one"), offered("able"), awaits_comparison=True)
+        other = await stack.enter_async_context(executor(settings)) if restarted else first
+        found = await other.lists(offered("one"), able, fallback, offered("new"))
+        assert listed_names(found) == ["able", "fallback", "one"]
+        assert held(found) == {"new": "not approved yet"}
+        found = await other.lists(able, fallback, only_for(NONE, offered("later")))
+        assert held(found) == {"later": "not approved yet"}
+
+
+async def test_a_comparison_long_after_the_first_listing_approves_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(definition_pins, "COMPLETION_SECONDS", 0.0)
+    async with executor(settings) as first:
+        await first.lists(offered("one"), awaits_comparison=True)
+        found = await first.lists(offered("one"), only_for(NONE, offered("fallback")))
+        assert held(found) == {"fallback": "not approved yet"}
+
+
+async def test_a_comparison_adds_nothing_to_a_first_listing_that_is_not_trusted(
+    settings: Settings,
+) -> None:
+    async with executor(settings, "each") as first:
+        await first.lists(offered("one"), awaits_comparison=True)
+    async with executor(settings) as first:
+        found = await first.lists(offered("one"), only_for(NONE, offered("fallback")))
+        assert sorted(held(found)) == ["fallback", "one"]
 
 
 async def test_a_changed_prompt_is_quarantined_like_a_tool(settings: Settings) -> None:

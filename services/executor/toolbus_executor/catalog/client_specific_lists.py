@@ -47,7 +47,8 @@ async def list_for_all_classes(
         if _digests(listing) == _digests_for(known, own_class):
             return _with_known_classes(listing, known)
     compared = _compare(described, lists, listing, own_class, limit)
-    return await lists.comparison.wait(compared) or listing
+    found = await lists.comparison.wait(compared)
+    return found or listing.model_copy(update={"awaits_comparison": True})
 
 
 async def _compare(

@@ -37,6 +37,7 @@ BY_FIRST = "first listing"
 TRUST = "trust"
 FIRST_ONLY = "first"
 WRITTEN_AT_ONCE = 100
+COMPLETION_SECONDS = 120.0  # a comparison of client classes ends within half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +87,26 @@ class Pins:
         """Pin the definitions of a server's first listing, if the mode trusts the first listing.
 
         `known` is set if the catalogue contains an earlier listing of this server. If the server
-        then has no stored first listing, the pins were lost, and nothing is trusted.
+        then has no stored first listing, the pins were lost, and nothing is trusted. A first
+        listing that awaits the comparison of client classes is completed by its result, once.
         """
         if mode == TRUST:
             return
         server = listing.server
         if server not in self._first:
-            digests = _digests(listing) if mode == FIRST_ONLY and not known else {}
+            trusted = mode == FIRST_ONLY and not known
+            first = FirstListing(
+                digests=_digests(listing) if trusted else {},
+                at=time(),
+                incomplete=trusted and listing.awaits_comparison,
+            )
             if known:
                 log.warning("pins.lost", extra={"server": server})
-            await self._store_first(bucket, server, FirstListing(digests=digests, at=time()))
-        first = self._first[server].digests
-        missing = _missing(listing, first, self._pins)
+            await self._store_first(bucket, server, first)
+        if self._first[server].incomplete and not listing.awaits_comparison:
+            await self._complete_first(bucket, listing, mode)
+        digests = self._first[server].digests
+        missing = _missing(listing, digests, self._pins)
         for start in range(0, len(missing), WRITTEN_AT_ONCE):
             some = missing[start : start + WRITTEN_AT_ONCE]
             await asyncio.gather(*(self._pin(bucket, server, *each) for each in some))
@@ -109,6 +118,25 @@ class Pins:
             entry = await bucket.get(key)
             first = FirstListing.decode(entry.value) if entry and entry.value else FirstListing()
         self._first[server] = first
+
+    async def _complete_first(self, bucket: Bucket, listing: Listing, mode: str) -> None:
+        """Add the definitions that only some clients get, unless another executor did.
+
+        Later than `COMPLETION_SECONDS` after the first listing, nothing is added: a server could
+        otherwise prevent the comparison until it offers other tools.
+        """
+        key = first_key(listing.server)
+        entry = await bucket.get(key)
+        if entry is None or not entry.value:
+            return
+        first = FirstListing.decode(entry.value)
+        if first.incomplete:
+            in_time = mode == FIRST_ONLY and time() < first.at + COMPLETION_SECONDS
+            added = _digests(listing, only_some_clients=True) if in_time else {}
+            first = FirstListing(digests={**added, **first.digests}, at=first.at)
+            if await bucket.swap(key, first.encode(), entry.revision) is None:
+                return  # the watch brings the entry of the other executor
+        self._first[listing.server] = first
 
     async def _pin(self, bucket: Bucket, server: str, kind: str, offered: CatalogEntry) -> None:
         """Pin one definition, unless a decision exists already."""
@@ -216,12 +244,12 @@ def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dic
     }
 
 
-def _digests(listing: Listing) -> dict[str, str]:
+def _digests(listing: Listing, *, only_some_clients: bool = False) -> dict[str, str]:
     return {
         pin_key(kind, listing.server, offered.name): offered.digest
         for kind in PINNED
         for offered in getattr(listing, kind)
-        if offered.digest
+        if offered.digest and (not only_some_clients or offered.shown_to is not None)
     }
 
 

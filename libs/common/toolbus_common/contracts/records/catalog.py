@@ -76,7 +76,7 @@ class Listing(Message):
     `handshake` is set for a server that supports both protocol families; `family` is then the newer
     one. `hints` are the cache lifetimes in milliseconds that the server gives for results, by
     method. `depends` is true if the lists depend on the client's capabilities, and None if this is
-    unknown.
+    unknown. `awaits_comparison` is set while it is unknown what only some clients get.
     """
 
     server: str
@@ -102,6 +102,7 @@ class Listing(Message):
     handshake: Handshake | None = None
     hints: dict[str, int] = Field(default_factory=dict)
     depends: bool | None = None
+    awaits_comparison: bool = False
 
     def remaining_ms(self, now: float) -> int | None:
         """Return the remaining cache lifetime of the lists; None if the server gave no lifetime."""

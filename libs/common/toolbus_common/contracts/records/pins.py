@@ -26,8 +26,9 @@ class FirstListing(Message):
     """The first listing of a server, which is trusted: keys of pin entries with their digests.
 
     The first replica that writes the entry decides. `digests` is empty if no definition was
-    trusted.
+    trusted. `incomplete` is set while it is unknown what only some clients get.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)
     at: float = 0.0
+    incomplete: bool = False
