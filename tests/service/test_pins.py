@@ -2,14 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from harness.audit.events import bus_of
-from harness.services.call_runner import RecordedEvents
+from harness.builders.pinned_listings import (
+    SCHEMA,
+    PinningExecutor,
+    executor,
+    held,
+    listed_names,
+    listing,
+    offered,
+)
 from harness.waits import until, until_async
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Case, Pinboard, at_pins
@@ -20,92 +26,13 @@ from toolbus_common.contracts import (
     CatalogEntry,
     DefinitionChanged,
     DefinitionPinned,
-    Listing,
     Pin,
     ServerState,
 )
 from toolbus_common.contracts.records.pin_names import first_key, pin_key
 from toolbus_common.crypto.canonical_json import digest_of
-from toolbus_common.mcp.client_classes import ALL, NONE
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.topology import CATALOGUE, PINS
 from toolbus_common.settings import Settings
-from toolbus_executor.catalog import definition_pins
-from toolbus_executor.catalog.definition_pins import Pins
-from toolbus_executor.catalog.publisher import CatalogPublisher
-
-SCHEMA = {"type": "object"}
-
-
-def offered(name: str, description: str = "") -> CatalogEntry:
-    definition = {"name": name, "description": description, "inputSchema": SCHEMA}
-    return CatalogEntry(name=name, definition=definition, digest=digest_of(definition))
-
-
-def listing(*tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
-    return Listing(server="docs", state=ServerState.READY, tools=tools, prompts=prompts)
-
-
-def listed_names(found: Listing | None) -> list[str]:
-    return [tool.name for tool in found.tools] if found else []
-
-
-def held(found: Listing | None) -> dict[str, str]:
-    return {each.name: each.why for each in found.quarantined} if found else {}
-
-
-@dataclass
-class Executor:
-    """The part of an executor that concerns pins: the watched pins, and one server's entry."""
-
-    pins: Pins
-    entry: CatalogPublisher
-    bucket: Bucket
-    events: RecordedEvents
-
-    async def lists(
-        self,
-        *tools: CatalogEntry,
-        prompts: tuple[CatalogEntry, ...] = (),
-        awaits_comparison: bool = False,
-    ) -> Listing:
-        """Return the published listing of these definitions."""
-        new = listing(*tools, prompts=prompts)
-        new = new.model_copy(update={"awaits_comparison": awaits_comparison})
-        await self.entry.publish(await self.entry.take(new, self.bucket))
-        found = await self.entry.now()
-        assert found is not None
-        return found
-
-    def published_tools(self, kind: type[Any]) -> list[str]:
-        return [event.tool for event in self.events.published if isinstance(event, kind)]
-
-
-@asynccontextmanager
-async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Executor]:
-    async with bus_of("executor", settings) as bus:
-        events = RecordedEvents()
-        pins, bucket = Pins(events), await bus.bucket(PINS)
-        entry = CatalogPublisher("docs", mode, await bus.bucket(CATALOGUE), pins, events)
-        pins.on_change = lambda _server: entry.reapply_pins()
-        caught_up = asyncio.Event()
-
-        async def watch() -> None:
-            async for change in bucket.watch():
-                pins.apply_change(change)
-                if change is None:
-                    caught_up.set()
-
-        watching = asyncio.create_task(watch())
-        await caught_up.wait()
-        try:
-            yield Executor(pins, entry, bucket, events)
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-            await entry.close(removed=False)
 
 
 @pytest.fixture
@@ -156,46 +83,6 @@ async def test_a_repaired_definition_is_pinned_and_compared_as_sent(settings: Se
         assert held(found) == {"a": "changed since it was approved"}
 
 
-def only_for(client: str, entry: CatalogEntry) -> CatalogEntry:
-    return entry.model_copy(update={"shown_to": (client,)})
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-async def test_a_late_comparison_of_client_classes_completes_the_first_listing_once(
-    settings: Settings, *, restarted: bool
-) -> None:
-    able, fallback = only_for(ALL, offered("able")), only_for(NONE, offered("fallback"))
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(executor(settings))
-        await first.lists(offered("one"), offered("able"), awaits_comparison=True)
-        other = await stack.enter_async_context(executor(settings)) if restarted else first
-        found = await other.lists(offered("one"), able, fallback, offered("new"))
-        assert listed_names(found) == ["able", "fallback", "one"]
-        assert held(found) == {"new": "not approved yet"}
-        found = await other.lists(able, fallback, only_for(NONE, offered("later")))
-        assert held(found) == {"later": "not approved yet"}
-
-
-async def test_a_comparison_long_after_the_first_listing_approves_nothing(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(definition_pins, "COMPLETION_SECONDS", 0.0)
-    async with executor(settings) as first:
-        await first.lists(offered("one"), awaits_comparison=True)
-        found = await first.lists(offered("one"), only_for(NONE, offered("fallback")))
-        assert held(found) == {"fallback": "not approved yet"}
-
-
-async def test_a_comparison_adds_nothing_to_a_first_listing_that_is_not_trusted(
-    settings: Settings,
-) -> None:
-    async with executor(settings, "each") as first:
-        await first.lists(offered("one"), awaits_comparison=True)
-    async with executor(settings) as first:
-        found = await first.lists(offered("one"), only_for(NONE, offered("fallback")))
-        assert sorted(held(found)) == ["fallback", "one"]
-
-
 async def test_a_changed_prompt_is_quarantined_like_a_tool(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(prompts=(offered("p"),))
@@ -244,7 +131,7 @@ async def test_only_one_of_two_executors_sees_the_server_first(settings: Setting
         lists = [listing(offered("a", word), offered("b"), offered(f"only {word}"))
                  for word in ("one", "two")]  # fmt: skip
 
-        def weighed(each: Executor) -> list[list[str]]:
+        def weighed(each: PinningExecutor) -> list[list[str]]:
             known = (found.model_copy(update={"known": True}) for found in lists)
             return sorted(listed_names(each.pins.apply_pins(found, "first")) for found in known)
 
@@ -358,7 +245,7 @@ async def test_a_rejected_definition_is_quarantined_in_every_mode(
             await one.lists(offered("a", mode), offered("b"))
             await board.reject(await case_of(board, "a"))
 
-            async def gone(one: Executor = one) -> bool:
+            async def gone(one: PinningExecutor = one) -> bool:
                 return held(await one.entry.now()).get("a") == "rejected"
 
             await until_async(gone, mode)
