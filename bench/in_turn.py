@@ -1,14 +1,31 @@
 """Two gateways loaded in turn, so that other load on the machine affects both."""
 
+import argparse
 from statistics import median
 from typing import Any
 
 from rich.progress import track
 
-from figures import console
-from run import Gateway, counted, processes_of
+from figures import console, keep, met, row, show
+from run import Gateway, counted, machine, processes_of
 
 FIGURES = ("per_second", "cpu_us_per_call")
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the number and the duration of the loads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    return parser
+
+
+def judged(report: dict[str, Any], name: str, max_ratio: float, file: str) -> int:
+    """Show and keep a report of `compared`; return 0 if the ratio of CPU per call is low enough."""
+    rows = [row(name, report["ratio"]["cpu_us_per_call"], "<=", max_ratio)]
+    show(rows)
+    keep(file, {"machine": machine(), **report})
+    return 0 if met(rows) else 1
 
 
 def compared(

@@ -203,7 +203,7 @@ async def test_a_late_no_responders_message_of_a_finished_call_affects_no_other(
 ) -> None:
     items: list[str] = []
 
-    async def nobody() -> None:
+    async def no_executor() -> None:
         items.append("one")
 
     call_path = chain(settings, echo, fused=False)
@@ -211,7 +211,7 @@ async def test_a_late_no_responders_message_of_a_finished_call_affects_no_other(
         with pytest.raises(ExecutorDownError):
             await call_path.request()
         (first,) = call_path.admitted
-        await call_path.policy.calls.hand_over(admitted(first), _Nowhere(), nobody)
+        await call_path.policy.calls.hand_over(admitted(first), _Nowhere(), no_executor)
         await until(lambda: items, "policy is informed that there is no executor")
         # The same message a second time, now that the call is forgotten:
         no_responders = call_path.policy.calls.address(first.call_id)

@@ -59,6 +59,17 @@ async def exchange(app: App, work: Callable[[RawHttp], Any]) -> Any:
         return await asyncio.to_thread(connected)
 
 
+@asynccontextmanager
+async def unread(app: App) -> AsyncIterator[RawHttp]:
+    """Yield a connection that has not read a response, when its handler waits for it to read."""
+    async with served(app) as listener:
+        with RawHttp(listener.port) as connection:
+            connection.send(GET)
+            (here,) = await until(lambda: tuple(listener.connections), "the connection is open")
+            await until(lambda: here.write_paused, "the handler waits")
+            yield connection
+
+
 def answer_to(data: bytes) -> Callable[[RawHttp], RawAnswer]:
     def ask(connection: RawHttp) -> RawAnswer:
         connection.send(data)
@@ -200,14 +211,10 @@ async def test_a_slow_reader_pauses_the_handler_until_it_reads() -> None:
             sent += 1
         await send(part(b""))
 
-    async with served(app) as listener:
-        with RawHttp(listener.port) as connection:
-            connection.send(GET)
-            (here,) = await until(lambda: tuple(listener.connections), "the connection is open")
-            await until(lambda: here.write_paused, "the handler waits")
-            assert sent < 200
-            answer = await asyncio.to_thread(connection.answer)
-            assert len(answer.body) == 200 * 65536
+    async with unread(app) as connection:
+        assert sent < 200
+        answer = await asyncio.to_thread(connection.answer)
+        assert len(answer.body) == 200 * 65536
 
 
 async def test_a_status_without_content_has_no_length() -> None:
@@ -241,16 +248,12 @@ async def test_a_cancelled_sender_does_not_end_another_that_waits_for_the_same_c
         await asyncio.wait(tasks)
         await send(part(b""))
 
-    async with served(app) as listener:
-        with RawHttp(listener.port) as connection:
-            connection.send(GET)
-            (here,) = await until(lambda: tuple(listener.connections), "the connection is open")
-            await until(lambda: here.write_paused, "the senders wait")
-            tasks[0].cancel()
-            answer = await asyncio.to_thread(connection.answer)
-            assert tasks[0].cancelled()
-            assert not tasks[1].cancelled()
-            assert len(answer.body) >= 200 * 65536
+    async with unread(app) as connection:
+        tasks[0].cancel()
+        answer = await asyncio.to_thread(connection.answer)
+        assert tasks[0].cancelled()
+        assert not tasks[1].cancelled()
+        assert len(answer.body) >= 200 * 65536
 
 
 async def test_a_closed_connection_leaves_nothing_for_the_collector() -> None:

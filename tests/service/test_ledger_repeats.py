@@ -49,7 +49,7 @@ async def reserve_again(ledger: Ledger, proxy: LossyProxy, rid: str, wanted: Adm
 async def reserve_before_first_copy(
     ledger: Ledger, proxy: LossyProxy, rid: str, wanted: Admission
 ) -> None:
-    """Reserve, with a script whose first copy arrives when the proxy is told to release it."""
+    """Reserve, with a script whose first copy arrives when the test releases it."""
     proxy.hold_request = True
     await ledger.reserve(claim(rid, wanted, repeated="same"))
     assert not proxy.hold_request

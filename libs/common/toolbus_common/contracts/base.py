@@ -21,10 +21,11 @@ class Message(BaseModel):
 
     def encode(self) -> bytes:
         """Return the wire form."""
+        head = self.__pydantic_serializer__.to_json(self)
         if self.BODY is None:
-            return self._head()
+            return head
         body: bytes = self.__dict__[self.BODY]
-        return b"%b\n%b" % (self._head(), body)
+        return b"%b\n%b" % (head, body)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -41,9 +42,6 @@ class Message(BaseModel):
         # The model is frozen for all other code, but the decoder still has to add the body.
         message.__dict__[cls.BODY] = body
         return message
-
-    def _head(self) -> bytes:
-        return self.__pydantic_serializer__.to_json(self)
 
 
 class Plain(Message):

@@ -81,7 +81,7 @@ class HttpConnection(RequestParser, asyncio.Protocol):
         """Notify the handlers of this connection's requests."""
         self._deaf = self._closed = True
         self._listener.connections.discard(self)
-        for exchange in {self._running, self._parsed} - {None}:
+        for exchange in {self._running, self._parsed}:
             self._disconnect(exchange)
         self._pipeline.clear()
         self._resume_senders()
@@ -224,15 +224,15 @@ class HttpConnection(RequestParser, asyncio.Protocol):
         if self._behind_proxy and client is not None:
             client = (self._limits.proxies.client_of(client[0], self._headers), 0)
         scope["client"], scope["server"] = client, self._own
-        before, self._parsed = (
-            self._parsed,
-            Exchange(self, scope, keep_alive=keep_alive, awaits_continue=self._expects_continue),
+        exchange = Exchange(
+            self, scope, keep_alive=keep_alive, awaits_continue=self._expects_continue
         )
+        before, self._parsed = self._parsed, exchange
         if before is None or before.response_complete:
-            self._start(self._parsed)
+            self._start(exchange)
         else:
             self._pause_reading()
-            self._pipeline.append(self._parsed)
+            self._pipeline.append(exchange)
 
     def on_body(self, body: bytes) -> None:
         """Store a part of the body."""

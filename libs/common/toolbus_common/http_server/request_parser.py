@@ -1,5 +1,6 @@
 """The parser of one connection's requests (httptools), and the sizes of what it has received."""
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ class NoTunnelError(Exception):
     """The client requests a tunnel, which only a proxy can open."""
 
 
-class RequestParser:
+class RequestParser(ABC):
     """Parses the heads of requests into ASGI scopes, and counts what is not part of a body."""
 
     def __init__(self) -> None:
@@ -103,9 +104,9 @@ class RequestParser:
         self._expects_continue = self._expects_continue and version == "1.1"
         self._begin(scope, keep_alive=version != "1.0" and parser.should_keep_alive())
 
+    @abstractmethod
     def _begin(self, scope: dict[str, Any], *, keep_alive: bool) -> None:
         """Accept a request whose head is complete. `scope` lacks the addresses."""
-        raise NotImplementedError
 
     def on_chunk_header(self) -> None:
         """Record the position at which a chunk starts."""

@@ -31,7 +31,7 @@ class PersonKeyring(Protocol):
 
 def named(event: Event) -> frozenset[str]:
     """Return the names of the persons whose keys an event needs; empty for most events."""
-    if not event.PERSON or event.impersonal:
+    if not event.PERSON:
         return _NO_PERSON
     people, content = event.people, event.content
     return frozenset((*people.values(), *content.values())) if people or content else _NO_PERSON

@@ -16,6 +16,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.contracts.events.encoded import EncodedCompletion
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError
+from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded, recorded_words
 from toolbus_executor.calls.charging import charge_of, charge_of_failure
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
@@ -51,7 +52,7 @@ class CompletionEvents:
             "at": time(),
             "call_id": call.call_id,
             "parent_id": call.parent_id,
-            "trace_id": call.traceparent[3:35],
+            "trace_id": trace_id(call.traceparent),
             "charge": charge_of(call, reply, outcome.kept),
             "reserved": call.reserved,
             "latency_us": int(seconds * 1e6),

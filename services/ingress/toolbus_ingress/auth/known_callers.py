@@ -31,10 +31,8 @@ class KnownCallers:
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
             self._callers.clear()
-        authorization = headers.get(b"authorization")
-        if authorization is None or query or not _RESTRICTING.isdisjoint(headers):
-            return None
-        found = self._callers.get((sha256(authorization).digest(), server))
+        key = _key_of(headers, server, query)
+        found = self._callers.get(key) if key is not None else None
         return found[0] if found is not None and time() < found[1] else None
 
     def add(self, headers: Headers, query: bytes, caller: Caller) -> None:
@@ -42,11 +40,17 @@ class KnownCallers:
 
         Callers without a credential and people, whose tokens are verified, are not stored.
         """
-        authorization = headers.get(b"authorization")
-        if authorization is None or query or caller.holder or not _RESTRICTING.isdisjoint(headers):
+        key = _key_of(headers, caller.server, query)
+        if key is None or caller.holder:
             return
         if len(self._callers) >= MAX_CALLERS:
             self._callers.clear()
-        digest = sha256(authorization).digest()
-        expires = self._directory.now.principal(caller.name).ends
-        self._callers[digest, caller.server] = caller, expires
+        self._callers[key] = caller, self._directory.now.principal(caller.name).ends
+
+
+def _key_of(headers: Headers, server: str, query: bytes) -> tuple[bytes, str] | None:
+    """Return the key of a request's caller; None if more than header and server decide it."""
+    authorization = headers.get(b"authorization")
+    if authorization is None or query or not _RESTRICTING.isdisjoint(headers):
+        return None
+    return sha256(authorization).digest(), server

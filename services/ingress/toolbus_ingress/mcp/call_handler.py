@@ -193,7 +193,7 @@ class CallHandler:
         call_id: str,
         trace: TraceContext | None = None,
     ) -> CallRequested:
-        meta, session, now = request.meta, context.session, time()
+        meta, session, sid, now = request.meta, context.session, context.sid, time()
         trace = trace or trace_context_of(meta, context.headers)
         modern = request.family is ProtocolFamily.MODERN
         level = meta.get(_LOG_LEVEL) if modern else session and session.level
@@ -220,10 +220,10 @@ class CallHandler:
             default_logs=session is not None and events and not level,
             extra=self._extra(context, request, target),
             restriction=context.caller.restrictions,
-            run=trace.run or (session.sid if session is not None else ""),
+            run=trace.run or sid,
             idempotency_key=_idempotency_key(request.method, meta, context.caller.key_digest),
             terms=context.caller.code_mode_options.encode() if target.server == BUILT_IN else "",
-            session=session.sid if session is not None else "",
+            session=sid,
             arguments=target.arguments,
         )
         tracing.describe(context, request, call, self._catalogue)

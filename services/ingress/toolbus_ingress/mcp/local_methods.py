@@ -4,7 +4,6 @@ from typing import Any
 
 from toolbus_common import VERSION as RELEASE
 from toolbus_common import strict_json
-from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.contracts import THROUGH, Listing, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.client_classes import class_of
@@ -13,6 +12,7 @@ from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.catalog.list_context import ListSizeCounter
 from toolbus_ingress.catalog.server_identity import endpoint_identity
 from toolbus_ingress.catalog.tool_catalog import LISTS, Catalogue
+from toolbus_ingress.catalog.view_cache import ViewCache
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.mcp.call_handler import CallHandler
@@ -44,7 +44,7 @@ class LocalMethods:
         self._call_handler = call_handler
         self._list_sizes = list_sizes
         # The results of `initialize`, until the catalogue changes.
-        self._handshakes: dict[tuple[EffectiveGrants, str, str], bytes] = {}
+        self._handshakes = ViewCache[bytes](MAX_HANDSHAKES)
         catalogue.on_change.append(self._handshakes.clear)
 
     async def answer(self, context: RequestContext, request: Request) -> Response:
@@ -107,9 +107,8 @@ class LocalMethods:
         key = (context.caller.grants, context.caller.server, version)
         body = self._handshakes.get(key)
         if body is None:
-            if len(self._handshakes) >= MAX_HANDSHAKES:
-                self._handshakes.clear()
-            body = self._handshakes[key] = self._handshake(context, version)
+            body = self._handshake(context, version)
+            self._handshakes.put(key, body, len(body))
         answer = jsonrpc.result(request.id, body)
         return Response(answer.status, answer.body, ((SESSION, session.token.encode()),))
 

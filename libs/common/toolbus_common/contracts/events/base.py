@@ -54,8 +54,8 @@ class Event(Plain):
 
     @property
     def subject(self) -> str:
-        """The subject on which this event is published (see `subject_of`)."""
-        return f"{_PREFIX}{self.NAME}.{self.customer}"
+        """The subject on which this event is published."""
+        return subject_of(self.NAME, self.customer)
 
     @property
     def impersonal(self) -> bool:
