@@ -1,8 +1,8 @@
 """The configuration of Toolbus: servers, keys, limits, prices, audit. Stored as one entry."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from toolbus_common.config.access.admins import Admin, Role
 from toolbus_common.config.access.anonymous import Anonymous
@@ -31,6 +31,7 @@ from toolbus_common.config.access.rules import Rule, Webhook
 from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.config.base import MICRO, ConfigModel, Name, Pattern, Patterns
+from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarget, Provider
 from toolbus_common.config.servers.endpoints import Operations
 from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
 from toolbus_common.config.servers.results import Results, ToolCache
@@ -44,6 +45,7 @@ __all__ = [
     "OWN_ISSUERS",
     "Access",
     "Admin",
+    "Alias",
     "Anonymous",
     "Audit",
     "Budget",
@@ -62,6 +64,8 @@ __all__ = [
     "Leaving",
     "Level",
     "Loop",
+    "ModelPrice",
+    "ModelTarget",
     "Name",
     "OAuthClient",
     "Operations",
@@ -71,6 +75,7 @@ __all__ = [
     "Place",
     "Price",
     "Programs",
+    "Provider",
     "Rate",
     "Reader",
     "Results",
@@ -96,16 +101,20 @@ class Configuration(ConfigModel):
     """A whole configuration. It is stored as one entry, so it is never applied in part.
 
     `prices` maps patterns of tools to dollars per call, or to a `Price`. `labels` maps patterns of
-    tools to words for use in rules.
+    tools to words for use in rules. `models` maps aliases to the models that they stand for, and
+    `model_prices` maps patterns of `provider/model` to prices.
     """
 
     servers: dict[Name, Server] = Field(default_factory=dict)
+    providers: dict[Name, Provider] = Field(default_factory=dict)
+    models: dict[Alias, tuple[ModelTarget, ...]] = Field(default_factory=dict)
     customers: dict[Name, Customer] = Field(default_factory=dict)
     teams: dict[Name, Team] = Field(default_factory=dict)
     users: dict[Name, User] = Field(default_factory=dict)
     keys: dict[Name, Key] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
     prices: dict[Pattern, Dollars | Price] = Field(default_factory=dict)
+    model_prices: dict[Pattern, ModelPrice] = Field(default_factory=dict)
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
@@ -119,3 +128,9 @@ class Configuration(ConfigModel):
     issuers: dict[Name, Issuer] = Field(default_factory=dict)
     access: dict[Name, Access] = Field(default_factory=dict)
     anonymous: Anonymous = Anonymous()
+
+    @model_validator(mode="after")
+    def _has_distinct_names(self) -> Self:
+        if both := self.providers.keys() & self.servers.keys():
+            raise ValueError(f"'{min(both)}' is both a server and a provider; rename one of them")
+        return self

@@ -48,6 +48,8 @@ def digest_of(entry: Target) -> str:
 def digests_of(configuration: Configuration) -> Iterator[str]:
     """Yield the digests of all destinations in a configuration."""
     yield from map(digest_of, configuration.servers.values())
+    for provider in configuration.providers.values():
+        yield digest_of(provider.endpoint)
     yield from map(digest_of, configuration.webhooks.values())
     yield from map(digest_of, configuration.exports.values())
     yield from map(digest_of, configuration.sinks.values())

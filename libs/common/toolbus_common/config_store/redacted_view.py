@@ -18,6 +18,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who recei
     "issuers": ("url",),
     "exports": ("to", "endpoint", "region"),
     "sinks": ("url",),
+    "providers": ("kind", "url", "proxy", "ca", "certificate", "certificate_key"),
 }
 D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
@@ -72,7 +73,7 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
         for name, issuer in new.issuers.items()
     }
     sections: dict[str, Any] = {"webhooks": webhooks, "issuers": issuers}
-    for section in ("servers", "exports", "sinks"):
+    for section in ("servers", "providers", "exports", "sinks"):
         before, destination = getattr(old, section), DESTINATIONS[section]
         sections[section] = {
             name: _entry(entry, before.get(name), destination, f"{section}.{name}", problems)

@@ -58,6 +58,7 @@ from toolbus_common.contracts.events.identity import (
     GrantEnded,
     SignInDenied,
 )
+from toolbus_common.contracts.events.models import ModelUsed
 from toolbus_common.contracts.events.programs import (
     RunCompleted,
     RunEnded,
@@ -261,6 +262,7 @@ __all__ = [
     "LedgerReply",
     "Listing",
     "Message",
+    "ModelUsed",
     "Notification",
     "OpenCall",
     "OpenCallsQuery",

@@ -49,6 +49,7 @@ from toolbus_common.contracts import (
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
+    ModelUsed,
     OpenCallsQuery,
     PageRequest,
     PersonErased,
@@ -229,7 +230,7 @@ _SERVICES = (
         "executor",
         publishes_events=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
-            BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
+            BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged, ModelUsed,
         ),
         publishes=("tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS)),
         subscribes=(

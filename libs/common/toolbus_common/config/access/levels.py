@@ -14,13 +14,14 @@ Content = Literal["full", "redacted", "digest"]
 
 
 class Group(ConfigModel):
-    """Named patterns that levels can refer to: `tools` are granted, `deny` is denied.
+    """Named patterns that levels can refer to: `tools` and `models` are granted, `deny` is denied.
 
     A group without `tools` only denies the tools that match `deny`. With `scope`, the group is also
     an OAuth scope. A client requests the scope at `first`, or `later` when it needs these tools.
     """
 
     tools: Patterns | None = None
+    models: Patterns | None = None
     deny: Patterns = ()
     scope: Literal["first", "later"] | None = None
 
@@ -37,7 +38,8 @@ class Level(ConfigModel):
     """Fields that every level can have.
 
     `tools` and the tools of `groups` together limit this level and all levels below. A level
-    without both adds no restriction. `deny` overrides every grant. Calls that match `approve` wait
+    without both adds no restriction. `models` limits the models in the same way: their aliases, or
+    their names `provider/model`. `deny` overrides every grant. Calls that match `approve` wait
     for approval.
 
     `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
@@ -52,6 +54,7 @@ class Level(ConfigModel):
     """
 
     tools: Patterns | None = None
+    models: Patterns | None = None
     groups: tuple[Name, ...] = ()
     deny: Patterns = ()
     approve: Patterns = ()
@@ -114,8 +117,10 @@ class User(Level):
 
 
 class KeyTerms(Level):
-    """The terms of a key. A key without `tools` and `groups` has no access.
+    """The terms of a key.
 
+    A key without `tools` and `groups` has no access to tools, and a key without `models` and
+    `groups` has no access to models.
     `rights` are tasks of operators that the holder is permitted to do: the decision of approvals.
     `auto_execute` matches the tools that an agent loop may run without a confirmation by the
     client. All other tools need this confirmation.

@@ -42,6 +42,11 @@ def problems(document: Document) -> Iterator[ConfigProblem]:
     for section, own in (("servers", (BUILT_IN,)), ("issuers", OWN_ISSUERS)):
         for name in {*own} & {*dict(_section(data, section))}:
             yield document.problem((section, name), "is reserved for Toolbus; choose another name")
+    for name in dict(_section(data, "providers")).keys() & dict(_section(data, "servers")).keys():
+        message = "is also the name of a server; choose another name"
+        yield document.problem(("providers", name), message)
+    for path, provider in _targets(data):
+        yield from _missing(document, path, provider, "providers")
     for name, key in _section(data, "keys"):
         yield from _two_payers(document, name, key)
     yield from _unknown_issuers(document)
@@ -75,6 +80,15 @@ def _anonymous(data: Any) -> dict[str, Any]:
     """Return the section `anonymous`; empty if it does not exist."""
     found = data.get("anonymous") if isinstance(data, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def _targets(data: Any) -> Iterator[tuple[ConfigPath, Any]]:
+    """Yield the location and the name of the provider of each target of a model alias."""
+    aliases = data.get("models") if isinstance(data, dict) else None
+    for alias, targets in aliases.items() if isinstance(aliases, dict) else ():
+        for at, target in enumerate(targets if isinstance(targets, list) else ()):
+            if isinstance(target, dict):
+                yield ("models", alias, at, "provider"), target.get("provider")
 
 
 def _entry(data: Any, section: str, name: Any) -> dict[str, Any]:
@@ -165,7 +179,7 @@ def _pattern_warning(pattern: str, servers: list[str]) -> str:
 
 
 def _credentials_of(data: Any) -> Iterator[tuple[ConfigPath, str]]:
-    for section in ("servers", "exports", "sinks", "evidence"):
+    for section in ("servers", "providers", "exports", "sinks", "evidence"):
         for name, entry in _section(data, section):
             for field in CREDENTIALS:
                 values = entry.get(field)

@@ -30,6 +30,7 @@ from toolbus_common.contracts.events.identity import (
     GrantEnded,
     SignInDenied,
 )
+from toolbus_common.contracts.events.models import ModelUsed
 from toolbus_common.contracts.events.programs import RunCompleted, RunFailed, RunStarted
 from toolbus_common.contracts.events.retention import (
     EventsExpired,
@@ -325,6 +326,7 @@ EVENTS: dict[str, type[Event]] = {
         RunStarted,
         RunCompleted,
         RunFailed,
+        ModelUsed,
         ApprovalRequested,
         ApprovalGranted,
         ApprovalRejected,

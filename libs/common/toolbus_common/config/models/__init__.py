@@ -1,0 +1,1 @@
+"""Configuration of model providers, model aliases and model prices."""

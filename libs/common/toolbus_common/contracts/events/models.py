@@ -1,0 +1,39 @@
+"""The event about the tokens and the timing of a model request."""
+
+from typing import ClassVar
+
+from toolbus_common.contracts.events.base import CallEvent
+
+
+class ModelUsed(CallEvent):
+    """A provider answered a model request, completely or in part. Executor publishes this event.
+
+    It complements `call.completed` or `call.failed` with the same `call_id`: `server` is the
+    provider and `tool` is the model. `alias` is the name that the caller used; empty for none.
+    `provider_kind` is the provider's API. `charge` is the charge in micro-dollars. The token counts
+    are those of `toolbus_common.contracts.model_calls.Usage`. `attempt` is the number of targets
+    that were tried before. `first_token_us` is the time to the first part of a streamed response,
+    and `latency_us` is the whole duration, both in microseconds. `cut` means that the stream ended
+    early. `tools_offered` counts the tools in the request, and `tools_suggested` counts the tool
+    calls in the response.
+    """
+
+    NAME: ClassVar[str] = "model.used"
+
+    alias: str = ""
+    provider_kind: str = ""
+    streamed: bool = False
+    charge: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+    attempt: int = 0
+    first_token_us: int = 0
+    latency_us: int = 0
+    finish_reason: str = ""
+    cut: bool = False
+    tools_offered: int = 0
+    tools_suggested: int = 0

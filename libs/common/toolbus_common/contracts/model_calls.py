@@ -1,0 +1,66 @@
+"""Requests to models: calls whose server is a provider and whose tool is a model.
+
+A model request is a `CallRequested` with one of `MODEL_METHODS`. `server` is the provider, `tool`
+is the model's name at the provider, `arguments` is the body of the client's request, and `extra` is
+a `ModelCall`. The response of a streamed request is sent as notifications of the method `CHUNK`,
+each with a part of the event stream in the form of the client's API; the final reply is then empty.
+"""
+
+from msgspec import Struct
+from msgspec.json import Decoder, Encoder
+
+CHAT, RESPONSES, MESSAGES = "models/chat", "models/responses", "models/messages"
+EMBEDDINGS, COUNT_TOKENS = "models/embeddings", "models/count_tokens"
+MODEL_METHODS = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS, COUNT_TOKENS})
+CHUNK = "models/chunk"
+SEPARATOR = "/"  # between the provider and the model in the name of a model without an alias
+
+
+class ModelCall(Struct, frozen=True, omit_defaults=True):
+    """What ingress has read from a model request. It is the field `extra` of the call.
+
+    `alias` is the name by which the caller requested the model; empty for `provider/model`. `input`
+    is the estimated number of input tokens, and `output` the limit of output tokens in the request;
+    None if the request has no limit. `attempt` is the number of targets that were tried before.
+    `tools` is the number of tools offered to the model.
+    """
+
+    alias: str = ""
+    stream: bool = False
+    input: int = 0
+    output: int | None = None
+    attempt: int = 0
+    tools: int = 0
+
+    def encode(self) -> str:
+        """Return the form for the field `extra`."""
+        return _encode(self).decode()
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """The tokens of one model request. `input` includes `cached` and `cache_write` tokens.
+
+    `output` includes `reasoning` tokens. `estimated` means that the provider reported no usage, so
+    that Toolbus estimated it.
+    """
+
+    input: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+
+
+_encode = Encoder().encode
+decode_model_call = Decoder(ModelCall).decode
+
+
+def is_model_method(method: str) -> bool:
+    """Return whether a call with this method is a model request."""
+    return method in MODEL_METHODS
+
+
+def model_name(provider: str, model: str) -> str:
+    """Return the name of a model without an alias."""
+    return f"{provider}{SEPARATOR}{model}"
