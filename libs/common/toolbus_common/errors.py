@@ -5,6 +5,7 @@ class                             code                    retryable
   + RefusedError                  refused
     - UnauthorizedError           unauthorized
     - UnknownToolError            unknown_tool
+    - UnknownModelError           unknown_model
     - BudgetExceededError         budget_exceeded
     - RunBudgetExceededError      run_budget_exceeded
     - RateExceededError           rate_exceeded           yes
@@ -36,6 +37,7 @@ class                             code                    retryable
     - ServerDrainedError          server_drained          yes
     - UpstreamInvalidError        upstream_invalid
     - UpstreamRefusedError        upstream_refused
+    - ModelRefusedError           model_refused
     - CallCancelledError          cancelled
   + OutcomeUnknownError           outcome_unknown
   + InvalidError                  invalid
@@ -307,6 +309,22 @@ class UpstreamRefusedError(UpstreamError):
     """
 
     code = "upstream_refused"
+
+
+class ModelRefusedError(UpstreamError):
+    """A model provider replied with an HTTP error.
+
+    `data` contains `status` (the HTTP status), `type` (the provider's name for the error, if it
+    sent one) and, if the provider named a pause, `retry_after` (seconds).
+    """
+
+    code = "model_refused"
+
+
+class UnknownModelError(RefusedError):
+    """The model does not exist, has no price, or is hidden from this key."""
+
+    code = "unknown_model"
 
 
 class CallCancelledError(UpstreamError):

@@ -19,16 +19,16 @@ SEPARATOR = "/"  # between the provider and the model in the name of a model wit
 class ModelCall(Struct, frozen=True, omit_defaults=True):
     """What ingress has read from a model request. It is the field `extra` of the call.
 
-    `alias` is the name by which the caller requested the model; empty for `provider/model`. `input`
-    is the estimated number of input tokens, and `output` the limit of output tokens in the request;
-    None if the request has no limit. `attempt` is the number of targets that were tried before.
-    `tools` is the number of tools offered to the model.
+    `alias` is the name by which the caller requested the model; empty for `provider/model`.
+    `output` is the limit of output tokens of the request, over all choices; None if the request has
+    no limit. `choices` is the number of requested choices. `attempt` is the number of targets that
+    were tried before. `tools` is the number of tools offered to the model.
     """
 
     alias: str = ""
     stream: bool = False
-    input: int = 0
     output: int | None = None
+    choices: int = 1
     attempt: int = 0
     tools: int = 0
 

@@ -1,0 +1,1 @@
+"""Model providers: requests to their APIs, API keys, usage and charges."""

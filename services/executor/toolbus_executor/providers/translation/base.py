@@ -1,0 +1,40 @@
+"""The interface of a translation between the API of a client and the API of a provider."""
+
+from typing import Any, Protocol
+
+
+class StreamTranslation(Protocol):
+    """The translation of one streamed response."""
+
+    def feed(self, event: str, data: bytes) -> bytes:
+        """Return the client's part of the event stream for one event of the provider's stream.
+
+        `event` is the event's name (empty for none) and `data` is its data. The result can be
+        empty.
+        """
+        ...
+
+    def end(self) -> bytes:
+        """Return the rest of the client's event stream, after the last event of the provider."""
+        ...
+
+
+class Translation(Protocol):
+    """The translation of one request and its response. It raises `InvalidError`.
+
+    `provider_method` is the method of the provider's API (see `model_calls.MODEL_METHODS`).
+    """
+
+    provider_method: str
+
+    def request(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the body for the provider."""
+        ...
+
+    def response(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the body for the client."""
+        ...
+
+    def stream(self) -> StreamTranslation:
+        """Return the translation of the streamed response."""
+        ...
