@@ -361,8 +361,9 @@ async def test_every_saved_query_is_answered(analytics_store: Path) -> None:
         (call,) = await query(
             store, "SELECT any(call_id) AS call FROM events WHERE event = 'call.denied'"
         )
+        (run,) = await query(store, "SELECT any(run) AS run FROM usage WHERE kind = 'models'")
         for question in saved_queries.known(None).values():
-            given = call if question.name == "one-call" else {}
+            given = {"one-call": call, "one-run": run}.get(question.name, {})
             if question.name == "who-called":
                 given = {"minutes": "600"}
             found = await query(store, question.sql, **question.bound(given, now))
