@@ -169,7 +169,7 @@ async def test_cost_is_summed_for_each_caller(store: ClickHouse) -> None:
 async def test_a_run_is_charged_once_when_an_unknown_outcome_arrives_later(
     store: ClickHouse,
 ) -> None:
-    unknown = failed("m1", **MODEL, id="m1.unknown", charge=800_000, code="outcome_unknown")
+    unknown = failed("m1", AT + 1, **MODEL, id="m1.unknown", charge=800_000, code="outcome_unknown")
     await add(store, [unknown])
     (run,) = await ask(store, "cost-by-run")
     assert part(run, "dollars", "model_requests") == (0.8, 1)
