@@ -19,7 +19,7 @@ from harness.clients.model_sdks import (
     check_response,
     payloads,
 )
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, UpstreamInvalidError
 from toolbus_executor.providers.translation.base import Translation
 from toolbus_executor.providers.translation.select import translation_for
 
@@ -87,7 +87,7 @@ def test_a_malformed_request_is_translated_or_refused(pair: str, data: st.DataOb
 @given(data=st.data())
 def test_a_malformed_response_is_translated_or_refused(pair: str, data: st.DataObject) -> None:
     body = data.draw(st.sampled_from(list(SOURCES["responses"][pair].values())))
-    with suppress(InvalidError):
+    with suppress(UpstreamInvalidError):
         made = translation(pair).response(mutated(body, data))
         check_response(PAIRS[pair][0], made)
 
@@ -98,7 +98,7 @@ def test_a_malformed_stream_is_translated_or_refused(pair: str, data: st.DataObj
     events = data.draw(st.sampled_from(list(SOURCES["streams"][pair].values())))
     malformed = mutated(events, data)
     stream = translation(pair).stream()
-    with suppress(InvalidError):
+    with suppress(UpstreamInvalidError):
         for event in malformed:
             stream.feed("", json.dumps(event).encode())
         stream.end()
@@ -108,8 +108,17 @@ def test_a_malformed_stream_is_translated_or_refused(pair: str, data: st.DataObj
 @pytest.mark.parametrize("pair", PAIRS)
 def test_an_event_that_is_not_json_is_refused(pair: str, data: bytes) -> None:
     stream = translation(pair).stream()
-    with suppress(InvalidError):
+    with suppress(UpstreamInvalidError):
         assert isinstance(stream.feed("", data), bytes)
+
+
+@pytest.mark.parametrize("body", [[], "text", None, 1])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_body_that_is_not_an_object_is_refused(pair: str, body: Any) -> None:
+    with pytest.raises(InvalidError):
+        translation(pair).request(body)
+    with pytest.raises(UpstreamInvalidError):
+        translation(pair).response(body)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -133,7 +142,7 @@ def test_deep_nesting_is_translated_or_refused(pair: str) -> None:
         with suppress(InvalidError):
             translation(pair).request(body | fields)
     stream = translation(pair).stream()
-    with pytest.raises(InvalidError):
+    with pytest.raises(UpstreamInvalidError):
         stream.feed("", b'{"type":' + b"[" * 100_000)
 
 

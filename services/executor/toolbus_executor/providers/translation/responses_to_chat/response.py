@@ -4,9 +4,9 @@ from secrets import token_hex
 from time import time
 from typing import Any
 
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.providers.translation.apis import chat, responses
-from toolbus_executor.providers.translation.body import read
+from toolbus_executor.providers.translation.body import read_response
 
 # Fields of the request that a response repeats, and the values of those that are absent.
 _REPEATED: dict[str, Any] = {
@@ -34,9 +34,11 @@ def repeated(body: dict[str, Any]) -> dict[str, Any]:
 
 def response(body: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """Return the response for the client. `fields` are those that it repeats."""
-    source = read(body, chat.Response)
+    source = read_response(body, chat.Response)
     if not source.choices or source.choices[0].message is None:
-        raise InvalidError("The provider's response has no choice. Check the provider's 'apis'.")
+        raise UpstreamInvalidError(
+            "The provider's response has no choice. Check the provider's 'apis'."
+        )
     choice = source.choices[0]
     return {
         **head(source, fields),
