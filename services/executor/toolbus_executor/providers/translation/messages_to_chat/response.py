@@ -16,7 +16,7 @@ def message(body: dict[str, Any]) -> dict[str, Any]:
             "The provider's response has no choice. Check the provider's 'apis'."
         )
     choice, reply = response.choices[0], response.choices[0].message
-    calls = [_tool_use(each) for each in reply.tool_calls or ()]
+    calls = _tool_uses(reply.tool_calls or [], choice.finish_reason)
     return {
         **head(response.id, response.model),
         "content": [*_texts(reply), *calls],
@@ -56,6 +56,18 @@ def _texts(reply: chat.Reply) -> list[dict[str, Any]]:
     if reply.thought:
         made.append({"type": "thinking", "thinking": reply.thought, "signature": ""})
     made += [{"type": "text", "text": t} for t in (reply.content, reply.refusal) if t]
+    return made
+
+
+def _tool_uses(calls: list[chat.ToolCall], finish_reason: str | None) -> list[dict[str, Any]]:
+    """Return the tool calls. A call that was cut at the limit of output tokens is left out."""
+    made = []
+    for call in calls:
+        try:
+            made.append(_tool_use(call))
+        except UpstreamInvalidError:
+            if finish_reason != "length":
+                raise
     return made
 
 

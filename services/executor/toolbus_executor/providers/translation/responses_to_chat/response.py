@@ -39,11 +39,11 @@ def response(body: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         raise UpstreamInvalidError(
             "The provider's response has no choice. Check the provider's 'apis'."
         )
-    choice = source.choices[0]
+    choice, end = source.choices[0], outcome(source.choices[0].finish_reason)
     return {
         **head(source, fields),
-        **outcome(choice.finish_reason),
-        "output": _items(choice.message or chat.Reply()),
+        **end,
+        "output": _items(choice.message or chat.Reply(), end["status"]),
         "usage": responses.usage_body(chat.usage_of(source.usage)),
     }
 
@@ -74,7 +74,8 @@ def outcome(finish_reason: str | None) -> dict[str, Any]:
     return {"status": "completed"}
 
 
-def _items(reply: chat.Reply) -> list[dict[str, Any]]:
+def _items(reply: chat.Reply, status: str) -> list[dict[str, Any]]:
+    """Return the items of the output. The last one has the status of the response."""
     made: list[dict[str, Any]] = []
     if reply.thinking_blocks:
         for block in reply.thinking_blocks:
@@ -90,4 +91,6 @@ def _items(reply: chat.Reply) -> list[dict[str, Any]]:
         function = call.function or chat.FunctionCall()
         arguments, call_id = function.arguments or "{}", call.id or f"call_{token_hex(12)}"
         made.append(responses.call_item("completed", call_id, function.name or "", arguments))
+    if made and "status" in made[-1]:
+        made[-1]["status"] = status
     return made
