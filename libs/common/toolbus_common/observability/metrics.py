@@ -8,6 +8,12 @@ from toolbus_common.observability.call_metrics import SECONDS, CallDurations
 CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"])
 # Seconds from the parsed request until the whole response is passed to the HTTP server.
 CALL_SECONDS = CallDurations("toolbus_call_seconds", "Duration of tool calls")
+# Model requests completed at ingress. outcome: ok, or the error's code.
+MODEL_REQUESTS = Counter("toolbus_model_requests", "Model requests completed", ["outcome"])
+# Seconds from the read request until the whole response is passed to the HTTP server.
+MODEL_SECONDS = CallDurations("toolbus_model_request_seconds", "Duration of model requests")
+# Targets of aliases that failed, so that the next target was tried. reason: the error's code.
+MODEL_FALLBACKS = Counter("toolbus_model_fallbacks", "Fallbacks to another target", ["reason"])
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
 REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Open connections of an HTTP listener (`agents` or `readers`), and their maximum.
