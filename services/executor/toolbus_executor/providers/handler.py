@@ -7,7 +7,7 @@ from time import monotonic, perf_counter, time
 from typing import Any
 
 from toolbus_common.config import Provider
-from toolbus_common.contracts import CallAdmitted, CallResult, ModelUsed
+from toolbus_common.contracts import CallAdmitted, CallResult, ModelUsed, ServerState
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
@@ -54,6 +54,7 @@ class ProviderHandler:
         self.health = Health(provider.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.client: ProviderClient | None = None
         self.why_not = "its API keys have not been read yet"
+        self.is_served = False  # calls are received
         self.drained = False  # by an operator command
         self.early_cancellations = EarlyCancellations()
         self._provider = provider
@@ -67,11 +68,10 @@ class ProviderHandler:
 
     def status(self) -> dict[str, Any]:
         """Return the row of this provider in `toolbus status`."""
-        ready = self.client is not None
         return {
             "name": self.name,
             "kind": self._provider.kind,
-            "state": "ready" if ready else "failed",
+            "state": self._state.value,
             "version": "",
             "tools": len(self._provider.models),
             "breaker": self.breaker.circuit.state.value,
@@ -82,8 +82,14 @@ class ProviderHandler:
             "probe": self.health.latest,
             "drained": self.drained,
             "paused_keys": self.client.keys.paused(monotonic()) if self.client else [],
-            "last_failure": self.breaker.failures.last or ("" if ready else self.why_not),
+            "last_failure": self.breaker.failures.last or ("" if self.client else self.why_not),
         }
+
+    @property
+    def _state(self) -> ServerState:
+        if not self.is_served:
+            return ServerState.CONNECTING
+        return ServerState.FAILED if self.client is None else ServerState.READY
 
     async def _run(self, call: CallAdmitted, context: CallContext) -> Reply:
         """Run a call, in a task that the caller can cancel, and report its outcome."""

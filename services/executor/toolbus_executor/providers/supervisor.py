@@ -49,6 +49,7 @@ class ProviderSupervisor:
         pause = FIRST_PAUSE
         secrets = await self._connect()
         await self._service.calls.serve(CallAdmitted, self.name, self.handler.run, "executor")
+        self.handler.is_served = True
         try:
             while True:
                 if secrets is None:
