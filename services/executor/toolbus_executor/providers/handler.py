@@ -24,6 +24,7 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations, cance
 from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
+from toolbus_executor.model_metrics import record_model_use
 from toolbus_executor.providers.exchange import Exchange
 from toolbus_executor.providers.http import SERVER_ERROR, ProviderClient
 from toolbus_executor.providers.running_requests import RunningRequests
@@ -187,7 +188,9 @@ class ProviderHandler:
 
     def _publish_usage(self, exchange: Exchange, began: float, took: float, *, cut: bool) -> None:
         fields = exchange.event_fields(began, cut=cut)
-        self._events.publish(_model_used(**fields, latency_us=int(took * 1e6)))
+        used = _model_used(**fields, latency_us=int(took * 1e6))
+        self._events.publish(used)
+        record_model_use(used)
 
     def _no_slot_in_time(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(
