@@ -166,7 +166,6 @@ async def test_an_event_that_cannot_be_translated_is_an_error_after_the_earlier_
         body = {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}], "stream": True}
         error = await gateway.error("1", method=MESSAGES, body=body, streamed=True)
         assert error.code == "upstream_invalid"
-        assert "cannot be translated" in error.reason
         assert (await gateway.event("1", "model.used"))["cut"] is True
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
+from harness.apis.model_provider import ModelProvider
 from harness.audit.events import allowed, completed
 from harness.audit.sample_events import event as sample
+from harness.services.model_gateway import ModelGateway, provider
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
@@ -283,6 +286,30 @@ async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
     query = OpenCallsQuery(customer="acme", start=AT, end=AT + 100, late=AT + 100)
     (open_call,) = (await open_calls(store, people, query)).calls
     assert (open_call.call_id, open_call.charge) == ("open", 77)
+
+
+async def test_a_request_of_executor_is_stored_and_counted_with_its_tokens(
+    store: ClickHouse, gateway: ModelGateway, model: ModelProvider
+) -> None:
+    before = counted("input"), counted("output")
+    async with gateway.executor(p=provider(model)):
+        await gateway.call("1")
+        await gateway.outcome("1")
+        await gateway.event("1", ModelUsed.NAME)
+    assert (counted("input"), counted("output")) == (before[0] + 10, before[1] + 4)
+    published = [each for each in gateway.events if each.get("call_id") == "1"]
+    rows, dead = read("tb.event", 1, b"\n".join(map(msgspec.json.encode, published)))
+    assert dead == []
+    await store.insert("events", rows, token(rows))
+    (run,) = await ask(store, "cost-by-run", since="1d")
+    assert part(run, "model_requests", "tool_calls", "called") == (1, 0, "p/m")
+    assert part(run, "input_tokens", "output_tokens", "dollars") == (10, 4, 25e-6)
+
+
+def counted(direction: str) -> float:
+    """Return the tokens that executor has counted for the provider p."""
+    labels = {"provider": "p", "api": "chat", "direction": direction}
+    return REGISTRY.get_sample_value("toolbus_model_tokens_total", labels) or 0.0
 
 
 async def test_an_event_of_every_kind_is_stored_with_all_its_fields(store: ClickHouse) -> None:

@@ -22,7 +22,6 @@ from toolbus_common.errors import (
     ModelRefusedError,
     ToolbusError,
     UpstreamDeadError,
-    UpstreamInvalidError,
 )
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
 from toolbus_executor.providers.api_keys import COOLING_STATUSES, TOO_MANY_REQUESTS
@@ -243,10 +242,6 @@ class Exchange:
             return msgspec.json.encode(self._translation.response(msgspec.json.decode(raw)))
         except UNREADABLE as error:
             raise GarbageError("The upstream's response is not a valid JSON object.") from error
-        except InvalidError as error:
-            raise UpstreamInvalidError(
-                f"The upstream's response cannot be translated: {error.reason}"
-            ) from error
 
     def _no_key(self, client: ProviderClient) -> ModelRefusedError:
         wait = round(client.keys.wait(self.call.tool, monotonic()), 1)

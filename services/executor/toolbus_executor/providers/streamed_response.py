@@ -10,7 +10,7 @@ from time import monotonic, perf_counter, time
 from toolbus_common.contracts import Notification
 from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_common.contracts.replies import CallContext
-from toolbus_common.errors import InvalidError, UpstreamInvalidError
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError
 from toolbus_executor.providers.translation.base import StreamTranslation
 from toolbus_executor.providers.usage import StreamFacts, is_usage_only
 from toolbus_executor.results.large.spill_registry import MessageSpill
@@ -179,10 +179,8 @@ def _checked(translate: Callable[..., bytes], *arguments: object) -> bytes:
     """
     try:
         return translate(*arguments)
-    except InvalidError as error:
-        raise UpstreamInvalidError(
-            f"An event of the upstream cannot be translated: {error.reason}"
-        ) from error
+    except ToolbusError:
+        raise
     except Exception as error:
         log.exception("model.translation_failed")
         raise UpstreamInvalidError(

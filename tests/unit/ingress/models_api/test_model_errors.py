@@ -114,7 +114,7 @@ def test_sdks_repeat_only_what_is_retryable(error: type[ToolbusError]) -> None:
         (ModelRefusedError("No.", status=401), 502, False),
         (ModelRefusedError("No.", status=402), 502, False),
         (ModelRefusedError("No.", status=403), 502, False),
-        (ModelRefusedError("No.", status=200), 502, True),
+        (ModelRefusedError("No.", status=200), 502, False),
         (ModelRefusedError("No.", status=99999), 502, False),
         (ModelRefusedError("No.", status="x"), 502, False),
         (ModelRefusedError("No."), 502, False),
