@@ -318,3 +318,18 @@ async def test_a_traced_request_has_a_span_with_its_usage_and_the_provider_its_p
         assert model.requests[0].headers["traceparent"] == span.traceparent
         assert span.attributes["gen_ai.usage.input_tokens"] == 10
         assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
+async def test_a_provider_has_as_many_slots_as_it_is_configured_with(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def answer(request: ModelRequest) -> None:
+        await until(lambda: len(model.requests) == 40, "all requests at the same time")
+        await complete(request)
+
+    model.answer = answer
+    async with gateway.executor(p=provider(model, concurrency=40)):
+        for number in range(40):
+            await gateway.begin(str(number))
+        for number in range(40):
+            assert isinstance(await gateway.end(str(number)), CallResult)

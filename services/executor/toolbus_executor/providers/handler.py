@@ -50,7 +50,8 @@ class ProviderHandler:
         self.name = name
         self.breaker = BreakerReporter(name, events)
         self.outcomes = OutcomeReporter(name, events, self.breaker.failures)
-        self.bulkhead = Bulkhead(name, provider.concurrency)
+        # The limit is fixed: the duration of a request depends on the length of its response.
+        self.bulkhead = Bulkhead(name, provider.concurrency, provider.concurrency)
         self.health = Health(provider.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.client: ProviderClient | None = None
         self.why_not = "its API keys have not been read yet"

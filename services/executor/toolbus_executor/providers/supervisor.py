@@ -45,7 +45,16 @@ class ProviderSupervisor:
         await end(self._task)
 
     async def _run(self) -> None:
-        """Serve calls, and update the client when a secret changes, until the task is cancelled."""
+        """Serve calls until the task is cancelled. Restart after unexpected errors."""
+        while True:
+            try:
+                await self._serve()
+            except Exception:
+                log.exception("provider.internal_error", extra={"server": self.name})
+            await asyncio.sleep(FIRST_PAUSE)
+
+    async def _serve(self) -> None:
+        """Serve calls, and create another client when a secret changes."""
         pause = FIRST_PAUSE
         secrets = await self._connect()
         await self._service.calls.serve(CallAdmitted, self.name, self.handler.run, "executor")

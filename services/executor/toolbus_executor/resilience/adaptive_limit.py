@@ -20,8 +20,8 @@ class AdaptiveLimit:
 
     __slots__ = ("_busy", "_calls", "_maximum", "_slow", "_usual", "limit", "takes")
 
-    def __init__(self, maximum: int) -> None:
-        self.limit = min(START_LIMIT, maximum)
+    def __init__(self, maximum: int, start: int = START_LIMIT) -> None:
+        self.limit = min(start, maximum)
         self.takes = 0.0  # mean duration of all calls in seconds
         self._maximum = maximum
         self._usual: dict[str, float] = {}

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from toolbus_common.errors import OverloadedError
 from toolbus_common.observability.metrics import UPSTREAM_CONCURRENCY_LIMIT
-from toolbus_executor.resilience.adaptive_limit import AdaptiveLimit
+from toolbus_executor.resilience.adaptive_limit import START_LIMIT, AdaptiveLimit
 from toolbus_executor.tracing import TRACER
 
 MIN_RETRY, MAX_RETRY = 1.0, 30.0  # bounds of `retry_after` in seconds
@@ -16,14 +16,14 @@ class Bulkhead:
     """Concurrency slots of one server, assigned in the order of the calls' arrival.
 
     At most `size` calls run, and at most `size` calls wait. Within `size`, the adaptive limit sets
-    the number of slots.
+    the number of slots. `start` is its first value; it only changes if durations are recorded.
     """
 
-    def __init__(self, server: str, size: int) -> None:
+    def __init__(self, server: str, size: int, start: int = START_LIMIT) -> None:
         self._server = server
         self._size = size
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._limit = AdaptiveLimit(size)
+        self._limit = AdaptiveLimit(size, start)
         self._slots_metric = UPSTREAM_CONCURRENCY_LIMIT.labels(server)
         self._slots_metric.set(self._limit.limit)
         self.in_flight = 0
