@@ -38,6 +38,14 @@ DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
 # Calls per upstream. outcome: ok, tool_error, or the error's code.
 UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["server", "outcome"])
 UPSTREAM_SECONDS = CallDurations("toolbus_upstream_seconds", "Duration of upstream calls", "server")
+# Tokens of model requests. direction: input (not from the provider's cache), cached_input, output.
+MODEL_TOKENS = Counter(
+    "toolbus_model_tokens", "Tokens of model requests", ["provider", "api", "direction"]
+)
+# Seconds from the attempt's start to the first part of a streamed response.
+MODEL_FIRST_TOKEN_SECONDS = CallDurations(
+    "toolbus_model_first_token_seconds", "Time to the first token of a model", "provider"
+)
 # Retried calls. The number of attempts is the sum of retries and of calls that reached an upstream.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Retried calls", ["server"])
 # Messages from an upstream that belong to no active call. kind: log, progress, request.
