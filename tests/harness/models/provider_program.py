@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._request: replies.Request | None = None
         self._sent = 0
+        self._key = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -99,6 +100,7 @@ class Connection(asyncio.Protocol):
         options = _options(str(body.get("model", ""))) | _options(f":{body.get('mock', '')}")
         request = replies.Request(self._log.next_number(), path, body, len(data), options)
         self._request, self._sent = request, 0
+        self._key = headers.get("authorization", "") or headers.get("x-api-key", "")
         kept = {name: headers[name] for name in RECORDED if name in headers}
         self._log.write(number=request.number, path=path, body=body, headers=kept)
         if "hang" in options or "delay" in options or body.get("stream"):
@@ -116,8 +118,7 @@ class Connection(asyncio.Protocol):
         more = b""
         if "retry" in request.options:
             more = b"retry-after: %d\r\n" % request.options["retry"]
-        text = replies.error(request.path, status, "The mock provider refuses this request.")
-        self._send(status, text, more)
+        self._send(status, replies.error(request.path, status, _complaint(status, self._key)), more)
 
     async def _answer_slowly(self, request: replies.Request) -> None:
         if "hang" in request.options:
@@ -180,6 +181,11 @@ class Connection(asyncio.Protocol):
             b"HTTP/1.1 %d \r\ncontent-type: %b\r\n%bcontent-length: %d\r\n\r\n%b"
             % (status, JSON, more, len(body), body)
         )
+
+
+def _complaint(status: int, key: str) -> str:
+    """Return an error message. Real providers repeat the key in the message about a wrong key."""
+    return f"Incorrect API key provided: {key}." if status == 401 else "The mock refuses this."
 
 
 def _chunk(data: bytes) -> bytes:
