@@ -189,10 +189,10 @@ def test_a_stream_that_breaks_after_its_first_byte_does_not_fall_back(
     gpt: openai.OpenAI, models: ModelGateway
 ) -> None:
     received: list[str] = []
+    stream = gpt.chat.completions.create(model="breaking", messages=SAID, stream=True)
     with pytest.raises(openai.APIError) as failed:
-        for chunk in gpt.chat.completions.create(model="breaking", messages=SAID, stream=True):
-            received += [each.delta.content for each in chunk.choices if each.delta.content]
-    assert received == ["hello ", "w1 "]
+        received.extend(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert received == ["", "hello ", "w1 "]
     assert failed.value.message
     assert models.spare.received() == []
 
