@@ -103,8 +103,10 @@ def cost(usage: dict[str, int]) -> int:
 
 
 @contextmanager
-def running_models(directory: Path, *, fused: bool) -> Iterator[ModelGateway]:
-    """Run the gateway and its providers."""
+def running_models(
+    directory: Path, *, fused: bool, more: dict[str, Any] | None = None
+) -> Iterator[ModelGateway]:
+    """Run the gateway and its providers; `more` are more providers and aliases."""
     with ExitStack() as stack:
         mock, spare, victim = (
             stack.enter_context(MockProvider(directory / name).running())
@@ -112,7 +114,7 @@ def running_models(directory: Path, *, fused: bool) -> Iterator[ModelGateway]:
         )
         cluster = Cluster(directory / "cluster")
         gateway = ModelGateway(cluster, mock, spare, victim)
-        stack.enter_context(cluster.running(_configuration(gateway), fused=fused))
+        stack.enter_context(cluster.running(_configuration(gateway, more or {}), fused=fused))
         until_blocking(lambda: _ready(gateway), "the providers")
         gateway.forget()
         yield gateway
@@ -132,7 +134,7 @@ def _ready(gateway: ModelGateway) -> bool:
     return True
 
 
-def _configuration(gateway: ModelGateway) -> Configuration:
+def _configuration(gateway: ModelGateway, more: dict[str, Any]) -> Configuration:
     def provider(kind: str, mock: MockProvider, **fields: Any) -> dict[str, Any]:
         return {"kind": kind, "url": mock.url, "key": PROVIDER_KEY, "models": ["mock"], **fields}
 
@@ -144,8 +146,9 @@ def _configuration(gateway: ModelGateway) -> Configuration:
                 "spare": provider("openai", gateway.spare, apis=apis),
                 "victim": provider("openai", gateway.victim, apis=apis),
                 "claude": provider("anthropic", gateway.mock),
+                **more.get("providers", {}),
             },
-            "models": ALIASES,
+            "models": {**ALIASES, **more.get("models", {})},
             "model_prices": {"*": {"input": INPUT, "output": OUTPUT}},
             "keys": {
                 "bot": _key("bot", ["*"], 100),
