@@ -8,6 +8,7 @@ from typing import Any, Literal
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Configuration, Rule
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.contracts.model_calls import is_model_method
 from toolbus_common.privacy.content_policy import CUT
 from toolbus_common.privacy.key_store import ERASED
 from toolbus_common.privacy.redaction import STRUCK
@@ -84,6 +85,9 @@ class Replay:
         part = self._slices.get(call.case)
         if part is None:
             part = self._slices[call.case] = self._book.slice(call.case)
+        if is_model_method(call.case.method) and part.reads_model:
+            self.report.count(call, "unknown", part.verdict)  # events do not record the sizes
+            return
         verdict = part.decide(call.arguments, call.at)
         self.report.count(call, self._outcome(call, part, verdict), verdict)
 
@@ -120,8 +124,15 @@ def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
         case=Case(asker, str(row["method"]), server, tool, labels, cost, family),
         rule=str(row["rule"]),
         request=row["code"] == "approval_required" or row["event"] == "approval.requested",
-        arguments=arguments.encode() if _whole(arguments) else None,
+        arguments=_readable(str(row["method"]), arguments),
     )
+
+
+def _readable(method: str, arguments: str) -> bytes | None:
+    """Return the arguments as rules read them; None if they are not recorded as a whole."""
+    if is_model_method(method):
+        return b"{}"
+    return arguments.encode() if _whole(arguments) else None
 
 
 def _whole(arguments: str) -> bool:

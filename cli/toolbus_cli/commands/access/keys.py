@@ -129,11 +129,16 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
         "state": state,
         "team": key.team,
         "tools": list(key.tools or ()),
+        "models": list(key.models or ()),
         "budget": ", ".join(map(_shown_budget, key.all_budgets)),
-        "rate": ", ".join(f"{rate.calls}/{rate.per.value}" for rate in key.all_rates),
+        "rate": ", ".join(map(_shown_rate, key.all_rates)),
         "expires": shown_expiry(key.expires),
         "from": "command" if own else "configuration",
     }
+
+
+def _shown_rate(rate: Rate) -> str:
+    return f"{rate.limit}{' tokens' if rate.tokens else ''}/{rate.per.value}"
 
 
 def checked_name(name: str) -> str:

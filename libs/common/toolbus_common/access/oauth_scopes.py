@@ -1,7 +1,11 @@
 """OAuth scopes of access tokens: the rights of a user that a client receives (no I/O)."""
 
+from typing import Literal
+
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, Patterns
+
+Kind = Literal["tools", "models"]
 
 TOOLS = "tools"  # everything that the access rule grants
 OF_GROUP = "tools:"  # the part that one group grants
@@ -45,19 +49,30 @@ def covered(configuration: Configuration, scope: str) -> Patterns | None:
     return tuple(pattern for each in scopes for pattern in _patterns(configuration, each))
 
 
-def needed(configuration: Configuration, scope: str, name: str) -> str:
-    """Return the scope that a client must request to use the tool `name`.
+def covered_models(configuration: Configuration, scope: str) -> Patterns:
+    """Return the patterns of models that a scope of groups grants."""
+    return tuple(
+        pattern for each in scope.split() for pattern in _patterns(configuration, each, "models")
+    )
+
+
+def needed(configuration: Configuration, scope: str, name: str, kind: Kind = "tools") -> str:
+    """Return the scope that a client must request to use the tool or model `name`.
 
     It is the present `scope` plus the scope of one group, or `tools` if no group's scope grants
-    the tool.
+    the name.
     """
     more = (
-        each for each in offered(configuration)[1:] if granted(_patterns(configuration, each), name)
+        each
+        for each in offered(configuration)[1:]
+        if granted(_patterns(configuration, each, kind), name)
     )
     found = next(more, None)
     return TOOLS if found is None else " ".join([*scope.split(), found])
 
 
-def _patterns(configuration: Configuration, scope: str) -> Patterns:
+def _patterns(configuration: Configuration, scope: str, kind: Kind = "tools") -> Patterns:
     group = configuration.groups.get(scope.removeprefix(OF_GROUP)) if OF_GROUP in scope else None
-    return (group.tools or ()) if group is not None and group.scope else ()
+    if group is None or not group.scope:
+        return ()
+    return (group.tools if kind == "tools" else group.models) or ()

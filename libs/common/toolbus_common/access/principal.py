@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from toolbus_common.access.oauth_scopes import covered
+from toolbus_common.access.oauth_scopes import Kind, covered, covered_models
 from toolbus_common.access.tool_patterns import SEPARATOR, granted
 from toolbus_common.config import (
     Access,
@@ -15,6 +15,7 @@ from toolbus_common.config import (
     KeyTerms,
     Level,
     Patterns,
+    Provider,
     Server,
     User,
 )
@@ -24,7 +25,7 @@ from toolbus_common.privacy.content_policy import strictest
 
 NEVER = float("inf")
 NOTHING: Patterns = ()
-_UNKNOWN = Group(tools=NOTHING)
+_UNKNOWN = Group(tools=NOTHING, models=NOTHING)
 _NOTHING_DECLARED = Configuration()
 MAX_PEOPLE = 100_000  # cached at once
 
@@ -72,7 +73,8 @@ class Principal:
     Each level has its name in messages (`team:support`). `key` is the name of the key and `own` is
     the key itself. `customer` is the customer that pays. `ends` is the time at which access
     expires, in seconds since the epoch. If an access token restricts the user, `whole` is the
-    unrestricted principal and `token_scope` is the scope of the token.
+    unrestricted principal and `token_scope` is the scope of the token. The name of a model must
+    match every element of `models` (`toolbus_common.access.model_grants`).
     """
 
     key: str
@@ -84,6 +86,7 @@ class Principal:
     declared: Configuration = field(default=_NOTHING_DECLARED, compare=False, repr=False)
     whole: "Principal | None" = field(default=None, compare=False, repr=False)
     token_scope: str = ""
+    models: tuple[Patterns, ...] = (NOTHING,)
 
     @property
     def seen(self) -> EffectiveGrants:
@@ -101,13 +104,16 @@ class Principal:
         return self.recording("")[0]
 
     def recording(self, server: str) -> tuple[Content, Content]:
-        """Return how much is recorded of the arguments and of the results of a server's calls."""
-        bounds: list[Level | Environment | Server] = [level for _, level in self.levels]
+        """Return how much is recorded of the arguments and of the results of a server's calls.
+
+        `server` is the name of a server or of a provider.
+        """
+        bounds: list[Level | Environment | Server | Provider] = [level for _, level in self.levels]
         bounds += [
             each
             for each in (
                 self.declared.environments.get(self.environment),
-                self.declared.servers.get(server),
+                self.declared.servers.get(server) or self.declared.providers.get(server),
             )
             if each is not None
         ]
@@ -220,15 +226,25 @@ def principal_of(
         customer=min(payers) if payers else DEFAULT_CUSTOMER,
         ends=min(NEVER if level.expires is None else ends_at(level.expires) for _, level in levels),
         declared=configuration,
+        models=_model_grants(levels, configuration) if complete else (NOTHING,),
     )
 
 
 def scoped(whole: Principal, scope: str) -> Principal:
-    """Return the principal restricted to the names that a token's scope grants."""
+    """Return the principal restricted to the names that a token's scope grants.
+
+    A scope of groups grants only the models of these groups; most groups have none.
+    """
     patterns = covered(whole.declared, scope)
     if patterns is None:
         return whole
-    return replace(whole, bounds=whole.bounds.narrowed((patterns,)), whole=whole, token_scope=scope)
+    return replace(
+        whole,
+        bounds=whole.bounds.narrowed((patterns,)),
+        models=(*whole.models, covered_models(whole.declared, scope)),
+        whole=whole,
+        token_scope=scope,
+    )
 
 
 def exposed(configuration: Configuration) -> tuple[Patterns, ...]:
@@ -250,9 +266,19 @@ def _grants(levels: list[tuple[str, Level]], configuration: Configuration) -> Ef
     return EffectiveGrants(tuple(each for each in grants if each is not None), tuple(denials))
 
 
-def _granted_by(level: Level, configuration: Configuration) -> Patterns | None:
+def _model_grants(
+    levels: list[tuple[str, Level]], configuration: Configuration
+) -> tuple[Patterns, ...]:
+    grants = (_granted_by(level, configuration, "models") for _, level in levels)
+    return tuple(each for each in grants if each is not None)
+
+
+def _granted_by(
+    level: Level, configuration: Configuration, kind: Kind = "tools"
+) -> Patterns | None:
     """Return the patterns of a level and of its groups; None for no restriction."""
-    granting = [level.tools, *(group.tools for group in _groups(level, configuration))]
+    sources: list[Level | Group] = [level, *_groups(level, configuration)]
+    granting: list[Patterns | None] = [getattr(each, kind) for each in sources]
     granted_sets = [patterns for patterns in granting if patterns is not None]
     if not granted_sets and not isinstance(level, Key):
         return None

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 
-from toolbus_common.access.confusables import skeleton
 from toolbus_common.access.tool_patterns import full_name, split_name
 from toolbus_common.config import Server, ToolView
+from toolbus_common.confusables import skeleton
 from toolbus_common.contracts import Listing
 from toolbus_common.mcp.builtin_server import BUILT_IN
 

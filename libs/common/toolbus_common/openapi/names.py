@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2s
 
-from toolbus_common.access.confusables import skeleton
+from toolbus_common.confusables import skeleton
 
 LONGEST_TOOL = 48  # characters; with the server's name at most 64
 LONGEST_ARGUMENT = 64

@@ -23,6 +23,9 @@ _RESULTS: dict[str, Type] = {
 _CONTEXT: dict[tuple[str, ...], Type] = {
     ("cost",): LONG,
     ("family",): TEXT,
+    ("model", "alias"): TEXT,
+    ("model", "stream"): TRUTH,
+    **{("model", part): LONG for part in ("input", "output", "tools")},
     **{("time", part): LONG for part in ("epoch", "hour", "weekday")},
 }
 

@@ -8,6 +8,7 @@ from toolbus_common.rules.parser import Expr
 # Attributes of the context that are equal for all calls of one tool with one key.
 SETTLED = frozenset({"cost", "family"})
 ARGUMENTS = "arguments"
+MODEL = "model"  # only model requests have this attribute
 WHOLE: None = None  # all arguments
 
 
@@ -39,6 +40,13 @@ def reads_entities(expr: Expr) -> bool:
         node in entities or (node[0] == "Value" and isinstance(node[1], dict))
         for node in _nodes(expr)
     )
+
+
+def reads_cost(expr: Expr) -> bool:
+    """Return whether the expression can depend on the cost of the call."""
+    if not context_read(expr).isdisjoint(("cost", "")):
+        return True
+    return any(node == ("attr", "price") for node in _nodes(expr))
 
 
 def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:

@@ -20,11 +20,13 @@ from toolbus_common.rules.arguments import UnreadableError, readable
 from toolbus_common.rules.decision import SILENT, Verdict
 from toolbus_common.rules.expression_reads import (
     ARGUMENTS,
+    MODEL,
     WHOLE,
     arguments_read,
     context_read,
     entities_named,
     is_settled,
+    reads_cost,
     reads_entities,
 )
 from toolbus_common.rules.fast_path import Context, plainly_not
@@ -95,15 +97,16 @@ class Slice:
     verdict: Verdict = SILENT
     _entities: Entities | None = field(default=None)
 
-    def decide(self, arguments: bytes | None, now: float) -> Verdict:
+    def decide(self, arguments: bytes | None, now: float, model: Context | None = None) -> Verdict:
         """Return the verdict on a call at the time `now` (seconds since the epoch).
 
-        If `arguments` is None, only rules that do not read arguments are evaluated.
+        If `arguments` is None, only rules that do not read arguments are evaluated. `model` is the
+        attribute `model` of the context; None for calls that are not model requests.
         """
         found: list[Finding] = []
         for group in self.groups:
             if arguments is not None or not group.reads_arguments:
-                found += self._evaluated(group, arguments or b"{}", now)
+                found += self._evaluated(group, arguments or b"{}", now, model)
         if not found:
             return self.verdict
         return replace(self.book.combined((*self.settled, *found)), reads=self.verdict.reads)
@@ -113,11 +116,20 @@ class Slice:
         """Whether the verdict can depend on the arguments."""
         return any(group.reads_arguments for group in self.groups)
 
-    def _evaluated(self, group: Group, arguments: bytes, now: float) -> list[Finding]:
+    @property
+    def reads_model(self) -> bool:
+        """Whether the verdict can depend on the attribute `model` of the context."""
+        return any(not group.context.isdisjoint((MODEL, "")) for group in self.groups)
+
+    def _evaluated(
+        self, group: Group, arguments: bytes, now: float, model: Context | None
+    ) -> list[Finding]:
         try:
             context = self._context(group, arguments, now)
         except UnreadableError as error:
             return [Finding(each.rule, str(error)) for each in group.remainders.values()]
+        if model is not None:
+            context = {**context, MODEL: model}
         if all(is_no(context) for is_no in group.plain):
             return []
         request = {**self.case.request, "context": json.dumps(context)}
@@ -156,6 +168,7 @@ class Rulebook:
         written = [*self._leading.values(), *(r.conditions for r in self._remainders.values())]
         # Without a rule that names a key, all keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
+        self.reads_cost = reads_cost(written)
         self._groups: dict[tuple[int, ...], Group] = {}
         self._silent = Slice(self, NO_CASE, (), ())  # shared by all cases without rules
 

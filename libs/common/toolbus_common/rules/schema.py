@@ -10,12 +10,22 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from cedarpy import Schema, policies_from_json_str, validate_policies
 
 from toolbus_common.contracts import FOLLOW
-from toolbus_common.rules.argument_types import LONG, TEXT, arguments_of, record_of, set_of
-from toolbus_common.rules.expression_reads import entities_named
+from toolbus_common.contracts.model_calls import MODEL_METHODS
+from toolbus_common.rules.argument_types import (
+    LONG,
+    TEXT,
+    TRUTH,
+    Type,
+    arguments_of,
+    record_of,
+    set_of,
+)
+from toolbus_common.rules.expression_reads import MODEL, entities_named
 from toolbus_common.rules.parser import (
     Policy,
     RuleError,
@@ -36,6 +46,7 @@ _ENTITIES = {
     "Tool": {"memberOfTypes": ["Server"], "shape": record_of(_TOOL)},
     **{kind: {} for kind in ("Team", "User", "Customer", "Server")},
 }
+_MODEL = record_of({"alias": TEXT, "input": LONG, "output": LONG, "tools": LONG, "stream": TRUTH})
 _TIME = record_of({"epoch": LONG, "hour": LONG, "weekday": LONG})
 _NOISE = re.compile(r'^for policy `[^`]*`, | in context for Action::"[^"]*"')
 _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]*)`")
@@ -61,10 +72,18 @@ def named(text: str) -> Iterator[tuple[str, str]]:
 def schema_for(policy: Policy) -> Schema:
     """Return the schema for a policy, with the arguments that the policy reads."""
     arguments = arguments_of(conjuncts(policy))
-    context = record_of({"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME})
-    applies = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": context}
-    actions = {method: {"appliesTo": applies} for method in METHODS}
+    context = {"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME}
+    absent = {**_MODEL, "required": False}
+    actions = {
+        **{method: _applies({**context, MODEL: absent}) for method in METHODS},
+        **{method: _applies({**context, MODEL: _MODEL}) for method in sorted(MODEL_METHODS)},
+    }
     return Schema.from_json_str(json.dumps({"": {"entityTypes": _ENTITIES, "actions": actions}}))
+
+
+def _applies(context: dict[str, Type]) -> dict[str, Any]:
+    shape = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": record_of(context)}
+    return {"appliesTo": shape}
 
 
 def _problems(policy: Policy) -> Iterable[str]:
@@ -80,5 +99,5 @@ def _message(complaint: str) -> str:
     if unsafe is None:
         return message
     above, _, name = unsafe[1].rpartition(".")
-    test = f"context.{above} has {name}"
+    test = f"context.{above} has {name}" if above else f"context has {name}"
     return f"reads {unsafe[1]}, which some calls do not have; test it first: {test} && …"

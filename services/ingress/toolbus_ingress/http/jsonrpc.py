@@ -30,6 +30,7 @@ UNAVAILABLE = 503
 _CODES: dict[str, tuple[int, int]] = {
     "unauthorized": (-31001, 401),
     "unknown_tool": (INVALID_PARAMS, OK),
+    "unknown_model": (INVALID_PARAMS, OK),
     "invalid": (INVALID_PARAMS, OK),
     "invalid_arguments": (INVALID_PARAMS, OK),  # for a task; other calls get a tool result
     "refused": (-31002, OK),
@@ -66,6 +67,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "upstream_refused": (-31025, OK),
     "cancelled": (-31026, OK),
     "server_drained": (-31027, OK),
+    "model_refused": (-31028, OK),
     "outcome_unknown": (-31030, OK),
 }
 

@@ -8,10 +8,12 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
+from toolbus_common.contracts.model_calls import MODEL_METHODS, is_model_method
 from toolbus_common.errors import (
     InsufficientScopeError,
     ToolbusError,
     UnauthorizedError,
+    UnknownModelError,
     UnknownToolError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -20,6 +22,7 @@ from toolbus_policy.admission.plan_cache import PrincipalCache
 from toolbus_policy.admission.rule_evaluator import RuleEvaluator
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
+from toolbus_policy.models.requests import terms_of
 
 # Methods whose target must be listed. A resource need not be: templates generate any number.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
@@ -90,8 +93,9 @@ class Authorizer:
         now: float,
         restrictions: tuple[Patterns, ...] = (),
     ) -> Admission:
-        """Return the admission of a call. Only tools have a price.
+        """Return the admission of a call. Only tools and models have a price.
 
+        The admission of a model request has `terms`, which `sized` applies to the request.
         `restrictions` are patterns in the request; the name must match each of them.
 
         Raises:
@@ -124,7 +128,8 @@ class Authorizer:
         except KeyError:
             admission = self._admit(self._payer(principal), server, method, tool)
             self.cache.admissions.put(plan, principal, admission)
-        restricted = restrictions and server != BUILT_IN
+        # The restrictions of a model request apply to the requested alias: see `sized`.
+        restricted = restrictions and server != BUILT_IN and method not in MODEL_METHODS
         if restricted and not _within(restrictions, full_name(server, tool)):
             raise _unknown_error(server, method, tool)
         if admission is None:
@@ -169,7 +174,7 @@ class Authorizer:
     def _admit(self, payer: Payer, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self.snapshot.configuration, full_name(server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
-            return None
+            return self._admit_model(payer, server, method, tool)
         known = self.cache.known.get(method)
         if known is not None and name not in known:  # quarantined definitions are not listed
             return None
@@ -192,6 +197,20 @@ class Authorizer:
         counting = tuple(each for each in payer.budgets if each.counts(name, cost.reserved))
         return Admission(payer, cost, counting, payer.loops, *details)
 
+    def _admit_model(
+        self, payer: Payer, provider: str, method: str, model: str
+    ) -> Admission | None:
+        declared = self.snapshot.configuration
+        if not is_model_method(method) or provider not in declared.providers:
+            return None
+        content, result_content = payer.principal.recording(provider)
+        return Admission(
+            payer,
+            content=content,
+            result_content=result_content,
+            terms=terms_of(declared, payer, provider, model),
+        )
+
     def _payer(self, principal: Principal) -> Payer:
         try:
             return self.cache.payers.get(principal.key, principal)
@@ -205,7 +224,9 @@ def _may_use_builtin(payer: Payer, name: str) -> bool:
     return principal.code_mode is not False and not principal.bounds.deny(name)
 
 
-def _unknown_error(server: str, method: str, tool: str) -> UnknownToolError:
+def _unknown_error(server: str, method: str, tool: str) -> ToolbusError:
+    if is_model_method(method):  # the caller may have requested an alias
+        return UnknownModelError("Unknown model. GET /v1/models lists the models.")
     named = tool if method.startswith("resources/") else full_name(server, tool)
     return UnknownToolError.named(named, method)
 
@@ -223,13 +244,15 @@ def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
 def payer_of(principal: Principal) -> Payer:
     """Return the payer of a principal, with the limits of every level of its hierarchy."""
     levels = principal.levels
+    rates = rates_of(levels)
     return Payer(
         principal=principal,
         team=principal.own.team,
         user=principal.own.user,
         environment=principal.environment,
         budgets=budgets_of(levels),
-        rates=rates_of(levels),
+        rates=tuple(each for each in rates if not each.in_tokens),
         loops=loops_of(levels),
         id=session_owner.principal_id_of(principal),
+        token_rates=tuple(each for each in rates if each.in_tokens),
     )

@@ -36,9 +36,15 @@ def evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admis
     if authorizer.rule_evaluator is None:
         return SILENT
     principal, charge = admission.payer.principal, admission.charge
-    verdict = authorizer.rule_evaluator.verdict(call, principal, charge, time())
+    verdict = authorizer.rule_evaluator.verdict(call, principal, charge, time(), admission.size)
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
+    if verdict.approve_by and admission.size is not None:
+        raise RuleDeniedError(
+            f"The rule '{verdict.approve_by}' requires approval, and model requests cannot wait "
+            "for approval, so the request is denied. Change the request, or ask an operator.",
+            rule=verdict.approve_by,
+        )
     return verdict
 
 

@@ -58,6 +58,7 @@ from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repetition_key
 from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
+from toolbus_policy.models.requests import sized
 
 log = logging.getLogger(__name__)
 
@@ -271,6 +272,8 @@ class AdmissionHandler:
         admission = authorizer.authorize(
             call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
+        if admission.terms is not None:
+            admission = sized(admission, admission.terms, call)
         if call.max_charge is not None and admission.charge > call.max_charge:
             raise run_budget_error(admission.charge, call.max_charge)
         return admission

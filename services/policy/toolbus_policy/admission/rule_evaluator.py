@@ -1,5 +1,7 @@
 """Evaluate the configured rules for a call; rule slices are cached per configuration."""
 
+from typing import Any
+
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
@@ -7,6 +9,7 @@ from toolbus_common.config import Configuration, Rule
 from toolbus_common.contracts import CallRequested
 from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_of
 from toolbus_policy.admission.plan_cache import PrincipalCache
+from toolbus_policy.ledger.admitted_call import ModelSize
 
 MAX_ENTRIES = 50_000
 
@@ -20,21 +23,35 @@ class RuleEvaluator:
         # Keys that the rules do not distinguish share one number.
         self._numbers = PrincipalCache[str, int](MAX_ENTRIES)
         self._askers: dict[Asker, int] = {}
-        self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
+        self._slices: dict[tuple[int, str, str, str, str, int], Slice] = {}
 
-    def verdict(self, call: CallRequested, key: Principal, charge: int, now: float) -> Verdict:
-        """Return the verdict of the rules on a call that costs `charge` (micro-dollars)."""
+    def verdict(
+        self,
+        call: CallRequested,
+        key: Principal,
+        charge: int,
+        now: float,
+        size: ModelSize | None = None,
+    ) -> Verdict:
+        """Return the verdict of the rules on a call that costs `charge` (micro-dollars).
+
+        `size` is set for model requests. Their bodies are not decoded: rules see no arguments.
+        """
         try:
             number = self._numbers.get(key.key, key)
         except KeyError:
             found = self._askers.setdefault(self._asker(key), len(self._askers))
             number = self._numbers.put(key.key, key, found)
-        case = (number, call.server, call.method, call.tool, call.family)
+        # Requests to one model differ in their cost, calls of one tool do not.
+        cost = charge if size is not None and self._book.reads_cost else 0
+        case = (number, call.server, call.method, call.tool, call.family, cost)
         part = self._slices.get(case)
         if part is None:
             if len(self._slices) >= MAX_ENTRIES:
                 self._slices.clear()
             part = self._slices[case] = self._book.slice(self._case(call, key, charge))
+        if size is not None:
+            return part.decide(b"{}", now, model_context(size))
         return part.decide(call.arguments, now)
 
     def _asker(self, key: Principal) -> Asker:
@@ -46,6 +63,17 @@ class RuleEvaluator:
         return Case(
             self._asker(key), call.method, call.server, call.tool, labels, charge, call.family.value
         )
+
+
+def model_context(size: ModelSize) -> dict[str, Any]:
+    """Return `context.model` of a model request."""
+    return {
+        "alias": size.alias,
+        "input": size.input,
+        "output": size.output,
+        "tools": size.tools,
+        "stream": size.stream,
+    }
 
 
 class RuleCompiler:

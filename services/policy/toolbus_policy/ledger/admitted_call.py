@@ -11,13 +11,16 @@ from toolbus_common.access import session_owner
 from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.pricing import FREE, Cost
 from toolbus_common.access.principal import Principal
-from toolbus_common.config import Content
+from toolbus_common.config import Content, Provider
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 
 
 @dataclass(frozen=True)
 class Payer:
-    """A key with its hierarchy, and the limits of every level."""
+    """A key with its hierarchy, and the limits of every level.
+
+    `rates` limit all calls; `token_rates` limit the tokens of model requests.
+    """
 
     principal: Principal
     team: str
@@ -27,6 +30,7 @@ class Payer:
     loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
     id: str = ""  # principal id: selects the state at servers that calls may use
+    token_rates: tuple[RateLimit, ...] = ()
 
     def id_for(self, key_digest: str) -> str:
         """Return the id of the principal whose state at servers a call may use.
@@ -51,13 +55,50 @@ class Payer:
 
 
 @dataclass(frozen=True)
+class ModelTerms:
+    """The terms of one model for one payer, before the size of a request is known.
+
+    `name` is `provider/model`, and `names` are the names by which the payer may use the model.
+    `prices` are those of `CallAdmitted.price`; None if the model has no price. `budgets` are those
+    that count the model.
+    """
+
+    provider: Provider
+    name: str
+    names: frozenset[str]
+    prices: tuple[float, ...] | None
+    budgets: tuple[BudgetLimit, ...]
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The size of a model request, as limits and rules see it. Both bounds are in tokens.
+
+    `alias` is the name by which the caller requested the model; empty for `provider/model`.
+    """
+
+    alias: str
+    input: int
+    output: int
+    tools: int
+    stream: bool
+
+    @property
+    def tokens(self) -> int:
+        """The most tokens that the request can have."""
+        return self.input + self.output
+
+
+@dataclass(frozen=True)
 class Admission:
     """An authorized call: its payer, its cost, and the limits that apply to it.
 
-    Calls without a price are not limited by budgets in money. Only tool calls count against
-    budgets. `cause` is the level that requires approval; else empty. `definition` is the digest of
-    the tool or prompt as listed. `content` and `result_content` are the recorded forms of arguments
-    and results. `strict` means that a level requires arguments to match their schema.
+    Calls without a price are not limited by budgets in money. Only tool calls and model requests
+    count against budgets. `terms` are those of a model request; its cost and its budgets are known
+    only with its `size` (`toolbus_policy.models.requests`). `cause` is the level that requires
+    approval; else empty. `definition` is the digest of the tool or prompt as listed. `content` and
+    `result_content` are the recorded forms of arguments and results. `strict` means that a level
+    requires arguments to match their schema.
     """
 
     payer: Payer
@@ -69,6 +110,8 @@ class Admission:
     content: Content = "digest"
     result_content: Content = "digest"
     strict: bool = False
+    terms: ModelTerms | None = None
+    size: ModelSize | None = None
 
     @cached_property
     def charge(self) -> int:
@@ -76,6 +119,11 @@ class Admission:
         return self.cost.reserved
 
     @cached_property
+    def rates(self) -> tuple[RateLimit, ...]:
+        """The rates that count the call."""
+        return self.payer.rates + self.payer.token_rates if self.size else self.payer.rates
+
+    @cached_property
     def limited(self) -> bool:
         """Whether the call needs a reservation or a limit check."""
-        return bool(self.budgets or self.loops or self.payer.rates)
+        return bool(self.budgets or self.loops or self.rates)

@@ -1,7 +1,7 @@
 """Limits of every level, and the names of their counters (no I/O).
 
-The name of a counter consists of its level, kind, period, time zone and tools. The limit is not
-part of the name, so that a changed limit continues with the spent amount.
+The name of a counter consists of its level, kind, period, time zone, tools and models. The limit is
+not part of the name, so that a changed limit continues with the spent amount.
 """
 
 from collections.abc import Iterable
@@ -33,8 +33,19 @@ class BudgetLimit:
 
     def counts(self, name: str, charge: int) -> bool:
         """Return whether a call of this tool at this price counts against the budget."""
-        tools = self.budget.tools
-        return bool(charge or not self.in_money) and (not tools or granted(tools, name))
+        tools, models = self.budget.tools, self.budget.models
+        counted = granted(tools, name) if tools else not models
+        return counted and bool(charge or not self.in_money)
+
+    def counts_model(self, names: Iterable[str], charge: int) -> bool:
+        """Return whether a request to a model at this price counts against the budget.
+
+        `names` are all names of the model (`model_grants.names_of`). A request counts against the
+        budget of an alias under any of these names.
+        """
+        tools, models = self.budget.tools, self.budget.models
+        counted = any(granted(models, each) for each in names) if models else not tools
+        return counted and bool(charge or not self.in_money)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class RateLimit:
     counter: str
     maximum: int
     length: int
+    in_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,14 @@ def budgets_of(levels: Levels) -> tuple[BudgetLimit, ...]:
 def rates_of(levels: Levels) -> tuple[RateLimit, ...]:
     """Return every rate of these levels."""
     return _strictest(
-        RateLimit(name, rate, f"rate:{name}:{rate.per}", rate.calls, SECONDS[rate.per] * 1_000_000)
+        RateLimit(
+            name,
+            rate,
+            f"rate:{name}:{'tokens:' if rate.tokens else ''}{rate.per}",
+            rate.limit,
+            SECONDS[rate.per] * 1_000_000,
+            in_tokens=rate.tokens is not None,
+        )
         for name, level in levels
         for rate in level.all_rates
     )
@@ -89,8 +108,14 @@ def _counter(level: str, budget: Budget) -> str:
     kind = "calls" if budget.usd is None else "usd"
     parts = ["budget", level, kind, budget.per, "rolling" if budget.rolling else budget.timezone]
     if budget.tools:
-        parts.append(sha256("\n".join(sorted(budget.tools)).encode()).hexdigest()[:12])
+        parts.append(_digest_of(budget.tools))
+    if budget.models:
+        parts.append(f"models-{_digest_of(budget.models)}")
     return ":".join(parts)
+
+
+def _digest_of(patterns: Iterable[str]) -> str:
+    return sha256("\n".join(sorted(patterns)).encode()).hexdigest()[:12]
 
 
 def _strictest(limits: Iterable[L]) -> tuple[L, ...]:

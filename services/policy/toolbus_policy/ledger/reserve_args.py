@@ -9,6 +9,7 @@ from msgspec import Struct
 from toolbus_common.config import MICRO
 from toolbus_common.errors import (
     BudgetExceededError,
+    InvalidError,
     LedgerDownError,
     LoopDetectedError,
     RateExceededError,
@@ -62,6 +63,7 @@ class ReserveArguments:
         self, request: ReservationRequest, calendars: PeriodCache, now: float
     ) -> tuple[Any, ...]:
         admission, counter, period = request.admission, self._counter, self._period
+        size = admission.size
         return (
             request.rid,
             request.about,
@@ -76,7 +78,15 @@ class ReserveArguments:
                 )
                 for each in admission.budgets
             ],
-            [(counter(each.counter), each.maximum, each.length) for each in admission.payer.rates],
+            [
+                (
+                    counter(each.counter),
+                    each.maximum,
+                    each.length,
+                    size.tokens if size is not None and each.in_tokens else 1,
+                )
+                for each in admission.rates
+            ],
             [
                 (
                     counter(f"loop:{each.level}:{request.repeated}"),
@@ -111,9 +121,13 @@ def error_of(admission: Admission, answer: list[Any]) -> ToolbusError | None:
     which = answer[1] - 1
     if kind == b"budget":
         limit = admission.budgets[which]
-        return budget_error(limit, spent=answer[2], reserved=answer[3], resets_at=answer[4])
+        error = budget_error(limit, spent=answer[2], reserved=answer[3], resets_at=answer[4])
+        return with_reservation(error, admission) if admission.size and limit.in_money else error
     if kind == b"rate":
-        return rate_error(admission.payer.rates[which], answer[2] / SECOND)
+        rate, wait = admission.rates[which], answer[2] / SECOND
+        if admission.size is not None and rate.in_tokens:
+            return token_rate_error(rate, admission.size.tokens, wait)
+        return rate_error(rate, wait)
     return loop_error(admission.loops[which], answer[2] / SECOND)
 
 
@@ -125,9 +139,15 @@ def budget_error(
     resets = datetime.fromtimestamp(resets_at, UTC).astimezone(budget.zone).isoformat()
     data = {"level": limit.level, "per": budget.per, "resets_at": resets}
     period = f"{'rolling ' if budget.rolling else ''}{budget.per}"
-    only = f" on {', '.join(budget.tools)}" if budget.tools else ""
+    patterns = (*budget.tools, *budget.models)
+    only = f" on {', '.join(patterns)}" if patterns else ""
     begin = f"Budget exceeded: '{limit.level}' has spent or reserved"
     end = f"per {period}{only}; it resets at {resets}."
+    if budget.usd is not None and spent > limit.maximum:
+        end += (
+            f" ${(spent - limit.maximum) / MICRO:g} are above the limit, because a provider billed "
+            "more tokens than were reserved, or because the limit was lowered."
+        )
     if budget.usd is None:
         return BudgetExceededError(
             f"{begin} {spent + reserved} of {limit.maximum} calls {end}",
@@ -137,6 +157,17 @@ def budget_error(
         f"{begin} ${(spent + reserved) / MICRO:g} of ${budget.usd:g} {end}",
         **data, limit_usd=budget.usd, spent_usd=spent / MICRO, reserved_usd=reserved / MICRO,
     )  # fmt: skip
+
+
+def with_reservation(error: BudgetExceededError, admission: Admission) -> BudgetExceededError:
+    """Return the error of a model request, with the amount that the request would reserve."""
+    reserves = admission.charge / MICRO
+    return BudgetExceededError(
+        f"{error.reason} This request reserves ${reserves:g}; a lower limit of output tokens "
+        "reserves less.",
+        **error.data,
+        reserves_usd=reserves,
+    )
 
 
 def run_budget_error(charge: int, maximum: int) -> RunBudgetExceededError:
@@ -153,11 +184,30 @@ def rate_error(limit: RateLimit, wait: float) -> RateExceededError:
     """Return the error of too many calls in a period."""
     rate = limit.rate
     return RateExceededError(
-        f"Rate exceeded: '{limit.level}' may make {rate.calls} calls per {rate.per}; "
+        f"Rate exceeded: '{limit.level}' may make {limit.maximum} calls per {rate.per}; "
         f"retry in {wait:.3g} s.",
         level=limit.level,
-        limit_calls=rate.calls,
+        limit_calls=limit.maximum,
         per=rate.per.value,
+        retry_after=round(wait, 3),
+    )
+
+
+def token_rate_error(limit: RateLimit, tokens: int, wait: float) -> ToolbusError:
+    """Return the error of too many tokens in a period, or in one request."""
+    per, maximum = limit.rate.per.value, limit.maximum
+    if tokens > maximum:
+        return InvalidError(
+            f"This request can have {tokens} tokens, but '{limit.level}' may use {maximum} tokens "
+            f"per {per}: shorten the input, or lower the limit of output tokens.",
+            level=limit.level,
+        )
+    return RateExceededError(
+        f"Rate exceeded: '{limit.level}' may use {maximum} tokens per {per}, and this request can "
+        f"have {tokens}; retry in {wait:.3g} s.",
+        level=limit.level,
+        limit_tokens=maximum,
+        per=per,
         retry_after=round(wait, 3),
     )
 

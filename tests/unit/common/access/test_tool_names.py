@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.builders.configurations import listing_of
-from toolbus_common.access.confusables import skeleton
 from toolbus_common.access.tool_names import LONGEST, Names
 from toolbus_common.config import Server, ToolView
+from toolbus_common.confusables import skeleton
 
 
 def servers(**tools: dict[str, Any]) -> dict[str, Server]:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolbus_common.access.confusables import skeleton
+from toolbus_common.confusables import skeleton
 from toolbus_common.openapi.names import argument_names, tool_names
 
 CLIENT_SAFE = r"[A-Za-z0-9_-]{1,64}"

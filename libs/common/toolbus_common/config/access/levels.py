@@ -39,8 +39,8 @@ class Level(ConfigModel):
 
     `tools` and the tools of `groups` together limit this level and all levels below. A level
     without both adds no restriction. `models` limits the models in the same way: their aliases, or
-    their names `provider/model`. `deny` overrides every grant. Calls that match `approve` wait
-    for approval.
+    their names `provider/model`. `deny` overrides every grant of tools. Tool calls that match
+    `approve` wait for approval; `deny` and `approve` do not apply to models.
 
     `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
     not set, each request can choose. `code_mode` can also limit each program.

@@ -24,7 +24,9 @@ class Budget(ConfigModel):
     """A maximum of dollars, or of calls, per period.
 
     A period is a calendar period in `timezone` (an IANA name). If `rolling` is set, the period is
-    the last hour, day, week or 30 days. With `tools`, only calls that match these patterns count.
+    the last hour, day, week or 30 days. Tool calls and model requests count together. With `tools`,
+    only the tools that match count; with `models`, only the models that match, by `provider/model`
+    or by an alias that contains the model. With both, the tools and the models that match count.
     """
 
     usd: float | None = Field(default=None, ge=0, le=1_000_000_000)
@@ -33,6 +35,7 @@ class Budget(ConfigModel):
     rolling: bool = False
     timezone: str = "UTC"
     tools: Patterns = ()
+    models: Patterns = ()
 
     @field_validator("timezone")
     @classmethod
@@ -61,10 +64,27 @@ class Budget(ConfigModel):
 
 
 class Rate(ConfigModel):
-    """A maximum of calls per period. GCRA enforces it, with a burst of the same number of calls."""
+    """A maximum of calls, or of tokens, per period. GCRA enforces it, with a burst of the maximum.
 
-    calls: int = Field(ge=1, le=1_000_000_000)
+    Only model requests have tokens. A request counts with the most tokens that it can have: its
+    input, estimated from its size, and its limit of output tokens. The count is not corrected by
+    the tokens that the provider reports.
+    """
+
+    calls: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000)
     per: Literal[Period.SECOND, Period.MINUTE, Period.HOUR, Period.DAY]
+
+    @model_validator(mode="after")
+    def _has_one_unit(self) -> Self:
+        if (self.calls is None) == (self.tokens is None):
+            raise ValueError("needs exactly one of calls and tokens")
+        return self
+
+    @property
+    def limit(self) -> int:
+        """The maximum of calls, or of tokens, per period."""
+        return self.calls or self.tokens or 0
 
 
 class Loop(ConfigModel):

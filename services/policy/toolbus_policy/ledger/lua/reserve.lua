@@ -4,8 +4,9 @@
 -- [periods, calls], and 'again' if the client sends the script a second time. A calendar period is
 --   [previous start, start, end, next end] in s; a rolling period is [part length in s, parts].
 -- A call is [rid, about, deadline ms, amount,
---   [[counter, limit, 1 if money, period], ...], [[counter, calls, length in us], ...],
+--   [[counter, limit, 1 if money, period], ...], [[counter, limit, length in us, weight], ...],
 --   [[counter, calls, length in us], ...]]: budgets, rates, loops; counters are indexes of KEYS.
+-- The weight of a call is 1 in a rate of calls, and its number of tokens in a rate of tokens.
 -- Returns 'epoch' if the counters are lost; else the tick, and per call one of
 --   {'ok'} | {'budget', which, spent, reserved, resets at s} | {'rate', which, wait us}
 --   | {'loop', which, wait us} | {'clock'}.
@@ -75,10 +76,10 @@ local function over_budget(call)
   end
 end
 
--- GCRA: a burst of `calls`, then one per length/calls.
+-- GCRA: a burst of `limit`, then one per length/limit.
 local function over_rate(call)
   for i, r in ipairs(call[6]) do
-    local allowed_at = math.max(tat(KEYS[r[1]]), now_us) + r[3] / r[2] - r[3]
+    local allowed_at = math.max(tat(KEYS[r[1]]), now_us) + r[4] * r[3] / r[2] - r[3]
     if allowed_at > now_us then return {'rate', i, math.ceil(allowed_at - now_us)} end
   end
 end
@@ -110,7 +111,7 @@ end
 local function accept(call)
   for _, r in ipairs(call[6]) do
     local key = KEYS[r[1]]
-    tats[key] = math.max(tats[key], now_us) + r[3] / r[2]
+    tats[key] = math.max(tats[key], now_us) + r[4] * r[3] / r[2]
     touched[key] = math.ceil(r[3] / 1000)
   end
   for _, p in ipairs(call[7]) do

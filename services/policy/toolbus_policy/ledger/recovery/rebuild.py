@@ -135,7 +135,7 @@ class Rebuilder:
         """Return the counters computed from the events, and the time since which they count."""
         snapshot, now = self.snapshot(), time()
         limits = limits_of(customer, snapshot.configuration, snapshot.keys)
-        rebuild = CounterRebuild(customer, limits, now, self.grace)
+        rebuild = CounterRebuild(customer, limits, snapshot.configuration, now, self.grace)
         needs = required_sums_of(limits, now) or [RequiredSum(now, 0)]
         try:
             await self._audit_has_all(customer)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toolbus_common.access.model_grants import names_of
 from toolbus_common.access.principal import principal_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Budget, Configuration, Key, Period
@@ -63,8 +64,11 @@ def required_sums_of(limits: Limits, now: float) -> list[RequiredSum]:
 class CounterRebuild:
     """Builder of the contents of a generation."""
 
-    def __init__(self, customer: str, limits: Limits, now: float, grace: float) -> None:
+    def __init__(
+        self, customer: str, limits: Limits, declared: Configuration, now: float, grace: float
+    ) -> None:
         self._customer, self._limits, self._grace = customer, limits, grace
+        self._declared = declared
         self.contents = CounterContents()
         every = [limit for found in limits.values() for limit in found]
         self._needs = {limit.counter: required_sum_of(limit.budget, now) for limit in every}
@@ -74,7 +78,7 @@ class CounterRebuild:
     def add_sums(self, need: RequiredSum, rows: Iterable[Row]) -> None:
         """Add the rows of one required sum."""
         for key, user, team, server, tool, step, calls, charge in rows:
-            for limit in self._counting(key, user, team, full_name(server, tool)):
+            for limit in self._counting(key, user, team, server, tool, 1):
                 if self._needs[limit.counter] == need:
                     amount = charge if limit.in_money else calls
                     level, field = self._level(limit), f"b{step}" if need.step else "spent"
@@ -85,9 +89,7 @@ class CounterRebuild:
 
         The charge of a call that was charged as unknown is already counted.
         """
-        name = full_name(call.server, call.tool)
-        counting = self._counting(call.key, call.user, call.team, name)
-        limits = [limit for limit in counting if limit.counts(name, call.charge)]
+        limits = self._counting(call.key, call.user, call.team, call.server, call.tool, call.charge)
         if not limits:
             return
         if not call.unknown_at:
@@ -104,14 +106,17 @@ class CounterRebuild:
         due = known_until if call.unknown_at else call.deadline + self._grace
         self.contents.due[call.call_id] = int(due * 1000)
 
-    def _counting(self, key: str, user: str, team: str, name: str) -> list[BudgetLimit]:
+    def _counting(
+        self, key: str, user: str, team: str, server: str, tool: str, charge: int
+    ) -> list[BudgetLimit]:
+        """Return the budgets that count a tool, or a provider's model, at this price."""
         levels = (f"key:{key}", f"user:{user}", f"team:{team}", f"customer:{self._customer}")
-        return [
-            limit
-            for level in levels
-            for limit in self._limits.get(level, ())
-            if limit.counts(name, 1)
-        ]
+        limits = [limit for level in levels for limit in self._limits.get(level, ())]
+        if limits and server in self._declared.providers:
+            names = tuple(names_of(self._declared, server, tool))
+            return [limit for limit in limits if limit.counts_model(names, charge)]
+        name = full_name(server, tool)
+        return [limit for limit in limits if limit.counts(name, charge)]
 
     def _level(self, limit: BudgetLimit) -> dict[str, int]:
         level = self.contents.levels.get(limit.counter)

@@ -1,0 +1,1 @@
+"""Admission of model requests: grants, prices, size."""

@@ -1,0 +1,74 @@
+"""Prices of models: those of the configuration, then those of the bundled table.
+
+`prices.json` is made by `tools/model_prices.py`; its entry `source` says from what. It has the base
+prices of text tokens. It does not include the surcharges for long contexts, for priority, for audio
+and for tools that the provider runs.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from urllib.parse import urlsplit
+
+from toolbus_common.access.tool_patterns import granted
+from toolbus_common.config import MICRO, Configuration, ModelPrice, Provider
+from toolbus_common.contracts.model_calls import model_name
+
+FREE = ModelPrice()
+Prices = tuple[float, ...]  # as in `CallAdmitted.price`; empty for a free model
+
+# The bundled prices apply only at the provider's own address. Another server can serve a model of
+# the same name at another price.
+_TABLES = {
+    ("openai", "api.openai.com"): "openai",
+    ("anthropic", "api.anthropic.com"): "anthropic",
+    ("openai", "generativelanguage.googleapis.com"): "gemini",
+    ("openai", "api.mistral.ai"): "mistral",
+    ("openai", "api.groq.com"): "groq",
+    ("openai", "api.deepseek.com"): "deepseek",
+}
+
+
+def price_of(declared: Configuration, provider: str, model: str) -> ModelPrice | None:
+    """Return the price of a model; None if it has no price.
+
+    The entry `provider/model` in `model_prices` applies, otherwise the longest matching pattern,
+    otherwise the bundled price. A model without a price is free if its provider is `unpriced`.
+    """
+    name, prices, entry = model_name(provider, model), declared.model_prices, declared.providers
+    if (found := prices.get(name)) is not None:
+        return found
+    if matching := [pattern for pattern in prices if granted((pattern,), name)]:
+        return prices[max(matching, key=len)]
+    bundled = bundled_price(entry[provider], model)
+    return FREE if bundled is None and entry[provider].unpriced else bundled
+
+
+def bundled_price(provider: Provider, model: str) -> ModelPrice | None:
+    """Return the bundled price of a model at the provider's own address; None if there is none."""
+    address = urlsplit(provider.base_url)
+    table = _TABLES.get((provider.kind, address.hostname or ""))
+    if table is None or address.scheme != "https":
+        return None
+    return _bundled().get(table, {}).get(model)
+
+
+def micro_dollars_of(price: ModelPrice) -> Prices:
+    """Return the micro-dollars per token of each kind and per request; empty for a free model."""
+    # One dollar per million tokens is one micro-dollar per token.
+    cached = price.input if price.cached_input is None else price.cached_input
+    written = price.input if price.cache_write is None else price.cache_write
+    reasoning = price.output if price.reasoning is None else price.reasoning
+    parts = (price.input, cached, written, price.output, reasoning, price.request * MICRO)
+    return parts if any(parts) else ()
+
+
+@cache
+def _bundled() -> dict[str, dict[str, ModelPrice]]:
+    """Return the bundled prices by table and model. They are read at their first use."""
+    tables = json.loads((files(__package__) / "prices.json").read_bytes())
+    tables.pop("source")
+    return {
+        table: {model: ModelPrice(**price) for model, price in models.items()}
+        for table, models in tables.items()
+    }

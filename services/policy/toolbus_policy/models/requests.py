@@ -1,0 +1,150 @@
+"""Terms of a model for a payer, and the admission of one request by its size (no I/O)."""
+
+from dataclasses import replace
+from math import ceil
+
+from msgspec import DecodeError
+
+from toolbus_common.access.model_grants import may_use_model, names_of
+from toolbus_common.access.oauth_scopes import needed
+from toolbus_common.access.pricing import FREE, Cost
+from toolbus_common.access.principal import Principal
+from toolbus_common.access.tool_patterns import granted
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import CallRequested
+from toolbus_common.contracts.model_calls import (
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    ModelCall,
+    decode_model_call,
+    model_name,
+)
+from toolbus_common.errors import (
+    InsufficientScopeError,
+    InvalidError,
+    ToolbusError,
+    UnknownModelError,
+)
+from toolbus_policy.ledger.admitted_call import Admission, ModelSize, ModelTerms, Payer
+from toolbus_policy.models.prices import micro_dollars_of, price_of
+
+BYTES_PER_TOKEN = (
+    3  # fewer than tokenizers need for most text, so that the bound is seldom exceeded
+)
+MAX_OUTPUT = 100_000_000  # tokens: a charge remains exact in every counter
+
+
+def terms_of(declared: Configuration, payer: Payer, provider: str, model: str) -> ModelTerms:
+    """Return the terms of a model. Without a grant, the terms have no names."""
+    every = tuple(names_of(declared, provider, model))
+    price = price_of(declared, provider, model)
+    return ModelTerms(
+        provider=declared.providers[provider],
+        name=model_name(provider, model),
+        names=frozenset(name for name in every if may_use_model(payer.principal, name)),
+        prices=None if price is None else micro_dollars_of(price),
+        budgets=tuple(each for each in payer.budgets if each.counts_model(every, 1)),
+    )
+
+
+def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admission:
+    """Return the admission of one model request, with the most that it can cost.
+
+    Counting tokens costs nothing. A provider can bill more than the reserved amount; the excess is
+    a debt of the budgets.
+
+    Raises:
+        InvalidError: `extra` is not a `ModelCall`, a bound is invalid, or the request has an
+            idempotency key.
+        UnknownModelError: the name is unknown, not granted or not in `restriction` (the same
+            error), or the model has no price.
+        InsufficientScopeError: the model is granted, but this access token has a smaller scope.
+
+    """
+    requested = _requested(call)
+    name = requested.alias or terms.name
+    if not all(granted(patterns, name) for patterns in call.restriction):
+        raise unknown_error(name)
+    if name not in terms.names:
+        raise _denial(admission.payer.principal, call, name)
+    if terms.prices is None:
+        raise UnknownModelError(
+            f"The model '{terms.name}' has no price, so it is refused. Add it to model_prices, or "
+            f"set 'unpriced: true' for the provider '{call.server}' if it costs nothing."
+        )
+    size = ModelSize(
+        alias=requested.alias,
+        input=ceil(len(call.arguments) / BYTES_PER_TOKEN),
+        output=_output_bound(requested, terms, call.method),
+        tools=requested.tools,
+        stream=requested.stream,
+    )
+    cost = FREE if call.method == COUNT_TOKENS else _cost(terms.prices, size)
+    budgets = terms.budgets
+    if not cost.reserved:
+        budgets = tuple(each for each in budgets if not each.in_money)
+    return replace(admission, cost=cost, budgets=budgets, size=size)
+
+
+def unknown_error(name: str) -> UnknownModelError:
+    """Return the error for an unknown name. Hidden names have the same error."""
+    return UnknownModelError(f"Unknown model: '{name}'. GET /v1/models lists the models.")
+
+
+def _requested(call: CallRequested) -> ModelCall:
+    """Return the fields that ingress has read from the request."""
+    if call.idempotency_key:
+        raise InvalidError(
+            "Model requests do not support idempotency keys; remove the idempotency key."
+        )
+    try:
+        requested = decode_model_call(call.extra)
+    except DecodeError as error:
+        raise InvalidError(
+            "The model request has no valid description of its size; send it to an endpoint of "
+            "the models API."
+        ) from error
+    if (requested.output or 0) < 0 or requested.choices < 1 or requested.tools < 0:
+        raise InvalidError(
+            "The limit of output tokens, the number of choices or the number of tools is "
+            "negative or zero; correct the request."
+        )
+    return requested
+
+
+def _denial(principal: Principal, call: CallRequested, name: str) -> ToolbusError:
+    """Return the error for a denied name.
+
+    The error shows that the model exists only if the caller may use it with another token.
+    """
+    whole, declared = principal.whole, principal.declared
+    exists = name in names_of(declared, call.server, call.tool)
+    if not exists or whole is None or not may_use_model(whole, name):
+        return unknown_error(name)
+    scope = needed(declared, principal.token_scope, name, "models")
+    return InsufficientScopeError(
+        f"The access token's scope does not include the model '{name}'; sign in again with scope "
+        f"'{scope}'.",
+        scope=scope,
+    )
+
+
+def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:
+    """Return the most output tokens; a limit of zero is no limit at some providers."""
+    if method in (COUNT_TOKENS, EMBEDDINGS):
+        return 0
+    bound = requested.output or terms.provider.max_output * requested.choices
+    if bound > MAX_OUTPUT:
+        raise InvalidError(
+            f"The request permits {bound} output tokens, and at most {MAX_OUTPUT} are supported; "
+            "lower the limit of output tokens or the number of choices."
+        )
+    return bound
+
+
+def _cost(prices: tuple[float, ...], size: ModelSize) -> Cost:
+    if not prices:
+        return FREE
+    fresh, cached, written, output, reasoning, request = prices
+    exact = size.input * max(fresh, cached, written) + size.output * max(output, reasoning)
+    return Cost(ceil(round(exact + request, 6)), prices)
