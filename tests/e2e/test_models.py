@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import anthropic
@@ -128,8 +129,8 @@ def test_a_budget_stops_both_sdks_with_their_own_exceptions(models: ModelGateway
         with pytest.raises(anthropic.APIStatusError) as stopped:
             other.messages.create(model="claude/mock", max_tokens=5, messages=SAID)
         assert refused.value.status_code == stopped.value.status_code == 402
-        assert "budget" in refused.value.message
-        assert "budget" in stopped.value.message
+        assert "it resets at" in refused.value.message
+        assert "it resets at" in stopped.value.message
         assert refused.value.response.headers["x-toolbus-error"] == "budget_exceeded"
         assert len(models.mock.received()) == 1
         assert models.settled("poor").spent == spent
@@ -156,7 +157,9 @@ def test_a_malformed_body_is_refused_in_the_form_of_the_api(
     with pytest.raises(openai.BadRequestError):
         gpt.chat.completions.create(model="mock/mock", messages=SAID, max_tokens=many)
     with pytest.raises(anthropic.BadRequestError):
-        claude.messages.create(model="claude/mock", max_tokens=many, messages=SAID)
+        claude.messages.create(
+            model="claude/mock", max_tokens=1, messages=SAID, extra_body={"max_tokens": many}
+        )
 
 
 # -- fallbacks and failures ------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def test_a_killed_provider_ends_the_stream_and_the_next_request_falls_back(
         model="mortal", messages=SAID, stream=True, extra_body={"mock": "wait=2"}
     )
     stream, call_id = raw.parse(), raw.headers[CALL_ID]
-    received = [chunk for chunk, _ in zip(stream, range(3), strict=False)]
+    received = list(islice(stream, 3))
     assert [each.choices[0].delta.content for each in received] == ["", "hello ", "w1 "]
     models.victim.kill()
     try:
@@ -226,7 +229,7 @@ def test_a_client_that_disconnects_pays_for_what_it_used(
         model="team-fast", messages=SAID, stream=True, extra_body={"mock": "wait=2"}
     )
     with raw.parse() as stream:
-        received = [chunk for chunk, _ in zip(stream, range(3), strict=False)]
+        received = list(islice(stream, 3))
     assert len(received) == 3
     (request,) = models.mock.until_ended(1)
     assert (request.ended, request.parts) == ("gone", 2)
@@ -261,7 +264,9 @@ def test_executed_recorded_and_charged_requests_are_the_same(models: ModelGatewa
         ThreadPoolExecutor(32) as threads,
     ):
         list(threads.map(lambda number: one_of_many(gpt, claude, number), range(REQUESTS)))
-    executed = [*models.mock.until_ended(REQUESTS), *models.spare.received()]
+    executed = [*models.mock.received(), *models.spare.received()]
+    assert len(executed) == REQUESTS + REQUESTS // 8  # those of `shaky` are sent twice
+    assert all(each.ended in ("complete", "refused") for each in executed)
     expected = sum(cost(each.usage) for each in executed if each.ended == "complete")
     assert models.settled("race").spent - before == expected
     rows = models.cluster.eventual_rows(
